@@ -1,0 +1,71 @@
+# A newcomer's index: everything that this repository can do, one target each.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STACK ?= embedded
+
+.PHONY: help install run test test-full lint schemas docs bench clean lock
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# --require-hashes: nothing gets in that the lock file does not name by its hash.
+$(VENV)/.installed: locks/embedded.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is older or missing: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) comes without venv or ensurepip: install them (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Downloading and installing the packages that locks/embedded.lock names; quiet for a while the first time"
+	$(BIN)/python -m pip install --quiet --require-hashes -r locks/embedded.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.installed-dev: locks/dev.lock $(VENV)/.installed
+	@echo "Downloading and installing what the tests need on top, by locks/dev.lock"
+	$(BIN)/python -m pip install --quiet --require-hashes -r locks/dev.lock
+	touch $@
+
+install: $(VENV)/.installed ## a virtual environment in .venv with everything the product needs
+
+# 130: Ctrl-C is how it ends.
+run: install ## start the whole product with an example, and keep serving (Ctrl-C stops it)
+	@$(BIN)/bulkreg demo || [ $$? -eq 130 ]
+
+# What tests have written stays in the system's temporary folder only when one has failed.
+# Most of a test is waiting, so two at once: each worker has servers of its own, and a module's tests stay together. Given servers are shared.
+WORKERS ?= $(if $(filter external,$(STACK)),0,2)
+PYTEST := BULKREG_TEST_STACK=$(STACK) $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope
+
+test: $(VENV)/.installed-dev ## the whole suite, in under ten minutes (STACK=embedded|containers|external)
+	$(PYTEST) -m "not full" $(ARGS)
+
+test-full: $(VENV)/.installed-dev ## the long forms too
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI anew; refuses an incompatible change
+	$(BIN)/python -m schemas.publish
+	$(BIN)/python -m schemas.asyncapi
+
+docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, from the settings and the metrics
+	$(BIN)/python -m compose.operations_page
+
+bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run
+	$(BIN)/bulkreg bench
+
+lock: $(VENV)/.installed-dev ## resolve the dependencies anew
+	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) -o locks/runtime.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded -o locks/embedded.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded --extra dev -o locks/dev.lock
+
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
+
+clean: ## remove the environment and the data of `make run`
+	rm -rf $(VENV) .bulkreg .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The HTTP API: submitting and polling."""

@@ -1,0 +1,129 @@
+"""The API as an application, and how it is served."""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import uvloop
+from aiohttp import web
+
+from api.access_log import log_access
+from api.authentication import UnsafeStartError, authenticator
+from api.calls import Service
+from api.database import Database
+from api.group_commit import GroupCommit
+from api.handling import add_routes
+from api.health import HealthChecks
+from api.problems import answer_problems
+from api.protocol import Protocol
+from api.tickets import Tickets
+from api.watching import Watchers
+from orchestrator.accepting import accept
+from orchestrator.preview import Planner
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.settings import Settings
+from orchestrator.storage.wakeup import RelayWaker
+
+# An idle connection, and one whose headers have not come, is closed after this: longer than a browser or proxy keeps one in reserve.
+_KEEPALIVE_TIMEOUT_S = 75.0
+
+# Requests in hand have this long when the process is told to end; a supervisor waits longer before it kills.
+_SHUTDOWN_TIMEOUT_S = 10.0
+
+
+def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web.Application:
+    """The application. `health` are the checks of what else runs in this process.
+
+    Raises UnsafeStartError when the settings would let strangers in, or believe what anybody could have signed.
+    """
+    authentication = authenticator(settings)
+    app = web.Application(middlewares=[log_access, answer_problems], client_max_size=settings.max_body_bytes)
+    database = Database(settings)
+    watchers = Watchers(settings, database)
+    waker = RelayWaker(settings.api_url, settings)
+    service = Service(
+        settings=settings,
+        database=database,
+        watchers=watchers,
+        tickets=Tickets(_ticket_key(settings)),
+        planner=Planner(_plan_key(settings), InProcessRegistrationService()),
+        submissions=GroupCommit(
+            lambda organization_id, requests: database.change(organization_id, lambda repository: accept(repository, requests))
+        ),
+        wake_relays=waker.wake,
+    )
+    add_routes(app, service, authentication, health or {})
+
+    async def resources(_app: web.Application) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watchers.run())
+        yield
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.to_thread(waker.close)
+        await asyncio.to_thread(database.close)
+
+    async def end_conversations(_app: web.Application) -> None:
+        watchers.close()
+
+    app.on_shutdown.append(end_conversations)
+    app.cleanup_ctx.append(resources)
+    return app
+
+
+def _plan_key(settings: Settings) -> str:
+    if settings.plan_key is None:
+        raise UnsafeStartError(
+            "anybody could sign plans: the API's database role has no password to derive their key from; "
+            "set BULKREG_PLAN_SIGNING_KEY to 32 random characters or more, the same for every API process"
+        )
+    return settings.plan_key
+
+
+def _ticket_key(settings: Settings) -> bytes:
+    """The same in every process of a deployment, where there is a secret that all have; else tickets are good for one process."""
+    return hmac.digest(settings.api_secret or secrets.token_bytes(32), b"bulkreg event stream tickets", "sha256")
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, *, health: HealthChecks | None = None) -> AsyncIterator[int]:
+    """Serves the API while the block runs; yields the port. Raises OSError when the address is taken, UnsafeStartError."""
+    runner = web.AppRunner(create_app(settings, health=health), shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    assert runner.server is not None
+    loop = asyncio.get_running_loop()
+    connection = partial(
+        Protocol,
+        runner.server,
+        loop=loop,
+        access_log=None,  # type: ignore[arg-type]  # as AppRunner takes it: ours is `log_access`
+        keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
+        # Compressed bodies are refused; they must not be unpacked before that.
+        auto_decompress=False,
+    )
+    try:
+        listener = await loop.create_server(connection, settings.api_host, settings.api_port, backlog=1024)
+        try:
+            yield listener.sockets[0].getsockname()[1]
+        finally:
+            listener.close()
+    finally:
+        await runner.cleanup()
+
+
+def run(settings: Settings, *, health: HealthChecks | None = None, started: Callable[[int], None] = lambda _port: None) -> None:
+    """Serves until SIGTERM or SIGINT, then lets the requests in hand finish. `started` is told the port."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with serving(settings, health=health) as port:
+            started(port)
+            await stop.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

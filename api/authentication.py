@@ -1,0 +1,174 @@
+"""Who sends a request: a bearer JWT, checked for its signature, `exp`, `nbf`, `iss` and `aud` (specification, 6, access)."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
+
+import jwt
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
+from api.jwks import Jwks
+from api.problems import ProblemError, bad_token
+from orchestrator.model import Role
+from orchestrator.settings import LOOPBACK, Settings
+from schemas.fields import Id
+
+# A token that was verified is not verified again for so long, or until it expires: a tenth of what a small submission costs this process.
+# It is also how long a key that the identity provider has withdrawn is still honoured, so it is short.
+BELIEVED_S = 30.0
+_MOST_BELIEVED = 4_096
+
+_REQUIRED = ["exp", "nbf", "iss", "aud", "sub"]
+
+
+class KeySource(Protocol):
+    """Where the keys come from that signatures are checked with."""
+
+    algorithms: Sequence[str]
+    """Pinned: a token never chooses beyond these."""
+
+    async def key(self, header: Mapping[str, Any]) -> Any:
+        """The key for a token with this (unverified) header. Raises ProblemError `bad_token` when there is none.
+
+        Of the header only `kid` and `alg` may be read: `jku`, `x5u` and `jwk` are the sender's word.
+        """
+
+
+class SharedKey:
+    """The development key (HS256)."""
+
+    algorithms: Sequence[str] = ("HS256",)
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    async def key(self, header: Mapping[str, Any]) -> Any:
+        """The one key there is."""
+        return self._key
+
+
+OrganizationId = Annotated[str, StringConstraints(pattern=ORGANIZATION_ID_PATTERN, strict=True)]
+
+
+class _Claims(BaseModel):
+    """The claims that say what a caller may do."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sub: Id
+    role: Role
+    exp: float
+    org: OrganizationId | None = None
+    orgs: tuple[OrganizationId, ...] | None = None
+
+
+class Authenticator(Protocol):
+    """Answers who sends a request, given its `Authorization` header."""
+
+    async def authenticate(self, authorization: str | None) -> Identity:
+        """The caller. Raises ProblemError `no_token` or `bad_token`."""
+
+
+class TokenAuthenticator:
+    """Reads bearer tokens."""
+
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._believed: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+
+    async def authenticate(self, authorization: str | None) -> Identity:
+        """The caller that the token names. Raises ProblemError."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise ProblemError(
+                "no_token", "Send the header Authorization: Bearer <token>.", headers={"WWW-Authenticate": "Bearer"}
+            )
+        if not token.isascii():
+            raise bad_token("it has characters that no token has")
+        identity, until = self._believed.get(token, (None, 0.0))
+        if identity is None or time.time() >= until:
+            identity = await self._verified(token)
+            self._believe(token, identity)
+        return identity
+
+    def _believe(self, token: str, identity: Identity) -> None:
+        self._believed[token] = identity, min(identity.expires_at, time.time() + BELIEVED_S)
+        self._believed.move_to_end(token)
+        if len(self._believed) > _MOST_BELIEVED:
+            self._believed.popitem(last=False)
+
+    async def _verified(self, token: str) -> Identity:
+        try:
+            key = await self._keys.key(jwt.get_unverified_header(token))
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=self._keys.algorithms,
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"require": _REQUIRED},
+            )
+        except jwt.PyJWTError as error:
+            # The name of the check that failed; the message could quote the token.
+            raise bad_token(type(error).__name__) from error
+        return _identity(claims)
+
+
+def _identity(raw: Mapping[str, Any]) -> Identity:
+    try:
+        claims = _Claims.model_validate(raw)
+    except ValidationError as error:
+        raise bad_token(f"claim {error.errors()[0]['loc'][0]}") from error
+    if claims.role is Role.SERVICE:
+        if claims.orgs is None:
+            raise bad_token("a service token needs the claim orgs")
+        return Identity(claims.sub, claims.role, claims.orgs, claims.exp)
+    if claims.org is None:
+        raise bad_token("claim org")
+    return Identity(claims.sub, claims.role, (claims.org,), claims.exp)
+
+
+class NoAuthentication:
+    """On loopback, where nobody else comes: whoever calls is a service for every organization."""
+
+    async def authenticate(self, authorization: str | None) -> Identity:
+        """Always the same caller."""
+        return Identity("unauthenticated", Role.SERVICE, (ANY_ORGANIZATION,), expires_at=math.inf)
+
+
+class UnsafeStartError(ValueError):
+    """The settings would open the API to strangers. The message says which setting mends it."""
+
+
+def authenticator(settings: Settings) -> Authenticator:
+    """What the settings ask for. Raises UnsafeStartError where that would be no authentication beyond loopback."""
+    keys: KeySource
+    if settings.jwt_hs256_key is not None and settings.jwt_jwks_url is not None:
+        raise UnsafeStartError(
+            "BULKREG_JWT_JWKS_URL and BULKREG_JWT_HS256_KEY are both set: whoever knows the development key could be anybody; unset it"
+        )
+    if settings.jwt_jwks_url is not None:
+        keys = Jwks(_safe_url(settings.jwt_jwks_url))
+    elif settings.jwt_hs256_key is not None:
+        keys = SharedKey(settings.jwt_hs256_key.get_secret_value())
+    elif settings.api_host in LOOPBACK:
+        return NoAuthentication()
+    else:
+        raise UnsafeStartError(
+            f"api_host is {settings.api_host}, which others can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL "
+            "(or, for development, BULKREG_JWT_HS256_KEY), or BULKREG_API_HOST=127.0.0.1"
+        )
+    return TokenAuthenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+
+
+def _safe_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        return url
+    raise UnsafeStartError("BULKREG_JWT_JWKS_URL must be https: whoever can change the answer on its way can sign tokens")

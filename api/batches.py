@@ -1,0 +1,248 @@
+"""The endpoints on batches and items: from a request to an operation to an answer (specification, 6)."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from aiohttp import web
+
+from api import cursors, presentation
+from api.calls import Call, Reply, Service
+from api.etag import edit_versions, etag, none_matches, query_hash
+from api.watching import is_settled
+from orchestrator import operations
+from orchestrator.accepting import SubmissionRequest, accept_one
+from orchestrator.model import (
+    Actor,
+    BatchFilter,
+    Cancelled,
+    Correction,
+    ItemFilter,
+    ItemValues,
+    NewBatch,
+    NewItem,
+    RetryRequest,
+    Submitted,
+)
+from orchestrator.repository import ActivityRepository
+from orchestrator.states import BatchStatus, ItemStatus
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.api import (
+    BatchesQuery,
+    Cancellation,
+    CancellingUpdate,
+    OneBatchQuery,
+    Relabelling,
+    Submission,
+    read,
+    read_retry,
+    read_submission,
+    read_update,
+)
+from schemas.envelope import trace_id_of
+from schemas.ids import new_batch_id
+
+PATH = "/api/v1/bulk-registrations"
+
+# When to look again: a batch of 25 is done well within it, and whoever wants to know sooner listens.
+LOOK_AGAIN = {"Retry-After": "1"}
+
+
+def submit(call: Call) -> Reply:
+    """`POST`: 202 and the batch as it stands."""
+    submission = read_submission(call.json(), max_items=call.service.settings.max_items)
+    actor = call.actor(submission.organization_id)
+    batch = new_batch(submission, actor, trace=call.headers.get("traceparent"))
+    idempotency = call.idempotency(
+        "submit",
+        batch.coordinator_id,
+        batch.label,
+        batch.override_duplicates,
+        [(i.values.identity, i.values.duration_minutes, i.values.notes, i.client_reference) for i in batch.items],
+    )
+
+    request = SubmissionRequest(actor, batch, idempotency)
+    submitted = _submit(call.service, request, submission.plan)
+    call.service.wake_relays()
+    headers = {"Location": f"{PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
+    return Reply(202, presentation.batch(submitted.batch), headers)
+
+
+def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> Submitted:
+    if plan is None:
+        return service.submissions.submit(request)
+
+    def work(repository: PostgresActivityRepository) -> Submitted:
+        hold_to_plan = partial(service.planner.hold_to, plan, repository.connection, request.actor)
+        return accept_one(repository, request, hold_to_plan)
+
+    return service.database.change(request.actor.organization_id, work)
+
+
+def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> NewBatch:
+    """The submission as the domain takes it; whoever names no coordinator means himself."""
+    coordinator_id = actor.subject if submission.coordinator_id is None else submission.coordinator_id
+    override = submission.override_duplicates
+    items = [
+        NewItem(
+            ItemValues(item.mentor_id, item.activity_type, item.activity_date, item.duration_minutes, item.notes, override),
+            item.client_reference,
+        )
+        for item in submission.as_items()
+    ]
+    trace_id = trace_id_of(trace) or secrets.token_hex(16)
+    return NewBatch(new_batch_id(), coordinator_id, submission.label, override, items, trace_id)
+
+
+def _replayed(replayed: bool) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}
+
+
+def list_batches(call: Call) -> Reply:
+    """`GET`: a page of batches, newest first."""
+    query = call.read_query(BatchesQuery)
+    actor = call.actor()
+    wanted = BatchFilter(
+        status=None if query.status is None else BatchStatus(query.status),
+        coordinator_id=query.coordinator_id,
+        submitted_from=query.submitted_from,
+        submitted_to=query.submitted_to,
+        label_contains=query.q,
+        limit=query.limit,
+        page=query.page,
+        after=None if query.cursor is None else cursors.decode(query.cursor),
+    )
+    page = call.service.database.read(
+        actor.organization_id, lambda repository: operations.list_batches(repository, actor, wanted)
+    )
+    next_cursor = None if page.next_after is None else cursors.encode(page.next_after)
+    number = query.page if query.cursor is None else None
+    return Reply(200, presentation.batches(page, number=number, limit=query.limit, next_cursor=next_cursor))
+
+
+async def get_batch(_request: web.Request, call: Call) -> web.Response:
+    """`GET /{batch_id}`: status and items in one snapshot; 304 when the client has it, after `wait` if it asks for that."""
+    query = call.read_query(OneBatchQuery)
+    service = call.service
+    if not query.wait or "If-None-Match" not in call.headers:
+        return (await service.database.run(partial(_get_batch, call, query))).reply.response()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + query.wait
+    with service.watchers.watch(call.batch_id(), call.actor().organization_id) as watch:
+        found = await service.database.run(partial(_get_batch, call, query))
+        while found.reply.status == 304 and not found.is_settled and not service.watchers.closing:
+            watch.version = found.version
+            if not await watch.wait(deadline - loop.time()):
+                break
+            found = await service.watchers.read(partial(_get_batch, call, query))
+        return found.reply.response()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    reply: Reply
+    version: int
+    is_settled: bool
+
+
+def _get_batch(call: Call, query: OneBatchQuery) -> _Found:
+    batch_id, actor = call.batch_id(), call.actor()
+    items = ItemFilter(
+        status=None if query.items is None else ItemStatus(query.items),
+        after_position=-1 if query.item_cursor is None else int(query.item_cursor),
+        limit=query.item_limit,
+    )
+    view = call.service.database.read(
+        actor.organization_id,
+        lambda repository: operations.get_bulk_submission_status(repository, actor, batch_id, items),
+    )
+    tag = etag(view.batch, query_hash(query.model_dump(exclude={"wait"})))
+    if none_matches(call.headers.get("If-None-Match"), tag):
+        reply = Reply(200, presentation.batch_with_items(view), {"ETag": tag})
+    else:
+        reply = Reply(304, headers={"ETag": tag})
+    return _Found(reply, view.batch.version, is_settled(view.batch))
+
+
+def update(call: Call) -> Reply:
+    """`PUT /{batch_id}`: an edited label, or a cancellation."""
+    batch_id, actor, request = call.batch_id(), call.actor(), read_update(call.json())
+    if isinstance(request, CancellingUpdate):
+        return _cancel(call, actor, batch_id, request.cancellation_reason)
+    return _relabel(call, actor, batch_id, request)
+
+
+def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> Reply:
+    batch = call.service.database.change(
+        actor.organization_id,
+        lambda repository: operations.relabel_batch(repository, actor, batch_id, request.label, edit_versions=_seen(call)),
+    )
+    call.service.wake_relays()
+    return Reply(200, presentation.batch(batch))
+
+
+def cancel(call: Call) -> Reply:
+    """`POST /{batch_id}/cancel`: 200 with the final counts."""
+    batch_id, actor = call.batch_id(), call.actor()
+    request = read(Cancellation, call.json(default={}))
+    return _cancel(call, actor, batch_id, request.cancellation_reason)
+
+
+def _cancel(call: Call, actor: Actor, batch_id: UUID, reason: str | None) -> Reply:
+    idempotency = call.idempotency("cancel", batch_id, reason)
+
+    def work(repository: ActivityRepository) -> Cancelled:
+        return operations.cancel_batch(repository, actor, batch_id, reason, edit_versions=_seen(call), idempotency=idempotency)
+
+    cancelled = call.service.database.change(actor.organization_id, work)
+    call.service.wake_relays()
+    body = {**presentation.batch(cancelled.batch), "unresolved": cancelled.unresolved}
+    return Reply(200, body, _replayed(cancelled.replayed))
+
+
+def delete(call: Call) -> Reply:
+    """`DELETE /{batch_id}`: 204, and the batch is gone from view; 204 again when it was deleted before."""
+    batch_id, actor = call.batch_id(), call.actor()
+    call.service.database.change(
+        actor.organization_id,
+        lambda repository: operations.delete_batch(repository, actor, batch_id, edit_versions=_seen(call)),
+    )
+    call.service.wake_relays()
+    return Reply(204)
+
+
+def _seen(call: Call) -> frozenset[int] | None:
+    return edit_versions(call.headers.get("If-Match"))
+
+
+def retry(call: Call) -> Reply:
+    """`POST /{batch_id}/retry`: 202 with how many items begin a new attempt; 200 when none does."""
+    batch_id, actor = call.batch_id(), call.actor()
+    request = read_retry(call.json(default={}), max_items=call.service.settings.max_items)
+    wanted = RetryRequest(
+        item_ids=request.item_ids,
+        only_retryable=request.only_retryable,
+        corrections=[Correction(correction.item_id, correction.changes()) for correction in request.corrections],
+    )
+    idempotency = call.idempotency(
+        "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.changes) for c in wanted.corrections]
+    )
+    retried = call.service.database.change(
+        actor.organization_id,
+        lambda repository: operations.retry_failed_items(repository, actor, batch_id, wanted, idempotency),
+    )
+    call.service.wake_relays()
+    headers = {"Location": f"{PATH}/{batch_id}", **(LOOK_AGAIN if retried.retried else {}), **_replayed(retried.replayed)}
+    body = {**presentation.batch(retried.batch), "retried": retried.retried}
+    return Reply(202 if retried.retried else 200, body, headers)
+
+
+def get_item(call: Call) -> Reply:
+    """`GET /{batch_id}/items/{item_id}`: one item with its history."""
+    batch_id, item_id, actor = call.batch_id(), call.item_id(), call.actor()
+    item, attempts = call.service.database.read(
+        actor.organization_id, lambda repository: operations.get_item(repository, actor, batch_id, item_id)
+    )
+    return Reply(200, presentation.one_item(item, attempts))

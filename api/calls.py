@@ -1,0 +1,115 @@
+"""What an endpoint is given and what it answers. Endpoints are plain functions that run in a worker thread: they may block."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from aiohttp import web
+
+from api import json_body
+from api.database import Database
+from api.group_commit import GroupCommit
+from api.identity import ORGANIZATION_HEADER, Identity
+from api.tickets import Tickets
+from api.watching import Watchers
+from orchestrator.errors import NotFoundError
+from orchestrator.model import Actor, Idempotency
+from orchestrator.preview import Planner
+from orchestrator.settings import Settings
+from schemas.api import RefusedRequestError, Request, read
+from schemas.problems import Mistake
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+# The textual form of RFC 9562, 4, in either case. Python's UUID() would read braces and URNs too: many addresses for one batch.
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+RequestModel = TypeVar("RequestModel", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What endpoints work with. `wake_relays` is called after each commit that may have written events."""
+
+    settings: Settings
+    database: Database
+    watchers: Watchers
+    tickets: Tickets
+    planner: Planner
+    submissions: GroupCommit
+    wake_relays: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request, with its whole body."""
+
+    service: Service
+    identity: Identity
+    path: Mapping[str, str]
+    query: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def actor(self, organization_in_body: str | None = None) -> Actor:
+        """Who acts, in which organization. Raises ProblemError."""
+        return self.identity.actor(header=self.headers.get(ORGANIZATION_HEADER), in_body=organization_in_body)
+
+    def batch_id(self) -> UUID:
+        """The batch that the address names. What is no id is the id of nothing: raises NotFoundError."""
+        return self._id("batch")
+
+    def item_id(self) -> UUID:
+        """The item that the address names. Raises NotFoundError."""
+        return self._id("item")
+
+    def _id(self, what: str) -> UUID:
+        text = self.path[f"{what}_id"]
+        if not _UUID.fullmatch(text):
+            raise NotFoundError(what)
+        return UUID(text)
+
+    def read_query(self, model: type[RequestModel]) -> RequestModel:
+        """The query. Raises RefusedRequestError, with pointers that begin with `/query`."""
+        given: dict[str, str] = {}
+        for name, value in self.query:
+            if name in given:
+                raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "must be given once")])
+            given[name] = value
+        return read(model, given, at="/query")
+
+    def json(self, *, default: Any = None) -> Any:
+        """The parsed body; `default` where none was sent. Raises BadJsonError."""
+        if not self.body and default is not None:
+            return default
+        return json_body.parse(self.body, self.service.settings)
+
+    def idempotency(self, operation: str, *request: Any) -> Idempotency | None:
+        """The Idempotency-Key, if there is one, with the hash of the operation and the request as understood."""
+        key = self.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        if not _IDEMPOTENCY_KEY.fullmatch(key):
+            detail = "must be 1 to 255 printable ASCII characters"
+            raise RefusedRequestError([Mistake("/headers/Idempotency-Key", "bad_characters", detail)])
+        return Idempotency(key, hashlib.sha256(orjson.dumps([operation, *request])).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an endpoint answers; `body` is JSON unless it is None."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self) -> web.Response:
+        """As aiohttp sends it."""
+        if self.body is None:
+            return web.Response(status=self.status, headers=self.headers)
+        body = orjson.dumps(self.body, option=orjson.OPT_UTC_Z)
+        return web.Response(status=self.status, body=body, content_type="application/json", headers=self.headers)

@@ -1,0 +1,87 @@
+"""The API's way to the database: a fixed number of threads, each with a connection, and a queue that can't grow without bound."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import text
+
+from api.problems import overloaded
+from orchestrator.settings import Settings
+from orchestrator.storage import watching
+from orchestrator.storage.database import create_database_engine, transact
+from orchestrator.storage.repository import PostgresActivityRepository
+
+Result = TypeVar("Result")
+
+# A request that waited this long for a thread is not tried any more: whoever sent it has likely given up, and the queue clears fast.
+_MAX_WAIT_S = 5.0
+
+# Long enough for a failover of a proxy or a deadlock's victim to come through, short enough that an outage is told to the client.
+_GIVE_UP_AFTER_S = 2.0
+
+
+class Database:
+    """Runs work in worker threads, one transaction each. `run` belongs to the event loop, the rest to the threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        connections = settings.api_database_connections
+        self._engine = create_database_engine(settings.api_url, settings, connections=connections, application_name="bulkreg api")
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="api-database")
+        self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in a worker thread. Raises ProblemError `overloaded` when too much is waiting, or it waited too long."""
+        if not self._room.acquire(blocking=False):
+            raise overloaded("Too many requests are waiting; try again soon.")
+        latest = time.monotonic() + _MAX_WAIT_S
+
+        def in_turn() -> Result:
+            try:
+                if time.monotonic() > latest:
+                    raise overloaded("The request waited too long for its turn; nothing was changed.")
+                return work()
+            finally:
+                self._room.release()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
+
+    def change(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+        """One transaction that sees this organization and may change it."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+        """One transaction that sees this organization in one snapshot, and changes nothing."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def versions(self, organization_ids: Sequence[str], batch_ids: Sequence[str]) -> Mapping[str, int]:
+        """The present versions of these batches of these organizations."""
+        return transact(
+            self._engine,
+            lambda connection: watching.versions(connection, batch_ids),
+            organizations=organization_ids,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def ping(self) -> None:
+        """Raises SQLAlchemy's DBAPIError when the database does not answer."""
+        transact(self._engine, lambda connection: connection.execute(text("SELECT 1")), give_up_after_s=_GIVE_UP_AFTER_S)
+
+    def close(self) -> None:
+        """Waits for the work in hand, then closes the connections."""
+        self._threads.shutdown()
+        self._engine.dispose()

@@ -1,0 +1,151 @@
+"""All items of a batch as a download, also while it runs: CSV for spreadsheets, NDJSON for programs.
+
+The items are read in chunks by position, each in a short transaction, and a connection is never held while a client is slow. So each
+item is as it stood when its chunk was read, and stands there exactly once; who wants counts and items of one moment asks for the batch.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from api import presentation
+from api.calls import Call
+from api.streaming import streaming
+from orchestrator import operations
+from orchestrator.model import ItemFilter, ItemView
+from schemas.api import ExportQuery
+
+CHUNK_ITEMS = 1_000
+
+_COLUMNS = (
+    "position",
+    "item_id",
+    "client_reference",
+    "mentor_id",
+    "activity_type",
+    "activity_date",
+    "duration_minutes",
+    "status",
+    "attempt",
+    "activity_id",
+    "error_code",
+    "error_message",
+    "error_field",
+    "conflicting_activity_id",
+)
+
+# What a spreadsheet takes for the beginning of a formula; tab and carriage return, because it skips them.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How items are written."""
+
+    suffix: str
+    content_type: str
+    header: Callable[[bool], bytes]
+    rows: Callable[[Sequence[ItemView], bool], bytes]
+
+
+def _neutral(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([[_neutral(value) for value in row] for row in rows])
+    return text.getvalue().encode()
+
+
+def _csv_header(with_notes: bool) -> bytes:
+    return _csv([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
+
+
+def _csv_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:
+    return _csv([_cells(item, with_notes) for item in items])
+
+
+def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
+    error: Mapping[str, Any] = item.error or {}
+    values = item.values
+    cells = (
+        item.position,
+        item.item_id,
+        item.client_reference,
+        values.mentor_id,
+        values.activity_type,
+        values.activity_date,
+        values.duration_minutes,
+        item.status.value,
+        item.attempt,
+        item.activity_id,
+        error.get("code"),
+        error.get("message"),
+        error.get("field"),
+        error.get("conflicting_activity_id"),
+    )
+    return (*cells, values.notes) if with_notes else cells
+
+
+def _ndjson_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:
+    shown = [presentation.item(item) | ({"notes": item.values.notes} if with_notes else {}) for item in items]
+    return b"".join(orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in shown)
+
+
+CSV = Format("csv", "text/csv; charset=utf-8", _csv_header, _csv_rows)
+NDJSON = Format("ndjson", "application/x-ndjson", lambda _with_notes: b"", _ndjson_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some of the download, and where it goes on; `after_position` is None when this is the last."""
+
+    content: bytes
+    after_position: int | None
+
+
+def read_chunk(call: Call, form: Format, after_position: int) -> Chunk:
+    """The items after this position (-1: from the start, with the header), as bytes. Raises what `get_bulk_submission_status` does."""
+    batch_id, query, actor = call.batch_id(), call.read_query(ExportQuery), call.actor()
+    wanted = ItemFilter(after_position=after_position, limit=CHUNK_ITEMS)
+    view = call.service.database.read(
+        actor.organization_id,
+        lambda repository: operations.get_bulk_submission_status(repository, actor, batch_id, wanted),
+    )
+    header = form.header(query.notes) if after_position < 0 else b""
+    return Chunk(header + form.rows(view.items, query.notes), view.next_after_position)
+
+
+async def _download(form: Format, request: web.Request, call: Call) -> web.StreamResponse:
+    run = call.service.database.run
+    chunk = await run(partial(read_chunk, call, form, -1))
+    name = f"batch-{call.batch_id()}.{form.suffix}"
+    headers = {
+        "Content-Type": form.content_type,
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    async with streaming(request, headers) as out:
+        await out.write(chunk.content)
+        while chunk.after_position is not None:
+            chunk = await run(partial(read_chunk, call, form, chunk.after_position))
+            await out.write(chunk.content)
+    return out.response
+
+
+async def download_csv(request: web.Request, call: Call) -> web.StreamResponse:
+    """`GET /{batch_id}/results.csv`: all items for a spreadsheet, also while the batch runs."""
+    return await _download(CSV, request, call)
+
+
+async def download_ndjson(request: web.Request, call: Call) -> web.StreamResponse:
+    """`GET /{batch_id}/results.ndjson`: all items for a program, also while the batch runs."""
+    return await _download(NDJSON, request, call)

@@ -1,0 +1,69 @@
+"""How a request of aiohttp's gets to its endpoint and back."""
+
+from functools import partial
+
+from aiohttp import web
+
+from api import documentation, openapi
+from api.authentication import Authenticator
+from api.calls import Call, Service
+from api.health import HealthChecks, add_health_routes
+from api.identity import Identity
+from api.json_body import read_body
+from api.problems import Handler, ProblemError
+from api.rate_limits import RateLimits
+from api.routes import ROUTES, Endpoint, Route
+from orchestrator.model import Role
+
+IDENTITY = web.RequestKey("identity", Identity)
+
+
+def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
+    """Adds everything that the API answers."""
+    limits = RateLimits({Role(role): limit for role, limit in service.settings.api_requests_per_minute.items()})
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _handler(route, service, authenticator, limits))
+    document = openapi.document(ROUTES)
+    app.router.add_get("/openapi.json", _constant(openapi.encoded(document), "application/json"))
+    app.router.add_get("/docs", _constant(documentation.page(document), "text/html", documentation.HEADERS))
+    add_health_routes(app, service.database.ping, health, service.database.run)
+
+
+def _handler(route: Route, service: Service, authenticator: Authenticator, limits: RateLimits) -> Handler:
+    """Who it is, the bytes, the answer."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        ticket = request.query.get("ticket") if route.takes_ticket else None
+        if ticket is None:
+            identity = await authenticator.authenticate(request.headers.get("Authorization"))
+        else:
+            identity = service.tickets.identity(ticket, request.match_info["batch_id"])
+        request[IDENTITY] = identity
+        limits.check(identity)
+        if route.changes and identity.role is Role.AUDITOR:
+            raise ProblemError("role_may_not", "An auditor reads and changes nothing.")
+        call = Call(
+            service=service,
+            identity=identity,
+            path=dict(request.match_info),
+            query=tuple(request.query.items()),
+            headers=request.headers,
+            body=await read_body(request),
+        )
+        if route.conversation is not None:
+            return await route.conversation(request, call)
+        assert route.endpoint is not None
+        return await service.database.run(partial(_answer, route.endpoint, call))
+
+    return handle
+
+
+def _answer(endpoint: Endpoint, call: Call) -> web.Response:
+    return endpoint(call).response()
+
+
+def _constant(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Handler:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+
+    return handle

@@ -1,0 +1,86 @@
+"""`/healthz` (this process lives), `/readyz` (it can do its work, and what runs beside it in the process can too) and `/metrics`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.calls import Reply
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whether one thing is well, and if not, what is wrong with it."""
+
+    ok: bool
+    detail: str | None = None
+
+
+HealthChecks = Mapping[str, Callable[[], Check]]
+"""By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""
+
+
+Waiting = Callable[[Callable[[], web.Response]], Awaitable[web.Response]]
+"""Runs what blocks in a worker thread."""
+
+
+def add_health_routes(app: web.Application, ping: Callable[[], None], others: HealthChecks, waiting: Waiting) -> None:
+    """Adds the three. `ping` raises SQLAlchemy's errors when the database does not answer."""
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return Reply(200, {"status": "ok", "checks": {}}).response()
+
+    async def readyz(_request: web.Request) -> web.Response:
+        return await waiting(lambda: _readiness(ping, others).response())
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+
+
+def _readiness(ping: Callable[[], None], others: HealthChecks) -> Reply:
+    """200 when all is well, 503 with what is not."""
+    checks = {"database": _database(ping), **{name: check() for name, check in others.items()}}
+    is_ready = all(check.ok for check in checks.values())
+    shown = {name: {"ok": check.ok} | ({"detail": check.detail} if check.detail else {}) for name, check in checks.items()}
+    return Reply(200 if is_ready else 503, {"status": "ok" if is_ready else "unavailable", "checks": shown})
+
+
+def _database(ping: Callable[[], None]) -> Check:
+    try:
+        ping()
+    except SQLAlchemyError as error:
+        return Check(False, type(error).__name__)
+    return Check(True)
+
+
+@contextlib.asynccontextmanager
+async def serving_health(settings: Settings, port: int, checks: HealthChecks) -> AsyncIterator[int]:
+    """Serves the three alone while the block runs, for roles without the API; yields the port. Raises OSError when it is taken."""
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg health")
+
+    def ping() -> None:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    app = web.Application()
+    add_health_routes(app, ping, checks, asyncio.to_thread)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.api_host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+        await asyncio.to_thread(engine.dispose)

@@ -1,0 +1,55 @@
+"""What a caller may name: from the verified token and the organization that a request names to the `Actor` of the operations."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.problems import ProblemError
+from orchestrator.model import Actor, Role
+from schemas.problems import Mistake
+
+ANY_ORGANIZATION = "*"
+"""In a service token's `orgs` (development): every organization there is."""
+
+ORGANIZATION_HEADER = "X-Organization-Id"
+
+# No control characters: row level security is told the organization in a text whose separator is one (`storage.database`). No
+# unpaired surrogates: what a header has that is not UTF-8.
+ORGANIZATION_ID_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
+_ORGANIZATION_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the token says the caller is. Only a service has several organizations, or ANY_ORGANIZATION."""
+
+    subject: str
+    role: Role
+    organizations: Sequence[str]
+    expires_at: float
+    """Seconds since 1970: what was opened in this name ends then."""
+
+    def actor(self, *, header: str | None, in_body: str | None = None) -> Actor:
+        """The caller in the one organization that the request is about (specification, 6, access).
+
+        Raises ProblemError: `organization_differs`, `organization_required`, `not_your_organization`.
+        """
+        if header is not None and in_body is not None and header != in_body:
+            detail = f"The header {ORGANIZATION_HEADER} and organization_id name two organizations."
+            raise ProblemError("organization_differs", detail, [Mistake("/organization_id", "organization_differs", detail)])
+        named = in_body if in_body is not None else header
+        if named is None:
+            if len(self.organizations) != 1 or self.organizations[0] == ANY_ORGANIZATION:
+                detail = f"The token is for several organizations: name one in the header {ORGANIZATION_HEADER} (or as organization_id)."
+                mistake = Mistake("/organization_id", "organization_required", detail)
+                raise ProblemError("organization_required", detail, [mistake])
+            named = self.organizations[0]
+        elif not self._covers(named):
+            raise ProblemError("not_your_organization", "The token is not for the organization that the request names.")
+        return Actor(named, self.subject, self.role)
+
+    def _covers(self, organization_id: str) -> bool:
+        if organization_id == ANY_ORGANIZATION or not _ORGANIZATION_ID.fullmatch(organization_id):
+            return False
+        is_any = self.role is Role.SERVICE and ANY_ORGANIZATION in self.organizations
+        return is_any or organization_id in self.organizations

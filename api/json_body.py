@@ -1,0 +1,37 @@
+"""Bodies: what is refused before it is parsed, and how it is parsed."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from api.problems import ProblemError
+from orchestrator.settings import Settings
+from schemas import strict_json
+
+# 16 MiB at 0.5 MiB/s, slower than any mobile network that can send such a file at all.
+_MAX_SECONDS_FOR_BODY = 32.0
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body as sent. Raises ProblemError for one that is compressed or comes too slowly, aiohttp's 413 for one that is too large."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ProblemError("compressed", "Send the body uncompressed, without Content-Encoding.")
+    try:
+        async with asyncio.timeout(_MAX_SECONDS_FOR_BODY):
+            body = await request.read()
+    except TimeoutError as error:
+        raise ProblemError("body_too_slow", "The body did not arrive in time.", headers={"Connection": "close"}) from error
+    if body and not _is_json(request.content_type):
+        raise ProblemError("not_json", "Send the body as Content-Type: application/json.")
+    return body
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or (content_type.startswith("application/") and content_type.endswith("+json"))
+
+
+def parse(body: bytes, settings: Settings) -> Any:
+    """The JSON in a body. Raises BadJsonError."""
+    return strict_json.loads(body, max_depth=settings.max_json_depth)

@@ -1,0 +1,233 @@
+"""The OpenAPI 3.1 document, made from the table of routes, the models and the table of problems: nothing is written twice."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.identity import ORGANIZATION_HEADER
+from api.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
+from api.routes import ROUTES, Route
+from schemas import api as models
+
+Json = dict[str, Any]
+
+_VERSION = "1"
+
+# What any route with a token can answer, and what any request with a body can come to.
+_EVERYWHERE = (
+    "no_token",
+    "bad_token",
+    "not_your_organization",
+    "organization_required",
+    "invalid_request",
+    "too_many_requests",
+    "internal_error",
+    "database_unavailable",
+    "keys_unavailable",
+    "overloaded",
+)
+_WITH_A_BODY = ("bad_json", "body_too_slow", "body_too_large", "not_json", "compressed")
+
+_TAG = {"type": "string", "pattern": '^(\\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$'}
+_REQUEST_HEADERS: Mapping[str, Json] = {
+    "Idempotency-Key": {
+        "description": "The same key and request give the same answer again, for at least 7 days.",
+        "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
+    },
+    "If-Match": {"description": "ETags: 412 unless what a person edits is as it was then.", "schema": _TAG},
+    "If-None-Match": {"description": "ETags: 304 while the batch is as it was then.", "schema": _TAG},
+    "Last-Event-ID": {"description": "The id of the last event that was seen.", "schema": {"type": "string"}},
+}
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}}
+_REPLAYED = {"Idempotent-Replayed": {"description": "`true`: answered before, under this key.", "schema": {"type": "string"}}}
+_LOCATION = {"Location": {"description": "The batch.", "required": True, "schema": {"type": "string"}}}
+_ETAG = {"ETag": {"description": "Weak: the batch's version and the query.", "required": True, "schema": _TAG}}
+
+_PARAMETERS: Mapping[str, Json] = {
+    name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+    for name in ("batch_id", "item_id")
+}
+_ORGANIZATION: Json = {
+    "name": ORGANIZATION_HEADER,
+    "in": "header",
+    "description": "Which organization, for a service that has several.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 100},
+}
+
+
+def document(routes: Sequence[Route] = ROUTES) -> Json:
+    """The whole document."""
+    used = {model for route in routes for model in (*route.bodies, *route.answers.values()) if isinstance(model, type)}
+    listed: list[type[BaseModel]] = [*sorted(used, key=lambda model: model.__name__), models.ProblemAnswer, models.BatchEvent]
+    listed.append(models.HealthAnswer)
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in listed], ref_template="#/components/schemas/{model}", title="schemas"
+    )
+    paths: dict[str, Json] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    for path in ("/healthz", "/readyz"):
+        paths[path] = {"get": _health(path)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Bulk Registration Orchestrator",
+            "version": _VERSION,
+            "description": "One bulk submission in, one activity record per mentor out.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "examples": {code: {"value": _example(code)} for code in sorted(PROBLEMS)},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+            },
+        },
+        "security": [{"bearer": []}],
+    }
+
+
+def encoded(made: Json) -> bytes:
+    """The document's bytes, the same each time."""
+    return orjson.dumps(made, option=orjson.OPT_SORT_KEYS)
+
+
+def _operation(route: Route) -> Json:
+    operation: Json = {
+        "operationId": route.name,
+        "summary": route.summary.capitalize(),
+        "parameters": _parameters(route),
+        "responses": _answers(route) | _refusals(route),
+    }
+    if route.bodies:
+        schemas = [_ref(model) for model in route.bodies]
+        schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+        operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": {"schema": schema}}}
+    if route.takes_ticket:
+        operation["security"] = [{"bearer": []}, {"ticket": []}]
+    return operation
+
+
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _parameters(route: Route) -> list[Json]:
+    parameters = [_PARAMETERS[name] for name in re.findall(r"{(\w+)}", route.path)]
+    parameters += [{"name": name, "in": "header", **_REQUEST_HEADERS[name]} for name in route.request_headers]
+    if route.query is not None:
+        for name, schema in route.query.model_json_schema()["properties"].items():
+            # As a security scheme it is there already.
+            if name != "ticket":
+                parameters.append(_query_parameter(name, schema))
+    return [*parameters, _ORGANIZATION]
+
+
+def _query_parameter(name: str, schema: Json) -> Json:
+    """A query has no null: a parameter is left out instead."""
+    if "anyOf" in schema:
+        (given,) = (choice for choice in schema["anyOf"] if choice.get("type") != "null")
+        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | given
+    description = schema.pop("description", "")
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _answers(route: Route) -> Json:
+    answers: Json = {}
+    for status, shape in route.answers.items():
+        answer: Json = {"description": _DESCRIPTIONS[status], "headers": _answer_headers(route, status)}
+        if shape == "text/event-stream":
+            # OpenAPI 3.1 has no words for the single event.
+            answer["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
+            answer["content"] = {shape: {}}
+        elif isinstance(shape, str):
+            answer["content"] = {shape: {"schema": {"type": "string"}}}
+        elif shape is not None:
+            answer["content"] = {"application/json": {"schema": _ref(shape)}}
+        if route.name == "submit":
+            answer["links"] = _LINKS
+        answers[str(status)] = answer
+    return answers
+
+
+_DESCRIPTIONS = {
+    200: "Done.",
+    201: "Made.",
+    202: "Accepted; look at Location to see how it goes.",
+    204: "Done; there is nothing to say.",
+    304: "Nothing has changed.",
+}
+
+_LINKS = {
+    name: {"operationId": name, "parameters": {"batch_id": "$response.body#/batch_id"}}
+    for name in (route.name for route in ROUTES if "{batch_id}" in route.path and "{item_id}" not in route.path)
+}
+
+
+def _answer_headers(route: Route, status: int) -> Json:
+    headers: Json = {}
+    if status == 202:
+        headers |= _LOCATION | _RETRY_AFTER
+    if "Idempotency-Key" in route.request_headers:
+        headers |= _REPLAYED
+    if "If-None-Match" in route.request_headers:
+        headers |= _ETAG
+    return headers
+
+
+def _codes(route: Route) -> Iterable[str]:
+    yield from _EVERYWHERE
+    yield from _WITH_A_BODY
+    yield from route.refusals
+    if route.changes:
+        yield "role_may_not"
+    if "{batch_id}" in route.path:
+        yield "batch_not_found"
+
+
+def _refusals(route: Route) -> Json:
+    by_status: dict[int, list[str]] = {}
+    for code in _codes(route):
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    return {str(status): _refusal(status, codes) for status, codes in sorted(by_status.items())}
+
+
+def _refusal(status: int, codes: Sequence[str]) -> Json:
+    schema = {"allOf": [_ref(models.ProblemAnswer), {"type": "object", "properties": {"code": {"enum": sorted(codes)}}}]}
+    refusal: Json = {
+        "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in sorted(codes)),
+        "content": {
+            CONTENT_TYPE: {
+                "schema": schema,
+                "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in sorted(codes)},
+            }
+        },
+    }
+    if status in (429, 503):
+        refusal["headers"] = _RETRY_AFTER
+    if status == 401:
+        refusal["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "required": True, "schema": {"type": "string"}}}
+    return refusal
+
+
+def _example(code: str) -> Json:
+    return body(ProblemError(code, f"{PROBLEMS[code].title}."))
+
+
+def _health(path: str) -> Json:
+    content = {"application/json": {"schema": _ref(models.HealthAnswer)}}
+    answers: Json = {"200": {"description": "All is well.", "content": content}}
+    if path == "/readyz":
+        answers["503"] = {"description": "Not all is well; `checks` says what.", "content": content}
+    return {
+        "operationId": path.strip("/"),
+        "summary": "Whether this process lives." if path == "/healthz" else "Whether it can do its work.",
+        "security": [],
+        "responses": answers,
+    }

@@ -1,0 +1,98 @@
+"""How the domain's views look in JSON: exactly the models of `schemas.api`, as plain dicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.model import AttemptView, BatchPage, BatchView, ItemView, StatusView
+from orchestrator.states import BatchStatus
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def batch(view: BatchView) -> dict[str, Any]:
+    """A `BatchAnswer`."""
+    return {
+        "batch_id": view.batch_id,
+        "organization_id": view.organization_id,
+        "coordinator_id": view.coordinator_id,
+        "submitted_by": view.submitted_by,
+        "label": view.label,
+        "status": view.status,
+        **view.counts.as_event(),
+        "errors_by_code": view.errors_by_code,
+        **({"progress": view.progress} if view.status is BatchStatus.PROCESSING else {}),
+        "submitted_at": view.submitted_at,
+        **_present(
+            {
+                "completed_at": view.completed_at,
+                "cancelled_at": view.cancelled_at,
+                "cancelled_by": view.cancelled_by,
+                "cancellation_reason": view.cancellation_reason,
+            }
+        ),
+    }
+
+
+def item(view: ItemView) -> dict[str, Any]:
+    """An `ItemAnswer`."""
+    values = view.values
+    shown: dict[str, Any] = {
+        "item_id": view.item_id,
+        "position": view.position,
+        "mentor_id": values.mentor_id,
+        "activity_type": values.activity_type,
+        "activity_date": values.activity_date,
+        "duration_minutes": values.duration_minutes,
+        "status": view.status,
+        "attempt": view.attempt,
+    }
+    if view.client_reference is not None:
+        shown["client_reference"] = view.client_reference
+    if view.activity_id is not None:
+        shown["activity_id"] = view.activity_id
+    if view.error is not None:
+        shown["error"] = view.error
+    if view.plan_changed:
+        shown["plan_changed"] = True
+    return shown
+
+
+def batch_with_items(view: StatusView) -> dict[str, Any]:
+    """A `BatchWithItemsAnswer`."""
+    after = view.next_after_position
+    return {
+        **batch(view.batch),
+        "items": [item(shown) for shown in view.items],
+        "next_item_cursor": None if after is None else str(after),
+    }
+
+
+def batches(page: BatchPage, *, number: int | None, limit: int, next_cursor: str | None) -> dict[str, Any]:
+    """A `BatchesAnswer`."""
+    return {
+        "data": [batch(view) for view in page.batches],
+        "pagination": {"page": number, "limit": limit, "total": page.total, "next_cursor": next_cursor},
+    }
+
+
+def one_item(view: ItemView, attempts: Sequence[AttemptView]) -> dict[str, Any]:
+    """A `OneItemAnswer`."""
+    return {
+        **item(view),
+        "notes": view.values.notes,
+        "override_duplicates": view.values.override_duplicates,
+        "history": [
+            {
+                "attempt": attempt.attempt,
+                "submitted": attempt.values,
+                "error": attempt.error,
+                "attempted_at": attempt.attempted_at,
+                "correction": attempt.correction,
+                "retried_by": attempt.retried_by,
+                "retried_at": attempt.retried_at,
+            }
+            for attempt in attempts
+        ],
+    }

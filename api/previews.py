@@ -1,0 +1,35 @@
+"""The preview of a submission: what each item would give now, and a plan to hold the submission to."""
+
+from typing import Any
+
+from api.batches import new_batch
+from api.calls import Call, Reply
+from orchestrator.model import ItemError, NewItem
+from schemas.api import read_submission
+
+
+def preview(call: Call) -> Reply:
+    """`POST /preview`: a dry run of a submission; nothing is written."""
+    service = call.service
+    submission = read_submission(call.json(), max_items=service.settings.max_items)
+    actor = call.actor(submission.organization_id)
+    batch = new_batch(submission, actor, trace=None)
+    foretold = service.database.read(
+        actor.organization_id,
+        lambda repository: service.planner.preview(repository, repository.connection, actor, batch),
+    )
+    items = [
+        _predicted(position, item, error) for position, (item, error) in enumerate(zip(batch.items, foretold.errors, strict=True))
+    ]
+    failed = sum(error is not None for error in foretold.errors)
+    counts = {"success": len(items) - failed, "failed": failed}
+    return Reply(200, {"plan": foretold.plan, "items": items, "counts": counts}, {"Cache-Control": "no-store"})
+
+
+def _predicted(position: int, item: NewItem, error: ItemError | None) -> dict[str, Any]:
+    predicted: dict[str, Any] = {"position": position, "mentor_id": item.values.mentor_id}
+    if item.client_reference is not None:
+        predicted["client_reference"] = item.client_reference
+    if error is None:
+        return predicted | {"outcome": "success"}
+    return predicted | {"outcome": "failed", "error": error.as_json()}

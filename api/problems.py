@@ -1,0 +1,196 @@
+"""Every error that the API answers, in one table, as problem details (RFC 9457). Nothing else makes an error's body."""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from orchestrator.errors import InvalidRequestError, OperationError, PlanChangedError
+from orchestrator.storage.database import is_transient
+from schemas.api import RefusedRequestError
+from schemas.problems import Mistake
+from schemas.strict_json import BadJsonError
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:bulk-registration:problem:"
+
+# How long a client should leave a database alone that is away or overloaded: shorter than a person waits, longer than a hot loop.
+RETRY_AFTER_UNAVAILABLE_S = 2
+
+_log = structlog.get_logger("bulkreg.api")
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem: its status, and its title, which is the same each time."""
+
+    status: int
+    title: str
+
+
+# The code is the last part of the type URI. Codes that operations raise are here too; a test says that none is missing.
+PROBLEMS: Mapping[str, ProblemType] = {
+    "bad_json": ProblemType(400, "The body is not acceptable JSON"),
+    "bad_request": ProblemType(400, "The request can't be understood"),
+    "no_token": ProblemType(401, "A bearer token is needed"),
+    "bad_token": ProblemType(401, "The token is not accepted"),
+    "role_may_not": ProblemType(403, "The role does not allow this"),
+    "not_your_coordinator_id": ProblemType(403, "A coordinator submits in his own name only"),
+    "not_your_organization": ProblemType(403, "The token is not for this organization"),
+    "not_found": ProblemType(404, "There is nothing here"),
+    "batch_not_found": ProblemType(404, "There is no such batch"),
+    "item_not_found": ProblemType(404, "There is no such item"),
+    "method_not_allowed": ProblemType(405, "The method is not allowed here"),
+    "body_too_slow": ProblemType(408, "The body did not arrive in time"),
+    "batch_running": ProblemType(409, "The batch is still running"),
+    "batch_finished": ProblemType(409, "The batch has finished"),
+    "batch_cancelled": ProblemType(409, "The batch was cancelled"),
+    "batch_deleted": ProblemType(409, "The batch was deleted"),
+    "item_not_failed": ProblemType(409, "Only failed items are retried"),
+    "item_retried_already": ProblemType(409, "The item was retried already, with other values"),
+    "item_in_doubt": ProblemType(409, "The item may be registered already"),
+    "changed_since": ProblemType(412, "The batch has changed since it was read"),
+    "plan_changed": ProblemType(412, "Something has changed since the preview"),
+    "body_too_large": ProblemType(413, "The body is too large"),
+    "not_json": ProblemType(415, "The body must be JSON"),
+    "compressed": ProblemType(415, "The body must not be compressed"),
+    "invalid_request": ProblemType(422, "The request has mistakes"),
+    "coordinator_unknown": ProblemType(422, "The directory does not know the coordinator"),
+    "organization_required": ProblemType(422, "The organization must be named"),
+    "organization_differs": ProblemType(422, "Two different organizations are named"),
+    "idempotency_key_reused": ProblemType(422, "The Idempotency-Key was used for another request"),
+    "too_many_requests": ProblemType(429, "Too many requests"),
+    "internal_error": ProblemType(500, "Something went wrong on our side"),
+    "database_unavailable": ProblemType(503, "The database can't be reached at the moment"),
+    "keys_unavailable": ProblemType(503, "The identity provider can't be reached at the moment"),
+    "overloaded": ProblemType(503, "Too many requests are waiting"),
+}
+
+
+@dataclass(eq=False)  # not frozen: Python itself writes to an exception that it raises (its traceback and context)
+class ProblemError(Exception):
+    """The API refuses a request. `code` is one of PROBLEMS; the detail is for people and quotes nothing that was sent."""
+
+    code: str
+    detail: str
+    errors: Sequence[Mistake] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+    """What this kind of problem adds to its details (RFC 9457, 3.2)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def overloaded(detail: str, *, retry_after_s: float = RETRY_AFTER_UNAVAILABLE_S) -> ProblemError:
+    """The answer to a request that is not even tried."""
+    return ProblemError("overloaded", detail, headers=retry_after(retry_after_s))
+
+
+def bad_token(why: str) -> ProblemError:
+    """The answer to a token that is not accepted."""
+    return ProblemError(
+        "bad_token", f"The token is not accepted: {why}.", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    )
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header, in whole seconds (RFC 9110, 10.2.3)."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
+def body(problem: ProblemError) -> dict[str, Any]:
+    """The problem details."""
+    kind = PROBLEMS[problem.code]
+    details: dict[str, Any] = {
+        "type": TYPE_PREFIX + problem.code,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": problem.detail,
+        "code": problem.code,
+    }
+    if problem.errors:
+        details["errors"] = [mistake._asdict() for mistake in problem.errors]
+    return {**details, **problem.members}
+
+
+def response(problem: ProblemError) -> web.Response:
+    """The problem as an answer."""
+    return web.Response(
+        status=PROBLEMS[problem.code].status,
+        body=orjson.dumps(body(problem)),
+        content_type=CONTENT_TYPE,
+        headers=problem.headers,
+    )
+
+
+def problem_of(error: Exception) -> ProblemError | None:
+    """The problem that an exception stands for; None for a bug."""
+    match error:
+        case ProblemError():
+            return error
+        case RefusedRequestError():
+            return ProblemError("invalid_request", "The request has mistakes; see errors.", errors=error.mistakes)
+        case InvalidRequestError():
+            mistakes = [Mistake(problem.pointer, problem.code, problem.detail) for problem in error.problems]
+            return ProblemError(error.code, str(error), errors=mistakes)
+        case PlanChangedError():
+            differences = [asdict(difference) for difference in error.differences]
+            return ProblemError(error.code, str(error), members={"differences": differences})
+        case OperationError():
+            return ProblemError(error.code, str(error))
+        case BadJsonError():
+            return ProblemError("bad_json", str(error))
+        case web.HTTPException():
+            return _of_http_exception(error)
+        case PoolTimeoutError():
+            return overloaded("No database connection became free in time.")
+        case DBAPIError() if is_transient(error):
+            detail = "The database can't be reached at the moment; nothing was changed by an answer that you did not get."
+            return ProblemError("database_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
+        case _:
+            return None
+
+
+def _of_http_exception(error: web.HTTPException) -> ProblemError:
+    """What aiohttp itself refuses: routes, methods, sizes."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return ProblemError("method_not_allowed", f"Allowed here: {allowed}.", headers={"Allow": allowed})
+        case web.HTTPNotFound():
+            return ProblemError("not_found", "There is nothing at this address.")
+        case web.HTTPRequestEntityTooLarge():
+            return ProblemError("body_too_large", "The body is larger than the limit.", headers={"Connection": "close"})
+        case _:
+            return ProblemError("bad_request", error.reason)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every exception into problem details; a bug into a log entry and an answer that says nothing about it."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None:
+            # A message of the database can quote values (notes among them); where it happened is enough to find a bug.
+            _log.error("request_failed", error=type(error).__name__, at=_where(error))
+            problem = ProblemError("internal_error", "The request failed on our side; nothing tells more than our log.")
+        return response(problem)
+
+
+def _where(error: BaseException) -> str:
+    """The lines that an exception came through, without their values."""
+    lines = []
+    step = error.__traceback__
+    while step is not None:
+        lines.append(f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}")
+        step = step.tb_next
+    return " > ".join(lines[-8:])

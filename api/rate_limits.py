@@ -1,0 +1,41 @@
+"""How many requests a caller may send (specification, 6, limits). Off unless the settings set it for the caller's role."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from api.identity import Identity
+from api.problems import ProblemError, retry_after
+from orchestrator.model import Role
+
+_MINUTE_S = 60.0
+
+# Callers that are remembered before those who have nothing on their account are forgotten.
+_MAX_REMEMBERED = 10_000
+
+
+class RateLimits:
+    """Counts for one process of the API; with several, each grants its own. Belongs to the event loop.
+
+    Each caller has an account that a request charges by a minute's share; it may run a whole minute ahead, so a burst is no fault.
+    """
+
+    def __init__(self, per_minute: Mapping[Role, int], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._paid_until: dict[tuple[str, ...], float] = {}
+
+    def check(self, identity: Identity) -> None:
+        """Charges a request. Raises ProblemError `too_many_requests`, which says when the next one is welcome."""
+        limit = self._per_minute.get(identity.role)
+        if limit is None:
+            return
+        now = self._clock()
+        caller = (identity.subject, *identity.organizations)
+        paid_until = max(now, self._paid_until.get(caller, now)) + _MINUTE_S / limit
+        ahead = paid_until - now - _MINUTE_S
+        # The sum of many shares is a minute but for rounding.
+        if ahead > 1e-6:
+            raise ProblemError("too_many_requests", f"The limit is {limit:,} requests a minute.", headers=retry_after(ahead))
+        self._paid_until[caller] = paid_until
+        if len(self._paid_until) > _MAX_REMEMBERED:
+            self._paid_until = {caller: until for caller, until in self._paid_until.items() if until > now}

@@ -1,0 +1,172 @@
+"""Every route, in one table: what serves it, and what the documentation says about it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from api import batches, events, exports, previews
+from api.calls import Call, Reply
+from schemas import api as models
+
+Endpoint = Callable[[Call], Reply]
+"""Computes and waits in a worker thread."""
+
+Conversation = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
+"""Waits on the event loop, for as long as it takes, and hands what blocks to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method on one path. `name` is its operation id; the summary is the first line of what serves it."""
+
+    method: str
+    path: str
+    name: str
+    endpoint: Endpoint | None = None
+    conversation: Conversation | None = None
+    changes: bool = False
+    """Auditors may not."""
+    takes_ticket: bool = False
+    """Instead of a token."""
+    query: type[models.Request] | None = None
+    bodies: Sequence[type[models.Request]] = ()
+    """The forms of the request body."""
+    body_is_optional: bool = False
+    request_headers: Sequence[str] = ()
+    answers: Mapping[int, type[models.Answer] | str | None] = field(default_factory=dict)
+    """By status: a model in JSON, another content type, or no body."""
+    refusals: Sequence[str] = ()
+    """The codes of problems that not every route has (`api.problems`)."""
+
+    @property
+    def summary(self) -> str:
+        """What it does."""
+        served_by = self.endpoint or self.conversation
+        return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
+
+
+BATCH = batches.PATH + "/{batch_id}"
+_SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
+_NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
+_PLAN = ("plan_changed",)
+_KEY = ("Idempotency-Key",)
+_REUSED = ("idempotency_key_reused",)
+_MATCH = ("If-Match",)
+_CHANGED = ("changed_since",)
+
+ROUTES: Sequence[Route] = (
+    Route(
+        "POST",
+        batches.PATH,
+        "submit",
+        batches.submit,
+        changes=True,
+        bodies=_SUBMISSIONS,
+        request_headers=_KEY,
+        answers={202: models.BatchAnswer},
+        refusals=(*_NOT_ONES_OWN, *_REUSED, *_PLAN, "batch_deleted"),
+    ),
+    Route(
+        "GET", batches.PATH, "listBatches", batches.list_batches, query=models.BatchesQuery, answers={200: models.BatchesAnswer}
+    ),
+    Route(
+        "POST",
+        batches.PATH + "/preview",
+        "preview",
+        previews.preview,
+        changes=True,
+        bodies=_SUBMISSIONS,
+        answers={200: models.PreviewAnswer},
+        refusals=_NOT_ONES_OWN,
+    ),
+    Route(
+        "GET",
+        BATCH,
+        "getBatch",
+        conversation=batches.get_batch,
+        query=models.OneBatchQuery,
+        request_headers=("If-None-Match",),
+        answers={200: models.BatchWithItemsAnswer, 304: None},
+    ),
+    Route(
+        "PUT",
+        BATCH,
+        "updateBatch",
+        batches.update,
+        changes=True,
+        bodies=(models.Relabelling, models.CancellingUpdate),
+        request_headers=(*_KEY, *_MATCH),
+        answers={200: models.UpdatedAnswer},
+        refusals=(*_CHANGED, *_REUSED, "batch_finished"),
+    ),
+    Route(
+        "DELETE",
+        BATCH,
+        "deleteBatch",
+        batches.delete,
+        changes=True,
+        request_headers=_MATCH,
+        answers={204: None},
+        refusals=(*_CHANGED, "batch_running"),
+    ),
+    Route(
+        "POST",
+        BATCH + "/retry",
+        "retryBatch",
+        batches.retry,
+        changes=True,
+        bodies=(models.Retry,),
+        body_is_optional=True,
+        request_headers=_KEY,
+        answers={202: models.RetriedAnswer, 200: models.RetriedAnswer},
+        refusals=(*_REUSED, "batch_cancelled", "item_not_failed", "item_retried_already", "item_in_doubt"),
+    ),
+    Route(
+        "POST",
+        BATCH + "/cancel",
+        "cancelBatch",
+        batches.cancel,
+        changes=True,
+        bodies=(models.Cancellation,),
+        body_is_optional=True,
+        request_headers=(*_KEY, *_MATCH),
+        answers={200: models.CancelledAnswer},
+        refusals=(*_CHANGED, *_REUSED, "batch_finished"),
+    ),
+    Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, answers={201: models.TicketAnswer}),
+    Route(
+        "GET",
+        BATCH + "/events",
+        "followBatch",
+        conversation=events.stream,
+        takes_ticket=True,
+        query=models.EventsQuery,
+        request_headers=("Last-Event-ID",),
+        answers={200: "text/event-stream", 204: None},
+    ),
+    Route(
+        "GET",
+        BATCH + "/results.csv",
+        "downloadCsv",
+        conversation=exports.download_csv,
+        query=models.ExportQuery,
+        answers={200: "text/csv"},
+    ),
+    Route(
+        "GET",
+        BATCH + "/results.ndjson",
+        "downloadNdjson",
+        conversation=exports.download_ndjson,
+        query=models.ExportQuery,
+        answers={200: "application/x-ndjson"},
+    ),
+    Route(
+        "GET",
+        BATCH + "/items/{item_id}",
+        "getItem",
+        batches.get_item,
+        answers={200: models.OneItemAnswer},
+        refusals=("item_not_found",),
+    ),
+)

@@ -1,0 +1,166 @@
+"""Who follows a batch is woken when it changes: by one LISTEN per process, however many follow."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from psycopg2 import Error as DriverError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.database import Database
+from api.problems import ProblemError
+from orchestrator.model import BatchView
+from orchestrator.settings import Settings
+from orchestrator.states import TERMINAL_BATCH_STATUSES
+from orchestrator.storage import watching
+from orchestrator.storage.database import create_database_engine
+
+Result = TypeVar("Result")
+
+_RECONNECT_AFTER_S = 1.0
+
+_log = structlog.get_logger("bulkreg.api")
+
+
+def is_settled(batch: BatchView) -> bool:
+    """Nothing changes any more but by somebody's doing. (A cancelled batch can have unresolved items, specification, 5.)"""
+    return batch.status in TERMINAL_BATCH_STATUSES and batch.counts.pending == 0
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """One follower. `version` is what it has seen; `changed` is set when there is something else to see, or the process ends."""
+
+    organization_id: str
+    version: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether something changed within the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.changed.wait()
+        except TimeoutError:
+            return False
+        self.changed.clear()
+        return True
+
+
+class Watchers:
+    """All followers of this process. Belongs to the event loop."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._engine = create_database_engine(
+            settings.api_url, settings, connections=1, application_name="bulkreg api listener"
+        ).execution_options(isolation_level="AUTOCOMMIT")
+        self._database = database
+        # When a batch with a thousand followers changes they read one after the other, a few at a time: they neither fill the queue
+        # of the database (and are refused) nor keep everybody else out of it.
+        self._turn = asyncio.Semaphore(max(1, settings.api_database_connections // 4))
+        self._poll_s = settings.api_watch_poll_ms / 1000
+        # By the batch id's text, which is the payload of its notifications.
+        self._watches: dict[str, set[Watch]] = {}
+        self.closing = False
+
+    @contextlib.contextmanager
+    def watch(self, batch_id: UUID, organization_id: str) -> Iterator[Watch]:
+        """Follows a batch while the block runs. Begin before you read it: what changes in between is not missed."""
+        watch, name = Watch(organization_id), str(batch_id)
+        self._watches.setdefault(name, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            left = self._watches[name]
+            left.discard(watch)
+            if not left:
+                del self._watches[name]
+
+    async def read(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` in a worker thread when it is this follower's turn. Raises what `Database.run` does."""
+        async with self._turn:
+            return await self._database.run(work)
+
+    async def run(self) -> None:
+        """Wakes the followers until it is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen())
+                tasks.create_task(self._look())
+        finally:
+            await asyncio.to_thread(self._engine.dispose)
+
+    def close(self) -> None:
+        """Wakes everybody for the last time: answers in hand are ended."""
+        self.closing = True
+        self._wake(list(self._watches))
+
+    def _wake(self, batch_ids: Iterable[str]) -> None:
+        for batch_id in batch_ids:
+            for watch in self._watches.get(batch_id, ()):
+                watch.changed.set()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                connection = await asyncio.to_thread(_listening, self._engine)
+                try:
+                    # Whatever was announced while nobody listened.
+                    self._wake(list(self._watches))
+                    await self._hear(connection)
+                finally:
+                    # It may be broken: not back into the pool.
+                    connection.invalidate()
+                    connection.close()
+            except (SQLAlchemyError, DriverError) as error:
+                _log.warning("listener_lost", error=type(error).__name__)
+            await asyncio.sleep(_RECONNECT_AFTER_S)
+
+    async def _hear(self, connection: Connection) -> None:
+        """Wakes whom each notification is about. Raises the driver's error when the connection is lost."""
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        # Asked now: a connection that has broken no longer says which it had. The loop must forget it all the same, or it is deaf to
+        # the next connection that gets the same number, which may be a client's.
+        descriptor = driver.fileno()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                driver.poll()
+                self._wake({notice.payload for notice in driver.notifies})
+                driver.notifies.clear()
+        finally:
+            loop.remove_reader(descriptor)
+
+    async def _look(self) -> None:
+        """Finds what changed without an announcement that reached us: one statement for all that is followed."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            if not self._watches:
+                continue
+            organizations = sorted({watch.organization_id for watches in self._watches.values() for watch in watches})
+            batch_ids = list(self._watches)
+            try:
+                present = await self._database.run(partial(self._database.versions, organizations, batch_ids))
+            except (SQLAlchemyError, ProblemError) as error:
+                _log.warning("watch_poll_failed", error=type(error).__name__)
+                continue
+            for batch_id in batch_ids:
+                for watch in self._watches.get(batch_id, ()):
+                    if watch.version != present.get(batch_id):
+                        watch.changed.set()
+
+
+def _listening(engine: Engine) -> Connection:
+    connection = engine.connect()
+    connection.execute(text(f"LISTEN {watching.CHANNEL}"))
+    return connection

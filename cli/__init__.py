@@ -1,0 +1,1 @@
+"""`bulkreg`, the command line: each command a thin call into the packages below it."""

@@ -1,0 +1,141 @@
+"""The commands that set a deployment up: schema, topics, directory, tokens."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+
+from cli.commands import command
+from cli.deployment import Deployment
+from cli.failures import BadInputError, ExitCode, UnreachableError
+from cli.output import Output, table
+from cli.progress import working
+
+# What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
+if TYPE_CHECKING:
+    from orchestrator.storage.directory import Person
+
+# A working day, and the evening after it.
+TOKEN_HOURS = 12
+
+# Absent people beyond these are counted, not named: the list is for looking it over.
+_MOST_PEOPLE_LISTED = 20
+
+
+class RoleOption(StrEnum):
+    """The roles of tokens, to choose from."""
+
+    COORDINATOR = "coordinator"
+    ADMIN = "admin"
+    SERVICE = "service"
+    AUDITOR = "auditor"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    db = typer.Typer(no_args_is_help=True, help="The database's schema.")
+    topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
+    directory = typer.Typer(no_args_is_help=True, help="Organizations, mentors, coordinators, scopes, activity types.")
+    app.add_typer(db, name="db")
+    app.add_typer(topics, name="topics")
+    app.add_typer(directory, name="directory")
+
+    @command(db, "upgrade", example="BULKREG_DATABASE_URL=postgresql://owner:…@db/bulkreg bulkreg db upgrade")
+    def upgrade_schema(deployment: Deployment, output: Output) -> None:
+        """Bring the database to the schema of this version, and make its two roles. Safe to repeat."""
+        from cli.database import reachable_database
+        from orchestrator.storage.migrate import upgrade
+
+        settings = deployment.settings()
+        with working(output, "Migrating"), reachable_database(settings.owner_url):
+            version = upgrade(settings)
+        output.answer({"schema_version": version}, f"The schema is at version {version}.")
+
+    @command(topics, "create", example="bulkreg topics create")
+    def create(deployment: Deployment, output: Output) -> ExitCode:
+        """Make the topics that are missing, and say what differs from the plan in those that exist. Safe to repeat."""
+        from confluent_kafka import KafkaException
+
+        from orchestrator.kafka_settings import UnsafeKafkaError
+        from producers.topics import create_topics
+
+        settings = deployment.settings()
+        try:
+            with working(output, "Asking Kafka"):
+                reports = create_topics(settings)
+        except UnsafeKafkaError as error:
+            raise BadInputError(str(error)) from error
+        except KafkaException as error:
+            message = f"Kafka at {settings.kafka_bootstrap_servers} does not answer, or refuses: {error.args[0].str()}"
+            raise UnreachableError(message) from error
+        rows = [(each.name, "made" if each.created else "; ".join(each.differences) or "as planned") for each in reports]
+        output.answer({"topics": [asdict(each) for each in reports]}, table(["topic", ""], rows))
+        return ExitCode.SOME_FAILED if any(each.differences for each in reports) else ExitCode.DONE
+
+    @command(directory, "import", example="bulkreg directory import ./directory --prune")
+    def import_files(
+        deployment: Deployment,
+        output: Output,
+        path: Annotated[
+            Path, typer.Argument(metavar="DIR", help="Where mentors.csv, coordinators.csv, scopes.csv, … are.", file_okay=False)
+        ],
+        prune: Annotated[bool, typer.Option("--prune", help="Close the people whom the files no longer name.")] = False,
+    ) -> None:
+        """Import a directory: all of it or nothing. The same again changes nothing; scopes replace those that were."""
+        from cli.database import database
+        from orchestrator.directory import read_directory
+        from orchestrator.storage.database import transact
+        from orchestrator.storage.directory import import_directory
+
+        if not path.is_dir():
+            raise BadInputError(f"{path} is no directory")
+        settings = deployment.settings()
+        with working(output, "Importing"), database(settings, settings.worker_url) as engine:
+            records, remarks = read_directory(path)
+            report = transact(engine, lambda connection: import_directory(connection, records, prune=prune))
+        for remark in remarks:
+            output.remark(remark)
+        deployment.refresh_admin_token()
+        headers = ["file", "rows", "added", "changed", "withdrawn"]
+        rows = [(name, each.given, each.added, each.changed, each.withdrawn) for name, each in report.changes.items()]
+        parts: list[RenderableType] = [table(headers, rows)]
+        parts += _absent("mentors", report.absent_mentors, pruned=prune)
+        parts += _absent("coordinators", report.absent_coordinators, pruned=prune)
+        output.answer(asdict(report), *parts)
+
+    @command(app, "token", example="bulkreg token --org org-01 --sub coord-101 --role coordinator")
+    def token(
+        deployment: Deployment,
+        output: Output,
+        sub: Annotated[str, typer.Option(help="Who it is for; for the role coordinator, the coordinator's id.")],
+        role: Annotated[RoleOption, typer.Option(help="What it allows.")],
+        org: Annotated[
+            list[str] | None, typer.Option(help="The organization; for the role service, several or * for all.")
+        ] = None,
+        more: Annotated[list[str] | None, typer.Argument(metavar="ORG", help="More organizations.")] = None,
+    ) -> None:
+        """Print a development token, signed with the key of a home, or with BULKREG_JWT_HS256_KEY."""
+        from api.tokens import make_development_token
+        from orchestrator.model import Role
+
+        try:
+            made = make_development_token(
+                deployment.settings(), sub=sub, role=Role(role), orgs=[*(org or ()), *(more or ())], ttl_s=TOKEN_HOURS * 3_600
+            )
+        except ValueError as error:
+            raise BadInputError(str(error)) from error
+        output.answer({"token": made, "expires_in_s": TOKEN_HOURS * 3_600}, made)
+
+
+def _absent(kind: str, people: "Sequence[Person]", *, pruned: bool) -> list[RenderableType]:
+    if not people:
+        return []
+    told = "closed" if pruned else "still active; --prune closes them"
+    rest = len(people) - _MOST_PEOPLE_LISTED
+    lines = [f"{len(people)} {kind} are not in the file ({told}):"]
+    lines += [f"  {person.organization_id} {person.id}" for person in people[:_MOST_PEOPLE_LISTED]]
+    return [*lines, *([f"  … and {rest} more"] if rest > 0 else [])]

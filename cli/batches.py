@@ -1,0 +1,285 @@
+"""The commands on batches that exist: the same contract as HTTP (specification, 6), for a terminal."""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import RenderableType
+
+from cli.client import PATH, Client, connected
+from cli.commands import command, read_bytes
+from cli.connection import Connection, Target
+from cli.failures import BadInputError, ExitCode
+from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
+from cli.output import Output, printable, table
+from cli.progress import batch_progress, described, speed
+from orchestrator.files.corrections import read_corrections
+
+BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
+
+_BATCH_FIELDS = ("organization_id", "coordinator_id", "submitted_by", "label", "submitted_at", "completed_at", "cancelled_at")
+
+
+class BatchStatusOption(StrEnum):
+    """Statuses of a batch, to choose from."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ItemStatusOption(StrEnum):
+    """Statuses of an item, to choose from."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ResultsFormat(StrEnum):
+    """The forms in which results can be had."""
+
+    TABLE = "table"
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+
+    @command(app, "list", example="bulkreg list --status partial --coordinator coord-101")
+    async def list_batches(
+        connection: Connection,
+        output: Output,
+        status: Annotated[BatchStatusOption | None, typer.Option(help="Only those in this status.")] = None,
+        coordinator: Annotated[str | None, typer.Option(help="Only those that this coordinator registers.")] = None,
+        submitted_from: Annotated[datetime | None, typer.Option(help="Submitted then or later; local time.")] = None,
+        submitted_to: Annotated[datetime | None, typer.Option(help="Submitted before then; local time.")] = None,
+        label: Annotated[str | None, typer.Option(help="Only those whose label has this in it.")] = None,
+        limit: Annotated[int, typer.Option(help="Batches on a page.", min=1, max=100)] = 20,
+        page: Annotated[int, typer.Option(help="Which page, from 1.", min=1)] = 1,
+        cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before, instead of --page.")] = None,
+    ) -> None:
+        """List batches, newest first."""
+        async with connected(connection.target(), output.remark) as client:
+            response = await client.get(
+                PATH,
+                connection.org,
+                status=status,
+                coordinator_id=coordinator,
+                submitted_from=_with_offset(submitted_from),
+                submitted_to=_with_offset(submitted_to),
+                q=label,
+                limit=limit,
+                page=None if cursor else page,
+                cursor=cursor,
+            )
+        document = response.json()
+        batches, pages = document["data"], document["pagination"]
+        headers = ["batch", "submitted", "organization", "coordinator", "label", "status", "items", "success", "failed"]
+        fields = ("batch_id", "submitted_at", "organization_id", "coordinator_id", "label", "status")
+        rows = [(*(b[name] for name in fields), b["total_items"], b["completed"], b["failed"]) for b in batches]
+        more = f"; the next page: --cursor {pages['next_cursor']}" if pages["next_cursor"] else ""
+        output.answer(document, *([table(headers, rows)] if rows else []), f"{len(rows)} of {pages['total']} batches{more}")
+
+    @command(app, "status", example="bulkreg status 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --watch")
+    async def status_of(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
+    ) -> ExitCode:
+        """Show where a batch stands, and what has failed. With --watch it ends when the batch does: 1 if some items failed."""
+        target = connection.target()
+        organization_id = connection.org or _organization_in_home(target, batch_id)
+        async with connected(target, output.remark) as client:
+            if watch:
+                await _watch(client, batch_id, organization_id, output)
+            batch = await _show(client, batch_id, organization_id, output)
+        return ExitCode.SOME_FAILED if watch and batch["status"] != "completed" else ExitCode.DONE
+
+    @command(app, "results", example="bulkreg results 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --format csv --save results.csv")
+    async def results(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        status: Annotated[ItemStatusOption | None, typer.Option(help="Only items in this status (not with a format).")] = None,
+        format: Annotated[ResultsFormat, typer.Option(help="A table for people, or a file of all items.")] = ResultsFormat.TABLE,  # noqa: A002
+        notes: Annotated[bool, typer.Option("--notes", help="With the notes, which may hold health data (csv, ndjson).")] = False,
+        save: Annotated[Path | None, typer.Option(help="Where to; default: standard output.", dir_okay=False)] = None,
+    ) -> None:
+        """Show what has become of each item, also while the batch runs."""
+        target = connection.target()
+        organization_id = connection.org or _organization_in_home(target, batch_id)
+        async with connected(target, output.remark) as client:
+            if format is not ResultsFormat.TABLE:
+                if status is not None or output.json:
+                    raise BadInputError(
+                        f"--format {format} is a document of its own, with all items: without --status and --json"
+                    )
+                path = f"{PATH}/{batch_id}/results.{format}"
+                async with client.download(path, organization_id, notes="true" if notes else None) as body:
+                    await _save(body, save)
+                return
+            if notes or save is not None:
+                raise BadInputError("--notes and --save are for --format csv or ndjson")
+            items = [item async for item in _items(client, batch_id, organization_id, status)]
+        rows = [
+            (
+                item["position"],
+                item["mentor_id"],
+                item["activity_type"],
+                item["activity_date"],
+                item["status"],
+                item["attempt"],
+                (item.get("error") or {}).get("code", ""),
+                item["item_id"],
+            )
+            for item in items
+        ]
+        headers = ["position", "mentor", "activity", "date", "status", "attempt", "error", "item"]
+        output.answer({"batch_id": str(batch_id), "items": items}, table(headers, rows))
+
+    @command(app, "retry", example="bulkreg retry 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --correct corrected.csv --watch")
+    async def retry(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        item: Annotated[
+            list[UUID] | None, typer.Option(help="Only this item; can be repeated. Default: all that failed.")
+        ] = None,
+        only_retryable: Annotated[
+            bool, typer.Option("--only-retryable", help="Only items whose error may pass without a correction.")
+        ] = False,
+        correct: Annotated[
+            Path | None,
+            typer.Option(help="New values: a table with item_id and the columns to change, or .json.", dir_okay=False),
+        ] = None,
+        watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
+        idempotency_key: Annotated[str | None, typer.Option(help="The same key never retries twice.")] = None,
+    ) -> ExitCode:
+        """Try failed items again, with corrections if something about them was wrong. Successes are never run again."""
+        body: dict[str, Any] = {}
+        if item:
+            body["item_ids"] = [str(each) for each in item]
+        if only_retryable:
+            body["only_retryable"] = True
+        if correct is not None:
+            body["corrections"], remarks = read_corrections(correct.name, read_bytes(correct))
+            for remark in remarks:
+                output.remark(remark)
+        target = connection.target()
+        organization_id = connection.org or _organization_in_home(target, batch_id)
+        async with connected(target, output.remark) as client:
+            batch = (await client.post(f"{PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
+            if not watch:
+                output.answer(
+                    batch, f"{batch['retried']} items are tried again; follow them with: bulkreg status {batch_id} --watch"
+                )
+                return ExitCode.DONE
+            output.remark(f"{batch['retried']} items are tried again")
+            await _watch(client, batch_id, organization_id, output)
+            batch = await _show(client, batch_id, organization_id, output)
+        return ExitCode.DONE if batch["status"] == "completed" else ExitCode.SOME_FAILED
+
+    @command(app, "cancel", example='bulkreg cancel 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --reason "Wrong week"')
+    async def cancel(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        reason: Annotated[str | None, typer.Option(help="Why, for whoever looks at the batch later.")] = None,
+    ) -> None:
+        """Stop a batch: what is registered stays, nothing more is registered. The counts in the answer are final."""
+        target = connection.target()
+        organization_id = connection.org or _organization_in_home(target, batch_id)
+        body = {} if reason is None else {"cancellation_reason": reason}
+        async with connected(target, output.remark) as client:
+            batch = (await client.post(f"{PATH}/{batch_id}/cancel", organization_id, body)).json()
+        unresolved = f"; {batch['unresolved']} still await an answer of the registration service" if batch["unresolved"] else ""
+        output.answer(batch, f"Batch {batch_id}: {described(batch)}{unresolved}")
+
+    @command(app, "delete", example="bulkreg delete 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10")
+    async def delete(connection: Connection, output: Output, batch_id: BatchId) -> None:
+        """Remove a finished batch from view. What it registered stays."""
+        target = connection.target()
+        organization_id = connection.org or _organization_in_home(target, batch_id)
+        async with connected(target, output.remark) as client:
+            await client.delete(f"{PATH}/{batch_id}", organization_id)
+        output.answer({"deleted": str(batch_id)}, f"Batch {batch_id} is deleted. The activities that it registered stay.")
+
+
+def _with_offset(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone().isoformat()
+
+
+def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
+    """The organization of a batch in a home, whose owner may see them all; None: no such batch, or elsewhere."""
+    if target.postgres_url is None:
+        return None
+    # Imported here: the database's driver is for a home alone.
+    from cli.database import organization_of_batch
+
+    return organization_of_batch(target.postgres_url, batch_id)
+
+
+async def _watch(client: Client, batch_id: UUID, organization_id: str | None, output: Output) -> None:
+    with batch_progress(output, total_batches=1, total_items=0, watch=True) as progress:
+        await client.finished(str(batch_id), organization_id, progress.update)
+
+
+async def _show(client: Client, batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
+    """Prints the batch, as a document with its items, for people with those that failed."""
+    if output.json:
+        batch: Mapping[str, Any] = (await client.get(f"{PATH}/{batch_id}", organization_id, item_limit=1_000)).json()
+        output.answer(batch)
+        return batch
+    query = {"items": "failed", "item_limit": MOST_ITEMS_LISTED}
+    batch = (await client.get(f"{PATH}/{batch_id}", organization_id, **query)).json()
+    parts: list[RenderableType] = [f"Batch {batch_id}: {described(batch)}"]
+    parts += [f"  {name}: {printable(batch[name])}" for name in _BATCH_FIELDS if batch.get(name) is not None]
+    parts += [f"  progress: {speed(progress)}"] if (progress := batch.get("progress")) else []
+    parts += failed_items(batch["items"])
+    if batch["failed"] > len(batch["items"]):
+        parts.append(f"… and {batch['failed'] - len(batch['items'])} more: bulkreg results {batch_id} --status failed")
+    output.answer(without_items(batch), *parts)
+    return batch
+
+
+async def _items(
+    client: Client, batch_id: UUID, organization_id: str | None, status: ItemStatusOption | None
+) -> AsyncIterator[Mapping[str, Any]]:
+    cursor = None
+    while True:
+        query = {"items": status, "item_limit": 1_000, "item_cursor": cursor}
+        page = (await client.get(f"{PATH}/{batch_id}", organization_id, **query)).json()
+        for item in page["items"]:
+            yield item
+        cursor = page["next_item_cursor"]
+        if cursor is None:
+            return
+
+
+async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
+    if file is None:
+        async for part in body:
+            typer.echo(part, nl=False)
+        return
+    # Complete or not at all: half a file of results looks like a whole one.
+    unfinished = file.with_name(f"{file.name}.part")
+    try:
+        with unfinished.open("wb") as out:
+            async for part in body:
+                out.write(part)
+        unfinished.replace(file)
+    except OSError as error:
+        raise BadInputError(f"{file} can't be written: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,187 @@
+"""The HTTP client of the commands: finds its way through restarts, repeats only what is harmless, and speaks in failures."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from cli.connection import Target
+from cli.failures import BadInputError, CommandError, RefusedError, UnreachableError
+
+PATH = "/api/v1/bulk-registrations"
+
+TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
+
+_TRY_AGAIN = frozenset({429, 502, 503, 504})
+
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
+
+# Enough for what is over within a second: a person need not know.
+_ATTEMPTS_IN_SILENCE = 4
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a client goes on asking."""
+
+    first_answer_s: float = 5.0
+    """An address that has never answered is wrong, or nothing runs there; 5 s let a start that is under way come to its end."""
+    outage_s: float = 60.0
+    """A process, the broker or the database that was killed is back in seconds; a machine in less than this."""
+    request_timeout_s: float = 30.0
+    """Longer than the server lets any statement run, but for a cancel that waits its turn, which is then asked for again."""
+    long_poll_s: int = 1
+    """The server answers as soon as something changes; should a wake-up be lost there, it costs no more than this."""
+    shortest_poll_s: float = 0.01
+    """Two looks at one batch are never closer, also at a server that answers at once instead of waiting."""
+    longest_poll_s: float = 0.5
+
+
+class _NotNowError(Exception):
+    """The request may succeed when it is repeated. `after_s`: the server's own wish (Retry-After)."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class Client:
+    """One connection to the API. Every request that it sends may be repeated: reads, and changes under an Idempotency-Key."""
+
+    def __init__(self, http: httpx.AsyncClient, target: Target, patience: Patience, remark: Callable[[str], None]) -> None:
+        self._http = http
+        self._target = target
+        self._patience = patience
+        self._remark = remark
+        self._has_answered = False
+
+    async def get(self, path: str, organization_id: str | None, **query: object) -> httpx.Response:
+        """A read. `query`: parameters that are None are left out."""
+        return await self._request("GET", path, self._target.headers(organization_id), params=_given(query))
+
+    async def post(
+        self, path: str, organization_id: str | None, body: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> httpx.Response:
+        """A change, under the key or one of its own."""
+        is_named = body is not None and "organization_id" in body
+        headers = self._target.headers(organization_id, is_named_in_body=is_named) | {"Idempotency-Key": key or str(uuid4())}
+        return await self._request("POST", path, headers, json=body)
+
+    async def delete(self, path: str, organization_id: str | None) -> None:
+        """Deletes."""
+        await self._request("DELETE", path, self._target.headers(organization_id))
+
+    @asynccontextmanager
+    async def download(self, path: str, organization_id: str | None, **query: object) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A body as it comes, for what has no bounds."""
+        headers = self._target.headers(organization_id)
+        try:
+            async with self._http.stream("GET", path, headers=headers, params=_given(query)) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _refusal(response)
+                yield response.aiter_bytes()
+        except httpx.TransportError as error:
+            raise UnreachableError(f"{self._target.url} went away during the download: {_reason(error)}") from error
+
+    async def finished(
+        self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
+    ) -> Mapping[str, Any]:
+        """The batch once it is terminal, with its first item; `changed` is told each state on the way."""
+        path, tag, pause_s = f"{PATH}/{batch_id}", None, self._patience.shortest_poll_s
+        while True:
+            asked_s = time.monotonic()
+            headers = self._target.headers(organization_id) | ({} if tag is None else {"If-None-Match": tag})
+            query = {"item_limit": 1, "wait": f"{self._patience.long_poll_s}s"}
+            response = await self._request("GET", path, headers, params=query)
+            if response.status_code != httpx.codes.NOT_MODIFIED:
+                tag = response.headers.get("ETag")
+                batch: Mapping[str, Any] = response.json()
+                changed(batch)
+                if batch["status"] in TERMINAL:
+                    return batch
+            await asyncio.sleep(max(0.0, asked_s + pause_s - time.monotonic()))
+            pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
+
+    async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+        """Sends until there is an answer. Raises RefusedError, UnreachableError."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_NotNowError),
+            wait=self._pause,
+            stop=self._gives_up,
+            before_sleep=self._says_so,
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    response = await self._send(method, path, headers, **content)
+        except _NotNowError as error:
+            raise UnreachableError(f"{self._target.url} can't serve this now: {error}") from error
+        if response.is_error:
+            raise _refusal(response)
+        return response
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, headers=headers, **content)
+        except httpx.TransportError as error:
+            raise _NotNowError(_reason(error)) from error
+        if response.status_code in _TRY_AGAIN:
+            after = response.headers.get("Retry-After", "")
+            raise _NotNowError(_refusal(response).args[0], float(after) if after.isdecimal() else None)
+        self._has_answered = True
+        return response
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _NotNowError) and error.after_s is not None:
+            return error.after_s
+        return _BACKOFF(state)
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        limit_s = self._patience.outage_s if self._has_answered else self._patience.first_answer_s
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep > limit_s
+
+    def _says_so(self, state: RetryCallState) -> None:
+        if state.attempt_number == _ATTEMPTS_IN_SILENCE and state.outcome is not None:
+            self._remark(f"{self._target.url} can't serve this now, trying again: {state.outcome.exception()}")
+
+
+@asynccontextmanager
+async def connected(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[Client]:
+    """A client of the target's API. Raises BadInputError on an address that is none."""
+    try:
+        url = httpx.URL(target.url)
+    except httpx.InvalidURL as error:
+        raise BadInputError(f"{target.url} is not an address: {error}") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise BadInputError(f"{target.url} is not an address like https://bulkreg.example.org")
+    # A proxy of the environment never leads to this machine itself.
+    async with httpx.AsyncClient(
+        base_url=url, timeout=patience.request_timeout_s, trust_env=url.host not in _THIS_MACHINE
+    ) as http:
+        yield Client(http, target, patience, remark)
+
+
+def _given(query: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items() if value is not None}
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _refusal(response: httpx.Response) -> CommandError:
+    """The failure that an answer stands for."""
+    if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
+        return UnreachableError(f"What answers at {response.url} is not this product's API (status {response.status_code}).")
+    refusal = RefusedError(response.json())
+    return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

@@ -1,0 +1,81 @@
+"""Makes a function a command: shared groups of options, coroutines, and failures that become exit codes."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cli.failures import BadInputError, CommandError
+from cli.output import Output
+from orchestrator.files.problems import BadFileError
+
+
+def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function as a command of `app`.
+
+    A parameter whose type is a dataclass is a group of options: each of its fields becomes an option of the command, and the
+    function gets the object. Every command has the group `Output`. The function answers None or its exit code.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = inspect.signature(function, eval_str=True).parameters
+        groups: dict[str, Callable[..., Any]] = {
+            each.name: each.annotation
+            for each in parameters.values()
+            if isinstance(each.annotation, type) and is_dataclass(each.annotation)
+        }
+        options = {name: tuple(inspect.signature(group, eval_str=True).parameters.values()) for name, group in groups.items()}
+        [output_name] = (name for name, group in groups.items() if group is Output)
+
+        @wraps(function)
+        def run(**given: Any) -> None:
+            built: dict[str, Any] = {
+                name: group(**{option.name: given.pop(option.name) for option in options[name]}) for name, group in groups.items()
+            }
+            try:
+                exit_code = _run(function, {**given, **built})
+            except CommandError as failure:
+                built[output_name].failure(failure)
+                exit_code = failure.exit_code
+            raise typer.Exit(exit_code or 0)
+
+        flat = [option for each in parameters.values() for option in options.get(each.name, (each,))]
+        flat = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in flat]
+        run.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in flat}
+        app.command(name, epilog=f"Example: {example}")(run)
+        return function
+
+    return register
+
+
+def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
+    try:
+        result = function(**arguments)
+        exit_code: int | None = asyncio.run(result) if inspect.iscoroutine(result) else result
+    except BadFileError as refusal:
+        raise _bad_input(refusal) from refusal
+    return exit_code
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file that the command line names. Raises BadInputError."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{file} can't be read: {error.strerror}") from error
+
+
+def _bad_input(refusal: BadFileError) -> BadInputError:
+    count = len(refusal.problems)
+    return BadInputError(
+        f"{'One mistake' if count == 1 else f'{count} mistakes'}; nothing was done:",
+        lines=[str(problem) for problem in refusal.problems],
+        details={"errors": [asdict(problem) for problem in refusal.problems]},
+    )

@@ -1,0 +1,50 @@
+"""What commands ask a database directly, because it is no business of the API; with its trouble in words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from sqlalchemy import URL, Engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from cli.failures import UnreachableError
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine, is_transient
+
+_ORGANIZATION_OF_BATCH = text("SELECT organization_id FROM orchestrator.batch WHERE batch_id = :batch_id")
+
+# undefined_table, invalid_schema_name
+_NO_SCHEMA = ("42P01", "3F000")
+
+
+@contextmanager
+def database(settings: Settings, url: URL) -> Iterator[Engine]:
+    """One connection to a database, for a command. Raises UnreachableError when it is away, or has no schema yet."""
+    engine = create_database_engine(url, settings, connections=1, application_name="bulkreg")
+    try:
+        with reachable_database(url):
+            yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reachable_database(url: URL) -> Iterator[None]:
+    """Turns the trouble of the database in the block, not of what is asked of it, into UnreachableError."""
+    try:
+        yield
+    except DBAPIError as error:
+        where = url.render_as_string(hide_password=True)
+        if getattr(error.orig, "pgcode", None) in _NO_SCHEMA:
+            raise UnreachableError(f"The database at {where} has no schema yet: run bulkreg db upgrade") from error
+        if not is_transient(error):
+            raise
+        raise UnreachableError(f"The database at {where} does not answer: {str(error.orig).strip()}") from error
+
+
+def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:
+    """Whose batch this is, in a home, whose owner may see all. None when there is no such batch."""
+    url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
+    with database(Settings(), url) as engine, engine.connect() as connection:
+        organization_id: str | None = connection.scalar(_ORGANIZATION_OF_BATCH, {"batch_id": batch_id})
+        return organization_id

@@ -1,0 +1,112 @@
+"""`bulkreg dead-letters`: what could not be read, and sending it again."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from cli.commands import command
+from cli.deployment import Deployment
+from cli.failures import BadInputError, UnreachableError
+from cli.kafka import reachable_kafka
+from cli.output import Output, printable, table
+from cli.progress import working
+
+# Imported in the functions, so that shell completion need not wait for Kafka's client.
+if TYPE_CHECKING:
+    from consumers.dead_letter_log import PutAside
+    from orchestrator.settings import Settings
+
+_ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    letters = typer.Typer(no_args_is_help=True, help="What could not be read: where it came from, why; sending it again.")
+    app.add_typer(letters, name="dead-letters")
+
+    @command(letters, "list", example="bulkreg dead-letters list --all")
+    def show_all(
+        deployment: Deployment,
+        output: Output,
+        everything: Annotated[bool, typer.Option("--all", help="Also those that were sent again.")] = False,
+    ) -> None:
+        """List dead letters, oldest first, and how many there are for each reason."""
+        found = _read(deployment.settings(), output)
+        shown = [letter for letter in found if everything or letter.redriven_at is None]
+        reasons = Counter(letter.letter.reason for letter in shown)
+        rows = [[str(letter.id), letter.put_aside_at, _origin(letter), letter.letter.reason] for letter in shown]
+        output.answer(
+            {"dead_letters": [_document(letter) for letter in shown], "by_reason": dict(reasons)},
+            table(["id", "put aside", "from", "reason"], rows),
+            ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "There are none.",
+        )
+
+    @command(letters, "show", example="bulkreg dead-letters show 6d0a3c1e-5d0f-5f0e-9a51-0c1f6a2b7d11")
+    def show(deployment: Deployment, output: Output, dead_letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+        """Show one dead letter with its headers and its value. Notes are not shown."""
+        [letter] = _chosen(_read(deployment.settings(), output), [dead_letter_id])
+        document = _document(letter) | {"headers": letter.letter.headers, "value": letter.shown_value()}
+        output.answer(document, *[f"{name}: {printable(value)}" for name, value in document.items()])
+
+    @command(letters, "redrive", example="bulkreg dead-letters redrive all")
+    def redrive(
+        deployment: Deployment,
+        output: Output,
+        dead_letter_ids: Annotated[list[str], typer.Argument(metavar="ID…", help=f"One or several, or `{_ALL}`.")],
+    ) -> None:
+        """Send records to their topics again, with the ids they had. What still can't be read comes back with its new reason."""
+        from orchestrator.publishing import DeliveryError
+        from producers.producer import EventProducer
+        from schemas import events
+
+        settings = deployment.settings()
+        waiting = [letter for letter in _read(settings, output) if letter.redriven_at is None and letter.value is not None]
+        chosen = waiting if dead_letter_ids == [_ALL] else _chosen(waiting, dead_letter_ids)
+        now = datetime.now(UTC)
+        marks = [events.dead_letter_redriven(dead_letter_id=letter.id, time=now, trace_id=letter.id.hex) for letter in chosen]
+        producer = EventProducer(settings)
+        try:
+            # The marks come after the records: one that is sent twice does no harm, one that is only marked would be lost.
+            producer.publish([letter.as_event() for letter in chosen])
+            producer.publish(marks)
+        except DeliveryError as error:
+            raise UnreachableError(f"Kafka has not taken all of it; do it again: {error}") from error
+        finally:
+            producer.close()
+        output.answer({"redriven": [str(letter.id) for letter in chosen]}, f"{len(chosen)} sent again.")
+
+
+def _read(settings: "Settings", output: Output) -> "list[PutAside]":
+    from consumers.dead_letter_log import read_dead_letters
+
+    with working(output, "Reading dead letters"), reachable_kafka(settings):
+        return read_dead_letters(settings)
+
+
+def _chosen(found: "Sequence[PutAside]", wanted: Sequence[str]) -> "list[PutAside]":
+    by_id = {letter.id: letter for letter in found}
+    try:
+        return [by_id[UUID(each)] for each in wanted]
+    except (ValueError, KeyError) as error:
+        raise BadInputError("There is no such dead letter waiting; `bulkreg dead-letters list` has them.") from error
+
+
+def _origin(letter: "PutAside") -> str:
+    return f"{letter.letter.topic}/{letter.letter.partition}@{letter.letter.offset}"
+
+
+def _document(letter: "PutAside") -> dict[str, Any]:
+    return {
+        "id": str(letter.id),
+        "put_aside_at": letter.put_aside_at,
+        "topic": letter.letter.topic,
+        "partition": letter.letter.partition,
+        "offset": letter.letter.offset,
+        "reason": letter.letter.reason,
+        "detail": letter.letter.detail,
+        "redriven_at": letter.redriven_at,
+    }

@@ -1,0 +1,137 @@
+"""`bulkreg demo`: the whole product with an example organization and a first batch; then it keeps serving."""
+
+import os
+import shlex
+import sys
+import threading
+from contextlib import redirect_stdout
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+
+from cli.failures import ExitCode
+from cli.stack import DEFAULT_HOME, HomeOption, JsonOption, run_stack, show
+from compose.embedded.home import Home
+from compose.embedded.product import Product
+from compose.embedded.stack_file import StackFile
+
+EXAMPLE = Path(__file__).parents[1] / "compose" / "embedded" / "example"
+ORGANIZATION, COORDINATOR, ADMINISTRATOR = "nordlys", "ingrid", "leader"
+
+
+def register(app: typer.Typer, product: Product) -> None:
+    """Adds the command."""
+
+    @app.command(epilog="Example: bulkreg demo --home /var/tmp/bulkreg-demo")
+    def demo(home: HomeOption = DEFAULT_HOME, json: JsonOption = False) -> None:
+        """Start everything with an example organization and a first batch, and keep serving. Ctrl-C stops it."""
+        story = _Story(app, home)
+
+        def ready(stack: StackFile) -> None:
+            # Not here: this thread is the one that supervises from now on.
+            tell = story.tell_machines if json else story.tell
+            threading.Thread(target=tell, args=(stack,), name="demo", daemon=True).start()
+
+        raise typer.Exit(run_stack(Home(home), product, None, ready))
+
+
+class _Story:
+    """What the demonstration does: the commands that anybody could type, each shown before it runs. All of them are safe to repeat."""
+
+    def __init__(self, app: typer.Typer, home: Path) -> None:
+        self._app = app
+        self._home = home
+        self._directory = ["directory", "import", _shown(EXAMPLE / "directory")]
+        self._before = self._submit("registered-before.csv", ADMINISTRATOR, "Already registered")
+        self._first = self._submit("tuesday-visits.csv", COORDINATOR, "Tuesday visits")
+
+    def tell(self, stack: StackFile) -> None:
+        """For people: every step with its answer, live, and at the end what to try next."""
+        self._say("The example organization: its mentors, and who may register for whom.")
+        if not self._type(self._directory):
+            return
+        self._say("One visit is registered already, by the organization's administrator.")
+        if not self._type([*self._before, "--watch"]):
+            return
+        self._say("Now Ingrid, who coordinates the mentors of Bergen, submits her list: the first batch.")
+        if not self._type([*self._first, "--watch"]):
+            return
+        batch = self._answer(self._first)
+        typer.echo()
+        show(StackFile.read(Home(self._home)) or stack, json=False)  # with the token of the organization that has just come
+        typer.echo(self._next_steps(stack, batch["batch_id"]))
+
+    def tell_machines(self, stack: StackFile) -> None:
+        """For machines: one document, when the first batch is finished."""
+        self._answer(self._directory)
+        self._answer(self._before)
+        batch = self._answer(self._first)
+        running = StackFile.read(Home(self._home)) or stack
+        typer.echo(orjson.dumps({"stack": running.model_dump(), "batch": batch}))
+
+    def _submit(self, file: str, coordinator: str, label: str) -> list[str]:
+        return ["submit", _shown(EXAMPLE / file), "--org", ORGANIZATION, "--coordinator", coordinator, "--label", label]
+
+    def _say(self, sentence: str) -> None:
+        typer.echo(f"\n{sentence}")
+
+    def _type(self, arguments: list[str]) -> bool:
+        """Shows a command and runs it; whether it could be done (some items may have failed)."""
+        typer.echo(f"$ {self._typed(arguments)}")
+        return self._run(arguments) in (ExitCode.DONE, ExitCode.SOME_FAILED)
+
+    def _answer(self, arguments: list[str]) -> dict[str, Any]:
+        """The document that a command answers."""
+        printed = BytesIO()
+        with redirect_stdout(TextIOWrapper(printed, write_through=True)) as text:
+            self._run([*arguments, "--json"])
+        text.detach()
+        document: dict[str, Any] = orjson.loads(printed.getvalue())
+        return document
+
+    def _run(self, arguments: list[str]) -> int:
+        code: int = self._app([*arguments, "--home", str(self._home)], standalone_mode=False)
+        return code
+
+    def _typed(self, arguments: list[str]) -> str:
+        """A command as it can be copied into a terminal, in the same working directory."""
+        home = [] if self._home == DEFAULT_HOME else ["--home", str(self._home)]
+        return shlex.join([*_program(), *arguments, *home])
+
+    def _next_steps(self, stack: StackFile, batch_id: str) -> str:
+        results = self._typed(["results", batch_id, "--format", "csv"])
+        corrected = str(self._home / "corrected.csv")
+        group = self._submit("monday-group.csv", COORDINATOR, "Monday group")
+        return f"""
+Try next, in another terminal, in this directory:
+
+  # where it stands, and what there is
+  {self._typed(["status", batch_id])}
+  {self._typed(["list"])}
+  # Astrid's id was mistyped: put it right, and try that item again. What succeeded is never run again.
+  {results} | sed -n '1p; s/astrid-1,/astrid-01,/p' > {shlex.quote(corrected)}
+  {self._typed(["retry", batch_id, "--correct", corrected, "--watch"])}
+  # a list of your own: this one comes with the product; edit it, and see what each item would give
+  {self._typed([*group, "--preview"])}
+  {self._typed([*group, "--watch"])}
+  # stop a batch that was a mistake: refused here, because this one has ended
+  {self._typed(["cancel", batch_id, "--reason", "Wrong week"])}
+  # check on the live data that nothing is lost or doubled
+  {self._typed(["verify"])}
+
+In a browser: {stack.api}/docs. The README and docs/cli.md go on from here. Serving until Ctrl-C."""
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _program() -> list[str]:
+    """How this program was called."""
+    called = sys.argv[0]
+    return [called] if os.access(called, os.X_OK) else [sys.executable, "-m", "cli"]

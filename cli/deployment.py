@@ -1,0 +1,77 @@
+"""Which database, Kafka and signing key a command works on: those of a home, or those of the environment's settings."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.connection import running_stack
+from cli.failures import BadInputError
+
+# Imported in the functions, so that shell completion need not wait for them.
+if TYPE_CHECKING:
+    from compose.embedded.home import Home
+    from compose.embedded.stack_file import StackFile
+    from orchestrator.settings import Settings
+
+SIGNING_KEY = "jwt-key"
+"""The name of a home's secret that signs its tokens."""
+
+_DEPLOYMENT_VARIABLES = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS", "BULKREG_JWT_HS256_KEY")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The option that names a home; without it, the database and the broker that the environment names are meant."""
+
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="A home on this machine (BULKREG_HOME). Default: what BULKREG_DATABASE_URL and the like name, or .bulkreg.",
+            file_okay=False,
+        ),
+    ] = None
+
+    def settings(self) -> "Settings":
+        """The settings of what is meant. Raises BadInputError on values that can't be, UnreachableError when nothing runs there."""
+        from pydantic import SecretStr, ValidationError
+
+        from orchestrator.settings import Settings
+
+        running = self._stack()
+        try:
+            if running is None:
+                return Settings()
+            home, stack = running
+            return Settings(
+                database_url=SecretStr(stack.postgres),
+                kafka_bootstrap_servers=stack.kafka,
+                jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
+            )
+        except ValidationError as error:
+            mistakes = [f"BULKREG_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()]
+            raise BadInputError("The settings in the environment have mistakes:", lines=mistakes) from error
+
+    def refresh_admin_token(self) -> None:
+        """Writes the token of the first organization's administrator into `stack.json` of a home that had no organization yet."""
+        from cli.product import tokens
+        from compose.embedded.product import Endpoints
+        from compose.embedded.stack_file import StackFile
+
+        running = self._stack()
+        if running is None or running[1].admin_token is not None:
+            return
+        home, stack = running
+        made = tokens(Endpoints(stack.postgres, stack.kafka), home.secret(SIGNING_KEY))
+        # Read again: the supervisor may have restarted something meanwhile.
+        now = StackFile.read(home) or stack
+        now.model_copy(update={"admin_token": made.admin}).write(home.stack_file)
+
+    def _stack(self) -> "tuple[Home, StackFile] | None":
+        """What runs in the home; None when the environment is meant."""
+        is_home_named = self.home is not None or "BULKREG_HOME" in os.environ
+        if not is_home_named and any(name in os.environ for name in _DEPLOYMENT_VARIABLES):
+            return None
+        return running_stack(self.home)

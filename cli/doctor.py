@@ -1,0 +1,36 @@
+"""`bulkreg doctor`: what is unsafe or unreachable, and how to mend it."""
+
+import os
+from dataclasses import asdict
+
+import typer
+
+from cli.commands import command
+from cli.deployment import Deployment
+from cli.failures import ExitCode
+from cli.output import Output, printable
+from cli.progress import working
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+
+    @command(app, "doctor", example="bulkreg doctor")
+    def doctor(deployment: Deployment, output: Output) -> ExitCode:
+        """Check every setting and connection, and say how to mend what is wrong. 3: something is unreachable; 1: something is unsafe."""
+        # Imported here: the other commands need not wait for Kafka's client.
+        from compose.doctor import State, examine
+
+        settings = deployment.settings()
+        with working(output, "Examining"):
+            findings = list(examine(settings, os.environ))
+        lines = []
+        for finding in findings:
+            lines.append(f"{finding.state:<12} {finding.subject}: {printable(finding.detail)}")
+            if finding.fix is not None:
+                lines.append(f"{'':<12} → {printable(finding.fix)}")
+        output.answer({"findings": [asdict(finding) for finding in findings]}, *lines)
+        states = {finding.state for finding in findings}
+        if State.UNREACHABLE in states:
+            return ExitCode.UNREACHABLE
+        return ExitCode.SOME_FAILED if State.UNSAFE in states else ExitCode.DONE

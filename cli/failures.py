@@ -1,0 +1,65 @@
+"""The exit codes (specification, 9), and the failures that lead to them. Nothing else in the command line decides on one."""
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+# What helps against a refusal, where it is an option of the command line.
+_HINTS: Mapping[str, str] = {
+    "organization_required": "Here: with --org.",
+    "coordinator_unknown": "--coordinator names one.",
+    "no_token": "Pass --token, or set BULKREG_TOKEN.",
+}
+
+
+class ExitCode(IntEnum):
+    """What a script learns from a command's end."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    BAD_INPUT = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A command can't do what it was asked. The message is for people and says what helps; `details` are for machines."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, message: str, *, lines: Sequence[str] = (), details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
+        self.details = dict(details or {})
+
+
+class BadInputError(CommandError):
+    """Wrong usage or bad input: change the command or the file, and try again. Nothing was done."""
+
+
+class RefusedError(CommandError):
+    """The API has answered with a problem (RFC 9457): `problem` is its document."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        self.problem = problem
+        self.status: int = problem["status"]
+        self.code: str = problem.get("code", "")
+        errors = problem.get("errors", ())
+        hint = _HINTS.get(self.code)
+        super().__init__(
+            (problem.get("detail") or problem["title"]) + (f" {hint}" if hint else ""),
+            lines=[f"{error['pointer']}: {error['detail']}" for error in errors]
+            + [_difference(each) for each in problem.get("differences", ())],
+            details=problem,
+        )
+
+
+class UnreachableError(CommandError):
+    """Something that the command needs does not answer, or is not able to: start or mend it, and try again."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+def _difference(difference: Mapping[str, Any]) -> str:
+    """One way in which a plan no longer holds, at the place of its item."""
+    return f"/items/{difference['position']}: planned {difference['planned']}, now {difference['now']}"

@@ -1,0 +1,62 @@
+"""What `bulkreg up` runs: this product's set-up, tokens and role processes, for the supervisor that knows none of them."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from compose.embedded.product import Endpoints, Product, Tokens
+
+# The rest is imported in the functions: every command, shell completion too, would wait for database drivers and Kafka.
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+
+# A development stack's tokens outlive any session with it; its key is the home's own.
+TOKEN_LIFETIME_S = 365 * 24 * 3600
+
+
+def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
+    from pydantic import SecretStr
+
+    from orchestrator.settings import Settings
+
+    return Settings(
+        database_url=SecretStr(endpoints.postgres_url),
+        kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers,
+        jwt_hs256_key=None if key is None else SecretStr(key),
+    )
+
+
+def prepare(endpoints: Endpoints) -> None:
+    """Migrations and topics; safe to repeat."""
+    from orchestrator.storage.migrate import upgrade
+    from producers.topics import create_topics
+
+    settings = _settings(endpoints)
+    upgrade(settings)
+    create_topics(settings)
+
+
+def tokens(endpoints: Endpoints, key: str) -> Tokens:
+    """A service token for every organization, and one for an administrator of the first."""
+    from sqlalchemy import create_engine, text
+
+    from api.tokens import make_development_token
+    from orchestrator.model import Role
+
+    settings = _settings(endpoints, key)
+    engine = create_engine(settings.owner_url)
+    with engine.connect() as connection:
+        first = connection.execute(text("SELECT min(organization_id) FROM registration.organization")).scalar_one()
+    engine.dispose()
+    return Tokens(
+        service=make_development_token(settings, sub="bulkreg-up", role=Role.SERVICE, orgs=["*"], ttl_s=TOKEN_LIFETIME_S),
+        admin=first and make_development_token(settings, sub="bulkreg-up", role=Role.ADMIN, orgs=[first], ttl_s=TOKEN_LIFETIME_S),
+    )
+
+
+def command(roles: Sequence[str]) -> Sequence[str]:
+    """Runs these roles in one process."""
+    return [sys.executable, "-m", "cli", "run", *roles]
+
+
+PRODUCT = Product(prepare, tokens, command)

@@ -1,0 +1,284 @@
+"""`bulkreg submit`: a file of any kind, as one batch or many; finished when the batches are."""
+
+import asyncio
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import orjson
+import typer
+from rich.console import RenderableType
+
+from cli.client import PATH, Client, connected
+from cli.commands import command, read_bytes
+from cli.connection import Connection
+from cli.failures import BadInputError, CommandError, ExitCode, RefusedError
+from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
+from cli.output import Output, printable, table
+from cli.progress import STATES, BatchProgress, batch_progress, described
+from orchestrator.files.submissions import STANDARD_INPUT, FileSubmission, Given, SubmissionFile, read_submissions
+
+# Refusals of one submission, which say nothing about the next: not who asks, but what is asked.
+_ABOUT_THE_SUBMISSION = frozenset({400, 409, 412, 413, 422})
+
+_ITEM_POINTER = re.compile(r"/(?:items|mentor_ids)/(\d+)(.*)", re.DOTALL)
+
+# A list of batches that is longer helps nobody: then the sums are printed alone, and `bulkreg list` has the rest.
+_MOST_BATCHES_LISTED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+
+    @command(app, "submit", example="bulkreg submit april.xlsx --org org-01 --coordinator coord-101 --watch")
+    async def submit(
+        connection: Connection,
+        output: Output,
+        file: Annotated[
+            Path, typer.Argument(metavar="FILE", help="A .csv, .tsv, .xlsx, .json or .ndjson file; - for standard input.")
+        ],
+        coordinator: Annotated[str | None, typer.Option(help="Who registers, where the file does not say.")] = None,
+        label: Annotated[str | None, typer.Option(help="A name for the batch, to find it again.")] = None,
+        preview: Annotated[bool, typer.Option("--preview", help="Only say what each item would give now.")] = False,
+        plan: Annotated[
+            str | None,
+            typer.Option(
+                help="Only if what a preview has said still holds: its plan, or @FILE with what --preview --json printed."
+            ),
+        ] = None,
+        watch: Annotated[bool, typer.Option("--watch", help="Show each change on the way.")] = False,
+        idempotency_key: Annotated[
+            str | None, typer.Option(help="Default: derived from content, label and line, so that nothing is submitted twice.")
+        ] = None,
+        again: Annotated[bool, typer.Option("--again", help="Submit even what was submitted before.")] = False,
+        concurrency: Annotated[
+            int, typer.Option(help="Batches of an .ndjson file that run at the same time.", min=1, max=64)
+        ] = 1,
+    ) -> ExitCode:
+        """Submit registrations from a file, and wait until the batches are finished."""
+        if again and idempotency_key:
+            raise BadInputError("--again and --idempotency-key contradict each other")
+        content = _read(file, Given(connection.org, coordinator, label))
+        for remark in content.remarks:
+            output.remark(remark)
+        keyed = _with_keys(file, content.submissions, idempotency_key, again=again)
+        if plan is not None:
+            keyed = [_with_plan(keyed, plan)]
+        async with connected(connection.target(), output.remark) as client:
+            if preview:
+                return await _preview(client, connection.org, keyed, output)
+            return await _submit(client, connection.org, keyed, output, concurrency=concurrency, watch=watch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A submission, and the key under which it counts once."""
+
+    submission: FileSubmission
+    key: str
+
+    def organization(self, org: str | None) -> str | None:
+        """Whose batch it will be, as far as the file or the command line say it."""
+        named: str | None = self.submission.body.get("organization_id", org)
+        return named
+
+    @property
+    def items(self) -> int:
+        return len(self.submission.body.get("items") or self.submission.body.get("mentor_ids") or ())
+
+
+@dataclass(slots=True)
+class _Run:
+    """What has become of the submissions so far, by line."""
+
+    total: int
+    batches: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+    refused: dict[int, RefusedError] = field(default_factory=dict)
+    replayed: set[int] = field(default_factory=set)
+
+    def told(self) -> str:
+        """How far it came, in a sentence."""
+        return (
+            f"{len(self.batches)} of {self.total} submissions were sent, {len(self.finished)} of them are finished."
+            " The same command goes on where it ended: what was sent is not sent twice."
+        )
+
+
+def _read(file: Path, given: Given) -> SubmissionFile:
+    if str(file) == STANDARD_INPUT:
+        return read_submissions(STANDARD_INPUT, sys.stdin.buffer.read(), given)
+    return read_submissions(file.name, read_bytes(file), given)
+
+
+def _with_keys(file: Path, submissions: Sequence[FileSubmission], given: str | None, *, again: bool) -> list[_Keyed]:
+    if again:
+        return [_Keyed(each, str(uuid4())) for each in submissions]
+    if given is None:
+        return [_Keyed(each, each.derived_key) for each in submissions]
+    if len(submissions) == 1:
+        return [_Keyed(submissions[0], given)]
+    return [_Keyed(each, f"{given}:{each.line}") for each in submissions]
+
+
+def _with_plan(keyed: Sequence[_Keyed], plan: str) -> _Keyed:
+    if len(keyed) != 1:
+        raise BadInputError("a plan is for one submission, and the file has several")
+    if plan.startswith("@"):
+        text = read_bytes(Path(plan[1:])).strip()
+        try:
+            plan = orjson.loads(text)["plan"] if text.startswith(b"{") else text.decode()
+        except (ValueError, KeyError) as error:
+            raise BadInputError(f"{plan[1:]} holds neither a plan nor what --preview --json has printed") from error
+    [only] = keyed
+    return replace(only, submission=replace(only.submission, body={**only.submission.body, "plan": plan}))
+
+
+async def _preview(client: Client, org: str | None, keyed: Sequence[_Keyed], output: Output) -> ExitCode:
+    answers = []
+    for each in keyed:
+        try:
+            response = await client.post(f"{PATH}/preview", each.organization(org), each.submission.body, key=each.key)
+        except RefusedError as refusal:
+            raise _placed(refusal, each.submission) from refusal
+        answers.append({"line": each.submission.line, **response.json()})
+    would_fail = sum(answer["counts"]["failed"] for answer in answers)
+    parts: list[RenderableType] = []
+    for each, answer in zip(keyed, answers, strict=True):
+        counts = answer["counts"]
+        parts.append(f"Line {each.submission.line}: {counts['success']} would succeed, {counts['failed']} would fail")
+        parts += failed_items([item for item in answer["items"] if item["outcome"] == "failed"], each.submission.rows)
+    if len(answers) == 1:
+        parts.append(f"Plan (submit with --plan, valid for 15 minutes): {answers[0]['plan']}")
+    output.answer(answers[0] if len(answers) == 1 else {"previews": answers}, *parts)
+    return ExitCode.SOME_FAILED if would_fail else ExitCode.DONE
+
+
+async def _submit(
+    client: Client, org: str | None, keyed: Sequence[_Keyed], output: Output, *, concurrency: int, watch: bool
+) -> ExitCode:
+    run = _Run(len(keyed))
+    items = sum(each.items for each in keyed)
+    try:
+        with batch_progress(output, total_batches=len(keyed), total_items=items, watch=watch) as progress:
+            await _send_all(client, org, keyed, run, progress, concurrency)
+    except (CommandError, asyncio.CancelledError):
+        if run.batches:
+            output.remark(run.told())
+        raise
+    if len(keyed) == 1 and run.refused:
+        raise _placed(run.refused[keyed[0].submission.line], keyed[0].submission)
+    if len(keyed) == 1:
+        await _answer_one(client, keyed[0].submission, run, output)
+    else:
+        _answer_many(keyed, run, output)
+    if run.refused:
+        return ExitCode.BAD_INPUT
+    return ExitCode.DONE if all(each["status"] == "completed" for each in run.batches.values()) else ExitCode.SOME_FAILED
+
+
+async def _send_all(
+    client: Client, org: str | None, keyed: Sequence[_Keyed], run: _Run, progress: BatchProgress, concurrency: int
+) -> None:
+    waiting = iter(keyed)
+
+    async def send() -> None:
+        # All senders share the iterator: each takes the next submission when its last batch has finished.
+        for each in waiting:
+            await _send(client, org, each, run, progress)
+
+    try:
+        async with asyncio.TaskGroup() as senders:
+            for _ in range(min(concurrency, len(keyed))):
+                senders.create_task(send())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def _send(client: Client, org: str | None, keyed: _Keyed, run: _Run, progress: BatchProgress) -> None:
+    line = keyed.submission.line
+    try:
+        response = await client.post(PATH, keyed.organization(org), keyed.submission.body, key=keyed.key)
+    except RefusedError as refusal:
+        if refusal.status not in _ABOUT_THE_SUBMISSION:
+            raise
+        run.refused[line] = refusal
+        return
+    if response.headers.get("Idempotent-Replayed") == "true":
+        run.replayed.add(line)
+
+    def changed(batch: Mapping[str, Any]) -> None:
+        run.batches[line] = batch
+        progress.update(batch)
+
+    changed(response.json())
+    await client.finished(run.batches[line]["batch_id"], run.batches[line]["organization_id"], changed)
+    run.finished.add(line)
+
+
+def _placed(refusal: RefusedError, submission: FileSubmission) -> CommandError:
+    """The refusal, with the rows of the table in the place of positions in the request."""
+    lines = []
+    for line in refusal.lines:
+        match = _ITEM_POINTER.match(line)
+        lines.append(f"row {submission.rows[int(match[1])]}{match[2]}" if match and submission.rows else line)
+    return BadInputError(str(refusal), lines=lines, details=refusal.details)
+
+
+async def _answer_one(client: Client, submission: FileSubmission, run: _Run, output: Output) -> None:
+    [batch] = run.batches.values()
+    path, organization_id = f"{PATH}/{batch['batch_id']}", batch["organization_id"]
+    if output.json:
+        full = (await client.get(path, organization_id, item_limit=1_000)).json()
+        output.answer({**full, "replayed": bool(run.replayed)})
+        return
+    if run.replayed:
+        output.remark("This was submitted before, and is not submitted twice; --again does it.")
+    parts: list[RenderableType] = [f"Batch {batch['batch_id']} of {organization_id}: {described(batch)}"]
+    if batch["failed"]:
+        failed = (await client.get(path, organization_id, items="failed", item_limit=MOST_ITEMS_LISTED)).json()["items"]
+        parts += failed_items(failed, submission.rows)
+        if batch["failed"] > len(failed):
+            parts.append(f"… and {batch['failed'] - len(failed)} more: bulkreg results {batch['batch_id']} --status failed")
+    output.answer({}, *parts)
+
+
+def _answer_many(keyed: Sequence[_Keyed], run: _Run, output: Output) -> None:
+    sums = {state: sum(batch[state] for batch in run.batches.values()) for state in ("total_items", *STATES)}
+    document = {
+        "batches": [
+            {"line": line, "replayed": line in run.replayed, **without_items(batch)}
+            for line, batch in sorted(run.batches.items())
+        ],
+        "refused": [{"line": line, **refusal.details} for line, refusal in sorted(run.refused.items())],
+        **sums,
+    }
+    parts: list[RenderableType] = []
+    if len(run.batches) <= _MOST_BATCHES_LISTED:
+        rows = [
+            (line, batch["batch_id"], batch["organization_id"], batch["label"], batch["status"], *(batch[s] for s in STATES[:2]))
+            for line, batch in sorted(run.batches.items())
+        ]
+        parts.append(table(["line", "batch", "organization", "label", "status", "success", "failed"], rows))
+    codes = Counter[str]()
+    for batch in run.batches.values():
+        codes.update(batch.get("errors_by_code", {}))
+    if codes:
+        parts.append(table(["failed", "because"], [(count, code) for code, count in codes.most_common()]))
+    statuses = Counter(batch["status"] for batch in run.batches.values())
+    parts.append(f"{len(run.batches)} batches: {', '.join(f'{count} {status}' for status, count in statuses.most_common())}")
+    parts.append(
+        f"{sums['total_items']} items: {sums['completed']} success, {sums['failed']} failed, {sums['cancelled']} cancelled"
+    )
+    if run.replayed:
+        parts.append(f"{len(run.replayed)} of the batches had been submitted before; --again submits them once more")
+    by_line = {each.submission.line: each.submission for each in keyed}
+    for line, refusal in sorted(run.refused.items()):
+        parts.append(f"Line {line} was refused: {refusal}")
+        parts += [f"  {printable(each)}" for each in _placed(refusal, by_line[line]).lines]
+    output.answer(document, *parts)

@@ -1,0 +1,37 @@
+"""`bulkreg verify`: the invariants, checked on a live system."""
+
+from collections import Counter
+from dataclasses import asdict
+
+import typer
+
+from cli.commands import command
+from cli.deployment import Deployment
+from cli.failures import ExitCode
+from cli.output import Output, printable, table
+from cli.progress import working
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+
+    @command(app, "verify", example="bulkreg verify --json | jq .breaches")
+    def verify_all(deployment: Deployment, output: Output) -> ExitCode:
+        """Check that every record, count and status is what it must be. Exit code 1 when anything is not; changes nothing."""
+        # Imported here: shell completion and --help need not wait for the database driver.
+        from cli.database import database
+        from orchestrator.verification.verify import verify
+
+        settings = deployment.settings()
+        with working(output, "Verifying"), database(settings, settings.worker_url) as engine:
+            report = verify(engine, settings)
+        looked_at = ", ".join(f"{number} {what}" for what, number in report.checked.items())
+        rows = [[str(b.invariant), b.batch_id or "", b.item_id or "", printable(b.detail)] for b in report.breaches]
+        by_invariant = ", ".join(
+            f"{n} of invariant {i}" for i, n in sorted(Counter(b.invariant for b in report.breaches).items())
+        )
+        human = [table(["invariant", "batch", "item", "what is wrong"], rows)] if rows else []
+        verdict = f"Breaches: {by_invariant}." if rows else "All invariants hold."
+        document = {"breaches": [asdict(breach) for breach in report.breaches], "checked": report.checked}
+        output.answer(document, *human, f"{looked_at} checked. {verdict}")
+        return ExitCode.SOME_FAILED if report.breaches else ExitCode.DONE

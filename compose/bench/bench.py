@@ -1,0 +1,88 @@
+"""The benchmark: warms the product up, measures round after round, and makes the table and the curves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, create_engine
+
+from compose.bench import database_limit, rows
+from compose.bench.curves import Curve, Curves
+from compose.bench.generator import Generator
+from compose.bench.growth import count_activities, fill
+from compose.bench.jobs import SMALL_ITEMS, Closed
+from compose.bench.kafka_pair import bare_pair
+from compose.bench.plans import Plan
+from compose.bench.processes import Processes
+from compose.bench.rounds import CLIENTS, Instruments, Step, measure_round
+from compose.bench.samples import Row
+from compose.bench.target import Target, make_organization
+
+_WARM_UP = Closed(batches=50, batch_items=SMALL_ITEMS, clients=CLIENTS, is_watched=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run has measured."""
+
+    rows: Sequence[Row]
+    curves: Sequence[Curve]
+
+
+class Bench:
+    """Measures a target by a plan. `step` tells people what is being done.
+
+    Every method raises GeneratorEndedError, NotFinalError, ProcessReplacedError or ConsumerEndedError when the figures would mean nothing.
+    """
+
+    def __init__(self, target: Target, plan: Plan, step: Step) -> None:
+        self._target = target
+        self._plan = plan
+        self._step = step
+        self._processes = Processes(target.pids)
+
+    def run(self, *, up_s: Mapping[str, float]) -> Figures:
+        """Everything that the plan says. `up_s` is how long the product took to start, by what kind of start it was."""
+        engine = create_engine(self._target.settings().owner_url)
+        days = make_organization(engine)
+        try:
+            with Generator(self._target, days) as generator:
+                with self._step("warming up"):  # nothing is measured cold
+                    generator.load(_WARM_UP)
+                curves = Curves(generator, self._plan.rounds, self._step)
+                grown = [curves.at(count_activities(engine), self._plan.sizes)] if self._plan.grown else []
+                table = [*self._table(engine, generator), *rows.start_rows(up_s)]
+                drawn = []
+                if self._plan.places is not None:
+                    drawn += [curves.against_clients(self._plan.places), curves.against_batch_size(self._plan.places)]
+                for activities in self._plan.grown:
+                    with self._step(f"filling the tables to {activities:,} activities"):
+                        fill(engine, days, activities)
+                    grown.append(curves.at(activities, self._plan.sizes))
+        finally:
+            engine.dispose()
+        if grown:
+            how = f"Rate: batches of {SMALL_ITEMS} from {CLIENTS} clients. Latency: one at a time."
+            table += rows.growth_rows(grown)
+            drawn.append(Curve("activities in the tables", how, grown))
+        return Figures(table, drawn)
+
+    def _table(self, engine: Engine, generator: Generator) -> list[Row]:
+        settings = self._target.settings()
+        sizes = self._plan.sizes
+        with database_limit.limit_database(self._target.postgres) as url, bare_pair(settings) as pair_rate:
+            tools = Instruments(settings, engine, url, pair_rate, generator, self._processes, self._step)
+            with self._step("warming the limits up"):
+                database_limit.measure(url, sizes.limit_items // 20)
+                pair_rate(sizes.pair_messages // 20)
+            rounds = [
+                measure_round(tools, sizes, f"round {number} of {self._plan.rounds}")
+                for number in range(1, self._plan.rounds + 1)
+            ]
+        with self._step(f"{self._plan.idle_s:g} s without a load"):
+            rest = rows.AtRest(self._processes.idle_percent(self._plan.idle_s), self._processes.memory_mb())
+        return [
+            *rows.throughput_rows(rounds),
+            *rows.latency_rows(rounds),
+            *rows.large_rows(rounds, sizes.large_items),
+            *rows.rest_rows(rest),
+        ]

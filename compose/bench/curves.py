@@ -1,0 +1,110 @@
+"""Throughput and latency against concurrency, batch size and table size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from compose.bench.generator import Generator
+from compose.bench.jobs import SMALL_ITEMS, Closed, Seen
+from compose.bench.rounds import CLIENTS, Latency, Sizes, Step
+
+_BATCHES_PER_CLIENT = 2
+_MOST_BATCHES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a curve has points."""
+
+    clients: Sequence[int]
+    batch_sizes: Sequence[int]
+    items: int
+    """Submitted for each sample, though at least two batches from each client and 1,000 batches at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One round at one place of a curve."""
+
+    rate: float
+    """Items per second."""
+    latency: Latency
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The rounds at one place; `place` is what the curve is against."""
+
+    place: int
+    samples: Sequence[Sample]
+
+    @property
+    def rate(self) -> float:
+        """Items per second, the median."""
+        return median(sample.rate for sample in self.samples)
+
+    @property
+    def latency(self) -> Latency:
+        """The medians."""
+        return Latency(
+            median(sample.latency.p50_ms for sample in self.samples), median(sample.latency.p99_ms for sample in self.samples)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points in the order of their places. `against` says what a place counts, `how` under which load it was measured."""
+
+    against: str
+    how: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Measures points, each in so many rounds."""
+
+    generator: Generator
+    rounds: int
+    step: Step
+
+    def against_clients(self, places: Places) -> Curve:
+        """The typical batch from more and more clients."""
+        jobs = [_watched(SMALL_ITEMS, clients, places.items) for clients in places.clients]
+        how = f"Batches of {SMALL_ITEMS}. Each client waits for the end of its batch, then sends the next."
+        return self._curve("clients", how, places.clients, jobs)
+
+    def against_batch_size(self, places: Places) -> Curve:
+        """Larger and larger batches from as many clients."""
+        jobs = [_watched(size, CLIENTS, places.items) for size in places.batch_sizes]
+        how = f"{CLIENTS} clients. Each waits for the end of its batch, then sends the next."
+        return self._curve("items in a batch", how, places.batch_sizes, jobs)
+
+    def at(self, activities: int, sizes: Sizes) -> Point:
+        """With so many activities in the tables: the rate at full load, and then the latency of batches one at a time."""
+        loaded = Closed(sizes.batches[SMALL_ITEMS], SMALL_ITEMS, CLIENTS, is_watched=False)
+        alone = Closed(sizes.alone_batches, SMALL_ITEMS, 1, is_watched=True)
+        samples = []
+        for number in range(1, self.rounds + 1):
+            with self.step(f"at {activities:,} activities, round {number} of {self.rounds}"):
+                samples.append(Sample(_rate(self.generator.load(loaded)), Latency.of(self.generator.load(alone).finished_s)))
+        return Point(activities, samples)
+
+    def _curve(self, against: str, how: str, places: Sequence[int], jobs: Sequence[Closed]) -> Curve:
+        """The points in turn, so that all of them meet the same machine."""
+        rounds = []
+        for number in range(1, self.rounds + 1):
+            with self.step(f"curve against {against}, round {number} of {self.rounds}"):
+                seen = [self.generator.load(job) for job in jobs]
+            rounds.append([Sample(_rate(each), Latency.of(each.finished_s)) for each in seen])
+        points = [Point(place, samples) for place, samples in zip(places, zip(*rounds, strict=True), strict=True)]
+        return Curve(against, how, points)
+
+
+def _watched(size: int, clients: int, items: int) -> Closed:
+    batches = max(_BATCHES_PER_CLIENT * clients, min(_MOST_BATCHES, items // size))
+    return Closed(batches, size, clients, is_watched=True)
+
+
+def _rate(seen: Seen) -> float:
+    return seen.items / seen.total_s

@@ -1,0 +1,96 @@
+"""What the load generator is asked to do, and what it saw: the two ends of a pipe. Times are in seconds."""
+
+from dataclasses import dataclass, field
+
+SMALL_ITEMS = 25
+"""The typical batch, whose way to its terminal status is timed."""
+MEDIUM_ITEMS = 50
+"""The batch whose `POST` and `GET` are timed (specification, 10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """So many batches of one size from so many clients, each of which sends the next when it has the answer to the last.
+
+    `is_watched`: a client waits for the end of its batch, too.
+    """
+
+    batches: int
+    batch_items: int
+    clients: int
+    is_watched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A steady rate for so long, whatever the answers: batches of 25, watched, in turn with batches of 50, looked up once.
+
+    A client that waited for slow answers would send less just then, and not see what others had to wait; so each time counts from
+    the moment at which the request was due.
+    """
+
+    items_per_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """So many batches of 25, watched, one at a time, each begun while a large batch runs."""
+
+    batches: int
+    large_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRunning:
+    """A large batch, cancelled when the first of its items are done."""
+
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came of a load. `generator_cpu_s` is what the generator itself took."""
+
+    items: int
+    total_s: float
+    generator_cpu_s: float
+    accepted_s: list[float] = field(default_factory=list)
+    """Of each `POST`; at a steady rate, of the batches of 50 only."""
+    found_s: list[float] = field(default_factory=list)
+    """Of each `GET` of a batch of 50."""
+    finished_s: list[float] = field(default_factory=list)
+    """Of each watched batch, from its submission to its terminal status."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCancel:
+    """What a cancel answered, and when. The four counts are the answer's."""
+
+    batch_id: str
+    answered_s: float
+    pending: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+Job = Closed | Open | Beside | CancelRunning
+
+
+def most_items(job: Job) -> int:
+    """How many items a job may submit."""
+    match job:
+        case Closed():
+            return job.batches * job.batch_items
+        case Open():
+            return pairs(job) * (SMALL_ITEMS + MEDIUM_ITEMS)
+        case Beside():
+            return job.batches * (SMALL_ITEMS + job.large_items)
+        case CancelRunning():
+            return job.items
+
+
+def pairs(job: Open) -> int:
+    """How many batches of each size make the load."""
+    return max(1, round(job.duration_s * job.items_per_s / (SMALL_ITEMS + MEDIUM_ITEMS)))

@@ -1,0 +1,58 @@
+"""How much is measured: the short form that `make bench` runs, and the long one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compose.bench.curves import Places
+from compose.bench.rounds import Sizes
+from compose.bench.target import MENTORS
+
+_GROWN = (1_000_000, 5_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many rounds of what size, and what comes after them."""
+
+    rounds: int
+    sizes: Sizes
+    idle_s: float
+    """The sweeper looks around every 15 s: less would miss it."""
+    places: Places | None = None
+    """Where to measure curves; None: nowhere."""
+    grown: Sequence[int] = ()
+    """What to fill the tables to, one after the other, and measure again: activities."""
+
+
+SHORT = Plan(
+    rounds=3,
+    sizes=Sizes(
+        batches={25: 300, 10: 300, 50: 150, 1_000: 20},
+        alone_batches=50,
+        beside_batches=40,
+        half_load_s=4,
+        large_items=MENTORS,
+        limit_items=50_000,
+        pair_messages=30_000,
+    ),
+    idle_s=15,
+)
+LONG = Plan(
+    rounds=5,
+    sizes=Sizes(
+        batches={25: 1_000, 10: 1_000, 50: 500, 1_000: 20},
+        alone_batches=300,
+        beside_batches=200,
+        half_load_s=30,
+        large_items=MENTORS,
+        limit_items=100_000,
+        pair_messages=100_000,
+    ),
+    idle_s=60,
+)
+PLACES = Places(clients=(1, 4, 16, 64), batch_sizes=(1, 10, 25, 50, 1_000), items=4_000)
+
+
+def grown_to(activities: int) -> Sequence[int]:
+    """The steps to so many activities: 1,000,000 and 5,000,000 as far as they are on the way, and the number itself. None for 0."""
+    return (*(step for step in _GROWN if step < activities), activities) if activities else ()

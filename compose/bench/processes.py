@@ -1,0 +1,44 @@
+"""What the product's own processes take of the machine: CPU time, and memory."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import psutil
+
+_SERVERS = frozenset({"kafka", "postgres"})
+
+
+class ProcessReplacedError(Exception):
+    """A process of the product ended while it was measured: the figures would be those of a restart. Its log says why it ended."""
+
+
+class Processes:
+    """The product's processes, without the servers; several roles in one process are one."""
+
+    def __init__(self, pids: Mapping[str, Sequence[int]]) -> None:
+        """`pids` is by role, as `stack.json` has it."""
+        roles: dict[int, list[str]] = {}
+        for role, numbers in pids.items():
+            for number in () if role in _SERVERS else numbers:
+                roles.setdefault(number, []).append(role)
+        self._processes = {", ".join(names): psutil.Process(number) for number, names in roles.items()}
+
+    def memory_mb(self) -> dict[str, float]:
+        """Resident memory by roles, in millions of bytes: shared libraries count in each. Raises ProcessReplacedError."""
+        return {name: process.memory_info().rss / 1e6 for name, process in self._living()}
+
+    def cpu_s(self) -> float:
+        """CPU time of all together since each started. Raises ProcessReplacedError."""
+        return sum(sum(process.cpu_times()[:2]) for _, process in self._living())
+
+    def idle_percent(self, duration_s: float) -> float:
+        """Their share of one core over this time, while nobody asks for anything. Raises ProcessReplacedError."""
+        before, began = self.cpu_s(), time.perf_counter()
+        time.sleep(duration_s)
+        return 100 * (self.cpu_s() - before) / (time.perf_counter() - began)
+
+    def _living(self) -> list[tuple[str, psutil.Process]]:
+        for name, process in self._processes.items():
+            if not process.is_running():
+                raise ProcessReplacedError(f"the process of {name} has ended during the measurement")
+        return list(self._processes.items())

@@ -1,0 +1,133 @@
+"""The table: the rounds' figures beside the goals of the specification, section 10."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from compose.bench.curves import Point
+from compose.bench.jobs import MEDIUM_ITEMS, SMALL_ITEMS
+from compose.bench.rounds import CLIENTS, Latency, Round
+from compose.bench.samples import Goal, Row, row
+
+LIMIT_SHARE = 1 / 3
+MOST_GENERATOR_PERCENT = 50
+MOST_GROWTH = 1.2
+MOST_GROWN_MB = 16
+"""The body of 10,000 items and what it becomes: flat is what does not grow with every such batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtRest:
+    """The product after all the load, with nothing to do."""
+
+    idle_percent: float
+    """Of one core, all our processes together."""
+    memory_mb: Mapping[str, float]
+    """By the roles of the process."""
+
+
+def throughput_rows(rounds: Sequence[Round]) -> list[Row]:
+    """Items per second, and what they stand beside."""
+    limit = median(each.limit_rate for each in rounds)
+    goal = Goal(f">= {LIMIT_SHARE * limit:,.0f}, a third of the limit", at_least=LIMIT_SHARE * limit)
+    rows = [
+        row(
+            f"HTTP submit to folded status, batches of {items:,}, {CLIENTS} clients",
+            "items/s",
+            [each.rates[items] for each in rounds],
+            goal,
+        )
+        for items in rounds[0].rates
+    ]
+    return [
+        *rows,
+        row("database limit", "items/s", [each.limit_rate for each in rounds]),
+        row("bare producer and consumer", "messages/s", [each.pair_rate for each in rounds]),
+        row(
+            f"product / database limit, batches of {SMALL_ITEMS}",
+            "",
+            [each.rates[SMALL_ITEMS] / each.limit_rate for each in rounds],
+            Goal(">= 0.333", at_least=LIMIT_SHARE),
+        ),
+        row("product / bare pair", "", [each.rates[SMALL_ITEMS] / each.pair_rate for each in rounds]),
+        row(
+            "load generator, its share of a core at most",
+            "%",
+            [each.generator_percent for each in rounds],
+            Goal(f"< {MOST_GENERATOR_PERCENT}: it is no bottleneck", at_most=MOST_GENERATOR_PERCENT),
+        ),
+    ]
+
+
+def latency_rows(rounds: Sequence[Round]) -> list[Row]:
+    """How long people and programs wait."""
+    undisturbed = median(each.alone.p99_ms for each in rounds)
+    beside_ms = max(2 * undisturbed, 300)
+    way = f"batch of {SMALL_ITEMS}, submit to terminal"
+    return [
+        *_both(f"{way}, alone", [each.alone for each in rounds], 50, 100),
+        *_both(f"{way}, at half the maximum load", [each.half_load for each in rounds], None, 500),
+        *_both(f"{way}, while a large one runs", [each.beside for each in rounds], None, beside_ms),
+        *_both(f"POST of {MEDIUM_ITEMS}, at half the maximum load", [each.post for each in rounds], None, 50),
+        *_both("GET of its status, at half the maximum load", [each.get for each in rounds], None, 20),
+    ]
+
+
+def _both(what: str, samples: Sequence[Latency], p50_ms: float | None, p99_ms: float) -> list[Row]:
+    return [
+        row(f"{what}: p50", "ms", [each.p50_ms for each in samples], None if p50_ms is None else _under(p50_ms)),
+        row(f"{what}: p99", "ms", [each.p99_ms for each in samples], _under(p99_ms)),
+    ]
+
+
+def large_rows(rounds: Sequence[Round], items: int) -> list[Row]:
+    """A batch of as many items as one may have."""
+    rate = median(each.rates[SMALL_ITEMS] for each in rounds)
+    share_ms = 1000 * items / rate
+    name = f"batch of {items:,}"
+    return [
+        row(f"{name}: accepted", "ms", [each.accepted_ms for each in rounds], _under(1000)),
+        row(
+            f"{name}: finished",
+            "ms",
+            [each.finished_ms for each in rounds],
+            Goal(f"< {share_ms:,.0f}, at the rate of batches of {SMALL_ITEMS}", at_most=share_ms),
+        ),
+        row(
+            f"{name}: memory of the process that grew most",
+            "MB",
+            [each.grown_mb for each in rounds],
+            Goal(f"< {MOST_GROWN_MB}: flat", at_most=MOST_GROWN_MB),
+        ),
+        row(f"cancel of a running {name}", "ms", [each.cancelled_ms for each in rounds], _under(1000)),
+    ]
+
+
+def rest_rows(rest: AtRest) -> list[Row]:
+    """What the product takes when nobody wants anything of it."""
+    memory = [row(f"idle: memory of {roles}", "MB", [size], Goal("< 150", at_most=150)) for roles, size in rest.memory_mb.items()]
+    return [row("idle: all our processes together", "% of a core", [rest.idle_percent], Goal("< 2", at_most=2)), *memory]
+
+
+def start_rows(seconds: Mapping[str, float]) -> list[Row]:
+    """How long `up` takes with everything downloaded, by what kind of start it is."""
+    return [row(f"up, {kind}", "s", [taken], Goal("< 8", at_most=8)) for kind, taken in seconds.items()]
+
+
+def growth_rows(points: Sequence[Point]) -> list[Row]:
+    """What an item costs, at each number of activities; the first is what the others are held against."""
+    most_us = MOST_GROWTH * 1e6 / points[0].rate
+    goal = Goal(f"< {most_us:,.0f}, 20 % more than at first", at_most=most_us)
+    return [
+        row(
+            f"cost of an item at {point.place:,} activities",
+            "us",
+            [1e6 / sample.rate for sample in point.samples],
+            None if point is points[0] else goal,
+        )
+        for point in points
+    ]
+
+
+def _under(milliseconds: float) -> Goal:
+    return Goal(f"< {milliseconds:,.0f}", at_most=milliseconds)

@@ -1,0 +1,28 @@
+"""The bodies that the load generator submits: each item new, and written so fast that a large one delays nothing that is timed."""
+
+from datetime import date, timedelta
+
+from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, MENTORS, NOTES, ORGANIZATION
+
+_BATCH = f'{{"organization_id":"{ORGANIZATION}","coordinator_id":"{COORDINATOR}","label":"benchmark","items":['.encode()
+_ITEMS = [f'{{"mentor_id":"mentor-{number}","activity_date":"'.encode() for number in range(1, MENTORS + 1)]
+_REST = f'","activity_type":"{ACTIVITY_TYPE}","duration_minutes":60,"notes":"{NOTES}"}}'.encode()
+
+
+class Submissions:
+    """Makes one body after the other. No two items of them are of the same mentor and day."""
+
+    def __init__(self, first_day: date) -> None:
+        self._first_day = first_day
+        self._next = 0
+
+    def body(self, items: int) -> bytes:
+        """A submission of so many items."""
+        begin, self._next = self._next, self._next + items
+        days: dict[int, bytes] = {}
+        parts = []
+        for index in range(begin, self._next):
+            number, mentor = divmod(index, MENTORS)
+            day = days.get(number) or days.setdefault(number, (self._first_day + timedelta(days=number)).isoformat().encode())
+            parts.append(_ITEMS[mentor] + day + _REST)
+        return _BATCH + b",".join(parts) + b"]}"

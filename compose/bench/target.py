@@ -1,0 +1,71 @@
+"""What is measured: a running stack, and an organization made for the measurement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from orchestrator.settings import Settings
+
+ORGANIZATION = "bench"
+COORDINATOR = "bench-coordinator"
+ACTIVITY_TYPE = "visit"
+MENTORS = 10_000
+NOTES = "A walk and a talk, as agreed."
+
+_FIRST_DAY = date(1950, 1, 1)
+_END = date(2026, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A running stack: the API with a service token, the servers with their owner's rights, and the processes by role."""
+
+    api: str
+    token: str
+    postgres: str
+    kafka: str
+    pids: Mapping[str, Sequence[int]]
+
+    def settings(self) -> Settings:
+        """The settings of a process that works on the same servers; all else as the environment has it."""
+        return Settings(database_url=SecretStr(self.postgres), kafka_bootstrap_servers=self.kafka)
+
+
+class Days:
+    """Days on which nobody in the benchmark's organization has an activity, so that each item of each measurement is new."""
+
+    def __init__(self, first: date) -> None:
+        self._next = first
+
+    def take(self, items: int) -> date:
+        """The first of as many days as the items need, with one item for each mentor on each. Nobody else gets them.
+
+        Raises RuntimeError when a stack has been measured so often that the days are used up.
+        """
+        first = self._next
+        self._next += timedelta(days=-(-items // MENTORS))
+        if self._next > _END:
+            raise RuntimeError("all days before today have activities of earlier benchmarks: measure on another stack")
+        return first
+
+
+def make_organization(engine: Engine) -> Days:
+    """An organization whose one coordinator may register for all its mentors; safe to repeat. Answers its unused days."""
+    values = {"org": ORGANIZATION, "coordinator": COORDINATOR, "type": ACTIVITY_TYPE, "mentors": MENTORS}
+    statements = (
+        "INSERT INTO registration.organization VALUES (:org, 'Benchmark', 'Europe/Oslo') ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.coordinator VALUES (:org, :coordinator, 'Benchmark', 'admin') ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.activity_type VALUES (:org, :type, 'Visit') ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.mentor SELECT :org, 'mentor-' || n, 'Mentor', 'chapter' FROM generate_series(1, :mentors) n"
+        " ON CONFLICT DO NOTHING",
+    )
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement), values)
+        last: date | None = connection.execute(
+            text("SELECT max(activity_date) FROM registration.activity WHERE organization_id = :org"), values
+        ).scalar_one()
+    return Days(_FIRST_DAY if last is None else last + timedelta(days=1))

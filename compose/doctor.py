@@ -1,0 +1,295 @@
+"""What `bulkreg doctor` looks at: every setting and every connection of a deployment, and how to mend what is wrong with it.
+
+Nothing here changes anything. A check answers with findings; one that can't be made because something else is wrong says nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import httpx
+from confluent_kafka import KafkaException
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from api.authentication import NoAuthentication, UnsafeStartError, authenticator
+from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
+from orchestrator.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.migrate import newest_version
+from producers.topics import MISSING, inspect_topics
+
+# Whoever looks waits for the answer: longer than a healthy server ever takes, shorter than the clients' own patience.
+TIMEOUT_S = 5.0
+
+# Tokens are checked by the API's clock and dates by the database's; `exp` and "today" must not be far apart.
+MAX_CLOCK_DIFFERENCE_S = 5.0
+
+# Read by programs of ours that are not processes of a deployment.
+_OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "COMPLETE"})
+
+
+class State(StrEnum):
+    """How serious a finding is."""
+
+    OK = "ok"
+    ADVICE = "advice"
+    """It works, and could be better or safer."""
+    UNSAFE = "unsafe"
+    """It would work, or seem to, and must not be run like this."""
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `fix` says what to do about it; None when it is well."""
+
+    subject: str
+    state: State
+    detail: str
+    fix: str | None = None
+
+
+def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Looks at everything, one finding at a time as it is found. `environment`: where the settings came from."""
+    yield from _settings(settings, environment)
+    yield from _identity(settings)
+    yield from _databases(settings)
+    yield from _kafka(settings)
+
+
+# --- Settings and identity ----------------------------------------------------------------------------------------------------
+
+
+def _settings(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    known = {f"BULKREG_{name.upper()}" for name in Settings.model_fields} | {f"BULKREG_{name}" for name in _OTHER_VARIABLES}
+    unknown = sorted(name for name in environment if name.startswith("BULKREG_") and name not in known)
+    for name in unknown:
+        yield Finding(
+            "settings", State.UNSAFE, f"{name} is no setting, and is read by nobody", f"correct its name, or unset {name}"
+        )
+    if settings.failpoints:
+        yield Finding(
+            "settings", State.UNSAFE, "failpoints are set: processes end where tests want it", "unset BULKREG_FAILPOINTS"
+        )
+    if not unknown and not settings.failpoints:
+        given = len(settings.model_fields_set)
+        yield Finding("settings", State.OK, f"{len(Settings.model_fields)} settings, {given} of them given, all valid")
+
+
+def _identity(settings: Settings) -> Iterator[Finding]:
+    try:
+        made = authenticator(settings)
+    except UnsafeStartError as error:
+        yield Finding("authentication", State.UNSAFE, "the API would not start", str(error))
+        return
+    if isinstance(made, NoAuthentication):
+        yield Finding(
+            "authentication",
+            State.ADVICE,
+            "there is none: whoever reaches this machine's loopback may do everything",
+            "set BULKREG_JWT_JWKS_URL (or, for development, BULKREG_JWT_HS256_KEY)",
+        )
+    elif settings.jwt_jwks_url is None:
+        beyond = settings.api_host not in LOOPBACK
+        yield Finding(
+            "authentication",
+            State.ADVICE if beyond else State.OK,
+            "a development key signs the tokens",
+            "set BULKREG_JWT_JWKS_URL, and unset BULKREG_JWT_HS256_KEY" if beyond else None,
+        )
+    else:
+        yield _identity_provider(settings.jwt_jwks_url)
+    if settings.plan_key is None:
+        yield Finding(
+            "plans",
+            State.UNSAFE,
+            "the API would not start: its database role has no password that the key of the plans could be derived from",
+            "set BULKREG_PLAN_SIGNING_KEY to 32 random characters or more, the same for every API process",
+        )
+
+
+def _identity_provider(url: str) -> Finding:
+    subject = "identity provider"
+    try:
+        answer = httpx.get(url, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        keys = answer.json()["keys"]
+    except httpx.HTTPError as error:
+        return Finding(
+            subject, State.UNREACHABLE, f"{url}: {error}", "check BULKREG_JWT_JWKS_URL, and the way there from the API"
+        )
+    except (ValueError, KeyError, TypeError):
+        return Finding(subject, State.UNREACHABLE, f"{url} answers no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
+    if not keys:
+        return Finding(subject, State.UNREACHABLE, f"{url} has no keys", "have the provider publish its signing keys")
+    return Finding(subject, State.OK, f"{urlsplit(url).hostname} answers with {len(keys)} keys")
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------------------------------
+
+_OWNER, _WORKER, _API = "database (owner)", "database (worker)", "database (API)"
+
+_UPGRADE = "run: bulkreg db upgrade"
+
+_NEWEST = text("SELECT version_num FROM public.schema_version")
+
+_SERVER = text("""
+    SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,
+           current_setting('full_page_writes') AS full_page_writes, current_setting('synchronous_commit') AS synchronous_commit,
+           abs(extract(epoch FROM clock_timestamp()) - :now) AS clock_difference_s
+""")
+
+_ROLE = text("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+_OWNED = text("SELECT count(*) FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration') AND tableowner = current_user")
+
+# Everything that carries an organization must show the API's role only what its transaction names.
+_UNPROTECTED = text("""
+    SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'
+    WHERE c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace) AND c.relkind IN ('r', 'p')
+      AND NOT (c.relrowsecurity AND c.relforcerowsecurity) ORDER BY 1
+""")
+
+_NOT_GRANTED = text("""
+    SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+    WHERE schemaname IN ('orchestrator', 'registration') AND tablename NOT IN ('consumer_progress', 'sweep_mark')
+      AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY 1
+""")
+
+
+def _databases(settings: Settings) -> Iterator[Finding]:
+    for subject, url, check, fix in (
+        (_OWNER, settings.owner_url, _as_owner, "start PostgreSQL, or correct BULKREG_DATABASE_URL"),
+        (_WORKER, settings.worker_url, _as_worker, _role_fix(WORKER_ROLE, "BULKREG_WORKER_DATABASE_URL")),
+        (_API, settings.api_url, _as_api, _role_fix(API_ROLE, "BULKREG_API_DATABASE_URL")),
+    ):
+        yield from _transport(subject, url)
+        yield from _connected(subject, url, settings, check, fix)
+
+
+def _role_fix(role: str, variable: str) -> str:
+    return (
+        f"run: bulkreg db upgrade (it makes the role); where it may not, as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…', "
+        f"and name it in {variable}"
+    )
+
+
+def _transport(subject: str, url: URL) -> Iterator[Finding]:
+    mode = url.query.get("sslmode", "prefer")
+    # An empty host is a socket of this machine.
+    if url.host and url.host not in LOOPBACK and mode not in ("require", "verify-ca", "verify-full"):
+        detail = f"the connection to {url.host} may be readable on its way (sslmode is {mode})"
+        yield Finding(subject, State.UNSAFE, detail, "append ?sslmode=verify-full to its URL")
+
+
+def _connected(
+    subject: str, url: URL, settings: Settings, check: Callable[[Connection], Iterator[Finding]], fix: str
+) -> Iterator[Finding]:
+    engine = create_database_engine(url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        with engine.connect() as connection:
+            yield from check(connection)
+    except DBAPIError as error:
+        # Only a connection that was made gets an error code: then what is asked for is not there, or not granted.
+        if getattr(error.orig, "pgcode", None) is not None:
+            fix = _UPGRADE
+        reason = str(error.orig).strip().splitlines()[0]
+        yield Finding(subject, State.UNREACHABLE, f"{url.render_as_string(hide_password=True)}: {reason}", fix)
+    finally:
+        engine.dispose()
+
+
+def _as_owner(connection: Connection) -> Iterator[Finding]:
+    version = connection.scalar(_NEWEST)
+    if version != newest_version():
+        detail = f"the schema is at version {version}, this program is written for {newest_version()}"
+        yield Finding(_OWNER, State.UNSAFE, detail, _UPGRADE)
+    else:
+        yield Finding(_OWNER, State.OK, f"reachable, schema version {version}")
+
+
+def _as_worker(connection: Connection) -> Iterator[Finding]:
+    row = connection.execute(_SERVER, {"now": time.time()}).one()
+    well = True
+    for name in ("fsync", "full_page_writes"):
+        if getattr(row, name) != "on":
+            well = False
+            yield Finding(
+                _WORKER, State.UNSAFE, f"{name} is off: a crash loses what was accepted", f"set {name} = on in the server"
+            )
+    if row.synchronous_commit == "off":
+        well = False
+        detail = "synchronous_commit is off: a crash loses what was accepted"
+        yield Finding(_WORKER, State.UNSAFE, detail, "set synchronous_commit = on in the server")
+    if row.clock_difference_s > MAX_CLOCK_DIFFERENCE_S:
+        well = False
+        detail = f"its clock is {row.clock_difference_s:.0f} s away from this machine's"
+        yield Finding(_WORKER, State.ADVICE, detail, "synchronise both clocks (NTP)")
+    yield from _grants(connection, _WORKER)
+    if well:
+        yield Finding(_WORKER, State.OK, f"PostgreSQL {row.version}, which keeps what it has committed")
+
+
+def _as_api(connection: Connection) -> Iterator[Finding]:
+    role = connection.execute(_ROLE).one()
+    well = True
+    if role.rolsuper or role.rolbypassrls or connection.scalar(_OWNED):
+        well = False
+        yield Finding(
+            _API,
+            State.UNSAFE,
+            "the API's role sees every organization: it owns tables, or row level security does not bind it",
+            f"name a role in BULKREG_API_DATABASE_URL that owns nothing, such as {API_ROLE}",
+        )
+    unprotected = list(connection.scalars(_UNPROTECTED))
+    for table in unprotected:
+        fix = f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        yield Finding(_API, State.UNSAFE, f"row level security is not forced on {table}", fix)
+    yield from _grants(connection, _API)
+    if well and not unprotected:
+        yield Finding(_API, State.OK, "reachable, and bound by row level security")
+
+
+def _grants(connection: Connection, subject: str) -> Iterator[Finding]:
+    for table in connection.scalars(_NOT_GRANTED):
+        fix = f"run: bulkreg db upgrade, or: GRANT SELECT ON {table} TO the role"
+        yield Finding(subject, State.UNREACHABLE, f"{table} is not granted to it", fix)
+
+
+# --- Kafka --------------------------------------------------------------------------------------------------------------------
+
+
+def _kafka(settings: Settings) -> Iterator[Finding]:
+    try:
+        connection_config(settings)
+    except UnsafeKafkaError as error:
+        yield Finding("Kafka", State.UNSAFE, "the product would not connect", str(error))
+        return
+    try:
+        reports = inspect_topics(settings, timeout_s=TIMEOUT_S)
+    except KafkaException as error:
+        detail = f"{settings.kafka_bootstrap_servers}: {error.args[0].str()}"
+        yield Finding(
+            "Kafka", State.UNREACHABLE, detail, "start Kafka, or correct BULKREG_KAFKA_BOOTSTRAP_SERVERS and BULKREG_KAFKA_…"
+        )
+        return
+    wrong = [report for report in reports if report.differences]
+    for report in wrong:
+        is_missing = tuple(report.differences) == MISSING
+        fix = "run: bulkreg topics create" if is_missing else "change the topic (kafka-configs, kafka-topics), or the setting"
+        yield Finding(
+            f"topic {report.name}", State.UNREACHABLE if is_missing else State.ADVICE, "; ".join(report.differences), fix
+        )
+    if not wrong:
+        yield Finding("Kafka", State.OK, f"reachable, {len(reports)} topics as planned")
+    if settings.topic_replication_factor < 3 and not _is_on_this_machine(settings):
+        detail = f"topics have {settings.topic_replication_factor} copies: a broker that is lost can take events with it"
+        yield Finding("Kafka", State.ADVICE, detail, "three brokers, BULKREG_TOPIC_REPLICATION_FACTOR=3")
+
+
+def _is_on_this_machine(settings: Settings) -> bool:
+    hosts = {server.strip().rpartition(":")[0].strip("[]") for server in settings.kafka_bootstrap_servers.split(",")}
+    return hosts <= LOOPBACK

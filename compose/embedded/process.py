@@ -1,0 +1,154 @@
+"""One child process: started through the launcher, recorded, stopped, and never left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psutil
+
+from compose.embedded import launch
+from compose.embedded.product import StartError
+
+KILL_TIMEOUT_S = 10.0  # the kernel ends a killed process in milliseconds; longer means that its disk hangs
+ORPHAN_TIMEOUT_S = 5.0  # PostgreSQL's last checkpoint; after a kill it recovers instead
+POLL_S = 0.02  # while something starts; nothing polls once it runs
+LOG_LIMIT_BYTES = 20 * 1024 * 1024  # a longer log is set aside at the next start, so that two of them are the most
+LAST_LINES = 15
+
+
+class ProcessError(StartError):
+    """A child ended, or was not ready in time. The message names its log and shows the log's last lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run, and how to end it."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to what is inherited."""
+    user: str = ""
+    """Runs as this user; empty is the present one."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    orphan_signal: signal.Signals = signal.SIGKILL
+    """What it gets when the process that started it dies."""
+
+
+class Child:
+    """A program's process, which may be started again after it has ended.
+
+    Start it from a thread that lives as long as the child may: Linux counts the end of that thread as the parent's death.
+    """
+
+    def __init__(self, program: Program, records: Path) -> None:
+        self.program = program
+        self._record = records / f"{program.name}.pid.json"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs. Negative is a signal's number, as in `subprocess`."""
+        return self._process.poll() if self._process is not None else None
+
+    def start(self) -> None:
+        """Starts it, after ending what an earlier, killed starter may have left. Returns at once."""
+        end_recorded(self._record, self.program.orphan_signal)
+        log = self.program.log
+        if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+            log.replace(log.with_suffix(".1.log"))
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                launched(self.program.command, user=self.program.user, orphan_signal=self.program.orphan_signal),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.program.environment,
+                start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone, which stops all in order
+            )
+        write_record(self._record, self._process.pid)
+
+    def wait_ready(self, is_ready: Callable[[int], bool], deadline: float, pause: Callable[[float], None] = time.sleep) -> None:
+        """Waits until `is_ready(pid)` or the deadline (`time.monotonic()`). Raises ProcessError."""
+        while (pid := self.pid) is None or not is_ready(pid):
+            if pid is None:
+                raise ProcessError(self._complaint(f"ended with code {self.exit_code} before it was ready"))
+            if time.monotonic() > deadline:
+                raise ProcessError(self._complaint("was not ready in time"))
+            pause(POLL_S)
+
+    def signal_stop(self) -> None:
+        """Asks it to end; does nothing when it has."""
+        if self._process is not None:
+            self._process.send_signal(self.program.stop_signal)
+
+    def wait(self, deadline: float) -> None:
+        """Waits for the end until the deadline (`time.monotonic()`), then kills it."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._record.unlink(missing_ok=True)
+
+    def signal_kill(self) -> None:
+        """Ends it with SIGKILL; does nothing when it has ended."""
+        if self._process is not None:
+            self._process.kill()
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL and waits until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(KILL_TIMEOUT_S)
+
+    def _complaint(self, what: str) -> str:
+        log = self.program.log
+        lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join([f"{self.program.name} {what}; the end of {log}:", *(f"  {line}" for line in lines)])
+
+
+def launched(command: Sequence[str], *, user: str = "", orphan_signal: int = signal.SIGKILL) -> list[str]:
+    """The command, run by the launcher on behalf of this process."""
+    python = [sys.executable, "-I", "-S", launch.__file__]
+    return [*python, str(os.getpid()), str(int(orphan_signal)), user, *command]
+
+
+def write_record(record: Path, pid: int) -> None:
+    """Writes down a process so that it is known again: ids are reused, but not with the same time of birth."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # ended already; nothing to know again
+        content = orjson.dumps({"pid": pid, "created": psutil.Process(pid).create_time()})
+        new = record.with_suffix(".new")
+        new.write_bytes(content)
+        new.replace(record)
+
+
+def end_recorded(record: Path, orphan_signal: signal.Signals) -> None:
+    """Ends the process that the record names, if it lives: its starter was killed and could not."""
+    try:
+        known = orjson.loads(record.read_bytes())
+        process = psutil.Process(known["pid"])
+        if process.create_time() != known["created"]:
+            return
+        process.send_signal(orphan_signal)
+        try:
+            process.wait(ORPHAN_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(KILL_TIMEOUT_S)
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        pass

@@ -1,0 +1,161 @@
+"""The whole product on one machine: infrastructure, set-up, roles, supervised until told to stop."""
+
+import http.client
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compose.embedded.home import LOOPBACK, Home, is_free
+from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.process import Child, Program
+from compose.embedded.product import ROLE_GROUPS, Product
+from compose.embedded.stack_file import StackFile
+from compose.embedded.supervisor import Signals, StopRequestedError, supervise
+
+API_PORT = 8080  # unless it is taken
+API_START_TIMEOUT_S = 60.0
+API_PROBE_TIMEOUT_S = 5.0
+ROLE_STOP_TIMEOUT_S = 15.0  # a role finishes its micro-batch; a kill loses nothing, it only repeats work
+
+
+class PortTakenError(Exception):
+    """The port that was asked for is in use. Take another, or none: then a free one is found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """How to run it here."""
+
+    port: int | None = None
+    """Of the API; None takes last time's, or 8080, or a free one."""
+    postgres_url: str | None = None
+    kafka_bootstrap_servers: str | None = None
+    """Servers that run elsewhere; None runs our own."""
+
+
+class Stack:
+    """One run of the product in a home."""
+
+    def __init__(self, home: Home, product: Product, options: StackOptions, report: Callable[[str], None]) -> None:
+        self._home = home
+        self._product = product
+        self._options = options
+        self._report = report
+        self._roles: dict[tuple[str, ...], Child] = {}
+
+    def run(self, on_ready: Callable[[StackFile], None]) -> signal.Signals:
+        """Starts everything, calls `on_ready`, and keeps it running until a signal comes, which is returned. Main thread only.
+
+        Raises HomeInUseError, PortTakenError; StartError when something does not start.
+        """
+        with self._home.claimed():
+            self._home.stack_file.unlink(missing_ok=True)
+            port = self._api_port()
+            self._signals = Signals(self._kill_all)
+            self._infrastructure = Infrastructure(
+                self._home,
+                postgres_url=self._options.postgres_url,
+                kafka_bootstrap_servers=self._options.kafka_bootstrap_servers,
+                pause=self._signals.wait,
+            )
+            with self._signals:
+                return self._run(port, on_ready)
+
+    def _run(self, port: int, on_ready: Callable[[StackFile], None]) -> signal.Signals:
+        try:
+            self._start(port)
+            self._publish()
+            on_ready(self._file())
+            children = [*self._infrastructure.children.values(), *self._roles.values()]
+            supervise(children, self._signals, changed=self._publish, report=self._report)
+        except StopRequestedError as request:
+            self._report("Stopping; a second Ctrl-C leaves at once")
+            return request.signal
+        finally:
+            self._stop()
+
+    def _api_port(self) -> int:
+        if self._options.port is None:
+            return self._home.port("api", preferred=API_PORT)
+        if not is_free(self._options.port):
+            message = f"port {self._options.port} is in use"
+            raise PortTakenError(message)
+        return self._options.port
+
+    def _start(self, port: int) -> None:
+        began_s = time.monotonic()
+        endpoints = self._infrastructure.start()
+        self._report(f"PostgreSQL and Kafka are ready after {time.monotonic() - began_s:.1f} s")
+        self._product.prepare(endpoints)
+        key = self._home.secret("jwt-key")
+        self._tokens = self._product.tokens(endpoints, key)
+        self._report(f"Schema and topics are ready after {time.monotonic() - began_s:.1f} s")
+        self._api_url = f"http://{LOOPBACK}:{port}"
+        environment = {
+            "BULKREG_DATABASE_URL": endpoints.postgres_url,
+            "BULKREG_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
+            "BULKREG_API_HOST": LOOPBACK,
+            "BULKREG_API_PORT": str(port),
+            "BULKREG_JWT_HS256_KEY": key,
+            "BULKREG_LOG_DIRECTORY": str(self._home.logs),
+        }
+        for roles in ROLE_GROUPS:
+            name = "-".join(roles)
+            program = Program(
+                name=name,
+                command=self._product.command(roles),
+                log=self._home.logs / f"{name}.log",
+                environment=environment,
+            )
+            self._roles[roles] = Child(program, self._home.records)
+            self._roles[roles].start()
+        self._roles["api",].wait_ready(
+            lambda _pid: answers(port, "/readyz"), time.monotonic() + API_START_TIMEOUT_S, self._signals.wait
+        )
+        self._report(f"Ready after {time.monotonic() - began_s:.1f} s")
+
+    def _publish(self) -> None:
+        self._file().write(self._home.stack_file)
+
+    def _file(self) -> StackFile:
+        pids = {role: [child.pid] for roles, child in self._roles.items() for role in roles if child.pid is not None}
+        servers = {name: [pid] for name, pid in self._infrastructure.pids.items()}
+        endpoints = self._infrastructure.endpoints
+        # The first organization may have come since: who imports a directory writes its administrator's token into the file.
+        written = StackFile.read(self._home)
+        return StackFile(
+            api=self._api_url,
+            kafka=endpoints.kafka_bootstrap_servers,
+            postgres=endpoints.postgres_url,
+            token=self._tokens.service,
+            admin_token=self._tokens.admin or (written.admin_token if written else None),
+            pids={"supervisor": [os.getpid()]} | servers | pids,
+        )
+
+    def _stop(self) -> None:
+        # Nobody is told an address where nothing answers any more.
+        self._home.stack_file.unlink(missing_ok=True)
+        for child in self._roles.values():
+            child.signal_stop()
+        deadline = time.monotonic() + ROLE_STOP_TIMEOUT_S
+        for child in self._roles.values():
+            child.wait(deadline)
+        self._infrastructure.stop()
+
+    def _kill_all(self) -> None:
+        for child in (*self._roles.values(), *self._infrastructure.children.values()):
+            child.signal_kill()
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a server on loopback answers 200 there."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=API_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

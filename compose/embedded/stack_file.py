@@ -1,0 +1,39 @@
+"""`stack.json`: the addresses of what runs in a home, for commands and tests. Needs nothing of the embedded servers."""
+
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from compose.embedded.home import Home
+
+
+class StackFile(BaseModel):
+    """`stack.json`: where everything is, for whoever may read the home (specification, section 9)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    api: str
+    kafka: str
+    postgres: str
+    token: str
+    admin_token: str | None
+    """Of the first organization; None while the directory has none."""
+    pids: dict[str, list[int]]
+
+    def write(self, path: Path) -> None:
+        """Replaces the file in one step, readable by its owner alone: it holds tokens and a password."""
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.write_bytes(orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2) + b"\n")
+        new.replace(path)
+
+    @classmethod
+    def read(cls, home: Home) -> "StackFile | None":
+        """What runs in the home, or None. A file that a killed supervisor has left counts for nothing."""
+        try:
+            content = home.stack_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        return cls.model_validate_json(content) if home.holder() is not None else None

@@ -1,0 +1,177 @@
+"""Runs roles in this process: one thread each, until a signal or until one of them can't go on."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import FrameType
+from typing import Protocol
+
+import uvloop
+from sqlalchemy import Engine
+
+from api.app import serving
+from api.health import Check, serving_health
+from consumers.aggregator import AggregatorHandler
+from consumers.end_offsets import BrokerEndOffsets
+from consumers.external_registration import ExternalRegistration
+from consumers.handler import Handler
+from consumers.purger import PurgePolicy, Purger
+from consumers.registration import RegistrationHandler
+from consumers.runtime import ConsumerLoop
+from consumers.splitter import SplitterHandler
+from consumers.sweep_loop import SweepLoop
+from consumers.sweeper import Sweeper, SweepPolicy
+from orchestrator.collector import relieve_collector
+from orchestrator.error_text import without_values
+from orchestrator.health import LoopHealth
+from orchestrator.registration.external import ExternalRegistrationService
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from producers.producer import EventProducer
+from producers.relay import OutboxRelay
+
+_logger = logging.getLogger(__name__)
+
+# A loop that has not got round for this long is stuck: longer than the retries of one unit of work pause.
+MAX_LOOP_AGE_S = 30.0
+
+
+class Role(Protocol):
+    """What can be run: `run` blocks its thread until `stop` is called from another."""
+
+    health: LoopHealth
+
+    def run(self) -> None:
+        """Works. Raises when a new process has to take over."""
+
+    def stop(self) -> None:
+        """Asks it to finish what is under way and to return."""
+
+
+class ServerRole:
+    """A server in a thread with an event loop of its own. `serving` yields its port."""
+
+    def __init__(self, name: str, serving: AbstractAsyncContextManager[int]) -> None:
+        self.health = LoopHealth()
+        self._name = name
+        self._serving = serving
+        self._loop = uvloop.new_event_loop()
+        self._stopping = asyncio.Event()
+
+    def run(self) -> None:
+        """Serves until `stop`."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with self._serving as port:
+            _logger.info("%s: serving: port %d", self._name, port)
+            await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Lets the requests in hand finish."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+def _consumer(handler: Callable[[Settings], Handler]) -> Callable[[Settings], Role]:
+    def build(settings: Settings) -> Role:
+        made = handler(settings)
+        return ConsumerLoop(settings, made, _engine(settings, made.name, connections=1), EventProducer(settings))
+
+    return build
+
+
+def _registration(settings: Settings) -> Role:
+    engine = _engine(settings, RegistrationHandler.name, connections=1)
+    producer = EventProducer(settings)
+    if settings.registration_url is None:
+        return ConsumerLoop(settings, RegistrationHandler(InProcessRegistrationService()), engine, producer)
+    preparation = ExternalRegistration(settings, engine)
+    return ConsumerLoop(settings, RegistrationHandler(ExternalRegistrationService()), engine, producer, preparation=preparation)
+
+
+def _sweeper(settings: Settings) -> Role:
+    sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
+    engine = _engine(settings, "sweeper", connections=1)
+    return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
+
+
+def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
+    return create_database_engine(settings.worker_url, settings, connections=connections, application_name=f"bulkreg {role}")
+
+
+_BUILDERS: Mapping[str, Callable[[Settings], Role]] = {
+    "relay": lambda settings: OutboxRelay(settings, EventProducer(settings)),
+    "splitter": _consumer(
+        lambda settings: SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
+    ),
+    "registration": _registration,
+    "aggregator": _consumer(lambda _settings: AggregatorHandler()),
+    "sweeper": _sweeper,
+}
+
+ROLES = ("api", *_BUILDERS)
+"""The roles that a deployment runs, in the order of the flow."""
+
+
+def run_roles(settings: Settings, names: Sequence[str]) -> int:
+    """Runs the roles until SIGTERM or SIGINT; the exit code: 0, or 1 when a role could not go on. A second signal leaves at once.
+
+    To be called in the main thread. Raises ValueError for a name that is no role.
+    """
+    unknown = sorted(set(names) - set(ROLES))
+    if unknown:
+        raise ValueError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
+    roles: dict[str, Role] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
+    checks = {name: _check(role.health) for name, role in roles.items()}
+    if "api" in names:
+        roles["api"] = ServerRole("api", serving(settings, health=checks))
+    elif settings.health_port is not None:
+        roles["health"] = ServerRole("health", serving_health(settings, settings.health_port, checks))
+    failed = threading.Event()
+    ended = threading.Event()
+
+    def work(name: str, role: Role) -> None:
+        try:
+            role.run()
+        except Exception as error:
+            # Where, but not the message: a driver's can quote rows, and rows hold notes.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _logger.critical("%s: role_failed: %s at %s:%s", name, without_values(error), place.filename, place.lineno)
+            failed.set()
+        finally:
+            # One that ends takes the process with it: its supervisor starts all of them anew, clean.
+            ended.set()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if ended.is_set():
+            os._exit(1)
+        ended.set()
+
+    relieve_collector()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    threads = [threading.Thread(target=work, args=pair, name=pair[0], daemon=True) for pair in roles.items()]
+    for thread in threads:
+        thread.start()
+    ended.wait()
+    for role in roles.values():
+        role.stop()
+    for thread in threads:
+        thread.join()
+    return 1 if failed.is_set() else 0
+
+
+def _check(health: LoopHealth) -> Callable[[], Check]:
+    def check() -> Check:
+        if health.loop_age_s > MAX_LOOP_AGE_S:
+            return Check(False, f"the loop has not got round for {health.loop_age_s:.0f} s")
+        return Check(health.broker_contact, None if health.broker_contact else "no broker answers")
+
+    return check

@@ -1,0 +1,1 @@
+"""From Kafka: the loop, and one handler per role."""

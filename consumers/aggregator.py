@@ -1,0 +1,40 @@
+"""The aggregator role: results in, the projection of their batches folded."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import Connection
+
+from consumers.handler import Handled, Lane, Record, RefusedError
+from orchestrator.projection import fold_outcomes
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.tombstones import purged_among
+from schemas.envelope import Topic
+from schemas.events import EventData, Result
+
+
+class AggregatorHandler:
+    """Folds the outcomes that results announce. What a result says is not believed: the dedup table is asked."""
+
+    name = "aggregator"
+    topics: tuple[Topic, ...] = (Topic.RESULTS,)
+
+    def lane(self, topic: Topic, data: EventData) -> Lane:
+        """Results come back in the lane that their commands took."""
+        return Lane.BULK if cast("Result", data).bulk else Lane.SMALL
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        """Folds; a result that names no outcome is refused, unless its batch was purged: that one is only late."""
+        results = [cast("Result", record.data) for record in records]
+        keys = [OutcomeKey(str(result.batch_id), result.position, result.attempt) for result in results]
+        unknown = fold_outcomes(PostgresActivityRepository(connection), keys)
+        if not unknown:
+            return Handled(())
+        purged = purged_among(connection, {keys[index].batch_id for index in unknown})
+        nameless = RefusedError("no_such_outcome", "the result names no outcome in the dedup table")
+        return Handled((), [(index, nameless) for index in unknown if keys[index].batch_id not in purged])
+
+    def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+        """A result that can't be folded is put aside; the sweeper folds its outcome from the dedup table."""
+        return Handled((), [(0, RefusedError("internal_error", type(error).__name__))])

@@ -1,0 +1,23 @@
+"""Commands from pending items: what the splitter makes of a batch, and the sweeper of what got lost."""
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.expansion import PendingItem, pending_items
+from schemas import events
+from schemas.envelope import OutgoingEvent
+
+
+def commands_for(
+    connection: Connection, keys: Sequence[OutcomeKey], *, is_bulk: Callable[[int], bool]
+) -> list[tuple[PendingItem, OutgoingEvent]]:
+    """A command for every named item that is pending in that attempt. `is_bulk` tells the lane from the key's index."""
+    headers: dict[str, events.ItemEventHeaders] = {}
+    commands = []
+    for item in pending_items(connection, keys):
+        of_batch = headers.get(item.trace_id) or headers.setdefault(item.trace_id, events.ItemEventHeaders(item.trace_id))
+        envelope = of_batch.of(events.REGISTER_ACTIVITY, item.data["item_id"], item.data["attempt"], item.attempt_at)
+        commands.append((item, events.register_activity(item.data, envelope, bulk=is_bulk(item.index))))
+    return commands

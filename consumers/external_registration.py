@@ -1,0 +1,234 @@
+"""Asks an external registration service before the registration decides (docs/external-registration.md; decision 12).
+
+In rounds: wait until the service is there; mark the items as dispatched, commit; send one request for each, several at once; write the
+definite answers down, commit; pause, and ask again for the others under the same keys. Each round begins with the database, so what
+was cancelled or decided meanwhile is not sent anew. No transaction is open, and no lock is held, while the service is waited for.
+
+An item's patience counts its own tries and the pauses between them; while the breaker is open nothing is lost but time.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy import Connection, Engine
+
+from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
+from consumers.handler import Preparation, Record
+from consumers.registration_client import RegistrationClient, Unknown
+from orchestrator import metrics
+from orchestrator.failpoints import Failpoint, failpoints
+from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration
+from orchestrator.repository import OutcomeKey
+from orchestrator.settings import Settings
+from orchestrator.storage.database import TransientError
+from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
+from orchestrator.storage.outcomes import command_states, share_batches
+from schemas.events import EventData, RegisterActivity
+
+_logger = logging.getLogger(__name__)
+
+# An item is tried again after about 0.1 s, then ever later: about ten tries within the deadline of 30 s.
+FIRST_PAUSE_S = 0.2
+MAX_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PatiencePolicy:
+    """How long an item is tried."""
+
+    concurrency: int
+    request_timeout_s: float
+    deadline_s: float
+
+
+class ExternalRegistration:
+    """The preparation of the registration role. Runs in the loop's worker thread; `close` when that has ended."""
+
+    def __init__(self, settings: Settings, engine: Engine, *, jitter: Callable[[], float] = random.random) -> None:
+        self._engine = engine
+        self._policy = PatiencePolicy(
+            settings.registration_concurrency,
+            settings.registration_request_timeout_ms / 1000,
+            settings.registration_deadline_ms / 1000,
+        )
+        max_pause_s = settings.registration_breaker_max_pause_ms / 1000
+        self._breaker = CircuitBreaker(
+            BreakerPolicy(settings.registration_breaker_failures, min(2 * FIRST_PAUSE_S, max_pause_s), max_pause_s), jitter
+        )
+        self._jitter = jitter
+        self._passed = failpoints(settings.failpoints)
+        self._settings = settings
+        self._runner = asyncio.Runner()
+        self._resources = AsyncExitStack()
+        self._opened: RegistrationClient | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the service is away, and consumption waits for it."""
+        return self._breaker.is_open
+
+    def close(self) -> None:
+        """Closes the connections. Not while `prepare` runs."""
+        self._runner.run(self._resources.aclose())
+        self._runner.close()
+
+    def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
+        """Asks until every command has a definite answer or has used up its patience. Raises TransientError when told to stop."""
+        commands = _keys(records)
+        spent_s: dict[OutcomeKey, float] = defaultdict(float)
+        longest_pause_s = FIRST_PAUSE_S
+        while True:
+            commands = [command for command in commands if spent_s[command] < self._policy.deadline_s]
+            if not commands:
+                return
+            self._await_service(stopping)
+            questions = self._dispatch(commands)
+            if not questions:
+                return
+            self._passed(Failpoint.REGISTRATION_AFTER_DISPATCH_COMMIT)
+            pause_s = longest_pause_s * (1 + self._jitter()) / 2
+            commands = self._round(questions, spent_s, pause_s)
+            if commands and not self._breaker.is_open:
+                _wait(stopping, pause_s)
+            longest_pause_s = min(2 * longest_pause_s, MAX_PAUSE_S)
+
+    def _round(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float], pause_s: float) -> list[OutcomeKey]:
+        """Asks once for each, writes down what was answered for good; the commands that go on waiting, for `pause_s` at first."""
+        answers = self._runner.run(self._ask(questions, spent_s))
+        self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS)
+        definite: list[RecordedAnswer] = []
+        waiting: list[OutcomeKey] = []
+        for question, answer in zip(questions, answers, strict=True):
+            if answer is None or isinstance(answer, Unknown):
+                waiting.append(question.command)
+            else:
+                definite.append(_recorded(question, answer))
+            if isinstance(answer, Unknown):
+                spent_s[question.command] += pause_s
+        if definite:
+            with self._engine.begin() as connection:
+                record_answers(connection, definite)
+        self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS_COMMIT)
+        return waiting
+
+    def _dispatch(self, commands: Sequence[OutcomeKey]) -> list[Question]:
+        """The items to ask for, each with its committed mark."""
+        with self._engine.begin() as connection:
+            return _marked(connection, commands)
+
+    # --- The breaker ------------------------------------------------------------------------------------------------------
+
+    def _await_service(self, stopping: threading.Event) -> None:
+        """Returns when the breaker is closed. This thread sleeps meanwhile, while the loop's goes on polling."""
+        if not self._breaker.is_open:
+            return
+        _logger.warning("registration: service_away: consumption pauses")
+        metrics.REGISTRATION_BREAKER_OPEN.set(1)
+        while self._breaker.is_open:
+            _wait(stopping, self._breaker.next_pause_s())
+            if self._runner.run(self._probe()):
+                self._breaker.close()
+        metrics.REGISTRATION_BREAKER_OPEN.set(0)
+        _logger.warning("registration: service_back: consumption goes on")
+
+    async def _probe(self) -> bool:
+        return await (await self._client()).is_there(self._policy.request_timeout_s)
+
+    # --- Requests ---------------------------------------------------------------------------------------------------------
+
+    async def _client(self) -> RegistrationClient:
+        if self._opened is None:
+            self._opened = await self._resources.enter_async_context(RegistrationClient(self._settings))
+        return self._opened
+
+    async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Answer | Unknown | None]:
+        """An answer for each, in order; None: not asked, because the breaker opened before its turn."""
+        client = await self._client()
+        turns = asyncio.Semaphore(self._policy.concurrency)
+
+        async def ask(question: Question) -> Answer | Unknown | None:
+            async with turns:
+                if self._breaker.is_open:
+                    return None
+                began = time.monotonic()
+                patience_s = self._policy.deadline_s - spent_s[question.command]
+                answer = await client.settle(question, min(self._policy.request_timeout_s, patience_s))
+                spent_s[question.command] += time.monotonic() - began
+                self._note(question, answer)
+                return answer
+
+        return await asyncio.gather(*map(ask, questions))
+
+    def _note(self, question: Question, answer: Answer | Unknown) -> None:
+        metrics.REGISTRATION_REQUESTS.labels(type(answer).__name__.lower()).inc()
+        if not isinstance(answer, Unknown) or answer.was_heard:
+            self._breaker.answered()
+            return
+        _logger.info("registration: unanswered: %s: %s", question.key, answer.reason)
+        if answer.wait_s is not None:
+            self._breaker.hold(answer.wait_s)
+        else:
+            # Nobody was there: that says nothing about the item, so each time counts.
+            self._breaker.unanswered(question.command if answer.was_reached else object())
+
+
+def _keys(records: Sequence[Record[EventData]]) -> list[OutcomeKey]:
+    """The commands, each once."""
+    commands = (cast("RegisterActivity", record.data) for record in records)
+    return list(dict.fromkeys(OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands))
+
+
+def _marked(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:
+    share_batches(connection, [command.batch_id for command in commands])
+    _, states = command_states(connection, commands)
+    undecided = [commands[index] for index, state in states.items() if state.outcome is None]
+    if not undecided:
+        return []
+    return [
+        Question(
+            command=(command := undecided[row.ord - 1]),
+            refusals=row.refusals,
+            registration=Registration(
+                batch_id=command.batch_id,
+                item_id=row.item_id,
+                organization_id=row.organization_id,
+                attributed_to=row.mentor_id,
+                registered_by=row.coordinator_id,
+                submitted_by=row.submitted_by,
+                channel=row.channel,
+                activity_type=row.activity_type,
+                activity_date=row.activity_date,
+                duration_minutes=row.duration_minutes,
+                notes=row.notes,
+                override_duplicates=row.override_duplicates,
+            ),
+            trace_id=row.trace_id,
+            is_cancelled=row.is_cancelled,
+        )
+        for row in mark_dispatched(connection, undecided)
+    ]
+
+
+def _recorded(question: Question, answer: Answer) -> RecordedAnswer:
+    state = type(answer).__name__.lower()
+    activity_id = answer.activity_id if isinstance(answer, Registered) else None
+    error = answer.error.as_json() if isinstance(answer, Refused) else None
+    return RecordedAnswer(question.command.batch_id, question.command.position, question.refusals, state, activity_id, error)
+
+
+def _wait(stopping: threading.Event, pause_s: float) -> None:
+    if stopping.wait(pause_s):
+        raise TransientError("told to stop before the registration service had answered; it is asked again under the same keys")
+
+
+def _implements_the_protocol(external: ExternalRegistration) -> Preparation:
+    """Lets mypy say where the class departs from the protocol."""
+    return external

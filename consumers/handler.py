@@ -1,0 +1,88 @@
+"""What a handler is to the loop: it knows no Kafka (architecture.md, 2)."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from schemas.envelope import Envelope, OutgoingEvent, Topic
+from schemas.events import EventData
+
+
+class Lane(Enum):
+    """Small batches never wait behind large ones: each lane has its own queue in the loop, served with a weight."""
+
+    SMALL = "small"
+    BULK = "bulk"
+
+
+Data = TypeVar("Data", bound=EventData, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[Data]):
+    """A decoded record: where it came from, its envelope and its data."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """When the broker took it, in milliseconds since 1970: the same each time it is redelivered."""
+    envelope: Envelope
+    data: Data
+
+
+class RefusedError(Exception):
+    """The handler looked at one record and will never accept it: the loop dead-letters it, with everything else unharmed.
+
+    `reason` is a stable code, the message the detail; neither quotes values of the record.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What a micro-batch came to: the events to produce, and the records (by index) that go to the dead-letter topic with a reason."""
+
+    events: Sequence[OutgoingEvent]
+    refused: Sequence[tuple[int, RefusedError]] = ()
+
+
+class Preparation(Protocol):
+    """What a role does before the transaction of a micro-batch, outside of any: it asks somebody who may take long to answer.
+
+    May be run again with any of the same records, also at the same time elsewhere.
+    """
+
+    def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
+        """Returns when the handler can decide. Raises what the handler may raise, and TransientError when it is told to stop."""
+
+
+class Handler(Protocol):
+    """One role's work. `handle` is a pure function of the database and its input, so a simulation can run it too.
+
+    It may be run again with any of the same records, in any order, also at the same time elsewhere: the outcome must be the same.
+    """
+
+    name: str
+    """The consumer group's and the metrics' name of the role."""
+
+    topics: tuple[Topic, ...]
+
+    def lane(self, topic: Topic, data: EventData) -> Lane:
+        """Which queue a record waits in."""
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        """Handles a micro-batch in the given transaction, which the caller commits.
+
+        Raises whatever goes wrong: the loop retries what is transient and bisects the rest until the guilty record stands alone.
+        """
+
+    def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+        """The answer to a record that fails even alone, in a new transaction: a durable `internal_error`, or a refusal."""

@@ -1,0 +1,100 @@
+"""The queues between polling and handling, and which of them is served next."""
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from consumers.decoding import Entry
+from consumers.handler import Lane
+from consumers.offsets import PartitionOffsets
+from orchestrator.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanePolicy:
+    """Bounds of the queues and of the micro-batches taken from them. Bytes are those of the records' values."""
+
+    max_batch_records: int
+    max_batch_bytes: int = 256 * 1024
+    """A micro-batch of commands fits; of the parts of a large batch it is two, so that others are served in between."""
+    bulk_share: float
+    max_lane_records: int = 4_000
+    """Half of it is work for longer than a resumed partition's records take to come (`fetch.wait.max.ms`)."""
+    max_lane_bytes: int = 2 * 1024 * 1024
+    """Decoded, a record takes ten to twenty times its bytes."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "LanePolicy":
+        """The policy of a deployment."""
+        return cls(max_batch_records=settings.max_batch_records, bulk_share=settings.bulk_lane_share)
+
+
+class _Queue:
+    __slots__ = ("bytes", "entries")
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.bytes = 0
+
+
+class Lanes:
+    """A queue per lane. A micro-batch is of one lane: mixed, the few records of small batches would wait for the many beside them.
+
+    While both have work they take turns, with micro-batches sized by the bulk lane's share; while one is idle the other has it all.
+    """
+
+    def __init__(self, policy: LanePolicy) -> None:
+        self._policy = policy
+        self._queues = {lane: _Queue() for lane in Lane}
+        self._last = Lane.BULK
+
+    def put(self, entry: Entry) -> None:
+        """Appends; also when the lane is full, for what has been polled can't be given back."""
+        queue = self._queues[entry.lane]
+        queue.entries.append(entry)
+        queue.bytes += entry.bytes
+
+    def take(self) -> list[Entry]:
+        """The next micro-batch, empty when there is no work; within count and bytes, but at least one record."""
+        waiting = [lane for lane in Lane if self._queues[lane].entries]
+        if not waiting:
+            return []
+        share = 1.0
+        lane = waiting[0]
+        if len(waiting) == 2:
+            lane = Lane.BULK if self._last is Lane.SMALL else Lane.SMALL
+            share = self._policy.bulk_share if lane is Lane.BULK else 1.0 - self._policy.bulk_share
+        self._last = lane
+        return self._take(self._queues[lane], self._policy.max_batch_records * share, self._policy.max_batch_bytes * share)
+
+    @staticmethod
+    def _take(queue: _Queue, max_records: float, max_bytes: float) -> list[Entry]:
+        taken = [queue.entries.popleft()]
+        size = taken[0].bytes
+        while queue.entries and len(taken) + 1 <= max_records and size + queue.entries[0].bytes <= max_bytes:
+            entry = queue.entries.popleft()
+            size += entry.bytes
+            taken.append(entry)
+        queue.bytes -= size
+        return taken
+
+    def is_full(self, lane: Lane) -> bool:
+        """Whether whoever feeds the lane should stop."""
+        return self._fills(lane, 1.0)
+
+    def has_room(self, lane: Lane) -> bool:
+        """Whether whoever fed it may go on. Later than when it stops being full: each stop throws away what was prefetched."""
+        return not self._fills(lane, 0.5)
+
+    def _fills(self, lane: Lane, share: float) -> bool:
+        queue = self._queues[lane]
+        return len(queue.entries) >= self._policy.max_lane_records * share or queue.bytes >= self._policy.max_lane_bytes * share
+
+    def drop(self, partitions: Collection[PartitionOffsets]) -> None:
+        """Forgets the records of partitions that now are somebody else's."""
+        for queue in self._queues.values():
+            queue.entries = deque(entry for entry in queue.entries if entry.partition not in partitions)
+            queue.bytes = sum(entry.bytes for entry in queue.entries)
+
+    def __bool__(self) -> bool:
+        return any(queue.entries for queue in self._queues.values())

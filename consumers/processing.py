@@ -1,0 +1,175 @@
+"""Steps 3 and 4 of the loop: one micro-batch is handled in the database, and what came of it is produced."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
+
+from consumers.dead_letters import dead_letter
+from consumers.decoding import Entry
+from consumers.handler import Handled, Handler, Preparation, RefusedError
+from orchestrator import metrics
+from orchestrator.error_text import without_values
+from orchestrator.failpoints import Failpoint
+from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.storage.database import is_transient
+from orchestrator.storage.progress import advance_progress
+from schemas.envelope import OutgoingEvent, Topic
+
+_logger = logging.getLogger(__name__)
+
+# A database or broker that is away is asked again after about 0.1 s, then ever later; the last bounds both the load on one that is
+# coming back and the time that passes until we notice.
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 5.0
+
+Answer = TypeVar("Answer")
+NextOffsets = Mapping[tuple[Topic, int], int]
+
+
+@dataclass(slots=True)
+class _Settled:
+    """What part of a micro-batch came to, durably."""
+
+    events: list[OutgoingEvent] = field(default_factory=list)
+    refused: list[tuple[Entry, RefusedError]] = field(default_factory=list)
+
+    def __add__(self, other: "_Settled") -> "_Settled":
+        return _Settled(self.events + other.events, self.refused + other.refused)
+
+
+class Processor:
+    """Runs in the loop's worker thread."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        engine: Engine,
+        publisher: Publisher,
+        passed: Callable[[Failpoint], None],
+        stopping: threading.Event,
+        preparation: Preparation | None = None,
+    ) -> None:
+        self._handler = handler
+        self._engine = engine
+        self._publisher = publisher
+        self._passed = passed
+        self._stopping = stopping
+        self._preparation = preparation
+
+    def process(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> None:
+        """Returns when every effect is durable and every event acknowledged.
+
+        Tries again for as long as database or broker are away, unless the loop is stopping: then raises what they said. Anything else
+        that it raises is a bug.
+        """
+        self._passed(Failpoint.CONSUMER_BEFORE_HANDLE)
+        if self._preparation is not None:
+            self._prepare(self._preparation, entries)
+        with metrics.STEP_SECONDS.labels(self._handler.name, "handle").time():
+            settled = self._persistently(is_transient, "database", lambda: self._handle(entries, next_offsets))
+        self._passed(Failpoint.CONSUMER_AFTER_HANDLE_COMMIT)
+        letters = [dead_letter(entry, refusal) for entry, refusal in settled.refused]
+        with metrics.STEP_SECONDS.labels(self._handler.name, "produce").time():
+            self._persistently(_is_delivery_error, "delivery", lambda: self._publisher.publish([*settled.events, *letters]))
+        self._passed(Failpoint.CONSUMER_AFTER_PRODUCE)
+        self._count(entries, settled)
+
+    def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Answer]) -> Answer:
+        def note(state: RetryCallState) -> None:
+            metrics.RETRIES.labels(self._handler.name, why).inc()
+            error = state.outcome.exception() if state.outcome else None
+            _logger.warning(
+                "%s: micro_batch_retried: %s, attempt %d", self._handler.name, without_values(error), state.attempt_number
+            )
+
+        retrying = Retrying(
+            retry=retry_if_exception(worth_it),
+            wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_MAX_S),
+            stop=stop_when_event_set(self._stopping),
+            sleep=sleep_using_event(self._stopping),
+            before_sleep=note,
+            reraise=True,
+        )
+        return retrying(work)
+
+    def _prepare(self, preparation: Preparation, entries: Sequence[Entry]) -> None:
+        records = [entry.record for entry in entries if entry.record is not None]
+        with metrics.STEP_SECONDS.labels(self._handler.name, "prepare").time():
+            self._persistently(is_transient, "database", lambda: preparation.prepare(records, self._stopping))
+
+    # --- Step 3 -------------------------------------------------------------------------------------------------------
+
+    def _handle(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> _Settled:
+        """The whole in one transaction; when a record spoils it, as many as it takes, each of them on its own."""
+        unreadable = _Settled(refused=[(entry, entry.refusal) for entry in entries if entry.refusal is not None])
+        readable = [entry for entry in entries if entry.record is not None]
+        return unreadable + self._settle(readable, next_offsets)
+
+    def _settle(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> _Settled:
+        try:
+            with self._engine.begin() as connection:
+                handled = (
+                    self._handler.handle(connection, [entry.record for entry in entries if entry.record]) if entries else None
+                )
+                advance_progress(connection, next_offsets)
+        except Exception as error:
+            if is_transient(error) or not entries:
+                raise
+            settled = self._divide(entries, error)
+            # The offsets are of the whole, so they wait for the last part.
+            with self._engine.begin() as connection:
+                advance_progress(connection, next_offsets)
+            return settled
+        return _settled(entries, handled) if handled is not None else _Settled()
+
+    def _divide(self, entries: Sequence[Entry], error: Exception) -> _Settled:
+        """Finds the record that can't be handled, and handles the others. The parts are transactions, not savepoints: those would keep
+        the locks of what was rolled back, out of order."""
+        if len(entries) == 1:
+            return self._give_up(entries[0], error)
+        metrics.BISECTIONS.labels(self._handler.name).inc()
+        middle = len(entries) // 2
+        return self._settle(entries[:middle], {}) + self._settle(entries[middle:], {})
+
+    def _give_up(self, entry: Entry, error: Exception) -> _Settled:
+        assert entry.record is not None
+        if isinstance(error, RefusedError):
+            return _Settled(refused=[(entry, error)])
+        _logger.error("%s: record_failed: %s: %s", self._handler.name, _place(entry), without_values(error))
+        try:
+            with self._engine.begin() as connection:
+                return _settled([entry], self._handler.give_up(connection, entry.record, error))
+        except Exception as last:
+            if is_transient(last):
+                raise
+            _logger.error("%s: give_up_failed: %s: %s", self._handler.name, _place(entry), without_values(last))
+            return _Settled(refused=[(entry, RefusedError("internal_error", type(last).__name__))])
+
+    def _count(self, entries: Sequence[Entry], settled: _Settled) -> None:
+        role = self._handler.name
+        metrics.RECORDS.labels(role).inc(len(entries))
+        metrics.BATCH_RECORDS.labels(role).observe(len(entries))
+        metrics.RECORD_AGE_SECONDS.labels(role).set(time.time() - entries[0].message.timestamp()[1] / 1000)
+        for entry, refusal in settled.refused:
+            metrics.DEAD_LETTERS.labels(role, refusal.reason).inc()
+            _logger.warning("%s: dead_lettered: %s: %s", role, _place(entry), refusal.reason)
+
+
+def _settled(entries: Sequence[Entry], handled: Handled) -> _Settled:
+    return _Settled(list(handled.events), [(entries[index], refusal) for index, refusal in handled.refused])
+
+
+def _is_delivery_error(error: BaseException) -> bool:
+    return isinstance(error, DeliveryError)
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.partition.topic.value}/{entry.partition.partition}@{entry.offset}"

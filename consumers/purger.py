@@ -1,0 +1,71 @@
+"""The other half of the sweeper role: removes what was deleted, and what has expired, longer ago than it has to be kept."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine
+
+from orchestrator.settings import Settings
+from orchestrator.storage.database import transact
+from orchestrator.storage.purging import Chunk, expire_keys, purge_batches
+
+
+@dataclass(frozen=True, slots=True)
+class PurgePolicy:
+    """How long things are kept, and how much is removed at a time."""
+
+    purge_after: timedelta
+    keys_after: timedelta
+    # One transaction's work: 20 ms or so, which a late result of a purged batch may have to wait.
+    max_items: int = 1_000
+    max_batches: int = 200
+    # What one round may do before the sweep is due again: a second or two. What is left over is found by the next.
+    max_chunks: int = 50
+
+    @classmethod
+    def of(cls, settings: Settings) -> "PurgePolicy":
+        """The policy that the settings ask for."""
+        return cls(timedelta(hours=settings.purge_after_hours), timedelta(days=settings.idempotency_key_days))
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What one round removed."""
+
+    batches: int = 0
+    items: int = 0
+    keys: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.batches, self.items, self.keys))
+
+
+class Purger:
+    """Any number of purgers may run: each leaves alone what another is at."""
+
+    def __init__(self, policy: PurgePolicy) -> None:
+        self._policy = policy
+
+    def purge(self, engine: Engine) -> Purged:
+        """Removes what is due, in transactions that are short whatever there is to remove. May be interrupted anywhere and repeated."""
+        policy = self._policy
+        batches = items = keys = 0
+        for _ in range(policy.max_chunks):
+            chunk = transact(engine, self._purge_batches)
+            if not any(chunk):
+                break
+            batches += chunk.batches
+            items += chunk.items
+        for _ in range(policy.max_chunks):
+            expired = transact(engine, self._expire_keys)
+            keys += expired
+            if expired < policy.max_items:
+                break
+        return Purged(batches, items, keys)
+
+    def _purge_batches(self, connection: Connection) -> Chunk:
+        policy = self._policy
+        return purge_batches(connection, after=policy.purge_after, max_batches=policy.max_batches, max_items=policy.max_items)
+
+    def _expire_keys(self, connection: Connection) -> int:
+        return expire_keys(connection, after=self._policy.keys_after, max_keys=self._policy.max_items)

@@ -1,0 +1,142 @@
+"""The registration role: commands in, one outcome each, results out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from consumers.handler import Handled, Lane, Record, RefusedError
+from orchestrator.model import ItemError
+from orchestrator.registration.port import Candidate, Decision, RegistrationService
+from orchestrator.repository import OutcomeKey
+from orchestrator.rules import INTERNAL_ERROR
+from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes, share_batches
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import EventData, RegisterActivity
+from schemas.ids import DerivedIds
+
+Register = Callable[[Connection, Sequence[Candidate], datetime], Sequence[Decision | None]]
+
+_EVENT_TYPE = {"success": events.SUCCEEDED, "failed": events.FAILED, "cancelled": events.CANCELLED}
+
+
+class RegistrationHandler:
+    """Handles commands at least once against the dedup table; a redelivered command only repeats its result.
+
+    Values come from the database and not from the command: no event makes anything happen that the database does not bear out.
+    """
+
+    name = "registration"
+    topics: tuple[Topic, ...] = (Topic.COMMANDS, Topic.COMMANDS_BULK)
+
+    def __init__(self, service: RegistrationService) -> None:
+        self._service = service
+
+    def lane(self, topic: Topic, data: EventData) -> Lane:
+        """Each command topic is a lane."""
+        return Lane.BULK if topic is Topic.COMMANDS_BULK else Lane.SMALL
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        """Decides what is new, repeats what is not."""
+        return self._handle(connection, records, self._service.register)
+
+    def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+        """A command that fails even alone ends as `internal_error`, and is put aside for whoever looks for the bug."""
+
+        def fail(_: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
+            return [Decision(None, INTERNAL_ERROR)] * len(candidates)
+
+        handled = self._handle(connection, [record], fail)
+        return replace(handled, refused=[(0, RefusedError(INTERNAL_ERROR.code, type(error).__name__))])
+
+    def _handle(self, connection: Connection, records: Sequence[Record[EventData]], register: Register) -> Handled:
+        commands = [cast("RegisterActivity", record.data) for record in records]
+        keys = [OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands]
+        share_batches(connection, [key.batch_id for key in keys])
+        now, states = command_states(connection, keys)
+        new = _first_of_each(keys, states)
+        decided: dict[OutcomeKey, NewOutcome] = {}
+        if new and now is not None:
+            candidates = _candidates([(keys[index], states[index]) for index in new])
+            decisions = register(connection, candidates, now)
+            for index, decision in zip(new, decisions, strict=True):
+                if decision is not None:
+                    decided[keys[index]] = _outcome(keys[index], states[index], decision)
+            if decided:
+                insert_outcomes(connection, list(decided.values()), now)
+        writer = _ResultWriter()
+        produced = [
+            writer.write(keys[index], state, decided.get(keys[index]), bulk=records[index].topic is Topic.COMMANDS_BULK)
+            for index, state in states.items()
+            if state.outcome is not None or keys[index] in decided
+        ]
+        return Handled(produced)
+
+
+def _first_of_each(keys: Sequence[OutcomeKey], states: Mapping[int, CommandState]) -> list[int]:
+    """The indexes of commands without an outcome; of a command that came twice in the set, the first."""
+    seen: set[OutcomeKey] = set()
+    new: list[int] = []
+    for index, state in states.items():
+        if state.outcome is None and keys[index] not in seen:
+            seen.add(keys[index])
+            new.append(index)
+    return new
+
+
+def _candidates(new: Sequence[tuple[OutcomeKey, CommandState]]) -> list[Candidate]:
+    ids: dict[str, DerivedIds] = {}
+    candidates = []
+    for key, state in new:
+        derived = ids.get(key.batch_id) or ids.setdefault(key.batch_id, DerivedIds(UUID(key.batch_id)))
+        candidates.append(Candidate(key.batch_id, key.position, state.item_id, str(derived.activity_id(key.position))))
+    return candidates
+
+
+def _outcome(key: OutcomeKey, state: CommandState, decision: Decision) -> NewOutcome:
+    error: ItemError | None = decision.error
+    if error is not None:
+        return NewOutcome(key, state.organization_id, "failed", None, error.as_json())
+    if decision.activity_id is None:
+        return NewOutcome(key, state.organization_id, "cancelled", None, None)
+    return NewOutcome(key, state.organization_id, "success", decision.activity_id, None)
+
+
+class _ResultWriter:
+    """Builds result events; what is the same for a batch is encoded once."""
+
+    def __init__(self) -> None:
+        self._headers: dict[str, events.ItemEventHeaders] = {}
+
+    def write(self, key: OutcomeKey, state: CommandState, decided: NewOutcome | None, *, bulk: bool) -> OutgoingEvent:
+        """The result of a command, from the outcome that was decided now or found."""
+        outcome = state.outcome if decided is None else decided.outcome
+        activity_id = state.activity_id if decided is None else decided.activity_id
+        error = state.error if decided is None else decided.error
+        assert outcome is not None, "only what is decided is announced"
+        data: dict[str, Any] = {
+            "batch_id": key.batch_id,
+            "item_id": state.item_id,
+            "position": key.position,
+            "attempt": key.attempt,
+            "organization_id": state.organization_id,
+            "bulk": bulk,
+        }
+        if activity_id is not None:
+            data["activity_id"] = activity_id
+        if error is not None:
+            # In one order: jsonb gives a stored error back in its own, and a repeated event has the bytes of the first.
+            data["error"] = dict(sorted(error.items()))
+        headers = self._headers.get(state.trace_id) or self._headers.setdefault(
+            state.trace_id, events.ItemEventHeaders(state.trace_id)
+        )
+        return events.result(
+            data,
+            headers.of(_EVENT_TYPE[outcome], state.item_id, key.attempt, state.decided_at),
+            batch_id=key.batch_id,
+            position=key.position,
+        )

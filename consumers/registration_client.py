@@ -1,0 +1,125 @@
+"""One request to an external registration service, and what its answer means (docs/external-registration.md)."""
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import ValidationError
+
+from orchestrator.registration.external import Answer, Question, Refused, Registered, Withdrawn, refusal
+from orchestrator.settings import Settings
+from schemas.envelope import traceparent
+from schemas.ids import event_id
+from schemas.registration_service import RegistrationAnswer, RegistrationRequest
+
+# What a service that is up says about a key that nobody uses.
+_PROBE_KEY = "probe"
+
+_SPEAKS_OF_THE_KEY = frozenset({httpx.codes.OK, httpx.codes.CREATED, httpx.codes.GONE, httpx.codes.UNPROCESSABLE_ENTITY})
+_ASKS_TO_WAIT = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No definite answer. `was_heard`: the service is there, and at work. `wait_s`: it asked to be left alone for so long."""
+
+    reason: str
+    was_heard: bool = False
+    was_reached: bool = True
+    wait_s: float | None = None
+
+
+class _NeverHeardOf:
+    """The service does not know the key."""
+
+
+class RegistrationClient:
+    """Speaks HTTP with the service; keeps connections open. To be used in one event loop, as a context."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.registration_url is not None
+        token = settings.registration_token
+        self._http = httpx.AsyncClient(
+            base_url=settings.registration_url,
+            headers={} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"},
+            limits=httpx.Limits(
+                max_connections=settings.registration_concurrency, max_keepalive_connections=settings.registration_concurrency
+            ),
+            # Of each read or write. The whole, which may drip, has a limit in `_send`.
+            timeout=settings.registration_request_timeout_ms / 1000,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def settle(self, question: Question, timeout_s: float) -> Answer | Unknown:
+        """Registers the item; or, when it was cancelled, finds out what became of it, and sees to it that nothing more will."""
+        if not question.is_cancelled:
+            return _definite(await self._send("POST", question, timeout_s))
+        told = await self._send("GET", question, timeout_s)
+        if not isinstance(told, _NeverHeardOf):
+            return told
+        # Nothing yet. A request may still lie in a queue on its way, or in a stopped process of ours: only the service can forbid it.
+        return _definite(await self._send("DELETE", question, timeout_s))
+
+    async def is_there(self, timeout_s: float) -> bool:
+        """Whether the service answers at all."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.get(f"registrations/{_PROBE_KEY}")
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return response.status_code in (httpx.codes.OK, httpx.codes.NOT_FOUND)
+
+    async def _send(self, method: str, question: Question, timeout_s: float) -> Answer | Unknown | _NeverHeardOf:
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.send(self._request(method, question))
+        except httpx.ConnectError as error:
+            return Unknown(type(error).__name__, was_reached=False)
+        except (httpx.HTTPError, TimeoutError) as error:
+            return Unknown(type(error).__name__)
+        return _meaning(response, question.key)
+
+    def _request(self, method: str, question: Question) -> httpx.Request:
+        trace = {"traceparent": traceparent(question.trace_id, event_id(method, question.key))}
+        if method != "POST":
+            return self._http.build_request(method, f"registrations/{question.key}", headers=trace)
+        wanted = RegistrationRequest.model_validate(question.registration, from_attributes=True)
+        headers = trace | {"Idempotency-Key": question.key, "Content-Type": "application/json"}
+        return self._http.build_request(method, "registrations", headers=headers, content=wanted.model_dump_json())
+
+
+def _definite(told: Answer | Unknown | _NeverHeardOf) -> Answer | Unknown:
+    return Unknown("404") if isinstance(told, _NeverHeardOf) else told
+
+
+def _meaning(response: httpx.Response, key: str) -> Answer | Unknown | _NeverHeardOf:
+    status = response.status_code
+    if status == httpx.codes.NOT_FOUND:
+        return _NeverHeardOf()
+    if status in _ASKS_TO_WAIT and "Retry-After" in response.headers:
+        # A date is allowed too; whoever sends one waits for the breaker's own pause.
+        seconds = response.headers["Retry-After"]
+        return Unknown(str(status), wait_s=float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0)
+    if status not in _SPEAKS_OF_THE_KEY:
+        return Unknown(str(status))
+    try:
+        answer = RegistrationAnswer.model_validate_json(response.content)
+    except ValidationError:
+        return Unknown(f"{status}, unreadable")
+    if answer.key != key:
+        return Unknown(f"{status}, of another key")
+    if answer.status == "processing":
+        return Unknown("processing", was_heard=True)
+    if answer.status == "withdrawn":
+        return Withdrawn()
+    if answer.status == "registered":
+        return Registered(str(answer.activity_id))
+    conflicting = answer.conflicting_activity_id
+    return Refused(refusal(answer.code or "", answer.field, None if conflicting is None else str(conflicting)))

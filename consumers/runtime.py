@@ -1,0 +1,303 @@
+"""The loop that every consumer runs (architecture.md, 2; docs/decisions/0003-the-loop.md).
+
+1. poll
+2. decode; what can't be goes to the dead-letter topic with what step 4 produces
+3. handle: one database transaction, with the progress, commit; before it, outside of any, a role's preparation, if it has one
+4. produce what the handler returned, wait for all acknowledgements
+5. commit the contiguous offsets, synchronously
+
+One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time, so that
+polling goes on while a database or a broker is away: the member keeps its partitions. A crash between any two steps leads to
+redelivery, and what is redelivered changes nothing and produces the same events.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+
+import orjson
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from consumers.client import consumer_config
+from consumers.decoding import Entry, decode
+from consumers.handler import Handler, Lane, Preparation
+from consumers.lanes import LanePolicy, Lanes
+from consumers.offsets import PartitionOffsets
+from consumers.processing import Processor
+from consumers.worker import Worker
+from orchestrator import metrics
+from orchestrator.error_text import without_values
+from orchestrator.failpoints import Failpoint, failpoints
+from orchestrator.health import LoopHealth
+from orchestrator.kafka_settings import kafka_logger
+from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.settings import Settings
+from orchestrator.storage.database import TransientError
+
+_logger = logging.getLogger(__name__)
+
+# An idle loop blocks in poll, which returns at once when a record comes. This only bounds how late `stop` is seen.
+IDLE_POLL_S = 0.5
+# While the worker is busy the loop looks for new records after this time, and ever more rarely the longer it takes (an outage).
+BUSY_POLL_MIN_S = 0.005
+BUSY_POLL_MAX_S = 0.25
+# How long `stop` waits for the micro-batch that is under way; the supervisor's patience is longer.
+DRAIN_S = 10.0
+
+# The group goes on without this member, which has noticed too late: whatever it holds is somebody else's.
+_EXPELLED = frozenset(
+    {
+        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError._FENCED,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+
+
+class ExpelledError(Exception):
+    """The group has gone on without this consumer, because it did not poll or was cut off for too long. End the process: a new one
+    starts clean, and what this one has done without committing its offsets is redelivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    offsets: Mapping[PartitionOffsets, Collection[int]]
+    future: Future[None]
+    since: float
+
+
+class ConsumerLoop:
+    """Runs one handler. `run` blocks its thread until `stop`, which any thread or signal handler may call."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handler: Handler,
+        engine: Engine,
+        publisher: Publisher,
+        *,
+        policy: LanePolicy | None = None,
+        preparation: Preparation | None = None,
+    ) -> None:
+        """`engine`, `publisher` and `preparation` are used by one thread of the loop's. Raises UnsafeKafkaError."""
+        self.health = LoopHealth()
+        self._handler = handler
+        self._topics = {topic.on_cluster(settings.topic_prefix): topic for topic in handler.topics}
+        self._config = consumer_config(settings, handler.name)
+        self._client_logger = kafka_logger(settings, handler.name)
+        self._max_polled = settings.max_batch_records
+        self._stopping = threading.Event()
+        self._passed = failpoints(settings.failpoints)
+        self._processor = Processor(handler, engine, publisher, self._passed, self._stopping, preparation)
+        self._lanes = Lanes(policy or LanePolicy.of(settings))
+        self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
+        self._committed: dict[PartitionOffsets, int] = {}
+        self._paused: dict[PartitionOffsets, Lane] = {}
+        self._in_flight: _InFlight | None = None
+
+    def stop(self) -> None:
+        """Asks the loop to finish the micro-batch that is under way, to commit, and to leave the group."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Raises ExpelledError, KafkaException on a fatal error of the client, and what a bug in a handler's surroundings raises."""
+        # Not set before: librdkafka's threads begin with the consumer.
+        self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
+        self._worker: Worker[None] = Worker(f"{self._handler.name}-worker")
+        try:
+            self._consumer.subscribe(
+                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._stopping.is_set():
+                self._turn()
+            self._drain()
+        finally:
+            self._worker.close()
+            self._consumer.close()
+
+    def _turn(self) -> None:
+        is_idle = self._in_flight is None and not self._lanes
+        self._receive(IDLE_POLL_S if is_idle else 0.0)
+        if self._in_flight is None:
+            self._hand_over()
+        if self._in_flight is None:
+            self._commit()
+            self.health.turned()
+        else:
+            self._await_worker()
+
+    # --- Steps 1 and 2: poll, decode --------------------------------------------------------------------------------------
+
+    def _receive(self, timeout_s: float) -> None:
+        """Takes what is there; waits only when nothing is."""
+        messages: list[Message] = []
+        if timeout_s and (first := self._consumer.poll(timeout_s)) is not None:
+            messages.append(first)
+        if messages or not timeout_s:
+            messages += self._consumer.consume(self._max_polled, timeout=0)
+        entries: list[Entry] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._judge(error)
+            elif (partition := self._assigned.get(_origin(message))) is not None:  # else a callback of this very call revoked it
+                entries.append(decode(message, partition, self._handler))
+        for entry in entries:
+            entry.partition.polled(entry.offset)
+            self._lanes.put(entry)
+        self._pause_feeders(entries)
+        self._resume_feeders()
+
+    def _judge(self, error: KafkaError) -> None:
+        """Errors come as messages. Most of them librdkafka tries again by itself, as with a topic that is yet to be made."""
+        if error.code() in _EXPELLED:
+            raise ExpelledError(str(error))
+        if error.fatal():
+            raise KafkaException(error)
+        _logger.warning("%s: poll_error: %s", self._handler.name, error)
+
+    def _pause_feeders(self, entries: Sequence[Entry]) -> None:
+        """Stops the partitions that have just fed a full lane. Polling goes on, and with it the membership."""
+        full = {lane for lane in Lane if self._lanes.is_full(lane)}
+        if not full:
+            return
+        feeders = {entry.partition: entry.lane for entry in entries if entry.lane in full and entry.partition not in self._paused}
+        if feeders:
+            self._consumer.pause([_position(partition) for partition in feeders])
+            self._paused |= feeders
+
+    def _resume_feeders(self) -> None:
+        """Lets go what was paused, and nothing else, once the lane that it fed has room."""
+        roomy = {lane for lane in set(self._paused.values()) if self._lanes.has_room(lane)}
+        resumed = [partition for partition, lane in self._paused.items() if lane in roomy]
+        if resumed:
+            self._resume(resumed)
+
+    def _resume(self, partitions: Sequence[PartitionOffsets]) -> None:
+        self._consumer.resume([_position(partition) for partition in partitions])
+        for partition in partitions:
+            del self._paused[partition]
+
+    # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        entries = self._lanes.take()
+        if not entries:
+            return
+        offsets: dict[PartitionOffsets, set[int]] = {}
+        for entry in entries:
+            offsets.setdefault(entry.partition, set()).add(entry.offset)
+        next_offsets = {
+            (partition.topic, partition.partition): next_offset
+            for partition, done in offsets.items()
+            if (next_offset := partition.next_offset_after(done)) is not None
+        }
+        future = self._worker.submit(lambda: self._processor.process(entries, next_offsets))
+        self._in_flight = _InFlight(offsets, future, time.monotonic())
+
+    def _await_worker(self) -> None:
+        assert self._in_flight is not None
+        age_s = time.monotonic() - self._in_flight.since
+        wait([self._in_flight.future], min(BUSY_POLL_MAX_S, max(BUSY_POLL_MIN_S, age_s / 4)))
+        # When stopping, what the worker says is for `_drain` to judge.
+        if self._in_flight.future.done() and not self._stopping.is_set():
+            self._finish(self._in_flight)
+            # The next before the commit: the worker need not wait for it.
+            self._hand_over()
+            self._commit()
+
+    def _finish(self, finished: _InFlight) -> None:
+        """Raises what the worker raised: it has tried again whatever is worth that."""
+        self._in_flight = None
+        finished.future.result()
+        for partition, offsets in finished.offsets.items():
+            partition.done(offsets)
+        self.health.turned()
+
+    def _drain(self) -> None:
+        if self._in_flight is None:
+            return
+        wait([self._in_flight.future], DRAIN_S)
+        if not self._in_flight.future.done():
+            _logger.warning("%s: drain_abandoned: the micro-batch will be redelivered", self._handler.name)
+            return
+        try:
+            self._finish(self._in_flight)
+        except (DBAPIError, TransientError, DeliveryError) as error:
+            _logger.warning("%s: drain_failed: %s; it will be redelivered", self._handler.name, without_values(error))
+        else:
+            self._commit()
+
+    # --- Step 5: commit -----------------------------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        """Commits what has moved. A commit that fails is made up for by the next; until then there is redelivery.
+
+        Raises ExpelledError.
+        """
+        moved = {
+            partition: partition.next_offset
+            for partition in self._assigned.values()
+            if partition.next_offset is not None and partition.next_offset != self._committed.get(partition)
+        }
+        if not moved:
+            return
+        offsets = [_position(partition, next_offset) for partition, next_offset in moved.items()]
+        try:
+            with metrics.STEP_SECONDS.labels(self._handler.name, "commit").time():
+                answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
+            errors = [answer.error for answer in answers if answer.error is not None]
+        except KafkaException as exception:
+            errors = [exception.args[0]]
+        for error in errors:
+            if error.code() in _EXPELLED or error.fatal():
+                raise ExpelledError(str(error))
+            _logger.warning("%s: commit_failed: %s", self._handler.name, error)
+        if not errors:
+            self._committed |= moved
+            self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
+
+    # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
+
+    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.health.broker_contact = True
+        for assigned in partitions:
+            offsets = PartitionOffsets(self._topics[assigned.topic], assigned.topic, assigned.partition)
+            self._assigned[assigned.topic, assigned.partition] = offsets
+        _logger.info("%s: partitions_assigned: %d", self._handler.name, len(partitions))
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Forgets them. The micro-batch under way goes on: its effect is welcome, its offsets are the next owner's to commit."""
+        keys = {(partition.topic, partition.partition) for partition in partitions}
+        revoked = {self._assigned.pop(key) for key in keys & self._assigned.keys()}
+        self._lanes.drop(revoked)
+        # A partition that comes back would still be paused.
+        self._resume([partition for partition in self._paused if partition in revoked])
+        for partition in revoked:
+            self._committed.pop(partition, None)
+        _logger.info("%s: partitions_revoked: %d", self._handler.name, len(partitions))
+
+    # The same, for the same reason: nothing is ever committed for what is not ours any more.
+    _on_lost = _on_revoke
+
+    def _note_statistics(self, statistics: str) -> None:
+        brokers = orjson.loads(statistics)["brokers"].values()
+        self.health.broker_contact = any(broker["nodeid"] >= 0 and broker["state"] == "UP" for broker in brokers)
+
+
+def _origin(message: Message) -> tuple[str, int]:
+    topic, partition = message.topic(), message.partition()
+    assert topic is not None
+    assert partition is not None
+    return topic, partition
+
+
+def _position(partition: PartitionOffsets, offset: int = OFFSET_INVALID) -> TopicPartition:
+    return TopicPartition(partition.cluster_topic, partition.partition, offset)

@@ -1,0 +1,82 @@
+"""The splitter role: batch events in, a command per item out.
+
+Large batches travel as parts of at most 500 items, each an event of its own in the bulk lane: that is where the splitter yields to
+other batches.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from consumers.commands import commands_for
+from consumers.handler import Handled, Lane, Record, RefusedError
+from orchestrator.intake import Intake, Part, malformed_part, submitted_part
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.envelope import Topic
+from schemas.events import BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
+from schemas.problems import Mistake
+
+
+class SplitterHandler:
+    """Expands batches into commands from the database; takes in batches of upstream services first."""
+
+    name = "splitter"
+    topics: tuple[Topic, ...] = (Topic.BATCHES,)
+
+    def __init__(self, *, bulk_threshold_items: int, max_items: int) -> None:
+        self._bulk_threshold_items = bulk_threshold_items
+        self._max_items = max_items
+
+    def lane(self, topic: Topic, data: EventData) -> Lane:
+        """A part of a large batch, or a large retry, waits in the bulk lane."""
+        return Lane.BULK if self._is_bulk(data) else Lane.SMALL
+
+    def _is_bulk(self, data: EventData) -> bool:
+        if isinstance(data, BatchSubmitted):
+            return (data.total_items or len(data.items)) > self._bulk_threshold_items
+        return isinstance(data, BatchRetryRequested) and (data.part > 1 or len(data.items) > self._bulk_threshold_items)
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        """Commands for every item that an event names and that is pending in that attempt."""
+        intake = Intake(PostgresActivityRepository(connection), max_items=self._max_items)
+        parts = [(index, part) for index, record in enumerate(records) if (part := _part(record)) is not None]
+        refused = intake.take(parts)
+        keys: list[OutcomeKey] = []
+        bulk: list[bool] = []
+        for index, record in enumerate(records):
+            if index in refused:
+                continue
+            named = _named(record.data)
+            keys += named
+            bulk += [self._is_bulk(record.data)] * len(named)
+        commands = commands_for(connection, keys, is_bulk=bulk.__getitem__)
+        return Handled([event for _, event in commands], [(index, _refusal(problems)) for index, problems in refused.items()])
+
+    def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+        """An event that can't be expanded is put aside; what the database knows of its batch, the sweeper drives on."""
+        return Handled((), [(0, RefusedError("internal_error", type(error).__name__))])
+
+
+def _part(record: Record[EventData]) -> Part | None:
+    written_at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    if isinstance(record.data, BatchSubmitted):
+        return submitted_part(record.data, record.envelope, written_at)
+    if isinstance(record.data, MalformedSubmission):
+        return malformed_part(record.data, record.envelope, written_at)
+    return None
+
+
+def _refusal(problems: Sequence[Mistake]) -> RefusedError:
+    """The sender is told all of them, in `BatchRejected`; the dead letter names the first ones."""
+    return RefusedError(problems[0].code, "; ".join(f"{problem.pointer} {problem.detail}" for problem in problems[:20]))
+
+
+def _named(data: EventData) -> list[OutcomeKey]:
+    """The attempts that an event asks for. Events that are effective without a consumer ask for none."""
+    if isinstance(data, BatchSubmitted):
+        return [OutcomeKey(str(data.batch_id), item.position, 1) for item in data.items]
+    if isinstance(data, BatchRetryRequested):
+        return [OutcomeKey(str(data.batch_id), item.position, item.attempt) for item in data.items]
+    return []

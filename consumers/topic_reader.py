@@ -1,0 +1,109 @@
+"""Reads topics from a point in the past to where they end now, outside of any consumer group: for replay and for dead letters."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+
+from consumers.client import consumer_config
+from orchestrator.kafka_settings import kafka_logger
+from orchestrator.settings import Settings
+from schemas.envelope import Topic
+
+_TIMEOUT_S = 10.0
+# Enough that Python's part of a call weighs nothing, few enough that progress moves.
+_CHUNK = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The part of a partition that is read: from the first offset to before the end."""
+
+    topic: Topic
+    partition: int
+    first: int
+    end: int
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets that is; at most so many records."""
+        return max(0, self.end - self.first)
+
+
+class TopicReader:
+    """Reads; moves no group's offsets. A context manager, for one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = settings.topic_prefix
+        config = consumer_config(settings, "reader") | {
+            # Assigned, never subscribed: the group exists in name only. End of a partition is told instead of waited for.
+            "group.protocol": "classic",
+            "enable.partition.eof": True,
+            # This one reads as fast as it can, and lives for as long as that takes.
+            "queued.max.messages.kbytes": 65_536,
+        }
+        self._consumer = Consumer(config, logger=kafka_logger(settings, "reader"))
+
+    def __enter__(self) -> "TopicReader":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._consumer.close()
+
+    def spans(self, topics: Sequence[Topic], *, since: datetime | None = None) -> list[Span]:
+        """What there is to read. Raises KafkaException when the broker does not answer, or has no such topic."""
+        return [self._span(topic, partition, since) for topic in topics for partition in self._partitions(topic)]
+
+    def time_of(self, topic: Topic, partition: int, offset: int) -> datetime:
+        """When a record was written. Raises LookupError when the topic does not hold it, KafkaException as `spans`."""
+        place = TopicPartition(topic.on_cluster(self._prefix), partition, offset)
+        if partition in self._partitions(topic):
+            low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+            if low <= offset < high:
+                for chunk in self.read([Span(topic, partition, offset, high)]):
+                    # The first there is: the offset itself may have been a mark, or compacted away.
+                    return datetime.fromtimestamp(chunk[0][1].timestamp()[1] / 1000, UTC)
+        raise LookupError(f"{place.topic} holds no record {partition}@{offset}")
+
+    def _partitions(self, topic: Topic) -> list[int]:
+        name = topic.on_cluster(self._prefix)
+        metadata = self._consumer.list_topics(name, timeout=_TIMEOUT_S).topics[name]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        return sorted(metadata.partitions)
+
+    def _span(self, topic: Topic, partition: int, since: datetime | None) -> Span:
+        place = TopicPartition(topic.on_cluster(self._prefix), partition)
+        low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        if since is not None:
+            asked = TopicPartition(place.topic, partition, int(since.timestamp() * 1000))
+            [found] = self._consumer.offsets_for_times([asked], timeout=_TIMEOUT_S)
+            low = high if found.offset == OFFSET_END else max(low, found.offset)
+        return Span(topic, partition, low, high)
+
+    def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, Message]]]:
+        """The records of the spans, in chunks; each partition's in its order. Raises KafkaException on a broken connection."""
+        topics = {span.topic.on_cluster(self._prefix): span.topic for span in spans}
+        left = {(span.topic.on_cluster(self._prefix), span.partition): span.end for span in spans if span.offsets}
+        self._consumer.assign(
+            [TopicPartition(s.topic.on_cluster(self._prefix), s.partition, s.first) for s in spans if s.offsets]
+        )
+        while left:
+            chunk = []
+            for message in self._consumer.consume(_CHUNK, timeout=0.2):
+                place = (message.topic() or "", message.partition() or 0)
+                error = message.error()
+                if error is not None:
+                    if error.name() != "_PARTITION_EOF":
+                        raise KafkaException(error)
+                    # The last offsets may hold no record (a transaction's mark): the end of the partition ends it all the same.
+                    left.pop(place, None)
+                elif (end := left.get(place)) is not None:
+                    offset = message.offset() or 0
+                    if offset < end:
+                        chunk.append((topics[place[0]], message))
+                    if offset + 1 >= end:
+                        del left[place]
+            if chunk:
+                yield chunk

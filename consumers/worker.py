@@ -1,0 +1,38 @@
+"""One thread that does one thing at a time for another, which goes on meanwhile."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class Worker(Generic[Answer]):
+    """A daemon, unlike the threads of a ThreadPoolExecutor: one that waits for a frozen database must not keep the process alive."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[[], Answer], Future[Answer]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, task: Callable[[], Answer]) -> Future[Answer]:
+        """Has the thread do it; its answer, or what it raises, comes with the future."""
+        future: Future[Answer] = Future()
+        self._tasks.put((task, future))
+        return future
+
+    def close(self) -> None:
+        """Lets the thread end after what it has been given. Does not wait."""
+        self._tasks.put(None)
+
+    def _run(self) -> None:
+        while (given := self._tasks.get()) is not None:
+            task, future = given
+            try:
+                answer = task()
+            except BaseException as error:  # the other thread's to judge
+                future.set_exception(error)
+            else:
+                future.set_result(answer)

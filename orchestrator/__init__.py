@@ -1,0 +1,1 @@
+"""The domain: state machines, rules, operations, persistence, settings. No Kafka, no HTTP."""

@@ -1,0 +1,162 @@
+"""Accepts submissions: several of one organization in one transaction, so that a flood costs one commit for many.
+
+One alone is a set of one: there is no other way in.
+"""
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from orchestrator.access import may_change, visible
+from orchestrator.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    KeyReusedError,
+    NotFoundError,
+    OperationError,
+    Problem,
+)
+from orchestrator.model import Actor, BatchView, Idempotency, Measurement, NewBatch, Submitted
+from orchestrator.repository import ActivityRepository, BatchToCreate, KeyUse
+from orchestrator.states import BatchStatus, Counts
+from orchestrator.submission import submitted_events
+from schemas.problems import COORDINATOR_UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionRequest:
+    """Who wants to submit what. `batch` has its id already, so that a repeated transaction makes one batch."""
+
+    actor: Actor
+    batch: NewBatch
+    idempotency: Idempotency | None = None
+
+
+Answer = Submitted | OperationError
+
+PlanCheck = Callable[[NewBatch], NewBatch]
+
+
+def accept(repository: ActivityRepository, requests: Sequence[SubmissionRequest]) -> list[Answer]:
+    """Accepts what can be accepted, and answers each in order: what is refused changes nothing and hinders no other.
+
+    All are of one organization. A refusal is a ForbiddenError, InvalidRequestError (a coordinator that the directory does not know),
+    KeyReusedError or ConflictError (its batch was deleted).
+    """
+    return list(_accept(repository, requests, hold_to_plan=None))
+
+
+def accept_one(repository: ActivityRepository, request: SubmissionRequest, hold_to_plan: PlanCheck | None = None) -> Submitted:
+    """Accepts one submission; raises its refusal.
+
+    `hold_to_plan` answers the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`).
+    """
+    (answer,) = _accept(repository, [request], hold_to_plan)
+    if isinstance(answer, OperationError):
+        raise answer
+    return answer
+
+
+def may_submit(repository: ActivityRepository, actor: Actor, batch: NewBatch) -> None:
+    """Returns when the caller may submit this. Raises ForbiddenError, InvalidRequestError (coordinator_unknown)."""
+    _check(SubmissionRequest(actor, batch), repository.known_coordinators(actor.organization_id, {batch.coordinator_id}))
+
+
+def _accept(
+    repository: ActivityRepository, requests: Sequence[SubmissionRequest], hold_to_plan: PlanCheck | None
+) -> Iterator[Answer]:
+    organization_id = requests[0].actor.organization_id
+    known = repository.known_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
+    refusals = [_refusal(request, known) for request in requests]
+    allowed = [request for request, refusal in zip(requests, refusals, strict=True) if refusal is None]
+    used = repository.use_keys(
+        [
+            KeyUse(request.actor, request.idempotency, request.batch.batch_id)
+            for request in allowed
+            if request.idempotency is not None
+        ]
+    )
+    fresh = [request for request in allowed if request.batch.batch_id not in used]
+    if hold_to_plan is not None:
+        # After the key: a batch that was accepted before has changed what would be foretold.
+        fresh = [replace(request, batch=hold_to_plan(request.batch)) for request in fresh]
+    views = _create(repository, fresh)
+    for request, refusal in zip(requests, refusals, strict=True):
+        batch_id = request.batch.batch_id
+        if refusal is not None:
+            yield refusal
+        elif (earlier := used.get(batch_id)) is None:
+            yield Submitted(views.get(batch_id) or visible(repository, request.actor, batch_id), replayed=False)
+        elif request.idempotency is not None and earlier.request_hash != request.idempotency.request_hash:
+            yield KeyReusedError()
+        else:
+            # The key of this very call is there already when the acknowledgement of its commit was lost.
+            yield _replayed(repository, request.actor, earlier.batch_id, is_own=earlier.batch_id == batch_id)
+
+
+def _check(request: SubmissionRequest, known_coordinators: Set[str]) -> None:
+    actor, coordinator_id = request.actor, request.batch.coordinator_id
+    may_change(actor)
+    if actor.sees_only_coordinator not in (None, coordinator_id):
+        raise ForbiddenError("not_your_coordinator_id", "A coordinator submits in his own name only.")
+    if coordinator_id not in known_coordinators:
+        raise InvalidRequestError([Problem(*COORDINATOR_UNKNOWN)], code=COORDINATOR_UNKNOWN.code)
+
+
+def _refusal(request: SubmissionRequest, known_coordinators: Set[str]) -> OperationError | None:
+    try:
+        _check(request, known_coordinators)
+    except OperationError as refusal:
+        return refusal
+    return None
+
+
+def _create(repository: ActivityRepository, requests: Sequence[SubmissionRequest]) -> dict[UUID, BatchView]:
+    """The new batches as they stand; one whose id exists already is left as it is, and out of the answer."""
+    if not requests:
+        return {}
+    now = repository.clock()
+    made = repository.create_batches([_to_create(request, now) for request in requests])
+    return {request.batch.batch_id: _as_new(request, now) for request in requests if request.batch.batch_id in made}
+
+
+def _to_create(request: SubmissionRequest, now: datetime) -> BatchToCreate:
+    header, parts, published = submitted_events(request.actor, request.batch, submitted_at=now)
+    return BatchToCreate(request.actor, request.batch, now, header, parts, published)
+
+
+def _as_new(request: SubmissionRequest, now: datetime) -> BatchView:
+    """A batch as it stands when it has just been stored: what reading it back would answer."""
+    batch, actor = request.batch, request.actor
+    total = len(batch.items)
+    return BatchView(
+        batch_id=batch.batch_id,
+        organization_id=actor.organization_id,
+        coordinator_id=batch.coordinator_id,
+        submitted_by=actor.subject,
+        channel=actor.channel,
+        label=batch.label,
+        status=BatchStatus.PROCESSING,
+        counts=Counts(total, 0, 0, 0),
+        retry_number=0,
+        version=1,
+        edit_version=1,
+        submitted_at=now,
+        changed_at=now,
+        completed_at=None,
+        cancelled_at=None,
+        cancelled_by=None,
+        cancellation_reason=None,
+        trace_id=batch.trace_id,
+        measurement=Measurement(now, total, now),
+    )
+
+
+def _replayed(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, is_own: bool) -> Answer:
+    try:
+        return Submitted(visible(repository, actor, batch_id), replayed=not is_own)
+    except NotFoundError:
+        detail = "This was submitted before, and its batch was deleted since. To submit it again, use another Idempotency-Key."
+        return ConflictError("batch_deleted", detail)

@@ -1,0 +1,27 @@
+"""Who may see and change what, beyond what row level security hides already."""
+
+from uuid import UUID
+
+from orchestrator.errors import ForbiddenError, NotFoundError
+from orchestrator.model import Actor, BatchView
+from orchestrator.repository import ActivityRepository
+
+
+def may_change(actor: Actor) -> None:
+    """Returns when the caller's role may change anything. Raises ForbiddenError."""
+    if not actor.may_change:
+        raise ForbiddenError("role_may_not", "This role reads and changes nothing.")
+
+
+def may_see(actor: Actor, batch: BatchView) -> bool:
+    """Whether the batch is the caller's to see. Row level security hides other organizations; this holds without it."""
+    own = actor.sees_only_coordinator
+    return batch.organization_id == actor.organization_id and own in (None, batch.coordinator_id)
+
+
+def visible(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, or_deleted: bool = False) -> BatchView:
+    """A batch that the caller may see. Raises NotFoundError."""
+    batch = repository.find_batch(batch_id, or_deleted=or_deleted)
+    if batch is None or not may_see(actor, batch):
+        raise NotFoundError
+    return batch

@@ -1,0 +1,73 @@
+"""What an operation can refuse. Each exception's docstring says what happened and what the caller can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a request: where (a JSON pointer, RFC 6901), a stable code, and words that never quote notes."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class OperationError(Exception):
+    """An operation was refused and nothing was changed. `code` is stable, the message is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class NotFoundError(OperationError):
+    """No such batch (or item) that this caller may see. Another organization's and a colleague's answer the same."""
+
+    def __init__(self, what: str = "batch") -> None:
+        super().__init__(f"{what}_not_found", f"There is no such {what}.")
+
+
+class ForbiddenError(OperationError):
+    """The caller's role, or who they are, does not allow this."""
+
+
+class ConflictError(OperationError):
+    """The batch's or an item's state does not allow this now. Read the status, then decide."""
+
+
+class PreconditionError(OperationError):
+    """Somebody changed the batch since the caller read it (If-Match). Read it again."""
+
+
+class InvalidRequestError(OperationError):
+    """The request is malformed. `problems` names every mistake at once."""
+
+    def __init__(self, problems: Sequence[Problem], code: str = "invalid_request") -> None:
+        super().__init__(code, "The request has mistakes; see errors.")
+        self.problems = tuple(problems)
+
+
+class KeyReusedError(OperationError):
+    """The Idempotency-Key was used before, for another request. Use a new key for a new request."""
+
+    def __init__(self) -> None:
+        super().__init__("idempotency_key_reused", "This Idempotency-Key was used for a different request.")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDifference:
+    """An item that would now end otherwise than its preview said: `success` or an error code."""
+
+    position: int
+    mentor_id: str
+    planned: str
+    now: str
+
+
+class PlanChangedError(OperationError):
+    """Something changed since the preview, so the submission was not accepted. Look at `differences`, preview again, then decide."""
+
+    def __init__(self, differences: Sequence[PlanDifference]) -> None:
+        super().__init__("plan_changed", "Something has changed since the preview; see differences.")
+        self.differences = tuple(differences)

@@ -1,0 +1,81 @@
+"""Named crash windows: the moments between two durable steps at which a test lets the process die.
+
+Armed by the setting `failpoints`: `name=crash@3` ends the process at the third pass as kill -9 would, `name=raise` raises at each
+pass, `name=raise@2` at the second. Several with commas.
+"""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+EXIT_CODE = 137
+"""What a shell reports for a process that kill -9 ended."""
+
+
+class Failpoint(StrEnum):
+    """The windows, each in the order of the steps that it lies between."""
+
+    CONSUMER_BEFORE_HANDLE = "consumer.before_handle"
+    REGISTRATION_AFTER_DISPATCH_COMMIT = "registration.after_dispatch_commit"
+    REGISTRATION_AFTER_ANSWERS = "registration.after_answers"
+    REGISTRATION_AFTER_ANSWERS_COMMIT = "registration.after_answers_commit"
+    CONSUMER_AFTER_HANDLE_COMMIT = "consumer.after_handle_commit"
+    CONSUMER_AFTER_PRODUCE = "consumer.after_produce"
+    CONSUMER_AFTER_OFFSET_COMMIT = "consumer.after_offset_commit"
+    RELAY_BEFORE_PUBLISH = "relay.before_publish"
+    RELAY_AFTER_PUBLISH = "relay.after_publish"
+    RELAY_AFTER_DELETE = "relay.after_delete"
+
+
+class InjectedError(Exception):
+    """A failpoint that a test has armed with `raise`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    crash: bool
+    at_pass: int | None
+
+
+def failpoints(setting: str) -> Callable[[Failpoint], None]:
+    """The function that marks a crash window in the code; it does nothing when the setting is empty. Raises ValueError."""
+    if not setting:
+        return _nothing
+    actions = dict(_parsed(entry) for entry in setting.split(","))
+    return _Armed(actions).passed
+
+
+def _nothing(_failpoint: Failpoint) -> None:
+    pass
+
+
+def _parsed(entry: str) -> tuple[Failpoint, _Action]:
+    name, _, action = entry.strip().partition("=")
+    verb, _, at_pass = action.partition("@")
+    if verb not in ("crash", "raise"):
+        message = f"a failpoint is name=crash or name=raise, with @N for the Nth pass only; not {entry!r}"
+        raise ValueError(message)
+    return Failpoint(name), _Action(verb == "crash", int(at_pass) if at_pass else None)
+
+
+class _Armed:
+    def __init__(self, actions: Mapping[Failpoint, _Action]) -> None:
+        self._actions = actions
+        self._passes: Counter[Failpoint] = Counter()
+        self._lock = threading.Lock()
+
+    def passed(self, failpoint: Failpoint) -> None:
+        action = self._actions.get(failpoint)
+        if action is None:
+            return
+        with self._lock:
+            self._passes[failpoint] += 1
+            number = self._passes[failpoint]
+        if action.at_pass not in (None, number):
+            return
+        if action.crash:
+            os._exit(EXIT_CODE)
+        raise InjectedError(f"{failpoint.value}, pass {number}")

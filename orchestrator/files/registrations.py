@@ -1,0 +1,44 @@
+"""A table of registrations: one batch, one row an item (specification, 9)."""
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from orchestrator.files import cells
+from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.tables import Column, Record, Table, read_table
+
+# The names that people give these columns, in English and in Norwegian; docs/files.md lists them, and a test compares the two.
+COLUMNS: Sequence[Column] = (
+    Column("mentor_id", cells.identifier, ("mentor", "peer mentor", "likeperson", "likeperson id", "likepersonnummer")),
+    Column("activity_type", cells.identifier, ("activity", "type", "aktivitet", "aktivitetstype")),
+    Column("activity_date", cells.calendar_date, ("date", "dato", "aktivitetsdato")),
+    Column("duration_minutes", cells.minutes, ("duration", "minutes", "varighet", "varighet minutter", "minutter")),
+    Column(
+        "notes",
+        cells.notes,
+        ("note", "comment", "comments", "notat", "notater", "kommentar", "merknad"),
+        is_required=False,
+        is_private=True,
+    ),
+    Column("client_reference", cells.optional_identifier, ("reference", "referanse"), is_required=False),
+)
+
+
+def read_registrations(name: str, raw: bytes) -> Table:
+    """Reads a table of registrations. Raises BadFileError with all its mistakes, a mentor's row that stands twice among them."""
+    table = read_table(name, raw, COLUMNS)
+    if not table.records:
+        raise BadFileError([FileProblem(name, "has a header, but no rows")])
+    repeated = list(_repeated(name, table.records))
+    if repeated:
+        raise BadFileError(repeated)
+    return table
+
+
+def _repeated(name: str, records: Sequence[Record]) -> Iterable[FileProblem]:
+    first_rows: dict[Hashable, int] = {}
+    for record in records:
+        mentor = record.values["mentor_id"]
+        first = first_rows.setdefault((mentor, record.values["activity_type"], record.values["activity_date"]), record.row)
+        if first != record.row:
+            detail = f"has the same activity type and date here as in row {first}; leave one of them out"
+            yield FileProblem(name, detail, record.row, record.line, "mentor_id", mentor)

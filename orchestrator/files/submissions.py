@@ -1,0 +1,139 @@
+"""A file as submissions to send: a table or `.json` holds one, `.ndjson` one a line (specification, 9)."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import orjson
+
+from orchestrator.files.delimited import UnreadableFileError
+from orchestrator.files.documents import documents_by_line, one_document
+from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.registrations import read_registrations
+from schemas.api import RefusedRequestError, read_submission
+from schemas.ids import MAX_POSITIONS
+
+TABLES = (".csv", ".tsv", ".xlsx")
+STANDARD_INPUT = "-"
+
+_ZIP_SIGNATURE = b"PK\x03\x04"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says beside the file. Ids fill in what the file leaves out; the label replaces the file's."""
+
+    organization_id: str | None = None
+    coordinator_id: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSubmission:
+    """One submission, as the body of a request. `line` is where it stands; `rows` where each item of a table does."""
+
+    line: int
+    body: Mapping[str, Any]
+    rows: Sequence[int] = ()
+
+    @property
+    def derived_key(self) -> str:
+        """An Idempotency-Key that the same content at the same line has again, and no other."""
+        content = orjson.dumps([self.line, self.body], option=orjson.OPT_SORT_KEYS)
+        return f"file-{hashlib.sha256(content).hexdigest()[:40]}"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionFile:
+    """The submissions of a file. `remarks` say what of it was left unread."""
+
+    submissions: Sequence[FileSubmission]
+    remarks: Sequence[str] = field(default=())
+
+
+def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
+    """Reads a file, by its name's ending; `-` by its content. Raises BadFileError with everything that is wrong with it."""
+    if name == STANDARD_INPUT:
+        name = f"standard input{_guessed_suffix(raw)}"
+    suffix = PurePath(name).suffix.lower()
+    if suffix in TABLES:
+        return _from_table(name, raw, given)
+    if suffix == ".json":
+        return SubmissionFile(_checked(name, [_only_document(name, raw)], given))
+    if suffix == ".ndjson":
+        return SubmissionFile(_checked(name, documents_by_line(raw), given))
+    raise BadFileError([FileProblem(name, f"has an unknown ending; known are {', '.join(TABLES)}, .json and .ndjson")])
+
+
+def _guessed_suffix(raw: bytes) -> str:
+    if raw.startswith(_ZIP_SIGNATURE):
+        return ".xlsx"
+    if not raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return ".csv"
+    # One document may stretch over many lines; several have one each.
+    _, first = next(iter(documents_by_line(raw)))
+    return ".json" if isinstance(first, UnreadableFileError) else ".ndjson"
+
+
+def _from_table(name: str, raw: bytes, given: Given) -> SubmissionFile:
+    table = read_registrations(name, raw)
+    items = []
+    for record in table.records:
+        item = {column: value for column, value in record.values.items() if value is not None}
+        items.append({"client_reference": f"row {record.row}"} | item | {"activity_date": item["activity_date"].isoformat()})
+    body = {name: value for name, value in _fields(given).items() if value is not None} | {"items": items}
+    return SubmissionFile([FileSubmission(1, body, [record.row for record in table.records])], table.remarks)
+
+
+def _only_document(name: str, raw: bytes) -> tuple[int, Any]:
+    try:
+        return 1, one_document(raw)
+    except UnreadableFileError as error:
+        raise BadFileError([FileProblem(name, str(error))]) from error
+
+
+def _checked(
+    name: str, documents: Iterator[tuple[int, Any]] | Sequence[tuple[int, Any]], given: Given
+) -> Sequence[FileSubmission]:
+    problems: list[FileProblem] = []
+    submissions = []
+    for line, document in documents:
+        if isinstance(document, UnreadableFileError):
+            problems.append(FileProblem(name, str(document), line=line))
+            continue
+        body = _filled_in(document, given)
+        try:
+            # The number of items is the server's to judge: it is a setting there.
+            read_submission(body, max_items=MAX_POSITIONS)
+        except RefusedRequestError as refusal:
+            problems += (FileProblem(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
+        problems += _contradictions(name, line, body, given)
+        submissions.append(FileSubmission(line, body))
+    if problems:
+        raise BadFileError(problems)
+    if not submissions:
+        raise BadFileError([FileProblem(name, "is empty")])
+    return submissions
+
+
+def _fields(given: Given) -> dict[str, str | None]:
+    return {"organization_id": given.organization_id, "coordinator_id": given.coordinator_id, "label": given.label}
+
+
+def _filled_in(document: Any, given: Given) -> Any:
+    if not isinstance(document, dict):
+        return document
+    missing = {name: value for name, value in _fields(given).items() if value is not None and document.get(name) is None}
+    label = {} if given.label is None else {"label": given.label}
+    return document | missing | label
+
+
+def _contradictions(name: str, line: int, body: Any, given: Given) -> Iterator[FileProblem]:
+    for option, field_name, value in (
+        ("--org", "organization_id", given.organization_id),
+        ("--coordinator", "coordinator_id", given.coordinator_id),
+    ):
+        if value is not None and isinstance(body, dict) and body.get(field_name) != value:
+            yield FileProblem(name, f"names another than {option} {value}", line=line, pointer=f"/{field_name}")

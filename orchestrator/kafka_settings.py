@@ -1,0 +1,71 @@
+"""What every Kafka client of ours has in common: where the brokers are, how to trust them, where librdkafka's log lines go.
+
+Names and defaults of the properties: librdkafka's CONFIGURATION.md. Knows no client library, so that the domain stays free of it.
+"""
+
+import logging
+
+from orchestrator.settings import LOOPBACK, Settings
+
+ClientConfig = dict[str, str | int | float | bool]
+
+LOGGER = "bulkreg.kafka"
+
+
+class UnsafeKafkaError(ValueError):
+    """The connection would be readable on the network. Use SSL or SASL_SSL, or set BULKREG_KAFKA_ALLOW_PLAINTEXT=true."""
+
+
+def connection_config(settings: Settings) -> ClientConfig:
+    """The properties of a connection, as a new dict that the caller adds its own to. Raises UnsafeKafkaError."""
+    _refuse_readable_connection(settings)
+    optional = {
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": settings.kafka_sasl_password.get_secret_value() if settings.kafka_sasl_password else None,
+        "ssl.ca.location": settings.kafka_ssl_ca_location,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_location,
+        "ssl.key.location": settings.kafka_ssl_key_location,
+    }
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "security.protocol": settings.kafka_security_protocol,
+        **{name: str(value) for name, value in optional.items() if value is not None},
+        # A connection whose other end vanished without a word is noticed by the kernel.
+        "socket.keepalive.enable": True,
+        # A broker that does not answer a request for this long is taken for dead; half of librdkafka's default, so that a commit
+        # that waits for it ends before max.poll.interval does.
+        "socket.timeout.ms": 30_000,
+        # A restarted broker is found again in a second, not in ten (the default).
+        "reconnect.backoff.max.ms": 1_000,
+    }
+
+
+def _refuse_readable_connection(settings: Settings) -> None:
+    if settings.kafka_security_protocol.endswith("SSL") or settings.kafka_allow_plaintext:
+        return
+    outside = [server for server in settings.kafka_bootstrap_servers.split(",") if _host(server) not in LOOPBACK]
+    if outside:
+        message = (
+            f"{settings.kafka_security_protocol} to {', '.join(outside)} can be read and changed on its way: "
+            "set BULKREG_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, or BULKREG_KAFKA_ALLOW_PLAINTEXT=true where the network is trusted"
+        )
+        raise UnsafeKafkaError(message)
+
+
+def _host(server: str) -> str:
+    """The host of `[PROTOCOL://]host:port`; an IPv6 address comes in brackets."""
+    return server.strip().rpartition("//")[2].rpartition(":")[0].strip("[]")
+
+
+def kafka_logger(settings: Settings, client: str) -> logging.Logger:
+    """Where the log lines of one client go: a file in the log directory if there is one, else where the product's own go."""
+    logger = logging.getLogger(f"{LOGGER}.{client}")
+    if settings.log_directory is not None and not logger.handlers:
+        settings.log_directory.mkdir(parents=True, exist_ok=True)
+        # `delay`: no file for a client that has nothing to say.
+        handler = logging.FileHandler(settings.log_directory / "librdkafka.log", delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    return logger

@@ -1,0 +1,41 @@
+"""Log lines: one JSON object each, on standard error."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import structlog
+
+from orchestrator.settings import Settings
+
+
+def _json(event: Mapping[str, Any], **_options: Any) -> str:
+    """Several times cheaper than the standard library's, and a line is written for each request."""
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def configure_logs(settings: Settings) -> None:
+    """Sets up logging for the whole process; libraries' lines come out in the same form."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer(_json)],
+        )
+    )
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)

@@ -1,0 +1,41 @@
+"""Every metric of the product: name, meaning, labels. Labels are roles and codes of ours, never values from records."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECORDS = Counter("bulkreg_records_handled", "Records whose effect is durable and whose events are acknowledged.", ["role"])
+BATCH_RECORDS = Histogram(
+    "bulkreg_micro_batch_records",
+    "Records in one micro-batch.",
+    ["role"],
+    buckets=(1, 2, 5, 10, 25, 50, 100, 200, 500),
+)
+# From one commit's fsync to a statement that is about to time out.
+STEP_SECONDS = Histogram(
+    "bulkreg_micro_batch_step_seconds",
+    "Duration of a step of the loop for one micro-batch.",
+    ["role", "step"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+DEAD_LETTERS = Counter("bulkreg_dead_letters", "Records that went to the dead-letter topic.", ["role", "reason"])
+RETRIES = Counter("bulkreg_micro_batch_retries", "Micro-batches tried again; why: database, delivery.", ["role", "why"])
+BISECTIONS = Counter("bulkreg_micro_batch_bisections", "Micro-batches split in two because one record fails.", ["role"])
+RECORD_AGE_SECONDS = Gauge(
+    "bulkreg_record_age_seconds", "Time from the append of the last micro-batch's oldest record to its completion.", ["role"]
+)
+REGISTRATION_REQUESTS = Counter(
+    "bulkreg_registration_requests",
+    "Requests to an external registration service; answer: registered, refused, withdrawn, unknown.",
+    ["answer"],
+)
+REGISTRATION_BREAKER_OPEN = Gauge(
+    "bulkreg_registration_breaker_open", "1 while registration waits for an external service that is away, else 0."
+)
+OUTBOX_PUBLISHED = Counter("bulkreg_outbox_published", "Outbox rows that were published and deleted.")
+OUTBOX_FAILURES = Counter("bulkreg_outbox_failures", "Rounds of the relay that failed; why: database, delivery.", ["why"])
+OUTBOX_SLOTS = Gauge("bulkreg_outbox_slots", "Slots of the outbox that this process owns.")
+API_SECONDS = Histogram(
+    "bulkreg_api_request_seconds",
+    "Time from a request's head to the end of its answer (streams and long polls: as long as they are followed).",
+    ["method", "route", "status"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)

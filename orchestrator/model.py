@@ -1,0 +1,293 @@
+"""The words of the domain as types: who acts, what is submitted, what people see."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from orchestrator.states import BatchStatus, Counts, ItemStatus
+
+
+class Role(StrEnum):
+    """What a caller may do (specification, 6, access)."""
+
+    COORDINATOR = "coordinator"
+    ADMIN = "admin"
+    SERVICE = "service"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks, in which organization. `channel` is how the request came: `api`, `cli`, or an upstream source."""
+
+    organization_id: str
+    subject: str
+    role: Role
+    channel: str = "api"
+
+    @property
+    def may_change(self) -> bool:
+        """Auditors only read."""
+        return self.role is not Role.AUDITOR
+
+    @property
+    def sees_only_coordinator(self) -> str | None:
+        """A coordinator sees the batches that are his own; None: all of the organization."""
+        return self.subject if self.role is Role.COORDINATOR else None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemValues:
+    """What is registered for one mentor: the values that a correction can change."""
+
+    mentor_id: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    notes: str | None = None
+    override_duplicates: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, date]:
+        """What may not occur twice in one submission."""
+        return (self.mentor_id, self.activity_type, self.activity_date)
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """One item of a submission; its position is its place in the list."""
+
+    values: ItemValues
+    client_reference: str | None = None
+    planned: str | None = None
+    """What a preview foretold: SUCCESS or an error code. None for a submission without a plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A well-formed submission. `batch_id` is drawn before the transaction, so that a repeated transaction makes one batch."""
+
+    batch_id: UUID
+    coordinator_id: str
+    label: str | None
+    override_duplicates: bool
+    items: Sequence[NewItem]
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why an item failed."""
+
+    code: str
+    message: str
+    retryable: bool
+    field: str | None = None
+    conflicting_activity_id: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As stored, announced and shown; without what does not apply."""
+        full = {
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+            "field": self.field,
+            "conflicting_activity_id": self.conflicting_activity_id,
+        }
+        return {name: value for name, value in full.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a batch's speed is measured by: `pending` items waited at `began_at`, when its last attempts began; it was read at `read_at`."""
+
+    began_at: datetime
+    pending: int
+    read_at: datetime = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a processing batch is, how fast, and when it is finished at that speed."""
+
+    percent: float
+    items_per_second: float
+    estimated_completion_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A batch as its projection stands in one snapshot."""
+
+    batch_id: UUID
+    organization_id: str
+    coordinator_id: str
+    submitted_by: str
+    channel: str
+    label: str | None
+    status: BatchStatus
+    counts: Counts
+    retry_number: int
+    version: int
+    edit_version: int
+    submitted_at: datetime
+    changed_at: datetime
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    cancelled_by: str | None
+    cancellation_reason: str | None
+    trace_id: str
+    measurement: Measurement
+    errors_by_code: Mapping[str, int] = field(default_factory=dict)
+    """Not of a batch that was read to be locked."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """Measured from the batch's own results since its last attempts began; None until one has come, and when it has ended.
+
+        Time goes on while nothing comes, so that what is stuck gets slower and not finished.
+        """
+        seen = self.measurement
+        handled = seen.pending - self.counts.pending
+        elapsed = seen.read_at - seen.began_at
+        if self.status is not BatchStatus.PROCESSING or handled <= 0 or elapsed <= timedelta():
+            return None
+        try:
+            finished_at = seen.read_at + elapsed / handled * self.counts.pending
+        except OverflowError:  # after the year 9999: no estimate
+            return None
+        # Rounded down: nothing is 100 % while an item is pending.
+        percent = (self.counts.total - self.counts.pending) * 1000 // self.counts.total / 10
+        return Progress(percent, handled / elapsed.total_seconds(), finished_at)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """An item as its projection stands."""
+
+    item_id: UUID
+    position: int
+    values: ItemValues
+    client_reference: str | None
+    status: ItemStatus
+    attempt: int
+    activity_id: UUID | None
+    error: Mapping[str, Any] | None
+    planned: str | None = None
+
+    @property
+    def plan_changed(self) -> bool:
+        """It failed although a preview foretold otherwise: somebody else was in between (specification, 6, plan token)."""
+        return self.planned is not None and self.error is not None and self.error["code"] != self.planned
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """An attempt that is over: what was submitted, how it ended, and the correction that began the next."""
+
+    attempt: int
+    values: Mapping[str, Any]
+    error: Mapping[str, Any]
+    attempted_at: datetime
+    correction: Mapping[str, Any] | None
+    retried_by: str
+    retried_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFilter:
+    """Which items of a batch to show, by position. `after_position` is the cursor; `limit` None: no items."""
+
+    status: ItemStatus | None = None
+    after_position: int = -1
+    limit: int | None = 200
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFilter:
+    """Which batches to list, newest first. `after` is the keyset cursor (submitted_at, batch_id); else `page` counts from 1."""
+
+    status: BatchStatus | None = None
+    coordinator_id: str | None = None
+    submitted_from: datetime | None = None
+    submitted_to: datetime | None = None
+    label_contains: str | None = None
+    limit: int = 20
+    page: int = 1
+    after: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """One page of a listing. `total` counts all that match; `next_after` is None on the last page."""
+
+    batches: Sequence[BatchView]
+    total: int
+    next_after: tuple[datetime, UUID] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """A batch with some of its items, from one snapshot. `next_after_position` is None when there are no more."""
+
+    batch: BatchView
+    items: Sequence[ItemView]
+    next_after_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """New values for a failed item; a field that is absent keeps its value."""
+
+    item_id: UUID
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """Which failed items to retry: all (both empty), those named, those whose error is retryable; a correction selects its item."""
+
+    item_ids: Sequence[UUID] | None = None
+    only_retryable: bool = False
+    corrections: Sequence[Correction] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's Idempotency-Key, and the hash of the request as normalised."""
+
+    key: str
+    request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer to a submission; `replayed` when the key had been used for the same request before."""
+
+    batch: BatchView
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The answer to a retry: how many items begin a new attempt, and the batch as it stands."""
+
+    batch: BatchView
+    retried: int
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to a cancel: final counts."""
+
+    batch: BatchView
+    replayed: bool = False
+
+    @property
+    def unresolved(self) -> int:
+        """Items that wait for an external service's answer."""
+        return self.batch.counts.pending

@@ -1,0 +1,292 @@
+"""The operations on batches: the four interfaces, and list, relabel, delete, one item.
+
+Each runs in the caller's transaction and either raises (nothing is changed) or returns what the client is told. Callers commit
+before they tell. `edit_versions` are those that the caller has seen; None: it does not matter what somebody edited meanwhile.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from orchestrator.accepting import SubmissionRequest, accept_one
+from orchestrator.access import may_change, may_see, visible
+from orchestrator.errors import (
+    ConflictError,
+    KeyReusedError,
+    NotFoundError,
+    PreconditionError,
+)
+from orchestrator.model import (
+    Actor,
+    AttemptView,
+    BatchFilter,
+    BatchPage,
+    BatchView,
+    Cancelled,
+    Idempotency,
+    ItemFilter,
+    ItemView,
+    NewBatch,
+    Retried,
+    RetryRequest,
+    StatusView,
+    Submitted,
+)
+from orchestrator.projection import announce_completion, fold_whole_batch, settle
+from orchestrator.repository import ActivityRepository, KeyUse, NewAttempt
+from orchestrator.retrying import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
+from orchestrator.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
+from orchestrator.submission import incomplete_batch, retry_events
+from schemas import events
+from schemas.ids import item_position
+
+
+def submit_bulk_registration(
+    repository: ActivityRepository,
+    actor: Actor,
+    batch: NewBatch,
+    idempotency: Idempotency | None = None,
+    hold_to_plan: Callable[[NewBatch], NewBatch] | None = None,
+) -> Submitted:
+    """Accepts a batch: stores it with its items and the event that sets it in motion, in one transaction.
+
+    `hold_to_plan` answers the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`); it is asked
+    after the key, because a batch that was accepted before has changed what would be foretold. Raises ForbiddenError,
+    InvalidRequestError (a coordinator that the directory does not know), KeyReusedError, ConflictError (what the key stands for was deleted).
+    """
+    return accept_one(repository, SubmissionRequest(actor, batch, idempotency), hold_to_plan)
+
+
+def get_bulk_submission_status(repository: ActivityRepository, actor: Actor, batch_id: UUID, items: ItemFilter) -> StatusView:
+    """A batch and its items, in a transaction that sees one snapshot. Raises NotFoundError."""
+    view = repository.status(batch_id, items)
+    if view is None or not may_see(actor, view.batch):
+        raise NotFoundError
+    return view
+
+
+def list_batches(repository: ActivityRepository, actor: Actor, wanted: BatchFilter) -> BatchPage:
+    """The batches that the caller may see, newest first."""
+    own = actor.sees_only_coordinator
+    if own is not None:
+        if wanted.coordinator_id not in (None, own):
+            return BatchPage((), 0, None)
+        wanted = replace(wanted, coordinator_id=own)
+    return repository.list_batches(actor.organization_id, wanted)
+
+
+def get_item(
+    repository: ActivityRepository, actor: Actor, batch_id: UUID, item_id: UUID
+) -> tuple[ItemView, Sequence[AttemptView]]:
+    """One item with the attempts that are over. Raises NotFoundError."""
+    visible(repository, actor, batch_id)
+    position = item_position(batch_id, item_id)
+    items = [] if position is None else repository.items_at(batch_id, [position])
+    if not items:
+        raise NotFoundError("item")
+    return items[0], repository.history(batch_id, items[0].position)
+
+
+def retry_failed_items(
+    repository: ActivityRepository, actor: Actor, batch_id: UUID, request: RetryRequest, idempotency: Idempotency | None = None
+) -> Retried:
+    """Starts a new attempt of failed items, all or nothing; a success is never run again.
+
+    Raises NotFoundError, ForbiddenError, ConflictError, InvalidRequestError, KeyReusedError.
+    """
+    may_change(actor)
+    batch = _lock(repository, actor, batch_id)
+    answered = _replayed(repository, actor, idempotency, batch_id)
+    if answered is not None:
+        return Retried(_present(repository, batch_id), int(answered["retried"]), replayed=True)
+    if batch.status is BatchStatus.CANCELLED:
+        raise ConflictError("batch_cancelled", "The batch was cancelled; its items can't be retried.")
+    # Outcomes that the aggregator has not come to yet count: an item that failed a moment ago can be retried.
+    folded = fold_whole_batch(repository, batch)
+    if folded is not None:
+        repository.change_batches([folded])
+        if folded.completed_at is not None:
+            announce_completion(repository, batch, folded)
+    batch = _present(repository, batch_id)
+    attempts = choose_attempts(repository, batch, request)
+    reject_duplicate_corrections(repository, batch, request, attempts)
+    reject_corrections_in_doubt(repository, batch, attempts)
+    if attempts:
+        batch = _begin(repository, actor, batch, attempts)
+    if idempotency is not None:
+        repository.answer_key(actor, idempotency, {"retried": len(attempts)})
+    return Retried(batch, len(attempts))
+
+
+def _begin(
+    repository: ActivityRepository, actor: Actor, batch: BatchView, attempts: Sequence[tuple[ItemView, NewAttempt]]
+) -> BatchView:
+    now = repository.clock()
+    number = repository.begin_attempts(batch, [new for _, new in attempts], by=actor.subject, at=now)
+    repository.change_batches([settle(batch, {ItemStatus.PENDING: len(attempts)}, ItemStatus.FAILED, now=now)])
+    published = retry_events(
+        batch_id=batch.batch_id,
+        organization_id=batch.organization_id,
+        retry_number=number,
+        retried_by=actor.subject,
+        attempts=[(new.position, item.attempt + 1, _without_notes(new.correction)) for item, new in attempts],
+        time=now,
+        trace_id=batch.trace_id,
+    )
+    repository.publish(batch.organization_id, batch.batch_id, published)
+    return _present(repository, batch.batch_id)
+
+
+def _without_notes(correction: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if correction is None else {name: value for name, value in correction.items() if name != "notes"}
+
+
+def cancel_batch(
+    repository: ActivityRepository,
+    actor: Actor,
+    batch_id: UUID,
+    reason: str | None,
+    *,
+    edit_versions: Set[int] | None = None,
+    idempotency: Idempotency | None = None,
+) -> Cancelled:
+    """Stops a batch. When the transaction has committed the counts are final: no activity of the batch is created afterwards.
+
+    With an external registration service, items that it was asked for and has not answered stay pending: they are counted as
+    `unresolved`, and its answer makes each registered or cancelled.
+
+    Cancelling twice is a no-op. Raises NotFoundError, ForbiddenError, ConflictError (it is finished), PreconditionError, KeyReusedError.
+    """
+    may_change(actor)
+    batch = _lock(repository, actor, batch_id)
+    if _replayed(repository, actor, idempotency, batch_id) is not None:
+        return Cancelled(_present(repository, batch_id), replayed=True)
+    if batch.status is not BatchStatus.CANCELLED:
+        _check_edit_version(batch, edit_versions)
+        _cancel(repository, actor, batch, reason)
+    if idempotency is not None:
+        repository.answer_key(actor, idempotency, {})
+    return Cancelled(_present(repository, batch_id))
+
+
+def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reason: str | None) -> None:
+    folded = fold_whole_batch(repository, batch)
+    if folded is not None:
+        # The fold's counts are written with the cancel's: one change, one version.
+        batch = replace(batch, counts=folded.counts, status=folded.status)
+    if batch.status in TERMINAL_BATCH_STATUSES:
+        raise ConflictError("batch_finished", f"The batch is {batch.status} already; there is nothing left to cancel.")
+    now = repository.clock()
+    cancelled = repository.cancel_pending(batch.batch_id, now)
+    # A batch whose parts have not all come has no items yet; it counts as if it had.
+    stopped_items = batch.counts.pending if batch.status is BatchStatus.PENDING else len(cancelled)
+    change = settle(batch, {ItemStatus.CANCELLED: stopped_items}, ItemStatus.PENDING, now=now, cancelling=True)
+    repository.mark_cancelled(batch.batch_id, at=now, by=actor.subject, reason=reason)
+    repository.change_batches([change])
+    stopped = events.batch_cancelled(
+        batch_id=batch.batch_id,
+        organization_id=batch.organization_id,
+        reason=reason,
+        cancelled_by=actor.subject,
+        counts=change.counts.as_event(),
+        cancelled_positions=_runs(cancelled),
+        time=now,
+        trace_id=batch.trace_id,
+    )
+    repository.publish(batch.organization_id, batch.batch_id, [stopped])
+    if batch.status is BatchStatus.PENDING:
+        repository.publish(batch.organization_id, batch.batch_id, [incomplete_batch(batch, at=now)])
+    else:
+        announce_completion(repository, batch, change)
+
+
+def _runs(cancelled: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(position, attempt) in order of position, as runs of (first, last, attempt)."""
+    runs: list[tuple[int, int, int]] = []
+    for position, attempt in cancelled:
+        if runs and runs[-1][1] == position - 1 and runs[-1][2] == attempt:
+            runs[-1] = (runs[-1][0], position, attempt)
+        else:
+            runs.append((position, position, attempt))
+    return runs
+
+
+def relabel_batch(
+    repository: ActivityRepository, actor: Actor, batch_id: UUID, label: str | None, *, edit_versions: Set[int] | None = None
+) -> BatchView:
+    """Edits the label; one that it has already is no edit. Raises NotFoundError, ForbiddenError, PreconditionError."""
+    may_change(actor)
+    batch = _lock(repository, actor, batch_id)
+    if batch.label == label:
+        # Not asked what the caller has seen: perhaps it was this very call, whose acknowledgement was lost (RFC 9110, 13.1.1).
+        return _present(repository, batch_id)
+    _check_edit_version(batch, edit_versions)
+    now = repository.clock()
+    repository.relabel(batch_id, label, now)
+    relabelled = events.batch_relabelled(
+        batch_id=batch_id,
+        organization_id=batch.organization_id,
+        label=label,
+        version=batch.version + 1,
+        time=now,
+        trace_id=batch.trace_id,
+    )
+    repository.publish(batch.organization_id, batch_id, [relabelled])
+    return _present(repository, batch_id)
+
+
+def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, edit_versions: Set[int] | None = None) -> None:
+    """Removes a finished batch from view; its activities stay. Deleting twice is a no-op, until the batch is purged.
+
+    Raises NotFoundError, ForbiddenError, ConflictError, PreconditionError.
+    """
+    may_change(actor)
+    visible(repository, actor, batch_id, or_deleted=True)
+    batch = repository.lock_batch(batch_id)
+    if batch is None:
+        # Deleted already: perhaps by this very call, whose acknowledgement was lost.
+        return
+    _check_edit_version(batch, edit_versions)
+    if batch.status not in TERMINAL_BATCH_STATUSES or batch.counts.pending:
+        raise ConflictError("batch_running", "The batch is still running; cancel it or wait until it has finished.")
+    now = repository.clock()
+    repository.mark_deleted(batch_id, now)
+    deleted = events.batch_deleted(
+        batch_id=batch_id, organization_id=batch.organization_id, version=batch.version + 1, time=now, trace_id=batch.trace_id
+    )
+    repository.publish(batch.organization_id, batch_id, [deleted])
+
+
+def _present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
+    batch = repository.find_batch(batch_id)
+    assert batch is not None, "the batch is locked by this transaction"
+    return batch
+
+
+def _lock(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> BatchView:
+    """Visible first: nobody holds a lock on a batch that is not theirs to see."""
+    visible(repository, actor, batch_id)
+    batch = repository.lock_batch(batch_id)
+    if batch is None:
+        raise NotFoundError
+    return batch
+
+
+def _check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
+    if allowed is not None and batch.edit_version not in allowed:
+        raise PreconditionError("changed_since", "Somebody has changed the batch since you read it; read it again.")
+
+
+def _replayed(
+    repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
+) -> Mapping[str, Any] | None:
+    """What an earlier use of the key was answered; None when this is its first use. Raises KeyReusedError."""
+    if idempotency is None:
+        return None
+    used = repository.use_keys([KeyUse(actor, idempotency, batch_id)]).get(batch_id)
+    if used is None:
+        return None
+    if used.request_hash != idempotency.request_hash or used.answer is None:
+        raise KeyReusedError
+    return used.answer

@@ -1,0 +1,112 @@
+"""Preview: what each item of a submission would give now, and the signed plan that a submission can be held to (specification, 6).
+
+The plan is a JSON Web Token of our own making, for us alone: organization, coordinator, a hash of the items, and a letter per item for
+what was foretold.
+"""
+
+import hashlib
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import jwt
+import orjson
+from sqlalchemy import Connection
+
+from orchestrator.accepting import may_submit
+from orchestrator.errors import InvalidRequestError, PlanChangedError, PlanDifference, Problem
+from orchestrator.model import Actor, ItemError, NewBatch
+from orchestrator.registration.port import Prediction
+from orchestrator.repository import ActivityRepository
+from orchestrator.rules import DUPLICATE_ACTIVITY, RULES
+
+SUCCESS = "success"
+PLAN_LIFETIME = timedelta(minutes=15)
+_AUDIENCE = "bulkreg-plan"
+_ALGORITHM = "HS256"
+
+# What can be foretold, a letter each. Plans live for minutes, so letters may change between versions.
+_OUTCOMES = (SUCCESS, *dict.fromkeys(rule.error.code for rule in RULES), DUPLICATE_ACTIVITY)
+_LETTER = dict(zip(_OUTCOMES, string.ascii_letters, strict=False))
+_OUTCOME = {letter: outcome for outcome, letter in _LETTER.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What each item would give now (None: success), by position, and the plan that says so."""
+
+    batch: NewBatch
+    errors: Sequence[ItemError | None]
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes and checks plans with the deployment's key."""
+
+    key: str
+    prediction: Prediction
+
+    def preview(self, repository: ActivityRepository, connection: Connection, actor: Actor, batch: NewBatch) -> Preview:
+        """Foretells a submission; nothing is written. Raises what submitting it would raise."""
+        may_submit(repository, actor, batch)
+        errors = self._predict(connection, actor, batch)
+        now = repository.clock()
+        claims = {
+            "aud": _AUDIENCE,
+            "exp": now + PLAN_LIFETIME,
+            "org": actor.organization_id,
+            "coordinator": batch.coordinator_id,
+            "items": _items_hash(batch),
+            "outcomes": "".join(_LETTER[_outcome(error)] for error in errors),
+        }
+        return Preview(batch, errors, jwt.encode(claims, self.key, algorithm=_ALGORITHM))
+
+    def hold_to(self, plan: str, connection: Connection, actor: Actor, batch: NewBatch) -> NewBatch:
+        """The batch with what was foretold for each item, when every prediction still holds in this transaction.
+
+        Raises InvalidRequestError for a plan that is not for this submission or is too old, PlanChangedError.
+        """
+        planned = self._read(plan, actor, batch)
+        now = [_outcome(error) for error in self._predict(connection, actor, batch)]
+        differences = [
+            PlanDifference(position, item.values.mentor_id, before, after)
+            for position, (item, before, after) in enumerate(zip(batch.items, planned, now, strict=True))
+            if before != after
+        ]
+        if differences:
+            raise PlanChangedError(differences)
+        return replace(batch, items=[replace(item, planned=what) for item, what in zip(batch.items, planned, strict=True)])
+
+    def _predict(self, connection: Connection, actor: Actor, batch: NewBatch) -> Sequence[ItemError | None]:
+        values = [item.values for item in batch.items]
+        return self.prediction.predict(connection, actor.organization_id, batch.coordinator_id, values)
+
+    def _read(self, plan: str, actor: Actor, batch: NewBatch) -> list[str]:
+        try:
+            claims = jwt.decode(plan, self.key, algorithms=[_ALGORITHM], audience=_AUDIENCE, options={"require": ["exp"]})
+        except jwt.ExpiredSignatureError:
+            raise _bad_plan("plan_expired", "The plan is too old; preview again.") from None
+        except jwt.InvalidTokenError:
+            raise _bad_plan("plan_invalid", "This is no plan of ours; preview again.") from None
+        expected = (actor.organization_id, batch.coordinator_id, _items_hash(batch))
+        if (claims["org"], claims["coordinator"], claims["items"]) != expected:
+            raise _bad_plan("plan_mismatch", "The plan is for another submission; preview this one.")
+        return [_OUTCOME[letter] for letter in claims["outcomes"]]
+
+
+def _outcome(error: ItemError | None) -> str:
+    return SUCCESS if error is None else error.code
+
+
+def _bad_plan(code: str, detail: str) -> InvalidRequestError:
+    return InvalidRequestError([Problem("/plan", code, detail)])
+
+
+def _items_hash(batch: NewBatch) -> str:
+    rows = [
+        (v.mentor_id, v.activity_type, v.activity_date, v.duration_minutes, v.notes, v.override_duplicates)
+        for v in (item.values for item in batch.items)
+    ]
+    return hashlib.sha256(orjson.dumps(rows)).hexdigest()

@@ -1,0 +1,67 @@
+"""Folding outcomes into the projection, and what a batch's new counts bring with them.
+
+Every change of an item's state goes through `settle`, so counts, status, version and the completion event can't part ways.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from orchestrator.model import BatchView
+from orchestrator.repository import ActivityRepository, BatchChange, OutcomeKey
+from orchestrator.states import TERMINAL_BATCH_STATUSES, Counts, ItemStatus, derive_batch_status
+from schemas import events
+
+
+def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) -> Sequence[int]:
+    """Folds the outcomes that the keys name into their batches; answers the indexes of keys that name none.
+
+    Idempotent, and independent of the order: any permutation of the same keys, with repetitions, ends in the same projection.
+    """
+    batches = repository.lock_for_fold(sorted({UUID(key.batch_id) for key in keys}))
+    folded = repository.fold(keys)
+    now = repository.clock()
+    settled = [
+        settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in sorted(folded.changed.items())
+    ]
+    repository.change_batches(settled)
+    for change in settled:
+        announce_completion(repository, batches[change.batch_id], change)
+    if any(change.completed_at is not None for change in settled):
+        repository.wake_relays()
+    return folded.unknown
+
+
+def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchChange | None:
+    """Folds every outcome that a locked batch has, without writing the counts yet; None when nothing changed."""
+    moves = repository.fold_batch(batch.batch_id)
+    return settle(batch, moves, ItemStatus.PENDING, now=repository.clock()) if moves else None
+
+
+def settle(
+    batch: BatchView, moves: Mapping[ItemStatus, int], source: ItemStatus, *, now: datetime, cancelling: bool = False
+) -> BatchChange:
+    """What a batch's row becomes when so many items went from `source` to each state. Raises ValueError on an impossible move."""
+    counts: Counts = batch.counts
+    for target, items in moves.items():
+        counts = counts.moved(source, target, items)
+    status = derive_batch_status(counts, was_cancelled=cancelling or batch.cancelled_at is not None)
+    # A cancelled batch is complete when no item waits for an external service's answer any more.
+    is_complete = status in TERMINAL_BATCH_STATUSES and not counts.pending
+    return BatchChange(batch.batch_id, counts, status, now, now if is_complete else None)
+
+
+def announce_completion(repository: ActivityRepository, batch: BatchView, change: BatchChange) -> None:
+    """Adds the completion event to the transaction that completes the batch: redelivered results change no row and bring none."""
+    if change.completed_at is None or batch.completed_at is not None:
+        return
+    completed = events.batch_completed(
+        batch_id=batch.batch_id,
+        organization_id=batch.organization_id,
+        status=change.status,
+        counts=change.counts.as_event(),
+        retry_number=batch.retry_number,
+        completed_at=change.completed_at,
+        trace_id=batch.trace_id,
+    )
+    repository.publish(batch.organization_id, batch.batch_id, [completed])

@@ -1,0 +1,122 @@
+"""Promotion: one rebuilt batch merged into the live tables, while the service runs.
+
+The topics propose, the database decides. Whoever may write to the topic batches could have written any retry, cancel or batch that he
+liked (specification, 7, trust): an attempt counts when an outcome or the history bears it out, a cancel when an outcome does, a batch
+when the database has its parts or an outcome of it. Items never lose an outcome, attempts never go down, cancels and deletions stay.
+"""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from orchestrator.states import TERMINAL_BATCH_STATUSES, BatchStatus, Counts, derive_batch_status
+from orchestrator.storage.database import is_transient
+from orchestrator.storage.promoting import BatchMerge, MergedBatch
+
+
+class Promoted(StrEnum):
+    """What became of a batch: merged, or why not."""
+
+    MERGED = "merged"
+    UNCHANGED = "unchanged"
+    PURGED = "purged"
+    MOVED = "moved since it was read: replay again"
+    NOT_BORNE_OUT = "not borne out by the database"
+
+
+class _MovedError(Exception):
+    """The database knows more than what was read: everything is rolled back."""
+
+
+def promote(connection: Connection, batch_id: UUID) -> Promoted:
+    """Merges one batch in a transaction of its own, which it tries again when a rival makes it fail.
+
+    `connection` is the one that the replay was made on. It may be interrupted and repeated at will.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception(_is_worth_another_try),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(30.0),
+        reraise=True,
+    )
+    try:
+        for attempt in retrying:
+            with attempt, connection.begin():
+                promoted = _merge(BatchMerge(connection, batch_id))
+    except _MovedError:
+        return Promoted.MOVED
+    return promoted
+
+
+def _is_worth_another_try(error: BaseException) -> bool:
+    # With the connection the shadow tables are gone.
+    return is_transient(error) and not (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def _merge(merge: BatchMerge) -> Promoted:
+    rebuilt = merge.rebuilt()
+    if rebuilt is None:
+        return Promoted.NOT_BORNE_OUT
+    live = merge.lock()
+    evidence = merge.evidence(rebuilt, None if live is None else live.version)
+    if evidence.is_purged:
+        return Promoted.PURGED
+    is_foreign = live is not None and live.organization_id != rebuilt.organization_id
+    if is_foreign or evidence.is_contradicted or (live is None and not evidence.is_known):
+        return Promoted.NOT_BORNE_OUT
+    cancelled_at = _cancelled_at(rebuilt, live, evidence)
+    if evidence.is_collecting and cancelled_at is None:
+        raise _MovedError
+    if live is None:
+        merge.insert_batch(evidence.now)
+    merge.version = rebuilt.version if live is None else live.version + 1
+    has_items = rebuilt.has_items and not evidence.is_collecting
+    changed = merge.merge_items(rebuilt) if has_items else 0
+    is_announced = not has_items or rebuilt.completed_at is not None or (live is not None and live.completed_at is not None)
+    if has_items:
+        # The completion event belongs to the transaction that completes the batch (specification, 3), and a replay publishes
+        # nothing: a batch whose completion was never announced keeps its last pending items for the sweeper to fold.
+        changed += merge.fold(folds_pending=is_announced or merge.undecided() > 0, is_cancelled=cancelled_at is not None)
+    counts, retries = merge.counts()
+    if not has_items:
+        counts = Counts(cancelled=rebuilt.total_items)
+    if counts.total != rebuilt.total_items:
+        raise _MovedError
+    merged = _merged_batch(rebuilt, live, counts, retries, cancelled_at)
+    is_changed = merge.merge_batch(
+        merged, is_unmoved=live is None or evidence.is_unmoved, has_changed=changed > 0 or live is None, now=evidence.now
+    )
+    return Promoted.MERGED if is_changed else Promoted.UNCHANGED
+
+
+def _cancelled_at(rebuilt: Row[Any], live: Row[Any] | None, evidence: Row[Any]) -> Any:
+    """When the batch was cancelled; None: it was not. Raises _MovedError when it was, and what was read does not say by whom."""
+    if live is not None and live.cancelled_at is not None:
+        return live.cancelled_at
+    if evidence.cancelled_at is not None:
+        if rebuilt.cancelled_at is None:
+            raise _MovedError
+        return evidence.cancelled_at
+    # Without items there is no outcome that could bear it out; but a batch whose parts are awaited is `pending`.
+    is_awaited = live is not None and live.status == BatchStatus.PENDING
+    return None if rebuilt.has_items or is_awaited else rebuilt.cancelled_at
+
+
+def _merged_batch(rebuilt: Row[Any], live: Row[Any] | None, counts: Counts, retries: int, cancelled_at: Any) -> MergedBatch:
+    status = derive_batch_status(counts, was_cancelled=cancelled_at is not None)
+    is_complete = status in TERMINAL_BATCH_STATUSES and not counts.pending
+    known = None if live is None else live.completed_at
+    completed_at = (known or rebuilt.completed_at or cancelled_at) if is_complete else None
+    deleted_at = None if live is None else live.deleted_at
+    return MergedBatch(
+        counts=counts,
+        status=status,
+        retry_number=max(retries, 0 if live is None else live.retry_number),
+        completed_at=completed_at,
+        cancelled_at=cancelled_at,
+        deleted_at=deleted_at or (rebuilt.deleted_at if completed_at is not None else None),
+    )

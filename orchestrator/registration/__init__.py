@@ -1,0 +1,1 @@
+"""The registration service: the port, and the in-process one on the same PostgreSQL."""

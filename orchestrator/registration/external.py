@@ -1,0 +1,116 @@
+"""Registration through an external service: what it is asked, what its answers mean (docs/external-registration.md).
+
+Asking takes long and nobody may hold a lock meanwhile, so it is done before the transaction that decides outcomes: whoever asks marks the
+items as dispatched, commits, asks, and writes the answers down. `ExternalRegistrationService` then decides from what is written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.model import ItemError
+from orchestrator.registration.port import Candidate, Decision, RegistrationService
+from orchestrator.repository import OutcomeKey
+from orchestrator.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
+from orchestrator.storage import dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The activity that the service is asked to create."""
+
+    batch_id: str
+    item_id: str
+    organization_id: str
+    attributed_to: str
+    registered_by: str
+    submitted_by: str
+    channel: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    notes: str | None
+    override_duplicates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An item in doubt. `refusals` is how many definite refusals came before; a cancelled item is only asked about, never sent again."""
+
+    command: OutcomeKey
+    refusals: int
+    registration: Registration
+    trace_id: str
+    is_cancelled: bool
+
+    @property
+    def key(self) -> str:
+        """The Idempotency-Key. An unknown outcome keeps it; a definite refusal ends it (specification, 3)."""
+        return f"{self.registration.item_id}:{self.refusals}"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The service holds this activity for the key."""
+
+    activity_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The service will not register what was asked under the key."""
+
+    error: ItemError
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The service has registered nothing under the key, and never will."""
+
+
+Answer = Registered | Refused | Withdrawn
+"""A definite answer. Anything else that may come from a service leaves the item in doubt."""
+
+
+class ExternalRegistrationService:
+    """Decides from the answers that were written down before."""
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision | None]:
+        """None for a candidate that the service was not asked about, and for one of a cancelled batch that is still in doubt."""
+        found = dispatch.dispatches(connection, [(candidate.batch_id, candidate.position) for candidate in candidates])
+        return [_decision(found.get(index)) for index in range(len(candidates))]
+
+
+def _decision(found: dispatch.Dispatch | None) -> Decision | None:
+    if found is None:
+        return None
+    if found.state == "registered":
+        return Decision(found.activity_id, None)
+    if found.state == "withdrawn":
+        return Decision(None, None)
+    if not found.is_of_present_attempt:
+        return None
+    if found.state == "refused":
+        assert found.error is not None
+        return Decision(None, None if found.is_cancelled else ItemError(**found.error))
+    # All tries failed. Whether the service has done the work is unknown, and stays in the books: a retry asks under the same key.
+    return None if found.is_cancelled else Decision(None, REGISTRATION_UNAVAILABLE)
+
+
+_RULES_BY_CODE_AND_FIELD = {(rule.error.code, rule.error.field): rule.error for rule in RULES}
+_RULES_BY_CODE = {rule.error.code: rule.error for rule in reversed(RULES)}
+
+
+def refusal(code: str, field: str | None, conflicting_activity_id: str | None) -> ItemError:
+    """A service's refusal in our words: its own could quote what nobody else may read (invariant 10)."""
+    if code == DUPLICATE_ACTIVITY:
+        return replace(duplicate_activity(""), conflicting_activity_id=conflicting_activity_id)
+    known = _RULES_BY_CODE_AND_FIELD.get((code, field)) or _RULES_BY_CODE.get(code)
+    return known or ItemError("invalid_item", f"The registration service refused the item ({code})", retryable=False)
+
+
+def _implements_the_port(service: ExternalRegistrationService) -> RegistrationService:
+    """Lets mypy say where the class departs from the port."""
+    return service

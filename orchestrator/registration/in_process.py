@@ -1,0 +1,184 @@
+"""The default registration service: rules, records and audit rows in a handful of set-based statements, in the caller's transaction."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from orchestrator.model import ItemError, ItemValues
+from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
+from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
+from orchestrator.storage import arrays
+from orchestrator.storage.database import TransientError
+
+_CANDIDATES = """
+    SELECT n.ord, n.activity_id, i.batch_id, i.item_id, i.organization_id, b.coordinator_id, b.submitted_by, b.channel, i.mentor_id,
+           i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.override_duplicates
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:activity_ids AS uuid[]))
+         WITH ORDINALITY AS n (batch_id, position, activity_id, ord)
+    JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+"""
+
+_AUDIT = """
+    INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at)
+    SELECT c.organization_id, 'registered', c.activity_id, c.coordinator_id, c.mentor_id, c.submitted_by, c.batch_id, c.channel, :at
+    FROM inserted JOIN {candidates} c USING (item_id)
+"""
+
+# The unique indexes decide who registers an activity. An insert waits for a rival's uncommitted row of the same key, so all
+# transactions insert in the order of that key: waiting never becomes a circle. Losers get no row and are looked at afterwards, by a
+# later statement, which sees what the winner has committed.
+_REGISTER = text(f"""
+    WITH c AS MATERIALIZED ({_CANDIDATES}),
+    judged AS MATERIALIZED (SELECT c.*, {BROKEN_RULE_SQL} AS broken FROM c {RULE_JOINS_SQL}),
+    inserted AS (
+        INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
+                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
+        SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
+               batch_id, item_id, false, :at
+        FROM judged WHERE broken IS NULL
+        ORDER BY organization_id, mentor_id, activity_type, activity_date, ord
+        ON CONFLICT DO NOTHING
+        RETURNING item_id
+    ),
+    audited AS ({_AUDIT.format(candidates="judged")})
+    SELECT judged.ord, judged.broken, inserted.item_id IS NOT NULL AS registered
+    FROM judged LEFT JOIN inserted USING (item_id) ORDER BY judged.ord
+""")
+
+_WHY_NOT = text(f"""
+    WITH c AS MATERIALIZED ({_CANDIDATES})
+    SELECT c.ord, c.override_duplicates, own.activity_id::text AS own_activity_id, rival.activity_id::text AS rival_activity_id
+    FROM c
+    LEFT JOIN registration.activity own ON own.item_id = c.item_id
+    LEFT JOIN registration.activity rival
+           ON (rival.organization_id, rival.attributed_to, rival.activity_type, rival.activity_date)
+              = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
+          AND NOT rival.overrides_duplicate AND rival.revoked_at IS NULL
+    ORDER BY c.ord
+""")
+
+# Flagged only because it lost: a flag copied from the request would let a later plain submission in (specification, 4).
+_REGISTER_FLAGGED = text(f"""
+    WITH c AS MATERIALIZED ({_CANDIDATES}),
+    inserted AS (
+        INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
+                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
+        SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
+               batch_id, item_id, true, :at
+        FROM c ORDER BY item_id
+        ON CONFLICT DO NOTHING
+        RETURNING item_id
+    ),
+    audited AS ({_AUDIT.format(candidates="c")})
+    SELECT c.ord FROM c JOIN inserted USING (item_id)
+""")
+
+
+_PREDICT = text(f"""
+    WITH c AS MATERIALIZED (
+        SELECT v.*, CAST(:organization_id AS text) AS organization_id, CAST(:coordinator_id AS text) AS coordinator_id
+        FROM unnest(CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]), CAST(:durations AS integer[]),
+                    CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
+             WITH ORDINALITY AS v (mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates, ord)
+    )
+    SELECT c.ord, {BROKEN_RULE_SQL} AS broken, rival.activity_id::text AS rival_activity_id
+    FROM c {RULE_JOINS_SQL}
+    LEFT JOIN registration.activity rival
+           ON NOT c.override_duplicates
+          AND (rival.organization_id, rival.attributed_to, rival.activity_type, rival.activity_date)
+              = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
+          AND NOT rival.overrides_duplicate AND rival.revoked_at IS NULL
+    ORDER BY c.ord
+""")
+
+
+class InProcessRegistrationService:
+    """Registers in the schema `registration` of the same database."""
+
+    def predict(
+        self, connection: Connection, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]
+    ) -> Sequence[ItemError | None]:
+        """What each item would give now: None for success."""
+        rows = connection.execute(
+            _PREDICT,
+            {
+                "organization_id": organization_id,
+                "coordinator_id": coordinator_id,
+                "mentors": arrays.texts([item.mentor_id for item in items]),
+                "types": arrays.texts([item.activity_type for item in items]),
+                "dates": arrays.plain([item.activity_date.isoformat() for item in items]),
+                "durations": arrays.plain([item.duration_minutes for item in items]),
+                "notes": arrays.texts([item.notes for item in items]),
+                "overrides": arrays.plain([item.override_duplicates for item in items]),
+            },
+        )
+        return [
+            RULES[row.broken].error
+            if row.broken is not None
+            else duplicate_activity(row.rival_activity_id)
+            if row.rival_activity_id is not None
+            else None
+            for row in rows
+        ]
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
+        """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
+        decisions: list[Decision | None] = [None] * len(candidates)
+        lost: list[int] = []
+        for number, broken, is_registered in connection.execute(_REGISTER, _arrays(candidates) | {"at": at}):
+            index = number - 1
+            if is_registered:
+                decisions[index] = Decision(candidates[index].activity_id, None)
+            elif broken is not None:
+                decisions[index] = Decision(None, RULES[broken].error)
+            else:
+                lost.append(index)
+        if lost:
+            self._decide_losers(connection, candidates, lost, decisions, at)
+        return [_decided(decision) for decision in decisions]
+
+    def _decide_losers(
+        self,
+        connection: Connection,
+        candidates: Sequence[Candidate],
+        lost: Sequence[int],
+        decisions: list[Decision | None],
+        at: datetime,
+    ) -> None:
+        overriding: list[int] = []
+        for row in connection.execute(_WHY_NOT, _arrays(candidates[index] for index in lost)):
+            index = lost[row.ord - 1]
+            if row.own_activity_id is not None:
+                decisions[index] = Decision(row.own_activity_id, None)
+            elif row.rival_activity_id is None:
+                continue  # the rival was revoked or rolled back since: nothing stands in the way any more
+            elif row.override_duplicates:
+                overriding.append(index)
+            else:
+                decisions[index] = Decision(None, duplicate_activity(row.rival_activity_id))
+        if overriding:
+            chosen = [candidates[index] for index in overriding]
+            for row in connection.execute(_REGISTER_FLAGGED, _arrays(chosen) | {"at": at}):
+                decisions[overriding[row.ord - 1]] = Decision(chosen[row.ord - 1].activity_id, None)
+
+
+def _decided(decision: Decision | None) -> Decision:
+    if decision is None:
+        raise TransientError("a rival registration came and went; the next try decides")
+    return decision
+
+
+def _arrays(candidates: Iterable[Candidate]) -> dict[str, str]:
+    listed = list(candidates)
+    return {
+        "batch_ids": arrays.plain([candidate.batch_id for candidate in listed]),
+        "positions": arrays.plain([candidate.position for candidate in listed]),
+        "activity_ids": arrays.plain([candidate.activity_id for candidate in listed]),
+    }
+
+
+def _implements_the_ports(service: InProcessRegistrationService) -> tuple[RegistrationService, Prediction]:
+    """Lets mypy say where the class departs from a port."""
+    return service, service

@@ -1,0 +1,46 @@
+"""The port to the registration service, which creates the activity records."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from sqlalchemy import Connection
+
+from orchestrator.model import ItemError, ItemValues
+
+
+class Candidate(NamedTuple):
+    """An item to register, and the id that its activity will have. Its values are in the database, with the notes."""
+
+    batch_id: str
+    position: int
+    item_id: str
+    activity_id: str
+
+
+class Decision(NamedTuple):
+    """The service's answer to a candidate: the activity that now exists, or why there is none; neither: it was cancelled."""
+
+    activity_id: str | None
+    error: ItemError | None
+
+
+class Prediction(Protocol):
+    """Foretells registrations, by the same rules, without writing anything."""
+
+    def predict(
+        self, connection: Connection, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]
+    ) -> Sequence[ItemError | None]:
+        """What each item would give now: None for success."""
+
+
+class RegistrationService(Protocol):
+    """Registers activities in the caller's transaction."""
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision | None]:
+        """Decides the candidates, in order; `at` becomes the records' time. One that is registered already is answered with its id.
+
+        None stands for one that can't be decided yet: it stays pending.
+
+        Raises TransientError when a rival got in the way and the whole transaction should be tried again.
+        """

@@ -1,0 +1,238 @@
+"""Replay: what the topics say of every batch, beside what the tables say, and the merge of the one into the other.
+
+Nothing is registered and nothing is published. What the topics say is a proposal: the dedup table, the attempts that the items'
+history bears out, and the hashes of the parts decide what of it is merged (`orchestrator.promotion`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from orchestrator.intake import submitted_part
+from orchestrator.storage.replaying import Difference, ShadowTables, copy_line, escaped
+from schemas import events
+from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
+from schemas.fields import CalendarDate, Flag, Id, Int32
+from schemas.ids import DerivedIds
+
+TOPICS = (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE)
+"""What is read. Commands add nothing: each follows from its batch, and its result says what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """A record of the topics batches or lifecycle, as it was read."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    timestamp_ms: int
+    headers: Sequence[tuple[str, bytes | None]]
+    value: bytes | None
+
+
+class _Correction(events.EventData):
+    """What a retry event's correction may change, but for the notes, which it does not carry."""
+
+    mentor_id: Id | None = None
+    activity_type: Id | None = None
+    activity_date: CalendarDate | None = None
+    duration_minutes: Int32 | None = None
+    override_duplicates: Flag | None = None
+
+
+# A result as a row, up to its error. This is all the validation that our own results get: the pattern says what every value looks
+# like, the table's types and checks what it may be, and what either refuses is counted as unreadable.
+_RESULT_ROW = re.compile(
+    r"[0-9a-f-]{36}\t[0-9]{1,7}\t[0-9]{1,10}\t(?:success\t[0-9a-f-]{36}\t\\N|failed\t\\N\t\{[^\t\n]*\}|cancelled\t\\N\t\\N)"
+)
+
+
+class Replay:
+    """One replay in one database session: begin, add what was read, `fold`, `compare`.
+
+    Begin it before the topics are asked where they end: what is in the tables by then is on them, or waits in the outbox.
+    """
+
+    def __init__(self, connection: Connection, *, batch_id: UUID | None = None) -> None:
+        self.tables = ShadowTables(connection)
+        self.unreadable = 0
+        """Records that are not what their topic allows; they are on the dead-letter topic, or somebody else wrote them."""
+        self._only = batch_id
+        self._only_bytes = b"" if batch_id is None else str(batch_id).encode()
+
+    def add_results(self, records: Iterable[tuple[int | None, int | None, bytes | None]]) -> None:
+        """Adds records of the topic results: partition, offset and value, as Kafka's client types them. The hot path."""
+        rows: list[str] = []
+        for partition, offset, value in records:
+            if self._only_bytes and (value is None or self._only_bytes not in value):
+                continue
+            row = _result_row(value)
+            if row is None:
+                self.unreadable += 1
+            else:
+                rows.append(f"{row}\t{partition}\t{offset}")
+        self.unreadable += self.tables.copy("replay_result", rows)
+
+    def add(self, records: Iterable[ReadRecord]) -> None:
+        """Adds records of the topics batches and lifecycle."""
+        rows: dict[str, list[str]] = {}
+        for record in records:
+            try:
+                envelope = open_envelope(record.headers, record.value)
+                data = _data(record.topic, envelope)
+                for table, row in _rows(record, envelope, data, self._only):
+                    rows.setdefault(table, []).append(copy_line(row))
+            except (UnreadableError, ValidationError):
+                self.unreadable += 1
+        for table, lines in rows.items():
+            self.unreadable += self.tables.copy(table, lines)
+
+    def fold(self) -> None:
+        """What was read becomes batches and items. Once, after everything was added."""
+        self.tables.fold()
+
+    def compare(self, *, examples: int) -> "Comparison":
+        """The rebuilt batches beside the live ones."""
+        self.tables.compare()
+        batches, items = self.tables.folded()
+        return Comparison(
+            batches=batches,
+            items=items,
+            by_field=self.tables.by_field(),
+            differences=self.tables.examples(examples),
+            different_batches=self.tables.different_batches(),
+            in_motion=self.tables.in_motion(),
+            not_covered=self.tables.not_covered(self._only),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the topics say beside what the tables say. `differences` are the first of all those that `by_field` counts."""
+
+    batches: int
+    items: int
+    by_field: Mapping[str, int]
+    differences: Sequence[Difference]
+    different_batches: Sequence[UUID]
+    in_motion: Sequence[UUID]
+    not_covered: Sequence[UUID]
+
+
+def _result_row(value: bytes | None) -> str | None:
+    """A result as a row of its table, without where it was; None when it is none.
+
+    Which of the three it is follows from its data: only a success names an activity, only a failure an error.
+    """
+    try:
+        data = orjson.loads(value or b"")
+        activity_id, error = data.get("activity_id"), data.get("error")
+        if activity_id is not None:
+            answer = f"success\t{activity_id}\t\\N"
+        elif error is not None:
+            answer = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
+        else:
+            answer = "cancelled\t\\N\t\\N"
+        row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{answer}"
+    except (orjson.JSONDecodeError, AttributeError, KeyError):
+        return None
+    return row if _RESULT_ROW.fullmatch(row) else None
+
+
+def _data(topic: Topic, envelope: Envelope) -> events.EventData:
+    """What an event says. Raises UnreadableError, ValidationError.
+
+    The strict parser costs more than all the rest of a `BatchSubmitted`. What is byte for byte as it would be written again has no key
+    twice, no number that is none and no broken text, so the fast parser reads in it what the strict one does.
+    """
+    if topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
+        try:
+            document = orjson.loads(envelope.data)
+        except orjson.JSONDecodeError as error:
+            raise UnreadableError("not_json", str(error)) from error
+        if orjson.dumps(document) == envelope.data:
+            return events.BatchSubmitted.model_validate(document)
+    return events.read_event(topic, envelope)
+
+
+Rows = Iterable[tuple[str, Sequence[object]]]
+
+
+def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: UUID | None) -> Rows:
+    """The rows that an event adds: table and values. Raises ValidationError on a correction that can't be."""
+    if only not in (None, getattr(data, "batch_id", None)):
+        return
+    at = _time_of(record, envelope)
+    place = (record.partition, record.offset)
+    match data:
+        case events.BatchSubmitted():
+            yield "replay_part", _part_row(data, envelope, at, place)
+        case events.BatchRetryRequested():
+            common = (data.retry_number, data.retried_by or envelope.source, at, *place)
+            for item in data.items:
+                yield "replay_retry_read", (data.batch_id, item.position, item.attempt, _correction(item), *common)
+        case events.BatchCancelled():
+            runs = orjson.dumps(data.cancelled_positions).decode()
+            by = data.cancelled_by or envelope.source
+            yield "replay_cancel", (data.batch_id, data.reason, by, at, data.cancelled, runs, *place)
+        case events.BatchRelabelled():
+            yield "replay_relabel", (data.batch_id, data.version, data.label, *place)
+        case events.BatchDeleted():
+            yield "replay_delete", (data.batch_id, data.version, at)
+        case events.BatchCompleted():
+            yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at)
+        case events.BatchRejected():
+            yield "replay_rejection", (data.batch_id, data.rejected_event_id)
+
+
+def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int]) -> Sequence[object]:
+    part = submitted_part(data, envelope, at)
+    is_ours = envelope.source == SOURCE
+    return (
+        part.batch_id,
+        part.part,
+        part.parts,
+        part.total_items,
+        part.organization_id,
+        part.coordinator_id,
+        part.label,
+        part.override_duplicates,
+        (data.submitted_by if is_ours else None) or envelope.source,
+        (data.channel if is_ours else None) or envelope.source,
+        is_ours,
+        part.origin.event_id,
+        part.origin.trace_id,
+        part.header_hash,
+        part.hashes.content_hash,
+        part.hashes.public_hash,
+        DerivedIds(part.batch_id).item_id(0),
+        at,
+        *place,
+        len(data.items),
+        orjson.dumps([vars(item) for item in data.items]).decode(),
+    )
+
+
+def _correction(item: events.RetriedItem) -> str | None:
+    if item.correction is None:
+        return None
+    changes = _Correction.model_validate(item.correction).model_dump(mode="json", exclude_none=True)
+    return orjson.dumps(changes).decode() if changes else None
+
+
+def _time_of(record: ReadRecord, envelope: Envelope) -> datetime:
+    """When it happened: events of ours say it to the microsecond, from the stored rows; of others, when the record was written."""
+    if envelope.source == SOURCE:
+        said = dict(record.headers).get("ce_time")
+        try:
+            return datetime.fromisoformat((said or b"").decode())
+        except (UnicodeDecodeError, ValueError):
+            pass  # not one of ours after all
+    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)

@@ -1,0 +1,179 @@
+"""The port to the activity repository: what the operations and handlers ask of storage. Each method is part of the caller's transaction."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from orchestrator.model import (
+    Actor,
+    AttemptView,
+    BatchFilter,
+    BatchPage,
+    BatchView,
+    Idempotency,
+    ItemFilter,
+    ItemValues,
+    ItemView,
+    NewBatch,
+    StatusView,
+)
+from orchestrator.states import BatchStatus, Counts, ItemStatus
+from schemas.envelope import OutgoingEvent
+
+
+class OutcomeKey(NamedTuple):
+    """What a command or a result names: one attempt of one item."""
+
+    batch_id: str
+    position: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What folding outcomes changed: items by batch and new state; and the keys (by index) that name no outcome."""
+
+    changed: Mapping[UUID, Mapping[ItemStatus, int]]
+    unknown: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchChange:
+    """New counts and what follows from them, for one locked batch. `now` is when it changed."""
+
+    batch_id: UUID
+    counts: Counts
+    status: BatchStatus
+    now: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAttempt:
+    """A failed item begins its next attempt, with these values. `correction` is what changed, None when nothing did."""
+
+    position: int
+    values: ItemValues
+    correction: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartHashes:
+    """What identifies the content of one part: as its sender wrote it, and as published, without notes."""
+
+    part: int
+    content_hash: bytes
+    public_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UsedKey:
+    """An Idempotency-Key that was used before."""
+
+    request_hash: bytes
+    batch_id: UUID
+    answer: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """A request that claims an Idempotency-Key for a batch."""
+
+    actor: Actor
+    idempotency: Idempotency
+    batch_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class BatchToCreate:
+    """A batch with all that is stored with it: what identifies its content, and the events that set it in motion."""
+
+    actor: Actor
+    batch: NewBatch
+    submitted_at: datetime
+    content_hash: bytes
+    parts: Sequence[PartHashes]
+    events: Sequence[OutgoingEvent] = ()
+
+
+class ActivityRepository(Protocol):
+    """Batches, their items, outcomes and events in one transaction."""
+
+    def clock(self) -> datetime:
+        """The database's time now, not at the transaction's start."""
+
+    def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
+        """Those of these whom the directory has."""
+
+    def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
+        """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
+
+    def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
+        """Keeps what a repetition of the request is answered."""
+
+    def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
+        """Stores batches with all their items, `processing`, and their events; those whose id exists already are left as they are.
+        Answers which were new."""
+
+    def lock_batch(self, batch_id: UUID) -> BatchView | None:
+        """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""
+
+    def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
+        """Takes the projections of these batches (in sorted order); registration goes on."""
+
+    def fold(self, keys: Sequence[OutcomeKey]) -> Folded:
+        """Puts the outcomes that the keys name into pending items of that attempt. The batches are locked."""
+
+    def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
+        """The same for every outcome of a locked batch; answers how many items changed, by new state."""
+
+    def change_batches(self, changes: Sequence[BatchChange]) -> None:
+        """Writes the new counts and raises the versions. The batches are locked."""
+
+    def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
+        """Writes a `cancelled` outcome for every pending item of a locked batch that no external service may have registered;
+        (position, attempt) in order of position."""
+
+    def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
+        """Which of these items an external registration service may have registered, without a definite answer in its outcome."""
+
+    def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
+        """Notes who cancelled, when and why."""
+
+    def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
+        """All items of a batch in this state, by position."""
+
+    def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
+        """The items at these positions, by position."""
+
+    def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
+        """Which items of a batch have the mentor, type and date of one of these."""
+
+    def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
+        """Moves failed items to their next attempt, keeps the old one in their history; answers the batch's new retry number."""
+
+    def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
+        """Edits the label."""
+
+    def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
+        """Removes the batch from view."""
+
+    def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
+        """Adds events to the outbox, in this order."""
+
+    def wake_relays(self) -> None:
+        """Tells the relays at the commit that there is something to publish. Not for submissions: it would serialise their commits."""
+
+    def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
+        """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
+
+    def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
+        """A batch and its items from one snapshot."""
+
+    def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
+        """A page of an organization's batches, newest first."""
+
+    def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
+        """The attempts of an item that are over, oldest first."""

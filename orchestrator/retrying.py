@@ -1,0 +1,128 @@
+"""Which items a retry takes, and with which values (specification, 5, retry)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+from uuid import UUID
+
+from orchestrator.errors import ConflictError, InvalidRequestError, Problem
+from orchestrator.model import BatchView, ItemValues, ItemView, RetryRequest
+from orchestrator.repository import ActivityRepository, NewAttempt
+from orchestrator.states import ItemStatus
+from schemas.ids import item_position
+
+Chosen = Sequence[tuple[ItemView, NewAttempt]]
+
+
+def choose_attempts(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Chosen:
+    """The failed items that begin a new attempt, by position; without those that a rival's retry has begun already.
+
+    Raises InvalidRequestError for an id that is no item of the batch, ConflictError for a named item that can't be retried.
+    """
+    changes = _changes_by_position(batch, request)
+    named = _named_positions(batch, request, changes)
+    if named is None:
+        items = repository.items_by_status(batch.batch_id, ItemStatus.FAILED)
+    else:
+        found = repository.items_at(batch.batch_id, sorted(named))
+        _refuse_unknown(named, found)
+        items = [item for item in found if _can_begin(item, changes.get(item.position, {}))]
+    if request.only_retryable:
+        items = [item for item in items if item.error is not None and item.error["retryable"]]
+    return [(item, _new_attempt(item, changes.get(item.position, {}))) for item in items]
+
+
+def _position(batch: BatchView, item_id: UUID, pointer: str) -> int:
+    position = item_position(batch.batch_id, item_id)
+    if position is None:
+        raise InvalidRequestError([Problem(pointer, "item_unknown", "The batch has no such item.")])
+    return position
+
+
+def _changes_by_position(batch: BatchView, request: RetryRequest) -> dict[int, Mapping[str, Any]]:
+    changes: dict[int, Mapping[str, Any]] = {}
+    for index, correction in enumerate(request.corrections):
+        pointer = f"/corrections/{index}/item_id"
+        position = _position(batch, correction.item_id, pointer)
+        if position in changes:
+            raise InvalidRequestError([Problem(pointer, "duplicate_item", "The item is corrected twice.")])
+        changes[position] = correction.changes
+    return changes
+
+
+def _named_positions(batch: BatchView, request: RetryRequest, changes: Mapping[int, Mapping[str, Any]]) -> dict[int, str] | None:
+    """Position and pointer of each item that the request names; None: it names none, so all failed ones are meant."""
+    if request.item_ids is None and not changes:
+        return None
+    named = {position: f"/corrections/{index}/item_id" for index, position in enumerate(changes)}
+    for index, item_id in enumerate(request.item_ids or ()):
+        pointer = f"/item_ids/{index}"
+        named[_position(batch, item_id, pointer)] = pointer
+    return named
+
+
+def _refuse_unknown(named: Mapping[int, str], found: Sequence[ItemView]) -> None:
+    missing = sorted(named.keys() - {item.position for item in found})
+    if missing:
+        raise InvalidRequestError([Problem(named[p], "item_unknown", "The batch has no such item.") for p in missing])
+
+
+def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:
+    """True for a failed item; False for one whose later attempt a rival began with the same values. Raises ConflictError."""
+    if item.status is ItemStatus.FAILED:
+        return True
+    in_later_attempt = item.attempt > 1 and item.status in (ItemStatus.PENDING, ItemStatus.SUCCESS)
+    if in_later_attempt and _corrected(item.values, changes) == item.values:
+        return False
+    if in_later_attempt:
+        raise ConflictError(
+            "item_retried_already", f"The item at position {item.position} was retried already, with other values."
+        )
+    raise ConflictError(
+        "item_not_failed", f"The item at position {item.position} is {item.status}; only failed items are retried."
+    )
+
+
+def _corrected(values: ItemValues, changes: Mapping[str, Any]) -> ItemValues:
+    return replace(values, **changes)
+
+
+def _new_attempt(item: ItemView, changes: Mapping[str, Any]) -> NewAttempt:
+    values = _corrected(item.values, changes)
+    before = asdict(item.values)
+    changed = {name: value for name, value in asdict(values).items() if value != before[name]}
+    return NewAttempt(item.position, values, changed or None)
+
+
+def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchView, request: RetryRequest, chosen: Chosen) -> None:
+    """A corrected item may not become what another item of the batch is. Raises InvalidRequestError naming both positions."""
+    corrected = [new for _, new in chosen if new.correction is not None]
+    if not corrected:
+        return
+    becoming = {new.position: new.values.identity for _, new in chosen}
+    pointers = {item_position(batch.batch_id, c.item_id): index for index, c in enumerate(request.corrections)}
+    taken = repository.positions_of_identities(batch.batch_id, [new.values for new in corrected])
+    problems: list[Problem] = []
+    for new in corrected:
+        identity = new.values.identity
+        rivals = {p for p, values in taken if values.identity == identity and becoming.get(p, identity) == identity}
+        rivals |= {p for p, other in becoming.items() if other == identity}
+        for rival in sorted(rivals - {new.position}):
+            detail = f"The items at positions {new.position} and {rival} would have the same mentor, type and date."
+            problems.append(Problem(f"/corrections/{pointers[new.position]}/mentor_id", "duplicate_mentor", detail))
+    if problems:
+        raise InvalidRequestError(problems)
+
+
+def reject_corrections_in_doubt(repository: ActivityRepository, batch: BatchView, chosen: Chosen) -> None:
+    """Values that an external service may have registered can't be corrected. Raises ConflictError.
+
+    A retry without a correction asks under the same key, and so finds out (specification, 3).
+    """
+    corrected = [new.position for _, new in chosen if new.correction is not None]
+    if corrected and (in_doubt := repository.positions_in_doubt(batch.batch_id, corrected)):
+        raise ConflictError(
+            "item_in_doubt",
+            f"The registration service has not said whether the item at position {in_doubt[0]} is registered; "
+            "retry it without a correction first.",
+        )

@@ -1,0 +1,90 @@
+"""The registration rules (specification, 4): their order, their codes, their words, and the SQL that evaluates them for a set of items.
+
+The same evaluation serves the registration and the preview. Each rule's condition is SQL over the relations `c` (the candidate), `m`
+(its mentor), `k` (its coordinator), `s` (the coordinator's scope on the mentor's chapter), `t` (its activity type), `today` (the
+database's date in the organization's time zone); the first that is true is the item's answer. `duplicate_activity` is not among them: a
+unique index decides it (specification, 4).
+"""
+
+from dataclasses import dataclass
+
+from orchestrator.model import ItemError
+
+MAX_REGISTRATION_NOTES_LENGTH = 2_000
+MIN_DURATION_MINUTES, MAX_DURATION_MINUTES = 1, 1_440
+DEFAULT_TIME_ZONE = "Europe/Oslo"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: when it applies (SQL), and the answer that it gives."""
+
+    condition: str
+    error: ItemError
+
+
+def _refusal(code: str, message: str, field: str | None = None) -> ItemError:
+    return ItemError(code, message, retryable=False, field=field)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("m.mentor_id IS NULL", _refusal("mentor_not_found", "No such mentor in the organization", "mentor_id")),
+    Rule(
+        "k.role IS DISTINCT FROM 'admin' AND s.chapter_id IS NULL",
+        _refusal("out_of_scope", "The coordinator may not register for this mentor", "mentor_id"),
+    ),
+    Rule(
+        "c.activity_date < m.active_from OR c.activity_date > m.active_until",
+        _refusal("mentor_inactive", "The mentor was not active on this date", "activity_date"),
+    ),
+    Rule(
+        "t.activity_type IS NULL",
+        _refusal("activity_type_unknown", "The organization has no such activity type", "activity_type"),
+    ),
+    Rule("c.activity_date > today.value", _refusal("invalid_item", "The date is in the future", "activity_date")),
+    Rule(
+        f"c.duration_minutes NOT BETWEEN {MIN_DURATION_MINUTES} AND {MAX_DURATION_MINUTES}",
+        _refusal(
+            "invalid_item", f"The duration must be {MIN_DURATION_MINUTES} to {MAX_DURATION_MINUTES} minutes", "duration_minutes"
+        ),
+    ),
+    Rule(
+        f"length(c.notes) > {MAX_REGISTRATION_NOTES_LENGTH}",
+        _refusal("invalid_item", f"The notes are longer than {MAX_REGISTRATION_NOTES_LENGTH:,} characters", "notes"),
+    ),
+)
+
+BROKEN_RULE_SQL = "CASE " + " ".join(f"WHEN {rule.condition} THEN {index}" for index, rule in enumerate(RULES)) + " END"
+"""The index in RULES of the first broken rule; NULL when none is."""
+
+RULE_JOINS_SQL = f"""
+    LEFT JOIN registration.mentor m ON m.organization_id = c.organization_id AND m.mentor_id = c.mentor_id
+    LEFT JOIN registration.coordinator k ON k.organization_id = c.organization_id AND k.coordinator_id = c.coordinator_id
+    LEFT JOIN registration.coordinator_scope s
+           ON s.organization_id = c.organization_id AND s.coordinator_id = c.coordinator_id AND s.chapter_id = m.chapter_id
+    LEFT JOIN registration.activity_type t ON t.organization_id = c.organization_id AND t.activity_type = c.activity_type
+    LEFT JOIN registration.organization g ON g.organization_id = c.organization_id
+    CROSS JOIN LATERAL (
+        SELECT (statement_timestamp() AT TIME ZONE coalesce(g.time_zone, '{DEFAULT_TIME_ZONE}'))::date AS value
+    ) today
+"""
+"""Joins what the rules look at to a relation `c(organization_id, coordinator_id, mentor_id, activity_type, activity_date, …)`."""
+
+
+DUPLICATE_ACTIVITY = "duplicate_activity"
+
+
+def duplicate_activity(conflicting_activity_id: str) -> ItemError:
+    """The answer to an item whose activity is registered already."""
+    return ItemError(
+        DUPLICATE_ACTIVITY,
+        "Duplicate activity on this date",
+        retryable=False,
+        conflicting_activity_id=conflicting_activity_id,
+    )
+
+
+REGISTRATION_UNAVAILABLE = ItemError(
+    "registration_unavailable", "The registration service could not answer in time; please retry", retryable=True
+)
+INTERNAL_ERROR = ItemError("internal_error", "Something went wrong on our side; please retry", retryable=True)

@@ -1,0 +1,1 @@
+"""Persistence: tables, one module of statements per table family, migrations."""

@@ -1,0 +1,105 @@
+"""Connections, transactions, and which database errors are worth another try."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from orchestrator.settings import Settings
+
+Answer = TypeVar("Answer")
+
+# Separates organization ids in the session variable that the API's row level security reads; no id contains it in practice, and one
+# that did would name organizations that do not exist.
+_UNIT_SEPARATOR = "\x1f"
+
+# 40001 serialization failure, 40P01 deadlock, 55P03 lock timeout, 57014 statement timeout, class 53 out of resources (disk full,
+# too many connections), class 57P shutdown and crash recovery, class 08 connection. Each rolls the whole transaction back.
+_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57014")
+_TRANSIENT_CLASSES = ("08", "53", "57P")
+
+
+def create_database_engine(url: URL, settings: Settings, *, connections: int, application_name: str) -> Engine:
+    """An engine whose sessions can't hang: every wait has a limit (reliability.md, settings)."""
+    options = (
+        f"-c statement_timeout={settings.statement_timeout_ms} -c lock_timeout={settings.lock_timeout_ms}"
+        f" -c idle_in_transaction_session_timeout={settings.idle_in_transaction_timeout_ms} -c timezone=UTC"
+    )
+    return create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        # A caller that finds no connection for this long is told so (503) and doesn't queue for ever.
+        pool_timeout=5,
+        connect_args={
+            "application_name": application_name,
+            "options": options,
+            "connect_timeout": 5,
+            # A peer that vanished without a word is noticed within 10 + 3 x 5 seconds.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 25_000,
+        },
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same unit of work may succeed when it is tried again: the database's trouble, not the work's."""
+    if isinstance(error, TransientError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    if error.connection_invalidated or code is None:
+        # psycopg2 gives a lost connection no code; interface and programming errors of the driver are not the database's.
+        return error.connection_invalidated or type(error.orig).__name__ == "OperationalError"
+    return code in _TRANSIENT_CODES or code.startswith(_TRANSIENT_CLASSES)
+
+
+class TransientError(Exception):
+    """The unit of work met a rival that decided first; tried again, it will see what the rival decided."""
+
+
+def transact(
+    engine: Engine,
+    work: Callable[[Connection], Answer],
+    *,
+    organizations: Sequence[str] | None = None,
+    snapshot: bool = False,
+    give_up_after_s: float = 5.0,
+) -> Answer:
+    """Runs `work` in one transaction and commits; the whole unit again, with backoff, on a transient error.
+
+    `work` must have the same effect when it is run twice, also after a commit whose acknowledgement was lost: it is told nothing.
+    `organizations` are those that row level security lets an API transaction see. With `snapshot` all statements see the same state
+    (REPEATABLE READ, for reading only).
+    """
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(give_up_after_s),
+        reraise=True,
+    )
+    for attempt in retrying:
+        with attempt, engine.begin() as connection:
+            _begin(connection, organizations, snapshot=snapshot)
+            answer = work(connection)
+    return answer
+
+
+# Not SQLAlchemy's isolation_level: that sets the session's default and sets it back, four more round trips.
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_SEE = "SELECT set_config('bulkreg.organizations', :organizations, true)"
+
+
+def _begin(connection: Connection, organizations: Sequence[str] | None, *, snapshot: bool) -> None:
+    """What a transaction begins with, in one round trip: its snapshot, and whose rows row level security lets it see."""
+    statements = [_SNAPSHOT] if snapshot else []
+    if organizations is not None:
+        statements.append(_SEE)
+    if statements:
+        values = {} if organizations is None else {"organizations": _UNIT_SEPARATOR.join(organizations)}
+        connection.execute(text("; ".join(statements)), values)

@@ -1,0 +1,100 @@
+"""Statements of the splitter: what the database knows of a batch, and the pending items that commands are made of."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage import arrays
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPart:
+    """A part that the database has, by its two hashes; None where it has the batch but not this part."""
+
+    organization_id: str
+    parts: int
+    header_hash: bytes
+    content_hash: bytes | None
+    public_hash: bytes | None
+
+
+_KNOWN_PARTS = text("""
+    SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+    LEFT JOIN orchestrator.batch_part p ON (p.batch_id, p.part) = (n.batch_id, n.part)
+""")
+
+# Only what is still pending in the very attempt: expanding twice, or after a cancel, brings at most commands that have no effect.
+_PENDING = text("""
+    SELECT n.ord, b.trace_id, i.attempt_at, i.batch_id::text, i.item_id::text, i.position, i.attempt, i.organization_id,
+           b.coordinator_id, i.mentor_id, i.activity_type, i.activity_date::text, i.duration_minutes, i.override_duplicates
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+         WITH ORDINALITY AS n (batch_id, position, attempt, ord)
+    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+    WHERE i.status = 'pending'
+    ORDER BY n.ord
+""")
+
+
+# The fields of a command, in the order in which `_PENDING` selects them.
+_COMMAND = (
+    "batch_id",
+    "item_id",
+    "position",
+    "attempt",
+    "organization_id",
+    "coordinator_id",
+    "mentor_id",
+    "activity_type",
+    "activity_date",
+    "duration_minutes",
+    "override_duplicates",
+)
+
+
+@dataclass(slots=True)
+class PendingItem:
+    """A pending item's attempt, as its command carries it. `index` is that of the key that named it."""
+
+    index: int
+    data: dict[str, Any]
+    attempt_at: datetime
+    trace_id: str
+
+
+def known_parts(connection: Connection, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], KnownPart]:
+    """By (batch id, part), what the database has; batches that it does not know are absent."""
+    rows = connection.execute(
+        _KNOWN_PARTS,
+        {"batch_ids": arrays.plain([batch for batch, _ in parts]), "parts": arrays.plain([part for _, part in parts])},
+    )
+    return {
+        (row.batch_id, row.part): KnownPart(
+            row.organization_id, row.parts, bytes(row.header_hash), _bytes(row.content_hash), _bytes(row.public_hash)
+        )
+        for row in rows
+    }
+
+
+def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterator[PendingItem]:
+    """The items that the keys name and that are pending in that attempt, in the order of the keys."""
+    rows = connection.execute(
+        _PENDING,
+        {
+            "batch_ids": arrays.plain([key.batch_id for key in keys]),
+            "positions": arrays.plain([key.position for key in keys]),
+            "attempts": arrays.plain([key.attempt for key in keys]),
+        },
+    )
+    for number, trace_id, attempt_at, *values in rows:
+        yield PendingItem(number - 1, dict(zip(_COMMAND, values, strict=True)), attempt_at, trace_id)
+
+
+def _bytes(value: memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)

@@ -1,0 +1,251 @@
+"""Statements on `batch_item`, `item_history` and `outcome`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Row, text
+
+from orchestrator.model import AttemptView, BatchView, ItemFilter, ItemValues, ItemView, StatusView
+from orchestrator.repository import Folded, NewAttempt, OutcomeKey
+from orchestrator.states import ItemStatus
+from orchestrator.storage import arrays, dispatch
+from orchestrator.storage.batches import Batches
+
+_COLUMNS = """
+    i.item_id::text, i.position, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
+    i.override_duplicates, i.status AS item_status, i.attempt, i.activity_id::text, i.error, i.planned
+"""
+
+
+def _item_view(row: Row[Any]) -> ItemView:
+    return ItemView(
+        item_id=UUID(row.item_id),
+        position=row.position,
+        values=ItemValues(
+            row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, row.notes, row.override_duplicates
+        ),
+        client_reference=row.client_reference,
+        status=ItemStatus(row.item_status),
+        attempt=row.attempt,
+        activity_id=None if row.activity_id is None else UUID(row.activity_id),
+        error=row.error,
+        planned=row.planned,
+    )
+
+
+# Only a pending item of the very attempt takes the outcome: repeated, late and reordered results change nothing. The items' locks
+# come after their batches' (`_LOCK_FOR_FOLD`), so that a fold never waits for a cancel that waits for it.
+_FOLD = text("""
+    WITH named AS (
+        SELECT n.ord, n.batch_id, o.position, o.attempt, o.outcome, o.activity_id, o.error
+        FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+             WITH ORDINALITY AS n (batch_id, position, attempt, ord)
+        LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (n.batch_id, n.position, n.attempt)
+    ), changed AS (
+        UPDATE orchestrator.batch_item i
+        SET status = n.outcome, activity_id = n.activity_id, error = n.error, changed_version = b.version + 1
+        FROM named n JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+        WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending'
+        RETURNING i.batch_id, i.status
+    )
+    SELECT NULL AS ord, batch_id::text, status, count(*) AS items FROM changed GROUP BY batch_id, status
+    UNION ALL
+    SELECT ord, NULL, NULL, NULL FROM named WHERE outcome IS NULL
+""")
+
+_FOLD_BATCH = text("""
+    WITH changed AS (
+        UPDATE orchestrator.batch_item i
+        SET status = o.outcome, activity_id = o.activity_id, error = o.error, changed_version = b.version + 1
+        FROM orchestrator.outcome o JOIN orchestrator.batch b ON b.batch_id = o.batch_id
+        WHERE o.batch_id = :batch_id AND (i.batch_id, i.position, i.attempt) = (o.batch_id, o.position, o.attempt)
+          AND i.status = 'pending'
+        RETURNING i.status
+    )
+    SELECT status, count(*) AS items FROM changed GROUP BY status
+""")
+
+# Under the batch's exclusive lock, after a fold: whatever is pending has no outcome, and can't get another one any more. A request on
+# its way to an external service can't be fenced: such an item stays pending, and the service's answer decides (specification, 5).
+_CANCEL_PENDING = text(f"""
+    WITH cancelled AS (
+        UPDATE orchestrator.batch_item i SET status = 'cancelled', changed_version = b.version + 1
+        FROM orchestrator.batch b
+        WHERE b.batch_id = :batch_id AND i.batch_id = b.batch_id AND i.status = 'pending'
+          AND NOT EXISTS (SELECT FROM orchestrator.dispatch d
+                          WHERE (d.batch_id, d.position) = (i.batch_id, i.position) AND {dispatch.IN_DOUBT_SQL})
+        RETURNING i.batch_id, i.position, i.attempt, i.organization_id
+    ), decided AS (
+        INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, created_at)
+        SELECT batch_id, position, attempt, organization_id, 'cancelled', :at FROM cancelled
+    )
+    SELECT position, attempt FROM cancelled ORDER BY position
+""")
+
+_BY_STATUS = text(f"""
+    SELECT {_COLUMNS} FROM orchestrator.batch_item i WHERE i.batch_id = :batch_id AND i.status = :status ORDER BY i.position
+""")
+
+_AT_POSITIONS = text(f"""
+    SELECT {_COLUMNS} FROM orchestrator.batch_item i
+    WHERE i.batch_id = :batch_id AND i.position = ANY (CAST(:positions AS integer[])) ORDER BY i.position
+""")
+
+_BY_IDENTITY = text("""
+    SELECT i.position, v.ord FROM orchestrator.batch_item i
+    JOIN unnest(CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]))
+         WITH ORDINALITY AS v (mentor_id, activity_type, activity_date, ord) USING (mentor_id, activity_type, activity_date)
+    WHERE i.batch_id = :batch_id ORDER BY i.position
+""")
+
+_KEEP_HISTORY = text("""
+    INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
+                                           retried_by, retried_at)
+    SELECT i.batch_id, i.position, i.attempt, i.organization_id,
+           jsonb_build_object('mentor_id', i.mentor_id, 'activity_type', i.activity_type, 'activity_date', i.activity_date,
+                              'duration_minutes', i.duration_minutes, 'notes', i.notes, 'override_duplicates', i.override_duplicates),
+           i.error, i.attempt_at, n.correction, :by, :at
+    FROM unnest(CAST(:positions AS integer[]), CAST(:corrections AS jsonb[])) AS n (position, correction)
+    JOIN orchestrator.batch_item i ON i.batch_id = :batch_id AND i.position = n.position
+""")
+
+_BEGIN_ATTEMPTS = text("""
+    UPDATE orchestrator.batch_item i
+    SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL, planned = NULL, changed_version = :version,
+        mentor_id = n.mentor_id, activity_type = n.activity_type, activity_date = n.activity_date,
+        duration_minutes = n.duration_minutes, notes = n.notes, override_duplicates = n.override_duplicates
+    FROM unnest(CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]),
+                CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
+         AS n (position, mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates)
+    WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed'
+""")
+
+_NEXT_RETRY = text("""
+    UPDATE orchestrator.batch SET retry_number = retry_number + 1, measured_from = :at, measured_items = pending + :attempts
+    WHERE batch_id = :batch_id RETURNING retry_number
+""")
+
+_PAGE = text(f"""
+    SELECT {_COLUMNS} FROM orchestrator.batch_item i
+    WHERE i.batch_id = :batch_id AND i.position > :after AND (CAST(:status AS text) IS NULL OR i.status = :status)
+    ORDER BY i.position LIMIT :limit
+""")
+
+_HISTORY = text("""
+    SELECT attempt, submitted, error, attempt_at, correction, retried_by, retried_at FROM orchestrator.item_history
+    WHERE batch_id = :batch_id AND position = :position ORDER BY attempt
+""")
+
+
+class Items(Batches):
+    """The part of the repository that is about items and their outcomes."""
+
+    connection: Connection
+
+    def fold(self, keys: Sequence[OutcomeKey]) -> Folded:
+        """Puts the outcomes that the keys name into pending items of that attempt. The batches are locked."""
+        rows = self.connection.execute(
+            _FOLD,
+            {
+                "batch_ids": arrays.plain([key.batch_id for key in keys]),
+                "positions": arrays.plain([key.position for key in keys]),
+                "attempts": arrays.plain([key.attempt for key in keys]),
+            },
+        )
+        changed: dict[UUID, dict[ItemStatus, int]] = {}
+        unknown: list[int] = []
+        for row in rows:
+            if row.ord is None:
+                changed.setdefault(UUID(row.batch_id), {})[ItemStatus(row.status)] = row.items
+            else:
+                unknown.append(row.ord - 1)
+        return Folded(changed, sorted(unknown))
+
+    def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
+        """The same for every outcome of a locked batch; answers how many items changed, by new state."""
+        rows = self.connection.execute(_FOLD_BATCH, {"batch_id": batch_id})
+        return {ItemStatus(row.status): row.items for row in rows}
+
+    def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
+        """Writes a `cancelled` outcome for every pending item of a locked batch that no external service may have registered;
+        (position, attempt) in order of position."""
+        rows = self.connection.execute(_CANCEL_PENDING, {"batch_id": batch_id, "at": at})
+        return [(row.position, row.attempt) for row in rows]
+
+    def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
+        """Which of these items an external registration service may have registered, without a definite answer in its outcome."""
+        return dispatch.positions_in_doubt(self.connection, batch_id, positions)
+
+    def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
+        """All items of a batch in this state, by position."""
+        return [_item_view(row) for row in self.connection.execute(_BY_STATUS, {"batch_id": batch_id, "status": status})]
+
+    def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
+        """The items at these positions, by position."""
+        rows = self.connection.execute(_AT_POSITIONS, {"batch_id": batch_id, "positions": arrays.plain(positions)})
+        return [_item_view(row) for row in rows]
+
+    def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
+        """Which items of a batch have the mentor, type and date of one of these."""
+        rows = self.connection.execute(
+            _BY_IDENTITY,
+            {
+                "batch_id": batch_id,
+                "mentors": arrays.texts([value.mentor_id for value in values]),
+                "types": arrays.texts([value.activity_type for value in values]),
+                "dates": arrays.plain([value.activity_date.isoformat() for value in values]),
+            },
+        )
+        return [(row.position, values[row.ord - 1]) for row in rows]
+
+    def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
+        """Moves failed items to their next attempt, keeps the old one in their history; answers the batch's new retry number."""
+        values = [attempt.values for attempt in attempts]
+        positions = arrays.plain([attempt.position for attempt in attempts])
+        corrections = [None if a.correction is None else orjson.dumps(a.correction).decode() for a in attempts]
+        self.connection.execute(
+            _KEEP_HISTORY,
+            {"batch_id": batch.batch_id, "positions": positions, "corrections": arrays.texts(corrections), "by": by, "at": at},
+        )
+        self.connection.execute(
+            _BEGIN_ATTEMPTS,
+            {
+                "batch_id": batch.batch_id,
+                "positions": positions,
+                "at": at,
+                "version": batch.version + 1,
+                "mentors": arrays.texts([value.mentor_id for value in values]),
+                "types": arrays.texts([value.activity_type for value in values]),
+                "dates": arrays.plain([value.activity_date.isoformat() for value in values]),
+                "durations": arrays.plain([value.duration_minutes for value in values]),
+                "notes": arrays.texts([value.notes for value in values]),
+                "overrides": arrays.plain([value.override_duplicates for value in values]),
+            },
+        )
+        number: int = self.connection.execute(
+            _NEXT_RETRY, {"batch_id": batch.batch_id, "at": at, "attempts": len(attempts)}
+        ).scalar_one()
+        return number
+
+    def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
+        """A batch and its items. One snapshot: the caller's transaction is REPEATABLE READ."""
+        batch = self.find_batch(batch_id)
+        if batch is None:
+            return None
+        if items.limit is None:
+            return StatusView(batch, (), None)
+        rows = self.connection.execute(
+            _PAGE, {"batch_id": batch_id, "after": items.after_position, "status": items.status, "limit": items.limit + 1}
+        ).all()
+        shown = [_item_view(row) for row in rows[: items.limit]]
+        return StatusView(batch, shown, shown[-1].position if len(rows) > items.limit else None)
+
+    def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
+        """The attempts of an item that are over, oldest first."""
+        rows = self.connection.execute(_HISTORY, {"batch_id": batch_id, "position": position})
+        return [
+            AttemptView(r.attempt, r.submitted, r.error, r.attempt_at, r.correction, r.retried_by, r.retried_at) for r in rows
+        ]

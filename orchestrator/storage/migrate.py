@@ -1,0 +1,56 @@
+"""Brings a database to the newest schema: the two roles, then Alembic's migrations, one upgrade at a time."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from orchestrator.settings import API_ROLE, WORKER_ROLE, Settings
+
+# Whoever migrates holds this advisory lock, so that any number of processes may start with an upgrade at once.
+_MIGRATION_LOCK = (0x62756C6B, 1)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def newest_version() -> str:
+    """The schema version that this code is written for."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+# Roles belong to the whole server, advisory locks to one database: two databases that are set up at the same time can both try.
+@retry(retry=retry_if_exception_type(DBAPIError), stop=stop_after_attempt(5), wait=wait_random(0.05, 0.2), reraise=True)
+def _make_roles(engine: Engine, settings: Settings) -> None:
+    with engine.begin() as connection:
+        for role in (WORKER_ROLE, API_ROLE):
+            password = settings.derived_password(role)
+            exists = connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = :role"), {"role": role})
+            verb = "ALTER" if exists else "CREATE"
+            # DDL takes no parameters; the password is hexadecimal and the role a constant.
+            connection.exec_driver_sql(f"{verb} ROLE {role} LOGIN" + (f" PASSWORD '{password}'" if password else ""))
+
+
+def upgrade(settings: Settings) -> str:
+    """Migrates to the newest version and answers it. Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable."""
+    engine = create_engine(settings.owner_url)
+    try:
+        _make_roles(engine, settings)
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), dict(zip("ab", _MIGRATION_LOCK, strict=True)))
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+    return newest_version()

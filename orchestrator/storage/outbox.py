@@ -1,0 +1,127 @@
+"""Statements on the table `outbox`: what a transaction decided to publish, until the relay has published it.
+
+No row is ever locked: a slot's rows are read and deleted by whoever owns the slot (`producers/relay.py`), inserted by anybody.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from orchestrator.storage import arrays
+from schemas.envelope import OutgoingEvent, Topic
+
+SLOTS = 16
+"""Shares of the outbox that relays divide among them; more relays than this idle. Rows keep the slot they were stored with."""
+
+
+def slot_of(batch_id: UUID) -> int:
+    """The slot of a batch. Hashed, because upstream services choose their ids as they like."""
+    return zlib.crc32(batch_id.bytes) % SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A row to publish."""
+
+    slot: int
+    outbox_id: int
+    event: OutgoingEvent
+
+
+# `fresh` has the batches, with their number in the set. Ids are drawn in the order of the list: PostgreSQL evaluates the identity column
+# after the sort.
+INSERT_SQL = """
+    INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)
+    SELECT f.slot, f.organization_id, f.batch_id, e.topic, e.key, e.headers, e.value, now()
+    FROM unnest(CAST(:event_numbers AS integer[]), CAST(:topics AS text[]), CAST(:keys AS text[]), CAST(:headers AS jsonb[]),
+                CAST(:values AS bytea[])) WITH ORDINALITY AS e (number, topic, key, headers, value, ordinality)
+    JOIN fresh f USING (number)
+    ORDER BY ordinality
+"""
+
+_INSERT = text(f"""
+    WITH fresh AS (
+        SELECT 1 AS number, CAST(:slot AS smallint) AS slot, CAST(:organization_id AS text) AS organization_id,
+               CAST(:batch_id AS uuid) AS batch_id
+    )
+    {INSERT_SQL}
+""")
+
+
+def insert_events(connection: Connection, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
+    """Adds events of one batch, in order, to the caller's transaction, which holds the batch's lock (that orders the writers).
+
+    After the commit, `orchestrator.storage.wakeup` tells the relays; without it they find the rows at their next poll.
+    """
+    if not events:
+        return
+    batch = {"slot": slot_of(batch_id), "organization_id": organization_id, "batch_id": batch_id}
+    connection.execute(_INSERT, batch | event_arrays([(1, event) for event in events]))
+
+
+def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:
+    """The parameters of `INSERT_SQL`; with each event the number of its batch."""
+    return {
+        "event_numbers": arrays.plain([number for number, _ in events]),
+        "topics": arrays.plain([event.topic.value for _, event in events]),
+        "keys": arrays.texts([event.key for _, event in events]),
+        "headers": arrays.texts(
+            [orjson.dumps([(name, value.decode()) for name, value in event.headers]).decode() for _, event in events]
+        ),
+        "values": [event.value for _, event in events],
+    }
+
+
+# The first row of every batch comes before the second of any: the parts of a batch of 10,000 don't delay the others.
+# `octet_length` reads no TOAST. The limit is per slot as well, so that a backlog isn't sorted (the key is (slot, outbox_id)).
+_SELECT = text("""
+    WITH oldest AS (
+        SELECT row.* FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
+        CROSS JOIN LATERAL (
+            SELECT slot, outbox_id, batch_id, octet_length(value) AS bytes FROM orchestrator.outbox
+            WHERE slot = owned.slot ORDER BY outbox_id LIMIT :rows
+        ) AS row
+    ), ranked AS (
+        SELECT *, row_number() OVER (PARTITION BY batch_id ORDER BY outbox_id) AS turn FROM oldest
+    ), chosen AS (
+        SELECT slot, outbox_id, turn, sum(bytes) OVER (ORDER BY turn, outbox_id) - bytes AS bytes_before FROM ranked
+        ORDER BY turn, outbox_id LIMIT :rows
+    )
+    SELECT slot, outbox_id, topic, key, headers, value FROM chosen JOIN orchestrator.outbox USING (slot, outbox_id)
+    WHERE bytes_before < :bytes ORDER BY turn, outbox_id
+""")
+
+
+def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, max_bytes: int) -> list[OutboxRow]:
+    """Rows of these slots to publish next, in the order to publish them: a batch's own by age, batches taking turns.
+
+    At least one row when there is any; the one that reaches `max_bytes` of values is the last.
+    """
+    found = connection.execute(_SELECT, {"slots": list(slots), "rows": max_rows, "bytes": max_bytes})
+    return [
+        OutboxRow(
+            row.slot,
+            row.outbox_id,
+            OutgoingEvent(
+                Topic(row.topic), row.key, tuple((name, value.encode()) for name, value in row.headers), bytes(row.value)
+            ),
+        )
+        for row in found
+    ]
+
+
+_DELETE = text("""
+    DELETE FROM orchestrator.outbox
+    USING unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
+    WHERE outbox.slot = published.slot AND outbox.outbox_id = published.outbox_id
+""")
+
+
+def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    """Removes rows whose events Kafka has acknowledged. A row that is gone already is no error."""
+    connection.execute(_DELETE, {"slots": [row.slot for row in rows], "ids": [row.outbox_id for row in rows]})

@@ -1,0 +1,113 @@
+"""Statements of the registration on the dedup table: which commands are new, and the outcomes of those."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage import arrays
+from orchestrator.storage.database import TransientError
+from schemas.ids import batch_lock_key
+
+
+class CommandState(NamedTuple):
+    """What the database says about a command. `outcome` is None for one that has to be handled."""
+
+    item_id: str
+    organization_id: str
+    trace_id: str
+    outcome: str | None
+    activity_id: str | None
+    error: dict[str, Any] | None
+    decided_at: datetime
+
+
+class NewOutcome(NamedTuple):
+    """The one durable answer to a command."""
+
+    key: OutcomeKey
+    organization_id: str
+    outcome: str
+    activity_id: str | None
+    error: dict[str, Any] | None
+
+
+# Shared: registrations of one batch go on side by side, but not while somebody cancels, retries or deletes it (`_LOCK_ALONE` in
+# batches.py). In sorted order, before any row.
+_SHARE_BATCHES = text("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
+
+# A separate statement after the lock: its snapshot sees what the lock's last holder committed. `now` is taken after the lock as well,
+# so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
+_STATES = text("""
+    SELECT n.ord, i.item_id::text, i.organization_id, b.trace_id, o.outcome, o.activity_id::text, o.error,
+           o.created_at AS decided_at, clock_timestamp() AS now
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+         WITH ORDINALITY AS n (batch_id, position, attempt, ord)
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+    JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
+    LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (n.batch_id, n.position, n.attempt)
+    WHERE o.outcome IS NOT NULL OR i.attempt = n.attempt
+    ORDER BY n.ord
+""")
+
+# Inserted last and complete. A rival can only be another delivery of the same command; the loser rolls everything back.
+_INSERT = text("""
+    INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, error, created_at)
+    SELECT n.batch_id, n.position, n.attempt, n.organization_id, n.outcome, n.activity_id, n.error, :at
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:organizations AS text[]),
+                CAST(:outcomes AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
+         AS n (batch_id, position, attempt, organization_id, outcome, activity_id, error)
+    ORDER BY n.batch_id, n.position, n.attempt
+    ON CONFLICT DO NOTHING
+""")
+
+
+def share_batches(connection: Connection, batch_ids: Sequence[str]) -> None:
+    """Shares the lock of these batches until the commit: what is decided under it is decided before or after a cancel, not during."""
+    keys = sorted({batch_lock_key(UUID(batch_id)) for batch_id in batch_ids})
+    connection.execute(_SHARE_BATCHES, {"keys": arrays.plain(keys)})
+
+
+def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:
+    """The database's time, and by index what is known of each command.
+
+    Commands of unknown or purged batches, and of attempts that the item does not hold, are absent: they have no effect.
+    """
+    states: dict[int, CommandState] = {}
+    now: datetime | None = None
+    rows = connection.execute(
+        _STATES,
+        {
+            "batch_ids": arrays.plain([key.batch_id for key in keys]),
+            "positions": arrays.plain([key.position for key in keys]),
+            "attempts": arrays.plain([key.attempt for key in keys]),
+        },
+    )
+    for number, item_id, organization_id, trace_id, outcome, activity_id, error, decided_at, read_at in rows:
+        now = now or read_at
+        states[number - 1] = CommandState(item_id, organization_id, trace_id, outcome, activity_id, error, decided_at or now)
+    return now, states
+
+
+def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: datetime) -> None:
+    """Decides these commands. Raises TransientError when another delivery of one of them decided first: nothing of this may stay."""
+    errors = [None if outcome.error is None else orjson.dumps(outcome.error).decode() for outcome in outcomes]
+    inserted = connection.execute(
+        _INSERT,
+        {
+            "batch_ids": arrays.plain([outcome.key.batch_id for outcome in outcomes]),
+            "positions": arrays.plain([outcome.key.position for outcome in outcomes]),
+            "attempts": arrays.plain([outcome.key.attempt for outcome in outcomes]),
+            "organizations": arrays.texts([outcome.organization_id for outcome in outcomes]),
+            "outcomes": arrays.plain([outcome.outcome for outcome in outcomes]),
+            "activity_ids": arrays.plain(["NULL" if o.activity_id is None else o.activity_id for o in outcomes]),
+            "errors": arrays.texts(errors),
+            "at": at,
+        },
+    )
+    if inserted.rowcount != len(outcomes):
+        raise TransientError("another delivery of the same command decided first")

@@ -1,0 +1,35 @@
+"""What has changed since somebody last looked: for those who follow batches."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator.storage import arrays
+
+CHANNEL = "bulkreg_batches"
+
+_ANNOUNCE = text(f"SELECT pg_notify('{CHANNEL}', batch_id) FROM unnest(CAST(:batch_ids AS text[])) AS changed (batch_id)")
+_VERSIONS = text("SELECT batch_id::text, version FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
+_CHANGED_SINCE = text("""
+    SELECT position FROM orchestrator.batch_item WHERE batch_id = :batch_id AND changed_version > :version ORDER BY position
+""")
+
+
+def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Tells who follows these batches, when the caller's transaction commits.
+
+    NOTIFY makes such commits wait for each other (architecture, 7): for what happens once in a micro-batch or at a person's request,
+    not for submissions.
+    """
+    connection.execute(_ANNOUNCE, {"batch_ids": arrays.plain(batch_ids)})
+
+
+def versions(connection: Connection, batch_ids: Sequence[str]) -> Mapping[str, int]:
+    """The present version of each of these batches that the transaction may see."""
+    return {row.batch_id: row.version for row in connection.execute(_VERSIONS, {"batch_ids": arrays.plain(batch_ids)})}
+
+
+def positions_changed_since(connection: Connection, batch_id: UUID, version: int) -> Sequence[int]:
+    """The positions of the items that changed after that version of their batch."""
+    return list(connection.execute(_CHANGED_SINCE, {"batch_id": batch_id, "version": version}).scalars())

@@ -1,0 +1,167 @@
+"""From a well-formed submission to what is stored and published: content hashes and the parts of its event."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from orchestrator.model import Actor, BatchView, NewBatch, NewItem
+from orchestrator.repository import PartHashes
+from schemas import events
+from schemas.envelope import OutgoingEvent
+from schemas.problems import Mistake
+
+# What a part has besides its items: names and a label, each character of which JSON can write as six bytes.
+_ITEMS_BYTES = events.MAX_PART_BYTES - 16 * 1024
+
+
+def content_hash(
+    *, organization_id: str, coordinator_id: str, label: str | None, override: bool, parts: int, total: int
+) -> bytes:
+    """Identifies what all parts of a batch say alike."""
+    return hashlib.sha256(orjson.dumps([organization_id, coordinator_id, label, override, parts, total])).digest()
+
+
+def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *, with_notes: bool) -> bytes:
+    """Identifies the content of one part: (position, item) in the order of the part."""
+    rows = [
+        (
+            position,
+            item.values.mentor_id,
+            item.values.activity_type,
+            item.values.activity_date,
+            item.values.duration_minutes,
+            item.values.notes if with_notes else None,
+            item.client_reference,
+        )
+        for position, item in items
+    ]
+    return hashlib.sha256(header + orjson.dumps([part, rows])).digest()
+
+
+def parts_of(batch: NewBatch) -> Iterator[tuple[int, Sequence[tuple[int, NewItem]]]]:
+    """The parts in which a batch travels, numbered from 1: at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
+    items: list[tuple[int, NewItem]] = []
+    part, room = 1, _ITEMS_BYTES
+    for position, item in enumerate(batch.items):
+        size = len(orjson.dumps(public_item(position, item))) + len(",")
+        if len(items) == events.MAX_PART_ITEMS or size > room:
+            yield part, items
+            items, part, room = [], part + 1, _ITEMS_BYTES
+        items.append((position, item))
+        room -= size
+    yield part, items
+
+
+def public_item(position: int, item: NewItem) -> dict[str, Any]:
+    """An item as our own events carry it: without notes, which stay in the database (specification, 7)."""
+    values = item.values
+    data: dict[str, Any] = {
+        "position": position,
+        "mentor_id": values.mentor_id,
+        "activity_type": values.activity_type,
+        "activity_date": values.activity_date,
+        "duration_minutes": values.duration_minutes,
+    }
+    if item.client_reference is not None:
+        data["client_reference"] = item.client_reference
+    return data
+
+
+def submitted_events(
+    actor: Actor, batch: NewBatch, *, submitted_at: datetime
+) -> tuple[bytes, list[PartHashes], list[OutgoingEvent]]:
+    """The content hash of a batch, those of its parts, and its `BatchSubmitted` events."""
+    total = len(batch.items)
+    divided = list(parts_of(batch))
+    header = content_hash(
+        organization_id=actor.organization_id,
+        coordinator_id=batch.coordinator_id,
+        label=batch.label,
+        override=batch.override_duplicates,
+        parts=len(divided),
+        total=total,
+    )
+    hashes: list[PartHashes] = []
+    published: list[OutgoingEvent] = []
+    for part, items in divided:
+        public = part_hash(header, part, items, with_notes=False)
+        hashes.append(PartHashes(part, public, public))
+        published.append(part_event(actor, batch, part, len(divided), items, total=total, time=submitted_at))
+    return header, hashes, published
+
+
+def part_event(
+    actor: Actor,
+    batch: NewBatch,
+    part: int,
+    parts: int,
+    items: Sequence[tuple[int, NewItem]],
+    *,
+    total: int,
+    time: datetime,
+) -> OutgoingEvent:
+    """One part of a batch as an event of ours."""
+    return events.batch_submitted(
+        batch_id=batch.batch_id,
+        organization_id=actor.organization_id,
+        coordinator_id=batch.coordinator_id,
+        label=batch.label,
+        override_duplicates=batch.override_duplicates,
+        part=part,
+        parts=parts,
+        total_items=total,
+        submitted_by=actor.subject,
+        channel=actor.channel,
+        items=[public_item(position, item) for position, item in items],
+        time=time,
+        trace_id=batch.trace_id,
+    )
+
+
+def retry_events(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    retry_number: int,
+    retried_by: str,
+    attempts: Sequence[tuple[int, int, dict[str, Any] | None]],
+    time: datetime,
+    trace_id: str,
+) -> list[OutgoingEvent]:
+    """The `BatchRetryRequested` events of one retry; `attempts` are (position, new attempt, correction without notes)."""
+    rows = [
+        {"position": position, "attempt": attempt} | ({"correction": correction} if correction else {})
+        for position, attempt, correction in attempts
+    ]
+    chunks = [rows[first : first + events.MAX_PART_ITEMS] for first in range(0, len(rows), events.MAX_PART_ITEMS)]
+    return [
+        events.batch_retry_requested(
+            batch_id=batch_id,
+            organization_id=organization_id,
+            retry_number=retry_number,
+            part=part,
+            retried_by=retried_by,
+            items=chunk,
+            time=time,
+            trace_id=trace_id,
+        )
+        for part, chunk in enumerate(chunks, start=1)
+    ]
+
+
+def incomplete_batch(batch: BatchView, *, at: datetime) -> OutgoingEvent:
+    """The end of an upstream batch whose parts have not all come. No event was refused, so the batch stands in for one."""
+    return events.batch_rejected(
+        batch_id=batch.batch_id,
+        organization_id=batch.organization_id,
+        rejected_source=batch.channel,
+        rejected_event_id=str(batch.batch_id),
+        batch_continues=False,
+        problems=[Mistake("/parts", "incomplete", "not all parts of the batch have come")],
+        time=at,
+        trace_id=batch.trace_id,
+    )

@@ -1,0 +1,1 @@
+"""Checks the invariants (specification, 8) on a live database."""

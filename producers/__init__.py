@@ -1,0 +1,1 @@
+"""To Kafka: topics, the producer, the outbox relay."""

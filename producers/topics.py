@@ -1,0 +1,135 @@
+"""The topics: how many partitions, how long, how large; made explicitly, never by a client that names one."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+
+from orchestrator.kafka_settings import connection_config, kafka_logger
+from orchestrator.settings import Settings
+from producers.client import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES
+from schemas.envelope import Topic
+
+_logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 30.0
+
+MISSING = ("it does not exist",)
+"""The difference of a topic that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """What a topic shall be."""
+
+    topic: Topic
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """What `create_topics` found: whether it made the topic, and else what is not as planned, in words. Differences are not changed:
+    more partitions send keys elsewhere, and an operator may have had reasons."""
+
+    name: str
+    created: bool
+    differences: Sequence[str] = ()
+
+
+def planned_topics(settings: Settings) -> list[TopicPlan]:
+    """The six topics."""
+    return [_plan(topic, settings) for topic in Topic]
+
+
+def _plan(topic: Topic, settings: Settings) -> TopicPlan:
+    replicas = settings.topic_replication_factor
+    is_dead_letter = topic is Topic.DEAD_LETTER
+    return TopicPlan(
+        topic=topic,
+        name=topic.on_cluster(settings.topic_prefix),
+        # Nobody shares the work on dead letters: they are read by people, in the order in which they came.
+        partitions=1 if is_dead_letter else settings.topic_partitions,
+        replication_factor=replicas,
+        config={
+            "cleanup.policy": "delete",
+            # The replay window.
+            "retention.ms": str(settings.topic_retention_hours * 3_600_000),
+            # The broker's clock: else an upstream's wrong one would delete its records at once or never, and hide them from
+            # a replay that begins at a time.
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(MAX_DEAD_LETTER_BYTES if is_dead_letter else MAX_MESSAGE_BYTES),
+            # An acknowledged record survives the loss of a broker where there are three, and one broker may be down.
+            "min.insync.replicas": str(max(1, replicas - 1)),
+            "unclean.leader.election.enable": "false",
+        },
+    )
+
+
+def inspect_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> list[TopicReport]:
+    """What is not as planned, as `create_topics` reports it, but nothing is made. Raises as it does."""
+    admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
+    known = admin.list_topics(timeout=timeout_s).topics
+    plans = planned_topics(settings)
+    existing = [plan for plan in plans if plan.name in known]
+    differences = _differences(admin, existing) if existing else {}
+    return [TopicReport(plan.name, False, differences.get(plan.name, MISSING)) for plan in plans]
+
+
+def create_topics(settings: Settings) -> list[TopicReport]:
+    """Makes the topics that are missing and reports on all. Safe to repeat, and to run twice at once.
+
+    Raises UnsafeKafkaError, and KafkaException when the cluster does not answer or refuses.
+    """
+    admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
+    plans = planned_topics(settings)
+    created = {plan.name for plan in plans if plan.name not in admin.list_topics(timeout=TIMEOUT_S).topics}
+    if created:
+        created = _create(admin, [plan for plan in plans if plan.name in created])
+    existing = [plan for plan in plans if plan.name not in created]
+    differences = _differences(admin, existing) if existing else {}
+    return [TopicReport(plan.name, plan.name in created, differences.get(plan.name, ())) for plan in plans]
+
+
+def _create(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
+    """The names of those that this call made; not those that somebody else made meanwhile."""
+    new = [
+        NewTopic(plan.name, plan.partitions, replication_factor=plan.replication_factor, config=dict(plan.config))
+        for plan in plans
+    ]
+    made = set()
+    for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        else:
+            made.add(name)
+            _logger.info("topic_created: %s", name)
+    return made
+
+
+def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, list[str]]:
+    topics = admin.list_topics(timeout=TIMEOUT_S).topics
+    configs = {
+        resource.name: future.result()
+        for resource, future in admin.describe_configs(
+            [ConfigResource("topic", plan.name) for plan in plans], request_timeout=TIMEOUT_S
+        ).items()
+    }
+    found: dict[str, list[str]] = {}
+    for plan in plans:
+        partitions = topics[plan.name].partitions
+        replicas = min((len(partition.replicas) for partition in partitions.values()), default=0)
+        actual = {"partitions": str(len(partitions)), "replication factor": str(replicas)}
+        actual |= {name: entry.value for name, entry in configs[plan.name].items()}
+        wanted = {"partitions": str(plan.partitions), "replication factor": str(plan.replication_factor), **plan.config}
+        found[plan.name] = [
+            f"{name} is {actual.get(name)}, planned {value}" for name, value in wanted.items() if actual.get(name) != value
+        ]
+    return found

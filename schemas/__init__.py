@@ -1,0 +1,1 @@
+"""Wire formats, and nothing else: events, API bodies, the CloudEvents envelope."""

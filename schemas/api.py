@@ -1,0 +1,508 @@
+"""Every body of the HTTP contract (specification, 6): what clients send, and the shapes of what they get.
+
+Requests forbid what they don't know and coerce nothing. The answers' models are the documentation (OpenAPI) and what the tests hold
+the answers against; the API writes its answers as plain dicts, because a batch of 10,000 items is no place for 10,000 models.
+"""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticKnownError
+
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
+from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
+
+# --- Requests -----------------------------------------------------------------------------------------------------------------
+
+
+class Request(BaseModel):
+    """What all requests have in common: an unknown field is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SubmissionItem(Request):
+    """One mentor's registration."""
+
+    mentor_id: Id
+    activity_type: Id
+    activity_date: CalendarDate
+    duration_minutes: Int32
+    notes: Notes | None = None
+    client_reference: Annotated[Id | None, Field(description="The sender's own name for the item, e.g. `row 7`.")] = None
+
+
+class SharedActivity(Request):
+    """What every mentor of a submission did together."""
+
+    activity_type: Id
+    activity_date: CalendarDate
+    duration_minutes: Int32
+    notes: Notes | None = None
+
+
+# A letter for each of a million items, and what signs them.
+MAX_PLAN_LENGTH = 2 * 1024 * 1024
+
+# `size_mistakes` checks it: pydantic's own limit counts only the entries that are well formed.
+_NOT_EMPTY = Field(json_schema_extra={"minItems": 1})
+
+
+class Submission(Request):
+    """What both forms of a submission have in common."""
+
+    organization_id: Annotated[Id | None, Field(description="For a service with several organizations.")] = None
+    coordinator_id: Annotated[Id | None, Field(description="Who registers; may be left out when it is the token's subject.")] = (
+        None
+    )
+    label: Label | None = None
+    override_duplicates: Annotated[Flag, Field(description="Register even what is registered already.")] = False
+    plan: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_PLAN_LENGTH,
+            description="Of a preview: accept only if every prediction still holds (else 412).",
+            strict=True,
+        ),
+    ] = None
+
+    def as_items(self) -> Sequence[SubmissionItem]:
+        """The items, whatever the form."""
+        raise NotImplementedError
+
+
+class ItemsSubmission(Submission):
+    """A submission that spells out each item."""
+
+    items: Annotated[tuple[SubmissionItem, ...], _NOT_EMPTY]
+
+    def as_items(self) -> Sequence[SubmissionItem]:
+        """The items as sent."""
+        return self.items
+
+
+class MentorsSubmission(Submission):
+    """A submission of one activity that several mentors did together."""
+
+    mentor_ids: Annotated[tuple[Id, ...], _NOT_EMPTY]
+    activity: SharedActivity
+
+    def as_items(self) -> Sequence[SubmissionItem]:
+        """One item for each mentor."""
+        shared = dict(self.activity)
+        return [
+            SubmissionItem.model_construct(mentor_id=mentor_id, client_reference=None, **shared) for mentor_id in self.mentor_ids
+        ]
+
+
+class Relabelling(Request):
+    """An edited label; null removes it."""
+
+    label: Label | None
+
+
+class CancellingUpdate(Request):
+    """A cancellation in the form of an update."""
+
+    status: Literal["cancelled"]
+    cancellation_reason: Reason | None = None
+
+
+class Cancellation(Request):
+    """Why a batch is cancelled. The whole body may be left out; `reason` is short for `cancellation_reason`."""
+
+    cancellation_reason: Annotated[Reason | None, Field(validation_alias=AliasChoices("cancellation_reason", "reason"))] = None
+
+
+# Left out is not null: a correction that says `"notes": null` removes the notes. Read `model_fields_set`, never these.
+_LEFT_OUT: Any = Field(default_factory=lambda: None)
+
+
+class ItemCorrection(Request):
+    """New values for a failed item; a field that is left out keeps its value."""
+
+    item_id: UUID
+    mentor_id: Id = _LEFT_OUT
+    activity_type: Id = _LEFT_OUT
+    activity_date: CalendarDate = _LEFT_OUT
+    duration_minutes: Int32 = _LEFT_OUT
+    notes: Notes | None = _LEFT_OUT
+    override_duplicates: Flag = _LEFT_OUT
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set - {"item_id"})}
+
+
+class Retry(Request):
+    """Which failed items to try again: all, those named, those whose error is retryable. The whole body may be left out."""
+
+    item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
+    only_retryable: Flag = False
+    corrections: Annotated[tuple[ItemCorrection, ...], Field(description="A correction selects its item.")] = ()
+
+
+ItemState = Literal["pending", "success", "failed", "cancelled"]
+BatchState = Literal["pending", "processing", "completed", "partial", "failed", "cancelled"]
+
+
+def _without_unit(value: Any) -> Any:
+    return value.removesuffix("s") if isinstance(value, str) else value
+
+
+# pydantic alone would also take a number of seconds since 1970.
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
+
+
+def _written_out(value: Any) -> Any:
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise PydanticKnownError("datetime_parsing", {"error": "not written out"})
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    """PostgreSQL knows no offset beyond 16 hours, and no year 0 or 10,000."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticKnownError("datetime_parsing", {"error": "out of range"}) from None
+
+
+Time = Annotated[
+    AwareDatetime,
+    AfterValidator(_in_utc),
+    BeforeValidator(_written_out, json_schema_input_type=Annotated[str, Field(json_schema_extra={"format": "date-time"})]),
+]
+
+
+class OneBatchQuery(Request):
+    """What of a batch is shown, and how long to wait for a change."""
+
+    items: Annotated[ItemState | None, Field(description="Only items in this state.")] = None
+    item_limit: Annotated[int, Field(ge=1, le=1_000)] = 200
+    item_cursor: Annotated[str | None, Field(pattern=r"^[0-9]{1,7}$", description="`next_item_cursor` of the page before.")] = (
+        None
+    )
+    wait: Annotated[
+        int,
+        BeforeValidator(_without_unit, json_schema_input_type=Annotated[str, Field(pattern=r"^[0-9]{1,2}s?$")]),
+        Field(ge=0, le=60, description="With If-None-Match: seconds (`20s`) to wait until something changes."),
+    ] = 0
+
+
+class ExportQuery(Request):
+    """What a download holds."""
+
+    notes: Annotated[bool, Field(description="With the notes, which may be about people's health.")] = False
+
+
+class EventsQuery(Request):
+    """How a stream is opened where no header can be sent."""
+
+    ticket: Annotated[str | None, Field(max_length=2_000, description="Of `POST …/events`; then no token is needed.")] = None
+
+
+class BatchesQuery(Request):
+    """Which batches are listed."""
+
+    status: BatchState | None = None
+    coordinator_id: Id | None = None
+    submitted_from: Annotated[Time | None, Field(description="Submitted then or later.")] = None
+    submitted_to: Annotated[Time | None, Field(description="Submitted before then.")] = None
+    q: Annotated[Label | None, Field(description="A part of the label.")] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the page before; `page` is ignored.")] = (
+        None
+    )
+
+
+# --- Reading requests ---------------------------------------------------------------------------------------------------------
+
+
+class RefusedRequestError(ValueError):
+    """A request is not what it has to be; `mistakes` has all of them."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(f"{len(mistakes)} mistakes")
+        self.mistakes = tuple(mistakes)
+
+
+RequestModel = TypeVar("RequestModel", bound=Request)
+
+
+def read(model: type[RequestModel], raw: Any, *, at: str = "") -> RequestModel:
+    """A request from its parsed JSON. Raises RefusedRequestError; `at` is the pointer to where `raw` stands."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise RefusedRequestError([found._replace(pointer=at + found.pointer) for found in mistakes_of(error)]) from error
+
+
+def read_update(raw: Any) -> Relabelling | CancellingUpdate:
+    """An update: what has a status is a cancellation. Raises RefusedRequestError."""
+    if isinstance(raw, dict) and "status" in raw:
+        return read(CancellingUpdate, raw)
+    return read(Relabelling, raw)
+
+
+def _mentor(entry: Any) -> Hashable:
+    # What is no string is a mistake of its own, and like nothing else.
+    return entry if isinstance(entry, str) else object()
+
+
+def read_submission(raw: Any, *, max_items: int) -> Submission:
+    """A submission in either form, with everything that is wrong with it in one RefusedRequestError."""
+    if not isinstance(raw, dict):
+        return read(ItemsSubmission, raw)
+    is_shared = "items" not in raw and not raw.keys().isdisjoint({"mentor_ids", "activity"})
+    field = "mentor_ids" if is_shared else "items"
+    entries = raw.get(field)
+    mistakes: list[Mistake] = []
+    if isinstance(entries, list):
+        mistakes += size_mistakes(pointer(field), entries, max_items)
+        entries = entries[:max_items]
+        raw = raw | {field: entries}
+        if is_shared:
+            mistakes += duplicate_mentors(map(_mentor, entries), lambda position: pointer(field, position))
+        else:
+            mistakes += duplicate_mentors(
+                map(mentor_type_and_date, entries), lambda position: pointer(field, position, "mentor_id")
+            )
+    try:
+        submission: Submission = read(MentorsSubmission if is_shared else ItemsSubmission, raw)
+    except RefusedRequestError as refusal:
+        raise RefusedRequestError([*refusal.mistakes, *mistakes]) from refusal
+    if mistakes:
+        raise RefusedRequestError(mistakes)
+    return submission
+
+
+def read_retry(raw: Any, *, max_items: int) -> Retry:
+    """A retry. Raises RefusedRequestError."""
+    retry = read(Retry, raw)
+    mistakes = size_mistakes("/corrections", retry.corrections or (None,), max_items)
+    if retry.item_ids is not None:
+        mistakes += size_mistakes("/item_ids", retry.item_ids, max_items)
+    if mistakes:
+        raise RefusedRequestError(mistakes)
+    return retry
+
+
+# --- Answers ------------------------------------------------------------------------------------------------------------------
+
+
+class Answer(BaseModel):
+    """What all answers have in common: fields may be added, so clients ignore what they don't know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ProgressAnswer(Answer):
+    """How far a processing batch is, measured from its own results since its last attempts began."""
+
+    percent: Annotated[float, Field(description="Of all items, those that are not pending; rounded down.")]
+    items_per_second: Annotated[float, Field(description="Since the submission, or the last retry.")]
+    estimated_completion_at: Annotated[AwareDatetime, Field(description="At that speed.")]
+
+
+class BatchAnswer(Answer):
+    """A batch as it stands. `total_items = pending + completed + failed + cancelled`, always."""
+
+    batch_id: UUID
+    organization_id: str
+    coordinator_id: str
+    submitted_by: str
+    label: str | None
+    status: BatchState
+    total_items: int
+    pending: int
+    completed: int
+    failed: int
+    cancelled: int
+    errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
+    progress: Annotated[
+        ProgressAnswer | None,
+        Field(description="Only while the batch is processing; null until there is something to measure. Not part of the ETag."),
+    ] = None
+    submitted_at: AwareDatetime
+    completed_at: AwareDatetime | None = None
+    cancelled_at: AwareDatetime | None = None
+    cancelled_by: str | None = None
+    cancellation_reason: str | None = None
+
+
+class RetriedAnswer(BatchAnswer):
+    """The batch, and how many of its items begin a new attempt."""
+
+    retried: int
+
+
+class CancelledAnswer(BatchAnswer):
+    """The batch with its final counts; `unresolved` items (0 but for an external registration service) still await its answer."""
+
+    unresolved: int
+
+
+class UpdatedAnswer(BatchAnswer):
+    """The batch as updated; `unresolved` when it was cancelled."""
+
+    unresolved: int | None = None
+
+
+class ItemErrorAnswer(Answer):
+    """Why an item failed."""
+
+    code: str
+    message: str
+    retryable: bool
+    field: str | None = None
+    conflicting_activity_id: UUID | None = None
+
+
+class ItemAnswer(Answer):
+    """An item as it stands. Notes are not part of it."""
+
+    item_id: UUID
+    position: int
+    mentor_id: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    client_reference: str | None = None
+    status: ItemState
+    attempt: int
+    activity_id: UUID | None = None
+    error: ItemErrorAnswer | None = None
+    plan_changed: Annotated[bool, Field(description="It failed although the preview foretold otherwise.")] = False
+
+
+class BatchWithItemsAnswer(BatchAnswer):
+    """A batch and some of its items, by position, in one snapshot."""
+
+    items: tuple[ItemAnswer, ...]
+    next_item_cursor: str | None
+
+
+class Pagination(Answer):
+    """Where a listing stands. `page` is null when it was reached by a cursor."""
+
+    page: int | None
+    limit: int
+    total: int
+    next_cursor: str | None
+
+
+class BatchesAnswer(Answer):
+    """A page of batches, newest first."""
+
+    data: tuple[BatchAnswer, ...]
+    pagination: Pagination
+
+
+class AttemptAnswer(Answer):
+    """An attempt that is over, and the correction that began the next."""
+
+    attempt: int
+    submitted: Mapping[str, Any]
+    error: ItemErrorAnswer
+    attempted_at: AwareDatetime
+    correction: Mapping[str, Any] | None
+    retried_by: str
+    retried_at: AwareDatetime
+
+
+class OneItemAnswer(ItemAnswer):
+    """An item with its notes, and with what it was before."""
+
+    notes: str | None
+    override_duplicates: bool
+    history: tuple[AttemptAnswer, ...]
+
+
+class PredictedItem(Answer):
+    """What one item would give now."""
+
+    position: int
+    mentor_id: str
+    client_reference: str | None = None
+    outcome: Literal["success", "failed"]
+    error: ItemErrorAnswer | None = None
+
+
+class PredictedCounts(Answer):
+    """How many would succeed and fail."""
+
+    success: int
+    failed: int
+
+
+class PreviewAnswer(Answer):
+    """A dry run, and the plan to hold the submission to (for 15 minutes)."""
+
+    plan: str
+    items: tuple[PredictedItem, ...]
+    counts: PredictedCounts
+
+
+class TicketAnswer(Answer):
+    """A ticket that opens one event stream."""
+
+    ticket: str
+    expires_at: AwareDatetime
+
+
+class BatchEvent(BatchAnswer):
+    """The data of a server-sent event: the batch, and its items that changed since the last one (all of them when `full`)."""
+
+    items: tuple[ItemAnswer, ...]
+    full: bool
+
+
+class ProblemEntry(Answer):
+    """One mistake in a request."""
+
+    pointer: Annotated[
+        str, Field(description="JSON pointer; into the query it begins with `/query`, into the headers `/headers`.")
+    ]
+    code: str
+    detail: str
+
+
+class PlanDifferenceAnswer(Answer):
+    """An item that would now end otherwise than its plan says: `success` or an error code."""
+
+    position: int
+    mentor_id: str
+    planned: str
+    now: str
+
+
+class ProblemAnswer(Answer):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Field(description="The last part of `type`.")]
+    errors: tuple[ProblemEntry, ...] | None = None
+    differences: Annotated[tuple[PlanDifferenceAnswer, ...] | None, Field(description="Of `plan_changed`.")] = None
+
+
+class HealthCheck(Answer):
+    """One thing that readiness depends on."""
+
+    ok: bool
+    detail: str | None = None
+
+
+class HealthAnswer(Answer):
+    """Alive, or ready; and if not, why not."""
+
+    status: Literal["ok", "unavailable"]
+    checks: Mapping[str, HealthCheck]

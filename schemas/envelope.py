@@ -1,0 +1,175 @@
+"""The CloudEvents 1.0 envelope in Kafka binary mode, both ways, and structured mode for reading.
+
+Headers are metadata for tools and tracing. What an event does follows from its topic, its type and its data, never from another
+header (reliability.md, security checklist).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from schemas import strict_json
+
+SOURCE = "/bulk-registration"
+CONTENT_TYPE_JSON = b"application/json"
+CONTENT_TYPE_STRUCTURED = "application/cloudevents+json"
+TYPE_PREFIX = "no.bulk-registration."
+
+MAX_ATTRIBUTE_LENGTH = 1_000
+"""Of an event's id and source, which are stored and answered."""
+
+MAX_EVENT_JSON_DEPTH = 20
+
+Header = tuple[str, bytes]
+
+
+class Topic(StrEnum):
+    """The topics by their role; the name on the cluster is prefix, role and version."""
+
+    BATCHES = "batches"
+    COMMANDS = "commands"
+    COMMANDS_BULK = "commands-bulk"
+    RESULTS = "results"
+    LIFECYCLE = "lifecycle"
+    DEAD_LETTER = "dead-letter"
+
+    def on_cluster(self, prefix: str) -> str:
+        """The topic's name in Kafka."""
+        return f"{prefix}.{self.value}.v1"
+
+
+class UnreadableError(ValueError):
+    """A record is not an event that its topic allows; `reason` is a stable code, the message says what is wrong with it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """An event ready to be produced: where to, and its exact bytes."""
+
+    topic: Topic
+    key: str
+    headers: tuple[Header, ...]
+    value: bytes
+
+
+class Envelope(NamedTuple):
+    """What the envelope of a received event says. `data` is the undecoded JSON."""
+
+    id: str
+    source: str
+    type: str
+    data: bytes
+    traceparent: str | None
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as CloudEvents and the API write it, in UTC with microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def traceparent(trace_id: str, event_id: UUID) -> str:
+    """W3C trace context: the batch's trace, and a span that is the event's own, so a repeated event has the same bytes."""
+    return f"00-{trace_id}-{hashlib.sha256(event_id.bytes).hexdigest()[:16]}-01"
+
+
+def trace_id_of(value: str | None) -> str | None:
+    """The trace id of a `traceparent`, or None when it is none (W3C Trace Context, 3.2)."""
+    if value is None:
+        return None
+    fields = value.split("-")
+    if len(fields) < 4 or len(fields[1]) != 32 or set(fields[1]) <= {"0"} or not set(fields[1]) <= set("0123456789abcdef"):
+        return None
+    return fields[1]
+
+
+def headers(event_id: UUID, event_type: str, time: datetime, trace_id: str, *, subject: str = "") -> tuple[Header, ...]:
+    """The binary-mode headers of an event of ours."""
+    optional = (("ce_subject", subject.encode()),) if subject else ()
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event_id).encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_time", rfc3339(time).encode()),
+        ("content-type", CONTENT_TYPE_JSON),
+        ("traceparent", traceparent(trace_id, event_id).encode()),
+        *optional,
+    )
+
+
+def _text(raw: Mapping[str, bytes | None], name: str) -> str | None:
+    value = raw.get(name)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableError("bad_envelope", f"header {name} is not UTF-8") from error
+
+
+def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes | None) -> Envelope:
+    """Reads a record as a CloudEvent, binary or structured. Raises UnreadableError on anything else."""
+    raw = dict(raw_headers)
+    if value is None:
+        raise UnreadableError("no_value", "the record has no value")
+    if raw.get("content-type") != CONTENT_TYPE_JSON and (_text(raw, "content-type") or "").startswith(CONTENT_TYPE_STRUCTURED):
+        return _open_structured(value, _text(raw, "traceparent"))
+    return _checked(
+        _text(raw, "ce_specversion"),
+        _text(raw, "ce_id"),
+        _text(raw, "ce_source"),
+        _text(raw, "ce_type"),
+        value,
+        _text(raw, "traceparent"),
+    )
+
+
+def _open_structured(value: bytes, header_traceparent: str | None) -> Envelope:
+    try:
+        document = strict_json.loads(value, max_depth=MAX_EVENT_JSON_DEPTH + 1)
+    except strict_json.BadJsonError as error:
+        raise UnreadableError("not_json", f"the structured event is not JSON: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
+        raise UnreadableError("bad_envelope", "a structured event is a JSON object with an object `data`")
+    fields: dict[str, str | None] = {}
+    for name in ("specversion", "id", "source", "type", "traceparent"):
+        field = document.get(name)
+        if field is not None and not isinstance(field, str):
+            raise UnreadableError("bad_envelope", f"attribute {name} is not a string")
+        fields[name] = field
+    trace = fields["traceparent"] or header_traceparent
+    return _checked(fields["specversion"], fields["id"], fields["source"], fields["type"], _as_json(document["data"]), trace)
+
+
+def _as_json(data: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(data)
+    except TypeError:
+        # An unpaired surrogate, or an integer beyond 64 bits: for the event's model to refuse, with the place where it is.
+        return json.dumps(data).encode()
+
+
+def _checked(
+    specversion: str | None, id_: str | None, source: str | None, type_: str | None, data: bytes, trace: str | None
+) -> Envelope:
+    if not (specversion and id_ and source and type_):
+        found = {"specversion": specversion, "id": id_, "source": source, "type": type_}
+        missing = [name for name, field in found.items() if not field]
+        raise UnreadableError("bad_envelope", f"CloudEvents attributes are missing: {', '.join(missing)}")
+    if specversion != "1.0":
+        raise UnreadableError("bad_envelope", "specversion is not 1.0")
+    for name, field in (("id", id_), ("source", source)):
+        if len(field) > MAX_ATTRIBUTE_LENGTH or not field.isprintable():
+            raise UnreadableError("bad_envelope", f"{name} is longer than {MAX_ATTRIBUTE_LENGTH:,} characters, or not printable")
+    return Envelope(id_, source, type_, data, trace)

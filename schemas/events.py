@@ -1,0 +1,561 @@
+"""Every event on every topic: its data as a pydantic model, and the one function that builds it.
+
+Fields are only ever added, with defaults; readers ignore what they don't know (specification, 7, evolution). The models are what a
+reader accepts; the functions write bytes that are the same every time: times and values come from stored rows, ids are derived.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas import strict_json
+from schemas.envelope import (
+    MAX_EVENT_JSON_DEPTH,
+    SOURCE,
+    TYPE_PREFIX,
+    Envelope,
+    Header,
+    OutgoingEvent,
+    Topic,
+    UnreadableError,
+    headers,
+    rfc3339,
+)
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
+from schemas.ids import MAX_POSITIONS, EventIds, event_id
+from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
+
+MAX_PART_ITEMS = 500
+MAX_PART_BYTES = 512 * 1024
+MAX_REJECTION_PROBLEMS = 5_000
+"""At some 220 bytes each, half of what a topic takes in one message; a part of 500 items with every value wrong has fewer."""
+
+Position = Annotated[int, Field(ge=0, lt=MAX_POSITIONS, strict=True)]
+Attempt = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+
+
+class EventData(BaseModel):
+    """What all event data have in common: unknown fields are ignored, values are never coerced."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SubmittedItem(EventData):
+    """One mentor's registration in a `BatchSubmitted`."""
+
+    position: Position
+    mentor_id: Id
+    activity_type: Id
+    activity_date: CalendarDate
+    duration_minutes: Int32
+    notes: Notes | None = None
+    client_reference: Id | None = None
+
+
+class BatchSubmitted(EventData):
+    """A batch, or one part of it. The only event that others send us; `batch_id` is the sender's idempotency key."""
+
+    batch_id: UUID
+    organization_id: Id
+    coordinator_id: Id
+    label: Label | None = None
+    override_duplicates: Flag = False
+    part: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] = 1
+    parts: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] = 1
+    total_items: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] | None = None
+    submitted_by: str | None = None
+    """Who submitted, in events of ours: what a replay needs and an upstream service need not say."""
+    channel: str | None = None
+    # `size_mistakes` checks it, with the mistakes that the schema can't name.
+    items: Annotated[tuple[SubmittedItem, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MAX_PART_ITEMS})]
+
+
+class MalformedSubmission(EventData):
+    """What can be read of a `BatchSubmitted` that is not what its schema says: whom to answer, and what is wrong. It is no event."""
+
+    batch_id: UUID
+    organization_id: Id
+    mistakes: tuple[Mistake, ...]
+
+
+class RetriedItem(EventData):
+    """One item of a retry: the attempt that begins, and the values that a correction changed."""
+
+    position: Position
+    attempt: Attempt
+    correction: dict[str, Any] | None = None
+
+
+class BatchRetryRequested(EventData):
+    """Failed items begin a new attempt. At most MAX_PART_ITEMS in one event."""
+
+    batch_id: UUID
+    organization_id: Id
+    retry_number: Attempt
+    part: Attempt = 1
+    retried_by: str | None = None
+    items: Annotated[tuple[RetriedItem, ...], Field(max_length=MAX_PART_ITEMS)]
+
+
+class Counts(EventData):
+    """`total_items = pending + completed + failed + cancelled`, at every moment that anybody can read."""
+
+    total_items: Count
+    pending: Count
+    completed: Count
+    failed: Count
+    cancelled: Count
+
+
+class BatchCancelled(Counts):
+    """A batch was cancelled. Effective without a consumer; on the topic so that a replay knows it."""
+
+    batch_id: UUID
+    organization_id: Id
+    reason: Reason | None = None
+    cancelled_by: str | None = None
+    cancelled_positions: tuple[tuple[Position, Position, Attempt], ...] = ()
+    """Runs of cancelled items: first position, last position, attempt."""
+
+
+class BatchRelabelled(EventData):
+    """The label was edited."""
+
+    batch_id: UUID
+    organization_id: Id
+    label: Label | None
+    version: Count
+
+
+class BatchDeleted(EventData):
+    """A finished batch was removed from view."""
+
+    batch_id: UUID
+    organization_id: Id
+    version: Count
+
+
+class RegisterActivity(EventData):
+    """The command: register this item, attempt n. Carries its own attempt's values, but for the notes (they stay in the database)."""
+
+    batch_id: UUID
+    item_id: UUID
+    position: Position
+    attempt: Attempt
+    organization_id: Id
+    coordinator_id: Id
+    mentor_id: Id
+    activity_type: Id
+    activity_date: CalendarDate
+    duration_minutes: Int32
+    override_duplicates: Flag = False
+
+
+class ItemError(EventData):
+    """Why an item failed: a stable code, words for people, and what a correction needs to know."""
+
+    code: Id
+    message: str
+    retryable: Flag
+    field: str | None = None
+    conflicting_activity_id: UUID | None = None
+
+
+class Result(EventData):
+    """Announces the outcome of (item, attempt) in the dedup table."""
+
+    batch_id: UUID
+    item_id: UUID
+    position: Position
+    attempt: Attempt
+    organization_id: Id
+    bulk: Flag = False
+    """Came through the bulk lane: folded with the bulk lane's weight."""
+
+
+class RegistrationSucceeded(Result):
+    """The activity exists."""
+
+    activity_id: UUID
+
+
+class RegistrationFailed(Result):
+    """There is no activity, and why."""
+
+    error: ItemError
+
+
+class RegistrationCancelled(Result):
+    """The batch was cancelled before this item was registered."""
+
+
+class BatchCompleted(Counts):
+    """A batch is terminal; again after each retry."""
+
+    batch_id: UUID
+    organization_id: Id
+    status: Literal["completed", "partial", "failed", "cancelled"]
+    retry_number: Count
+    completed_at: str
+
+
+class Problem(EventData):
+    """One mistake in a request: where (a JSON pointer), a stable code, and words."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class BatchRejected(EventData):
+    """An upstream batch, or a message that claims to be part of one, was refused."""
+
+    batch_id: UUID
+    organization_id: str
+    rejected_event_id: str
+    batch_continues: Flag
+    problems: tuple[Problem, ...]
+
+
+class DeadLetter(EventData):
+    """Where an unreadable record came from and why it was put aside. The record itself is in `key` and `value`, base64."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    headers: dict[str, str]
+    key: str | None
+    value: str | None
+
+
+class DeadLetterRedriven(EventData):
+    """A dead letter was sent to its topic again. It is on the dead-letter topic itself, so that listings need nothing else."""
+
+    dead_letter_id: UUID
+    redriven_at: str
+
+
+EVENTS: Mapping[Topic, tuple[type[EventData], ...]] = {
+    Topic.BATCHES: (BatchSubmitted, BatchRetryRequested, BatchCancelled, BatchRelabelled, BatchDeleted),
+    Topic.COMMANDS: (RegisterActivity,),
+    Topic.COMMANDS_BULK: (RegisterActivity,),
+    Topic.RESULTS: (RegistrationSucceeded, RegistrationFailed, RegistrationCancelled),
+    Topic.LIFECYCLE: (BatchCompleted, BatchRejected),
+    Topic.DEAD_LETTER: (DeadLetter, DeadLetterRedriven),
+}
+
+
+def type_name(model: type[EventData]) -> str:
+    """The CloudEvents type of a model, e.g. `no.bulk-registration.BatchSubmitted.v1`."""
+    return f"{TYPE_PREFIX}{model.__name__}.v1"
+
+
+_BY_TOPIC: Mapping[Topic, Mapping[str, type[EventData]]] = {
+    topic: {type_name(model): model for model in models} for topic, models in EVENTS.items()
+}
+
+BATCH_SUBMITTED = type_name(BatchSubmitted)
+BATCH_RETRY_REQUESTED = type_name(BatchRetryRequested)
+BATCH_CANCELLED = type_name(BatchCancelled)
+BATCH_RELABELLED = type_name(BatchRelabelled)
+BATCH_DELETED = type_name(BatchDeleted)
+REGISTER_ACTIVITY = type_name(RegisterActivity)
+SUCCEEDED = type_name(RegistrationSucceeded)
+FAILED = type_name(RegistrationFailed)
+CANCELLED = type_name(RegistrationCancelled)
+BATCH_COMPLETED = type_name(BatchCompleted)
+BATCH_REJECTED = type_name(BatchRejected)
+DEAD_LETTER = type_name(DeadLetter)
+DEAD_LETTER_REDRIVEN = type_name(DeadLetterRedriven)
+
+
+def read_event(topic: Topic, envelope: Envelope) -> EventData:
+    """The data of an event. A type only selects among the schemas that its topic allows. Raises UnreadableError.
+
+    Strangers write to the batches topic, so its JSON is parsed strictly; the other topics are ours and take the fast path.
+    """
+    model = _BY_TOPIC[topic].get(envelope.type)
+    if model is None:
+        raise UnreadableError("unknown_type", f"no event of this type belongs on {topic.value}")
+    document = None
+    try:
+        if topic is Topic.BATCHES:
+            document = strict_json.loads(envelope.data, max_depth=MAX_EVENT_JSON_DEPTH)
+            return model.model_validate(document)
+        return model.model_validate_json(envelope.data)
+    except strict_json.BadJsonError as error:
+        raise UnreadableError("not_json", str(error)) from error
+    except ValidationError as error:
+        raise InvalidEventError(model, error, _malformed(document, error) if model is BatchSubmitted else None) from error
+
+
+def _malformed(document: Any, error: ValidationError) -> MalformedSubmission | None:
+    """Everything that is wrong with a submission, as HTTP says it; None when it does not even tell whose it is."""
+    if not isinstance(document, dict):
+        return None
+    mistakes = mistakes_of(error)
+    items = document.get("items")
+    if isinstance(items, list):
+        mistakes += size_mistakes("/items", items, MAX_PART_ITEMS)
+        identities = map(mentor_type_and_date, items[:MAX_PART_ITEMS])
+        mistakes += duplicate_mentors(identities, place_of_mentor, lambda index: _position(items[index], index))
+    try:
+        return MalformedSubmission.model_validate(
+            {"batch_id": document.get("batch_id"), "organization_id": document.get("organization_id"), "mistakes": mistakes}
+        )
+    except ValidationError:
+        return None
+
+
+def place_of_mentor(index: int) -> str:
+    """Where a `BatchSubmitted` names the mentor of an item: its place in the list, not its position in the batch."""
+    return pointer("items", index, "mentor_id")
+
+
+def _position(item: dict[str, Any], index: int) -> int:
+    """Only what can be a position is repeated to the sender."""
+    position = item.get("position")
+    return position if type(position) is int and 0 <= position < MAX_POSITIONS else index
+
+
+class InvalidEventError(UnreadableError):
+    """JSON, but not what its type says. Carries the places, and never a value (values may be notes)."""
+
+    def __init__(self, model: type[EventData], error: ValidationError, submission: MalformedSubmission | None) -> None:
+        places = [
+            ("/".join(map(str, e["loc"])), e["msg"])
+            for e in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        shown = "; ".join(f"/{place}: {message}" for place, message in places[:20])
+        super().__init__("invalid_data", f"not a {model.__name__}: {shown}")
+        self.submission = submission
+        """What to answer a sender; None when nobody can be answered."""
+
+
+# --- Building -----------------------------------------------------------------------------------------------------------------
+
+
+def _event(
+    topic: Topic,
+    event_type: str,
+    identity: tuple[object, ...],
+    time: datetime,
+    trace_id: str,
+    key: str,
+    data: Mapping[str, Any],
+) -> OutgoingEvent:
+    return OutgoingEvent(
+        topic,
+        key,
+        headers(event_id(event_type, *identity), event_type, time, trace_id, subject=key),
+        orjson.dumps(data),
+    )
+
+
+def batch_submitted(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    coordinator_id: str,
+    label: str | None,
+    override_duplicates: bool,
+    part: int,
+    parts: int,
+    total_items: int,
+    submitted_by: str,
+    channel: str,
+    items: Sequence[Mapping[str, Any]],
+    time: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """One part of an accepted batch, without notes."""
+    data = {
+        "batch_id": batch_id,
+        "organization_id": organization_id,
+        "coordinator_id": coordinator_id,
+        "label": label,
+        "override_duplicates": override_duplicates,
+        "part": part,
+        "parts": parts,
+        "total_items": total_items,
+        "submitted_by": submitted_by,
+        "channel": channel,
+        "items": items,
+    }
+    return _event(Topic.BATCHES, BATCH_SUBMITTED, (batch_id, part), time, trace_id, str(batch_id), data)
+
+
+def batch_retry_requested(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    retry_number: int,
+    part: int,
+    retried_by: str,
+    items: Sequence[Mapping[str, Any]],
+    time: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """One part of a retry. The first part has the id of (batch, retry number); the further ones add the part."""
+    identity = (batch_id, retry_number) if part == 1 else (batch_id, retry_number, part)
+    data = {
+        "batch_id": batch_id,
+        "organization_id": organization_id,
+        "retry_number": retry_number,
+        "part": part,
+        "retried_by": retried_by,
+        "items": items,
+    }
+    return _event(Topic.BATCHES, BATCH_RETRY_REQUESTED, identity, time, trace_id, str(batch_id), data)
+
+
+def batch_cancelled(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    reason: str | None,
+    cancelled_by: str,
+    counts: Mapping[str, int],
+    cancelled_positions: Sequence[tuple[int, int, int]],
+    time: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """The cancel of a batch, which happens once."""
+    data = {
+        "batch_id": batch_id,
+        "organization_id": organization_id,
+        "reason": reason,
+        "cancelled_by": cancelled_by,
+        **counts,
+        "cancelled_positions": cancelled_positions,
+    }
+    return _event(Topic.BATCHES, BATCH_CANCELLED, (batch_id,), time, trace_id, str(batch_id), data)
+
+
+def batch_relabelled(
+    *, batch_id: UUID, organization_id: str, label: str | None, version: int, time: datetime, trace_id: str
+) -> OutgoingEvent:
+    """An edited label."""
+    data = {"batch_id": batch_id, "organization_id": organization_id, "label": label, "version": version}
+    return _event(Topic.BATCHES, BATCH_RELABELLED, (batch_id, version), time, trace_id, str(batch_id), data)
+
+
+def batch_deleted(*, batch_id: UUID, organization_id: str, version: int, time: datetime, trace_id: str) -> OutgoingEvent:
+    """A deleted batch, which happens once."""
+    data = {"batch_id": batch_id, "organization_id": organization_id, "version": version}
+    return _event(Topic.BATCHES, BATCH_DELETED, (batch_id,), time, trace_id, str(batch_id), data)
+
+
+def batch_completed(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    status: str,
+    counts: Mapping[str, int],
+    retry_number: int,
+    completed_at: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """The completion event."""
+    data = {
+        "batch_id": batch_id,
+        "organization_id": organization_id,
+        "status": status,
+        **counts,
+        "retry_number": retry_number,
+        "completed_at": rfc3339(completed_at),
+    }
+    return _event(Topic.LIFECYCLE, BATCH_COMPLETED, (batch_id, retry_number), completed_at, trace_id, str(batch_id), data)
+
+
+def batch_rejected(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    rejected_source: str,
+    rejected_event_id: str,
+    batch_continues: bool,
+    problems: Sequence[Mistake],
+    time: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """The answer to an upstream event that was refused."""
+    listed = list(problems[:MAX_REJECTION_PROBLEMS])
+    if len(problems) > len(listed):
+        listed.append(Mistake("", "too_many_mistakes", f"has {len(problems):,} mistakes; the first {len(listed):,} are listed"))
+    data = {
+        "batch_id": batch_id,
+        "organization_id": organization_id,
+        "rejected_event_id": rejected_event_id,
+        "batch_continues": batch_continues,
+        "problems": [problem._asdict() for problem in listed],
+    }
+    return _event(Topic.LIFECYCLE, BATCH_REJECTED, (rejected_source, rejected_event_id), time, trace_id, str(batch_id), data)
+
+
+def dead_letter_redriven(*, dead_letter_id: UUID, time: datetime, trace_id: str) -> OutgoingEvent:
+    """The mark of a redrive."""
+    data = {"dead_letter_id": dead_letter_id, "redriven_at": rfc3339(time)}
+    return _event(Topic.DEAD_LETTER, DEAD_LETTER_REDRIVEN, (dead_letter_id,), time, trace_id, str(dead_letter_id), data)
+
+
+# Commands and results are the hot path: one call per item. Headers that are the same for a whole batch are encoded once per batch
+# by the caller's `ItemEventHeaders`, ids and values per item.
+
+
+class ItemEventHeaders:
+    """The headers of the item events of one batch."""
+
+    __slots__ = ("_time", "_time_bytes", "_trace")
+
+    _FIXED: tuple[Header, ...] = (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", SOURCE.encode()),
+        ("content-type", b"application/json"),
+    )
+    _TYPES: Mapping[str, tuple[EventIds, bytes]] = {
+        event_type: (EventIds(event_type), event_type.encode())
+        for event_type in (REGISTER_ACTIVITY, SUCCEEDED, FAILED, CANCELLED)
+    }
+
+    def __init__(self, trace_id: str) -> None:
+        self._trace = f"00-{trace_id}-"
+        self._time: datetime | None = None
+        self._time_bytes = b""
+
+    def of(self, event_type: str, item_id: UUID | str, attempt: int, time: datetime) -> tuple[Header, ...]:
+        """The headers of one event; its span id is the tail of its own id."""
+        ids, type_bytes = self._TYPES[event_type]
+        event = ids.text(item_id, attempt)
+        if time is not self._time:
+            # The items of a set have one moment.
+            self._time, self._time_bytes = time, rfc3339(time).encode()
+        return (
+            *self._FIXED,
+            ("ce_id", event.encode()),
+            ("ce_type", type_bytes),
+            ("ce_time", self._time_bytes),
+            ("traceparent", f"{self._trace}{event[-12:]}{event[:4]}-01".encode()),
+        )
+
+
+def register_activity(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, bulk: bool) -> OutgoingEvent:
+    """A command. Its key is organization + mentor, so that a large batch spreads over the partitions."""
+    topic = Topic.COMMANDS_BULK if bulk else Topic.COMMANDS
+    return OutgoingEvent(topic, f"{data['organization_id']}:{data['mentor_id']}", item_headers, orjson.dumps(data))
+
+
+RESULTS_PER_KEY = 100
+
+
+def result(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, batch_id: str, position: int) -> OutgoingEvent:
+    """A result. Its key is the batch and a hundred positions: a small batch stays together, a large one doesn't fill one partition
+    in front of others (specification, 3, fairness)."""
+    return OutgoingEvent(Topic.RESULTS, f"{batch_id}:{position // RESULTS_PER_KEY}", item_headers, orjson.dumps(data))

@@ -1,0 +1,140 @@
+"""The mistakes in a request, all at once: where each is (a JSON pointer), a stable code, and words that never quote a value.
+
+HTTP answers them (`errors`), `BatchRejected` carries them (`problems`): the same list for the same mistakes (specification, 6 and 7).
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+# Each mistake becomes an object of the answer; a body of 16 MiB can make millions. Every item of the largest default submission can
+# have several and still be listed.
+MAX_LISTED_MISTAKES = 50_000
+
+# An unknown field's name is its sender's; a longer one is cut in the pointer.
+_MAX_POINTER_PART = 200
+
+
+class Mistake(NamedTuple):
+    """One mistake. `pointer` is a JSON pointer (RFC 6901) into the request."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+COORDINATOR_UNKNOWN = Mistake("/coordinator_id", "coordinator_unknown", "The organization's directory has no such coordinator.")
+
+# pydantic's error types, as ours: the code, and words with pydantic's own limits filled in.
+_CODES: Mapping[str, tuple[str, str]] = {
+    "missing": ("missing_field", "is missing"),
+    "extra_forbidden": ("unknown_field", "is not a field of this request"),
+    "string_type": ("wrong_type", "must be a string"),
+    "int_type": ("wrong_type", "must be an integer"),
+    "int_from_float": ("wrong_type", "must be an integer"),
+    "int_parsing": ("wrong_type", "must be an integer"),
+    "bool_type": ("wrong_type", "must be true or false"),
+    "bool_parsing": ("wrong_type", "must be true or false"),
+    "list_type": ("wrong_type", "must be a list"),
+    "tuple_type": ("wrong_type", "must be a list"),
+    "model_type": ("wrong_type", "must be an object"),
+    "model_attributes_type": ("wrong_type", "must be an object"),
+    "dict_type": ("wrong_type", "must be an object"),
+    "string_too_short": ("empty", "must not be empty"),
+    "string_too_long": ("too_long", "is longer than {max_length:,} characters"),
+    "too_short": ("no_items", "must have at least {min_length} entries"),
+    "too_long": ("too_many_items", "has more than {max_length:,} entries"),
+    "string_unicode": ("bad_characters", "has an unpaired surrogate"),
+    "string_pattern_mismatch": ("bad_characters", "has a character that is not allowed here"),
+    "greater_than_equal": ("out_of_range", "must be at least {ge:,}"),
+    "less_than": ("out_of_range", "must be less than {lt:,}"),
+    "less_than_equal": ("out_of_range", "must be at most {le:,}"),
+    "int_parsing_size": ("out_of_range", "is too large"),
+    "uuid_type": ("not_a_uuid", "must be a UUID"),
+    "uuid_parsing": ("not_a_uuid", "must be a UUID"),
+    "uuid_version": ("not_a_uuid", "must be a UUID"),
+    "datetime_type": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
+    "datetime_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
+    "datetime_from_date_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
+    "timezone_aware": ("not_a_time", "must name its offset from UTC, as in 2026-03-25T10:00:00Z"),
+    "enum": ("unknown_value", "must be {expected}"),
+    "literal_error": ("unknown_value", "must be {expected}"),
+}
+
+
+def pointer(*parts: object) -> str:
+    """The JSON pointer to a place (RFC 6901, 3)."""
+    return "".join(f"/{_printable(str(part)).replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def _printable(part: str) -> str:
+    """An unpaired surrogate in a field's name can't be encoded in the answer."""
+    return part[:_MAX_POINTER_PART].encode(errors="replace").decode()
+
+
+def _mistake(error: ErrorDetails) -> Mistake:
+    place = pointer(*error["loc"])
+    if error["type"] == "value_error":
+        # The only validator of ours is the date's (schemas/fields.py).
+        is_text = isinstance(error["input"], str)
+        return Mistake(place, "not_a_date" if is_text else "wrong_type", "must be a date of the calendar, like 2026-03-25")
+    code, words = _CODES[error["type"]]
+    return Mistake(place, code, words.format_map(error.get("ctx", {})))
+
+
+def mistakes_of(error: ValidationError) -> list[Mistake]:
+    """What pydantic found wrong, in its order."""
+    if error.error_count() > MAX_LISTED_MISTAKES:
+        return [Mistake("", "too_many_mistakes", f"has {error.error_count():,} mistakes, too many to list")]
+    return [_mistake(found) for found in error.errors(include_url=False)]
+
+
+def size_mistakes(place: str, entries: Sized, max_entries: int) -> list[Mistake]:
+    """The mistake of a list that has no entries, or too many. (pydantic's own limits count only the entries that are well formed.)"""
+    if not entries:
+        return [Mistake(place, "no_items", "must have at least one entry")]
+    if len(entries) > max_entries:
+        return [Mistake(place, "too_many_items", f"has {len(entries):,} entries; the limit is {max_entries:,}")]
+    return []
+
+
+def mentor_type_and_date(entry: Any) -> Hashable:
+    """What may occur once in a submission, of an item that is yet unread. What is malformed is a mistake of its own, and like nothing else."""
+    if not isinstance(entry, dict):
+        return object()
+    identity = (entry.get("mentor_id"), entry.get("activity_type"), entry.get("activity_date"))
+    return identity if all(isinstance(part, str) for part in identity) else object()
+
+
+def duplicate_mentors(
+    identities: Iterable[Hashable], place_of: Callable[[int], str], position_of: Callable[[int], object] = int
+) -> list[Mistake]:
+    """The mistakes for what must occur once in a submission (mentor, activity type and date): one at each entry that shares it.
+
+    `position_of` says which position an entry's item has where that is not its place in the list.
+    """
+    entries: dict[Hashable, list[int]] = {}
+    for entry, identity in enumerate(identities):
+        entries.setdefault(identity, []).append(entry)
+    return [
+        Mistake(
+            place_of(entry),
+            "duplicate_mentor",
+            f"The items at positions {listed([position_of(each) for each in shared])} have the same mentor, type and date.",
+        )
+        for shared in entries.values()
+        if len(shared) > 1
+        for entry in shared
+    ]
+
+
+def listed(positions: Sequence[object]) -> str:
+    """Positions in words: `3 and 5`; cut for a mentor who stands there 10,000 times."""
+    if len(positions) == 1:
+        return str(positions[0])
+    shown, hidden = positions[:10], len(positions) - 10
+    if hidden > 0:
+        return f"{', '.join(map(str, shown))} and {hidden:,} more"
+    return f"{', '.join(map(str, shown[:-1]))} and {shown[-1]}"

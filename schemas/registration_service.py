@@ -1,0 +1,47 @@
+"""What is said to an external registration service, and what it says (docs/external-registration.md)."""
+
+from datetime import date
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class RegistrationRequest(BaseModel):
+    """The activity to create. The same for every try under one key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    item_id: UUID
+    batch_id: UUID
+    organization_id: str
+    attributed_to: str
+    registered_by: str
+    submitted_by: str
+    channel: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    notes: str | None
+    override_duplicates: bool
+
+
+class RegistrationAnswer(BaseModel):
+    """What became of a key. It repeats the key: an answer that belongs to another request on the connection is found out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    status: Literal["registered", "refused", "withdrawn", "processing"]
+    activity_id: UUID | None = None
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")] | None = None
+    field: str | None = None
+    conflicting_activity_id: UUID | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.status == "registered") != (self.activity_id is not None):
+            raise ValueError("an activity_id belongs to registered, and to nothing else")
+        if self.status == "refused" and self.code is None:
+            raise ValueError("a refusal needs its code")
+        return self

@@ -1,0 +1,68 @@
+"""What the tests stand on: one PostgreSQL and one Kafka per run, one database and one topic prefix per test."""
+
+import os
+import signal
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine
+
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from producers.producer import EventProducer
+from tests.support.databases import fresh_database, migrated_template
+from tests.support.kafka import made_topics
+from tests.support.stack import Stack, running_stack
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """PostgreSQL and Kafka, chosen by BULKREG_TEST_STACK. Tests that kill servers start their own instead."""
+    kind = os.environ.get("BULKREG_TEST_STACK") or "embedded"
+    with running_stack(kind, tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def template_database(infrastructure: Stack) -> Iterator[str]:
+    """The URL of the migrated database that each test's own is copied from."""
+    with migrated_template(infrastructure.postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(infrastructure: Stack, template_database: str) -> Iterator[Settings]:
+    """The settings of a deployment that is this test's alone: a database, and a topic prefix (topics: fixture `topics`)."""
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        yield Settings(
+            database_url=url,
+            kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers,
+            topic_prefix=f"test-{uuid4().hex}",
+        )
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Connections of the worker's role to this test's database."""
+    engine = create_database_engine(settings.worker_url, settings, connections=10, application_name="test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Iterator[None]:
+    """This test's own six topics."""
+    with made_topics(settings):
+        yield
+
+
+@pytest.fixture
+def publisher(settings: Settings, topics: None) -> Iterator[EventProducer]:
+    """The real producer, to this test's own topics."""
+    producer = EventProducer(settings)
+    yield producer
+    producer.close()

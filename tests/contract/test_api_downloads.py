@@ -1,0 +1,134 @@
+"""Downloads of all items, previews and plans (specification, 6)."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from api import exports
+from schemas import api as models
+from tests.support.api_server import PATH
+from tests.support.pipeline import Pipeline, item, mentors
+
+
+def an_item(mentor: str, **changes: Any) -> dict[str, Any]:
+    return {"mentor_id": mentor, "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60} | changes
+
+
+def submit(client: httpx.Client, *items: dict[str, Any]) -> str:
+    answer = client.post(PATH, json={"items": list(items)})
+    assert answer.status_code == 202, answer.text
+    return f"{PATH}/{answer.json()['batch_id']}"
+
+
+def rows(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+
+
+def test_csv_holds_every_item_and_no_formula(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    listed = [an_item(f"mentor-{n}", client_reference=text, notes=text) for n, text in enumerate(FORMULAS, start=1)]
+    url = submit(coordinator, *listed, an_item("=cmd()", duration_minutes=-5))
+    running = coordinator.get(f"{url}/results.csv")
+    assert [row["status"] for row in rows(running)] == ["pending"] * 7
+    assert running.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert running.headers["Content-Disposition"].startswith("attachment; filename=")
+    pipeline.drain()
+
+    found = rows(coordinator.get(f"{url}/results.csv", params={"notes": "true"}))
+    assert [row["position"] for row in found] == list("0123456")
+    assert [row["client_reference"] for row in found[:6]] == [f"'{text}" for text in FORMULAS]
+    assert [row["notes"] for row in found[:6]] == [f"'{text}" for text in FORMULAS]
+    assert [row["status"] for row in found] == ["success"] * 6 + ["failed"]
+    assert (found[6]["mentor_id"], found[6]["error_code"], found[6]["duration_minutes"]) == ("'=cmd()", "mentor_not_found", "-5")
+    assert all(row["activity_id"] for row in found[:6])
+
+
+def test_notes_are_left_out_unless_asked_for(coordinator: httpx.Client) -> None:
+    url = submit(coordinator, an_item("mentor-1", notes="canary", client_reference="row 7"))
+    for suffix in ("csv", "ndjson"):
+        assert "canary" not in coordinator.get(f"{url}/results.{suffix}").text
+        assert "canary" in coordinator.get(f"{url}/results.{suffix}?notes=true").text
+        assert "row 7" in coordinator.get(f"{url}/results.{suffix}").text
+    assert "canary" not in coordinator.get(url).text
+
+
+def test_ndjson_is_one_item_a_line(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    url = submit(coordinator, an_item("mentor-1"), an_item("mentor-none"))
+    pipeline.drain()
+    answer = coordinator.get(f"{url}/results.ndjson")
+    assert answer.headers["Content-Type"].startswith("application/x-ndjson")
+    lines = answer.text.splitlines()
+    for line in lines:
+        models.ItemAnswer.model_validate_json(line, extra="forbid")
+    assert [json.loads(line)["status"] for line in lines] == ["success", "failed"]
+
+
+def test_long_downloads_come_in_chunks_without_a_gap(
+    coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "CHUNK_ITEMS", 7)
+    batch_id = pipeline.submit(mentors(40))
+    answer = coordinator.get(f"{PATH}/{batch_id}/results.csv")
+    assert [int(row["position"]) for row in rows(answer)] == list(range(40))
+    assert len(coordinator.get(f"{PATH}/{batch_id}/results.ndjson").text.splitlines()) == 40
+
+
+def test_download_that_breaks_is_not_taken_for_a_whole_one(
+    coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "CHUNK_ITEMS", 1)
+    batch_id = pipeline.submit([item("mentor-1"), item("mentor-2")])
+    whole = exports.read_chunk
+    monkeypatch.setattr(exports, "read_chunk", lambda call, form, after: whole(call, form, after) if after < 0 else 1 / 0)
+    with pytest.raises(httpx.RemoteProtocolError):
+        coordinator.get(f"{PATH}/{batch_id}/results.csv")
+
+
+def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    request = {"items": [an_item("mentor-1", client_reference="a"), an_item("mentor-none")]}
+    answer = coordinator.post(f"{PATH}/preview", json=request)
+    assert answer.status_code == 200
+    models.PreviewAnswer.model_validate_json(answer.content, extra="forbid")
+    body = answer.json()
+    assert body["counts"] == {"success": 1, "failed": 1}
+    assert [(i["position"], i["outcome"], i.get("error", {}).get("code")) for i in body["items"]] == [
+        (0, "success", None),
+        (1, "failed", "mentor_not_found"),
+    ]
+    assert coordinator.get(PATH).json()["pagination"]["total"] == 0
+
+    accepted = coordinator.post(PATH, json=request | {"plan": body["plan"]})
+    assert accepted.status_code == 202
+    pipeline.drain()
+    # What was foretold a success is registered by now: the same plan no longer holds.
+    changed = coordinator.post(PATH, json=request | {"plan": body["plan"]})
+    assert (changed.status_code, changed.json()["code"]) == (412, "plan_changed")
+    models.ProblemAnswer.model_validate_json(changed.content, extra="forbid")
+    assert changed.json()["differences"] == [
+        {"position": 0, "mentor_id": "mentor-1", "planned": "success", "now": "duplicate_activity"}
+    ]
+    other = coordinator.post(PATH, json={"items": [an_item("mentor-2")], "plan": body["plan"]})
+    assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/plan")
+    assert coordinator.post(PATH, json=request | {"plan": "x"}).status_code == 422
+
+
+def test_item_whose_plan_changed_after_acceptance_says_so(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    request = {"items": [an_item("mentor-1"), an_item("mentor-none")]}
+    plan = coordinator.post(f"{PATH}/preview", json=request).json()["plan"]
+    accepted = coordinator.post(PATH, json=request | {"plan": plan})
+    pipeline.relay()
+    held_back = pipeline.queues.copy()
+    pipeline.queues.clear()
+    submit(coordinator, an_item("mentor-1"))
+    pipeline.drain()
+    pipeline.queues.update(held_back)
+    pipeline.drain()
+    items = coordinator.get(accepted.headers["Location"]).json()["items"]
+    assert [(i["status"], i.get("plan_changed")) for i in items] == [("failed", True), ("failed", None)]

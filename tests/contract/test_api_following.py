@@ -1,0 +1,269 @@
+"""Following a batch: long polls, server-sent events, tickets (specification, 6)."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import jwt
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from orchestrator.settings import Settings
+from orchestrator.storage import watching
+from schemas import api as models
+from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from tests.support.pipeline import Pipeline, mentors
+from tests.support.waiting import eventually
+
+# Far beyond what a test waits: whoever is woken in time was woken by the announcement.
+LITTLE_ROOM = 20
+NEVER_POLLS = {"api_watch_poll_ms": 3_600_000}
+
+
+@pytest.fixture
+def api(settings: Settings, pipeline: Pipeline) -> Iterator[ApiServer]:
+    """An API whose followers hear of changes by announcement only."""
+    little_room = {"api_max_waiting_requests": LITTLE_ROOM}
+    with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), **NEVER_POLLS, **little_room})) as server:
+        yield server
+
+
+def announce(engine: Engine, batch_id: UUID) -> None:
+    with engine.begin() as connection:
+        watching.announce(connection, [batch_id])
+
+
+LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
+def listening(owner: Engine) -> bool:
+    """Whether the API's listener is there."""
+    with owner.connect() as connection:
+        return bool(connection.execute(text(f"SELECT count(*) {LISTENERS}")).scalar_one())
+
+
+class Events:
+    """A stream being read in a thread of its own."""
+
+    def __init__(self, client: httpx.Client, url: str, **headers: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.ids: list[int] = []
+        self.status: int | None = None
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(client, url, headers))
+        self._thread.start()
+
+    def _read(self, client: httpx.Client, url: str, headers: dict[str, str]) -> None:
+        try:
+            with client.stream("GET", url, headers=headers) as answer:
+                self.status = answer.status_code
+                for line in answer.iter_lines():
+                    if line.startswith("id: "):
+                        self.ids.append(int(line[4:]))
+                    if line.startswith("data: "):
+                        models.BatchEvent.model_validate_json(line[6:], extra="forbid")
+                        self.events.append(json.loads(line[6:]))
+        finally:
+            self.ended.set()
+
+    def finish(self) -> None:
+        """Waits for the end of the stream."""
+        assert self.ended.wait(15)
+        self._thread.join()
+
+
+def test_long_poll_answers_when_something_changes(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
+) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    url = f"{PATH}/{batch_id}"
+    tag = coordinator.get(url).headers["ETag"]
+    eventually(lambda: listening(owner))
+    answers: list[httpx.Response] = []
+    poll = threading.Thread(
+        target=lambda: answers.append(coordinator.get(url, params={"wait": "20s"}, headers={"If-None-Match": tag}))
+    )
+    began = time.monotonic()
+    poll.start()
+    pipeline.drain()
+    announce(engine, batch_id)
+    poll.join(15)
+    assert time.monotonic() - began < 10
+    assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
+
+    began = time.monotonic()
+    terminal = coordinator.get(url, params={"wait": "20s"}, headers={"If-None-Match": answers[0].headers["ETag"]})
+    assert (terminal.status_code, time.monotonic() - began < 5) == (304, True)
+
+
+def test_long_poll_ends_unchanged_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    tag = coordinator.get(url).headers["ETag"]
+    began = time.monotonic()
+    answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
+    assert (answer.status_code, answer.headers["ETag"]) == (304, tag)
+    assert time.monotonic() - began >= 1
+
+
+def test_a_change_without_an_announcement_is_found(settings: Settings, pipeline: Pipeline) -> None:
+    quick = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_watch_poll_ms": 50})
+    with running_api(quick) as server, server.client() as client:
+        url = f"{PATH}/{pipeline.submit(mentors(1))}"
+        tag = client.get(url).headers["ETag"]
+        pipeline.drain()
+        tags = [tag]
+        answer = client.get(url, params={"wait": "20s"}, headers={"If-None-Match": tags[0]})
+        assert answer.status_code == 200
+        relabelled = f"{PATH}/{pipeline.submit(mentors(1, first=50))}"
+        stream = Events(client, f"{relabelled}/events")
+        eventually(lambda: stream.events)
+        pipeline.drain()
+        stream.finish()
+        assert stream.events[-1]["status"] == "completed"
+
+
+def test_listener_is_back_after_it_was_thrown_out(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
+) -> None:
+    eventually(lambda: listening(owner))
+    batch_id = pipeline.submit(mentors(1))
+    stream = Events(coordinator, f"{PATH}/{batch_id}/events")
+    eventually(lambda: stream.events)
+    with owner.begin() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {LISTENERS}"))
+    # Announced to nobody: whoever listens again has to look.
+    pipeline.drain()
+    announce(engine, batch_id)
+    stream.finish()
+    assert stream.events[-1]["status"] == "completed"
+
+
+def test_stream_has_what_changed_and_ends_with_the_terminal_state(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
+) -> None:
+    batch_id = pipeline.submit([*mentors(3), *mentors(1, first=900)])
+    url = f"{PATH}/{batch_id}/events"
+    stream = Events(coordinator, url)
+    eventually(lambda: stream.events)
+    first = stream.events[0]
+    assert (first["full"], first["status"], [item["position"] for item in first["items"]]) == (True, "processing", [0, 1, 2, 3])
+    coordinator.put(f"{PATH}/{batch_id}", json={"label": "new label"})
+    announce(engine, batch_id)
+    eventually(lambda: len(stream.events) == 2)
+    assert (stream.events[1]["full"], stream.events[1]["label"], stream.events[1]["items"]) == (False, "new label", [])
+    pipeline.drain()
+    announce(engine, batch_id)
+    stream.finish()
+    last = stream.events[-1]
+    assert (last["status"], last["completed"], last["failed"], last["full"]) == ("partial", 3, 1, False)
+    assert [(item["position"], item["status"]) for item in last["items"]] == [
+        (0, "success"),
+        (1, "success"),
+        (2, "success"),
+        (3, "failed"),
+    ]
+    assert stream.ids == sorted(set(stream.ids))
+
+    # A reconnect gets what it missed; one that has seen the end is told to stay away; one that can't be right gets everything.
+    missed = Events(coordinator, url, **{"Last-Event-ID": str(stream.ids[1])})
+    missed.finish()
+    assert missed.events == [last]
+    done = Events(coordinator, url, **{"Last-Event-ID": str(stream.ids[-1])})
+    done.finish()
+    assert (done.status, done.events) == (204, [])
+    for beyond in ("999999", "x"):
+        full = Events(coordinator, url, **{"Last-Event-ID": beyond})
+        full.finish()
+        assert [(event["full"], len(event["items"])) for event in full.events] == [(True, 4)]
+
+
+def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=7))
+    pipeline.drain()
+    answer = coordinator.post(f"{PATH}/{batch_id}/events")
+    assert answer.status_code == 201
+    models.TicketAnswer.model_validate_json(answer.content, extra="forbid")
+    ticket = answer.json()["ticket"]
+    with httpx.Client(base_url=api.url, timeout=30) as browser:
+        stream = Events(browser, f"{PATH}/{batch_id}/events?ticket={ticket}")
+        stream.finish()
+        assert (stream.status, stream.events[-1]["status"]) == (200, "completed")
+        assert browser.get(f"{PATH}/{other}/events", params={"ticket": ticket}).status_code == 401
+        assert browser.get(f"{PATH}/{batch_id}", params={"ticket": ticket}).status_code == 401
+        assert browser.get(PATH, headers={"Authorization": f"Bearer {ticket}"}).status_code == 401
+        assert browser.get(f"{PATH}/{batch_id}/events", params={"ticket": api.token()}).status_code == 401
+        old = jwt.decode(ticket, options={"verify_signature": False}) | {"exp": int(time.time()) - 1}
+        assert browser.get(f"{PATH}/{batch_id}/events", params={"ticket": jwt.encode(old, KEY)}).status_code == 401
+    with api.client(sub="coord-colleague") as colleague:
+        assert colleague.post(f"{PATH}/{batch_id}/events").content == colleague.post(f"{PATH}/{uuid4()}/events").content
+        assert colleague.get(f"{PATH}/{batch_id}/events").status_code == 404
+
+
+def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipeline: Pipeline) -> None:
+    running = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), **NEVER_POLLS})
+    batch_id = pipeline.submit(mentors(1))
+    with contextlib.ExitStack() as stack:
+        with running_api(running) as server:
+            now = int(time.time())
+            claims = jwt.decode(server.token(), options={"verify_signature": False}) | {"exp": now + 2}
+            short = stack.enter_context(
+                httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}, timeout=30)
+            )
+            ending = Events(short, f"{PATH}/{batch_id}/events")
+            ending.finish()
+            assert time.time() >= now + 1.9
+            lasting = Events(stack.enter_context(server.client()), f"{PATH}/{batch_id}/events")
+            eventually(lambda: lasting.events)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        lasting.finish()
+
+
+def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: Pipeline, engine: Engine, owner: Engine) -> None:
+    followers, batch_id = 200, pipeline.submit(mentors(1))
+    eventually(lambda: listening(owner))
+
+    def transactions() -> int:
+        with owner.connect() as connection:
+            counted = connection.execute(
+                text("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+            )
+            return int(counted.scalar_one())
+
+    async def read_events(client: httpx.AsyncClient, begun: list[None], door: asyncio.Semaphore) -> str:
+        status = ""
+        await door.acquire()
+        async with client.stream("GET", f"{PATH}/{batch_id}/events") as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    if not status:
+                        begun.append(None)
+                        door.release()
+                    status = json.loads(line[6:])["status"]
+        return status
+
+    async def follow() -> list[str]:
+        # They come a few at a time; when the batch changes, all want to know at once.
+        begun: list[None] = []
+        door = asyncio.Semaphore(LITTLE_ROOM // 2)
+        headers = {"Authorization": f"Bearer {api.token()}"}
+        limits = httpx.Limits(max_connections=followers)
+        async with httpx.AsyncClient(base_url=api.url, headers=headers, limits=limits, timeout=60) as client:
+            streams = [asyncio.create_task(read_events(client, begun, door)) for _ in range(followers)]
+            await asyncio.to_thread(eventually, lambda: len(begun) == followers)
+            before = await asyncio.to_thread(transactions)
+            await asyncio.sleep(1.5)  # while nothing happens: what is measured
+            # PostgreSQL's own workers and this very question are a few.
+            assert await asyncio.to_thread(transactions) - before < 20
+            await asyncio.to_thread(pipeline.drain)
+            await asyncio.to_thread(announce, engine, batch_id)
+            return await asyncio.gather(*streams)
+
+    assert asyncio.run(follow()) == ["completed"] * followers

@@ -1,0 +1,128 @@
+"""The running API against its own OpenAPI document (schemathesis), and the document against the code."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from hypothesis.stateful import run_state_machine_as_test
+from pydantic import SecretStr
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from api import openapi
+from api.problems import PROBLEMS
+from api.routes import ROUTES
+from orchestrator.model import Role
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.databases import fresh_database
+from tests.support.pipeline import COORDINATOR, standard_directory
+from tests.support.stack import Stack
+
+# Enough to reach each branch of the generators; the same requests in each run, so a failure is never luck.
+EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def standard_api(infrastructure: Stack, template_database: str) -> Iterator[ApiServer]:
+    """An API with the standard directory, for everything that is generated."""
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        configured = Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY))
+        engine = create_database_engine(configured.worker_url, configured, connections=1, application_name="test")
+        standard_directory(engine)
+        engine.dispose()
+        with running_api(configured) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def api_schema(standard_api: ApiServer) -> Any:
+    """The document as the API serves it."""
+    return schemathesis.openapi.from_url(f"{standard_api.url}/openapi.json")
+
+
+# A well-formed request can still name a coordinator or an organization that is not there: 422 and 403 are right answers.
+NOT_MEANT = [positive_data_acceptance]
+
+OPERATIONS = [(method, path) for path, methods in openapi.document()["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_operation_keeps_to_the_document(
+    api_schema: Any, standard_api: ApiServer, method: str, path: str, mode: GenerationMode
+) -> None:
+    headers = {"Authorization": f"Bearer {standard_api.token(Role.ADMIN, sub=COORDINATOR)}"}
+
+    @EXAMPLES
+    @given(case=api_schema[path][method].as_strategy(generation_mode=mode))
+    def holds(case: Any) -> None:
+        case.call_and_validate(headers=headers, excluded_checks=NOT_MEANT, timeout=30)
+
+    try:
+        holds()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, "nothing in the operation can be got wrong"
+
+
+def test_every_link_leads_where_it_says(api_schema: Any, standard_api: ApiServer) -> None:
+    """Submissions, and from each the operations on its batch, in any order."""
+    headers = {"Authorization": f"Bearer {standard_api.token(Role.ADMIN, sub=COORDINATOR)}"}
+    linked: set[str] = set()
+
+    # The event stream of a batch that nobody works on has no end (`test_api_following` reads streams).
+    class Machine(api_schema.exclude(operation_id="followBatch").as_state_machine()):  # type: ignore[misc]  # made at run time
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"headers": headers, "timeout": 30}
+
+        def validate_response(self, response: Any, case: Any, additional_checks: Any = (), **named: Any) -> None:
+            if response.status_code < 400:
+                linked.add(case.operation.definition.raw["operationId"])
+            case.validate_response(response, excluded_checks=NOT_MEANT)
+
+    run_state_machine_as_test(Machine, settings=settings(EXAMPLES, max_examples=25, stateful_step_count=15))
+    # Batches that a submission made were found: a random id is 404.
+    assert len(linked & {route.name for route in ROUTES if "{batch_id}" in route.path}) >= 5, linked
+
+
+@pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
+def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: str, path: str) -> None:
+    url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4())
+    for token in (None, "x"):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        answer = httpx.request(method, url, headers=headers)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
+
+
+def test_document_and_page_are_served_without_a_token(standard_api: ApiServer) -> None:
+    answer = httpx.get(f"{standard_api.url}/openapi.json")
+    assert answer.json() == openapi.document()
+    page = httpx.get(f"{standard_api.url}/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for route in ROUTES:
+        assert f"id='{route.name}'" in page.text
+    # Nothing is loaded from anywhere: neither by an element nor by the style.
+    assert not re.search(r"(src|href)=['\"]?(https?:)?//|@import|url\(|<script|<link|<img", page.text)
+    metrics = httpx.get(f"{standard_api.url}/metrics")
+    assert 'bulkreg_api_request_seconds_count{method="GET",route="/docs",status="200"}' in metrics.text
+
+
+def test_every_problem_is_documented() -> None:
+    document = openapi.document()
+    documented = {
+        code
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for answer in operation["responses"].values()
+        for content in answer.get("content", {}).values()
+        for code in content.get("examples", {})
+    }
+    # What is no operation at all has no place to be documented at.
+    assert PROBLEMS.keys() - documented == {"not_found", "method_not_allowed", "bad_request"}

@@ -1,0 +1,57 @@
+"""An API process whose database connections break: whoever asks it meanwhile, or afterwards, is answered.
+
+A connection that breaks gives its file descriptor to the next that is accepted. Seen with a listener that had not told the event loop in
+time: that client was never read, on uvloop, as a process of the role `api` runs it.
+"""
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from orchestrator.settings import Settings
+from tests.support.process import environment
+from tests.support.waiting import eventually
+
+LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+CLIENTS = 8
+ANSWER_WITHIN_S = 5.0
+
+
+@pytest.fixture
+def process(settings: Settings) -> Iterator[str]:
+    """The URL of an API process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {**environment(settings), "BULKREG_API_PORT": str(port), "BULKREG_LOG_LEVEL": "ERROR"}
+    with subprocess.Popen([sys.executable, "-m", "cli", "run", "api"], env=given) as process:
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: answers(url))
+        yield url
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.ConnectError):
+        return httpx.get(f"{url}/healthz", timeout=ANSWER_WITHIN_S).status_code == 200
+    return False
+
+
+def test_clients_that_come_when_the_listener_has_lost_its_connection_are_read(process: str, owner: Engine) -> None:
+    def listeners(what: str) -> int:
+        with owner.connect() as connection:
+            return int(connection.execute(text(f"SELECT count({what}) {LISTENERS}")).scalar_one())
+
+    for _ in range(3):
+        eventually(lambda: listeners("*") == 1)
+        assert listeners("pg_terminate_backend(pid, 5000)") == 1
+        with contextlib.ExitStack() as clients:
+            new = [clients.enter_context(httpx.Client(base_url=process, timeout=ANSWER_WITHIN_S)) for _ in range(CLIENTS)]
+            assert [client.get("/healthz").status_code for client in new] == [200] * CLIENTS

@@ -1,0 +1,229 @@
+"""What is refused before it reaches an operation, and what happens when the database is away."""
+
+import contextlib
+import gzip
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, text
+
+from api import app, json_body
+from api.app import create_app
+from api.authentication import UnsafeStartError
+from api.problems import PROBLEMS
+from orchestrator.settings import Settings
+from schemas import api as models
+from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from tests.support.pipeline import Pipeline, mentors
+from tests.support.waiting import eventually
+
+POISON: dict[str, tuple[bytes, int]] = {
+    "no JSON": (b"{", 400),
+    "nothing": (b"", 400),
+    "not UTF-8": (b'{"label": "\xff"}', 400),
+    "NaN": (b'{"items": [NaN]}', 400),
+    "a number that overflows": (b'{"items": 1e400}', 400),
+    "a number of 5,000 digits": (b'{"items": ' + b"9" * 5000 + b"}", 400),
+    "a key twice": (b'{"items": [], "items": []}', 400),
+    "too deep": (b"[" * 21 + b"]" * 21, 400),
+    "bottomless": (b'{"items": ' + b"[" * 200_000, 400),
+    "deep enough": (b"[" * 20 + b"]" * 20, 422),
+    "an unpaired surrogate": (b'{"items": [{"mentor_id": "\\ud800"}]}', 422),
+    "an unpaired surrogate in a name": (b'{"items": [{"\\ud800": 1}]}', 422),
+    "NUL in a name": (b'{"items": [{"\\u0000": 1}]}', 422),
+    "a huge integer": (b'{"items": [{"duration_minutes": 123456789012345678901234567890}]}', 422),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), POISON.values(), ids=POISON.keys())
+def test_poison_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
+    answer = sender.post(PATH, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    models.ProblemAnswer.model_validate_json(answer.content, extra="forbid")
+    assert sender.get(PATH).status_code == 200
+
+
+def test_media_types(sender: httpx.Client) -> None:
+    body = b'{"items": []}'
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = sender.post(PATH, content=body, headers={"Content-Type": content_type})
+        assert (answer.status_code, answer.json()["code"]) == (415, "not_json")
+    compressed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = sender.post(PATH, content=gzip.compress(body), headers=compressed)
+    assert (answer.status_code, answer.json()["code"]) == (415, "compressed")
+    answer = sender.post(PATH, content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    assert answer.status_code == 422
+
+
+def test_body_that_is_too_large(sender: httpx.Client) -> None:
+    answer = sender.post(PATH, content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    answer = sender.post(PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_routes_and_methods(sender: httpx.Client) -> None:
+    nothing = sender.get("/api/v2")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
+    slash = sender.get(PATH + "/")
+    assert slash.status_code == 404
+    method = sender.patch(PATH)
+    assert (method.status_code, method.json()["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, POST")
+
+
+@pytest.mark.parametrize("head", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nAuthorization: Bearer canary\x1f\r\n\r\n"])
+def test_what_is_not_http_is_refused_and_not_repeated(
+    refusing_api: ApiServer, head: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = httpx.URL(refusing_api.url)
+    with socket.create_connection((url.host, url.port or 0)) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.split(b"\r\n")[0].endswith(b"400 Bad Request")
+    assert b"application/problem+json" in answer
+    assert b"canary" not in answer
+    assert "canary" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "code"),
+    [
+        ("limit=101", "/query/limit", "out_of_range"),
+        ("limit=0", "/query/limit", "out_of_range"),
+        ("limit=x", "/query/limit", "wrong_type"),
+        ("page=0", "/query/page", "out_of_range"),
+        ("status=done", "/query/status", "unknown_value"),
+        ("cursor=x", "/query/cursor", "not_a_cursor"),
+        ("cursor=%C3%A6", "/query/cursor", "not_a_cursor"),
+        ("submitted_from=2026-03-25", "/query/submitted_from", "not_a_time"),
+        ("submitted_from=1774432800", "/query/submitted_from", "not_a_time"),
+        ("submitted_to=2026-03-25T10:00:00", "/query/submitted_to", "not_a_time"),
+        ("submitted_to=0001-01-01T00:00:00%2B01:00", "/query/submitted_to", "not_a_time"),
+        ("q=%00", "/query/q", "bad_characters"),
+        ("colour=red", "/query/colour", "unknown_field"),
+        ("page=1&page=2", "/query/page", "repeated"),
+    ],
+)
+def test_mistakes_in_the_query(sender: httpx.Client, query: str, pointer: str, code: str) -> None:
+    answer = sender.get(f"{PATH}?{query}")
+    assert answer.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "æ"])
+def test_idempotency_key_that_is_none(sender: httpx.Client, key: str) -> None:
+    item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
+    answer = sender.post(PATH, json={"items": [item]}, headers=[(b"Idempotency-Key", key.encode())])
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/headers/Idempotency-Key")
+
+
+def test_too_many_items(settings: Settings, api: ApiServer) -> None:
+    few = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "max_items": 2})
+    with running_api(few) as server, server.client() as client:
+        answer = client.post(PATH, json={"items": [{}, {}, {}]})
+    assert ("/items", "too_many_items") in {(error["pointer"], error["code"]) for error in answer.json()["errors"]}
+
+
+@contextlib.contextmanager
+def closed_database(settings: Settings) -> Iterator[None]:
+    """Nobody gets in, and who is in is thrown out: to a client, what a restart of PostgreSQL looks like."""
+    name = settings.owner_url.database
+    server = create_engine(settings.owner_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'))
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name})
+        yield
+        connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'))
+    server.dispose()
+
+
+def test_database_away_is_told_and_passes(settings: Settings, coordinator: httpx.Client) -> None:
+    assert coordinator.get("/readyz").status_code == 200
+    with closed_database(settings):
+        answer = coordinator.get(PATH)
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+        ready = coordinator.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["database"]["ok"]) == (503, False)
+        assert coordinator.get("/healthz").status_code == 200
+    assert coordinator.get(PATH).status_code == 200
+    assert coordinator.get("/readyz").json() == {"status": "ok", "checks": {"database": {"ok": True}}}
+
+
+def test_full_queue_is_told_at_once(settings: Settings, pipeline: Pipeline, owner: Engine) -> None:
+    small = {"jwt_hs256_key": SecretStr(KEY), "api_max_waiting_requests": 1}
+    batch_id = pipeline.submit(mentors(1))
+    with running_api(settings.model_copy(update=small)) as server, server.client() as client:
+        with owner.begin() as connection, ThreadPoolExecutor(1) as thread:
+            connection.execute(text("LOCK TABLE orchestrator.batch"))
+            waiting = thread.submit(client.get, PATH)
+            eventually(lambda: _waits_for_a_lock(owner))
+            for refused in (PATH, f"{PATH}/{batch_id}/events"):
+                answer = client.get(refused)
+                assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+                assert int(answer.headers["Retry-After"]) >= 1
+            connection.rollback()
+            assert waiting.result().status_code == 200
+        assert client.get(PATH).status_code == 200
+
+
+def _waits_for_a_lock(owner: Engine) -> bool:
+    with owner.connect() as connection:
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool(connection.execute(text(blocked)).scalar_one())
+
+
+def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = httpx.get(refusing_api.url + path)
+        models.HealthAnswer.model_validate_json(answer.content, extra="forbid")
+        assert answer.status_code == 200
+
+
+def test_start_without_authentication_is_refused_beyond_loopback(settings: Settings) -> None:
+    with pytest.raises(UnsafeStartError, match="BULKREG_JWT"):
+        create_app(settings.model_copy(update={"api_host": "0.0.0.0"}))
+
+
+def test_start_is_refused_where_anybody_could_sign_plans(settings: Settings) -> None:
+    without = settings.model_copy(update={"api_database_url": SecretStr("postgresql://bulkreg_api@127.0.0.1/bulkreg")})
+    with pytest.raises(UnsafeStartError, match="set BULKREG_PLAN_SIGNING_KEY to 32"):
+        create_app(without)
+    create_app(without.model_copy(update={"plan_signing_key": SecretStr(KEY)}))
+
+
+def test_on_loopback_authentication_may_be_left_out(settings: Settings) -> None:
+    with running_api(settings) as server:
+        answer = httpx.get(server.url + PATH, headers={"X-Organization-Id": "org-any"})
+    assert (answer.status_code, answer.json()["data"]) == (200, [])
+
+
+def test_slow_senders_are_cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_body, "_MAX_SECONDS_FOR_BODY", 0.2)
+    monkeypatch.setattr(app, "_KEEPALIVE_TIMEOUT_S", 0.5)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n".encode()
+    with running_api(settings) as server:
+        url = httpx.URL(server.url)
+        with socket.create_connection((url.host, url.port or 0), timeout=15) as in_the_headers:
+            in_the_headers.sendall(head)
+            assert in_the_headers.recv(65536) == b""
+        with socket.create_connection((url.host, url.port or 0), timeout=15) as in_the_body:
+            in_the_body.sendall(head + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+            answer = in_the_body.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_every_code_that_the_domain_raises_is_declared() -> None:
+    raised = set()
+    for file in Path("orchestrator").rglob("*.py"):
+        raised |= set(re.findall(r'(?:Forbidden|Conflict|Precondition)Error\(\s*"(\w+)"', file.read_text()))
+        raised |= set(re.findall(r'InvalidRequestError\([^"]*code="(\w+)"', file.read_text()))
+    assert len(raised) >= 8
+    assert raised <= PROBLEMS.keys()

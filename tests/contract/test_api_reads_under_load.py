@@ -1,0 +1,153 @@
+"""What anybody reads while batches are folded, cancelled and retried adds up, in every single answer (specification, 5 and 6)."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from orchestrator import operations
+from orchestrator.model import BatchView, RetryRequest
+from orchestrator.states import TERMINAL_BATCH_STATUSES
+from orchestrator.storage.batches import Batches
+from schemas.envelope import Topic
+from tests.support.api_server import PATH, ApiServer
+from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+
+Json = dict[str, Any]
+
+READERS = 4
+
+
+def adds_up(batch: Json) -> None:
+    """The promises about counts that every answer about a batch keeps."""
+    assert batch["total_items"] == batch["pending"] + batch["completed"] + batch["failed"] + batch["cancelled"], batch
+    assert sum(batch["errors_by_code"].values()) == batch["failed"], batch
+    assert (batch["status"] in TERMINAL_BATCH_STATUSES) == (batch["pending"] == 0), batch
+
+
+def agrees_with_its_items(batch: Json) -> None:
+    """The same for an answer that has all items."""
+    adds_up(batch)
+    states = Counter(shown["status"] for shown in batch["items"])
+    assert states == +Counter(
+        pending=batch["pending"], success=batch["completed"], failed=batch["failed"], cancelled=batch["cancelled"]
+    ), batch
+
+
+class Readers:
+    """Threads that read everything all the time. What they found wrong is raised at the end."""
+
+    def __init__(self, api: ApiServer, batches: Sequence[UUID]) -> None:
+        self._api = api
+        self._batches = batches
+        self._stop = threading.Event()
+        self._read = threading.Condition()
+        self._reads = 0
+        self.statuses: set[str] = set()
+
+    def _read_on(self, first: int) -> None:
+        with self._api.client() as client:
+            number = first
+            while not self._stop.is_set():
+                batch_id = self._batches[number % len(self._batches)]
+                found: Json = client.get(f"{PATH}/{batch_id}", params={"item_limit": 1_000}).json()
+                agrees_with_its_items(found)
+                listed = client.get(PATH).json()
+                assert listed["pagination"]["total"] == len(self._batches)
+                for batch in listed["data"]:
+                    adds_up(batch)
+                with self._read:
+                    self._reads += 1
+                    self.statuses.add(found["status"])
+                    self._read.notify_all()
+                number += 1
+
+    def have_read(self, times: int) -> None:
+        """Waits until they have read so many times more: never in vain, because they never end by themselves but by a failure."""
+        with self._read:
+            enough = self._reads + times
+            assert self._read.wait_for(lambda: self._reads >= enough or self._stop.is_set(), timeout=30)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """They read while the block runs."""
+        with ThreadPoolExecutor(READERS) as threads:
+            running = [threads.submit(self._until_failure, number) for number in range(READERS)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+        for each in running:
+            each.result()
+
+    def _until_failure(self, first: int) -> None:
+        try:
+            self._read_on(first)
+        finally:
+            self._stop.set()
+
+
+def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
+    api: ApiServer, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_batch, batches = 12, []
+    for number in range(6):
+        good = mentors(per_batch - 3, first=1 + number * per_batch)
+        batches.append(pipeline.submit([*good, *(item(f"nobody-{number}-{n}") for n in range(3))]))
+    readers = Readers(api, batches)
+    change = Batches.change_batches
+
+    def change_and_be_read(repository: Batches, changes: Sequence[Any]) -> None:
+        # In the middle of the transaction: the items are changed and the counts are not; then both are, and nothing is committed.
+        readers.have_read(2)
+        change(repository, changes)
+        readers.have_read(2)
+
+    monkeypatch.setattr(Batches, "change_batches", change_and_be_read)
+    with readers.reading():
+        pipeline.relay()
+        pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+        commands = pipeline.take(Topic.COMMANDS)
+        cancelled = iter(batches[::3])
+        for part in range(4):
+            # A few of each batch, so that all of them run for a while.
+            pipeline.handle(pipeline.registration, commands[part::4])
+            pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+            if (mistake := next(cancelled, None)) is not None:
+                pipeline.call(operations.cancel_batch, ADMIN, mistake, "wrong week")
+        for batch_id in batches[1::3]:
+            pipeline.call(operations.retry_failed_items, ADMIN, batch_id, RetryRequest())
+        pipeline.drain()
+        readers.have_read(len(batches) * READERS)
+    assert readers.statuses >= {"processing", "partial", "cancelled"}
+
+
+def test_counts_and_items_of_one_answer_are_of_one_moment(
+    coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = pipeline.submit([*mentors(4), item("nobody")])
+    pipeline.drain_until_registered()
+    find = Batches.find_batch
+    events: list[str] = []
+
+    def find_and_then(repository: Batches, wanted: UUID, *, or_deleted: bool = False) -> BatchView | None:
+        found = find(repository, wanted, or_deleted=or_deleted)
+        if not events:
+            events.append("folded between the counts and the items")
+            pipeline.drain()
+        return found
+
+    monkeypatch.setattr(Batches, "find_batch", find_and_then)
+    before = coordinator.get(f"{PATH}/{batch_id}").json()
+    assert events
+    assert before["pending"] == 5
+    agrees_with_its_items(before)
+    after = coordinator.get(f"{PATH}/{batch_id}").json()
+    assert after["status"] == "partial"
+    agrees_with_its_items(after)

@@ -1,0 +1,319 @@
+"""The committed schemas are those of the code, and no change may break whoever reads or writes by them."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from schemas import events
+from schemas.envelope import Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
+from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
+from schemas.problems import pointer
+from schemas.publish import event_models, incompatibilities, path_of, rendered
+
+BATCH = UUID("01997f00-0000-7000-8000-000000000001")
+ITEM = UUID("01997f00-0000-7000-8000-000000000002")
+TIME = datetime(2026, 3, 26, 10, 0, tzinfo=UTC)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize("model", event_models(), ids=lambda model: model.__name__)
+def test_committed_schema_is_the_codes(model: type[EventData]) -> None:
+    """`make schemas` writes them."""
+    assert path_of(model).read_bytes() == rendered(model)
+
+
+def committed() -> dict[str, Any]:
+    schema: dict[str, Any] = orjson.loads(path_of(events.BatchSubmitted).read_bytes())
+    return schema
+
+
+def _remove_field(schema: dict[str, Any]) -> None:
+    del schema["properties"]["label"]
+
+
+def _require_field(schema: dict[str, Any]) -> None:
+    schema["required"].append("label")
+
+
+def _require_new_field(schema: dict[str, Any]) -> None:
+    schema["properties"]["priority"] = {"type": "integer"}
+    schema["required"].append("priority")
+
+
+def _release_field(schema: dict[str, Any]) -> None:
+    schema["required"].remove("batch_id")
+
+
+def _change_type(schema: dict[str, Any]) -> None:
+    schema["properties"]["part"]["type"] = "string"
+
+
+def _narrow(schema: dict[str, Any]) -> None:
+    schema["properties"]["organization_id"]["maxLength"] = 50
+
+
+def _narrow_inside(schema: dict[str, Any]) -> None:
+    schema["$defs"]["SubmittedItem"]["properties"]["mentor_id"]["minLength"] = 3
+
+
+def _bound_what_was_unbounded(schema: dict[str, Any]) -> None:
+    schema["properties"]["override_duplicates"]["const"] = False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _remove_field,
+        _require_field,
+        _require_new_field,
+        _release_field,
+        _change_type,
+        _narrow,
+        _narrow_inside,
+        _bound_what_was_unbounded,
+    ],
+)
+def test_incompatible_change_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
+    changed = copy.deepcopy(committed())
+    change(changed)
+    assert len(incompatibilities(committed(), changed)) == 1
+
+
+def test_new_optional_field_is_compatible() -> None:
+    changed = committed()
+    changed["properties"]["priority"] = {"type": "integer", "default": 0}
+    assert incompatibilities(committed(), changed) == []
+
+
+def envelope(event_type: str, data: bytes) -> Envelope:
+    return Envelope("id", "/services/attendance", event_type, data, None)
+
+
+def test_readers_ignore_what_they_do_not_know() -> None:
+    data = orjson.dumps({"batch_id": BATCH, "organization_id": "org", "version": 3, "invented": [1]})
+    read = read_event(Topic.BATCHES, envelope(events.BATCH_DELETED, data))
+    assert read == events.BatchDeleted(batch_id=BATCH, organization_id="org", version=3)
+
+
+@pytest.mark.parametrize("topic", list(Topic))
+def test_a_type_selects_only_among_the_schemas_of_its_topic(topic: Topic) -> None:
+    for model in event_models():
+        if model not in EVENTS[topic]:
+            with pytest.raises(UnreadableError) as refused:
+                read_event(topic, envelope(type_name(model), b"{}"))
+            assert refused.value.reason == "unknown_type"
+    with pytest.raises(UnreadableError):
+        read_event(topic, envelope("no.bulk-registration.BatchSubmitted.v2", b"{}"))
+
+
+ITEM_VALUES = {
+    "position": 0,
+    "mentor_id": "mentor-1",
+    "activity_type": "visit",
+    "activity_date": "2026-03-25",
+    "duration_minutes": 60,
+}
+POISON = {
+    "duplicate key": b'{"batch_id":"x","batch_id":"y"}',
+    "not a number": b'{"total_items":NaN}',
+    "overflow": b'{"total_items":1e400}',
+    "deep": b"[" * 100_000,
+    "not JSON": b"\x00\xff",
+    "not an object": b"[]",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_poison_is_unreadable(poison: bytes) -> None:
+    with pytest.raises(UnreadableError):
+        read_event(Topic.BATCHES, envelope(events.BATCH_SUBMITTED, poison))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mentor_id": "a\x00b"},
+        {"mentor_id": ""},
+        {"mentor_id": "x" * 101},
+        {"mentor_id": 7},
+        {"mentor_id": "\ud800"},
+        {"activity_date": "2026-02-30"},
+        {"activity_date": 20260325},
+        {"activity_date": "2026-03-25T00:00:00"},
+        {"duration_minutes": "60"},
+        {"duration_minutes": 60.5},
+        {"duration_minutes": 2**31},
+        {"duration_minutes": True},
+        {"notes": "x" * 10_001},
+        {"position": -1},
+    ],
+    ids=str,
+)
+def test_values_that_no_request_may_have_are_refused_without_being_quoted(values: dict[str, Any]) -> None:
+    data = {
+        "batch_id": str(BATCH),
+        "organization_id": "org",
+        "coordinator_id": "c",
+        "items": [ITEM_VALUES | {"notes": "canary"} | values],
+    }
+    with pytest.raises(UnreadableError) as refused:
+        read_event(Topic.BATCHES, envelope(events.BATCH_SUBMITTED, json.dumps(data).encode()))
+    assert f"items/0/{next(iter(values))}" in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+SUBMITTED = {
+    "batch_id": str(BATCH),
+    "organization_id": "org",
+    "coordinator_id": "c",
+    "label": None,
+    "part": 1,
+    "parts": 2,
+    "total_items": 3,
+    "items": [ITEM_VALUES, ITEM_VALUES | {"position": 1, "notes": "n", "client_reference": "row 7"}],
+}
+ODD: tuple[object, ...] = (
+    *(None, True, False, 0, 1, -1, 1 << 20, 1 << 31, 1 << 63, 10**300, -(10**300), 0.5, 1e300),
+    *("", "x", "60", "\x00", "\ud800", "x" * 10_001, str(BATCH), "2026-03-25", "2026-02-30", "\N{ARABIC-INDIC DIGIT ONE}"),
+    *([], [[]], [0] * 501, [ITEM_VALUES] * 501, {}, {"a": [1]}),
+)
+
+
+def _places(value: object, *at: int | str) -> Iterator[tuple[int | str, ...]]:
+    yield at
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in entries:
+        yield from _places(inner, *at, name)
+
+
+def _with(document: Any, at: tuple[int | str, ...], odd: object) -> Any:
+    if not at:
+        return odd
+    changed = copy.copy(document)
+    changed[at[0]] = _with(document[at[0]], at[1:], odd)
+    return changed
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_whatever_stands_anywhere_is_read_or_refused_with_its_place(odd: object) -> None:
+    for at in _places(SUBMITTED):
+        document = _with(SUBMITTED, at, odd)
+        refusal = refusal_of(json.dumps(document).encode())
+        is_known = isinstance(document, dict) and (document.get("batch_id"), document.get("organization_id")) == (
+            str(BATCH),
+            "org",
+        )
+        if isinstance(refusal, InvalidEventError) and is_known:
+            assert refusal.submission is not None
+            assert any(mistake.pointer.startswith(pointer(*at)) for mistake in refusal.submission.mistakes)
+            # It is written to the topic as it is.
+            orjson.dumps([mistake._asdict() for mistake in refusal.submission.mistakes])
+        else:
+            assert refusal is None or refusal.reason in ("not_json", "invalid_data")
+
+
+def refusal_of(value: bytes) -> UnreadableError | None:
+    try:
+        read_event(Topic.BATCHES, envelope(events.BATCH_SUBMITTED, value))
+    except UnreadableError as refusal:
+        return refusal
+    return None
+
+
+def test_a_repeated_event_has_the_bytes_of_the_first() -> None:
+    def build() -> OutgoingEvent:
+        return events.batch_completed(
+            batch_id=BATCH,
+            organization_id="org",
+            status="completed",
+            counts={"total_items": 1, "pending": 0, "completed": 1, "failed": 0, "cancelled": 0},
+            retry_number=2,
+            completed_at=TIME,
+            trace_id=TRACE,
+        )
+
+    assert build() == build()
+
+
+def test_golden_binary_and_structured_events_are_read_alike() -> None:
+    """As the specification's section 7 shows them."""
+    data = {
+        "batch_id": str(BATCH),
+        "organization_id": "org-01",
+        "coordinator_id": "coord-119",
+        "label": "Monday group",
+        "override_duplicates": False,
+        "part": 1,
+        "parts": 1,
+        "total_items": 1,
+        "items": [ITEM_VALUES | {"notes": "…"}],
+    }
+    binary = open_envelope(
+        [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", b"4711"),
+            ("ce_source", b"/services/attendance"),
+            ("ce_time", b"2026-03-26T10:00:00Z"),
+            ("ce_type", b"no.bulk-registration.BatchSubmitted.v1"),
+            ("content-type", b"application/json"),
+            ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode()),
+        ],
+        orjson.dumps(data),
+    )
+    structured = open_envelope(
+        [("content-type", b"application/cloudevents+json; charset=utf-8")],
+        orjson.dumps(
+            {
+                "specversion": "1.0",
+                "id": "4711",
+                "source": "/services/attendance",
+                "type": "no.bulk-registration.BatchSubmitted.v1",
+                "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+                "data": data,
+            }
+        ),
+    )
+    assert binary == structured
+    read = read_event(Topic.BATCHES, binary)
+    assert isinstance(read, events.BatchSubmitted)
+    assert (read.total_items, read.items[0].mentor_id, read.items[0].notes) == (1, "mentor-1", "…")
+
+
+@pytest.mark.parametrize(
+    ("raw_headers", "value"),
+    [
+        ([], b"{}"),
+        ([("ce_specversion", b"0.3"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"t")], b"{}"),
+        ([("ce_specversion", b"1.0"), ("ce_id", b""), ("ce_source", b"s"), ("ce_type", b"t")], b"{}"),
+        ([("ce_specversion", b"1.0"), ("ce_id", b"\xff"), ("ce_source", b"s"), ("ce_type", b"t")], b"{}"),
+        ([("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"t")], None),
+        ([("content-type", b"application/cloudevents+json")], b"[]"),
+        ([("content-type", b"application/cloudevents+json")], b'{"specversion": 1, "data": {}}'),
+        ([("content-type", b"application/cloudevents+json")], b"{"),
+        (
+            [("content-type", b"application/cloudevents+json")],
+            b'{"specversion": "1.0", "id": "\\ud800", "source": "s", "type": "t", "data": {}}',
+        ),
+        (
+            [("content-type", b"application/cloudevents+json")],
+            b'{"specversion": "1.0", "id": "1", "id": "2", "source": "s", "type": "t", "data": {}}',
+        ),
+        (
+            [("content-type", b"application/cloudevents+json")],
+            b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": [[]]}',
+        ),
+        ([("content-type", b"application/cloudevents+json")], b'{"data":' * 50_000),
+        ([("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s\x00"), ("ce_type", b"t")], b"{}"),
+        ([("ce_specversion", b"1.0"), ("ce_id", b"1" * 1_001), ("ce_source", b"s"), ("ce_type", b"t")], b"{}"),
+    ],
+)
+def test_what_is_no_cloud_event_is_unreadable(raw_headers: list[tuple[str, bytes]], value: bytes | None) -> None:
+    with pytest.raises(UnreadableError):
+        open_envelope(raw_headers, value)

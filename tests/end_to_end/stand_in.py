@@ -1,0 +1,60 @@
+"""`bulkreg` with roles that do nothing but live: what the tests of the supervisor run."""
+
+import http.server
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import psycopg2
+import typer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from cli import stack
+from compose.embedded.product import Endpoints, Product, Tokens
+
+TOPIC = "kept"
+STUBBORN = "STAND_IN_STUBBORN"  # when set, the roles don't end when asked to
+
+
+def prepare(endpoints: Endpoints) -> None:
+    connection = psycopg2.connect(endpoints.postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS kept (value text)")
+    connection.close()
+    admin = AdminClient({"bootstrap.servers": endpoints.kafka_bootstrap_servers})
+    if TOPIC not in admin.list_topics(timeout=10).topics:
+        admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result()
+
+
+def tokens(_endpoints: Endpoints, key: str) -> Tokens:
+    return Tokens(service=f"service-{len(key)}", admin=f"admin-{len(key)}")
+
+
+def command(roles: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "tests.end_to_end.stand_in", "run", *roles]
+
+
+app = typer.Typer()
+stack.register(app, Product(prepare=prepare, tokens=tokens, command=command))
+
+
+@app.command()
+def run(roles: list[str]) -> None:
+    if STUBBORN in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "api" in roles:
+        address = (os.environ["BULKREG_API_HOST"], int(os.environ["BULKREG_API_PORT"]))
+        http.server.HTTPServer(address, _Ready).serve_forever()
+    signal.pause()
+
+
+class _Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+
+
+if __name__ == "__main__":
+    app()

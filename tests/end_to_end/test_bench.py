@@ -1,0 +1,89 @@
+"""The benchmark measures what it says: on tiny sizes, without a word about how fast."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import psycopg2
+
+from compose.bench.bench import Bench
+from compose.bench.curves import Places
+from compose.bench.database_limit import SET_ITEMS, limit_database, measure
+from compose.bench.page import page
+from compose.bench.plans import Plan
+from compose.bench.rounds import Sizes
+from compose.bench.target import Target
+from tests.support.product import running_product
+
+PLAN = Plan(
+    rounds=1,
+    sizes=Sizes(
+        batches={25: 4, 10: 2},
+        alone_batches=2,
+        beside_batches=2,
+        half_load_s=0.5,
+        large_items=2_000,
+        limit_items=1_000,
+        pair_messages=1_000,
+    ),
+    idle_s=0.5,
+    places=Places(clients=(1, 2), batch_sizes=(1,), items=1),
+    grown=(5_000,),
+)
+MEASURED = """\
+HTTP submit to folded status, batches of 25, 16 clients
+HTTP submit to folded status, batches of 10, 16 clients
+database limit
+bare producer and consumer
+product / database limit, batches of 25
+product / bare pair
+load generator, its share of a core at most
+batch of 25, submit to terminal, alone: p50
+batch of 25, submit to terminal, alone: p99
+batch of 25, submit to terminal, at half the maximum load: p50
+batch of 25, submit to terminal, at half the maximum load: p99
+batch of 25, submit to terminal, while a large one runs: p50
+batch of 25, submit to terminal, while a large one runs: p99
+POST of 50, at half the maximum load: p50
+POST of 50, at half the maximum load: p99
+GET of its status, at half the maximum load: p50
+GET of its status, at half the maximum load: p99
+batch of 2,000: accepted
+batch of 2,000: finished
+batch of 2,000: memory of the process that grew most
+cancel of a running batch of 2,000
+idle: all our processes together
+idle: memory of supervisor
+idle: memory of api
+idle: memory of relay, splitter, sweeper
+idle: memory of registration
+idle: memory of aggregator
+up, again
+cost of an item at 1,250 activities
+cost of an item at 5,000 activities
+"""
+
+
+def test_every_row_is_measured_on_a_running_product_which_is_sound_afterwards(tmp_path: Path) -> None:
+    with running_product(tmp_path / "home") as product:
+        stack = product.stack
+        target = Target(stack["api"], stack["token"], stack["postgres"], stack["kafka"], stack["pids"])
+        figures = Bench(target, PLAN, lambda _words: nullcontext()).run(up_s={"again": 1.0})
+        # What was measured and what filled the tables are batches like any other.
+        product.bulkreg("verify")
+    assert [row.what for row in figures.rows] == MEASURED.splitlines()
+    assert all(row.lowest <= row.median <= row.highest for row in figures.rows)
+    assert [[point.place for point in curve.points] for curve in figures.curves] == [[1, 2], [1], [1_250, 5_000]]
+    assert page(figures)
+
+
+def test_the_limit_writes_every_row_that_the_product_writes(infrastructure: object, template_database: str) -> None:
+    with limit_database(template_database) as url:
+        measure(url, 2 * SET_ITEMS)
+        connection = psycopg2.connect(url)
+        with connection, connection.cursor() as cursor:
+            for table in ("orchestrator.batch_item", "orchestrator.outcome", "registration.activity", "registration.audit"):
+                cursor.execute(f"SELECT count(*) FROM {table}")
+                assert cursor.fetchall() == [(2 * SET_ITEMS,)], table
+            cursor.execute("SELECT status, count(*) FROM orchestrator.batch GROUP BY status")
+            assert cursor.fetchall() == [("completed", 40)]
+        connection.close()

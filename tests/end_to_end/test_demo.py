@@ -1,0 +1,185 @@
+"""`make run`, as somebody who has just cloned the repository: a finished first batch on the screen, an API that serves, and no trace."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.product import BULKREG, Product
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+TOLD = "Serving until Ctrl-C."
+WITHIN_S = 120.0
+FRESH_CLONE_WITHIN_S = 600.0
+STOP_WITHIN_S = 60.0
+
+CTRL_C = b"\x03"
+CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+# On the terminal: then ^C reaches the whole foreground group, as it does when a person presses it.
+ON_TERMINAL = [sys.executable, "-c", "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A demonstration that has told its story and serves."""
+
+    text: str
+    descendants: Sequence[psutil.Process]
+
+
+@contextlib.contextmanager
+def on_terminal(command: Sequence[str], cwd: Path, environment: dict[str, str], within_s: float) -> Iterator[Demonstration]:
+    """Runs a command on a terminal until it has told its story; at the end somebody presses Ctrl-C, and everything is gone."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    process = subprocess.Popen([*ON_TERMINAL, *command], cwd=cwd, env=environment, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    try:
+        text = _read(master, until=TOLD, within_s=within_s)
+        descendants = psutil.Process(process.pid).children(recursive=True)
+        assert len(descendants) >= 6, "PostgreSQL, Kafka and four processes of ours"
+        yield Demonstration(text, descendants)
+        os.write(master, CTRL_C)
+        # The end is read to the last byte, for nobody ends who waits for his terminal.
+        assert "Stopping" in _read(master, until=None, within_s=STOP_WITHIN_S)
+        assert process.wait(STOP_WITHIN_S) in (130, -signal.SIGINT)
+        eventually(lambda: not [each for each in descendants if each.is_running()], what="no process left behind")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def _read(master: int, *, until: str | None, within_s: float) -> str:
+    """What the terminal shows until a text comes, or (None) until nobody holds the terminal any more."""
+    deadline = time.monotonic() + within_s
+    said = b""
+    while until is None or until.encode() not in said:
+        assert select.select([master], [], [], max(0.0, deadline - time.monotonic()))[0], said.decode()[-4000:]
+        try:
+            said += os.read(master, 65536)
+        except OSError:  # EIO: the last process that held it has closed it
+            if until is None:
+                break
+            raise AssertionError(said.decode()[-4000:]) from None
+    return CONTROL_SEQUENCE.sub("", said.decode()).replace("\r\n", "\n")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of somebody who has set nothing, also where a make runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BULKREG_", "MAKE", "MFLAGS"))}
+    return inherited | {"TERM": "xterm-256color"} | more
+
+
+def steps(text: str) -> list[str]:
+    """The commands that the demonstration recommends."""
+    after = text[text.index("Try next") :]
+    return [line.strip() for line in after.splitlines() if line.startswith("  ") and not line.strip().startswith("#")]
+
+
+def result(text: str) -> list[str]:
+    """The block of the first batch's result, its id and trailing blanks left out."""
+    lines = [UUID.sub("ID", line.rstrip()) for line in text.splitlines()]
+    begin = next(number for number, line in enumerate(lines) if line.startswith("Batch ID") and "partial" in line)
+    return [line for line in lines[begin : lines.index("", begin)] if line]
+
+
+def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [*BULKREG, "demo", "--home", str(home)]
+    with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
+        assert "submitted before" not in demonstration.text
+        shown = result(demonstration.text)
+        assert shown == result((ROOT / "README.md").read_text()), "the README shows what is to be seen"
+        assert "6 success, 5 failed of 11" in shown[0]
+        product = Product(home)
+        assert product.stack["admin_token"] in demonstration.text.replace("\n", "")
+        assert httpx.get(f"{product.stack['api']}/docs").status_code == 200
+        codes = {}
+        for step in steps(demonstration.text):
+            done = subprocess.run(
+                ["bash", "-c", f"set -o pipefail; {step}"],
+                cwd=ROOT,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            [name] = {"status", "list", "results", "retry", "submit", "cancel", "verify"} & set(step.split())
+            codes[f"{name} --preview" if "--preview" in step else name] = done.returncode
+            if name == "retry":
+                assert "1 items are tried again" in done.stderr
+                assert "7 success, 4 failed of 11" in done.stdout
+            if name == "cancel":
+                assert "nothing left to cancel" in done.stderr
+        assert codes == {
+            "status": 0,
+            "list": 0,
+            "results": 0,
+            "retry": 1,  # four items still need their corrections
+            "submit --preview": 1,
+            "submit": 1,
+            "cancel": 2,
+            "verify": 0,
+        }
+    # Again on the same home: it knows its lists, and what was put right meanwhile stays so.
+    with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
+        assert demonstration.text.count("This was submitted before") == 2
+        assert "7 success, 4 failed of 11" in demonstration.text
+
+
+def test_for_machines_one_document(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [*BULKREG, "demo", "--home", str(home), "--json"], stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        document = httpx.Response(200, content=process.stdout.readline()).json()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b""
+        assert process.wait(STOP_WITHIN_S) == 130
+    assert document["batch"]["status"] == "partial"
+    assert document["batch"]["errors_by_code"] == {
+        "duplicate_activity": 1,
+        "invalid_item": 1,
+        "mentor_inactive": 1,
+        "mentor_not_found": 1,
+        "out_of_scope": 1,
+    }
+    assert document["stack"]["api"].startswith("http://127.0.0.1:")
+    assert document["stack"]["admin_token"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(FRESH_CLONE_WITHIN_S + 120)
+def test_make_run_in_a_fresh_clone_with_empty_caches(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=60)
+    caches = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_CACHE_DIR": str(tmp_path / "pip")}
+    with on_terminal(["make", "run"], clone, environment(**caches), FRESH_CLONE_WITHIN_S) as demonstration:
+        assert "Downloading Apache Kafka" in demonstration.text
+        assert result(demonstration.text) == result((ROOT / "README.md").read_text())
+    # Nothing is left but what `make clean` removes.
+    untracked = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {line.split()[1] for line in untracked if "__pycache__" not in line} == {".venv/", ".bulkreg/"}

@@ -1,0 +1,139 @@
+"""What compose.yaml runs, run as processes: its commands in its environment, against a PostgreSQL and a Kafka of the tests."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import yaml
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import make_url
+
+from tests.support.databases import fresh_database
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "compose" / "embedded" / "example"
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "docker" / "compose.yaml").read_text())["services"]
+ROLES = {name: service["command"] for name, service in SERVICES.items() if service.get("command", [None])[0] == "run"}
+
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 20.0
+"""The file's stop_grace_period."""
+COMMAND_WITHIN_S = 60.0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A folder with `bulkreg` in it, as the image has one."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    file = folder / "bulkreg"
+    file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli "$@"\n')
+    file.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
+    """What stands in the file, and what it is here."""
+    with fresh_database(infrastructure.postgres_url) as url:
+        here = make_url(url)
+        yield {
+            "${POSTGRES_PASSWORD:?copy .env.example to .env}": str(here.password),
+            "postgresql://bulkreg:": f"postgresql://{here.username}:",
+            "@postgres:5432/bulkreg": f"@{here.host}:{here.port}/{here.database}",
+            "kafka:9092": infrastructure.kafka_bootstrap_servers,
+        }
+        admin = AdminClient({"bootstrap.servers": infrastructure.kafka_bootstrap_servers})
+        made = [name for name in admin.list_topics(timeout=30).topics if name.startswith(f"{here.database}.")]
+        for deleted in admin.delete_topics(made).values() if made else ():
+            deleted.result()
+
+
+def environment(service: str, addresses: Mapping[str, str], program: Path, port: int) -> dict[str, str]:
+    """What a container of the service has, and of this process only where programs are found."""
+    given: dict[str, str] = SERVICES[service]["environment"]
+    for there, here in addresses.items():
+        given = {name: value.replace(there, here) for name, value in given.items()}
+    # From the file .env, and what keeps tests on one server apart.
+    more = {"BULKREG_JWT_HS256_KEY": "k" * 32, "BULKREG_TOPIC_PREFIX": addresses["@postgres:5432/bulkreg"].rpartition("/")[2]}
+    return {**given, **more, "BULKREG_API_PORT": str(port), "PATH": f"{program}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def test_roles_of_the_compose_file_register_a_batch(
+    addresses: Mapping[str, str], program: Path, port: int, tmp_path: Path
+) -> None:
+    def in_service(name: str, command: list[str], code: int = 0) -> str:
+        done = subprocess.run(
+            command,
+            env=environment(name, addresses, program, port),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_WITHIN_S,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    for _ in range(2):  # at each start of the deployment
+        in_service("setup", SERVICES["setup"]["entrypoint"])
+    with contextlib.ExitStack() as running:
+        containers = [name for name in ROLES for _ in range(SERVICES[name].get("deploy", {}).get("replicas", 1))]
+        processes = [
+            running.enter_context(
+                subprocess.Popen(["bulkreg", *ROLES[name]], env=environment(name, addresses, program, port), cwd=tmp_path)
+            )
+            for name in containers
+        ]
+        for process in processes:
+            running.callback(process.kill)
+        api = f"http://127.0.0.1:{port}"
+        eventually(lambda: is_ready(api), within_s=READY_WITHIN_S, what="the API is ready")
+        in_service("api", ["bulkreg", "directory", "import", str(EXAMPLE / "directory")])
+        token = in_service("api", ["bulkreg", "token", "--org", "nordlys", "--sub", "leader", "--role", "admin"]).strip()
+        at = ["--url", api, "--token", token]
+        group = ["submit", str(EXAMPLE / "monday-group.csv"), "--coordinator", "ingrid", "--json", *at]
+        batch = orjson.loads(in_service("api", ["bulkreg", *group], code=1))
+        assert (batch["status"], batch["completed"], batch["failed"]) == ("partial", 9, 2)
+        assert httpx.get(f"{api}/api/v1/bulk-registrations").status_code == 401
+        in_service("api", ["bulkreg", "verify"])
+        for process in processes:
+            process.terminate()
+        assert [process.wait(STOP_WITHIN_S) for process in processes] == [0] * len(processes)
+
+
+def is_ready(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_api_does_not_start_without_authentication(
+    addresses: Mapping[str, str], program: Path, port: int, tmp_path: Path
+) -> None:
+    given = environment("api", addresses, program, port)
+    del given["BULKREG_JWT_HS256_KEY"]
+    done = subprocess.run(
+        ["bulkreg", *ROLES["api"]], env=given, cwd=tmp_path, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False
+    )
+    assert done.returncode == 1
+    assert "UnsafeStartError" in done.stderr

@@ -1,0 +1,147 @@
+"""Every command, request and program that docs/cli.md, docs/http.md and docs/events.md show does what the page says."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import pytest
+
+from tests.support.product import BULKREG, Product, running_product
+
+ROOT = Path(__file__).parents[2]
+
+UP = "bulkreg up --detach"
+EXIT_CODE = re.compile(r"  # exit code (\d+)$")
+STATUS = re.compile(r"  # (\d{3})$", re.MULTILINE)
+
+SEPARATOR = "\x1e"
+
+# What is another one each time.
+CHANGING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}T[\d:.]+Z")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """What the pages begin with: `bulkreg up --detach`."""
+    with running_product(tmp_path_factory.mktemp("product") / "home") as product:
+        yield product
+
+
+@pytest.fixture
+def environment(product: Product, tmp_path: Path) -> Mapping[str, str]:
+    """Where `bulkreg` is a program, and curl tells the status of each answer on standard error."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, command in (("bulkreg", shlex.join(BULKREG)), ("curl", f"{curl()} -w '%{{stderr}}status %{{http_code}}\\n'")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (programs / name).chmod(0o755)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BULKREG_")}
+    path = f"{programs}:{os.environ['PATH']}"
+    return {**inherited, "PATH": path, "PYTHONPATH": str(ROOT), "BULKREG_HOME": str(product.home)}
+
+
+def curl() -> str:
+    """curl, or where there is none (a fresh machine need not have it) what takes its place."""
+    return shutil.which("curl") or shlex.join([BULKREG[0], "-m", "tests.support.curl"])
+
+
+def clone(folder: Path) -> Path:
+    """What a page needs of a clone."""
+    for part in ("compose/embedded/example", "tests/data/small"):
+        shutil.copytree(ROOT / part, folder / part)
+    return folder
+
+
+def run(script: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def test_the_commands_of_the_command_line_page(environment: Mapping[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    lines = ["set -u"]
+    shown = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)).splitlines()
+    assert shown[0] == UP
+    for line in shown[1:]:
+        expected = EXIT_CODE.search(line)
+        # The shell stops at the first that ends otherwise than the page says.
+        lines += [
+            f"echo {shlex.quote('+ ' + line)} >&2",
+            EXIT_CODE.sub("", line),
+            f"code=$?; [ $code = {expected[1] if expected else 0} ] || {{ echo got $code >&2; exit 99; }}",
+        ]
+    done = run("\n".join(lines), clone(tmp_path / "clone"), environment)
+    # What the page shows as the answer to its first batch.
+    [answer] = re.findall(r"^```\n(Batch .*?)^```", page, re.DOTALL | re.MULTILINE)
+    batch, *failed = answer.splitlines()
+    assert batch.split(":", 1)[1] in done.stdout
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    assert [line for line in failed if line not in printed] == []
+
+
+def test_the_requests_of_the_http_page(product: Product, environment: Mapping[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "http.md").read_text()
+    [registration] = product.stack["pids"]["registration"]
+    script, shown, blocks = ["set -eu -o pipefail"], {}, 0
+    for section in page.split("\n## "):
+        # What is cancelled must not be done before.
+        held = section.startswith("Cancel\n")
+        script += [f"kill -STOP {registration}"] if held else []
+        for language, content in re.findall(r"^```(sh|json)\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+            if language == "sh":
+                blocks += 1
+                script += [f"printf '{SEPARATOR}'", content.removeprefix(f"{UP}\n")]
+            else:
+                shown[blocks] = json.loads(content)
+        script += [f"kill -CONT {registration}"] if held else []
+    try:
+        done = run("\n".join(script), clone(tmp_path / "clone"), environment)
+    finally:
+        os.kill(registration, signal.SIGCONT)
+    assert re.findall(r"^status (\d+)$", done.stderr, re.MULTILINE) == STATUS.findall(page)
+    printed = done.stdout.split(SEPARATOR)
+    assert len(shown) >= 8
+    for block, document in shown.items():
+        assert unchanging(json.loads(printed[block]), document) == unchanging(document, document)
+
+
+def test_the_program_of_the_events_page(product: Product, environment: Mapping[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "events.md").read_text()
+    [program] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    work = clone(tmp_path / "clone")
+    (work / "attendance.py").write_text(program)
+    # -I: the program sees what is installed beside it, and nothing of this repository.
+    script = commands.removeprefix(f"{UP}\n").replace("python attendance.py", f"{sys.executable} -I attendance.py")
+    assert script.count(" -I ") == 1
+    [shown] = re.findall(r"^```\n(A mistake: .*?)^```", page, re.DOTALL | re.MULTILINE)
+    for _ in ("once", "again"):
+        done = run(f"set -eu -o pipefail\n{script}", work, environment)
+        assert sorted(done.stdout.splitlines()[-2:]) == shown.splitlines()
+    with product.client("nordlys") as client:
+        batch = client.get(f"/{uuid5(NAMESPACE_URL, 'https://attendance.example/Visits of 6 May')}").json()
+    assert (batch["status"], batch["completed"], batch["submitted_by"]) == ("completed", 3, "/services/attendance")
+
+
+def unchanging(value: Any, shown: Any) -> Any:
+    """A document without what is another one each time, and without what the page leaves out: "…"."""
+    if shown == "…":
+        return shown
+    if isinstance(value, dict):
+        return {name: unchanging(inner, shown.get(name) if isinstance(shown, dict) else None) for name, inner in value.items()}
+    if isinstance(value, list):
+        others = shown if isinstance(shown, list) else []
+        return [unchanging(inner, others[index] if index < len(others) else None) for index, inner in enumerate(value)]
+    return CHANGING.sub("changing", value) if isinstance(value, str) else value

@@ -1,0 +1,18 @@
+"""What the tests of the fault catalogue stand on."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from orchestrator.settings import Settings
+from tests.support.pipeline import Pipeline, standard_directory
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
+    """The flow with the standard directory, without a broker."""
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    yield pipeline
+    pipeline.close()

@@ -1,0 +1,91 @@
+"""A TCP proxy before PostgreSQL that loses a COMMIT, or the answer to one, and the connection with it."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
+
+# As psycopg2 sends it: a simple query.
+_COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+
+
+class Lost(StrEnum):
+    """What the client never gets to know: that the server did not hear it, or that it did."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
+
+
+class CommitProxy:
+    """Passes everything on, but for what it was told to lose."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._armed: Lost | None = None
+        self._open: set[socket.socket] = set()
+        self.losses = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def lose_next(self, what: Lost) -> None:
+        """The next COMMIT of any connection."""
+        with self._lock:
+            self._armed = what
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            _cut(each)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                self._open |= {client, server}
+                answer_is_lost = threading.Event()
+                threading.Thread(target=self._requests, args=(client, server, answer_is_lost), daemon=True).start()
+                threading.Thread(target=self._answers, args=(client, server, answer_is_lost), daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket, answer_is_lost: threading.Event) -> None:
+        with _cutting(client, server):
+            while data := client.recv(65_536):
+                lost = self._take_loss() if _COMMIT in data else None
+                if lost is Lost.REQUEST:
+                    return
+                if lost is Lost.ANSWER:
+                    answer_is_lost.set()
+                server.sendall(data)
+
+    def _answers(self, client: socket.socket, server: socket.socket, answer_is_lost: threading.Event) -> None:
+        with _cutting(client, server):
+            # The server has answered, so what it was asked for is done.
+            while (data := server.recv(65_536)) and not answer_is_lost.is_set():
+                client.sendall(data)
+
+    def _take_loss(self) -> Lost | None:
+        with self._lock:
+            lost, self._armed = self._armed, None
+            self.losses += lost is not None
+        return lost
+
+
+@contextlib.contextmanager
+def _cutting(*ends: socket.socket) -> Iterator[None]:
+    with contextlib.suppress(OSError):
+        yield
+    for each in ends:
+        _cut(each)
+
+
+def _cut(end: socket.socket) -> None:
+    # A bare close would leave the other thread of the pair in its recv, and the peer waiting.
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,157 @@
+"""The product's own roles, on a real Kafka and a real PostgreSQL, as threads of the test; and what must be true in the end."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from consumers.aggregator import AggregatorHandler
+from consumers.handler import Handler
+from consumers.registration import RegistrationHandler
+from consumers.runtime import ConsumerLoop
+from consumers.splitter import SplitterHandler
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.verification.verify import verify
+from producers.producer import EventProducer
+from producers.relay import OutboxRelay
+from schemas.envelope import OutgoingEvent, Topic
+from tests.support.kafka import Seen
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import eventually
+
+# Of one group in these tests. A member that is gone is noticed after the first; the second is how often it is heard of.
+SESSION_TIMEOUT_MS, HEARTBEAT_MS = 1_500, 300
+
+
+class CountingLoop(ConsumerLoop):
+    """The loop, and how often it has turned: a loop that waits hotly turns often."""
+
+    turns = 0
+
+    def _turn(self) -> None:
+        self.turns += 1
+        super()._turn()
+
+
+def registration_role() -> Handler:
+    return RegistrationHandler(InProcessRegistrationService())
+
+
+def aggregator_role() -> Handler:
+    return AggregatorHandler()
+
+
+def splitter_role(settings: Settings) -> Handler:
+    return SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
+
+
+@contextlib.contextmanager
+def _running(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
+    """In a thread of its own; what it raises is raised here in the end."""
+    raised: list[BaseException] = []
+
+    def main() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def running_role(settings: Settings, handler: Handler) -> Iterator[CountingLoop]:
+    """A consumer role."""
+    producer = EventProducer(settings)
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name=handler.name)
+    loop = CountingLoop(settings, handler, engine, producer)
+    with _running(loop.run, loop.stop):
+        yield loop
+    engine.dispose()
+    producer.close()
+
+
+@contextlib.contextmanager
+def running_relay(settings: Settings) -> Iterator[OutboxRelay]:
+    """An outbox relay."""
+    producer = EventProducer(settings)
+    relay = OutboxRelay(settings, producer)
+    with _running(relay.run, relay.stop):
+        yield relay
+    producer.close()
+
+
+@contextlib.contextmanager
+def running_flow(settings: Settings) -> Iterator[None]:
+    """The relay, and one of each consumer. None of them may end before it is told to."""
+    with contextlib.ExitStack() as roles:
+        roles.enter_context(running_relay(settings))
+        for handler in (splitter_role(settings), registration_role(), aggregator_role()):
+            roles.enter_context(running_role(settings, handler))
+        yield
+
+
+def registration_process() -> None:
+    """The registration role as a process."""
+    settings = Settings()
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="registration")
+    ConsumerLoop(settings, registration_role(), engine, EventProducer(settings)).run()
+
+
+def splitter_process() -> None:
+    """The splitter role as a process; BULKREG_FAILPOINTS says where it ends."""
+    settings = Settings()
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="splitter")
+    ConsumerLoop(settings, splitter_role(settings), engine, EventProducer(settings)).run()
+
+
+def expanded(pipeline: Pipeline, batch_id: UUID) -> list[OutgoingEvent]:
+    """The commands of a batch that was submitted."""
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS, Topic.COMMANDS_BULK)
+    assert commands, batch_id
+    return commands
+
+
+def fold(pipeline: Pipeline, results: Sequence[Seen]) -> None:
+    """Hands results that were read from their topic to the aggregator."""
+    pipeline.handle(
+        pipeline.aggregator, [OutgoingEvent(Topic.RESULTS, r.key, tuple(r.headers.items()), r.value) for r in results]
+    )
+
+
+def count(engine: Engine, table: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+def status_of(engine: Engine, batch_id: UUID) -> str:
+    with engine.connect() as connection:
+        found = text("SELECT status FROM orchestrator.batch WHERE batch_id = :id")
+        return str(connection.execute(found, {"id": batch_id}).scalar_one_or_none())
+
+
+def assert_exactly_once(engine: Engine, settings: Settings, *, activities: int) -> None:
+    """So many activities, an audit row and a successful outcome for each, and every invariant of the specification."""
+    assert count(engine, "registration.activity") == activities
+    assert count(engine, "registration.audit") == activities
+    assert count(engine, "orchestrator.outcome WHERE outcome = 'success'") == activities
+    assert verify(engine, settings).breaches == []
+
+
+def wait_until_completed(engine: Engine, batches: Sequence[UUID], *, within_s: float = 60.0) -> None:
+    """Every batch has succeeded as a whole."""
+    eventually(lambda: {status_of(engine, batch) for batch in batches} == {"completed"}, within_s=within_s, what="completion")

@@ -1,0 +1,136 @@
+"""Rows 1 to 3 of the fault catalogue: a connection that is lost at, or just before, the commit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL, Connection, Engine, text
+
+from consumers.registration import RegistrationHandler
+from orchestrator import operations
+from orchestrator.model import RetryRequest
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.port import Candidate, Decision
+from orchestrator.settings import Settings
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from tests.faults.proxy import CommitProxy, Lost
+from tests.faults.roles import assert_exactly_once, expanded, fold, registration_role, running_role
+from tests.support.kafka import committed_offsets, reading
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.waiting import eventually
+
+ITEMS = 20
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[CommitProxy]:
+    proxy = CommitProxy(settings.worker_url.host or "", settings.worker_url.port or 5432)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def proxied(settings: Settings, proxy: CommitProxy) -> Settings:
+    """The same deployment, whose database is reached through the proxy."""
+
+    def through(url: URL) -> SecretStr:
+        return SecretStr(url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False))
+
+    # Made anew: a copy would keep the addresses that the original has worked out.
+    given = settings.model_dump(include=settings.model_fields_set)
+    return Settings(**given, worker_database_url=through(settings.worker_url), api_database_url=through(settings.api_url))
+
+
+def register_under(
+    lose: Callable[[], None], pipeline: Pipeline, settings: Settings, role: RegistrationHandler, publisher: EventProducer
+) -> None:
+    """Registers a batch on real topics while something is lost, and looks whether everything is there once."""
+    batch_id = pipeline.submit(mentors(ITEMS))
+    publisher.publish(expanded(pipeline, batch_id))
+    lose()
+    with running_role(settings, role), reading(settings, Topic.RESULTS) as results:
+        found = results.wait_for(ITEMS)
+        eventually(lambda: sum(committed_offsets(settings, role.name, Topic.COMMANDS).values()) == ITEMS)
+    fold(pipeline, found)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert len({result.id for result in results.records}) == len(results.records) == ITEMS
+
+
+def check_registration(
+    lost: Lost, pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+) -> None:
+    role = registration_role()
+    assert isinstance(role, RegistrationHandler)
+    register_under(lambda: proxy.lose_next(lost), pipeline, proxied, role, publisher)
+    assert proxy.losses == 1
+    assert_exactly_once(engine, proxied, activities=ITEMS)
+
+
+def test_row_1_acknowledgement_of_commit_lost(
+    pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+) -> None:
+    check_registration(Lost.ANSWER, pipeline, proxied, proxy, publisher, engine)
+
+
+def test_row_2_request_to_commit_lost(
+    pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+) -> None:
+    check_registration(Lost.REQUEST, pipeline, proxied, proxy, publisher, engine)
+
+
+@pytest.mark.parametrize("lost", list(Lost))
+def test_rows_1_and_2_what_a_person_asked_for_is_done_once(
+    settings: Settings, proxied: Settings, proxy: CommitProxy, pipeline: Pipeline, engine: Engine, lost: Lost
+) -> None:
+    person = Pipeline(proxied, engine)
+    proxy.lose_next(lost)
+    batch_id = person.submit([*mentors(3), item("newcomer")])
+    person.drain()
+    assert person.status(batch_id).batch.status == "partial"
+    with engine.begin() as connection:
+        mentor = "INSERT INTO registration.mentor VALUES (:org, 'newcomer', 'Mentor', 'chapter-1')"
+        connection.execute(text(mentor), {"org": ORGANIZATION})
+    proxy.lose_next(lost)
+    person.call(operations.retry_failed_items, ADMIN, batch_id, RetryRequest())
+    person.drain()
+    view = person.status(batch_id)
+    assert [(one.status, one.attempt) for one in view.items] == [("success", 1)] * 3 + [("success", 2)]
+    stopped = person.submit(mentors(4, first=50))
+    proxy.lose_next(lost)
+    answer = person.call(operations.cancel_batch, ADMIN, stopped, None)
+    assert (answer.batch.status, answer.batch.counts.cancelled) == ("cancelled", 4)
+    person.drain()
+    proxy.lose_next(lost)
+    person.call(operations.delete_batch, ADMIN, batch_id)
+    assert proxy.losses == 4
+    assert_exactly_once(engine, settings, activities=4)
+    person.close()
+
+
+class TerminatedOnce(InProcessRegistrationService):
+    """Loses its session when the activities are inserted and their outcomes are not."""
+
+    def __init__(self, beside: Engine) -> None:
+        self.backends: list[int] = []
+        self._beside = beside
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
+        decisions = super().register(connection, candidates, at)
+        self.backends.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        if len(self.backends) == 1:
+            with self._beside.begin() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": self.backends[0]})
+        return decisions
+
+
+def test_row_3_backend_terminated_in_mid_transaction(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    service = TerminatedOnce(engine)
+    register_under(lambda: None, pipeline, settings, RegistrationHandler(service), publisher)
+    first, *others = service.backends
+    assert others
+    assert first not in others, "the lost session was used again"
+    assert_exactly_once(engine, settings, activities=ITEMS)

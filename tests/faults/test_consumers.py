@@ -1,0 +1,234 @@
+"""Rows 14, 16, 19, 20 and 27 of the fault catalogue: processes that end or stand still in the middle, and groups that change."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
+from sqlalchemy import Connection, Engine
+
+from consumers.registration import RegistrationHandler
+from consumers.runtime import ConsumerLoop
+from orchestrator.failpoints import EXIT_CODE, Failpoint
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.port import Candidate, Decision
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from producers.producer import EventProducer
+from schemas import events
+from schemas.envelope import Topic
+from tests.faults.roles import (
+    HEARTBEAT_MS,
+    SESSION_TIMEOUT_MS,
+    aggregator_role,
+    assert_exactly_once,
+    count,
+    expanded,
+    fold,
+    registration_role,
+    running_role,
+    splitter_process,
+    splitter_role,
+    wait_until_completed,
+)
+from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.support.pipeline import DAY, Pipeline, item, mentors, standard_directory
+from tests.support.process import TIMEOUT_S, environment, in_process
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("topics")
+
+# A hundred micro-batches of ten: long enough to be met in the middle.
+ITEMS = 1_000
+
+
+def committed(settings: Settings, role: str, topic: Topic) -> int:
+    """How many records the role's group has committed; the topics' offsets have no gaps."""
+    return sum(committed_offsets(settings, role, topic).values())
+
+
+def armed(settings: Settings, **changes: object) -> Settings:
+    """The same deployment, for a process that is to do something else."""
+    return settings.model_copy(update=changes)
+
+
+def shorten_session(settings: Settings, role: str) -> None:
+    """A member of the group that has died or stands still is noticed sooner than after five seconds."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    entries = [
+        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        for name, value in (
+            ("consumer.session.timeout.ms", SESSION_TIMEOUT_MS),
+            ("consumer.heartbeat.interval.ms", HEARTBEAT_MS),
+        )
+    ]
+    group = ConfigResource(ResourceType.GROUP, f"{settings.topic_prefix}.{role}", incremental_configs=entries)
+    for future in admin.incremental_alter_configs([group]).values():
+        future.result()
+
+
+def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    """`bulkreg run registration`, told to end in the middle of its work; then another one, killed; the third finishes."""
+    batch_id = pipeline.submit([item(f"mentor-{n % 100 + 1}", day=DAY - timedelta(days=n // 100)) for n in range(ITEMS)])
+    publisher.publish(expanded(pipeline, batch_id))
+    shorten_session(settings, "registration")
+    slow = environment(settings) | {"BULKREG_MAX_BATCH_RECORDS": "10", "BULKREG_LOG_LEVEL": "WARNING"}
+    command = [sys.executable, "-m", "cli", "run", "registration"]
+    with reading(settings, Topic.RESULTS) as results:
+        for end, expected in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+            already = len(results.read())
+            with subprocess.Popen(command, env=slow) as process:
+                results.wait_for(already + 10)
+                process.send_signal(end)
+                assert process.wait(TIMEOUT_S) == expected
+            assert count(engine, "orchestrator.outcome") < ITEMS, "it was over before it was told to end"
+            if end is signal.SIGTERM:
+                # All that it had decided it has announced, and nobody needs to do it again.
+                decided = count(engine, "orchestrator.outcome")
+                assert len(results.wait_for(decided)) == decided == committed(settings, "registration", Topic.COMMANDS_BULK)
+        with running_role(settings, registration_role()):
+            eventually(lambda: len({result.id for result in results.read()}) == ITEMS, within_s=60)
+        fold(pipeline, results.records)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=ITEMS)
+
+
+class StandsStillOnce(InProcessRegistrationService):
+    """Stops its own process in the middle of its first transaction, as SIGSTOP from outside might."""
+
+    _has_stood_still = False
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
+        decisions = super().register(connection, candidates, at)
+        if not self._has_stood_still:
+            self._has_stood_still = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return decisions
+
+
+def standing_process() -> None:
+    """The registration role, which stands still."""
+    settings = Settings()
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="standing")
+    ConsumerLoop(settings, RegistrationHandler(StandsStillOnce()), engine, EventProducer(settings)).run()
+
+
+def test_row_16_stopped_in_a_handler_and_continued_later(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    """Its session is ended by the server, its partitions are another's; then it goes on as if nothing had happened."""
+    shorten_session(settings, "registration")
+    batch_id = pipeline.submit(mentors(20))
+    publisher.publish(expanded(pipeline, batch_id))
+    standing = armed(settings, idle_in_transaction_timeout_ms=500)
+    with in_process(standing_process, standing) as process, reading(settings, Topic.RESULTS) as results:
+        eventually(lambda: b"T (stopped)" in Path(f"/proc/{process.pid}/status").read_bytes(), within_s=TIMEOUT_S)
+        with running_role(settings, registration_role()):
+            results.wait_for(20)
+            eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
+            process.send_signal(signal.SIGCONT)
+            # It does what it had begun, finds it done, says so once more, and may not commit any offset.
+            eventually(lambda: process.poll() is not None or len(results.read()) > 20)
+        assert len({(result.id, result.value) for result in results.read()}) == 20
+        fold(pipeline, results.records)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=20)
+
+
+def test_row_19_partitions_added_while_consumers_run(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    """What is written to them before the group has heard of them is read too."""
+    batch_id = pipeline.submit(mentors(20))
+    commands = expanded(pipeline, batch_id)
+    name, partitions = Topic.COMMANDS.on_cluster(settings.topic_prefix), settings.topic_partitions
+    with running_role(settings, registration_role()) as loop, reading(settings, Topic.RESULTS) as results:
+        publisher.publish(commands[:10])
+        results.wait_for(10)
+        assert loop.health.broker_contact
+        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+        admin.create_partitions([NewPartitions(name, partitions + 1)])[name].result()
+        eventually(lambda: len(admin.list_topics(name, timeout=5).topics[name].partitions) == partitions + 1)
+        write_raw(settings, Topic.COMMANDS, [(c.value, dict(c.headers)) for c in commands[10:]], partition=partitions)
+        found = results.wait_for(20, within_s=40)
+    fold(pipeline, found)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=20)
+
+
+def test_row_20_the_group_is_deleted_with_its_offsets(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    batch_id = pipeline.submit(mentors(20))
+    publisher.publish(expanded(pipeline, batch_id))
+    with reading(settings, Topic.RESULTS) as results:
+        with running_role(settings, registration_role()):
+            results.wait_for(20)
+            eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
+        fold(pipeline, results.records)
+        before = pipeline.status(batch_id)
+        forget_group(settings, "registration")
+        assert committed(settings, "registration", Topic.COMMANDS) == 0
+        with running_role(settings, registration_role()):
+            results.wait_for(40)
+            eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
+        assert len({(result.id, result.value) for result in results.records}) == 20, "each says again what it said"
+        fold(pipeline, results.records)
+    assert pipeline.status(batch_id) == before
+    assert_exactly_once(engine, settings, activities=20)
+
+
+def forget_group(settings: Settings, role: str) -> None:
+    """Deletes it, once its last member has left."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    group = f"{settings.topic_prefix}.{role}"
+
+    def is_deleted() -> bool:
+        try:
+            admin.delete_consumer_groups([group])[group].result()
+        except KafkaException:
+            return False
+        return True
+
+    eventually(is_deleted)
+
+
+def test_row_27_splitter_dies_half_way(
+    settings: Settings, engine: Engine, publisher: EventProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of six parts have become commands: the batch is neither whole nor finished, and its counts are of all items."""
+    monkeypatch.setattr(events, "MAX_PART_ITEMS", 10)
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    batch_id = pipeline.submit(mentors(60))
+    pipeline.relay()
+    parts = pipeline.take(Topic.BATCHES)
+    assert len(parts) == 6
+    publisher.publish(parts)
+    shorten_session(settings, "splitter")
+    dying = armed(settings, max_batch_records=1, failpoints=f"{Failpoint.CONSUMER_AFTER_PRODUCE}=crash@2")
+    with in_process(splitter_process, dying) as process:
+        assert process.wait(TIMEOUT_S) == EXIT_CODE
+    with running_role(settings, registration_role()), running_role(settings, aggregator_role()):
+        eventually(lambda: pipeline.status(batch_id).batch.counts.completed == 20)
+        half = pipeline.status(batch_id).batch
+        assert (half.status, half.counts.pending, half.counts.total, half.completed_at) == ("processing", 40, 60, None)
+        with running_role(settings, splitter_role(settings)):
+            wait_until_completed(engine, [batch_id])
+    assert_exactly_once(engine, settings, activities=60)
+    pipeline.close()

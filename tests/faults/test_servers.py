@@ -1,0 +1,177 @@
+"""Rows 4 to 6 and 34 of the fault catalogue: servers that are killed, full or frozen. They are these tests' own."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from compose.embedded.infrastructure import Infrastructure
+from consumers.handler import Handled, Record
+from consumers.registration import RegistrationHandler
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.migrate import upgrade
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from schemas.events import EventData
+from tests.faults.roles import assert_exactly_once, expanded, running_flow, running_role, wait_until_completed
+from tests.support.databases import fresh_database
+from tests.support.kafka import made_topics, reading
+from tests.support.pipeline import Pipeline, mentors, standard_directory
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
+
+ITEMS = 20
+MAX_POLL_INTERVAL_MS = 2_000
+
+
+@pytest.fixture(scope="module")
+def own_postgres(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
+    """A PostgreSQL that may be maltreated."""
+    home = tmp_path_factory.mktemp("own-postgres")
+    own = Infrastructure(home, kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers)
+    with own:
+        yield own
+
+
+@pytest.fixture
+def settings(own_postgres: Infrastructure) -> Iterator[Settings]:
+    """A deployment on it."""
+    endpoints = own_postgres.endpoints
+    with fresh_database(endpoints.postgres_url) as url:
+        settings = Settings(
+            database_url=url, kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers, topic_prefix=f"test-{uuid4().hex}"
+        )
+        upgrade(settings)
+        yield settings
+
+
+class CountingRegistration(RegistrationHandler):
+    """The registration, and how often it has tried."""
+
+    def __init__(self) -> None:
+        super().__init__(InProcessRegistrationService())
+        self.tries = 0
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        self.tries += 1
+        return super().handle(connection, records)
+
+
+def submitted(pipeline: Pipeline, number: int) -> UUID:
+    """A batch that was accepted, whatever the database is going through; as the client of an API that answers 503."""
+
+    def accepted() -> UUID | None:
+        try:
+            return pipeline.submit(mentors(ITEMS, first=1 + ITEMS * number))
+        except DBAPIError:
+            return None
+
+    found = eventually(accepted, within_s=60)
+    assert found is not None
+    return found
+
+
+@pytest.mark.usefixtures("topics")
+def test_row_4_database_killed_again_and_again(
+    own_postgres: Infrastructure, settings: Settings, engine: Engine, pipeline: Pipeline
+) -> None:
+    with running_flow(settings):
+        batches = []
+        for number in range(2):
+            batches.append(submitted(pipeline, number))
+            own_postgres.kill("postgres")
+            own_postgres.restart("postgres")
+        batches.append(submitted(pipeline, 2))
+        engine.dispose()
+        wait_until_completed(engine, batches)
+    assert_exactly_once(engine, settings, activities=3 * ITEMS)
+
+
+@pytest.mark.usefixtures("topics")
+def test_row_5_disk_full(
+    own_postgres: Infrastructure, settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
+) -> None:
+    """The first page of the activities goes to /dev/full: a real ENOSPC, without the rights that a small disk would need."""
+    batch_id = pipeline.submit(mentors(ITEMS))
+    commands = expanded(pipeline, batch_id)
+    with engine.connect() as connection:
+        path = connection.execute(text("SELECT pg_relation_filepath('registration.activity')")).scalar_one()
+    file = own_postgres.home.postgres / str(path)
+    aside = file.with_name("aside")
+    file.rename(aside)
+    file.symlink_to("/dev/full")
+    role = CountingRegistration()
+    with running_role(settings, role), reading(settings, Topic.RESULTS) as results:
+        publisher.publish(commands)
+        eventually(lambda: role.tries >= 3)
+        assert not results.read()
+        free(file, aside, settings)
+        found = results.wait_for(ITEMS)
+    assert len({result.id for result in found}) == len(found)
+    assert_exactly_once(engine, settings, activities=ITEMS)
+
+
+def free(file: Path, aside: Path, settings: Settings) -> None:
+    """Gives the disk its room back."""
+    file.unlink()
+    aside.rename(file)
+    owner = create_engine(settings.owner_url)
+    with owner.begin() as connection:
+        # Makes every session open the file anew: the one that failed holds on to /dev/full.
+        connection.execute(text("ALTER TABLE registration.activity SET (fillfactor = 100)"))
+    owner.dispose()
+
+
+@pytest.mark.usefixtures("topics")
+def test_row_6_database_frozen_for_longer_than_a_consumer_may_be_silent(
+    own_postgres: Infrastructure, settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
+) -> None:
+    settings = settings.model_copy(update={"max_poll_interval_ms": MAX_POLL_INTERVAL_MS})
+    commands = expanded(pipeline, pipeline.submit(mentors(ITEMS)))
+    role = CountingRegistration()
+    with running_role(settings, role) as loop, reading(settings, Topic.RESULTS) as results:
+        eventually(lambda: loop.health.broker_contact)
+        server = psutil.Process(own_postgres.pids["postgres"])
+        frozen = [server, *server.children(recursive=True)]
+        for process in frozen:
+            process.suspend()
+        turns = loop.turns
+        publisher.publish(commands)
+        eventually(lambda: loop.health.loop_age_s > 1.5 * MAX_POLL_INTERVAL_MS / 1000)
+        turns = loop.turns - turns
+        for process in frozen:
+            process.resume()
+        results.wait_for(ITEMS)
+    # It went on polling, or it would have been expelled, ever more rarely; and it tried once, not in a loop.
+    assert turns < 100
+    assert role.tries <= 2
+    assert_exactly_once(engine, settings, activities=ITEMS)
+
+
+def test_row_34_broker_killed_and_restarted(infrastructure: Stack, template_database: str, tmp_path: Path) -> None:
+    own = Infrastructure(tmp_path, postgres_url=infrastructure.postgres_url)
+    with own as endpoints, fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        settings = Settings(
+            database_url=url, kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers, topic_prefix="killed", relay_poll_ms=200
+        )
+        engine = create_database_engine(settings.worker_url, settings, connections=4, application_name="test")
+        standard_directory(engine)
+        pipeline = Pipeline(settings, engine)
+        with made_topics(settings), running_flow(settings):
+            batches = [submitted(pipeline, 0)]
+            wait_until_completed(engine, batches)
+            batches.append(submitted(pipeline, 1))
+            own.kill("kafka")
+            batches.append(submitted(pipeline, 2))
+            own.restart("kafka")
+            batches.append(submitted(pipeline, 3))
+            wait_until_completed(engine, batches)
+        assert_exactly_once(engine, settings, activities=4 * ITEMS)
+        pipeline.close()
+        engine.dispose()

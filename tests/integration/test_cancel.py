@@ -1,0 +1,126 @@
+"""Cancel is a fence: each item is registered before it and counted, or never (specification, 5)."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from consumers.handler import Record
+from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.operations import cancel_batch
+from orchestrator.storage.database import transact
+from schemas.envelope import Topic
+from schemas.events import EventData
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, Pipeline, item, mentors, record
+
+
+def activities(pipeline: Pipeline, batch_id: object) -> int:
+    with pipeline.engine.begin() as connection:
+        return int(
+            connection.execute(
+                text("SELECT count(*) FROM registration.activity WHERE batch_id = :batch"), {"batch": batch_id}
+            ).scalar_one()
+        )
+
+
+def test_what_is_in_flight_is_never_registered_after_the_cancel(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS)
+    pipeline.handle(pipeline.registration, commands[:4])
+    answer = pipeline.call(cancel_batch, ADMIN, batch_id, "wrong week")
+    # The four outcomes were not folded yet: the cancel folds them before it counts.
+    assert (answer.batch.counts.completed, answer.batch.counts.cancelled, answer.batch.counts.pending) == (4, 6, 0)
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.drain()
+    view = pipeline.status(batch_id)
+    assert view.batch.status == "cancelled"
+    assert view.batch.counts == answer.batch.counts
+    assert view.batch.cancellation_reason == "wrong week"
+    assert activities(pipeline, batch_id) == 4
+
+
+def test_redelivered_command_of_a_cancelled_item_announces_the_cancel(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    handled = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    assert [dict(event.headers)["ce_type"] for event in handled.events] == [b"no.bulk-registration.RegistrationCancelled.v1"]
+
+
+def test_cancelling_twice_is_a_no_op(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    first = pipeline.call(cancel_batch, ADMIN, batch_id, "first")
+    second = pipeline.call(cancel_batch, COORDINATOR_ACTOR, batch_id, "second")
+    assert second.batch == first.batch
+
+
+def test_cancelling_a_finished_batch_is_a_conflict_even_before_the_fold(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    with pytest.raises(ConflictError):
+        pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_a_colleagues_batch_is_not_found(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    with pytest.raises(NotFoundError):
+        pipeline.call(cancel_batch, replace(COORDINATOR_ACTOR, subject="coord-2"), batch_id, None)
+
+
+def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) -> None:
+    """Real concurrency: four connections in the middle of overlapping micro-batches, and the cancel that queues among them."""
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO registration.mentor SELECT :org, 'many-' || n, 'Mentor', 'chapter-1' FROM generate_series(1, 10000) n"
+            ),
+            {"org": ADMIN.organization_id},
+        )
+    batch_id = pipeline.submit([item(f"many-{number}") for number in range(1, 10_001)])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    records = [record(event, offset) for offset, event in enumerate(pipeline.take(Topic.COMMANDS_BULK))]
+    assert len(records) == 10_000
+    chunks = [records[first : first + 500] for first in range(0, len(records), 500)]
+    lock = threading.Lock()
+    begun = threading.Barrier(5)
+
+    def work() -> None:
+        begun.wait()
+        while True:
+            with lock:
+                if not chunks:
+                    return
+                chunk: list[Record[EventData]] = chunks.pop()
+            transact(pipeline.engine, partial(pipeline.registration.handle, records=chunk), give_up_after_s=30)
+
+    with ThreadPoolExecutor(5) as threads:
+        workers = [threads.submit(work) for _ in range(4)]
+        begun.wait()
+        # In the middle: some of it is registered, and four transactions are open.
+        while activities(pipeline, batch_id) < 1_000:
+            pass
+        answer = pipeline.call(cancel_batch, ADMIN, batch_id, None)
+        registered_when_answered = activities(pipeline, batch_id)
+        for worker in workers:
+            worker.result()
+    assert answer.batch.counts.completed == registered_when_answered == activities(pipeline, batch_id)
+    assert 0 < answer.batch.counts.cancelled == 10_000 - registered_when_answered
+    view = pipeline.status(batch_id)
+    assert view.batch.counts == answer.batch.counts
+    with pipeline.engine.begin() as connection:
+        newer = connection.execute(
+            text("""SELECT count(*) FROM orchestrator.outcome o JOIN orchestrator.batch b USING (batch_id)
+                    WHERE o.created_at > b.cancelled_at""")
+        ).scalar_one()
+    assert newer == 0

@@ -1,0 +1,206 @@
+"""`bulkreg doctor` on real servers: what is well is said to be well, and each thing that is wrong is found with its fix."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
+
+from compose.doctor import Finding, State, examine
+from orchestrator.settings import Settings
+from producers.topics import create_topics
+
+KEY = SecretStr("k" * 32)
+
+
+@pytest.fixture
+def sound(settings: Settings) -> Settings:
+    """A deployment with nothing wrong."""
+    create_topics(settings)
+    return changed(settings, jwt_hs256_key=KEY)
+
+
+def changed(settings: Settings, **changes: object) -> Settings:
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return Settings.model_validate(given | changes)
+
+
+def wrong(settings: Settings, environment: Mapping[str, str] | None = None) -> list[Finding]:
+    return [finding for finding in examine(settings, environment or {}) if finding.state is not State.OK]
+
+
+def only(settings: Settings, environment: Mapping[str, str] | None = None) -> Finding:
+    [finding] = wrong(settings, environment)
+    assert finding.fix is not None
+    return finding
+
+
+def as_owner(settings: Settings, *statements: str) -> None:
+    engine = create_engine(settings.owner_url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
+    findings = list(examine(sound, {"BULKREG_API_PORT": "8080", "BULKREG_HOME": "x", "PATH": "/bin"}))
+    assert [finding.subject for finding in findings if finding.state is State.OK] == [
+        "settings",
+        "authentication",
+        "database (owner)",
+        "database (worker)",
+        "database (API)",
+        "Kafka",
+    ]
+    assert len(findings) == 6
+
+
+def test_a_variable_that_nobody_reads(sound: Settings) -> None:
+    finding = only(sound, {"BULKREG_KAFKA_BOOTSTRAP": "x:9092"})
+    assert (finding.state, "BULKREG_KAFKA_BOOTSTRAP is no setting" in finding.detail) == (State.UNSAFE, True)
+
+
+def test_failpoints(sound: Settings) -> None:
+    assert only(changed(sound, failpoints="relay.after_publish=crash")).fix == "unset BULKREG_FAILPOINTS"
+
+
+def test_a_schema_of_another_version(sound: Settings) -> None:
+    as_owner(sound, "UPDATE public.schema_version SET version_num = '0000'")
+    finding = only(sound)
+    assert (finding.state, finding.fix) == (State.UNSAFE, "run: bulkreg db upgrade")
+    assert "version 0000" in finding.detail
+
+
+def test_a_database_without_the_schema(sound: Settings) -> None:
+    as_owner(sound, "DROP SCHEMA orchestrator CASCADE", "DROP SCHEMA registration CASCADE", "DROP TABLE public.schema_version")
+    found = wrong(sound)
+    assert {finding.subject for finding in found} == {"database (owner)", "database (API)"}
+    assert {(finding.state, finding.fix) for finding in found} == {(State.UNREACHABLE, "run: bulkreg db upgrade")}
+
+
+def test_an_api_role_that_owns_the_tables(sound: Settings) -> None:
+    finding = only(changed(sound, api_database_url=sound.database_url))
+    assert (finding.subject, finding.state, "bulkreg_api" in (finding.fix or "")) == ("database (API)", State.UNSAFE, True)
+
+
+@pytest.mark.parametrize("change", ["DISABLE", "NO FORCE"])
+def test_row_level_security_that_is_not_forced(sound: Settings, change: str) -> None:
+    as_owner(sound, f"ALTER TABLE orchestrator.outcome {change} ROW LEVEL SECURITY")
+    finding = only(sound)
+    assert (finding.state, "orchestrator.outcome" in finding.detail) == (State.UNSAFE, True)
+    as_owner(sound, finding.fix or "")
+    assert wrong(sound) == []
+
+
+def test_a_missing_grant(sound: Settings) -> None:
+    as_owner(sound, "REVOKE SELECT ON registration.mentor FROM bulkreg_api")
+    finding = only(sound)
+    assert (finding.subject, finding.state) == ("database (API)", State.UNREACHABLE)
+    assert "registration.mentor" in finding.detail
+
+
+def test_a_server_that_does_not_keep_what_it_commits(sound: Settings) -> None:
+    name = sound.owner_url.database
+    as_owner(sound, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    assert (only(sound).state, only(sound).fix) == (State.UNSAFE, "set synchronous_commit = on in the server")
+
+
+def test_a_role_that_may_not_enter(sound: Settings) -> None:
+    url = sound.worker_url.set(password="wrong").render_as_string(hide_password=False)
+    finding = only(changed(sound, worker_database_url=SecretStr(url)))
+    assert (finding.subject, finding.state) == ("database (worker)", State.UNREACHABLE)
+    assert "BULKREG_WORKER_DATABASE_URL" in (finding.fix or "")
+
+
+def test_servers_that_are_away(sound: Settings) -> None:
+    away = changed(sound, database_url=SecretStr("postgresql://x:secret@127.0.0.1:1/x"), kafka_bootstrap_servers="127.0.0.1:1")
+    found = wrong(away)
+    assert [(finding.subject, finding.state) for finding in found] == [
+        (subject, State.UNREACHABLE) for subject in ("database (owner)", "database (worker)", "database (API)", "Kafka")
+    ]
+    assert "secret" not in str(found)
+
+
+def test_connections_that_others_can_read(sound: Settings) -> None:
+    remote = SecretStr("postgresql://x:y@database.invalid/x")
+    found = wrong(changed(sound, database_url=remote, kafka_bootstrap_servers="broker.invalid:9092"))
+    unsafe = [finding for finding in found if finding.state is State.UNSAFE]
+    assert [finding.subject for finding in unsafe] == ["database (owner)", "database (worker)", "database (API)", "Kafka"]
+    assert {finding.fix for finding in unsafe[:3]} == {"append ?sslmode=verify-full to its URL"}
+    assert "BULKREG_KAFKA_SECURITY_PROTOCOL" in (unsafe[3].fix or "")
+    private = SecretStr("postgresql://x:y@database.invalid/x?sslmode=verify-full")
+    assert all(finding.state is not State.UNSAFE for finding in wrong(changed(sound, database_url=private)))
+
+
+def test_topics_that_are_missing_or_other_than_planned(settings: Settings) -> None:
+    secured = changed(settings, jwt_hs256_key=KEY)
+    missing = wrong(secured)
+    assert {(finding.state, finding.fix) for finding in missing} == {(State.UNREACHABLE, "run: bulkreg topics create")}
+    assert len(missing) == 6
+    create_topics(settings)
+    other = wrong(changed(secured, topic_retention_hours=24))
+    assert {finding.state for finding in other} == {State.ADVICE}
+    assert all("retention.ms is" in finding.detail for finding in other)
+    assert len(other) == 6
+
+
+def test_who_may_come_in(sound: Settings) -> None:
+    nobody_asked = only(changed(sound, jwt_hs256_key=None))
+    assert (nobody_asked.subject, nobody_asked.state) == ("authentication", State.ADVICE)
+    open_door = only(changed(sound, jwt_hs256_key=None, api_host="0.0.0.0"))
+    assert (open_door.state, "BULKREG_JWT_JWKS_URL" in (open_door.fix or "")) == (State.UNSAFE, True)
+    assert only(changed(sound, api_host="0.0.0.0")).state is State.ADVICE
+    plain = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url="http://provider.example.org/keys"))
+    assert (plain.state, "https" in (plain.fix or "")) == (State.UNSAFE, True)
+
+
+def test_plans_that_anybody_could_sign(sound: Settings) -> None:
+    bare = sound.api_url._replace(password=None).render_as_string()
+    without = changed(sound, api_database_url=SecretStr(bare), jwt_hs256_key=None)
+    [found] = [finding for finding in wrong(without) if finding.subject == "plans"]
+    assert (found.state, "BULKREG_PLAN_SIGNING_KEY" in (found.fix or "")) == (State.UNSAFE, True)
+    for own in (changed(without, plan_signing_key=KEY), changed(without, jwt_hs256_key=KEY)):
+        assert "plans" not in {finding.subject for finding in wrong(own)}
+
+
+@contextmanager
+def provider(body: bytes, status: int = 200) -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/keys"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [(b"<html>", 200, "no key set"), (b"[]", 200, "no key set"), (b'{"keys": []}', 200, "no keys"), (b"{}", 503, "503")],
+)
+def test_an_identity_provider_without_keys(sound: Settings, body: bytes, status: int, detail: str) -> None:
+    with provider(body, status) as url:
+        finding = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url=url))
+    assert (finding.subject, finding.state, detail in finding.detail) == ("identity provider", State.UNREACHABLE, True)
+
+
+def test_an_identity_provider_that_answers(sound: Settings) -> None:
+    with provider(json.dumps({"keys": [{"kty": "OKP"}]}).encode()) as url:
+        assert wrong(changed(sound, jwt_hs256_key=None, jwt_jwks_url=url)) == []
+    away = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url="http://127.0.0.1:1/keys"))
+    assert (away.subject, away.state) == ("identity provider", State.UNREACHABLE)

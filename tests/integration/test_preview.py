@@ -1,0 +1,169 @@
+"""A preview foretells what then happens, by the same rules, and a submission can be held to it (specification, 6, plan token)."""
+
+from datetime import date, timedelta
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from orchestrator.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
+from orchestrator.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
+from orchestrator.operations import submit_bulk_registration
+from orchestrator.preview import Planner, Preview
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.repository import ActivityRepository
+from orchestrator.storage.database import transact
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.ids import new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
+
+PLANNER = Planner("k" * 32, InProcessRegistrationService())
+
+
+def new_batch(items: list[NewItem], coordinator: str = COORDINATOR) -> NewBatch:
+    return NewBatch(new_batch_id(), coordinator, None, False, items, "1" * 32)
+
+
+def preview(pipeline: Pipeline, batch: NewBatch, actor: Actor = ADMIN) -> Preview:
+    return transact(
+        pipeline.api,
+        lambda connection: PLANNER.preview(PostgresActivityRepository(connection), connection, actor, batch),
+        organizations=[actor.organization_id],
+    )
+
+
+def submit_with(pipeline: Pipeline, batch: NewBatch, plan: str, idempotency: Idempotency | None = None) -> None:
+    def work(repository: ActivityRepository, actor: Actor) -> None:
+        assert isinstance(repository, PostgresActivityRepository)
+        connection = repository.connection
+        submit_bulk_registration(
+            repository, actor, batch, idempotency, lambda batch: PLANNER.hold_to(plan, connection, actor, batch)
+        )
+
+    pipeline.call(work, ADMIN)
+
+
+def rows(pipeline: Pipeline, table: str) -> int:
+    with pipeline.engine.begin() as connection:
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+def test_a_preview_writes_nothing(pipeline: Pipeline) -> None:
+    told = preview(pipeline, new_batch([item("mentor-1"), item("nobody")]))
+    assert [error and error.code for error in told.errors] == [None, "mentor_not_found"]
+    assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 0
+
+
+def test_a_plan_that_still_holds_is_accepted_and_remembered(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1"), item("nobody")])
+    submit_with(pipeline, batch, preview(pipeline, batch).plan)
+    pipeline.drain()
+    view = pipeline.status(batch.batch_id)
+    assert [(one.planned, one.plan_changed) for one in view.items] == [("success", False), ("mentor_not_found", False)]
+
+
+def test_a_plan_that_no_longer_holds_names_what_differs_and_nothing_is_accepted(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1"), item("mentor-2")])
+    plan = preview(pipeline, batch).plan
+    pipeline.submit([item("mentor-2")])
+    pipeline.drain()
+    with pytest.raises(PlanChangedError) as refused:
+        submit_with(pipeline, batch, plan)
+    assert refused.value.differences == (PlanDifference(1, "mentor-2", "success", "duplicate_activity"),)
+    assert rows(pipeline, "orchestrator.batch") == 1
+
+
+def test_what_happens_after_acceptance_is_marked(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1")])
+    submit_with(pipeline, batch, preview(pipeline, batch).plan)
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE registration.mentor SET active_until = '2020-01-01' WHERE mentor_id = 'mentor-1'"))
+    pipeline.drain()
+    [one] = pipeline.status(batch.batch_id).items
+    assert (one.status, one.plan_changed) == ("failed", True)
+
+
+def test_a_repeated_submission_with_its_key_is_not_held_to_the_plan_again(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(pipeline, batch).plan
+    submit_with(pipeline, batch, plan, Idempotency("key", b"hash"))
+    pipeline.drain()
+    again = new_batch([item("mentor-1")])
+    submit_with(pipeline, again, plan, Idempotency("key", b"hash"))
+    assert rows(pipeline, "orchestrator.batch") == 1
+
+
+def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(pipeline: Pipeline) -> None:
+    plan = preview(pipeline, new_batch([item("mentor-1")])).plan
+    for other in (new_batch([item("mentor-2")]), new_batch([item("mentor-1", minutes=61)]), new_batch(mentors(2))):
+        with pytest.raises(InvalidRequestError) as refused:
+            submit_with(pipeline, other, plan)
+        assert refused.value.problems[0].code == "plan_mismatch"
+    with pytest.raises(InvalidRequestError) as refused:
+        submit_with(pipeline, new_batch([item("mentor-1")]), plan[:-4] + "AAAA")
+    assert refused.value.problems[0].code == "plan_invalid"
+
+
+def test_whoever_may_not_submit_may_not_preview(pipeline: Pipeline) -> None:
+    with pytest.raises(ForbiddenError):
+        preview(pipeline, new_batch(mentors(1), coordinator="coord-2"), COORDINATOR_ACTOR)
+    with pytest.raises(InvalidRequestError):
+        preview(pipeline, new_batch(mentors(1), coordinator="coord-2"))
+
+
+_worlds = count()
+_today = date.today
+
+
+def _dates() -> st.SearchStrategy[date]:
+    return st.integers(-40, 3).map(lambda days: _today() + timedelta(days=days))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(data=st.data())
+def test_for_random_directories_and_submissions_the_preview_is_what_then_happens(pipeline: Pipeline, data: st.DataObject) -> None:
+    world = next(_worlds)
+    chapters = [f"chapter-{world}-{letter}" for letter in "ab"]
+    coordinator = f"coordinator-{world}"
+    people = [f"mentor-{world}-{number}" for number in range(6)]
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO registration.coordinator VALUES (:o, :c, 'C', :role)"),
+            {"o": ORGANIZATION, "c": coordinator, "role": data.draw(st.sampled_from(["coordinator", "coordinator", "admin"]))},
+        )
+        for chapter in data.draw(st.sets(st.sampled_from(chapters))):
+            connection.execute(
+                text("INSERT INTO registration.coordinator_scope VALUES (:o, :c, :chapter)"),
+                {"o": ORGANIZATION, "c": coordinator, "chapter": chapter},
+            )
+        for person in people[:5]:
+            connection.execute(
+                text("INSERT INTO registration.mentor VALUES (:o, :m, 'M', :chapter, :active_from, :active_until)"),
+                {
+                    "o": ORGANIZATION,
+                    "m": person,
+                    "chapter": data.draw(st.sampled_from(chapters)),
+                    "active_from": data.draw(st.none() | _dates()),
+                    "active_until": data.draw(st.none() | _dates()),
+                },
+            )
+    values = st.builds(
+        ItemValues,
+        mentor_id=st.sampled_from(people),
+        activity_type=st.sampled_from(["visit", "visit", "visit", "unknown"]),
+        activity_date=_dates(),
+        duration_minutes=st.sampled_from([0, 1, 60, 1440, 1441]),
+        notes=st.sampled_from([None, "short", "x" * 2000, "x" * 2001]),
+        override_duplicates=st.booleans(),
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        drawn = data.draw(st.lists(values, min_size=1, max_size=8, unique_by=lambda value: value.identity))
+        batch = new_batch([NewItem(value) for value in drawn], coordinator)
+        told = preview(pipeline, batch)
+        submit_with(pipeline, batch, told.plan)
+        pipeline.drain()
+        happened = pipeline.status(batch.batch_id).items
+        assert [one.error for one in happened] == [error and error.as_json() for error in told.errors]
+        assert not any(one.plan_changed for one in happened)

@@ -1,0 +1,259 @@
+"""What was deleted long ago is removed for good, a chunk at a time; its tombstone, its activities and their audit stay (specification, 5)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import Engine, text
+
+from consumers.purger import Purged, PurgePolicy, Purger
+from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.model import BatchFilter, Idempotency, NewBatch, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
+from orchestrator.settings import Settings
+from orchestrator.storage.purging import purge_batches
+from orchestrator.verification.verify import verify
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import BATCH_REJECTED
+from schemas.ids import new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.upstream import in_parts, submitted, upstream_items
+
+OF_BATCHES = ("batch", "batch_item", "outcome", "item_history", "batch_part", "dispatch")
+"""The tables of which a purge leaves nothing."""
+
+NOW = PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7))
+
+
+class RememberingPipeline(Pipeline):
+    """The flow, which keeps every event that went through it."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        super().__init__(settings, engine)
+        self.seen: list[OutgoingEvent] = []
+
+    def take(self, *topics: Topic) -> list[OutgoingEvent]:
+        taken = super().take(*topics)
+        self.seen += taken
+        return taken
+
+    def again(self) -> None:
+        """Everything that was ever published is delivered once more, role by role."""
+        before = list(self.seen)
+        for handler in self.handlers:
+            self.handle(handler, [event for event in before if event.topic in handler.topics])
+        self.drain()
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RememberingPipeline]:
+    standard_directory(engine)
+    pipeline = RememberingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+def rows(pipeline: Pipeline, sql: str, **values: object) -> list[tuple[Any, ...]]:
+    with pipeline.engine.begin() as connection:
+        return [tuple(row) for row in connection.execute(text(sql), values)]
+
+
+def left(pipeline: Pipeline, *batch_ids: UUID) -> Mapping[str, int]:
+    """By table, how many rows of these batches there are."""
+    counts = {}
+    for table in OF_BATCHES:
+        [(counts[table],)] = rows(
+            pipeline, f"SELECT count(*) FROM orchestrator.{table} WHERE batch_id = ANY (:ids)", ids=list(batch_ids)
+        )
+    return {table: count for table, count in counts.items() if count}
+
+
+def records_of_funding(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return rows(pipeline, "SELECT * FROM registration.activity ORDER BY activity_id") + rows(
+        pipeline, "SELECT * FROM registration.audit ORDER BY audit_id"
+    )
+
+
+def finished(pipeline: Pipeline, count: int, first: int = 1) -> UUID:
+    batch_id = pipeline.submit(mentors(count, first=first))
+    pipeline.drain()
+    return batch_id
+
+
+def deleted(pipeline: Pipeline, batch_id: UUID) -> UUID:
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    pipeline.drain()
+    return batch_id
+
+
+def every_kind(pipeline: RememberingPipeline) -> list[UUID]:
+    """Deleted batches: one retried, one cancelled half-way, one from upstream in parts, one of those that never got all."""
+    retried = pipeline.submit([*mentors(2), item("nobody", notes="a note")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, retried, RetryRequest())
+    cancelled = pipeline.submit(mentors(3, first=10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
+    pipeline.call(cancel_batch, ADMIN, cancelled, "a mistake")
+    upstream, collecting = uuid4(), uuid4()
+    pipeline.queues[Topic.BATCHES] += in_parts(upstream, [2, 2], label="whole")
+    pipeline.queues[Topic.BATCHES] += in_parts(collecting, [20, 20])[:1]
+    pipeline.drain()
+    pipeline.call(cancel_batch, ADMIN, collecting, None)
+    pipeline.drain()
+    return [deleted(pipeline, batch_id) for batch_id in (retried, cancelled, upstream, collecting)]
+
+
+def test_only_the_tombstone_the_activities_and_their_audit_are_left(pipeline: RememberingPipeline, settings: Settings) -> None:
+    purged = every_kind(pipeline)
+    kept = finished(pipeline, 2, first=50)
+    before, funding = left(pipeline, kept), records_of_funding(pipeline)
+    hashes = rows(
+        pipeline, "SELECT batch_id, content_hash FROM orchestrator.batch WHERE deleted_at IS NOT NULL ORDER BY batch_id"
+    )
+
+    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=4, items=3 + 3 + 4)
+
+    assert left(pipeline, *purged) == {}
+    assert left(pipeline, kept) == before
+    assert records_of_funding(pipeline) == funding
+    assert rows(pipeline, "SELECT batch_id, content_hash FROM orchestrator.tombstone ORDER BY batch_id") == hashes
+    assert {owner for (owner,) in rows(pipeline, "SELECT organization_id FROM orchestrator.tombstone")} == {ORGANIZATION}
+    assert [batch.batch_id for batch in pipeline.call(list_batches, ADMIN, BatchFilter()).batches] == [kept]
+    with pytest.raises(NotFoundError):
+        pipeline.call(delete_batch, ADMIN, purged[0])
+    assert verify(pipeline.engine, settings).breaches == []
+    assert not Purger(NOW).purge(pipeline.engine)
+
+
+def test_whatever_comes_late_changes_nothing(pipeline: RememberingPipeline, settings: Settings) -> None:
+    purged = every_kind(pipeline)
+    Purger(NOW).purge(pipeline.engine)
+    funding, refused = records_of_funding(pipeline), list(pipeline.refused)
+    pipeline.again()
+    assert left(pipeline, *purged) == {}
+    assert records_of_funding(pipeline) == funding
+    assert pipeline.refused == refused, "late is not wrong"
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize("max_chunks", [1, 2, 3])
+def test_purge_that_ends_in_the_middle_is_taken_up_again(
+    pipeline: RememberingPipeline, settings: Settings, max_chunks: int
+) -> None:
+    """Each round is a process that dies after so many commits. In between, everything is delivered again."""
+    batches = [deleted(pipeline, finished(pipeline, count, first)) for count, first in ((25, 1), (3, 40), (3, 50))]
+    funding = records_of_funding(pipeline)
+    purger = Purger(replace(NOW, max_items=10, max_batches=2, max_chunks=max_chunks))
+    removed = []
+    while purged := purger.purge(pipeline.engine):
+        removed.append(purged.items)
+        assert verify(pipeline.engine, settings).breaches == []
+        pipeline.again()
+        assert records_of_funding(pipeline) == funding
+        assert verify(pipeline.engine, settings).breaches == []
+        for batch_id in batches:
+            with pytest.raises(NotFoundError):
+                pipeline.status(batch_id)
+    assert max(removed) <= 10 * max_chunks
+    assert sum(removed) == 31
+    assert left(pipeline, *batches) == {}
+    assert pipeline.refused == []
+
+
+def test_nothing_is_purged_before_its_time(pipeline: RememberingPipeline, settings: Settings) -> None:
+    recent, old, alive = (finished(pipeline, 2, first) for first in (1, 10, 20))
+    deleted(pipeline, recent)
+    deleted(pipeline, old)
+    hours = settings.purge_after_hours
+    age = text("UPDATE orchestrator.batch SET deleted_at = now() - make_interval(hours => :hours) WHERE batch_id = :id")
+    with pipeline.engine.begin() as connection:
+        connection.execute(age, {"hours": hours - 1, "id": recent})
+        connection.execute(age, {"hours": hours + 1, "id": old})
+    assert Purger(PurgePolicy.of(settings)).purge(pipeline.engine) == Purged(batches=1, items=2)
+    assert left(pipeline, old) == {}
+    assert left(pipeline, recent)
+    assert left(pipeline, alive)
+
+
+def test_purging_before_the_topics_forget_is_refused() -> None:
+    """Whatever is on a topic still finds its batch, or the tombstone."""
+    with pytest.raises(ValidationError, match="must be smaller than purge_after_hours"):
+        Settings(topic_retention_hours=48, purge_after_hours=48)
+
+
+def test_keys_expire(pipeline: RememberingPipeline, settings: Settings) -> None:
+    def submit(key: str, mentor: str) -> UUID:
+        batch = NewBatch(new_batch_id(), COORDINATOR, None, False, [item(mentor)], "1" * 32)
+        return pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency(key, b"hash")).batch.batch_id
+
+    old, recent = submit("old", "mentor-1"), submit("recent", "mentor-2")
+    age = text("UPDATE orchestrator.idempotency_key SET created_at = now() - make_interval(days => :days) WHERE key = :key")
+    with pipeline.engine.begin() as connection:
+        connection.execute(age, {"days": settings.idempotency_key_days + 1, "key": "old"})
+        connection.execute(age, {"days": settings.idempotency_key_days - 1, "key": "recent"})
+    assert Purger(PurgePolicy.of(settings)).purge(pipeline.engine) == Purged(keys=1)
+    assert submit("recent", "mentor-2") == recent
+    assert submit("old", "mentor-3") != old
+
+
+def test_key_outlives_its_batch(pipeline: RememberingPipeline) -> None:
+    """Whoever repeats a submission is told that it was deleted, also when nothing is left of it: it is never accepted twice."""
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(1), "1" * 32)
+    pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency("key", b"hash"))
+    pipeline.drain()
+    deleted(pipeline, batch.batch_id)
+    Purger(NOW).purge(pipeline.engine)
+    again = replace(batch, batch_id=new_batch_id())
+    with pytest.raises(ConflictError):
+        pipeline.call(submit_bulk_registration, ADMIN, again, Idempotency("key", b"hash"))
+
+
+def test_upstream_id_stays_taken(pipeline: RememberingPipeline) -> None:
+    """Other content under the id of a purged batch is refused, as before; and so is another organization's."""
+    batch_id = uuid4()
+    pipeline.queues[Topic.BATCHES].append(submitted(batch_id, upstream_items(2)))
+    pipeline.drain()
+    deleted(pipeline, batch_id)
+    Purger(NOW).purge(pipeline.engine)
+    for event in (submitted(batch_id, upstream_items(3), label="other"), submitted(batch_id, [], organization_id="org-other")):
+        handled = pipeline.handle(pipeline.splitter, [event])
+        assert [error.reason for _, error in handled.refused] in (["batch_differs"], ["batch_id_taken"])
+    pipeline.relay()
+    rejections = [event for event in pipeline.take(Topic.LIFECYCLE) if ("ce_type", BATCH_REJECTED.encode()) in event.headers]
+    assert len(rejections) == 2
+    assert left(pipeline, batch_id) == {}
+
+
+def test_nobody_waits_for_a_purge(pipeline: RememberingPipeline, settings: Settings) -> None:
+    """A chunk is removed and not committed. Whoever has to wait for it fails after the lock timeout."""
+    first, second = (deleted(pipeline, finished(pipeline, 3, first)) for first in (1, 10))
+    everything = list(pipeline.seen)
+    with pipeline.engine.connect() as purging, purging.begin():
+        assert purge_batches(purging, after=timedelta(0), max_batches=1, max_items=100) == (1, 3)
+        with pipeline.engine.begin() as rival:
+            rival.execute(text("SET LOCAL lock_timeout = 1"))
+            assert purge_batches(rival, after=timedelta(0), max_batches=9, max_items=100) == (1, 3), "another purger"
+        # A submission, a retry, a cancel, a delete: what others do; and commands of the batch itself that come late.
+        running = finished(pipeline, 5, first=20)
+        failing = pipeline.submit([item("nobody")])
+        pipeline.drain()
+        pipeline.call(retry_failed_items, ADMIN, failing, RetryRequest())
+        pipeline.drain()
+        deleted(pipeline, running)
+        pipeline.handle(pipeline.registration, [event for event in everything if event.topic is Topic.COMMANDS])
+        assert verify(pipeline.engine, settings).breaches == []
+    assert left(pipeline, first, second) == {}
+
+
+def test_batch_that_somebody_is_at_is_left_for_the_next_time(pipeline: RememberingPipeline) -> None:
+    batch_id = deleted(pipeline, finished(pipeline, 2))
+    with pipeline.engine.connect() as folding, folding.begin():
+        folding.execute(text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR NO KEY UPDATE"), {"id": batch_id})
+        assert not Purger(NOW).purge(pipeline.engine)
+    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)

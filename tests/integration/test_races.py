@@ -1,0 +1,142 @@
+"""Batches that race for the same activity, and results in any order and number."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date, timedelta
+from itertools import count, groupby
+from uuid import UUID
+
+import orjson
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, text
+
+from consumers.handler import Handled, Record
+from orchestrator.model import NewBatch
+from orchestrator.operations import submit_bulk_registration
+from orchestrator.states import Counts
+from orchestrator.storage.database import transact
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import EventData
+from schemas.ids import new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record
+
+Records = list[Record[EventData]]
+
+
+def commands_of(pipeline: Pipeline, *batches: UUID) -> list[Records]:
+    """The commands of each batch, decoded, in the order of the batches."""
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    by_key = groupby(sorted(pipeline.take(Topic.COMMANDS), key=_batch), key=_batch)
+    decoded = {batch: [record(event) for event in events] for batch, events in by_key}
+    return [decoded[str(batch)] for batch in batches]
+
+
+def _batch(event: OutgoingEvent) -> str:
+    return str(orjson.loads(event.value)["batch_id"])
+
+
+def register(pipeline: Pipeline, records: Records, meet: threading.Barrier | None = None) -> Sequence[OutgoingEvent]:
+    """Handles commands in a transaction of its own, which on its first try begins when the other threads' do."""
+    tries = count()
+
+    def work(connection: Connection) -> Handled:
+        if meet is not None and next(tries) == 0:
+            meet.wait()
+        return pipeline.registration.handle(connection, records)
+
+    return transact(pipeline.engine, work).events
+
+
+def test_two_batches_race_for_one_activity(pipeline: Pipeline) -> None:
+    first = pipeline.submit([item("mentor-1"), item("mentor-2")])
+    second = pipeline.submit([item("mentor-3"), item("mentor-1")])
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        racing = [threads.submit(register, pipeline, records, barrier) for records in commands_of(pipeline, first, second)]
+        for done in racing:
+            pipeline.queues[Topic.RESULTS].extend(done.result())
+    pipeline.drain()
+    views = [pipeline.status(first), pipeline.status(second)]
+    errors = [one.error for view in views for one in view.items if one.error]
+    assert [error["code"] for error in errors] == ["duplicate_activity"]
+    assert sorted(view.batch.status for view in views) == ["completed", "partial"]
+    winners = [one for view in views for one in view.items if one.values.mentor_id == "mentor-1" and one.activity_id]
+    assert errors[0]["conflicting_activity_id"] == str(winners[0].activity_id)
+    with pipeline.engine.begin() as connection:
+        count = connection.execute(
+            text("SELECT count(*) FROM registration.activity WHERE attributed_to = 'mentor-1'")
+        ).scalar_one()
+    assert count == 1
+
+
+def test_the_same_command_twice_at_once_is_one_activity_and_one_result(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(20))
+    [records] = commands_of(pipeline, batch_id)
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        racing = [threads.submit(register, pipeline, records, barrier) for _ in range(2)]
+        results = [done.result() for done in racing]
+    assert results[0] == results[1]
+    with pipeline.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one() == 20
+        assert connection.execute(text("SELECT count(*) FROM registration.audit")).scalar_one() == 20
+
+
+def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:
+    def submit_overriding() -> str:
+        values = replace(item("mentor-1").values, override_duplicates=True)
+        batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [replace(item("mentor-1"), values=values)], "1" * 32)
+        pipeline.call(submit_bulk_registration, ADMIN, batch)
+        pipeline.drain()
+        return pipeline.status(batch.batch_id).batch.status
+
+    assert submit_overriding() == "completed"
+    plain = pipeline.submit([item("mentor-1")])
+    pipeline.drain()
+    assert pipeline.status(plain).batch.errors_by_code == {"duplicate_activity": 1}
+    assert submit_overriding() == "completed"
+    with pipeline.engine.begin() as connection:
+        flags = connection.execute(text("SELECT overrides_duplicate FROM registration.activity ORDER BY created_at")).scalars()
+        assert list(flags) == [False, True]
+
+
+_fresh_days = (date(1900, 1, 1) + timedelta(days=number) for number in count())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_permutation_with_any_repetition_of_results_folds_the_same(pipeline: Pipeline, data: st.DataObject) -> None:
+    # Hypothesis ends an example in the middle when its data runs out; what that one left behind is not this one's.
+    pipeline.relay()
+    pipeline.queues.clear()
+    day = next(_fresh_days)
+    batches = [
+        pipeline.submit([item("mentor-1", day=day), item("nobody", day=day), item("mentor-2", day=day)]),
+        pipeline.submit([item("mentor-2", day=day), item("mentor-3", day=day)]),
+        pipeline.submit([item("nobody", day=day)]),
+    ]
+    for records in commands_of(pipeline, *batches):
+        pipeline.queues[Topic.RESULTS].extend(register(pipeline, records))
+    results = pipeline.take(Topic.RESULTS)
+    shuffled = data.draw(st.permutations(results + data.draw(st.lists(st.sampled_from(results), max_size=8))))
+    while shuffled:
+        size = data.draw(st.integers(1, len(shuffled)))
+        pipeline.handle(pipeline.aggregator, shuffled[:size])
+        shuffled = shuffled[size:]
+    folded = [pipeline.status(batch) for batch in batches]
+    assert [(view.batch.status, view.batch.counts) for view in folded] == [
+        ("partial", Counts(completed=2, failed=1)),
+        ("partial", Counts(completed=1, failed=1)),
+        ("failed", Counts(failed=1)),
+    ]
+    assert [[one.status for one in view.items] for view in folded] == [
+        ["success", "failed", "success"],
+        ["failed", "success"],
+        ["failed"],
+    ]
+    pipeline.relay()
+    assert len(pipeline.take(Topic.LIFECYCLE)) == 3, "one completion event each"

@@ -1,0 +1,217 @@
+"""The outbox relay on a real PostgreSQL and a real Kafka. Rows are those of the fault catalogue (reliability.md)."""
+
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from orchestrator.failpoints import EXIT_CODE, Failpoint
+from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.settings import Settings
+from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
+from orchestrator.storage.wakeup import RelayWaker
+from producers.producer import EventProducer
+from producers.relay import OutboxRelay
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import event_id
+from tests.support.kafka import Seen, reading
+from tests.support.process import TIMEOUT_S, in_process
+from tests.support.waiting import eventually
+
+
+def event(batch_id: UUID, number: int, *, padding: int = 0) -> OutgoingEvent:
+    identity = event_id("test", batch_id, number)
+    value = b'{"batch_id":"%s","number":%d,"padding":"%s"}' % (str(batch_id).encode(), number, b"x" * padding)
+    return OutgoingEvent(Topic.BATCHES, str(batch_id), (("ce_id", str(identity).encode()), ("ce_source", "/ø".encode())), value)
+
+
+def insert(engine: Engine, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
+    with engine.begin() as connection:
+        insert_events(connection, "org", batch_id, events)
+
+
+def rows_left(engine: Engine) -> int:
+    with engine.connect() as connection:
+        count: int = connection.execute(text("SELECT count(*) FROM orchestrator.outbox")).scalar_one()
+        return count
+
+
+def numbers_by_batch(seen: Sequence[Seen]) -> dict[str, list[object]]:
+    numbers = defaultdict(list)
+    for record in seen:
+        numbers[record.key].append(record.data["number"])
+    return numbers
+
+
+@contextlib.contextmanager
+def running(settings: Settings, publisher: Publisher | None = None) -> Iterator[OutboxRelay]:
+    producer = publisher or EventProducer(settings)
+    relay = OutboxRelay(settings, producer)
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
+        thread.join()
+        if isinstance(producer, EventProducer):
+            producer.close()
+
+
+def relay_process() -> None:
+    settings = Settings()
+    OutboxRelay(settings, EventProducer(settings)).run()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"relay_poll_ms": 100})
+
+
+def test_publishes_rows_as_they_are_and_deletes_them(settings: Settings, engine: Engine, topics: None) -> None:
+    batch_id = uuid4()
+    events = [event(batch_id, number) for number in range(3)]
+    insert(engine, batch_id, events)
+    with running(settings), reading(settings, Topic.BATCHES) as topic:
+        found = topic.wait_for(3)
+        eventually(lambda: rows_left(engine) == 0)
+    assert [(seen.key, seen.headers, seen.value) for seen in found] == [(e.key, dict(e.headers), e.value) for e in events]
+
+
+def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Engine, topics: None) -> None:
+    settings = settings.model_copy(update={"relay_poll_ms": 600_000})
+    with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
+        eventually(lambda: len(relay.slots) == SLOTS)
+        waker = RelayWaker(settings.worker_url, settings)
+        for number in range(5):
+            insert(engine, batch_id := uuid4(), [event(batch_id, number)])
+            waker.wake()
+            topic.wait_for(number + 1)
+        waker.close()
+
+
+def test_relays_share_the_slots_and_keep_the_order_of_each_batch(settings: Settings, engine: Engine, topics: None) -> None:
+    batches = [uuid4() for _ in range(20)]
+
+    def write(mine: Sequence[UUID]) -> None:
+        for number in range(30):
+            for batch_id in mine:
+                insert(engine, batch_id, [event(batch_id, 2 * number), event(batch_id, 2 * number + 1)])
+
+    writers = [threading.Thread(target=write, args=[batches[part::4]]) for part in range(4)]
+    with running(settings) as first, reading(settings, Topic.BATCHES) as topic:
+        eventually(lambda: len(first.slots) == SLOTS)
+        for writer in writers:
+            writer.start()
+        with running(settings) as second:
+            eventually(lambda: len(first.slots) == len(second.slots) == SLOTS // 2)
+            with running(settings) as third:
+                eventually(lambda: third.slots and len(first.slots) <= 6 and len(second.slots) <= 6)
+                assert not first.slots & second.slots | second.slots & third.slots | first.slots & third.slots
+        for writer in writers:
+            writer.join()
+        found = topic.wait_for(20 * 60)
+    # Nobody failed, so each row was published exactly once.
+    assert numbers_by_batch(found) == {str(batch_id): list(range(60)) for batch_id in batches}
+
+
+def test_slots_of_a_killed_relay_are_taken_over(settings: Settings, engine: Engine, topics: None) -> None:
+    with running(settings) as survivor, in_process(relay_process, settings) as other:
+        eventually(lambda: len(survivor.slots) == SLOTS // 2, within_s=TIMEOUT_S)
+        other.kill()
+        for number in range(40):
+            insert(engine, batch_id := uuid4(), [event(batch_id, number)])
+        with reading(settings, Topic.BATCHES) as topic:
+            topic.wait_for(40)
+        eventually(lambda: len(survivor.slots) == SLOTS)
+
+
+def test_row_9_lower_id_that_commits_late_is_published(settings: Settings, engine: Engine, topics: None) -> None:
+    batch_id = uuid4()
+    late_id = next(candidate for candidate in iter(uuid4, None) if slot_of(candidate) == slot_of(batch_id))
+    with running(settings), reading(settings, Topic.BATCHES) as topic:
+        with engine.begin() as late:
+            insert_events(late, "org", late_id, [event(late_id, 1)])
+            insert(engine, batch_id, [event(batch_id, 2)])
+            topic.wait_for(1)
+            eventually(lambda: rows_left(engine) == 0)
+        assert [seen.data["number"] for seen in topic.wait_for(2)] == [2, 1]
+
+
+def test_row_8_killed_after_publish_publishes_the_same_event_again(settings: Settings, engine: Engine, topics: None) -> None:
+    batch_id = uuid4()
+    insert(engine, batch_id, [event(batch_id, 1)])
+    armed = Settings(
+        **settings.model_dump(include=settings.model_fields_set - {"failpoints"}),
+        failpoints=f"{Failpoint.RELAY_AFTER_PUBLISH}=crash@1",
+    )
+    with in_process(relay_process, armed) as process:
+        assert process.wait(TIMEOUT_S) == EXIT_CODE
+    assert rows_left(engine) == 1
+    with running(settings), reading(settings, Topic.BATCHES) as topic:
+        first, second = topic.wait_for(2)
+        assert (first.id, first.headers, first.value) == (second.id, second.headers, second.value)
+        eventually(lambda: rows_left(engine) == 0)
+
+
+def test_row_29_relay_that_loses_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
+    kill_relays = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'bulkreg relay' AND datname = current_database()"
+    )
+    with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
+        for number in range(3):
+            eventually(lambda: len(relay.slots) == SLOTS)
+            with engine.begin() as connection:
+                connection.execute(kill_relays)
+            insert(engine, batch_id := uuid4(), [event(batch_id, number)])
+            topic.wait_for(number + 1)
+
+
+class Recorder:
+    """A publisher that notes what it is given, and refuses the keys that it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[OutgoingEvent]] = []
+        self.refused: set[str] = set()
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        self.calls.append(list(events))
+        failed = [index for index, published in enumerate(events) if published.key in self.refused]
+        if failed:
+            raise DeliveryError(failed, "refused by the test")
+
+    def is_reachable(self) -> bool:
+        return True
+
+
+def test_row_26_parts_of_a_large_batch_let_a_small_one_pass(settings: Settings, engine: Engine) -> None:
+    large = uuid4()
+    small = next(candidate for candidate in iter(uuid4, None) if slot_of(candidate) == slot_of(large))
+    insert(engine, large, [event(large, number, padding=100_000) for number in range(20)])
+    insert(engine, small, [event(small, 0)])
+    recorder = Recorder()
+    with running(settings, recorder):
+        eventually(lambda: rows_left(engine) == 0)
+    published = [published for call in recorder.calls for published in call]
+    assert [e.key for e in published[:2]] == [str(large), str(small)]
+    assert [e for e in published if e.key == str(large)] == [event(large, number, padding=100_000) for number in range(20)]
+    # A round is short: whoever comes next is not behind all of it.
+    assert max(sum(len(e.value) for e in call) for call in recorder.calls) < 1_500_000
+
+
+def test_batch_that_kafka_refuses_holds_up_no_other_and_loses_nothing(settings: Settings, engine: Engine) -> None:
+    stuck, free = uuid4(), uuid4()
+    insert(engine, stuck, [event(stuck, number) for number in range(2)])
+    insert(engine, free, [event(free, number) for number in range(2)])
+    recorder = Recorder()
+    recorder.refused = {str(stuck)}
+    with running(settings, recorder):
+        eventually(lambda: rows_left(engine) == 2)
+        recorder.refused = set()
+        eventually(lambda: rows_left(engine) == 0)
+    assert [e for e in recorder.calls[-1] if e.key == str(stuck)] == [event(stuck, 0), event(stuck, 1)]

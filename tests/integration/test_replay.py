@@ -1,0 +1,643 @@
+"""Replay: the topics alone say what the tables say, in whatever order they are read; and what the tables have lost comes back."""
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from orchestrator.model import Correction, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.promotion import Promoted, promote
+from orchestrator.replay import Comparison, ReadRecord, Replay
+from orchestrator.settings import Settings
+from orchestrator.storage.database import transact
+from orchestrator.storage.outcomes import share_batches
+from orchestrator.verification.verify import verify
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import DerivedIds, new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
+from tests.support.waiting import eventually
+
+EXAMPLES = 1_000
+
+Written = Sequence[tuple[int, OutgoingEvent]]
+"""Events with their offsets: each topic has one partition here."""
+
+
+class RecordingPipeline(Pipeline):
+    """The flow, which remembers every event that reached a topic."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        super().__init__(settings, engine)
+        self._taken: list[OutgoingEvent] = []
+
+    def take(self, *topics: Topic) -> list[OutgoingEvent]:
+        taken = super().take(*topics)
+        self._taken += taken
+        return taken
+
+    @property
+    def written(self) -> Written:
+        waiting = [event for queue in self.queues.values() for event in queue]
+        return list(enumerate([*self._taken, *waiting]))
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine, mentor_count=700)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def replayed(engine: Engine, written: Written, *, only: UUID | None = None) -> Iterator[tuple[Replay, Connection]]:
+    """A replay of these, in this order, folded."""
+    with engine.connect() as connection:
+        replay = Replay(connection, batch_id=only)
+        replay.add_results([(0, offset, event.value) for offset, event in written if event.topic is Topic.RESULTS])
+        replay.add(
+            [
+                ReadRecord(event.topic, 0, offset, 1_790_000_000_000, event.headers, event.value)
+                for offset, event in written
+                if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
+            ]
+        )
+        replay.fold()
+        yield replay, connection
+        # The connection goes back to the pool: the session's tables would still be there for the next replay.
+        connection.invalidate()
+
+
+def compared(engine: Engine, written: Written, *, only: UUID | None = None) -> Comparison:
+    with replayed(engine, written, only=only) as (replay, _):
+        return replay.compare(examples=EXAMPLES)
+
+
+def promoted(engine: Engine, written: Written) -> tuple[dict[UUID, Promoted], Comparison]:
+    """What became of each batch that differed, and what still differs."""
+    with replayed(engine, written) as (replay, connection):
+        before = replay.compare(examples=EXAMPLES)
+        verdicts = {batch_id: promote(connection, batch_id) for batch_id in before.different_batches}
+        return verdicts, replay.compare(examples=EXAMPLES)
+
+
+def projection(engine: Engine, *, with_notes: bool = True) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that people see, and the dedup table, as it stands; but for versions, which grow."""
+    tables = {
+        "batch": "batch_id::text, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending, completed,"
+        " failed, cancelled, retry_number, edit_version, parts, content_hash, trace_id, completed_at, cancelled_at, cancelled_by,"
+        " cancellation_reason, deleted_at",
+        "batch_item": "batch_id::text, position, item_id::text, organization_id, mentor_id, activity_type, activity_date, duration_minutes,"
+        " client_reference, override_duplicates, status, attempt, activity_id::text, error" + (", notes" if with_notes else ""),
+        "item_history": "batch_id::text, position, attempt, error, attempt_at, retried_by, retried_at, "
+        + ("submitted, correction" if with_notes else "submitted - 'notes', correction - 'notes'"),
+        "batch_part": "batch_id::text, part, organization_id, content_hash, public_hash",
+        "outcome": "batch_id::text, position, attempt, organization_id, outcome, activity_id::text, error, created_at",
+    }
+    with engine.connect() as connection:
+        return {
+            table: [
+                tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
+                for row in connection.execute(text(f"SELECT {columns} FROM orchestrator.{table} ORDER BY 1, 2, 3"))
+            ]
+            for table, columns in tables.items()
+        }
+
+
+def versions(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {
+            row.batch_id: row.version
+            for row in connection.execute(text("SELECT batch_id::text, version FROM orchestrator.batch"))
+        }
+
+
+def outbox(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM orchestrator.outbox")).scalar_one())
+
+
+def run(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def upstream(
+    batch_id: UUID, positions: Sequence[int], *, part: int, parts: int, total: int, first_mentor: int = 640, **fields: object
+) -> OutgoingEvent:
+    """A part as another service writes it."""
+    data = {
+        "batch_id": batch_id,
+        "organization_id": ORGANIZATION,
+        "coordinator_id": COORDINATOR,
+        "part": part,
+        "parts": parts,
+        "total_items": total,
+        "items": [
+            {
+                "position": position,
+                "mentor_id": f"mentor-{first_mentor + position}",
+                "activity_type": "visit",
+                "activity_date": DAY,
+                "duration_minutes": 30,
+                "notes": f"seen at home {position}",
+            }
+            for position in positions
+        ],
+    } | fields
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", uuid4().hex.encode()),
+        ("ce_source", b"/services/attendance"),
+        ("ce_type", events.BATCH_SUBMITTED.encode()),
+        ("content-type", b"application/json"),
+    )
+    return OutgoingEvent(Topic.BATCHES, str(batch_id), headers, orjson.dumps(data))
+
+
+def everything(pipeline: RecordingPipeline) -> dict[str, UUID]:
+    """One batch for each thing that can happen to one."""
+    batches = {"completed": pipeline.submit([item("mentor-1", notes="a note"), item("mentor-2")], label="a\\b\tc")}
+    batches["corrected"] = pipeline.submit([item("mentor-3"), item("nobody", notes="no one"), item("nobody", kind="unknown")])
+    batches["large"] = pipeline.submit(mentors(510, first=100))
+    pipeline.drain()
+    second, third = map(DerivedIds(batches["corrected"]).item_id, (1, 2))
+    corrections = [Correction(second, {"mentor_id": "mentor-4"}), Correction(third, {"mentor_id": "mentor-6", "notes": "new"})]
+    pipeline.call(retry_failed_items, ADMIN, batches["corrected"], RetryRequest(corrections=corrections))
+    pipeline.drain()
+    pipeline.call(
+        retry_failed_items,
+        ADMIN,
+        batches["corrected"],
+        RetryRequest(corrections=[Correction(third, {"activity_type": "visit", "mentor_id": "mentor-5"})]),
+    )
+    batches["cancelled"] = pipeline.submit(mentors(4, first=10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:2])
+    pipeline.call(cancel_batch, ADMIN, batches["cancelled"], "a mistake")
+    batches["deleted"] = pipeline.submit(mentors(2, first=20))
+    batches["relabelled"] = pipeline.submit(mentors(2, first=30), label="old")
+    batches["upstream"] = new_batch_id()
+    pipeline.queues[Topic.BATCHES] += [
+        upstream(batches["upstream"], range(3, 5), part=2, parts=2, total=5),
+        upstream(batches["upstream"], range(3), part=1, parts=2, total=5),
+    ]
+    batches["stopped"] = new_batch_id()
+    pipeline.queues[Topic.BATCHES] += [upstream(batches["stopped"], range(2), part=1, parts=2, total=4, first_mentor=650)]
+    batches["rejected"] = new_batch_id()
+    pipeline.queues[Topic.BATCHES] += [upstream(batches["rejected"], [0], part=1, parts=1, total=1, coordinator_id="nobody")]
+    pipeline.drain()
+    pipeline.call(cancel_batch, ADMIN, batches["stopped"], None)
+    pipeline.relay()
+    pipeline.queues[Topic.BATCHES] += [upstream(batches["stopped"], range(2, 4), part=2, parts=2, total=4, first_mentor=650)]
+    pipeline.call(delete_batch, ADMIN, batches["deleted"])
+    pipeline.call(relabel_batch, ADMIN, batches["relabelled"], "new")
+    pipeline.call(relabel_batch, ADMIN, batches["relabelled"], "newest")
+    batches["failed"] = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    batches["running"] = pipeline.submit(mentors(2, first=50))
+    pipeline.relay()
+    return batches
+
+
+def test_the_topics_say_what_the_tables_say_in_any_order_and_number(pipeline: RecordingPipeline, settings: Settings) -> None:
+    everything(pipeline)
+    before = projection(pipeline.engine)
+    order = random.Random(5)
+    for _ in range(4):
+        shuffled = [*pipeline.written, *order.choices(pipeline.written, k=300)]
+        order.shuffle(shuffled)
+        comparison = compared(pipeline.engine, shuffled)
+        assert comparison.differences == []
+        assert comparison.in_motion == []
+    assert (comparison.batches, comparison.items) == (10, 531)
+    assert projection(pipeline.engine) == before
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+# What a bad restore, a bug or a hand may do to the projection. None of it touches outcomes or activities.
+DESTROYED = {
+    "statuses": "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL",
+    "counts": "UPDATE orchestrator.batch SET status = 'processing', pending = total_items, completed = 0, failed = 0, cancelled = 0,"
+    " completed_at = NULL",
+    "attempts": "UPDATE orchestrator.batch_item SET attempt = 1, status = 'pending', activity_id = NULL, error = NULL",
+    "wrong answers": "UPDATE orchestrator.batch_item SET status = 'failed', activity_id = NULL, error = '{\"code\": \"x\"}'",
+    "wrong successes": "UPDATE orchestrator.batch_item SET status = 'success', activity_id = gen_random_uuid(), error = NULL",
+    "values": "UPDATE orchestrator.batch_item SET mentor_id = 'x', activity_date = '1999-01-01', item_id = gen_random_uuid()",
+    "edits": "UPDATE orchestrator.batch SET label = 'x', coordinator_id = 'x', cancelled_at = NULL, deleted_at = NULL, retry_number = 0,"
+    " status = 'partial', completed_at = NULL",
+    "some items": "DELETE FROM orchestrator.batch_item WHERE position % 2 = 1",
+    "items": "TRUNCATE orchestrator.batch_item",
+    "batches": "TRUNCATE orchestrator.batch",
+    "both": "TRUNCATE orchestrator.batch, orchestrator.batch_item",
+    "history too": "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history",
+}
+
+
+@pytest.mark.parametrize("statement", DESTROYED.values(), ids=DESTROYED)
+def test_what_was_destroyed_is_rebuilt(pipeline: RecordingPipeline, owner: Engine, settings: Settings, statement: str) -> None:
+    everything(pipeline)
+    before, versions_before = projection(owner, with_notes=False), versions(owner)
+    run(owner, statement)
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert set(verdicts.values()) == {Promoted.MERGED}
+    assert after.differences == []
+    assert projection(owner, with_notes=False) == before
+    assert {batch: version for batch, version in versions(owner).items() if version < versions_before[batch]} == {}
+    assert verify(pipeline.engine, settings).breaches == []
+    assert outbox(owner) == 0, "something was published"
+    pipeline.drain()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_what_nothing_in_the_database_bears_out_stays_away(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    batches = everything(pipeline)
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history, orchestrator.batch_part")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    missing = {batches["running"], batches["stopped"]}
+    assert {batch for batch, verdict in verdicts.items() if verdict is Promoted.NOT_BORNE_OUT} == missing
+    assert set(after.different_batches) == missing
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def small(pipeline: RecordingPipeline) -> dict[str, UUID]:
+    """Finished batches: one whole, one of which an item was corrected, one cancelled half-way."""
+    batches = {"completed": pipeline.submit([item("mentor-1", notes="a note"), item("mentor-2")])}
+    batches["corrected"] = pipeline.submit([item("mentor-3"), item("nobody")])
+    pipeline.drain()
+    second = DerivedIds(batches["corrected"]).item_id(1)
+    request = RetryRequest(corrections=[Correction(second, {"mentor_id": "mentor-4", "notes": "the right one"})])
+    pipeline.call(retry_failed_items, ADMIN, batches["corrected"], request)
+    batches["cancelled"] = pipeline.submit(mentors(4, first=10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:2])
+    pipeline.call(cancel_batch, ADMIN, batches["cancelled"], "a mistake")
+    pipeline.drain()
+    return batches
+
+
+def test_promoting_any_part_of_the_topics_any_number_of_times_changes_nothing(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    small(pipeline)
+    before, versions_before = projection(owner), versions(owner)
+    written = list(pipeline.written)
+    order = random.Random(7)
+    parts = [
+        written[: len(written) // 3],
+        written[len(written) // 3 :],
+        *(order.sample(written, k=len(written) // 2) for _ in range(3)),
+    ]
+    for part in parts:
+        verdicts, _ = promoted(pipeline.engine, part)
+        assert set(verdicts.values()) <= {Promoted.UNCHANGED}
+    assert (projection(owner), versions(owner)) == (before, versions_before)
+
+
+def test_promoting_again_changes_nothing(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batches = small(pipeline)
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    with replayed(pipeline.engine, pipeline.written) as (_, connection):
+        assert {promote(connection, batch) for batch in batches.values()} == {Promoted.MERGED}
+        before = (projection(owner), versions(owner))
+        assert {promote(connection, batch) for batch in batches.values()} == {Promoted.UNCHANGED}
+    assert (projection(owner), versions(owner)) == before
+
+
+def test_an_attempt_that_waits_for_its_outcome_never_goes_back(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    batch_id = pipeline.submit([item("nobody"), item("mentor-1")])
+    pipeline.drain()
+    request = RetryRequest(corrections=[Correction(DerivedIds(batch_id).item_id(0), {"mentor_id": "mentor-2"})])
+    pipeline.call(retry_failed_items, ADMIN, batch_id, request)
+    pipeline.relay()
+    before = projection(owner)
+    # Nothing but the live row knows of the attempt now, and the topics.
+    run(owner, "TRUNCATE orchestrator.item_history", "UPDATE orchestrator.batch SET label = 'x'")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before
+    # Nothing but the history.
+    run(owner, "TRUNCATE orchestrator.batch_item")
+    promoted(pipeline.engine, pipeline.written)
+    assert projection(owner) == before
+    # Not even that: the attempt that was decided is what is left, to be retried once more.
+    run(owner, "TRUNCATE orchestrator.batch_item, orchestrator.item_history")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 1]
+    assert {each.field for each in after.differences} >= {"attempt", "status"}
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_notes_are_in_no_difference_and_come_back_from_where_they_are(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batches = small(pipeline)
+    batches["upstream"] = new_batch_id()
+    refused = upstream(batches["upstream"], [0], part=1, parts=1, total=1, first_mentor=9_000)
+    pipeline.queues[Topic.BATCHES].append(refused)
+    pipeline.drain()
+    before = projection(owner)["batch_item"]
+    run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL, mentor_id = 'x'")
+    assert "a note" not in str(compared(pipeline.engine, pipeline.written))
+    promoted(pipeline.engine, pipeline.written)
+    assert projection(owner)["batch_item"] == before, "the live rows have kept theirs"
+    run(owner, "TRUNCATE orchestrator.batch_item")
+    comparison = compared(pipeline.engine, pipeline.written)
+    assert "a note" not in str(comparison)
+    assert "seen at home" not in str(comparison)
+    promoted(pipeline.engine, pipeline.written)
+    # From the activity, from the history, and from the service that sent them.
+    assert projection(owner)["batch_item"] == before
+
+
+def test_what_is_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: Engine) -> None:
+    finished, queued = (pipeline.submit(mentors(2, first=first)) for first in (1, 3))
+    pipeline.drain()
+    run(owner, f"UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL WHERE batch_id = '{queued}'")
+    last = max(offset for offset, event in pipeline.written if event.topic is Topic.RESULTS)
+    # The aggregator has the last result still before it.
+    run(owner, f"INSERT INTO orchestrator.consumer_progress VALUES ('results', 0, {last}, now())")
+    waiting = pipeline.submit(mentors(2, first=5))
+    with replayed(pipeline.engine, pipeline.written) as (replay, _):
+        meanwhile = pipeline.submit(mentors(2, first=7))
+        pipeline.call(relabel_batch, ADMIN, finished, "edited meanwhile")
+        comparison = replay.compare(examples=EXAMPLES)
+    assert comparison.differences == []
+    assert set(comparison.in_motion) == {finished, queued}
+    assert comparison.not_covered == [waiting], "what is still in the outbox is on no topic"
+    assert meanwhile not in comparison.not_covered
+    # What the consumers have passed is at rest.
+    run(owner, f"UPDATE orchestrator.consumer_progress SET next_offset = {last + 1}")
+    pipeline.relay()
+    assert compared(pipeline.engine, pipeline.written).different_batches == [queued]
+
+
+def test_one_batch_alone_and_what_is_not_covered(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batches = small(pipeline)
+    run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL")
+    only = batches["corrected"]
+    comparison = compared(pipeline.engine, pipeline.written, only=only)
+    assert (comparison.batches, comparison.different_batches, comparison.not_covered) == (1, [only], [])
+    without = [
+        (offset, event)
+        for offset, event in pipeline.written
+        if events.BATCH_SUBMITTED.encode() not in dict(event.headers)["ce_type"]
+    ]
+    comparison = compared(pipeline.engine, without)
+    assert (comparison.batches, comparison.differences) == (0, [])
+    assert set(comparison.not_covered) == set(batches.values())
+    assert compared(pipeline.engine, without, only=only).not_covered == [only]
+
+
+def test_purged_batches_stay_away(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batches = small(pipeline)
+    pipeline.call(delete_batch, ADMIN, batches["completed"])
+    pipeline.drain()
+    run(
+        owner,
+        "INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, content_hash, now() FROM orchestrator.batch"
+        " WHERE deleted_at IS NOT NULL",
+        *(
+            f"DELETE FROM orchestrator.{table} WHERE batch_id = '{batches['completed']}'"
+            for table in ("batch", "batch_item", "batch_part", "outcome")
+        ),
+    )
+    comparison = compared(pipeline.engine, pipeline.written)
+    assert comparison.differences == []
+    assert batches["completed"] not in comparison.not_covered
+    with replayed(pipeline.engine, pipeline.written) as (_, connection):
+        run(owner, f"DELETE FROM orchestrator.batch WHERE batch_id = '{batches['corrected']}'")
+        run(owner, f"INSERT INTO orchestrator.tombstone VALUES ('{batches['corrected']}', '{ORGANIZATION}', '', now())")
+        assert promote(connection, batches["corrected"]) is Promoted.PURGED
+
+
+def ours(event_type: str, batch_id: UUID, **data: object) -> OutgoingEvent:
+    """An event that claims to be one of the product's."""
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", uuid4().hex.encode()),
+        ("ce_source", b"/bulk-registration"),
+        ("ce_type", event_type.encode()),
+        ("ce_time", b"2026-03-26T10:00:00Z"),
+        ("content-type", b"application/json"),
+    )
+    topic = Topic.RESULTS if "Registration" in event_type else Topic.BATCHES
+    return OutgoingEvent(
+        topic, str(batch_id), headers, orjson.dumps({"batch_id": batch_id, "organization_id": ORGANIZATION, **data})
+    )
+
+
+def test_forged_events_are_shown_and_never_promoted(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batches = small(pipeline)
+    failed = pipeline.submit([item("nobody"), item("mentor-20")])
+    running = pipeline.submit(mentors(2, first=30))
+    pipeline.relay()
+    commands = pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES)).events
+    pipeline.queues[Topic.COMMANDS].clear()
+    pipeline.handle(pipeline.registration, [event for event in commands if str(failed) in event.value.decode()])
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    pipeline.relay()
+    before = (projection(owner), versions(owner))
+    counts = {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
+    item_id = DerivedIds(running).item_id(0)
+    forged = [
+        ours(events.BATCH_RETRY_REQUESTED, failed, retry_number=9, items=[{"position": 0, "attempt": 2}]),
+        ours(events.BATCH_CANCELLED, running, **counts, cancelled_positions=[[0, 1, 1]]),
+        ours(
+            events.SUCCEEDED,
+            running,
+            item_id=item_id,
+            position=0,
+            attempt=1,
+            activity_id=DerivedIds(running).activity_id(0),
+        ),
+        upstream(new_batch_id(), [0], part=1, parts=1, total=1),
+    ]
+    written = [*pipeline.written, *((100_000 + offset, event) for offset, event in enumerate(forged))]
+    verdicts, after = promoted(pipeline.engine, written)
+    assert verdicts.pop(UUID(forged[-1].key)) is Promoted.NOT_BORNE_OUT
+    assert verdicts == {failed: Promoted.UNCHANGED, running: Promoted.UNCHANGED}
+    assert set(after.different_batches) >= {failed, running}
+    assert (projection(owner), versions(owner)) == before
+    assert batches["completed"] not in after.different_batches
+    # A batch of that id with other content: its parts' hashes say which is the true one, also when there is no row any more.
+    other = upstream(batches["completed"], range(2), part=1, parts=1, total=2)
+    run(owner, f"DELETE FROM orchestrator.batch_item WHERE batch_id = '{batches['completed']}'")
+    verdicts, _ = promoted(pipeline.engine, [(-1, other), *pipeline.written])
+    assert verdicts[batches["completed"]] is Promoted.NOT_BORNE_OUT
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (100_000, other)])
+    assert verdicts == {batches["completed"]: Promoted.MERGED}
+    assert projection(owner) == before[0]
+
+
+POISON = [
+    b"",
+    b"\xff",
+    b"[]",
+    b'"x"',
+    b"{}",
+    b'{"batch_id": "0", "position": 0, "attempt": 1}',
+    b'{"batch_id": "BATCH", "position": true, "attempt": 1}',
+    b'{"batch_id": "BATCH", "position": 0.5, "attempt": 1}',
+    b'{"batch_id": "BATCH", "position": 0, "attempt": 0}',
+    b'{"batch_id": "BATCH", "position": 0, "attempt": 9999999999}',
+    b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "error": "text"}',
+    b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "error": {"code": "\\u0000"}}',
+    b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "activity_id": "x\\n\\\\.\\n"}',
+    b'{"batch_id": "BATCH\\t0\\t1\\tcancelled\\t\\\\N\\t\\\\N\\n", "position": 0, "attempt": 2}',
+]
+
+
+def test_what_cannot_be_read_is_counted_and_nothing_else(pipeline: RecordingPipeline) -> None:
+    batches = small(pipeline)
+    poison = [value.replace(b"BATCH", str(batches["completed"]).encode()) for value in POISON]
+    good = pipeline.written
+    bad: list[OutgoingEvent] = [OutgoingEvent(Topic.RESULTS, "", (), value) for value in poison]
+    bad += [OutgoingEvent(Topic.BATCHES, "", good[0][1].headers, value) for value in poison]
+    bad += [
+        ours(
+            events.BATCH_RETRY_REQUESTED,
+            batches["completed"],
+            retry_number=1,
+            items=[{"position": 0, "attempt": 2, "correction": change}],
+        )
+        for change in ({"activity_date": "soon"}, {"duration_minutes": 2**40}, {"override_duplicates": "x"}, {"mentor_id": "\0"})
+    ]
+    bad.append(ours(events.BATCH_RETRY_REQUESTED, batches["completed"], retry_number=1, items=[{"position": 0, "attempt": 1}]))
+    bad.append(ours("no.such.type", batches["completed"]))
+    mixed = [*good, *((100_000 + offset, event) for offset, event in enumerate(bad))]
+    random.Random(3).shuffle(mixed)
+    with replayed(pipeline.engine, mixed) as (replay, _):
+        assert replay.compare(examples=EXAMPLES).differences == []
+        assert replay.unreadable == len(bad)
+
+
+def test_a_completion_that_was_never_announced_is_left_to_whoever_announces_it(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    """Nothing is published by a replay; and no completion event is lost by one that folds what nobody else had folded."""
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain_until_registered()
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {batch_id: Promoted.MERGED}
+    assert after.by_field["status"] == 4, "three items and their batch wait"
+    assert verify(pipeline.engine, settings).breaches == []
+    pipeline.drain()
+    completions = [
+        event for event in pipeline.take(Topic.LIFECYCLE) if dict(event.headers)["ce_type"] == events.BATCH_COMPLETED.encode()
+    ]
+    assert len(completions) == 1
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert compared(pipeline.engine, pipeline.written).differences == []
+
+
+def test_promotion_races_with_folding(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batches = [pipeline.submit([*mentors(20, first=1 + 20 * number), item("nobody")]) for number in range(5)]
+    pipeline.drain_until_registered()
+    results = pipeline.take(Topic.RESULTS)
+    pipeline.handle(pipeline.aggregator, results[::3])
+    run(owner, f"DELETE FROM orchestrator.batch_item WHERE position % 2 = 1 AND batch_id = '{batches[0]}'")
+    run(owner, f"DELETE FROM orchestrator.batch WHERE batch_id = '{batches[1]}'")
+    barrier = threading.Barrier(3)
+
+    def fold(chosen: Sequence[OutgoingEvent]) -> None:
+        barrier.wait()
+        for first in range(0, len(chosen), 4):
+            records = [record(event) for event in chosen[first : first + 4]]
+            transact(pipeline.engine, partial(pipeline.aggregator.handle, records=records))
+
+    def promote_all() -> list[Promoted]:
+        with replayed(pipeline.engine, pipeline.written) as (_, connection):
+            barrier.wait()
+            return [promote(connection, batch) for _ in range(5) for batch in batches]
+
+    with ThreadPoolExecutor(3) as threads:
+        folding = [threads.submit(fold, random.Random(seed).sample(results, k=len(results))) for seed in (1, 2)]
+        promoting = threads.submit(promote_all)
+        for done in folding:
+            done.result()
+        assert set(promoting.result()) <= {Promoted.MERGED, Promoted.UNCHANGED}
+    # What was folded before its row was back is the sweeper's to fold; here the results come once more.
+    pipeline.handle(pipeline.aggregator, results)
+    views = [pipeline.status(batch).batch for batch in batches]
+    assert {(view.status, view.counts.completed, view.counts.failed) for view in views} == {("partial", 20, 1)}
+    pipeline.relay()
+    completions = [event.key for event in pipeline.take(Topic.LIFECYCLE)]
+    assert sorted(completions) == sorted(map(str, batches)), "one completion event each"
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_promotion_takes_the_batch_for_itself(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with (
+        replayed(pipeline.engine, pipeline.written) as (_, connection),
+        ThreadPoolExecutor(1) as threads,
+        owner.connect() as looking,
+        pipeline.engine.connect() as registering,
+    ):
+        share_batches(registering, [str(batch_id)])
+        promoting = threads.submit(promote, connection, batch_id)
+        eventually(lambda: looking.scalar(waiting) == 1, what="the promotion waits for a registration")
+        registering.rollback()
+        assert promoting.result() is Promoted.MERGED
+
+
+def test_what_the_database_has_forgotten_altogether_is_taken_in_again_by_its_consumers(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    """After a restore to an earlier time: a replay makes up nothing, and the consumers' groups are set back."""
+    kept = pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    forgotten = pipeline.submit([*mentors(2), item("nobody")], label="Monday group")
+    pipeline.drain()
+    run(
+        owner,
+        *(
+            f"DELETE FROM {table} WHERE batch_id = '{forgotten}'"
+            for table in (
+                "orchestrator.batch",
+                "orchestrator.batch_item",
+                "orchestrator.batch_part",
+                "orchestrator.outcome",
+                "registration.activity",
+                "registration.audit",
+            )
+        ),
+    )
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {forgotten: Promoted.NOT_BORNE_OUT}
+    pipeline.queues[Topic.BATCHES] += [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
+    pipeline.drain()
+    views = [pipeline.status(batch).batch for batch in (kept, forgotten)]
+    assert [(view.status, view.label, view.counts.completed) for view in views] == [
+        ("completed", None, 2),
+        ("partial", "Monday group", 2),
+    ]
+    assert verify(pipeline.engine, settings).breaches == []
+    assert compared(pipeline.engine, pipeline.written).differences == []

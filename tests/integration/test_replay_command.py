@@ -1,0 +1,193 @@
+"""`bulkreg replay` on real topics, and how they are read."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from consumers.topic_reader import Span, TopicReader
+from orchestrator.operations import delete_batch
+from orchestrator.settings import Settings
+from orchestrator.storage.progress import advance_progress
+from orchestrator.verification.verify import verify
+from producers.producer import EventProducer
+from schemas.envelope import OutgoingEvent, Topic
+from tests.integration.test_replay import RecordingPipeline, projection
+from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.support.pipeline import ADMIN, item, mentors, standard_directory
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The command as a deployment runs it; its exit code and its document."""
+    ran = bulkreg(settings, *arguments, "--json")
+    assert ran.stdout, ran.stderr
+    document: dict[str, Any] = json.loads(ran.stdout)
+    return ran.exit_code, document
+
+
+def bulkreg(settings: Settings, *arguments: str) -> Result:
+    environment = {
+        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
+        "BULKREG_HOME": None,
+    }
+    return CliRunner().invoke(app, ["replay", *arguments], env=environment)
+
+
+def everything_read(reader: TopicReader, spans: Sequence[Span]) -> list[tuple[Topic, bytes | None]]:
+    return [(topic, message.value()) for chunk in reader.read(spans) for topic, message in chunk]
+
+
+def event(value: bytes, *, key: str = "key", topic: Topic = Topic.RESULTS) -> OutgoingEvent:
+    return OutgoingEvent(topic, key, (("content-type", b"application/json"),), value)
+
+
+def test_a_destroyed_projection_is_shown_and_promoted_from_real_topics(
+    pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
+) -> None:
+    batch_id = pipeline.submit([*mentors(3), item("nobody")], label="Monday group")
+    deleted = pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, deleted)
+    pipeline.drain()
+    publisher.publish([event for _, event in pipeline.written])
+    before = projection(owner)
+    code, document = replay(settings)
+    assert (code, document["differences"], document["not_covered"]) == (0, [], [])
+    assert document["read"] == {"records": 11, "unreadable": 0, "batches": 2, "items": 6}
+    with owner.begin() as connection:
+        connection.execute(text("TRUNCATE orchestrator.batch, orchestrator.batch_item"))
+
+    code, document = replay(settings)
+    assert code == 1
+    assert {each["batch_id"] for each in document["differences"]} == {str(batch_id), str(deleted)}
+    missing = [each for each in document["differences"] if each["batch_id"] == str(batch_id) and each["item_id"] is None]
+    assert missing == [
+        {"batch_id": str(batch_id), "item_id": None, "field": "batch", "live": None, "rebuilt": "partial", "promoted": False}
+    ]
+    assert document["counts"] == document["remaining"] == {"batch": 2, "item": 6}
+    shown = bulkreg(settings, "--batch", str(batch_id))
+    assert shown.exit_code == 1
+    assert "the topics say" in shown.stdout
+    assert "Differences: 1 batch, 4 item." in shown.stdout
+
+    code, document = replay(settings, "--promote", "--batch", str(deleted))
+    assert code == 0
+    assert all(each["promoted"] for each in document["differences"])
+    assert document["promotion"] == {str(deleted): "merged"}
+    code, document = replay(settings, "--promote")
+    assert (code, document["remaining"]) == (0, {})
+    assert projection(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
+    code, document = replay(settings)
+    assert (code, document["differences"]) == (0, [])
+
+
+def test_reading_from_a_time_or_a_record(
+    pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
+) -> None:
+    first = pipeline.submit(mentors(2))
+    pipeline.drain()
+    publisher.publish([event for _, event in pipeline.written])
+    pipeline.take(*Topic)
+    already = len(pipeline.written)
+    with reading(settings, Topic.LIFECYCLE) as topic:
+        topic.wait_for(1)
+    between = datetime.now(UTC)
+    second = pipeline.submit(mentors(2, first=3))
+    pipeline.drain()
+    for _, event in pipeline.written[already:]:
+        publisher.publish([event])  # one after the other, as the flow does: no result is written before its batch
+    code, document = replay(settings, "--from", between.isoformat())
+    assert (code, document["read"]["records"], document["not_covered"]) == (0, 4, [str(first)])
+    with reading(settings, Topic.BATCHES) as topic:
+        [submitted] = [seen for seen in topic.wait_for(2) if seen.key == str(second)]
+    for name in ("batches", Topic.BATCHES.on_cluster(settings.topic_prefix)):
+        code, document = replay(settings, "--from", f"{name}/{submitted.partition}@{submitted.offset}")
+        assert (code, document["read"]["records"], document["not_covered"]) == (0, 4, [str(first)])
+    code, document = replay(settings, "--from", datetime.now(UTC).isoformat())
+    assert (code, document["read"]["records"], len(document["not_covered"])) == (0, 0, 2)
+
+
+NONSENSE = [
+    (["--from", "yesterday"], "neither a time"),
+    (["--from", "nothing/0@1"], "neither a time"),
+    (["--from", "batches/0@17"], "holds no record 0@17"),
+    (["--from", "batches/99@0"], "holds no record 99@0"),
+    (["--batch", "x"], "no batch id"),
+]
+
+
+def test_what_makes_no_sense_is_refused(settings: Settings, topics: None) -> None:
+    for arguments, said in NONSENSE:
+        ran = bulkreg(settings, *arguments)
+        assert said in ran.stderr
+        assert ran.exit_code == 2
+
+
+def test_what_is_away_is_named(settings: Settings) -> None:
+    no_topics = bulkreg(settings)
+    assert no_topics.exit_code == 3
+    assert settings.kafka_bootstrap_servers in no_topics.stderr
+
+
+def test_a_role_without_the_right_is_told_what_it_lacks(settings: Settings, owner: Engine, topics: None) -> None:
+    with owner.begin() as connection:
+        connection.execute(text(f'REVOKE TEMPORARY ON DATABASE "{owner.url.database}" FROM PUBLIC'))
+    ran = bulkreg(settings)
+    assert ran.exit_code == 3
+    assert f"GRANT TEMPORARY ON DATABASE {owner.url.database} TO bulkreg_worker" in ran.stderr
+
+
+def test_reader_reads_to_the_end_as_it_was_and_moves_no_group(
+    settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    publisher.publish([event(b"%d" % number, key=f"k{number}") for number in range(100)])
+    with engine.begin() as connection:
+        advance_progress(connection, {(Topic.RESULTS, 0): 1})
+    with TopicReader(settings) as reader:
+        spans = reader.spans([Topic.RESULTS, Topic.LIFECYCLE])
+        assert sum(span.offsets for span in spans) == 100
+        publisher.publish([event(b"later", key=f"k{number}") for number in range(100)])
+        read = everything_read(reader, spans)
+        assert sorted(int(value or b"") for _, value in read) == list(range(100))
+        assert everything_read(reader, spans) == read or len(read) == 100, "again from its beginning"
+        assert everything_read(reader, reader.spans([Topic.DEAD_LETTER])) == []
+    assert committed_offsets(settings, "reader", Topic.RESULTS) == {}
+
+
+def test_reader_ends_where_the_last_offsets_hold_no_record(settings: Settings, topics: None) -> None:
+    """A transaction's mark takes an offset."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": settings.topic_prefix})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(Topic.RESULTS.on_cluster(settings.topic_prefix), b"kept", partition=0)
+    producer.commit_transaction(10)
+    write_raw(settings, Topic.RESULTS, [(b"other", {})], partition=1)
+    with TopicReader(settings) as reader:
+        spans = reader.spans([Topic.RESULTS])
+        assert {span.partition: span.offsets for span in spans if span.offsets} == {0: 2, 1: 1}
+        assert sorted(value or b"" for _, value in everything_read(reader, spans)) == [b"kept", b"other"]

@@ -1,0 +1,147 @@
+"""`verify` is green on every healthy state and sees each corruption that it claims to see: each is made here, one row at a time."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
+
+from orchestrator.model import NewBatch, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.verification.checks import CHECKS
+from orchestrator.verification.verify import Breach, verify
+from schemas.envelope import Topic
+from schemas.ids import new_batch_id
+from tests.integration.corruptions import CORRUPTIONS
+from tests.support.databases import fresh_database
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.stack import Stack
+
+# Constraints that make corruptions impossible; dropped, because `verify` must not rely on what a restore or a hand may have lost.
+CONSTRAINTS = (
+    "ALTER TABLE orchestrator.batch DROP CONSTRAINT batch_counts",
+    "ALTER TABLE orchestrator.outcome DROP CONSTRAINT outcome_answer",
+    "ALTER TABLE orchestrator.outcome DROP CONSTRAINT outcome_pkey",
+    "DROP INDEX registration.activity_item",
+    "DROP INDEX registration.activity_once",
+)
+
+
+def healthy(pipeline: Pipeline) -> dict[str, UUID]:
+    """One batch of every kind."""
+    batches = {}
+    batches["completed"] = pipeline.submit([item("mentor-1", notes="a note that is long enough"), item("mentor-2")])
+    batches["partial"] = pipeline.submit([item("mentor-3"), item("nobody", notes="another note, long enough")])
+    batches["retried"] = pipeline.submit([item("mentor-4"), item("no one")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batches["retried"], RetryRequest())
+    pipeline.drain()
+    batches["cancelled"] = pipeline.submit(mentors(3, first=10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
+    pipeline.call(cancel_batch, ADMIN, batches["cancelled"], "a mistake")
+    overriding = replace(item("mentor-1").values, override_duplicates=True)
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [replace(item("mentor-1"), values=overriding)], "1" * 32)
+    batches["overriding"] = pipeline.call(submit_bulk_registration, ADMIN, batch).batch.batch_id
+    batches["deleted"] = pipeline.submit(mentors(1, first=20))
+    batches["revoked"] = pipeline.submit(mentors(1, first=21))
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, batches["deleted"])
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b"), {"b": batches["revoked"]}
+        )
+    batches["running"] = pipeline.submit(mentors(2, first=30))
+    pipeline.drain_until_registered()
+    batches["queued"] = pipeline.submit(mentors(1, first=40))
+    pipeline.relay()
+    return batches
+
+
+def test_healthy_database_is_green(pipeline: Pipeline, settings: Settings) -> None:
+    healthy(pipeline)
+    report = verify(pipeline.engine, settings)
+    assert report.breaches == []
+    assert report.checked == {"batches": 9, "items": 15, "outcomes": 15, "activities": 10}
+
+
+def test_what_is_in_flight_is_no_breach(pipeline: Pipeline, settings: Settings) -> None:
+    def green() -> bool:
+        return verify(pipeline.engine, settings).breaches == []
+
+    batch_id = pipeline.submit([*mentors(5), item("nobody")])
+    assert green(), "submitted"
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    assert green(), "split"
+    commands = pipeline.take(Topic.COMMANDS)
+    pipeline.handle(pipeline.registration, commands[:4])
+    assert green(), "partly registered, not folded"
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS)[:2])
+    assert green(), "partly folded"
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    assert green(), "cancelled with commands in flight"
+    pipeline.handle(pipeline.registration, commands)
+    assert green(), "the fence held"
+
+
+@pytest.fixture(scope="module")
+def fragile(infrastructure: Stack, template_database: str) -> Iterator[tuple[str, dict[str, UUID]]]:
+    """A healthy database in which everything can be damaged, to copy from, and its batches."""
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        settings = Settings(database_url=SecretStr(url))
+        worker = create_database_engine(settings.worker_url, settings, connections=2, application_name="test")
+        owner = create_engine(settings.owner_url)
+        standard_directory(worker)
+        pipeline = Pipeline(settings, worker)
+        batches = healthy(pipeline)
+        with owner.begin() as connection:
+            for statement in CONSTRAINTS:
+                connection.execute(text(statement))
+        assert verify(worker, settings).breaches == []
+        pipeline.close()
+        worker.dispose()
+        owner.dispose()
+        yield url, batches
+
+
+@pytest.mark.parametrize(("check", "kind", "sql"), CORRUPTIONS, ids=[f"{check}-{kind}" for check, kind, _ in CORRUPTIONS])
+def test_corruption_turns_its_check_red(
+    infrastructure: Stack, fragile: tuple[str, dict[str, UUID]], check: str, kind: str, sql: str
+) -> None:
+    template, batches = fragile
+    with fresh_database(infrastructure.postgres_url, template=template) as url:
+        settings = Settings(database_url=SecretStr(url))
+        owner = create_engine(settings.owner_url)
+        with owner.begin() as connection:
+            connection.execute(text(sql), {"b": batches[kind]} if ":b" in sql else {})
+        seen = [breach for breach in verify(owner, settings).breaches if breach.detail.startswith(f"{check}:")]
+        owner.dispose()
+    assert seen, "not seen"
+    assert about(seen) <= {str(batches[kind]), None}
+    assert not any("long enough" in breach.detail for breach in seen), "a breach quotes notes"
+
+
+def about(breaches: list[Breach]) -> set[str | None]:
+    return {breach.batch_id for breach in breaches}
+
+
+def test_every_check_has_a_corruption() -> None:
+    assert {check.name for check in CHECKS} <= {check for check, _, _ in CORRUPTIONS}
+
+
+def test_activities_of_purged_batches_are_excepted(pipeline: Pipeline, settings: Settings) -> None:
+    batch_id = healthy(pipeline)["deleted"]
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', now() FROM orchestrator.batch WHERE batch_id = :b"),
+            {"b": batch_id},
+        )  # fmt: skip
+        for table in ("outcome", "batch_item", "batch_part", "batch"):
+            connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = :b"), {"b": batch_id})
+    assert verify(pipeline.engine, settings).breaches == []

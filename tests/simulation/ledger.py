@@ -1,0 +1,99 @@
+"""What the broker has been given: the same event always in the same bytes, in order per batch, nothing private in it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import orjson
+
+from schemas.envelope import SOURCE, OutgoingEvent, Topic
+from tests.simulation.model import CANARY
+from tests.simulation.snapshot import Snapshot
+
+Attempt = tuple[str, int, int]
+"""Batch id, position, attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a record is about."""
+
+    event_id: str
+    source: str
+    type: str
+    batch_id: str
+    attempts: tuple[Attempt, ...]
+
+
+def named(event: OutgoingEvent) -> Named:
+    """Reads a record, as little of it as the checks need."""
+    header = {name: value.decode() for name, value in event.headers}
+    data = orjson.loads(event.value)
+    kind = header["ce_type"].split(".")[-2]
+    batch_id = data.get("batch_id", "")
+    attempts: list[Attempt] = []
+    if kind in ("BatchSubmitted", "BatchRetryRequested"):
+        attempts = [(batch_id, item["position"], item.get("attempt", 1)) for item in data["items"]]
+    elif "position" in data:
+        attempts = [(batch_id, data["position"], data["attempt"])]
+    return Named(header["ce_id"], header["ce_source"], kind, batch_id, tuple(attempts))
+
+
+class Ledger:
+    """Judges each record when it is stored."""
+
+    def __init__(self) -> None:
+        self.published: set[str] = set()
+        self.completions: dict[tuple[str, int], dict[str, object]] = {}
+        self.rejections: set[str] = set()
+        self._contents: dict[str, tuple[object, ...]] = {}
+        self._names: dict[int, Named] = {}
+        self._order: dict[str, list[str]] = defaultdict(list)
+        self._decided: set[str] = set()
+
+    def stored(self, event: OutgoingEvent) -> None:
+        """Raises AssertionError when this record must not be there, or not yet, or not like this."""
+        name = self.named(event)
+        if name.source != SOURCE:
+            return
+        self._judge_content(event, name)
+        if name.event_id not in self.published:
+            self._judge_order(name)
+        self.published.add(name.event_id)
+        if event.topic is Topic.LIFECYCLE:
+            data = orjson.loads(event.value)
+            if name.type == "BatchCompleted":
+                self.completions[name.batch_id, data["retry_number"]] = data
+            else:
+                self.rejections.add(data["rejected_event_id"])
+
+    def named(self, event: OutgoingEvent) -> Named:
+        """What a record is about; read once."""
+        return self._names.get(id(event)) or self._names.setdefault(id(event), named(event))
+
+    def _judge_content(self, event: OutgoingEvent, name: Named) -> None:
+        # A command that is sent again, and its result, may travel in another lane than the first.
+        data = {field: value for field, value in orjson.loads(event.value).items() if field != "bulk"}
+        # An upstream batch that ended incomplete leaves nothing behind: collected anew, it may end so a second time.
+        headers = [header for header in event.headers if header[0] != "ce_time" or data.get("rejected_event_id") != name.batch_id]
+        content = (event.key, headers, data)
+        first = self._contents.setdefault(name.event_id, content)
+        assert first == content, f"{name.type} {name.event_id} came with other content:\n{first}\n{content}"
+        assert event.topic is Topic.DEAD_LETTER or CANARY.encode() not in event.value, f"{name.type} carries notes"
+
+    def _judge_order(self, name: Named) -> None:
+        order = self._order[name.batch_id]
+        if name.event_id in order:
+            early = [event for event in order[: order.index(name.event_id)] if event not in self.published]
+            assert not early, (
+                f"{name.type} of {name.batch_id} was published before {len(early)} events that were decided before it"
+            )
+
+    def decided(self, snapshot: Snapshot) -> None:
+        """Reads the outbox. Raises AssertionError when a row has left it that nobody has published."""
+        present = {row.event_id for row in snapshot.outbox}
+        vanished = self._decided - present - self.published
+        assert not vanished, f"{len(vanished)} events left the outbox without having been published"
+        for row in snapshot.outbox:
+            if row.event_id not in self._order[row.batch_id]:
+                self._order[row.batch_id].append(row.event_id)
+        self._decided = present

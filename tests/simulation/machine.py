@@ -1,0 +1,444 @@
+"""Everything that may happen, at random. Hypothesis chooses, and shrinks what it has found to the shortest history that still fails."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import orjson
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from orchestrator import operations
+from orchestrator.errors import OperationError
+from orchestrator.model import (
+    Actor,
+    BatchView,
+    Cancelled,
+    Correction,
+    Idempotency,
+    ItemValues,
+    NewBatch,
+    NewItem,
+    Retried,
+    RetryRequest,
+    Role,
+    Submitted,
+)
+from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
+from schemas.events import BATCH_SUBMITTED
+from schemas.ids import DerivedIds
+from tests.simulation.broker import Fetch, Outage
+from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, items_of, values_of
+from tests.simulation.processes import places_of
+from tests.simulation.snapshot import Values
+from tests.simulation.world import Action, Database, Fate, Unanswered, World
+
+ROLES = ("splitter", "registration", "aggregator")
+CHANGES = ("south_in_scope", "newcomer_known", "leaver_left", "talks_known")
+UPSTREAM = "/services/attendance"
+# Which number a batch id is made of: ids must be the same when an example is run again. 2026-03-26, as milliseconds.
+FIRST_MILLISECOND = 1_774_500_000_000
+
+indexes = st.integers(0, 1_000)
+codes = st.lists(st.integers(0, CODES - 1), min_size=1, max_size=7)
+# Most runs end well; a point is one of the statements, commits, failpoints and records that a run passes.
+fates = st.one_of(st.none(), st.none(), st.builds(Fate, stop_at=st.integers(0, 15), crash=st.booleans()))
+
+
+class StepCount:
+    """How many steps really ran, over all examples."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+
+class Simulation(RuleBasedStateMachine):
+    """One example. `database` and `count` are set by whoever runs it (`test_simulation.py`)."""
+
+    database: Database
+    count: StepCount
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.database)
+        self._is_sound = True
+        self._numbers = 0
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[list[str]]:
+        """Counts, tells, and checks what came of it."""
+        self._is_sound = False
+        told: list[str] = []
+        try:
+            yield told
+            self.world.check()
+        finally:
+            note(what + "".join(told))
+        self._is_sound = True
+        self.count.steps += 1
+
+    def teardown(self) -> None:
+        """Everything accepted must end, unless the example has failed already."""
+        try:
+            if self._is_sound:
+                self.world.quiesce()
+        finally:
+            self.world.close()
+
+    def _pick(self, index: int) -> Asked:
+        known = self.world.model.known()
+        return known[-1 - index % len(known)]
+
+    def _do(self, action: Action, fate: Fate | None, what: str) -> None:
+        with self.step(what) as told:
+            told.append(self.world.perform(action, fate))
+
+    def _new_id(self) -> UUID:
+        self._numbers += 1
+        time = FIRST_MILLISECOND + self._numbers
+        return UUID(int=(time << 80) | (7 << 76) | (2 << 62) | (self._numbers * 0x9E3779B97F4A7C15 & ((1 << 62) - 1)))
+
+    # --- Clients ------------------------------------------------------------------------------------------------------------
+
+    @rule(codes=codes, override=st.booleans(), organization=st.sampled_from(ORGANIZATIONS), fate=fates)
+    def submit(self, codes: list[int], override: bool, organization: str, fate: Fate | None) -> None:
+        items = items_of(codes, override=override)
+        asked = Asked(str(self._new_id()), organization, [items], key=f"key-{self._numbers}")
+        self._submit(asked, fate)
+
+    @precondition(lambda self: any(asked.key for asked in self.world.model.known()))
+    @rule(index=indexes, fate=fates)
+    def submit_again_with_the_same_key(self, index: int, fate: Fate | None) -> None:
+        first = self._pick(index)
+        if first.key is not None:
+            again = Asked(str(self._new_id()), first.organization_id, first.variants, key=first.key)
+            self._submit(again, fate)
+
+    def _submit(self, asked: Asked, fate: Fate | None) -> None:
+        assert asked.key is not None
+        model = self.world.model
+        items = asked.variants[0]
+        model.asked[asked.batch_id] = asked
+        batch = NewBatch(
+            UUID(asked.batch_id),
+            COORDINATOR,
+            None,
+            items[0].override_duplicates,
+            [NewItem(ItemValues(*values)) for values in items],
+            UUID(asked.batch_id).hex,
+        )
+        idempotency = Idempotency(asked.key, asked.key.encode())
+
+        def done(answer: Submitted | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                deleted = [other for other in model.known() if other.key == asked.key and other.delete_asked]
+                assert answer.code == "batch_deleted", f"the submission was refused: {answer.code}"
+                assert deleted, "the batch of this key was never deleted"
+            elif isinstance(answer, Submitted):
+                accepted = model.asked[str(answer.batch.batch_id)]
+                assert accepted.key == asked.key, "the answer is another request's"
+                accepted.is_accepted = True
+                self._judge_answer(answer.batch)
+
+        call = self.world.call("the submission", operations.submit_bulk_registration, _actor(asked), done, batch, idempotency)
+        self._do(call, fate, f"submit {asked.batch_id}: {_words(items)}")
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(index=indexes, fate=fates)
+    def cancel(self, index: int, fate: Fate | None) -> None:
+        asked = self._pick(index)
+        asked.cancel_asked = True
+
+        def done(answer: Cancelled | OperationError | Unanswered) -> None:
+            if isinstance(answer, Cancelled):
+                asked.is_cancelled = True
+                assert not answer.unresolved, "without an external service nothing is unresolved"
+                self._judge_answer(answer.batch)
+            elif isinstance(answer, OperationError):
+                assert answer.code in ("batch_not_found", "batch_finished"), f"the cancel was refused: {answer.code}"
+
+        call = self.world.call("the cancel", operations.cancel_batch, _actor(asked), done, UUID(asked.batch_id), None)
+        self._do(call, fate, f"cancel {asked.batch_id}")
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(
+        index=indexes,
+        positions=st.none() | st.lists(st.integers(0, 6), min_size=1, max_size=3, unique=True),
+        corrections=st.lists(st.integers(0, CODES - 1), max_size=2),
+        fate=fates,
+    )
+    def retry(self, index: int, positions: list[int] | None, corrections: list[int], fate: Fate | None) -> None:
+        asked = self._pick(index)
+        size = len(asked.variants[0])
+        ids = DerivedIds(UUID(asked.batch_id))
+        chosen = None if positions is None else sorted({position % size for position in positions})
+        # A correction selects its item, so with corrections the items are always named.
+        changes = {position: _correction(code) for position, code in zip(chosen or (), corrections, strict=False)}
+        ask = RetryAsked(None if chosen is None else frozenset(chosen), changes)
+        asked.retries.append(ask)
+        request = RetryRequest(
+            None if chosen is None else [ids.item_id(position) for position in chosen],
+            corrections=[Correction(ids.item_id(position), values) for position, values in changes.items()],
+        )
+
+        def done(answer: Retried | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                ask.begun = 0
+                known = ("batch_not_found", "batch_cancelled", "item_not_failed", "item_retried_already", "invalid_request")
+                assert answer.code in known, f"the retry was refused: {answer.code}"
+            elif isinstance(answer, Retried):
+                ask.begun = answer.retried
+                self._judge_answer(answer.batch)
+
+        call = self.world.call("the retry", operations.retry_failed_items, _actor(asked), done, UUID(asked.batch_id), request)
+        self._do(call, fate, f"retry {asked.batch_id} {chosen} {changes}")
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(index=indexes, fate=fates)
+    def delete(self, index: int, fate: Fate | None) -> None:
+        asked = self._pick(index)
+        asked.delete_asked = True
+
+        def done(answer: OperationError | Unanswered | None) -> None:
+            if isinstance(answer, OperationError):
+                assert answer.code in ("batch_not_found", "batch_running"), f"the delete was refused: {answer.code}"
+
+            elif answer is None:
+                asked.is_deleted = True
+
+        call = self.world.call("the delete", operations.delete_batch, _actor(asked), done, UUID(asked.batch_id))
+        self._do(call, fate, f"delete {asked.batch_id}")
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(index=indexes, label=st.sampled_from(["Monday", "Tuesday"]), fate=fates)
+    def relabel(self, index: int, label: str, fate: Fate | None) -> None:
+        asked = self._pick(index)
+
+        def done(answer: BatchView | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                assert answer.code == "batch_not_found", f"the label was refused: {answer.code}"
+
+        call = self.world.call("the label", operations.relabel_batch, _actor(asked), done, UUID(asked.batch_id), label)
+        self._do(call, fate, f"relabel {asked.batch_id} {label}")
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(index=indexes)
+    def strangers_see_nothing(self, index: int) -> None:
+        asked = self._pick(index)
+        stranger = Actor(next(o for o in ORGANIZATIONS if o != asked.organization_id), "boss", Role.ADMIN)
+        refusals: list[object] = []
+        call = self.world.call("the stranger", operations.cancel_batch, stranger, refusals.append, UUID(asked.batch_id), None)
+        with self.step(f"a stranger cancels {asked.batch_id}") as told:
+            told.append(self.world.perform(call))
+            [refusal] = refusals
+            assert isinstance(refusal, OperationError)
+            assert refusal.code == "batch_not_found", refusal.code
+
+    def _judge_answer(self, batch: BatchView) -> None:
+        """What a client is told of a batch is one snapshot of it."""
+        total = len(self.world.model.asked[str(batch.batch_id)].variants[0])
+        assert batch.counts.total == total, f"the answer counts {batch.counts} of {total} items"
+
+    # --- Upstream services -----------------------------------------------------------------------------------------------------
+
+    @rule(codes=codes, override=st.booleans(), organization=st.sampled_from(ORGANIZATIONS), parts=st.integers(1, 3), flaw=indexes)
+    def upstream_batch(self, codes: list[int], override: bool, organization: str, parts: int, flaw: int) -> None:
+        items = items_of(codes, override=override)
+        asked = Asked(str(self._new_id()), organization, [items], parts=min(parts, len(items)))
+        # One in twenty has an item too many: its positions are not 0 to total - 1.
+        asked.is_wrong = flaw % 20 == 19
+        self.world.model.asked[asked.batch_id] = asked
+        with self.step(f"an upstream batch {asked.batch_id} in {asked.parts} parts: {_words(items)}"):
+            self._send_part(asked, 1)
+
+    @precondition(lambda self: any(asked.parts for asked in self.world.model.known()))
+    @rule(index=indexes, part=st.integers(1, 3))
+    def upstream_part(self, index: int, part: int) -> None:
+        asked = self._pick(index)
+        if asked.parts is not None:
+            number = 1 + part % asked.parts
+            with self.step(f"upstream sends part {number} of {asked.batch_id}"):
+                self._send_part(asked, number)
+
+    @precondition(lambda self: self.world.model.asked)
+    @rule(index=indexes)
+    def upstream_contradicts(self, index: int) -> None:
+        """The id of a batch that is there, with another item or by another organization: the batch goes on."""
+        asked = self._pick(index)
+        if asked.batch_id in self.world.snapshot.batches and len(asked.variants) == 1:
+            other = next(o for o in ORGANIZATIONS if o != asked.organization_id) if index % 2 else asked.organization_id
+            values = asked.variants[0][0]._replace(duration_minutes=77)
+            if other == asked.organization_id and asked.parts is not None:
+                # The batch may be forgotten before this comes; then this is what it was.
+                asked.variants.append((values, *asked.variants[0][1:]))
+            elif self.world.snapshot.batches[asked.batch_id].status == "pending":
+                return
+            with self.step(f"upstream contradicts {asked.batch_id} for {other}"):
+                self._send(asked, other, 1, asked.parts or 1, [(0, values)], len(asked.variants[0]))
+
+    def _send_part(self, asked: Asked, part: int) -> None:
+        assert asked.parts is not None
+        numbered = list(enumerate(asked.variants[0]))
+        rows = [row for row in numbered if row[0] % asked.parts == part - 1]
+        if asked.is_wrong and part == 1:
+            rows.append((len(numbered) + 3, rows[0][1]))
+        asked.parts_sent.add(part)
+        self._send(asked, asked.organization_id, part, asked.parts, rows, len(numbered))
+
+    def _send(self, asked: Asked, organization: str, part: int, parts: int, rows: list[tuple[int, Values]], total: int) -> None:
+        self._numbers += 1
+        items = [
+            {"position": position} | {name: value for name, value in values._asdict().items() if name != "override_duplicates"}
+            for position, values in rows
+        ]
+        data = {
+            "batch_id": asked.batch_id,
+            "organization_id": organization,
+            "coordinator_id": COORDINATOR,
+            "override_duplicates": asked.variants[0][0].override_duplicates,
+            "part": part,
+            "parts": parts,
+            "total_items": total,
+            "items": items,
+        }
+        headers = (
+            ("ce_specversion", b"1.0"),
+            ("ce_id", f"upstream-{self._numbers}".encode()),
+            ("ce_source", UPSTREAM.encode()),
+            ("ce_type", BATCH_SUBMITTED.encode()),
+            ("content-type", CONTENT_TYPE_JSON),
+        )
+        self.world.broker.append(OutgoingEvent(Topic.BATCHES, asked.batch_id, headers, orjson.dumps(data)))
+
+    # --- Processes --------------------------------------------------------------------------------------------------------------
+
+    @rule(relay=st.integers(0, 1), acknowledged=st.none() | st.integers(0, 3), stored=st.integers(0, 2), fate=fates)
+    def relay(self, relay: int, acknowledged: int | None, stored: int, fate: Fate | None) -> None:
+        outage = None if acknowledged is None else Outage(acknowledged, acknowledged + stored)
+        process = self.world.relays[relay]
+        self._do(self.world.relay(process, outage), fate, f"{process.name}{'' if outage is None else f', {outage}'}")
+
+    def _consume(self, role: str, member: int, records: int, seed: int, fate: Fate | None, *, refused: bool = False) -> None:
+        process = self.world.roles[role][member]
+        action = self.world.consume(process, Fetch(records, seed), commit_refused=refused)
+        self._do(action, fate, f"{process.name} takes {records} records{', its commits are refused' if refused else ''}")
+
+    @rule(member=st.integers(0, 1), records=st.integers(1, 4), seed=indexes, fate=fates)
+    def splitter(self, member: int, records: int, seed: int, fate: Fate | None) -> None:
+        self._consume("splitter", member, records, seed, fate)
+
+    @rule(member=st.integers(0, 1), records=st.integers(1, 8), seed=indexes, fate=fates)
+    def registration(self, member: int, records: int, seed: int, fate: Fate | None) -> None:
+        self._consume("registration", member, records, seed, fate)
+
+    @rule(member=st.integers(0, 1), records=st.integers(1, 8), seed=indexes, fate=fates)
+    def aggregator(self, member: int, records: int, seed: int, fate: Fate | None) -> None:
+        self._consume("aggregator", member, records, seed, fate)
+
+    @rule(role=st.sampled_from(ROLES), member=st.integers(0, 1), seed=indexes)
+    def commit_is_refused(self, role: str, member: int, seed: int) -> None:
+        self._consume(role, member, 4, seed, None, refused=True)
+
+    @rule(records=st.integers(1, 8), seed=indexes, victim=st.integers(0, 7), fate=fates)
+    def everybody(self, records: int, seed: int, victim: int, fate: Fate | None) -> None:
+        """A turn of each; one of them has a fate."""
+        with self.step(f"everybody takes {records} records") as told:
+            for number, action in enumerate(self.world.everybody(Fetch(records, seed))):
+                what = self.world.perform(action, fate if number == victim else None)
+                told.append(f"; {action.name}{what}" if what else "")
+
+    @rule(patience=st.booleans(), parts=st.integers(0, 9), fate=fates)
+    def sweep(self, patience: bool, parts: int, fate: Fate | None) -> None:
+        action = self.world.sweep(patience=patience, parts_patience=parts < 9)
+        self._do(action, fate, f"the sweeper, patience {patience}, with parts {parts < 9}")
+
+    @rule(fate=fates)
+    def purge(self, fate: Fate | None) -> None:
+        self._do(self.world.purge(), fate, "the purge")
+
+    @rule(fate=fates)
+    def replay(self, fate: Fate | None) -> None:
+        self._do(self.world.replay([]), fate, "the replay")
+
+    @rule(crash=st.booleans())
+    def go_on(self, crash: bool) -> None:
+        with self.step("go on: ") as told:
+            told.append(self.world.resume(crash=crash))
+
+    # --- Trouble ----------------------------------------------------------------------------------------------------------------
+
+    @rule(role=st.sampled_from(ROLES), place=indexes, member=st.integers(0, 1), announced=st.booleans())
+    def partition_moves(self, role: str, place: int, member: int, announced: bool) -> None:
+        process = self.world.roles[role][member]
+        places = places_of(process.handler)
+        moved = places[place % len(places)]
+        with self.step(f"{moved[0]}/{moved[1]} moves to {process.name}{'' if announced else ', and the last owner is not told'}"):
+            self.world.broker.give(moved, process.consumer, announced=announced)
+
+    @rule(role=st.sampled_from(ROLES), member=st.integers(0, 1))
+    def consumer_is_killed(self, role: str, member: int) -> None:
+        process = self.world.roles[role][member]
+        with self.step(f"{process.name} is killed"):
+            self.world.die(process)
+            process.restart()
+
+    @rule(relay=st.integers(0, 1), notices=st.booleans())
+    def relay_loses_its_session(self, relay: int, notices: bool) -> None:
+        process = self.world.relays[relay]
+        with self.step(f"{process.name} {'is killed' if notices else 'loses its session'}"):
+            if notices:
+                self.world.die(process)
+                process.stop()
+            else:
+                process.cut()
+
+    @rule(role=st.sampled_from(ROLES))
+    def offsets_expire(self, role: str) -> None:
+        with self.step(f"the offsets of {role} expire"):
+            for process in self.world.roles[role]:
+                self.world.die(process)
+            self.world.forget_offsets(role)
+
+    @rule(topic=st.sampled_from([Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS]), index=indexes)
+    def record_is_doubled(self, topic: Topic, index: int) -> None:
+        stored = self.world.broker.stored(topic)
+        if stored:
+            record = stored[index % len(stored)]
+            with self.step(f"{topic}/{record.partition}@{record.offset} is sent once more"):
+                self.world.broker.append(record.event)
+
+    @rule(topic=st.sampled_from([Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS]), index=indexes)
+    def record_is_lost(self, topic: Topic, index: int) -> None:
+        stored = self.world.broker.stored(topic)
+        if stored and index % 4 == 0:
+            record = stored[index % len(stored)]
+            with self.step(f"{topic}/{record.partition}@{record.offset} is lost"):
+                self.world.broker.lost.add(record.place)
+                self.world.model.lost |= {attempt[:2] for attempt in self.world.ledger.named(record.event).attempts}
+
+    @rule(
+        organization=st.sampled_from(ORGANIZATIONS),
+        change=st.sampled_from(CHANGES),
+    )
+    def directory_changes(self, organization: str, change: str) -> None:
+        with self.step(f"the directory of {organization}: {change} turns round"):
+            self.world.change_directory(organization, change)
+
+
+def _actor(asked: Asked) -> Actor:
+    return Actor(asked.organization_id, "boss", Role.ADMIN)
+
+
+def _correction(code: int) -> dict[str, Any]:
+    values = values_of(code, override=bool(code % 2))
+    return {
+        "mentor_id": values.mentor_id,
+        "activity_date": values.activity_date,
+        "override_duplicates": values.override_duplicates,
+    }
+
+
+def _words(items: tuple[Values, ...]) -> str:
+    return "; ".join(" ".join(str(value) for value in values if value is not None) for values in items)

@@ -1,0 +1,145 @@
+"""What may be: the directory, what was asked for, and what each answer has promised. It knows none of the product's code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+from tests.simulation.snapshot import Key, Values
+
+ORGANIZATIONS = ("org-a", "org-b")
+COORDINATOR = "coord-1"
+DAYS = (date(2026, 3, 25), date(2026, 3, 26))
+TYPES = ("visit", "talk")
+MENTORS = tuple(f"mentor-{number}" for number in range(6))
+CANARY = "a note that nobody else may read"
+
+# Whoever the coordinator may register for lives in the north. The last mentor is in no directory until somebody adds them.
+NORTH, SOUTH = "north", "south"
+SOUTHERNER, NEWCOMER, LEAVER = "mentor-4", "mentor-5", "mentor-3"
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Who is in one organization's directory, as far as it changes."""
+
+    south_in_scope: bool = False
+    newcomer_known: bool = False
+    leaver_left: bool = False
+    talks_known: bool = True
+
+    def broken_rule(self, values: Values) -> str | None:
+        """The code of the first rule that these values break; the duplicate rule is not among them (specification, 4)."""
+        if values.mentor_id not in MENTORS or (values.mentor_id == NEWCOMER and not self.newcomer_known):
+            return "mentor_not_found"
+        if values.mentor_id == SOUTHERNER and not self.south_in_scope:
+            return "out_of_scope"
+        if values.mentor_id == LEAVER and self.leaver_left and values.activity_date > DAYS[0] - timedelta(days=1):
+            return "mentor_inactive"
+        if values.activity_type not in TYPES or (values.activity_type == "talk" and not self.talks_known):
+            return "activity_type_unknown"
+        return None if 1 <= values.duration_minutes <= 1_440 else "invalid_item"
+
+
+@dataclass(slots=True)
+class RetryAsked:
+    """One call of retry. `positions` None: all failed items. `begun` is what it was answered, None while nobody knows."""
+
+    positions: frozenset[int] | None
+    changes: Mapping[int, Mapping[str, Any]]
+    begun: int | None = None
+
+
+@dataclass(slots=True)
+class Asked:
+    """A batch that somebody asked for, by HTTP or from upstream, and what was asked of it since."""
+
+    batch_id: str
+    organization_id: str
+    variants: list[tuple[Values, ...]]
+    """What its items may be: one list, or several when an upstream service contradicted itself."""
+    parts: int | None = None
+    """From upstream: in how many parts. None: by HTTP."""
+    parts_sent: set[int] = field(default_factory=set)
+    is_wrong: bool = False
+    """A part breaks the request rules: it must never get items."""
+    key: str | None = None
+    is_accepted: bool = False
+    cancel_asked: bool = False
+    is_cancelled: bool = False
+    delete_asked: bool = False
+    is_deleted: bool = False
+    retries: list[RetryAsked] = field(default_factory=list)
+
+    def values_after_retry(self, position: int, values: Values) -> list[Values]:
+        """What an item's values may have become in its next attempt."""
+        return [
+            values._replace(**retry.changes.get(position, {}))
+            for retry in self.retries
+            if retry.begun != 0 and (retry.positions is None or position in retry.positions)
+        ]
+
+    @property
+    def attempts_begun(self) -> range:
+        """How many attempts the retries may have begun, altogether: from what was answered to what may have happened."""
+        certain = sum(retry.begun or 0 for retry in self.retries)
+        unknown = sum(1 for retry in self.retries if retry.begun is None)
+        return range(certain, certain + unknown * len(self.variants[0]) + 1)
+
+
+class Model:
+    """The whole of it."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Asked] = {}
+        self.directories: dict[str, list[Directory]] = {organization: [Directory()] for organization in ORGANIZATIONS}
+        """By organization: the present one last; before it, those that somebody who is still at work may have seen."""
+        self.lost: set[Key] = set()
+        """Items of which the simulation has made a record disappear: only these may end as `internal_error`."""
+
+    def known(self) -> list[Asked]:
+        """Every batch that was asked for, oldest first."""
+        return list(self.asked.values())
+
+    def change_directory(self, organization_id: str, change: str) -> Directory:
+        """Turns one of the directory's facts round; answers the directory as it is then."""
+        present = self.directories[organization_id][-1]
+        changed = replace(present, **{change: not getattr(present, change)})
+        self.directories[organization_id].append(changed)
+        return changed
+
+    def forget_old_directories(self) -> None:
+        """Nobody is at work who may have seen them."""
+        for versions in self.directories.values():
+            del versions[:-1]
+
+    def rule_answers(self, organization_id: str, values: Values) -> set[str | None]:
+        """What the rules may have said to somebody who has just decided."""
+        return {directory.broken_rule(values) for directory in self.directories[organization_id]}
+
+
+def values_of(code: int, *, override: bool) -> Values:
+    """One of some hundred items: small numbers are the plain ones, and many of them meet the same mentor, type and date."""
+    code, mentor = divmod(code, len(MENTORS))
+    code, kind = divmod(code, len(TYPES))
+    variant, day = divmod(code, len(DAYS))
+    return Values(
+        mentor_id=MENTORS[mentor],
+        activity_type="dance" if variant == 2 else TYPES[kind],
+        activity_date=DAYS[day],
+        duration_minutes=0 if variant == 3 else 60,
+        notes=CANARY if variant == 1 else None,
+        override_duplicates=override,
+    )
+
+
+CODES = len(MENTORS) * len(TYPES) * len(DAYS) * 4
+
+
+def items_of(codes: Sequence[int], *, override: bool) -> tuple[Values, ...]:
+    """Items for these codes, without those that would be in the batch twice."""
+    items: dict[tuple[str, str, date], Values] = {}
+    for code in codes:
+        values = values_of(code, override=override)
+        items.setdefault((values.mentor_id, values.activity_type, values.activity_date), values)
+    return tuple(items.values())

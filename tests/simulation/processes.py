@@ -1,0 +1,153 @@
+"""The processes of the product: the real loop and the real relay, turned by hand, dying when they are told to."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, cast
+
+from confluent_kafka import Consumer
+from sqlalchemy import Connection, Engine, text
+
+from consumers.handler import Handler
+from consumers.runtime import ConsumerLoop, ExpelledError
+from consumers.worker import Worker
+from orchestrator.failpoints import Failpoint
+from orchestrator.publishing import DeliveryError
+from orchestrator.settings import Settings
+from orchestrator.storage.database import is_transient
+from orchestrator.storage.slots import announce, balance
+from producers.relay import OutboxRelay
+from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
+from tests.simulation.interleaving import Crash, point
+
+_logger = logging.getLogger(__name__)
+
+_END_SESSION = text("SELECT pg_terminate_backend(:pid)")
+_HAS_SESSION = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")
+_OWN_PID = text("SELECT pg_backend_pid()")
+
+
+def places_of(handler: Handler) -> list[Place]:
+    """The partitions that a role's members share."""
+    return [(topic, partition) for topic in handler.topics for partition in range(PARTITIONS[topic])]
+
+
+def _passed(failpoint: Failpoint) -> None:
+    point(failpoint.value)
+
+
+class _ImmediateWorker:
+    """The loop's second thread, without the thread: a task is done when it is given."""
+
+    def submit(self, task: Callable[[], Any]) -> Future[Any]:
+        """Its answer, or what it raised, is there at once."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(task())
+        except BaseException as error:  # also a crash: the loop meets it where it asks for the answer
+            future.set_exception(error)
+        return future
+
+
+class ConsumerProcess:
+    """One member of a role's group. It is replaced when it dies."""
+
+    def __init__(self, settings: Settings, handler: Handler, engine: Engine, broker: Broker, number: int) -> None:
+        self.name = f"{handler.name}-{number}"
+        self.handler = handler
+        self._settings = settings
+        self._engine = engine
+        self._broker = broker
+        self._start()
+
+    def _start(self) -> None:
+        self.consumer = SimulatedConsumer(self._broker, self.handler.name)
+        self._loop = ConsumerLoop(self._settings, self.handler, self._engine, SimulatedPublisher(self._broker))
+        # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
+        self._loop._consumer = cast("Consumer", self.consumer)
+        self._loop._worker = cast("Worker[None]", _ImmediateWorker())
+        self._loop._passed = self._loop._processor._passed = _passed
+        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
+
+    def turn(self, fetch: Fetch, *, commit_refused: bool = False) -> None:
+        """One turn of the loop; when it ends the process, the next one starts, with nothing but what is stored."""
+        self.consumer.fetch = fetch
+        self.consumer.refuses_commits = commit_refused
+        try:
+            self._loop._turn()
+        except (Crash, ExpelledError):
+            self.restart()
+        finally:
+            self.consumer.refuses_commits = False
+
+    def restart(self) -> None:
+        """Dies and starts anew; the group gives it the partitions that it had."""
+        places = [place for (group, place), owner in self._broker.owners.items() if owner is self.consumer]
+        self._broker.leave(self.consumer)
+        self._start()
+        for place in places:
+            self._broker.give(place, self.consumer, announced=False)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to fetch, nothing waiting, nothing under way."""
+        return not self.consumer.is_behind and not self._loop._lanes and self._loop._in_flight is None
+
+
+class RelayProcess:
+    """One relay with its session."""
+
+    def __init__(self, settings: Settings, engine: Engine, broker: Broker, number: int) -> None:
+        self.name = f"relay-{number}"
+        self._settings = settings
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._publisher = SimulatedPublisher(broker)
+        self._connection: Connection | None = None
+
+    def turn(self, outage: Outage | None = None) -> None:
+        """What `run` does between two waits: take slots, publish a round. What ends its session ends its slots."""
+        try:
+            connection = self._session()
+            self._relay._own(balance(connection, self._relay.slots))
+            self._publisher.outage = outage
+            self._relay._round(connection)
+        except Crash:
+            self.stop()
+        except Exception as error:
+            if not isinstance(error, DeliveryError) and not is_transient(error):
+                raise
+            self.stop()
+        finally:
+            self._publisher.outage = None
+
+    def cut(self) -> None:
+        """The server ends the session, and with it the relay's slots; the relay has not noticed."""
+        if self._connection is not None:
+            with self._engine.connect() as other:
+                other.execute(_END_SESSION, {"pid": self._pid})
+                # The server's process takes a moment to end, and whether it has must not be left to chance.
+                while other.execute(_HAS_SESSION, {"pid": self._pid}).scalar_one():
+                    pass
+
+    def stop(self) -> None:
+        """Dies, and its session with it."""
+        if self._connection is not None:
+            self.cut()
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _session(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._relay = OutboxRelay(self._settings, self._publisher)
+            self._relay._passed = _passed
+            self._pid = self._connection.execute(_OWN_PID).scalar_one()
+            announce(self._connection)
+        return self._connection
+
+
+def share_out(broker: Broker, members: Sequence[ConsumerProcess]) -> None:
+    """Gives each partition of a role to one of its members, in turn."""
+    for index, place in enumerate(places_of(members[0].handler)):
+        broker.give(place, members[index % len(members)].consumer, announced=False)

@@ -1,0 +1,164 @@
+"""What the database holds at a moment, as the checks read it: plain values, by key."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+Key = tuple[str, int]
+"""An item: batch id and position."""
+
+
+class BatchRow(NamedTuple):
+    """A row of `batch`, without times."""
+
+    batch_id: str
+    organization_id: str
+    coordinator_id: str
+    label: str | None
+    status: str
+    total: int
+    pending: int
+    completed: int
+    failed: int
+    cancelled: int
+    retry_number: int
+    version: int
+    is_completed: bool
+    is_cancelled: bool
+    is_deleted: bool
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Pending, completed, failed, cancelled."""
+        return (self.pending, self.completed, self.failed, self.cancelled)
+
+
+class Values(NamedTuple):
+    """What is registered for one mentor."""
+
+    mentor_id: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    notes: str | None
+    override_duplicates: bool
+
+
+class ItemRow(NamedTuple):
+    """A row of `batch_item`."""
+
+    batch_id: str
+    position: int
+    status: str
+    attempt: int
+    activity_id: str | None
+    error: dict[str, Any] | None
+    values: Values
+
+
+class OutcomeRow(NamedTuple):
+    """A row of the dedup table."""
+
+    batch_id: str
+    position: int
+    attempt: int
+    outcome: str
+    activity_id: str | None
+    error: dict[str, Any] | None
+    created_at: float
+
+
+class ActivityRow(NamedTuple):
+    """A row of `registration.activity`, with the number of its audit rows."""
+
+    activity_id: str
+    organization_id: str
+    mentor_id: str
+    registered_by: str
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    notes: str | None
+    batch_id: str
+    position: int
+    is_flagged: bool
+    audits: int
+
+    @property
+    def once(self) -> tuple[str, str, str, date]:
+        """What only one unflagged activity may have."""
+        return (self.organization_id, self.mentor_id, self.activity_type, self.activity_date)
+
+
+class OutboxRow(NamedTuple):
+    """A row of the outbox, by the id of its event."""
+
+    batch_id: str
+    event_id: str
+
+
+_BATCHES = text("""
+    SELECT batch_id::text, organization_id, coordinator_id, label, status, total_items, pending, completed, failed, cancelled,
+           retry_number, version, completed_at IS NOT NULL, cancelled_at IS NOT NULL, deleted_at IS NOT NULL
+    FROM orchestrator.batch ORDER BY batch_id
+""")
+_ITEMS = text("""
+    SELECT batch_id::text, position, status, attempt, activity_id::text, error,
+           mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates
+    FROM orchestrator.batch_item ORDER BY batch_id, position
+""")
+_OUTCOMES = text("""
+    SELECT batch_id::text, position, attempt, outcome, activity_id::text, error, extract(epoch FROM created_at)::float
+    FROM orchestrator.outcome ORDER BY created_at, batch_id, position, attempt
+""")
+_ACTIVITIES = text("""
+    SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, notes,
+           batch_id::text, ('x' || right(item_id::text, 5))::bit(20)::integer, overrides_duplicate,
+           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id)
+    FROM registration.activity a
+""")
+_PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
+_OUTBOX = text("""
+    SELECT batch_id::text, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
+    FROM orchestrator.outbox ORDER BY outbox_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the checks look at."""
+
+    batches: dict[str, BatchRow]
+    items: dict[Key, ItemRow]
+    outcomes: dict[tuple[str, int, int], OutcomeRow]
+    activities: dict[Key, ActivityRow]
+    outbox: list[OutboxRow]
+    purged: frozenset[str]
+    """Batches of which only the tombstone is left, or will be."""
+
+    def items_of(self, batch_id: str) -> list[ItemRow]:
+        """The items of a batch, by position."""
+        return [item for (owner, _), item in self.items.items() if owner == batch_id]
+
+
+EMPTY = Snapshot({}, {}, {}, {}, [], frozenset())
+
+
+def take_snapshot(connection: Connection) -> Snapshot:
+    """Reads everything. Nobody writes meanwhile, so statements one after the other see one state."""
+    activities = [ActivityRow(*row) for row in connection.execute(_ACTIVITIES)]
+    by_item = {(activity.batch_id, activity.position): activity for activity in activities}
+    assert len(by_item) == len(activities), "two activities of one item"
+    return Snapshot(
+        {row[0]: BatchRow(*row) for row in connection.execute(_BATCHES)},
+        {
+            (row[0], row[1]): ItemRow(row[0], row[1], row[2], row[3], row[4], row[5], Values(*row[6:]))
+            for row in connection.execute(_ITEMS)
+        },
+        {(row[0], row[1], row[2]): OutcomeRow(*row) for row in connection.execute(_OUTCOMES)},
+        by_item,
+        [OutboxRow(*row) for row in connection.execute(_OUTBOX)],
+        frozenset(connection.scalars(_PURGED)),
+    )

@@ -1,0 +1,415 @@
+"""The product in one process: its roles, its database, a broker in memory, and a model of what may be."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+
+from consumers.purger import PurgePolicy, Purger
+from consumers.sweeper import Sweeper, SweepPolicy
+from orchestrator.errors import OperationError
+from orchestrator.model import Actor
+from orchestrator.promotion import promote
+from orchestrator.replay import TOPICS, ReadRecord, Replay
+from orchestrator.repository import ActivityRepository
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.verification.verify import verify
+from schemas.envelope import Topic
+from tests.simulation.broker import WRITTEN_AT_MS, Broker, Fetch, Outage
+from tests.simulation.checks import check_step
+from tests.simulation.interleaving import Crash, Deadlocks, Run, mark_statements, point
+from tests.simulation.ledger import Ledger
+from tests.simulation.model import COORDINATOR, LEAVER, MENTORS, NEWCOMER, NORTH, ORGANIZATIONS, SOUTH, SOUTHERNER, Model
+from tests.simulation.processes import ConsumerProcess, RelayProcess, share_out
+from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
+from tests.support.pipeline import Pipeline
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+MEMBERS = 2
+RELAYS = 2
+
+# Patience by parameters instead of by waiting: nothing is quiet for a day within a test, everything is for no time at all.
+_DAY = timedelta(days=1)
+
+_TABLES = (
+    "orchestrator.batch", "orchestrator.batch_item", "orchestrator.outcome", "orchestrator.item_history", "orchestrator.batch_part",
+    "orchestrator.tombstone", "orchestrator.outbox", "orchestrator.idempotency_key", "orchestrator.consumer_progress",
+    "orchestrator.sweep_mark", "orchestrator.sweep_watch", "registration.organization", "registration.mentor",
+    "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
+    "registration.audit",
+)  # fmt: skip
+_EMPTY_ALL = text(";".join(f"DELETE FROM {table}" for table in _TABLES))
+
+_DIRECTORY_CHANGES = {
+    ("south_in_scope", True): f"INSERT INTO registration.coordinator_scope VALUES (:org, '{COORDINATOR}', '{SOUTH}')",
+    ("south_in_scope", False): f"DELETE FROM registration.coordinator_scope WHERE organization_id = :org AND chapter_id = '{SOUTH}'",
+    ("newcomer_known", True): f"INSERT INTO registration.mentor VALUES (:org, '{NEWCOMER}', 'Mentor', '{NORTH}')",
+    ("newcomer_known", False): f"DELETE FROM registration.mentor WHERE organization_id = :org AND mentor_id = '{NEWCOMER}'",
+    ("leaver_left", True): f"UPDATE registration.mentor SET active_until = '2026-03-24' WHERE organization_id = :org AND mentor_id = '{LEAVER}'",
+    ("leaver_left", False): f"UPDATE registration.mentor SET active_until = NULL WHERE organization_id = :org AND mentor_id = '{LEAVER}'",
+    ("talks_known", True): "INSERT INTO registration.activity_type VALUES (:org, 'talk', 'Talk')",
+    ("talks_known", False): "DELETE FROM registration.activity_type WHERE organization_id = :org AND activity_type = 'talk'",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of a run on its way: at the point of this number it dies, or waits while others run."""
+
+    stop_at: int
+    crash: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The server has died, and the client doesn't know whether before or after it did what was asked."""
+
+
+@dataclass(slots=True)
+class Action:
+    """Something that somebody does. `done` is told how it ended: None, or the error. `actor` does one thing at a time."""
+
+    actor: object
+    name: str
+    work: Callable[[], object]
+    done: Callable[[BaseException | None], None]
+
+
+class Database:
+    """Connections for a whole run of the simulation, and a clean start for each example."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.deadlocks = Deadlocks()
+        self.workers = self._engine(settings, "worker")
+        self.pipeline = Pipeline(settings, self.workers)
+        self._watch(self.pipeline.api)
+        # What only looks has no points.
+        self.looking = create_database_engine(settings.worker_url, settings, connections=6, application_name="simulation")
+        self.looker = self.looking.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def _engine(self, settings: Settings, name: str) -> Engine:
+        engine = create_database_engine(settings.worker_url, settings, connections=12, application_name=f"simulation {name}")
+        self._watch(engine)
+        return engine
+
+    def _watch(self, engine: Engine) -> None:
+        mark_statements(engine)
+        self.deadlocks.watch(engine)
+
+    def clean(self) -> None:
+        """Empties every table and fills the directory."""
+        with self.looking.begin() as connection:
+            connection.execute(_EMPTY_ALL)
+            for organization in ORGANIZATIONS:
+                self._fill_directory(connection, organization)
+
+    @staticmethod
+    def _fill_directory(connection: Connection, organization: str) -> None:
+        for statement in (
+            "INSERT INTO registration.organization VALUES (:org, 'Simulated', 'Europe/Oslo')",
+            "INSERT INTO registration.coordinator VALUES (:org, :coordinator, 'Coordinator', 'coordinator')",
+            "INSERT INTO registration.coordinator_scope VALUES (:org, :coordinator, :north)",
+            "INSERT INTO registration.activity_type VALUES (:org, 'visit', 'Visit'), (:org, 'talk', 'Talk')",
+            "INSERT INTO registration.mentor SELECT :org, m, 'Mentor', CASE m WHEN :southerner THEN :south ELSE :north END"
+            " FROM unnest(CAST(:mentors AS text[])) AS m WHERE m <> :newcomer",
+        ):
+            used = {"org": organization, "coordinator": COORDINATOR, "north": NORTH, "south": SOUTH, "mentors": list(MENTORS),
+                    "southerner": SOUTHERNER, "newcomer": NEWCOMER}  # fmt: skip
+            connection.execute(text(statement), {name: value for name, value in used.items() if f":{name}" in statement})
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.looker.close()
+        self.looking.dispose()
+        self.workers.dispose()
+        self.pipeline.close()
+
+
+class World:
+    """One example: everything begins empty."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.model = Model()
+        self.ledger = Ledger()
+        self.broker = Broker(database.settings.topic_prefix, self.ledger.stored)
+        self.snapshot: Snapshot = EMPTY
+        self._suspended: tuple[Action, Run] | None = None
+        database.clean()
+        self.roles: dict[str, list[ConsumerProcess]] = {}
+        for handler in database.pipeline.handlers:
+            members = [
+                ConsumerProcess(database.settings, handler, database.workers, self.broker, number) for number in range(MEMBERS)
+            ]
+            share_out(self.broker, members)
+            self.roles[handler.name] = members
+        self.relays = [RelayProcess(database.settings, database.workers, self.broker, number) for number in range(RELAYS)]
+
+    # --- Doing --------------------------------------------------------------------------------------------------------------
+
+    def perform(self, action: Action, fate: Fate | None = None) -> str:
+        """Does it, wholly or as fate has it; answers in words what happened."""
+        if self._suspended is not None and self._suspended[0].actor is action.actor:
+            self.resume()
+        if self._suspended is not None:
+            return self._beside(action, fate)
+        if fate is None or fate.crash:
+            run = Run(action.name, action.work, stop_at=fate.stop_at if fate else None, crash=True)
+            run.inline()
+            self._settle(action, run)
+            return f", dies before {run.stopped_at!r}" if run.stopped_at else ""
+        run = Run(action.name, action.work, stop_at=fate.stop_at)
+        if run.begin():
+            self._suspended = (action, run)
+            return f", waits before {run.stopped_at!r}"
+        self._settle(action, run)
+        return ""
+
+    def _beside(self, action: Action, fate: Fate | None) -> str:
+        assert self._suspended is not None
+        waiting, other = self._suspended
+        run = Run(action.name, action.work, stop_at=fate.stop_at if fate and fate.crash else None, crash=True)
+        woken = run.beside(other, self.database.looker)
+        if woken:
+            self._suspended = None
+            self._settle(waiting, other)
+        self._settle(action, run)
+        return (f", dies before {run.stopped_at!r}" if run.stopped_at else "") + (
+            f", for which {waiting.name} had to go on" if woken else ""
+        )
+
+    def resume(self, *, crash: bool = False) -> str:
+        """Lets the run that waits go on, or die."""
+        if self._suspended is None:
+            return "nobody waits"
+        action, run = self._suspended
+        self._suspended = None
+        run.resume(crash=crash)
+        self._settle(action, run)
+        return f"{action.name} {'dies' if crash else 'goes on'} before {run.stopped_at!r}"
+
+    @staticmethod
+    def _settle(action: Action, run: Run) -> None:
+        if run.error is not None and not isinstance(run.error, Crash | OperationError):
+            raise run.error
+        action.done(run.error)
+
+    def die(self, actor: object) -> None:
+        """Whoever is to be killed dies where it waits, if it does."""
+        if self._suspended is not None and self._suspended[0].actor is actor:
+            self.resume(crash=True)
+
+    def check(self) -> None:
+        """Compares what is with what was, and with what may be."""
+        before, self.snapshot = self.snapshot, take_snapshot(self.database.looker)
+        check_step(before, self.snapshot, self.model, self.ledger, self.broker)
+        assert not self.database.deadlocks.count, "sessions have waited for each other in a circle"
+        if self._suspended is None:
+            self.model.forget_old_directories()
+
+    # --- Who acts -----------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        name: str,
+        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Answer],
+        actor: Actor,
+        done: Callable[[Answer | OperationError | Unanswered], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Action:
+        """A client's call. `done` is told the answer, or the refusal, or that the client will never learn."""
+        answers: list[Answer] = []
+
+        def work() -> None:
+            answer = self.database.pipeline.call(operation, actor, *arguments, **named)
+            point("answer")
+            answers.append(answer)
+
+        def ended(error: BaseException | None) -> None:
+            done(error if isinstance(error, OperationError) else answers[0] if answers else Unanswered())
+
+        return Action(object(), name, work, ended)
+
+    def consume(self, member: ConsumerProcess, fetch: Fetch, *, commit_refused: bool = False) -> Action:
+        """A turn of a consumer."""
+        return Action(member, member.name, lambda: member.turn(fetch, commit_refused=commit_refused), _whatever)
+
+    def relay(self, relay: RelayProcess, outage: Outage | None = None) -> Action:
+        """A round of a relay."""
+        return Action(relay, relay.name, lambda: relay.turn(outage), _whatever)
+
+    def everybody(self, fetch: Fetch) -> list[Action]:
+        """A turn of each process that has something to do, in the order of the flow."""
+        members = [member for role in self.roles.values() for member in role]
+        return [
+            *(self.relay(relay) for relay in self.relays),
+            *(self.consume(member, fetch) for member in members if not member.is_idle),
+        ]
+
+    def sweep(self, *, patience: bool, parts_patience: bool, max_resends: int = 3) -> Action:
+        """A sweep; without patience, as it is when nothing has moved for long."""
+        policy = SweepPolicy(
+            quiet=_DAY if patience else timedelta(0),
+            resend_pause=timedelta(0),
+            max_resends=max_resends,
+            parts_patience=_DAY if parts_patience else timedelta(0),
+            bulk_threshold_items=self.database.settings.bulk_threshold_items,
+        )
+        sweeper = Sweeper(policy, self.broker.end_offsets)
+        return Action(object(), "the sweeper", lambda: sweeper.sweep(self.database.workers), _whatever)
+
+    def purge(self) -> Action:
+        """Whatever is deleted was deleted long ago; so little at a time that a batch takes several transactions."""
+        purger = Purger(PurgePolicy(timedelta(0), _DAY, max_items=2, max_batches=1))
+        return Action(object(), "the purge", lambda: purger.purge(self.database.workers), _whatever)
+
+    def replay(self, differences: list[UUID]) -> Action:
+        """An operator rebuilds everything from the topics, and merges what differs. `differences` gets the batches that did."""
+
+        def work() -> None:
+            with self.database.workers.connect() as connection:
+                try:
+                    differences.extend(self._replay_and_promote(connection))
+                finally:
+                    # With the session go the shadow tables.
+                    connection.invalidate()
+
+        return Action(object(), "the replay", work, _whatever)
+
+    def _replay_and_promote(self, connection: Connection) -> Sequence[UUID]:
+        replay = Replay(connection)
+        for topic in TOPICS:
+            records = [record for record in self.broker.stored(topic) if record.place not in self.broker.lost]
+            if topic is Topic.RESULTS:
+                replay.add_results([(record.partition, record.offset, record.event.value) for record in records])
+            else:
+                replay.add(
+                    ReadRecord(topic, r.partition, r.offset, WRITTEN_AT_MS, r.event.headers, r.event.value) for r in records
+                )
+        replay.fold()
+        found = replay.compare(examples=0).different_batches
+        for batch_id in found:
+            promote(connection, batch_id)
+        return found
+
+    def change_directory(self, organization_id: str, change: str) -> None:
+        """Turns a fact of the directory round."""
+        directory = self.model.change_directory(organization_id, change)
+        with self.database.looking.begin() as connection:
+            connection.execute(text(_DIRECTORY_CHANGES[change, getattr(directory, change)]), {"org": organization_id})
+
+    # --- The end ------------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Relays and consumers work until there is nothing left to do. Raises AssertionError when that never comes."""
+        if self._suspended is not None:
+            self.resume()
+            self.check()
+        for _ in range(200):
+            self._everybody()
+            self.check()
+            if self.is_idle:
+                return
+        raise AssertionError("relays and consumers don't come to an end")
+
+    def _everybody(self) -> None:
+        """Relays and consumers take what there is."""
+        for relay in self.relays:
+            relay.turn()
+        for members in self.roles.values():
+            for member in members:
+                while not member.is_idle:
+                    member.turn(Fetch(100, 0))
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing in the outbox, nothing to consume."""
+        return not self.snapshot.outbox and all(member.is_idle for members in self.roles.values() for member in members)
+
+    def quiesce(self) -> None:
+        """Ends the example: everything accepted must end, at first without the sweeper."""
+        self.drain()
+        lost = {batch_id for batch_id, _ in self.model.lost}
+        unfinished = [batch_id for batch_id in self._running() if batch_id not in lost]
+        assert not unfinished, f"only the sweeper could finish {unfinished}"
+        for _ in range(24):
+            self.perform(self.sweep(patience=False, parts_patience=True))
+            self.drain()
+            if not self._running():
+                break
+        assert not self._running(), f"not even the sweeper has finished {self._running()}"
+        self.perform(self.sweep(patience=False, parts_patience=False))
+        self.drain()
+        collecting = [batch_id for batch_id, batch in self.snapshot.batches.items() if batch.status == "pending"]
+        assert not collecting, f"the parts of {collecting} will never come, and they wait"
+        self._judge_end()
+        self._nothing_to_promote()
+        self._once_more()
+        report = verify(self.database.looking, self.database.settings)
+        assert report.breaches == []
+
+    def _running(self) -> list[str]:
+        return [batch_id for batch_id, batch in self.snapshot.batches.items() if batch.status == "processing"]
+
+    def _judge_end(self) -> None:
+        """Whoever asked was answered, and told of the end."""
+        for asked in self.model.known():
+            batch = self.snapshot.batches.get(asked.batch_id)
+            if batch is None:
+                continue
+            items = self.snapshot.items_of(asked.batch_id)
+            if not items:
+                continue
+            told = self.ledger.completions.get((asked.batch_id, batch.retry_number))
+            assert told is not None, f"nobody was told of the end of {asked.batch_id}, retry {batch.retry_number}"
+            final = (batch.status, batch.total, *batch.counts)
+            said = tuple(told[name] for name in ("status", "total_items", "pending", "completed", "failed", "cancelled"))
+            assert said == final, f"{asked.batch_id} ended {final}, and told was {said}"
+
+    def _nothing_to_promote(self) -> None:
+        """The topics say what the tables say, but for what was lost of them."""
+        lost = {UUID(batch_id) for batch_id, _ in self.model.lost}
+        different: list[UUID] = []
+        self.perform(self.replay(different))
+        assert set(different) <= lost, f"the topics say otherwise of {different}"
+        self.check()
+
+    def _once_more(self) -> None:
+        """Every group begins at the beginning: nothing changes (invariant 8)."""
+        before = self.snapshot
+        for role in self.roles:
+            self.forget_offsets(role)
+        self.drain()
+        after = self.snapshot
+        assert (after.items, after.outcomes, after.activities) == (before.items, before.outcomes, before.activities)
+        # An upstream batch that ended because parts were missing left nothing behind: its parts are collected anew.
+        batches = {batch_id: batch for batch_id, batch in after.batches.items() if batch.status != "pending"}
+        assert batches == before.batches, "handling everything once more has changed batches"
+
+    def forget_offsets(self, role: str) -> None:
+        """The group's offsets have expired: its members begin at the beginning."""
+        for key in [key for key in self.broker.committed if key[0] == role]:
+            del self.broker.committed[key]
+        for member in self.roles[role]:
+            member.restart()
+
+    def close(self) -> None:
+        """Ends what still runs, whatever state it is in."""
+        if self._suspended is not None:
+            with suppress(BaseException):
+                self.resume(crash=True)
+        for relay in self.relays:
+            relay.stop()
+
+
+def _whatever(_error: BaseException | None) -> None:
+    """A process that dies is started again; nobody waits for an answer of its."""

@@ -1,0 +1,115 @@
+"""Looking at topics from outside, and writing to them what no producer of ours would."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from orchestrator.settings import Settings
+from producers.topics import create_topics, planned_topics
+from schemas.envelope import Topic
+from tests.support.waiting import eventually
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A record on a topic."""
+
+    partition: int
+    offset: int
+    key: str
+    headers: dict[str, bytes]
+    value: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["ce_id"].decode()
+
+    @property
+    def data(self) -> dict[str, object]:
+        document: dict[str, object] = orjson.loads(self.value)
+        return document
+
+
+def _seen(message: Message) -> Seen:
+    headers = {name: value for name, value in message.headers() or [] if isinstance(value, bytes)}  # type: ignore[str-unpack]
+    return Seen(message.partition() or 0, message.offset() or 0, (message.key() or b"").decode(), headers, message.value() or b"")
+
+
+@contextlib.contextmanager
+def made_topics(settings: Settings) -> Iterator[None]:
+    """The six topics, deleted afterwards: a broker with thousands of them is slow."""
+    create_topics(settings)
+    yield
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for future in admin.delete_topics([plan.name for plan in planned_topics(settings)]).values():
+        future.result()
+
+
+class TopicReader:
+    """Reads a topic from its beginning, again and again further."""
+
+    def __init__(self, settings: Settings, topic: Topic) -> None:
+        self.records: list[Seen] = []
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                "group.id": "test-reader",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 20,
+            }
+        )
+        name = topic.on_cluster(settings.topic_prefix)
+        partitions = self._consumer.list_topics(name, timeout=10).topics[name].partitions
+        self._consumer.assign([TopicPartition(name, partition, 0) for partition in partitions])
+
+    def read(self) -> list[Seen]:
+        """Everything that has been written and could be fetched by now; in order per partition."""
+        for message in self._consumer.consume(10_000, timeout=0.05):
+            assert message.error() is None, message.error()
+            self.records.append(_seen(message))
+        return self.records
+
+    def wait_for(self, count: int, *, within_s: float = 20.0) -> list[Seen]:
+        """At least that many records."""
+        return eventually(lambda: self.read() if len(self.read()) >= count else [], within_s=within_s, what=f"{count} records")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@contextlib.contextmanager
+def reading(settings: Settings, topic: Topic) -> Iterator[TopicReader]:
+    reader = TopicReader(settings, topic)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def write_raw(
+    settings: Settings, topic: Topic, records: Sequence[tuple[bytes | None, dict[str, bytes]]], *, partition: int
+) -> None:
+    """Values and headers as they are, to one partition."""
+    # Idempotent, or a retry to a partition that has just been made would change the order.
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 0, "enable.idempotence": True})
+    for value, headers in records:
+        producer.produce(
+            topic.on_cluster(settings.topic_prefix), value, b"key", partition=partition, headers=list(headers.items())
+        )
+    assert producer.flush(10) == 0
+
+
+def committed_offsets(settings: Settings, role: str, topic: Topic) -> dict[int, int]:
+    """The next offset of each partition that the role's group has committed one for."""
+    name = topic.on_cluster(settings.topic_prefix)
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"})
+    try:
+        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+        found = consumer.committed([TopicPartition(name, partition) for partition in partitions], timeout=10)
+    finally:
+        consumer.close()
+    return {position.partition: position.offset for position in found if position.offset >= 0}

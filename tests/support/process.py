@@ -1,0 +1,30 @@
+"""Runs a function of a test module in a process of its own, so that it can be killed."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from orchestrator.settings import Settings
+
+TIMEOUT_S = 30
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment in which another process has these settings."""
+    given = settings.model_dump(include=settings.model_fields_set)
+    given["database_url"] = settings.database_url.get_secret_value()
+    return os.environ | {f"BULKREG_{name.upper()}": str(value) for name, value in given.items()}
+
+
+@contextlib.contextmanager
+def in_process(main: Callable[[], None], settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs `main`, a function of a module, with these settings in its environment. Killed at the end if it lives."""
+    command = [sys.executable, "-c", f"from {main.__module__} import {main.__name__}; {main.__name__}()"]
+    with subprocess.Popen(command, env=environment(settings)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(TIMEOUT_S)

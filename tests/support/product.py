@@ -1,0 +1,57 @@
+"""The whole product as a user runs it: `bulkreg` as a process, on a home of its own."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+UP_WITHIN_S = 120
+COMMAND_WITHIN_S = 400
+BULKREG = [sys.executable, "-m", "cli"]
+
+
+class Product:
+    """A product that is up."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def bulkreg(self, *arguments: str, code: int | None = 0) -> str:
+        """Runs a command on this home; its standard output. Fails on any other exit code than the expected (None: any)."""
+        done = subprocess.run(
+            [*BULKREG, *arguments, "--home", str(self.home)],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_WITHIN_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert code in (None, done.returncode), f"exit code {done.returncode}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+    @property
+    def stack(self) -> dict[str, Any]:
+        """What stack.json says now."""
+        found: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
+        return found
+
+    def client(self, organization: str) -> httpx.Client:
+        """An HTTP client with the service token, in one organization."""
+        headers = {"Authorization": f"Bearer {self.stack['token']}", "X-Organization-Id": organization}
+        return httpx.Client(base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=30)
+
+
+@contextlib.contextmanager
+def running_product(home: Path) -> Iterator[Product]:
+    """`bulkreg up` until the block ends."""
+    with (home.parent / "up.out").open("wb") as out:
+        subprocess.run([*BULKREG, "up", "--detach", "--home", str(home)], stdout=out, stderr=out, timeout=UP_WITHIN_S, check=True)
+    try:
+        yield Product(home)
+    finally:
+        subprocess.run([*BULKREG, "down", "--home", str(home)], capture_output=True, timeout=UP_WITHIN_S, check=True)

@@ -1,0 +1,108 @@
+"""The PostgreSQL and the Kafka that the tests run on: from packages, in containers, or a given pair."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from compose.embedded.infrastructure import Infrastructure
+from tests.support.waiting import eventually
+
+POSTGRES_IMAGE = "postgres:18"
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+CONTAINERS_READY_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the two are; the PostgreSQL user may create databases and roles."""
+
+    postgres_url: str
+    kafka_bootstrap_servers: str
+
+
+@contextlib.contextmanager
+def running_stack(kind: str, home: Path) -> Iterator[Stack]:
+    """The stack of a kind: `embedded`, `containers` or `external`. Ends the test run with a clear error when it can't be had."""
+    if kind == "embedded":
+        with Infrastructure(home) as endpoints:
+            yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
+    elif kind == "containers":
+        with _containers() as stack:
+            yield stack
+    elif kind == "external":
+        try:
+            yield Stack(os.environ["BULKREG_DATABASE_URL"], os.environ["BULKREG_KAFKA_BOOTSTRAP_SERVERS"])
+        except KeyError as missing:
+            pytest.exit(f"BULKREG_TEST_STACK=external needs {missing.args[0]}", returncode=2)
+    else:
+        pytest.exit(f"BULKREG_TEST_STACK is embedded, containers or external, not {kind!r}", returncode=2)
+
+
+@contextlib.contextmanager
+def _containers() -> Iterator[Stack]:
+    # Imported here: it looks for an engine, and warns about it, at import.
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+    from testcontainers.core.container import DockerContainer
+
+    port = _free_port()
+    try:
+        postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
+        # Generic, because testcontainers' own KafkaContainer wants the layout of another image. The broker tells its clients the
+        # address to come back to, so its port is the same inside and outside.
+        kafka = DockerContainer(KAFKA_IMAGE, env=_kafka_environment(port)).with_bind_ports(port, port)
+    except DockerException as error:
+        pytest.exit(f"BULKREG_TEST_STACK=containers needs a Docker engine, and none answers: {error}", returncode=2)
+    with postgres, kafka:
+        host = postgres.get_container_host_ip()
+        stack = Stack(f"postgresql://bulkreg:bulkreg@{host}:{postgres.get_exposed_port(5432)}/bulkreg", f"{host}:{port}")
+        eventually(lambda: _answers(stack), within_s=CONTAINERS_READY_WITHIN_S, what="PostgreSQL and Kafka in containers")
+        yield stack
+
+
+def _kafka_environment(port: int) -> dict[str, str]:
+    return {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://localhost:{port + 1}",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://localhost:{port}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@localhost:{port + 1}",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
+        # As in the embedded broker (compose/embedded/kafka.py), so that tests which kill a consumer take as long.
+        "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "1000",
+        "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "5000",
+        "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "100",
+        "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "1000",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(stack: Stack) -> bool:
+    try:
+        psycopg2.connect(stack.postgres_url, connect_timeout=2).close()
+        return bool(
+            AdminClient({"bootstrap.servers": stack.kafka_bootstrap_servers, "log_level": 0}).list_topics(timeout=2).brokers
+        )
+    except (psycopg2.OperationalError, KafkaException):
+        return False

@@ -1,0 +1,75 @@
+"""What upstream services write to the batches topic (docs/events.md)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+
+from schemas.envelope import Header, OutgoingEvent, Topic
+from schemas.events import BATCH_SUBMITTED
+from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION
+
+SOURCE = "/services/attendance"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+Data = dict[str, Any]
+
+
+def upstream_item(position: int, mentor: str | None = None, **values: object) -> Data:
+    """What an upstream service says of one mentor: `mentor-1` at position 0, and so on."""
+    return {
+        "position": position,
+        "mentor_id": mentor or f"mentor-{position + 1}",
+        "activity_type": "visit",
+        "activity_date": DAY.isoformat(),
+        "duration_minutes": 60,
+        **values,
+    }
+
+
+def upstream_items(count: int, first: int = 0) -> list[Data]:
+    return [upstream_item(position) for position in range(first, first + count)]
+
+
+def submitted(batch_id: UUID, items: Sequence[object], *, event_id: str = "", **fields: object) -> OutgoingEvent:
+    """A `BatchSubmitted` as an upstream service writes it, in binary mode."""
+    data = {
+        "batch_id": str(batch_id),
+        "organization_id": ORGANIZATION,
+        "coordinator_id": COORDINATOR,
+        "label": "Monday group",
+        "items": items,
+        **fields,
+    }
+    return OutgoingEvent(Topic.BATCHES, str(batch_id), binary_headers(event_id or uuid4().hex), orjson.dumps(data))
+
+
+def binary_headers(event_id: str) -> tuple[Header, ...]:
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", SOURCE.encode()),
+        ("ce_type", BATCH_SUBMITTED.encode()),
+        ("ce_time", b"2026-03-26T10:00:00Z"),
+        ("content-type", b"application/json"),
+        ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode()),
+    )
+
+
+def structured(event: OutgoingEvent) -> OutgoingEvent:
+    """The same event in structured mode."""
+    document = {name.removeprefix("ce_"): value.decode() for name, value in event.headers if name != "content-type"}
+    document |= {"datacontenttype": "application/json", "data": orjson.loads(event.value)}
+    return replace(event, headers=(("content-type", b"application/cloudevents+json"),), value=orjson.dumps(document))
+
+
+def in_parts(batch_id: UUID, sizes: Sequence[int], **fields: Any) -> list[OutgoingEvent]:
+    """A batch in parts of these sizes."""
+    total, first, events = sum(sizes), 0, []
+    for part, size in enumerate(sizes, start=1):
+        items = upstream_items(size, first)
+        events.append(submitted(batch_id, items, part=part, parts=len(sizes), total_items=total, **fields))
+        first += size
+    return events

@@ -1,0 +1,18 @@
+"""Waiting for what another process or thread does: looks again until a deadline, instead of sleeping for luck."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
+
+LOOK_EVERY_S = 0.01
+
+
+def eventually(look: Callable[[], Answer], *, within_s: float = 15.0, what: str = "") -> Answer:
+    """The first answer that is true. Raises AssertionError when there is none in time."""
+    deadline = time.monotonic() + within_s
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what or look}; the last answer was {answer!r}"
+        time.sleep(LOOK_EVERY_S)
+    return answer

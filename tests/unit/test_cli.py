@@ -1,0 +1,96 @@
+"""The command line as a whole: every command explains itself, and says what it did by its exit code."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.commands import command
+from cli.failures import BadInputError, ExitCode, UnreachableError
+from cli.main import app
+from cli.output import Output, printable
+from cli.progress import speed
+from orchestrator.files.problems import BadFileError, FileProblem
+
+
+def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [(*prefix, each.name or (each.callback.__name__ if each.callback else "")) for each in group.registered_commands]
+    for sub in group.registered_groups:
+        assert sub.typer_instance is not None
+        found += commands(sub.typer_instance, (*prefix, sub.name or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", commands(app), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "400"}).output
+    assert f"bulkreg {' '.join(path)}" in shown.split("Example:")[1]
+    # What `run` runs speaks through logs; it never ends by itself.
+    assert "--json" in shown or path == ("run",)
+
+
+@dataclass(frozen=True)
+class Group:
+    size: Annotated[int, typer.Option(min=1)] = 3
+    name: Annotated[str | None, typer.Option(envvar="TEST_NAME")] = None
+
+
+def invoke(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """A program of one command that does what its argument says."""
+    program = typer.Typer()
+
+    @command(program, "do", example="bulkreg do nothing")
+    async def do(what: str, group: Group, output: Output) -> ExitCode | None:
+        """Do it."""
+        if what == "bad input":
+            raise BadInputError("That is wrong.", lines=["here"], details={"errors": [{"place": "here"}]})
+        if what == "bad file":
+            raise BadFileError([FileProblem("a.csv", "is bad", row=3, column="x", value="\x1b[31m")])
+        if what == "unreachable":
+            raise UnreachableError("It is away.")
+        if what == "interrupt":
+            raise KeyboardInterrupt
+        output.answer({"size": group.size, "name": group.name}, f"{group.size} of {group.name}")
+        return ExitCode.SOME_FAILED if what == "fail" else None
+
+    result = CliRunner().invoke(program, list(arguments), env=environment)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_group_of_options_becomes_an_object() -> None:
+    assert invoke("it", "--size", "5", TEST_NAME="ten") == (0, "5 of ten\n", "")
+    assert invoke("it", "--json")[1] == '{\n  "size": 3,\n  "name": null\n}\n'
+    assert invoke("it", "--size", "0")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "exit_code", "told"),
+    [
+        ("fail", 1, ""),
+        ("bad input", 2, "That is wrong.\n  here\n"),
+        ("bad file", 2, 'One mistake; nothing was done:\n  a.csv, row 3, column x: "�[31m" is bad\n'),
+        ("unreachable", 3, "It is away.\n"),
+        ("interrupt", 130, ""),
+    ],
+)
+def test_failures_become_exit_codes_and_words(what: str, exit_code: int, told: str) -> None:
+    code, _, stderr = invoke(what)
+    assert (code, stderr) == (exit_code, told)
+
+
+def test_a_machine_gets_the_failure_as_a_document() -> None:
+    assert invoke("bad input", "--json")[1].replace("\n", "").replace(" ", "") == (
+        '{"error":{"detail":"Thatiswrong.","errors":[{"place":"here"}]}}'
+    )
+
+
+def test_progress_is_a_line_for_people() -> None:
+    measured = {"percent": 12.5, "items_per_second": 41.666667, "estimated_completion_at": "2026-03-26T10:00:02Z"}
+    assert speed(measured) == "12.5 %, 41.7 items a second, finished about 2026-03-26T10:00:02Z"
+
+
+def test_what_people_typed_cannot_steer_a_terminal() -> None:
+    assert printable("a\x1b]0;owned\x07b\r\n") == "a�]0;owned�b��"
+    assert printable("Gruppemøte 🙂 [red]") == "Gruppemøte 🙂 [red]"

@@ -1,0 +1,234 @@
+"""The client of the commands, against a server that misbehaves: what is repeated, how long, and what a person is told."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from cli.client import PATH, Client, Patience, connected
+from cli.connection import Target
+from cli.failures import BadInputError, RefusedError, UnreachableError
+
+IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Body = Callable[[Client], Awaitable[Any]]
+
+
+def problem(status: int, **content: Any) -> web.Response:
+    text = json.dumps({"type": "urn:x", "title": "Title", "status": status, "detail": "Detail.", **content})
+    return web.Response(status=status, text=text, content_type="application/problem+json")
+
+
+@asynccontextmanager
+async def server(answer: Answer) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        [address] = runner.addresses
+        yield f"http://127.0.0.1:{address[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def against(answer: Answer, body: Body) -> Any:
+    """What the body gives with a client of a server that answers like this."""
+
+    async def run() -> Any:
+        async with server(answer) as url, connected(Target(url, "t"), lambda _: None, IMPATIENT) as client:
+            return await body(client)
+
+    return asyncio.run(run())
+
+
+def refused(answer: Answer, body: Body) -> RefusedError:
+    with pytest.raises(RefusedError) as refusal:
+        against(answer, body)
+    return refusal.value
+
+
+def test_a_change_is_repeated_under_its_key_until_it_is_answered() -> None:
+    seen: list[tuple[str | None, bytes]] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers.get("Idempotency-Key"), await request.read()))
+        if len(seen) == 1:
+            assert request.transport is not None
+            request.transport.abort()  # done or not? the client can't know
+        if len(seen) == 2:
+            return problem(503)
+        return web.json_response({"batch_id": "b"}, status=202)
+
+    response = against(answer, lambda client: client.post(PATH, None, {"label": "x"}, key="k"))
+    assert response.json() == {"batch_id": "b"}
+    assert [key for key, _ in seen] == ["k", "k", "k"]
+    assert len({body for _, body in seen}) == 1
+
+
+def test_a_change_without_a_key_gets_one_and_keeps_it() -> None:
+    keys = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        keys.append(request.headers.get("Idempotency-Key"))
+        return problem(503) if len(keys) % 2 else web.json_response({})
+
+    async def body(client: Client) -> None:
+        await client.post("/cancel", None)
+        await client.post("/cancel", None)
+
+    against(answer, body)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_retry_after_is_honoured() -> None:
+    asked = []
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            return web.json_response({})
+        if len(asked) == 2:
+            response = problem(429)
+            response.headers["Retry-After"] = "1"
+            return response
+        return web.json_response({})
+
+    async def body(client: Client) -> None:
+        await client.get(PATH, None)
+        await client.get(PATH, None)
+
+    against(answer, body)
+    assert asked[2] - asked[1] >= 1.0
+
+
+def test_an_address_where_nothing_answers_is_given_up_soon() -> None:
+    async def run() -> None:
+        async with connected(Target("http://127.0.0.1:1", None), lambda _: None, IMPATIENT) as client:
+            await client.get(PATH, None)
+
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:1 can't serve this now"):
+        asyncio.run(run())
+    assert time.monotonic() - began < IMPATIENT.outage_s / 2
+
+
+def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> None:
+    asked: list[float] = []
+    remarks: list[str] = []
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        asked.append(time.monotonic())
+        is_away = len(asked) > 1 and time.monotonic() - asked[0] < 4 * IMPATIENT.first_answer_s
+        return problem(503) if is_away else web.json_response({"n": len(asked)})
+
+    async def run() -> int:
+        async with server(answer) as url, connected(Target(url, "t"), remarks.append, IMPATIENT) as client:
+            await client.get(PATH, None)
+            return int((await client.get(PATH, None)).json()["n"])
+
+    assert asyncio.run(run()) > 2
+    assert len(remarks) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8080", "http://", "http://x:y"])
+def test_what_is_no_address_is_bad_input(url: str) -> None:
+    async def run() -> None:
+        async with connected(Target(url, None), lambda _: None):
+            pass
+
+    with pytest.raises(BadInputError):
+        asyncio.run(run())
+
+
+def test_a_refusal_says_everything_at_once() -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        errors = [{"pointer": "/items/3/mentor_id", "code": "empty", "detail": "must not be empty"}]
+        differences = [{"position": 1, "mentor_id": "m", "planned": "success", "now": "out_of_scope"}]
+        return problem(422, code="organization_required", errors=errors, differences=differences)
+
+    refusal = refused(answer, lambda client: client.post(PATH, None, {}))
+    assert str(refusal) == "Detail. Here: with --org."
+    assert refusal.lines == ("/items/3/mentor_id: must not be empty", "/items/1: planned success, now out_of_scope")
+    assert (refusal.status, refusal.exit_code) == (422, 2)
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, "<html>"), (404, "nothing here")])
+def test_a_stranger_at_the_address_is_not_taken_for_the_product(status: int, body: str) -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body)
+
+    with pytest.raises(UnreachableError, match="is not this product's API"):
+        against(answer, lambda client: client.get(PATH, None))
+
+
+def test_a_deletion_whose_answer_was_lost_is_done() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.method)
+        if len(asked) == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=204)
+
+    against(answer, lambda client: client.delete(PATH, None))
+    assert asked == ["DELETE", "DELETE"]
+
+
+def test_a_deletion_of_what_never_was_is_refused() -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return problem(404)
+
+    assert refused(answer, lambda client: client.delete(PATH, None)).status == 404
+
+
+def batch(status: str, pending: int) -> dict[str, Any]:
+    return {"batch_id": "b", "status": status, "pending": pending}
+
+
+def test_a_batch_is_followed_by_what_changed() -> None:
+    states = [batch("processing", 2), batch("processing", 1), batch("partial", 0)]
+    tags: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        tag = request.headers.get("If-None-Match")
+        tags.append(tag)
+        known = -1 if tag is None else int(tag)
+        # A server that never waits: it answers "nothing new" twice before each change.
+        if tag is not None and tags.count(tag) < 3:
+            return web.Response(status=304, headers={"ETag": tag})
+        return web.json_response(states[known + 1], headers={"ETag": str(known + 1)})
+
+    seen: list[Any] = []
+    last = against(answer, lambda client: client.finished("b", "org-01", seen.append))
+    assert seen == states
+    assert last == states[-1]
+    assert tags == [None, "0", "0", "0", "1", "1", "1"]
+
+
+def test_looks_at_a_batch_become_rarer() -> None:
+    asked: list[float] = []
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        asked.append(time.monotonic())
+        return web.json_response(batch("completed" if time.monotonic() - asked[0] > 0.5 else "processing", 0))
+
+    against(answer, lambda client: client.finished("b", None, lambda _: None))
+    assert len(asked) < 0.5 / IMPATIENT.longest_poll_s + 20
+
+
+def test_a_home_without_an_organization_named_means_its_first() -> None:
+    target = Target("http://x", "service", "admin")
+    assert target.headers(None) == {"Authorization": "Bearer admin"}
+    assert target.headers("org-02") == {"Authorization": "Bearer service", "X-Organization-Id": "org-02"}
+    assert target.headers(None, is_named_in_body=True) == {"Authorization": "Bearer service"}
+    assert Target("http://x", None).headers(None) == {}

@@ -1,0 +1,108 @@
+"""The Docker files name what exists: roles, settings, files; they pin what they take, and open nothing. (Building them needs an engine;
+tests/end_to_end/test_deployment.py runs what they run.)"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from compose.roles import ROLES
+from orchestrator.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "compose" / "docker"
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = [name for name, service in SERVICES.items() if "build" in service]
+DOCKERFILE = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
+INSTRUCTIONS = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
+ENVIRONMENT_EXAMPLE = (DOCKER / ".env.example").read_text()
+
+
+def test_every_role_runs_once_and_the_registration_twice() -> None:
+    running = {name: SERVICES[name]["command"] for name in OURS if name != "setup"}
+    assert running == {role: ["run", role] for role in ROLES}
+    assert {name: SERVICES[name].get("deploy", {}).get("replicas", 1) for name in running} == {
+        role: 2 if role == "registration" else 1 for role in ROLES
+    }
+
+
+def test_schema_and_topics_are_there_before_a_role_starts_and_the_servers_before_them() -> None:
+    assert SERVICES["setup"]["entrypoint"] == ["/bin/sh", "-ec", "bulkreg db upgrade && bulkreg topics create"]
+    assert SERVICES["setup"]["restart"] == "no"
+    assert SERVICES["setup"]["depends_on"] == {name: {"condition": "service_healthy"} for name in ("postgres", "kafka")}
+    assert all("test" in SERVICES[name]["healthcheck"] for name in ("postgres", "kafka", "api"))
+    for name in set(OURS) - {"setup"}:
+        assert SERVICES[name]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_every_setting_exists() -> None:
+    named = {name for service in SERVICES.values() for name in service.get("environment", {}) if "BULKREG" in name}
+    named |= set(re.findall(r"^(?:# )?(BULKREG_\w+)=", ENVIRONMENT_EXAMPLE, re.MULTILINE))
+    assert len(named) >= 8
+    assert {name.removeprefix("BULKREG_").lower() for name in named} <= Settings.model_fields.keys()
+
+
+def test_secrets_come_from_the_environment_file() -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    needed = set(re.findall(r"\$\{(\w+):\?", text))
+    assert needed == set(re.findall(r"\$\{(\w+)", text)), "what is not given is asked for, and never empty"
+    given = dict(re.findall(r"^(\w+)=(.*)$", ENVIRONMENT_EXAMPLE, re.MULTILINE))
+    assert needed <= given.keys()
+    assert all(value.startswith("change-me") for value in given.values())
+    assert all(SERVICES[name]["env_file"] == ".env" for name in OURS)
+    assert "compose/docker/.env" in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def test_images_are_pinned_and_nothing_is_published_beyond_loopback() -> None:
+    for service in SERVICES.values():
+        assert "build" in service or re.fullmatch(r"[a-z/]+:[\d.]+", service["image"])
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    bases = {line.split()[1] for line in INSTRUCTIONS if line.startswith("FROM ")}
+    assert all(re.fullmatch(r"[a-z/]+:[\d.]+[a-z-]*", base) for base in bases)
+
+
+def test_what_the_servers_keep_is_on_volumes() -> None:
+    volumes = {
+        volume.split(":", 1)[0]: volume.split(":", 1)[1] for name in SERVICES for volume in SERVICES[name].get("volumes", ())
+    }
+    assert volumes.keys() == COMPOSE["volumes"].keys()
+    assert volumes["kafka"] == SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"]
+
+
+def _copied() -> list[str]:
+    lines = [line for line in INSTRUCTIONS if line.startswith("COPY ") and "--from" not in line]
+    return [path for line in lines for path in line.split()[1:-1]]
+
+
+def test_the_dockerfile_copies_all_that_it_needs() -> None:
+    copied = _copied()
+    assert all((ROOT / path).exists() for path in copied)
+    packages = re.findall(
+        r'"(\w+)"', re.findall(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+    )
+    assert {*packages, "pyproject.toml", "README.md", "locks/runtime.lock", "locks/build.lock"} == set(copied)
+
+
+def test_the_build_is_sent_nothing_but_what_is_copied() -> None:
+    rules = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    assert rules[rules.index("*") + 1 :]
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == {path.removesuffix("/").split("/")[0] for path in _copied()}
+
+
+@pytest.mark.parametrize("command", re.findall(r"\S+pip install.*?(?=&&|$)", DOCKERFILE, re.MULTILINE))
+def test_everything_is_installed_by_its_hash(command: str) -> None:
+    assert "--require-hashes" in command or ("--no-deps" in command and "--no-index" in command)
+    assert "--no-cache-dir" in command
+
+
+def test_it_runs_as_nobody_in_particular() -> None:
+    last_stage = INSTRUCTIONS[max(number for number, line in enumerate(INSTRUCTIONS) if line.startswith("FROM ")) :]
+    [user] = [line.split()[1] for line in last_stage if line.startswith("USER ")]
+    assert int(user) > 0
+    assert not any(line.startswith(("RUN", "COPY")) for line in last_stage[last_stage.index(f"USER {user}") :])
+    [entrypoint] = [line for line in last_stage if line.startswith("ENTRYPOINT")]
+    assert entrypoint == 'ENTRYPOINT ["bulkreg"]', "the exec form: signals reach the product"

@@ -1,0 +1,32 @@
+import pytest
+
+from orchestrator.failpoints import Failpoint, InjectedError, failpoints
+
+
+def test_empty_setting_arms_nothing() -> None:
+    for failpoint in Failpoint:
+        failpoints("")(failpoint)
+
+
+def test_raises_at_the_pass_that_was_asked_for_and_only_there() -> None:
+    passed = failpoints("relay.after_publish=raise@2")
+    passed(Failpoint.RELAY_AFTER_PUBLISH)
+    passed(Failpoint.CONSUMER_AFTER_PRODUCE)
+    with pytest.raises(InjectedError):
+        passed(Failpoint.RELAY_AFTER_PUBLISH)
+    passed(Failpoint.RELAY_AFTER_PUBLISH)
+
+
+def test_raises_at_every_pass_without_a_number() -> None:
+    passed = failpoints("relay.after_publish=raise")
+    for _ in range(2):
+        with pytest.raises(InjectedError):
+            passed(Failpoint.RELAY_AFTER_PUBLISH)
+
+
+@pytest.mark.parametrize(
+    "setting", ["relay.after_publish", "relay.after_publish=explode", "nowhere=raise", "relay.after_publish=crash@x"]
+)
+def test_setting_that_names_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=r"failpoint|Failpoint|int"):
+        failpoints(setting)

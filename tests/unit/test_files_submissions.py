@@ -1,0 +1,173 @@
+"""Files as submissions: every format, the command line's options, and the key that makes running it twice harmless."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.files.corrections import read_corrections
+from orchestrator.files.problems import BadFileError
+from orchestrator.files.submissions import Given, read_submissions
+from schemas.api import read_retry, read_submission
+
+DATA = Path(__file__).parents[1] / "data"
+SPREADSHEETS = DATA / "small" / "spreadsheets"
+NOTHING = Given()
+ITEM = {"mentor_id": "m-1", "activity_type": "x", "activity_date": "2026-03-25", "duration_minutes": 60}
+
+
+def lines(*documents: Any) -> bytes:
+    return "\n".join(json.dumps(each) for each in documents).encode()
+
+
+def mistakes(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
+    with pytest.raises(BadFileError) as refusal:
+        read_submissions(name, raw, given)
+    return [str(problem) for problem in refusal.value.problems]
+
+
+def test_a_table_is_a_submission_that_the_api_takes() -> None:
+    given = Given(organization_id="org-01", coordinator_id="coord-101", label="April")
+    [submission] = read_submissions("plain.csv", (SPREADSHEETS / "plain.csv").read_bytes(), given).submissions
+    accepted = read_submission(dict(submission.body), max_items=12)
+    assert (accepted.organization_id, accepted.coordinator_id, accepted.label) == ("org-01", "coord-101", "April")
+    assert submission.body["items"][0] == {
+        "client_reference": "row 2",
+        "mentor_id": "mentor-110",
+        "activity_type": "peer_session",
+        "activity_date": "2026-04-14",
+        "duration_minutes": 90,
+        "notes": "Officia quam magnam. æøå",
+    }
+    assert submission.rows == list(range(2, 14))
+
+
+@pytest.mark.parametrize(("size", "batches"), [("small", 43), ("large", 642)])
+def test_ndjson_is_sent_as_it_is(size: str, batches: int) -> None:
+    raw = (DATA / size / "submissions.ndjson").read_bytes()
+    submissions = read_submissions("s.ndjson", raw, NOTHING).submissions
+    assert [dict(each.body) for each in submissions] == [json.loads(line) for line in raw.splitlines()]
+    assert [each.line for each in submissions] == list(range(1, batches + 1))
+    assert len({each.derived_key for each in submissions}) == batches
+
+
+def test_the_key_depends_on_content_label_and_line_and_on_nothing_else() -> None:
+    def keys(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
+        return [each.derived_key for each in read_submissions(name, raw, given).submissions]
+
+    one = {"label": "a", "items": [ITEM]}
+    first, second = keys("s.ndjson", lines(one, one))
+    assert first != second
+    assert keys("other.ndjson", lines(one, one, one))[:2] == [first, second]
+    assert keys("s.json", json.dumps(one, indent=2).encode()) == [first]
+    assert keys("s.ndjson", lines(one), Given(label="b")) != [first]
+    assert keys("s.ndjson", lines(one | {"items": [ITEM | {"duration_minutes": 61}]})) != [first]
+    formats = ("plain.csv", "excel-norwegian.csv", "bom-tabs.tsv", "workbook.xlsx")
+    assert len({key for name in formats for key in keys(name, (SPREADSHEETS / name).read_bytes())}) == 1
+
+
+def test_options_fill_in_what_the_file_leaves_out() -> None:
+    given = Given(organization_id="org-01", coordinator_id="c-1", label="b")
+    submissions = read_submissions(
+        "s.ndjson", lines({"items": [ITEM]}, {"label": "a", "coordinator_id": "c-1", "items": [ITEM]}), given
+    )
+    expected = {"organization_id": "org-01", "coordinator_id": "c-1", "label": "b", "items": [ITEM]}
+    assert [dict(each.body) for each in submissions.submissions] == [expected, expected]
+
+
+def test_options_that_contradict_the_file_are_refused() -> None:
+    raw = lines({"coordinator_id": "c-1", "items": [ITEM]}, {"organization_id": "org-02", "items": [ITEM]})
+    assert mistakes("s.ndjson", raw, Given(organization_id="org-01", coordinator_id="c-2")) == [
+        "s.ndjson, line 1, /coordinator_id: names another than --coordinator c-2",
+        "s.ndjson, line 2, /organization_id: names another than --org org-01",
+    ]
+
+
+def test_all_mistakes_of_all_lines_are_named_before_anything_is_sent() -> None:
+    raw = b"\n".join(
+        [
+            lines({"items": [ITEM]}),
+            b"{",
+            lines({"items": [ITEM | {"activity_date": "2026-02-30"}, ITEM | {"surprise": 1}]}),
+            b"",
+            lines({"items": [ITEM, ITEM]}),
+            b"[]",
+        ]
+    )
+    found = mistakes("s.ndjson", raw)
+    expected = [
+        "s.ndjson, line 2:",
+        "s.ndjson, line 3, /items/0/activity_date",
+        "s.ndjson, line 3, /items/1/surprise",
+        "s.ndjson, line 5, /items/0",
+        "s.ndjson, line 5, /items/1",
+        "s.ndjson, line 6:",
+    ]
+    assert [each[: len(place)] for each, place in zip(found, expected, strict=True)] == expected
+
+
+def test_no_mistake_quotes_notes() -> None:
+    raw = lines({"items": [ITEM | {"notes": ["canary"]}, ITEM | {"notes": "canary" * 2_000}]}) + b'\n{"notes": "canary'
+    assert "canary" not in "\n".join(mistakes("s.ndjson", raw))
+
+
+@pytest.mark.parametrize(
+    ("raw", "batches", "first_item"),
+    [
+        ((SPREADSHEETS / "bom-tabs.tsv").read_bytes(), 1, "mentor-110"),
+        ((SPREADSHEETS / "workbook.xlsx").read_bytes(), 1, "mentor-110"),
+        (json.dumps({"items": [ITEM]}, indent=2).encode(), 1, "m-1"),
+        (b"\xef\xbb\xbf" + lines({"items": [ITEM]}), 1, "m-1"),
+        (lines({"items": [ITEM]}, {"items": [ITEM]}), 2, "m-1"),
+    ],
+)
+def test_standard_input_is_known_by_its_content(raw: bytes, batches: int, first_item: str) -> None:
+    submissions = read_submissions("-", raw, NOTHING).submissions
+    assert len(submissions) == batches
+    assert submissions[0].body["items"][0]["mentor_id"] == first_item
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("-", b"", "standard input.csv: is empty"),
+        ("s.ndjson", b"\n \n", "s.ndjson: is empty"),
+        ("s.json", b"[]", "s.json, line 1: must be an object"),
+        ("s.json", b'{"items": [], "items": []}', "s.json: is not acceptable JSON: an object has the same key twice"),
+        ("s.docx", b"", "s.docx: has an unknown ending"),
+    ],
+)
+def test_what_holds_no_submission_is_refused(name: str, raw: bytes, expected: str) -> None:
+    assert mistakes(name, raw)[0].startswith(expected)
+
+
+def test_corrections_come_from_a_table_or_from_json() -> None:
+    item_id = str(uuid4())
+    table = f"Item ID;Status;Dato;Varighet;Notat;Override duplicates\n{item_id};failed;26.03.2026;;;ja\n".encode()
+    corrections, remarks = read_corrections("fixed.csv", table)
+    assert corrections == [{"item_id": item_id, "activity_date": "2026-03-26", "override_duplicates": True}]
+    assert remarks == ["fixed.csv: not read: Status"]
+    assert read_retry({"corrections": corrections}, max_items=1).corrections[0].override_duplicates
+    for document in (corrections, {"corrections": corrections}):
+        assert read_corrections("fixed.json", json.dumps(document).encode())[0] == corrections
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("c.csv", b"mentor_id\nm-1\n", "c.csv, row 1, column item_id: is missing in the header"),
+        (
+            "c.csv",
+            b"item_id,override_duplicates\nx,perhaps\n",
+            'c.csv, row 2, column override_duplicates: "perhaps" is neither yes nor no',
+        ),
+        ("c.json", b"{}", "c.json: is neither a list of corrections"),
+        ("c.ndjson", b"", "c.ndjson: has an unknown ending"),
+    ],
+)
+def test_bad_corrections_are_refused(name: str, raw: bytes, expected: str) -> None:
+    with pytest.raises(BadFileError) as refusal:
+        read_corrections(name, raw)
+    assert str(refusal.value).startswith(expected)

@@ -1,0 +1,221 @@
+"""Tables as people keep them: the same rows in any dialect are the same registrations; mistakes are found all at once."""
+
+import csv
+import io
+import re
+import zipfile
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl import Workbook
+
+from orchestrator.files.problems import BadFileError
+from orchestrator.files.registrations import COLUMNS, read_registrations
+
+SPREADSHEETS = Path(__file__).parents[1] / "data" / "small" / "spreadsheets"
+HEADER = ["mentor_id", "activity_type", "activity_date", "duration_minutes", "notes"]
+
+
+def values(name: str, raw: bytes) -> list[dict[str, Any]]:
+    return [dict(record.values) for record in read_registrations(name, raw).records]
+
+
+def mistakes(name: str, raw: bytes) -> list[str]:
+    with pytest.raises(BadFileError) as refusal:
+        read_registrations(name, raw)
+    return [str(problem) for problem in refusal.value.problems]
+
+
+def workbook(*rows: list[Any], **others: list[list[Any]]) -> bytes:
+    book = Workbook()
+    sheet = book.worksheets[0]
+    for row in rows:
+        sheet.append(row)
+    for title, content in others.items():
+        other = book.create_sheet(title)
+        for row in content:
+            other.append(row)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def test_one_list_in_four_formats_is_the_same_batch() -> None:
+    first, *others = (
+        values(name, (SPREADSHEETS / name).read_bytes())
+        for name in ("plain.csv", "excel-norwegian.csv", "bom-tabs.tsv", "workbook.xlsx")
+    )
+    assert len(first) == 12
+    assert first[0] == {
+        "mentor_id": "mentor-110",
+        "activity_type": "peer_session",
+        "activity_date": date(2026, 4, 14),
+        "duration_minutes": 90,
+        "notes": "Officia quam magnam. æøå",
+    }
+    assert others == [first] * 3
+
+
+def test_three_mistakes_are_named_with_file_row_column_and_value() -> None:
+    found = mistakes("three-mistakes.csv", (SPREADSHEETS / "three-mistakes.csv").read_bytes())
+    assert [each.split('" ')[0] for each in found] == [
+        'three-mistakes.csv, row 4, column activity_date: "14/04/26',
+        'three-mistakes.csv, row 6, column duration_minutes: "an hour',
+        'three-mistakes.csv, row 9, column mentor_id: "',
+    ]
+
+
+# What a cell of text can hold in each encoding; blanks around it are not part of it.
+WINDOWS_1252 = bytes(each for each in range(0x20, 0x100) if each not in b"\x7f\x81\x8d\x8f\x90\x9d").decode("windows-1252")
+TEXTS = {
+    "windows-1252": st.text(WINDOWS_1252, max_size=20).map(str.strip),
+    "utf-8": st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20).map(str.strip),
+}
+TEXTS["utf-8-sig"] = TEXTS["utf-8"]
+
+
+def _is_told_apart(text: str) -> bool:
+    """Whether these Windows-1252 bytes are not by accident UTF-8 as well."""
+    try:
+        return text.encode("windows-1252").decode() == text
+    except UnicodeDecodeError:
+        return True
+
+
+@given(st.data())
+def test_any_dialect_gives_the_same_rows(data: st.DataObject) -> None:
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "windows-1252"]))
+    texts = TEXTS[encoding]
+    ids = texts.filter(bool)
+    rows = data.draw(
+        st.lists(
+            st.tuples(ids, ids, st.dates(), st.integers(0, 9_999), texts), min_size=1, max_size=5, unique_by=lambda row: row[0]
+        )
+    )
+    titles = [
+        data.draw(st.sampled_from([column.name, *column.aliases]))
+        .replace("_", data.draw(st.sampled_from(["_", " ", "-"])))
+        .translate({ord("i"): data.draw(st.sampled_from("iI"))})
+        for column in COLUMNS[:5]
+    ]
+    out = io.StringIO()
+    writer = csv.writer(
+        out, delimiter=data.draw(st.sampled_from(",;\t")), lineterminator=data.draw(st.sampled_from(["\n", "\r\n"]))
+    )
+    writer.writerow(titles)
+    for mentor, activity, day, minutes, notes in rows:
+        shown = data.draw(st.sampled_from([day.isoformat(), f"{day.day:02}.{day.month:02}.{day.year:04}"]))
+        writer.writerow([mentor, activity, shown, minutes, notes])
+        writer.writerows(data.draw(st.sampled_from([[], [[]], [["", " ", "", "", ""]]])))
+    raw = out.getvalue().encode(encoding)
+    if encoding == "windows-1252" and not _is_told_apart(out.getvalue()):
+        return
+    assert values("any.csv", raw) == [dict(zip(HEADER, (*row[:4], row[4] or None), strict=True)) for row in rows]
+
+
+def test_a_workbook_gives_what_the_cells_mean() -> None:
+    raw = workbook(
+        [],
+        ["Mentor", "Aktivitet", "Dato", "Varighet", "Notat", "Navn"],
+        [482, "workshop", datetime(2026, 3, 25), time(1, 30), "first", "Kari"],  # noqa: DTZ001
+        [],
+        ["m-2", "workshop", date(2026, 3, 25), timedelta(hours=26), None, None],
+        ["m-3", "workshop", "25.03.2026", "1,5 h", 12.0, ""],
+        Notes=[["not", "this"]],
+    )
+    table = read_registrations("book.XLSX", raw)
+    assert [(record.row, record.values["mentor_id"], record.values["duration_minutes"]) for record in table.records] == [
+        (3, "482", 90),
+        (5, "m-2", 1_560),
+        (6, "m-3", 90),
+    ]
+    assert {record.values["activity_date"] for record in table.records} == {date(2026, 3, 25)}
+    assert [record.values["notes"] for record in table.records] == ["first", None, "12"]
+    assert table.remarks == ["book.XLSX: only the sheet Sheet is read, not Notes", "book.XLSX: not read: Navn"]
+
+
+def test_of_a_workbook_the_first_sheet_that_is_shown_is_read_whole() -> None:
+    book = Workbook()
+    hidden = book.worksheets[0]
+    hidden.append(["not", "this"])
+    hidden.sheet_state = "hidden"
+    shown = book.create_sheet("April")
+    shown.append(["Mentor", "Type", "Date", "Minutes"])
+    shown.append(["m-1", "x", date(2026, 3, 25), 60])
+    failed = shown.cell(row=3, column=1, value="#N/A")
+    failed.data_type = "e"
+    for column, value in enumerate(["x", date(2026, 3, 25), 60], start=2):
+        shown.cell(row=3, column=column, value=value)
+    file = io.BytesIO()
+    book.save(file)
+    # A program that writes a wrong extent: its reader would see one cell.
+    wrong = io.BytesIO()
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(wrong, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', content))
+    assert mistakes("a.xlsx", wrong.getvalue()) == ['a.xlsx, row 3, column Mentor: "#N/A" is the error of a formula']
+
+
+def test_rows_count_as_a_spreadsheet_program_counts_them() -> None:
+    raw = b'mentor_id,type,date,duration,notes\n\nm-1,x,2026-03-25,60,"two\nlines"\nm-2,x,2026-03-25,sixty,\n'
+    assert mistakes("a.csv", raw) == [
+        'a.csv, row 4, line 5, column duration: "sixty" is not a duration; write minutes (90), hours and minutes (1:30) or hours (1,5 h)'
+    ]
+
+
+def test_notes_are_optional_and_never_shown() -> None:
+    assert values("a.csv", b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\n")[0].keys() == set(HEADER) - {"notes"}
+    raw = f"mentor,type,date,minutes,notes\nm-1,x,2026-03-25,60,{'private' * 2_000}\n".encode()
+    assert mistakes("a.csv", raw) == ["a.csv, row 2, column notes: is longer than 10,000 characters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "expected"),
+    [
+        ("a.csv", b"", "a.csv: is empty"),
+        ("a.csv", b"\n;;\n \n", "a.csv: is empty"),
+        ("a.csv", b"mentor,type,date,minutes\n", "a.csv: has a header, but no rows"),
+        ("a.csv", "mentor,type".encode("utf-16"), "a.csv: is UTF-16 text; save it as CSV UTF-8"),
+        ("a.csv", b"mentor,type\nx\x81y", "a.csv, line 2: is not utf-8 nor windows-1252 text"),
+        ("a.csv", b"\xef\xbb\xbfmentor,type\n\xe6", "a.csv, line 2: is not utf-8 text"),
+        ("a.csv", b'mentor,type,date,minutes\nm,"x,2026-03-25,60\nm', "a.csv, line 2: can't be divided into cells"),
+        (
+            "a.csv",
+            b"mentor,type,minutes\nm,x,60\n",
+            "a.csv, row 1, column activity_date: is missing in the header (or date, dato",
+        ),
+        (
+            "a.csv",
+            b"mentor,type,date,minutes,Peer_Mentor\n",
+            "a.csv, row 1, column mentor_id: stands in the header more than once",
+        ),
+        ("a.csv", b"mentor,type,date,minutes\nm,x,2026-03-25,60,more\n", "a.csv, row 2: has 5 cells, but the header has 4"),
+        ("a.csv", b"mentor,type,date,minutes\nm,x,2026-03-25\n", 'a.csv, row 2, column minutes: "" is empty'),
+        ("a.csv", b"mentor,type,date,minutes\nm,x\0,2026-03-25,1\n", "a.csv, row 2, column type: "),
+        ("a.xlsx", b"mentor,type", "a.xlsx: is not a workbook that can be read (BadZipFile)"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_the_place(name: str, raw: bytes, expected: str) -> None:
+    [found] = mistakes(name, raw)
+    assert found.startswith(expected)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["a.csv", "a.tsv", "a.xlsx"]))
+def test_no_bytes_at_all_break_the_reader(raw: bytes, name: str) -> None:
+    header = b"mentor,type,date,minutes\n" if name != "a.xlsx" else b"PK\x03\x04"
+    try:
+        read_registrations(name, header + raw)
+    except BadFileError as refusal:
+        assert refusal.problems  # noqa: PT017 - most bytes are refused, a few are a table
+
+
+def test_a_mentor_who_stands_twice_is_named_with_both_rows() -> None:
+    raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\nm-2,x,2026-03-25,60\nm-1,x,25.03.2026,30\nm-1,x,26.03.2026,30\n"
+    assert mistakes("a.csv", raw) == [
+        'a.csv, row 4, column mentor_id: "m-1" has the same activity type and date here as in row 2; leave one of them out'
+    ]

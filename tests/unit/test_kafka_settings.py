@@ -1,0 +1,40 @@
+import pytest
+
+from consumers.client import consumer_config
+from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
+from orchestrator.settings import Settings
+from producers.client import producer_config
+
+
+@pytest.mark.parametrize("servers", ["127.0.0.1:9092", "localhost:9092", "[::1]:9092", "PLAINTEXT://127.0.0.1:9092,localhost:1"])
+def test_plaintext_on_loopback_is_accepted(servers: str) -> None:
+    assert connection_config(Settings(kafka_bootstrap_servers=servers))["bootstrap.servers"] == servers
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
+@pytest.mark.parametrize("servers", ["kafka:9092", "127.0.0.1:9092,kafka:9092", "localhost.example.org:9092"])
+def test_readable_connection_to_anywhere_else_is_refused_unless_asked_for(protocol: str, servers: str) -> None:
+    given = {"kafka_bootstrap_servers": servers, "kafka_security_protocol": protocol}
+    with pytest.raises(UnsafeKafkaError, match="BULKREG_KAFKA_ALLOW_PLAINTEXT"):
+        connection_config(Settings.model_validate(given))
+    connection_config(Settings.model_validate({**given, "kafka_allow_plaintext": True}))
+
+
+def test_tls_and_sasl_are_passed_on_to_both_kinds_of_client() -> None:
+    settings = Settings.model_validate(
+        {
+            "kafka_bootstrap_servers": "kafka:9093",
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_mechanism": "SCRAM-SHA-512",
+            "kafka_sasl_username": "bulkreg",
+            "kafka_sasl_password": "secret",
+            "kafka_ssl_ca_location": "/etc/ca.pem",
+        }
+    )
+    for config in (producer_config(settings), consumer_config(settings, "splitter")):
+        assert config["security.protocol"] == "SASL_SSL"
+        assert config["sasl.mechanism"] == "SCRAM-SHA-512"
+        assert config["sasl.username"] == "bulkreg"
+        assert config["sasl.password"] == "secret"
+        assert config["ssl.ca.location"] == "/etc/ca.pem"
+        assert "ssl.key.location" not in config

@@ -1,0 +1,81 @@
+from confluent_kafka import Message
+
+from consumers.decoding import Entry
+from consumers.handler import Lane
+from consumers.lanes import LanePolicy, Lanes
+from consumers.offsets import PartitionOffsets
+from schemas.envelope import Topic
+
+POLICY = LanePolicy(max_batch_records=100, max_batch_bytes=1_000, bulk_share=0.25, max_lane_records=50, max_lane_bytes=10_000)
+PARTITION = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
+
+
+def entry(lane: Lane, *, size: int = 1, partition: PartitionOffsets = PARTITION) -> Entry:
+    return Entry(Message(), partition, 0, size, lane, None, None)
+
+
+def filled(*, small: int = 0, bulk: int = 0, size: int = 1) -> Lanes:
+    lanes = Lanes(POLICY)
+    for _ in range(small):
+        lanes.put(entry(Lane.SMALL, size=size))
+    for _ in range(bulk):
+        lanes.put(entry(Lane.BULK, size=size))
+    return lanes
+
+
+def taken(lanes: Lanes) -> list[tuple[Lane, int]]:
+    """Lane and size of each micro-batch until there is no work."""
+    batches = []
+    while batch := lanes.take():
+        [lane] = {entry.lane for entry in batch}
+        batches.append((lane, len(batch)))
+    return batches
+
+
+def test_lanes_take_turns_in_their_share_while_both_have_work_and_have_it_all_when_alone() -> None:
+    assert taken(filled(small=160, bulk=160)) == [
+        (Lane.SMALL, 75),
+        (Lane.BULK, 25),
+        (Lane.SMALL, 75),
+        (Lane.BULK, 25),
+        (Lane.SMALL, 10),
+        (Lane.BULK, 100),
+        (Lane.BULK, 10),
+    ]
+
+
+def test_few_small_records_go_at_once_and_alone() -> None:
+    lanes = filled(bulk=300)
+    assert len(lanes.take()) == 100
+    lanes.put(entry(Lane.SMALL))
+    assert [entry.lane for entry in lanes.take()] == [Lane.SMALL]
+
+
+def test_micro_batch_is_bounded_by_bytes_but_never_empty() -> None:
+    assert taken(filled(small=5, size=400)) == [(Lane.SMALL, 2), (Lane.SMALL, 2), (Lane.SMALL, 1)]
+    assert taken(filled(small=2, size=5_000)) == [(Lane.SMALL, 1), (Lane.SMALL, 1)]
+
+
+def test_full_lane_has_room_again_only_when_half_of_it_is_gone() -> None:
+    lanes = filled(small=49)
+    assert not lanes.is_full(Lane.SMALL)
+    lanes.put(entry(Lane.SMALL))
+    assert lanes.is_full(Lane.SMALL)
+    assert not lanes.is_full(Lane.BULK)
+    assert not lanes.has_room(Lane.SMALL)
+    lanes.take()
+    assert lanes.has_room(Lane.SMALL)
+
+
+def test_few_large_records_fill_a_lane_too() -> None:
+    assert filled(bulk=2, size=5_000).is_full(Lane.BULK)
+
+
+def test_dropped_partition_leaves_no_record_and_no_bytes() -> None:
+    other = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 1)
+    lanes = filled(small=3, size=5_000)
+    lanes.put(entry(Lane.SMALL, partition=other))
+    lanes.drop({PARTITION})
+    assert not lanes.is_full(Lane.SMALL)
+    assert [entry.partition for entry in lanes.take()] == [other]
+    assert not lanes

@@ -1,0 +1,43 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.offsets import PartitionOffsets
+from schemas.envelope import Topic
+
+
+def offsets_of(polled: list[int]) -> PartitionOffsets:
+    partition = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
+    for offset in polled:
+        partition.polled(offset)
+    return partition
+
+
+def test_nothing_is_committed_before_anything_is_done() -> None:
+    assert offsets_of([5, 6]).next_offset is None
+
+
+def test_gap_holds_back_what_is_behind_it() -> None:
+    partition = offsets_of([5, 6, 9])
+    partition.done({6, 9})
+    assert partition.next_offset is None
+    assert partition.next_offset_after({5}) == 10
+    partition.done({5})
+    assert partition.next_offset == 10
+
+
+@given(
+    st.sets(st.integers(0, 40), min_size=1).flatmap(
+        lambda offsets: st.tuples(st.just(sorted(offsets)), st.permutations(list(offsets)))
+    )
+)
+def test_commits_never_pass_an_offset_that_is_not_done_and_end_behind_the_last(given_: tuple[list[int], list[int]]) -> None:
+    polled, order = given_
+    partition = offsets_of(polled)
+    for step, offset in enumerate(order, start=1):
+        foretold = partition.next_offset_after({offset})
+        partition.done({offset})
+        assert partition.next_offset == foretold
+        open_offsets = set(order[step:])
+        committed = [known for known in polled if partition.next_offset is not None and known < partition.next_offset]
+        assert not open_offsets.intersection(committed)
+        assert open_offsets or partition.next_offset == polled[-1] + 1

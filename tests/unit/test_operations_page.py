@@ -1,0 +1,58 @@
+"""docs/operations.md says what the code says, and docs/ is found from its index."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.main import app
+from compose.operations_page import PAGE, metrics_table, settings_table, written
+from compose.roles import ROLES
+
+DOCS = PAGE.parent
+INDEX = (DOCS / "README.md").read_text()
+TEXT = PAGE.read_text()
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    assert written(TEXT) == TEXT, "run: make docs"
+    assert settings_table() in TEXT
+    assert metrics_table() in TEXT
+
+
+def test_a_table_that_has_drifted_is_written_anew() -> None:
+    changed = TEXT.replace("| `BULKREG_MAX_ITEMS` | `10000` |", "| `BULKREG_MAX_ITEMS` | `20000` |")
+    assert changed != TEXT
+    assert written(changed) == TEXT
+
+
+def test_every_role_is_described() -> None:
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", TEXT.split("## Setting it up")[0], re.MULTILINE) == list(ROLES)
+
+
+def test_every_variable_that_is_named_is_a_setting() -> None:
+    named = set(re.findall(r"`(BULKREG_\w+)", TEXT))
+    assert named <= set(re.findall(r"^\| `(BULKREG_\w+)`", TEXT, re.MULTILINE))
+
+
+@pytest.mark.parametrize("words", sorted({tuple(each.split()) for each in re.findall(r"`bulkreg ([a-z -]+[a-z])", TEXT)}))
+def test_every_command_that_is_named_exists(words: tuple[str, ...]) -> None:
+    command: object = typer.main.get_command(app)
+    for word in words:
+        commands = getattr(command, "commands", None)
+        if commands is None:
+            break  # its arguments follow
+        assert word in commands, f"bulkreg {' '.join(words)}"
+        command = commands[word]
+
+
+@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), DOCS.parent / "README.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
+    assert pages <= set(LINK.findall(INDEX))
