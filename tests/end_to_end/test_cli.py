@@ -10,13 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from confluent_kafka import Producer
 
+from orchestrator.rules import DEFAULT_TIME_ZONE
 from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
 
@@ -369,9 +372,9 @@ def test_people_who_are_gone_are_reported_and_closed_when_asked(product: Product
     assert f"1 mentors are not in the file (still active; --prune closes them):\n  org-02 {mentor}\n" in told
     closed = document(bulkreg("directory", "import", tmp_path, "--prune", "--json", home=product.home))
     assert closed["absent_mentors"] == [{"organization_id": "org-02", "id": mentor}]
-    body = json.dumps(
-        {"organization_id": "org-02", "coordinator_id": "admin-1", "items": [activity(mentor, time.strftime("%Y-%m-%d"))]}
-    )
+    # Today, where the organization is: in the last hours of a day the machine's date may be yesterday's there.
+    today = datetime.now(ZoneInfo(DEFAULT_TIME_ZONE)).date().isoformat()
+    body = json.dumps({"organization_id": "org-02", "coordinator_id": "admin-1", "items": [activity(mentor, today)]})
     batch = document(bulkreg("submit", "-", "--json", home=product.home, given=body))
     assert batch["errors_by_code"] == {"mentor_inactive": 1}
 

@@ -85,8 +85,9 @@ def _read(master: int, *, until: str | None, within_s: float) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of somebody who has set nothing, also where a make runs the tests."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BULKREG_", "MAKE", "MFLAGS"))}
+    """The environment of somebody who has set nothing, also where a make runs the tests, or a worker whose parent has a readline."""
+    of_ours = ("BULKREG_", "MAKE", "MFLAGS", "COLUMNS", "LINES")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(of_ours)}
     return inherited | {"TERM": "xterm-256color"} | more
 
 
