@@ -15,8 +15,9 @@ class LanePolicy:
     """Bounds of the queues and of the micro-batches taken from them. Bytes are those of the records' values."""
 
     max_batch_records: int
-    max_batch_bytes: int = 256 * 1024
-    """A micro-batch of commands fits; of the parts of a large batch it is two, so that others are served in between."""
+    max_batch_bytes: int = 160 * 1024
+    """A micro-batch of commands fits (300 bytes each). Of a large batch's parts (63 KB) it is two, a thousand commands: the splitter
+    serves others in between."""
     bulk_share: float
     max_lane_records: int = 4_000
     """Half of it is work for longer than a resumed partition's records take to come (`fetch.wait.max.ms`)."""

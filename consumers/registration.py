@@ -3,25 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from consumers.handler import Handled, Lane, Record, RefusedError
+from consumers.results import ResultWriter
 from orchestrator.model import ItemError
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes, share_batches
-from schemas import events
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 from schemas.events import EventData, RegisterActivity
 from schemas.ids import DerivedIds
 
 Register = Callable[[Connection, Sequence[Candidate], datetime], Sequence[Decision | None]]
-
-_EVENT_TYPE = {"success": events.SUCCEEDED, "failed": events.FAILED, "cancelled": events.CANCELLED}
 
 
 class RegistrationHandler:
@@ -68,7 +66,7 @@ class RegistrationHandler:
                     decided[keys[index]] = _outcome(keys[index], states[index], decision)
             if decided:
                 insert_outcomes(connection, list(decided.values()), now)
-        writer = _ResultWriter()
+        writer = ResultWriter()
         produced = [
             writer.write(keys[index], state, decided.get(keys[index]), bulk=records[index].topic is Topic.COMMANDS_BULK)
             for index, state in states.items()
@@ -104,39 +102,3 @@ def _outcome(key: OutcomeKey, state: CommandState, decision: Decision) -> NewOut
     if decision.activity_id is None:
         return NewOutcome(key, state.organization_id, "cancelled", None, None)
     return NewOutcome(key, state.organization_id, "success", decision.activity_id, None)
-
-
-class _ResultWriter:
-    """Builds result events; what is the same for a batch is encoded once."""
-
-    def __init__(self) -> None:
-        self._headers: dict[str, events.ItemEventHeaders] = {}
-
-    def write(self, key: OutcomeKey, state: CommandState, decided: NewOutcome | None, *, bulk: bool) -> OutgoingEvent:
-        """The result of a command, from the outcome that was decided now or found."""
-        outcome = state.outcome if decided is None else decided.outcome
-        activity_id = state.activity_id if decided is None else decided.activity_id
-        error = state.error if decided is None else decided.error
-        assert outcome is not None, "only what is decided is announced"
-        data: dict[str, Any] = {
-            "batch_id": key.batch_id,
-            "item_id": state.item_id,
-            "position": key.position,
-            "attempt": key.attempt,
-            "organization_id": state.organization_id,
-            "bulk": bulk,
-        }
-        if activity_id is not None:
-            data["activity_id"] = activity_id
-        if error is not None:
-            # In one order: jsonb gives a stored error back in its own, and a repeated event has the bytes of the first.
-            data["error"] = dict(sorted(error.items()))
-        headers = self._headers.get(state.trace_id) or self._headers.setdefault(
-            state.trace_id, events.ItemEventHeaders(state.trace_id)
-        )
-        return events.result(
-            data,
-            headers.of(_EVENT_TYPE[outcome], state.item_id, key.attempt, state.decided_at),
-            batch_id=key.batch_id,
-            position=key.position,
-        )

@@ -5,6 +5,8 @@ its batch was quiet already and nothing of it was in the outbox: first the split
 more rarely, and in the end answered with `internal_error`.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import timedelta
@@ -16,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from consumers.commands import commands_for
+from consumers.results import ResultWriter
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
@@ -25,7 +28,9 @@ from orchestrator.storage.database import transact
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes, share_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.submission import incomplete_batch
-from schemas.envelope import Topic
+from schemas.envelope import OutgoingEvent, Topic
+
+_logger = logging.getLogger(__name__)
 
 _COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 
@@ -132,32 +137,49 @@ class Sweeper:
 
     def _send_again(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
         """Through the outbox: what is sent, and that it was sent, is one decision."""
-        sizes = {batch: len(list(group)) for batch, group in groupby(keys, key=lambda key: key.batch_id)}
-        commands = commands_for(
-            connection, keys, is_bulk=lambda index: sizes[keys[index].batch_id] > self._policy.bulk_threshold_items
-        )
-        for _, group in groupby(commands, key=lambda command: (command[0].data["batch_id"], command[0].data["organization_id"])):
-            of_batch = list(group)
-            data = of_batch[0][0].data
-            outbox.insert_events(connection, data["organization_id"], UUID(data["batch_id"]), [event for _, event in of_batch])
+        is_bulk = self._lane_of(keys)
+        commands = commands_for(connection, keys, is_bulk=lambda index: is_bulk(keys[index]))
+        self._publish(connection, [(item.data["organization_id"], item.data["batch_id"], command) for item, command in commands])
         sweeping.note_resent(connection, keys, pause=self._policy.resend_pause, max_resends=self._policy.max_resends)
         return len(commands)
 
     def _give_up(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
-        """Answers `internal_error` in the items' own dedup rows, under the lock that any registration of them takes."""
+        """Answers `internal_error` in the items' own dedup rows, under the lock that any registration of them takes, and announces it: a
+        replay knows an outcome by its result only."""
         if not keys:
             return 0
         share_batches(connection, [key.batch_id for key in keys])
         now, states = command_states(connection, keys)
-        failed = [
-            NewOutcome(keys[index], state.organization_id, "failed", None, INTERNAL_ERROR.as_json())
+        given_up = [
+            (state, NewOutcome(keys[index], state.organization_id, "failed", None, INTERNAL_ERROR.as_json()))
             for index, state in states.items()
             if state.outcome is None
         ]
-        if now is not None and failed:
-            insert_outcomes(connection, failed, now)
-            fold_outcomes(PostgresActivityRepository(connection), [outcome.key for outcome in failed])
-        return len(failed)
+        if now is None or not given_up:
+            return 0
+        insert_outcomes(connection, [outcome for _, outcome in given_up], now)
+        fold_outcomes(PostgresActivityRepository(connection), [outcome.key for _, outcome in given_up])
+        writer, is_bulk = ResultWriter(), self._lane_of(keys)
+        results = [
+            (state.organization_id, outcome.key.batch_id, writer.write(outcome.key, state, outcome, bulk=is_bulk(outcome.key)))
+            for state, outcome in given_up
+        ]
+        self._publish(connection, results)
+        for _, outcome in given_up:
+            key = outcome.key
+            _logger.error("sweeper: item_given_up: batch %s, position %d, attempt %d", key.batch_id, key.position, key.attempt)
+        return len(given_up)
+
+    def _lane_of(self, keys: Sequence[OutcomeKey]) -> Callable[[OutcomeKey], bool]:
+        """Tells whether an item travels in the bulk lane: by how many of its batch do."""
+        sizes = Counter(key.batch_id for key in keys)
+        return lambda key: sizes[key.batch_id] > self._policy.bulk_threshold_items
+
+    @staticmethod
+    def _publish(connection: Connection, events: Sequence[tuple[str, str, OutgoingEvent]]) -> None:
+        """Events with their organization and batch, which come together."""
+        for (organization_id, batch_id), group in groupby(events, key=lambda event: event[:2]):
+            outbox.insert_events(connection, organization_id, UUID(batch_id), [event for _, _, event in group])
 
     def _end_collections(self, connection: Connection) -> Swept:
         """Upstream batches whose parts did not come in time are rejected as a whole."""

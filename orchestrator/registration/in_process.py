@@ -43,7 +43,10 @@ _REGISTER = text(f"""
         RETURNING item_id
     ),
     audited AS ({_AUDIT.format(candidates="judged")})
-    SELECT judged.ord, judged.broken, inserted.item_id IS NOT NULL AS registered
+    SELECT judged.ord, judged.broken, inserted.item_id IS NOT NULL AS registered,
+           -- Registered already, and a rule has changed since: the item's own record stands.
+           CASE WHEN judged.broken IS NOT NULL
+                THEN (SELECT own.activity_id::text FROM registration.activity own WHERE own.item_id = judged.item_id) END AS own_activity_id
     FROM judged LEFT JOIN inserted USING (item_id) ORDER BY judged.ord
 """)
 
@@ -127,10 +130,12 @@ class InProcessRegistrationService:
         """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
         decisions: list[Decision | None] = [None] * len(candidates)
         lost: list[int] = []
-        for number, broken, is_registered in connection.execute(_REGISTER, _arrays(candidates) | {"at": at}):
+        for number, broken, is_registered, own_activity_id in connection.execute(_REGISTER, _arrays(candidates) | {"at": at}):
             index = number - 1
             if is_registered:
                 decisions[index] = Decision(candidates[index].activity_id, None)
+            elif own_activity_id is not None:
+                decisions[index] = Decision(own_activity_id, None)
             elif broken is not None:
                 decisions[index] = Decision(None, RULES[broken].error)
             else:

@@ -12,7 +12,8 @@ from orchestrator.operations import cancel_batch
 from orchestrator.settings import Settings
 from orchestrator.storage.progress import advance_progress
 from orchestrator.storage.sweeping import Offsets
-from schemas.envelope import Topic
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import FAILED
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
 
 COMMAND_TOPICS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
@@ -118,10 +119,12 @@ def test_commands_that_the_splitter_produced_late_get_a_mark_of_their_own(
 def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
     batch_id = pipeline.submit(mentors(2))
     total = Swept()
+    results: list[OutgoingEvent] = []
     for _ in range(20):
         swept = sweeper.sweep(pipeline.engine)
         total = replace(total, resent=total.resent + swept.resent, given_up=total.given_up + swept.given_up)
         pipeline.relay()
+        results += pipeline.take(Topic.RESULTS)
         pipeline.queues.clear()
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     assert (total.resent, total.given_up) == (4, 2)
@@ -130,6 +133,10 @@ def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper
     assert view.batch.errors_by_code == {"internal_error": 2}
     assert view.items[0].error is not None
     assert view.items[0].error["retryable"] is True
+    # And it is announced as any other outcome: a replay knows no other way.
+    assert [dict(event.headers)["ce_type"] for event in results] == [FAILED.encode()] * 2
+    assert not pipeline.handle(pipeline.aggregator, results).refused
+    assert pipeline.status(batch_id).batch.counts.failed == 2
 
 
 def test_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:

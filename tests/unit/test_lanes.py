@@ -1,10 +1,16 @@
+from datetime import UTC, date, datetime
+
 from confluent_kafka import Message
 
 from consumers.decoding import Entry
 from consumers.handler import Lane
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
+from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.settings import Settings
+from orchestrator.submission import submitted_events
 from schemas.envelope import Topic
+from schemas.ids import new_batch_id
 
 POLICY = LanePolicy(max_batch_records=100, max_batch_bytes=1_000, bulk_share=0.25, max_lane_records=50, max_lane_bytes=10_000)
 PARTITION = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
@@ -54,6 +60,22 @@ def test_few_small_records_go_at_once_and_alone() -> None:
 def test_micro_batch_is_bounded_by_bytes_but_never_empty() -> None:
     assert taken(filled(small=5, size=400)) == [(Lane.SMALL, 2), (Lane.SMALL, 2), (Lane.SMALL, 1)]
     assert taken(filled(small=2, size=5_000)) == [(Lane.SMALL, 1), (Lane.SMALL, 1)]
+
+
+def test_a_large_batch_gives_way_after_two_of_its_parts() -> None:
+    """The policy of the product, with parts as large as those of a submission of 10,000: mentors' ids, no notes."""
+    items = [
+        NewItem(ItemValues(f"mentor-{number:05}", "peer_session", date(2026, 3, 25), 60), f"row {number}")
+        for number in range(10_000)
+    ]
+    batch = NewBatch(new_batch_id(), "coord-101", "Month end", False, items, "0" * 32)
+    _, _, parts = submitted_events(
+        Actor("org-01", "coord-101", Role.COORDINATOR), batch, submitted_at=datetime(2026, 3, 26, tzinfo=UTC)
+    )
+    lanes = Lanes(LanePolicy.of(Settings()))
+    for part in parts:
+        lanes.put(entry(Lane.BULK, size=len(part.value)))
+    assert [size for _, size in taken(lanes)] == [2] * 10
 
 
 def test_full_lane_has_room_again_only_when_half_of_it_is_gone() -> None:

@@ -1,0 +1,46 @@
+"""Results from outcomes: what the registration announces, and the sweeper of what it has given up."""
+
+from typing import Any
+
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.outcomes import CommandState, NewOutcome
+from schemas import events
+from schemas.envelope import OutgoingEvent
+
+_EVENT_TYPE = {"success": events.SUCCEEDED, "failed": events.FAILED, "cancelled": events.CANCELLED}
+
+
+class ResultWriter:
+    """Builds result events; what is the same for a batch is encoded once."""
+
+    def __init__(self) -> None:
+        self._headers: dict[str, events.ItemEventHeaders] = {}
+
+    def write(self, key: OutcomeKey, state: CommandState, decided: NewOutcome | None, *, bulk: bool) -> OutgoingEvent:
+        """The result of a command, from the outcome that was decided now or found."""
+        outcome = state.outcome if decided is None else decided.outcome
+        activity_id = state.activity_id if decided is None else decided.activity_id
+        error = state.error if decided is None else decided.error
+        assert outcome is not None, "only what is decided is announced"
+        data: dict[str, Any] = {
+            "batch_id": key.batch_id,
+            "item_id": state.item_id,
+            "position": key.position,
+            "attempt": key.attempt,
+            "organization_id": state.organization_id,
+            "bulk": bulk,
+        }
+        if activity_id is not None:
+            data["activity_id"] = activity_id
+        if error is not None:
+            # In one order: jsonb gives a stored error back in its own, and a repeated event has the bytes of the first.
+            data["error"] = dict(sorted(error.items()))
+        headers = self._headers.get(state.trace_id) or self._headers.setdefault(
+            state.trace_id, events.ItemEventHeaders(state.trace_id)
+        )
+        return events.result(
+            data,
+            headers.of(_EVENT_TYPE[outcome], state.item_id, key.attempt, state.decided_at),
+            batch_id=key.batch_id,
+            position=key.position,
+        )
