@@ -8,10 +8,11 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from consumers.aggregator import AggregatorHandler
-from consumers.handler import Handler
+from consumers.handler import Handler, Preparation
 from consumers.registration import RegistrationHandler
 from consumers.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
+from orchestrator.publishing import Publisher
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -31,6 +32,10 @@ class CountingLoop(ConsumerLoop):
     """The loop, and how often it has turned: a loop that waits hotly turns often."""
 
     turns = 0
+
+    def partitions(self, topic: Topic) -> set[int]:
+        """Those that are its own now."""
+        return {owned.partition for owned in list(self._assigned.values()) if owned.topic is topic}
 
     def _turn(self) -> None:
         self.turns += 1
@@ -72,11 +77,11 @@ def _running(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None
 
 
 @contextlib.contextmanager
-def running_role(settings: Settings, handler: Handler) -> Iterator[CountingLoop]:
+def running_role(settings: Settings, handler: Handler, preparation: Preparation | None = None) -> Iterator[CountingLoop]:
     """A consumer role."""
     producer = EventProducer(settings)
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name=handler.name)
-    loop = CountingLoop(settings, handler, engine, producer)
+    loop = CountingLoop(settings, handler, engine, producer, preparation=preparation)
     with _running(loop.run, loop.stop):
         yield loop
     engine.dispose()
@@ -84,10 +89,10 @@ def running_role(settings: Settings, handler: Handler) -> Iterator[CountingLoop]
 
 
 @contextlib.contextmanager
-def running_relay(settings: Settings) -> Iterator[OutboxRelay]:
-    """An outbox relay."""
+def running_relay(settings: Settings, publisher: Publisher | None = None) -> Iterator[OutboxRelay]:
+    """An outbox relay, with a producer of its own or what the test gives it."""
     producer = EventProducer(settings)
-    relay = OutboxRelay(settings, producer)
+    relay = OutboxRelay(settings, publisher or producer)
     with _running(relay.run, relay.stop):
         yield relay
     producer.close()

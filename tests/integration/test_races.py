@@ -1,19 +1,18 @@
-"""Batches that race for the same activity, and results in any order and number."""
+"""Overriding a duplicate, and results in any order and number. tests/faults/test_rivals.py has the races."""
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from itertools import count, groupby
 from uuid import UUID
 
 import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from consumers.handler import Handled, Record
+from consumers.handler import Record
 from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
 from orchestrator.states import Counts
@@ -21,7 +20,7 @@ from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
 from schemas.ids import new_batch_id
-from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, record
 
 Records = list[Record[EventData]]
 
@@ -39,51 +38,9 @@ def _batch(event: OutgoingEvent) -> str:
     return str(orjson.loads(event.value)["batch_id"])
 
 
-def register(pipeline: Pipeline, records: Records, meet: threading.Barrier | None = None) -> Sequence[OutgoingEvent]:
-    """Handles commands in a transaction of its own, which on its first try begins when the other threads' do."""
-    tries = count()
-
-    def work(connection: Connection) -> Handled:
-        if meet is not None and next(tries) == 0:
-            meet.wait()
-        return pipeline.registration.handle(connection, records)
-
-    return transact(pipeline.engine, work).events
-
-
-def test_two_batches_race_for_one_activity(pipeline: Pipeline) -> None:
-    first = pipeline.submit([item("mentor-1"), item("mentor-2")])
-    second = pipeline.submit([item("mentor-3"), item("mentor-1")])
-    barrier = threading.Barrier(2)
-    with ThreadPoolExecutor(2) as threads:
-        racing = [threads.submit(register, pipeline, records, barrier) for records in commands_of(pipeline, first, second)]
-        for done in racing:
-            pipeline.queues[Topic.RESULTS].extend(done.result())
-    pipeline.drain()
-    views = [pipeline.status(first), pipeline.status(second)]
-    errors = [one.error for view in views for one in view.items if one.error]
-    assert [error["code"] for error in errors] == ["duplicate_activity"]
-    assert sorted(view.batch.status for view in views) == ["completed", "partial"]
-    winners = [one for view in views for one in view.items if one.values.mentor_id == "mentor-1" and one.activity_id]
-    assert errors[0]["conflicting_activity_id"] == str(winners[0].activity_id)
-    with pipeline.engine.begin() as connection:
-        count = connection.execute(
-            text("SELECT count(*) FROM registration.activity WHERE attributed_to = 'mentor-1'")
-        ).scalar_one()
-    assert count == 1
-
-
-def test_the_same_command_twice_at_once_is_one_activity_and_one_result(pipeline: Pipeline) -> None:
-    batch_id = pipeline.submit(mentors(20))
-    [records] = commands_of(pipeline, batch_id)
-    barrier = threading.Barrier(2)
-    with ThreadPoolExecutor(2) as threads:
-        racing = [threads.submit(register, pipeline, records, barrier) for _ in range(2)]
-        results = [done.result() for done in racing]
-    assert results[0] == results[1]
-    with pipeline.engine.begin() as connection:
-        assert connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one() == 20
-        assert connection.execute(text("SELECT count(*) FROM registration.audit")).scalar_one() == 20
+def register(pipeline: Pipeline, records: Records) -> Sequence[OutgoingEvent]:
+    """Handles commands in a transaction of its own."""
+    return transact(pipeline.engine, partial(pipeline.registration.handle, records=records)).events
 
 
 def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:

@@ -1,0 +1,199 @@
+"""Rows 22, 29 and 31 of the fault catalogue: two that do the same thing at the same instant, each as if it were alone."""
+
+import contextlib
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from consumers.registration import RegistrationHandler
+from orchestrator.model import NewBatch
+from orchestrator.operations import submit_bulk_registration
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.port import Candidate, Decision
+from orchestrator.settings import Settings
+from orchestrator.storage.outbox import SLOTS
+from producers.producer import EventProducer
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import new_batch_id
+from tests.faults.roles import (
+    CountingLoop,
+    aggregator_role,
+    assert_exactly_once,
+    count,
+    expanded,
+    fold,
+    registration_role,
+    running_relay,
+    running_role,
+    splitter_role,
+    wait_until_completed,
+)
+from tests.support.kafka import Seen, committed_offsets, reading, write_raw
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("topics")
+
+
+# --- Rows 22 and 31 -------------------------------------------------------------------------------------------------------------
+
+
+class MeetsItsRival(InProcessRegistrationService):
+    """Decides nothing before its rival has come as far: both have seen that there is no outcome, and neither has written one."""
+
+    def __init__(self, meet: threading.Barrier) -> None:
+        self._meet = meet
+        self._has_met = False
+
+    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
+        if not self._has_met:
+            self._has_met = True
+            self._meet.wait(30)
+        return super().register(connection, candidates, at)
+
+
+class Rival(RegistrationHandler):
+    """Of a group that reads one topic, so that each of two members has partitions of it."""
+
+    topics: tuple[Topic, ...] = (Topic.COMMANDS,)
+
+
+@contextlib.contextmanager
+def rivals(settings: Settings) -> Iterator[tuple[int, int]]:
+    """Two members of the registration's group that meet in their first transactions; a partition of the commands of each."""
+    meet = threading.Barrier(2)
+    with (
+        running_role(settings, Rival(MeetsItsRival(meet))) as one,
+        running_role(settings, Rival(MeetsItsRival(meet))) as other,
+    ):
+        eventually(lambda: is_shared(settings, one, other))
+        yield min(one.partitions(Topic.COMMANDS)), min(other.partitions(Topic.COMMANDS))
+
+
+def is_shared(settings: Settings, one: CountingLoop, other: CountingLoop) -> bool:
+    mine, theirs = one.partitions(Topic.COMMANDS), other.partitions(Topic.COMMANDS)
+    return bool(mine and theirs) and not mine & theirs and len(mine | theirs) == settings.topic_partitions
+
+
+def write(settings: Settings, commands: Sequence[OutgoingEvent], *, partition: int) -> None:
+    write_raw(settings, Topic.COMMANDS, [(command.value, dict(command.headers)) for command in commands], partition=partition)
+
+
+def test_row_22_the_same_message_handled_at_the_same_instant_twice(
+    pipeline: Pipeline, settings: Settings, engine: Engine
+) -> None:
+    batch_id = pipeline.submit(mentors(20))
+    commands = expanded(pipeline, batch_id)
+    with rivals(settings) as partitions, reading(settings, Topic.RESULTS) as results:
+        for partition in partitions:
+            write(settings, commands, partition=partition)
+        found = results.wait_for(40)
+        eventually(lambda: sum(committed_offsets(settings, "registration", Topic.COMMANDS).values()) == 40)
+    # Not only the same answer: the winner's own, with its time.
+    told = Counter((each.id, each.headers["ce_time"], each.value) for each in found)
+    assert sorted(told.values()) == [2] * 20
+    fold(pipeline, found)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=20)
+
+
+def test_row_31_two_coordinators_race_for_the_same_mentor_type_and_date(
+    pipeline: Pipeline, settings: Settings, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO registration.coordinator VALUES (:org, 'coord-2', 'Coordinator', 'coordinator')",
+            "INSERT INTO registration.coordinator_scope VALUES (:org, 'coord-2', 'chapter-1')",
+        ):
+            connection.execute(text(statement), {"org": ORGANIZATION})
+    batches = [
+        NewBatch(new_batch_id(), "coord-1", None, False, [item("mentor-1"), item("mentor-2")], "1" * 32),
+        NewBatch(new_batch_id(), "coord-2", None, False, [item("mentor-3"), item("mentor-1")], "2" * 32),
+    ]
+    with rivals(settings) as partitions, reading(settings, Topic.RESULTS) as results:
+        for batch, partition in zip(batches, partitions, strict=True):
+            pipeline.call(submit_bulk_registration, ADMIN, batch)
+            write(settings, expanded(pipeline, batch.batch_id), partition=partition)
+        fold(pipeline, results.wait_for(4))
+    views = [pipeline.status(batch.batch_id) for batch in batches]
+    assert sorted(view.batch.status for view in views) == ["completed", "partial"]
+    [error] = [one.error for view in views for one in view.items if one.error]
+    [winner] = [one for view in views for one in view.items if one.values.mentor_id == "mentor-1" and one.activity_id]
+    assert (error["code"], error["conflicting_activity_id"]) == ("duplicate_activity", str(winner.activity_id))
+    assert count(engine, "registration.activity WHERE attributed_to = 'mentor-1'") == 1
+    assert_exactly_once(engine, settings, activities=3)
+
+
+# --- Row 29 ---------------------------------------------------------------------------------------------------------------------
+
+
+class Held:
+    """A publisher that is on its way for as long as the test likes."""
+
+    def __init__(self, producer: EventProducer) -> None:
+        self._producer = producer
+        self.has_begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        self.has_begun.set()
+        assert self.may_go_on.wait(30)
+        self._producer.publish(events)
+
+    def is_reachable(self) -> bool:
+        return True
+
+
+def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
+    settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while there are two leaders: what one of them had begun to publish, the other publishes too."""
+    settings = settings.model_copy(update={"relay_poll_ms": 100})
+    monkeypatch.setattr(events, "MAX_PART_ITEMS", 10)
+    batches = [pipeline.submit(mentors(30, first=1 + 30 * number)) for number in range(3)]
+    held = Held(publisher)
+    with running_relay(settings, held) as first, reading(settings, Topic.BATCHES) as topic:
+        assert held.has_begun.wait(15)
+        end_relays(engine)
+        with running_relay(settings) as second:
+            eventually(lambda: len(second.slots) == SLOTS)
+            eventually(lambda: count(engine, "orchestrator.outbox") == 0)
+            assert len(first.slots) == SLOTS, "it does not know yet"
+            held.may_go_on.set()
+            eventually(lambda: len(first.slots) == len(second.slots) == SLOTS // 2)
+            assert not first.slots & second.slots
+            published = list(topic.wait_for(18))
+            with (
+                running_role(settings, splitter_role(settings)),
+                running_role(settings, registration_role()),
+                running_role(settings, aggregator_role()),
+            ):
+                # The one that comes now is published by whoever owns its slot.
+                batches.append(pipeline.submit(mentors(10, first=91)))
+                wait_until_completed(engine, batches)
+    for copies in by(published, lambda each: each.id):
+        assert [each.value for each in copies] == [copies[0].value] * 2, "the same event, which consumers recognise"
+    for of_batch in by(published, lambda each: each.key):
+        assert [each.data["part"] for each in of_batch] == [1, 2, 3, 1, 2, 3], "whole and in order, twice"
+    assert_exactly_once(engine, settings, activities=100)
+
+
+def end_relays(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("""SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                    WHERE application_name = 'bulkreg relay' AND datname = current_database()""")
+        )
+
+
+def by(records: Sequence[Seen], key: Callable[[Seen], str]) -> list[list[Seen]]:
+    """The records that have the same key, in their order."""
+    found: dict[str, list[Seen]] = defaultdict(list)
+    for each in records:
+        found[key(each)].append(each)
+    return list(found.values())
