@@ -1,23 +1,32 @@
-"""Row 13 of the fault catalogue: nothing is accepted that a topic would refuse."""
+"""Rows 13 and 33 of the fault catalogue: nothing is accepted that a topic would refuse, and nothing is passed over that it does refuse."""
 
+import random
 from dataclasses import replace
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from sqlalchemy import Engine
 
 from orchestrator.settings import Settings
 from producers.client import MAX_MESSAGE_BYTES
 from schemas.envelope import Topic
-from tests.faults.roles import count, running_relay
-from tests.support.kafka import reading
-from tests.support.pipeline import Pipeline, item
+from tests.faults.roles import assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
+from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.support.pipeline import Pipeline, item, mentors
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("topics")
 
 # JSON writes each as six bytes: the most that a character can come to.
 COSTLY = "\x1f"
 
 
-@pytest.mark.usefixtures("topics")
 def test_row_13_the_largest_that_is_accepted_fits_every_message(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
     """Each text as long and as costly as it may be. What is longer is refused before it is accepted (tests/contract)."""
     items = [
@@ -32,3 +41,35 @@ def test_row_13_the_largest_that_is_accepted_fits_every_message(pipeline: Pipeli
     assert sum(len(each) for each in told if isinstance(each, list)) == 1_000
     assert max(len(part.value) for part in parts) < MAX_MESSAGE_BYTES
     assert {part.data["batch_id"] for part in parts} == {str(batch_id)}
+
+
+def limit(settings: Settings, topic: Topic, max_message_bytes: int) -> None:
+    """The topic refuses whatever is larger."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic.on_cluster(settings.topic_prefix), incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+
+
+def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
+    """Nothing of its micro-batch is committed, and what was produced beside it is produced again, until the letter is written."""
+    batch_id = pipeline.submit(mentors(5))
+    commands = [(command.value, dict(command.headers)) for command in expanded(pipeline, batch_id)]
+    poison = random.Random(33).randbytes(6_000)  # that no compression makes smaller
+    limit(settings, Topic.DEAD_LETTER, len(poison))
+    write_raw(settings, Topic.COMMANDS, [(poison, commands[0][1]), *commands], partition=0)
+    with (
+        running_role(settings, registration_role()),
+        reading(settings, Topic.RESULTS) as results,
+        reading(settings, Topic.DEAD_LETTER) as dead_letters,
+    ):
+        eventually(lambda: len(results.read()) >= 3 * len(commands))
+        assert (dead_letters.read(), committed_offsets(settings, "registration", Topic.COMMANDS)) == ([], {})
+        limit(settings, Topic.DEAD_LETTER, MAX_MESSAGE_BYTES)
+        [letter] = dead_letters.wait_for(1)
+        eventually(lambda: committed_offsets(settings, "registration", Topic.COMMANDS) == {0: 1 + len(commands)})
+    assert (letter.data["partition"], letter.data["offset"], letter.data["reason"]) == (0, 0, "invalid_data")
+    fold(pipeline, results.records)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=5)
