@@ -1,4 +1,4 @@
-"""Registration through an external service: one activity each, whatever the service does (specification, 3 and 5)."""
+"""Registration through an external service (specification, 3 and 5). tests/faults/test_service.py has its faults."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,10 +103,6 @@ def completions(pipeline: Pipeline) -> int:
     return len(pipeline.queues[Topic.LIFECYCLE])
 
 
-def open_breaker(service: FaultyService, pipeline: ExternalPipeline) -> None:
-    """Has the service vanish, and the pipeline notice."""
-
-
 def test_one_request_for_each_item_says_who_did_what_and_who_registers(
     pipeline: ExternalPipeline, service: FaultyService
 ) -> None:
@@ -134,27 +130,6 @@ def test_one_request_for_each_item_says_who_did_what_and_who_registers(
     }
     assert asked.headers["traceparent"].startswith("00-" + "0" * 31 + "1-")
     assert str(view.items[0].activity_id) == service.answers[asked.key]["activity_id"]
-
-
-PASSING = [fault for fault in Fault if fault is not Fault.REFUSES]
-
-
-@pytest.mark.parametrize("fault", PASSING)
-def test_row_35_one_activity_each_whatever_happens_to_a_request(
-    pipeline: ExternalPipeline, service: FaultyService, fault: Fault
-) -> None:
-    batch_id = pipeline.submit(mentors(5))
-    for number in (2, 4):
-        service.faults[f"mentor-{number}"].append(fault)
-    pipeline.drain()
-    view = pipeline.status(batch_id)
-    assert view.batch.status == "completed"
-    assert set(service.activities().values()) == {1}
-    registered = {answer["item_id"]: answer["activity_id"] for answer in service.answers.values()}
-    assert {str(shown.item_id): str(shown.activity_id) for shown in view.items} == registered
-    asked = service.posts("mentor-2")
-    assert len(asked) == (1 if fault in (Fault.SLOW, Fault.ANSWERS_TWICE) else 2)
-    assert {(one.key, str(one.body)) for one in asked} == {(asked[0].key, str(asked[0].body))}
 
 
 def test_refusal_is_definite_and_speaks_in_our_words(pipeline: ExternalPipeline, service: FaultyService) -> None:
@@ -294,17 +269,6 @@ def test_what_fails_between_request_and_outcome_is_asked_again_under_the_same_ke
 
 
 # --- Cancel ---------------------------------------------------------------------------------------------------------------------
-
-
-def in_flight(pipeline: ExternalPipeline, threads: ThreadPoolExecutor, service: FaultyService, asked: int) -> "_Delivery":
-    batch_id = pipeline.submit(mentors(4))
-    commands = pipeline.commands(batch_id)
-    done = threads.submit(pipeline.handle, pipeline.registration, commands[:2])
-    eventually(lambda: len(service.asked) == asked)
-    return batch_id, done.result
-
-
-_Delivery = tuple[UUID, object]
 
 
 @pytest.mark.parametrize("fault", [Fault.HANGS, Fault.HANGS_AFTER_THE_WORK])
