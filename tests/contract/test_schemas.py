@@ -4,13 +4,14 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
 
-from schemas import events
+from schemas import events, publish
 from schemas.envelope import Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
 from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
 from schemas.problems import pointer
@@ -83,6 +84,20 @@ def test_incompatible_change_is_refused(change: Callable[[dict[str, Any]], None]
     changed = copy.deepcopy(committed())
     change(changed)
     assert len(incompatibilities(committed(), changed)) == 1
+
+
+def test_nothing_is_published_while_one_schema_would_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = committed()
+    _bound_what_was_unbounded(published)
+    monkeypatch.setattr(publish, "DIRECTORY", tmp_path)
+    file = path_of(events.BatchSubmitted)
+    file.write_bytes(orjson.dumps(published))
+    with pytest.raises(ValueError, match=r"BatchSubmitted\.v1\.json: /override_duplicates: const False became None"):
+        publish.publish()
+    assert [(each, orjson.loads(each.read_bytes())) for each in tmp_path.iterdir()] == [(file, published)]
+    file.unlink()
+    publish.publish()
+    assert {each.read_bytes() for each in tmp_path.iterdir()} == {rendered(model) for model in event_models()}
 
 
 def test_new_optional_field_is_compatible() -> None:

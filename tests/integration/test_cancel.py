@@ -15,6 +15,7 @@ from orchestrator.storage.database import transact
 from schemas.envelope import Topic
 from schemas.events import EventData
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, Pipeline, item, mentors, record
+from tests.support.waiting import eventually
 
 
 def activities(pipeline: Pipeline, batch_id: object) -> int:
@@ -108,8 +109,7 @@ def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) ->
         workers = [threads.submit(work) for _ in range(4)]
         begun.wait()
         # In the middle: some of it is registered, and four transactions are open.
-        while activities(pipeline, batch_id) < 1_000:
-            pass
+        eventually(lambda: activities(pipeline, batch_id) >= 1_000, what="1,000 activities")
         answer = pipeline.call(cancel_batch, ADMIN, batch_id, None)
         registered_when_answered = activities(pipeline, batch_id)
         for worker in workers:

@@ -54,7 +54,8 @@ def test_secrets_come_from_the_environment_file() -> None:
     assert needed <= given.keys()
     assert all(value.startswith("change-me") for value in given.values())
     assert all(SERVICES[name]["env_file"] == ".env" for name in OURS)
-    assert "compose/docker/.env" in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    for kept_out in (DOCKER / "Dockerfile.dockerignore", ROOT / ".gitignore"):
+        assert "compose/docker/.env" in kept_out.read_text().splitlines()
 
 
 def test_images_are_pinned_and_nothing_is_published_beyond_loopback() -> None:
