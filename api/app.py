@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,7 +18,7 @@ from api.handling import add_routes
 from api.health import HealthChecks
 from api.problems import answer_problems
 from api.protocol import Protocol
-from api.tickets import Tickets
+from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.accepting import accept
 from orchestrator.preview import Planner
@@ -49,7 +47,7 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         settings=settings,
         database=database,
         watchers=watchers,
-        tickets=Tickets(_ticket_key(settings)),
+        tickets=Tickets(ticket_key(settings)),
         planner=Planner(_plan_key(settings), InProcessRegistrationService()),
         submissions=GroupCommit(
             lambda organization_id, requests: database.change(organization_id, lambda repository: accept(repository, requests))
@@ -81,11 +79,6 @@ def _plan_key(settings: Settings) -> str:
             "set BULKREG_PLAN_SIGNING_KEY to 32 random characters or more, the same for every API process"
         )
     return settings.plan_key
-
-
-def _ticket_key(settings: Settings) -> bytes:
-    """The same in every process of a deployment, where there is a secret that all have; else tickets are good for one process."""
-    return hmac.digest(settings.api_secret or secrets.token_bytes(32), b"bulkreg event stream tickets", "sha256")
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,8 @@
 A ticket opens one batch's stream, for a minute. It is signed and not stored, so that any process of the API can honour it.
 """
 
+import hmac
+import secrets
 import time
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,10 +14,16 @@ import jwt
 from api.identity import Identity
 from api.problems import bad_token
 from orchestrator.model import Actor, Role
+from orchestrator.settings import Settings
 
 VALID_FOR_S = 60
 
 _ALGORITHM = "HS256"
+
+
+def ticket_key(settings: Settings) -> bytes:
+    """The same in every process of a deployment, where there is a secret that all have; else tickets are good for one process."""
+    return hmac.digest(settings.api_secret or secrets.token_bytes(32), b"bulkreg event stream tickets", "sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from schemas.ids import DerivedIds
 # `fresh` has the batches, one row each, with their number in the set. Items' ids are built here: prefix, and tail plus position.
 _INSERT_ITEMS = """
     INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
-                                         duration_minutes, notes, client_reference, override_duplicates, planned, attempt_at)
+                                         duration_minutes, notes, client_reference, override_duplicates, planned, attempt_at,
+                                         changed_version)
     SELECT f.batch_id, i.position, CAST(f.item_prefix || lpad(to_hex(f.item_tail + i.position), 16, '0') AS uuid),
            f.organization_id, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
-           i.override_duplicates, i.planned, f.at
+           i.override_duplicates, i.planned, f.at, f.version
     FROM unnest(
         CAST(:numbers AS integer[]), CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]),
         CAST(:dates AS date[]), CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:references AS text[]),
@@ -44,9 +45,9 @@ _CREATE = text(f"""
                trace_id, at, at
         FROM new
         ON CONFLICT DO NOTHING
-        RETURNING batch_id
+        RETURNING batch_id, version
     ), fresh AS MATERIALIZED (
-        SELECT new.* FROM new JOIN created USING (batch_id)
+        SELECT new.*, created.version FROM new JOIN created USING (batch_id)
     ), items AS (
         {_INSERT_ITEMS}
     ), parts AS (
@@ -64,7 +65,9 @@ _CREATE = text(f"""
 _INSERT_ITEMS_OF_ONE = text(f"""
     WITH fresh AS (
         SELECT 1 AS number, CAST(:batch_id AS uuid) AS batch_id, CAST(:organization_id AS text) AS organization_id,
-               CAST(:at AS timestamptz) AS at, CAST(:item_prefix AS text) AS item_prefix, CAST(:item_tail AS bigint) AS item_tail
+               CAST(:at AS timestamptz) AS at, CAST(:item_prefix AS text) AS item_prefix, CAST(:item_tail AS bigint) AS item_tail,
+               b.version
+        FROM orchestrator.batch b WHERE b.batch_id = :batch_id
     )
     {_INSERT_ITEMS}
 """)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem
 from orchestrator.repository import PartHashes
+from orchestrator.storage import watching
 
 Numbered = list[tuple[int, NewItem]]
 
@@ -97,18 +98,21 @@ def collected_items(connection: Connection, batch_id: UUID, *, override: bool) -
 def finish_collecting(
     connection: Connection, batch_id: UUID, *, override: bool, at: datetime
 ) -> list[tuple[int, Numbered, datetime]]:
-    """Moves a complete batch to `processing` and lets go of the collected items; answers (part, items, when it came)."""
+    """Moves a complete batch to `processing`, lets go of the collected items and tells who follows it; answers (part, items, when it
+    came). The batch's items are of its new version: insert them after this."""
     collected = _collected(connection, batch_id, override)
     connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
     connection.execute(_DROP_ITEMS, {"batch_id": batch_id})
+    watching.announce(connection, [batch_id])
     return collected
 
 
 def forget_batch(connection: Connection, batch_id: UUID) -> bool:
-    """Removes a batch that has no items yet, with its parts; False when there is none."""
+    """Removes a batch that has no items yet, with its parts, and tells who follows it; False when there is none."""
     if not connection.execute(_FORGET_BATCH, {"batch_id": batch_id}).rowcount:
         return False
     connection.execute(_FORGET_PARTS, {"batch_id": batch_id})
+    watching.announce(connection, [batch_id])
     return True
 
 

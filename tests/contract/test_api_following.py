@@ -15,11 +15,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from api.tickets import ticket_key
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
 from schemas import api as models
 from tests.support.api_server import KEY, PATH, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
+from tests.support.upstream import in_parts, submitted, upstream_item
 from tests.support.waiting import eventually
 
 # Far beyond what a test waits: whoever is woken in time was woken by the announcement.
@@ -56,6 +58,7 @@ class Events:
         self.events: list[dict[str, Any]] = []
         self.ids: list[int] = []
         self.status: int | None = None
+        self.is_cut = False
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(client, url, headers))
         self._thread.start()
@@ -70,12 +73,15 @@ class Events:
                     if line.startswith("data: "):
                         models.BatchEvent.model_validate_json(line[6:], extra="forbid")
                         self.events.append(json.loads(line[6:]))
+        except httpx.TransportError:
+            self.is_cut = True
         finally:
             self.ended.set()
 
     def finish(self) -> None:
-        """Waits for the end of the stream."""
+        """Waits for the end of the stream, as the server means it."""
         assert self.ended.wait(15)
+        assert not self.is_cut
         self._thread.join()
 
 
@@ -184,6 +190,43 @@ def test_stream_has_what_changed_and_ends_with_the_terminal_state(
         assert [(event["full"], len(event["items"])) for event in full.events] == [(True, 4)]
 
 
+def test_stream_of_a_batch_in_parts_tells_of_its_items_when_the_last_part_has_come(
+    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
+) -> None:
+    batch_id = uuid4()
+    first, last = in_parts(batch_id, [2, 1])
+    pipeline.handle(pipeline.splitter, [first])
+    eventually(lambda: listening(owner))
+    stream = Events(coordinator, f"{PATH}/{batch_id}/events")
+    eventually(lambda: stream.events)
+    assert (stream.events[0]["status"], stream.events[0]["pending"], stream.events[0]["items"]) == ("pending", 3, [])
+    pipeline.handle(pipeline.splitter, [last])
+    eventually(lambda: len(stream.events) == 2)
+    assert (stream.events[1]["status"], stream.events[1]["full"]) == ("processing", False)
+    assert [(item["position"], item["status"]) for item in stream.events[1]["items"]] == [(n, "pending") for n in range(3)]
+    pipeline.drain()
+    stream.finish()
+    assert stream.events[-1]["status"] == "completed"
+
+
+def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing(
+    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
+) -> None:
+    batch_id = uuid4()
+    pipeline.handle(pipeline.splitter, [in_parts(batch_id, [2, 1])[0]])
+    url = f"{PATH}/{batch_id}/events"
+    eventually(lambda: listening(owner))
+    stream = Events(coordinator, url)
+    eventually(lambda: stream.events)
+    # The same mentor as in the first part: the batch as a whole is refused.
+    wrong = submitted(batch_id, [upstream_item(2, "mentor-1")], part=2, parts=2, total_items=3)
+    pipeline.handle(pipeline.splitter, [wrong])
+    # A heartbeat would find it after 30 s.
+    assert stream.ended.wait(15)
+    assert stream.is_cut
+    assert coordinator.get(url).status_code == 404
+
+
 def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=7))
     pipeline.drain()
@@ -199,8 +242,17 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
         assert browser.get(f"{PATH}/{batch_id}", params={"ticket": ticket}).status_code == 401
         assert browser.get(PATH, headers={"Authorization": f"Bearer {ticket}"}).status_code == 401
         assert browser.get(f"{PATH}/{batch_id}/events", params={"ticket": api.token()}).status_code == 401
-        old = jwt.decode(ticket, options={"verify_signature": False}) | {"exp": int(time.time()) - 1}
-        assert browser.get(f"{PATH}/{batch_id}/events", params={"ticket": jwt.encode(old, KEY)}).status_code == 401
+        claims, key = jwt.decode(ticket, options={"verify_signature": False}), ticket_key(api.settings)
+        assert claims["exp"] - int(time.time()) <= 60
+        made = {
+            "anew": jwt.encode(claims, key),
+            "expired": jwt.encode(claims | {"exp": int(time.time()) - 1}, key),
+            "with the key of tokens": jwt.encode(claims, KEY),
+        }
+        opened = {
+            how: browser.get(f"{PATH}/{batch_id}/events", params={"ticket": mine}).status_code for how, mine in made.items()
+        }
+        assert opened == {"anew": 200, "expired": 401, "with the key of tokens": 401}
     with api.client(sub="coord-colleague") as colleague:
         assert colleague.post(f"{PATH}/{batch_id}/events").content == colleague.post(f"{PATH}/{uuid4()}/events").content
         assert colleague.get(f"{PATH}/{batch_id}/events").status_code == 404
