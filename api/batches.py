@@ -75,7 +75,7 @@ def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> S
         return service.submissions.submit(request)
 
     def work(repository: PostgresActivityRepository) -> Submitted:
-        hold_to_plan = partial(service.planner.hold_to, plan, repository.connection, request.actor)
+        hold_to_plan = partial(service.planner.hold_to, plan, repository, repository.connection, request.actor)
         return accept_one(repository, request, hold_to_plan)
 
     return service.database.change(request.actor.organization_id, work)
@@ -224,7 +224,7 @@ def retry(call: Call) -> Reply:
     wanted = RetryRequest(
         item_ids=request.item_ids,
         only_retryable=request.only_retryable,
-        corrections=[Correction(correction.item_id, correction.changes()) for correction in request.corrections],
+        corrections=[Correction(correction.item_id, correction.changes()) for correction in request.corrections or ()],
     )
     idempotency = call.idempotency(
         "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.changes) for c in wanted.corrections]

@@ -157,7 +157,7 @@ def register(app: typer.Typer) -> None:
             list[UUID] | None, typer.Option(help="Only this item; can be repeated. Default: all that failed.")
         ] = None,
         only_retryable: Annotated[
-            bool, typer.Option("--only-retryable", help="Only items whose error may pass without a correction.")
+            bool, typer.Option("--only-retryable", help="Of what nothing else names, only items whose error may pass.")
         ] = False,
         correct: Annotated[
             Path | None,

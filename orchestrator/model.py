@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks, in which organization. `channel` is how the request came: `api`, `cli`, or an upstream source."""
+    """Who asks, in which organization. `channel` is how the request came: `api`, or the source of an upstream event."""
 
     organization_id: str
     subject: str
@@ -248,7 +248,10 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Which failed items to retry: all (both empty), those named, those whose error is retryable; a correction selects its item."""
+    """Which failed items to retry: those named, those whose error is retryable, or both; all where it says neither.
+
+    A correction names its item.
+    """
 
     item_ids: Sequence[UUID] | None = None
     only_retryable: bool = False

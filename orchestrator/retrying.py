@@ -15,56 +15,45 @@ Chosen = Sequence[tuple[ItemView, NewAttempt]]
 
 
 def choose_attempts(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Chosen:
-    """The failed items that begin a new attempt, by position; without those that a rival's retry has begun already.
+    """The items that begin a new attempt, by position; without those that a rival's retry has begun already.
 
-    Raises InvalidRequestError for an id that is no item of the batch, ConflictError for a named item that can't be retried.
+    What the request names and, with `only_retryable`, whatever else has failed for a reason that may pass; all that has failed where it
+    says neither. Raises InvalidRequestError with every id that is no item of the batch or is corrected twice, ConflictError for a named
+    item that can't be retried.
     """
-    changes = _changes_by_position(batch, request)
-    named = _named_positions(batch, request, changes)
-    if named is None:
-        items = repository.items_by_status(batch.batch_id, ItemStatus.FAILED)
-    else:
-        found = repository.items_at(batch.batch_id, sorted(named))
-        _refuse_unknown(named, found)
-        items = [item for item in found if _can_begin(item, changes.get(item.position, {}))]
-    if request.only_retryable:
-        items = [item for item in items if item.error is not None and item.error["retryable"]]
-    return [(item, _new_attempt(item, changes.get(item.position, {}))) for item in items]
+    changes = {correction.item_id: correction.changes for correction in request.corrections}
+    named = _named(repository, batch, request)
+    items = [item for item in named.values() if _can_begin(item, changes.get(item.item_id, {}))]
+    if request.only_retryable or (request.item_ids is None and not request.corrections):
+        others = [each for each in repository.items_by_status(batch.batch_id, ItemStatus.FAILED) if each.item_id not in named]
+        items += [each for each in others if not request.only_retryable or _is_retryable(each)]
+    items.sort(key=lambda item: item.position)
+    return [(item, _new_attempt(item, changes.get(item.item_id, {}))) for item in items]
 
 
-def _position(batch: BatchView, item_id: UUID, pointer: str) -> int:
-    position = item_position(batch.batch_id, item_id)
-    if position is None:
-        raise InvalidRequestError([Problem(pointer, "item_unknown", "The batch has no such item.")])
-    return position
+def _named(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Mapping[UUID, ItemView]:
+    """The items that the request names. Raises InvalidRequestError."""
+    references = [(f"/corrections/{index}/item_id", each.item_id) for index, each in enumerate(request.corrections)]
+    references += [(f"/item_ids/{index}", item_id) for index, item_id in enumerate(request.item_ids or ())]
+    positions = {item_id: item_position(batch.batch_id, item_id) for _, item_id in references}
+    items = repository.items_at(batch.batch_id, sorted(each for each in positions.values() if each is not None))
+    found = {item.item_id: item for item in items}
+    first_corrections = {each.item_id: index for index, each in reversed(list(enumerate(request.corrections)))}
+    problems = [
+        Problem(pointer, "item_unknown", "The batch has no such item.") for pointer, item_id in references if item_id not in found
+    ]
+    problems += [
+        Problem(f"/corrections/{index}/item_id", "duplicate_item", "The item is corrected twice.")
+        for index, each in enumerate(request.corrections)
+        if first_corrections[each.item_id] != index
+    ]
+    if problems:
+        raise InvalidRequestError(problems)
+    return found
 
 
-def _changes_by_position(batch: BatchView, request: RetryRequest) -> dict[int, Mapping[str, Any]]:
-    changes: dict[int, Mapping[str, Any]] = {}
-    for index, correction in enumerate(request.corrections):
-        pointer = f"/corrections/{index}/item_id"
-        position = _position(batch, correction.item_id, pointer)
-        if position in changes:
-            raise InvalidRequestError([Problem(pointer, "duplicate_item", "The item is corrected twice.")])
-        changes[position] = correction.changes
-    return changes
-
-
-def _named_positions(batch: BatchView, request: RetryRequest, changes: Mapping[int, Mapping[str, Any]]) -> dict[int, str] | None:
-    """Position and pointer of each item that the request names; None: it names none, so all failed ones are meant."""
-    if request.item_ids is None and not changes:
-        return None
-    named = {position: f"/corrections/{index}/item_id" for index, position in enumerate(changes)}
-    for index, item_id in enumerate(request.item_ids or ()):
-        pointer = f"/item_ids/{index}"
-        named[_position(batch, item_id, pointer)] = pointer
-    return named
-
-
-def _refuse_unknown(named: Mapping[int, str], found: Sequence[ItemView]) -> None:
-    missing = sorted(named.keys() - {item.position for item in found})
-    if missing:
-        raise InvalidRequestError([Problem(named[p], "item_unknown", "The batch has no such item.") for p in missing])
+def _is_retryable(item: ItemView) -> bool:
+    return item.error is not None and item.error["retryable"]
 
 
 def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:

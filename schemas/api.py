@@ -139,11 +139,18 @@ class ItemCorrection(Request):
 
 
 class Retry(Request):
-    """Which failed items to try again: all, those named, those whose error is retryable. The whole body may be left out."""
+    """Which failed items to try again: those named, those whose error is retryable, or both; all where it says neither.
+
+    The whole body may be left out.
+    """
 
     item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
-    only_retryable: Flag = False
-    corrections: Annotated[tuple[ItemCorrection, ...], Field(description="A correction selects its item.")] = ()
+    only_retryable: Annotated[Flag, Field(description="Of the items that nothing here names, those whose error may pass.")] = (
+        False
+    )
+    corrections: Annotated[
+        Annotated[tuple[ItemCorrection, ...], _NOT_EMPTY] | None, Field(description="A correction selects its item.")
+    ] = None
 
 
 ItemState = Literal["pending", "success", "failed", "cancelled"]
@@ -243,6 +250,17 @@ def read(model: type[RequestModel], raw: Any, *, at: str = "") -> RequestModel:
         raise RefusedRequestError([found._replace(pointer=at + found.pointer) for found in mistakes_of(error)]) from error
 
 
+def _read_with(mistakes: Sequence[Mistake], model: type[RequestModel], raw: Any) -> RequestModel:
+    """As `read`, where some mistakes were found before. Raises RefusedRequestError with all of them."""
+    try:
+        request = read(model, raw)
+    except RefusedRequestError as refusal:
+        raise RefusedRequestError([*refusal.mistakes, *mistakes]) from refusal
+    if mistakes:
+        raise RefusedRequestError(mistakes)
+    return request
+
+
 def read_update(raw: Any) -> Relabelling | CancellingUpdate:
     """An update: what has a status is a cancellation. Raises RefusedRequestError."""
     if isinstance(raw, dict) and "status" in raw:
@@ -273,24 +291,17 @@ def read_submission(raw: Any, *, max_items: int) -> Submission:
             mistakes += duplicate_mentors(
                 map(mentor_type_and_date, entries), lambda position: pointer(field, position, "mentor_id")
             )
-    try:
-        submission: Submission = read(MentorsSubmission if is_shared else ItemsSubmission, raw)
-    except RefusedRequestError as refusal:
-        raise RefusedRequestError([*refusal.mistakes, *mistakes]) from refusal
-    if mistakes:
-        raise RefusedRequestError(mistakes)
-    return submission
+    return _read_with(mistakes, MentorsSubmission if is_shared else ItemsSubmission, raw)
 
 
 def read_retry(raw: Any, *, max_items: int) -> Retry:
-    """A retry. Raises RefusedRequestError."""
-    retry = read(Retry, raw)
-    mistakes = size_mistakes("/corrections", retry.corrections or (None,), max_items)
-    if retry.item_ids is not None:
-        mistakes += size_mistakes("/item_ids", retry.item_ids, max_items)
-    if mistakes:
-        raise RefusedRequestError(mistakes)
-    return retry
+    """A retry, with everything that is wrong with it in one RefusedRequestError, but for what only its batch can tell."""
+    mistakes: list[Mistake] = []
+    for field in ("item_ids", "corrections"):
+        if isinstance(raw, dict) and isinstance(entries := raw.get(field), list):
+            mistakes += size_mistakes(pointer(field), entries, max_items)
+            raw = raw | {field: entries[:max_items]}
+    return _read_with(mistakes, Retry, raw)
 
 
 # --- Answers ------------------------------------------------------------------------------------------------------------------

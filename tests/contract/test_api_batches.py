@@ -228,6 +228,47 @@ def test_retry_with_a_correction_and_its_history(coordinator: httpx.Client, pipe
     assert (nothing.status_code, nothing.json()["retried"]) == (200, 0)
 
 
+STRANGER = "01a20651-14d3-8a55-8b41-6a1a3bd00002"
+
+BAD_RETRIES: list[tuple[str, Any, set[tuple[str, str]]]] = [
+    ("no object", [], {("", "wrong_type")}),
+    ("nothing named", {"item_ids": [], "corrections": []}, {("/item_ids", "no_items"), ("/corrections", "no_items")}),
+    (
+        "no items, and bad corrections",
+        {"item_ids": [], "corrections": [{"item_id": "1"}, {"item_id": STRANGER, "mentor_id": "", "status": "success"}, {}, 1]},
+        {
+            ("/item_ids", "no_items"),
+            ("/corrections/0/item_id", "not_a_uuid"),
+            ("/corrections/1/mentor_id", "empty"),
+            ("/corrections/1/status", "unknown_field"),
+            ("/corrections/2/item_id", "missing_field"),
+            ("/corrections/3", "wrong_type"),
+        },
+    ),
+    (
+        "items of no batch, one of them twice",
+        {"item_ids": [STRANGER], "corrections": [{"item_id": STRANGER, "notes": None}, {"item_id": STRANGER.upper()}]},
+        {
+            ("/item_ids/0", "item_unknown"),
+            ("/corrections/0/item_id", "item_unknown"),
+            ("/corrections/1/item_id", "item_unknown"),
+            ("/corrections/1/item_id", "duplicate_item"),
+        },
+    ),
+]
+
+
+def test_retry_is_refused_with_all_mistakes_at_once(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    batch_id = submit(coordinator, "mentor-none")
+    pipeline.drain()
+    for what, body, expected in BAD_RETRIES:
+        answer = coordinator.post(f"{PATH}/{batch_id}/retry", json=body)
+        problem = has_shape(answer, models.ProblemAnswer)
+        assert (answer.status_code, problem["code"]) == (422, "invalid_request"), what
+        assert {(error["pointer"], error["code"]) for error in problem["errors"]} == expected, what
+    assert coordinator.get(f"{PATH}/{batch_id}").json()["items"][0]["attempt"] == 1
+
+
 MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
     ("nothing", {}, {("/items", "missing_field")}),
     ("no object", [], {("", "wrong_type")}),

@@ -11,9 +11,10 @@ from sqlalchemy import text
 from orchestrator.errors import ConflictError, InvalidRequestError, KeyReusedError
 from orchestrator.model import Correction, Idempotency, RetryRequest
 from orchestrator.operations import cancel_batch, get_item, retry_failed_items
+from orchestrator.storage.database import transact
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
-from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
 
 ALL = RetryRequest()
 
@@ -132,6 +133,43 @@ def test_item_of_another_batch_is_unknown(pipeline: Pipeline) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[stranger]))
     assert refused.value.problems[0].code == "item_unknown"
+
+
+def test_all_mistakes_in_the_names_come_at_once(pipeline: Pipeline) -> None:
+    batch_id = one_failed(pipeline)
+    own, stranger = DerivedIds(batch_id).item_id, DerivedIds(pipeline.submit(mentors(1, first=9))).item_id(0)
+    request = RetryRequest(
+        item_ids=[own(2), own(1), stranger],
+        corrections=[Correction(each, {"notes": "x"}) for each in (own(1), stranger, own(1))],
+    )
+    with pytest.raises(InvalidRequestError) as refused:
+        pipeline.call(retry_failed_items, ADMIN, batch_id, request)
+    assert [(problem.pointer, problem.code) for problem in refused.value.problems] == [
+        ("/corrections/1/item_id", "item_unknown"),
+        ("/item_ids/0", "item_unknown"),
+        ("/item_ids/2", "item_unknown"),
+        ("/corrections/2/item_id", "duplicate_item"),
+    ]
+
+
+def test_what_may_pass_is_taken_alone_or_beside_what_is_named(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit([item("nobody"), item("no one"), item("mentor-1")])
+
+    def attempts(request: RetryRequest) -> list[int]:
+        """Which attempt each item is in, when all that ran have failed, the last through a fault on our side, and were retried."""
+        pipeline.relay()
+        pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+        [*others, last] = pipeline.take(Topic.COMMANDS)
+        pipeline.handle(pipeline.registration, others)
+        transact(pipeline.engine, lambda connection: pipeline.registration.give_up(connection, record(last), RuntimeError()))
+        pipeline.call(retry_failed_items, ADMIN, batch_id, request)
+        return [each.attempt for each in pipeline.status(batch_id).items]
+
+    assert attempts(RetryRequest(only_retryable=True)) == [1, 1, 2]
+    correction = correct(batch_id, 0, mentor_id="mentor-2").corrections
+    assert attempts(RetryRequest(only_retryable=True, corrections=correction)) == [2, 1, 3]
+    pipeline.drain()
+    assert [each.status for each in pipeline.status(batch_id).items] == ["success", "failed", "success"]
 
 
 def test_correction_may_not_become_another_item(pipeline: Pipeline) -> None:
