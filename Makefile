@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench clean lock
+.PHONY: help install run test test-full lint schemas docs bench chaos clean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,14 @@ docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, fro
 
 bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run
 	$(BIN)/bulkreg bench
+
+# Faults, and the order in which clients act, come from the seed; which meets which does not.
+SECONDS ?= 180
+SEED ?=
+REPORT ?= chaos.html
+
+chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… REPORT=…)
+	$(BIN)/python -m tests.chaos --seconds "$(SECONDS)" --seed "$(SEED)" --report "$(REPORT)"
 
 lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock

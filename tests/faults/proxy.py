@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that loses a COMMIT, or the answer to one, and the connection with it."""
+"""A TCP proxy before PostgreSQL: loses a COMMIT or the answer to one, cuts, refuses and holds up connections."""
 
 import contextlib
 import socket
@@ -17,8 +17,8 @@ class Lost(StrEnum):
     ANSWER = "answer"
 
 
-class CommitProxy:
-    """Passes everything on, but for what it was told to lose."""
+class PostgresProxy:
+    """Passes everything on, but for what it was told to lose. A server that is away is to its client a connection that ends at once."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -26,6 +26,9 @@ class CommitProxy:
         self._lock = threading.Lock()
         self._armed: Lost | None = None
         self._open: set[socket.socket] = set()
+        self._flows = threading.Event()
+        self._flows.set()
+        self._refuses = False
         self.losses = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -34,29 +37,73 @@ class CommitProxy:
         port: int = self._listener.getsockname()[1]
         return port
 
-    def lose_next(self, what: Lost) -> None:
-        """The next COMMIT of any connection."""
+    def lose_next(self, what: Lost | None) -> None:
+        """The next COMMIT of any connection; None takes it back."""
         with self._lock:
             self._armed = what
 
-    def close(self) -> None:
-        for each in (self._listener, *self._open):
+    def cut(self) -> int:
+        """Ends every connection in the middle of whatever it does; how many ends there were."""
+        with self._lock:
+            ends = list(self._open)
+        for each in ends:
             _cut(each)
-            each.close()
+        return len(ends)
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Lets nobody in, while those who are connected stay."""
+        self._refuses = True
+        try:
+            yield
+        finally:
+            self._refuses = False
+
+    @contextlib.contextmanager
+    def holding_up(self) -> Iterator[None]:
+        """Connections stay open and nothing comes through, as when a network loses every packet."""
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
+
+    def close(self) -> None:
+        self._flows.set()
+        _cut(self._listener)
+        self._listener.close()
+        self.cut()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._server)
-                self._open |= {client, server}
-                answer_is_lost = threading.Event()
-                threading.Thread(target=self._requests, args=(client, server, answer_is_lost), daemon=True).start()
-                threading.Thread(target=self._answers, args=(client, server, answer_is_lost), daemon=True).start()
+                try:
+                    if self._refuses:
+                        raise ConnectionRefusedError
+                    server = socket.create_connection(self._server)
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._open |= {client, server}
+                threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
+
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        answer_is_lost = threading.Event()
+        answers = threading.Thread(target=self._answers, args=(client, server, answer_is_lost), daemon=True)
+        answers.start()
+        self._requests(client, server, answer_is_lost)
+        answers.join()
+        with self._lock:
+            self._open -= {client, server}
+        for each in (client, server):
+            each.close()
 
     def _requests(self, client: socket.socket, server: socket.socket, answer_is_lost: threading.Event) -> None:
         with _cutting(client, server):
             while data := client.recv(65_536):
+                self._flows.wait()
                 lost = self._take_loss() if _COMMIT in data else None
                 if lost is Lost.REQUEST:
                     return
@@ -68,6 +115,7 @@ class CommitProxy:
         with _cutting(client, server):
             # The server has answered, so what it was asked for is done.
             while (data := server.recv(65_536)) and not answer_is_lost.is_set():
+                self._flows.wait()
                 client.sendall(data)
 
     def _take_loss(self) -> Lost | None:

@@ -15,7 +15,7 @@ from orchestrator.registration.port import Candidate, Decision
 from orchestrator.settings import Settings
 from producers.producer import EventProducer
 from schemas.envelope import Topic
-from tests.faults.proxy import CommitProxy, Lost
+from tests.faults.proxy import Lost, PostgresProxy
 from tests.faults.roles import assert_exactly_once, expanded, fold, registration_role, running_role
 from tests.support.kafka import committed_offsets, reading
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
@@ -25,14 +25,14 @@ ITEMS = 20
 
 
 @pytest.fixture
-def proxy(settings: Settings) -> Iterator[CommitProxy]:
-    proxy = CommitProxy(settings.worker_url.host or "", settings.worker_url.port or 5432)
+def proxy(settings: Settings) -> Iterator[PostgresProxy]:
+    proxy = PostgresProxy(settings.worker_url.host or "", settings.worker_url.port or 5432)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def proxied(settings: Settings, proxy: CommitProxy) -> Settings:
+def proxied(settings: Settings, proxy: PostgresProxy) -> Settings:
     """The same deployment, whose database is reached through the proxy."""
 
     def through(url: URL) -> SecretStr:
@@ -59,7 +59,7 @@ def register_under(
 
 
 def check_registration(
-    lost: Lost, pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+    lost: Lost, pipeline: Pipeline, proxied: Settings, proxy: PostgresProxy, publisher: EventProducer, engine: Engine
 ) -> None:
     role = registration_role()
     assert isinstance(role, RegistrationHandler)
@@ -69,20 +69,20 @@ def check_registration(
 
 
 def test_row_1_acknowledgement_of_commit_lost(
-    pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+    pipeline: Pipeline, proxied: Settings, proxy: PostgresProxy, publisher: EventProducer, engine: Engine
 ) -> None:
     check_registration(Lost.ANSWER, pipeline, proxied, proxy, publisher, engine)
 
 
 def test_row_2_request_to_commit_lost(
-    pipeline: Pipeline, proxied: Settings, proxy: CommitProxy, publisher: EventProducer, engine: Engine
+    pipeline: Pipeline, proxied: Settings, proxy: PostgresProxy, publisher: EventProducer, engine: Engine
 ) -> None:
     check_registration(Lost.REQUEST, pipeline, proxied, proxy, publisher, engine)
 
 
 @pytest.mark.parametrize("lost", list(Lost))
 def test_rows_1_and_2_what_a_person_asked_for_is_done_once(
-    settings: Settings, proxied: Settings, proxy: CommitProxy, pipeline: Pipeline, engine: Engine, lost: Lost
+    settings: Settings, proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline, engine: Engine, lost: Lost
 ) -> None:
     person = Pipeline(proxied, engine)
     proxy.lose_next(lost)

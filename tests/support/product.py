@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,12 @@ class Product:
 
 
 @contextlib.contextmanager
-def running_product(home: Path) -> Iterator[Product]:
-    """`bulkreg up` until the block ends."""
+def running_product(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Product]:
+    """`bulkreg up` until the block ends; `environment` is added to our own."""
+    env = os.environ | dict(environment or {})
+    up = [*BULKREG, "up", "--detach", "--home", str(home)]
     with (home.parent / "up.out").open("wb") as out:
-        subprocess.run([*BULKREG, "up", "--detach", "--home", str(home)], stdout=out, stderr=out, timeout=UP_WITHIN_S, check=True)
+        subprocess.run(up, stdout=out, stderr=out, env=env, timeout=UP_WITHIN_S, check=True)
     try:
         yield Product(home)
     finally:

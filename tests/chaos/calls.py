@@ -1,0 +1,63 @@
+"""One HTTP request to the product, and what its caller may conclude from how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tests.chaos.history import Counts, Outcome
+
+PATH = "/api/v1/bulk-registrations"
+TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited for tells less than one that is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` is None when there was no whole answer."""
+
+    outcome: Outcome
+    status: int | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+    etag: str = ""
+
+    @property
+    def counts(self) -> Counts | None:
+        """Of the batch that it shows."""
+        shown = self.document
+        if "total_items" not in shown:
+            return None
+        return Counts(shown["total_items"], shown["pending"], shown["completed"], shown["failed"], shown["cancelled"])
+
+
+class Api:
+    """Requests over one session."""
+
+    def __init__(self, session: aiohttp.ClientSession, server_errors: list[str]) -> None:
+        self._session = session
+        self._server_errors = server_errors
+
+    async def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Never raises: it is the outcome that tells.
+
+        Only a definite refusal is FAILED, and a connection that could not be made; 5xx is UNKNOWN, whatever its words say.
+        """
+        data = None if body is None else orjson.dumps(body)
+        try:
+            async with self._session.request(method, PATH + path, data=data, headers=headers) as response:
+                content = await response.read()
+        except aiohttp.ClientConnectorError:
+            return Answer(Outcome.FAILED)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return Answer(Outcome.UNKNOWN)
+        if response.status == 500:
+            self._server_errors.append(f"{method} {PATH}{path.split('?')[0]}: {content[:300]!r}")
+        document = orjson.loads(content) if content and "json" in response.content_type else {}
+        return Answer(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
+
+
+def _outcome(status: int) -> Outcome:
+    if status < 400:
+        return Outcome.OK
+    return Outcome.FAILED if status < 500 else Outcome.UNKNOWN

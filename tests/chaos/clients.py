@@ -1,0 +1,224 @@
+"""People at work: each submits, follows, corrects, retries, cancels and deletes, and meddles with the others' batches."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import uvloop
+
+from tests.chaos.calls import TIMEOUT_S, Answer, Api
+from tests.chaos.history import GONE, Call, History, Observation, Operation, Outcome, Submission, Values
+from tests.chaos.work import ACTIVE, Work
+from tests.support.pipeline import COORDINATOR, ORGANIZATION
+
+FOLLOW_S = (0.0, 15.0)  # then a client turns to something else; whether the batch ended is for the judge
+REPEATS = 4  # of what got no answer, where a repetition is the documented way to find out
+PAUSE_S = 0.2
+
+KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2
+"""How often a client does so."""
+
+
+class Client:
+    """One person, who does one thing after the other."""
+
+    def __init__(
+        self,
+        number: int,
+        seed: str,
+        api: Api,
+        work: Work,
+        history: History,
+        recent: deque[tuple[Submission, str]],
+    ) -> None:
+        """`recent` are batches that all clients have accepted, to meddle with."""
+        self._number = number
+        self._rng = random.Random(f"{seed} client {number}")
+        self._api = api
+        self._work = work
+        self._history = history
+        self._recent = recent
+        self._keys = 0
+
+    async def run(self, is_over: asyncio.Event) -> None:
+        """Until it is over; the batch in hand is left as it is."""
+        while not is_over.is_set():
+            if self._recent and self._rng.random() < MEDDLED:
+                await self._meddle(*self._rng.choice(self._recent))
+            else:
+                await self._care_for_one(is_over)
+
+    async def _care_for_one(self, is_over: asyncio.Event) -> None:
+        submission = self._work.submission(self._rng)
+        batch_id = await self._submit(submission)
+        if batch_id is None:
+            await asyncio.sleep(PAUSE_S)
+            return
+        self._recent.append((submission, batch_id))
+        if self._rng.random() < CANCELLED:
+            await asyncio.sleep(self._rng.random() * 0.3)
+            await self._cancel(submission, batch_id)
+        if self._rng.random() < UNWATCHED:
+            return
+        shown = await self._follow(submission, batch_id, is_over)
+        while shown is not None and shown["failed"] and shown["status"] != "cancelled" and self._rng.random() < RETRIED:
+            await self._retry(submission, batch_id, shown["items"])
+            shown = await self._follow(submission, batch_id, is_over)
+        if self._rng.random() < CANCELLED_LATE:
+            await self._cancel(submission, batch_id)
+        if shown is not None and self._rng.random() < DELETED:
+            await self._delete(submission, batch_id)
+            await self._look(submission, batch_id, etag="")
+
+    async def _meddle(self, submission: Submission, batch_id: str) -> None:
+        """What another client is busy with."""
+        match self._rng.randrange(4):
+            case 0:
+                await self._cancel(submission, batch_id)
+            case 1:
+                await self._delete(submission, batch_id)
+            case _:
+                answer = await self._look(submission, batch_id, etag="")
+                if answer.document.get("failed"):
+                    await self._retry(submission, batch_id, answer.document["items"])
+
+    async def _submit(self, submission: Submission) -> str | None:
+        """The id of the batch, or None: refused, or not known."""
+        body = {
+            "organization_id": ORGANIZATION,
+            "coordinator_id": COORDINATOR,
+            "label": submission.label,
+            "items": [_as_json(values) for values in submission.items],
+        }
+        key = self._maybe_key()
+        answer = await self._call(Operation.SUBMIT, submission, "POST", "", body, key=key, repeated=key is not None)
+        return str(answer.document["batch_id"]) if answer.outcome is Outcome.OK else None
+
+    async def _cancel(self, submission: Submission, batch_id: str) -> None:
+        await self._call(Operation.CANCEL, submission, "POST", f"/{batch_id}/cancel", key=self._maybe_key(), repeated=True)
+
+    async def _delete(self, submission: Submission, batch_id: str) -> None:
+        await self._call(Operation.DELETE, submission, "DELETE", f"/{batch_id}", repeated=True)
+
+    async def _retry(self, submission: Submission, batch_id: str, failed: Sequence[Mapping[str, Any]]) -> None:
+        """All that failed, or some, or some with corrections."""
+        body: dict[str, Any] = {}
+        corrections: dict[int, Values] = {}
+        chosen = [item for item in failed if self._rng.random() < 0.8] or list(failed)[:1]
+        match self._rng.randrange(5):
+            case 0:
+                pass
+            case 1:
+                body = {"only_retryable": True}
+            case 2:
+                body = {"item_ids": [item["item_id"] for item in chosen]}
+            case _:
+                corrections = {item["position"]: self._work.correction(self._rng) for item in chosen}
+                by_position = {item["position"]: item["item_id"] for item in chosen}
+                body = {"corrections": [{"item_id": by_position[position], **_as_json(v)} for position, v in corrections.items()]}
+        key = self._maybe_key()
+        path = f"/{batch_id}/retry"
+        await self._call(
+            Operation.RETRY, submission, "POST", path, body, key=key, repeated=key is not None, corrections=corrections
+        )
+
+    async def _follow(self, submission: Submission, batch_id: str, is_over: asyncio.Event) -> Mapping[str, Any] | None:
+        """The batch when it has ended; None when it is gone, or that takes too long."""
+        etag, deadline = "", time.monotonic() + self._rng.uniform(*FOLLOW_S)
+        while time.monotonic() < deadline and not is_over.is_set():
+            answer = await self._look(submission, batch_id, etag=etag)
+            if answer.status == 404:
+                return None
+            if answer.status == 200:
+                etag = answer.etag
+                if answer.document["status"] not in ACTIVE:
+                    return answer.document
+            elif answer.outcome is not Outcome.OK:
+                await asyncio.sleep(PAUSE_S)
+        return None
+
+    async def _look(self, submission: Submission, batch_id: str, *, etag: str) -> Answer:
+        path = f"/{batch_id}?items=failed&item_limit=1000" + ("&wait=1s" if etag else "")
+        answer = await self._api.ask("GET", path, headers={"If-None-Match": etag} if etag else None)
+        self._history.reads[answer.outcome] += 1
+        if answer.status in (200, 404):
+            status = answer.document["status"] if answer.status == 200 else GONE
+            self._history.saw(Observation(self._number, submission.label, time.monotonic(), status, answer.counts))
+        return answer
+
+    async def _call(
+        self,
+        operation: Operation,
+        submission: Submission,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        repeated: bool = False,
+        corrections: Mapping[int, Values] | None = None,
+    ) -> Answer:
+        """Records the call; with `repeated` again and again while its outcome is unknown, each one recorded."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        for _ in range(REPEATS if repeated else 1):
+            began_s = time.monotonic()
+            answer = await self._api.ask(method, path, body, headers)
+            self._history.add(
+                Call(
+                    label=submission.label,
+                    operation=operation,
+                    outcome=answer.outcome,
+                    began_s=began_s,
+                    ended_s=time.monotonic(),
+                    status=answer.status,
+                    key=key,
+                    batch_id=answer.document.get("batch_id"),
+                    retried=answer.document.get("retried"),
+                    corrections=corrections or {},
+                    counts=answer.counts,
+                )
+            )
+            if answer.outcome is not Outcome.UNKNOWN:
+                break
+            await asyncio.sleep(PAUSE_S)
+        return answer
+
+    def _maybe_key(self) -> str | None:
+        if self._rng.random() > KEYED:
+            return None
+        self._keys += 1
+        return f"client {self._number} key {self._keys}"
+
+
+def _as_json(values: Values) -> dict[str, object]:
+    return {
+        "mentor_id": values.mentor_id,
+        "activity_type": values.activity_type,
+        "activity_date": values.activity_date,
+        "duration_minutes": values.duration_minutes,
+    }
+
+
+def run_clients(
+    number: int, seed: str, api: str, token: str, work: Work, history: History, until: Callable[[], Awaitable[None]]
+) -> None:
+    """So many clients at once, until `until` returns. Raises what any of them raised."""
+
+    async def main() -> None:
+        headers = {"Authorization": f"Bearer {token}", "X-Organization-Id": ORGANIZATION, "Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        recent: deque[tuple[Submission, str]] = deque(maxlen=4 * number)
+        is_over = asyncio.Event()
+        async with aiohttp.ClientSession(api, headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as tasks:
+            for index in range(number):
+                client = Client(index, seed, Api(session, history.server_errors), work, history, recent)
+                tasks.create_task(client.run(is_over))
+            await until()
+            is_over.set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,142 @@
+"""The product under test: `bulkreg up` in a home of its own, PostgreSQL behind a proxy and on a small disk."""
+
+import contextlib
+import http.client
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from pydantic import SecretStr
+from sqlalchemy import create_engine
+
+from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.postgres import PostgresServer
+from compose.embedded.product import ROLE_GROUPS
+from orchestrator.settings import Settings
+from tests.chaos.disk import Disk, small_disk
+from tests.chaos.work import MENTORS
+from tests.faults.proxy import PostgresProxy
+from tests.support.pipeline import standard_directory
+from tests.support.product import Product, running_product
+from tests.support.waiting import eventually
+
+ROLES = tuple("-".join(group) for group in ROLE_GROUPS)
+"""Our processes, by the roles that they run."""
+
+POSTGRES, KAFKA = "postgres", "kafka"
+HEALED_WITHIN_S = 90.0
+
+
+class Cluster:
+    """What the nemesis maltreats."""
+
+    def __init__(self, product: Product, proxy: PostgresProxy, disk: Disk | None) -> None:
+        self.product = product
+        self.proxy = proxy
+        self.disk = disk
+        # The owner's URL leads past the proxy.
+        stack = product.stack
+        self.api: str = stack["api"]
+        self.token: str = stack["token"]
+        self.postgres_url: str = stack["postgres"]
+        self.settings = Settings(database_url=SecretStr(self.postgres_url), kafka_bootstrap_servers=stack["kafka"])
+        self.supervisor: int = stack["pids"]["supervisor"][0]
+
+    def process(self, name: str) -> psutil.Process | None:
+        """The process of a role group, or a server; None between its end and its next start."""
+        pids: Mapping[str, Sequence[int]] = self.product.stack["pids"]
+        try:
+            return psutil.Process(pids[name.split("-")[0]][0])
+        except (KeyError, psutil.NoSuchProcess):
+            return None
+
+    def send(self, name: str, number: signal.Signals) -> bool:
+        """Whether there was a process to send the signal to."""
+        process = self.process(name)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process is not None:
+                process.send_signal(number)
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def stopped(self, name: str) -> Iterator[bool]:
+        """SIGSTOP to a process and its children, SIGCONT in the end. Yields whether there was one."""
+        process = self.process(name)
+        stopped: list[psutil.Process] = []
+        try:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # The parent first: it would start others for those that don't answer.
+                for each in [] if process is None else [process, *process.children(recursive=True)]:
+                    stopped.append(each)
+                    each.suspend()
+            yield bool(stopped)
+        finally:
+            for each in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.resume()
+
+    def backends(self) -> Sequence[psutil.Process]:
+        """The database's processes that serve our clients."""
+        postmaster = self.process(POSTGRES)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if postmaster is not None:
+                return [child for child in postmaster.children() if _serves_a_client(child)]
+        return []
+
+    def wait_until_healed(self) -> None:
+        """Returns when every process is there and the API serves. Raises AssertionError when that takes too long."""
+        eventually(self._is_whole, within_s=HEALED_WITHIN_S, what="every process up again")
+
+    def _is_whole(self) -> bool:
+        try:
+            return all(self.process(name) for name in (*ROLES, POSTGRES, KAFKA)) and _serves(self.api)
+        finally:
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
+    """The product, up and with a directory, until the block ends. `environment` has its settings."""
+    place = Home(home)
+    place.create()
+    postgres = PostgresServer(place)
+    postgres.prepare()
+    settings = Settings(database_url=SecretStr(postgres.url))
+    proxy = PostgresProxy(LOOPBACK, postgres.port)
+    addresses = {
+        f"BULKREG_{name}_DATABASE_URL": url.set(port=proxy.port).render_as_string(hide_password=False).replace("+psycopg2", "")
+        for name, url in (("WORKER", settings.worker_url), ("API", settings.api_url))
+    }
+    with (
+        contextlib.closing(proxy),
+        small_disk(place.postgres) as disk,
+        running_product(home, {**environment, **addresses}) as product,
+    ):
+        engine = create_engine(settings.owner_url)
+        standard_directory(engine, mentor_count=MENTORS)
+        engine.dispose()
+        yield Cluster(product, proxy, disk)
+
+
+def _serves_a_client(process: psutil.Process) -> bool:
+    """By its title: `postgres: bulkreg_worker bulkreg 127.0.0.1(41234) idle`."""
+    try:
+        return "bulkreg_" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _serves(api: str) -> bool:
+    where = urlsplit(api)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

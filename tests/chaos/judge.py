@@ -1,0 +1,327 @@
+"""The verdict: what the clients were told against what the tables hold, after everything has healed and come to rest.
+
+Knows nothing of the product's own checks (`bulkreg verify` is another witness) and shares no code with them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tests.chaos.history import GONE, Call, Counts, History, Operation, Outcome, Submission, Values
+from tests.chaos.tables import BatchRow, ItemRow, Totals
+from tests.chaos.work import ACTIVE, expected_error
+from tests.support.pipeline import COORDINATOR
+
+DUPLICATE = "duplicate_activity"
+
+
+class Rule(StrEnum):
+    """What must not be."""
+
+    INVENTED = "a batch that nobody asked for"
+    LOST = "accepted, and not there"
+    DOUBLED = "one submission, two batches"
+    REFUSED_AND_DONE = "refused, and there all the same"
+    OTHER_ID = "another id than was answered or chosen"
+    STUCK = "not ended, though everything has healed"
+    COUNTS = "the counts are not those of the items"
+    STATUS = "the status does not follow from the counts"
+    ITEMS = "items too many or too few"
+    VALUES = "an item with values that nobody gave it"
+    WRONG_SUCCESS = "an item succeeded that breaks a rule"
+    WRONG_ERROR = "an item failed for a reason that it has not"
+    WRONG_CANCEL = "cancelled, and nobody has cancelled"
+    CANCEL_NOT_FINAL = "other counts than the cancel has answered"
+    WRONG_DELETE = "deleted, and nobody has deleted"
+    DELETE_LOST = "deleted, and still there"
+    ACTIVITY_LOST = "a success without its record"
+    ACTIVITY_DOUBLED = "a success with two records"
+    ACTIVITY_TOO_MANY = "a record of what has not succeeded"
+    ACTIVITY_VALUES = "a record of something else"
+    AUDIT = "not one line of audit for a record"
+    OUTCOMES = "not one outcome for each attempt"
+    RAN_AGAIN = "an attempt after a success"
+    NOT_FOLDED = "the item differs from what was decided"
+    RETRIES = "other new attempts than the retries have answered"
+    NOT_FOUND = "404 for a batch that is there"
+    SUM = "an answer whose counts don't add up"
+    EARLY_END = "an answer that ended with items pending"
+    WENT_BACK = "a registered item that was seen and is no more"
+    FIGHT = "of those that fight for one record, not one has it"
+    SERVER_ERROR = "an answer 500"
+    UNATTACHED = "rows that belong to no batch or item"
+    # Found by others than the judge: `bulkreg verify`, and who watches the processes.
+    VERIFY = "a breach that `bulkreg verify` found"
+    LEAK = "memory, descriptors or threads that grow"
+    LEFT_BEHIND = "a process that outlived the product"
+    SUPERVISOR = "the supervisor has ended"
+
+
+Broken = Iterator[tuple[Rule, str]]
+"""Rules, each with a detail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not be, and where."""
+
+    rule: Rule
+    label: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.label}: {self.detail}"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Green when there are no findings."""
+
+    findings: list[Finding] = field(default_factory=list)
+    settled: Counter[tuple[Operation, str]] = field(default_factory=Counter)
+    """What became of the calls whose outcome was unknown, by kind: `done` or `not done`."""
+    judged: Counter[str] = field(default_factory=Counter)
+
+
+def judge(history: History, batches: Iterable[BatchRow], totals: Totals) -> Verdict:
+    """Looks at every submission, call, batch, item and activity."""
+    verdict = Verdict()
+    found: dict[str, list[str]] = defaultdict(list)
+    fought_for: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    seen = Totals(0, 0, 0, 0)
+    for batch in batches:
+        submission = history.submissions.get(batch.label or "")
+        if submission is None:
+            verdict.findings.append(Finding(Rule.INVENTED, str(batch.label), f"batch {batch.batch_id}: nobody asked for it"))
+            continue
+        found[submission.label].append(batch.batch_id)
+        of_batch = _Batch(submission, batch, history)
+        verdict.findings += of_batch.findings()
+        verdict.settled += of_batch.settled()
+        for item in batch.items:
+            if item.values.identity in history.contested:
+                fought_for[item.values.identity].append(item.error_code or item.status)
+        seen = _plus(seen, batch)
+        verdict.judged["batches"] += 1
+        verdict.judged["items"] += len(batch.items)
+        verdict.judged["activities"] += sum(len(item.activities) for item in batch.items)
+    for submission in history.submissions.values():
+        verdict.findings += _existence(submission, history.calls[submission.label], found[submission.label])
+        if not found[submission.label]:
+            verdict.settled += _settled(history.calls[submission.label], lambda _: False)
+    verdict.findings += _fights(fought_for)
+    verdict.findings += [Finding(Rule.SERVER_ERROR, "the API", detail) for detail in history.server_errors]
+    if seen != totals:
+        verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, and of the batches only {seen}"))
+    return verdict
+
+
+def _plus(seen: Totals, batch: BatchRow) -> Totals:
+    return Totals(
+        seen.items + len(batch.items),
+        seen.outcomes + sum(len(item.outcomes) for item in batch.items),
+        seen.activities + sum(len(item.activities) for item in batch.items),
+        seen.audits + sum(activity.audits for item in batch.items for activity in item.activities),
+    )
+
+
+def _existence(submission: Submission, calls: Sequence[Call], batch_ids: Sequence[str]) -> Iterator[Finding]:
+    """Accepted is there once, refused is not there, unknown is there or not."""
+    made = [call for call in calls if call.operation in (Operation.SUBMIT, Operation.UPSTREAM)]
+    answered = {call.batch_id for call in made if call.outcome is Outcome.OK and call.batch_id is not None}
+    is_accepted = _is_accepted(submission, made)
+    if len(batch_ids) > 1:
+        yield Finding(Rule.DOUBLED, submission.label, f"batches {batch_ids}")
+    if is_accepted and not batch_ids:
+        yield Finding(Rule.LOST, submission.label, f"accepted as {answered or submission.batch_id}, and not there")
+    if batch_ids and all(call.outcome is Outcome.FAILED for call in made):
+        yield Finding(Rule.REFUSED_AND_DONE, submission.label, f"batches {batch_ids}")
+    expected = answered or ({submission.batch_id} if submission.batch_id else set(batch_ids))
+    if batch_ids and not set(batch_ids) <= expected:
+        yield Finding(Rule.OTHER_ID, submission.label, f"answered {expected}, there are {batch_ids}")
+
+
+def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
+    """By HTTP, one call was answered; from upstream, all parts that were sent were acknowledged."""
+    done = [call for call in made if call.outcome is Outcome.OK]
+    if submission.batch_id is None:
+        return bool(done)
+    return bool(done) and {call.part for call in done} == {call.part for call in made}
+
+
+def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[Finding]:
+    """Where several batches asked for the same, one has it; and nobody was told `duplicate` where there was none."""
+    for identity, ends in fought_for.items():
+        winners = ends.count("success")
+        if winners > 1 or (winners == 0 and DUPLICATE in ends):
+            yield Finding(Rule.FIGHT, " ".join(identity), f"ended {dict(Counter(ends))}")
+
+
+def _settled(calls: Iterable[Call], is_done: Callable[[Call], bool]) -> Counter[tuple[Operation, str]]:
+    return Counter((call.operation, "done" if is_done(call) else "not done") for call in calls if call.outcome is Outcome.UNKNOWN)
+
+
+class _Batch:
+    """One batch under judgement."""
+
+    def __init__(self, submission: Submission, batch: BatchRow, history: History) -> None:
+        self._submission = submission
+        self._batch = batch
+        self._contested = history.contested
+        self._observations = history.observations.get(submission.label, ())
+        self._calls: dict[Operation, list[Call]] = defaultdict(list)
+        for call in history.calls[submission.label]:
+            self._calls[call.operation].append(call)
+        # What may have been carried out.
+        self._possible = {
+            operation: [call for call in calls if call.outcome is not Outcome.FAILED] for operation, calls in self._calls.items()
+        }
+        self._new_attempts = sum(item.attempt - 1 for item in batch.items)
+
+    def findings(self) -> list[Finding]:
+        label = self._submission.label
+        rules = (self._counts(), self._items(), self._retries(), self._cancels(), self._deletes(), self._seen())
+        return [Finding(rule, label, detail) for found in rules for rule, detail in found]
+
+    def settled(self) -> Counter[tuple[Operation, str]]:
+        """What became of the calls that nobody knew the outcome of."""
+        retried_for_certain = self._certainly_retried()
+
+        def is_done(call: Call) -> bool:
+            match call.operation:
+                case Operation.CANCEL:
+                    return self._batch.status == "cancelled"
+                case Operation.DELETE:
+                    return self._batch.is_deleted
+                case Operation.RETRY:
+                    return self._new_attempts > retried_for_certain or any(
+                        other.key == call.key and other.outcome is Outcome.OK
+                        for other in self._calls[Operation.RETRY]
+                        if call.key is not None
+                    )
+                case _:
+                    return True  # there it is
+
+        return _settled((call for calls in self._calls.values() for call in calls), is_done)
+
+    def _counts(self) -> Broken:
+        batch = self._batch
+        states = Counter(item.status for item in batch.items)
+        counted = Counts(len(batch.items), *(states[status] for status in ("pending", "success", "failed", "cancelled")))
+        if batch.status in ACTIVE or not batch.is_completed:
+            yield Rule.STUCK, f"status {batch.status}, {counted}"
+        if counted != batch.counts:
+            yield Rule.COUNTS, f"{batch.counts}, and its items make it {counted}"
+        if batch.status not in ACTIVE and batch.status != _status_of(batch.counts):
+            yield Rule.STATUS, f"{batch.status} with {batch.counts}"
+        if [item.position for item in batch.items] != list(range(len(self._submission.items))):
+            yield Rule.ITEMS, f"{len(batch.items)} of {len(self._submission.items)}"
+
+    def _items(self) -> Broken:
+        corrections: dict[int, set[Values]] = defaultdict(set)
+        for call in self._possible.get(Operation.RETRY, ()):
+            for position, values in call.corrections.items():
+                corrections[position].add(values)
+        for item in self._batch.items:
+            if item.position >= len(self._submission.items):
+                continue
+            allowed = {self._submission.items[item.position], *corrections[item.position]}
+            for rule, detail in (*self._item(item, allowed), *self._activity(item), *self._attempts(item)):
+                yield rule, f"position {item.position}: {detail}"
+
+    def _item(self, item: ItemRow, allowed: set[Values]) -> Broken:
+        if item.values not in allowed:
+            yield Rule.VALUES, f"{item.values}, asked for was {allowed}"
+        expected = expected_error(item.values)
+        is_fair = item.error_code == expected or (
+            item.error_code == DUPLICATE and expected is None and item.values.identity in self._contested
+        )
+        if item.status == "success" and expected is not None:
+            yield Rule.WRONG_SUCCESS, f"should be {expected}"
+        if item.status == "failed" and not is_fair:
+            yield Rule.WRONG_ERROR, f"{item.error_code}, should be {expected}"
+        if item.status == "cancelled" and not self._possible.get(Operation.CANCEL):
+            yield Rule.WRONG_CANCEL, "cancelled, and nobody has cancelled the batch"
+
+    def _activity(self, item: ItemRow) -> Broken:
+        """Exactly one for a success, as it was asked for, and none else."""
+        ids = [activity.activity_id for activity in item.activities]
+        if item.status != "success":
+            if ids or item.activity_id is not None:
+                yield Rule.ACTIVITY_TOO_MANY, f"{item.status}, with {ids or item.activity_id}"
+            return
+        if ids != [item.activity_id]:
+            yield Rule.ACTIVITY_DOUBLED if ids else Rule.ACTIVITY_LOST, f"says {item.activity_id}, there are {ids}"
+        for activity in item.activities:
+            if (activity.values, activity.registered_by) != (item.values, COORDINATOR):
+                yield Rule.ACTIVITY_VALUES, f"{activity.values} by {activity.registered_by}, item {item.values}"
+            if activity.audits != 1:
+                yield Rule.AUDIT, f"{activity.audits} rows for {activity.activity_id}"
+
+    def _attempts(self, item: ItemRow) -> Broken:
+        """One outcome each; all but the last failed, so no success ran again."""
+        if sorted(item.outcomes) != list(range(1, item.attempt + 1)):
+            yield Rule.OUTCOMES, f"attempt {item.attempt}, outcomes of {sorted(item.outcomes)}"
+            return
+        earlier = {outcome for attempt, (outcome, _) in item.outcomes.items() if attempt < item.attempt}
+        if earlier - {"failed"}:
+            yield Rule.RAN_AGAIN, f"attempts {item.outcomes}"
+        if item.outcomes[item.attempt] != (item.status, item.activity_id):
+            yield Rule.NOT_FOLDED, f"{item.status} {item.activity_id}, decided was {item.outcomes[item.attempt]}"
+
+    def _retries(self) -> Broken:
+        certain = self._certainly_retried()
+        keys = {call.key for call in self._calls[Operation.RETRY] if call.outcome is Outcome.OK and call.key}
+        unknown = [
+            call
+            for call in self._calls[Operation.RETRY]
+            if call.outcome is Outcome.UNKNOWN and (not call.key or call.key not in keys)
+        ]
+        possible = certain + len({call.key or id(call) for call in unknown}) * len(self._batch.items)
+        if not certain <= self._new_attempts <= possible:
+            yield Rule.RETRIES, f"{self._new_attempts} new attempts, answered were {certain}, possible {possible}"
+
+    def _certainly_retried(self) -> int:
+        """New attempts that answers told of; those under one key are one answer."""
+        answered = [call for call in self._calls[Operation.RETRY] if call.outcome is Outcome.OK]
+        return sum({call.key or id(call): call.retried or 0 for call in answered}.values())
+
+    def _cancels(self) -> Broken:
+        if self._batch.status == "cancelled" and not self._possible.get(Operation.CANCEL):
+            yield Rule.WRONG_CANCEL, "nobody has cancelled it"
+        for call in self._calls[Operation.CANCEL]:
+            if call.outcome is Outcome.OK and (self._batch.status, self._batch.counts) != ("cancelled", call.counts):
+                yield Rule.CANCEL_NOT_FINAL, f"answered {call.counts}, in the end {self._batch.status} {self._batch.counts}"
+
+    def _deletes(self) -> Broken:
+        if self._batch.is_deleted and not self._possible.get(Operation.DELETE):
+            yield Rule.WRONG_DELETE, "nobody has deleted it"
+        if not self._batch.is_deleted and any(call.outcome is Outcome.OK for call in self._calls[Operation.DELETE]):
+            yield Rule.DELETE_LOST, "deleted, and still there"
+
+    def _seen(self) -> Broken:
+        """Every answer adds up, and what a client has seen registered stays registered."""
+        completed: dict[int, int] = defaultdict(int)
+        for seen in self._observations:
+            if seen.status == GONE:
+                if not any(call.began_s < seen.at_s for call in self._possible.get(Operation.DELETE, ())):
+                    yield Rule.NOT_FOUND, "404 for a batch that nobody has deleted"
+                continue
+            counts = seen.counts
+            assert counts is not None
+            if counts.total != counts.pending + counts.completed + counts.failed + counts.cancelled:
+                yield Rule.SUM, f"{counts}"
+            if counts.pending and seen.status not in ACTIVE:
+                yield Rule.EARLY_END, f"{seen.status} with {counts}"
+            if counts.completed < completed[seen.client]:
+                yield Rule.WENT_BACK, f"{completed[seen.client]} completed, and later {counts.completed}"
+            completed[seen.client] = counts.completed
+
+
+def _status_of(counts: Counts) -> str:
+    if counts.cancelled:
+        return "cancelled"
+    if not counts.failed:
+        return "completed"
+    return "partial" if counts.completed else "failed"

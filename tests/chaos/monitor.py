@@ -1,0 +1,107 @@
+"""Memory, descriptors and threads of every process over time, and what of them grows."""
+
+import contextlib
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
+
+NAMES = (*ROLES, POSTGRES, KAFKA)
+
+STEADY_AFTER_S, LIFE_S = 30.0, 90.0
+"""A process that has started fills its caches and pools first. What lives shorter than the second says nothing of growth."""
+
+GROWN_BY, GROWN_MB, GROWN_NUMBER = 1.25, 24.0, 12
+"""More than this share and this much: it leaks. Pools that fill and a burst that is held count less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One process at one moment. PostgreSQL's children are counted as its threads: one serves one connection."""
+
+    at_s: float
+    name: str
+    pid: int
+    age_s: float
+    memory_mb: float
+    descriptors: int
+    threads: int
+
+
+class Monitor:
+    """Looks again and again, in a thread of its own."""
+
+    def __init__(self, cluster: Cluster, *, every_s: float) -> None:
+        self._cluster = cluster
+        self._every_s = every_s
+        self.samples: list[Sample] = []
+        self.births: dict[int, float] = {}
+        """When each process began that was ever seen, servers' children too."""
+
+    def run(self, is_over: threading.Event) -> None:
+        """Until it is over."""
+        while not is_over.wait(self._every_s):
+            self.look()
+
+    def look(self) -> None:
+        """One sample of each process that is there."""
+        for name in NAMES:
+            process = self._cluster.process(name)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process is not None:
+                    self.samples.append(self._sample(name, process))
+
+    def left_behind(self) -> Sequence[int]:
+        """Which of the processes that were ever seen still live."""
+        return [pid for pid, birth in self.births.items() if _born_at(pid) == birth]
+
+    def _sample(self, name: str, process: psutil.Process) -> Sample:
+        children = process.children(recursive=True)
+        for each in (process, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.births.setdefault(each.pid, each.create_time())
+        return Sample(
+            time.monotonic(),
+            name,
+            process.pid,
+            time.time() - process.create_time(),
+            process.memory_info().rss / 1e6,
+            process.num_fds(),
+            len(children) if name == POSTGRES else process.num_threads(),
+        )
+
+
+def growths(samples: Iterable[Sample]) -> Iterator[tuple[str, str, float, float]]:
+    """Process, what, and its medians at the beginning and the end of each life that was long enough."""
+    lives: Mapping[tuple[str, int], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.age_s >= STEADY_AFTER_S:
+            lives[sample.name, sample.pid].append(sample)
+    for (name, _), life in lives.items():
+        if life[-1].at_s - life[0].at_s >= LIFE_S - STEADY_AFTER_S and len(life) >= 6:
+            third = len(life) // 3
+            for what in ("memory_mb", "descriptors", "threads"):
+                first, last = (statistics.median(getattr(s, what) for s in part) for part in (life[:third], life[-third:]))
+                yield name, what, first, last
+
+
+def leaks(samples: Iterable[Sample]) -> Iterator[str]:
+    """What grew more than anything that comes to rest would."""
+    for name, what, first, last in growths(samples):
+        allowed = GROWN_MB if what == "memory_mb" else GROWN_NUMBER
+        if last > GROWN_BY * first and last - first > allowed:
+            yield f"{what} of {name} grew from {first:.0f} to {last:.0f}"
+
+
+def _born_at(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None

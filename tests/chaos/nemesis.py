@@ -1,0 +1,135 @@
+"""Who does the harm: faults in the order that the seed gives, each with how long it lasts. Two of them are at it at the same time."""
+
+import contextlib
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import psutil
+
+from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
+from tests.faults.proxy import Lost
+
+LOSS_WAITS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A fault that happened. Seconds are `time.monotonic()`."""
+
+    fault: str
+    began_s: float
+    lasted_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Harm that is done while the context lasts, for so many seconds. It yields whether there was anything to harm."""
+
+    name: str
+    harm: Callable[[Cluster], contextlib.AbstractContextManager[bool]]
+    least_s: float = 0.0
+    most_s: float = 0.0
+
+
+def role_faults() -> Sequence[Fault]:
+    """What happens to our own processes. A consumer that is stopped for more than 5 s has lost its partitions when it wakes up."""
+    return [
+        *(Fault(f"kill -9 {role}", partial(_signalled, role, signal.SIGKILL)) for role in ROLES),
+        *(Fault(f"SIGTERM {role}", partial(_signalled, role, signal.SIGTERM)) for role in ROLES),
+        *(Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES),
+    ]
+
+
+def server_faults(cluster: Cluster) -> Sequence[Fault]:
+    """What happens to the servers, the network before PostgreSQL, and its disk."""
+    proxy = cluster.proxy
+    faults = [
+        Fault("kill -9 PostgreSQL", partial(_signalled, POSTGRES, signal.SIGKILL)),
+        Fault("kill -9 a PostgreSQL backend", _killed_backend),
+        Fault("SIGSTOP PostgreSQL", partial(_stopped, POSTGRES), 0.5, 5.0),
+        Fault("kill -9 Kafka", partial(_signalled, KAFKA, signal.SIGKILL)),
+        Fault("SIGSTOP Kafka", partial(_stopped, KAFKA), 0.5, 5.0),
+        Fault("cut all connections to PostgreSQL", _cut),
+        Fault("refuse connections to PostgreSQL", lambda _: _during(proxy.refusing()), 0.5, 3.0),
+        Fault("hold up connections to PostgreSQL", lambda _: _during(proxy.holding_up()), 0.5, 5.0),
+        Fault("lose a COMMIT", partial(_losing, Lost.REQUEST)),
+        Fault("lose the answer to a COMMIT", partial(_losing, Lost.ANSWER)),
+    ]
+    if cluster.disk is not None:
+        disk = cluster.disk
+        faults.append(Fault("fill PostgreSQL's disk", lambda _: _during(disk.full()), 1.0, 4.0))
+    return faults
+
+
+class Nemesis:
+    """Strikes again and again in a thread of its own: every fault once in a random order, then all in another order."""
+
+    def __init__(self, cluster: Cluster, faults: Sequence[Fault], seed: str, *, calm_s: float, strikes: list[Strike]) -> None:
+        """`calm_s` is the mean time between two faults; what it did is added to `strikes`."""
+        self._cluster = cluster
+        self._faults = faults
+        self._rng = random.Random(seed)
+        self._calm_s = calm_s
+        self._strikes = strikes
+
+    def run(self, is_over: threading.Event) -> None:
+        """Until it is over. Everything is healed when it returns, but for what restarts by itself."""
+        for fault in self._order():
+            if is_over.wait(self._rng.uniform(0.5, 1.5) * self._calm_s):
+                return
+            began_s = time.monotonic()
+            with fault.harm(self._cluster) as has_struck:
+                is_over.wait(self._rng.uniform(fault.least_s, fault.most_s))
+            if has_struck:
+                self._strikes.append(Strike(fault.name, began_s, time.monotonic() - began_s))
+
+    def _order(self) -> Iterator[Fault]:
+        while True:
+            yield from self._rng.sample(self._faults, len(self._faults))
+
+
+@contextlib.contextmanager
+def _signalled(name: str, number: signal.Signals, cluster: Cluster) -> Iterator[bool]:
+    yield cluster.send(name, number)
+
+
+@contextlib.contextmanager
+def _stopped(name: str, cluster: Cluster) -> Iterator[bool]:
+    with cluster.stopped(name) as was_there:
+        yield was_there
+
+
+@contextlib.contextmanager
+def _killed_backend(cluster: Cluster) -> Iterator[bool]:
+    """Any: the server then ends all of them, and recovers."""
+    backends = cluster.backends()[:1]
+    for backend in backends:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            backend.kill()
+    yield bool(backends)
+
+
+@contextlib.contextmanager
+def _cut(cluster: Cluster) -> Iterator[bool]:
+    yield cluster.proxy.cut() > 0
+
+
+@contextlib.contextmanager
+def _losing(what: Lost, cluster: Cluster) -> Iterator[bool]:
+    before, deadline = cluster.proxy.losses, time.monotonic() + LOSS_WAITS_S
+    cluster.proxy.lose_next(what)
+    while cluster.proxy.losses == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    cluster.proxy.lose_next(None)
+    yield cluster.proxy.losses > before
+
+
+@contextlib.contextmanager
+def _during(harm: contextlib.AbstractContextManager[None]) -> Iterator[bool]:
+    with harm:
+        yield True

@@ -1,0 +1,134 @@
+"""The run as one HTML page: what was done, what was broken, how the unknown ended, and the verdict."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+
+from compose.bench.svg import Line, Plot, svg
+from tests.chaos.history import Operation, Outcome
+from tests.chaos.monitor import NAMES, Sample, growths
+from tests.chaos.run import Result
+
+PLACES = 8
+"""On the time axis."""
+
+NOT_REACHED = (
+    "Kafka's connections were not cut one by one: the broker tells its clients the address to come back to, which leads past any proxy. "
+    "It was killed and stopped instead."
+)
+NO_DISK = "The disk was not filled: mounting a small one takes rights that this run did not have."
+
+_STYLE = """
+body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222; background: #fff }
+table { border-collapse: collapse; margin: .5em 0 1em } td, th { padding: .25em .8em .25em 0; text-align: left; border-bottom: 1px solid #ddd }
+td:not(:first-child) { font-variant-numeric: tabular-nums } .green { color: #2b7a2b } .red { color: #b00020 }
+svg { margin: .5em 1em .5em 0 } p { max-width: 45em }
+"""
+
+
+def page(result: Result) -> str:
+    """The whole page; it needs nothing from anywhere else."""
+    colour = "green" if result.is_green else "red"
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.took_s.items())
+    judged = ", ".join(f"{number:,} {what}" for what, number in result.verdict.judged.items())
+    return "".join(
+        (
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Bulk Registration Orchestrator: chaos</title>',
+            f"<style>{_STYLE}</style></head><body><h1>Chaos</h1>",
+            f'<p class="{colour}"><b>{verdict(result)}</b></p>',
+            f"<p>{datetime.now(UTC):%d %B %Y, %H:%M} UTC. Seed {escape(result.plan.seed)}, {result.plan.clients} clients and an upstream "
+            f"service. {phases}. Judged: {judged}.</p>",
+            _findings(result),
+            "<h2>Calls</h2>",
+            table(["", *Outcome], _calls(result)),
+            "<h2>What became of the unknown</h2>",
+            table(["", "done", "not done"], _settled(result)),
+            "<h2>Faults</h2>",
+            table(["", "times", "seconds"], _faults(result)),
+            f"<p>{NOT_REACHED}</p>",
+            "" if result.has_disk else f"<p>{NO_DISK}</p>",
+            "<h2>Memory, descriptors and threads</h2>",
+            "<p>Each process as it was at these moments, whichever process it was then; PostgreSQL with its number of connections. "
+            "Where one process lived for a minute and a half or more, the table has its medians of the first and last third.</p>",
+            table(["", "what", "first", "last"], [[n, w, f"{a:.0f}", f"{b:.0f}"] for n, w, a, b in growths(result.samples)]),
+            *(_plots(name, result) for name in NAMES),
+            "</body></html>\n",
+        )
+    )
+
+
+def verdict(result: Result) -> str:
+    """In a sentence."""
+    if result.is_green:
+        return "Green: nothing lost, nothing doubled, nothing stuck, all invariants hold."
+    return f"Red: {len(result.verdict.findings)} findings."
+
+
+def summary(result: Result) -> str:
+    """The figures as text."""
+    unknown = ", ".join(f"{row[0]} {row[1]} done and {row[2]} not" for row in _settled(result)) or "none"
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.took_s.items())
+    lines = [
+        f"seed {result.plan.seed}: {phases}",
+        "calls: " + "; ".join(f"{row[0]} {row[1]} ok, {row[2]} failed, {row[3]} unknown" for row in _calls(result)),
+        "judged: " + ", ".join(f"{number} {what}" for what, number in result.verdict.judged.items()),
+        f"unknown: {unknown}",
+        "faults: " + ", ".join(f"{number} x {fault}" for fault, number in sorted(result.faults.items())),
+        *(str(finding) for finding in result.verdict.findings[:50]),
+        verdict(result),
+    ]
+    return "\n".join(lines if result.has_disk else [*lines[:-1], NO_DISK, lines[-1]])
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """As HTML."""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _findings(result: Result) -> str:
+    rows = [[finding.rule, finding.label, finding.detail] for finding in result.verdict.findings]
+    return table(["rule", "where", "what"], rows) if rows else ""
+
+
+def _calls(result: Result) -> Iterable[Sequence[str]]:
+    for operation in Operation:
+        yield [operation, *(f"{result.calls.get((operation, outcome), 0):,}" for outcome in Outcome)]
+    yield ["read", *(f"{result.reads.get(outcome, 0):,}" for outcome in Outcome)]
+
+
+def _settled(result: Result) -> Iterable[Sequence[str]]:
+    for operation in Operation:
+        ends = [result.verdict.settled[operation, end] for end in ("done", "not done")]
+        if any(ends):
+            yield [operation, *(f"{number:,}" for number in ends)]
+
+
+def _faults(result: Result) -> Iterable[Sequence[str]]:
+    for fault, number in sorted(result.faults.items()):
+        seconds = sum(strike.lasted_s for strike in result.strikes if strike.fault == fault)
+        yield [fault, str(number), f"{seconds:.1f}"]
+
+
+def _plots(name: str, result: Result) -> str:
+    of_process = [sample for sample in result.samples if sample.name == name]
+    shown = (
+        [of_process[len(of_process) * index // PLACES] for index in range(PLACES)] if len(of_process) >= PLACES else of_process
+    )
+    if not shown:
+        return ""
+    places = [f"{sample.at_s - result.began_s:.0f}" for sample in shown]
+
+    def line(label: str, value: Callable[[Sample], float]) -> Line:
+        return Line(label, [value(sample) for sample in shown])
+
+    memory = Plot(f"{name}: memory", "seconds", "MB", places, [line("memory", lambda sample: sample.memory_mb)])
+    number = Plot(
+        f"{name}: descriptors, threads",
+        "seconds",
+        "",
+        places,
+        [line("open", lambda sample: sample.descriptors), line("threads", lambda sample: sample.threads)],
+    )
+    return svg(memory) + svg(number)

@@ -1,0 +1,47 @@
+"""When the product has come to rest: nothing runs, nothing waits in the outbox or on a topic."""
+
+import psycopg2
+
+from consumers.end_offsets import BrokerEndOffsets
+from orchestrator.settings import Settings
+from schemas.envelope import Topic
+from tests.support.kafka import committed_offsets
+
+CONSUMED = {
+    "splitter": (Topic.BATCHES,),
+    "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK),
+    "aggregator": (Topic.RESULTS,),
+}
+
+_UNFINISHED = """
+    SELECT (SELECT count(*) FROM orchestrator.batch WHERE status IN ('pending', 'processing')), (SELECT count(*) FROM orchestrator.outbox)
+"""
+
+
+class Rest:
+    """Asks PostgreSQL and Kafka, past the proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = settings.owner_url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._ends = BrokerEndOffsets(settings)
+
+    def missing(self) -> str:
+        """What is not at rest yet, in words; empty when all is."""
+        try:
+            connection = psycopg2.connect(self._url, connect_timeout=5)
+        except psycopg2.OperationalError:
+            return "the database is away"
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_UNFINISHED)
+            [(running, unsent)] = cursor.fetchall()
+        connection.close()
+        if running or unsent:
+            return f"{running} batches run, {unsent} events wait in the outbox"
+        waiting = sum(self._waiting(role, topic) for role, topics in CONSUMED.items() for topic in topics)
+        return f"{waiting} records wait on their topics" if waiting else ""
+
+    def _waiting(self, role: str, topic: Topic) -> int:
+        committed = committed_offsets(self._settings, role, topic)
+        ends = self._ends([topic])
+        return sum(end - committed.get(partition, 0) for (_, partition), end in ends.items())

@@ -1,0 +1,183 @@
+"""One run: up, load and harm at the same time, heal, drain, and only then the verdict."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.clients import run_clients
+from tests.chaos.cluster import Cluster, running_cluster
+from tests.chaos.history import History, Operation, Outcome
+from tests.chaos.judge import Finding, Rule, Verdict, judge
+from tests.chaos.monitor import Monitor, Sample, leaks
+from tests.chaos.nemesis import Nemesis, Strike, role_faults, server_faults
+from tests.chaos.rest import Rest
+from tests.chaos.tables import read_batches, read_totals
+from tests.chaos.upstream import Upstream
+from tests.chaos.work import Work
+
+WARM_UP_S = 2.0
+SAMPLES = 300
+SAY_EVERY_S = 10.0
+DRAIN_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do. The same seed gives the same faults and requests in the same order; when each meets which is the machine's doing."""
+
+    seed: str
+    chaos_s: float
+    clients: int = 8
+    calm_s: float = 3.0
+    """Mean time between two faults of one nemesis."""
+    drained_within_s: float = 180.0
+    """After the healing. A lost message is found by the sweeper within a minute."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the product."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """All that the report shows."""
+
+    plan: Plan
+    calls: Mapping[tuple[Operation, Outcome], int]
+    reads: Mapping[Outcome, int]
+    strikes: Sequence[Strike]
+    has_disk: bool
+    samples: Sequence[Sample]
+    verdict: Verdict
+    began_s: float
+    took_s: Mapping[str, float]
+    """By phase."""
+
+    @property
+    def is_green(self) -> bool:
+        """Nothing was lost, doubled, stuck or wrong."""
+        return not self.verdict.findings
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often each struck."""
+        return Counter(strike.fault for strike in self.strikes)
+
+
+def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
+    """Does it all in an empty folder. Raises when the product can't be started, or does not recover."""
+    history, strikes, took_s = History(), list[Strike](), dict[str, float]()
+    began_s = time.monotonic()
+    with running_cluster(folder / "home", plan.environment) as cluster:
+        monitor = Monitor(cluster, every_s=max(1.0, plan.chaos_s / SAMPLES))
+        with _phase("start", took_s, began_s):
+            work = Work(plan.seed, history)
+            upstream = Upstream(plan.seed, cluster.settings, work, history)
+        with _phase("chaos", took_s), _in_thread(monitor.run):
+            _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
+        with _phase("heal", took_s):
+            cluster.wait_until_healed()
+            upstream.finish()
+        with _phase("drain", took_s), _in_thread(monitor.run):
+            unrest = _drain(cluster, plan.drained_within_s, say)
+        with _phase("judge", took_s):
+            verdict = judge(history, read_batches(cluster.postgres_url), read_totals(cluster.postgres_url))
+            verdict.findings += _breaches(cluster)
+            verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
+            if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
+                verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "it is another one"))
+            if unrest:
+                late = f"{unrest}, {plan.drained_within_s:g} s after the healing"
+                verdict.findings.append(Finding(Rule.STUCK, "the whole", late))
+    if left := monitor.left_behind():
+        verdict.findings.append(Finding(Rule.LEFT_BEHIND, "processes", f"{left} outlived `bulkreg down`"))
+    return Result(
+        plan=plan,
+        calls=history.counted(),
+        reads=history.reads,
+        strikes=strikes,
+        has_disk=cluster.disk is not None,
+        samples=monitor.samples,
+        verdict=verdict,
+        began_s=began_s,
+        took_s=took_s,
+    )
+
+
+def _load_and_harm(
+    plan: Plan,
+    cluster: Cluster,
+    history: History,
+    work: Work,
+    upstream: Upstream,
+    strikes: list[Strike],
+    say: Callable[[str], None],
+) -> None:
+    nemeses = [
+        Nemesis(cluster, faults, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
+        for name, faults in (("roles", role_faults()), ("servers", server_faults(cluster)))
+    ]
+
+    async def until() -> None:
+        await asyncio.sleep(min(WARM_UP_S, plan.chaos_s))
+        with contextlib.ExitStack() as harm:
+            for nemesis in nemeses:
+                harm.enter_context(_in_thread(nemesis.run))
+            ends_s = time.monotonic() + plan.chaos_s
+            while (left_s := ends_s - time.monotonic()) > 0:
+                say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
+                await asyncio.sleep(min(left_s + 0.01, SAY_EVERY_S))
+
+    with _in_thread(upstream.run):
+        run_clients(plan.clients, plan.seed, cluster.api, cluster.token, work, history, until)
+
+
+def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str:
+    """Waits until everything is at rest; what is not when the time is over."""
+    deadline = time.monotonic() + within_s
+    rest = Rest(cluster.settings)
+    while (missing := rest.missing()) and time.monotonic() < deadline:
+        say(f"draining: {missing}")
+        time.sleep(DRAIN_LOOK_S)
+    return missing
+
+
+def _breaches(cluster: Cluster) -> Iterator[Finding]:
+    """What the product's own check finds."""
+    answer = json.loads(cluster.product.bulkreg("verify", "--json", code=None))
+    for breach in answer["breaches"]:
+        yield Finding(Rule.VERIFY, f"batch {breach['batch_id']}", f"invariant {breach['invariant']}: {breach['detail']}")
+
+
+@contextlib.contextmanager
+def _phase(name: str, took_s: dict[str, float], began_s: float | None = None) -> Iterator[None]:
+    begins_s = time.monotonic() if began_s is None else began_s
+    yield
+    took_s[name] = time.monotonic() - begins_s
+
+
+@contextlib.contextmanager
+def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `work` beside the block, and tells it when that is over; what it raises is raised here."""
+    is_over = threading.Event()
+    raised: list[BaseException] = []
+
+    def main() -> None:
+        try:
+            work(is_over)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    if raised:
+        raise raised[0]

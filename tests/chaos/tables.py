@@ -1,0 +1,123 @@
+"""What the tables say in the end, batch by batch."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from tests.chaos.history import Counts, Values
+
+BATCHES_AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class ItemRow:
+    """An item, with all that was decided about it."""
+
+    position: int
+    values: Values
+    status: str
+    attempt: int
+    activity_id: str | None
+    error_code: str | None
+    outcomes: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    """By attempt: outcome and activity."""
+    activities: list["ActivityRow"] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ActivityRow:
+    """A record that an auditor would count."""
+
+    activity_id: str
+    values: Values
+    registered_by: str
+    audits: int
+
+
+@dataclass(slots=True)
+class BatchRow:
+    """A batch and its items."""
+
+    batch_id: str
+    label: str | None
+    status: str
+    counts: Counts
+    is_deleted: bool
+    is_completed: bool
+    items: list[ItemRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Rows of whole tables: what belongs to no batch is seen here."""
+
+    items: int
+    outcomes: int
+    activities: int
+    audits: int
+
+
+def read_batches(url: str) -> Iterator[BatchRow]:
+    """Every batch. Needs the owner's rights; nobody may be changing anything."""
+    with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:
+        cursor.execute(
+            "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
+            " completed_at IS NOT NULL FROM orchestrator.batch"
+        )
+        rows = (BatchRow(i, label, status, Counts(*row[:5]), *row[5:]) for i, label, status, *row in cursor)
+        while batches := list(islice(rows, BATCHES_AT_ONCE)):
+            _fill(connection, batches)
+            yield from batches
+    connection.close()
+
+
+def read_totals(url: str) -> Totals:
+    """Counts the rows."""
+    connection = psycopg2.connect(url)
+    tables = ("orchestrator.batch_item", "orchestrator.outcome", "registration.activity", "registration.audit")
+    counts = [_rows(connection, f"SELECT count(*) FROM {table}")[0][0] for table in tables]
+    connection.close()
+    return Totals(*counts)
+
+
+def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
+    ids = ([batch.batch_id for batch in batches],)
+    outcomes: dict[tuple[str, int], dict[int, tuple[str, str | None]]] = defaultdict(dict)
+    for batch_id, position, attempt, outcome, activity_id in _rows(
+        connection,
+        "SELECT batch_id::text, position, attempt, outcome, activity_id::text FROM orchestrator.outcome WHERE batch_id = ANY(%s::uuid[])",
+        ids,
+    ):
+        outcomes[batch_id, position][attempt] = (outcome, activity_id)
+    by_id = {batch.batch_id: batch for batch in batches}
+    by_item: dict[str, ItemRow] = {}
+    for batch_id, item_id, *values, position, status, attempt, activity_id, error_code in _rows(
+        connection,
+        "SELECT batch_id::text, item_id::text, mentor_id, activity_type, activity_date::text, duration_minutes, position, status, attempt,"
+        " activity_id::text, error->>'code' FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
+        ids,
+    ):
+        decided = outcomes[batch_id, position]
+        item = by_item[item_id] = ItemRow(position, Values(*values), status, attempt, activity_id, error_code, decided)
+        by_id[batch_id].items.append(item)
+    # By item: that has an index, and what belongs to no item is missing in the totals.
+    for item_id, activity_id, *values, registered_by, audits in _rows(
+        connection,
+        "SELECT a.item_id::text, a.activity_id::text, attributed_to, activity_type, activity_date::text, duration_minutes, a.registered_by,"
+        " coalesce(u.number, 0) FROM registration.activity a"
+        " LEFT JOIN (SELECT activity_id, count(*) AS number FROM registration.audit WHERE batch_id = ANY(%s::uuid[]) GROUP BY 1) u"
+        " USING (activity_id) WHERE item_id = ANY(%s::uuid[])",
+        (*ids, list(by_item)),
+    ):
+        by_item[item_id].activities.append(ActivityRow(activity_id, Values(*values), registered_by, audits))
+
+
+def _rows(connection: Connection, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()

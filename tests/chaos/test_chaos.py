@@ -1,0 +1,40 @@
+"""The whole product under load while everything is killed, stopped, cut off and filled up: nothing is lost, doubled or stuck."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.report import page, summary
+from tests.chaos.run import Plan, Result, run
+
+# What is lost is found sooner than in production, so that half a minute of chaos is drained in seconds.
+IMPATIENT = {"BULKREG_SWEEP_INTERVAL_MS": "1000", "BULKREG_SWEEP_STUCK_AFTER_MS": "4000"}
+
+
+@pytest.fixture(autouse=True)
+def _own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the other tests stand on: these kill their servers."""
+    for name in ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def check(result: Result, tmp_path: Path, *, least_batches: int, least_faults: int) -> None:
+    """Green, and not for want of work or of harm."""
+    (tmp_path / "chaos.html").write_text(page(result), encoding="utf-8")
+    print(summary(result))
+    assert result.is_green, summary(result)
+    assert result.verdict.judged["batches"] >= least_batches, summary(result)
+    assert len(result.faults) >= least_faults, summary(result)
+
+
+def test_half_a_minute_of_chaos(tmp_path: Path) -> None:
+    plan = Plan(seed=secrets.token_hex(4), chaos_s=30.0, calm_s=1.0, drained_within_s=90.0, environment=IMPATIENT)
+    check(run(plan, tmp_path, print), tmp_path, least_batches=30, least_faults=8)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1_500)
+def test_ten_minutes_of_chaos(tmp_path: Path) -> None:
+    plan = Plan(seed=secrets.token_hex(4), chaos_s=600.0, drained_within_s=300.0)
+    check(run(plan, tmp_path, print), tmp_path, least_batches=1_000, least_faults=15)

@@ -1,0 +1,264 @@
+"""The judge sees what it claims to see: a history and tables that agree are green, and each corruption of them is found for what it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.chaos.history import GONE, Call, Counts, History, Observation, Operation, Outcome, Submission, Values
+from tests.chaos.judge import Rule, Verdict, judge
+from tests.chaos.monitor import Sample, leaks
+from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Totals
+from tests.support.pipeline import COORDINATOR
+
+FOUND_BY_OTHERS = {Rule.VERIFY, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
+
+
+@dataclass
+class World:
+    """What the clients say, and what the tables say."""
+
+    history: History
+    batches: dict[str, BatchRow]
+    unattached_activities: int = 0
+
+    def verdict(self) -> Verdict:
+        batches = list(self.batches.values())
+        activities = [activity for batch in batches for item in batch.items for activity in item.activities]
+        totals = Totals(
+            sum(len(batch.items) for batch in batches),
+            sum(len(item.outcomes) for batch in batches for item in batch.items),
+            len(activities) + self.unattached_activities,
+            sum(activity.audits for activity in activities),
+        )
+        return judge(self.history, batches, totals)
+
+    def call(self, label: str, operation: Operation, outcome: Outcome = Outcome.OK, **told: object) -> None:
+        self.history.add(Call(label=label, operation=operation, outcome=outcome, began_s=10, ended_s=11, **told))  # type: ignore[arg-type]
+
+    def see(self, label: str, status: str, counts: Counts | None) -> None:
+        self.history.saw(Observation(0, label, 20, status, counts))
+
+    def submitted(self, label: str, *items: ItemRow, deleted: bool = False) -> None:
+        """Accepted by HTTP, and done."""
+        self.history.submissions[label] = Submission(label, tuple(item.values for item in items))
+        self.call(label, Operation.SUBMIT, batch_id=f"id of {label}")
+        self.batches[label] = row(label, *items, deleted=deleted)
+
+
+def values(mentor: str, minutes: int = 60) -> Values:
+    return Values(mentor, "visit", "2026-03-25", minutes)
+
+
+def success(position: int, asked: Values, attempt: int = 1) -> ItemRow:
+    activity = f"activity of {asked.mentor_id}"
+    outcomes: dict[int, tuple[str, str | None]] = dict.fromkeys(range(1, attempt), ("failed", None))
+    records = [ActivityRow(activity, asked, COORDINATOR, 1)]
+    return ItemRow(position, asked, "success", attempt, activity, None, outcomes | {attempt: ("success", activity)}, records)
+
+
+def unsuccessful(position: int, asked: Values, status: str, code: str | None = None) -> ItemRow:
+    return ItemRow(position, asked, status, 1, None, code, {1: (status, None)})
+
+
+def row(label: str, *items: ItemRow, deleted: bool = False) -> BatchRow:
+    states = [item.status for item in items]
+    counts = Counts(len(items), *(states.count(status) for status in ("pending", "success", "failed", "cancelled")))
+    if counts.cancelled:
+        status = "cancelled"
+    elif not counts.failed:
+        status = "completed"
+    else:
+        status = "partial" if counts.completed else "failed"
+    return BatchRow(f"id of {label}", label, status, counts, deleted, True, list(items))
+
+
+@pytest.fixture
+def world() -> World:
+    """Everything that can happen, and all of it right."""
+    world = World(History(), {})
+    ghost = values("ghost-1")
+    world.submitted("plain", success(0, values("a")), unsuccessful(1, ghost, "failed", "mentor_not_found"))
+    world.see("plain", "processing", Counts(2, 1, 1, 0, 0))
+    world.see("plain", "partial", Counts(2, 0, 1, 1, 0))
+
+    world.submitted("corrected", success(0, values("b")), success(1, values("c"), attempt=2))
+    world.history.submissions["corrected"] = Submission("corrected", (values("b"), ghost))
+    world.call("corrected", Operation.RETRY, retried=1, corrections={1: values("c")})
+
+    world.submitted("cancelled", success(0, values("d")), unsuccessful(1, values("e"), "cancelled"))
+    world.call("cancelled", Operation.CANCEL, counts=Counts(2, 0, 1, 0, 1))
+
+    world.submitted("deleted", success(0, values("f")), deleted=True)
+    world.call("deleted", Operation.DELETE)
+    world.see("deleted", GONE, None)
+
+    fought_for = values("fought-for")
+    world.history.contested.add(fought_for.identity)
+    world.submitted("winner", success(0, fought_for))
+    world.submitted("loser", unsuccessful(0, fought_for, "failed", "duplicate_activity"))
+
+    world.history.submissions["upstream"] = Submission("upstream", (values("g"),), "id of upstream")
+    world.call("upstream", Operation.UPSTREAM, Outcome.UNKNOWN)
+    world.call("upstream", Operation.UPSTREAM)
+    world.batches["upstream"] = row("upstream", success(0, values("g")))
+
+    for label, outcome in (("refused", Outcome.FAILED), ("never", Outcome.UNKNOWN), ("after all", Outcome.UNKNOWN)):
+        world.history.submissions[label] = Submission(label, (values(label),))
+        world.call(label, Operation.SUBMIT, outcome)
+    world.batches["after all"] = row("after all", success(0, values("after all")))
+    return world
+
+
+def test_what_agrees_is_green(world: World) -> None:
+    verdict = world.verdict()
+    assert not verdict.findings
+    assert verdict.settled == {
+        (Operation.SUBMIT, "done"): 1,
+        (Operation.SUBMIT, "not done"): 1,
+        (Operation.UPSTREAM, "done"): 1,
+    }
+
+
+def test_an_unknown_retry_cancel_and_delete_may_be_done_or_not(world: World) -> None:
+    """With the tables as if each had been done, and as if it had not."""
+    for label in ("corrected", "cancelled", "deleted"):
+        world.history.calls[label] = [
+            call if call.operation is Operation.SUBMIT else replace(call, outcome=Outcome.UNKNOWN, retried=None, counts=None)
+            for call in world.history.calls[label]
+        ]
+    done = world.verdict()
+    assert not done.findings
+    assert {done.settled[operation, "done"] for operation in (Operation.RETRY, Operation.CANCEL, Operation.DELETE)} == {1}
+    world.history.observations["deleted"].clear()
+    world.batches["deleted"].is_deleted = False
+    world.batches["corrected"] = row(
+        "corrected", success(0, values("b")), unsuccessful(1, values("ghost-1"), "failed", "mentor_not_found")
+    )
+    world.batches["cancelled"] = row("cancelled", success(0, values("d")), success(1, values("e")))
+    not_done = world.verdict()
+    assert not not_done.findings
+    assert {not_done.settled[operation, "not done"] for operation in (Operation.RETRY, Operation.CANCEL, Operation.DELETE)} == {1}
+
+
+def an_upstream_batch_lost_part(world: World) -> None:
+    world.call("upstream", Operation.UPSTREAM, part=2)
+    del world.batches["upstream"]
+
+
+def change(label: str, **changes: object) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        for name, value in changes.items():
+            setattr(world.batches[label], name, value)
+
+    return corrupt
+
+
+def change_item(label: str, position: int, **changes: object) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        for name, value in changes.items():
+            setattr(world.batches[label].items[position], name, value)
+
+    return corrupt
+
+
+def another_activity(label: str, position: int, *, other: bool = False) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        item = world.batches[label].items[position]
+        item.activities.append(ActivityRow("another" if other else "activity of a", item.values, COORDINATOR, 1))
+
+    return corrupt
+
+
+def change_activity(**changes: object) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        for name, value in changes.items():
+            setattr(world.batches["plain"].items[0].activities[0], name, value)
+
+    return corrupt
+
+
+def whole(label: str, *items: ItemRow) -> Callable[[World], None]:
+    """All of it consistent in itself, and not what was asked for."""
+    return lambda world: world.batches.__setitem__(label, row(label, *items))
+
+
+def never_called(label: str, operation: Operation) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        world.history.calls[label] = [call for call in world.history.calls[label] if call.operation is not operation]
+
+    return corrupt
+
+
+GHOST = values("ghost-1")
+
+CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
+    (Rule.INVENTED, lambda world: world.batches.__setitem__("?", row("?", success(0, values("z"))))),
+    (Rule.LOST, lambda world: world.batches.__delitem__("plain")),
+    (Rule.LOST, an_upstream_batch_lost_part),
+    (Rule.DOUBLED, lambda world: world.batches.__setitem__("again", replace(world.batches["plain"], batch_id="id of again"))),
+    (Rule.REFUSED_AND_DONE, whole("refused", success(0, values("refused")))),
+    (Rule.OTHER_ID, change("plain", batch_id="another")),
+    (Rule.OTHER_ID, change("upstream", batch_id="another")),
+    (Rule.STUCK, change("plain", status="processing")),
+    (Rule.STUCK, change("plain", is_completed=False)),
+    (Rule.COUNTS, change("plain", counts=Counts(2, 0, 0, 2, 0))),
+    (Rule.STATUS, change("plain", status="completed")),
+    (Rule.ITEMS, whole("plain", success(0, values("a")))),
+    (Rule.VALUES, change_item("plain", 1, values=values("ghost-2"))),
+    (Rule.WRONG_SUCCESS, whole("plain", success(0, values("a")), success(1, GHOST))),
+    (Rule.WRONG_ERROR, change_item("plain", 1, error_code="internal_error")),
+    (Rule.WRONG_ERROR, whole("deleted", unsuccessful(0, values("f"), "failed", "duplicate_activity"))),
+    (Rule.WRONG_CANCEL, whole("plain", success(0, values("a")), unsuccessful(1, GHOST, "cancelled"))),
+    (Rule.WRONG_CANCEL, never_called("cancelled", Operation.CANCEL)),
+    (Rule.CANCEL_NOT_FINAL, whole("cancelled", success(0, values("d")), success(1, values("e")))),
+    (Rule.WRONG_DELETE, never_called("deleted", Operation.DELETE)),
+    (Rule.DELETE_LOST, change("deleted", is_deleted=False)),
+    (Rule.ACTIVITY_LOST, change_item("plain", 0, activities=[])),
+    (Rule.ACTIVITY_DOUBLED, another_activity("plain", 0)),
+    (Rule.ACTIVITY_DOUBLED, another_activity("plain", 0, other=True)),
+    (Rule.ACTIVITY_TOO_MANY, another_activity("plain", 1)),
+    (Rule.ACTIVITY_TOO_MANY, another_activity("cancelled", 1)),
+    (Rule.ACTIVITY_VALUES, change_activity(values=values("b"))),
+    (Rule.ACTIVITY_VALUES, change_activity(registered_by="a")),
+    (Rule.AUDIT, change_activity(audits=2)),
+    (Rule.OUTCOMES, change_item("corrected", 1, outcomes={2: ("success", "activity of c")})),
+    (Rule.RAN_AGAIN, change_item("corrected", 1, outcomes=dict.fromkeys((1, 2), ("success", "activity of c")))),
+    (Rule.NOT_FOLDED, change_item("plain", 1, outcomes={1: ("cancelled", None)})),
+    (Rule.RETRIES, whole("corrected", success(0, values("b")), unsuccessful(1, GHOST, "failed", "mentor_not_found"))),
+    (Rule.RETRIES, never_called("corrected", Operation.RETRY)),
+    (Rule.NOT_FOUND, lambda world: world.see("plain", GONE, None)),
+    (Rule.SUM, lambda world: world.see("plain", "processing", Counts(2, 0, 1, 0, 0))),
+    (Rule.EARLY_END, lambda world: world.see("plain", "partial", Counts(2, 1, 1, 0, 0))),
+    (Rule.WENT_BACK, lambda world: world.see("plain", "partial", Counts(2, 0, 0, 2, 0))),
+    (Rule.FIGHT, whole("loser", success(0, values("fought-for")))),
+    (Rule.FIGHT, lambda world: world.batches.__delitem__("winner")),
+    (Rule.SERVER_ERROR, lambda world: world.history.server_errors.append("GET")),
+    (Rule.UNATTACHED, lambda world: setattr(world, "unattached_activities", 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "corrupt"), CORRUPTIONS, ids=[f"{rule.name.lower()}-{n}" for n, (rule, _) in enumerate(CORRUPTIONS)]
+)
+def test_each_corruption_is_found(world: World, rule: Rule, corrupt: Callable[[World], None]) -> None:
+    corrupt(world)
+    assert rule in {finding.rule for finding in world.verdict().findings}
+
+
+def test_each_rule_has_a_corruption() -> None:
+    assert {rule for rule, _ in CORRUPTIONS} == set(Rule) - FOUND_BY_OTHERS
+
+
+def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
+    """A process over three minutes."""
+    return [
+        Sample(at, "api", 1, 40 + at, 100 + grows_mb * at / 180, int(30 + grows_descriptors * at / 180), 8)
+        for at in range(0, 180, 2)
+    ]
+
+
+def test_what_grows_is_a_leak() -> None:
+    assert not list(leaks(life()))
+    assert [leak.split(" of ")[0] for leak in leaks(life(grows_mb=100))] == ["memory_mb"]
+    assert [leak.split(" of ")[0] for leak in leaks(life(grows_descriptors=60))] == ["descriptors"]

@@ -1,0 +1,95 @@
+"""What the clients ask for: items whose outcome is known beforehand, and some that several batches fight for."""
+
+import random
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from tests.chaos.history import History, Submission, Values
+
+MENTORS = 2_000
+FIRST_DAY = date(1950, 1, 1)
+
+ACTIVE = frozenset({"pending", "processing"})
+"""The states of a batch that has not ended."""
+
+NO_MENTOR, NO_TYPE, NO_MINUTES = "ghost-", "no-such-type", 0
+
+SIZES = ((70, 1, 25), (22, 26, 100), (6, 101, 400), (2, 1_000, 1_000))
+"""Weight, least, most items of a submission. More than 100 travel in the bulk lane."""
+
+FLAWED, CONTESTED, CORRECTED_WRONGLY = 0.12, 0.04, 0.1
+
+
+def expected_error(values: Values) -> str | None:
+    """The code that the rules give these values; None: they succeed, or somebody else was first."""
+    if values.mentor_id.startswith(NO_MENTOR):
+        return "mentor_not_found"
+    if values.activity_type == NO_TYPE:
+        return "activity_type_unknown"
+    if values.duration_minutes == NO_MINUTES:
+        return "invalid_item"
+    return None
+
+
+class Work:
+    """Makes submissions and corrections. No two items of it have the same mentor and day, but for those that are contested."""
+
+    def __init__(self, seed: str, history: History) -> None:
+        self._history = history
+        self._seed = seed
+        self._lock = threading.Lock()
+        self._serial = 0
+        self._labels = 0
+        self._fought_for: deque[Values] = deque(maxlen=8)
+
+    def submission(self, rng: random.Random, *, batch_id: str | None = None, most: int = 1_000) -> Submission:
+        """A new one, known to the history before anybody hears of it."""
+        (_, low, high) = rng.choices(SIZES, weights=[weight for weight, _, _ in SIZES])[0]
+        size = min(most, rng.randint(low, high))
+        items = [self._flawed(values, rng) if rng.random() < FLAWED else values for values in self._take(size)]
+        if rng.random() < CONTESTED * size:
+            items[rng.randrange(size)] = self._contested(rng)
+        with self._lock:
+            self._labels += 1
+            submission = Submission(f"chaos {self._seed} {self._labels}", tuple(items), batch_id)
+            self._history.submissions[submission.label] = submission
+        return submission
+
+    def correction(self, rng: random.Random) -> Values:
+        """What a failed item becomes: most often right."""
+        values = self._take(1)[0]
+        return self._flawed(values, rng) if rng.random() < CORRECTED_WRONGLY else values
+
+    def _take(self, number: int) -> Sequence[Values]:
+        with self._lock:
+            begin, self._serial = self._serial, self._serial + number
+        return [
+            Values(
+                f"mentor-{serial % MENTORS + 1}",
+                "visit",
+                (FIRST_DAY + timedelta(days=serial // MENTORS)).isoformat(),
+                60,
+            )
+            for serial in range(begin, begin + number)
+        ]
+
+    def _flawed(self, values: Values, rng: random.Random) -> Values:
+        match rng.randrange(3):
+            case 0:
+                return Values(NO_MENTOR + values.mentor_id, values.activity_type, values.activity_date, values.duration_minutes)
+            case 1:
+                return Values(values.mentor_id, NO_TYPE, values.activity_date, values.duration_minutes)
+            case _:
+                return Values(values.mentor_id, values.activity_type, values.activity_date, NO_MINUTES)
+
+    def _contested(self, rng: random.Random) -> Values:
+        """One that the next batches ask for too, or that earlier ones have."""
+        fresh = self._take(1)[0]
+        with self._lock:
+            if not self._fought_for or rng.random() < 0.4:
+                self._fought_for.append(fresh)
+                self._history.contested.add(fresh.identity)
+                return fresh
+            return rng.choice(self._fought_for)
