@@ -1,6 +1,5 @@
 """What the tests stand on: one PostgreSQL and one Kafka per run, one database and one topic prefix per test."""
 
-import os
 import signal
 from collections.abc import Iterator
 from uuid import uuid4
@@ -13,17 +12,22 @@ from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import fresh_database, migrated_template
 from tests.support.kafka import made_topics
-from tests.support.stack import Stack, running_stack
+from tests.support.stack import Stack, check_choice, chosen_kind, running_stack
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses a stack that can't be had: here, because what a worker of a parallel run says when it ends is lost."""
+    if not hasattr(config, "workerinput"):
+        check_choice(chosen_kind())
+
+
 @pytest.fixture(scope="session")
 def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """PostgreSQL and Kafka, chosen by BULKREG_TEST_STACK. Tests that kill servers start their own instead."""
-    kind = os.environ.get("BULKREG_TEST_STACK") or "embedded"
-    with running_stack(kind, tmp_path_factory.mktemp("stack")) as stack:
+    with running_stack(chosen_kind(), tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 

@@ -18,6 +18,8 @@ from tests.support.waiting import eventually
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 CONTAINERS_READY_WITHIN_S = 120.0
+EXTERNAL = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS")
+"""Name the servers of the kind `external`, in the order of `Stack`."""
 
 
 @dataclass(frozen=True)
@@ -28,38 +30,54 @@ class Stack:
     kafka_bootstrap_servers: str
 
 
+def chosen_kind() -> str:
+    """What BULKREG_TEST_STACK says: `embedded` (the default), `containers` or `external`."""
+    return os.environ.get("BULKREG_TEST_STACK") or "embedded"
+
+
+def check_choice(kind: str) -> None:
+    """Whether a stack of the kind can be had here. Raises pytest.UsageError, which says what is missing."""
+    if kind not in ("embedded", "containers", "external"):
+        raise pytest.UsageError(f"BULKREG_TEST_STACK is embedded, containers or external, not {kind!r}")
+    if kind == "external" and (missing := [name for name in EXTERNAL if name not in os.environ]):
+        raise pytest.UsageError(f"BULKREG_TEST_STACK=external needs {' and '.join(missing)}")
+    if kind == "containers":
+        _find_engine()
+
+
+def _find_engine() -> None:
+    # Imported here: it looks for an engine, and warns about it, at import.
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+    from testcontainers.core.docker_client import DockerClient
+
+    try:
+        DockerClient().client.close()
+    except DockerException as error:
+        raise pytest.UsageError(f"BULKREG_TEST_STACK=containers needs a Docker engine, and none answers: {error}") from error
+
+
 @contextlib.contextmanager
 def running_stack(kind: str, home: Path) -> Iterator[Stack]:
-    """The stack of a kind: `embedded`, `containers` or `external`. Ends the test run with a clear error when it can't be had."""
+    """The stack of a kind that `check_choice` has let pass."""
     if kind == "embedded":
         with Infrastructure(home) as endpoints:
             yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
     elif kind == "containers":
         with _containers() as stack:
             yield stack
-    elif kind == "external":
-        try:
-            yield Stack(os.environ["BULKREG_DATABASE_URL"], os.environ["BULKREG_KAFKA_BOOTSTRAP_SERVERS"])
-        except KeyError as missing:
-            pytest.exit(f"BULKREG_TEST_STACK=external needs {missing.args[0]}", returncode=2)
     else:
-        pytest.exit(f"BULKREG_TEST_STACK is embedded, containers or external, not {kind!r}", returncode=2)
+        yield Stack(*(os.environ[name] for name in EXTERNAL))
 
 
 @contextlib.contextmanager
 def _containers() -> Iterator[Stack]:
-    # Imported here: it looks for an engine, and warns about it, at import.
-    from docker.errors import DockerException  # type: ignore[import-untyped]
     from testcontainers.core.container import DockerContainer
 
     port = _free_port()
-    try:
-        postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
-        # Generic, because testcontainers' own KafkaContainer wants the layout of another image. The broker tells its clients the
-        # address to come back to, so its port is the same inside and outside.
-        kafka = DockerContainer(KAFKA_IMAGE, env=_kafka_environment(port)).with_bind_ports(port, port)
-    except DockerException as error:
-        pytest.exit(f"BULKREG_TEST_STACK=containers needs a Docker engine, and none answers: {error}", returncode=2)
+    postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
+    # Generic, because testcontainers' own KafkaContainer wants the layout of another image. The broker tells its clients the
+    # address to come back to, so its port is the same inside and outside.
+    kafka = DockerContainer(KAFKA_IMAGE, env=_kafka_environment(port)).with_bind_ports(port, port)
     with postgres, kafka:
         host = postgres.get_container_host_ip()
         stack = Stack(f"postgresql://bulkreg:bulkreg@{host}:{postgres.get_exposed_port(5432)}/bulkreg", f"{host}:{port}")
