@@ -22,6 +22,7 @@ from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.accepting import accept
 from orchestrator.preview import Planner
+from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.wakeup import RelayWaker
@@ -48,7 +49,9 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         database=database,
         watchers=watchers,
         tickets=Tickets(ticket_key(settings)),
-        planner=Planner(_plan_key(settings), InProcessRegistrationService()),
+        planner=Planner(
+            _plan_key(settings), InProcessRegistrationService() if settings.registration_url is None else NoPrediction()
+        ),
         submissions=GroupCommit(
             lambda organization_id, requests: database.change(organization_id, lambda repository: accept(repository, requests))
         ),

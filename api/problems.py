@@ -67,6 +67,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "idempotency_key_reused": ProblemType(422, "The Idempotency-Key was used for another request"),
     "too_many_requests": ProblemType(429, "Too many requests"),
     "internal_error": ProblemType(500, "Something went wrong on our side"),
+    "preview_unavailable": ProblemType(501, "Nothing is foretold here"),
     "database_unavailable": ProblemType(503, "The database can't be reached at the moment"),
     "keys_unavailable": ProblemType(503, "The identity provider can't be reached at the moment"),
     "overloaded": ProblemType(503, "Too many requests are waiting"),

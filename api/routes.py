@@ -49,7 +49,8 @@ class Route:
 BATCH = batches.PATH + "/{batch_id}"
 _SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
-_PLAN = ("plan_changed",)
+_NOT_HERE = ("preview_unavailable",)
+_PLAN = ("plan_changed", *_NOT_HERE)
 _KEY = ("Idempotency-Key",)
 _REUSED = ("idempotency_key_reused",)
 _MATCH = ("If-Match",)
@@ -78,7 +79,7 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=_SUBMISSIONS,
         answers={200: models.PreviewAnswer},
-        refusals=_NOT_ONES_OWN,
+        refusals=(*_NOT_ONES_OWN, *_NOT_HERE),
     ),
     Route(
         "GET",

@@ -48,6 +48,14 @@ class InvalidRequestError(OperationError):
         self.problems = tuple(problems)
 
 
+class PreviewUnavailableError(OperationError):
+    """An external registration service decides here, and can't be asked beforehand. Submit without a plan."""
+
+    def __init__(self) -> None:
+        detail = "An external service decides here, and can't be asked beforehand; submit without a plan."
+        super().__init__("preview_unavailable", detail)
+
+
 class KeyReusedError(OperationError):
     """The Idempotency-Key was used before, for another request. Use a new key for a new request."""
 

@@ -8,7 +8,7 @@ import hashlib
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import jwt
 import orjson
@@ -49,7 +49,7 @@ class Planner:
     prediction: Prediction
 
     def preview(self, repository: ActivityRepository, connection: Connection, actor: Actor, batch: NewBatch) -> Preview:
-        """Foretells a submission; nothing is written. Raises what submitting it would raise."""
+        """Foretells a submission; nothing is written. Raises what submitting it would raise, PreviewUnavailableError."""
         may_submit(repository, actor, batch)
         errors = self._predict(connection, actor, batch)
         now = repository.clock()
@@ -63,12 +63,14 @@ class Planner:
         }
         return Preview(batch, errors, jwt.encode(claims, self.key, algorithm=_ALGORITHM))
 
-    def hold_to(self, plan: str, connection: Connection, actor: Actor, batch: NewBatch) -> NewBatch:
+    def hold_to(
+        self, plan: str, repository: ActivityRepository, connection: Connection, actor: Actor, batch: NewBatch
+    ) -> NewBatch:
         """The batch with what was foretold for each item, when every prediction still holds in this transaction.
 
-        Raises InvalidRequestError for a plan that is not for this submission or is too old, PlanChangedError.
+        Raises InvalidRequestError for a plan that is not for this submission or is too old, PlanChangedError, PreviewUnavailableError.
         """
-        planned = self._read(plan, actor, batch)
+        planned = self._read(plan, repository.clock(), actor, batch)
         now = [_outcome(error) for error in self._predict(connection, actor, batch)]
         differences = [
             PlanDifference(position, item.values.mentor_id, before, after)
@@ -83,13 +85,16 @@ class Planner:
         values = [item.values for item in batch.items]
         return self.prediction.predict(connection, actor.organization_id, batch.coordinator_id, values)
 
-    def _read(self, plan: str, actor: Actor, batch: NewBatch) -> list[str]:
+    def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> list[str]:
         try:
-            claims = jwt.decode(plan, self.key, algorithms=[_ALGORITHM], audience=_AUDIENCE, options={"require": ["exp"]})
-        except jwt.ExpiredSignatureError:
-            raise _bad_plan("plan_expired", "The plan is too old; preview again.") from None
+            # `exp` is the database's time, as `now` is: this host's clock may be another (jwt would ask that).
+            claims = jwt.decode(
+                plan, self.key, algorithms=[_ALGORITHM], audience=_AUDIENCE, options={"require": ["exp"], "verify_exp": False}
+            )
         except jwt.InvalidTokenError:
             raise _bad_plan("plan_invalid", "This is no plan of ours; preview again.") from None
+        if claims["exp"] <= now.timestamp():
+            raise _bad_plan("plan_expired", "The plan is too old; preview again.")
         expected = (actor.organization_id, batch.coordinator_id, _items_hash(batch))
         if (claims["org"], claims["coordinator"], claims["items"]) != expected:
             raise _bad_plan("plan_mismatch", "The plan is for another submission; preview this one.")

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     registration_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+(/\S*)?$",
-        description="Base URL of an external registration service. Unset: activities are registered in the product's own database.",
+        description="Base URL of an external registration service. Unset: activities are registered in the product's own database. The API has to know it, too.",
     )
     registration_token: SecretStr | None = Field(default=None, description="Bearer token for the external service.")
     registration_allow_plaintext: bool = Field(

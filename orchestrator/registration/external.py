@@ -10,11 +10,22 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection
 
-from orchestrator.model import ItemError
+from orchestrator.errors import PreviewUnavailableError
+from orchestrator.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
 from orchestrator.storage import dispatch
+
+
+class NoPrediction:
+    """The `Prediction` where an external service decides. Our own tables may be empty there; what they say would be made up."""
+
+    def predict(
+        self, _connection: Connection, _organization_id: str, _coordinator_id: str, _items: Sequence[ItemValues]
+    ) -> Sequence[ItemError | None]:
+        """Raises PreviewUnavailableError."""
+        raise PreviewUnavailableError
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from api import app, json_body
 from api.app import create_app
 from api.authentication import UnsafeStartError
 from api.problems import PROBLEMS
+from orchestrator.model import Role
 from orchestrator.settings import Settings
 from schemas import api as models
 from tests.support.api_server import KEY, PATH, ApiServer, running_api
@@ -121,6 +122,33 @@ def test_idempotency_key_that_is_none(sender: httpx.Client, key: str) -> None:
     item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
     answer = sender.post(PATH, json={"items": [item]}, headers=[(b"Idempotency-Key", key.encode())])
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/headers/Idempotency-Key")
+
+
+def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
+    limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_requests_per_minute": {"coordinator": 2}})
+    with running_api(limited) as server, server.client() as client, server.client(Role.ADMIN) as admin:
+        answers = [client.get(PATH) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert (answers[2].headers["Content-Type"], answers[2].json()["code"]) == (
+            "application/problem+json",
+            "too_many_requests",
+        )
+        # A minute's share, less what has passed of it.
+        assert 1 <= int(answers[2].headers["Retry-After"]) <= 30
+        assert admin.get(PATH).status_code == 200
+
+
+def test_nothing_is_foretold_where_an_external_service_decides(settings: Settings, pipeline: Pipeline) -> None:
+    item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
+    configured = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
+    with running_api(configured) as server, server.client() as client:
+        planned = {"items": [item], "plan": client.post(f"{PATH}/preview", json={"items": [item]}).json()["plan"]}
+    external = configured.model_copy(update={"registration_url": "http://127.0.0.1:9"})
+    with running_api(external) as server, server.client() as client:
+        for path, body in ((f"{PATH}/preview", {"items": [item]}), (PATH, planned)):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (501, "preview_unavailable")
+        assert client.post(PATH, json={"items": [item]}).status_code == 202
 
 
 def test_too_many_items(settings: Settings, api: ApiServer) -> None:

@@ -1,6 +1,7 @@
 """A preview foretells what then happens, by the same rules, and a submission can be held to it (specification, 6, plan token)."""
 
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from itertools import count
 
 import pytest
@@ -39,10 +40,24 @@ def submit_with(pipeline: Pipeline, batch: NewBatch, plan: str, idempotency: Ide
         assert isinstance(repository, PostgresActivityRepository)
         connection = repository.connection
         submit_bulk_registration(
-            repository, actor, batch, idempotency, lambda batch: PLANNER.hold_to(plan, connection, actor, batch)
+            repository, actor, batch, idempotency, lambda batch: PLANNER.hold_to(plan, repository, connection, actor, batch)
         )
 
     pipeline.call(work, ADMIN)
+
+
+def hold(pipeline: Pipeline, batch: NewBatch, plan: str, actor: Actor = ADMIN, later: timedelta = timedelta(0)) -> NewBatch:
+    """Holds a batch to a plan by itself, when the database's clock has gone on for so long."""
+
+    class Later(PostgresActivityRepository):
+        def clock(self) -> datetime:
+            return super().clock() + later
+
+    return transact(
+        pipeline.api,
+        lambda connection: PLANNER.hold_to(plan, Later(connection), connection, actor, batch),
+        organizations=[actor.organization_id],
+    )
 
 
 def rows(pipeline: Pipeline, table: str) -> int:
@@ -96,14 +111,31 @@ def test_a_repeated_submission_with_its_key_is_not_held_to_the_plan_again(pipeli
 
 
 def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(pipeline: Pipeline) -> None:
-    plan = preview(pipeline, new_batch([item("mentor-1")])).plan
-    for other in (new_batch([item("mentor-2")]), new_batch([item("mentor-1", minutes=61)]), new_batch(mentors(2))):
+    batch = new_batch([item("mentor-1")])
+    plan = preview(pipeline, batch).plan
+    assert hold(pipeline, batch, plan).items[0].planned == "success"
+    others = [new_batch([item("mentor-2")]), new_batch([item("mentor-1", minutes=61)]), new_batch(mentors(2))]
+    neighbour = replace(ADMIN, organization_id="org-neighbour")
+    for other, actor in [
+        *((other, ADMIN) for other in others),
+        (replace(batch, coordinator_id="coord-2"), ADMIN),
+        (batch, neighbour),
+    ]:
         with pytest.raises(InvalidRequestError) as refused:
-            submit_with(pipeline, other, plan)
+            hold(pipeline, other, plan, actor)
         assert refused.value.problems[0].code == "plan_mismatch"
     with pytest.raises(InvalidRequestError) as refused:
-        submit_with(pipeline, new_batch([item("mentor-1")]), plan[:-4] + "AAAA")
+        hold(pipeline, batch, plan[:-4] + "AAAA")
     assert refused.value.problems[0].code == "plan_invalid"
+
+
+def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(pipeline, batch).plan
+    assert hold(pipeline, batch, plan, later=timedelta(minutes=14)).items[0].planned == "success"
+    with pytest.raises(InvalidRequestError) as refused:
+        hold(pipeline, batch, plan, later=timedelta(minutes=15))
+    assert (refused.value.problems[0].pointer, refused.value.problems[0].code) == ("/plan", "plan_expired")
 
 
 def test_whoever_may_not_submit_may_not_preview(pipeline: Pipeline) -> None:
