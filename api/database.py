@@ -13,6 +13,7 @@ from api.problems import overloaded
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.database import create_database_engine, transact
+from orchestrator.storage.error_counts import ErrorCounts
 from orchestrator.storage.repository import PostgresActivityRepository
 
 Result = TypeVar("Result")
@@ -31,6 +32,7 @@ class Database:
         connections = settings.api_database_connections
         self._engine = create_database_engine(settings.api_url, settings, connections=connections, application_name="bulkreg api")
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="api-database")
+        self._error_counts = ErrorCounts()
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -62,7 +64,7 @@ class Database:
         """One transaction that sees this organization in one snapshot, and changes nothing."""
         return transact(
             self._engine,
-            lambda connection: work(PostgresActivityRepository(connection)),
+            lambda connection: work(PostgresActivityRepository(connection, self._error_counts)),
             organizations=[organization_id],
             snapshot=True,
             give_up_after_s=_GIVE_UP_AFTER_S,

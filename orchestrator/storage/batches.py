@@ -1,6 +1,6 @@
 """Statements on `batch` and `batch_part`."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement, N
 from orchestrator.repository import BatchChange, BatchToCreate
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, outbox, wakeup, watching
+from orchestrator.storage.error_counts import ErrorCounts
 from schemas.envelope import OutgoingEvent
 from schemas.ids import batch_lock_key
 
@@ -25,7 +26,7 @@ _COLUMNS = """
 _ERRORS_BY_CODE = """
     (SELECT coalesce(jsonb_object_agg(code, n), '{}') FROM (
         SELECT i.error ->> 'code' AS code, count(*) AS n FROM orchestrator.batch_item i
-        WHERE b.failed > 0 AND i.batch_id = b.batch_id AND i.status = 'failed' GROUP BY 1
+        WHERE :counts_errors AND b.failed > 0 AND i.batch_id = b.batch_id AND i.status = 'failed' GROUP BY 1
     ) AS codes) AS errors_by_code
 """
 
@@ -129,8 +130,10 @@ _COUNT = text(f"SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}")
 class Batches:
     """The part of the repository that is about batches."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, error_counts: ErrorCounts | None = None) -> None:
         self.connection = connection
+        # Only of a transaction that sees one snapshot; others count in the statement that reads the batch.
+        self._error_counts = error_counts
 
     def clock(self) -> datetime:
         """The database's time now, not at the transaction's start."""
@@ -200,8 +203,14 @@ class Batches:
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
-        row = self.connection.execute(_FIND, {"batch_id": batch_id, "or_deleted": or_deleted}).one_or_none()
-        return None if row is None else batch_view(row)
+        parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._error_counts is None}
+        found = self._views(self.connection.execute(_FIND, parameters))
+        return found[0] if found else None
+
+    def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:
+        """Batches as they are shown, with why their items failed."""
+        views = [batch_view(row) for row in rows]
+        return views if self._error_counts is None else self._error_counts.fill(self.connection, views)
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
         """A page of an organization's batches, newest first."""
@@ -218,9 +227,10 @@ class Batches:
             # One more than shown tells whether there is a next page.
             "limit": wanted.limit + 1,
             "offset": 0 if wanted.after else (wanted.page - 1) * wanted.limit,
+            "counts_errors": self._error_counts is None,
         }
         rows = self.connection.execute(_LIST, parameters).all()
-        batches = [batch_view(row) for row in rows[: wanted.limit]]
+        batches = self._views(rows[: wanted.limit])
         last = batches[-1] if len(rows) > wanted.limit else None
         total = rows[0].total if rows else self.connection.execute(_COUNT, parameters).scalar_one()
         return BatchPage(batches, total, (last.submitted_at, last.batch_id) if last else None)

@@ -1,0 +1,66 @@
+"""How many items of a batch failed, by error code: counted once for each version of the batch, however many read it."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator.model import BatchView
+from orchestrator.storage import arrays
+
+_COUNT = text("""
+    SELECT batch_id::text, jsonb_object_agg(code, n) AS errors_by_code FROM (
+        SELECT i.batch_id, i.error ->> 'code' AS code, count(*) AS n FROM orchestrator.batch_item i
+        WHERE i.batch_id = ANY (CAST(:batch_ids AS uuid[])) AND i.status = 'failed' GROUP BY 1, 2
+    ) AS codes GROUP BY batch_id
+""")
+
+# With the time of the change: a projection that was restored or rebuilt may have come to the same number by another way.
+Version = tuple[UUID, int, datetime]
+
+# More than are read while they change, and no memory to speak of: 1 MB.
+_MAX_REMEMBERED = 2_000
+
+
+class ErrorCounts:
+    """What the threads of a process have counted. For transactions that see one snapshot: a count is of the version that was read."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Version, Mapping[str, int]] = {}
+        self._counting = threading.Lock()
+
+    def fill(self, connection: Connection, batches: Sequence[BatchView]) -> list[BatchView]:
+        """The batches with their counts."""
+        failing = {batch.batch_id: _version(batch) for batch in batches if batch.counts.failed}
+        known = self._known(failing.values())
+        if len(known) < len(failing):
+            # One thread counts. Who waits for it mostly wants the same count: the followers of a batch all wake at once.
+            with self._counting:
+                known |= self._counted(connection, [version for version in failing.values() if version not in known])
+        return [
+            replace(batch, errors_by_code=known[failing[batch.batch_id]]) if batch.counts.failed else batch for batch in batches
+        ]
+
+    def _known(self, versions: Iterable[Version]) -> dict[Version, Mapping[str, int]]:
+        return {version: counts for version in versions if (counts := self._counts.get(version)) is not None}
+
+    def _counted(self, connection: Connection, versions: Sequence[Version]) -> dict[Version, Mapping[str, int]]:
+        known = self._known(versions)
+        fresh = {str(version[0]): version for version in versions if version not in known}
+        if fresh:
+            rows = connection.execute(_COUNT, {"batch_ids": arrays.plain(list(fresh))})
+            counted: dict[Version, Mapping[str, int]] = dict.fromkeys(fresh.values(), {})
+            counted |= {fresh[row.batch_id]: row.errors_by_code for row in rows}
+            self._counts |= counted
+            known |= counted
+            for oldest in list(islice(self._counts, max(0, len(self._counts) - _MAX_REMEMBERED))):
+                del self._counts[oldest]
+        return known
+
+
+def _version(batch: BatchView) -> Version:
+    return batch.batch_id, batch.version, batch.changed_at
