@@ -18,6 +18,7 @@ from api import presentation
 from api.calls import Call
 from api.streaming import streaming
 from orchestrator import operations
+from orchestrator.files.formulas import neutral
 from orchestrator.model import ItemFilter, ItemView
 from schemas.api import ExportQuery
 
@@ -40,9 +41,6 @@ _COLUMNS = (
     "conflicting_activity_id",
 )
 
-# What a spreadsheet takes for the beginning of a formula; tab and carriage return, because it skips them.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -54,13 +52,9 @@ class Format:
     rows: Callable[[Sequence[ItemView], bool], bytes]
 
 
-def _neutral(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
 def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([[_neutral(value) for value in row] for row in rows])
+    csv.writer(text).writerows([[neutral(value) for value in row] for row in rows])
     return text.getvalue().encode()
 
 

@@ -4,7 +4,7 @@ Reading finds what is wrong in the files themselves; what only the database know
 (`orchestrator/storage/directory.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.problems import BadFileError, FileProblem
-from orchestrator.files.tables import Column, Record, read_table
+from orchestrator.files.tables import Column, Record, read_table, repeated
 from orchestrator.rules import DEFAULT_TIME_ZONE
 
 DIRECTORY_ROLES = ("coordinator", "admin")
@@ -29,7 +29,7 @@ def _role(cell: Cell) -> str:
 
 
 def _or_default(default: str) -> Callable[[Cell], str]:
-    return lambda cell: default if cell == "" else cells.name(cell)
+    return lambda cell: default if cells.is_blank(cell) else cells.name(cell)
 
 
 _ORGANIZATION = Column("organization_id", cells.identifier)
@@ -83,24 +83,21 @@ def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
         if name not in found:
             continue
         try:
-            table = read_table(name, found[name].read_bytes(), FILES[name])
+            table = read_table(name, found[name].read_bytes(), FILES[name], _check)
         except BadFileError as refusal:
             problems += refusal.problems
             continue
         directory[name] = table.records
         remarks += table.remarks
-        problems += _mistakes(name, table.records)
     if problems:
         raise BadFileError([replace(problem, row=None) for problem in problems])
     return directory, remarks
 
 
-def _mistakes(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
-    first_lines: dict[Hashable, int | None] = {}
+def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+    for record, first in repeated(records, _KEYS[name]):
+        yield problem_at(name, record, _KEYS[name][-1], f"stands on line {first.line} already")
     for record in records:
-        key = tuple(record.values[column] for column in _KEYS[name])
-        if first_lines.setdefault(key, record.line) != record.line:
-            yield problem_at(name, record, _KEYS[name][-1], f"stands on line {first_lines[key]} already")
         if _ends_before_it_begins(record.values):
             yield problem_at(name, record, "active_until", "is before active_from")
 

@@ -40,6 +40,11 @@ def text(cell: Cell) -> str:
     return str(cell).strip()
 
 
+def is_blank(cell: Cell) -> bool:
+    """Whether nothing is in the cell, or nothing but blanks."""
+    return isinstance(cell, str) and not cell.strip()
+
+
 def identifier(cell: Cell) -> str:
     """The id in a cell that must hold one, of at most 100 characters."""
     if isinstance(cell, date | time | timedelta):
@@ -54,7 +59,7 @@ def identifier(cell: Cell) -> str:
 
 def optional_identifier(cell: Cell) -> str | None:
     """As `identifier`; None for a blank cell."""
-    return None if cell == "" else identifier(cell)
+    return None if is_blank(cell) else identifier(cell)
 
 
 def name(cell: Cell) -> str:
@@ -69,10 +74,15 @@ def name(cell: Cell) -> str:
 
 def notes(cell: Cell) -> str | None:
     """Free text of at most 10,000 characters; None for a blank cell."""
-    value = text(cell)
+    return verbatim_notes(text(cell)) or None
+
+
+def verbatim_notes(cell: Cell) -> str:
+    """As `notes`, with the blanks around it."""
+    value = cell if type(cell) is str else text(cell)
     if len(value) > MAX_NOTES_LENGTH:
         raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters")
-    return _without_nul(value) or None
+    return _without_nul(value)
 
 
 def calendar_date(cell: Cell) -> date:
@@ -102,7 +112,7 @@ def calendar_date(cell: Cell) -> date:
 
 def optional_date(cell: Cell) -> date | None:
     """As `calendar_date`; None for a blank cell."""
-    return None if cell == "" else calendar_date(cell)
+    return None if is_blank(cell) else calendar_date(cell)
 
 
 def minutes(cell: Cell) -> int:

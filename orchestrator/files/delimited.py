@@ -42,7 +42,10 @@ def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[t
     first = next((line for line in text.splitlines() if line.strip(_NOTHING)), None)
     if first is None:
         return
-    delimiter = max(DELIMITERS, key=lambda each: recognised(next(csv.reader([first], delimiter=each))))
+    try:
+        delimiter = max(DELIMITERS, key=lambda each: recognised(next(csv.reader([first], delimiter=each))))
+    except csv.Error as error:
+        raise UnreadableFileError(f"can't be divided into cells ({error})", text[: text.index(first)].count("\n") + 1) from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1

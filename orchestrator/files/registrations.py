@@ -1,10 +1,10 @@
 """A table of registrations: one batch, one row an item (specification, 9)."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from orchestrator.files import cells
-from orchestrator.files.problems import BadFileError, FileProblem
-from orchestrator.files.tables import Column, Record, Table, read_table
+from orchestrator.files.problems import FileProblem
+from orchestrator.files.tables import Column, Record, Table, no_rows, read_table, repeated
 
 # The names that people give these columns, in English and in Norwegian; docs/files.md lists them, and a test compares the two.
 COLUMNS: Sequence[Column] = (
@@ -25,20 +25,11 @@ COLUMNS: Sequence[Column] = (
 
 def read_registrations(name: str, raw: bytes) -> Table:
     """Reads a table of registrations. Raises BadFileError with all its mistakes, a mentor's row that stands twice among them."""
-    table = read_table(name, raw, COLUMNS)
-    if not table.records:
-        raise BadFileError([FileProblem(name, "has a header, but no rows")])
-    repeated = list(_repeated(name, table.records))
-    if repeated:
-        raise BadFileError(repeated)
-    return table
+    return read_table(name, raw, COLUMNS, _check)
 
 
-def _repeated(name: str, records: Sequence[Record]) -> Iterable[FileProblem]:
-    first_rows: dict[Hashable, int] = {}
-    for record in records:
-        mentor = record.values["mentor_id"]
-        first = first_rows.setdefault((mentor, record.values["activity_type"], record.values["activity_date"]), record.row)
-        if first != record.row:
-            detail = f"has the same activity type and date here as in row {first}; leave one of them out"
-            yield FileProblem(name, detail, record.row, record.line, "mentor_id", mentor)
+def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+    yield from no_rows(name, records)
+    for record, first in repeated(records, ("mentor_id", "activity_type", "activity_date")):
+        detail = f"has the same activity type and date here as in row {first.row}; leave one of them out"
+        yield FileProblem(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"])

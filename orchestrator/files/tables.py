@@ -1,13 +1,13 @@
 """A table with a header, whatever its format, as records whose values have been parsed, or all its mistakes at once."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, Cell, text
+from orchestrator.files.cells import BadCellError, Cell, is_blank, text
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.problems import BadFileError, FileProblem
 
@@ -42,8 +42,30 @@ class Table:
     remarks: Sequence[str] = field(default=())
 
 
-def read_table(name: str, raw: bytes, columns: Sequence[Column]) -> Table:
-    """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters. Raises BadFileError with all its mistakes.
+Check = Callable[[str, Sequence[Record]], Iterable[FileProblem]]
+"""What is wrong with a file's records beside each other. A record lacks the values that could not be read."""
+
+
+def no_rows(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+    """The check of a table that must not be empty."""
+    if not records:
+        yield FileProblem(name, "has a header, but no rows")
+
+
+def repeated(records: Iterable[Record], columns: Sequence[str]) -> Iterator[tuple[Record, Record]]:
+    """Each record whose values of these columns stood in an earlier one, and the first of those."""
+    firsts: dict[Hashable, Record] = {}
+    for record in records:
+        if all(column in record.values for column in columns):
+            first = firsts.setdefault(tuple(record.values[column] for column in columns), record)
+            if first is not record:
+                yield record, first
+
+
+def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -> Table:
+    """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters.
+
+    Raises BadFileError with all its mistakes, those that `check` finds among them.
 
     The header is the first row that is not blank. Its names match in any case, with blanks, underscores or hyphens, by the column's
     own name or an alias. Columns of other names are left unread, with a remark.
@@ -66,6 +88,7 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column]) -> Table:
     if problems:
         raise BadFileError(problems)
     records = [_record(name, row, titles, found, problems) for row in body]
+    problems += check(name, records)
     if problems:
         raise BadFileError(problems)
     return Table(records, remarks)
@@ -102,7 +125,7 @@ def _normal(title: str) -> str:
 
 
 def _is_blank(cells: Sequence[Cell]) -> bool:
-    return all(isinstance(cell, str) and not cell.strip() for cell in cells)
+    return all(map(is_blank, cells))
 
 
 def _header_problems(name: str, header: _Row, found: Sequence[Column | None], columns: Sequence[Column]) -> list[FileProblem]:
@@ -129,10 +152,9 @@ def _record(name: str, row: _Row, titles: Sequence[str], found: Sequence[Column 
         if column is None:
             continue
         cell = row.cells[position] if position < len(row.cells) else ""
-        cell = cell.strip() if type(cell) is str else cell
         try:
             values[column.name] = column.parse(cell)
         except BadCellError as error:
-            shown = None if column.is_private else str(cell)
+            shown = None if column.is_private else str(cell).strip()
             problems.append(FileProblem(name, str(error), row.number, row.line, titles[position], shown))
     return Record(row.number, row.line, values)

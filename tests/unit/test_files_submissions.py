@@ -1,16 +1,24 @@
 """Files as submissions: every format, the command line's options, and the key that makes running it twice harmless."""
 
 import json
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from api.exports import CSV
 from orchestrator.files.corrections import read_corrections
 from orchestrator.files.problems import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
+from orchestrator.model import ItemValues, ItemView
+from orchestrator.states import ItemStatus
 from schemas.api import read_retry, read_submission
+from schemas.fields import INT32_MAX
 
 DATA = Path(__file__).parents[1] / "data"
 SPREADSHEETS = DATA / "small" / "spreadsheets"
@@ -149,9 +157,29 @@ def test_corrections_come_from_a_table_or_from_json() -> None:
     corrections, remarks = read_corrections("fixed.csv", table)
     assert corrections == [{"item_id": item_id, "activity_date": "2026-03-26", "override_duplicates": True}]
     assert remarks == ["fixed.csv: not read: Status"]
-    assert read_retry({"corrections": corrections}, max_items=1).corrections[0].override_duplicates
+    [sent] = read_retry({"corrections": corrections}, max_items=1).corrections or ()
+    assert sent.override_duplicates
     for document in (corrections, {"corrections": corrections}):
         assert read_corrections("fixed.json", json.dumps(document).encode())[0] == corrections
+
+
+# What is stored; the blanks around an id are nobody's, and a table is read without them.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.from_regex(
+    r"'*[=+\-@\t\r].{0,3}", fullmatch=True
+)
+IDS = TEXTS.map(str.strip).filter(bool)
+
+
+@given(IDS, IDS, st.dates(), st.integers(0, INT32_MAX), st.none() | TEXTS)
+def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
+    mentor: str, kind: str, day: date, minutes: int, notes: str | None
+) -> None:
+    values = ItemValues(mentor, kind, day, minutes, notes)
+    item = ItemView(uuid4(), 0, values, "=1", ItemStatus.FAILED, 1, None, None)
+    [correction], _ = read_corrections("results.csv", CSV.header(True) + CSV.rows([item], True))
+    [sent] = read_retry({"corrections": [correction]}, max_items=1).corrections or ()
+    assert sent.item_id == item.item_id
+    assert replace(values, **sent.changes()) == values
 
 
 @pytest.mark.parametrize(
@@ -160,8 +188,22 @@ def test_corrections_come_from_a_table_or_from_json() -> None:
         ("c.csv", b"mentor_id\nm-1\n", "c.csv, row 1, column item_id: is missing in the header"),
         (
             "c.csv",
-            b"item_id,override_duplicates\nx,perhaps\n",
+            b"item_id,override_duplicates\n01a20651-14d3-8a55-8b41-6a1a3bd00002,perhaps\n",
             'c.csv, row 2, column override_duplicates: "perhaps" is neither yes nor no',
+        ),
+        ("c.csv", b"item_id,date\nitem 7,\n", 'c.csv, row 2, column item_id: "item 7" is not the id of an item'),
+        (
+            "c.csv",
+            b"item_id\n01a20651-14d3-8a55-8b41-6a1a3bd00002\n01A20651-14d3-8a55-8b41-6a1a3bd00002\n",
+            'c.csv, row 3, column item_id: "01a20651-14d3-8a55-8b41-6a1a3bd00002" is corrected in row 2 already',
+        ),
+        ("c.csv", b"item_id,mentor_id\n\n", "c.csv: has a header, but no rows"),
+        ("c.json", b"[]", "c.json: must have at least one entry"),
+        ("c.json", b'{"corrections": []}', "c.json, /corrections: must have at least one entry"),
+        (
+            "c.json",
+            b'[{"item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00002", "mentor_id": "\\ud800"}]',
+            "c.json, /0/mentor_id: has an unpaired surrogate",
         ),
         ("c.json", b"{}", "c.json: is neither a list of corrections"),
         ("c.ndjson", b"", "c.ndjson: has an unknown ending"),

@@ -181,6 +181,7 @@ def test_notes_are_optional_and_never_shown() -> None:
         ("a.csv", b"\n;;\n \n", "a.csv: is empty"),
         ("a.csv", b"mentor,type,date,minutes\n", "a.csv: has a header, but no rows"),
         ("a.csv", "mentor,type".encode("utf-16"), "a.csv: is UTF-16 text; save it as CSV UTF-8"),
+        ("a.csv", b"\n" + b"m" * 131_073, "a.csv, line 2: can't be divided into cells (field larger"),
         ("a.csv", b"mentor,type\nx\x81y", "a.csv, line 2: is not utf-8 nor windows-1252 text"),
         ("a.csv", b"\xef\xbb\xbfmentor,type\n\xe6", "a.csv, line 2: is not utf-8 text"),
         ("a.csv", b'mentor,type,date,minutes\nm,"x,2026-03-25,60\nm', "a.csv, line 2: can't be divided into cells"),
@@ -218,4 +219,18 @@ def test_a_mentor_who_stands_twice_is_named_with_both_rows() -> None:
     raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\nm-2,x,2026-03-25,60\nm-1,x,25.03.2026,30\nm-1,x,26.03.2026,30\n"
     assert mistakes("a.csv", raw) == [
         'a.csv, row 4, column mentor_id: "m-1" has the same activity type and date here as in row 2; leave one of them out'
+    ]
+
+
+def test_a_mentor_who_stands_twice_is_named_beside_bad_cells() -> None:
+    raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\n,x,2026-03-25,60\nm-1,x,2026-03-25,an hour\nm-1,x,soon,60\nm-2,,,,,,\n"
+    found = [each.split('" ')[0] for each in mistakes("a.csv", raw)]
+    assert found == [
+        'a.csv, row 3, column mentor: "',
+        'a.csv, row 4, column minutes: "an hour',
+        'a.csv, row 5, column date: "soon',
+        'a.csv, row 6, column type: "',
+        'a.csv, row 6, column date: "',
+        'a.csv, row 6, column minutes: "',
+        'a.csv, row 4, column mentor_id: "m-1',
     ]
