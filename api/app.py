@@ -75,6 +75,12 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
     return app
 
 
+def refuse_unsafe_start(settings: Settings) -> None:
+    """What `create_app` checks, without making anything. Raises UnsafeStartError."""
+    authenticator(settings)
+    _plan_key(settings)
+
+
 def _plan_key(settings: Settings) -> str:
     if settings.plan_key is None:
         raise UnsafeStartError(

@@ -1,6 +1,7 @@
 """Runs roles in this process: one thread each, until a signal or until one of them can't go on."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Protocol
 import uvloop
 from sqlalchemy import Engine
 
-from api.app import serving
+from api.app import refuse_unsafe_start, serving
 from api.health import Check, serving_health
 from consumers.aggregator import AggregatorHandler
 from consumers.end_offsets import BrokerEndOffsets
@@ -76,7 +77,28 @@ class ServerRole:
 
     def stop(self) -> None:
         """Lets the requests in hand finish."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        # What could not serve has closed its loop already.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+class AddressError(ValueError):
+    """Nothing can be served at the address of the settings. The message says which setting names another."""
+
+
+def _refuse_address(host: str, port: int, setting: str) -> None:
+    """Raises AddressError where the address is taken, or none of this machine."""
+
+    async def listen() -> None:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+        server.close()
+
+    try:
+        asyncio.run(listen())
+    except OSError as error:
+        raise AddressError(
+            f"nothing can be served at {host}:{port}: {error.strerror}; stop what uses it, or set {setting} (or BULKREG_API_HOST)"
+        ) from error
 
 
 def _consumer(handler: Callable[[Settings], Handler]) -> Callable[[Settings], Role]:
@@ -123,11 +145,16 @@ ROLES = ("api", *_BUILDERS)
 def run_roles(settings: Settings, names: Sequence[str]) -> int:
     """Runs the roles until SIGTERM or SIGINT; the exit code: 0, or 1 when a role could not go on. A second signal leaves at once.
 
-    To be called in the main thread. Raises ValueError for a name that is no role.
+    To be called in the main thread. Raises ValueError for a name that is no role, UnsafeStartError and AddressError before anything runs.
     """
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
         raise ValueError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
+    if "api" in names:
+        refuse_unsafe_start(settings)
+        _refuse_address(settings.api_host, settings.api_port, "BULKREG_API_PORT")
+    elif settings.health_port is not None:
+        _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
     roles: dict[str, Role] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     checks = {name: _check(role.health) for name, role in roles.items()}
     if "api" in names:

@@ -127,13 +127,21 @@ def is_ready(api: str) -> bool:
         return False
 
 
-def test_the_api_does_not_start_without_authentication(
+def test_the_api_does_not_start_where_it_can_not_and_says_what_mends_it(
     addresses: Mapping[str, str], program: Path, port: int, tmp_path: Path
 ) -> None:
+    def refusal(given: Mapping[str, str]) -> str:
+        command = ["bulkreg", *ROLES["api"]]
+        done = subprocess.run(
+            command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        [told] = done.stderr.splitlines()
+        return told
+
     given = environment("api", addresses, program, port)
-    del given["BULKREG_JWT_HS256_KEY"]
-    done = subprocess.run(
-        ["bulkreg", *ROLES["api"]], env=given, cwd=tmp_path, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False
-    )
-    assert done.returncode == 1
-    assert "UnsafeStartError" in done.stderr
+    told = refusal({name: value for name, value in given.items() if name != "BULKREG_JWT_HS256_KEY"})
+    assert told.startswith("api_host is 0.0.0.0, which others can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL")
+    with socket.create_server(("0.0.0.0", port)):
+        assert f"0.0.0.0:{port}" in (told := refusal(given))
+        assert told.endswith("address already in use; stop what uses it, or set BULKREG_API_PORT (or BULKREG_API_HOST)")
