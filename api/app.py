@@ -17,7 +17,7 @@ from api.group_commit import GroupCommit
 from api.handling import add_routes
 from api.health import HealthChecks
 from api.problems import answer_problems
-from api.protocol import Protocol
+from api.protocol import Protocol, refusing_expectations
 from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.accepting import accept
@@ -96,6 +96,7 @@ async def serving(settings: Settings, *, health: HealthChecks | None = None) -> 
     runner = web.AppRunner(create_app(settings, health=health), shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     assert runner.server is not None
+    runner.server.request_handler = refusing_expectations(runner.server.request_handler)
     loop = asyncio.get_running_loop()
     connection = partial(
         Protocol,

@@ -14,7 +14,10 @@ _MAX_SECONDS_FOR_BODY = 32.0
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body as sent. Raises ProblemError for one that is compressed or comes too slowly, aiohttp's 413 for one that is too large."""
+    """The body as sent.
+
+    Raises ProblemError for one that is compressed, comes too slowly or not to its end, aiohttp's 413 for one that is too large.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise ProblemError("compressed", "Send the body uncompressed, without Content-Encoding.")
@@ -23,6 +26,9 @@ async def read_body(request: web.Request) -> bytes:
             body = await request.read()
     except TimeoutError as error:
         raise ProblemError("body_too_slow", "The body did not arrive in time.", headers={"Connection": "close"}) from error
+    except (ConnectionError, web.RequestPayloadError) as error:
+        # Whoever sent it has left. Nobody gets this answer: it is how the request is counted and logged.
+        raise ProblemError("bad_request", "The body did not arrive as its headers announce it.") from error
     if body and not _is_json(request.content_type):
         raise ProblemError("not_json", "Send the body as Content-Type: application/json.")
     return body

@@ -60,6 +60,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "body_too_large": ProblemType(413, "The body is too large"),
     "not_json": ProblemType(415, "The body must be JSON"),
     "compressed": ProblemType(415, "The body must not be compressed"),
+    "expectation_unknown": ProblemType(417, "The header Expect asks for something unknown"),
     "invalid_request": ProblemType(422, "The request has mistakes"),
     "coordinator_unknown": ProblemType(422, "The directory does not know the coordinator"),
     "organization_required": ProblemType(422, "The organization must be named"),

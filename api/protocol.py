@@ -1,9 +1,9 @@
-"""What is not HTTP at all: answered as problem details too, and logged without what was sent (it can be a token)."""
+"""What aiohttp answers before any handler: problem details too, and logged without what was sent (it can be a token)."""
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from api.problems import PROBLEMS, ProblemError, response
+from api.problems import PROBLEMS, Handler, ProblemError, response
 
 _log = structlog.get_logger("bulkreg.api")
 
@@ -27,3 +27,16 @@ class Protocol(web.RequestHandler):
         answer = response(problem)
         answer.force_close()
         return answer
+
+
+def refusing_expectations(handler: Handler) -> Handler:
+    """The handler, for requests that expect nothing but `100-continue` (RFC 9110, 10.1.1)."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        expected = request.headers.get("Expect") or "100-continue"
+        if request.version >= HttpVersion11 and expected.lower() != "100-continue":
+            _log.warning("request_unreadable", status=PROBLEMS["expectation_unknown"].status)
+            return response(ProblemError("expectation_unknown", "Leave out the header Expect, or send Expect: 100-continue."))
+        return await handler(request)
+
+    return handle

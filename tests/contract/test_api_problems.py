@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
@@ -90,6 +91,37 @@ def test_what_is_not_http_is_refused_and_not_repeated(
     assert b"application/problem+json" in answer
     assert b"canary" not in answer
     assert "canary" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("path", [PATH, "/nowhere"])
+def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
+    answer = sender.get(path, headers={"Expect": "canary"})
+    problem = models.ProblemAnswer.model_validate_json(answer.content, extra="forbid")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
+    assert problem.code == "expectation_unknown"
+    assert "canary" not in answer.text
+    assert sender.get(PATH, headers={"Expect": "100-Continue"}).status_code == 200
+
+
+def submissions_answered(status: int) -> float:
+    """How many submissions have been answered with this status."""
+    labels = {"method": "POST", "route": PATH, "status": str(status)}
+    return REGISTRY.get_sample_value("bulkreg_api_request_seconds_count", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"], ids=["sized", "chunked"]
+)
+def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(refusing_api: ApiServer, body: bytes) -> None:
+    bad_requests, faults = submissions_answered(400), submissions_answered(500)
+    url = httpx.URL(refusing_api.url)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {refusing_api.token()}\r\nContent-Type: application/json\r\n"
+    )
+    with socket.create_connection((url.host, url.port or 0)) as connection:
+        connection.sendall(head.encode() + body)
+    eventually(lambda: submissions_answered(400) > bad_requests or submissions_answered(500) > faults)
+    assert (submissions_answered(400), submissions_answered(500)) == (bad_requests + 1, faults)
 
 
 @pytest.mark.parametrize(
