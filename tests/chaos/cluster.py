@@ -103,6 +103,9 @@ def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Clus
     """The product, up and with a directory, until the block ends. `environment` has its settings."""
     place = Home(home)
     place.create()
+    place.port(
+        "api"
+    )  # not the usual one: while ours is dead, another product on this machine might take it, and be asked for ours
     postgres = PostgresServer(place)
     postgres.prepare()
     settings = Settings(database_url=SecretStr(postgres.url))

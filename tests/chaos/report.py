@@ -12,6 +12,9 @@ from tests.chaos.run import Result
 PLACES = 8
 """On the time axis."""
 
+TOLD = 10
+"""So many of the batches that something is wrong with have their story told."""
+
 NOT_REACHED = (
     "Kafka's connections were not cut one by one: the broker tells its clients the address to come back to, which leads past any proxy. "
     "It was killed and stopped instead."
@@ -89,13 +92,34 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _findings(result: Result) -> str:
     rows = [[finding.rule, finding.label, finding.detail] for finding in result.verdict.findings]
-    return table(["rule", "where", "what"], rows) if rows else ""
+    if not rows:
+        return ""
+    about = list(dict.fromkeys(finding.label for finding in result.verdict.findings))[:TOLD]
+    stories = (f"<h3>{escape(label)}</h3>{table(['second', 'what', ''], _story(label, result))}" for label in about)
+    return table(["rule", "where", "what"], rows) + "".join(stories)
+
+
+def _story(label: str, result: Result) -> Iterable[Sequence[str]]:
+    """All that was done to a batch and seen of it, and the faults meanwhile."""
+    history = result.history
+    calls = [(call.began_s, f"{call.operation} {call.outcome}", str(call)) for call in history.calls.get(label, ())]
+    seen = [
+        (seen.at_s, f"client {seen.client} saw {seen.status}", str(seen.counts)) for seen in history.observations.get(label, ())
+    ]
+    events = sorted(calls + seen)
+    if events:
+        first_s, last_s = events[0][0] - 5, events[-1][0] + 5
+        faults = [(s.began_s, s.fault, f"{s.lasted_s:.1f} s") for s in result.strikes if first_s < s.began_s < last_s]
+        events = sorted(events + faults)
+    for at_s, what, detail in events:
+        yield [f"{at_s - result.began_s:.3f}", what, detail]
 
 
 def _calls(result: Result) -> Iterable[Sequence[str]]:
+    counted = result.history.counted()
     for operation in Operation:
-        yield [operation, *(f"{result.calls.get((operation, outcome), 0):,}" for outcome in Outcome)]
-    yield ["read", *(f"{result.reads.get(outcome, 0):,}" for outcome in Outcome)]
+        yield [operation, *(f"{counted.get((operation, outcome), 0):,}" for outcome in Outcome)]
+    yield ["read", *(f"{result.history.reads[outcome]:,}" for outcome in Outcome)]
 
 
 def _settled(result: Result) -> Iterable[Sequence[str]]:

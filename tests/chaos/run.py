@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.chaos.clients import run_clients
 from tests.chaos.cluster import Cluster, running_cluster
-from tests.chaos.history import History, Operation, Outcome
+from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Nemesis, Strike, role_faults, server_faults
@@ -47,8 +47,7 @@ class Result:
     """All that the report shows."""
 
     plan: Plan
-    calls: Mapping[tuple[Operation, Outcome], int]
-    reads: Mapping[Outcome, int]
+    history: History
     strikes: Sequence[Strike]
     has_disk: bool
     samples: Sequence[Sample]
@@ -97,8 +96,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         verdict.findings.append(Finding(Rule.LEFT_BEHIND, "processes", f"{left} outlived `bulkreg down`"))
     return Result(
         plan=plan,
-        calls=history.counted(),
-        reads=history.reads,
+        history=history,
         strikes=strikes,
         has_disk=cluster.disk is not None,
         samples=monitor.samples,
