@@ -6,7 +6,9 @@ import os
 import random
 import secrets
 import socket
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -43,6 +45,7 @@ class Home:
         self.stack_file = self.path / "stack.json"
         self._lock_file = self.path / "lock"
         self._ports_file = self.path / "ports.json"
+        self._reserved: set[int] = set()
 
     def create(self) -> None:
         """Makes the directories. Only their owner may enter: they hold passwords and people's data."""
@@ -99,11 +102,33 @@ class Home:
         candidates = [known.get(name), preferred, *random.SystemRandom().sample(PORTS, PORT_TRIES)]
         taken = {port for other, port in known.items() if other != name}
         for port in candidates:
-            if port is not None and port not in taken and is_free(port):
+            if port is not None and port not in taken and self.reserve(port):
                 self._ports_file.write_bytes(orjson.dumps(known | {name: port}))
                 return port
         message = f"none of {PORT_TRIES} ports between {PORTS.start} and {PORTS.stop} is free"
         raise OSError(message)
+
+    def reserve(self, port: int) -> bool:
+        """Whether a server of this home can have the port; then no other home's is given it while this object lives.
+
+        A port that is free now is still free when another stack looks, some seconds before either listens [seen: two that started
+        together took 8080, and the first one's API answered for the second].
+        """
+        if not is_free(port):
+            return False
+        if port not in self._reserved:
+            directory = Path(tempfile.gettempdir()) / f"bulkreg-ports-{os.getuid()}"
+            directory.mkdir(mode=0o700, exist_ok=True)
+            reservation = os.open(directory / str(port), os.O_RDWR | os.O_CREAT, mode=0o600)
+            try:
+                # The kernel lets go of it when this process ends, however it does.
+                fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(reservation)
+                return False
+            weakref.finalize(self, os.close, reservation)
+            self._reserved.add(port)
+        return True
 
 
 def is_free(port: int) -> bool:

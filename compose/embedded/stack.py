@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compose.embedded.home import LOOPBACK, Home, is_free
+import psutil
+
+from compose.embedded.home import LOOPBACK, Home
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.process import Child, Program
 from compose.embedded.product import ROLE_GROUPS, Product
@@ -79,7 +81,7 @@ class Stack:
     def _api_port(self) -> int:
         if self._options.port is None:
             return self._home.port("api", preferred=API_PORT)
-        if not is_free(self._options.port):
+        if not self._home.reserve(self._options.port):
             message = f"port {self._options.port} is in use"
             raise PortTakenError(message)
         return self._options.port
@@ -112,7 +114,9 @@ class Stack:
             self._roles[roles] = Child(program, self._home.records)
             self._roles[roles].start()
         self._roles["api",].wait_ready(
-            lambda _pid: answers(port, "/readyz"), time.monotonic() + API_START_TIMEOUT_S, self._signals.wait
+            lambda pid: listens(pid, port) and answers(port, "/readyz"),
+            time.monotonic() + API_START_TIMEOUT_S,
+            self._signals.wait,
         )
         self._report(f"Ready after {time.monotonic() - began_s:.1f} s")
 
@@ -147,6 +151,15 @@ class Stack:
     def _kill_all(self) -> None:
         for child in (*self._roles.values(), *self._infrastructure.children.values()):
             child.signal_kill()
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process serves the port, and not somebody who was there first."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
 
 
 def answers(port: int, path: str) -> bool:

@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from compose.embedded.home import Home
 from compose.embedded.stack import ROLE_STOP_TIMEOUT_S
 from tests.end_to_end.stand_in import STUBBORN, TOPIC
 from tests.support.waiting import eventually
@@ -105,7 +106,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def another_home(tmp_path: Path) -> Iterator[Path]:
-    """An empty home. Whatever a failed test leaves running there is stopped."""
+    """An empty home, with ports of its own: 8080 may be somebody else's each time. Whatever a failed test leaves running is stopped."""
+    home = Home(tmp_path)
+    home.create()
+    home.port("api")
+    del home  # and with it the reservation
     yield tmp_path
     bulkreg("down", "--home", str(tmp_path))
 

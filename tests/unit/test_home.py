@@ -17,9 +17,19 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_a_port_is_the_same_next_time(home: Home) -> None:
-    port = home.port("kafka")
+    port = Home(home.path).port("kafka")
     assert port in PORTS
-    assert Home(home.path).port("kafka") == port
+    assert home.port("kafka") == port
+    assert home.port("kafka") == port
+
+
+def test_homes_that_start_together_are_never_given_the_same_port(home: Home, tmp_path: Path) -> None:
+    """Nobody listens yet: each would find it free."""
+    other = Home(tmp_path / "other")
+    other.create()
+    port = home.port("api")
+    assert other.port("api", preferred=port) != port
+    assert not other.reserve(port)
 
 
 def test_a_port_that_is_taken_is_replaced_for_good(home: Home) -> None:
