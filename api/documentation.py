@@ -38,6 +38,8 @@ def page(document: Json) -> bytes:
             ),
             "<h2>Schemas</h2>",
             *(_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),
+            "<h2>Examples</h2>",
+            *(_example(name, example["value"]) for name, example in sorted(document["components"]["examples"].items())),
         ]
     ).encode()
 
@@ -75,12 +77,14 @@ def _body(body: Json | None) -> Iterator[str]:
     for content_type, content in body["content"].items():
         for schema in content["schema"].get("oneOf", [content["schema"]]):
             yield f"<li><code>{escape(content_type)}</code> {_link(schema)}"
+        yield f"<li>{_shown(content)}"
     yield "</ul>"
 
 
 def _answer(status: str, answer: Json) -> str:
     shapes = ", ".join(
-        f"<code>{escape(kind)}</code> {_link(content.get('schema', {}))}" for kind, content in answer.get("content", {}).items()
+        f"<code>{escape(kind)}</code> {_link(content.get('schema', {}))} {_shown(content)}"
+        for kind, content in answer.get("content", {}).items()
     )
     return f"<tr><td><b>{status}</b><td>{_words(answer['description'])}<td>{shapes}"
 
@@ -92,6 +96,19 @@ def _link(schema: Json) -> str:
         return ""
     name = escape(reference.rpartition("/")[2])
     return f"<a href='#{name}'>{name}</a>"
+
+
+def _shown(content: Json) -> str:
+    """Its example, or where its examples are."""
+    if "example" in content:
+        return f"<pre>{escape(content['example'])}</pre>"
+    names = map(escape, content.get("examples", ()))
+    return "<small>e.g. " + ", ".join(f"<a href='#example-{name}'>{name}</a>" for name in names) + "</small>"
+
+
+def _example(name: str, value: Json) -> str:
+    shown = escape(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    return f"<details id='example-{escape(name)}'><summary><code>{escape(name)}</code></summary><pre>{shown}</pre></details>"
 
 
 def _schema(name: str, schema: Json) -> str:

@@ -12,6 +12,7 @@ from api.identity import ORGANIZATION_HEADER
 from api.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
 from api.routes import ROUTES, Route
 from schemas import api as models
+from schemas import examples
 
 Json = dict[str, Any]
 
@@ -29,6 +30,7 @@ _EVERYWHERE = (
     "database_unavailable",
     "keys_unavailable",
     "overloaded",
+    "expectation_unknown",
 )
 _WITH_A_BODY = ("bad_json", "body_too_slow", "body_too_large", "not_json", "compressed")
 
@@ -83,7 +85,8 @@ def document(routes: Sequence[Route] = ROUTES) -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
-            "examples": {code: {"value": _example(code)} for code in sorted(PROBLEMS)},
+            "examples": {model.__name__: {"value": example} for model, example in examples.EXAMPLES.items()}
+            | {code: {"value": _example(code)} for code in sorted(PROBLEMS)},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
@@ -108,7 +111,8 @@ def _operation(route: Route) -> Json:
     if route.bodies:
         schemas = [_ref(model) for model in route.bodies]
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
-        operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": {"schema": schema}}}
+        content = {"schema": schema, "examples": _examples(model.__name__ for model in route.bodies)}
+        operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": content}}
     if route.takes_ticket:
         operation["security"] = [{"bearer": []}, {"ticket": []}]
     return operation
@@ -116,6 +120,14 @@ def _operation(route: Route) -> Json:
 
 def _ref(model: type[BaseModel]) -> Json:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _content(model: type[BaseModel]) -> Json:
+    return {"schema": _ref(model), "examples": _examples([model.__name__])}
+
+
+def _examples(names: Iterable[str]) -> Json:
+    return {name: {"$ref": f"#/components/examples/{name}"} for name in names}
 
 
 def _parameters(route: Route) -> list[Json]:
@@ -145,13 +157,13 @@ def _answers(route: Route) -> Json:
         if shape == "text/event-stream":
             # OpenAPI 3.1 has no words for the single event.
             answer["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
-            answer["content"] = {shape: {}}
+            answer["content"] = {shape: {"example": examples.TEXTS[shape]}}
         elif isinstance(shape, str):
-            answer["content"] = {shape: {"schema": {"type": "string"}}}
+            answer["content"] = {shape: {"schema": {"type": "string"}, "example": examples.TEXTS[shape]}}
         elif shape is not None:
-            answer["content"] = {"application/json": {"schema": _ref(shape)}}
-        if route.name == "submit":
-            answer["links"] = _LINKS
+            answer["content"] = {"application/json": _content(shape)}
+        if (route.name, status) in _LINKS:
+            answer["links"] = _LINKS[route.name, status]
         answers[str(status)] = answer
     return answers
 
@@ -164,9 +176,19 @@ _DESCRIPTIONS = {
     304: "Nothing has changed.",
 }
 
-_LINKS = {
-    name: {"operationId": name, "parameters": {"batch_id": "$response.body#/batch_id"}}
-    for name in (route.name for route in ROUTES if "{batch_id}" in route.path and "{item_id}" not in route.path)
+_TO_THE_BATCH = {"batch_id": "$response.body#/batch_id"}
+_TO_AN_ITEM = _TO_THE_BATCH | {"item_id": "$response.body#/items/0/item_id"}
+
+# By operation and status, where an answer leads.
+_LINKS: Mapping[tuple[str, int], Json] = {
+    ("submit", 202): {
+        route.name: {"operationId": route.name, "parameters": _TO_THE_BATCH}
+        for route in ROUTES
+        if "{batch_id}" in route.path and "{item_id}" not in route.path
+    },
+    ("getBatch", 200): {
+        route.name: {"operationId": route.name, "parameters": _TO_AN_ITEM} for route in ROUTES if "{item_id}" in route.path
+    },
 }
 
 
@@ -205,7 +227,7 @@ def _refusal(status: int, codes: Sequence[str]) -> Json:
         "content": {
             CONTENT_TYPE: {
                 "schema": schema,
-                "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in sorted(codes)},
+                "examples": _examples(sorted(codes)),
             }
         },
     }
@@ -217,11 +239,12 @@ def _refusal(status: int, codes: Sequence[str]) -> Json:
 
 
 def _example(code: str) -> Json:
-    return body(ProblemError(code, f"{PROBLEMS[code].title}."))
+    errors, members = examples.MISTAKES.get(code, ()), examples.MEMBERS.get(code, {})
+    return body(ProblemError(code, f"{PROBLEMS[code].title}.", errors=errors, members=members))
 
 
 def _health(path: str) -> Json:
-    content = {"application/json": {"schema": _ref(models.HealthAnswer)}}
+    content = {"application/json": _content(models.HealthAnswer)}
     answers: Json = {"200": {"description": "All is well.", "content": content}}
     if path == "/readyz":
         answers["503"] = {"description": "Not all is well; `checks` says what.", "content": content}

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -23,7 +24,8 @@ API_ROLE = "bulkreg_api"
 class Settings(BaseSettings):
     """The settings of one process. Raises pydantic's ValidationError on a value that can't be."""
 
-    model_config = SettingsConfigDict(env_prefix="BULKREG_", frozen=True, extra="ignore")
+    # A mistake is told without the value: that of a secret would be in the clear.
+    model_config = SettingsConfigDict(env_prefix="BULKREG_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # --- PostgreSQL ---------------------------------------------------------------------------------------------------
     database_url: SecretStr = Field(
@@ -114,7 +116,7 @@ class Settings(BaseSettings):
     registration_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+(/\S*)?$",
-        description="Base URL of an external registration service. Unset: activities are registered in the product's own database. The API has to know it, too.",
+        description="Base URL of an external registration service, for the API, too. Unset: activities are registered in our own database.",
     )
     registration_token: SecretStr | None = Field(default=None, description="Bearer token for the external service.")
     registration_allow_plaintext: bool = Field(
@@ -198,6 +200,16 @@ class Settings(BaseSettings):
     failpoints: str = Field(
         default="", description="Tests only: names of crash windows to act on, `name=crash@3,…`. Empty: none exists."
     )
+
+    @field_validator("database_url", "worker_database_url", "api_database_url")
+    @classmethod
+    def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            make_url("" if value is None else value.get_secret_value())
+        except (ArgumentError, ValueError):
+            if value is not None:
+                raise ValueError("no URL like postgresql://user:password@host:5432/database") from None
+        return value
 
     @model_validator(mode="after")
     def _replay_window_is_shorter_than_the_purge_time(self) -> Self:

@@ -53,8 +53,8 @@ class ErrorCounts:
         fresh = {str(version[0]): version for version in versions if version not in known}
         if fresh:
             rows = connection.execute(_COUNT, {"batch_ids": arrays.plain(list(fresh))})
-            counted: dict[Version, Mapping[str, int]] = dict.fromkeys(fresh.values(), {})
-            counted |= {fresh[row.batch_id]: row.errors_by_code for row in rows}
+            found = {row.batch_id: row.errors_by_code for row in rows}
+            counted = {version: found.get(batch_id, {}) for batch_id, version in fresh.items()}
             self._counts |= counted
             known |= counted
             for oldest in list(islice(self._counts, max(0, len(self._counts) - _MAX_REMEMBERED))):

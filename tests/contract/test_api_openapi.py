@@ -1,11 +1,14 @@
 """The running API against its own OpenAPI document (schemathesis), and the document against the code."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
@@ -15,12 +18,14 @@ from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from api import openapi
+from api import exports, openapi
 from api.problems import PROBLEMS
 from api.routes import ROUTES
 from orchestrator.model import Role
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from schemas import api as models
+from schemas import examples
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
 from tests.support.pipeline import COORDINATOR, standard_directory
@@ -51,7 +56,11 @@ def api_schema(standard_api: ApiServer) -> Any:
 # A well-formed request can still name a coordinator or an organization that is not there: 422 and 403 are right answers.
 NOT_MEANT = [positive_data_acceptance]
 
-OPERATIONS = [(method, path) for path, methods in openapi.document()["paths"].items() for method in methods]
+# What is no operation at all has no place to be documented at.
+NOWHERE = {"not_found", "method_not_allowed", "bad_request"}
+
+DOCUMENT = openapi.document()
+OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -93,7 +102,8 @@ def test_every_link_leads_where_it_says(api_schema: Any, standard_api: ApiServer
         history = seed(number)(type("History", (Machine,), {}))
         run_state_machine_as_test(history, settings=settings(EXAMPLES, max_examples=1, stateful_step_count=15))
     # Batches that a submission made were found: a random id is 404.
-    assert len(linked & {route.name for route in ROUTES if "{batch_id}" in route.path}) >= 5, linked
+    assert len(linked & {route.name for route in ROUTES if "{batch_id}" in route.path}) >= 6, linked
+    assert "getItem" in linked
 
 
 @pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
@@ -112,21 +122,69 @@ def test_document_and_page_are_served_without_a_token(standard_api: ApiServer) -
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     for route in ROUTES:
         assert f"id='{route.name}'" in page.text
+    for name in DOCUMENT["components"]["examples"]:
+        assert f"id='example-{name}'" in page.text
+        # An event is shown as it stands in a stream.
+        assert f"href='#example-{name}'" in page.text or name in NOWHERE | {"BatchEvent"}
     # Nothing is loaded from anywhere: neither by an element nor by the style.
     assert not re.search(r"(src|href)=['\"]?(https?:)?//|@import|url\(|<script|<link|<img", page.text)
     metrics = httpx.get(f"{standard_api.url}/metrics")
     assert 'bulkreg_api_request_seconds_count{method="GET",route="/docs",status="200"}' in metrics.text
 
 
+def test_every_body_has_an_example_of_its_schema() -> None:
+    validators = {}
+    for where, content_type, content in contents():
+        given = [DOCUMENT["components"]["examples"][name]["value"] for name in content.get("examples", {})]
+        assert given or content["example"], f"{where} has no example"
+        for example in given:
+            schema = content["schema"] | {"components": {"schemas": DOCUMENT["components"]["schemas"]}}
+            key = json.dumps(content["schema"])
+            if key not in validators:
+                validators[key] = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+            validators[key].validate(example)
+        assert given or content_type not in ("application/json", "application/problem+json")
+
+
+def contents() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each body of the document: where it stands, its content type, and what is said of it."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            for what, body in [("body", operation.get("requestBody", {})), *operation["responses"].items()]:
+                for content_type, content in body.get("content", {}).items():
+                    yield f"{method} {path} {what}", content_type, content
+
+
+def test_examples_are_whole_and_have_nothing_that_the_models_do_not_know() -> None:
+    for model, example in examples.EXAMPLES.items():
+        model.model_validate_json(json.dumps(example), extra="forbid")
+    for code in PROBLEMS:
+        models.ProblemAnswer.model_validate_json(json.dumps(documented(code)), extra="forbid")
+    # What each carries beside its title.
+    assert {code for code in PROBLEMS if "errors" in documented(code)} >= {"invalid_request", "coordinator_unknown"}
+    assert documented("plan_changed")["differences"]
+    header, row = examples.TEXTS["text/csv"].splitlines()
+    assert f"{header}\r\n".encode() == exports.CSV.header(False)
+    assert len(row.split(",")) == len(header.split(","))
+
+
+def documented(code: str) -> dict[str, Any]:
+    """The example of a problem, or of what has this name."""
+    example: dict[str, Any] = DOCUMENT["components"]["examples"][code]["value"]
+    return example
+
+
+def test_the_examples_are_those_of_the_http_page() -> None:
+    """Which are run (tests/end_to_end/test_docs.py)."""
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    shown = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)]
+    given = [example["value"] for example in DOCUMENT["components"]["examples"].values()]
+    without_words = [{name: value for name, value in example.items() if name != "detail"} for example in given]
+    assert len(shown) >= 8
+    for answer in shown:
+        assert {name: value for name, value in answer.items() if name != "detail"} in without_words, answer
+
+
 def test_every_problem_is_documented() -> None:
-    document = openapi.document()
-    documented = {
-        code
-        for methods in document["paths"].values()
-        for operation in methods.values()
-        for answer in operation["responses"].values()
-        for content in answer.get("content", {}).values()
-        for code in content.get("examples", {})
-    }
-    # What is no operation at all has no place to be documented at.
-    assert PROBLEMS.keys() - documented == {"not_found", "method_not_allowed", "bad_request"}
+    named = {code for _, _, content in contents() for code in content.get("examples", {})}
+    assert PROBLEMS.keys() - named == NOWHERE

@@ -1,0 +1,217 @@
+"""An example of each body of the HTTP contract, for its documentation. The answers are those of docs/http.md, which a test gets from a
+running product; tests hold the others against the models."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas import api
+from schemas.problems import COORDINATOR_UNKNOWN, Mistake
+
+Json = dict[str, Any]
+
+BATCH_ID = "01a20651-14d3-7a55-8b41-6a1a3bd2c0f1"
+ITEM_ID = "01a20651-14d3-8a55-8b41-6a1a3bd00002"
+_TIME = "2026-03-26T10:00:00.000000Z"
+
+_IDENTITY: Json = {"organization_id": "nordlys", "coordinator_id": "ingrid", "submitted_by": "ingrid"}
+_VISIT: Json = {"activity_type": "hospital_visit", "activity_date": "2025-04-01"}
+_INACTIVE: Json = {
+    "code": "mentor_inactive",
+    "message": "The mentor was not active on this date",
+    "retryable": False,
+    "field": "activity_date",
+}
+
+_ACCEPTED: Json = {
+    "batch_id": BATCH_ID,
+    **_IDENTITY,
+    "label": "Tuesday visits",
+    "status": "processing",
+    "total_items": 3,
+    "pending": 3,
+    "completed": 0,
+    "failed": 0,
+    "cancelled": 0,
+    "errors_by_code": {},
+    "progress": None,
+    "submitted_at": _TIME,
+}
+_RUNNING: Json = {
+    **_ACCEPTED,
+    "pending": 1,
+    "completed": 1,
+    "failed": 1,
+    "errors_by_code": {"mentor_inactive": 1},
+    "progress": {"percent": 66.6, "items_per_second": 20.0, "estimated_completion_at": "2026-03-26T10:00:00.150000Z"},
+}
+_FINISHED: Json = {
+    "batch_id": BATCH_ID,
+    **_IDENTITY,
+    "label": "Tuesday visits",
+    "status": "partial",
+    "total_items": 3,
+    "pending": 0,
+    "completed": 2,
+    "failed": 1,
+    "cancelled": 0,
+    "errors_by_code": {"mentor_inactive": 1},
+    "submitted_at": _TIME,
+    "completed_at": _TIME,
+}
+_CANCELLED: Json = {
+    "batch_id": "01a20651-14d3-7a55-8b41-6a1a3bd2c0f2",
+    **_IDENTITY,
+    "label": None,
+    "status": "cancelled",
+    "total_items": 2,
+    "pending": 0,
+    "completed": 0,
+    "failed": 0,
+    "cancelled": 2,
+    "errors_by_code": {},
+    "submitted_at": _TIME,
+    "completed_at": _TIME,
+    "cancelled_at": _TIME,
+    "cancelled_by": "ingrid",
+    "cancellation_reason": "Wrong week",
+    "unresolved": 0,
+}
+_ITEMS: list[Json] = [
+    {
+        "item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00000",
+        "position": 0,
+        "mentor_id": "astrid-01",
+        **_VISIT,
+        "duration_minutes": 60,
+        "status": "success",
+        "attempt": 1,
+        "activity_id": "01a20651-14d3-8a55-9b41-6a1a3bd00000",
+    },
+    {
+        "item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00001",
+        "position": 1,
+        "mentor_id": "bjorn-02",
+        **_VISIT,
+        "duration_minutes": 45,
+        "status": "success",
+        "attempt": 1,
+        "activity_id": "01a20651-14d3-8a55-9b41-6a1a3bd00001",
+    },
+    {
+        "item_id": ITEM_ID,
+        "position": 2,
+        "mentor_id": "dag-04",
+        **_VISIT,
+        "duration_minutes": 60,
+        "status": "failed",
+        "attempt": 1,
+        "client_reference": "row 4",
+        "error": _INACTIVE,
+    },
+]
+_CORRECTED: Json = {
+    **_ITEMS[2],
+    "activity_date": "2024-12-16",
+    "status": "success",
+    "attempt": 2,
+    "activity_id": "01a20651-14d3-8a55-9b41-6a1a3bd00002",
+    "notes": None,
+    "override_duplicates": False,
+    "history": [
+        {
+            "attempt": 1,
+            "submitted": {
+                "mentor_id": "dag-04",
+                **_VISIT,
+                "duration_minutes": 60,
+                "notes": None,
+                "override_duplicates": False,
+            },
+            "error": _INACTIVE,
+            "attempted_at": _TIME,
+            "correction": {"activity_date": "2024-12-16"},
+            "retried_by": "ingrid",
+            "retried_at": _TIME,
+        }
+    ],
+}
+del _CORRECTED["error"]
+
+EXAMPLES: Mapping[type[BaseModel], Json] = {
+    api.ItemsSubmission: {
+        "label": "Tuesday visits",
+        "items": [
+            {"mentor_id": "astrid-01", **_VISIT, "duration_minutes": 60},
+            {"mentor_id": "bjorn-02", **_VISIT, "duration_minutes": 45, "notes": "Two patients"},
+            {"mentor_id": "dag-04", **_VISIT, "duration_minutes": 60, "client_reference": "row 4"},
+        ],
+    },
+    api.MentorsSubmission: {
+        "mentor_ids": ["eva-05", "grete-07"],
+        "activity": {"activity_type": "training", "activity_date": "2025-04-02", "duration_minutes": 90},
+    },
+    api.Relabelling: {"label": "Visits, week 14"},
+    api.CancellingUpdate: {"status": "cancelled", "cancellation_reason": "Wrong week"},
+    api.Cancellation: {"cancellation_reason": "Wrong week"},
+    api.Retry: {"corrections": [{"item_id": ITEM_ID, "activity_date": "2024-12-16"}]},
+    api.BatchAnswer: _ACCEPTED,
+    api.BatchesAnswer: {"data": [_FINISHED], "pagination": {"page": 1, "limit": 20, "total": 1, "next_cursor": None}},
+    api.BatchWithItemsAnswer: {**_FINISHED, "items": _ITEMS, "next_item_cursor": None},
+    api.BatchEvent: {**_RUNNING, "items": [_ITEMS[0], _ITEMS[2]], "full": False},
+    api.UpdatedAnswer: {**_FINISHED, "label": "Visits, week 14"},
+    api.RetriedAnswer: {**_ACCEPTED, "pending": 1, "completed": 2, "retried": 1},
+    api.CancelledAnswer: _CANCELLED,
+    api.OneItemAnswer: _CORRECTED,
+    api.PreviewAnswer: {
+        "plan": "…",
+        "items": [
+            {"position": 0, "mentor_id": "cecilie-03", "outcome": "success"},
+            {
+                "position": 1,
+                "mentor_id": "kari-11",
+                "outcome": "failed",
+                "error": {
+                    "code": "out_of_scope",
+                    "message": "The coordinator may not register for this mentor",
+                    "retryable": False,
+                    "field": "mentor_id",
+                },
+            },
+        ],
+        "counts": {"success": 1, "failed": 1},
+    },
+    api.TicketAnswer: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
+    api.HealthAnswer: {"status": "ok", "checks": {"database": {"ok": True}}},
+}
+
+# What problems carry beside their title, by code.
+MISTAKES: Mapping[str, Sequence[Mistake]] = {
+    "invalid_request": [
+        Mistake("/items/0/activity_date", "not_a_date", "must be a date of the calendar, like 2026-03-25"),
+        Mistake("/items/1/mentor_id", "empty", "must not be empty"),
+        Mistake("/items/1/duration_minutes", "wrong_type", "must be an integer"),
+    ],
+    "coordinator_unknown": [COORDINATOR_UNKNOWN],
+    "organization_required": [Mistake("/organization_id", "organization_required", "The token is for several organizations.")],
+    "organization_differs": [Mistake("/organization_id", "organization_differs", "Two organizations are named.")],
+}
+MEMBERS: Mapping[str, Json] = {
+    "plan_changed": {
+        "differences": [{"position": 0, "mentor_id": "cecilie-03", "planned": "success", "now": "duplicate_activity"}]
+    },
+}
+
+# By content type, what is not JSON: the first item of the batch.
+TEXTS: Mapping[str, str] = {
+    "text/csv": (
+        "position,item_id,client_reference,mentor_id,activity_type,activity_date,duration_minutes,status,attempt,activity_id,"
+        "error_code,error_message,error_field,conflicting_activity_id\r\n"
+        "0,01a20651-14d3-8a55-8b41-6a1a3bd00000,,astrid-01,hospital_visit,2025-04-01,60,success,1,"
+        "01a20651-14d3-8a55-9b41-6a1a3bd00000,,,,\r\n"
+    ),
+    "application/x-ndjson": f"{json.dumps(_ITEMS[0])}\n",
+    "text/event-stream": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[api.BatchEvent])}\n\n",
+}
