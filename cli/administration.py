@@ -11,7 +11,8 @@ from rich.console import RenderableType
 
 from cli.commands import command
 from cli.deployment import Deployment
-from cli.failures import BadInputError, ExitCode, UnreachableError
+from cli.failures import BadInputError, ExitCode
+from cli.kafka import reachable_kafka
 from cli.output import Output, table
 from cli.progress import working
 
@@ -58,20 +59,11 @@ def register(app: typer.Typer) -> None:
     @command(topics, "create", example="bulkreg topics create")
     def create(deployment: Deployment, output: Output) -> ExitCode:
         """Make the topics that are missing, and say what differs from the plan in those that exist. Safe to repeat."""
-        from confluent_kafka import KafkaException
-
-        from orchestrator.kafka_settings import UnsafeKafkaError
         from producers.topics import create_topics
 
         settings = deployment.settings()
-        try:
-            with working(output, "Asking Kafka"):
-                reports = create_topics(settings)
-        except UnsafeKafkaError as error:
-            raise BadInputError(str(error)) from error
-        except KafkaException as error:
-            message = f"Kafka at {settings.kafka_bootstrap_servers} does not answer, or refuses: {error.args[0].str()}"
-            raise UnreachableError(message) from error
+        with working(output, "Asking Kafka"), reachable_kafka(settings):
+            reports = create_topics(settings)
         rows = [(each.name, "made" if each.created else "; ".join(each.differences) or "as planned") for each in reports]
         output.answer({"topics": [asdict(each) for each in reports]}, table(["topic", ""], rows))
         return ExitCode.SOME_FAILED if any(each.differences for each in reports) else ExitCode.DONE

@@ -15,6 +15,7 @@ import typer
 
 from cli.commands import command
 from cli.connection import running_stack
+from cli.embedded import embedded_installed
 from cli.failures import BadInputError, UnreachableError
 from cli.output import Output, table
 from cli.progress import working
@@ -47,10 +48,11 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Measure throughput, latency and rest beside the limits of database and Kafka. The short form takes under two minutes."""
-        from compose.bench.bench import Bench
-        from compose.bench.page import figure, page, verdict
-        from compose.bench.plans import LONG, PLACES, SHORT, grown_to
-        from compose.bench.target import Target
+        with embedded_installed():
+            from compose.bench.bench import Bench
+            from compose.bench.page import figure, page, verdict
+            from compose.bench.plans import LONG, PLACES, SHORT, grown_to
+            from compose.bench.target import Target
 
         if report is not None and not report.parent.is_dir():
             raise BadInputError(f"{report.parent} is no directory: --report writes a file into one that exists")
@@ -102,7 +104,8 @@ def _started(home: Path | None, step: Callable[[str], AbstractContextManager[Non
 
 def _download() -> None:
     """What a first start would download, so that no start is timed with it. Raises UnreachableError."""
-    from compose.embedded.kafka import fetch
+    with embedded_installed():
+        from compose.embedded.kafka import fetch
     from compose.embedded.product import StartError
 
     if "BULKREG_KAFKA_BOOTSTRAP_SERVERS" in os.environ:

@@ -8,6 +8,7 @@ from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.failures import UnreachableError
+from cli.settings import load_settings
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine, is_transient
 
@@ -45,6 +46,6 @@ def reachable_database(url: URL) -> Iterator[None]:
 def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:
     """Whose batch this is, in a home, whose owner may see all. None when there is no such batch."""
     url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
-    with database(Settings(), url) as engine, engine.connect() as connection:
+    with database(load_settings(), url) as engine, engine.connect() as connection:
         organization_id: str | None = connection.scalar(_ORGANIZATION_OF_BATCH, {"batch_id": batch_id})
         return organization_id

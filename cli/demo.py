@@ -12,8 +12,11 @@ from typing import Any
 import orjson
 import typer
 
+from cli.commands import command
+from cli.connection import DEFAULT_HOME
 from cli.failures import ExitCode
-from cli.stack import DEFAULT_HOME, HomeOption, JsonOption, run_stack, show
+from cli.output import Output
+from cli.stack import HomeOption, run_stack, show
 from compose.embedded.home import Home
 from compose.embedded.product import Product
 from compose.embedded.stack_file import StackFile
@@ -25,17 +28,17 @@ ORGANIZATION, COORDINATOR, ADMINISTRATOR = "nordlys", "ingrid", "leader"
 def register(app: typer.Typer, product: Product) -> None:
     """Adds the command."""
 
-    @app.command(epilog="Example: bulkreg demo --home /var/tmp/bulkreg-demo")
-    def demo(home: HomeOption = DEFAULT_HOME, json: JsonOption = False) -> None:
+    @command(app, "demo", example="bulkreg demo --home /var/tmp/bulkreg-demo")
+    def demo(output: Output, home: HomeOption = DEFAULT_HOME) -> ExitCode:
         """Start everything with an example organization and a first batch, and keep serving. Ctrl-C stops it."""
         story = _Story(app, home)
 
         def ready(stack: StackFile) -> None:
             # Not here: this thread is the one that supervises from now on.
-            tell = story.tell_machines if json else story.tell
+            tell = story.tell_machines if output.json else story.tell
             threading.Thread(target=tell, args=(stack,), name="demo", daemon=True).start()
 
-        raise typer.Exit(run_stack(Home(home), product, None, ready))
+        return run_stack(Home(home), product, None, ready)
 
 
 class _Story:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.connection import running_stack
-from cli.failures import BadInputError
+from cli.settings import load_settings
 
 # Imported in the functions, so that shell completion need not wait for them.
 if TYPE_CHECKING:
@@ -36,23 +36,17 @@ class Deployment:
 
     def settings(self) -> "Settings":
         """The settings of what is meant. Raises BadInputError on values that can't be, UnreachableError when nothing runs there."""
-        from pydantic import SecretStr, ValidationError
-
-        from orchestrator.settings import Settings
+        from pydantic import SecretStr
 
         running = self._stack()
-        try:
-            if running is None:
-                return Settings()
-            home, stack = running
-            return Settings(
-                database_url=SecretStr(stack.postgres),
-                kafka_bootstrap_servers=stack.kafka,
-                jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
-            )
-        except ValidationError as error:
-            mistakes = [f"BULKREG_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()]
-            raise BadInputError("The settings in the environment have mistakes:", lines=mistakes) from error
+        if running is None:
+            return load_settings()
+        home, stack = running
+        return load_settings(
+            database_url=SecretStr(stack.postgres),
+            kafka_bootstrap_servers=stack.kafka,
+            jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
+        )
 
     def refresh_admin_token(self) -> None:
         """Writes the token of the first organization's administrator into `stack.json` of a home that had no organization yet."""

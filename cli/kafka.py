@@ -1,10 +1,10 @@
-"""What commands say when Kafka does not answer."""
+"""What commands say when Kafka does not answer, or must not be asked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli.failures import UnreachableError
+from cli.failures import BadInputError, UnreachableError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reachable_kafka(settings: "Settings") -> Iterator[None]:
-    """Turns what Kafka's client raises in the block into an UnreachableError that names the broker."""
+    """Turns what Kafka's client raises in the block into an UnreachableError that names the broker, unsafe settings into BadInputError."""
     from confluent_kafka import KafkaException
+
+    from orchestrator.kafka_settings import UnsafeKafkaError
 
     try:
         yield
+    except UnsafeKafkaError as error:
+        raise BadInputError(str(error)) from error
     except KafkaException as error:
         message = f"Kafka at {settings.kafka_bootstrap_servers} does not answer, or refuses: {error.args[0].str()}"
         raise UnreachableError(message) from error

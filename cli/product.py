@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli.kafka import reachable_kafka
+from cli.settings import load_settings
 from compose.embedded.product import Endpoints, Product, Tokens
 
 # The rest is imported in the functions: every command, shell completion too, would wait for database drivers and Kafka.
@@ -17,9 +19,7 @@ TOKEN_LIFETIME_S = 365 * 24 * 3600
 def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
     from pydantic import SecretStr
 
-    from orchestrator.settings import Settings
-
-    return Settings(
+    return load_settings(
         database_url=SecretStr(endpoints.postgres_url),
         kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers,
         jwt_hs256_key=None if key is None else SecretStr(key),
@@ -27,13 +27,16 @@ def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
 
 
 def prepare(endpoints: Endpoints) -> None:
-    """Migrations and topics; safe to repeat."""
+    """Migrations and topics; safe to repeat. Raises UnreachableError, and BadInputError where the settings forbid the way to a server."""
+    from cli.database import reachable_database
     from orchestrator.storage.migrate import upgrade
     from producers.topics import create_topics
 
     settings = _settings(endpoints)
-    upgrade(settings)
-    create_topics(settings)
+    with reachable_database(settings.owner_url):
+        upgrade(settings)
+    with reachable_kafka(settings):
+        create_topics(settings)
 
 
 def tokens(endpoints: Endpoints, key: str) -> Tokens:

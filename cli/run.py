@@ -4,6 +4,10 @@ from typing import Annotated
 
 import typer
 
+from cli.failures import BadInputError
+from cli.output import Output
+from cli.settings import load_settings
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
@@ -19,11 +23,13 @@ def register(app: typer.Typer) -> None:
         # Imported here: no other command need wait for it.
         from compose.roles import run_roles
         from orchestrator.logs import configure_logs
-        from orchestrator.settings import Settings
 
-        settings = Settings()
-        configure_logs(settings)
         try:
-            raise typer.Exit(run_roles(settings, roles))
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+            settings = load_settings()
+            configure_logs(settings)
+            exit_code = run_roles(settings, roles)
+        except (BadInputError, ValueError) as error:
+            failure = error if isinstance(error, BadInputError) else BadInputError(str(error))
+            Output().failure(failure)
+            raise typer.Exit(failure.exit_code) from failure
+        raise typer.Exit(exit_code)

@@ -7,91 +7,88 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import orjson
 import typer
 
+from cli.commands import command
+from cli.connection import DEFAULT_HOME
+from cli.embedded import embedded_installed
+from cli.failures import BadInputError, ExitCode, UnreachableError
+from cli.output import Output
+from cli.settings import load_settings
 from compose.embedded.home import Home, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
-
-DEFAULT_HOME = Path(".bulkreg")
-
-USAGE = 2
-UNREACHABLE = 3
-INTERRUPTED = 130
 
 DOWN_TIMEOUT_S = 90.0  # more than all the supervisor's own deadlines together
 POLL_S = 0.05
 
 
 HomeOption = Annotated[Path, typer.Option("--home", envvar="BULKREG_HOME", help="Where data, logs and addresses are kept.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer, product: Product) -> None:
     """Adds the three commands. `product` says what `up` sets up and runs."""
 
-    @app.command(epilog="Example: bulkreg up --detach --home /var/tmp/bulkreg --port 8080")
+    @command(app, "up", example="bulkreg up --detach --home /var/tmp/bulkreg --port 8080")
     def up(
+        output: Output,
         home: HomeOption = DEFAULT_HOME,
         port: Annotated[
             int | None, typer.Option(help="Of the API. Default: last time's, 8080 or a free one.", min=1, max=65535)
         ] = None,
         detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it runs on in the background.")] = False,
-        json: JsonOption = False,
-    ) -> None:
+    ) -> ExitCode:
         """Start the whole product on this machine and keep it running. Ctrl-C stops it, a second one leaves at once."""
-        if detach:
-            _detached(Home(home))
-            _show(Home(home), json=json)
-        else:
-            raise typer.Exit(run_stack(Home(home), product, port, lambda file: show(file, json=json)))
+        if not detach:
+            return run_stack(Home(home), product, port, lambda file: show(file, json=output.json))
+        _detached(Home(home))
+        show(_running(Home(home)), json=output.json)
+        return ExitCode.DONE
 
-    @app.command(epilog="Example: bulkreg down --home /var/tmp/bulkreg")
-    def down(home: HomeOption = DEFAULT_HOME, json: JsonOption = False) -> None:
+    @command(app, "down", example="bulkreg down --home /var/tmp/bulkreg")
+    def down(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
         """Stop what `up` has started in a home, all in order. The data stays."""
         place = Home(home)
         pid = place.holder()
         if pid is None:
-            _fail(UNREACHABLE, f"nothing runs in {place.path}")
+            raise UnreachableError(f"nothing runs in {place.path}")
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + DOWN_TIMEOUT_S
         while place.holder() == pid:
             if time.monotonic() > deadline:
-                _fail(UNREACHABLE, f"process {pid} has not stopped within {DOWN_TIMEOUT_S:g} s; see {place.logs}")
+                raise UnreachableError(f"process {pid} has not stopped within {DOWN_TIMEOUT_S:g} s; see {place.logs}")
             time.sleep(POLL_S)
-        typer.echo(orjson.dumps({"stopped": pid}).decode() if json else f"Stopped (process {pid}). The data is in {place.path}.")
+        output.answer({"stopped": pid}, f"Stopped (process {pid}). The data is in {place.path}.")
 
-    @app.command(epilog="Example: bulkreg info --json | jq -r .token")
-    def info(home: HomeOption = DEFAULT_HOME, json: JsonOption = False) -> None:
+    @command(app, "info", example="bulkreg info --json | jq -r .token")
+    def info(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
         """Print the addresses, the tokens and the processes of what runs in a home."""
-        _show(Home(home), json=json)
+        show(_running(Home(home)), json=output.json)
 
 
-def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None]) -> int:
-    """Runs the product here until a signal stops it; the exit code."""
+def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None]) -> ExitCode:
+    """Runs the product here until a signal stops it. Raises BadInputError, and UnreachableError when something does not start."""
     # Imported here: a deployment that has its own Kafka and PostgreSQL is installed without the embedded ones.
-    from compose.embedded.stack import PortTakenError, Stack, StackOptions
+    with embedded_installed():
+        from compose.embedded.stack import PortTakenError, Stack, StackOptions
 
     postgres_url, kafka_bootstrap_servers = _given_servers()
     options = StackOptions(port=port, postgres_url=postgres_url, kafka_bootstrap_servers=kafka_bootstrap_servers)
     try:
         stopped_by = Stack(home, product, options, _report).run(on_ready)
     except (HomeInUseError, PortTakenError) as error:
-        _fail(USAGE, str(error))
+        raise BadInputError(str(error)) from error
     except StartError as error:
-        _fail(UNREACHABLE, str(error))
-    return INTERRUPTED if stopped_by == signal.SIGINT else 0
+        raise UnreachableError(str(error)) from error
+    return ExitCode.INTERRUPTED if stopped_by == signal.SIGINT else ExitCode.DONE
 
 
 def _given_servers() -> tuple[str | None, str | None]:
     """URL of PostgreSQL and bootstrap servers of Kafka, where the environment names them; None for what is to be embedded."""
-    # Imported here: the other commands need not wait for the database's driver.
-    from orchestrator.settings import Settings
-
-    settings = Settings()
+    settings = load_settings()
     given = settings.model_fields_set
     return (
         settings.database_url.get_secret_value() if "database_url" in given else None,
@@ -103,12 +100,13 @@ def _detached(home: Home) -> None:
     """Runs this same command without --detach in a session of its own; returns when it is ready."""
     _, kafka_bootstrap_servers = _given_servers()
     if kafka_bootstrap_servers is None:
-        from compose.embedded.kafka import fetch
+        with embedded_installed():
+            from compose.embedded.kafka import fetch
 
         try:
             fetch()  # here, where somebody can see how far it is
         except StartError as error:
-            _fail(UNREACHABLE, str(error))
+            raise UnreachableError(str(error)) from error
     home.create()
     with (home.logs / "up.log").open("a+b") as log:
         said_before = log.seek(0, os.SEEK_END)
@@ -127,18 +125,19 @@ def _detached(home: Home) -> None:
             supervisor.wait()
             raise
         log.seek(said_before)
-        _fail(supervisor.returncode or UNREACHABLE, log.read().decode(errors="replace").strip())
+        failure = BadInputError if supervisor.returncode == ExitCode.BAD_INPUT else UnreachableError
+        raise failure(log.read().decode(errors="replace").strip())
 
 
-def _show(home: Home, *, json: bool) -> None:
+def _running(home: Home) -> StackFile:
     file = StackFile.read(home)
     if file is None:
-        _fail(UNREACHABLE, f"nothing runs in {home.path}; start it with: bulkreg up --home {home.path}")
-    show(file, json=json)
+        raise UnreachableError(f"nothing runs in {home.path}; start it with: bulkreg up --home {home.path}")
+    return file
 
 
 def show(file: StackFile, *, json: bool) -> None:
-    """Prints where everything is."""
+    """Prints where everything is; a document on one line, so that whoever starts `up` knows when he has read it."""
     if json:
         typer.echo(orjson.dumps(file.model_dump()).decode())
         return
@@ -155,8 +154,3 @@ def show(file: StackFile, *, json: bool) -> None:
 
 def _report(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)

@@ -38,7 +38,7 @@ class Product:
     """How to set up and run the product."""
 
     prepare: Callable[[Endpoints], None]
-    """Migrations, topics and whatever else must be there before a role starts; safe to repeat. Raises StartError."""
+    """Migrations, topics and whatever else must be there before a role starts; safe to repeat. What it raises ends the start."""
     tokens: Callable[[Endpoints, str], Tokens]
     """Made with the home's signing key, after `prepare`."""
     command: Callable[[Sequence[str]], Sequence[str]]

