@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 
-import uvloop
 from aiohttp import web
 
 from api.access_log import log_access
@@ -115,18 +113,3 @@ async def serving(settings: Settings, *, health: HealthChecks | None = None) -> 
             listener.close()
     finally:
         await runner.cleanup()
-
-
-def run(settings: Settings, *, health: HealthChecks | None = None, started: Callable[[int], None] = lambda _port: None) -> None:
-    """Serves until SIGTERM or SIGINT, then lets the requests in hand finish. `started` is told the port."""
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with serving(settings, health=health) as port:
-            started(port)
-            await stop.wait()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
