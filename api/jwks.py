@@ -10,6 +10,7 @@ import jwt
 import structlog
 
 from api.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
+from schemas import strict_json
 
 # A key that the provider withdraws is accepted at most this much longer.
 _FRESH_FOR_S = 600.0
@@ -22,6 +23,9 @@ _STALE_FOR_S = 3600.0
 
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 256 * 1024
+
+# A key set is three levels deep; what a provider adds of its own may be deeper.
+_MAX_DEPTH = 20
 
 _log = structlog.get_logger("bulkreg.api")
 
@@ -80,21 +84,30 @@ def _fetch(url: str) -> Any:
             content += piece
             if len(content) > _MAX_BYTES:
                 raise ValueError("the key set is too large")
-    return httpx.Response(200, content=bytes(content)).json()
+    return strict_json.loads(bytes(content), max_depth=_MAX_DEPTH)
 
 
 def _usable(document: Any, algorithms: Sequence[str]) -> Mapping[str, jwt.PyJWK]:
-    """The public signing keys among them, by id; others (symmetric ones above all) are not keys to check a token with."""
+    """The public signing keys of a key set, by id; others (symmetric ones above all) are not keys to check a token with.
+
+    Raises ValueError for what is no key set, or has none of these. One key that is not as it should be leaves the others usable.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("this is no key set")
     keys = {}
-    for entry in document["keys"] if isinstance(document, dict) else ():
+    for entry in entries:
         if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use", "sig") != "sig":
+            continue
+        key_id = entry.get("kid")
+        if not isinstance(key_id, str) or entry.get("alg") not in (None, *algorithms):
             continue
         try:
             key = jwt.PyJWK(entry)
-        except jwt.PyJWTError:
-            continue  # a kind of key that is newer than this program
-        if key.key_id is not None and key.algorithm_name in algorithms:
-            keys[key.key_id] = key
+        except (jwt.PyJWTError, ValueError, TypeError):
+            continue  # broken, or a kind of key that is newer than this program
+        if key.algorithm_name in algorithms:
+            keys[key_id] = key
     if not keys:
         raise ValueError("the key set has no usable key")
     return keys

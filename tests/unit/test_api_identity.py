@@ -4,10 +4,8 @@ import asyncio
 import hashlib
 import hmac
 import json
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from functools import partial
 from typing import Any
 
 import jwt
@@ -23,6 +21,7 @@ from api.problems import ProblemError
 from api.rate_limits import RateLimits
 from orchestrator.model import Role
 from orchestrator.settings import Settings
+from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
 
 
 class Clock:
@@ -33,61 +32,13 @@ class Clock:
         return self.now
 
 
-PRIVATE: dict[str, Any] = {
-    "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
-
-
-def public(algorithm: str, key_id: str, **more: Any) -> dict[str, Any]:
-    made = jwt.get_algorithm_by_name(algorithm).to_jwk(PRIVATE[algorithm].public_key(), as_dict=True)
-    return {**made, "kid": key_id, "use": "sig", **more}
-
-
-class Provider:
-    """An identity provider: its key set, whether it answers, and how often it was asked for what."""
-
-    def __init__(self) -> None:
-        self.keys = [public(algorithm, algorithm) for algorithm in PRIVATE]
-        self.status = 200
-        self.asked: list[str] = []
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.asked.append(self.path)
-                body = json.dumps({"keys": provider.keys}).encode()
-                self.send_response(provider.status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    running = Provider()
-    yield running
-    running.close()
+    with running_provider() as running:
+        yield running
 
 
-def token(algorithm: str, key: Any = None, *, kid: str | None = None, **headers: Any) -> str:
-    now = int(time.time())
-    claims = {"iss": "i", "aud": "a", "nbf": now, "exp": now + 60, "sub": "coord-1", "role": "coordinator", "org": "org-1"}
-    signer = PRIVATE[algorithm] if key is None else key
-    return jwt.encode(claims, signer, algorithm=algorithm, headers={"kid": kid or algorithm, **headers})
+token = partial(signed, issuer="i", audience="a")
 
 
 def answer(checks: TokenAuthenticator, *tokens: str) -> list[str]:
@@ -205,6 +156,53 @@ def test_provider_away(provider: Provider) -> None:
     assert answer(checks, token("ES256")) == ["coord-1"]  # known keys last through an outage
     clock.now += 700
     assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not for ever
+
+
+GOOD = public("ES256", "ES256")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"error": "busy"}',
+        b'{"keys": null}',
+        b'{"keys": {}}',
+        b'{"keys": []}',
+        b'{"keys": [null, 1, "key", [], {}]}',
+        b"[" * 100_000,
+        json.dumps({"keys": [GOOD | {"kid": ["ES256"]}]}).encode(),
+    ],
+    ids=str,
+)
+def test_what_is_no_key_set_is_an_outage_of_the_provider(provider: Provider, body: bytes) -> None:
+    provider.body = body
+    assert answer(checker(provider, Clock()), token("ES256")) == ["keys_unavailable"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kid": []},
+        {"kid": 1},
+        {"alg": 5},
+        {"alg": []},
+        {"alg": "none"},
+        {"alg": "RS256"},
+        {"crv": []},
+        {"x": 1},
+        {"y": "æ"},
+        {"kty": {}},
+    ],
+    ids=str,
+)
+def test_one_key_that_is_none_leaves_the_others(provider: Provider, change: dict[str, Any]) -> None:
+    provider.keys = [GOOD | {"kid": "odd"} | change, GOOD]
+    assert answer(checker(provider, Clock()), token("ES256")) == ["coord-1"]
 
 
 @pytest.mark.parametrize(
