@@ -73,6 +73,7 @@ class Stack:
             children = [*self._infrastructure.children.values(), *self._roles.values()]
             supervise(children, self._signals, changed=self._publish, report=self._report)
         except StopRequestedError as request:
+            self._withdraw()
             self._report("Stopping; a second Ctrl-C leaves at once")
             return request.signal
         finally:
@@ -138,9 +139,12 @@ class Stack:
             pids={"supervisor": [os.getpid()]} | servers | pids,
         )
 
-    def _stop(self) -> None:
-        # Nobody is told an address where nothing answers any more.
+    def _withdraw(self) -> None:
+        """Nobody is told an address where nothing answers any more."""
         self._home.stack_file.unlink(missing_ok=True)
+
+    def _stop(self) -> None:
+        self._withdraw()
         for child in self._roles.values():
             child.signal_stop()
         deadline = time.monotonic() + ROLE_STOP_TIMEOUT_S
@@ -149,6 +153,7 @@ class Stack:
         self._infrastructure.stop()
 
     def _kill_all(self) -> None:
+        self._withdraw()
         for child in (*self._roles.values(), *self._infrastructure.children.values()):
             child.signal_kill()
 

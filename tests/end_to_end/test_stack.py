@@ -18,7 +18,9 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from compose.embedded.home import Home
-from compose.embedded.stack import ROLE_STOP_TIMEOUT_S
+from compose.embedded.product import Product
+from compose.embedded.stack import ROLE_STOP_TIMEOUT_S, Stack, StackOptions
+from tests.end_to_end import stand_in
 from tests.end_to_end.stand_in import STUBBORN, TOPIC
 from tests.support.waiting import eventually
 
@@ -210,6 +212,33 @@ def test_up_uses_the_servers_that_the_environment_names(home: Path, another_home
     assert set(second["pids"]) == ROLES | {"supervisor"}
     assert bulkreg("down", "--home", str(another_home)).returncode == 0
     write(first, str(uuid4()))
+
+
+def test_no_address_is_told_any_more_when_it_says_that_it_stops(home: Path, another_home: Path) -> None:
+    first, place = current(home), Home(another_home)
+    said: list[tuple[str, bool]] = []
+    stack = Stack(
+        place,
+        Product(stand_in.prepare, stand_in.tokens, stand_in.command),
+        StackOptions(postgres_url=first["postgres"], kafka_bootstrap_servers=first["kafka"]),
+        lambda line: said.append((line, place.stack_file.exists())),
+    )
+    assert stack.run(lambda _file: os.kill(os.getpid(), signal.SIGTERM)) is signal.SIGTERM
+    assert said[-1] == ("Stopping; a second Ctrl-C leaves at once", False)
+
+
+def test_two_signals_at_once_leave_no_process_and_no_address(
+    home: Path, another_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(home)
+    monkeypatch.setenv("BULKREG_DATABASE_URL", first["postgres"])
+    monkeypatch.setenv("BULKREG_KAFKA_BOOTSTRAP_SERVERS", first["kafka"])
+    processes = everything(up(another_home))
+    # Both are there when it runs again, so that it leaves before it could have begun to stop.
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        os.kill(processes[0].pid, number)
+    eventually(lambda: all_gone(processes), what="the end of every process")
+    assert not (another_home / "stack.json").exists()
 
 
 def test_an_idle_supervisor_sleeps(home: Path) -> None:
