@@ -1,9 +1,13 @@
 """What aiohttp answers before any handler: problem details too, and logged without what was sent (it can be a token)."""
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 from aiohttp import HttpVersion11, web
 
-from api.problems import PROBLEMS, Handler, ProblemError, response
+from api.problems import PROBLEMS, ProblemError, response
+
+AnyHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger("bulkreg.api")
 
@@ -29,10 +33,10 @@ class Protocol(web.RequestHandler):
         return answer
 
 
-def refusing_expectations(handler: Handler) -> Handler:
+def refusing_expectations(handler: AnyHandler) -> AnyHandler:
     """The handler, for requests that expect nothing but `100-continue` (RFC 9110, 10.1.1)."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
         expected = request.headers.get("Expect") or "100-continue"
         if request.version >= HttpVersion11 and expected.lower() != "100-continue":
             _log.warning("request_unreadable", status=PROBLEMS["expectation_unknown"].status)

@@ -1,6 +1,8 @@
 """The commands on batches that exist: the same contract as HTTP (specification, 6), for a terminal."""
 
+import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,10 +18,12 @@ from cli.connection import Connection, Target
 from cli.failures import BadInputError, ExitCode
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.output import Output, printable, table
-from cli.progress import batch_progress, described, speed
+from cli.progress import batch_progress, described, speed, working
 from orchestrator.files.corrections import read_corrections
 
 BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
+
+_READING = "reading the results"
 
 _BATCH_FIELDS = ("organization_id", "coordinator_id", "submitted_by", "label", "submitted_at", "completed_at", "cancelled_at")
 
@@ -126,12 +130,16 @@ def register(app: typer.Typer) -> None:
                         f"--format {format} is a document of its own, with all items: without --status and --json"
                     )
                 path = f"{PATH}/{batch_id}/results.{format}"
-                async with client.download(path, organization_id, notes="true" if notes else None) as body:
-                    await _save(body, save)
+                # What runs through a terminal is a sign of life itself, and a bar would run through it.
+                is_shown = save is None and sys.stdout.isatty()
+                with nullcontext() if is_shown else working(output, _READING):
+                    async with client.download(path, organization_id, notes="true" if notes else None) as body:
+                        await _save(body, save)
                 return
             if notes or save is not None:
                 raise BadInputError("--notes and --save are for --format csv or ndjson")
-            items = [item async for item in _items(client, batch_id, organization_id, status)]
+            with working(output, _READING):
+                items = [item async for item in _items(client, batch_id, organization_id, status)]
         rows = [
             (
                 item["position"],
@@ -173,7 +181,7 @@ def register(app: typer.Typer) -> None:
         if only_retryable:
             body["only_retryable"] = True
         if correct is not None:
-            body["corrections"], remarks = read_corrections(correct.name, read_bytes(correct))
+            body["corrections"], remarks = read_corrections(printable(correct.name), read_bytes(correct))
             for remark in remarks:
                 output.remark(remark)
         target = connection.target()

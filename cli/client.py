@@ -1,6 +1,7 @@
 """The HTTP client of the commands: finds its way through restarts, repeats only what is harmless, and speaks in failures."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,9 @@ PATH = "/api/v1/bulk-registrations"
 TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
 
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
+
+# What ends a header, what no text holds (bytes of the command line that are not UTF-8), and blanks that would not arrive.
+_NO_HEADER_VALUE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ | $")
 
 _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -81,7 +85,7 @@ class Client:
     @asynccontextmanager
     async def download(self, path: str, organization_id: str | None, **query: object) -> AsyncIterator[AsyncIterator[bytes]]:
         """A body as it comes, for what has no bounds."""
-        headers = self._target.headers(organization_id)
+        headers = _encoded(self._target.headers(organization_id))
         try:
             async with self._http.stream("GET", path, headers=headers, params=_given(query)) as response:
                 if response.is_error:
@@ -111,7 +115,8 @@ class Client:
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
 
     async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
-        """Sends until there is an answer. Raises RefusedError, UnreachableError."""
+        """Sends until there is an answer. Raises BadInputError for what no header can say, RefusedError, UnreachableError."""
+        encoded = _encoded(headers)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_NotNowError),
             wait=self._pause,
@@ -122,14 +127,14 @@ class Client:
         try:
             async for attempt in retrying:
                 with attempt:
-                    response = await self._send(method, path, headers, **content)
+                    response = await self._send(method, path, encoded, **content)
         except _NotNowError as error:
             raise UnreachableError(f"{self._target.url} can't serve this now: {error}") from error
         if response.is_error:
             raise _refusal(response)
         return response
 
-    async def _send(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, headers: httpx.Headers, **content: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, headers=headers, **content)
         except httpx.TransportError as error:
@@ -169,6 +174,14 @@ async def connected(target: Target, remark: Callable[[str], None], patience: Pat
         base_url=url, timeout=patience.request_timeout_s, trust_env=url.host not in _THIS_MACHINE
     ) as http:
         yield Client(http, target, patience, remark)
+
+
+def _encoded(headers: Mapping[str, str]) -> httpx.Headers:
+    """In UTF-8, as the server reads them. Raises BadInputError."""
+    for name, value in headers.items():
+        if _NO_HEADER_VALUE.search(value):
+            raise BadInputError(f"What is given for the header {name} has control characters, blanks around it, or is not UTF-8.")
+    return httpx.Headers(headers, encoding="utf-8")
 
 
 def _given(query: Mapping[str, object]) -> dict[str, str]:

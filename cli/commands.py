@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature
@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from cli.failures import BadInputError, CommandError
-from cli.output import Output
+from cli.output import Output, printable
 from orchestrator.files.problems import BadFileError
 
 
@@ -35,10 +35,12 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
 
         @wraps(function)
         def run(**given: Any) -> None:
+            texts = {name: value for name, value in given.items() if isinstance(value, str)}
             built: dict[str, Any] = {
                 name: group(**{option.name: given.pop(option.name) for option in options[name]}) for name, group in groups.items()
             }
             try:
+                _refuse_bytes(texts)
                 exit_code = _run(function, {**given, **built})
             except CommandError as failure:
                 built[output_name].failure(failure)
@@ -55,6 +57,15 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
     return register
 
 
+def _refuse_bytes(texts: Mapping[str, str]) -> None:
+    """Raises BadInputError for what the command line says in bytes that are no text; only names of files may be such."""
+    for name, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInputError(f"What is given for {name.replace('_', '-')} is not UTF-8 text.") from error
+
+
 def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
     try:
         result = function(**arguments)
@@ -69,7 +80,7 @@ def read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise BadInputError(f"{file} can't be read: {error.strerror}") from error
+        raise BadInputError(f"{printable(str(file))} can't be read: {error.strerror}") from error
 
 
 def _bad_input(refusal: BadFileError) -> BadInputError:

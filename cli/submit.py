@@ -113,7 +113,7 @@ class _Run:
 def _read(file: Path, given: Given) -> SubmissionFile:
     if str(file) == STANDARD_INPUT:
         return read_submissions(STANDARD_INPUT, sys.stdin.buffer.read(), given)
-    return read_submissions(file.name, read_bytes(file), given)
+    return read_submissions(printable(file.name), read_bytes(file), given)
 
 
 def _with_keys(file: Path, submissions: Sequence[FileSubmission], given: str | None, *, again: bool) -> list[_Keyed]:

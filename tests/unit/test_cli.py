@@ -1,12 +1,19 @@
 """The command line as a whole: every command explains itself, and says what it did by its exit code."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Annotated
+from uuid import uuid4
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from cli import batches
 from cli.commands import command
 from cli.failures import BadInputError, ExitCode, UnreachableError
 from cli.main import app
@@ -94,3 +101,41 @@ def test_progress_is_a_line_for_people() -> None:
 def test_what_people_typed_cannot_steer_a_terminal() -> None:
     assert printable("a\x1b]0;owned\x07b\r\n") == "a�]0;owned�b��"
     assert printable("Gruppemøte 🙂 [red]") == "Gruppemøte 🙂 [red]"
+
+
+def test_bytes_that_are_no_text_are_bad_input() -> None:
+    assert invoke("it", "--name", "\udce6") == (2, "", "What is given for name is not UTF-8 text.\n")
+    # The name of a file may be such.
+    result = CliRunner().invoke(app, ["submit", "no such \udcff.csv", "--json"])
+    told = json.loads(result.stdout)["error"]["detail"]
+    assert (result.exit_code, told) == (2, "no such �.csv can't be read: No such file or directory")
+
+
+@pytest.mark.parametrize("format", [[], ["--format", "csv"]], ids=["table", "download"])
+def test_results_are_read_under_a_sign_of_life(format: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: A002
+    signs: list[str] = []
+    seen: list[list[str]] = []
+
+    @contextmanager
+    def working(_output: Output, description: str) -> Iterator[None]:
+        signs.append(description)
+        yield
+        signs.pop()
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append([*signs])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"items": [], "next_item_cursor": null}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(batches, "working", working)
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        at = ["--url", f"http://127.0.0.1:{server.server_port}", "--token", "t"]
+        result = CliRunner().invoke(app, ["results", str(uuid4()), *format, *at])
+        thread.join()
+    assert (result.exit_code, seen, signs) == (0, [["reading the results"]], []), result.output

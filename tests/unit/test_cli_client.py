@@ -149,6 +149,31 @@ def test_what_is_no_address_is_bad_input(url: str) -> None:
         asyncio.run(run())
 
 
+def test_headers_are_sent_as_the_server_reads_them() -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers.get("X-Organization-Id"), request.headers.get("Idempotency-Key")))
+        return web.json_response({})
+
+    async def body(client: Client) -> None:
+        await client.post(PATH, "Trøndelag", key="æ")
+        async with client.download(PATH, "Trøndelag") as parts:
+            assert [part async for part in parts] == [b"{}"]
+
+    against(answer, body)
+    assert seen == [("Trøndelag", "æ"), ("Trøndelag", None)]
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\x7f", "\udce6", " a", "a "])
+def test_what_no_header_can_say_is_bad_input_and_not_sent(key: str) -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        raise AssertionError("it was sent")
+
+    with pytest.raises(BadInputError, match="Idempotency-Key"):
+        against(answer, lambda client: client.post(PATH, None, key=key))
+
+
 def test_a_refusal_says_everything_at_once() -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         errors = [{"pointer": "/items/3/mentor_id", "code": "empty", "detail": "must not be empty"}]
