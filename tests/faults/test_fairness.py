@@ -94,7 +94,7 @@ def test_row_26_small_batch_waits_for_one_micro_batch_of_a_large_one_in_each_rol
             with reading(settings, Topic.BATCHES) as batches:
                 batches.wait_for(ITEMS // MAX_PART_ITEMS)
             pipeline.call(submit_bulk_registration, ADMIN, NewBatch(small, COORDINATOR, None, False, mentors(1), "1" * 32))
-            eventually(lambda: status_of(engine, small) == "completed", what="the small batch")
+            eventually(lambda: status_of(engine, small) == "completed", within_s=30, what="the small batch")
             beside = pipeline.status(large).batch
             stopped = pipeline.call(cancel_batch, ADMIN, large, None).batch
         finally:
