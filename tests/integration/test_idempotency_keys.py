@@ -1,0 +1,139 @@
+"""The same Idempotency-Key on two connections at once: what it stands for is done once, and both are told so (specification, 6)."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, text
+
+from orchestrator.errors import KeyReusedError
+from orchestrator.model import Idempotency, NewBatch, RetryRequest
+from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from schemas.ids import batch_lock_key, new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
+from tests.support.waiting import eventually
+
+Told = tuple[str, int, bool]
+"""The batch, how many items were retried, and whether it was answered before."""
+
+SAME, OTHER = Idempotency("key", b"request"), Idempotency("key", b"another request")
+
+
+def told(call: Callable[[], Told]) -> Told | str:
+    try:
+        return call()
+    except KeyReusedError as error:
+        return error.code
+
+
+def at_once(pipeline: Pipeline, gate: Callable[[Connection], None], *calls: Callable[[], Told]) -> list[Told | str]:
+    """Answers of calls that have all begun, and come to the gate, before any goes on."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        with closed(pipeline, gate):
+            answers = [threads.submit(told, call) for call in calls]
+            eventually(lambda: waiting(pipeline) == len(calls))
+        return [answer.result() for answer in answers]
+
+
+@contextmanager
+def closed(pipeline: Pipeline, gate: Callable[[Connection], None]) -> Iterator[None]:
+    with pipeline.engine.connect() as connection:
+        gate(connection)
+        yield
+        connection.rollback()
+
+
+def waiting(pipeline: Pipeline) -> int:
+    with pipeline.engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
+
+
+def hold_key(connection: Connection) -> None:
+    """Uses the key in a transaction that comes to nothing."""
+    connection.execute(
+        text("INSERT INTO orchestrator.idempotency_key VALUES (:org, :subject, 'key', '', gen_random_uuid(), NULL, now())"),
+        {"org": ADMIN.organization_id, "subject": ADMIN.subject},
+    )
+
+
+def hold_batch(batch_id: UUID) -> Callable[[Connection], None]:
+    def lock(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": batch_lock_key(batch_id)})
+
+    return lock
+
+
+def rows(pipeline: Pipeline, query: str) -> int:
+    with pipeline.engine.begin() as connection:
+        return int(connection.execute(text(f"SELECT count(*) FROM {query}")).scalar_one())
+
+
+def published(event_type: str) -> str:
+    return f"orchestrator.outbox WHERE headers::text LIKE '%{event_type}%'"
+
+
+def submission(pipeline: Pipeline, idempotency: Idempotency) -> Callable[[], Told]:
+    def submit() -> Told:
+        batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(2), "1" * 32)
+        answer = pipeline.call(submit_bulk_registration, ADMIN, batch, idempotency)
+        return str(answer.batch.batch_id), 0, answer.replayed
+
+    return submit
+
+
+def test_two_submissions_under_one_key_are_one_batch(pipeline: Pipeline) -> None:
+    first, second = at_once(pipeline, hold_key, submission(pipeline, SAME), submission(pipeline, SAME))
+    assert first[0] == second[0]
+    assert sorted([first[2], second[2]]) == [False, True]
+    assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 1
+
+
+def test_two_submissions_of_different_requests_under_one_key_are_one_batch_and_a_refusal(pipeline: Pipeline) -> None:
+    answers = at_once(pipeline, hold_key, submission(pipeline, SAME), submission(pipeline, OTHER))
+    assert answers.count("idempotency_key_reused") == 1
+    assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 1
+
+
+def retrying(pipeline: Pipeline, batch_id: UUID, idempotency: Idempotency) -> Callable[[], Told]:
+    def retry() -> Told:
+        answer = pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), idempotency)
+        return str(answer.batch.batch_id), answer.retried, answer.replayed
+
+    return retry
+
+
+def cancelling(pipeline: Pipeline, batch_id: UUID, idempotency: Idempotency) -> Callable[[], Told]:
+    def cancel() -> Told:
+        answer = pipeline.call(cancel_batch, ADMIN, batch_id, None, idempotency=idempotency)
+        return str(answer.batch.batch_id), 0, answer.replayed
+
+    return cancel
+
+
+@pytest.mark.parametrize("second", [SAME, OTHER], ids=["same", "other"])
+def test_two_retries_under_one_key_begin_one_attempt(pipeline: Pipeline, second: Idempotency) -> None:
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.drain()
+    calls = retrying(pipeline, batch_id, SAME), retrying(pipeline, batch_id, second)
+    answers = at_once(pipeline, hold_batch(batch_id), *calls)
+    if second is SAME:
+        assert sorted(answers) == [(str(batch_id), 1, False), (str(batch_id), 1, True)]
+    else:
+        assert answers.count("idempotency_key_reused") == 1
+    assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 2]
+    assert rows(pipeline, published("BatchRetryRequested")) == 1
+
+
+@pytest.mark.parametrize("second", [SAME, OTHER], ids=["same", "other"])
+def test_two_cancels_under_one_key_are_one(pipeline: Pipeline, second: Idempotency) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    calls = cancelling(pipeline, batch_id, SAME), cancelling(pipeline, batch_id, second)
+    answers = at_once(pipeline, hold_batch(batch_id), *calls)
+    if second is SAME:
+        assert sorted(answers) == [(str(batch_id), 0, False), (str(batch_id), 0, True)]
+    else:
+        assert answers.count("idempotency_key_reused") == 1
+    assert pipeline.status(batch_id).batch.counts.cancelled == 2
+    assert rows(pipeline, published("BatchCancelled")) == 1

@@ -1,0 +1,139 @@
+"""The API's role sees the organizations that its transaction names, in every table, and nothing otherwise (specification, 6, access)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine, transact
+from tests.support.databases import fresh_database
+from tests.support.stack import Stack
+
+OURS, THEIRS = "org-ours", "org-theirs"
+
+TABLES = [
+    *("orchestrator." + name for name in ("batch", "batch_item", "batch_part", "dispatch", "idempotency_key", "item_history")),
+    *("orchestrator." + name for name in ("outbox", "outcome", "sweep_watch", "tombstone")),
+    *("registration." + name for name in ("activity", "activity_type", "audit", "coordinator", "coordinator_scope", "mentor")),
+    "registration.organization",
+]
+# About partitions, and nobody's data: the API has no business there.
+OF_NOBODY = {"orchestrator.consumer_progress", "orchestrator.sweep_mark"}
+
+# What any row can have in a column of this type, and what a few columns need to keep a constraint.
+VALUES = {
+    "uuid": "gen_random_uuid()",
+    "text": "gen_random_uuid()::text",
+    "integer": "1",
+    "smallint": "1",
+    "bigint": "1",
+    "bytea": "'x'",
+    "jsonb": "'{}'",
+    "boolean": "false",
+    "date": "'2026-03-25'",
+    "timestamp with time zone": "now()",
+}
+SPECIAL = {
+    ("orchestrator.batch", "status"): "'processing'",
+    ("orchestrator.dispatch", "state"): "'asked'",
+    ("orchestrator.outcome", "outcome"): "'cancelled'",
+    ("orchestrator.sweep_watch", "stage"): "'splitter'",
+}
+
+
+@pytest.fixture(scope="module")
+def insertions(infrastructure: Stack, template_database: str) -> Iterator[tuple[Settings, dict[str, str]]]:
+    """A database with a row of each of two organizations in every table, and the statement that inserts another, by table."""
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        settings = Settings(database_url=SecretStr(url))
+        worker = create_database_engine(settings.worker_url, settings, connections=1, application_name="test")
+        with worker.begin() as connection:
+            statements = {table: insertion(connection, table) for table in TABLES}
+            for statement in statements.values():
+                connection.execute(text(statement), [{"organization": OURS}, {"organization": THEIRS}])
+        worker.dispose()
+        yield settings, statements
+
+
+def insertion(connection: Connection, table: str) -> str:
+    schema, name = table.split(".")
+    columns = connection.execute(
+        text("""
+            SELECT column_name, data_type FROM information_schema.columns
+            WHERE (table_schema, table_name) = (:schema, :name) AND is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO'
+        """),
+        {"schema": schema, "name": name},
+    )
+    values: dict[str, str] = {column: SPECIAL.get((table, column)) or VALUES[kind] for column, kind in columns}
+    assert "organization_id" in values
+    values["organization_id"] = ":organization"
+    return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+
+
+@pytest.fixture
+def api(insertions: tuple[Settings, dict[str, str]]) -> Iterator[Engine]:
+    """The API's role, with one new connection."""
+    settings, _ = insertions
+    engine = create_database_engine(settings.api_url, settings, connections=1, application_name="test")
+    yield engine
+    engine.dispose()
+
+
+def seen(connection: Connection, table: str) -> list[Any]:
+    return list(connection.execute(text(f"SELECT organization_id FROM {table}")).scalars())
+
+
+def may(connection: Connection, privilege: str, table: str) -> bool:
+    parameters = {"table": table, "privilege": privilege}
+    return bool(connection.execute(text("SELECT has_table_privilege(:table, :privilege)"), parameters).scalar_one())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_only_the_organizations_that_are_named_are_there(
+    insertions: tuple[Settings, dict[str, str]], api: Engine, table: str
+) -> None:
+    insert = insertions[1][table]
+    told = text("SELECT pg_backend_pid(), current_setting('bulkreg.organizations', true)")
+    with api.begin() as connection:
+        process, named = connection.execute(told).one()
+        assert (named, seen(connection, table)) == (None, [])
+    for nobody in ("", "org-ours org-theirs", "*"):
+        assert transact(api, lambda connection: seen(connection, table), organizations=[nobody]) == []
+    assert transact(api, lambda connection: seen(connection, table), organizations=[OURS]) == [OURS]
+    assert sorted(transact(api, lambda connection: seen(connection, table), organizations=[OURS, THEIRS])) == [OURS, THEIRS]
+    with api.begin() as connection:
+        # The pool's same connection, after a commit: not NULL now.
+        assert connection.execute(told).one() == (process, "")
+        assert seen(connection, table) == []
+
+    def write(connection: Connection, organization: str) -> None:
+        connection.execute(text(insert), {"organization": organization})
+
+    with pytest.raises(ProgrammingError) as refused:
+        transact(api, lambda connection: write(connection, THEIRS), organizations=[OURS])
+    with api.connect() as connection:
+        granted = may(connection, "INSERT", table)
+    said = "new row violates row-level security policy" if granted else "permission denied"
+    assert said in str(refused.value)
+    if granted:
+        transact(api, lambda connection: write(connection, OURS), organizations=[OURS])
+    for privilege, change in (
+        ("UPDATE", f"UPDATE {table} SET organization_id = organization_id"),
+        ("DELETE", f"DELETE FROM {table}"),
+    ):
+        with api.connect() as connection:
+            if may(connection, privilege, table):
+                connection.execute(text("SELECT set_config('bulkreg.organizations', :ours, true)"), {"ours": OURS})
+                visible = len(seen(connection, table))
+                assert connection.execute(text(change)).rowcount == visible > 0
+
+
+def test_no_table_is_left_out(insertions: tuple[Settings, dict[str, str]], api: Engine) -> None:
+    every = text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration')")
+    with api.connect() as connection:
+        assert set(connection.execute(every).scalars()) == {*TABLES, *OF_NOBODY}
+        assert [table for table in OF_NOBODY if may(connection, "SELECT", table)] == []
