@@ -7,12 +7,19 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+from tenacity import retry, retry_if_exception, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
 
 from orchestrator.settings import API_ROLE, WORKER_ROLE, Settings
 
 # Whoever migrates holds this advisory lock, so that any number of processes may start with an upgrade at once.
 _MIGRATION_LOCK = (0x62756C6B, 1)
+
+# Whoever comes to a table while a migration waits for it would wait behind it: so it waits shortly, and not as long as PostgreSQL takes to
+# look for deadlocks (1 s), of which it might end the product's transaction; lets go of everything; and tries again.
+_LOCK_TIMEOUT_MS = 500
+_TRY_FOR_S = 600
+# 55P03 lock timeout, 40P01 deadlock
+_IN_THE_WAY = ("55P03", "40P01")
 
 
 def _config() -> Config:
@@ -41,16 +48,29 @@ def _make_roles(engine: Engine, settings: Settings) -> None:
             connection.exec_driver_sql(f"{verb} ROLE {role} LOGIN" + (f" PASSWORD '{password}'" if password else ""))
 
 
+def _is_in_the_way(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in _IN_THE_WAY
+
+
+@retry(retry=retry_if_exception(_is_in_the_way), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5), reraise=True)
+def _migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), dict(zip("ab", _MIGRATION_LOCK, strict=True)))
+        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
 def upgrade(settings: Settings) -> str:
-    """Migrates to the newest version and answers it. Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable."""
+    """Migrates to the newest version and answers it, while the version before goes on working.
+
+    Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable, or when somebody holds a table for ten minutes.
+    """
     engine = create_engine(settings.owner_url)
     try:
         _make_roles(engine, settings)
-        with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), dict(zip("ab", _MIGRATION_LOCK, strict=True)))
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        _migrate(engine)
     finally:
         engine.dispose()
     return newest_version()

@@ -1,0 +1,223 @@
+"""Migrations are safe with the version before beside them (docs/operations.md, Upgrade): they only add, and nobody waits for them."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from orchestrator.settings import Settings
+from orchestrator.storage import migrate
+from orchestrator.verification.verify import verify
+from tests.support.databases import fresh_database
+from tests.support.expansion import EXPAND_EVERY_TABLE
+from tests.support.pipeline import Pipeline, mentors
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
+
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(migrate._config()).walk_revisions()][::-1]
+
+# --- What a migration may do to what is there ------------------------------------------------------------------------------------
+
+_COLUMNS = """
+    SELECT c.oid::regclass || '.' || a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           a.atthasdef OR a.attidentity <> ''
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relkind = 'r' AND c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
+"""
+# What refuses rows: constraints but for NOT NULL, which a column's own row tells of, and unique indexes.
+_RESTRICTIONS = """
+    SELECT conrelid::regclass || ': ' || pg_get_constraintdef(oid), conrelid::regclass::text FROM pg_constraint
+    WHERE contype <> 'n' AND connamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
+    UNION SELECT pg_get_indexdef(indexrelid), indrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indrelid
+    WHERE indisunique AND c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
+"""
+_RIGHTS = """
+    SELECT grantee::regrole || ' may ' || privilege_type || ' ' || c.oid::regclass
+    FROM pg_class c CROSS JOIN aclexplode(c.relacl)
+    WHERE c.relkind = 'r' AND c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
+"""
+_FILES = """
+    SELECT oid::regclass::text, relfilenode FROM pg_class
+    WHERE relkind = 'r' AND relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, as whoever writes rows meets it."""
+
+    type: str
+    is_required: bool
+    has_default: bool
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What a version of the product relies on."""
+
+    columns: Mapping[str, Column]
+    restrictions: Mapping[str, str]
+    """What refuses rows, and of which table."""
+    rights: frozenset[str]
+    files: Mapping[str, int]
+    """By table: another file is a rewrite, during which nobody reads or writes."""
+
+
+def catalog(connection: Connection) -> Catalog:
+    return Catalog(
+        {name: Column(*of_column) for name, *of_column in connection.execute(text(_COLUMNS))},
+        {row[0]: row[1] for row in connection.execute(text(_RESTRICTIONS))},
+        frozenset(connection.scalars(text(_RIGHTS))),
+        {row[0]: row[1] for row in connection.execute(text(_FILES))},
+    )
+
+
+def harm(before: Catalog, after: Catalog) -> list[str]:
+    """What the version before would stumble over, or wait for."""
+    found = []
+    for name, then in before.columns.items():
+        now = after.columns.get(name)
+        if now is None:
+            found.append(f"{name} is gone")
+        elif now.type != then.type:
+            found.append(f"{name} was {then.type} and is {now.type}")
+        elif (now.is_required and not then.is_required) or (then.has_default and not now.has_default):
+            found.append(f"{name} has become required")
+    for name in after.columns.keys() - before.columns.keys():
+        column, table = after.columns[name], name.rpartition(".")[0]
+        if table in before.files and column.is_required and not column.has_default:
+            found.append(f"{name} is required, and nobody writes it yet")
+    new = after.restrictions.keys() - before.restrictions.keys()
+    found += [f"new: {restriction}" for restriction in new if after.restrictions[restriction] in before.files]
+    found += [f"gone: {right}" for right in before.rights - after.rights]
+    found += [f"{table} is rewritten" for table, file in before.files.items() if after.files.get(table, file) != file]
+    return found
+
+
+@pytest.fixture(scope="module")
+def migrated_step_by_step(infrastructure: Stack) -> Iterator[Mapping[str, Catalog]]:
+    """By revision, the catalog that it leaves."""
+    with fresh_database(infrastructure.postgres_url) as url:
+        settings = Settings(database_url=url)
+        engine = create_engine(settings.owner_url)
+        migrate._make_roles(engine, settings)
+        catalogs = {}
+        for revision in REVISIONS:
+            with engine.begin() as connection:
+                config = migrate._config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, revision)
+                catalogs[revision] = catalog(connection)
+        engine.dispose()
+        yield catalogs
+
+
+@pytest.mark.parametrize(("before", "after"), [*pairwise(REVISIONS)])
+def test_migration_only_adds(migrated_step_by_step: Mapping[str, Catalog], before: str, after: str) -> None:
+    assert harm(migrated_step_by_step[before], migrated_step_by_step[after]) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("ALTER TABLE orchestrator.batch DROP COLUMN label", "orchestrator.batch.label is gone"),
+        ("ALTER TABLE orchestrator.batch RENAME COLUMN label TO title", "orchestrator.batch.label is gone"),
+        ("ALTER TABLE orchestrator.outcome RENAME TO decision", "orchestrator.outcome.attempt is gone"),
+        ("ALTER TABLE orchestrator.batch ALTER label TYPE varchar(200)", "orchestrator.batch.label was text and is character varying(200)"),
+        ("ALTER TABLE orchestrator.batch ALTER label SET NOT NULL", "orchestrator.batch.label has become required"),
+        ("ALTER TABLE orchestrator.batch ALTER completed DROP DEFAULT", "orchestrator.batch.completed has become required"),
+        ("ALTER TABLE orchestrator.outbox ADD COLUMN more text NOT NULL", "orchestrator.outbox.more is required, and nobody writes it yet"),
+        ("ALTER TABLE orchestrator.batch ADD CHECK (label <> '')", "new: orchestrator.batch: CHECK ((label <> ''::text))"),
+        ("CREATE UNIQUE INDEX u ON orchestrator.batch (trace_id)", "new: CREATE UNIQUE INDEX u ON orchestrator.batch USING btree (trace_id)"),
+        ("REVOKE UPDATE ON orchestrator.batch FROM bulkreg_api", "gone: bulkreg_api may UPDATE orchestrator.batch"),
+        ("ALTER TABLE orchestrator.batch ADD COLUMN more uuid NOT NULL DEFAULT gen_random_uuid()", "orchestrator.batch is rewritten"),
+    ],
+    ids=lambda value: value if value.startswith(("ALTER", "CREATE", "REVOKE")) else "",
+)  # fmt: skip
+def test_migration_that_takes_away_is_seen(settings: Settings, sql: str, found: str) -> None:
+    engine = create_engine(settings.owner_url)
+    with engine.connect() as connection:
+        before = catalog(connection)
+        connection.execute(text(sql))
+        assert found in harm(before, catalog(connection))
+        connection.rollback()
+    engine.dispose()
+
+
+def test_migration_that_adds_is_not_complained_of(settings: Settings) -> None:
+    engine = create_engine(settings.owner_url)
+    with engine.connect() as connection:
+        before = catalog(connection)
+        connection.execute(text(EXPAND_EVERY_TABLE))
+        connection.execute(text("ALTER TABLE orchestrator.batch ADD COLUMN more integer NOT NULL DEFAULT 7"))
+        connection.execute(
+            text("CREATE TABLE orchestrator.more (batch_id uuid PRIMARY KEY, more text NOT NULL CHECK (more <> ''))")
+        )
+        connection.execute(text("CREATE INDEX ON orchestrator.batch (trace_id)"))
+        assert harm(before, catalog(connection)) == []
+        connection.rollback()
+    engine.dispose()
+
+
+# --- An upgrade while everybody is at work ----------------------------------------------------------------------------------------
+
+NEXT = """
+from alembic import op
+
+revision = "next"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.execute(\"\"\"{sql}\"\"\")
+"""
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the product whose migration adds a column to every table."""
+    (tmp_path / "next.py").write_text(NEXT.format(newest=REVISIONS[-1], sql=EXPAND_EVERY_TABLE))
+    own = migrate._config
+
+    def config() -> Config:
+        config = own()
+        versions = Path(migrate.__file__).parent / "migrations" / "versions"
+        config.set_main_option("version_locations", f"{versions}:{tmp_path}")
+        return config
+
+    monkeypatch.setattr(migrate, "_config", config)
+
+
+_UPGRADE_WAITS = text("""
+    SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = 'orchestrator.batch'::regclass)
+""")
+
+
+@pytest.mark.usefixtures("next_version")
+def test_nobody_waits_behind_an_upgrade_that_waits(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
+    """Somebody reads for long (a report, `verify`, a backup). What the upgrade wants, it can't have; all others go on meanwhile."""
+    with engine.connect() as reading, engine.connect() as looking, ThreadPoolExecutor(1) as thread:
+        reading.execute(text("SELECT count(*) FROM orchestrator.batch"))
+        upgrading = thread.submit(migrate.upgrade, settings)
+        try:
+            eventually(lambda: looking.execute(_UPGRADE_WAITS).scalar_one())
+            batch_id = pipeline.submit(mentors(3))
+            pipeline.drain()
+            assert pipeline.status(batch_id).batch.status == "completed"
+            assert not upgrading.done()
+        finally:
+            reading.rollback()
+        assert upgrading.result() == "next"
+    again = pipeline.submit(mentors(3, first=10))
+    pipeline.drain()
+    assert pipeline.status(again).batch.status == "completed"
+    assert verify(engine, settings).breaches == []
