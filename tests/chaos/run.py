@@ -147,7 +147,9 @@ def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str
 def _breaches(cluster: Cluster) -> Iterator[Finding]:
     """What the product's own check finds."""
     answer = json.loads(cluster.product.bulkreg("verify", "--json", code=None))
-    for breach in answer["breaches"]:
+    if "breaches" not in answer:
+        yield Finding(Rule.VERIFY, "the whole", f"could not be checked: {answer}")
+    for breach in answer.get("breaches", ()):
         yield Finding(Rule.VERIFY, f"batch {breach['batch_id']}", f"invariant {breach['invariant']}: {breach['detail']}")
 
 
