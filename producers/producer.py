@@ -57,8 +57,8 @@ class EventProducer:
     def _produce_when_there_is_room(self, event: OutgoingEvent, index: int, delivery: "_Delivery") -> None:
         report = partial(delivery.report, index)
         while True:
-            self._producer.poll(_WAIT_S)
             try:
+                self._producer.poll(_WAIT_S)
                 self._producer.produce(
                     self._names[event.topic], event.value, event.key, headers=list(event.headers), on_delivery=report
                 )
@@ -72,8 +72,9 @@ class EventProducer:
         try:
             while self._producer.flush(_WAIT_S):
                 pass
-        except KafkaException as error:
-            delivery.all_failed(error.args[0])
+        except (KafkaException, SystemError) as error:
+            # Only a fatal error is raised. It is while there may still be reports to call, and one that is called then ends in SystemError.
+            delivery.all_failed(str(error))
 
     def is_reachable(self) -> bool:
         """Whether a broker answers now; waits for a second at most."""
@@ -107,7 +108,8 @@ class _Delivery:
         self.fatal = self.fatal or error.fatal() or error.code() == KafkaError._FATAL
         self.detail = str(error)
 
-    def all_failed(self, error: KafkaError) -> None:
-        """Nobody can tell any more what was acknowledged."""
-        for index in range(self._events):
-            self.failed(index, error)
+    def all_failed(self, detail: str) -> None:
+        """After a fatal error nobody can tell any more what was acknowledged."""
+        self.unacknowledged.update(range(self._events))
+        self.fatal = True
+        self.detail = detail

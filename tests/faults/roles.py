@@ -5,6 +5,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from sqlalchemy import Engine, text
 
 from consumers.aggregator import AggregatorHandler
@@ -20,7 +27,7 @@ from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
-from tests.support.kafka import Seen
+from tests.support.kafka import Seen, committed_offsets
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import eventually
 
@@ -29,9 +36,16 @@ SESSION_TIMEOUT_MS, HEARTBEAT_MS = 1_500, 300
 
 
 class CountingLoop(ConsumerLoop):
-    """The loop, and how often it has turned: a loop that waits hotly turns often."""
+    """The loop, how often it has turned (one that waits hotly turns often), and whether it has ended."""
 
     turns = 0
+    has_ended = False
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.has_ended = True
 
     def partitions(self, topic: Topic) -> set[int]:
         """Those that are its own now."""
@@ -108,8 +122,13 @@ def running_flow(settings: Settings) -> Iterator[None]:
         yield
 
 
+def armed(settings: Settings, **changes: object) -> Settings:
+    """The same deployment, for a role that is to do something else."""
+    return settings.model_copy(update=changes)
+
+
 def registration_process() -> None:
-    """The registration role as a process."""
+    """The registration role as a process; BULKREG_FAILPOINTS says where it ends."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="registration")
     ConsumerLoop(settings, registration_role(), engine, EventProducer(settings)).run()
@@ -120,6 +139,32 @@ def splitter_process() -> None:
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="splitter")
     ConsumerLoop(settings, splitter_role(settings), engine, EventProducer(settings)).run()
+
+
+def relay_process() -> None:
+    """The relay as a process; BULKREG_FAILPOINTS says where it ends."""
+    settings = Settings()
+    OutboxRelay(settings, EventProducer(settings)).run()
+
+
+def shorten_session(settings: Settings, role: str) -> None:
+    """A member of the group that has died or stands still is noticed sooner than after five seconds."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    entries = [
+        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+        for name, value in (
+            ("consumer.session.timeout.ms", SESSION_TIMEOUT_MS),
+            ("consumer.heartbeat.interval.ms", HEARTBEAT_MS),
+        )
+    ]
+    group = ConfigResource(ResourceType.GROUP, f"{settings.topic_prefix}.{role}", incremental_configs=entries)
+    for future in admin.incremental_alter_configs([group]).values():
+        future.result()
+
+
+def committed(settings: Settings, role: str, topic: Topic) -> int:
+    """How many records the role's group has committed; the topics' offsets have no gaps."""
+    return sum(committed_offsets(settings, role, topic).values())
 
 
 def expanded(pipeline: Pipeline, batch_id: UUID) -> list[OutgoingEvent]:

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.failpoints import EXIT_CODE, Failpoint
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.settings import Settings
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
@@ -128,34 +127,6 @@ def test_slots_of_a_killed_relay_are_taken_over(settings: Settings, engine: Engi
         with reading(settings, Topic.BATCHES) as topic:
             topic.wait_for(40)
         eventually(lambda: len(survivor.slots) == SLOTS)
-
-
-def test_row_9_lower_id_that_commits_late_is_published(settings: Settings, engine: Engine, topics: None) -> None:
-    batch_id = uuid4()
-    late_id = next(candidate for candidate in iter(uuid4, None) if slot_of(candidate) == slot_of(batch_id))
-    with running(settings), reading(settings, Topic.BATCHES) as topic:
-        with engine.begin() as late:
-            insert_events(late, "org", late_id, [event(late_id, 1)])
-            insert(engine, batch_id, [event(batch_id, 2)])
-            topic.wait_for(1)
-            eventually(lambda: rows_left(engine) == 0)
-        assert [seen.data["number"] for seen in topic.wait_for(2)] == [2, 1]
-
-
-def test_row_8_killed_after_publish_publishes_the_same_event_again(settings: Settings, engine: Engine, topics: None) -> None:
-    batch_id = uuid4()
-    insert(engine, batch_id, [event(batch_id, 1)])
-    armed = Settings(
-        **settings.model_dump(include=settings.model_fields_set - {"failpoints"}),
-        failpoints=f"{Failpoint.RELAY_AFTER_PUBLISH}=crash@1",
-    )
-    with in_process(relay_process, armed) as process:
-        assert process.wait(TIMEOUT_S) == EXIT_CODE
-    assert rows_left(engine) == 1
-    with running(settings), reading(settings, Topic.BATCHES) as topic:
-        first, second = topic.wait_for(2)
-        assert (first.id, first.headers, first.value) == (second.id, second.headers, second.value)
-        eventually(lambda: rows_left(engine) == 0)
 
 
 def test_row_29_relay_that_loses_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
