@@ -10,14 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewPartitions,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 from sqlalchemy import Connection, Engine
 
 from consumers.registration import RegistrationHandler
@@ -31,20 +24,21 @@ from producers.producer import EventProducer
 from schemas import events
 from schemas.envelope import Topic
 from tests.faults.roles import (
-    HEARTBEAT_MS,
-    SESSION_TIMEOUT_MS,
     aggregator_role,
+    armed,
     assert_exactly_once,
+    committed,
     count,
     expanded,
     fold,
     registration_role,
     running_role,
+    shorten_session,
     splitter_process,
     splitter_role,
     wait_until_completed,
 )
-from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.support.kafka import reading, write_raw
 from tests.support.pipeline import DAY, Pipeline, item, mentors, standard_directory
 from tests.support.process import TIMEOUT_S, environment, in_process
 from tests.support.waiting import eventually
@@ -53,31 +47,6 @@ pytestmark = pytest.mark.usefixtures("topics")
 
 # A hundred micro-batches of ten: long enough to be met in the middle.
 ITEMS = 1_000
-
-
-def committed(settings: Settings, role: str, topic: Topic) -> int:
-    """How many records the role's group has committed; the topics' offsets have no gaps."""
-    return sum(committed_offsets(settings, role, topic).values())
-
-
-def armed(settings: Settings, **changes: object) -> Settings:
-    """The same deployment, for a process that is to do something else."""
-    return settings.model_copy(update=changes)
-
-
-def shorten_session(settings: Settings, role: str) -> None:
-    """A member of the group that has died or stands still is noticed sooner than after five seconds."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    entries = [
-        ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
-        for name, value in (
-            ("consumer.session.timeout.ms", SESSION_TIMEOUT_MS),
-            ("consumer.heartbeat.interval.ms", HEARTBEAT_MS),
-        )
-    ]
-    group = ConfigResource(ResourceType.GROUP, f"{settings.topic_prefix}.{role}", incremental_configs=entries)
-    for future in admin.incremental_alter_configs([group]).values():
-        future.result()
 
 
 def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(

@@ -7,18 +7,14 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from consumers.handler import Lane
 from consumers.lanes import LanePolicy
-from consumers.runtime import ExpelledError
-from orchestrator.failpoints import EXIT_CODE, Failpoint, InjectedError
+from orchestrator.failpoints import Failpoint, InjectedError
 from orchestrator.publishing import DeliveryError
 from orchestrator.settings import Settings
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import EventData
 from tests.support.kafka import committed_offsets, reading, write_raw
-from tests.support.process import TIMEOUT_S, in_process
-from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions, toy_process
+from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
@@ -72,7 +68,7 @@ WINDOWS = pytest.mark.parametrize(
 
 
 @WINDOWS
-def test_row_7_what_fails_between_two_steps_is_redelivered_with_the_same_events(
+def test_what_fails_between_two_steps_is_redelivered_with_the_same_events(
     settings: Settings,
     engine: Engine,
     publisher: EventProducer,
@@ -95,21 +91,6 @@ def test_row_7_what_fails_between_two_steps_is_redelivered_with_the_same_events(
     assert toy_positions(engine) == [0, 1]
     of_first = [(seen.headers, seen.value) for seen in results.records if seen.data["position"] == 0]
     assert of_first == [of_first[0]] * (1 + is_repeated)
-
-
-def test_row_7_killed_between_database_commit_and_offset_commit(
-    settings: Settings, engine: Engine, publisher: EventProducer
-) -> None:
-    publisher.publish([command(position) for position in range(100)])
-    armed = settings.model_copy(update={"failpoints": f"{Failpoint.CONSUMER_AFTER_HANDLE_COMMIT}=crash@1"})
-    with in_process(toy_process, armed) as process:
-        assert process.wait(TIMEOUT_S) == EXIT_CODE
-    assert toy_positions(engine)
-    assert committed(settings) == 0
-    with running_loop(settings, ToyHandler()), reading(settings, Topic.RESULTS) as results:
-        assert len({seen.id for seen in results.wait_for(100)}) == 100
-        eventually(lambda: committed(settings) == 100)
-    assert toy_positions(engine) == list(range(100))
 
 
 def good_headers() -> dict[str, bytes]:
@@ -212,27 +193,6 @@ def test_row_33_nothing_is_committed_until_the_dead_letter_is_written(settings: 
         eventually(lambda: committed(settings) == 1)
 
 
-def test_row_18_only_the_contiguous_prefix_is_committed_when_small_ones_overtake(
-    settings: Settings, engine: Engine, publisher: EventProducer
-) -> None:
-    records = [command(position, bulk=position < 100) for position in range(105)]
-    write_raw(settings, Topic.COMMANDS, [(record.value, dict(record.headers)) for record in records], partition=0)
-    handler = ToyHandler()
-    handler.may_go_on.clear()
-    with running_loop(settings, handler, policy=SMALL_BATCHES) as loop:
-        # By the time of the first micro-batch all have been polled, or will have been by the end of it.
-        eventually(lambda: handler.handled)
-        threading.Timer(0.3, handler.may_go_on.set).start()
-        eventually(lambda: any(positions[0] >= 100 for positions in handler.handled))
-        loop.stop()
-    overtaken = [positions for positions in handler.handled if positions[0] < 100]
-    assert len(overtaken) < 10, "the small ones came last"
-    assert committed(settings) == len({position for positions in overtaken for position in positions})
-    with running_loop(settings, ToyHandler(), policy=SMALL_BATCHES):
-        eventually(lambda: committed(settings) == 105)
-    assert toy_positions(engine) == list(range(105))
-
-
 def test_partitions_that_feed_a_full_lane_are_paused_and_lose_nothing(
     settings: Settings, engine: Engine, publisher: EventProducer
 ) -> None:
@@ -247,21 +207,6 @@ def test_partitions_that_feed_a_full_lane_are_paused_and_lose_nothing(
         eventually(lambda: loop.paused_partitions == 0)
     assert toy_positions(engine) == list(range(3_000))
     assert sum(map(len, handler.handled)) == 3_000, "paused partitions are not read twice"
-
-
-def test_row_17_members_that_come_and_go_lose_nothing(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
-    settings = settings.model_copy(update={"max_batch_records": 20})
-    written = 0
-    with running_loop(settings, ToyHandler()):
-        for _ in range(2):
-            with running_loop(settings, second := ToyHandler()):
-                while not second.handled:
-                    publisher.publish([command(position) for position in range(written, written + 50)])
-                    written += 50
-            publisher.publish([command(position) for position in range(written, written + 50)])
-            written += 50
-        eventually(lambda: committed(settings) == written)
-    assert toy_positions(engine) == list(range(written))
 
 
 def test_row_4_membership_outlasts_a_database_that_is_away(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
@@ -282,24 +227,6 @@ def test_row_4_membership_outlasts_a_database_that_is_away(settings: Settings, e
         eventually(lambda: committed(settings) == 50)
     server.dispose()
     assert toy_positions(engine) == list(range(50))
-
-
-class StuckHandler(ToyHandler):
-    """Blocks the thread that polls."""
-
-    def lane(self, topic: Topic, data: EventData) -> Lane:
-        threading.Event().wait(1.5 * MAX_POLL_INTERVAL_MS / 1000)
-        return super().lane(topic, data)
-
-
-def test_row_15_consumer_that_polls_too_late_ends_itself(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
-    settings = settings.model_copy(update={"max_poll_interval_ms": MAX_POLL_INTERVAL_MS})
-    publisher.publish([command(0)])
-    with pytest.raises(ExpelledError), running_loop(settings, StuckHandler()) as loop:
-        eventually(lambda: loop.has_ended, within_s=30)
-    with running_loop(settings, ToyHandler()):
-        eventually(lambda: committed(settings) == 1)
-    assert toy_positions(engine) == [0]
 
 
 def test_stop_finishes_and_commits_what_is_under_way(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
