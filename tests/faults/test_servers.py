@@ -1,4 +1,4 @@
-"""Rows 4 to 6 and 34 of the fault catalogue: servers that are killed, full or frozen. They are these tests' own."""
+"""Rows 4 to 6, 10 and 34 of the fault catalogue: servers that are killed, full or frozen. They are these tests' own."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,14 +12,23 @@ from sqlalchemy.exc import DBAPIError
 from compose.embedded.infrastructure import Infrastructure
 from consumers.handler import Handled, Record
 from consumers.registration import RegistrationHandler
+from orchestrator.publishing import DeliveryError
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import upgrade
 from producers.producer import EventProducer
-from schemas.envelope import Topic
+from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
-from tests.faults.roles import assert_exactly_once, expanded, running_flow, running_role, wait_until_completed
+from tests.faults.roles import (
+    assert_exactly_once,
+    count,
+    expanded,
+    running_flow,
+    running_relay,
+    running_role,
+    wait_until_completed,
+)
 from tests.support.databases import fresh_database
 from tests.support.kafka import made_topics, reading
 from tests.support.pipeline import Pipeline, mentors, standard_directory
@@ -154,24 +163,83 @@ def test_row_6_database_frozen_for_longer_than_a_consumer_may_be_silent(
     assert_exactly_once(engine, settings, activities=ITEMS)
 
 
-def test_row_34_broker_killed_and_restarted(infrastructure: Stack, template_database: str, tmp_path: Path) -> None:
-    own = Infrastructure(tmp_path, postgres_url=infrastructure.postgres_url)
-    with own as endpoints, fresh_database(infrastructure.postgres_url, template=template_database) as url:
+@pytest.fixture(scope="module")
+def own_kafka(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
+    """A Kafka that may be maltreated."""
+    own = Infrastructure(tmp_path_factory.mktemp("own-kafka"), postgres_url=infrastructure.postgres_url)
+    with own:
+        yield own
+
+
+@pytest.fixture
+def on_own_kafka(infrastructure: Stack, template_database: str, own_kafka: Infrastructure) -> Iterator[Settings]:
+    """A deployment on it, with the standard directory."""
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(
-            database_url=url, kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers, topic_prefix="killed", relay_poll_ms=200
+            database_url=url,
+            kafka_bootstrap_servers=own_kafka.endpoints.kafka_bootstrap_servers,
+            topic_prefix=f"test-{uuid4().hex}",
+            relay_poll_ms=50,
         )
-        engine = create_database_engine(settings.worker_url, settings, connections=4, application_name="test")
-        standard_directory(engine)
-        pipeline = Pipeline(settings, engine)
-        with made_topics(settings), running_flow(settings):
-            batches = [submitted(pipeline, 0)]
-            wait_until_completed(engine, batches)
-            batches.append(submitted(pipeline, 1))
-            own.kill("kafka")
-            batches.append(submitted(pipeline, 2))
-            own.restart("kafka")
-            batches.append(submitted(pipeline, 3))
-            wait_until_completed(engine, batches)
-        assert_exactly_once(engine, settings, activities=4 * ITEMS)
-        pipeline.close()
-        engine.dispose()
+        with made_topics(settings):
+            yield settings
+
+
+@pytest.fixture
+def its_pipeline(on_own_kafka: Settings) -> Iterator[Pipeline]:
+    """The flow in that deployment."""
+    engine = create_database_engine(on_own_kafka.worker_url, on_own_kafka, connections=4, application_name="test")
+    standard_directory(engine)
+    pipeline = Pipeline(on_own_kafka, engine)
+    yield pipeline
+    pipeline.close()
+    engine.dispose()
+
+
+class ImpatientProducer(EventProducer):
+    """Gives up soon, and remembers what it was told then."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, {"delivery.timeout.ms": 500})
+        self.unknown: list[str] = []
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        try:
+            super().publish(events)
+        except DeliveryError as error:
+            self.unknown.append(str(error))
+            raise
+
+
+def test_row_10_delivery_timeout_in_the_producer(
+    own_kafka: Infrastructure, on_own_kafka: Settings, its_pipeline: Pipeline
+) -> None:
+    """The broker is frozen when it has received the event, and writes it after the producer has given up."""
+    producer = ImpatientProducer(on_own_kafka)
+    with running_relay(on_own_kafka, producer), reading(on_own_kafka, Topic.BATCHES) as topic:
+        its_pipeline.submit(mentors(1))
+        eventually(lambda: count(its_pipeline.engine, "orchestrator.outbox") == 0)
+        producer.unknown.clear()
+        broker = psutil.Process(own_kafka.pids["kafka"])
+        broker.suspend()
+        batch_id = its_pipeline.submit(mentors(1, first=2))
+        eventually(lambda: producer.unknown)
+        assert count(its_pipeline.engine, "orchestrator.outbox") == 1
+        broker.resume()
+        eventually(lambda: count(its_pipeline.engine, "orchestrator.outbox") == 0)
+        eventually(lambda: sum(seen.key == str(batch_id) for seen in topic.read()) > 1)
+    producer.close()
+    assert len({(seen.id, seen.value) for seen in topic.records if seen.key == str(batch_id)}) == 1
+
+
+def test_row_34_broker_killed_and_restarted(own_kafka: Infrastructure, on_own_kafka: Settings, its_pipeline: Pipeline) -> None:
+    with running_flow(on_own_kafka):
+        batches = [submitted(its_pipeline, 0)]
+        wait_until_completed(its_pipeline.engine, batches)
+        batches.append(submitted(its_pipeline, 1))
+        own_kafka.kill("kafka")
+        batches.append(submitted(its_pipeline, 2))
+        own_kafka.restart("kafka")
+        batches.append(submitted(its_pipeline, 3))
+        wait_until_completed(its_pipeline.engine, batches)
+    assert_exactly_once(its_pipeline.engine, on_own_kafka, activities=4 * ITEMS)
