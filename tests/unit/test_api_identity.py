@@ -161,24 +161,23 @@ def test_provider_away(provider: Provider) -> None:
 GOOD = public("ES256", "ES256")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"null",
-        b"[]",
-        b"{}",
-        b'{"error": "busy"}',
-        b'{"keys": null}',
-        b'{"keys": {}}',
-        b'{"keys": []}',
-        b'{"keys": [null, 1, "key", [], {}]}',
-        b"[" * 100_000,
-        json.dumps({"keys": [GOOD | {"kid": ["ES256"]}]}).encode(),
-    ],
-    ids=str,
-)
+NO_KEY_SETS = {
+    "nothing": b"",
+    "a page": b"<html>",
+    "null": b"null",
+    "a list": b"[]",
+    "an empty object": b"{}",
+    "an error": b'{"error": "busy"}',
+    "no keys": b'{"keys": null}',
+    "keys that are no list": b'{"keys": {}}',
+    "no key": b'{"keys": []}',
+    "what are no keys": b'{"keys": [null, 1, "key", [], {}]}',
+    "bottomless": b"[" * 100_000,
+    "a key without an id": json.dumps({"keys": [GOOD | {"kid": ["ES256"]}]}).encode(),
+}
+
+
+@pytest.mark.parametrize("body", NO_KEY_SETS.values(), ids=NO_KEY_SETS.keys())
 def test_what_is_no_key_set_is_an_outage_of_the_provider(provider: Provider, body: bytes) -> None:
     provider.body = body
     assert answer(checker(provider, Clock()), token("ES256")) == ["keys_unavailable"]
