@@ -1,4 +1,5 @@
-"""Every command, request and program that docs/cli.md, docs/http.md and docs/events.md show does what the page says."""
+"""Every command, request and program that docs/cli.md, docs/http.md and docs/events.md show does what the page says, and the replay of
+docs/operations.md. (Its Compose commands need an engine: tests/unit/test_compose_files.py.)"""
 
 import json
 import os
@@ -15,7 +16,11 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
+from orchestrator.settings import Settings
+from schemas.envelope import Topic
+from tests.support.kafka import reading
 from tests.support.product import BULKREG, Product, running_product
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +138,26 @@ def test_the_program_of_the_events_page(product: Product, environment: Mapping[s
     with product.client("nordlys") as client:
         batch = client.get(f"/{uuid5(NAMESPACE_URL, 'https://attendance.example/Visits of 6 May')}").json()
     assert (batch["status"], batch["completed"], batch["submitted_by"]) == ("completed", 3, "/services/attendance")
+
+
+def test_the_replay_of_the_operations_page(product: Product, environment: Mapping[str, str], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [shown] = re.findall(r"^```console\n(\$ bulkreg replay .*?)^```", page, re.DOTALL | re.MULTILINE)
+    commands = [line.removeprefix("$ ") for line in shown.splitlines()]
+    assert len(commands) >= 5
+    # Any batch does: what it has to be named by is another one each time.
+    example = clone(tmp_path / "clone") / "compose" / "embedded" / "example"
+    product.bulkreg("directory", "import", str(example / "directory"))
+    monday = ("submit", str(example / "monday-group.csv"), "--org", "nordlys", "--coordinator", "leader", "--json")
+    batch_id = json.loads(product.bulkreg(*monday, code=None))["batch_id"]
+    with reading(Settings(kafka_bootstrap_servers=product.stack["kafka"]), Topic.BATCHES) as topic:
+        record = eventually(lambda: next((seen for seen in topic.read() if seen.key == batch_id), None))
+    script = "\n".join(commands)
+    for what, here in (("--batch ID", f"--batch {batch_id}"), ("batches/0@17", f"batches/{record.partition}@{record.offset}")):
+        assert script.count(what) == 1
+        script = script.replace(what, here)
+    done = run(f"set -eu\n{script}", tmp_path, environment)
+    assert done.stdout.count("The tables are what the topics say.") == len(commands)
 
 
 def unchanging(value: Any, shown: Any) -> Any:

@@ -2,12 +2,15 @@
 tests/end_to_end/test_deployment.py runs what they run.)"""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from cli.main import app
 from compose.roles import ROLES
 from orchestrator.settings import Settings
 
@@ -72,6 +75,48 @@ def test_what_the_servers_keep_is_on_volumes() -> None:
     }
     assert volumes.keys() == COMPOSE["volumes"].keys()
     assert volumes["kafka"] == SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"]
+
+
+# What docs/operations.md and compose.yaml itself say to type, and the folder where.
+TYPED = [
+    (folder, shlex.split(line, comments=True))
+    for folder, page in ((ROOT, ROOT / "docs" / "operations.md"), (DOCKER, DOCKER / "compose.yaml"))
+    for line in re.findall(r"(?:\bcp|docker compose) [^`\n]*", page.read_text())
+]
+OPTIONS = {"up": {"--build", "--detach"}, "run": {"--rm", "-v"}}
+
+
+def test_compose_commands_that_are_shown_name_what_exists() -> None:
+    assert sum(words[:2] == ["docker", "compose"] for _, words in TYPED) >= 5
+    for folder, words in TYPED:
+        if words[0] == "cp":
+            assert (folder / words[1]).is_file()
+            assert folder / words[2] == DOCKER / SERVICES["api"]["env_file"]
+            continue
+        rest = words[2:]
+        if rest[0] == "-f":
+            assert folder / rest[1] == DOCKER / "compose.yaml"
+            rest = rest[2:]
+        subcommand, *rest = rest
+        while rest and rest[0].startswith("-"):
+            assert rest[0] in OPTIONS[subcommand]
+            rest = rest[2:] if rest[0] == "-v" else rest[1:]
+        if subcommand == "run":
+            service, *arguments = rest
+            assert service in OURS
+            assert_command(arguments)
+        else:
+            assert rest == []
+
+
+def assert_command(arguments: list[str]) -> None:
+    """The program that the image starts has such a command, and these options."""
+    command: Any = typer.main.get_command(app)
+    while arguments and arguments[0] in getattr(command, "commands", ()):
+        command = command.commands[arguments.pop(0)]
+    assert not hasattr(command, "commands"), f"no such command: {arguments}"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {each for each in arguments if each.startswith("-")} <= options
 
 
 def _copied() -> list[str]:
