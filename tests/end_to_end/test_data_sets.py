@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,16 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
+from orchestrator.settings import Settings
+from tests.faults.roles import shorten_session
+from tests.support.product import BULKREG, COMMAND_WITHIN_S, UP_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(UP_WITHIN_S + COMMAND_WITHIN_S)
 
 DATA = Path(__file__).parents[1] / "data"
 OUR_ROLES = ("api", "relay", "registration", "aggregator")
+GROUPS = ("splitter", "registration", "aggregator")
 
 
 @pytest.fixture
@@ -88,57 +93,74 @@ def test_large_data_set(product: Product) -> None:
 
 
 def test_large_data_set_while_everything_is_killed(product: Product) -> None:
-    """kill -9 of each of our processes, twice, and of the broker and of PostgreSQL once each, in the middle of the run."""
+    """kill -9 of each of our processes, twice, and of the broker, the supervisor and PostgreSQL once each, in the middle of the run."""
     load(product, "large")
-    submit = subprocess.Popen(
-        [*BULKREG, "submit", str(DATA / "large" / "submissions.ndjson"), "--home", str(product.home)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-    )
-    done = threading.Event()
-
-    def wait() -> None:
-        output, _ = submit.communicate(timeout=COMMAND_WITHIN_S)
-        (product.home.parent / "submit.out").write_bytes(output)
-        done.set()
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
+    # Five seconds after each kill are what most of this test would wait for.
+    for group in GROUPS:
+        shorten_session(Settings(kafka_bootstrap_servers=product.stack["kafka"]), group)
+    said = product.home.parent / "submit.out"
+    command = [*BULKREG, "submit", str(DATA / "large" / "submissions.ndjson"), "--home", str(product.home)]
+    progress = Progress(product)
     killed: list[str] = []
-    try:
-        for victim in (*OUR_ROLES, "kafka", *OUR_ROLES, "postgres"):
-            # Between two kills the run goes on for some batches: each kill meets it at work, and it recovers from each.
-            goal = finished_batches(product) + 15
-            eventually(partial(_is_at_work, product, done, goal), within_s=120, what=f"work after {killed}")
-            assert not done.is_set(), f"the run was over before {victim} could be killed"
-            pid = product.stack["pids"][victim][0]
-            os.kill(pid, signal.SIGKILL)
-            killed.append(victim)
-            eventually(partial(_is_replaced, product, victim, pid), within_s=60, what=f"a new {victim}")
-    finally:
-        waiter.join()
-    assert submit.returncode == 1, (product.home.parent / "submit.out").read_text()[-4000:]
+    with (
+        said.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL) as submit,
+    ):
+        try:
+            for victim in (*OUR_ROLES, "kafka", "supervisor", *OUR_ROLES, "postgres"):
+                # Between two kills the run goes on for some batches: each kill meets it at work, and it recovers from each.
+                goal = progress.finished_batches() + 15
+                eventually(partial(_is_over_or_at, submit, progress, goal), within_s=120, what=f"work after {killed}")
+                assert submit.poll() is None, f"the run was over before {victim} could be killed: {said.read_text()[-4000:]}"
+                [pid] = product.stack["pids"][victim]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(victim)
+                if victim == "supervisor":
+                    product.up()
+                else:
+                    eventually(partial(_is_replaced, product, victim, pid), within_s=60, what=f"a new {victim}")
+            assert submit.wait(COMMAND_WITHIN_S) == 1, said.read_text()[-4000:]
+        finally:
+            submit.kill()
+            progress.close()
     check(product, "large")
 
 
-def _is_at_work(product: Product, done: threading.Event, goal: int) -> bool:
-    return done.is_set() or finished_batches(product) >= goal
+def _is_over_or_at(submit: subprocess.Popen[bytes], progress: "Progress", goal: int) -> bool:
+    return submit.poll() is not None or progress.finished_batches() >= goal
 
 
 def _is_replaced(product: Product, victim: str, pid: int) -> bool:
-    return product.stack["pids"][victim] not in ([], [pid])
+    return product.stack["pids"].get(victim, []) not in ([], [pid])
 
 
-def finished_batches(product: Product) -> int:
-    """How many batches are terminal; asked of the database, which may be away."""
-    while True:
+class Progress:
+    """How far the run is, asked of the database, which may be away; by one connection as long as it lasts."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+        self._connection: Any = None
+
+    def finished_batches(self) -> int:
+        """How many batches are terminal."""
+        return eventually(self._ask, within_s=60, what="an answer of the database")[0]
+
+    def _ask(self) -> tuple[int, ...]:
+        """The number; nothing while the database is away."""
         try:
-            connection = psycopg2.connect(product.stack["postgres"])
-            with connection, connection.cursor() as cursor:
+            if self._connection is None:
+                self._connection = psycopg2.connect(self._product.stack["postgres"])
+                self._connection.autocommit = True
+            with self._connection.cursor() as cursor:
                 cursor.execute("SELECT count(*) FROM orchestrator.batch WHERE completed_at IS NOT NULL")
-                [(count,)] = cursor.fetchall()
-            connection.close()
-        except (psycopg2.OperationalError, FileNotFoundError):
-            continue
-        return int(count)
+                return tuple(cursor.fetchone())
+        except (psycopg2.OperationalError, psycopg2.InterfaceError, FileNotFoundError):
+            self.close()
+            time.sleep(0.1)
+            return ()
+
+    def close(self) -> None:
+        """Gives the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -17,10 +17,17 @@ BULKREG = [sys.executable, "-m", "cli"]
 
 
 class Product:
-    """A product that is up."""
+    """A product in a home. `environment` is added to our own for what runs there."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
         self.home = home
+        self._environment = os.environ | dict(environment or {})
+
+    def up(self) -> None:
+        """Starts it in the background; returns when it is ready."""
+        up = [*BULKREG, "up", "--detach", "--home", str(self.home)]
+        with (self.home.parent / "up.out").open("ab") as out:
+            subprocess.run(up, stdout=out, stderr=out, env=self._environment, timeout=UP_WITHIN_S, check=True)
 
     def bulkreg(self, *arguments: str, code: int | None = 0) -> str:
         """Runs a command on this home; its standard output. Fails on any other exit code than the expected (None: any)."""
@@ -50,11 +57,9 @@ class Product:
 @contextlib.contextmanager
 def running_product(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Product]:
     """`bulkreg up` until the block ends; `environment` is added to our own."""
-    env = os.environ | dict(environment or {})
-    up = [*BULKREG, "up", "--detach", "--home", str(home)]
-    with (home.parent / "up.out").open("wb") as out:
-        subprocess.run(up, stdout=out, stderr=out, env=env, timeout=UP_WITHIN_S, check=True)
+    product = Product(home, environment)
+    product.up()
     try:
-        yield Product(home)
+        yield product
     finally:
         subprocess.run([*BULKREG, "down", "--home", str(home)], capture_output=True, timeout=UP_WITHIN_S, check=True)
