@@ -101,28 +101,31 @@ class Cluster:
 @contextlib.contextmanager
 def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
     """The product, up and with a directory, until the block ends. `environment` has its settings."""
-    place = Home(home)
-    place.create()
-    place.port(
-        "api"
-    )  # not the usual one: while ours is dead, another product on this machine might take it, and be asked for ours
-    postgres = PostgresServer(place)
-    postgres.prepare()
-    settings = Settings(database_url=SecretStr(postgres.url))
-    proxy = PostgresProxy(LOOPBACK, postgres.port)
+    settings = _prepared(home)
+    proxy = PostgresProxy(LOOPBACK, settings.owner_url.port or 0)
     addresses = {
         f"BULKREG_{name}_DATABASE_URL": url.set(port=proxy.port).render_as_string(hide_password=False).replace("+psycopg2", "")
         for name, url in (("WORKER", settings.worker_url), ("API", settings.api_url))
     }
     with (
         contextlib.closing(proxy),
-        small_disk(place.postgres) as disk,
+        small_disk(Home(home).postgres) as disk,
         running_product(home, {**environment, **addresses}) as product,
     ):
         engine = create_engine(settings.owner_url)
         standard_directory(engine, mentor_count=MENTORS)
         engine.dispose()
         yield Cluster(product, proxy, disk)
+
+
+def _prepared(home: Path) -> Settings:
+    """Makes the database cluster of a home, and says where it will be. Keeps nothing: a living `Home` keeps its ports from others."""
+    place = Home(home)
+    place.create()
+    place.port("api")  # not the usual one: while ours is dead, another program might take it, and be asked for ours
+    postgres = PostgresServer(place)
+    postgres.prepare()
+    return Settings(database_url=SecretStr(postgres.url))
 
 
 def _serves_a_client(process: psutil.Process) -> bool:
