@@ -151,7 +151,7 @@ def test_the_replay_of_the_operations_page(product: Product, environment: Mappin
     monday = ("submit", str(example / "monday-group.csv"), "--org", "nordlys", "--coordinator", "leader", "--json")
     batch_id = json.loads(product.bulkreg(*monday, code=None))["batch_id"]
     with reading(Settings(kafka_bootstrap_servers=product.stack["kafka"]), Topic.BATCHES) as topic:
-        record = eventually(lambda: next((seen for seen in topic.read() if seen.key == batch_id), None))
+        record, *_ = eventually(lambda: [seen for seen in topic.read() if seen.key == batch_id])
     script = "\n".join(commands)
     for what, here in (("--batch ID", f"--batch {batch_id}"), ("batches/0@17", f"batches/{record.partition}@{record.offset}")):
         assert script.count(what) == 1
