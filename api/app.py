@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from api.access_log import log_access
+from api.admission import Admission
 from api.authentication import UnsafeStartError, authenticator
 from api.calls import Service
 from api.database import Database
@@ -50,6 +51,7 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         planner=Planner(
             _plan_key(settings), InProcessRegistrationService() if settings.registration_url is None else NoPrediction()
         ),
+        admission=Admission(database.backlog, most_items=settings.max_backlog_items),
         submissions=GroupCommit(
             lambda organization_id, requests: database.change(organization_id, lambda repository: accept(repository, requests))
         ),

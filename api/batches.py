@@ -63,6 +63,7 @@ def submit(call: Call) -> Reply:
         [(i.values.identity, i.values.duration_minutes, i.values.notes, i.client_reference) for i in batch.items],
     )
 
+    call.service.admission.admit(len(batch.items))
     request = SubmissionRequest(actor, batch, idempotency)
     submitted = _submit(call.service, request, submission.plan)
     call.service.wake_relays()

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from api import json_body
+from api.admission import Admission
 from api.database import Database
 from api.group_commit import GroupCommit
 from api.identity import ORGANIZATION_HEADER, Identity
@@ -40,6 +41,7 @@ class Service:
     watchers: Watchers
     tickets: Tickets
     planner: Planner
+    admission: Admission
     submissions: GroupCommit
     wake_relays: Callable[[], None]
 

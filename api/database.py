@@ -12,6 +12,7 @@ from sqlalchemy import text
 from api.problems import overloaded
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
+from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -78,6 +79,10 @@ class Database:
             organizations=organization_ids,
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
+
+    def backlog(self) -> Backlog:
+        """How much is waiting, of all organizations."""
+        return transact(self._engine, read_backlog, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def ping(self) -> None:
         """Raises SQLAlchemy's DBAPIError when the database does not answer."""

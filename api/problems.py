@@ -71,7 +71,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "preview_unavailable": ProblemType(501, "Nothing is foretold here"),
     "database_unavailable": ProblemType(503, "The database can't be reached at the moment"),
     "keys_unavailable": ProblemType(503, "The identity provider can't be reached at the moment"),
-    "overloaded": ProblemType(503, "Too many requests are waiting"),
+    "overloaded": ProblemType(503, "Too much is waiting"),
 }
 
 

@@ -163,6 +163,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Requests in one API process that wait for the database or use it; more are 503. At 500/s the last waits 2 s.",
     )
+    max_backlog_items: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="Accepted items that may wait, of all organizations: with more, submissions are 503 and told when to come again. "
+        "Some minutes of work, or 1.2 GB of tables and outbox while Kafka is away.",
+    )
     api_requests_per_minute: dict[Literal["coordinator", "admin", "service", "auditor"], Annotated[int, Field(ge=1)]] = Field(
         default={},
         description='Of one caller, by role, in each API process; more are 429. JSON: {"coordinator": 600}. Absent: no limit.',
@@ -218,6 +224,13 @@ class Settings(BaseSettings):
                 f"topic_retention_hours ({self.topic_retention_hours}) must be smaller than purge_after_hours "
                 f"({self.purge_after_hours}): a replayed event must find the batch or its tombstone"
             )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _largest_submission_fits_the_backlog(self) -> Self:
+        if self.max_items > self.max_backlog_items:
+            message = f"max_items ({self.max_items}) must not be larger than max_backlog_items ({self.max_backlog_items})"
             raise ValueError(message)
         return self
 

@@ -287,3 +287,25 @@ def test_every_code_that_the_domain_raises_is_declared() -> None:
         raised |= set(re.findall(r'InvalidRequestError\([^"]*code="(\w+)"', file.read_text()))
     assert len(raised) >= 8
     assert raised <= PROBLEMS.keys()
+
+
+def test_more_than_may_wait_is_refused_until_it_is_done(settings: Settings, pipeline: Pipeline) -> None:
+    small = {"jwt_hs256_key": SecretStr(KEY), "max_backlog_items": 10, "max_items": 10}
+    day = "2026-03-2{}"
+
+    def submission(number: int) -> dict[str, object]:
+        activity = {"activity_type": "visit", "activity_date": day.format(number), "duration_minutes": 60}
+        return {"mentor_ids": [f"mentor-{mentor}" for mentor in range(1, 7)], "activity": activity}
+
+    with running_api(settings.model_copy(update=small)) as server, server.client() as client:
+        accepted = client.post(PATH, json=submission(1))
+        assert accepted.status_code == 202
+        refused = client.post(PATH, json=submission(2))
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) == 30, "nothing moves yet"
+        # Whoever only reads, retries or cancels is served.
+        assert client.get(accepted.headers["Location"]).json()["pending"] == 6
+        pipeline.drain()
+        eventually(lambda: client.post(PATH, json=submission(2)).status_code == 202)
+        pipeline.drain()
+        assert client.get(PATH, params={"status": "completed"}).json()["pagination"]["total"] == 2

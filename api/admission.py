@@ -1,0 +1,73 @@
+"""Refuses submissions while more is waiting than can be done in a reasonable time.
+
+What is accepted is kept: in the tables, in the outbox while Kafka is away, in the topics while the database is slow. None of them should
+grow without bound, so whoever comes when it is full is told when to come again, measured from how fast it empties.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from api.problems import overloaded
+from orchestrator.storage.backlog import Backlog
+
+# One look for all requests of a process: at 500 a second nobody notices it, and the limit is passed by what one second brings at most.
+LOOK_EVERY_S = 1.0
+# From how far back the speed is measured: longer than the sweeper's or a restart's pause, short enough to follow a change.
+MEASURED_OVER_S = 30.0
+# While nothing moves there is nothing to measure: soon enough after an outage, and no storm.
+RETRY_AFTER_STANDSTILL_S = 30.0
+RETRY_AFTER_MAX_S = 300.0
+
+
+class Admission:
+    """Called by the threads that submit."""
+
+    def __init__(self, look: Callable[[], Backlog], *, most_items: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`look` asks the database; `most_items` may wait."""
+        self._look = look
+        self._most_items = most_items
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._is_looking = False
+        self._looks: deque[tuple[float, Backlog]] = deque()
+        self._admitted_since = 0
+
+    def admit(self, items: int) -> None:
+        """Returns when so many more may wait. Raises ProblemError `overloaded`, or what the database raises."""
+        self._look_if_due()
+        with self._lock:
+            if not self._looks:
+                return  # somebody is looking for the first time
+            too_many = self._looks[-1][1].pending + self._admitted_since + items - self._most_items
+            if too_many <= 0:
+                self._admitted_since += items
+                return
+            wait_s = self._time_for(too_many)
+        raise overloaded("More items are waiting than can be done soon; nothing was accepted.", retry_after_s=wait_s)
+
+    def _look_if_due(self) -> None:
+        """One looks; the others go by what was seen last, so that a slow database does not make them queue here too."""
+        with self._lock:
+            began = self._clock()
+            if self._is_looking or (self._looks and began - self._looks[-1][0] < LOOK_EVERY_S):
+                return
+            self._is_looking = True
+        try:
+            seen = self._look()
+        finally:
+            with self._lock:
+                self._is_looking = False
+        with self._lock:
+            self._looks.append((began, seen))
+            self._admitted_since = 0
+            while began - self._looks[0][0] > MEASURED_OVER_S:
+                self._looks.popleft()
+
+    def _time_for(self, items: int) -> float:
+        (began, first), (ended, last) = self._looks[0], self._looks[-1]
+        folded = last.folded - first.folded
+        if folded <= 0:
+            return RETRY_AFTER_STANDSTILL_S
+        return min(RETRY_AFTER_MAX_S, items * (ended - began) / folded)

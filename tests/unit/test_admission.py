@@ -1,0 +1,91 @@
+"""When submissions are refused, and when who is refused is told to come again."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from api.admission import Admission
+from api.problems import ProblemError
+from orchestrator.storage.backlog import Backlog
+
+
+class Database:
+    """What there is to see, and a clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seen = Backlog(pending=0, folded=0)
+        self.looks = 0
+        self.now_s = 100.0
+
+    def look(self) -> Backlog:
+        self.looks += 1
+        return self.seen
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    return Database()
+
+
+@pytest.fixture
+def admission(database: Database) -> Admission:
+    return Admission(database.look, most_items=1_000, clock=lambda: database.now_s)
+
+
+def refused_for_s(admission: Admission, items: int) -> int:
+    with pytest.raises(ProblemError) as refused:
+        admission.admit(items)
+    assert refused.value.code == "overloaded"
+    return int(refused.value.headers["Retry-After"])
+
+
+def test_what_is_admitted_between_two_looks_counts(admission: Admission, database: Database) -> None:
+    for _ in range(10):
+        admission.admit(100)
+    refused_for_s(admission, 1)
+    assert database.looks == 1
+    database.now_s += 1.0
+    admission.admit(1_000)
+    assert database.looks == 2
+
+
+def test_who_is_refused_is_told_how_long_the_excess_takes_at_the_present_speed(admission: Admission, database: Database) -> None:
+    admission.admit(1)
+    database.now_s, database.seen = 110.0, Backlog(pending=1_500, folded=500)
+    # 50 items a second, and 600 too many.
+    assert refused_for_s(admission, 100) == 12
+    database.now_s, database.seen = 111.0, Backlog(pending=900, folded=1_100)
+    admission.admit(100)
+
+
+def test_at_a_standstill_and_at_a_crawl_nobody_is_told_nonsense(admission: Admission, database: Database) -> None:
+    database.seen = Backlog(pending=1_000, folded=7)
+    assert refused_for_s(admission, 1) == 30
+    database.now_s += 10.0
+    assert refused_for_s(admission, 1) == 30
+    database.now_s, database.seen = 120.0, Backlog(pending=1_000, folded=8)
+    assert refused_for_s(admission, 1_000) == 300
+
+
+def test_the_speed_is_that_of_the_last_half_minute(admission: Admission, database: Database) -> None:
+    admission.admit(1)
+    database.now_s, database.seen = 200.0, Backlog(pending=500, folded=100_000)
+    admission.admit(1)
+    database.now_s, database.seen = 210.0, Backlog(pending=1_100, folded=100_100)
+    assert refused_for_s(admission, 100) == 20
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_looks_again(database: Database) -> None:
+    answers = iter([OSError("away"), Backlog(0, 0)])
+
+    def look() -> Backlog:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    admission = Admission(look, most_items=1_000, clock=lambda: database.now_s)
+    with pytest.raises(OSError, match="away"):
+        admission.admit(1)
+    admission.admit(1_000)
+    refused_for_s(admission, 1)
