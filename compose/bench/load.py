@@ -57,6 +57,7 @@ async def _closed(client: Client, job: Closed, submissions: Submissions) -> Seen
     finished: list[float] = []
 
     async def work() -> None:
+        batch_id = None
         while bodies:
             body, began = bodies.pop(), time.perf_counter()
             batch_id = await client.submit(body)
@@ -64,6 +65,9 @@ async def _closed(client: Client, job: Closed, submissions: Submissions) -> Seen
             if job.is_watched:
                 await client.finished(batch_id)
                 finished.append(time.perf_counter() - began)
+        if batch_id is not None and not job.is_watched:
+            # Most of the others end before each client's last: a listing every 20 ms from the beginning took 7 % of what is measured.
+            await client.finished(batch_id)
 
     cpu, began = time.process_time(), time.perf_counter()
     async with asyncio.TaskGroup() as clients:
