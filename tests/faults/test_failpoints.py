@@ -1,4 +1,4 @@
-"""The crash windows of the relay beside the one of row 8 (tests/integration/test_relay.py); docs/faults.md has the test of each."""
+"""The crash windows of the relay beside the one of row 8; docs/faults.md has the test of each."""
 
 import pytest
 from sqlalchemy import Engine

@@ -1,0 +1,30 @@
+"""The fault catalogue is whole: each row has a test that is named after it, and docs/faults.md says where."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.failpoints import Failpoint
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "faults.md").read_text()
+ROWS = range(1, 36)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row_has_a_test_where_the_page_says(row: int) -> None:
+    [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {row} |")]
+    linked = re.findall(r"\]\(\.\./(tests/\S+\.py)\)", line)
+    assert linked
+    for path in linked:
+        assert f"\ndef test_row_{row}_" in (ROOT / path).read_text(), path
+
+
+@pytest.mark.parametrize("failpoint", Failpoint)
+def test_failpoint_is_on_the_page_with_a_test_that_uses_it(failpoint: Failpoint) -> None:
+    [line] = [line for line in PAGE.splitlines() if line.startswith(f"| `{failpoint}` |")]
+    linked = re.findall(r"\]\(\.\./(tests/\S+\.py)\)", line)
+    assert linked
+    for path in linked:
+        assert f"Failpoint.{failpoint.name}" in (ROOT / path).read_text(), path
