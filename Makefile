@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench chaos clean lock
+.PHONY: help install run test test-full lint schemas docs bench simulate chaos clean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,11 @@ docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, fro
 
 bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run
 	$(BIN)/bulkreg bench
+
+# A long one has no limit of time, and says in the end where it has been.
+simulate: $(VENV)/.installed-dev ## the product under everything that may happen, at random (STEPS=100000 SEED=…)
+	BULKREG_SIMULATION_STEPS=$(STEPS) BULKREG_SIMULATION_SEED=$(SEED) \
+	  $(PYTEST) -n 0 -s -m "not full" tests/simulation/test_simulation.py
 
 # Faults, and the order in which clients act, come from the seed; which meets which does not.
 SECONDS ?= 180

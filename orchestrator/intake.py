@@ -284,7 +284,10 @@ class Intake:
     def _reject_batch(self, part: Part, problems: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
         """A part is wrong in itself, and with it the batch while it is still being collected; later it goes on without this part."""
         forgotten = forget_batch(self._connection, part.batch_id)
-        return self._reject(part, problems, batch_continues=known is not None and not forgotten)
+        # A batch that lacks one of its parts, and is not being collected, was cancelled before it came: it does not go on either. So a
+        # rejection that is repeated after a cancel says what it said before.
+        is_one_of_its = isinstance(part, SubmittedPart) and part.part <= part.parts
+        return self._reject(part, problems, batch_continues=known is not None and not forgotten and not is_one_of_its)
 
     def _reject(self, part: Part, problems: Sequence[Mistake], *, batch_continues: bool) -> Sequence[Mistake]:
         rejected = events.batch_rejected(

@@ -86,8 +86,9 @@ class Broker:
         ]
 
     def end_offsets(self, topics: Sequence[Topic]) -> dict[Place, int]:
-        """As the sweeper asks."""
-        return {place: len(log) for place, log in self.logs.items() if place[0] in topics and log}
+        """As the sweeper asks: what is lost at the end of a log is not there to be passed."""
+        there = ((place, offset) for place, log in self.logs.items() if place[0] in topics for offset in range(len(log)))
+        return {place: offset + 1 for place, offset in there if (*place, offset) not in self.lost}
 
     def give(self, place: Place, consumer: "SimulatedConsumer", *, announced: bool) -> None:
         """Makes a member the owner of a partition; the last owner is told so, or goes on in the belief that it still is."""

@@ -39,8 +39,8 @@ class Deadlocks:
 class Run:
     """A piece of the product's work that passes points."""
 
-    def __init__(self, name: str, work: Callable[[], object], *, stop_at: int | None = None, crash: bool = False) -> None:
-        """It stops at the point of this number, counted from 0, to die there or to wait."""
+    def __init__(self, name: str, work: Callable[[], object], *, stop_at: int | str | None = None, crash: bool = False) -> None:
+        """It stops at the point of this number, counted from 0, or the first with this label, to die there or to wait."""
         self.name = name
         self.stopped_at: str | None = None
         self.error: BaseException | None = None
@@ -51,6 +51,11 @@ class Run:
         self._settled = threading.Event()
         self._go_on = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def died_at(self) -> str | None:
+        """The point at which it was killed; None when it was not."""
+        return self.stopped_at if self._crash else None
 
     def begin(self) -> bool:
         """Runs in a thread of its own until it is done or stops; whether it has stopped."""
@@ -84,7 +89,7 @@ class Run:
     def point(self, label: str) -> None:
         """Called by the run's own thread at each of its steps."""
         number, self._passed = self._passed, self._passed + 1
-        if number != self._stop_at:
+        if self.stopped_at is not None or self._stop_at not in (number, label):
             return
         self.stopped_at = label
         if self._thread is not None and not self._crash:

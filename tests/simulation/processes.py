@@ -24,7 +24,6 @@ _logger = logging.getLogger(__name__)
 
 _END_SESSION = text("SELECT pg_terminate_backend(:pid)")
 _HAS_SESSION = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")
-_OWN_PID = text("SELECT pg_backend_pid()")
 
 
 def places_of(handler: Handler) -> list[Place]:
@@ -140,9 +139,10 @@ class RelayProcess:
     def _session(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
+            # Asked of the driver: a statement would be a point, and whoever dies there would have a session that nobody can end.
+            self._pid = cast("Any", self._connection.connection.dbapi_connection).info.backend_pid
             self._relay = OutboxRelay(self._settings, self._publisher)
             self._relay._passed = _passed
-            self._pid = self._connection.execute(_OWN_PID).scalar_one()
             announce(self._connection)
         return self._connection
 

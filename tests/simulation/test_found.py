@@ -6,9 +6,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
+from orchestrator.operations import cancel_batch
 from orchestrator.settings import Settings
 from schemas.envelope import Topic
-from tests.support.pipeline import Pipeline, standard_directory
+from tests.support.pipeline import ADMIN, Pipeline, standard_directory
 from tests.support.upstream import in_parts, submitted, upstream_item
 
 
@@ -31,3 +32,21 @@ def test_contradiction_beside_the_last_part_does_not_stand_in_for_the_first(pipe
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
     assert not pipeline.queues[Topic.BATCHES]
+
+
+def test_rejection_that_is_repeated_after_a_cancel_has_the_same_bytes(pipeline: Pipeline) -> None:
+    """A part is wrong, the next begins a new collection, somebody cancels that; and the first is delivered again."""
+    batch_id = uuid4()
+    wrong = submitted(batch_id, [upstream_item(7)], part=1, parts=2, total_items=2)
+    _, last = in_parts(batch_id, [1, 1])
+    pipeline.handle(pipeline.splitter, [wrong])
+    pipeline.handle(pipeline.splitter, [last])
+    pipeline.relay()
+    [first] = pipeline.take(Topic.LIFECYCLE)
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    pipeline.relay()
+    pipeline.take(Topic.LIFECYCLE)
+    pipeline.handle(pipeline.splitter, [wrong])
+    pipeline.relay()
+    [again] = pipeline.take(Topic.LIFECYCLE)
+    assert again == first

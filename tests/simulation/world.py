@@ -1,5 +1,6 @@
 """The product in one process: its roles, its database, a broker in memory, and a model of what may be."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,9 +62,9 @@ _DIRECTORY_CHANGES = {
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a run on its way: at the point of this number it dies, or waits while others run."""
+    """What becomes of a run on its way: at the point of this number or label it dies, or waits while others run."""
 
-    stop_at: int
+    stop_at: int | str
     crash: bool
 
 
@@ -142,6 +143,8 @@ class World:
         self.ledger = Ledger()
         self.broker = Broker(database.settings.topic_prefix, self.ledger.stored)
         self.snapshot: Snapshot = EMPTY
+        self.deaths: Counter[str] = Counter()
+        """How often a run died, by the point."""
         self._suspended: tuple[Action, Run] | None = None
         database.clean()
         self.roles: dict[str, list[ConsumerProcess]] = {}
@@ -186,6 +189,15 @@ class World:
             f", for which {waiting.name} had to go on" if woken else ""
         )
 
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether a run has stopped on its way and not died."""
+        return self._suspended is not None
+
+    def busy(self, role: str) -> list[ConsumerProcess]:
+        """The members of a role that have something to do."""
+        return [member for member in self.roles[role] if not member.is_idle]
+
     def resume(self, *, crash: bool = False) -> str:
         """Lets the run that waits go on, or die."""
         if self._suspended is None:
@@ -196,8 +208,9 @@ class World:
         self._settle(action, run)
         return f"{action.name} {'dies' if crash else 'goes on'} before {run.stopped_at!r}"
 
-    @staticmethod
-    def _settle(action: Action, run: Run) -> None:
+    def _settle(self, action: Action, run: Run) -> None:
+        if run.died_at is not None:
+            self.deaths[run.died_at] += 1
         if run.error is not None and not isinstance(run.error, Crash | OperationError):
             raise run.error
         action.done(run.error)
@@ -249,10 +262,9 @@ class World:
 
     def everybody(self, fetch: Fetch) -> list[Action]:
         """A turn of each process that has something to do, in the order of the flow."""
-        members = [member for role in self.roles.values() for member in role]
         return [
             *(self.relay(relay) for relay in self.relays),
-            *(self.consume(member, fetch) for member in members if not member.is_idle),
+            *(self.consume(member, fetch) for role in self.roles for member in self.busy(role)),
         ]
 
     def sweep(self, *, patience: bool, parts_patience: bool, max_resends: int = 3) -> Action:
