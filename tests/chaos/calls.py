@@ -38,14 +38,23 @@ class Api:
         self._session = session
         self._server_errors = server_errors
 
-    async def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Never raises: it is the outcome that tells.
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        patience_s: float = TIMEOUT_S,
+    ) -> Answer:
+        """Gives up after `patience_s`. Never raises: it is the outcome that tells.
 
         Only a definite refusal is FAILED, and a connection that could not be made; 5xx is UNKNOWN, whatever its words say.
         """
         data = None if body is None else orjson.dumps(body)
+        timeout = aiohttp.ClientTimeout(total=patience_s)
         try:
-            async with self._session.request(method, PATH + path, data=data, headers=headers) as response:
+            async with self._session.request(method, PATH + path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
             return Answer(Outcome.FAILED)

@@ -17,7 +17,10 @@ from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
 FOLLOW_S = (0.0, 15.0)  # then a client turns to something else; whether the batch ended is for the judge
 REPEATS = 4  # of what got no answer, where a repetition is the documented way to find out
-PAUSE_S = 0.2
+PAUSE_S = 0.3
+
+HASTY, HASTE_S = 0.1, 0.08
+"""How often a client gives up within so many seconds: about as long as an answer takes, so that many calls are carried out unheard."""
 
 KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2
 """How often a client does so."""
@@ -166,7 +169,9 @@ class Client:
         headers = {} if key is None else {"Idempotency-Key": key}
         for _ in range(REPEATS if repeated else 1):
             began_s = time.monotonic()
-            answer = await self._api.ask(method, path, body, headers)
+            is_hasty = self._rng.random() < HASTY
+            patience_s = self._rng.uniform(0, HASTE_S) if is_hasty else TIMEOUT_S
+            answer = await self._api.ask(method, path, body, headers, patience_s=patience_s)
             self._history.add(
                 Call(
                     label=submission.label,
@@ -210,10 +215,9 @@ def run_clients(
 
     async def main() -> None:
         headers = {"Authorization": f"Bearer {token}", "X-Organization-Id": ORGANIZATION, "Content-Type": "application/json"}
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         recent: deque[tuple[Submission, str]] = deque(maxlen=4 * number)
         is_over = asyncio.Event()
-        async with aiohttp.ClientSession(api, headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as tasks:
+        async with aiohttp.ClientSession(api, headers=headers) as session, asyncio.TaskGroup() as tasks:
             for index in range(number):
                 client = Client(index, seed, Api(session, history.server_errors), work, history, recent)
                 tasks.create_task(client.run(is_over))
