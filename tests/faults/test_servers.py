@@ -222,10 +222,12 @@ def test_row_10_delivery_timeout_in_the_producer(
         producer.unknown.clear()
         broker = psutil.Process(own_kafka.pids["kafka"])
         broker.suspend()
-        batch_id = its_pipeline.submit(mentors(1, first=2))
-        eventually(lambda: producer.unknown)
-        assert count(its_pipeline.engine, "orchestrator.outbox") == 1
-        broker.resume()
+        try:
+            batch_id = its_pipeline.submit(mentors(1, first=2))
+            eventually(lambda: producer.unknown)
+            assert count(its_pipeline.engine, "orchestrator.outbox") == 1
+        finally:
+            broker.resume()
         eventually(lambda: count(its_pipeline.engine, "orchestrator.outbox") == 0)
         eventually(lambda: sum(seen.key == str(batch_id) for seen in topic.read()) > 1)
     producer.close()
