@@ -1,9 +1,8 @@
 """The registration rules (specification, 4): their order, their codes, their words, and the SQL that evaluates them for a set of items.
 
 The same evaluation serves the registration and the preview. Each rule's condition is SQL over the relations `c` (the candidate), `m`
-(its mentor), `k` (its coordinator), `s` (the coordinator's scope on the mentor's chapter), `t` (its activity type), `today` (the
-database's date in the organization's time zone); the first that is true is the item's answer. `duplicate_activity` is not among them: a
-unique index decides it (specification, 4).
+(its mentor), `k` (its coordinator), `t` (its activity type), `today` (the database's date in the organization's time zone); the first
+that is true is the item's answer. `duplicate_activity` is not among them: a unique index decides it (specification, 4).
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ def _refusal(code: str, message: str, field: str | None = None) -> ItemError:
 RULES: tuple[Rule, ...] = (
     Rule("m.mentor_id IS NULL", _refusal("mentor_not_found", "No such mentor in the organization", "mentor_id")),
     Rule(
-        "k.role IS DISTINCT FROM 'admin' AND s.chapter_id IS NULL",
+        """k.role IS DISTINCT FROM 'admin' AND NOT EXISTS (
+            SELECT FROM registration.coordinator_scope s
+            WHERE (s.organization_id, s.coordinator_id, s.chapter_id) = (c.organization_id, c.coordinator_id, m.chapter_id))""",
         _refusal("out_of_scope", "The coordinator may not register for this mentor", "mentor_id"),
     ),
     Rule(
@@ -60,8 +61,6 @@ BROKEN_RULE_SQL = "CASE " + " ".join(f"WHEN {rule.condition} THEN {index}" for i
 RULE_JOINS_SQL = f"""
     LEFT JOIN registration.mentor m ON m.organization_id = c.organization_id AND m.mentor_id = c.mentor_id
     LEFT JOIN registration.coordinator k ON k.organization_id = c.organization_id AND k.coordinator_id = c.coordinator_id
-    LEFT JOIN registration.coordinator_scope s
-           ON s.organization_id = c.organization_id AND s.coordinator_id = c.coordinator_id AND s.chapter_id = m.chapter_id
     LEFT JOIN registration.activity_type t ON t.organization_id = c.organization_id AND t.activity_type = c.activity_type
     LEFT JOIN registration.organization g ON g.organization_id = c.organization_id
     CROSS JOIN LATERAL (

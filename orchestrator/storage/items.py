@@ -44,10 +44,12 @@ _FOLD = text("""
         FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
              WITH ORDINALITY AS n (batch_id, position, attempt, ord)
         LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (n.batch_id, n.position, n.attempt)
+    ), versions AS MATERIALIZED (  -- once for each batch: joined to the items, it was a quarter of the statement
+        SELECT b.batch_id, b.version + 1 AS next FROM orchestrator.batch b WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[]))
     ), changed AS (
         UPDATE orchestrator.batch_item i
-        SET status = n.outcome, activity_id = n.activity_id, error = n.error, changed_version = b.version + 1
-        FROM named n JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+        SET status = n.outcome, activity_id = n.activity_id, error = n.error, changed_version = v.next
+        FROM named n JOIN versions v ON v.batch_id = n.batch_id
         WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending'
         RETURNING i.batch_id, i.status
     )

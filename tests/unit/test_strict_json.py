@@ -1,0 +1,55 @@
+"""The fast way through a JSON document never says other than the strict one."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from schemas import strict_json
+
+MAX_DEPTH = 4
+
+TEXTS = st.text(st.sampled_from('ab":,{}[]\\\u00e6\u0001 '), max_size=6)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(2**63, 2**70), st.floats(allow_nan=False, allow_infinity=False), TEXTS
+)
+DOCUMENTS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
+)
+
+
+def answer(read: Any, raw: bytes) -> Any:
+    try:
+        return read(raw, max_depth=MAX_DEPTH)
+    except strict_json.BadJsonError:
+        return "refused"
+
+
+def strictly(raw: bytes, *, max_depth: int) -> Any:
+    return strict_json._any(raw, max_depth)
+
+
+@given(
+    document=st.dictionaries(TEXTS, DOCUMENTS, max_size=4),
+    ascii_only=st.booleans(),
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (",", " :")]),
+    damage=st.tuples(
+        st.integers(0, 200), st.sampled_from([b"", b'"', b":", b'"a":1,', b"{", b"]", b"1e400", b"NaN", b"\xff", b"0"])
+    ),
+)
+@example(document={"a": 1, "b": {"a": 2}}, ascii_only=False, separators=(",", ":"), damage=(1, b'"a":1,'))
+@example(document={"a": [[[[1]]]]}, ascii_only=False, separators=(",", ":"), damage=(0, b""))
+def test_it_reads_what_the_strict_parser_reads_and_refuses_what_that_refuses(
+    document: dict[str, Any], ascii_only: bool, separators: tuple[str, str], damage: tuple[int, bytes]
+) -> None:
+    raw = json.dumps(document, ensure_ascii=ascii_only, separators=separators).encode()
+    place, inserted = damage
+    raw = raw[:place] + inserted + raw[place:]
+    assert repr(answer(strict_json.loads, raw)) == repr(answer(strictly, raw))
+
+
+@pytest.mark.parametrize("raw", [b'{"a":1,"b":[{"a":"x"}]}', '{"æ":"ø"}'.encode()])
+def test_an_ordinary_document_takes_the_fast_way(raw: bytes) -> None:
+    assert strict_json._plain(raw, MAX_DEPTH) == json.loads(raw)
