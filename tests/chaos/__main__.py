@@ -10,6 +10,9 @@ from pathlib import Path
 from tests.chaos.report import page, summary
 from tests.chaos.run import Plan, run
 
+LONG_S = 300.0
+"""A run of at least so many seconds spends half of them on the question what grows."""
+
 
 def main() -> int:
     """0 when the verdict is green."""
@@ -25,6 +28,7 @@ def main() -> int:
         chaos_s=given.seconds,
         clients=given.clients,
         calm_s=given.calm,
+        spared_s=given.seconds / 2 if given.seconds >= LONG_S else 0.0,
         # What has queued up is worked off at a few hundred batches a second, or faster.
         drained_within_s=180.0 + given.seconds / 10,
     )

@@ -37,12 +37,17 @@ class Fault:
 
 
 def role_faults() -> Sequence[Fault]:
-    """What happens to our own processes. A consumer that is stopped for more than 5 s has lost its partitions when it wakes up."""
+    """What happens to our own processes."""
     return [
         *(Fault(f"kill -9 {role}", partial(_signalled, role, signal.SIGKILL)) for role in ROLES),
         *(Fault(f"SIGTERM {role}", partial(_signalled, role, signal.SIGTERM)) for role in ROLES),
-        *(Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES),
+        *pauses(),
     ]
+
+
+def pauses() -> Sequence[Fault]:
+    """What happens to our own processes and does not end them; but a consumer that sleeps for 5 s has lost its partitions meanwhile."""
+    return [Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES]
 
 
 def server_faults(cluster: Cluster) -> Sequence[Fault]:

@@ -15,7 +15,7 @@ from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
-from tests.chaos.nemesis import Nemesis, Strike, role_faults, server_faults
+from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.rest import Rest
 from tests.chaos.tables import read_batches, read_totals
 from tests.chaos.upstream import Upstream
@@ -36,6 +36,8 @@ class Plan:
     clients: int = 8
     calm_s: float = 3.0
     """Mean time between two faults of one nemesis."""
+    spared_s: float = 0.0
+    """At the end of the chaos: so long our own processes are not killed, and live long enough to show what grows."""
     drained_within_s: float = 180.0
     """After the healing. A lost message is found by the sweeper within a minute."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -115,20 +117,22 @@ def _load_and_harm(
     strikes: list[Strike],
     say: Callable[[str], None],
 ) -> None:
-    nemeses = [
-        Nemesis(cluster, faults, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
-        for name, faults in (("roles", role_faults()), ("servers", server_faults(cluster)))
-    ]
+    def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
+        return Nemesis(cluster, faults, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
+
+    async def wait(seconds: float) -> None:
+        ends_s = time.monotonic() + seconds
+        while (left_s := ends_s - time.monotonic()) > 0:
+            say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
+            await asyncio.sleep(min(left_s + 0.01, SAY_EVERY_S))
 
     async def until() -> None:
-        await asyncio.sleep(min(WARM_UP_S, plan.chaos_s))
-        with contextlib.ExitStack() as harm:
-            for nemesis in nemeses:
-                harm.enter_context(_in_thread(nemesis.run))
-            ends_s = time.monotonic() + plan.chaos_s
-            while (left_s := ends_s - time.monotonic()) > 0:
-                say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
-                await asyncio.sleep(min(left_s + 0.01, SAY_EVERY_S))
+        await asyncio.sleep(WARM_UP_S)
+        with _in_thread(nemesis("servers", server_faults(cluster)).run):
+            with _in_thread(nemesis("roles", role_faults()).run):
+                await wait(plan.chaos_s - plan.spared_s)
+            with _in_thread(nemesis("pauses", pauses()).run):
+                await wait(plan.spared_s)
 
     with _in_thread(upstream.run):
         run_clients(plan.clients, plan.seed, cluster.api, cluster.token, work, history, until)
