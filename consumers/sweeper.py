@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
 from operator import add
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from consumers.commands import commands_for
 from consumers.results import ResultWriter
 from orchestrator.projection import fold_outcomes
-from orchestrator.repository import OutcomeKey
+from orchestrator.repository import EventOf, OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.settings import Settings
 from orchestrator.storage import outbox, parts, sweeping
@@ -28,7 +27,7 @@ from orchestrator.storage.database import transact
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes, share_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.submission import incomplete_batch
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 
 _logger = logging.getLogger(__name__)
 
@@ -139,7 +138,8 @@ class Sweeper:
         """Through the outbox: what is sent, and that it was sent, is one decision."""
         is_bulk = self._lane_of(keys)
         commands = commands_for(connection, keys, is_bulk=lambda index: is_bulk(keys[index]))
-        self._publish(connection, [(item.data["organization_id"], item.data["batch_id"], command) for item, command in commands])
+        sent = [EventOf(item.data["organization_id"], UUID(item.data["batch_id"]), command) for item, command in commands]
+        outbox.insert_events(connection, sent)
         sweeping.note_resent(connection, keys, pause=self._policy.resend_pause, max_resends=self._policy.max_resends)
         return len(commands)
 
@@ -160,26 +160,19 @@ class Sweeper:
         insert_outcomes(connection, [outcome for _, outcome in given_up], now)
         fold_outcomes(PostgresActivityRepository(connection), [outcome.key for _, outcome in given_up])
         writer, is_bulk = ResultWriter(), self._lane_of(keys)
-        results = [
-            (state.organization_id, outcome.key.batch_id, writer.write(outcome.key, state, outcome, bulk=is_bulk(outcome.key)))
-            for state, outcome in given_up
-        ]
-        self._publish(connection, results)
-        for _, outcome in given_up:
+        results = []
+        for state, outcome in given_up:
             key = outcome.key
+            result = writer.write(key, state, outcome, bulk=is_bulk(key))
+            results.append(EventOf(state.organization_id, UUID(key.batch_id), result))
             _logger.error("sweeper: item_given_up: batch %s, position %d, attempt %d", key.batch_id, key.position, key.attempt)
+        outbox.insert_events(connection, results)
         return len(given_up)
 
     def _lane_of(self, keys: Sequence[OutcomeKey]) -> Callable[[OutcomeKey], bool]:
         """Tells whether an item travels in the bulk lane: by how many of its batch do."""
         sizes = Counter(key.batch_id for key in keys)
         return lambda key: sizes[key.batch_id] > self._policy.bulk_threshold_items
-
-    @staticmethod
-    def _publish(connection: Connection, events: Sequence[tuple[str, str, OutgoingEvent]]) -> None:
-        """Events with their organization and batch, which come together."""
-        for (organization_id, batch_id), group in groupby(events, key=lambda event: event[:2]):
-            outbox.insert_events(connection, organization_id, UUID(batch_id), [event for _, _, event in group])
 
     def _end_collections(self, connection: Connection) -> Swept:
         """Upstream batches whose parts did not come in time are rejected as a whole."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from orchestrator.model import BatchView
-from orchestrator.repository import ActivityRepository, BatchChange, OutcomeKey
+from orchestrator.repository import ActivityRepository, BatchChange, EventOf, OutcomeKey
 from orchestrator.states import TERMINAL_BATCH_STATUSES, Counts, ItemStatus, derive_batch_status
 from schemas import events
 
@@ -25,9 +25,9 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
         settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in sorted(folded.changed.items())
     ]
     repository.change_batches(settled)
-    for change in settled:
-        announce_completion(repository, batches[change.batch_id], change)
-    if any(change.completed_at is not None for change in settled):
+    completed = [event for change in settled if (event := _completion(batches[change.batch_id], change)) is not None]
+    if completed:
+        repository.publish_all(completed)
         repository.wake_relays()
     return folded.unknown
 
@@ -53,8 +53,14 @@ def settle(
 
 def announce_completion(repository: ActivityRepository, batch: BatchView, change: BatchChange) -> None:
     """Adds the completion event to the transaction that completes the batch: redelivered results change no row and bring none."""
+    completed = _completion(batch, change)
+    if completed is not None:
+        repository.publish_all([completed])
+
+
+def _completion(batch: BatchView, change: BatchChange) -> EventOf | None:
     if change.completed_at is None or batch.completed_at is not None:
-        return
+        return None
     completed = events.batch_completed(
         batch_id=batch.batch_id,
         organization_id=batch.organization_id,
@@ -64,4 +70,4 @@ def announce_completion(repository: ActivityRepository, batch: BatchView, change
         completed_at=change.completed_at,
         trace_id=batch.trace_id,
     )
-    repository.publish(batch.organization_id, batch.batch_id, [completed])
+    return EventOf(batch.organization_id, batch.batch_id, completed)

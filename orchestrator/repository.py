@@ -31,6 +31,14 @@ class OutcomeKey(NamedTuple):
     attempt: int
 
 
+class EventOf(NamedTuple):
+    """An event, and the batch that it is about."""
+
+    organization_id: str
+    batch_id: UUID
+    event: OutgoingEvent
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
     """What folding outcomes changed: items by batch and new state; and the keys (by index) that name no outcome."""
@@ -161,7 +169,10 @@ class ActivityRepository(Protocol):
         """Removes the batch from view."""
 
     def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
-        """Adds events to the outbox, in this order."""
+        """Adds events of a batch to the outbox, in this order."""
+
+    def publish_all(self, events: Sequence[EventOf]) -> None:
+        """Adds events of several batches at once, each batch's in order."""
 
     def wake_relays(self) -> None:
         """Tells the relays at the commit that there is something to publish. Not for submissions: it would serialise their commits."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement, NewBatch
-from orchestrator.repository import BatchChange, BatchToCreate
+from orchestrator.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, outbox, wakeup, watching
 from orchestrator.storage.error_counts import ErrorCounts
@@ -194,8 +194,12 @@ class Batches:
         watching.announce(self.connection, [batch_id])
 
     def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
-        """Adds events to the outbox, in this order."""
-        outbox.insert_events(self.connection, organization_id, batch_id, events)
+        """Adds events of a batch to the outbox, in this order."""
+        self.publish_all([EventOf(organization_id, batch_id, event) for event in events])
+
+    def publish_all(self, events: Sequence[EventOf]) -> None:
+        """Adds events of several batches at once."""
+        outbox.insert_events(self.connection, events)
 
     def wake_relays(self) -> None:
         """Tells the relays at the commit that there is something to publish."""

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from orchestrator.repository import EventOf
 from orchestrator.storage import arrays
 from schemas.envelope import OutgoingEvent, Topic
 
@@ -46,22 +47,31 @@ INSERT_SQL = """
 
 _INSERT = text(f"""
     WITH fresh AS (
-        SELECT 1 AS number, CAST(:slot AS smallint) AS slot, CAST(:organization_id AS text) AS organization_id,
-               CAST(:batch_id AS uuid) AS batch_id
+        SELECT * FROM unnest(CAST(:slots AS smallint[]), CAST(:organizations AS text[]), CAST(:batch_ids AS uuid[]))
+                      WITH ORDINALITY AS b (slot, organization_id, batch_id, number)
     )
     {INSERT_SQL}
 """)
 
 
-def insert_events(connection: Connection, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
-    """Adds events of one batch, in order, to the caller's transaction, which holds the batch's lock (that orders the writers).
+def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
+    """Adds events, a batch's own in order, to the caller's transaction, which holds the batches' locks (that orders the writers).
 
     After the commit, `orchestrator.storage.wakeup` tells the relays; without it they find the rows at their next poll.
     """
     if not events:
         return
-    batch = {"slot": slot_of(batch_id), "organization_id": organization_id, "batch_id": batch_id}
-    connection.execute(_INSERT, batch | event_arrays([(1, event) for event in events]))
+    batches = {one.batch_id: one for one in events}
+    numbers = {batch_id: number for number, batch_id in enumerate(batches, start=1)}
+    connection.execute(
+        _INSERT,
+        {
+            "slots": arrays.plain([slot_of(batch_id) for batch_id in batches]),
+            "organizations": arrays.texts([one.organization_id for one in batches.values()]),
+            "batch_ids": arrays.plain(list(batches)),
+            **event_arrays([(numbers[one.batch_id], one.event) for one in events]),
+        },
+    )
 
 
 def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:

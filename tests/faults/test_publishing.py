@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, cimpl
 from sqlalchemy import Engine
 
 from orchestrator.failpoints import EXIT_CODE, Failpoint
+from orchestrator.repository import EventOf
 from orchestrator.settings import Settings
 from orchestrator.storage.outbox import insert_events, slot_of
 from producers.producer import EventProducer
@@ -62,9 +63,9 @@ def test_row_9_lower_id_that_commits_late_is_published(settings: Settings, engin
 
     with running_relay(settings), reading(settings, Topic.BATCHES) as topic:
         with engine.begin() as held_open:
-            insert_events(held_open, ORGANIZATION, late, [event(late)])
+            insert_events(held_open, [EventOf(ORGANIZATION, late, event(late))])
             with engine.begin() as connection:
-                insert_events(connection, ORGANIZATION, later, [event(later)])
+                insert_events(connection, [EventOf(ORGANIZATION, later, event(later))])
             topic.wait_for(1)
             eventually(lambda: count(engine, "orchestrator.outbox") == 0)
         assert [seen.key for seen in topic.wait_for(2)] == [str(later), str(late)]

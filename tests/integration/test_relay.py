@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.repository import EventOf
 from orchestrator.settings import Settings
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
 from orchestrator.storage.wakeup import RelayWaker
@@ -30,7 +31,7 @@ def event(batch_id: UUID, number: int, *, padding: int = 0) -> OutgoingEvent:
 
 def insert(engine: Engine, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
     with engine.begin() as connection:
-        insert_events(connection, "org", batch_id, events)
+        insert_events(connection, [EventOf("org", batch_id, event) for event in events])
 
 
 def rows_left(engine: Engine) -> int:
