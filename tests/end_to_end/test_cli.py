@@ -409,7 +409,9 @@ def upstream_batch(batch_id: UUID, coordinator: str, day: str, label: str) -> by
 def dead_letters(product: Product, *options: str) -> list[dict[str, Any]]:
     ran = bulkreg("dead-letters", "list", "--json", *options, home=product.home)
     assert SECRET not in ran.stdout
-    letters: list[dict[str, Any]] = document(ran)["dead_letters"]
+    shown = document(ran)
+    letters: list[dict[str, Any]] = shown["dead_letters"]
+    assert shown["by_reason"] == Counter(letter["reason"] for letter in letters)
     return letters
 
 
