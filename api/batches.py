@@ -19,6 +19,7 @@ from orchestrator.model import (
     BatchFilter,
     Cancelled,
     Correction,
+    Idempotency,
     ItemFilter,
     ItemValues,
     NewBatch,
@@ -227,15 +228,22 @@ def retry(call: Call) -> Reply:
         only_retryable=request.only_retryable,
         corrections=[Correction(correction.item_id, correction.changes()) for correction in request.corrections or ()],
     )
-    idempotency = call.idempotency(
+    given = call.idempotency(
         "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.changes) for c in wanted.corrections]
     )
+    # Without the caller's key it has one of its own: a transaction that is run again, because the acknowledgement of its commit was lost,
+    # finds it, answers what it began, and begins nothing anew.
+    idempotency = given or Idempotency(secrets.token_hex(16), b"")
     retried = call.service.database.change(
         actor.organization_id,
         lambda repository: operations.retry_failed_items(repository, actor, batch_id, wanted, idempotency),
     )
     call.service.wake_relays()
-    headers = {"Location": f"{PATH}/{batch_id}", **(LOOK_AGAIN if retried.retried else {}), **_replayed(retried.replayed)}
+    headers = {
+        "Location": f"{PATH}/{batch_id}",
+        **(LOOK_AGAIN if retried.retried else {}),
+        **_replayed(retried.replayed and given is not None),
+    }
     body = {**presentation.batch(retried.batch), "retried": retried.retried}
     return Reply(202 if retried.retried else 200, body, headers)
 

@@ -17,6 +17,7 @@ from producers.producer import EventProducer
 from schemas.envelope import Topic
 from tests.faults.proxy import Lost, PostgresProxy
 from tests.faults.roles import assert_exactly_once, expanded, fold, registration_role, running_role
+from tests.support.api_server import KEY, PATH, running_api
 from tests.support.kafka import committed_offsets, reading
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.waiting import eventually
@@ -107,6 +108,19 @@ def test_rows_1_and_2_what_a_person_asked_for_is_done_once(
     assert proxy.losses == 4
     assert_exactly_once(engine, settings, activities=4)
     person.close()
+
+
+def test_row_1_a_retry_without_a_key_answers_what_it_began(proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline) -> None:
+    """Found by chaos: the transaction is run again, finds its items pending already, and must not say that it began none."""
+    batch_id = pipeline.submit([*mentors(1), item("nobody"), item("nobody-else")])
+    pipeline.drain()
+    with running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
+        proxy.lose_next(Lost.ANSWER)
+        answer = client.post(f"{PATH}/{batch_id}/retry")
+    assert proxy.losses == 1
+    assert (answer.status_code, answer.json()["retried"]) == (202, 2)
+    assert "Idempotent-Replayed" not in answer.headers
+    assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 2, 2]
 
 
 class TerminatedOnce(InProcessRegistrationService):
