@@ -19,7 +19,7 @@ class LanePolicy:
     """A micro-batch of commands fits (300 bytes each). Of a large batch's parts (63 KB) it is two, a thousand commands: the splitter
     serves others in between."""
     bulk_share: float
-    max_lane_records: int = 4_000
+    max_lane_records: int = 3_000
     """Half of it is work for longer than a resumed partition's records take to come (`fetch.wait.max.ms`)."""
     max_lane_bytes: int = 2 * 1024 * 1024
     """Decoded, a record takes ten to twenty times its bytes."""

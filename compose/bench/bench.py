@@ -82,6 +82,7 @@ class Bench:
             rest = rows.AtRest(self._processes.idle_percent(self._plan.idle_s), self._processes.memory_mb())
         return [
             *rows.throughput_rows(rounds),
+            *rows.budget_rows(rounds),
             *rows.latency_rows(rounds),
             *rows.large_rows(rounds, sizes.large_items),
             *rows.rest_rows(rest),

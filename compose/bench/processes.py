@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-_SERVERS = frozenset({"kafka", "postgres"})
+_SERVERS = ("kafka", "postgres")
 
 
 class ProcessReplacedError(Exception):
@@ -22,6 +22,7 @@ class Processes:
             for number in () if role in _SERVERS else numbers:
                 roles.setdefault(number, []).append(role)
         self._processes = {", ".join(names): psutil.Process(number) for number, names in roles.items()}
+        self._servers = {name: psutil.Process(number) for name in _SERVERS for number in pids.get(name, ())}
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by roles, in millions of bytes: shared libraries count in each. Raises ProcessReplacedError."""
@@ -30,6 +31,17 @@ class Processes:
     def cpu_s(self) -> float:
         """CPU time of all together since each started. Raises ProcessReplacedError."""
         return sum(sum(process.cpu_times()[:2]) for _, process in self._living())
+
+    def cpu_by_part_s(self) -> dict[str, float]:
+        """CPU time since each started: of our processes by their roles, of Kafka, and of PostgreSQL with its backends.
+
+        Raises ProcessReplacedError.
+        """
+        parts = {name: sum(process.cpu_times()[:2]) for name, process in self._living()}
+        for name, server in self._servers.items():
+            # A server's own time has that of its children that have ended.
+            parts[name] = sum(server.cpu_times()[:4]) + sum(sum(child.cpu_times()[:2]) for child in server.children())
+        return parts
 
     def idle_percent(self, duration_s: float) -> float:
         """Their share of one core over this time, while nobody asks for anything. Raises ProcessReplacedError."""

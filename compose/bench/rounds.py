@@ -56,6 +56,8 @@ class Round:
     pair_rate: float
     rates: Mapping[int, float]
     """By batch size."""
+    budget_us: Mapping[str, float]
+    """CPU for an item of the small batches, by who spends it; the load generator too."""
     generator_percent: float
     """The load generator's share of a core, where it was largest."""
     alone: Latency
@@ -97,10 +99,15 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
     with tools.step(f"{name}: a bare producer and consumer"):
         pair_rate = tools.pair_rate(sizes.pair_messages)
     rates = {}
+    budget_us: dict[str, float] = {}
     for items, batches in sizes.batches.items():
         words = f"{batches} batches of {items} from {CLIENTS} clients"
+        before = tools.processes.cpu_by_part_s()
         seen = load(words, Closed(batches, items, min(CLIENTS, batches), is_watched=False))
         rates[items] = seen.items / seen.total_s
+        if items == SMALL_ITEMS:
+            spent = {part: after - before[part] for part, after in tools.processes.cpu_by_part_s().items()}
+            budget_us = {part: 1e6 * s / seen.items for part, s in {**spent, "load generator": seen.generator_cpu_s}.items()}
     alone = load(
         f"{sizes.alone_batches} batches of {SMALL_ITEMS}, one at a time", Closed(sizes.alone_batches, SMALL_ITEMS, 1, True)
     )
@@ -116,6 +123,7 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
         limit_rate=limit_rate,
         pair_rate=pair_rate,
         rates=rates,
+        budget_us=budget_us,
         generator_percent=max(100 * seen.generator_cpu_s / seen.total_s for seen in loads),
         alone=Latency.of(alone.finished_s),
         half_load=Latency.of(half.finished_s),

@@ -59,6 +59,13 @@ def throughput_rows(rounds: Sequence[Round]) -> list[Row]:
     ]
 
 
+def budget_rows(rounds: Sequence[Round]) -> list[Row]:
+    """Where an item's CPU time goes: a core has 1,000,000 µs for all items of a second."""
+    name = f"CPU for an item of batches of {SMALL_ITEMS}"
+    parts = [row(f"{name}: {part}", "us", [each.budget_us[part] for each in rounds]) for part in rounds[0].budget_us]
+    return [*parts, row(f"{name}: all", "us", [sum(each.budget_us.values()) for each in rounds])]
+
+
 def latency_rows(rounds: Sequence[Round]) -> list[Row]:
     """How long people and programs wait."""
     undisturbed = median(each.alone.p99_ms for each in rounds)

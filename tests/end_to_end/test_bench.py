@@ -37,6 +37,15 @@ bare producer and consumer
 product / database limit, batches of 25
 product / bare pair
 load generator, its share of a core at most
+CPU for an item of batches of 25: supervisor
+CPU for an item of batches of 25: api
+CPU for an item of batches of 25: relay, splitter, sweeper
+CPU for an item of batches of 25: registration
+CPU for an item of batches of 25: aggregator
+CPU for an item of batches of 25: kafka
+CPU for an item of batches of 25: postgres
+CPU for an item of batches of 25: load generator
+CPU for an item of batches of 25: all
 batch of 25, submit to terminal, alone: p50
 batch of 25, submit to terminal, alone: p99
 batch of 25, submit to terminal, at half the maximum load: p50
