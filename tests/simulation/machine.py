@@ -34,7 +34,7 @@ from schemas.ids import DerivedIds
 from tests.simulation.broker import Fetch, Outage, Stored
 from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, items_of, values_of
 from tests.simulation.processes import places_of
-from tests.simulation.snapshot import Values
+from tests.simulation.snapshot import BatchRow, Values
 from tests.simulation.world import Action, Database, Fate, Unanswered, World
 
 ROLES = ("splitter", "registration", "aggregator")
@@ -61,7 +61,7 @@ CONSUMER_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.s
 RELAY_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("relay.")]
 # Most clients are answered. Most turns of a process end before their time: there are many, and each is repeated by the next.
 fates = st.one_of(st.none(), st.none(), fates_at("COMMIT", "answer"))
-consumer_fates = st.one_of(st.none(), fates_at("COMMIT", "produce", *CONSUMER_FAILPOINTS))
+consumer_fates = st.one_of(st.none(), fates_at("COMMIT", "COMMIT", "COMMIT", "produce", *CONSUMER_FAILPOINTS))
 relay_fates = st.one_of(st.none(), fates_at("produce", *RELAY_FAILPOINTS))
 
 
@@ -129,9 +129,12 @@ class Simulation(RuleBasedStateMachine):
             self.coverage.deaths += self.world.deaths
             self.world.close()
 
-    def _pick(self, index: int) -> Asked:
-        known = self.world.model.known()
-        return known[-1 - index % len(known)]
+    def _pick(self, index: int, suits: Callable[[BatchRow], bool] | None = None) -> Asked:
+        """A batch; three times in four one that suits, if any does."""
+        known, batches = self.world.model.known(), self.world.snapshot.batches
+        suitable = [asked for asked in known if suits and asked.batch_id in batches and suits(batches[asked.batch_id])]
+        chosen = suitable if suitable and index % 4 else known
+        return chosen[-1 - index // 4 % len(chosen)]
 
     def _do(self, action: Action, fate: Fate | None, what: str) -> None:
         with self.step(what) as told:
@@ -161,7 +164,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(3, index=indexes, fate=fates)
     def submit_again_with_the_same_key(self, index: int, fate: Fate | None) -> None:
-        first = self._pick(index)
+        first = self._pick(index, lambda batch: not batch.is_deleted)
         if first.key is not None:  # else it came from upstream
             again = Asked(str(self._new_id()), first.organization_id, first.variants, key=first.key)
             self._submit(again, fate)
@@ -197,7 +200,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(4, index=indexes, fate=fates)
     def cancel(self, index: int, fate: Fate | None) -> None:
-        asked = self._pick(index)
+        asked = self._pick(index, lambda batch: not batch.is_completed)
         asked.cancel_asked = True
 
         def done(answer: Cancelled | OperationError | Unanswered) -> None:
@@ -219,7 +222,7 @@ class Simulation(RuleBasedStateMachine):
         fate=fates,
     )
     def retry(self, index: int, positions: list[int] | None, corrections: list[int], fate: Fate | None) -> None:
-        asked = self._pick(index)
+        asked = self._pick(index, lambda batch: bool(batch.failed) and not batch.is_cancelled)
         size = len(asked.variants[0])
         ids = DerivedIds(UUID(asked.batch_id))
         chosen = None if positions is None else sorted({position % size for position in positions})
@@ -246,7 +249,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(4, index=indexes, fate=fates)
     def delete(self, index: int, fate: Fate | None) -> None:
-        asked = self._pick(index)
+        asked = self._pick(index, lambda batch: batch.is_completed and not batch.is_deleted)
         asked.delete_asked = True
 
         def done(answer: OperationError | Unanswered | None) -> None:
@@ -422,6 +425,20 @@ class Simulation(RuleBasedStateMachine):
     @operation(2, fate=fates)
     def replay(self, fate: Fate | None) -> None:
         self._do(self.world.replay([]), fate, "the replay")
+
+    @operation(15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "registration", "aggregator"]), index=indexes)
+    def rival(self, what: str, index: int) -> None:
+        """Somebody waits in the middle of something, and another comes who may want the same."""
+        if not self.world.somebody_waits:
+            return
+        if what == "cancel":
+            self.cancel(index, None)
+        elif what == "retry":
+            self.retry(index, None, [], None)
+        elif what == "delete":
+            self.delete(index, None)
+        else:
+            self._consume(what, index, 8, index, None)
 
     @operation(5, crash=st.booleans())
     def go_on(self, crash: bool) -> None:
