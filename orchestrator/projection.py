@@ -19,7 +19,7 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
     Idempotent, and independent of the order: any permutation of the same keys, with repetitions, ends in the same projection.
     """
     batches = repository.lock_for_fold(sorted({UUID(key.batch_id) for key in keys}))
-    folded = repository.fold(keys)
+    folded = repository.fold(keys, batches)
     now = repository.clock()
     settled = [
         settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in sorted(folded.changed.items())

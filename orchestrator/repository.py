@@ -131,8 +131,8 @@ class ActivityRepository(Protocol):
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         """Takes the projections of these batches (in sorted order); registration goes on."""
 
-    def fold(self, keys: Sequence[OutcomeKey]) -> Folded:
-        """Puts the outcomes that the keys name into pending items of that attempt. The batches are locked."""
+    def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
+        """Puts the outcomes that the keys name into pending items of that attempt. These are their batches, locked."""
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
         """The same for every outcome of a locked batch; answers how many items changed, by new state."""
