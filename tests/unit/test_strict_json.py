@@ -40,6 +40,7 @@ def strictly(raw: bytes, *, max_depth: int) -> Any:
     ),
 )
 @example(document={"a": 1, "b": {"a": 2}}, ascii_only=False, separators=(",", ":"), damage=(1, b'"a":1,'))
+@example(document={"a": 1}, ascii_only=False, separators=(",", " :"), damage=(1, b'"a":1,'))
 @example(document={"a": [[[[1]]]]}, ascii_only=False, separators=(",", ":"), damage=(0, b""))
 def test_it_reads_what_the_strict_parser_reads_and_refuses_what_that_refuses(
     document: dict[str, Any], ascii_only: bool, separators: tuple[str, str], damage: tuple[int, bytes]
