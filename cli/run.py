@@ -21,14 +21,16 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run roles in this process until SIGTERM; a second signal leaves at once. Settings come from the environment."""
         # Imported here: no other command need wait for it.
-        from compose.roles import run_roles
+        from api.authentication import UnsafeStartError
+        from compose.roles import AddressError, UnknownRoleError, run_roles
+        from orchestrator.kafka_settings import UnsafeKafkaError
         from orchestrator.logs import configure_logs
 
         try:
             settings = load_settings()
             configure_logs(settings)
             exit_code = run_roles(settings, roles)
-        except (BadInputError, ValueError) as error:
+        except (BadInputError, UnknownRoleError, UnsafeStartError, UnsafeKafkaError, AddressError) as error:
             failure = error if isinstance(error, BadInputError) else BadInputError(str(error))
             Output().failure(failure)
             raise typer.Exit(failure.exit_code) from failure

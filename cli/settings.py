@@ -29,8 +29,11 @@ def load_settings(**given: Any) -> "Settings":
 
 
 def _variable(place: tuple[int | str, ...]) -> str:
-    """What is to be corrected; nothing for a mistake that several variables make together, which names them itself."""
-    return f"BULKREG_{'_'.join(map(str, place)).upper()}: " if place else ""
+    """What is to be corrected, and where in it; nothing for a mistake that several variables make together, which names them itself."""
+    if not place:
+        return ""
+    name, *within = place
+    return ": ".join((f"BULKREG_{name}".upper(), *map(str, within), ""))
 
 
 def _refusal(mistakes: list[str]) -> BadInputError:

@@ -82,6 +82,10 @@ class ServerRole:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
 
+class UnknownRoleError(ValueError):
+    """What is to run is no role. The message says what there is."""
+
+
 class AddressError(ValueError):
     """Nothing can be served at the address of the settings. The message says which setting names another."""
 
@@ -145,11 +149,11 @@ ROLES = ("api", *_BUILDERS)
 def run_roles(settings: Settings, names: Sequence[str]) -> int:
     """Runs the roles until SIGTERM or SIGINT; the exit code: 0, or 1 when a role could not go on. A second signal leaves at once.
 
-    To be called in the main thread. Raises ValueError for a name that is no role, UnsafeStartError and AddressError before anything runs.
+    To be called in the main thread. Raises UnknownRoleError, UnsafeStartError, UnsafeKafkaError or AddressError before anything runs.
     """
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
-        raise ValueError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
+        raise UnknownRoleError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
     if "api" in names:
         refuse_unsafe_start(settings)
         _refuse_address(settings.api_host, settings.api_port, "BULKREG_API_PORT")

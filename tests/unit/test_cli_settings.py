@@ -9,6 +9,9 @@ from pydantic import SecretStr, ValidationError
 from typer.testing import CliRunner
 
 from cli.main import app
+from compose import roles
+from compose.roles import Role
+from orchestrator import logs
 from orchestrator.settings import Settings
 
 UNREACHABLE = {
@@ -33,6 +36,44 @@ def test_a_setting_that_cannot_be_is_named_and_not_shown(command: list[str], nam
     assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
     assert name.removeprefix("BULKREG_").lower() in ran.stderr.lower()
     assert "short-secret" not in ran.output
+
+
+def test_a_mistake_within_a_setting_names_the_variable_that_holds_it() -> None:
+    ran = CliRunner().invoke(app, ["run", "api"], env={"BULKREG_API_REQUESTS_PER_MINUTE": '{"coordinator": 0}'})
+    assert ran.exit_code == 2
+    assert "BULKREG_API_REQUESTS_PER_MINUTE: coordinator: " in ran.stderr
+
+
+@pytest.fixture
+def without_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be set up for this whole process."""
+    monkeypatch.setattr(logs, "configure_logs", lambda _settings: None)
+
+
+@pytest.mark.usefixtures("without_logs")
+@pytest.mark.parametrize(
+    ("role", "setting", "told"),
+    [
+        ("typist", {}, "no such role: typist"),
+        ("api", {"BULKREG_API_HOST": "0.0.0.0"}, "BULKREG_JWT"),
+        ("api", {"BULKREG_API_HOST": "192.0.2.1", "BULKREG_JWT_HS256_KEY": "k" * 32}, "set BULKREG_API_PORT"),
+        ("relay", {"BULKREG_KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092"}, "set BULKREG_KAFKA_SECURITY_PROTOCOL"),
+    ],
+)
+def test_what_cannot_be_run_is_wrong_usage(role: str, setting: dict[str, str], told: str) -> None:
+    ran = CliRunner().invoke(app, ["run", role], env=UNREACHABLE | setting)
+    assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
+    assert told in ran.stderr
+
+
+@pytest.mark.usefixtures("without_logs")
+def test_a_bug_is_not_told_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_settings: Settings) -> Role:
+        raise ValueError("a bug in building a role")
+
+    monkeypatch.setattr(roles, "_BUILDERS", {"relay": build})
+    ran = CliRunner().invoke(app, ["run", "relay"], env=UNREACHABLE)
+    assert (ran.exit_code, type(ran.exception)) == (1, ValueError)
 
 
 def test_a_mistake_in_a_secret_does_not_show_it() -> None:
