@@ -165,7 +165,7 @@ def register(app: typer.Typer) -> None:
             list[UUID] | None, typer.Option(help="Only this item; can be repeated. Default: all that failed.")
         ] = None,
         only_retryable: Annotated[
-            bool, typer.Option("--only-retryable", help="Of what nothing else names, only items whose error may pass.")
+            bool, typer.Option("--only-retryable", help="Only items whose error may pass, and those corrected; not with --item.")
         ] = False,
         correct: Annotated[
             Path | None,

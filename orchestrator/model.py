@@ -248,7 +248,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Which failed items to retry: those named, those whose error is retryable, or both; all where it says neither.
+    """Which failed items to retry: those named, or those whose error is retryable (not with `item_ids`); all where it says neither.
 
     A correction names its item.
     """

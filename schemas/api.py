@@ -139,15 +139,15 @@ class ItemCorrection(Request):
 
 
 class Retry(Request):
-    """Which failed items to try again: those named, those whose error is retryable, or both; all where it says neither.
+    """Which failed items to try again: those named, or those whose error is retryable (and those corrected); all where it says neither.
 
     The whole body may be left out.
     """
 
     item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
-    only_retryable: Annotated[Flag, Field(description="Of the items that nothing here names, those whose error may pass.")] = (
-        False
-    )
+    only_retryable: Annotated[
+        Flag, Field(description="Those whose error may pass, beside those corrected; not together with `item_ids`.")
+    ] = False
     corrections: Annotated[
         Annotated[tuple[ItemCorrection, ...], _NOT_EMPTY] | None, Field(description="A correction selects its item.")
     ] = None
@@ -301,6 +301,9 @@ def read_retry(raw: Any, *, max_items: int) -> Retry:
         if isinstance(raw, dict) and isinstance(entries := raw.get(field), list):
             mistakes += size_mistakes(pointer(field), entries, max_items)
             raw = raw | {field: entries[:max_items]}
+    if isinstance(raw, dict) and raw.get("only_retryable") is True and raw.get("item_ids") is not None:
+        # Only these of those, or also those? Whoever means one must not get the other.
+        mistakes.append(Mistake("/only_retryable", "not_with_item_ids", "must not be given together with item_ids"))
     return _read_with(mistakes, Retry, raw)
 
 

@@ -246,6 +246,11 @@ BAD_RETRIES: list[tuple[str, Any, set[tuple[str, str]]]] = [
         },
     ),
     (
+        "items, and whatever may pass",
+        {"item_ids": [STRANGER], "only_retryable": True},
+        {("/only_retryable", "not_with_item_ids")},
+    ),
+    (
         "items of no batch, one of them twice",
         {"item_ids": [STRANGER], "corrections": [{"item_id": STRANGER, "notes": None}, {"item_id": STRANGER.upper()}]},
         {
