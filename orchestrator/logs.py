@@ -1,9 +1,10 @@
 """Log lines: one JSON object each, on standard error."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -15,11 +16,27 @@ def _json(event: Mapping[str, Any], **_options: Any) -> bytes:
     return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
 
 
+class _StandardError:
+    """Standard error, for lines that may get lost: whoever logs goes on when the disk is full or nobody reads, as the standard library's
+    handlers let them."""
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.buffer.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.buffer.flush()
+
+
+_STANDARD_ERROR = cast("BinaryIO", _StandardError())  # one for all loggers: they share the lock that belongs to it
+
+
 class _Lines(structlog.BytesLogger):
     """Writes finished lines to standard error, and has the name that one asked for."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(sys.stderr.buffer)
+        super().__init__(_STANDARD_ERROR)
         self.name = name
 
 
