@@ -6,7 +6,6 @@ more rarely, and in the end answered with `internal_error`.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import timedelta
@@ -136,7 +135,7 @@ class Sweeper:
 
     def _send_again(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
         """Through the outbox: what is sent, and that it was sent, is one decision."""
-        is_bulk = self._lane_of(keys)
+        is_bulk = self._lane_of(connection, keys)
         commands = commands_for(connection, keys, is_bulk=lambda index: is_bulk(keys[index]))
         sent = [EventOf(item.data["organization_id"], UUID(item.data["batch_id"]), command) for item, command in commands]
         outbox.insert_events(connection, sent)
@@ -159,7 +158,7 @@ class Sweeper:
             return 0
         insert_outcomes(connection, [outcome for _, outcome in given_up], now)
         fold_outcomes(PostgresActivityRepository(connection), [outcome.key for _, outcome in given_up])
-        writer, is_bulk = ResultWriter(), self._lane_of(keys)
+        writer, is_bulk = ResultWriter(), self._lane_of(connection, keys)
         results = []
         for state, outcome in given_up:
             key = outcome.key
@@ -169,10 +168,14 @@ class Sweeper:
         outbox.insert_events(connection, results)
         return len(given_up)
 
-    def _lane_of(self, keys: Sequence[OutcomeKey]) -> Callable[[OutcomeKey], bool]:
-        """Tells whether an item travels in the bulk lane: by how many of its batch do."""
-        sizes = Counter(key.batch_id for key in keys)
-        return lambda key: sizes[key.batch_id] > self._policy.bulk_threshold_items
+    def _lane_of(self, connection: Connection, keys: Sequence[OutcomeKey]) -> Callable[[OutcomeKey], bool]:
+        """Tells whether an item travels in the bulk lane: as with the splitter, by how many were submitted or retried with it.
+
+        So a repeated event is the first one, byte for byte. It is not where the threshold was set anew in between, or is above what an
+        event holds: then the first part of a retry travels in the small lane. Nothing but fairness depends on the lane.
+        """
+        sizes = sweeping.sizes_of_requests(connection, keys)
+        return lambda key: sizes.get(key, 0) > self._policy.bulk_threshold_items
 
     def _end_collections(self, connection: Connection) -> Swept:
         """Upstream batches whose parts did not come in time are rejected as a whole."""

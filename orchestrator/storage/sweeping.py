@@ -103,6 +103,23 @@ _SENT_AGAIN = text("""
     WHERE (w.batch_id, w.position, w.attempt) = (n.batch_id, n.position, n.attempt)
 """)
 
+# A retry is known by its time, which the items that it took carry as well. The batch's lock let no other one have the same.
+_SIZES_OF_REQUESTS = text("""
+    WITH named AS (
+        SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+                      AS n (batch_id, position, attempt)
+    ), retries AS (
+        SELECT h.batch_id, h.retried_at, count(*) AS items FROM orchestrator.item_history h
+        WHERE h.batch_id IN (SELECT n.batch_id FROM named n WHERE n.attempt > 1) GROUP BY 1, 2
+    )
+    SELECT n.batch_id::text, n.position, n.attempt, CASE WHEN n.attempt = 1 THEN b.total_items ELSE r.items END AS items
+    FROM named n
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
+    LEFT JOIN retries r ON (r.batch_id, r.retried_at) = (i.batch_id, i.attempt_at)
+    WHERE n.attempt = 1 OR r.items IS NOT NULL
+""")
+
 _UNFINISHED_COLLECTIONS = text("""
     SELECT batch_id::text FROM orchestrator.batch
     WHERE status = 'pending' AND submitted_at < clock_timestamp() - :patience ORDER BY batch_id LIMIT :limit
@@ -160,6 +177,19 @@ def lost_commands(
     for row in connection.execute(_LOST, {"passed": list(passed), "max_resends": max_resends, "limit": limit}):
         (hopeless if row.is_hopeless else again).append(OutcomeKey(row.batch_id, row.position, row.attempt))
     return again, hopeless
+
+
+def sizes_of_requests(connection: Connection, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, int]:
+    """How many items the submission or the retry had that began these attempts; without those that are no item's last."""
+    rows = connection.execute(
+        _SIZES_OF_REQUESTS,
+        {
+            "batch_ids": arrays.plain([key.batch_id for key in keys]),
+            "positions": arrays.plain([key.position for key in keys]),
+            "attempts": arrays.plain([key.attempt for key in keys]),
+        },
+    )
+    return {OutcomeKey(row.batch_id, row.position, row.attempt): row.items for row in rows}
 
 
 def note_resent(connection: Connection, keys: Sequence[OutcomeKey], *, pause: timedelta, max_resends: int) -> None:

@@ -7,14 +7,16 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from consumers.splitter import SplitterHandler
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
-from orchestrator.operations import cancel_batch
+from orchestrator.model import RetryRequest
+from orchestrator.operations import cancel_batch, retry_failed_items
 from orchestrator.settings import Settings
 from orchestrator.storage.progress import advance_progress
 from orchestrator.storage.sweeping import Offsets
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
-from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 
 COMMAND_TOPICS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 
@@ -137,6 +139,70 @@ def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper
     assert [dict(event.headers)["ce_type"] for event in results] == [FAILED.encode()] * 2
     assert not pipeline.handle(pipeline.aggregator, results).refused
     assert pipeline.status(batch_id).batch.counts.failed == 2
+
+
+@pytest.fixture
+def sweeper_of_small_lanes(pipeline: Pipeline, settings: Settings, broker: Broker) -> Sweeper:
+    """Three items are many, to it and to the splitter; it sends again once."""
+    pipeline.handlers = (SplitterHandler(bulk_threshold_items=2, max_items=settings.max_items), *pipeline.handlers[1:])
+    policy = SweepPolicy.of(settings)
+    return Sweeper(replace(policy, quiet=timedelta(0), resend_pause=timedelta(0), max_resends=1, bulk_threshold_items=2), broker)
+
+
+def test_what_is_sent_again_is_the_first_command_byte_for_byte_in_its_lane(
+    pipeline: Pipeline, sweeper_of_small_lanes: Sweeper, broker: Broker
+) -> None:
+    """One of three got lost: of the submission, of a retry of all, and of a retry of two."""
+
+    def lose_one() -> tuple[OutgoingEvent, OutgoingEvent]:
+        """The first command, and the one that the sweeper sends."""
+        pipeline.relay()
+        pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+        lost, *others = pipeline.take(*COMMAND_TOPICS)
+        pipeline.handle(pipeline.registration, others)
+        pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+        for _ in range(3):
+            broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+            sweeper_of_small_lanes.sweep(pipeline.engine)
+        pipeline.relay()
+        (again,) = pipeline.take(*COMMAND_TOPICS)
+        pipeline.handle(pipeline.registration, [again])
+        pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+        return lost, again
+
+    batch_id = pipeline.submit([item(f"nobody-{number}") for number in range(3)])
+    lost, again = lose_one()
+    assert (again, again.topic) == (lost, Topic.COMMANDS_BULK)
+
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    lost, again = lose_one()
+    assert (again, again.topic) == (lost, Topic.COMMANDS_BULK)
+
+    two = [each.item_id for each in pipeline.status(batch_id).items[:2]]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=two))
+    lost, again = lose_one()
+    assert (again, again.topic) == (lost, Topic.COMMANDS)
+
+
+def test_result_of_what_is_given_up_is_of_the_lane_of_its_command(
+    pipeline: Pipeline, sweeper_of_small_lanes: Sweeper, broker: Broker
+) -> None:
+    """A command that comes after all is answered with the same result, byte for byte."""
+    pipeline.submit(mentors(3))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    late, *others = pipeline.take(Topic.COMMANDS_BULK)
+    pipeline.handle(pipeline.registration, others)
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    given_up = 0
+    for _ in range(6):
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        given_up += sweeper_of_small_lanes.sweep(pipeline.engine).given_up
+        pipeline.relay()
+    assert given_up == 1
+    (announced,) = pipeline.take(Topic.RESULTS)
+    pipeline.handle(pipeline.registration, [late])
+    assert pipeline.take(Topic.RESULTS) == [announced]
 
 
 def test_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
