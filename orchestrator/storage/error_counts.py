@@ -22,6 +22,10 @@ _COUNT = text("""
 # With the time of the change: a projection that was restored or rebuilt may have come to the same number by another way.
 Version = tuple[UUID, int, datetime]
 
+# As long as a count may take. One that takes longer waits for its server, in a connection that has gone silent maybe: nobody waits for that,
+# and nobody's snapshot stays open for longer behind the count of another batch.
+_PATIENCE_S = 1.0
+
 # More than are read while they change, and no memory to speak of: 1 MB.
 _MAX_REMEMBERED = 2_000
 
@@ -32,6 +36,7 @@ class ErrorCounts:
     def __init__(self) -> None:
         self._counts: dict[Version, Mapping[str, int]] = {}
         self._counting = threading.Lock()
+        self._remembering = threading.Lock()
 
     def fill(self, connection: Connection, batches: Sequence[BatchView]) -> list[BatchView]:
         """The batches with their counts."""
@@ -39,8 +44,12 @@ class ErrorCounts:
         known = self._known(failing.values())
         if len(known) < len(failing):
             # One thread counts. Who waits for it mostly wants the same count: the followers of a batch all wake at once.
-            with self._counting:
+            is_first = self._counting.acquire(timeout=_PATIENCE_S)
+            try:
                 known |= self._counted(connection, [version for version in failing.values() if version not in known])
+            finally:
+                if is_first:
+                    self._counting.release()
         return [
             replace(batch, errors_by_code=known[failing[batch.batch_id]]) if batch.counts.failed else batch for batch in batches
         ]
@@ -55,10 +64,11 @@ class ErrorCounts:
             rows = connection.execute(_COUNT, {"batch_ids": arrays.plain(list(fresh))})
             found = {row.batch_id: row.errors_by_code for row in rows}
             counted = {version: found.get(batch_id, {}) for batch_id, version in fresh.items()}
-            self._counts |= counted
             known |= counted
-            for oldest in list(islice(self._counts, max(0, len(self._counts) - _MAX_REMEMBERED))):
-                del self._counts[oldest]
+            with self._remembering:
+                self._counts |= counted
+                for oldest in list(islice(self._counts, max(0, len(self._counts) - _MAX_REMEMBERED))):
+                    del self._counts[oldest]
         return known
 
 
