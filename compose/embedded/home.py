@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import socket
+import stat
 import tempfile
 import time
 import weakref
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO
 
 import orjson
+
+from compose.embedded.product import StartError
 
 LOOPBACK = "127.0.0.1"
 
@@ -97,7 +100,7 @@ class Home:
         return path.read_text()
 
     def port(self, name: str, *, preferred: int | None = None) -> int:
-        """A free loopback port for a component, the same as last time if that is free now. Raises OSError when none is."""
+        """A free loopback port for a component, the same as last time if that is free now. Raises StartError when none is."""
         known: dict[str, int] = orjson.loads(self._ports_file.read_bytes()) if self._ports_file.exists() else {}
         candidates = [known.get(name), preferred, *random.SystemRandom().sample(PORTS, PORT_TRIES)]
         taken = {port for other, port in known.items() if other != name}
@@ -106,20 +109,18 @@ class Home:
                 self._ports_file.write_bytes(orjson.dumps(known | {name: port}))
                 return port
         message = f"none of {PORT_TRIES} ports between {PORTS.start} and {PORTS.stop} is free"
-        raise OSError(message)
+        raise StartError(message)
 
     def reserve(self, port: int) -> bool:
         """Whether a server of this home can have the port; then no other home's is given it while this object lives.
 
         A port that is free now is still free when another stack looks, some seconds before either listens [seen: two that started
-        together took 8080, and the first one's API answered for the second].
+        together took 8080, and the first one's API answered for the second]. Raises StartError where no reservation can be written.
         """
         if not is_free(port):
             return False
         if port not in self._reserved:
-            directory = Path(tempfile.gettempdir()) / f"bulkreg-ports-{os.getuid()}"
-            directory.mkdir(mode=0o700, exist_ok=True)
-            reservation = os.open(directory / str(port), os.O_RDWR | os.O_CREAT, mode=0o600)
+            reservation = _open_reservation(port)
             try:
                 # The kernel lets go of it when this process ends, however it does.
                 fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,6 +130,24 @@ class Home:
             weakref.finalize(self, os.close, reservation)
             self._reserved.add(port)
         return True
+
+
+def _open_reservation(port: int) -> int:
+    """The file that whoever has the port locks. Raises StartError."""
+    # Everybody writes to the folder, and can guess the name: what is there already may be somebody else's, or a link to where we would write.
+    directory = Path(tempfile.gettempdir()) / f"bulkreg-ports-{os.getuid()}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            message = f"{directory} is no directory of ours; remove it, or set TMPDIR to another folder"
+            raise StartError(message)
+        return os.open(directory / str(port), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
+    except OSError as error:
+        message = (
+            f"can't reserve port {port} in {directory}: {error.strerror}; remove that directory, or set TMPDIR to another folder"
+        )
+        raise StartError(message) from error
 
 
 def is_free(port: int) -> bool:

@@ -2,11 +2,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from compose.embedded.home import LOOPBACK, PORTS, Home, HomeInUseError
+from compose.embedded.product import StartError
 
 
 @pytest.fixture
@@ -43,6 +45,48 @@ def test_a_port_that_is_taken_is_replaced_for_good(home: Home) -> None:
 def test_components_of_a_home_never_share_a_port(home: Home) -> None:
     port = home.port("kafka")
     assert home.port("postgres", preferred=port) != port
+
+
+@pytest.fixture
+def reservations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that homes share, in a temporary folder of its own; nothing is there yet."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"bulkreg-ports-{os.getuid()}"
+
+
+def free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_a_link_in_the_place_of_the_reservations_is_refused(home: Home, reservations: Path, tmp_path: Path) -> None:
+    """Whoever shares the temporary folder may have put it there."""
+    (tmp_path / "elsewhere").mkdir()
+    reservations.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartError, match=rf"{reservations} is no directory of ours; remove it"):
+        home.port("api")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_somebody_elses_directory_in_the_place_of_the_reservations_is_refused(
+    home: Home, reservations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = reservations.with_name(f"bulkreg-ports-{os.getuid() + 1}")
+    theirs.mkdir()
+    me = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: me)
+    with pytest.raises(StartError, match=rf"{theirs} is no directory of ours; remove it"):
+        home.port("api")
+
+
+def test_a_link_in_the_place_of_a_reservation_is_not_followed(home: Home, reservations: Path, tmp_path: Path) -> None:
+    reservations.mkdir()
+    port = free_port()
+    (reservations / str(port)).symlink_to(tmp_path / "written")
+    with pytest.raises(StartError, match=f"can't reserve port {port}"):
+        home.reserve(port)
+    assert not (tmp_path / "written").exists()
 
 
 def test_a_secret_is_kept_and_readable_by_its_owner_only(home: Home) -> None:
