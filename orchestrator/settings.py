@@ -213,10 +213,10 @@ class Settings(BaseSettings):
     @field_validator("database_url", "worker_database_url", "api_database_url")
     @classmethod
     def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
-        try:
-            make_url("" if value is None else value.get_secret_value())
-        except (ArgumentError, ValueError):
-            if value is not None:
+        if value is not None:
+            try:
+                make_url(value.get_secret_value())
+            except (ArgumentError, ValueError):
                 raise ValueError("no URL like postgresql://user:password@host:5432/database") from None
         return value
 
