@@ -4,6 +4,7 @@ What is accepted is kept: in the tables, in the outbox while Kafka is away, in t
 grow without bound, so whoever comes when it is full is told when to come again, measured from how fast it empties.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,8 +13,11 @@ from collections.abc import Callable
 from api.problems import overloaded
 from orchestrator.storage.backlog import Backlog
 
-# One look for all requests of a process: at 500 a second nobody notices it, and the limit is passed by what one second brings at most.
+# One look for all requests of a process: at 500 a second nobody notices it, and the limit is passed by what other processes admit in between.
 LOOK_EVERY_S = 1.0
+# With very many running batches a look takes longer: it may have a tenth of one connection's time, but not leave the numbers to grow old.
+LOOK_SHARE = 0.1
+LOOK_AT_LEAST_EVERY_S = 10.0
 # From how far back the speed is measured: longer than the sweeper's or a restart's pause, short enough to follow a change.
 MEASURED_OVER_S = 30.0
 # While nothing moves there is nothing to measure: soon enough after an outage, and no storm.
@@ -31,6 +35,7 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._is_looking = False
+        self._next_look_at = -math.inf
         self._looks: deque[tuple[float, Backlog]] = deque()
         self._admitted_since = 0
 
@@ -45,13 +50,13 @@ class Admission:
                 self._admitted_since += items
                 return
             wait_s = self._time_for(too_many)
-        raise overloaded("More items are waiting than can be done soon; nothing was accepted.", retry_after_s=wait_s)
+        raise overloaded("More items are waiting than can be done soon; nothing was accepted by this call.", retry_after_s=wait_s)
 
     def _look_if_due(self) -> None:
         """One looks; the others go by what was seen last, so that a slow database does not make them queue here too."""
         with self._lock:
             began = self._clock()
-            if self._is_looking or (self._looks and began - self._looks[-1][0] < LOOK_EVERY_S):
+            if self._is_looking or began < self._next_look_at:
                 return
             self._is_looking = True
         try:
@@ -60,6 +65,8 @@ class Admission:
             with self._lock:
                 self._is_looking = False
         with self._lock:
+            wanted_pause_s = max(LOOK_EVERY_S, (self._clock() - began) / LOOK_SHARE)
+            self._next_look_at = began + min(wanted_pause_s, LOOK_AT_LEAST_EVERY_S)
             self._looks.append((began, seen))
             self._admitted_since = 0
             while began - self._looks[0][0] > MEASURED_OVER_S:

@@ -11,6 +11,7 @@ from aiohttp import web
 from api import cursors, presentation
 from api.calls import Call, Reply, Service
 from api.etag import edit_versions, etag, none_matches, query_hash
+from api.problems import ProblemError
 from api.watching import is_settled
 from orchestrator import operations
 from orchestrator.accepting import SubmissionRequest, accept_one
@@ -64,12 +65,32 @@ def submit(call: Call) -> Reply:
         [(i.values.identity, i.values.duration_minutes, i.values.notes, i.client_reference) for i in batch.items],
     )
 
-    call.service.admission.admit(len(batch.items))
     request = SubmissionRequest(actor, batch, idempotency)
+    _admit(call.service, request)
     submitted = _submit(call.service, request, submission.plan)
     call.service.wake_relays()
     headers = {"Location": f"{PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
+
+
+def _admit(service: Service, request: SubmissionRequest) -> None:
+    """Returns when the submission may be stored, or was before under its key. Raises ProblemError `overloaded`."""
+    try:
+        service.admission.admit(len(request.batch.items))
+    except ProblemError:
+        if not _is_repeated(service, request):
+            raise
+
+
+def _is_repeated(service: Service, request: SubmissionRequest) -> bool:
+    """Whether this was accepted before: then it adds nothing to what is waiting, and its answer is owed (specification, 6)."""
+    idempotency = request.idempotency
+    if idempotency is None:
+        return False
+    used = service.database.read(
+        request.actor.organization_id, lambda repository: repository.used_key(request.actor, idempotency)
+    )
+    return used is not None and used.request_hash == idempotency.request_hash
 
 
 def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> Submitted:

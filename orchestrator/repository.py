@@ -118,6 +118,9 @@ class ActivityRepository(Protocol):
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
         """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
 
+    def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
+        """The committed use of the Idempotency-Key, if there is one; claims nothing, and waits for nobody."""
+
     def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
         """Keeps what a repetition of the request is answered."""
 

@@ -28,6 +28,10 @@ _USED_KEYS = text("""
          AS u (organization_id, subject, key, batch_id)
     JOIN orchestrator.idempotency_key k USING (organization_id, subject, key)
 """)
+_USED_KEY = text("""
+    SELECT request_hash, batch_id::text, answer FROM orchestrator.idempotency_key
+    WHERE (organization_id, subject, key) = (:organization_id, :subject, :key)
+""")
 _ANSWER_KEY = text("""
     UPDATE orchestrator.idempotency_key SET answer = CAST(:answer AS jsonb)
     WHERE (organization_id, subject, key) = (:organization_id, :subject, :key)
@@ -56,6 +60,11 @@ class PostgresActivityRepository(Items):
             return {}
         rows = self.connection.execute(_USED_KEYS, _keys(lost))
         return {UUID(row.wanted_by): UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer) for row in rows}
+
+    def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
+        """The committed use of the Idempotency-Key, if there is one; claims nothing, and waits for nobody."""
+        row = self.connection.execute(_USED_KEY, _key(actor, idempotency)).one_or_none()
+        return None if row is None else UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer)
 
     def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
         """Keeps what a repetition of the request is answered."""

@@ -298,11 +298,18 @@ def test_more_than_may_wait_is_refused_until_it_is_done(settings: Settings, pipe
         return {"mentor_ids": [f"mentor-{mentor}" for mentor in range(1, 7)], "activity": activity}
 
     with running_api(settings.model_copy(update=small)) as server, server.client() as client:
-        accepted = client.post(PATH, json=submission(1))
+        key = {"Idempotency-Key": "first"}
+        accepted = client.post(PATH, json=submission(1), headers=key)
         assert accepted.status_code == 202
         refused = client.post(PATH, json=submission(2))
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
         assert int(refused.headers["Retry-After"]) == 30, "nothing moves yet"
+        # What was accepted adds nothing when it is repeated; what is new does, under whatever key.
+        repeated = client.post(PATH, json=submission(1), headers=key)
+        assert (repeated.status_code, repeated.headers["Idempotent-Replayed"]) == (202, "true")
+        assert repeated.json()["batch_id"] == accepted.json()["batch_id"]
+        for other in (key, {"Idempotency-Key": "second"}):
+            assert client.post(PATH, json=submission(2), headers=other).status_code == 503
         # Whoever only reads, retries or cancels is served.
         assert client.get(accepted.headers["Location"]).json()["pending"] == 6
         pipeline.drain()

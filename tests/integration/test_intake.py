@@ -12,6 +12,7 @@ import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
 
 from consumers.handler import Handled
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
@@ -20,6 +21,7 @@ from orchestrator.model import Actor, RetryRequest, Role
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.settings import Settings
 from orchestrator.states import Counts
+from orchestrator.storage.backlog import read_backlog
 from orchestrator.storage.database import create_database_engine, transact
 from schemas.api import RefusedRequestError, read_submission
 from schemas.envelope import OutgoingEvent, Topic
@@ -244,6 +246,16 @@ def test_parts_may_come_in_any_order_and_twice(pipeline: Pipeline, order: tuple[
     take_in(pipeline, last, second)
     assert_completed(pipeline, batch_id, 5)
     assert answers(pipeline) == []
+
+
+def test_only_a_batch_whose_parts_have_all_come_keeps_others_out(pipeline: Pipeline) -> None:
+    *first, last = in_parts(uuid4(), [2, 2, 1])
+    take_in(pipeline, *first)
+    assert transact(pipeline.api, read_backlog).pending == 0
+    take_in(pipeline, last)
+    assert transact(pipeline.api, read_backlog).pending == 5
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        transact(pipeline.engine, read_backlog)
 
 
 def test_parts_that_come_together_are_expanded_together(pipeline: Pipeline) -> None:

@@ -14,9 +14,11 @@ class Database:
         self.seen = Backlog(pending=0, folded=0)
         self.looks = 0
         self.now_s = 100.0
+        self.look_takes_s = 0.0
 
     def look(self) -> Backlog:
         self.looks += 1
+        self.now_s += self.look_takes_s
         return self.seen
 
 
@@ -71,6 +73,18 @@ def test_the_speed_is_that_of_the_last_half_minute(admission: Admission, databas
     admission.admit(1)
     database.now_s, database.seen = 210.0, Backlog(pending=1_100, folded=100_100)
     assert refused_for_s(admission, 100) == 20
+
+
+@pytest.mark.parametrize(("look_takes_s", "pause_s"), [(0.01, 1.0), (0.5, 5.0), (4.0, 10.0)])
+def test_slow_looks_are_taken_less_often(admission: Admission, database: Database, look_takes_s: float, pause_s: float) -> None:
+    database.look_takes_s = look_takes_s
+    admission.admit(1)
+    database.now_s = 100.0 + pause_s - 0.125
+    admission.admit(1)
+    assert database.looks == 1
+    database.now_s = 100.0 + pause_s
+    admission.admit(1)
+    assert database.looks == 2
 
 
 def test_a_look_that_fails_is_told_and_the_next_one_looks_again(database: Database) -> None:

@@ -1,9 +1,9 @@
 -- How much is accepted and not done yet, over all organizations: two numbers that the API, which sees one organization at a time, may know
--- to refuse what it could only pile up. The function runs with its owner's rights, and answers nothing else.
+-- to refuse what it could only pile up. A batch whose parts have not all come ('pending') has no items yet. The function runs with its owner's rights, and answers nothing else.
 CREATE FUNCTION orchestrator.backlog(OUT pending bigint, OUT folded bigint) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
-    SELECT (SELECT coalesce(sum(b.pending), 0) FROM orchestrator.batch b WHERE b.status IN ('pending', 'processing')),
+    SELECT (SELECT coalesce(sum(b.pending), 0) FROM orchestrator.batch b WHERE b.status = 'processing'),
            (SELECT coalesce(sum(p.next_offset), 0) FROM orchestrator.consumer_progress p WHERE p.topic = 'results')
 $$;
 REVOKE ALL ON FUNCTION orchestrator.backlog() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION orchestrator.backlog() TO bulkreg_worker, bulkreg_api;
+GRANT EXECUTE ON FUNCTION orchestrator.backlog() TO bulkreg_api;
