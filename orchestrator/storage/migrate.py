@@ -7,7 +7,15 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
-from tenacity import retry, retry_if_exception, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
+from tenacity import (
+    Retrying,
+    retry,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random,
+)
 
 from orchestrator.settings import API_ROLE, WORKER_ROLE, Settings
 
@@ -17,6 +25,10 @@ _MIGRATION_LOCK = (0x62756C6B, 1)
 # Whoever comes to a table while a migration waits for it would wait behind it: so it waits shortly, and not as long as PostgreSQL takes to
 # look for deadlocks (1 s), of which it might end the product's transaction; lets go of everything; and tries again.
 _LOCK_TIMEOUT_MS = 500
+# But an autovacuum in the way is ended only for whoever has waited that long (deadlock_timeout), and one of a large table works for hours: so
+# every tenth try waits longer. If that ends a transaction of the product for a deadlock, it is tried again like any other.
+_PATIENT_LOCK_TIMEOUT_MS = 1_500
+_PATIENT_EVERY = 10
 _TRY_FOR_S = 600
 # 55P03 lock timeout, 40P01 deadlock
 _IN_THE_WAY = ("55P03", "40P01")
@@ -52,11 +64,20 @@ def _is_in_the_way(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in _IN_THE_WAY
 
 
-@retry(retry=retry_if_exception(_is_in_the_way), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5), reraise=True)
 def _migrate(engine: Engine) -> None:
+    tries = Retrying(
+        retry=retry_if_exception(_is_in_the_way), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5), reraise=True
+    )
+    for each in tries:
+        with each:
+            is_patient = each.retry_state.attempt_number % _PATIENT_EVERY == 0
+            _try_to_migrate(engine, _PATIENT_LOCK_TIMEOUT_MS if is_patient else _LOCK_TIMEOUT_MS)
+
+
+def _try_to_migrate(engine: Engine, lock_timeout_ms: int) -> None:
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), dict(zip("ab", _MIGRATION_LOCK, strict=True)))
-        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}"))
+        connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout_ms}"))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -221,3 +221,42 @@ def test_nobody_waits_behind_an_upgrade_that_waits(pipeline: Pipeline, settings:
     pipeline.drain()
     assert pipeline.status(again).batch.status == "completed"
     assert verify(engine, settings).breaches == []
+
+
+_VACUUM_RUNS = text("""
+    SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = current_database()
+                   AND query LIKE 'autovacuum: VACUUM% registration.mentor%')
+""")
+
+
+@pytest.fixture
+def long_autovacuum(settings: Settings) -> Iterator[Connection]:
+    """One that works on the mentors' table, for a minute: it pauses for every page. A connection to look at it."""
+    owner = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+    with owner.connect() as connection:
+        for statement in (
+            "ALTER SYSTEM SET autovacuum_naptime = 1",
+            "SELECT pg_reload_conf()",
+            "ALTER TABLE registration.mentor SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+            " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)",
+            "INSERT INTO registration.mentor SELECT 'org', 'mentor-' || n, repeat('x', 100), 'c' FROM generate_series(1, 10000) n",
+            "DELETE FROM registration.mentor",
+        ):
+            connection.execute(text(statement))
+        try:
+            eventually(lambda: connection.execute(_VACUUM_RUNS).scalar_one(), what="an autovacuum works on the table")
+            yield connection
+        finally:
+            connection.execute(text("ALTER SYSTEM RESET autovacuum_naptime"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+    owner.dispose()
+
+
+@pytest.mark.usefixtures("next_version")
+def test_upgrade_gets_past_an_autovacuum(
+    long_autovacuum: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_PATIENT_EVERY", 2)
+    monkeypatch.setattr(migrate, "_TRY_FOR_S", 10)
+    assert long_autovacuum.execute(_VACUUM_RUNS).scalar_one()
+    assert migrate.upgrade(settings) == "next"
