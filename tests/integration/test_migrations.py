@@ -244,7 +244,9 @@ def long_autovacuum(settings: Settings) -> Iterator[Connection]:
         ):
             connection.execute(text(statement))
         try:
-            eventually(lambda: connection.execute(_VACUUM_RUNS).scalar_one(), what="an autovacuum works on the table")
+            # The launcher goes through every database of the server, of which the tests have many.
+            seen = "an autovacuum works on the table"
+            eventually(lambda: connection.execute(_VACUUM_RUNS).scalar_one(), within_s=90, what=seen)
             yield connection
         finally:
             connection.execute(text("ALTER SYSTEM RESET autovacuum_naptime"))
