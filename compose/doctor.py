@@ -116,16 +116,16 @@ def _identity_provider(url: str) -> Finding:
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S)
         answer.raise_for_status()
-        keys = answer.json()["keys"]
+        number = len(answer.json()["keys"])
     except httpx.HTTPError as error:
         return Finding(
             subject, State.UNREACHABLE, f"{url}: {error}", "check BULKREG_JWT_JWKS_URL, and the way there from the API"
         )
     except (ValueError, KeyError, TypeError):
         return Finding(subject, State.UNREACHABLE, f"{url} answers no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
-    if not keys:
+    if not number:
         return Finding(subject, State.UNREACHABLE, f"{url} has no keys", "have the provider publish its signing keys")
-    return Finding(subject, State.OK, f"{urlsplit(url).hostname} answers with {len(keys)} keys")
+    return Finding(subject, State.OK, f"{urlsplit(url).hostname} answers with {number} keys")
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------------------

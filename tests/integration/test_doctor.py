@@ -191,7 +191,13 @@ def provider(body: bytes, status: int = 200) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
-    [(b"<html>", 200, "no key set"), (b"[]", 200, "no key set"), (b'{"keys": []}', 200, "no keys"), (b"{}", 503, "503")],
+    [
+        (b"<html>", 200, "no key set"),
+        (b"[]", 200, "no key set"),
+        (b'{"keys": 5}', 200, "no key set"),
+        (b'{"keys": []}', 200, "no keys"),
+        (b"{}", 503, "503"),
+    ],
 )
 def test_an_identity_provider_without_keys(sound: Settings, body: bytes, status: int, detail: str) -> None:
     with provider(body, status) as url:
