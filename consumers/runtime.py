@@ -43,7 +43,7 @@ _logger = logging.getLogger(__name__)
 
 # An idle loop blocks in poll, which returns at once when a record comes. This only bounds how late `stop` is seen.
 IDLE_POLL_S = 0.5
-# An idle loop that gets a record waits this long for those that were sent with it: the commands of a batch of 25 go to six partitions and
+# An idle loop that gets a record waits this long for those that were sent with it: the commands of a batch of 25 go to several partitions and
 # come in two or three fetches, each of which would be a transaction of its own, with its commit, its flush and its offsets.
 GATHER_S = 0.003
 # While the worker is busy the loop looks for new records after this time, and ever more rarely the longer it takes (an outage).
