@@ -48,7 +48,7 @@ _FOLD = text("""
         UPDATE orchestrator.batch_item i
         SET status = n.outcome, activity_id = n.activity_id, error = n.error, changed_version = n.version + 1
         FROM named n
-        WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending'
+        WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending' AND n.version IS NOT NULL
         RETURNING i.batch_id, i.status
     )
     SELECT NULL AS ord, batch_id::text, status, count(*) AS items FROM changed GROUP BY batch_id, status
@@ -157,8 +157,8 @@ class Items(Batches):
                 "batch_ids": arrays.plain([key.batch_id for key in keys]),
                 "positions": arrays.plain([key.position for key in keys]),
                 "attempts": arrays.plain([key.attempt for key in keys]),
-                # One of a batch that is not there has no item either.
-                "versions": arrays.plain([versions.get(key.batch_id, 0) for key in keys]),
+                # A batch that a promotion brings back just now was not there to be locked: the promotion folds it, or the sweeper.
+                "versions": arrays.plain([versions.get(key.batch_id, "NULL") for key in keys]),
             },
         )
         changed: dict[UUID, dict[ItemStatus, int]] = {}
