@@ -114,6 +114,23 @@ def test_every_link_leads_where_it_says(api_schema: Any, standard_api: ApiServer
     raise AssertionError(f"only these were reached: {linked}")
 
 
+def test_the_link_from_a_batch_to_its_item_leads_to_the_item(standard_api: ApiServer) -> None:
+    """Generated histories hardly ever come so far."""
+    path = "/api/v1/bulk-registrations"
+    activity = {"activity_type": "visit", "activity_date": "2026-01-07", "duration_minutes": 60}
+    with standard_api.client() as client:
+        batch = client.get(client.post(path, json={"mentor_ids": ["mentor-99"], "activity": activity}).headers["Location"]).json()
+        link = openapi.document()["paths"][f"{path}/{{batch_id}}"]["get"]["responses"]["200"]["links"]["getItem"]
+        item_path = next(route.path for route in ROUTES if route.name == link["operationId"])
+        for name, expression in link["parameters"].items():
+            found = batch
+            for step in expression.removeprefix("$response.body#/").split("/"):
+                found = found[int(step)] if isinstance(found, list) else found[step]
+            item_path = item_path.replace(f"{{{name}}}", found)
+        answer = client.get(item_path)
+    assert (answer.status_code, answer.json()["mentor_id"]) == (200, "mentor-99")
+
+
 @pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
 def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: str, path: str) -> None:
     url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4())
