@@ -39,8 +39,9 @@ WORKERS ?= $(if $(filter external,$(STACK)),0,2)
 HASH_SEED ?= 0
 PYTEST := BULKREG_TEST_STACK=$(STACK) PYTHONHASHSEED=$(HASH_SEED) $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope
 
+# Generated examples are the same in each run here, so that a red one is about what was changed; `make test-full` draws new ones.
 test: $(VENV)/.installed-dev ## the whole suite, in under ten minutes (STACK=embedded|containers|external)
-	$(PYTEST) -m "not full" $(ARGS)
+	$(PYTEST) --hypothesis-profile=ci -m "not full" $(ARGS)
 
 test-full: $(VENV)/.installed-dev ## the long forms too
 	$(PYTEST) $(ARGS)

@@ -165,7 +165,7 @@ def test_corrections_come_from_a_table_or_from_json() -> None:
 
 # What is stored; the blanks around an id are nobody's, and a table is read without them.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.from_regex(
-    r"'*[=+\-@\t\r].{0,3}", fullmatch=True
+    r"'*[=+\-@\t\r][^\x00]{0,3}", fullmatch=True
 )
 IDS = TEXTS.map(str.strip).filter(bool)
 
