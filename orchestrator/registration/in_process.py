@@ -10,6 +10,7 @@ from orchestrator.registration.port import Candidate, Decision, Prediction, Regi
 from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
 from orchestrator.storage import arrays
 from orchestrator.storage.database import TransientError
+from orchestrator.storage.prepared import Prepared
 
 _CANDIDATES = """
     SELECT n.ord, n.activity_id, i.batch_id, i.item_id, i.organization_id, b.coordinator_id, b.submitted_by, b.channel, i.mentor_id,
@@ -22,32 +23,37 @@ _CANDIDATES = """
 
 _AUDIT = """
     INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at)
-    SELECT c.organization_id, 'registered', c.activity_id, c.coordinator_id, c.mentor_id, c.submitted_by, c.batch_id, c.channel, :at
-    FROM inserted JOIN {candidates} c USING (item_id)
+    SELECT a.organization_id, 'registered', a.activity_id, a.registered_by, a.attributed_to, b.submitted_by, a.batch_id, b.channel, a.created_at
+    FROM inserted a JOIN orchestrator.batch b USING (batch_id)
 """
+
+_INSERTED = "activity_id, organization_id, registered_by, attributed_to, batch_id, item_id, created_at"
 
 # The unique indexes decide who registers an activity. An insert waits for a rival's uncommitted row of the same key, so all
 # transactions insert in the order of that key: waiting never becomes a circle. Losers get no row and are looked at afterwards, by a
-# later statement, which sees what the winner has committed.
-_REGISTER = text(f"""
+# later statement, which sees what the winner has committed. Answered are the exceptions, behind a row with the number of records made.
+_REGISTER = Prepared(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
     judged AS MATERIALIZED (SELECT c.*, {BROKEN_RULE_SQL} AS broken FROM c {RULE_JOINS_SQL}),
     inserted AS (
         INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
                                            duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
         SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
-               batch_id, item_id, false, :at
+               batch_id, item_id, false, CAST(:at AS timestamptz)
         FROM judged WHERE broken IS NULL
         ORDER BY organization_id, mentor_id, activity_type, activity_date, ord
         ON CONFLICT DO NOTHING
-        RETURNING item_id
+        RETURNING {_INSERTED}
     ),
-    audited AS ({_AUDIT.format(candidates="judged")})
-    SELECT judged.ord, judged.broken, inserted.item_id IS NOT NULL AS registered,
+    audited AS ({_AUDIT})
+    SELECT 0 AS ord, count(*) AS registered, NULL AS broken, NULL AS own_activity_id FROM inserted
+    UNION ALL
+    SELECT ord, NULL, broken,
            -- Registered already, and a rule has changed since: the item's own record stands.
-           CASE WHEN judged.broken IS NOT NULL
-                THEN (SELECT own.activity_id::text FROM registration.activity own WHERE own.item_id = judged.item_id) END AS own_activity_id
-    FROM judged LEFT JOIN inserted USING (item_id) ORDER BY judged.ord
+           CASE WHEN broken IS NOT NULL
+                THEN (SELECT own.activity_id::text FROM registration.activity own WHERE own.item_id = judged.item_id) END
+    FROM judged WHERE broken IS NOT NULL OR item_id NOT IN (SELECT item_id FROM inserted)
+    ORDER BY ord
 """)
 
 _WHY_NOT = text(f"""
@@ -72,9 +78,9 @@ _REGISTER_FLAGGED = text(f"""
                batch_id, item_id, true, :at
         FROM c ORDER BY item_id
         ON CONFLICT DO NOTHING
-        RETURNING item_id
+        RETURNING {_INSERTED}
     ),
-    audited AS ({_AUDIT.format(candidates="c")})
+    audited AS ({_AUDIT})
     SELECT c.ord FROM c JOIN inserted USING (item_id)
 """)
 
@@ -128,17 +134,19 @@ class InProcessRegistrationService:
 
     def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
         """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
-        decisions: list[Decision | None] = [None] * len(candidates)
+        decisions: list[Decision | None] = [Decision(candidate.activity_id, None) for candidate in candidates]
         lost: list[int] = []
-        for number, broken, is_registered, own_activity_id in connection.execute(_REGISTER, _arrays(candidates) | {"at": at}):
+        (_, registered, _, _), *exceptions = _REGISTER.rows(connection, _arrays(candidates) | {"at": at})
+        if registered + len(exceptions) != len(candidates):
+            raise TransientError("an item was there a moment ago, and is not any more")
+        for number, _, broken, own_activity_id in exceptions:
             index = number - 1
-            if is_registered:
-                decisions[index] = Decision(candidates[index].activity_id, None)
-            elif own_activity_id is not None:
+            if own_activity_id is not None:
                 decisions[index] = Decision(own_activity_id, None)
             elif broken is not None:
                 decisions[index] = Decision(None, RULES[broken].error)
             else:
+                decisions[index] = None
                 lost.append(index)
         if lost:
             self._decide_losers(connection, candidates, lost, decisions, at)

@@ -12,6 +12,7 @@ from orchestrator.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, outbox, wakeup, watching
 from orchestrator.storage.error_counts import ErrorCounts
+from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent
 from schemas.ids import batch_lock_key
 
@@ -67,11 +68,11 @@ _LOCK_ROW = text(
 )
 
 # The aggregator's lock on its batches, taken before any item; see `_LOCK_ROW`.
-_LOCK_FOR_FOLD = text(f"""
+_LOCK_FOR_FOLD = Prepared(f"""
     SELECT {_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY b.batch_id FOR NO KEY UPDATE
 """)
 
-_CHANGE = text("""
+_CHANGE = Prepared("""
     UPDATE orchestrator.batch b
     SET pending = n.pending, completed = n.completed, failed = n.failed, cancelled = n.cancelled, status = n.status,
         changed_at = n.now, completed_at = n.completed_at, version = b.version + 1
@@ -96,9 +97,11 @@ _DELETE = text("""
     WHERE batch_id = :batch_id
 """)
 
+_CLOCK = Prepared("SELECT clock_timestamp()")
+
 _WAKE_RELAYS = text(f"NOTIFY {wakeup.CHANNEL}")
 
-_FIND = text(f"""
+_FIND = Prepared(f"""
     SELECT {_COLUMNS}, {_ERRORS_BY_CODE} FROM orchestrator.batch b
     WHERE b.batch_id = :batch_id AND (b.deleted_at IS NULL OR :or_deleted)
 """)
@@ -137,7 +140,7 @@ class Batches:
 
     def clock(self) -> datetime:
         """The database's time now, not at the transaction's start."""
-        now: datetime = self.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        now: datetime = _CLOCK.scalars(self.connection)[0]
         return now
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
@@ -157,15 +160,15 @@ class Batches:
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         """Takes the projections of these batches (in sorted order); registration goes on."""
-        rows = self.connection.execute(_LOCK_FOR_FOLD, {"batch_ids": arrays.plain(batch_ids)})
+        rows = _LOCK_FOR_FOLD.rows(self.connection, {"batch_ids": arrays.plain(batch_ids)})
         return {view.batch_id: view for view in map(batch_view, rows)}
 
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
         """Writes the new counts and raises the versions. The batches are locked."""
         if not changes:
             return
-        self.connection.execute(
-            _CHANGE,
+        _CHANGE.count(
+            self.connection,
             {
                 "batch_ids": arrays.plain([change.batch_id for change in changes]),
                 "pending": arrays.plain([change.counts.pending for change in changes]),
@@ -208,7 +211,7 @@ class Batches:
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
         parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._error_counts is None}
-        found = self._views(self.connection.execute(_FIND, parameters))
+        found = self._views(_FIND.rows(self.connection, parameters))
         return found[0] if found else None
 
     def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:

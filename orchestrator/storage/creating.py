@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.model import NewBatch
 from orchestrator.repository import BatchToCreate
 from orchestrator.storage import arrays, outbox
+from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds
 
 # `fresh` has the batches, one row each, with their number in the set. Items' ids are built here: prefix, and tail plus position.
@@ -29,7 +30,7 @@ _INSERT_ITEMS = """
     JOIN fresh f USING (number)
 """
 
-_CREATE = text(f"""
+_CREATE = Prepared(f"""
     WITH new AS MATERIALIZED (
         SELECT * FROM unnest(
             CAST(:batch_ids AS uuid[]), CAST(:organizations AS text[]), CAST(:coordinators AS text[]), CAST(:submitters AS text[]),
@@ -62,7 +63,7 @@ _CREATE = text(f"""
     SELECT batch_id FROM created
 """)
 
-_INSERT_ITEMS_OF_ONE = text(f"""
+_INSERT_ITEMS_OF_ONE = Prepared(f"""
     WITH fresh AS (
         SELECT 1 AS number, CAST(:batch_id AS uuid) AS batch_id, CAST(:organization_id AS text) AS organization_id,
                CAST(:at AS timestamptz) AS at, CAST(:item_prefix AS text) AS item_prefix, CAST(:item_tail AS bigint) AS item_tail,
@@ -77,8 +78,8 @@ def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> 
     """Stores batches, their items, parts and events; answers which of them were new. The others are left as they are."""
     ids = [_item_ids(new.batch.batch_id) for new in batches]
     parts = [(number, part) for number, new in enumerate(batches, start=1) for part in new.parts]
-    created = connection.execute(
-        _CREATE,
+    created = _CREATE.scalars(
+        connection,
         {
             "batch_ids": arrays.plain([new.batch.batch_id for new in batches]),
             "organizations": arrays.texts([new.actor.organization_id for new in batches]),
@@ -101,14 +102,14 @@ def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> 
             **outbox.event_arrays([(number, event) for number, new in enumerate(batches, start=1) for event in new.events]),
         },
     )
-    return frozenset(created.scalars())
+    return frozenset(created)
 
 
 def insert_items(connection: Connection, organization_id: str, batch: NewBatch, *, at: datetime) -> None:
     """Stores the items of a batch whose row exists."""
     prefix, tail = _item_ids(batch.batch_id)
-    connection.execute(
-        _INSERT_ITEMS_OF_ONE,
+    _INSERT_ITEMS_OF_ONE.count(
+        connection,
         {
             "batch_id": batch.batch_id,
             "organization_id": organization_id,

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.settings import Settings
+from orchestrator.storage.prepared import run
 
 Answer = TypeVar("Answer")
 
@@ -15,9 +16,10 @@ Answer = TypeVar("Answer")
 # that did would name organizations that do not exist.
 _UNIT_SEPARATOR = "\x1f"
 
-# 40001 serialization failure, 40P01 deadlock, 55P03 lock timeout, 57014 statement timeout, class 53 out of resources (disk full,
+# 40001 serialization failure, 40P01 deadlock, 55P03 lock timeout, 57014 statement timeout, 26000 a prepared statement that somebody
+# between us and the server has forgotten (`Prepared` makes it anew), class 53 out of resources (disk full,
 # too many connections), class 57P shutdown and crash recovery, class 08 connection. Each rolls the whole transaction back.
-_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57014")
+_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57014", "26000")
 _TRANSIENT_CLASSES = ("08", "53", "57P")
 
 
@@ -26,6 +28,8 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
     options = (
         f"-c statement_timeout={settings.statement_timeout_ms} -c lock_timeout={settings.lock_timeout_ms}"
         f" -c idle_in_transaction_session_timeout={settings.idle_in_transaction_timeout_ms} -c timezone=UTC"
+        # What is prepared is planned once, and not five times first to find out whether that is as good.
+        " -c plan_cache_mode=force_generic_plan"
     )
     return create_engine(
         url,
@@ -92,7 +96,7 @@ def transact(
 
 # Not SQLAlchemy's isolation_level: that sets the session's default and sets it back, four more round trips.
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-_SEE = "SELECT set_config('bulkreg.organizations', :organizations, true)"
+_SEE = "SELECT set_config('bulkreg.organizations', %(organizations)s, true)"
 
 
 def _begin(connection: Connection, organizations: Sequence[str] | None, *, snapshot: bool) -> None:
@@ -102,4 +106,4 @@ def _begin(connection: Connection, organizations: Sequence[str] | None, *, snaps
         statements.append(_SEE)
     if statements:
         values = {} if organizations is None else {"organizations": _UNIT_SEPARATOR.join(organizations)}
-        connection.execute(text("; ".join(statements)), values)
+        run(connection, "; ".join(statements), values)

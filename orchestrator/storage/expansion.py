@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage import arrays
+from orchestrator.storage.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class KnownPart:
     public_hash: bytes | None
 
 
-_KNOWN_PARTS = text("""
+_KNOWN_PARTS = Prepared("""
     SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
     JOIN orchestrator.batch b ON b.batch_id = n.batch_id
@@ -30,7 +31,7 @@ _KNOWN_PARTS = text("""
 """)
 
 # Only what is still pending in the very attempt: expanding twice, or after a cancel, brings at most commands that have no effect.
-_PENDING = text("""
+_PENDING = Prepared("""
     SELECT n.ord, b.trace_id, i.attempt_at, i.batch_id::text, i.item_id::text, i.position, i.attempt, i.organization_id,
            b.coordinator_id, i.mentor_id, i.activity_type, i.activity_date::text, i.duration_minutes, i.override_duplicates
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
@@ -70,8 +71,8 @@ class PendingItem:
 
 def known_parts(connection: Connection, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], KnownPart]:
     """By (batch id, part), what the database has; batches that it does not know are absent."""
-    rows = connection.execute(
-        _KNOWN_PARTS,
+    rows = _KNOWN_PARTS.rows(
+        connection,
         {"batch_ids": arrays.plain([batch for batch, _ in parts]), "parts": arrays.plain([part for _, part in parts])},
     )
     return {
@@ -84,8 +85,8 @@ def known_parts(connection: Connection, parts: Sequence[tuple[str, int]]) -> dic
 
 def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterator[PendingItem]:
     """The items that the keys name and that are pending in that attempt, in the order of the keys."""
-    rows = connection.execute(
-        _PENDING,
+    rows = _PENDING.rows(
+        connection,
         {
             "batch_ids": arrays.plain([key.batch_id for key in keys]),
             "positions": arrays.plain([key.position for key in keys]),

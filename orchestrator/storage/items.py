@@ -13,6 +13,7 @@ from orchestrator.repository import Folded, NewAttempt, OutcomeKey
 from orchestrator.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
 from orchestrator.storage.batches import Batches
+from orchestrator.storage.prepared import Prepared
 
 _COLUMNS = """
     i.item_id::text, i.position, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
@@ -38,7 +39,7 @@ def _item_view(row: Row[Any]) -> ItemView:
 
 # Only a pending item of the very attempt takes the outcome: repeated, late and reordered results change nothing. The items' locks
 # come after their batches' (`_LOCK_FOR_FOLD`), so that a fold never waits for a cancel that waits for it.
-_FOLD = text("""
+_FOLD = Prepared("""
     WITH named AS (
         SELECT n.ord, n.batch_id, n.version, o.position, o.attempt, o.outcome, o.activity_id, o.error
         FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:versions AS bigint[]))
@@ -128,7 +129,7 @@ _NEXT_RETRY = text("""
     WHERE batch_id = :batch_id RETURNING retry_number
 """)
 
-_PAGE = text(f"""
+_PAGE = Prepared(f"""
     SELECT {_COLUMNS} FROM orchestrator.batch_item i
     WHERE i.batch_id = :batch_id AND i.position > :after AND (CAST(:status AS text) IS NULL OR i.status = :status)
     ORDER BY i.position LIMIT :limit
@@ -151,8 +152,8 @@ class Items(Batches):
         The versions come from there: joined to the table again, for each item, they were half of the statement's time.
         """
         versions = {str(batch_id): batch.version for batch_id, batch in batches.items()}
-        rows = self.connection.execute(
-            _FOLD,
+        rows = _FOLD.rows(
+            self.connection,
             {
                 "batch_ids": arrays.plain([key.batch_id for key in keys]),
                 "positions": arrays.plain([key.position for key in keys]),
@@ -243,9 +244,10 @@ class Items(Batches):
             return None
         if items.limit is None:
             return StatusView(batch, (), None)
-        rows = self.connection.execute(
-            _PAGE, {"batch_id": batch_id, "after": items.after_position, "status": items.status, "limit": items.limit + 1}
-        ).all()
+        rows = _PAGE.rows(
+            self.connection,
+            {"batch_id": batch_id, "after": items.after_position, "status": items.status, "limit": items.limit + 1},
+        )
         shown = [_item_view(row) for row in rows[: items.limit]]
         return StatusView(batch, shown, shown[-1].position if len(rows) > items.limit else None)
 

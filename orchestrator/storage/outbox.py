@@ -10,10 +10,11 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.repository import EventOf
 from orchestrator.storage import arrays
+from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent, Topic
 
 SLOTS = 16
@@ -45,7 +46,7 @@ INSERT_SQL = """
     ORDER BY ordinality
 """
 
-_INSERT = text(f"""
+_INSERT = Prepared(f"""
     WITH fresh AS (
         SELECT * FROM unnest(CAST(:slots AS smallint[]), CAST(:organizations AS text[]), CAST(:batch_ids AS uuid[]))
                       WITH ORDINALITY AS b (slot, organization_id, batch_id, number)
@@ -63,8 +64,8 @@ def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
         return
     batches = {one.batch_id: one for one in events}
     numbers = {batch_id: number for number, batch_id in enumerate(batches, start=1)}
-    connection.execute(
-        _INSERT,
+    _INSERT.count(
+        connection,
         {
             "slots": arrays.plain([slot_of(batch_id) for batch_id in batches]),
             "organizations": arrays.texts([one.organization_id for one in batches.values()]),
@@ -89,7 +90,7 @@ def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:
 
 # The first row of every batch comes before the second of any: the parts of a batch of 10,000 don't delay the others.
 # `octet_length` reads no TOAST. The limit is per slot as well, so that a backlog isn't sorted (the key is (slot, outbox_id)).
-_SELECT = text("""
+_SELECT = Prepared("""
     WITH oldest AS (
         SELECT row.* FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
         CROSS JOIN LATERAL (
@@ -112,7 +113,7 @@ def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, 
 
     At least one row when there is any; the one that reaches `max_bytes` of values is the last.
     """
-    found = connection.execute(_SELECT, {"slots": list(slots), "rows": max_rows, "bytes": max_bytes})
+    found = _SELECT.rows(connection, {"slots": arrays.plain(slots), "rows": max_rows, "bytes": max_bytes})
     return [
         OutboxRow(
             row.slot,
@@ -125,7 +126,7 @@ def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, 
     ]
 
 
-_DELETE = text("""
+_DELETE = Prepared("""
     DELETE FROM orchestrator.outbox
     USING unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
     WHERE outbox.slot = published.slot AND outbox.outbox_id = published.outbox_id
@@ -134,4 +135,6 @@ _DELETE = text("""
 
 def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Removes rows whose events Kafka has acknowledged. A row that is gone already is no error."""
-    connection.execute(_DELETE, {"slots": [row.slot for row in rows], "ids": [row.outbox_id for row in rows]})
+    _DELETE.count(
+        connection, {"slots": arrays.plain([row.slot for row in rows]), "ids": arrays.plain([row.outbox_id for row in rows])}
+    )

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.database import TransientError
+from orchestrator.storage.prepared import Prepared
 from schemas.ids import batch_lock_key
 
 
@@ -38,11 +39,11 @@ class NewOutcome(NamedTuple):
 
 # Shared: registrations of one batch go on side by side, but not while somebody cancels, retries or deletes it (`_LOCK_ALONE` in
 # batches.py). In sorted order, before any row.
-_SHARE_BATCHES = text("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
+_SHARE_BATCHES = Prepared("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
 
 # A separate statement after the lock: its snapshot sees what the lock's last holder committed. `now` is taken after the lock as well,
 # so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
-_STATES = text("""
+_STATES = Prepared("""
     SELECT n.ord, i.item_id::text, i.organization_id, b.trace_id, o.outcome, o.activity_id::text, o.error,
            o.created_at AS decided_at, clock_timestamp() AS now
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
@@ -55,9 +56,9 @@ _STATES = text("""
 """)
 
 # Inserted last and complete. A rival can only be another delivery of the same command; the loser rolls everything back.
-_INSERT = text("""
+_INSERT = Prepared("""
     INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, error, created_at)
-    SELECT n.batch_id, n.position, n.attempt, n.organization_id, n.outcome, n.activity_id, n.error, :at
+    SELECT n.batch_id, n.position, n.attempt, n.organization_id, n.outcome, n.activity_id, n.error, CAST(:at AS timestamptz)
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:organizations AS text[]),
                 CAST(:outcomes AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
          AS n (batch_id, position, attempt, organization_id, outcome, activity_id, error)
@@ -68,8 +69,8 @@ _INSERT = text("""
 
 def share_batches(connection: Connection, batch_ids: Sequence[str]) -> None:
     """Shares the lock of these batches until the commit: what is decided under it is decided before or after a cancel, not during."""
-    keys = sorted({batch_lock_key(UUID(batch_id)) for batch_id in batch_ids})
-    connection.execute(_SHARE_BATCHES, {"keys": arrays.plain(keys)})
+    keys = sorted({batch_lock_key(UUID(batch_id)) for batch_id in set(batch_ids)})
+    _SHARE_BATCHES.rows(connection, {"keys": arrays.plain(keys)})
 
 
 def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:
@@ -79,8 +80,8 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
     """
     states: dict[int, CommandState] = {}
     now: datetime | None = None
-    rows = connection.execute(
-        _STATES,
+    rows = _STATES.rows(
+        connection,
         {
             "batch_ids": arrays.plain([key.batch_id for key in keys]),
             "positions": arrays.plain([key.position for key in keys]),
@@ -96,8 +97,8 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
 def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: datetime) -> None:
     """Decides these commands. Raises TransientError when another delivery of one of them decided first: nothing of this may stay."""
     errors = [None if outcome.error is None else orjson.dumps(outcome.error).decode() for outcome in outcomes]
-    inserted = connection.execute(
-        _INSERT,
+    inserted = _INSERT.count(
+        connection,
         {
             "batch_ids": arrays.plain([outcome.key.batch_id for outcome in outcomes]),
             "positions": arrays.plain([outcome.key.position for outcome in outcomes]),
@@ -109,5 +110,5 @@ def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: 
             "at": at,
         },
     )
-    if inserted.rowcount != len(outcomes):
+    if inserted != len(outcomes):
         raise TransientError("another delivery of the same command decided first")

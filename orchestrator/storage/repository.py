@@ -11,9 +11,10 @@ from orchestrator.model import Actor, Idempotency
 from orchestrator.repository import ActivityRepository, KeyUse, UsedKey
 from orchestrator.storage import arrays
 from orchestrator.storage.items import Items
+from orchestrator.storage.prepared import Prepared
 
 # A rival that uses the same key right now is waited for: its row decides. In order of the key, so that two sets don't wait in a circle.
-_USE_KEYS = text("""
+_USE_KEYS = Prepared("""
     INSERT INTO orchestrator.idempotency_key (organization_id, subject, key, request_hash, batch_id, created_at)
     SELECT u.organization_id, u.subject, u.key, u.request_hash, u.batch_id, now()
     FROM unnest(CAST(:organizations AS text[]), CAST(:subjects AS text[]), CAST(:keys AS text[]), CAST(:hashes AS bytea[]),
@@ -36,7 +37,7 @@ _ANSWER_KEY = text("""
     UPDATE orchestrator.idempotency_key SET answer = CAST(:answer AS jsonb)
     WHERE (organization_id, subject, key) = (:organization_id, :subject, :key)
 """)
-_KNOWN_COORDINATORS = text("""
+_KNOWN_COORDINATORS = Prepared("""
     SELECT coordinator_id FROM registration.coordinator
     WHERE organization_id = :organization_id AND coordinator_id = ANY (CAST(:coordinator_ids AS text[]))
 """)
@@ -48,13 +49,13 @@ class PostgresActivityRepository(Items):
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
         """Those of these whom the directory has."""
         parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
-        return frozenset(self.connection.execute(_KNOWN_COORDINATORS, parameters).scalars())
+        return frozenset(_KNOWN_COORDINATORS.scalars(self.connection, parameters))
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
         """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
         if not uses:
             return {}
-        claimed = set(self.connection.execute(_USE_KEYS, _keys(uses)).scalars())
+        claimed = set(_USE_KEYS.scalars(self.connection, _keys(uses)))
         lost = [use for use in uses if str(use.batch_id) not in claimed]
         if not lost:
             return {}

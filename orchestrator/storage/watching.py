@@ -6,11 +6,12 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.storage import arrays
+from orchestrator.storage.prepared import Prepared
 
 CHANNEL = "bulkreg_batches"
 
-_ANNOUNCE = text(f"SELECT pg_notify('{CHANNEL}', batch_id) FROM unnest(CAST(:batch_ids AS text[])) AS changed (batch_id)")
-_VERSIONS = text("SELECT batch_id::text, version FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
+_ANNOUNCE = Prepared(f"SELECT pg_notify('{CHANNEL}', batch_id) FROM unnest(CAST(:batch_ids AS text[])) AS changed (batch_id)")
+_VERSIONS = Prepared("SELECT batch_id::text, version FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
 _CHANGED_SINCE = text("""
     SELECT position FROM orchestrator.batch_item WHERE batch_id = :batch_id AND changed_version > :version ORDER BY position
 """)
@@ -22,12 +23,12 @@ def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     NOTIFY makes such commits wait for each other (architecture, 7): for what happens once in a micro-batch or at a person's request,
     not for submissions.
     """
-    connection.execute(_ANNOUNCE, {"batch_ids": arrays.plain(batch_ids)})
+    _ANNOUNCE.rows(connection, {"batch_ids": arrays.plain(batch_ids)})
 
 
 def versions(connection: Connection, batch_ids: Sequence[str]) -> Mapping[str, int]:
     """The present version of each of these batches that the transaction may see."""
-    return {row.batch_id: row.version for row in connection.execute(_VERSIONS, {"batch_ids": arrays.plain(batch_ids)})}
+    return {row.batch_id: row.version for row in _VERSIONS.rows(connection, {"batch_ids": arrays.plain(batch_ids)})}
 
 
 def positions_changed_since(connection: Connection, batch_id: UUID, version: int) -> Sequence[int]:
