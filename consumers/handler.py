@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -22,8 +22,7 @@ class Lane(Enum):
 Data = TypeVar("Data", bound=EventData, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Record(Generic[Data]):
+class Record(NamedTuple, Generic[Data]):
     """A decoded record: where it came from, its envelope and its data."""
 
     topic: Topic

@@ -91,7 +91,7 @@ def _candidates(new: Sequence[tuple[OutcomeKey, CommandState]]) -> list[Candidat
     candidates = []
     for key, state in new:
         derived = ids.get(key.batch_id) or ids.setdefault(key.batch_id, DerivedIds(UUID(key.batch_id)))
-        candidates.append(Candidate(key.batch_id, key.position, state.item_id, str(derived.activity_id(key.position))))
+        candidates.append(Candidate(key.batch_id, key.position, state.item_id, derived.activity_id(key.position)))
     return candidates
 
 

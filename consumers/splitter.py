@@ -76,7 +76,9 @@ def _refusal(problems: Sequence[Mistake]) -> RefusedError:
 def _named(data: EventData) -> list[OutcomeKey]:
     """The attempts that an event asks for. Events that are effective without a consumer ask for none."""
     if isinstance(data, BatchSubmitted):
-        return [OutcomeKey(str(data.batch_id), item.position, 1) for item in data.items]
+        batch_id = str(data.batch_id)
+        return [OutcomeKey(batch_id, item.position, 1) for item in data.items]
     if isinstance(data, BatchRetryRequested):
-        return [OutcomeKey(str(data.batch_id), item.position, item.attempt) for item in data.items]
+        batch_id = str(data.batch_id)
+        return [OutcomeKey(batch_id, item.position, item.attempt) for item in data.items]
     return []

@@ -142,6 +142,8 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
         total=total,
     )
     ordered = sorted(items, key=_position)
+    public_hash = part_hash(header, data.part, ordered, with_notes=False)
+    has_notes = any(item.notes is not None for item in data.items)
     return SubmittedPart(
         batch_id=data.batch_id,
         organization_id=data.organization_id,
@@ -156,9 +158,7 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
         origin=Origin.of(envelope, data.batch_id, written_at),
         header_hash=header,
         hashes=PartHashes(
-            data.part,
-            part_hash(header, data.part, ordered, with_notes=True),
-            part_hash(header, data.part, ordered, with_notes=False),
+            data.part, part_hash(header, data.part, ordered, with_notes=True) if has_notes else public_hash, public_hash
         ),
     )
 

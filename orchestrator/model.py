@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchestrator.states import BatchStatus, Counts, ItemStatus
@@ -39,8 +39,7 @@ class Actor:
         return self.subject if self.role is Role.COORDINATOR else None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemValues:
+class ItemValues(NamedTuple):
     """What is registered for one mentor: the values that a correction can change."""
 
     mentor_id: str
@@ -56,8 +55,7 @@ class ItemValues:
         return (self.mentor_id, self.activity_type, self.activity_date)
 
 
-@dataclass(frozen=True, slots=True)
-class NewItem:
+class NewItem(NamedTuple):
     """One item of a submission; its position is its place in the list."""
 
     values: ItemValues

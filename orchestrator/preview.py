@@ -79,7 +79,7 @@ class Planner:
         ]
         if differences:
             raise PlanChangedError(differences)
-        return replace(batch, items=[replace(item, planned=what) for item, what in zip(batch.items, planned, strict=True)])
+        return replace(batch, items=[item._replace(planned=what) for item, what in zip(batch.items, planned, strict=True)])
 
     def _predict(self, connection: Connection, actor: Actor, batch: NewBatch) -> Sequence[ItemError | None]:
         values = [item.values for item in batch.items]

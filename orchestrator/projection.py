@@ -18,7 +18,7 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
 
     Idempotent, and independent of the order: any permutation of the same keys, with repetitions, ends in the same projection.
     """
-    batches = repository.lock_for_fold(sorted({UUID(key.batch_id) for key in keys}))
+    batches = repository.lock_for_fold(sorted(map(UUID, {key.batch_id for key in keys})))
     folded = repository.fold(keys, batches)
     now = repository.clock()
     settled = [

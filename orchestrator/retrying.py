@@ -1,7 +1,6 @@
 """Which items a retry takes, and with which values (specification, 5, retry)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
 
@@ -73,13 +72,13 @@ def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:
 
 
 def _corrected(values: ItemValues, changes: Mapping[str, Any]) -> ItemValues:
-    return replace(values, **changes)
+    return values._replace(**changes)
 
 
 def _new_attempt(item: ItemView, changes: Mapping[str, Any]) -> NewAttempt:
     values = _corrected(item.values, changes)
-    before = asdict(item.values)
-    changed = {name: value for name, value in asdict(values).items() if value != before[name]}
+    before = item.values._asdict()
+    changed = {name: value for name, value in values._asdict().items() if value != before[name]}
     return NewAttempt(item.position, values, changed or None)
 
 

@@ -1,7 +1,8 @@
 """From a well-formed submission to what is stored and published: content hashes and the parts of its event."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,21 +43,31 @@ def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *,
     return hashlib.sha256(header + orjson.dumps([part, rows])).digest()
 
 
-def parts_of(batch: NewBatch) -> Iterator[tuple[int, Sequence[tuple[int, NewItem]]]]:
-    """The parts in which a batch travels, numbered from 1: at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
-    items: list[tuple[int, NewItem]] = []
-    part, room = 1, _ITEMS_BYTES
+@dataclass(slots=True)
+class _Part:
+    """A part of a batch: its items, and each of them as the event carries it."""
+
+    items: list[tuple[int, NewItem]] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
+    room: int = _ITEMS_BYTES
+
+
+def _parts_of(batch: NewBatch) -> list[_Part]:
+    """The parts in which a batch travels: at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
+    parts = [_Part()]
     for position, item in enumerate(batch.items):
-        size = len(orjson.dumps(public_item(position, item))) + len(",")
-        if len(items) == events.MAX_PART_ITEMS or size > room:
-            yield part, items
-            items, part, room = [], part + 1, _ITEMS_BYTES
-        items.append((position, item))
-        room -= size
-    yield part, items
+        written = _public_item(position, item)
+        size = len(written) + len(",")
+        if len(parts[-1].items) == events.MAX_PART_ITEMS or size > parts[-1].room:
+            parts.append(_Part())
+        part = parts[-1]
+        part.items.append((position, item))
+        part.written.append(written)
+        part.room -= size
+    return parts
 
 
-def public_item(position: int, item: NewItem) -> dict[str, Any]:
+def _public_item(position: int, item: NewItem) -> bytes:
     """An item as our own events carry it: without notes, which stay in the database (specification, 7)."""
     values = item.values
     data: dict[str, Any] = {
@@ -68,7 +79,7 @@ def public_item(position: int, item: NewItem) -> dict[str, Any]:
     }
     if item.client_reference is not None:
         data["client_reference"] = item.client_reference
-    return data
+    return orjson.dumps(data)
 
 
 def submitted_events(
@@ -76,7 +87,7 @@ def submitted_events(
 ) -> tuple[bytes, list[PartHashes], list[OutgoingEvent]]:
     """The content hash of a batch, those of its parts, and its `BatchSubmitted` events."""
     total = len(batch.items)
-    divided = list(parts_of(batch))
+    divided = _parts_of(batch)
     header = content_hash(
         organization_id=actor.organization_id,
         coordinator_id=batch.coordinator_id,
@@ -87,10 +98,10 @@ def submitted_events(
     )
     hashes: list[PartHashes] = []
     published: list[OutgoingEvent] = []
-    for part, items in divided:
-        public = part_hash(header, part, items, with_notes=False)
-        hashes.append(PartHashes(part, public, public))
-        published.append(part_event(actor, batch, part, len(divided), items, total=total, time=submitted_at))
+    for number, part in enumerate(divided, start=1):
+        public = part_hash(header, number, part.items, with_notes=False)
+        hashes.append(PartHashes(number, public, public))
+        published.append(_event(actor, batch, number, len(divided), part.written, total=total, time=submitted_at))
     return header, hashes, published
 
 
@@ -105,6 +116,12 @@ def part_event(
     time: datetime,
 ) -> OutgoingEvent:
     """One part of a batch as an event of ours."""
+    return _event(actor, batch, part, parts, [_public_item(position, item) for position, item in items], total=total, time=time)
+
+
+def _event(
+    actor: Actor, batch: NewBatch, part: int, parts: int, written: Sequence[bytes], *, total: int, time: datetime
+) -> OutgoingEvent:
     return events.batch_submitted(
         batch_id=batch.batch_id,
         organization_id=actor.organization_id,
@@ -116,7 +133,7 @@ def part_event(
         total_items=total,
         submitted_by=actor.subject,
         channel=actor.channel,
-        items=[public_item(position, item) for position, item in items],
+        items=written,
         time=time,
         trace_id=batch.trace_id,
     )

@@ -7,7 +7,6 @@ header (reliability.md, security checklist).
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -53,8 +52,7 @@ class UnreadableError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingEvent:
+class OutgoingEvent(NamedTuple):
     """An event ready to be produced: where to, and its exact bytes."""
 
     topic: Topic

@@ -46,9 +46,10 @@ class DerivedIds:
         """The id of the item at a position (0 to 2**20 - 1)."""
         return UUID(int=self._item | position)
 
-    def activity_id(self, position: int) -> UUID:
-        """The id that the item's activity has once it exists."""
-        return UUID(int=self._activity | position)
+    def activity_id(self, position: int) -> str:
+        """The id that the item's activity has once it exists, as text: there is one for each command."""
+        x = f"{self._activity | position:032x}"
+        return f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}"
 
 
 def item_position(batch_id: UUID, item_id: UUID) -> int | None:

@@ -131,7 +131,7 @@ def _parameters(number: int) -> _Parameters:
         "batches": [str(batches[index]) for index, _ in rows],
         "positions": [position for _, position in rows],
         "items": [str(ids[index].item_id(position)) for index, position in rows],
-        "activities": [str(ids[index].activity_id(position)) for index, position in rows],
+        "activities": [ids[index].activity_id(position) for index, position in rows],
         "mentors": [f"mentor-{number}-{place}-{batches[0].hex[-6:]}" for place in range(SET_ITEMS)],
         "days": [run_day.isoformat()] * SET_ITEMS,
     }

@@ -56,24 +56,25 @@ async def _closed(client: Client, job: Closed, submissions: Submissions) -> Seen
     accepted: list[float] = []
     finished: list[float] = []
 
+    last = ""
+
     async def work() -> None:
-        batch_id = None
+        nonlocal last
         while bodies:
             body, began = bodies.pop(), time.perf_counter()
-            batch_id = await client.submit(body)
+            last = await client.submit(body)
             accepted.append(time.perf_counter() - began)
             if job.is_watched:
-                await client.finished(batch_id)
+                await client.finished(last)
                 finished.append(time.perf_counter() - began)
-        if batch_id is not None and not job.is_watched:
-            # Most of the others end before each client's last: a listing every 20 ms from the beginning took 7 % of what is measured.
-            await client.finished(batch_id)
 
     cpu, began = time.process_time(), time.perf_counter()
     async with asyncio.TaskGroup() as clients:
         for _ in range(job.clients):
             clients.create_task(work())
     if not job.is_watched:
+        # Most of the others end before the last: each client's waiting for its own took 3 % of what is measured, a listing every 20 ms 7 %.
+        await client.finished(last)
         await client.all_finished()
     total_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     await client.check_none_failed()

@@ -80,8 +80,8 @@ SETTINGS = {
     # The log cleaner's share of the heap, 128 MB by default: the compacted topics hold some thousand keys.
     "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
     # For two cores, not for the eight of a server.
-    "num.network.threads": "2",
-    "num.io.threads": "4",
+    "num.network.threads": "1",
+    "num.io.threads": "2",
     "background.threads": "2",
 }
 

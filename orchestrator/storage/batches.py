@@ -160,7 +160,7 @@ class Batches:
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         """Takes the projections of these batches (in sorted order); registration goes on."""
-        rows = _LOCK_FOR_FOLD.rows(self.connection, {"batch_ids": arrays.plain(batch_ids)})
+        rows = _LOCK_FOR_FOLD.named(self.connection, {"batch_ids": arrays.plain(batch_ids)})
         return {view.batch_id: view for view in map(batch_view, rows)}
 
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
@@ -211,7 +211,7 @@ class Batches:
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
         parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._error_counts is None}
-        found = self._views(_FIND.rows(self.connection, parameters))
+        found = self._views(_FIND.named(self.connection, parameters))
         return found[0] if found else None
 
     def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:

@@ -152,7 +152,7 @@ class Items(Batches):
         The versions come from there: joined to the table again, for each item, they were half of the statement's time.
         """
         versions = {str(batch_id): batch.version for batch_id, batch in batches.items()}
-        rows = _FOLD.rows(
+        rows = _FOLD.named(
             self.connection,
             {
                 "batch_ids": arrays.plain([key.batch_id for key in keys]),
@@ -244,7 +244,7 @@ class Items(Batches):
             return None
         if items.limit is None:
             return StatusView(batch, (), None)
-        rows = _PAGE.rows(
+        rows = _PAGE.named(
             self.connection,
             {"batch_id": batch_id, "after": items.after_position, "status": items.status, "limit": items.limit + 1},
         )

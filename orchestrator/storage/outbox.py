@@ -113,7 +113,7 @@ def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, 
 
     At least one row when there is any; the one that reaches `max_bytes` of values is the last.
     """
-    found = _SELECT.rows(connection, {"slots": arrays.plain(slots), "rows": max_rows, "bytes": max_bytes})
+    found = _SELECT.named(connection, {"slots": arrays.plain(slots), "rows": max_rows, "bytes": max_bytes})
     return [
         OutboxRow(
             row.slot,

@@ -41,11 +41,11 @@ class NewOutcome(NamedTuple):
 # batches.py). In sorted order, before any row.
 _SHARE_BATCHES = Prepared("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
 
-# A separate statement after the lock: its snapshot sees what the lock's last holder committed. `now` is taken after the lock as well,
-# so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
+# A separate statement after the lock: its snapshot sees what the lock's last holder committed. `now` is when the statement came, after
+# the lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
 _STATES = Prepared("""
     SELECT n.ord, i.item_id::text, i.organization_id, b.trace_id, o.outcome, o.activity_id::text, o.error,
-           o.created_at AS decided_at, clock_timestamp() AS now
+           o.created_at AS decided_at, statement_timestamp()::text AS now
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
          WITH ORDINALITY AS n (batch_id, position, attempt, ord)
     JOIN orchestrator.batch b ON b.batch_id = n.batch_id
@@ -89,7 +89,7 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
         },
     )
     for number, item_id, organization_id, trace_id, outcome, activity_id, error, decided_at, read_at in rows:
-        now = now or read_at
+        now = now or datetime.fromisoformat(read_at)
         states[number - 1] = CommandState(item_id, organization_id, trace_id, outcome, activity_id, error, decided_at or now)
     return now, states
 

@@ -50,9 +50,13 @@ class Prepared:
         values = ", ".join(f"%({name})s" for name in names)
         self._execute = f"EXECUTE {self._name} ({values})" if names else f"EXECUTE {self._name}"
 
-    def rows(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
-        """Executes it; all rows that it returns, as named tuples. Raises SQLAlchemy's DBAPIError."""
+    def rows(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[tuple[Any, ...]]:
+        """Executes it; all rows that it returns. Raises SQLAlchemy's DBAPIError."""
         return run(connection, self._execute, parameters or {}, prepared=self).fetchall()
+
+    def named(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
+        """The rows as named tuples."""
+        return run(connection, self._execute, parameters or {}, prepared=self, factory=NamedTupleCursor).fetchall()
 
     def scalars(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
         """The first column of `rows`."""
@@ -80,7 +84,14 @@ class Prepared:
         return self._sql
 
 
-def run(connection: Connection, sql: str, parameters: Parameters, *, prepared: Prepared | None = None) -> DBAPICursor:
+def run(
+    connection: Connection,
+    sql: str,
+    parameters: Parameters,
+    *,
+    prepared: Prepared | None = None,
+    factory: type[Any] | None = None,
+) -> DBAPICursor:
     """Executes SQL of the driver's in the connection's transaction; several statements at once if none of them is prepared."""
     if not connection.in_transaction():
         connection.begin()  # as `execute` does
@@ -88,7 +99,7 @@ def run(connection: Connection, sql: str, parameters: Parameters, *, prepared: P
     cursor = None
     try:
         session = connection.connection
-        cursor = session.cursor(cursor_factory=NamedTupleCursor)
+        cursor = session.cursor(cursor_factory=factory)
         connection.dispatch.before_cursor_execute(connection, cursor, shown, parameters, None, False)
         if prepared is not None:
             prepared.prepare(cursor, session.info)

@@ -7,16 +7,17 @@ came while the last was on its way. A lost one costs `relay_poll_ms`: the relays
 import logging
 import threading
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.prepared import run
 
 CHANNEL = "bulkreg_outbox"
 
 _logger = logging.getLogger(__name__)
-_NOTIFY = text(f"NOTIFY {CHANNEL}")
+_NOTIFY = f"NOTIFY {CHANNEL}"
 
 
 class RelayWaker:
@@ -28,6 +29,7 @@ class RelayWaker:
         )
         self._asked = threading.Event()
         self._closing = False
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="relay-waker", daemon=True)
         self._thread.start()
 
@@ -43,14 +45,23 @@ class RelayWaker:
         self._engine.dispose()
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
+        while not self._closed:
+            self._asked.wait()
+            try:
+                with self._engine.connect() as connection:
+                    self._serve(connection)
+            except DBAPIError as error:
+                _logger.warning("relay_wake_failed: %s", type(error.orig).__name__)
+                # Asked again by the next commit: nobody tries in a hot loop to reach a database that is away.
+                self._asked.clear()
+                self._closed = self._closing
+
+    def _serve(self, connection: Connection) -> None:
+        """Notifies whenever it is asked to, until the end. In one session: to take it from the pool for each cost twice the NOTIFY."""
+        while not self._closed:
             self._asked.wait()
             # Before the NOTIFY: whoever commits from here on gets another one.
             self._asked.clear()
             closing = self._closing
-            try:
-                with self._engine.connect() as connection:
-                    connection.execute(_NOTIFY)
-            except DBAPIError as error:
-                _logger.warning("relay_wake_failed: %s", type(error.orig).__name__)
+            run(connection, _NOTIFY, {})
+            self._closed = closing

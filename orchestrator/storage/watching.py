@@ -28,7 +28,7 @@ def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
 
 def versions(connection: Connection, batch_ids: Sequence[str]) -> Mapping[str, int]:
     """The present version of each of these batches that the transaction may see."""
-    return {row.batch_id: row.version for row in _VERSIONS.rows(connection, {"batch_ids": arrays.plain(batch_ids)})}
+    return {row.batch_id: row.version for row in _VERSIONS.named(connection, {"batch_ids": arrays.plain(batch_ids)})}
 
 
 def positions_changed_since(connection: Connection, batch_id: UUID, version: int) -> Sequence[int]:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from uuid import UUID, uuid4
@@ -409,7 +408,7 @@ def test_a_part_that_is_wrong_in_itself_is_dead_lettered_and_the_batch_rejected(
     wrong = submitted(batch_id, event_id="event-2", **fields)
     [first, _] = in_parts(batch_id, [2, 1], **{name: value for name, value in fields.items() if name == "coordinator_id"})
     # The total agrees, so that it is not that which is wrong.
-    first = replace(first, value=orjson.dumps(orjson.loads(first.value) | {"total_items": fields["total_items"]}))
+    first = first._replace(value=orjson.dumps(orjson.loads(first.value) | {"total_items": fields["total_items"]}))
     take_in(refusing, first)
     answers(refusing)
     [(_, refusal)] = take_in(refusing, wrong).refused
@@ -584,7 +583,7 @@ def test_a_part_that_comes_while_the_batch_is_cancelled_changes_nothing(pipeline
 
 def test_our_own_events_are_parts_of_at_most_500_items_and_512_kb(pipeline: Pipeline) -> None:
     long = "\N{PERSON WITH HEADSCARF}" * 94
-    items = [replace(item(f"{long}{position:06}", kind=long), client_reference=long) for position in range(1_100)]
+    items = [item(f"{long}{position:06}", kind=long)._replace(client_reference=long) for position in range(1_100)]
     batch_id = pipeline.submit(items, label=long)
     pipeline.relay()
     parts = pipeline.queues[Topic.BATCHES]

@@ -1,7 +1,6 @@
 """Overriding a duplicate, and results in any order and number. tests/faults/test_rivals.py has the races."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from itertools import count, groupby
@@ -45,8 +44,8 @@ def register(pipeline: Pipeline, records: Records) -> Sequence[OutgoingEvent]:
 
 def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:
     def submit_overriding() -> str:
-        values = replace(item("mentor-1").values, override_duplicates=True)
-        batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [replace(item("mentor-1"), values=values)], "1" * 32)
+        values = item("mentor-1").values._replace(override_duplicates=True)
+        batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [item("mentor-1")._replace(values=values)], "1" * 32)
         pipeline.call(submit_bulk_registration, ADMIN, batch)
         pipeline.drain()
         return pipeline.status(batch.batch_id).batch.status

@@ -1,7 +1,6 @@
 """The registration rules at their edges (specification, 4), and what an auditor reads of a registration."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -93,7 +92,7 @@ def test_the_audit_says_who_for_whom_when_in_which_batch_and_through_which_chann
     if is_duplicate:
         pipeline.submit(mentors(1))
         pipeline.drain()
-    values = replace(item("mentor-1").values, override_duplicates=is_duplicate)
+    values = item("mentor-1").values._replace(override_duplicates=is_duplicate)
     actor = Actor(ORGANIZATION, "the-boss", Role.ADMIN, channel="the-channel")
     batch = NewBatch(new_batch_id(), COORDINATOR, None, is_duplicate, [NewItem(values)], "1" * 32)
     pipeline.call(submit_bulk_registration, actor, batch)

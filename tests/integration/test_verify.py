@@ -1,7 +1,6 @@
 """`verify` is green on every healthy state and sees each corruption that it claims to see: each is made here, one row at a time."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -45,8 +44,8 @@ def healthy(pipeline: Pipeline) -> dict[str, UUID]:
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
     pipeline.call(cancel_batch, ADMIN, batches["cancelled"], "a mistake")
-    overriding = replace(item("mentor-1").values, override_duplicates=True)
-    batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [replace(item("mentor-1"), values=overriding)], "1" * 32)
+    overriding = item("mentor-1").values._replace(override_duplicates=True)
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [item("mentor-1")._replace(values=overriding)], "1" * 32)
     batches["overriding"] = pipeline.call(submit_bulk_registration, ADMIN, batch).batch.batch_id
     batches["deleted"] = pipeline.submit(mentors(1, first=20))
     batches["revoked"] = pipeline.submit(mentors(1, first=21))

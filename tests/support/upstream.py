@@ -1,7 +1,6 @@
 """What upstream services write to the batches topic (docs/events.md)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -62,7 +61,7 @@ def structured(event: OutgoingEvent) -> OutgoingEvent:
     """The same event in structured mode."""
     document = {name.removeprefix("ce_"): value.decode() for name, value in event.headers if name != "content-type"}
     document |= {"datacontenttype": "application/json", "data": orjson.loads(event.value)}
-    return replace(event, headers=(("content-type", b"application/cloudevents+json"),), value=orjson.dumps(document))
+    return event._replace(headers=(("content-type", b"application/cloudevents+json"),), value=orjson.dumps(document))
 
 
 def in_parts(batch_id: UUID, sizes: Sequence[int], **fields: Any) -> list[OutgoingEvent]:

@@ -1,7 +1,6 @@
 """Files as submissions: every format, the command line's options, and the key that makes running it twice harmless."""
 
 import json
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
     [correction], _ = read_corrections("results.csv", CSV.header(True) + CSV.rows([item], True))
     [sent] = read_retry({"corrections": [correction]}, max_items=1).corrections or ()
     assert sent.item_id == item.item_id
-    assert replace(values, **sent.changes()) == values
+    assert values._replace(**sent.changes()) == values
 
 
 @pytest.mark.parametrize(
