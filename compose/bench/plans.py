@@ -27,7 +27,7 @@ class Plan:
 SHORT = Plan(
     rounds=3,
     sizes=Sizes(
-        batches={25: 300, 10: 300, 50: 150, 1_000: 20},
+        batches={25: 400, 10: 300, 50: 150, 1_000: 20},
         alone_batches=50,
         beside_batches=40,
         half_load_s=4,
