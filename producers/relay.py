@@ -93,7 +93,7 @@ class OutboxRelay:
             connection.execute(text(f"LISTEN {CHANNEL}"))
             # A deletion that a crash of the server undoes publishes the row again; so no round waits for the disk.
             connection.execute(text("SET synchronous_commit = off"))
-            # Planned while the table is empty, as it mostly is, a statement would read all of it, once for each slot, when it is not.
+            # Planned while the outbox is empty, as it mostly is, a statement would read all of it, once for each slot, when it is not.
             connection.execute(text("SET enable_seqscan = off"))
             announce(connection)
             balanced_at = float("-inf")

@@ -28,8 +28,8 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
     options = (
         f"-c statement_timeout={settings.statement_timeout_ms} -c lock_timeout={settings.lock_timeout_ms}"
         f" -c idle_in_transaction_session_timeout={settings.idle_in_transaction_timeout_ms} -c timezone=UTC"
-        # What is prepared is planned once, and not five times first to find out whether that is as good.
-        " -c plan_cache_mode=force_generic_plan"
+        # Until `Prepared` finds the tables large enough for plans that are kept.
+        " -c plan_cache_mode=force_custom_plan"
     )
     return create_engine(
         url,

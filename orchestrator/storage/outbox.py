@@ -103,8 +103,13 @@ _SELECT = Prepared("""
         SELECT slot, outbox_id, turn, sum(bytes) OVER (ORDER BY turn, outbox_id) - bytes AS bytes_before FROM ranked
         ORDER BY turn, outbox_id LIMIT :rows
     )
-    SELECT slot, outbox_id, topic, key, headers, value FROM chosen JOIN orchestrator.outbox USING (slot, outbox_id)
-    WHERE bytes_before < :bytes ORDER BY turn, outbox_id
+    SELECT chosen.slot, chosen.outbox_id, row.topic, row.key, row.headers, row.value
+    FROM chosen CROSS JOIN LATERAL (
+        -- OFFSET: one lookup for each, however empty the table was when this was planned.
+        SELECT topic, key, headers, value FROM orchestrator.outbox
+        WHERE (slot, outbox_id) = (chosen.slot, chosen.outbox_id) OFFSET 0
+    ) AS row
+    WHERE bytes_before < :bytes ORDER BY turn, chosen.outbox_id
 """)
 
 
@@ -127,9 +132,12 @@ def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, 
 
 
 _DELETE = Prepared("""
-    DELETE FROM orchestrator.outbox
-    USING unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
-    WHERE outbox.slot = published.slot AND outbox.outbox_id = published.outbox_id
+    DELETE FROM orchestrator.outbox WHERE ctid = ANY (ARRAY (
+        SELECT row.ctid FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM orchestrator.outbox WHERE (slot, outbox_id) = (published.slot, published.outbox_id) OFFSET 0
+        ) AS row
+    ))
 """)
 
 

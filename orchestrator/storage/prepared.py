@@ -22,16 +22,30 @@ Parameters = Mapping[str, Any]
 # As in `sqlalchemy.text`: `:name`, and not the `::` of a cast.
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 
-# A plan is made for the tables as they were then. `ANALYZE` ends it, but a table that has just been created may grow for minutes before.
-_PLANS_LAST_S = 30.0
+# A plan is made for the tables as they were then, and so it would read a whole table that had one row, perhaps once for each key of a set.
+# So plans are kept only while the largest table has 1 MB, some 4,000 items, where a lookup by key is by far the cheapest way; and not for
+# long, because others may grow beside it. (Kept from the beginning, they made a batch of 10,000 take 15 s in a new database.)
+_KEPT_FROM_BYTES = 1024 * 1024
+_LOOK = f"""
+    SELECT set_config('plan_cache_mode', CASE WHEN pg_relation_size(to_regclass('orchestrator.batch_item')) >= {_KEPT_FROM_BYTES}
+                                         THEN 'force_generic_plan' ELSE 'force_custom_plan' END, false)
+"""
+_LOOK_EVERY_S = 20.0
+_LOOK_EVERY_S_WHILE_SMALL = 1.0
 
 
 @dataclass(slots=True)
 class _Session:
-    """What a session of the database has prepared, and since when its plans are kept."""
+    """What a session of the database has prepared, and when it looks again whether its plans still fit."""
 
     names: set[str] = field(default_factory=set)
-    planned_at: float = field(default_factory=time.monotonic)
+    look_at: float = 0.0
+
+    def look(self, cursor: DBAPICursor) -> None:
+        cursor.execute("DISCARD PLANS")
+        cursor.execute(_LOOK)
+        [(mode,)] = cursor.fetchall()
+        self.look_at = time.monotonic() + (_LOOK_EVERY_S if mode == "force_generic_plan" else _LOOK_EVERY_S_WHILE_SMALL)
 
 
 class Prepared:
@@ -71,12 +85,11 @@ class Prepared:
         session = info.get("prepared")
         if session is None:
             session = info["prepared"] = _Session()
+        if time.monotonic() >= session.look_at:
+            session.look(cursor)
         if self._name not in session.names:
             cursor.execute(self._prepare)
             session.names.add(self._name)
-        elif time.monotonic() - session.planned_at > _PLANS_LAST_S:
-            cursor.execute("DISCARD PLANS")
-            session.planned_at = time.monotonic()
 
     @property
     def sql(self) -> str:

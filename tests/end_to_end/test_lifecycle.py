@@ -257,7 +257,7 @@ class NextVersion:
         source = statements.read_text()
         for present, next_ in (
             ("error, created_at)", "error, created_at, of_the_next_version)"),
-            ("n.error, :at", "n.error, :at, 'next'"),
+            ("n.error, CAST(:at AS timestamptz)", "n.error, CAST(:at AS timestamptz), 'next'"),
         ):
             assert source.count(present) == 1
             source = source.replace(present, next_)
