@@ -17,9 +17,6 @@ from compose.bench.rounds import CLIENTS, Instruments, Step, measure_round
 from compose.bench.samples import Row
 from compose.bench.target import Target, make_organization
 
-# Until the broker's virtual machine has compiled what it uses: its first 20,000 items cost it twice what the later ones do.
-_WARM_UP = Closed(batches=1_200, batch_items=SMALL_ITEMS, clients=CLIENTS, is_watched=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -48,7 +45,7 @@ class Bench:
         try:
             with Generator(self._target, days) as generator:
                 with self._step("warming up"):  # nothing is measured cold
-                    generator.load(_WARM_UP)
+                    generator.load(Closed(self._plan.warm_up_batches, SMALL_ITEMS, CLIENTS, is_watched=False))
                 curves = Curves(generator, self._plan.rounds, self._step)
                 grown = [curves.at(count_activities(engine), self._plan.sizes)] if self._plan.grown else []
                 table = [*self._table(engine, generator), *rows.start_rows(up_s)]

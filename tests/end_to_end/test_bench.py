@@ -15,6 +15,7 @@ from compose.bench.target import Target
 from tests.support.product import running_product
 
 PLAN = Plan(
+    warm_up_batches=50,
     rounds=1,
     sizes=Sizes(
         batches={25: 4, 10: 2},
