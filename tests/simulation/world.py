@@ -19,6 +19,7 @@ from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.repository import ActivityRepository
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.replaying import Difference
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from tests.simulation.broker import WRITTEN_AT_MS, Broker, Fetch, Outage
@@ -140,6 +141,7 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.model = Model()
+        self._last_differences: Sequence[Difference] = ()
         self.ledger = Ledger()
         self.broker = Broker(database.settings.topic_prefix, self.ledger.stored)
         self.snapshot: Snapshot = EMPTY
@@ -308,10 +310,11 @@ class World:
                     ReadRecord(topic, r.partition, r.offset, WRITTEN_AT_MS, r.event.headers, r.event.value) for r in records
                 )
         replay.fold()
-        found = replay.compare(examples=0).different_batches
-        for batch_id in found:
+        found = replay.compare(examples=10)
+        for batch_id in found.different_batches:
             promote(connection, batch_id)
-        return found
+        self._last_differences = found.differences
+        return found.different_batches
 
     def change_directory(self, organization_id: str, change: str) -> None:
         """Turns a fact of the directory round."""
@@ -392,7 +395,7 @@ class World:
         lost = {UUID(batch_id) for batch_id, _ in self.model.lost}
         different: list[UUID] = []
         self.perform(self.replay(different))
-        assert set(different) <= lost, f"the topics say otherwise of {different}"
+        assert set(different) <= lost, f"the topics say otherwise of {different}: {self._last_differences}"
         self.check()
 
     def _once_more(self) -> None:
