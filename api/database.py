@@ -25,6 +25,10 @@ _MAX_WAIT_S = 5.0
 # Long enough for a failover of a proxy or a deadlock's victim to come through, short enough that an outage is told to the client.
 _GIVE_UP_AFTER_S = 2.0
 
+# Large bodies are read and stored two at a time: a batch of 10,000 is 30 MB of objects, and keeps a thread for a quarter of a second. So a
+# flood of them fills neither the memory nor the threads that all others need.
+_LARGE_AT_ONCE = 2
+
 
 class Database:
     """Runs work in worker threads, one transaction each. `run` belongs to the event loop, the rest to the threads."""
@@ -33,10 +37,11 @@ class Database:
         connections = settings.api_database_connections
         self._engine = create_database_engine(settings.api_url, settings, connections=connections, application_name="bulkreg api")
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="api-database")
+        self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
         self._error_counts = ErrorCounts()
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
-    async def run(self, work: Callable[[], Result]) -> Result:
+    async def run(self, work: Callable[[], Result], *, is_large: bool = False) -> Result:
         """Runs `work` in a worker thread. Raises ProblemError `overloaded` when too much is waiting, or it waited too long."""
         if not self._room.acquire(blocking=False):
             raise overloaded("Too many requests are waiting; try again soon.")
@@ -50,7 +55,8 @@ class Database:
             finally:
                 self._room.release()
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
+        threads = self._large_threads if is_large else self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, in_turn)
 
     def change(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
         """One transaction that sees this organization and may change it."""
@@ -91,4 +97,5 @@ class Database:
     def close(self) -> None:
         """Waits for the work in hand, then closes the connections."""
         self._threads.shutdown()
+        self._large_threads.shutdown()
         self._engine.dispose()

@@ -17,6 +17,9 @@ from orchestrator.model import Role
 
 IDENTITY = web.RequestKey("identity", Identity)
 
+# Some hundred items.
+LARGE_BODY_BYTES = 64 * 1024
+
 
 def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
     """Adds everything that the API answers."""
@@ -53,7 +56,7 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
         if route.conversation is not None:
             return await route.conversation(request, call)
         assert route.endpoint is not None
-        return await service.database.run(partial(_answer, route.endpoint, call))
+        return await service.database.run(partial(_answer, route.endpoint, call), is_large=len(call.body) > LARGE_BODY_BYTES)
 
     return handle
 

@@ -1,0 +1,44 @@
+"""The API's worker threads: large requests leave room for the others."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from api.database import Database
+from orchestrator.settings import Settings
+
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    """Nothing in it is asked here: connections are made when they are needed."""
+    database = Database(Settings(api_database_connections=4))
+    yield database
+    database.close()
+
+
+def test_large_requests_go_two_at_a_time_and_keep_no_thread_from_the_others(database: Database) -> None:
+    begun: list[int] = []
+    two_have_begun, go_on = threading.Event(), threading.Event()
+
+    def large(number: int) -> int:
+        begun.append(number)
+        if len(begun) == 2:
+            two_have_begun.set()
+        assert go_on.wait(PATIENCE_S)
+        return number
+
+    async def scenario() -> list[int]:
+        waiting = [asyncio.create_task(database.run(partial(large, number), is_large=True)) for number in range(9)]
+        assert await asyncio.to_thread(two_have_begun.wait, PATIENCE_S)
+        others = await asyncio.wait_for(asyncio.gather(*(database.run(lambda: "small") for _ in range(20))), PATIENCE_S)
+        assert others == ["small"] * 20
+        assert len(begun) == 2
+        go_on.set()
+        return list(await asyncio.gather(*waiting))
+
+    assert asyncio.run(scenario()) == list(range(9))
