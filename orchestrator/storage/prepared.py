@@ -24,7 +24,7 @@ _PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 
 # A plan is made for the tables as they were then, and so it would read a whole table that had one row, perhaps once for each key of a set.
 # So plans are kept only while the largest table has 1 MB, some 4,000 items, where a lookup by key is by far the cheapest way; and not for
-# long, because others may grow beside it. (Kept from the beginning, they made a batch of 10,000 take 15 s in a new database.)
+# long, because others may grow beside it. (While they were kept from the beginning, a batch of 10,000 took 15 s in a new database, twice.)
 _KEPT_FROM_BYTES = 1024 * 1024
 _LOOK = f"""
     SELECT set_config('plan_cache_mode', CASE WHEN pg_relation_size(to_regclass('orchestrator.batch_item')) >= {_KEPT_FROM_BYTES}
