@@ -34,9 +34,11 @@ class Database:
     """Runs work in worker threads, one transaction each. `run` belongs to the event loop, the rest to the threads."""
 
     def __init__(self, settings: Settings) -> None:
-        connections = settings.api_database_connections
-        self._engine = create_database_engine(settings.api_url, settings, connections=connections, application_name="bulkreg api")
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="api-database")
+        threads = settings.api_database_connections
+        self._engine = create_database_engine(
+            settings.api_url, settings, connections=threads + _LARGE_AT_ONCE, application_name="bulkreg api"
+        )
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api-database")
         self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
         self._error_counts = ErrorCounts()
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)

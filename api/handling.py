@@ -18,7 +18,7 @@ from orchestrator.model import Role
 IDENTITY = web.RequestKey("identity", Identity)
 
 # Some hundred items.
-LARGE_BODY_BYTES = 64 * 1024
+_LARGE_BODY_BYTES = 64 * 1024
 
 
 def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
@@ -56,7 +56,7 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
         if route.conversation is not None:
             return await route.conversation(request, call)
         assert route.endpoint is not None
-        return await service.database.run(partial(_answer, route.endpoint, call), is_large=len(call.body) > LARGE_BODY_BYTES)
+        return await service.database.run(partial(_answer, route.endpoint, call), is_large=len(call.body) > _LARGE_BODY_BYTES)
 
     return handle
 

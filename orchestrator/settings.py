@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         # At 16 clients on two cores: 4 made 5,400 items/s, 8 6,100, 12 6,600, 16 6,400. Those that wait for one that stores are its next set.
         default=12,
         ge=1,
-        description="Connections, and threads, of one API process: as many submissions as one commit may gather.",
+        description="Connections, and threads, of one API process for all but large bodies: as many submissions as one commit may gather.",
     )
 
     # --- Kafka --------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Overriding a duplicate, and results in any order and number. tests/faults/test_rivals.py has the races."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import count, groupby
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -14,8 +15,10 @@ from sqlalchemy import text
 from consumers.handler import Record
 from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.port import Candidate, Decision
 from orchestrator.states import Counts
-from orchestrator.storage.database import transact
+from orchestrator.storage.database import TransientError, transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
 from schemas.ids import new_batch_id
@@ -40,6 +43,20 @@ def _batch(event: OutgoingEvent) -> str:
 def register(pipeline: Pipeline, records: Records) -> Sequence[OutgoingEvent]:
     """Handles commands in a transaction of its own."""
     return transact(pipeline.engine, partial(pipeline.registration.handle, records=records)).events
+
+
+def test_an_item_that_is_gone_is_tried_again_and_never_taken_for_registered(pipeline: Pipeline) -> None:
+    batch_id = str(pipeline.submit([item("mentor-1")]))
+    with pipeline.engine.begin() as connection:
+        item_id = connection.execute(text("SELECT item_id::text FROM orchestrator.batch_item")).scalar_one()
+    there = Candidate(batch_id, 0, item_id, str(uuid4()))
+    gone = Candidate(batch_id, 1, str(uuid4()), str(uuid4()))
+    service = InProcessRegistrationService()
+    with pytest.raises(TransientError, match="not any more"), pipeline.engine.begin() as connection:
+        service.register(connection, [there, gone], datetime.now(UTC))
+    with pipeline.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one() == 0
+        assert service.register(connection, [there], datetime.now(UTC)) == [Decision(there.activity_id, None)]
 
 
 def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:

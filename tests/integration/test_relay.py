@@ -1,6 +1,7 @@
 """The outbox relay on a real PostgreSQL and a real Kafka. Rows are those of the fault catalogue (reliability.md)."""
 
 import contextlib
+import socket
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -92,6 +93,39 @@ def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Eng
             waker.wake()
             topic.wait_for(number + 1)
         waker.close()
+
+
+def test_waker_that_lost_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
+    settings = settings.model_copy(update={"relay_poll_ms": 600_000})
+    wakers = text(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE application_name = 'bulkreg waker' AND datname = current_database()"
+    )
+    with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
+        eventually(lambda: len(relay.slots) == SLOTS)
+        waker = RelayWaker(settings.worker_url, settings)
+        insert(engine, batch_id := uuid4(), [event(batch_id, 0)])
+        waker.wake()
+        topic.wait_for(1)
+        with engine.begin() as connection:
+            assert connection.execute(wakers).scalars().all() == [True]
+        insert(engine, batch_id, [event(batch_id, 1)])
+
+        def is_published() -> bool:
+            waker.wake()  # as each commit does: the first finds the session lost
+            return rows_left(engine) == 0
+
+        eventually(is_published)
+        waker.close()
+
+
+def test_waker_ends_while_the_database_is_away(settings: Settings) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        waker = RelayWaker(settings.worker_url.set(host="127.0.0.1", port=closed.getsockname()[1]), settings)
+        waker.wake()
+        waker.close()
+        assert not any(thread.name == "relay-waker" for thread in threading.enumerate())
 
 
 def test_relays_share_the_slots_and_keep_the_order_of_each_batch(settings: Settings, engine: Engine, topics: None) -> None:
