@@ -246,14 +246,18 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Which failed items to retry: those named, or those whose error is retryable (not with `item_ids`); all where it says neither.
+    """Which failed items to retry: those named, or those whose error is retryable; all where it says neither.
 
-    A correction names its item.
+    A correction names its item. Raises ValueError for `item_ids` with `only_retryable`: it could mean both, or either.
     """
 
     item_ids: Sequence[UUID] | None = None
     only_retryable: bool = False
     corrections: Sequence[Correction] = ()
+
+    def __post_init__(self) -> None:
+        if self.only_retryable and self.item_ids is not None:
+            raise ValueError("item_ids and only_retryable exclude each other")
 
 
 @dataclass(frozen=True, slots=True)

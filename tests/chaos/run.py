@@ -120,19 +120,19 @@ def _load_and_harm(
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
         return Nemesis(cluster, faults, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
 
-    async def wait(seconds: float) -> None:
-        ends_s = time.monotonic() + seconds
-        while (left_s := ends_s - time.monotonic()) > 0:
+    async def wait(ends_s: float, *, longer_s: float) -> None:
+        while (left_s := ends_s - time.monotonic()) > longer_s:
             say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
-            await asyncio.sleep(min(left_s + 0.01, SAY_EVERY_S))
+            await asyncio.sleep(min(left_s - longer_s + 0.01, SAY_EVERY_S))
 
     async def until() -> None:
         await asyncio.sleep(WARM_UP_S)
+        ends_s = time.monotonic() + plan.chaos_s
         with _in_thread(nemesis("servers", server_faults(cluster)).run):
             with _in_thread(nemesis("roles", role_faults()).run):
-                await wait(plan.chaos_s - plan.spared_s)
+                await wait(ends_s, longer_s=plan.spared_s)
             with _in_thread(nemesis("pauses", pauses()).run):
-                await wait(plan.spared_s)
+                await wait(ends_s, longer_s=0.0)
 
     with _in_thread(upstream.run):
         run_clients(plan.clients, plan.seed, cluster.api, cluster.token, work, history, until)

@@ -1,0 +1,14 @@
+"""What requests of the domain refuse to be, whoever makes them."""
+
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.model import RetryRequest
+
+
+def test_a_retry_names_items_or_takes_the_retryable_ones() -> None:
+    assert RetryRequest(item_ids=[uuid4()]).only_retryable is False
+    assert RetryRequest(only_retryable=True).item_ids is None
+    with pytest.raises(ValueError, match="exclude each other"):
+        RetryRequest(item_ids=[], only_retryable=True)
