@@ -51,8 +51,9 @@ class Rule(StrEnum):
     FIGHT = "of those that fight for one record, not one has it"
     SERVER_ERROR = "an answer 500"
     UNATTACHED = "rows that belong to no batch or item"
-    # Found by others than the judge: `bulkreg verify`, and who watches the processes.
+    # Found by others than the judge: `bulkreg verify`, `bulkreg replay`, and who watches the processes.
     VERIFY = "a breach that `bulkreg verify` found"
+    TOPICS = "the topics say otherwise than the tables"
     LEAK = "memory, descriptors or threads that grow"
     LEFT_BEHIND = "a process that outlived the product"
     SUPERVISOR = "the supervisor has ended"

@@ -88,6 +88,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         with _phase("judge", took_s):
             verdict = judge(history, read_batches(cluster.postgres_url), read_totals(cluster.postgres_url))
             verdict.findings += _breaches(cluster)
+            verdict.findings += _told_otherwise(cluster)
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "it is another one"))
@@ -155,6 +156,17 @@ def _breaches(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(Rule.VERIFY, "the whole", f"could not be checked: {answer}")
     for breach in answer.get("breaches", ()):
         yield Finding(Rule.VERIFY, f"batch {breach['batch_id']}", f"invariant {breach['invariant']}: {breach['detail']}")
+
+
+def _told_otherwise(cluster: Cluster) -> Iterator[Finding]:
+    """Where the topics alone, read from their beginning, rebuild something else: an event was lost, or tells what was not."""
+    answer = json.loads(cluster.product.bulkreg("replay", "--json", code=None))
+    if "differences" not in answer:
+        yield Finding(Rule.TOPICS, "the whole", f"could not be read: {answer}")
+    for each in answer.get("differences", ()):
+        yield Finding(Rule.TOPICS, f"batch {each['batch_id']}", str(each))
+    for batch_id in answer.get("not_covered", ()):
+        yield Finding(Rule.TOPICS, f"batch {batch_id}", "they don't tell of it")
 
 
 @contextlib.contextmanager
