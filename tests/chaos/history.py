@@ -1,7 +1,7 @@
 """What the clients did and saw: every call, and how it ended as far as its caller knows. All that the judge believes of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -48,6 +48,10 @@ class Counts:
     completed: int
     failed: int
     cancelled: int
+
+
+Ends = Mapping[tuple[str, int], Set[tuple[str, Counts]]]
+"""By batch and number of the retry: each status with counts that was announced. One event may come several times."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ Knows nothing of the product's own checks (`bulkreg verify` is another witness) 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.chaos.history import GONE, Call, Counts, History, Operation, Outcome, Submission, Values
+from tests.chaos.history import GONE, Call, Counts, Ends, History, Operation, Outcome, Submission, Values
 from tests.chaos.tables import BatchRow, ItemRow, Totals
 from tests.chaos.work import ACTIVE, expected_error
 from tests.support.pipeline import COORDINATOR
@@ -46,6 +46,7 @@ class Rule(StrEnum):
     RETRIES = "other new attempts than the retries have answered"
     NOT_FOUND = "404 for a batch that is there"
     SUM = "an answer whose counts don't add up"
+    END_NOT_ANNOUNCED = "the end was not announced, or as another one"
     EARLY_END = "an answer that ended with items pending"
     WENT_BACK = "a registered item that was seen and is no more"
     FIGHT = "of those that fight for one record, not one has it"
@@ -85,8 +86,8 @@ class Verdict:
     judged: Counter[str] = field(default_factory=Counter)
 
 
-def judge(history: History, batches: Iterable[BatchRow], totals: Totals) -> Verdict:
-    """Looks at every submission, call, batch, item and activity."""
+def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: Ends) -> Verdict:
+    """Looks at every submission, call, batch, item, activity and announced end."""
     verdict = Verdict()
     found: dict[str, list[str]] = defaultdict(list)
     fought_for: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -97,7 +98,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals) -> Verd
             verdict.findings.append(Finding(Rule.INVENTED, str(batch.label), f"batch {batch.batch_id}: nobody asked for it"))
             continue
         found[submission.label].append(batch.batch_id)
-        of_batch = _Batch(submission, batch, history)
+        of_batch = _Batch(submission, batch, history, ends.get((batch.batch_id, batch.retry_number), set()))
         verdict.findings += of_batch.findings()
         verdict.settled += of_batch.settled()
         for item in batch.items:
@@ -166,9 +167,10 @@ def _settled(calls: Iterable[Call], is_done: Callable[[Call], bool]) -> Counter[
 class _Batch:
     """One batch under judgement."""
 
-    def __init__(self, submission: Submission, batch: BatchRow, history: History) -> None:
+    def __init__(self, submission: Submission, batch: BatchRow, history: History, ends: Set[tuple[str, Counts]]) -> None:
         self._submission = submission
         self._batch = batch
+        self._ends = ends
         self._contested = history.contested
         self._observations = history.observations.get(submission.label, ())
         self._calls: dict[Operation, list[Call]] = defaultdict(list)
@@ -216,6 +218,11 @@ class _Batch:
             yield Rule.COUNTS, f"{batch.counts}, and its items make it {counted}"
         if batch.status not in ACTIVE and batch.status != _status_of(batch.counts):
             yield Rule.STATUS, f"{batch.status} with {batch.counts}"
+        if self._ends != {(batch.status, batch.counts)}:
+            yield (
+                Rule.END_NOT_ANNOUNCED,
+                f"retry {batch.retry_number}: {batch.status} with {batch.counts}, announced was {self._ends}",
+            )
         if [item.position for item in batch.items] != list(range(len(self._submission.items))):
             yield Rule.ITEMS, f"{len(batch.items)} of {len(self._submission.items)}"
 

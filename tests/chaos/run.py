@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.announcements import read_announced_ends
 from tests.chaos.clients import run_clients
 from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
@@ -86,7 +87,12 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         with _phase("drain", took_s), _in_thread(monitor.run):
             unrest = _drain(cluster, plan.drained_within_s, say)
         with _phase("judge", took_s):
-            verdict = judge(history, read_batches(cluster.postgres_url), read_totals(cluster.postgres_url))
+            verdict = judge(
+                history,
+                read_batches(cluster.postgres_url),
+                read_totals(cluster.postgres_url),
+                read_announced_ends(cluster.settings),
+            )
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]

@@ -49,6 +49,7 @@ class BatchRow:
     counts: Counts
     is_deleted: bool
     is_completed: bool
+    retry_number: int
     items: list[ItemRow] = field(default_factory=list)
 
 
@@ -67,7 +68,7 @@ def read_batches(url: str) -> Iterator[BatchRow]:
     with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:
         cursor.execute(
             "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
-            " completed_at IS NOT NULL FROM orchestrator.batch"
+            " completed_at IS NOT NULL, retry_number FROM orchestrator.batch"
         )
         rows = (BatchRow(i, label, status, Counts(*row[:5]), *row[5:]) for i, label, status, *row in cursor)
         while batches := list(islice(rows, BATCHES_AT_ONCE)):

@@ -21,6 +21,8 @@ class World:
     history: History
     batches: dict[str, BatchRow]
     unattached_activities: int = 0
+    ends: dict[str, set[tuple[str, Counts]]] | None = None
+    """As they were announced, by label. None: as the tables have them."""
 
     def verdict(self) -> Verdict:
         batches = list(self.batches.values())
@@ -31,7 +33,11 @@ class World:
             len(activities) + self.unattached_activities,
             sum(activity.audits for activity in activities),
         )
-        return judge(self.history, batches, totals)
+        ends = self.ends or self.ends_of_tables()
+        return judge(self.history, batches, totals, {(f"id of {label}", 0): told for label, told in ends.items()})
+
+    def ends_of_tables(self) -> dict[str, set[tuple[str, Counts]]]:
+        return {label: {(batch.status, batch.counts)} for label, batch in self.batches.items()}
 
     def call(self, label: str, operation: Operation, outcome: Outcome = Outcome.OK, **told: object) -> None:
         self.history.add(Call(label=label, operation=operation, outcome=outcome, began_s=10, ended_s=11, **told))  # type: ignore[arg-type]
@@ -70,7 +76,7 @@ def row(label: str, *items: ItemRow, deleted: bool = False) -> BatchRow:
         status = "completed"
     else:
         status = "partial" if counts.completed else "failed"
-    return BatchRow(f"id of {label}", label, status, counts, deleted, True, list(items))
+    return BatchRow(f"id of {label}", label, status, counts, deleted, True, 0, list(items))
 
 
 @pytest.fixture
@@ -190,6 +196,10 @@ def never_called(label: str, operation: Operation) -> Callable[[World], None]:
     return corrupt
 
 
+def announced(label: str, *ends: tuple[str, Counts]) -> Callable[[World], None]:
+    return lambda world: setattr(world, "ends", world.ends_of_tables() | {label: set(ends)})
+
+
 GHOST = values("ghost-1")
 
 CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
@@ -228,6 +238,9 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.RETRIES, whole("corrected", success(0, values("b")), unsuccessful(1, GHOST, "failed", "mentor_not_found"))),
     (Rule.RETRIES, never_called("corrected", Operation.RETRY)),
     (Rule.NOT_FOUND, lambda world: world.see("plain", GONE, None)),
+    (Rule.END_NOT_ANNOUNCED, announced("plain")),
+    (Rule.END_NOT_ANNOUNCED, announced("plain", ("partial", Counts(2, 0, 2, 0, 0)))),
+    (Rule.END_NOT_ANNOUNCED, announced("plain", ("failed", Counts(2, 0, 1, 1, 0)), ("partial", Counts(2, 0, 1, 1, 0)))),
     (Rule.SUM, lambda world: world.see("plain", "processing", Counts(2, 0, 1, 0, 0))),
     (Rule.EARLY_END, lambda world: world.see("plain", "partial", Counts(2, 1, 1, 0, 0))),
     (Rule.WENT_BACK, lambda world: world.see("plain", "partial", Counts(2, 0, 0, 2, 0))),
