@@ -4,8 +4,9 @@ A step is a statement, a commit, a failpoint, a record produced. A run that is s
 go on: what threads do by chance, done by decision. Only one thread runs at a time, so the same decisions give the same history.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
@@ -125,6 +126,16 @@ def point(label: str) -> None:
     """Marks a moment between two steps of whatever runs in this thread."""
     if _running.run is not None:
         _running.run.point(label)
+
+
+@contextlib.contextmanager
+def without_points() -> Iterator[None]:
+    """For what the simulation does itself, in the middle of the product's work: nobody can die with that half done."""
+    run, _running.run = _running.run, None
+    try:
+        yield
+    finally:
+        _running.run = run
 
 
 def mark_statements(engine: Engine) -> None:

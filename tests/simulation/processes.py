@@ -18,7 +18,7 @@ from orchestrator.storage.database import is_transient
 from orchestrator.storage.slots import announce, balance
 from producers.relay import OutboxRelay
 from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
-from tests.simulation.interleaving import Crash, point
+from tests.simulation.interleaving import Crash, point, without_points
 
 _logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class RelayProcess:
     def cut(self) -> None:
         """The server ends the session, and with it the relay's slots; the relay has not noticed."""
         if self._connection is not None:
-            with self._engine.connect() as other:
+            with without_points(), self._engine.connect() as other:
                 other.execute(_END_SESSION, {"pid": self._pid})
                 # The server's process takes a moment to end, and whether it has must not be left to chance.
                 while other.execute(_HAS_SESSION, {"pid": self._pid}).scalar_one():
