@@ -26,6 +26,8 @@ WARM_UP_S = 2.0
 SAMPLES = 300
 SAY_EVERY_S = 10.0
 DRAIN_LOOK_S = 1.0
+# An hour leaves two million items, and a replay of them takes five minutes beside other work.
+CHECKED_WITHIN_S = 3_600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str
 
 def _breaches(cluster: Cluster) -> Iterator[Finding]:
     """What the product's own check finds."""
-    answer = json.loads(cluster.product.bulkreg("verify", "--json", code=None))
+    answer = json.loads(cluster.product.bulkreg("verify", "--json", code=None, within_s=CHECKED_WITHIN_S))
     if "breaches" not in answer:
         yield Finding(Rule.VERIFY, "the whole", f"could not be checked: {answer}")
     for breach in answer.get("breaches", ()):
@@ -166,7 +168,7 @@ def _breaches(cluster: Cluster) -> Iterator[Finding]:
 
 def _told_otherwise(cluster: Cluster) -> Iterator[Finding]:
     """Where the topics alone, read from their beginning, rebuild something else: an event was lost, or tells what was not."""
-    answer = json.loads(cluster.product.bulkreg("replay", "--json", code=None))
+    answer = json.loads(cluster.product.bulkreg("replay", "--json", code=None, within_s=CHECKED_WITHIN_S))
     if "differences" not in answer:
         yield Finding(Rule.TOPICS, "the whole", f"could not be read: {answer}")
     for each in answer.get("differences", ()):

@@ -29,13 +29,13 @@ class Product:
         with (self.home.parent / "up.out").open("ab") as out:
             subprocess.run(up, stdout=out, stderr=out, env=self._environment, timeout=UP_WITHIN_S, check=True)
 
-    def bulkreg(self, *arguments: str, code: int | None = 0) -> str:
+    def bulkreg(self, *arguments: str, code: int | None = 0, within_s: float = COMMAND_WITHIN_S) -> str:
         """Runs a command on this home; its standard output. Fails on any other exit code than the expected (None: any)."""
         done = subprocess.run(
             [*BULKREG, *arguments, "--home", str(self.home)],
             capture_output=True,
             text=True,
-            timeout=COMMAND_WITHIN_S,
+            timeout=within_s,
             check=False,
             stdin=subprocess.DEVNULL,
         )
