@@ -40,7 +40,7 @@ class Processes:
         parts = {name: sum(process.cpu_times()[:2]) for name, process in self._living()}
         for name, server in self._servers.items():
             # A server's own time has that of its children that have ended.
-            parts[name] = sum(server.cpu_times()[:4]) + sum(sum(child.cpu_times()[:2]) for child in server.children())
+            parts[name] = sum(server.cpu_times()[:4]) + sum(map(own_cpu_s, server.children()))
         return parts
 
     def idle_percent(self, duration_s: float) -> float:
@@ -54,3 +54,11 @@ class Processes:
             if not process.is_running():
                 raise ProcessReplacedError(f"the process of {name} has ended during the measurement")
         return list(self._processes.items())
+
+
+def own_cpu_s(child: psutil.Process) -> float:
+    """A server's child's CPU time; 0 when it has just ended, as PostgreSQL's workers do: its time is its parent's then."""
+    try:
+        return sum(child.cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        return 0.0
