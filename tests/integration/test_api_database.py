@@ -1,0 +1,24 @@
+"""The API's threads each have a connection, whatever else is under way."""
+
+import asyncio
+import threading
+
+from sqlalchemy import Engine
+
+from api.database import Database
+from orchestrator.settings import Settings
+from tests.support.process import TIMEOUT_S
+
+
+def test_small_and_large_requests_have_their_connections_at_the_same_time(settings: Settings, engine: Engine) -> None:
+    database = Database(settings.model_copy(update={"api_database_connections": 1}))
+    all_in_a_transaction = threading.Barrier(3, timeout=TIMEOUT_S)
+
+    def work() -> int:
+        return database.read("org-a", lambda _: all_in_a_transaction.wait())
+
+    async def scenario() -> list[int]:
+        return await asyncio.gather(*(database.run(work, is_large=is_large) for is_large in (False, True, True)))
+
+    assert sorted(asyncio.run(scenario())) == [0, 1, 2]
+    database.close()
