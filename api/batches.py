@@ -177,7 +177,7 @@ def _get_batch(call: Call, query: OneBatchQuery) -> _Found:
         after_position=-1 if query.item_cursor is None else int(query.item_cursor),
         limit=query.item_limit,
     )
-    view = call.service.database.read(
+    view = call.service.database.look(
         actor.organization_id,
         lambda repository: operations.get_bulk_submission_status(repository, actor, batch_id, items),
     )

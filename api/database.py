@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import text
@@ -14,8 +15,8 @@ from orchestrator.allocator import give_free_memory_back
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
-from orchestrator.storage.database import create_database_engine, transact
-from orchestrator.storage.error_counts import ErrorCounts
+from orchestrator.storage.database import ask, create_database_engine, transact
+from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.repository import PostgresActivityRepository
 
 Result = TypeVar("Result")
@@ -76,15 +77,27 @@ class Database:
         """One transaction that sees this organization in one snapshot, and changes nothing."""
         return transact(
             self._engine,
-            lambda connection: work(PostgresActivityRepository(connection, self._error_counts)),
+            lambda connection: work(PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))),
             organizations=[organization_id],
             snapshot=True,
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 
+    def look(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+        """The same for work that executes one prepared statement: in one round trip, if no errors have to be counted anew."""
+        try:
+            return ask(
+                self._engine,
+                lambda connection: work(PostgresActivityRepository(connection, self._error_counts.fill_from_memory)),
+                organizations=[organization_id],
+                give_up_after_s=_GIVE_UP_AFTER_S,
+            )
+        except NotCountedError:
+            return self.read(organization_id, work)
+
     def versions(self, organization_ids: Sequence[str], batch_ids: Sequence[str]) -> Mapping[str, int]:
         """The present versions of these batches of these organizations."""
-        return transact(
+        return ask(
             self._engine,
             lambda connection: watching.versions(connection, batch_ids),
             organizations=organization_ids,

@@ -68,7 +68,7 @@ def _accept(
     repository: ActivityRepository, requests: Sequence[SubmissionRequest], hold_to_plan: PlanCheck | None
 ) -> Iterator[Answer]:
     organization_id = requests[0].actor.organization_id
-    known = repository.known_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
+    now, known = repository.clock_and_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
     refusals = [_refusal(request, known) for request in requests]
     allowed = [request for request, refusal in zip(requests, refusals, strict=True) if refusal is None]
     used = repository.use_keys(
@@ -82,7 +82,7 @@ def _accept(
     if hold_to_plan is not None:
         # After the key: a batch that was accepted before has changed what would be foretold.
         fresh = [replace(request, batch=hold_to_plan(request.batch)) for request in fresh]
-    views = _create(repository, fresh)
+    views = _create(repository, fresh, now)
     for request, refusal in zip(requests, refusals, strict=True):
         batch_id = request.batch.batch_id
         if refusal is not None:
@@ -113,11 +113,10 @@ def _refusal(request: SubmissionRequest, known_coordinators: Set[str]) -> Operat
     return None
 
 
-def _create(repository: ActivityRepository, requests: Sequence[SubmissionRequest]) -> dict[UUID, BatchView]:
+def _create(repository: ActivityRepository, requests: Sequence[SubmissionRequest], now: datetime) -> dict[UUID, BatchView]:
     """The new batches as they stand; one whose id exists already is left as it is, and out of the answer."""
     if not requests:
         return {}
-    now = repository.clock()
     made = repository.create_batches([_to_create(request, now) for request in requests])
     return {request.batch.batch_id: _as_new(request, now) for request in requests if request.batch.batch_id in made}
 

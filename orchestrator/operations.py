@@ -59,7 +59,7 @@ def submit_bulk_registration(
 
 
 def get_bulk_submission_status(repository: ActivityRepository, actor: Actor, batch_id: UUID, items: ItemFilter) -> StatusView:
-    """A batch and its items, in a transaction that sees one snapshot. Raises NotFoundError."""
+    """A batch and its items as they stood at one moment. Raises NotFoundError."""
     view = repository.status(batch_id, items)
     if view is None or not may_see(actor, view.batch):
         raise NotFoundError

@@ -115,6 +115,9 @@ class ActivityRepository(Protocol):
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
         """Those of these whom the directory has."""
 
+    def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
+        """`clock` and `known_coordinators` in one round trip."""
+
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
         """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
 
@@ -184,7 +187,7 @@ class ActivityRepository(Protocol):
         """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
 
     def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
-        """A batch and its items from one snapshot."""
+        """A batch and its items as they stood at one moment."""
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
         """A page of an organization's batches, newest first."""

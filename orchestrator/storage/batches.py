@@ -1,6 +1,6 @@
 """Statements on `batch` and `batch_part`."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,12 +11,11 @@ from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement, N
 from orchestrator.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, outbox, wakeup, watching
-from orchestrator.storage.error_counts import ErrorCounts
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent
 from schemas.ids import batch_lock_key
 
-_COLUMNS = """
+BATCH_COLUMNS = """
     b.batch_id::text, b.organization_id, b.coordinator_id, b.submitted_by, b.channel, b.label, b.status, b.pending, b.completed,
     b.failed, b.cancelled, b.retry_number, b.version, b.edit_version, b.submitted_at, b.changed_at, b.completed_at,
     b.cancelled_at, b.cancelled_by, b.cancellation_reason, b.trace_id,
@@ -24,7 +23,7 @@ _COLUMNS = """
     clock_timestamp() AS read_at
 """
 
-_ERRORS_BY_CODE = """
+ERRORS_BY_CODE = """
     (SELECT coalesce(jsonb_object_agg(code, n), '{}') FROM (
         SELECT i.error ->> 'code' AS code, count(*) AS n FROM orchestrator.batch_item i
         WHERE :counts_errors AND b.failed > 0 AND i.batch_id = b.batch_id AND i.status = 'failed' GROUP BY 1
@@ -64,12 +63,12 @@ _LOCK_ALONE = text("SELECT pg_advisory_xact_lock(:key)")
 
 # The row lock keeps the aggregator out. It must not deadlock with `_LOCK_FOR_FOLD`: both take batches in order of id, then items.
 _LOCK_ROW = text(
-    f"SELECT {_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND b.deleted_at IS NULL FOR NO KEY UPDATE"
+    f"SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND b.deleted_at IS NULL FOR NO KEY UPDATE"
 )
 
 # The aggregator's lock on its batches, taken before any item; see `_LOCK_ROW`.
 _LOCK_FOR_FOLD = Prepared(f"""
-    SELECT {_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY b.batch_id FOR NO KEY UPDATE
+    SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY b.batch_id FOR NO KEY UPDATE
 """)
 
 _CHANGE = Prepared("""
@@ -102,7 +101,7 @@ _CLOCK = Prepared("SELECT clock_timestamp()")
 _WAKE_RELAYS = text(f"NOTIFY {wakeup.CHANNEL}")
 
 _FIND = Prepared(f"""
-    SELECT {_COLUMNS}, {_ERRORS_BY_CODE} FROM orchestrator.batch b
+    SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b
     WHERE b.batch_id = :batch_id AND (b.deleted_at IS NULL OR :or_deleted)
 """)
 
@@ -117,7 +116,7 @@ _FILTER = """
 
 # One statement, so the page and the total are of one snapshot. The page is found first: what an OFFSET skips would be counted too.
 _LIST = text(f"""
-    SELECT {_COLUMNS}, {_ERRORS_BY_CODE}, (SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}) AS total
+    SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE}, (SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}) AS total
     FROM orchestrator.batch b
     WHERE b.batch_id = ANY (ARRAY (
         SELECT b.batch_id FROM orchestrator.batch b
@@ -130,13 +129,17 @@ _LIST = text(f"""
 _COUNT = text(f"SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}")
 
 
+CountErrors = Callable[[Sequence[BatchView]], list[BatchView]]
+"""Says of batches why their items failed."""
+
+
 class Batches:
     """The part of the repository that is about batches."""
 
-    def __init__(self, connection: Connection, error_counts: ErrorCounts | None = None) -> None:
+    def __init__(self, connection: Connection, count_errors: CountErrors | None = None) -> None:
         self.connection = connection
-        # Only of a transaction that sees one snapshot; others count in the statement that reads the batch.
-        self._error_counts = error_counts
+        # Without it they are counted by the statement that reads the batch.
+        self._count_errors = count_errors
 
     def clock(self) -> datetime:
         """The database's time now, not at the transaction's start."""
@@ -210,14 +213,14 @@ class Batches:
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
-        parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._error_counts is None}
+        parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._count_errors is None}
         found = self._views(_FIND.named(self.connection, parameters))
         return found[0] if found else None
 
     def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:
         """Batches as they are shown, with why their items failed."""
         views = [batch_view(row) for row in rows]
-        return views if self._error_counts is None else self._error_counts.fill(self.connection, views)
+        return views if self._count_errors is None else self._count_errors(views)
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
         """A page of an organization's batches, newest first."""
@@ -234,7 +237,7 @@ class Batches:
             # One more than shown tells whether there is a next page.
             "limit": wanted.limit + 1,
             "offset": 0 if wanted.after else (wanted.page - 1) * wanted.limit,
-            "counts_errors": self._error_counts is None,
+            "counts_errors": self._count_errors is None,
         }
         rows = self.connection.execute(_LIST, parameters).all()
         batches = self._views(rows[: wanted.limit])

@@ -1,14 +1,16 @@
 """Connections, transactions, and which database errors are worth another try."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.settings import Settings
-from orchestrator.storage.prepared import run
+from orchestrator.storage.prepared import preface, send_preface
 
 Answer = TypeVar("Answer")
 
@@ -31,7 +33,7 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
         # Until `Prepared` finds the tables large enough for plans that are kept.
         " -c plan_cache_mode=force_custom_plan"
     )
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=connections,
         max_overflow=0,
@@ -48,6 +50,12 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
             "tcp_user_timeout": 25_000,
         },
     )
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _send_preface(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
+        send_preface(cursor, connection.info)
+
+    return engine
 
 
 def is_transient(error: BaseException) -> bool:
@@ -81,29 +89,60 @@ def transact(
     `organizations` are those that row level security lets an API transaction see. With `snapshot` all statements see the same state
     (REPEATABLE READ, for reading only).
     """
-    retrying = Retrying(
-        retry=retry_if_exception(is_transient),
-        wait=wait_random_exponential(multiplier=0.02, max=0.5),
-        stop=stop_after_delay(give_up_after_s),
-        reraise=True,
-    )
-    for attempt in retrying:
+    for attempt in _retrying(give_up_after_s):
         with attempt, engine.begin() as connection:
             _begin(connection, organizations, snapshot=snapshot)
             answer = work(connection)
     return answer
 
 
+def ask(
+    engine: Engine, work: Callable[[Connection], Answer], *, organizations: Sequence[str], give_up_after_s: float = 5.0
+) -> Answer:
+    """Runs `work`, which executes one prepared statement that reads, in one round trip; again, with backoff, on a transient error.
+
+    A transaction takes three at least, and a thread of a busy process waits for its turn after each. To a second statement row level
+    security would show nothing.
+    """
+    for attempt in _retrying(give_up_after_s):
+        with attempt, engine.connect() as connection, _each_by_itself(connection):
+            _begin(connection, organizations, snapshot=False)
+            answer = work(connection)
+    return answer
+
+
+def _retrying(give_up_after_s: float) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(give_up_after_s),
+        reraise=True,
+    )
+
+
+@contextmanager
+def _each_by_itself(connection: Connection) -> Iterator[None]:
+    """Makes each statement a transaction of its own while the block runs."""
+    # The driver's own switch: SQLAlchemy's isolation_level sets the session's default back afterwards, another round trip.
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.autocommit = True
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
+
+
 # Not SQLAlchemy's isolation_level: that sets the session's default and sets it back, four more round trips.
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-_SEE = "SELECT set_config('bulkreg.organizations', %(organizations)s, true)"
+_SEE = "SELECT set_config('bulkreg.organizations', %(organizations_seen)s, true)"
 
 
 def _begin(connection: Connection, organizations: Sequence[str] | None, *, snapshot: bool) -> None:
-    """What a transaction begins with, in one round trip: its snapshot, and whose rows row level security lets it see."""
+    """What a transaction begins with, sent with its first statement: its snapshot, and whose rows row level security lets it see."""
     statements = [_SNAPSHOT] if snapshot else []
     if organizations is not None:
         statements.append(_SEE)
-    if statements:
-        values = {} if organizations is None else {"organizations": _UNIT_SEPARATOR.join(organizations)}
-        run(connection, "; ".join(statements), values)
+    values = {} if organizations is None else {"organizations_seen": _UNIT_SEPARATOR.join(organizations)}
+    preface(connection, "; ".join(statements), values)

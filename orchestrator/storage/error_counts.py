@@ -30,6 +30,10 @@ _PATIENCE_S = 1.0
 _MAX_REMEMBERED = 2_000
 
 
+class NotCountedError(Exception):
+    """Nobody has counted the failed items of this version of the batch yet."""
+
+
 class ErrorCounts:
     """What the threads of a process have counted. For transactions that see one snapshot: a count is of the version that was read."""
 
@@ -50,9 +54,15 @@ class ErrorCounts:
             finally:
                 if is_first:
                     self._counting.release()
-        return [
-            replace(batch, errors_by_code=known[failing[batch.batch_id]]) if batch.counts.failed else batch for batch in batches
-        ]
+        return _filled(batches, known)
+
+    def fill_from_memory(self, batches: Sequence[BatchView]) -> list[BatchView]:
+        """The batches with their counts, without a statement. Raises NotCountedError."""
+        failing = [_version(batch) for batch in batches if batch.counts.failed]
+        known = self._known(failing)
+        if len(known) < len(failing):
+            raise NotCountedError
+        return _filled(batches, known)
 
     def _known(self, versions: Iterable[Version]) -> dict[Version, Mapping[str, int]]:
         return {version: counts for version in versions if (counts := self._counts.get(version)) is not None}
@@ -70,6 +80,10 @@ class ErrorCounts:
                 for oldest in list(islice(self._counts, max(0, len(self._counts) - _MAX_REMEMBERED))):
                     del self._counts[oldest]
         return known
+
+
+def _filled(batches: Iterable[BatchView], known: Mapping[Version, Mapping[str, int]]) -> list[BatchView]:
+    return [replace(batch, errors_by_code=known[_version(batch)]) if batch.counts.failed else batch for batch in batches]
 
 
 def _version(batch: BatchView) -> Version:

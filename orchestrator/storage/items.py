@@ -12,7 +12,7 @@ from orchestrator.model import AttemptView, BatchView, ItemFilter, ItemValues, I
 from orchestrator.repository import Folded, NewAttempt, OutcomeKey
 from orchestrator.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
-from orchestrator.storage.batches import Batches
+from orchestrator.storage.batches import BATCH_COLUMNS, ERRORS_BY_CODE, Batches
 from orchestrator.storage.prepared import Prepared
 
 _COLUMNS = """
@@ -103,6 +103,48 @@ _BY_IDENTITY = text("""
 """)
 
 _KEEP_HISTORY = text("""
+    INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
+                                           retried_by, retried_at)
+    SELECT i.batch_id, i.position, i.attempt, i.organization_id,
+           jsonb_build_object('mentor_id', i.mentor_id, 'activity_type', i.activity_type, 'activity_date', i.activity_date,
+                              'duration_minutes', i.duration_minutes, 'notes', i.notes, 'override_duplicates', i.override_duplicates),
+           i.error, i.attempt_at, n.correction, :by, :at
+    FROM unnest(CAST(:positions AS integer[]), CAST(:corrections AS jsonb[])) AS n (position, correction)
+    JOIN orchestrator.batch_item i ON i.batch_id = :batch_id AND i.position = n.position
+""")
+
+_BEGIN_ATTEMPTS = text("""
+    UPDATE orchestrator.batch_item i
+    SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL, planned = NULL, changed_version = :version,
+        mentor_id = n.mentor_id, activity_type = n.activity_type, activity_date = n.activity_date,
+        duration_minutes = n.duration_minutes, notes = n.notes, override_duplicates = n.override_duplicates
+    FROM unnest(CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]),
+                CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
+         AS n (position, mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates)
+    WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed'
+""")
+
+_NEXT_RETRY = text("""
+    UPDATE orchestrator.batch SET retry_number = retry_number + 1, measured_from = :at, measured_items = pending + :attempts
+    WHERE batch_id = :batch_id RETURNING retry_number
+""")
+
+# One statement, so that batch and items are of one state. The batch stands in the row of the first item, or alone.
+_STATUS = Prepared(f"""
+    SELECT * FROM (
+        SELECT 1 AS n, {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND b.deleted_at IS NULL
+    ) AS batch
+    FULL JOIN (
+        SELECT row_number() OVER (ORDER BY i.position) AS n, i.* FROM (
+            SELECT {_COLUMNS} FROM orchestrator.batch_item i
+            WHERE i.batch_id = :batch_id AND i.position > :after AND (CAST(:status AS text) IS NULL OR i.status = :status)
+            ORDER BY i.position LIMIT :limit
+        ) AS i
+    ) AS page USING (n)
+    ORDER BY n
+""")
+
+_HISTORY = text("""
     INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
                                            retried_by, retried_at)
     SELECT i.batch_id, i.position, i.attempt, i.organization_id,
@@ -238,17 +280,24 @@ class Items(Batches):
         return number
 
     def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
-        """A batch and its items. One snapshot: the caller's transaction is REPEATABLE READ."""
-        batch = self.find_batch(batch_id)
-        if batch is None:
-            return None
+        """A batch and its items as they stood at one moment."""
         if items.limit is None:
-            return StatusView(batch, (), None)
-        rows = _PAGE.named(
+            batch = self.find_batch(batch_id)
+            return None if batch is None else StatusView(batch, (), None)
+        rows = _STATUS.named(
             self.connection,
-            {"batch_id": batch_id, "after": items.after_position, "status": items.status, "limit": items.limit + 1},
+            {
+                "batch_id": batch_id,
+                "after": items.after_position,
+                "status": items.status,
+                "limit": items.limit + 1,
+                "counts_errors": self._count_errors is None,
+            },
         )
-        shown = [_item_view(row) for row in rows[: items.limit]]
+        if not rows or rows[0].batch_id is None:
+            return None
+        [batch] = self._views(rows[:1])
+        shown = [_item_view(row) for row in rows[: items.limit] if row.position is not None]
         return StatusView(batch, shown, shown[-1].position if len(rows) > items.limit else None)
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:

@@ -33,6 +33,8 @@ _LOOK = f"""
 _LOOK_EVERY_S = 20.0
 _LOOK_EVERY_S_WHILE_SMALL = 1.0
 
+_PREFACE = "preface"
+
 
 @dataclass(slots=True)
 class _Session:
@@ -80,8 +82,13 @@ class Prepared:
         """Executes it; how many rows it wrote. Raises SQLAlchemy's DBAPIError."""
         return run(connection, self._execute, parameters or {}, prepared=self).rowcount
 
+    def is_ready(self, info: dict[str, Any]) -> bool:
+        """Whether the session is ready; `info` is what the pool keeps of it."""
+        session = info.get("prepared")
+        return session is not None and self._name in session.names and time.monotonic() < session.look_at
+
     def prepare(self, cursor: DBAPICursor, info: dict[str, Any]) -> None:
-        """Makes the cursor's session ready; `info` is what the pool keeps of it."""
+        """Makes the cursor's session ready."""
         session = info.get("prepared")
         if session is None:
             session = info["prepared"] = _Session()
@@ -97,6 +104,21 @@ class Prepared:
         return self._sql
 
 
+def preface(connection: Connection, sql: str, parameters: Parameters) -> None:
+    """Has SQL whose answer nobody needs sent together with the connection's next statement, in one round trip.
+
+    Its parameters need names that no statement has. For engines of `create_database_engine`: they send it with any statement.
+    """
+    connection.info[_PREFACE] = (sql, parameters)
+
+
+def send_preface(cursor: DBAPICursor, info: dict[str, Any]) -> None:
+    """Sends it alone, before a statement that can't take it along."""
+    sql, parameters = info.pop(_PREFACE, ("", {}))
+    if sql:
+        cursor.execute(sql, parameters)
+
+
 def run(
     connection: Connection,
     sql: str,
@@ -105,7 +127,7 @@ def run(
     prepared: Prepared | None = None,
     factory: type[Any] | None = None,
 ) -> DBAPICursor:
-    """Executes SQL of the driver's in the connection's transaction; several statements at once if none of them is prepared."""
+    """Executes SQL of the driver's in the connection's transaction, behind its preface."""
     if not connection.in_transaction():
         connection.begin()  # as `execute` does
     shown = sql if prepared is None else prepared.sql
@@ -113,10 +135,17 @@ def run(
     try:
         session = connection.connection
         cursor = session.cursor(cursor_factory=factory)
-        connection.dispatch.before_cursor_execute(connection, cursor, shown, parameters, None, False)
-        if prepared is not None:
+        if prepared is not None and not prepared.is_ready(session.info):
+            if not session.autocommit:
+                # A transaction's isolation is set before anything else in it.
+                send_preface(cursor, session.info)
             prepared.prepare(cursor, session.info)
-        cursor.execute(sql, parameters)
+        first, of_first = session.info.pop(_PREFACE, ("", {}))
+        connection.dispatch.before_cursor_execute(connection, cursor, shown, parameters, None, False)
+        if first:
+            cursor.execute(f"{first}; {sql}", {**of_first, **parameters})
+        else:
+            cursor.execute(sql, parameters)
     except BaseException as error:
         if isinstance(error, InvalidSqlStatementName):
             session.info.pop("prepared", None)

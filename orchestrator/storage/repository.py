@@ -1,6 +1,7 @@
 """The activity repository on PostgreSQL: all table families behind one port."""
 
 from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,7 @@ _KNOWN_COORDINATORS = Prepared("""
     SELECT coordinator_id FROM registration.coordinator
     WHERE organization_id = :organization_id AND coordinator_id = ANY (CAST(:coordinator_ids AS text[]))
 """)
+_CLOCK_AND_COORDINATORS = Prepared(f"SELECT clock_timestamp(), ARRAY ({_KNOWN_COORDINATORS.sql})")
 
 
 class PostgresActivityRepository(Items):
@@ -50,6 +52,12 @@ class PostgresActivityRepository(Items):
         """Those of these whom the directory has."""
         parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
         return frozenset(_KNOWN_COORDINATORS.scalars(self.connection, parameters))
+
+    def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
+        """`clock` and `known_coordinators` in one round trip."""
+        parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
+        [(now, known)] = _CLOCK_AND_COORDINATORS.rows(self.connection, parameters)
+        return now, frozenset(known)
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
         """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""

@@ -1,5 +1,6 @@
 """What anybody reads while batches are folded, cancelled and retried adds up, in every single answer (specification, 5 and 6)."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,13 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import Connection
 
 from orchestrator import operations
 from orchestrator.model import BatchView, RetryRequest
 from orchestrator.states import TERMINAL_BATCH_STATUSES
 from orchestrator.storage.batches import Batches
+from orchestrator.storage.error_counts import ErrorCounts
 from schemas.envelope import Topic
 from tests.support.api_server import PATH, ApiServer
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
@@ -128,26 +131,30 @@ def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
     assert readers.statuses >= {"processing", "partial", "cancelled"}
 
 
-def test_counts_and_items_of_one_answer_are_of_one_moment(
+def test_counts_items_and_errors_of_one_answer_are_of_one_moment(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_id = pipeline.submit([*mentors(4), item("nobody")])
-    pipeline.drain_until_registered()
-    find = Batches.find_batch
+    batch_id = pipeline.submit([item("nobody"), *mentors(4), item("stranger")])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = sorted(pipeline.take(Topic.COMMANDS), key=lambda command: json.loads(command.value)["position"])
+    pipeline.handle(pipeline.registration, commands[:1])
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    fill = ErrorCounts.fill
     events: list[str] = []
 
-    def find_and_then(repository: Batches, wanted: UUID, *, or_deleted: bool = False) -> BatchView | None:
-        found = find(repository, wanted, or_deleted=or_deleted)
+    def fold_and_fill(counts: ErrorCounts, connection: Connection, batches: Sequence[BatchView]) -> list[BatchView]:
         if not events:
-            events.append("folded between the counts and the items")
+            events.append("folded between the items and why they failed")
+            pipeline.handle(pipeline.registration, commands[1:])
             pipeline.drain()
-        return found
+        return fill(counts, connection, batches)
 
-    monkeypatch.setattr(Batches, "find_batch", find_and_then)
+    monkeypatch.setattr(ErrorCounts, "fill", fold_and_fill)
     before = coordinator.get(f"{PATH}/{batch_id}").json()
     assert events
-    assert before["pending"] == 5
+    assert (before["pending"], before["failed"]) == (5, 1)
     agrees_with_its_items(before)
     after = coordinator.get(f"{PATH}/{batch_id}").json()
-    assert after["status"] == "partial"
+    assert (after["status"], after["failed"]) == ("partial", 2)
     agrees_with_its_items(after)
