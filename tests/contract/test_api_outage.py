@@ -5,7 +5,6 @@ time: that client was never read, on uvloop, as a process of the role `api` runs
 """
 
 import contextlib
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.settings import Settings
+from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import eventually
 
@@ -26,9 +26,7 @@ ANSWER_WITHIN_S = 5.0
 @pytest.fixture
 def process(settings: Settings) -> Iterator[str]:
     """The URL of an API process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     given = {**environment(settings), "BULKREG_API_PORT": str(port), "BULKREG_LOG_LEVEL": "ERROR"}
     with subprocess.Popen([sys.executable, "-m", "cli", "run", "api"], env=given) as process:
         url = f"http://127.0.0.1:{port}"

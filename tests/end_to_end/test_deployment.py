@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import make_url
 
 from tests.support.databases import fresh_database
+from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
@@ -33,10 +34,7 @@ COMMAND_WITHIN_S = 60.0
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
+    return free_port()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ The roles are processes of `bulkreg run`, as in a deployment. What the figures a
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -41,6 +40,7 @@ from tests.support.api_server import KEY, PATH
 from tests.support.expansion import EXPAND_EVERY_TABLE
 from tests.support.kafka import reading
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
+from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import eventually
 
@@ -107,13 +107,6 @@ class Deployment:
             started.process.wait(STOPPED_WITHIN_S)
         if kind is not None:
             print(self._log.read_text()[-4_000:])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until_ready(processes: Sequence[RoleProcess]) -> None:

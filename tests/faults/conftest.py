@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine
 
 from orchestrator.settings import Settings
+from tests.faults.proxy import PostgresProxy
 from tests.support.pipeline import Pipeline, standard_directory
 
 
@@ -16,3 +18,22 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
     pipeline = Pipeline(settings, engine)
     yield pipeline
     pipeline.close()
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[PostgresProxy]:
+    proxy = PostgresProxy(settings.worker_url.host or "", settings.worker_url.port or 5432)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def proxied(settings: Settings, proxy: PostgresProxy) -> Settings:
+    """The same deployment, whose database is reached through the proxy."""
+
+    def through(url: URL) -> SecretStr:
+        return SecretStr(url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False))
+
+    # Made anew: a copy would keep the addresses that the original has worked out.
+    given = settings.model_dump(include=settings.model_fields_set)
+    return Settings(**given, worker_database_url=through(settings.worker_url), api_database_url=through(settings.api_url))

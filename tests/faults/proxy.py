@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 # As psycopg2 sends it: a simple query.
+_QUERY = b"Q"
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
@@ -18,7 +19,10 @@ class Lost(StrEnum):
 
 
 class PostgresProxy:
-    """Passes everything on, but for what it was told to lose. A server that is away is to its client a connection that ends at once."""
+    """Passes everything on, but for what it was told to lose. A server that is away is to its client a connection that ends at once.
+
+    `queries` counts what clients have sent, each a round trip to psycopg2, which waits for the answer.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -30,6 +34,7 @@ class PostgresProxy:
         self._flows.set()
         self._refuses = False
         self.losses = 0
+        self.queries = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -104,6 +109,9 @@ class PostgresProxy:
         with _cutting(client, server):
             while data := client.recv(65_536):
                 self._flows.wait()
+                if data.startswith(_QUERY):
+                    with self._lock:
+                        self.queries += 1
                 lost = self._take_loss() if _COMMIT in data else None
                 if lost is Lost.REQUEST:
                     return

@@ -1,11 +1,11 @@
 """Rows 1 to 3 of the fault catalogue: a connection that is lost at, or just before, the commit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from consumers.registration import RegistrationHandler
 from orchestrator import operations
@@ -23,25 +23,6 @@ from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.waiting import eventually
 
 ITEMS = 20
-
-
-@pytest.fixture
-def proxy(settings: Settings) -> Iterator[PostgresProxy]:
-    proxy = PostgresProxy(settings.worker_url.host or "", settings.worker_url.port or 5432)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def proxied(settings: Settings, proxy: PostgresProxy) -> Settings:
-    """The same deployment, whose database is reached through the proxy."""
-
-    def through(url: URL) -> SecretStr:
-        return SecretStr(url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False))
-
-    # Made anew: a copy would keep the addresses that the original has worked out.
-    given = settings.model_dump(include=settings.model_fields_set)
-    return Settings(**given, worker_database_url=through(settings.worker_url), api_database_url=through(settings.api_url))
 
 
 def register_under(

@@ -3,7 +3,6 @@ notes say is nowhere to be read. The roles run once, and each test looks at what
 
 import base64
 import contextlib
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -35,6 +34,7 @@ from tests.faults.roles import count
 from tests.support.databases import fresh_database
 from tests.support.kafka import Seen, committed_offsets, made_topics, reading, write_raw
 from tests.support.pipeline import standard_directory
+from tests.support.ports import free_port
 from tests.support.process import TIMEOUT_S, environment
 from tests.support.stack import Stack
 from tests.support.upstream import binary_headers, structured, submitted, upstream_item, upstream_items
@@ -202,9 +202,7 @@ def prepare(settings: Settings, engine: Engine) -> None:
 @contextlib.contextmanager
 def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
     """`bulkreg run` with the roles of the flow, with all the logs that there can be; the port of the API."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     variables = environment(settings) | {
         "BULKREG_JWT_HS256_KEY": "k" * 32,
         "BULKREG_API_PORT": str(port),

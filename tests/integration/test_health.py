@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 
 from orchestrator.settings import Settings
 from schemas import api as models
+from tests.support.ports import free_port
 from tests.support.product import BULKREG
 from tests.support.waiting import eventually
 
@@ -38,10 +38,7 @@ def running(settings: Settings, port: int, *roles: str, **changes: str) -> Itera
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
+    return free_port()
 
 
 def readiness(url: str) -> tuple[int, dict[str, Any]] | None:

@@ -1,14 +1,18 @@
-"""`bulkreg run` and its signals: the first lets a role finish what is under way, the second leaves at once."""
+"""`bulkreg run`: its place in the scheduler; and its signals: the first lets a role finish what is under way, the second leaves at once."""
 
+import os
 import signal
-import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import text
 
 from orchestrator.settings import Settings
 from tests.support.pipeline import Pipeline, mentors
+from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.product import BULKREG
 from tests.support.waiting import eventually
@@ -17,16 +21,31 @@ WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = '
 LONGER_THAN_THE_TEST_MS = "200000"
 
 
-def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def answers(port: int) -> bool:
+    try:
+        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code)
+    except httpx.TransportError:
+        return False
 
-    def answers() -> bool:
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the class")
+@pytest.mark.parametrize(("role", "policy"), [("registration", "SCHED_BATCH"), ("api", "SCHED_OTHER")])
+def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
+    settings: Settings, topics: None, role: str, policy: str
+) -> None:
+    port = free_port()
+    given = environment(settings) | {f"BULKREG_{'API' if role == 'api' else 'HEALTH'}_PORT": str(port)}
+    with subprocess.Popen([*BULKREG, "run", role], env=given) as process:
         try:
-            return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code)
-        except httpx.TransportError:
-            return False
+            eventually(lambda: answers(port), within_s=60, what="the role")
+            threads = [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert {os.sched_getscheduler(thread) for thread in threads} == {getattr(os, policy)}
+        finally:
+            process.kill()
+
+
+def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:
+    port = free_port()
 
     def is_blocked() -> bool:
         with pipeline.engine.connect() as connection:
@@ -43,9 +62,9 @@ def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipel
         connection.execute(text("SELECT 1 FROM orchestrator.outbox FOR UPDATE")).one()
         with subprocess.Popen([*BULKREG, "run", "relay"], env=environment(settings) | patient) as process:
             try:
-                eventually(lambda: is_blocked() and answers(), within_s=60, what="a relay in the middle of its work")
+                eventually(lambda: is_blocked() and answers(port), within_s=60, what="a relay in the middle of its work")
                 process.send_signal(signal.SIGTERM)
-                eventually(lambda: not answers(), what="the end of the health server, which was told to stop with the relay")
+                eventually(lambda: not answers(port), what="the end of the health server, which was told to stop with the relay")
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) == 1

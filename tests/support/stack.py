@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from compose.embedded.infrastructure import Infrastructure
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 POSTGRES_IMAGE = "postgres:18"
@@ -73,7 +73,7 @@ def running_stack(kind: str, home: Path) -> Iterator[Stack]:
 def _containers() -> Iterator[Stack]:
     from testcontainers.core.container import DockerContainer
 
-    port = _free_port()
+    port = free_port()
     postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
     # Generic, because testcontainers' own KafkaContainer wants the layout of another image. The broker tells its clients the
     # address to come back to, so its port is the same inside and outside.
@@ -107,13 +107,6 @@ def _kafka_environment(port: int) -> dict[str, str]:
         "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "100",
         "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "1000",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(stack: Stack) -> bool:

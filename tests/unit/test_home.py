@@ -9,6 +9,7 @@ import pytest
 
 from compose.embedded.home import LOOPBACK, PORTS, Home, HomeInUseError
 from compose.embedded.product import StartError
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -52,12 +53,6 @@ def reservations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory that homes share, in a temporary folder of its own; nothing is there yet."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"bulkreg-ports-{os.getuid()}"
-
-
-def free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_a_link_in_the_place_of_the_reservations_is_refused(home: Home, reservations: Path, tmp_path: Path) -> None:
