@@ -1,0 +1,98 @@
+"""What the API's most frequent transactions cost in round trips, and that a session is what it was after one without BEGIN and COMMIT.
+
+A thread of a busy process waits for its turn after each of them: half of a status' time (docs/performance.md).
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import text
+
+from api.database import Database
+from orchestrator.accepting import SubmissionRequest, accept_one
+from orchestrator.errors import NotFoundError
+from orchestrator.model import ItemFilter, NewBatch, StatusView
+from orchestrator.operations import get_bulk_submission_status
+from orchestrator.settings import Settings
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.ids import new_batch_id
+from tests.faults.proxy import PostgresProxy
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
+
+Look = Callable[[PostgresActivityRepository], StatusView]
+
+
+@pytest.fixture
+def database(proxied: Settings) -> Iterator[Database]:
+    """The API's, with one session that goes through the proxy."""
+    database = Database(proxied.model_copy(update={"api_database_connections": 1}))
+    yield database
+    database.close()
+
+
+def status_of(pipeline: Pipeline) -> Look:
+    """Reads a batch of which a mentor is not known, finished."""
+    batch_id = pipeline.submit([*mentors(3), item("nobody")])
+    pipeline.drain()
+    return lambda repository: get_bulk_submission_status(repository, ADMIN, batch_id, ItemFilter())
+
+
+def submission(repository: PostgresActivityRepository) -> None:
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(3), "0" * 31 + "1")
+    accept_one(repository, SubmissionRequest(COORDINATOR_ACTOR, batch))
+
+
+def test_a_status_takes_one_round_trip(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+    look = status_of(pipeline)
+    assert database.look(ORGANIZATION, look).batch.errors_by_code == {"mentor_not_found": 1}
+    prepared = proxy.queries
+    assert database.look(ORGANIZATION, look).batch.errors_by_code == {"mentor_not_found": 1}
+    assert proxy.queries == prepared + 1
+
+
+def test_a_submission_takes_four(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+    database.change(ORGANIZATION, submission)
+    prepared = proxy.queries
+    database.change(ORGANIZATION, submission)
+    assert proxy.queries == prepared + 4
+
+
+def test_after_a_status_the_session_has_transactions_again(pipeline: Pipeline, database: Database) -> None:
+    look = status_of(pipeline)
+
+    def submit_and_fail(repository: PostgresActivityRepository) -> None:
+        submission(repository)
+        raise LookupError
+
+    database.look(ORGANIZATION, look)
+    with pytest.raises(LookupError):
+        database.change(ORGANIZATION, submit_and_fail)
+    with pipeline.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM orchestrator.batch")).scalar_one() == 1
+
+
+def test_a_status_sees_its_own_organization_only_whatever_the_session_saw_before(pipeline: Pipeline, database: Database) -> None:
+    look = status_of(pipeline)
+    database.look(ORGANIZATION, look)
+    with pytest.raises(NotFoundError):
+        database.look("org-other", look)
+    assert database.look(ORGANIZATION, look).batch.counts.failed == 1
+
+
+def test_a_second_statement_of_a_look_sees_nothing(pipeline: Pipeline, database: Database) -> None:
+    look = status_of(pipeline)
+    database.look(ORGANIZATION, look)
+
+    def look_twice(repository: PostgresActivityRepository) -> None:
+        look(repository)
+        look(repository)
+
+    with pytest.raises(NotFoundError):
+        database.look(ORGANIZATION, look_twice)
+
+
+def test_a_status_is_read_again_when_its_connection_is_lost(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+    look = status_of(pipeline)
+    database.look(ORGANIZATION, look)
+    assert proxy.cut()
+    assert database.look(ORGANIZATION, look).batch.counts.failed == 1
