@@ -305,7 +305,7 @@ class Simulation(RuleBasedStateMachine):
     def _send_batch(self, asked: Asked) -> None:
         self.world.model.asked[asked.batch_id] = asked
         with self.step(f"an upstream batch {asked.batch_id} in {asked.parts} parts: {_words(asked.variants[0])}"):
-            self._send_part(asked, 1)
+            self.send_part(asked, 1)
 
     @operation(5, index=indexes, part=st.integers(1, 3))
     def upstream_part(self, index: int, part: int) -> None:
@@ -313,7 +313,7 @@ class Simulation(RuleBasedStateMachine):
         if asked.parts is not None:
             number = 1 + part % asked.parts
             with self.step(f"upstream sends part {number} of {asked.batch_id}"):
-                self._send_part(asked, number)
+                self.send_part(asked, number)
 
     @operation(3, index=indexes)
     def upstream_contradicts(self, index: int) -> None:
@@ -330,7 +330,8 @@ class Simulation(RuleBasedStateMachine):
             with self.step(f"upstream contradicts {asked.batch_id} for {other}"):
                 self._send(asked, other, 1, asked.parts or 1, [(0, values)], len(asked.variants[0]))
 
-    def _send_part(self, asked: Asked, part: int) -> None:
+    def send_part(self, asked: Asked, part: int) -> None:
+        """Puts a part of an upstream batch into the topic, as its sender does."""
         assert asked.parts is not None
         numbered = list(enumerate(asked.variants[0]))
         rows = [row for row in numbered if row[0] % asked.parts == part - 1]

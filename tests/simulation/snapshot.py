@@ -1,6 +1,7 @@
 """What the database holds at a moment, as the checks read it: plain values, by key."""
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -141,6 +142,16 @@ class Snapshot:
     def items_of(self, batch_id: str) -> list[ItemRow]:
         """The items of a batch, by position."""
         return [item for (owner, _), item in self.items.items() if owner == batch_id]
+
+    def without(self, batch_ids: Set[str]) -> "Snapshot":
+        """All but these batches and what belongs to them; the outbox stays."""
+        return replace(
+            self,
+            batches={batch_id: batch for batch_id, batch in self.batches.items() if batch_id not in batch_ids},
+            items={key: item for key, item in self.items.items() if key[0] not in batch_ids},
+            outcomes={key: outcome for key, outcome in self.outcomes.items() if key[0] not in batch_ids},
+            activities={key: activity for key, activity in self.activities.items() if key[0] not in batch_ids},
+        )
 
 
 EMPTY = Snapshot({}, {}, {}, {}, [], frozenset())
