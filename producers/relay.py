@@ -28,7 +28,7 @@ from orchestrator.health import LoopHealth
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine, is_transient
-from orchestrator.storage.outbox import OutboxRow, delete_rows, oldest_rows
+from orchestrator.storage.outbox import OutboxRow, delete_rows, oldest_rows, read_by_key
 from orchestrator.storage.slots import announce, balance
 from orchestrator.storage.wakeup import CHANNEL
 
@@ -93,8 +93,7 @@ class OutboxRelay:
             connection.execute(text(f"LISTEN {CHANNEL}"))
             # A deletion that a crash of the server undoes publishes the row again; so no round waits for the disk.
             connection.execute(text("SET synchronous_commit = off"))
-            # Planned while the outbox is empty, as it mostly is, a statement would read all of it, once for each slot, when it is not.
-            connection.execute(text("SET enable_seqscan = off"))
+            read_by_key(connection)
             announce(connection)
             balanced_at = float("-inf")
             while not self._stopping.is_set():

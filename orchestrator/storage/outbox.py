@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from orchestrator.repository import EventOf
 from orchestrator.storage import arrays
@@ -86,6 +86,17 @@ def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:
         ),
         "values": [event.value for _, event in events],
     }
+
+
+def read_by_key(connection: Connection) -> None:
+    """Has the session find the rows of a slot by an index scan, in order, whatever was in the table when that was planned.
+
+    Mostly nothing is, and then the planner takes reading all of it for cheaper. The rows that were deleted since the last vacuum are there
+    still, thousands at full load: an index scan that meets one notes in the index that it is dead, and none comes back to it; a bitmap or
+    sequential scan reads them all in each round (3 ms instead of 0.2, a quarter of all that PostgreSQL did).
+    """
+    connection.execute(text("SET enable_seqscan = off"))
+    connection.execute(text("SET enable_bitmapscan = off"))
 
 
 # The first row of every batch comes before the second of any: the parts of a batch of 10,000 don't delay the others.
