@@ -14,7 +14,7 @@ from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
 from api.jwks import Jwks
 from api.problems import ProblemError, bad_token
 from orchestrator.model import Role
-from orchestrator.settings import LOOPBACK, Settings
+from orchestrator.settings import LOOPBACK, RefusedStartError, Settings
 from schemas.fields import Id
 
 # A token that was verified is not verified again for so long, or until it expires: a tenth of what a small submission costs this process.
@@ -142,7 +142,7 @@ class NoAuthentication:
         return Identity("unauthenticated", Role.SERVICE, (ANY_ORGANIZATION,), expires_at=math.inf)
 
 
-class UnsafeStartError(ValueError):
+class UnsafeStartError(RefusedStartError):
     """The settings would open the API to strangers. The message says which setting mends it."""
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,17 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.calls import Reply
+from orchestrator.health import Check
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Whether one thing is well, and if not, what is wrong with it."""
-
-    ok: bool
-    detail: str | None = None
-
 
 HealthChecks = Mapping[str, Callable[[], Check]]
 """By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""

@@ -6,20 +6,22 @@ from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 from rich.console import RenderableType
 
-from cli.client import PATH, Client, connected
 from cli.commands import command, read_bytes
-from cli.connection import Connection, Target
+from cli.connection import PATH, Connection, Target, connected
 from cli.failures import BadInputError, ExitCode
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.output import Output, printable, table
 from cli.progress import batch_progress, described, speed, working
 from orchestrator.files.corrections import read_corrections
+
+if TYPE_CHECKING:
+    from cli.client import Client
 
 BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
 
@@ -238,12 +240,12 @@ def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
     return organization_of_batch(target.postgres_url, batch_id)
 
 
-async def _watch(client: Client, batch_id: UUID, organization_id: str | None, output: Output) -> None:
+async def _watch(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> None:
     with batch_progress(output, total_batches=1, total_items=0, watch=True) as progress:
         await client.finished(str(batch_id), organization_id, progress.update)
 
 
-async def _show(client: Client, batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
+async def _show(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
     """Prints the batch, as a document with its items, for people with those that failed."""
     if output.json:
         batch: Mapping[str, Any] = (await client.get(f"{PATH}/{batch_id}", organization_id, item_limit=1_000)).json()
@@ -262,7 +264,7 @@ async def _show(client: Client, batch_id: UUID, organization_id: str | None, out
 
 
 async def _items(
-    client: Client, batch_id: UUID, organization_id: str | None, status: ItemStatusOption | None
+    client: "Client", batch_id: UUID, organization_id: str | None, status: ItemStatusOption | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     cursor = None
     while True:

@@ -12,10 +12,8 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from cli.connection import Target
+from cli.connection import PATH, Target
 from cli.failures import BadInputError, CommandError, RefusedError, UnreachableError
-
-PATH = "/api/v1/bulk-registrations"
 
 TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
 
@@ -161,7 +159,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[Client]:
+async def opened(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[Client]:
     """A client of the target's API. Raises BadInputError on an address that is none."""
     try:
         url = httpx.URL(target.url)

@@ -1,6 +1,8 @@
 """Where a command finds the product: a home on this machine, or an address and a token for one elsewhere."""
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +12,13 @@ import typer
 from cli.failures import BadInputError, UnreachableError
 
 if TYPE_CHECKING:
+    from cli.client import Client
     from compose.embedded.home import Home
     from compose.embedded.stack_file import StackFile
 
 DEFAULT_HOME = Path(".bulkreg")
+
+PATH = "/api/v1/bulk-registrations"
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,11 @@ def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
     if stack is None:
         raise UnreachableError(f"Nothing runs in {place.path}. Start it with: bulkreg up --detach --home {path}")
     return place, stack
+
+
+def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["Client"]:
+    """A client of the target's API. Raises BadInputError on an address that is none."""
+    # Imported here: the processes of the roles are this program, too, and would each keep 11 MB of an HTTP client.
+    from cli.client import opened
+
+    return opened(target, remark)

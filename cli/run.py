@@ -21,16 +21,15 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run roles in this process until SIGTERM; a second signal leaves at once. Settings come from the environment."""
         # Imported here: no other command need wait for it.
-        from api.authentication import UnsafeStartError
-        from compose.roles import AddressError, UnknownRoleError, run_roles
-        from orchestrator.kafka_settings import UnsafeKafkaError
+        from compose.roles import run_roles
         from orchestrator.logs import configure_logs
+        from orchestrator.settings import RefusedStartError
 
         try:
             settings = load_settings()
             configure_logs(settings)
             exit_code = run_roles(settings, roles)
-        except (BadInputError, UnknownRoleError, UnsafeStartError, UnsafeKafkaError, AddressError) as error:
+        except (BadInputError, RefusedStartError) as error:
             failure = error if isinstance(error, BadInputError) else BadInputError(str(error))
             Output().failure(failure)
             raise typer.Exit(failure.exit_code) from failure

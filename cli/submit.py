@@ -7,21 +7,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.client import PATH, Client, connected
 from cli.commands import command, read_bytes
-from cli.connection import Connection
+from cli.connection import PATH, Connection, connected
 from cli.failures import BadInputError, CommandError, ExitCode, RefusedError
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.output import Output, printable, table
 from cli.progress import STATES, BatchProgress, batch_progress, described
 from orchestrator.files.submissions import STANDARD_INPUT, FileSubmission, Given, SubmissionFile, read_submissions
+
+if TYPE_CHECKING:
+    from cli.client import Client
 
 # Refusals of one submission, which say nothing about the next: not who asks, but what is asked.
 _ABOUT_THE_SUBMISSION = frozenset({400, 409, 412, 413, 422})
@@ -139,7 +141,7 @@ def _with_plan(keyed: Sequence[_Keyed], plan: str) -> _Keyed:
     return replace(only, submission=replace(only.submission, body={**only.submission.body, "plan": plan}))
 
 
-async def _preview(client: Client, org: str | None, keyed: Sequence[_Keyed], output: Output) -> ExitCode:
+async def _preview(client: "Client", org: str | None, keyed: Sequence[_Keyed], output: Output) -> ExitCode:
     answers = []
     for each in keyed:
         try:
@@ -160,7 +162,7 @@ async def _preview(client: Client, org: str | None, keyed: Sequence[_Keyed], out
 
 
 async def _submit(
-    client: Client, org: str | None, keyed: Sequence[_Keyed], output: Output, *, concurrency: int, watch: bool
+    client: "Client", org: str | None, keyed: Sequence[_Keyed], output: Output, *, concurrency: int, watch: bool
 ) -> ExitCode:
     run = _Run(len(keyed))
     items = sum(each.items for each in keyed)
@@ -183,7 +185,7 @@ async def _submit(
 
 
 async def _send_all(
-    client: Client, org: str | None, keyed: Sequence[_Keyed], run: _Run, progress: BatchProgress, concurrency: int
+    client: "Client", org: str | None, keyed: Sequence[_Keyed], run: _Run, progress: BatchProgress, concurrency: int
 ) -> None:
     waiting = iter(keyed)
 
@@ -200,7 +202,7 @@ async def _send_all(
         raise failures.exceptions[0] from failures
 
 
-async def _send(client: Client, org: str | None, keyed: _Keyed, run: _Run, progress: BatchProgress) -> None:
+async def _send(client: "Client", org: str | None, keyed: _Keyed, run: _Run, progress: BatchProgress) -> None:
     line = keyed.submission.line
     try:
         response = await client.post(PATH, keyed.organization(org), keyed.submission.body, key=keyed.key)
@@ -230,7 +232,7 @@ def _placed(refusal: RefusedError, submission: FileSubmission) -> CommandError:
     return BadInputError(str(refusal), lines=lines, details=refusal.details)
 
 
-async def _answer_one(client: Client, submission: FileSubmission, run: _Run, output: Output) -> None:
+async def _answer_one(client: "Client", submission: FileSubmission, run: _Run, output: Output) -> None:
     [batch] = run.batches.values()
     path, organization_id = f"{PATH}/{batch['batch_id']}", batch["organization_id"]
     if output.json:

@@ -11,32 +11,19 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 from sqlalchemy import Engine
 
-from api.app import refuse_unsafe_start, serving
-from api.health import Check, serving_health
-from consumers.aggregator import AggregatorHandler
-from consumers.end_offsets import BrokerEndOffsets
-from consumers.external_registration import ExternalRegistration
-from consumers.handler import Handler
-from consumers.purger import PurgePolicy, Purger
-from consumers.registration import RegistrationHandler
-from consumers.runtime import ConsumerLoop
-from consumers.splitter import SplitterHandler
-from consumers.sweep_loop import SweepLoop
-from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.collector import relieve_collector
 from orchestrator.error_text import without_values
-from orchestrator.health import LoopHealth
-from orchestrator.registration.external import ExternalRegistrationService
-from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
+from orchestrator.health import Check, LoopHealth
+from orchestrator.settings import RefusedStartError, Settings
 from orchestrator.storage.database import create_database_engine
-from producers.producer import EventProducer
-from producers.relay import OutboxRelay
+
+if TYPE_CHECKING:
+    from consumers.handler import Handler
 
 _logger = logging.getLogger(__name__)
 
@@ -83,11 +70,11 @@ class ServerRole:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
 
-class UnknownRoleError(ValueError):
+class UnknownRoleError(RefusedStartError):
     """What is to run is no role. The message says what there is."""
 
 
-class AddressError(ValueError):
+class AddressError(RefusedStartError):
     """Nothing can be served at the address of the settings. The message says which setting names another."""
 
 
@@ -106,27 +93,74 @@ def _refuse_address(host: str, port: int, setting: str) -> None:
         ) from error
 
 
-def _consumer(handler: Callable[[Settings], Handler]) -> Callable[[Settings], Role]:
-    def build(settings: Settings) -> Role:
-        made = handler(settings)
-        return ConsumerLoop(settings, made, _engine(settings, made.name, connections=1), EventProducer(settings))
+# What a role needs is imported when it is made: a consumer would keep 25 MB of HTTP server and tokens, and the API the consumers.
 
-    return build
+
+def _api(settings: Settings, checks: Mapping[str, Callable[[], Check]]) -> Role:
+    from api.app import serving
+
+    return ServerRole("api", serving(settings, health=checks))
+
+
+def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Check]]) -> Role:
+    from api.health import serving_health
+
+    return ServerRole("health", serving_health(settings, port, checks))
+
+
+def _relay(settings: Settings) -> Role:
+    from producers.producer import EventProducer
+    from producers.relay import OutboxRelay
+
+    return OutboxRelay(settings, EventProducer(settings))
+
+
+def _splitter(settings: Settings) -> Role:
+    from consumers.splitter import SplitterHandler
+
+    return _consumer(settings, SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items))
 
 
 def _registration(settings: Settings) -> Role:
-    engine = _engine(settings, RegistrationHandler.name, connections=1)
-    producer = EventProducer(settings)
+    from consumers.registration import RegistrationHandler
+
     if settings.registration_url is None:
-        return ConsumerLoop(settings, RegistrationHandler(InProcessRegistrationService()), engine, producer)
+        from orchestrator.registration.in_process import InProcessRegistrationService
+
+        return _consumer(settings, RegistrationHandler(InProcessRegistrationService()))
+    from consumers.external_registration import ExternalRegistration
+    from consumers.runtime import ConsumerLoop
+    from orchestrator.registration.external import ExternalRegistrationService
+    from producers.producer import EventProducer
+
+    engine = _engine(settings, RegistrationHandler.name, connections=1)
     preparation = ExternalRegistration(settings, engine)
-    return ConsumerLoop(settings, RegistrationHandler(ExternalRegistrationService()), engine, producer, preparation=preparation)
+    handler = RegistrationHandler(ExternalRegistrationService())
+    return ConsumerLoop(settings, handler, engine, EventProducer(settings), preparation=preparation)
+
+
+def _aggregator(settings: Settings) -> Role:
+    from consumers.aggregator import AggregatorHandler
+
+    return _consumer(settings, AggregatorHandler())
 
 
 def _sweeper(settings: Settings) -> Role:
+    from consumers.end_offsets import BrokerEndOffsets
+    from consumers.purger import PurgePolicy, Purger
+    from consumers.sweep_loop import SweepLoop
+    from consumers.sweeper import Sweeper, SweepPolicy
+
     sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
     engine = _engine(settings, "sweeper", connections=1)
     return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
+
+
+def _consumer(settings: Settings, handler: "Handler") -> Role:
+    from consumers.runtime import ConsumerLoop
+    from producers.producer import EventProducer
+
+    return ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings))
 
 
 def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
@@ -134,12 +168,10 @@ def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
 
 
 _BUILDERS: Mapping[str, Callable[[Settings], Role]] = {
-    "relay": lambda settings: OutboxRelay(settings, EventProducer(settings)),
-    "splitter": _consumer(
-        lambda settings: SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
-    ),
+    "relay": _relay,
+    "splitter": _splitter,
     "registration": _registration,
-    "aggregator": _consumer(lambda _settings: AggregatorHandler()),
+    "aggregator": _aggregator,
     "sweeper": _sweeper,
 }
 
@@ -150,12 +182,14 @@ ROLES = ("api", *_BUILDERS)
 def run_roles(settings: Settings, names: Sequence[str]) -> int:
     """Runs the roles until SIGTERM or SIGINT; the exit code: 0, or 1 when a role could not go on. A second signal leaves at once.
 
-    To be called in the main thread. Raises UnknownRoleError, UnsafeStartError, UnsafeKafkaError or AddressError before anything runs.
+    To be called in the main thread. Raises RefusedStartError (which says why) before anything runs.
     """
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
         raise UnknownRoleError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
     if "api" in names:
+        from api.app import refuse_unsafe_start
+
         refuse_unsafe_start(settings)
         _refuse_address(settings.api_host, settings.api_port, "BULKREG_API_PORT")
     else:
@@ -165,9 +199,9 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
     roles: dict[str, Role] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     checks = {name: _check(role.health) for name, role in roles.items()}
     if "api" in names:
-        roles["api"] = ServerRole("api", serving(settings, health=checks))
+        roles["api"] = _api(settings, checks)
     elif settings.health_port is not None:
-        roles["health"] = ServerRole("health", serving_health(settings, settings.health_port, checks))
+        roles["health"] = _health(settings, settings.health_port, checks)
     failed = threading.Event()
     ended = threading.Event()
 

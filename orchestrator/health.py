@@ -5,6 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whether one thing is well, and if not, what is wrong with it."""
+
+    ok: bool
+    detail: str | None = None
+
+
 @dataclass(slots=True)
 class LoopHealth:
     """Written by one loop, read by any thread: each field is one assignment, which Python makes whole.

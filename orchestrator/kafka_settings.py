@@ -5,14 +5,14 @@ Names and defaults of the properties: librdkafka's CONFIGURATION.md. Knows no cl
 
 import logging
 
-from orchestrator.settings import LOOPBACK, Settings
+from orchestrator.settings import LOOPBACK, RefusedStartError, Settings
 
 ClientConfig = dict[str, str | int | float | bool]
 
 LOGGER = "bulkreg.kafka"
 
 
-class UnsafeKafkaError(ValueError):
+class UnsafeKafkaError(RefusedStartError):
     """The connection would be readable on the network. Use SSL or SASL_SSL, or set BULKREG_KAFKA_ALLOW_PLAINTEXT=true."""
 
 

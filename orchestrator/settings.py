@@ -21,6 +21,10 @@ WORKER_ROLE = "bulkreg_worker"
 API_ROLE = "bulkreg_api"
 
 
+class RefusedStartError(ValueError):
+    """With these settings nothing is started. The message says which one mends it."""
+
+
 class Settings(BaseSettings):
     """The settings of one process. Raises pydantic's ValidationError on a value that can't be."""
 

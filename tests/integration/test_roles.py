@@ -1,5 +1,6 @@
 """`bulkreg run`: its place in the scheduler; and its signals: the first lets a role finish what is under way, the second leaves at once."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,6 +29,15 @@ def answers(port: int) -> bool:
         return False
 
 
+def policies(pid: int) -> set[int]:
+    """The classes of all threads of a process."""
+    found = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            found.add(os.sched_getscheduler(int(thread.name)))
+    return found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the class")
 @pytest.mark.parametrize(("role", "policy"), [("registration", "SCHED_BATCH"), ("api", "SCHED_OTHER")])
 def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
@@ -38,8 +48,7 @@ def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
     with subprocess.Popen([*BULKREG, "run", role], env=given) as process:
         try:
             eventually(lambda: answers(port), within_s=60, what="the role")
-            threads = [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
-            assert {os.sched_getscheduler(thread) for thread in threads} == {getattr(os, policy)}
+            assert policies(process.pid) == {getattr(os, policy)}
         finally:
             process.kill()
 

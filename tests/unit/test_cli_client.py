@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.client import PATH, Client, Patience, connected
-from cli.connection import Target
+from cli.client import Client, Patience, opened
+from cli.connection import PATH, Target
 from cli.failures import BadInputError, RefusedError, UnreachableError
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
@@ -44,7 +44,7 @@ def against(answer: Answer, body: Body) -> Any:
     """What the body gives with a client of a server that answers like this."""
 
     async def run() -> Any:
-        async with server(answer) as url, connected(Target(url, "t"), lambda _: None, IMPATIENT) as client:
+        async with server(answer) as url, opened(Target(url, "t"), lambda _: None, IMPATIENT) as client:
             return await body(client)
 
     return asyncio.run(run())
@@ -112,7 +112,7 @@ def test_retry_after_is_honoured() -> None:
 
 def test_an_address_where_nothing_answers_is_given_up_soon() -> None:
     async def run() -> None:
-        async with connected(Target("http://127.0.0.1:1", None), lambda _: None, IMPATIENT) as client:
+        async with opened(Target("http://127.0.0.1:1", None), lambda _: None, IMPATIENT) as client:
             await client.get(PATH, None)
 
     began = time.monotonic()
@@ -131,7 +131,7 @@ def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> No
         return problem(503) if is_away else web.json_response({"n": len(asked)})
 
     async def run() -> int:
-        async with server(answer) as url, connected(Target(url, "t"), remarks.append, IMPATIENT) as client:
+        async with server(answer) as url, opened(Target(url, "t"), remarks.append, IMPATIENT) as client:
             await client.get(PATH, None)
             return int((await client.get(PATH, None)).json()["n"])
 
@@ -142,7 +142,7 @@ def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> No
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8080", "http://", "http://x:y"])
 def test_what_is_no_address_is_bad_input(url: str) -> None:
     async def run() -> None:
-        async with connected(Target(url, None), lambda _: None):
+        async with opened(Target(url, None), lambda _: None):
             pass
 
     with pytest.raises(BadInputError):
