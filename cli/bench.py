@@ -21,7 +21,7 @@ from cli.output import Output, table
 from cli.progress import working
 
 SHORT_TAKES = "under two minutes"
-LONG_TAKES = "about half an hour, and 8 GB of disk while it runs"
+LONG_TAKES = "about twenty minutes, and 8 GB of disk while it runs"
 LONG_GROWS_TO = 5_000_000
 
 
