@@ -145,39 +145,6 @@ _STATUS = Prepared(f"""
 """)
 
 _HISTORY = text("""
-    INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
-                                           retried_by, retried_at)
-    SELECT i.batch_id, i.position, i.attempt, i.organization_id,
-           jsonb_build_object('mentor_id', i.mentor_id, 'activity_type', i.activity_type, 'activity_date', i.activity_date,
-                              'duration_minutes', i.duration_minutes, 'notes', i.notes, 'override_duplicates', i.override_duplicates),
-           i.error, i.attempt_at, n.correction, :by, :at
-    FROM unnest(CAST(:positions AS integer[]), CAST(:corrections AS jsonb[])) AS n (position, correction)
-    JOIN orchestrator.batch_item i ON i.batch_id = :batch_id AND i.position = n.position
-""")
-
-_BEGIN_ATTEMPTS = text("""
-    UPDATE orchestrator.batch_item i
-    SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL, planned = NULL, changed_version = :version,
-        mentor_id = n.mentor_id, activity_type = n.activity_type, activity_date = n.activity_date,
-        duration_minutes = n.duration_minutes, notes = n.notes, override_duplicates = n.override_duplicates
-    FROM unnest(CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]),
-                CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
-         AS n (position, mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates)
-    WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed'
-""")
-
-_NEXT_RETRY = text("""
-    UPDATE orchestrator.batch SET retry_number = retry_number + 1, measured_from = :at, measured_items = pending + :attempts
-    WHERE batch_id = :batch_id RETURNING retry_number
-""")
-
-_PAGE = Prepared(f"""
-    SELECT {_COLUMNS} FROM orchestrator.batch_item i
-    WHERE i.batch_id = :batch_id AND i.position > :after AND (CAST(:status AS text) IS NULL OR i.status = :status)
-    ORDER BY i.position LIMIT :limit
-""")
-
-_HISTORY = text("""
     SELECT attempt, submitted, error, attempt_at, correction, retried_by, retried_at FROM orchestrator.item_history
     WHERE batch_id = :batch_id AND position = :position ORDER BY attempt
 """)
