@@ -38,7 +38,6 @@ def policies(pid: int) -> set[int]:
     return found
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the class")
 @pytest.mark.parametrize(("role", "policy"), [("registration", "SCHED_BATCH"), ("api", "SCHED_OTHER")])
 def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
     settings: Settings, topics: None, role: str, policy: str
@@ -51,6 +50,35 @@ def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
             assert policies(process.pid) == {getattr(os, policy)}
         finally:
             process.kill()
+
+
+# As where a sandbox filters the call.
+IN_A_SANDBOX = """
+import os
+from cli.main import app
+
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+os.sched_setscheduler = refuse
+app()
+"""
+
+
+def test_a_role_runs_where_the_scheduler_may_not_be_asked(settings: Settings, topics: None) -> None:
+    port = free_port()
+    given = environment(settings) | {"BULKREG_HEALTH_PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_SANDBOX, "run", "registration"], env=given, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            eventually(lambda: answers(port), within_s=60, what="the role")
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert b"scheduler_class_refused" in said
+    assert process.returncode == 0
 
 
 def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:
