@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench simulate chaos clean lock
+.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz clean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,11 @@ REPORT ?= chaos.html
 
 chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… REPORT=…)
 	$(BIN)/python -m tests.chaos --seconds "$(SECONDS)" --seed "$(SEED)" --report "$(REPORT)"
+
+TARGET ?=
+
+fuzz: $(VENV)/.installed-dev ## what strangers could send, at random, against a budget (TARGET=bodies SECONDS=1800 SEED=…)
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds "$(SECONDS)" --seed "$(SEED)"
 
 lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock
