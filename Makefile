@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz clean lock
+.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz mutate clean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,12 @@ TARGET ?=
 
 fuzz: $(VENV)/.installed-dev ## what strangers could send, at random, against a budget (TARGET=bodies SECONDS=1800 SEED=…)
 	$(BIN)/python -m tests.fuzz $(TARGET) --seconds "$(SECONDS)" --seed "$(SEED)"
+
+COUNT ?= 200
+ONLY ?=
+
+mutate: $(VENV)/.installed-dev ## plausible mistakes in copies of the product: does the suite notice? (COUNT=400 SEED=… ONLY=orchestrator/storage/)
+	$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(or $(SEED),14) --only "$(ONLY)" --workers $(WORKERS)
 
 lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock

@@ -1,0 +1,35 @@
+"""A pytest plugin: tells coverage which test is running, also in the processes that the test starts, and how long each took.
+
+Used by `python -m tests.mutation map` only.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import coverage
+import pytest
+
+CONTEXT = "BULKREG_COVERAGE_CONTEXT"
+DURATIONS = "BULKREG_COVERAGE_DURATIONS"
+_took_s: dict[str, float] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """What runs from here on is this test's."""
+    running = coverage.Coverage.current()
+    if running is not None:
+        running.switch_context(item.nodeid)
+    os.environ[CONTEXT] = item.nodeid
+    began_s = time.monotonic()
+    result = yield
+    _took_s[item.nodeid] = time.monotonic() - began_s
+    return result
+
+
+def pytest_sessionfinish() -> None:
+    """Each worker of a parallel run writes a file of its own."""
+    Path(os.environ[DURATIONS], f"{os.getpid()}.json").write_text(json.dumps(_took_s))

@@ -1,0 +1,122 @@
+"""Which tests run which line: measured once, in one run of the suite with coverage, and used to choose a mutant's tests."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from coverage import CoverageData
+from coverage.exceptions import NoDataError
+
+from tests.mutation.contexts import CONTEXT, DURATIONS
+from tests.mutation.mutant import Mutant
+from tests.mutation.tree import PACKAGES, modules
+
+_CONFIG = """
+[run]
+branch = false
+parallel = true
+sigterm = true
+patch = subprocess
+context = ${%(context)s-}
+source_pkgs = %(packages)s
+data_file = %(folder)s/data
+disable_warnings = no-data-collected, module-not-measured, module-not-imported, couldnt-parse
+"""
+
+# One mutant's tests may take so long; the shortest come first.
+BUDGET_S = 60.0
+
+
+def measure(root: Path, folder: Path, arguments: Sequence[str]) -> int:
+    """Runs the suite in `root` and writes what it covered to `folder`; returns pytest's exit code."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = folder / "coveragerc"
+    config.write_text(_CONFIG % {"context": CONTEXT, "packages": ", ".join(PACKAGES), "folder": folder})
+    environment = os.environ | {CONTEXT: "", DURATIONS: str(folder)}
+    pytest = ["-m", "pytest", "-p", "tests.mutation.contexts", "-q", "-m", "not full", "--hypothesis-profile=ci", *arguments]
+    code = subprocess.run(
+        [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", *pytest], cwd=root, env=environment, check=False
+    ).returncode
+    subprocess.run(
+        [sys.executable, "-m", "coverage", "combine", "-q", f"--rcfile={config}"], cwd=root, env=environment, check=True
+    )
+    return code
+
+
+class CoverageMap:
+    """What `measure` wrote."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._data = CoverageData(str(folder / "data"))
+        self._data.read()
+        self._root = root
+        self._files = {Path(name).as_posix(): name for name in self._data.measured_files()}
+        self._took_s: dict[str, float] = {}
+        for path in folder.glob("*.json"):
+            self._took_s |= json.loads(path.read_text())
+        if not self._took_s:
+            raise NoDataError(f"nothing was measured in {folder}")
+        self._users = _Users(root)
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """The tests that run the mutant's lines, or those that use the constants it changes; the shortest first, within the budget."""
+        found = self._contexts(mutant.path, range(mutant.line, mutant.end_line + 1))
+        for path, lines in self._users.of(mutant.names, mutant.path).items():
+            found |= self._contexts(path, lines)
+        tests = sorted((test for test in found if test in self._took_s), key=lambda test: (self._took_s[test], test))
+        within: list[str] = []
+        for test in tests:
+            if within and sum(self._took_s[one] for one in within) + self._took_s[test] > BUDGET_S:
+                break
+            within.append(test)
+        return within
+
+    def _contexts(self, path: str, lines: Sequence[int]) -> set[str]:
+        name = next((full for posix, full in self._files.items() if posix.endswith("/" + path)), None)
+        if name is None:
+            return set()
+        by_line = self._data.contexts_by_lineno(name)
+        return {context for line in lines for context in by_line.get(line, ()) if context}
+
+
+class _Users:
+    """The lines that use a constant: by its name, also through other constants made of it."""
+
+    def __init__(self, root: Path) -> None:
+        self._texts = {path.as_posix(): (root / path).read_text().splitlines() for path in modules(root)}
+
+    def of(self, names: frozenset[str], path: str) -> dict[str, list[int]]:
+        """Private names in their own module, public ones everywhere."""
+        used: dict[str, list[int]] = {}
+        wanted, known = set(names), set(names)
+        for _ in range(3):
+            if not wanted:
+                break
+            pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(wanted))) + r")\b")
+            is_private = all(name.startswith("_") for name in wanted)
+            wanted = set()
+            for other, lines in self._texts.items():
+                if is_private and other != path:
+                    continue
+                for number, line in enumerate(lines, start=1):
+                    if pattern.search(line):
+                        used.setdefault(other, []).append(number)
+                        assigned = re.match(r"(\w+)(?:: [^=]+)? = ", line) or _owner(lines, number)
+                        if assigned and assigned[1] not in known:
+                            wanted.add(assigned[1])
+            known |= wanted
+        return used
+
+
+def _owner(lines: Sequence[str], number: int) -> re.Match[str] | None:
+    """The module-level assignment in whose text this line stands."""
+    for line in reversed(lines[: number - 1]):
+        if line and not line[0].isspace() and not line.startswith((")", '"""', "}", "]")):
+            return re.match(r"(\w+)(?:: [^=]+)? = ", line)
+    return None

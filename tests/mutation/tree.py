@@ -1,0 +1,86 @@
+"""Finds what can be mutated. By itself, because modules and statements move."""
+
+import ast
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.mutation import python, sql
+from tests.mutation.mutant import Mutant, apply
+
+PACKAGES = ("api", "consumers", "orchestrator", "producers", "schemas")
+# They decide nothing: a schema's history, generated or published documents, examples, and what is only measured or printed.
+_LEFT_OUT = re.compile(
+    r"/(migrations|console)/|/(__init__|openapi|documentation|asyncapi|examples|publish|metrics|logs|failpoints|access_log|allocator|collector)\.py$"
+)
+
+_NAMED = re.compile(r"^-- name: *(\w+)", re.MULTILINE)
+
+
+def modules(root: Path) -> list[Path]:
+    """The files that decide something, relative to the root."""
+    found = [path.relative_to(root) for package in PACKAGES for path in sorted((root / package).rglob("*"))]
+    return [path for path in found if path.suffix in (".py", ".sql") and not _LEFT_OUT.search(f"/{path.as_posix()}")]
+
+
+def all_mutants(root: Path) -> list[Mutant]:
+    """Every mistake that can be made in the tree, in a fixed order."""
+    paths = modules(root)
+    members = python.enumerations([(root / path).read_bytes() for path in paths if path.suffix == ".py"])
+    return [mutant for path in paths for mutant in _mutants(path.as_posix(), (root / path).read_bytes(), members)]
+
+
+def _mutants(path: str, content: bytes, members: python.Members) -> Iterator[Mutant]:
+    if path.endswith(".py"):
+        yield from python.mutants(path, content, members)
+        return
+    text = content.decode()
+    for edit in sql.edits(text):
+        names = [found[1] for found in _NAMED.finditer(text, 0, edit.start)]
+        line = text.count("\n", 0, edit.start) + 1
+        yield Mutant(
+            path=path,
+            start=len(text[: edit.start].encode()),
+            end=len(text[: edit.end].encode()),
+            replacement=edit.replacement,
+            kind=edit.kind,
+            line=line,
+            end_line=text.count("\n", 0, edit.end) + 1,
+            original=text[edit.start : edit.end],
+            names=frozenset(names[-1:]),
+            context=text.splitlines()[line - 1].strip(),
+        )
+
+
+def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
+    """So many, drawn at random, half of them in SQL; never two that touch the same bytes, so that all can be applied at once.
+
+    An edit that leaves no program (it cut a parenthesis in two, say) is no mistake that anybody makes, and is not drawn.
+    """
+    generator = random.Random(seed)
+    chosen: list[Mutant] = []
+    for is_sql in (True, False):
+        pool = [mutant for mutant in mutants if mutant.kind.is_sql is is_sql]
+        generator.shuffle(pool)
+        wanted = len(chosen) + count // 2
+        for mutant in pool:
+            if len(chosen) == wanted:
+                break
+            if not any(_touch(mutant, other) for other in chosen) and _is_program(root, mutant):
+                chosen.append(mutant)
+    return chosen
+
+
+def _is_program(root: Path, mutant: Mutant) -> bool:
+    if not mutant.path.endswith(".py"):
+        return True
+    try:
+        ast.parse(apply((root / mutant.path).read_bytes(), [mutant]))
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _touch(one: Mutant, other: Mutant) -> bool:
+    return one.path == other.path and one.start <= other.end and other.start <= one.end
