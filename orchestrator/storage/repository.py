@@ -61,14 +61,18 @@ class PostgresActivityRepository(Items):
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
         """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
-        if not uses:
-            return {}
-        claimed = set(_USE_KEYS.scalars(self.connection, _keys(uses)))
-        lost = [use for use in uses if str(use.batch_id) not in claimed]
-        if not lost:
-            return {}
-        rows = self.connection.execute(_USED_KEYS, _keys(lost))
-        return {UUID(row.wanted_by): UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer) for row in rows}
+        used: dict[UUID, UsedKey] = {}
+        unsettled = list(uses)
+        while unsettled:
+            claimed = set(_USE_KEYS.scalars(self.connection, _keys(unsettled)))
+            lost = [use for use in unsettled if str(use.batch_id) not in claimed]
+            if not lost:
+                break
+            rows = self.connection.execute(_USED_KEYS, _keys(lost))
+            used |= {UUID(row.wanted_by): UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer) for row in rows}
+            # A key that stood in the way and is not there any more has expired in between: it is claimed like any other.
+            unsettled = [use for use in lost if use.batch_id not in used]
+        return used
 
     def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
         """The committed use of the Idempotency-Key, if there is one; claims nothing, and waits for nobody."""

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from orchestrator.errors import KeyReusedError
 from orchestrator.model import Idempotency, NewBatch, RetryRequest
 from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.storage.purging import expire_keys
 from schemas.ids import batch_lock_key, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
 from tests.support.waiting import eventually
@@ -137,3 +139,46 @@ def test_two_cancels_under_one_key_are_one(pipeline: Pipeline, second: Idempoten
         assert answers.count("idempotency_key_reused") == 1
     assert pipeline.status(batch_id).batch.counts.cancelled == 2
     assert rows(pipeline, published("BatchCancelled")) == 1
+
+
+@contextmanager
+def expiring_before_it_is_read(pipeline: Pipeline) -> Iterator[list[int]]:
+    """The key expires once: after a request has found it in its way, and before that request reads what it stands for."""
+    expired: list[int] = []
+
+    def expire(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if not expired and "SELECT u.batch_id::text AS wanted_by" in statement:
+            with pipeline.engine.begin() as connection:
+                expired.append(expire_keys(connection, after=timedelta(0), max_keys=10))
+
+    event.listen(pipeline.api, "before_cursor_execute", expire)
+    yield expired
+    event.remove(pipeline.api, "before_cursor_execute", expire)
+
+
+@pytest.mark.parametrize("second", [SAME, OTHER], ids=["the same request", "another request"])
+def test_submission_whose_key_expires_before_it_is_read_claims_the_key(pipeline: Pipeline, second: Idempotency) -> None:
+    old = submission(pipeline, SAME)()
+    submit = submission(pipeline, second)
+    with expiring_before_it_is_read(pipeline) as expired:
+        new = submit()
+    assert expired == [1]
+    assert new[0] != old[0], "the key had expired: this is its first use"
+    assert submit() == (new[0], 0, True), "the request repeated under its key was taken for another one"
+
+
+def test_retry_whose_key_expires_before_it_is_read_claims_the_key(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+
+    def retry() -> int:
+        return pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), idempotency=SAME).retried
+
+    assert retry() == 1
+    pipeline.drain()
+    with expiring_before_it_is_read(pipeline) as expired:
+        assert retry() == 1
+    assert expired == [1]
+    pipeline.drain()
+    assert retry() == 1, "answered as before"
+    assert pipeline.status(batch_id).items[0].attempt == 3, "and not done again"
