@@ -8,14 +8,14 @@ from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
 import jwt
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
 from api.jwks import Jwks
 from api.problems import ProblemError, bad_token
 from orchestrator.model import Role
 from orchestrator.settings import LOOPBACK, RefusedStartError, Settings
-from schemas.fields import Id
+from schemas.fields import Id, canonical_id
 
 # A token that was verified is not verified again for so long, or until it expires: a tenth of what a small submission costs this process.
 # It is also how long a key that the identity provider has withdrawn is still honoured, so it is short.
@@ -51,7 +51,9 @@ class SharedKey:
         return self._key
 
 
-OrganizationId = Annotated[str, StringConstraints(pattern=ORGANIZATION_ID_PATTERN, strict=True)]
+OrganizationId = Annotated[
+    str, StringConstraints(pattern=ORGANIZATION_ID_PATTERN, strict=True), BeforeValidator(canonical_id)
+]
 
 
 class _Claims(BaseModel):

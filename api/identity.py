@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.problems import ProblemError
 from orchestrator.model import Actor, Role
 from schemas.problems import Mistake
+from schemas.spelling import canonical
 
 ANY_ORGANIZATION = "*"
 """In a service token's `orgs` (development): every organization there is."""
@@ -34,6 +35,7 @@ class Identity:
 
         Raises ProblemError: `organization_differs`, `organization_required`, `not_your_organization`.
         """
+        header = None if header is None else canonical(header)
         if header is not None and in_body is not None and header != in_body:
             detail = f"The header {ORGANIZATION_HEADER} and organization_id name two organizations."
             raise ProblemError("organization_differs", detail, [Mistake("/organization_id", "organization_differs", detail)])

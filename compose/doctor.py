@@ -20,6 +20,7 @@ from orchestrator.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics
+from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
 
 # Whoever looks waits for the answer: longer than a healthy server ever takes, shorter than the clients' own patience.
 TIMEOUT_S = 5.0
@@ -160,6 +161,20 @@ _NOT_GRANTED = text("""
 """)
 
 
+# What comes in has one spelling since decision 26. A name that was stored in another one before then is found by nobody any more.
+_MISSPELLED = text("""
+    SELECT kind, organization_id, id, count(*) OVER () AS number
+    FROM (SELECT 'organization' AS kind, organization_id, organization_id AS id FROM registration.organization
+          UNION ALL SELECT 'mentor', organization_id, mentor_id FROM registration.mentor
+          UNION ALL SELECT 'chapter', organization_id, chapter_id FROM registration.mentor
+          UNION ALL SELECT 'coordinator', organization_id, coordinator_id FROM registration.coordinator
+          UNION ALL SELECT 'chapter', organization_id, chapter_id FROM registration.coordinator_scope
+          UNION ALL SELECT 'activity type', organization_id, activity_type FROM registration.activity_type) AS names
+    WHERE id <> normalize(translate(id, :unseen, :blanks), NFC)
+    ORDER BY 1, 2, 3 LIMIT 1
+""")
+
+
 def _databases(settings: Settings) -> Iterator[Finding]:
     for subject, url, check, fix in (
         (_OWNER, settings.owner_url, _as_owner, "start PostgreSQL, or correct BULKREG_DATABASE_URL"),
@@ -229,8 +244,23 @@ def _as_worker(connection: Connection) -> Iterator[Finding]:
         detail = f"its clock is {row.clock_difference_s:.0f} s away from this machine's"
         yield Finding(_WORKER, State.ADVICE, detail, "synchronise both clocks (NTP)")
     yield from _grants(connection, _WORKER)
+    yield from _spelling(connection)
     if well:
         yield Finding(_WORKER, State.OK, f"PostgreSQL {row.version}, which keeps what it has committed")
+
+
+def _spelling(connection: Connection) -> Iterator[Finding]:
+    found = connection.execute(_MISSPELLED, {"unseen": SQL_BLANKS + SQL_INVISIBLE, "blanks": " " * len(SQL_BLANKS)}).one_or_none()
+    if found is None:
+        return
+    more = f" and {found.number - 1} more" if found.number > 1 else ""
+    yield Finding(
+        "directory",
+        State.UNSAFE,
+        f"the {found.kind} {ascii(found.id)} of {ascii(found.organization_id)}{more} is stored with decomposed letters, invisible"
+        " characters or unusual blanks: nothing that comes in has this spelling any more",
+        "import the directory again, which stores the plain spelling; --prune then closes the old mentors and coordinators",
+    )
 
 
 def _as_api(connection: Connection) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticKnownError
 
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id
 from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
 
 # --- Requests -----------------------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def read_update(raw: Any) -> Relabelling | CancellingUpdate:
 
 def _mentor(entry: Any) -> Hashable:
     # What is no string is a mistake of its own, and like nothing else.
-    return entry if isinstance(entry, str) else object()
+    return canonical_id(entry) if isinstance(entry, str) else object()
 
 
 def read_submission(raw: Any, *, max_items: int) -> Submission:

@@ -5,10 +5,13 @@ answer item by item.
 """
 
 import re
+import unicodedata
 from datetime import date
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
+
+from schemas.spelling import canonical
 
 MAX_ID_LENGTH = 100
 MAX_LABEL_LENGTH = 200
@@ -31,8 +34,32 @@ def _calendar_date(value: Any) -> Any:
     return date.fromisoformat(value)
 
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_NUL, strict=True)]
-Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True)]
+# Composing a text takes a time that is quadratic in its length, at worst. What is so long is refused, whatever it is composed to.
+_MAX_CANONICAL_LENGTH = 4 * MAX_LABEL_LENGTH
+
+
+def canonical_id(value: Any) -> Any:
+    """An id in its one spelling. What is no text, or far too long, is left for the other constraints to refuse."""
+    if isinstance(value, str) and not value.isascii() and len(value) <= _MAX_CANONICAL_LENGTH:
+        return canonical(value)
+    return value
+
+
+def _composed(value: Any) -> Any:
+    """A label with composed letters. Its invisible characters stay: they shape what people see, a family of emoji for instance."""
+    if isinstance(value, str) and not value.isascii() and len(value) <= _MAX_CANONICAL_LENGTH:
+        return unicodedata.normalize("NFC", value)
+    return value
+
+
+Id = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_NUL, strict=True),
+    BeforeValidator(canonical_id),
+]
+Label = Annotated[
+    str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True), BeforeValidator(_composed)
+]
 Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_NO_NUL, strict=True)]
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
 Int32 = Annotated[int, Field(ge=INT32_MIN, le=INT32_MAX, strict=True)]

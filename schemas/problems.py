@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from schemas.fields import canonical_id
+
 # Each mistake becomes an object of the answer; a body of 16 MiB can make millions. Every item of the largest default submission can
 # have several and still be listed.
 MAX_LISTED_MISTAKES = 50_000
@@ -104,7 +106,7 @@ def mentor_type_and_date(entry: Any) -> Hashable:
     """What may occur once in a submission, of an item that is yet unread. What is malformed is a mistake of its own, and like nothing else."""
     if not isinstance(entry, dict):
         return object()
-    identity = (entry.get("mentor_id"), entry.get("activity_type"), entry.get("activity_date"))
+    identity = (canonical_id(entry.get("mentor_id")), canonical_id(entry.get("activity_type")), entry.get("activity_date"))
     return identity if all(isinstance(part, str) for part in identity) else object()
 
 

@@ -14,6 +14,7 @@ from orchestrator.storage import arrays, creating, outbox, wakeup, watching
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent
 from schemas.ids import batch_lock_key
+from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
 
 BATCH_COLUMNS = """
     b.batch_id::text, b.organization_id, b.coordinator_id, b.submitted_by, b.channel, b.label, b.status, b.pending, b.completed,
@@ -111,7 +112,8 @@ _FILTER = """
     AND (CAST(:coordinator_id AS text) IS NULL OR b.coordinator_id = :coordinator_id)
     AND (CAST(:submitted_from AS timestamptz) IS NULL OR b.submitted_at >= :submitted_from)
     AND (CAST(:submitted_to AS timestamptz) IS NULL OR b.submitted_at < :submitted_to)
-    AND (CAST(:label AS text) IS NULL OR strpos(lower(b.label), lower(:label)) > 0)
+    AND (CAST(:label AS text) IS NULL
+         OR strpos(lower(normalize(translate(b.label, :unseen, :blanks), NFC)), lower(:label)) > 0)
 """
 
 # One statement, so the page and the total are of one snapshot. The page is found first: what an OFFSET skips would be counted too.
@@ -231,7 +233,10 @@ class Batches:
             "coordinator_id": wanted.coordinator_id,
             "submitted_from": wanted.submitted_from,
             "submitted_to": wanted.submitted_to,
-            "label": wanted.label_contains,
+            "label": None if wanted.label_contains is None else canonical(wanted.label_contains),
+            # As `canonical` does it: blanks of all widths become plain ones, and what nobody sees is left out.
+            "unseen": SQL_BLANKS + SQL_INVISIBLE,
+            "blanks": " " * len(SQL_BLANKS),
             "after_at": after_at,
             "after_id": after_id,
             # One more than shown tells whether there is a next page.

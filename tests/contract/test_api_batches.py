@@ -131,7 +131,7 @@ def test_listing_is_newest_first_by_page_and_by_cursor(coordinator: httpx.Client
 
 
 def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    done = submit(coordinator, "mentor-1", label="Monday group")
+    done = submit(coordinator, "mentor-1", label="Monday\N{NO-BREAK SPACE}gr\N{ZERO WIDTH SPACE}oup pa\N{COMBINING RING ABOVE}ske")
     pipeline.drain()
     submit(coordinator, "mentor-2", label="Tuesday group")
 
@@ -142,6 +142,9 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
 
     assert found(status="completed") == [done]
     assert found(q="monday") == [done]
+    # As people see it: decomposed letters, invisible characters and blanks of another width make no difference.
+    assert found(q="mon\N{SOFT HYPHEN}day group PÅSKE") == [done]
+    assert found(q="Pa\N{COMBINING RING ABOVE}ske") == [done]
     assert len(found(coordinator_id=COORDINATOR)) == 2
     assert found(coordinator_id="coord-other") == []
     # An offset that PostgreSQL would refuse.

@@ -104,6 +104,15 @@ def test_a_missing_grant(sound: Settings) -> None:
     assert "registration.mentor" in finding.detail
 
 
+@pytest.mark.parametrize("written", ["ka\N{COMBINING RING ABOVE}re", "m-1\N{ZERO WIDTH SPACE}", "m\N{NO-BREAK SPACE}1"], ids=ascii)
+def test_ids_that_were_stored_in_another_spelling(sound: Settings, written: str) -> None:
+    as_owner(sound, f"INSERT INTO registration.activity_type VALUES ('a', '{written}', 'x'), ('a', 'plain æøå', 'x')")
+    finding = only(sound)
+    assert (finding.subject, finding.state) == ("directory", State.UNSAFE)
+    assert ascii(written) in finding.detail
+    assert " more" not in finding.detail
+
+
 def test_a_server_that_does_not_keep_what_it_commits(sound: Settings) -> None:
     name = sound.owner_url.database
     as_owner(sound, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
