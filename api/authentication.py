@@ -51,9 +51,7 @@ class SharedKey:
         return self._key
 
 
-OrganizationId = Annotated[
-    str, StringConstraints(pattern=ORGANIZATION_ID_PATTERN, strict=True), BeforeValidator(canonical_id)
-]
+OrganizationId = Annotated[str, StringConstraints(pattern=ORGANIZATION_ID_PATTERN, strict=True), BeforeValidator(canonical_id)]
 
 
 class _Claims(BaseModel):

@@ -257,7 +257,7 @@ def _spelling(connection: Connection) -> Iterator[Finding]:
     yield Finding(
         "directory",
         State.UNSAFE,
-        f"the {found.kind} {ascii(found.id)} of {ascii(found.organization_id)}{more} is stored with decomposed letters, invisible"
+        f"the {found.kind} {found.id!a} of {found.organization_id!a}{more} is stored with decomposed letters, invisible"
         " characters or unusual blanks: nothing that comes in has this spelling any more",
         "import the directory again, which stores the plain spelling; --prune then closes the old mentors and coordinators",
     )

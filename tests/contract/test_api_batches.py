@@ -131,7 +131,9 @@ def test_listing_is_newest_first_by_page_and_by_cursor(coordinator: httpx.Client
 
 
 def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    done = submit(coordinator, "mentor-1", label="Monday\N{NO-BREAK SPACE}gr\N{ZERO WIDTH SPACE}oup pa\N{COMBINING RING ABOVE}ske")
+    done = submit(
+        coordinator, "mentor-1", label="Monday\N{NO-BREAK SPACE}gr\N{ZERO WIDTH SPACE}oup pa\N{COMBINING RING ABOVE}ske"
+    )
     pipeline.drain()
     submit(coordinator, "mentor-2", label="Tuesday group")
 

@@ -104,7 +104,9 @@ def test_a_missing_grant(sound: Settings) -> None:
     assert "registration.mentor" in finding.detail
 
 
-@pytest.mark.parametrize("written", ["ka\N{COMBINING RING ABOVE}re", "m-1\N{ZERO WIDTH SPACE}", "m\N{NO-BREAK SPACE}1"], ids=ascii)
+@pytest.mark.parametrize(
+    "written", ["ka\N{COMBINING RING ABOVE}re", "m-1\N{ZERO WIDTH SPACE}", "m\N{NO-BREAK SPACE}1"], ids=ascii
+)
 def test_ids_that_were_stored_in_another_spelling(sound: Settings, written: str) -> None:
     as_owner(sound, f"INSERT INTO registration.activity_type VALUES ('a', '{written}', 'x'), ('a', 'plain æøå', 'x')")
     finding = only(sound)
