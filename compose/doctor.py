@@ -161,6 +161,8 @@ _NOT_GRANTED = text("""
 """)
 
 
+_HAS_DIRECTORY = text("SELECT to_regclass('registration.mentor') IS NOT NULL")
+
 # What comes in has one spelling since decision 26. A name that was stored in another one before then is found by nobody any more.
 _MISSPELLED = text("""
     SELECT kind, organization_id, id, count(*) OVER () AS number
@@ -250,6 +252,8 @@ def _as_worker(connection: Connection) -> Iterator[Finding]:
 
 
 def _spelling(connection: Connection) -> Iterator[Finding]:
+    if not connection.scalar(_HAS_DIRECTORY):
+        return
     found = connection.execute(_MISSPELLED, {"unseen": SQL_BLANKS + SQL_INVISIBLE, "blanks": " " * len(SQL_BLANKS)}).one_or_none()
     if found is None:
         return
