@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import text
-
 from api.problems import overloaded
 from orchestrator.allocator import give_free_memory_back
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
-from orchestrator.storage.database import ask, create_database_engine, transact
+from orchestrator.storage.database import ask, check_writable, create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.repository import PostgresActivityRepository
 
@@ -109,8 +107,8 @@ class Database:
         return transact(self._engine, read_backlog, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def ping(self) -> None:
-        """Raises SQLAlchemy's DBAPIError when the database does not answer."""
-        transact(self._engine, lambda connection: connection.execute(text("SELECT 1")), give_up_after_s=_GIVE_UP_AFTER_S)
+        """Raises SQLAlchemy's DBAPIError when the database does not answer, and ReadOnlyDatabaseError when it takes no changes."""
+        check_writable(self._engine, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def close(self) -> None:
         """Waits for the work in hand, then closes the connections."""

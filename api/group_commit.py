@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.accepting import Answer, SubmissionRequest
 from orchestrator.errors import OperationError
 from orchestrator.model import Submitted
-from orchestrator.storage.database import is_transient
+from orchestrator.storage.blame import is_transient
 
 Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[Answer]]
 """Stores submissions of an organization in one transaction."""

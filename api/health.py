@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.calls import Reply
 from orchestrator.health import Check
 from orchestrator.settings import Settings
-from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine
 
 HealthChecks = Mapping[str, Callable[[], Check]]
 """By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""
@@ -23,7 +23,7 @@ Waiting = Callable[[Callable[[], web.Response]], Awaitable[web.Response]]
 
 
 def add_health_routes(app: web.Application, ping: Callable[[], None], others: HealthChecks, waiting: Waiting) -> None:
-    """Adds the three. `ping` raises SQLAlchemy's errors when the database does not answer."""
+    """Adds the three. `ping` raises SQLAlchemy's errors when the database does not answer, and ReadOnlyDatabaseError."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return Reply(200, {"status": "ok", "checks": {}}).response()
@@ -50,6 +50,8 @@ def _readiness(ping: Callable[[], None], others: HealthChecks) -> Reply:
 def _database(ping: Callable[[], None]) -> Check:
     try:
         ping()
+    except ReadOnlyDatabaseError:
+        return Check(False, "the database is read-only")
     except SQLAlchemyError as error:
         return Check(False, type(error).__name__)
     return Check(True)
@@ -60,12 +62,8 @@ async def serving_health(settings: Settings, port: int, checks: HealthChecks) ->
     """Serves the three alone while the block runs, for roles without the API; yields the port. Raises OSError when it is taken."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg health")
 
-    def ping() -> None:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-
     app = web.Application()
-    add_health_routes(app, ping, checks, asyncio.to_thread)
+    add_health_routes(app, partial(check_writable, engine), checks, asyncio.to_thread)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

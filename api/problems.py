@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.errors import InvalidRequestError, OperationError, PlanChangedError
-from orchestrator.storage.database import is_transient
+from orchestrator.storage.blame import is_environments
 from schemas.api import RefusedRequestError
 from schemas.problems import Mistake
 from schemas.strict_json import BadJsonError
@@ -150,7 +150,7 @@ def problem_of(error: Exception) -> ProblemError | None:
             return _of_http_exception(error)
         case PoolTimeoutError():
             return overloaded("No database connection became free in time.")
-        case DBAPIError() if is_transient(error):
+        case DBAPIError() if is_environments(error):
             detail = "The database can't be reached at the moment; nothing was changed by an answer that you did not get."
             return ProblemError("database_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
         case _:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from cli.failures import UnreachableError
 from cli.settings import load_settings
 from orchestrator.settings import Settings
-from orchestrator.storage.database import create_database_engine, is_transient
+from orchestrator.storage.blame import is_environments, is_transient
+from orchestrator.storage.database import create_database_engine
 
 _ORGANIZATION_OF_BATCH = text("SELECT organization_id FROM orchestrator.batch WHERE batch_id = :batch_id")
 
@@ -38,9 +39,10 @@ def reachable_database(url: URL) -> Iterator[None]:
         where = url.render_as_string(hide_password=True)
         if getattr(error.orig, "pgcode", None) in _NO_SCHEMA:
             raise UnreachableError(f"The database at {where} has no schema yet: run bulkreg db upgrade") from error
-        if not is_transient(error):
+        if not is_environments(error):
             raise
-        raise UnreachableError(f"The database at {where} does not answer: {str(error.orig).strip()}") from error
+        what = "does not answer" if is_transient(error) else "refuses"
+        raise UnreachableError(f"The database at {where} {what}: {str(error.orig).strip()}") from error
 
 
 def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:

@@ -28,7 +28,7 @@ from orchestrator.failpoints import Failpoint, failpoints
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration
 from orchestrator.repository import OutcomeKey
 from orchestrator.settings import Settings
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
 from orchestrator.storage.outcomes import command_states, share_batches
 from schemas.events import EventData, RegisterActivity

@@ -19,7 +19,7 @@ from orchestrator import metrics
 from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint
 from orchestrator.publishing import DeliveryError, Publisher
-from orchestrator.storage.database import is_transient
+from orchestrator.storage.blame import is_environments
 from orchestrator.storage.progress import advance_progress
 from schemas.envelope import OutgoingEvent, Topic
 
@@ -74,7 +74,7 @@ class Processor:
         if self._preparation is not None:
             self._prepare(self._preparation, entries)
         with metrics.STEP_SECONDS.labels(self._handler.name, "handle").time():
-            settled = self._persistently(is_transient, "database", lambda: self._handle(entries, next_offsets))
+            settled = self._persistently(is_environments, "database", lambda: self._handle(entries, next_offsets))
         self._passed(Failpoint.CONSUMER_AFTER_HANDLE_COMMIT)
         letters = [dead_letter(entry, refusal) for entry, refusal in settled.refused]
         with metrics.STEP_SECONDS.labels(self._handler.name, "produce").time():
@@ -103,7 +103,7 @@ class Processor:
     def _prepare(self, preparation: Preparation, entries: Sequence[Entry]) -> None:
         records = [entry.record for entry in entries if entry.record is not None]
         with metrics.STEP_SECONDS.labels(self._handler.name, "prepare").time():
-            self._persistently(is_transient, "database", lambda: preparation.prepare(records, self._stopping))
+            self._persistently(is_environments, "database", lambda: preparation.prepare(records, self._stopping))
 
     # --- Step 3 -------------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Processor:
                 )
                 advance_progress(connection, next_offsets)
         except Exception as error:
-            if is_transient(error) or not entries:
+            if is_environments(error) or not entries:
                 raise
             settled = self._divide(entries, error)
             # The offsets are of the whole, so they wait for the last part.
@@ -148,7 +148,7 @@ class Processor:
             with self._engine.begin() as connection:
                 return _settled([entry], self._handler.give_up(connection, entry.record, error))
         except Exception as last:
-            if is_transient(last):
+            if is_environments(last):
                 raise
             _logger.error("%s: give_up_failed: %s: %s", self._handler.name, _place(entry), without_values(last))
             return _Settled(refused=[(entry, RefusedError("internal_error", type(last).__name__))])

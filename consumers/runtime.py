@@ -37,7 +37,7 @@ from orchestrator.health import LoopHealth
 from orchestrator.kafka_settings import kafka_logger
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.settings import Settings
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 
 _logger = logging.getLogger(__name__)
 

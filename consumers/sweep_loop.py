@@ -11,7 +11,7 @@ from consumers.purger import Purger
 from consumers.sweeper import Sweeper
 from orchestrator.error_text import without_values
 from orchestrator.health import LoopHealth
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 
 _logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.states import TERMINAL_BATCH_STATUSES, BatchStatus, Counts, derive_batch_status
-from orchestrator.storage.database import is_transient
+from orchestrator.storage.blame import is_transient
 from orchestrator.storage.promoting import BatchMerge, MergedBatch
 
 

@@ -27,7 +27,8 @@ from orchestrator.failpoints import Failpoint, failpoints
 from orchestrator.health import LoopHealth
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.settings import Settings
-from orchestrator.storage.database import create_database_engine, is_transient
+from orchestrator.storage.blame import is_environments
+from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import OutboxRow, delete_rows, oldest_rows, read_by_key
 from orchestrator.storage.slots import announce, balance
 from orchestrator.storage.wakeup import CHANNEL
@@ -81,7 +82,7 @@ class OutboxRelay:
                     with engine.connect() as connection:
                         self._session(connection)
                 except Exception as error:
-                    if not isinstance(error, DeliveryError) and not is_transient(error):
+                    if not isinstance(error, DeliveryError) and not is_environments(error):
                         raise
                     self._back_off(error)
         finally:

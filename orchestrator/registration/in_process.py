@@ -9,7 +9,7 @@ from orchestrator.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
 from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
 from orchestrator.storage import arrays
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
 
 _CANDIDATES = """

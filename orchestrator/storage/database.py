@@ -1,28 +1,25 @@
-"""Connections, transactions, and which database errors are worth another try."""
+"""Connections and transactions, which are tried again after a passing error (`blame.py`)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.settings import Settings
+from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.prepared import preface, send_preface
 
 Answer = TypeVar("Answer")
 
+# "on" too while a standby is in recovery.
+_IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')")
+
 # Separates organization ids in the session variable that the API's row level security reads; no id contains it in practice, and one
 # that did would name organizations that do not exist.
 _UNIT_SEPARATOR = "\x1f"
-
-# 40001 serialization failure, 40P01 deadlock, 55P03 lock timeout, 57014 statement timeout, 26000 a prepared statement that somebody
-# between us and the server has forgotten (`Prepared` makes it anew), class 53 out of resources (disk full,
-# too many connections), class 57P shutdown and crash recovery, class 08 connection. Each rolls the whole transaction back.
-_TRANSIENT_CODES = ("40001", "40P01", "55P03", "57014", "26000")
-_TRANSIENT_CLASSES = ("08", "53", "57P")
 
 
 def create_database_engine(url: URL, settings: Settings, *, connections: int, application_name: str) -> Engine:
@@ -55,24 +52,20 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
     def _send_preface(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
         send_preface(cursor, connection.info)
 
+    event.listen(engine, "handle_error", _end_spoilt_sessions)
     return engine
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same unit of work may succeed when it is tried again: the database's trouble, not the work's."""
-    if isinstance(error, TransientError):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    code = getattr(error.orig, "pgcode", None)
-    if error.connection_invalidated or code is None:
-        # psycopg2 gives a lost connection no code; interface and programming errors of the driver are not the database's.
-        return error.connection_invalidated or type(error.orig).__name__ == "OperationalError"
-    return code in _TRANSIENT_CODES or code.startswith(_TRANSIENT_CLASSES)
+def _end_spoilt_sessions(context: ExceptionContext) -> None:
+    """Has SQLAlchemy reconnect after an error that stays with the session. A pooled one would stay on a read-only former primary for ever."""
+    code = getattr(context.original_exception, "pgcode", None)
+    if code is not None and not context.is_disconnect and spoils_session(code):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = spoils_pool(code)
 
 
-class TransientError(Exception):
-    """The unit of work met a rival that decided first; tried again, it will see what the rival decided."""
+class ReadOnlyDatabaseError(Exception):
+    """The database answers, and nothing can be written to it."""
 
 
 def transact(
@@ -132,6 +125,20 @@ def _each_by_itself(connection: Connection) -> Iterator[None]:
     finally:
         if not driver.closed:
             driver.autocommit = False
+
+
+def check_writable(engine: Engine, *, give_up_after_s: float = 5.0) -> None:
+    """Returns when the database takes changes. Raises ReadOnlyDatabaseError when it does not, DBAPIError when it does not answer."""
+    if not transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
+        return
+    # The session may be on a former primary, or be older than the end of it: only a new one tells.
+    engine.dispose()
+    if transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
+        raise ReadOnlyDatabaseError("the database is read-only")
+
+
+def _is_read_only(connection: Connection) -> bool:
+    return bool(connection.execute(_IS_READ_ONLY).scalar_one() == "on")
 
 
 # Not SQLAlchemy's isolation_level: that sets the session's default and sets it back, four more round trips.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage import arrays
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds, batch_lock_key
 

@@ -22,7 +22,7 @@ from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.registration.external import ExternalRegistrationService
 from orchestrator.settings import Settings
-from orchestrator.storage.database import TransientError
+from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import advance_progress
 from orchestrator.storage.sweeping import Offsets
 from orchestrator.verification.verify import verify

@@ -13,7 +13,8 @@ from orchestrator.accepting import Answer, SubmissionRequest, accept
 from orchestrator.errors import ForbiddenError, InvalidRequestError, KeyReusedError
 from orchestrator.model import Idempotency, NewBatch, Role, Submitted
 from orchestrator.settings import Settings
-from orchestrator.storage.database import TransientError, transact
+from orchestrator.storage.blame import TransientError
+from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas.ids import new_batch_id

@@ -18,7 +18,8 @@ from orchestrator.operations import submit_bulk_registration
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.states import Counts
-from orchestrator.storage.database import TransientError, transact
+from orchestrator.storage.blame import TransientError
+from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
 from schemas.ids import new_batch_id

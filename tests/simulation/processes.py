@@ -14,7 +14,7 @@ from consumers.worker import Worker
 from orchestrator.failpoints import Failpoint
 from orchestrator.publishing import DeliveryError
 from orchestrator.settings import Settings
-from orchestrator.storage.database import is_transient
+from orchestrator.storage.blame import is_environments
 from orchestrator.storage.slots import announce, balance
 from producers.relay import OutboxRelay
 from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
@@ -113,7 +113,7 @@ class RelayProcess:
         except Crash:
             self.stop()
         except Exception as error:
-            if not isinstance(error, DeliveryError) and not is_transient(error):
+            if not isinstance(error, DeliveryError) and not is_environments(error):
                 raise
             self.stop()
         finally:

@@ -1,0 +1,69 @@
+"""Row 43 of the fault catalogue: the database refuses what no record is to blame for."""
+
+import contextlib
+
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from orchestrator.settings import Settings
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from tests.faults.roles import assert_exactly_once, running_flow, wait_until_completed
+from tests.support.api_server import KEY, PATH, running_api
+from tests.support.kafka import reading
+from tests.support.pipeline import Pipeline, mentors
+from tests.support.read_only import read_only
+from tests.support.waiting import eventually
+
+SUBMISSION = {
+    "coordinator_id": "coord-1",
+    "items": [{"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}],
+}
+
+
+def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(settings: Settings, pipeline: Pipeline) -> None:
+    with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
+        assert client.post(PATH, json=SUBMISSION).status_code == 202
+        assert client.get("/readyz").status_code == 200
+        with read_only(settings.owner_url):
+            refused = client.post(PATH, json=SUBMISSION)
+            assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+            assert int(refused.headers["Retry-After"]) >= 1
+            ready = client.get("/readyz")
+            assert ready.status_code == 503
+            assert ready.json()["checks"]["database"] == {"ok": False, "detail": "the database is read-only"}
+            assert client.get(PATH).status_code == 200, "reading goes on"
+        # The sessions that were made meanwhile are read-only still, and nobody ends them but the product.
+        assert client.get("/readyz").status_code == 200
+        assert [client.post(PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
+
+
+def retries(role: str) -> float:
+    return REGISTRY.get_sample_value("bulkreg_micro_batch_retries_total", {"role": role, "why": "database"}) or 0.0
+
+
+def test_row_43_no_good_record_is_put_aside_while_the_database_is_read_only(
+    settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
+) -> None:
+    """Each consumer meets the read-only database with records in hand, and in a session that stays read-only afterwards."""
+    batches = [pipeline.submit(mentors(10, first=1 + 10 * number)) for number in range(3)]
+    pipeline.relay()
+    events = pipeline.take(Topic.BATCHES)
+    by_batch = {batch_id: [event for event in events if event.key == str(batch_id)] for batch_id in batches}
+    first, second, third = batches
+    pipeline.handle(pipeline.splitter, by_batch[second] + by_batch[third])
+    commands = pipeline.take(Topic.COMMANDS)
+    pipeline.handle(pipeline.registration, [command for command in commands if str(second).encode() not in command.value])
+    waiting = [*by_batch[first], *commands, *pipeline.take(Topic.RESULTS)]
+    before = {role: retries(role) for role in ("splitter", "registration", "aggregator")}
+    with contextlib.ExitStack() as roles:
+        with read_only(settings.owner_url):
+            publisher.publish(waiting)
+            roles.enter_context(running_flow(settings))
+            eventually(lambda: all(retries(role) >= before[role] + 2 for role in before), within_s=30)
+        engine.dispose()
+        wait_until_completed(engine, batches)
+    with reading(settings, Topic.DEAD_LETTER) as letters:
+        assert letters.read() == []
+    assert_exactly_once(engine, settings, activities=30)
