@@ -41,13 +41,14 @@ def prepare(endpoints: Endpoints) -> None:
 
 def tokens(endpoints: Endpoints, key: str) -> Tokens:
     """A service token for every organization, and one for an administrator of the first."""
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import text
 
     from api.tokens import make_development_token
     from orchestrator.model import Role
+    from orchestrator.storage.connecting import open_engine
 
     settings = _settings(endpoints, key)
-    engine = create_engine(settings.owner_url)
+    engine = open_engine(settings.owner_url, application_name="bulkreg up")
     with engine.connect() as connection:
         first = connection.execute(text("SELECT min(organization_id) FROM registration.organization")).scalar_one()
     engine.dispose()

@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 
 import httpx
 from confluent_kafka import KafkaException
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from api.authentication import NoAuthentication, UnsafeStartError, authenticator
 from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
+from orchestrator.loopback import is_this_machine
 from orchestrator.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
-from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.connecting import session_values
+from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
@@ -29,7 +31,7 @@ TIMEOUT_S = 5.0
 MAX_CLOCK_DIFFERENCE_S = 5.0
 
 # Read by programs of ours that are not processes of a deployment.
-_OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "COMPLETE"})
+_OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "TEST_PGBOUNCER", "COMPLETE"})
 
 
 class State(StrEnum):
@@ -57,7 +59,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     """Looks at everything, one finding at a time as it is found. `environment`: where the settings came from."""
     yield from _settings(settings, environment)
     yield from _identity(settings)
-    yield from _databases(settings)
+    yield from _databases(settings, environment)
     yield from _kafka(settings)
 
 
@@ -134,6 +136,10 @@ def _identity_provider(url: str) -> Finding:
 _OWNER, _WORKER, _API = "database (owner)", "database (worker)", "database (API)"
 
 _UPGRADE = "run: bulkreg db upgrade"
+_POOL_BY_SESSION = "set pool_mode = session in the pooler for this database, or connect without it"
+
+# What is asked for is not there (undefined table, column or function, invalid schema), or not granted.
+_NOT_THERE = ("42P01", "42703", "42883", "3F000", "42501")
 
 _NEWEST = text("SELECT version_num FROM public.schema_version")
 
@@ -177,14 +183,15 @@ _MISSPELLED = text("""
 """)
 
 
-def _databases(settings: Settings) -> Iterator[Finding]:
+def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     for subject, url, check, fix in (
         (_OWNER, settings.owner_url, _as_owner, "start PostgreSQL, or correct BULKREG_DATABASE_URL"),
         (_WORKER, settings.worker_url, _as_worker, _role_fix(WORKER_ROLE, "BULKREG_WORKER_DATABASE_URL")),
         (_API, settings.api_url, _as_api, _role_fix(API_ROLE, "BULKREG_API_DATABASE_URL")),
     ):
-        yield from _transport(subject, url)
+        yield from _transport(subject, url, environment)
         yield from _connected(subject, url, settings, check, fix)
+    yield from _pooling(settings)
 
 
 def _role_fix(role: str, variable: str) -> str:
@@ -194,10 +201,10 @@ def _role_fix(role: str, variable: str) -> str:
     )
 
 
-def _transport(subject: str, url: URL) -> Iterator[Finding]:
-    mode = url.query.get("sslmode", "prefer")
+def _transport(subject: str, url: URL, environment: Mapping[str, str]) -> Iterator[Finding]:
+    mode = url.query.get("sslmode") or environment.get("PGSSLMODE") or "prefer"
     # An empty host is a socket of this machine.
-    if url.host and url.host not in LOOPBACK and mode not in ("require", "verify-ca", "verify-full"):
+    if url.host and not is_this_machine(url.host) and mode not in ("require", "verify-ca", "verify-full"):
         detail = f"the connection to {url.host} may be readable on its way (sslmode is {mode})"
         yield Finding(subject, State.UNSAFE, detail, "append ?sslmode=verify-full to its URL")
 
@@ -210,13 +217,79 @@ def _connected(
         with engine.connect() as connection:
             yield from check(connection)
     except DBAPIError as error:
-        # Only a connection that was made gets an error code: then what is asked for is not there, or not granted.
-        if getattr(error.orig, "pgcode", None) is not None:
-            fix = _UPGRADE
         reason = str(error.orig).strip().splitlines()[0]
+        if getattr(error.orig, "pgcode", None) in _NOT_THERE:
+            fix = _UPGRADE
+        elif "unsupported startup parameter" in reason:
+            fix = "remove the parameter from the URL, or name it in the pooler's ignore_startup_parameters: nothing depends on it"
         yield Finding(subject, State.UNREACHABLE, f"{url.render_as_string(hide_password=True)}: {reason}", fix)
     finally:
         engine.dispose()
+
+
+# Asked of a busy pooler, two questions in a row may reach the same server by chance; this often they never do.
+_POOLING_ROUNDS = 20
+
+_BACKEND = text("SELECT pg_backend_pid()")
+
+_VALUES = text("SELECT name, setting FROM pg_settings WHERE lower(name) = ANY (:names)")
+
+
+def _pooling(settings: Settings) -> Iterator[Finding]:
+    """Whether a session keeps its server and its values. It says nothing about a database that is away: others do."""
+    engine = create_database_engine(settings.worker_url, settings, connections=2, application_name="bulkreg-doctor")
+    made: list[object] = []
+    event.listen(engine, "connect", lambda connection, _: made.append(connection), insert=True)
+    try:
+        with engine.connect() as one, engine.connect() as other:
+            shared = _servers_change(one, other)
+            lost = [] if shared else _lost_values(one, session_values(session_limits(settings)))
+    except DBAPIError:
+        if made:  # PgBouncer with pool_mode = statement closes the connection without a word
+            yield Finding("pooling", State.UNSAFE, "the connection ends with its first transaction", _POOL_BY_SESSION)
+        return
+    finally:
+        engine.dispose()
+    if shared:
+        detail = (
+            "a pooler gives each transaction another server: what a session prepares, locks and listens to is lost, and no batch "
+            "would be finished"
+        )
+        yield Finding("pooling", State.UNSAFE, detail, _POOL_BY_SESSION)
+    elif lost:
+        yield Finding(
+            "pooling", State.UNSAFE, f"the session does not keep what was set in it: {', '.join(lost)}", _POOL_BY_SESSION
+        )
+    else:
+        yield Finding("pooling", State.OK, "sessions keep their server and their values")
+
+
+def _servers_change(one: Connection, other: Connection) -> bool:
+    """Whether two sessions share a server, or one of them has several. Each question is a transaction of its own."""
+    first: set[int] = set()
+    second: set[int] = set()
+    for _ in range(_POOLING_ROUNDS):
+        first.add(_backend(one))
+        second.add(other.scalar(_BACKEND) or 0)
+        if first & second:
+            return True
+        # The transaction of the other session is still open: if servers are given to transactions, this one may get another.
+        first.add(_backend(one))
+        other.rollback()
+        if len(first) + len(second) > 2:
+            return True
+    return False
+
+
+def _backend(connection: Connection) -> int:
+    number: int = connection.scalar(_BACKEND) or 0
+    connection.rollback()
+    return number
+
+
+def _lost_values(connection: Connection, wanted: Mapping[str, str]) -> list[str]:
+    found = {row.name.lower(): row.setting for row in connection.execute(_VALUES, {"names": list(wanted)})}
+    return [f"{name} is {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value]
 
 
 def _as_owner(connection: Connection) -> Iterator[Finding]:

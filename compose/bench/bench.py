@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from compose.bench import database_limit, rows
 from compose.bench.curves import Curve, Curves
@@ -16,6 +16,7 @@ from compose.bench.processes import Processes
 from compose.bench.rounds import CLIENTS, Instruments, Step, measure_round
 from compose.bench.samples import Row
 from compose.bench.target import Target, make_organization
+from orchestrator.storage.connecting import open_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Bench:
 
     def run(self, *, up_s: Mapping[str, float]) -> Figures:
         """Everything that the plan says. `up_s` is how long the product took to start, by what kind of start it was."""
-        engine = create_engine(self._target.settings().owner_url)
+        engine = open_engine(self._target.settings().owner_url, application_name="bulkreg bench")
         days = make_organization(engine)
         try:
             with Generator(self._target, days) as generator:

@@ -1,15 +1,16 @@
 """Connections and transactions, which are tried again after a passing error (`blame.py`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
+from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.prepared import preface, send_preface
 
 Answer = TypeVar("Answer")
@@ -24,28 +25,14 @@ _UNIT_SEPARATOR = "\x1f"
 
 def create_database_engine(url: URL, settings: Settings, *, connections: int, application_name: str) -> Engine:
     """An engine whose sessions can't hang: every wait has a limit (reliability.md, settings)."""
-    options = (
-        f"-c statement_timeout={settings.statement_timeout_ms} -c lock_timeout={settings.lock_timeout_ms}"
-        f" -c idle_in_transaction_session_timeout={settings.idle_in_transaction_timeout_ms} -c timezone=UTC"
-        # Until `Prepared` finds the tables large enough for plans that are kept.
-        " -c plan_cache_mode=force_custom_plan"
-    )
-    engine = create_engine(
+    engine = open_engine(
         url,
+        application_name=application_name,
+        session=session_limits(settings),
         pool_size=connections,
         max_overflow=0,
         # A caller that finds no connection for this long is told so (503) and doesn't queue for ever.
         pool_timeout=5,
-        connect_args={
-            "application_name": application_name,
-            "options": options,
-            "connect_timeout": 5,
-            # A peer that vanished without a word is noticed within 10 + 3 x 5 seconds.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 25_000,
-        },
     )
 
     @event.listens_for(engine, "before_cursor_execute")
@@ -54,6 +41,17 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
 
     event.listen(engine, "handle_error", _end_spoilt_sessions)
     return engine
+
+
+def session_limits(settings: Settings) -> Mapping[str, str]:
+    """The values of a session of `create_database_engine` that come from the settings, or that it begins with."""
+    return {
+        "statement_timeout": str(settings.statement_timeout_ms),
+        "lock_timeout": str(settings.lock_timeout_ms),
+        "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
+        # Until `Prepared` finds the tables large enough for plans that are kept.
+        "plan_cache_mode": "force_custom_plan",
+    }
 
 
 def _end_spoilt_sessions(context: ExceptionContext) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import (
     Retrying,
@@ -18,6 +18,7 @@ from tenacity import (
 )
 
 from orchestrator.settings import API_ROLE, WORKER_ROLE, Settings
+from orchestrator.storage.connecting import open_engine
 
 # Whoever migrates holds this advisory lock, so that any number of processes may start with an upgrade at once.
 _MIGRATION_LOCK = (0x62756C6B, 1)
@@ -88,7 +89,7 @@ def upgrade(settings: Settings) -> str:
 
     Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable, or when somebody holds a table for ten minutes.
     """
-    engine = create_engine(settings.owner_url)
+    engine = open_engine(settings.owner_url, application_name="bulkreg db upgrade")
     try:
         _make_roles(engine, settings)
         _migrate(engine)

@@ -55,9 +55,10 @@ def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
         "database (owner)",
         "database (worker)",
         "database (API)",
+        "pooling",
         "Kafka",
     ]
-    assert len(findings) == 6
+    assert len(findings) == 7
 
 
 def test_a_variable_that_nobody_reads(sound: Settings) -> None:
