@@ -18,6 +18,7 @@ from orchestrator.accepting import SubmissionRequest, accept_one
 from orchestrator.model import (
     Actor,
     BatchFilter,
+    BatchView,
     Cancelled,
     Correction,
     Idempotency,
@@ -198,12 +199,22 @@ def update(call: Call) -> Reply:
 
 
 def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> Reply:
-    batch = call.service.database.change(
-        actor.organization_id,
-        lambda repository: operations.relabel_batch(repository, actor, batch_id, request.label, edit_versions=_seen(call)),
-    )
+    idempotency = _own_key()
+
+    def work(repository: ActivityRepository) -> BatchView:
+        return operations.relabel_batch(
+            repository, actor, batch_id, request.label, edit_versions=_seen(call), idempotency=idempotency
+        )
+
+    batch = call.service.database.change(actor.organization_id, work)
     call.service.wake_relays()
     return Reply(200, presentation.batch(batch))
+
+
+def _own_key() -> Idempotency:
+    """For a call without the client's key: a transaction that is run again, because the acknowledgement of its commit was lost, finds it
+    and answers what it did, and does nothing anew, whatever somebody else has done in between."""
+    return Idempotency(secrets.token_hex(16), b"")
 
 
 def cancel(call: Call) -> Reply:
@@ -252,9 +263,7 @@ def retry(call: Call) -> Reply:
     given = call.idempotency(
         "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.changes) for c in wanted.corrections]
     )
-    # Without the caller's key it has one of its own: a transaction that is run again, because the acknowledgement of its commit was lost,
-    # finds it, answers what it began, and begins nothing anew.
-    idempotency = given or Idempotency(secrets.token_hex(16), b"")
+    idempotency = given or _own_key()
     retried = call.service.database.change(
         actor.organization_id,
         lambda repository: operations.retry_failed_items(repository, actor, batch_id, wanted, idempotency),

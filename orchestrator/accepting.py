@@ -70,7 +70,19 @@ def _accept(
     organization_id = requests[0].actor.organization_id
     now, known = repository.clock_and_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
     refusals = [_refusal(request, known) for request in requests]
-    allowed = [request for request, refusal in zip(requests, refusals, strict=True) if refusal is None]
+    # Before anything is refused: what an earlier run of this very call has stored, the acknowledgement of whose commit was lost. It is
+    # the answer, whatever has changed since; the batch itself has changed what is foretold.
+    stored = {
+        batch.batch_id: batch
+        for request, refusal in zip(requests, refusals, strict=True)
+        if refusal is not None or hold_to_plan is not None
+        if (batch := repository.find_batch(request.batch.batch_id)) is not None
+    }
+    allowed = [
+        request
+        for request, refusal in zip(requests, refusals, strict=True)
+        if refusal is None and request.batch.batch_id not in stored
+    ]
     used = repository.use_keys(
         [
             KeyUse(request.actor, request.idempotency, request.batch.batch_id)
@@ -80,12 +92,14 @@ def _accept(
     )
     fresh = [request for request in allowed if request.batch.batch_id not in used]
     if hold_to_plan is not None:
-        # After the key: a batch that was accepted before has changed what would be foretold.
+        # After the key, for the same reason.
         fresh = [replace(request, batch=hold_to_plan(request.batch)) for request in fresh]
     views = _create(repository, fresh, now)
     for request, refusal in zip(requests, refusals, strict=True):
         batch_id = request.batch.batch_id
-        if refusal is not None:
+        if batch_id in stored:
+            yield Submitted(stored[batch_id], replayed=False)
+        elif refusal is not None:
             yield refusal
         elif (earlier := used.get(batch_id)) is None:
             yield Submitted(views.get(batch_id) or visible(repository, request.actor, batch_id), replayed=False)

@@ -213,11 +213,21 @@ def _runs(cancelled: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def relabel_batch(
-    repository: ActivityRepository, actor: Actor, batch_id: UUID, label: str | None, *, edit_versions: Set[int] | None = None
+    repository: ActivityRepository,
+    actor: Actor,
+    batch_id: UUID,
+    label: str | None,
+    *,
+    edit_versions: Set[int] | None = None,
+    idempotency: Idempotency | None = None,
 ) -> BatchView:
-    """Edits the label; one that it has already is no edit. Raises NotFoundError, ForbiddenError, PreconditionError."""
+    """Edits the label; one that it has already is no edit. Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError."""
     may_change(actor)
     batch = _lock(repository, actor, batch_id)
+    if _replayed(repository, actor, idempotency, batch_id) is not None:
+        return _present(repository, batch_id)
+    if idempotency is not None:
+        repository.answer_key(actor, idempotency, {})
     if batch.label == label:
         # Not asked what the caller has seen: perhaps it was this very call, whose acknowledgement was lost (RFC 9110, 13.1.1).
         return _present(repository, batch_id)

@@ -1,18 +1,24 @@
-"""Rows 1 to 3 of the fault catalogue: a connection that is lost at, or just before, the commit."""
+"""Rows 1 to 3 and 44 of the fault catalogue: a connection that is lost at, or just before, the commit."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
+from api.admission import Admission
 from consumers.registration import RegistrationHandler
 from orchestrator import operations
 from orchestrator.model import RetryRequest
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.settings import Settings
+from orchestrator.storage import database
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from tests.faults.proxy import Lost, PostgresProxy
@@ -129,3 +135,109 @@ def test_row_3_backend_terminated_in_mid_transaction(
     assert others
     assert first not in others, "the lost session was used again"
     assert_exactly_once(engine, settings, activities=ITEMS)
+
+
+# --- Row 44 -----------------------------------------------------------------------------------------------------------------
+
+
+def submission(*names: str, **fields: object) -> dict[str, object]:
+    items = [
+        {"mentor_id": name, "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60} for name in names
+    ]
+    return {"items": items, **fields}
+
+
+def planned(client: httpx.Client, **fields: object) -> dict[str, object]:
+    """A submission that is held to its preview: of one that will succeed, and one that will fail."""
+    given = submission("mentor-1", "nobody", **fields)
+    plan = client.post(f"{PATH}/preview", json=given)
+    assert plan.status_code == 200, plan.text
+    return {**given, "plan": plan.json()["plan"]}
+
+
+@contextlib.contextmanager
+def register_and_meddle(
+    pipeline: Pipeline, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None]
+) -> Iterator[None]:
+    """Between the two runs of a call whose acknowledgement is lost, everything accepted is done, and somebody does something."""
+    runs = database._begin
+
+    def begin(*arguments: Any, **named: Any) -> None:
+        if proxy.losses and not done:
+            done.append(True)
+            pipeline.drain()
+            meddle()
+        runs(*arguments, **named)
+
+    done: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_begin", begin)
+        yield
+    assert done, "the call was not run twice"
+
+
+@pytest.fixture
+def lossy_api(proxied: Settings, pipeline: Pipeline) -> Iterator[httpx.Client]:
+    with running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("fields", [{}, {"override_duplicates": True}])
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "mine"}])
+def test_row_44_a_planned_submission_whose_acknowledgement_was_lost_is_accepted(
+    lossy_api: httpx.Client,
+    pipeline: Pipeline,
+    proxy: PostgresProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    engine: Engine,
+    fields: dict[str, object],
+    headers: dict[str, str],
+) -> None:
+    """By the second run the batch is registered, so what would be foretold has changed, and the coordinator is no more."""
+    # Else the first COMMIT is that of its look at what is waiting.
+    monkeypatch.setattr(Admission, "admit", lambda _self, _items: None)
+    given = planned(lossy_api, **fields)
+    with register_and_meddle(pipeline, proxy, monkeypatch, lambda: forget_coordinator(engine)):
+        proxy.lose_next(Lost.ANSWER)
+        answer = lossy_api.post(PATH, json=given, headers=headers)
+    assert answer.status_code == 202, answer.text
+    assert "Idempotent-Replayed" not in answer.headers
+    assert pipeline.status(UUID(answer.json()["batch_id"])).batch.status == "partial"
+    assert_exactly_once(engine, settings, activities=1)
+
+
+def forget_coordinator(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM registration.coordinator_scope"))
+        connection.execute(text("DELETE FROM registration.coordinator"))
+
+
+def test_row_44_what_is_asked_of_a_batch_is_answered_as_the_first_run_did_it(
+    lossy_api: httpx.Client, pipeline: Pipeline, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call was made under the version that the client had seen, and somebody relabels in between."""
+    batch_id = pipeline.submit([*mentors(1), item("nobody")])
+    pipeline.drain()
+    at = f"{PATH}/{batch_id}"
+
+    def relabelled() -> None:
+        pipeline.call(operations.relabel_batch, ADMIN, batch_id, "by somebody else")
+
+    def lost(call: Callable[[dict[str, str]], httpx.Response], meddle: Callable[[], None]) -> httpx.Response:
+        seen = {"If-Match": lossy_api.get(at).headers["ETag"]}
+        proxy.losses = 0
+        with register_and_meddle(pipeline, proxy, monkeypatch, meddle):
+            proxy.lose_next(Lost.ANSWER)
+            return call(seen)
+
+    answer = lost(lambda seen: lossy_api.put(at, json={"label": "mine"}, headers=seen), relabelled)
+    assert (answer.status_code, answer.json()["label"]) == (200, "by somebody else")
+    answer = lost(lambda _: lossy_api.post(f"{at}/retry"), relabelled)
+    assert (answer.status_code, answer.json()["retried"]) == (202, 1)
+    answer = lost(lambda seen: lossy_api.delete(at, headers=seen), lambda: None)
+    assert answer.status_code == 204
+    batch_id = pipeline.submit(mentors(1, first=50))
+    at = f"{PATH}/{batch_id}"
+    answer = lost(lambda seen: lossy_api.post(f"{at}/cancel", headers=seen), relabelled)
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")

@@ -9,7 +9,12 @@ from orchestrator.failpoints import Failpoint
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "faults.md").read_text()
-ROWS = range(1, 36)
+ROWS = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
+
+
+def test_rows_are_numbered_once_and_none_has_gone() -> None:
+    assert len(set(ROWS)) == len(ROWS)
+    assert set(range(1, 36)) <= set(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)
