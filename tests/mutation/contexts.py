@@ -24,6 +24,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if running is not None:
         running.switch_context(item.nodeid)
     os.environ[CONTEXT] = item.nodeid
+    # It holds the context of this process, and would win over the file in which the variable above is put in anew.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     began_s = time.monotonic()
     result = yield
     _took_s[item.nodeid] = time.monotonic() - began_s

@@ -38,7 +38,8 @@ def measure(root: Path, folder: Path, arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True)
     config = folder / "coveragerc"
     config.write_text(_CONFIG % {"context": CONTEXT, "packages": ", ".join(PACKAGES), "folder": folder})
-    environment = os.environ | {CONTEXT: "", DURATIONS: str(folder)}
+    # Processes that tests start read the file themselves, and with it the context of that moment.
+    environment = os.environ | {CONTEXT: "", DURATIONS: str(folder), "COVERAGE_PROCESS_START": str(config)}
     pytest = ["-m", "pytest", "-p", "tests.mutation.contexts", "-q", "-m", "not full", "--hypothesis-profile=ci", *arguments]
     code = subprocess.run(
         [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", *pytest], cwd=root, env=environment, check=False
@@ -56,7 +57,7 @@ class CoverageMap:
         self._data = CoverageData(str(folder / "data"))
         self._data.read()
         self._root = root
-        self._files = {Path(name).as_posix(): name for name in self._data.measured_files()}
+        self._files = sorted(self._data.measured_files())
         self._took_s: dict[str, float] = {}
         for path in folder.glob("*.json"):
             self._took_s |= json.loads(path.read_text())
@@ -78,11 +79,13 @@ class CoverageMap:
         return within
 
     def _contexts(self, path: str, lines: Sequence[int]) -> set[str]:
-        name = next((full for posix, full in self._files.items() if posix.endswith("/" + path)), None)
-        if name is None:
-            return set()
-        by_line = self._data.contexts_by_lineno(name)
-        return {context for line in lines for context in by_line.get(line, ()) if context}
+        # In a copy of the tree, too: some tests install and start one.
+        found: set[str] = set()
+        for name in self._files:
+            if name.endswith("/" + path):
+                by_line = self._data.contexts_by_lineno(name)
+                found |= {context for line in lines for context in by_line.get(line, ()) if context}
+        return found
 
 
 class _Users:
