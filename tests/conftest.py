@@ -24,6 +24,16 @@ def pytest_configure(config: pytest.Config) -> None:
         check_choice(chosen_kind())
 
 
+# A module's tests stay on one worker of a parallel run. The modules that take minutes begin first, or one worker would wait for the other.
+LONG_FOLDERS = ("simulation", "end_to_end", "chaos", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first; apart from that, nothing is moved."""
+    folders = {folder: place for place, folder in enumerate(LONG_FOLDERS)}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, len(folders)))
+
+
 @pytest.fixture(scope="session")
 def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """PostgreSQL and Kafka, chosen by BULKREG_TEST_STACK. Tests that kill servers start their own instead."""
