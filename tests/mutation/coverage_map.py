@@ -78,6 +78,10 @@ class CoverageMap:
             within.append(test)
         return within
 
+    def took_s(self, tests: Sequence[str]) -> float:
+        """How long these tests took."""
+        return sum(self._took_s[test] for test in tests)
+
     def _contexts(self, path: str, lines: Sequence[int]) -> set[str]:
         # In a copy of the tree, too: some tests install and start one.
         found: set[str] = set()

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutation.coverage_map import BUDGET_S, CoverageMap
+from tests.mutation.coverage_map import CoverageMap
 from tests.mutation.mutant import Mutant, apply, by_path
 from tests.support.stack import EXTERNAL, Stack, running_stack
 
-# A mutant that makes its tests hang is noticed as well.
-TIMEOUT_S = 5 * BUDGET_S
+# A mutant that makes its tests hang is noticed as well: after so long, and three times what they took before.
+PATIENCE_S = 30.0
 # The servers are made anew after so many mutants: each leaves topics behind.
 SERVERS_LAST = 40
 
@@ -105,7 +105,7 @@ def _some(
         red = None
         if chosen:
             with mutated(tree, [mutant]):
-                red = first_red(tree, ["-n", "0", "-x", *chosen], stack=stack, timeout_s=TIMEOUT_S)
+                red = first_red(tree, ["-n", "0", "-x", *chosen], stack=stack, timeout_s=PATIENCE_S + 3 * tests.took_s(chosen))
         with lock:
             note(Judged(mutant, red))
 
