@@ -155,6 +155,18 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
     assert len(found(submitted_from="2020-01-01T00:00:00+01:00")) == 2
 
 
+def test_a_period_includes_its_beginning_and_not_its_end(coordinator: httpx.Client) -> None:
+    """So that the batches of January and of February are each batch once."""
+    batch_id = submit(coordinator, "mentor-1")
+    moment = coordinator.get(f"{PATH}/{batch_id}").json()["submitted_at"]
+
+    def found(**query: str) -> list[str]:
+        return [batch["batch_id"] for batch in coordinator.get(PATH, params=query).json()["data"]]
+
+    assert found(submitted_from=moment) == [batch_id]
+    assert found(submitted_to=moment) == []
+
+
 def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
     tag = coordinator.get(url).headers["ETag"]

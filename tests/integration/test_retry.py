@@ -12,7 +12,8 @@ from orchestrator.errors import ConflictError, InvalidRequestError, KeyReusedErr
 from orchestrator.model import Correction, Idempotency, RetryRequest
 from orchestrator.operations import cancel_batch, get_item, retry_failed_items
 from orchestrator.storage.database import transact
-from schemas.envelope import Topic
+from schemas.envelope import Topic, open_envelope
+from schemas.events import BatchCompleted, read_event
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
 
@@ -49,6 +50,19 @@ def test_only_the_failed_item_runs_again(pipeline: Pipeline) -> None:
     assert view.batch.status == "completed"
     assert view.items[0] == before
     assert (view.items[1].attempt, view.items[1].status) == (2, "success")
+
+
+def test_retry_that_finds_the_batch_at_its_end_announces_that_end(pipeline: Pipeline) -> None:
+    """The outcomes are there and not folded yet: the retry folds them, and nobody else will say that the first attempts are over."""
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.drain_until_registered()
+    assert pipeline.call(retry_failed_items, ADMIN, batch_id, ALL).retried == 1
+    pipeline.drain()
+    ends = [read_event(Topic.LIFECYCLE, open_envelope(one.headers, one.value)) for one in pipeline.queues[Topic.LIFECYCLE]]
+    assert [(end.retry_number, end.status, end.completed, end.failed) for end in ends if isinstance(end, BatchCompleted)] == [
+        (0, "partial", 1, 1),
+        (1, "partial", 1, 1),
+    ]
 
 
 def test_correction_is_registered_and_kept_with_the_old_values(pipeline: Pipeline) -> None:

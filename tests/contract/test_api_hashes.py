@@ -1,0 +1,145 @@
+"""A key and a plan are for one request: whatever field of it is another, it is another request."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from schemas.api import ItemCorrection, ItemsSubmission
+from schemas.ids import DerivedIds
+from tests.contract.test_api_batches import an_item, submit
+from tests.support.api_server import PATH
+from tests.support.pipeline import COORDINATOR, Pipeline
+
+Json = dict[str, Any]
+
+SUBMISSION: Json = {
+    "coordinator_id": COORDINATOR,
+    "label": "Monday",
+    "override_duplicates": False,
+    "items": [an_item(notes="first", client_reference="row 1"), an_item("mentor-2")],
+}
+
+# Another value for each field; of an item where the path leads into it.
+OTHERS: dict[str, Any] = {
+    "label": "Tuesday",
+    "override_duplicates": True,
+    "items/mentor_id": "mentor-3",
+    "items/activity_type": "call",
+    "items/activity_date": "2026-03-24",
+    "items/duration_minutes": 61,
+    "items/notes": "second",
+    "items/client_reference": "row 2",
+    "items": [an_item(notes="first", client_reference="row 1")],
+}
+# Who sends it is part of the key itself, and the plan is asked for before it is known.
+NOT_COMPARED = {"organization_id", "coordinator_id", "plan"}
+
+
+def with_other(field: str) -> Json:
+    """The submission with another value in one field."""
+    name, _, inner = field.partition("/")
+    if not inner:
+        return SUBMISSION | {name: OTHERS[field]}
+    first, *rest = SUBMISSION[name]
+    return SUBMISSION | {name: [first | {inner: OTHERS[field]}, *rest]}
+
+
+def test_the_table_of_other_values_knows_every_field() -> None:
+    item = ItemsSubmission.model_fields["items"].annotation.__args__[0]  # type: ignore[union-attr]
+    fields = ItemsSubmission.model_fields.keys() | {f"items/{name}" for name in item.model_fields}
+    assert OTHERS.keys() | NOT_COMPARED == fields
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_key_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = coordinator.post(PATH, json=SUBMISSION, headers=key)
+    assert first.status_code == 202, first.text
+    other = coordinator.post(PATH, json=with_other(field), headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    again = coordinator.post(PATH, json=SUBMISSION, headers=key)
+    assert (again.status_code, again.json()["batch_id"]) == (202, first.json()["batch_id"])
+
+
+def test_the_order_of_items_is_part_of_the_submission(coordinator: httpx.Client) -> None:
+    key = {"Idempotency-Key": "k"}
+    assert coordinator.post(PATH, json=SUBMISSION, headers=key).status_code == 202
+    turned = SUBMISSION | {"items": SUBMISSION["items"][::-1]}
+    assert coordinator.post(PATH, json=turned, headers=key).json()["code"] == "idempotency_key_reused"
+
+
+# A label and a reference change nothing that is foretold.
+@pytest.mark.parametrize("field", sorted(OTHERS.keys() - {"label", "items/client_reference"}))
+def test_a_plan_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
+    planned = coordinator.post(f"{PATH}/preview", json=SUBMISSION)
+    assert planned.status_code == 200, planned.text
+    other = coordinator.post(PATH, json=with_other(field) | {"plan": planned.json()["plan"]})
+    assert other.status_code == 422, other.text
+    assert [(one["pointer"], one["code"]) for one in other.json()["errors"]] == [("/plan", "plan_mismatch")]
+    assert coordinator.post(PATH, json=SUBMISSION | {"plan": planned.json()["plan"]}).status_code == 202
+
+
+def test_a_plan_does_not_mind_a_label_or_a_reference(coordinator: httpx.Client) -> None:
+    plan = coordinator.post(f"{PATH}/preview", json=SUBMISSION).json()["plan"]
+    relabelled = with_other("items/client_reference") | {"label": "Tuesday", "plan": plan}
+    assert coordinator.post(PATH, json=relabelled).status_code == 202
+
+
+CORRECTION: Json = {
+    "mentor_id": "mentor-3",
+    "activity_type": "visit",
+    "activity_date": "2026-03-24",
+    "duration_minutes": 30,
+    "notes": "n",
+    "override_duplicates": False,
+}
+OTHER_CORRECTIONS: Json = {
+    "mentor_id": "mentor-4",
+    "activity_type": "call",
+    "activity_date": "2026-03-23",
+    "duration_minutes": 31,
+    "notes": "m",
+    "override_duplicates": True,
+}
+
+
+def test_the_table_of_other_corrections_knows_every_field() -> None:
+    assert CORRECTION.keys() | {"item_id"} == OTHER_CORRECTIONS.keys() | {"item_id"} == ItemCorrection.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", OTHER_CORRECTIONS)
+def test_a_key_is_for_one_retry(coordinator: httpx.Client, pipeline: Pipeline, field: str) -> None:
+    batch_id = submit(coordinator, "nobody", "nobody-else")
+    pipeline.drain()
+    item_id = str(DerivedIds(UUID(batch_id)).item_id(0))
+    key, url = {"Idempotency-Key": "r"}, f"{PATH}/{batch_id}/retry"
+    body = {"corrections": [{"item_id": item_id} | CORRECTION]}
+    first = coordinator.post(url, json=body, headers=key)
+    assert (first.status_code, first.json()["retried"]) == (202, 1)
+    other = {"corrections": [{"item_id": item_id} | CORRECTION | {field: OTHER_CORRECTIONS[field]}]}
+    refused = coordinator.post(url, json=other, headers=key)
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+    assert coordinator.post(url, json=body, headers=key).json()["retried"] == 1
+
+
+@pytest.mark.parametrize("body", [{"only_retryable": True}, {"item_ids": [1]}])
+def test_a_key_is_for_one_choice_of_items(coordinator: httpx.Client, pipeline: Pipeline, body: Json) -> None:
+    batch_id = submit(coordinator, "nobody", "nobody-else")
+    pipeline.drain()
+    ids = DerivedIds(UUID(batch_id))
+    body = {name: [str(ids.item_id(place)) for place in value] if name == "item_ids" else value for name, value in body.items()}
+    key, url = {"Idempotency-Key": "r"}, f"{PATH}/{batch_id}/retry"
+    assert coordinator.post(url, json={}, headers=key).json()["retried"] == 2
+    refused = coordinator.post(url, json=body, headers=key)
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_key_is_for_one_cancel_and_one_batch(coordinator: httpx.Client) -> None:
+    first, second = submit(coordinator, "mentor-1"), submit(coordinator, "mentor-2")
+    key = {"Idempotency-Key": "c"}
+    assert coordinator.post(f"{PATH}/{first}/cancel", json={"reason": "a"}, headers=key).status_code == 200
+    for batch_id, reason in ((first, "b"), (second, "a")):
+        refused = coordinator.post(f"{PATH}/{batch_id}/cancel", json={"reason": reason}, headers=key)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused"), (batch_id, reason)
