@@ -60,6 +60,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     yield from _settings(settings, environment)
     yield from _identity(settings)
     yield from _databases(settings, environment)
+    yield from _registration(settings)
     yield from _kafka(settings)
 
 
@@ -149,6 +150,9 @@ _SERVER = text("""
            abs(extract(epoch FROM clock_timestamp()) - :now) AS clock_difference_s
 """)
 
+# Failed items count: a retry of theirs asks under the same key, and so must reach the same service.
+_IN_DOUBT = text("SELECT count(*) FROM orchestrator.dispatch WHERE state = 'asked'")
+
 _ROLE = text("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 _OWNED = text("SELECT count(*) FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration') AND tableowner = current_user")
@@ -192,6 +196,26 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
         yield from _transport(subject, url, environment)
         yield from _connected(subject, url, settings, check, fix)
     yield from _pooling(settings)
+
+
+def _registration(settings: Settings) -> Iterator[Finding]:
+    """What an external registration service was asked for and has not answered. Says nothing where the database can't be asked."""
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        with engine.connect() as connection:
+            in_doubt = connection.scalar(_IN_DOUBT)
+    except DBAPIError:
+        return
+    finally:
+        engine.dispose()
+    if not in_doubt:
+        return
+    detail = f"{in_doubt:,} items are in doubt: an external service was asked to register them and has not answered"
+    if settings.registration_url is None:
+        fix = "set BULKREG_REGISTRATION_URL to that service again until they are settled; no other service registers them"
+        yield Finding("registration", State.ADVICE, detail, fix)
+    else:
+        yield Finding("registration", State.OK, f"{detail}; keep BULKREG_REGISTRATION_URL at that service until they are settled")
 
 
 def _role_fix(role: str, variable: str) -> str:

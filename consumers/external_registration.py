@@ -25,12 +25,13 @@ from consumers.handler import Preparation, Record
 from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator import metrics
 from orchestrator.failpoints import Failpoint, failpoints
-from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration
+from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
 from orchestrator.repository import OutcomeKey
+from orchestrator.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
-from orchestrator.storage.outcomes import command_states, share_batches
+from orchestrator.storage.outcomes import command_states, exclude_registrations
 from schemas.events import EventData, RegisterActivity
 
 _logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class ExternalRegistration:
             if answer is None or isinstance(answer, Unknown):
                 waiting.append(question.command)
             else:
-                definite.append(_recorded(question, answer))
+                definite.append(recorded_answer(question, answer))
             if isinstance(answer, Unknown):
                 spent_s[question.command] += pause_s
         if definite:
@@ -122,7 +123,7 @@ class ExternalRegistration:
     def _dispatch(self, commands: Sequence[OutcomeKey]) -> list[Question]:
         """The items to ask for, each with its committed mark."""
         with self._engine.begin() as connection:
-            return _marked(connection, commands)
+            return mark_questions(connection, commands)
 
     # --- The breaker ------------------------------------------------------------------------------------------------------
 
@@ -186,8 +187,9 @@ def _keys(records: Sequence[Record[EventData]]) -> list[OutcomeKey]:
     return list(dict.fromkeys(OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands))
 
 
-def _marked(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:
-    share_batches(connection, [command.batch_id for command in commands])
+def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:
+    """Marks what may be sent as dispatched; the questions that are open, with the marks that were there already."""
+    exclude_registrations(connection, [command.batch_id for command in commands])
     _, states = command_states(connection, commands)
     undecided = [commands[index] for index, state in states.items() if state.outcome is None]
     if not undecided:
@@ -217,7 +219,11 @@ def _marked(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Ques
     ]
 
 
-def _recorded(question: Question, answer: Answer) -> RecordedAnswer:
+def recorded_answer(question: Question, answer: Answer) -> RecordedAnswer:
+    """A definite answer as it is written down."""
+    if isinstance(answer, Withdrawn) and not question.is_cancelled:
+        # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
+        answer = Refused(REGISTRATION_UNAVAILABLE)
     state = type(answer).__name__.lower()
     activity_id = answer.activity_id if isinstance(answer, Registered) else None
     error = answer.error.as_json() if isinstance(answer, Refused) else None

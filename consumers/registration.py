@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from consumers.handler import Handled, Lane, Record, RefusedError
 from consumers.results import ResultWriter
 from orchestrator.model import ItemError
+from orchestrator.registration.external import CANCELLED, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
@@ -43,7 +44,10 @@ class RegistrationHandler:
         return self._handle(connection, records, self._service.register)
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """A command that fails even alone ends as `internal_error`, and is put aside for whoever looks for the bug."""
+        """A command that fails even alone ends as `internal_error`, and is put aside for those who look for the bug.
+
+        An item that an external service was asked for ends as the books say, or waits: it may exist there.
+        """
 
         def fail(_: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
             return [Decision(None, INTERNAL_ERROR)] * len(candidates)
@@ -60,7 +64,7 @@ class RegistrationHandler:
         decided: dict[OutcomeKey, NewOutcome] = {}
         if new and now is not None:
             candidates = _candidates([(keys[index], states[index]) for index in new])
-            decisions = register(connection, candidates, now)
+            decisions = _decisions(connection, candidates, [states[index] for index in new], register, now)
             for index, decision in zip(new, decisions, strict=True):
                 if decision is not None:
                     decided[keys[index]] = _outcome(keys[index], states[index], decision)
@@ -73,6 +77,25 @@ class RegistrationHandler:
             if state.outcome is not None or keys[index] in decided
         ]
         return Handled(produced)
+
+
+def _decisions(
+    connection: Connection, candidates: Sequence[Candidate], states: Sequence[CommandState], register: Register, now: datetime
+) -> Sequence[Decision | None]:
+    """The books of an external service come first, then the cancel, and `register` decides the others.
+
+    So neither a cancelled batch nor an item that an external service may have registered gets an activity, whatever service is set.
+    """
+    if not any(state.has_dispatches or state.is_cancelled for state in states):
+        return register(connection, candidates, now)
+    asked = [index for index, state in enumerate(states) if state.has_dispatches]
+    settled = dispatched_decisions(connection, [candidates[index] for index in asked]) if asked else {}
+    decisions: dict[int, Decision | None] = {asked[number]: decision for number, decision in settled.items()}
+    decisions |= {index: CANCELLED for index, state in enumerate(states) if state.is_cancelled and index not in decisions}
+    free = [index for index in range(len(candidates)) if index not in decisions]
+    if free:
+        decisions |= zip(free, register(connection, [candidates[index] for index in free], now), strict=True)
+    return [decisions[index] for index in range(len(candidates))]
 
 
 def _first_of_each(keys: Sequence[OutcomeKey], states: Mapping[int, CommandState]) -> list[int]:

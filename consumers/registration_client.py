@@ -38,7 +38,8 @@ class _NeverHeardOf:
 class RegistrationClient:
     """Speaks HTTP with the service; keeps connections open. To be used in one event loop, as a context."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """`transport` replaces the network."""
         assert settings.registration_url is not None
         token = settings.registration_token
         self._http = httpx.AsyncClient(
@@ -49,6 +50,7 @@ class RegistrationClient:
             ),
             # Of each read or write. The whole, which may drip, has a limit in `_send`.
             timeout=settings.registration_request_timeout_ms / 1000,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

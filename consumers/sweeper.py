@@ -152,7 +152,8 @@ class Sweeper:
         given_up = [
             (state, NewOutcome(keys[index], state.organization_id, "failed", None, INTERNAL_ERROR.as_json()))
             for index, state in states.items()
-            if state.outcome is None
+            # Cancelled since it was found hopeless: what is left of it waits for an external service's answer.
+            if state.outcome is None and not state.is_cancelled
         ]
         if now is None or not given_up:
             return 0

@@ -4,7 +4,7 @@ Asking takes long and nobody may hold a lock meanwhile, so it is done before the
 items as dispatched, commits, asks, and writes the answers down. `ExternalRegistrationService` then decides from what is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -86,28 +86,37 @@ Answer = Registered | Refused | Withdrawn
 
 
 class ExternalRegistrationService:
-    """Decides from the answers that were written down before."""
+    """Registers nothing in the transaction: what the service was asked for is decided by `dispatched_decisions`."""
 
-    def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision | None]:
-        """None for a candidate that the service was not asked about, and for one of a cancelled batch that is still in doubt."""
-        found = dispatch.dispatches(connection, [(candidate.batch_id, candidate.position) for candidate in candidates])
-        return [_decision(found.get(index)) for index in range(len(candidates))]
+    def register(self, _connection: Connection, candidates: Sequence[Candidate], _at: datetime) -> Sequence[Decision | None]:
+        """None for each: the service was not asked for it yet."""
+        return [None] * len(candidates)
 
 
-def _decision(found: dispatch.Dispatch | None) -> Decision | None:
-    if found is None:
-        return None
-    if found.state == "registered":
-        return Decision(found.activity_id, None)
-    if found.state == "withdrawn":
-        return Decision(None, None)
-    if not found.is_of_present_attempt:
-        return None
-    if found.state == "refused":
-        assert found.error is not None
-        return Decision(None, None if found.is_cancelled else ItemError(**found.error))
-    # All tries failed. Whether the service has done the work is unknown, and stays in the books: a retry asks under the same key.
-    return None if found.is_cancelled else Decision(None, REGISTRATION_UNAVAILABLE)
+CANCELLED = Decision(None, None)
+
+
+def dispatched_decisions(connection: Connection, candidates: Sequence[Candidate]) -> Mapping[int, Decision | None]:
+    """By index, what the books say about items that an external service was asked for; None: the item stays pending.
+
+    This holds whatever service is set now: what one may have registered is never registered by another. Absent is an item that no
+    service was asked for, or whose last key was refused before the present attempt.
+    """
+    found = dispatch.dispatches(connection, [(candidate.batch_id, candidate.position) for candidate in candidates])
+    decisions: dict[int, Decision | None] = {}
+    for index, books in found.items():
+        if books.state == "registered":
+            decisions[index] = Decision(books.activity_id, None)
+        elif books.state == "asked":
+            # Whether the service has done the work is unknown, and stays in the books: a retry asks under the same key. An item of a
+            # cancelled batch can't be retried, so it waits for the service's answer.
+            decisions[index] = None if books.is_cancelled else Decision(None, REGISTRATION_UNAVAILABLE)
+        elif books.is_cancelled or books.state == "withdrawn":
+            decisions[index] = CANCELLED
+        elif books.is_of_present_attempt:
+            assert books.error is not None
+            decisions[index] = Decision(None, ItemError(**books.error))
+    return decisions
 
 
 _RULES_BY_CODE_AND_FIELD = {(rule.error.code, rule.error.field): rule.error for rule in RULES}

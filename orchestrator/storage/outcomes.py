@@ -25,6 +25,10 @@ class CommandState(NamedTuple):
     activity_id: str | None
     error: dict[str, Any] | None
     decided_at: datetime
+    is_cancelled: bool
+    """Whether the batch was cancelled: nothing of it is registered any more."""
+    has_dispatches: bool
+    """Whether an external registration service was ever asked for an item of the batch."""
 
 
 class NewOutcome(NamedTuple):
@@ -41,11 +45,16 @@ class NewOutcome(NamedTuple):
 # batches.py). In sorted order, before any row.
 _SHARE_BATCHES = Prepared("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
 
+# Alone: what an external service is asked for is marked while nobody decides an item of the batch, and nobody else is about to ask for
+# it. Under the shared lock an in-process registration and a mark could overlook each other, and the item would be registered twice.
+_EXCLUDE_REGISTRATIONS = Prepared("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
+
 # Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
 # lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
 _BATCHES = Prepared("""
-    SELECT batch_id::text, organization_id, trace_id, statement_timestamp() AS now
-    FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
+    SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,
+           EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id), statement_timestamp() AS now
+    FROM orchestrator.batch b WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
 """)
 
 # Mostly all commands are new, and there is no row: one for each was a tenth of the registration's CPU.
@@ -72,8 +81,16 @@ _INSERT = Prepared("""
 
 def share_batches(connection: Connection, batch_ids: Sequence[str]) -> None:
     """Shares the lock of these batches until the commit: what is decided under it is decided before or after a cancel, not during."""
-    keys = sorted({batch_lock_key(UUID(batch_id)) for batch_id in set(batch_ids)})
-    _SHARE_BATCHES.rows(connection, {"keys": arrays.plain(keys)})
+    _SHARE_BATCHES.rows(connection, {"keys": _lock_keys(batch_ids)})
+
+
+def exclude_registrations(connection: Connection, batch_ids: Sequence[str]) -> None:
+    """Takes these batches alone until the commit: no item of theirs is decided meanwhile."""
+    _EXCLUDE_REGISTRATIONS.rows(connection, {"keys": _lock_keys(batch_ids)})
+
+
+def _lock_keys(batch_ids: Sequence[str]) -> str:
+    return arrays.plain(sorted({batch_lock_key(UUID(batch_id)) for batch_id in set(batch_ids)}))
 
 
 def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:
@@ -101,8 +118,9 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
     for index, (batch_id, position, _) in enumerate(keys):
         outcome = decided.get(index, new)
         if batch_id in batches and (outcome is new or outcome[0] is not None):
-            _, organization_id, trace_id, _ = batches[batch_id]
-            states[index] = CommandState(ids[batch_id].item_id_text(position), organization_id, trace_id, *outcome)
+            _, organization_id, trace_id, is_cancelled, has_dispatches, _ = batches[batch_id]
+            item_id = ids[batch_id].item_id_text(position)
+            states[index] = CommandState(item_id, organization_id, trace_id, *outcome, is_cancelled, has_dispatches)
     return now, states
 
 

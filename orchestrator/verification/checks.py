@@ -17,7 +17,8 @@ class Check:
 
 
 # Registered through an external service: its activity is the service's, and its answer is in the dispatch row.
-_ASKED_OUTSIDE = "EXISTS (SELECT FROM orchestrator.dispatch d WHERE (d.batch_id, d.position) = (i.batch_id, i.position))"
+_REGISTERED_OUTSIDE = """EXISTS (SELECT FROM orchestrator.dispatch d
+                                 WHERE (d.batch_id, d.position) = (i.batch_id, i.position) AND d.state = 'registered')"""
 
 # What is being purged has its tombstone already, and loses its rows a chunk at a time.
 _NOT_PURGED = "NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = {table}.batch_id)"
@@ -30,7 +31,7 @@ CHECKS: tuple[Check, ...] = (
         f"""
         SELECT i.batch_id, i.item_id, 'the item succeeded, and its activity does not exist' AS detail
         FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id
-        WHERE i.status = 'success' AND a.activity_id IS DISTINCT FROM i.activity_id AND NOT {_ASKED_OUTSIDE}
+        WHERE i.status = 'success' AND a.activity_id IS DISTINCT FROM i.activity_id AND NOT {_REGISTERED_OUTSIDE}
         """,
     ),
     Check(
@@ -39,8 +40,18 @@ CHECKS: tuple[Check, ...] = (
         """
         SELECT i.batch_id, i.item_id, 'the item is ' || i.status || ', and the external service said ' || d.state AS detail
         FROM orchestrator.dispatch d JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (d.batch_id, d.position)
-        WHERE i.status = 'success' AND d.activity_id IS DISTINCT FROM i.activity_id
+        WHERE i.status = 'success' AND d.state = 'registered' AND d.activity_id <> i.activity_id
            OR i.status = 'cancelled' AND d.state IN ('asked', 'registered')
+        """,
+    ),
+    Check(
+        1,
+        "registered_inside_and_asked_outside",
+        """
+        SELECT i.batch_id, i.item_id, 'the activity exists, and the external service has one, too, or may have' AS detail
+        FROM orchestrator.dispatch d JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (d.batch_id, d.position)
+        JOIN registration.activity a ON a.item_id = i.item_id
+        WHERE d.state IN ('asked', 'registered')
         """,
     ),
     Check(

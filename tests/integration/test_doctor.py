@@ -66,6 +66,19 @@ def test_a_variable_that_nobody_reads(sound: Settings) -> None:
     assert (finding.state, "BULKREG_KAFKA_BOOTSTRAP is no setting" in finding.detail) == (State.UNSAFE, True)
 
 
+def test_items_in_doubt_at_an_external_service(sound: Settings) -> None:
+    as_owner(
+        sound,
+        "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at)"
+        " VALUES (gen_random_uuid(), 0, 'org', 1, 'asked', now())",
+    )
+    finding = only(sound)
+    assert (finding.subject, finding.state, finding.detail[:22]) == ("registration", State.ADVICE, "1 items are in doubt: ")
+    asking = changed(sound, registration_url="http://127.0.0.1:1/")
+    assert wrong(asking) == []
+    assert [each.subject for each in examine(asking, {}) if "in doubt" in each.detail] == ["registration"]
+
+
 def test_failpoints(sound: Settings) -> None:
     assert only(changed(sound, failpoints="relay.after_publish=crash")).fix == "unset BULKREG_FAILPOINTS"
 

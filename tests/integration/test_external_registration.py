@@ -21,6 +21,7 @@ from orchestrator.failpoints import Failpoint, InjectedError
 from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.registration.external import ExternalRegistrationService
+from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import advance_progress
@@ -366,10 +367,128 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
     assert completions(pipeline) == 1
 
 
+# --- After the setting was changed ----------------------------------------------------------------------------------------------
+
+
+def in_process() -> RegistrationHandler:
+    """The registration role as it is after BULKREG_REGISTRATION_URL was removed."""
+    return RegistrationHandler(InProcessRegistrationService())
+
+
+def own_activities(pipeline: Pipeline) -> int:
+    with pipeline.engine.begin() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one())
+
+
+def decide(pipeline: ExternalPipeline, handler: RegistrationHandler, commands: Sequence[OutgoingEvent]) -> None:
+    with pipeline.engine.begin() as connection:
+        handled = handler.handle(connection, [record(command, offset) for offset, command in enumerate(commands)])
+    for result in handled.events:
+        pipeline.queues[Topic.RESULTS].append(result)
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+
+
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.ERROR_AFTER_THE_WORK])
+def test_cancelled_batch_gets_no_activity_after_the_setting_was_changed(
+    pipeline: ExternalPipeline, service: FaultyService, fault: Fault
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    commands = pipeline.commands(batch_id)
+    service.always = fault
+    with pytest.raises(TransientError):
+        pipeline.external.prepare([record(command) for command in commands], stopped_soon())
+    assert pipeline.call(cancel_batch, ADMIN, batch_id, None).unresolved == 2
+    decide(pipeline, in_process(), commands)
+    assert own_activities(pipeline) == 0
+    assert pipeline.status(batch_id).batch.counts.pending == 2, "only the service that was asked knows what became of them"
+    # With the setting back, the service says it.
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.drain()
+    counts = pipeline.status(batch_id).batch.counts
+    assert (counts.completed, counts.cancelled) == ((2, 0) if fault is Fault.ERROR_AFTER_THE_WORK else (0, 2))
+
+
+def test_item_in_doubt_is_registered_by_no_other_service(pipeline: ExternalPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    service.faults["mentor-1"].extend([Fault.ERROR_AFTER_THE_WORK] * 100)
+    service.faults["mentor-2"].append(Fault.REFUSES)
+    pipeline.drain()
+    assert codes(pipeline, batch_id) == ["registration_unavailable", "mentor_not_found"]
+    service.faults.clear()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
+    commands = pipeline.commands(batch_id)
+    decide(pipeline, in_process(), commands)
+    assert codes(pipeline, batch_id) == ["registration_unavailable", None], "what was refused for good is free"
+    assert own_activities(pipeline) == 1
+    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
+    pipeline.drain()
+    view = pipeline.status(batch_id)
+    assert view.batch.status == "completed"
+    assert str(view.items[0].activity_id) == service.answers[f"{view.items[0].item_id}:0"]["activity_id"]
+    assert (own_activities(pipeline), len(service.activities())) == (1, 1)
+
+
+def test_mark_waits_for_an_in_process_registration_of_its_batch(pipeline: ExternalPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    commands = pipeline.commands(batch_id)
+    with ThreadPoolExecutor(1) as threads, pipeline.engine.connect() as connection:
+        with connection.begin():
+            in_process().handle(connection, [record(command) for command in commands])
+            rival = threads.submit(pipeline.external.prepare, [record(command) for command in commands], NEVER)
+            eventually(lambda: waiting_for_locks(pipeline) == 1)
+        rival.result(10)
+    assert (own_activities(pipeline), service.asked) == (1, [])
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.drain()
+
+
+def waiting_for_locks(pipeline: Pipeline) -> int:
+    with pipeline.engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
+
+
+def stopped_soon() -> threading.Event:
+    """A role that is told to stop while it asks."""
+    stopping = threading.Event()
+    stopping.set()
+    return stopping
+
+
+def test_item_of_a_cancelled_batch_that_is_in_doubt_is_given_up_by_nobody(
+    pipeline: ExternalPipeline, service: FaultyService
+) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    commands = pipeline.commands(batch_id)
+    service.always = Fault.ERROR_AFTER_THE_WORK
+    with pytest.raises(TransientError):
+        pipeline.external.prepare([record(command) for command in commands], stopped_soon())
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    with pipeline.engine.begin() as connection:
+        handled = pipeline.registration.give_up(connection, record(commands[0]), RuntimeError("a bug"))
+    assert (list(handled.events), len(handled.refused)) == ([], 1)
+    assert pipeline.status(batch_id).batch.counts.pending == 1
+    service.always = None
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.counts.completed == 1
+
+
+def test_key_that_was_withdrawn_at_the_service_is_used_up(pipeline: ExternalPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    item_id = DerivedIds(batch_id).item_id(0)
+    service.answers[f"{item_id}:0"] = {"key": f"{item_id}:0", "item_id": "", "status": "withdrawn"}
+    pipeline.drain()
+    assert codes(pipeline, batch_id) == ["registration_unavailable"]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, correct(batch_id, 0, duration_minutes=30))
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert [asked.key for asked in service.asked] == [f"{item_id}:0", f"{item_id}:1"]
+
+
 # --- Beside the service ---------------------------------------------------------------------------------------------------------
 
 
-def test_in_process_registration_knows_nothing_of_all_this(settings: Settings, engine: Engine) -> None:
+def test_in_process_registration_pays_no_statement_for_all_this(settings: Settings, engine: Engine) -> None:
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)
     statements: list[str] = []
@@ -383,7 +502,9 @@ def test_in_process_registration_knows_nothing_of_all_this(settings: Settings, e
     event.remove(engine, "before_cursor_execute", note)
     pipeline.close()
     assert any("registration.activity" in statement for statement in statements)
-    assert not any("orchestrator.dispatch" in statement for statement in statements)
+    # It learns with the batches' rows that no external service was ever asked, and asks no further.
+    asked = [statement for statement in statements if "orchestrator.dispatch" in statement]
+    assert all("FROM orchestrator.batch b WHERE batch_id = ANY" in statement for statement in asked)
 
 
 def test_another_organizations_dispatches_are_hidden_from_the_api(pipeline: ExternalPipeline) -> None:

@@ -1,0 +1,399 @@
+"""Every state that an item can be in between an external registration service, a cancel, retries and a change of the setting (decision 25).
+
+A depth-first search with the product's own code on PostgreSQL. Each step runs inside a savepoint, which is rolled back to try the next
+one; a state that was seen before is not entered again. The service is in memory: a step chooses what it does with a request.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid5
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from consumers.external_registration import mark_questions, recorded_answer
+from consumers.handler import Record
+from consumers.registration import RegistrationHandler
+from consumers.registration_client import RegistrationClient, Unknown
+from orchestrator.errors import ConflictError
+from orchestrator.model import Correction, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.projection import fold_outcomes
+from orchestrator.registration.external import Answer, ExternalRegistrationService, Question
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.repository import OutcomeKey
+from orchestrator.settings import Settings
+from orchestrator.storage.dispatch import record_answers
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.events import EventData
+from schemas.ids import DerivedIds
+from tests.support.pipeline import ADMIN, Pipeline, mentors, record
+
+# What happens to a request. The first two: the service decides and is heard. The next two: it decides, and the answer is lost.
+REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE = "registers", "refuses", "registers?", "refuses?", "lost", "late"
+WITHDRAWS = "withdraws"
+# For a cancelled item: the service is heard, is not heard, or a late request reaches it between the two questions.
+HEARD, UNHEARD, LANDS_BETWEEN = "heard", "unheard", "lands between"
+
+_ACTIVITIES = UUID("5b0e6f0d-5c1f-5b0e-9d6c-3d7c1a1f7a10")
+
+_STATE = text("""
+    SELECT (SELECT jsonb_build_array(status, pending, completed, failed, cancelled, cancelled_at IS NOT NULL, completed_at IS NOT NULL)
+            FROM orchestrator.batch WHERE batch_id = :batch_id) AS batch,
+           (SELECT jsonb_build_array(status, attempt, activity_id, error ->> 'code', duration_minutes)
+            FROM orchestrator.batch_item WHERE batch_id = :batch_id) AS item,
+           (SELECT jsonb_agg(jsonb_build_array(attempt, outcome, activity_id, error ->> 'code') ORDER BY attempt)
+            FROM orchestrator.outcome WHERE batch_id = :batch_id) AS outcomes,
+           (SELECT jsonb_build_array(state, attempt, refusals, activity_id, error ->> 'code')
+            FROM orchestrator.dispatch WHERE batch_id = :batch_id) AS dispatch,
+           (SELECT count(*) FROM registration.activity WHERE batch_id = :batch_id) AS own
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the database does not hold. `answers`: by key, what the service says for good; `wire`: keys of requests that may yet arrive;
+    `holds`: what a registration process is about to ask, and the answer that it has not written down yet."""
+
+    is_external: bool = True
+    answers: tuple[tuple[str, str], ...] = ()
+    wire: frozenset[str] = frozenset()
+    holds: tuple[tuple[Question, Answer | None], ...] = ()
+
+    def answered(self, key: str, answer: str) -> "Outside":
+        return self if key in dict(self.answers) else replace(self, answers=tuple(sorted({**dict(self.answers), key: answer}.items())))
+
+    @property
+    def registered(self) -> list[str]:
+        return [key for key, answer in self.answers if answer == "registered"]
+
+
+class Service(httpx.AsyncBaseTransport):
+    """Keeps its promises about keys; `does` says what becomes of the next request."""
+
+    def __init__(self) -> None:
+        self.outside = Outside()
+        self.does = HEARD
+        self.bodies: dict[str, bytes] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return self._post(request.headers["Idempotency-Key"], request.content)
+        key = request.url.path.rsplit("/", 1)[1]
+        if self.does == UNHEARD:
+            raise httpx.ReadTimeout("nobody answers")
+        if request.method == "DELETE":
+            if self.does == LANDS_BETWEEN and key in self.outside.wire:
+                self.outside = self.outside.answered(key, "registered")
+            self.outside = self.outside.answered(key, "withdrawn")
+        return self._told(key)
+
+    def _post(self, key: str, body: bytes) -> httpx.Response:
+        assert self.bodies.setdefault(key, body) == body, f"{key} came with another body"
+        item_id, refusals = key.split(":")
+        answers = dict(self.outside.answers)
+        before = [answers.get(f"{item_id}:{number}") for number in range(int(refusals))]
+        assert set(before) <= {"refused", "withdrawn"}, f"{key} is used, and the keys before it were answered {before}"
+        if self.does == LATE:
+            self.outside = replace(self.outside, wire=self.outside.wire | {key})
+        elif self.does != LOST:
+            answer = {REGISTERS: "registered", REGISTERS_UNHEARD: "registered", WITHDRAWS: "withdrawn"}.get(self.does, "refused")
+            self.outside = self.outside.answered(key, answer)
+        if self.does in (LOST, LATE, REGISTERS_UNHEARD, REFUSES_UNHEARD):
+            raise httpx.ReadTimeout("nobody answers")
+        return self._told(key)
+
+    def _told(self, key: str) -> httpx.Response:
+        answer = dict(self.outside.answers).get(key)
+        if answer is None:
+            return httpx.Response(404)
+        said = {"key": key, "status": answer}
+        if answer == "registered":
+            said["activity_id"] = activity_of(key)
+        if answer == "refused":
+            said["code"] = "mentor_not_found"
+        return httpx.Response(200, json=said)
+
+
+def activity_of(key: str) -> str:
+    return str(uuid5(_ACTIVITIES, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far the search goes."""
+
+    attempts: int
+    processes: int
+    switches: bool
+    redelivers: bool
+    """Whether commands of attempts that are over come again."""
+    dawdles: bool
+    """Whether anything happens between an answer and its writing down."""
+    of_a_post: Sequence[str]
+    of_a_lookup: Sequence[str]
+
+
+class Search:
+    """One item, from the moment that its batch is accepted."""
+
+    def __init__(
+        self, settings: Settings, connection: Connection, batch_id: UUID, command: Callable[[int], Record[EventData]], bounds: "Bounds"
+    ) -> None:
+        self.connection = connection
+        self.batch_id = batch_id
+        self.bounds = bounds
+        self.service = Service()
+        self.client = RegistrationClient(settings.model_copy(update={"registration_url": "http://127.0.0.1:1"}), self.service)
+        self.runner = asyncio.Runner()
+        self.external = RegistrationHandler(ExternalRegistrationService())
+        self.in_process = RegistrationHandler(InProcessRegistrationService())
+        self.command = command
+        self.seen: set[bytes] = set()
+        self.ended: set[bytes] = set()
+        self.steps = 0
+        self.path: list[str] = []
+
+    # --- The search ---------------------------------------------------------------------------------------------------------
+
+    def explore(self, outside: Outside) -> None:
+        """Everything that can be reached from here."""
+        database = self._database()
+        state = orjson.dumps([database, repr(outside)])
+        if state in self.seen:
+            return
+        self.seen.add(state)
+        try:
+            self._judge(database, outside)
+            self._judge_the_end(database, outside)
+        except AssertionError as error:
+            error.add_note(f"after {' → '.join(self.path) or 'nothing'}\nin {database}\nand {outside}")
+            raise
+        for name, step in self._possible(database, outside):
+            self.path.append(name)
+            self.steps += 1
+            bodies = dict(self.service.bodies)
+            with self._undone():
+                after = step()
+                if after is not None:
+                    self.explore(after)
+            self.service.bodies = bodies
+            self.path.pop()
+
+    def _undone(self) -> "Undone":
+        return Undone(self.connection)
+
+    def _database(self) -> dict[str, object]:
+        return dict(self.connection.execute(_STATE, {"batch_id": self.batch_id}).one()._mapping)
+
+    def _possible(self, database: dict[str, object], outside: Outside) -> Iterator[tuple[str, Callable[[], Outside | None]]]:
+        status, attempt, *_ = database["item"]  # type: ignore[misc]
+        is_cancelled = database["batch"][5]  # type: ignore[index]
+        for number in range(1 if self.bounds.redelivers else attempt, attempt + 1):
+            yield f"decide {number}", lambda number=number: self.decide(outside, number)
+            if outside.is_external and len(outside.holds) < self.bounds.processes:
+                yield f"mark {number}", lambda number=number: self.mark(outside, number)
+        for index, (question, answer) in enumerate(outside.holds):
+            if answer is None:
+                for does in self.bounds.of_a_lookup if question.is_cancelled else self.bounds.of_a_post:
+                    yield f"ask: {does}", lambda index=index, does=does: self.asked(outside, index, does)
+            else:
+                yield "write down", lambda index=index: self.write_down(outside, index)
+        for key in sorted(outside.wire):
+            for answer in ("registered", "refused"):
+                yield f"lands: {answer}", lambda key=key, answer=answer: self.land(outside, key, answer)
+        if status == "pending" and not is_cancelled:
+            yield "cancel", lambda: self.cancel(outside)
+        if status == "failed" and not is_cancelled and attempt < self.bounds.attempts:
+            yield "retry", lambda: self.retry(outside, RetryRequest())
+            corrected = Correction(DerivedIds(self.batch_id).item_id(0), {"duration_minutes": 30 + attempt})
+            yield "correct", lambda: self.retry(outside, RetryRequest(corrections=[corrected]))
+        if self.bounds.switches:
+            yield "switch", lambda: replace(outside, is_external=not outside.is_external, holds=())
+
+    # --- Steps --------------------------------------------------------------------------------------------------------------
+
+    def mark(self, outside: Outside, attempt: int) -> Outside | None:
+        questions = mark_questions(self.connection, [OutcomeKey(str(self.batch_id), 0, attempt)])
+        return replace(outside, holds=(*outside.holds, (questions[0], None))) if questions else None
+
+    def asked(self, outside: Outside, index: int, does: str) -> Outside:
+        after = self.ask(outside, index, does)
+        is_heard = len(after.holds) == len(outside.holds)
+        return self.write_down(after, len(after.holds) - 1) if is_heard and not self.bounds.dawdles else after
+
+    def ask(self, outside: Outside, index: int, does: str) -> Outside:
+        self.service.outside, self.service.does = outside, does
+        question = outside.holds[index][0]
+        told = self.runner.run(self.client.settle(question, 5))
+        after = self._without(self.service.outside, index)
+        return after if isinstance(told, Unknown) else replace(after, holds=(*after.holds, (question, told)))
+
+    def write_down(self, outside: Outside, index: int) -> Outside:
+        question, answer = outside.holds[index]
+        assert answer is not None
+        record_answers(self.connection, [recorded_answer(question, answer)])
+        return self._without(outside, index)
+
+    @staticmethod
+    def _without(outside: Outside, index: int) -> Outside:
+        return replace(outside, holds=(*outside.holds[:index], *outside.holds[index + 1 :]))
+
+    def decide(self, outside: Outside, attempt: int) -> Outside:
+        handler = self.external if outside.is_external else self.in_process
+        handler.handle(self.connection, [self.command(attempt)])  # type: ignore[list-item]
+        fold_outcomes(self._repository(), [OutcomeKey(str(self.batch_id), 0, attempt)])
+        return outside
+
+    def land(self, outside: Outside, key: str, answer: str) -> Outside:
+        return replace(outside.answered(key, answer), wire=outside.wire - {key})
+
+    def cancel(self, outside: Outside) -> Outside:
+        cancel_batch(self._repository(), ADMIN, self.batch_id, None)
+        return outside
+
+    def retry(self, outside: Outside, request: RetryRequest) -> Outside | None:
+        try:
+            retry_failed_items(self._repository(), ADMIN, self.batch_id, request)
+        except ConflictError as error:
+            assert error.code == "item_in_doubt"
+            return None
+        return outside
+
+    def _repository(self) -> PostgresActivityRepository:
+        return PostgresActivityRepository(self.connection)
+
+    # --- What must hold -----------------------------------------------------------------------------------------------------
+
+    def _judge(self, database: dict[str, object], outside: Outside) -> None:
+        status, _, activity_id, code, _ = database["item"]  # type: ignore[misc]
+        batch_status, pending, completed, failed, cancelled, is_cancelled, is_completed = database["batch"]  # type: ignore[misc]
+        own = [DerivedIds(self.batch_id).activity_id(0)] * database["own"]  # type: ignore[operator]
+        activities = [*map(activity_of, outside.registered), *own]
+        assert len(activities) <= 1, "two activities"
+        counted = {"pending": pending, "success": completed, "failed": failed, "cancelled": cancelled}
+        assert counted == {**dict.fromkeys(counted, 0), status: 1}, "the counts are not those of the items"
+        assert (batch_status == "cancelled") == is_cancelled
+        assert is_completed == (status != "pending"), "complete, or not, without a reason"
+        assert (activity_id, code is not None) == (activities[0] if status == "success" else None, status == "failed")
+        if own:
+            assert status == "success" or not is_cancelled, "a cancelled batch was registered"
+        if status == "cancelled":
+            assert not activities, "cancelled, and it exists"
+            unsettled = outside.wire - dict(outside.answers).keys()
+            assert not unsettled, f"cancelled, and {unsettled} may yet be registered"
+        outcomes = database["outcomes"] or []
+        assert all(outcome[1] == "failed" for outcome in outcomes[:-1])  # type: ignore[index]
+
+    def _judge_the_end(self, database: dict[str, object], outside: Outside) -> None:
+        """A service that answers for good ends every batch, and what has ended can be deleted. Processes in between have crashed."""
+        state = orjson.dumps([database, outside.answers, sorted(outside.wire)])
+        if state in self.ended:
+            return
+        self.ended.add(state)
+        bodies = dict(self.service.bodies)
+        for answer in (REGISTERS, REFUSES):
+            with self._undone():
+                healthy = replace(outside, is_external=True, holds=())
+                for key in outside.wire:
+                    healthy = self.land(healthy, key, "registered" if answer == REGISTERS else "refused")
+                after = self._driven_on(healthy, answer)
+                self._judge(self._database(), after)
+                delete_batch(self._repository(), ADMIN, self.batch_id)
+            self.service.bodies = dict(bodies)
+        with self._undone():
+            after = self.decide(replace(outside, is_external=False, holds=()), self._attempt())
+            database = self._database()
+            self._judge(database, after)
+            if database["item"][0] == "pending":  # type: ignore[index]
+                dispatched = database["dispatch"]
+                assert database["batch"][5], "only an external service could end it"  # type: ignore[index]
+                assert dispatched is not None, "unresolved, and nobody was ever asked"
+                assert dispatched[0] == "asked", "unresolved, and the service has answered"  # type: ignore[index]
+            else:
+                delete_batch(self._repository(), ADMIN, self.batch_id)
+
+    def _attempt(self) -> int:
+        return int(self._database()["item"][1])  # type: ignore[index]
+
+    def _driven_on(self, outside: Outside, answer: str) -> Outside:
+        """What deliveries of the present command make of it."""
+        attempt = self._attempt()
+        marked = self.mark(outside, attempt)
+        if marked is not None:
+            question = marked.holds[0][0]
+            outside = self.ask(marked, 0, HEARD if question.is_cancelled else answer)
+            assert outside.holds, "a service that answers was not understood"
+            outside = self.write_down(outside, 0)
+        outside = self.decide(outside, attempt)
+        assert self._database()["item"][0] != "pending", "unresolved for ever"  # type: ignore[index]
+        return outside
+
+    def close(self) -> None:
+        self.runner.run(self.client.__aexit__(None, None, None))
+        self.runner.close()
+
+
+class Undone:
+    """A savepoint that is always rolled back."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._savepoint = self._connection.begin_nested()
+
+    def __exit__(self, *_: object) -> None:
+        self._savepoint.rollback()
+
+
+def explored(settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bounds) -> Search:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(*pipeline.splitter.topics))
+    [first] = [record(event) for queue in pipeline.queues.values() for event in queue]
+
+    def command(attempt: int) -> Record[EventData]:
+        return first._replace(data=first.data.model_copy(update={"attempt": attempt}))
+
+    with engine.connect() as connection, connection.begin() as transaction:
+        search = Search(settings, connection, batch_id, command, bounds)
+        search.explore(Outside())
+        search.close()
+        transaction.rollback()
+    return search
+
+
+EVERYTHING = Bounds(
+    attempts=2,
+    processes=1,
+    switches=True,
+    redelivers=True,
+    dawdles=True,
+    of_a_post=(REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE, WITHDRAWS),
+    of_a_lookup=(HEARD, UNHEARD, LANDS_BETWEEN),
+)
+# A request that comes late may be registered or refused then, or never come: that is every doubt there is.
+EVERY_DOUBT = replace(
+    EVERYTHING, switches=False, redelivers=False, dawdles=False, of_a_post=(REGISTERS, LATE), of_a_lookup=(HEARD, LANDS_BETWEEN)
+)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        pytest.param(EVERY_DOUBT, id="every doubt"),
+        pytest.param(replace(EVERY_DOUBT, switches=True, of_a_post=(REFUSES, REGISTERS_UNHEARD), of_a_lookup=(HEARD,)), id="switched"),
+        pytest.param(EVERYTHING, id="everything", marks=pytest.mark.full),
+        pytest.param(replace(EVERYTHING, attempts=3, switches=False), id="three attempts", marks=pytest.mark.full),
+        pytest.param(replace(EVERYTHING, processes=2, switches=False), id="two processes", marks=pytest.mark.full),
+    ],
+)
+def test_row_54_every_state_of_an_item_at_an_external_service(
+    settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bounds
+) -> None:
+    search = explored(settings, engine, pipeline, bounds)
+    assert len(search.seen) > 100, "the search has not gone anywhere"
