@@ -120,7 +120,10 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
         if batch_id in batches and (outcome is new or outcome[0] is not None):
             _, organization_id, trace_id, is_cancelled, has_dispatches, _ = batches[batch_id]
             item_id = ids[batch_id].item_id_text(position)
-            states[index] = CommandState(item_id, organization_id, trace_id, *outcome, is_cancelled, has_dispatches)
+            said, activity_id, error, decided_at = outcome
+            states[index] = CommandState(
+                item_id, organization_id, trace_id, said, activity_id, error, decided_at, is_cancelled, has_dispatches
+            )
     return now, states
 
 
