@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from consumers.handler import Handled, Lane, Record, RefusedError
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import OutcomeKey
+from orchestrator.storage.blame import kind_of
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.tombstones import purged_among
 from schemas.envelope import Topic
@@ -37,4 +38,4 @@ class AggregatorHandler:
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
         """A result that can't be folded is put aside; the sweeper folds its outcome from the dedup table."""
-        return Handled((), [(0, RefusedError("internal_error", type(error).__name__))])
+        return Handled((), [(0, RefusedError("internal_error", kind_of(error)))])

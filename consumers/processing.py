@@ -15,11 +15,12 @@ from tenacity.stop import stop_when_event_set
 from consumers.dead_letters import dead_letter
 from consumers.decoding import Entry
 from consumers.handler import Handled, Handler, Preparation, RefusedError
+from consumers.postponing import Failure
 from orchestrator import metrics
 from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint
 from orchestrator.publishing import DeliveryError, Publisher
-from orchestrator.storage.blame import is_environments
+from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
 from orchestrator.storage.progress import advance_progress
 from schemas.envelope import OutgoingEvent, Topic
 
@@ -29,6 +30,9 @@ _logger = logging.getLogger(__name__)
 # coming back and the time that passes until we notice.
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
+
+# A rival, or whoever holds a lock, is mostly gone at the next try. Then the unit waits its turn behind others.
+TRIES_OF_LOCKED = 3
 
 Answer = TypeVar("Answer")
 NextOffsets = Mapping[tuple[Topic, int], int]
@@ -40,9 +44,11 @@ class _Settled:
 
     events: list[OutgoingEvent] = field(default_factory=list)
     refused: list[tuple[Entry, RefusedError]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    """What is not settled: to be tried again, behind others."""
 
     def __add__(self, other: "_Settled") -> "_Settled":
-        return _Settled(self.events + other.events, self.refused + other.refused)
+        return _Settled(self.events + other.events, self.refused + other.refused, self.failures + other.failures)
 
 
 class Processor:
@@ -63,16 +69,21 @@ class Processor:
         self._passed = passed
         self._stopping = stopping
         self._preparation = preparation
+        self._tries_of_locked = TRIES_OF_LOCKED
+        self._last_chance: str | None = None
 
-    def process(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> None:
-        """Returns when every effect is durable and every event acknowledged.
+    def process(
+        self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None = None
+    ) -> Sequence[Failure]:
+        """Returns when every effect is durable and every event acknowledged, but for the failures that it answers: nothing came of these
+        records, and whether they are to blame is not known. One that fails alone in the way `last_chance` is.
 
         Tries again for as long as database or broker are away, unless the loop is stopping: then raises what they said. Anything else
         that it raises is a bug.
         """
         self._passed(Failpoint.CONSUMER_BEFORE_HANDLE)
-        if self._preparation is not None:
-            self._prepare(self._preparation, entries)
+        self._tries_of_locked = TRIES_OF_LOCKED
+        self._last_chance = last_chance
         with metrics.STEP_SECONDS.labels(self._handler.name, "handle").time():
             settled = self._persistently(is_environments, "database", lambda: self._handle(entries, next_offsets))
         self._passed(Failpoint.CONSUMER_AFTER_HANDLE_COMMIT)
@@ -81,6 +92,7 @@ class Processor:
             self._persistently(_is_delivery_error, "delivery", lambda: self._publisher.publish([*settled.events, *letters]))
         self._passed(Failpoint.CONSUMER_AFTER_PRODUCE)
         self._count(entries, settled)
+        return settled.failures
 
     def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Answer]) -> Answer:
         def note(state: RetryCallState) -> None:
@@ -100,11 +112,6 @@ class Processor:
         )
         return retrying(work)
 
-    def _prepare(self, preparation: Preparation, entries: Sequence[Entry]) -> None:
-        records = [entry.record for entry in entries if entry.record is not None]
-        with metrics.STEP_SECONDS.labels(self._handler.name, "prepare").time():
-            self._persistently(is_environments, "database", lambda: preparation.prepare(records, self._stopping))
-
     # --- Step 3 -------------------------------------------------------------------------------------------------------
 
     def _handle(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> _Settled:
@@ -114,21 +121,45 @@ class Processor:
         return unreadable + self._settle(readable, next_offsets)
 
     def _settle(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> _Settled:
+        records = [entry.record for entry in entries if entry.record is not None]
         try:
+            if records and self._preparation is not None:
+                with metrics.STEP_SECONDS.labels(self._handler.name, "prepare").time():
+                    self._preparation.prepare(records, self._stopping)
             with self._engine.begin() as connection:
-                handled = (
-                    self._handler.handle(connection, [entry.record for entry in entries if entry.record]) if entries else None
-                )
+                handled = self._handler.handle(connection, records) if records else None
                 advance_progress(connection, next_offsets)
         except Exception as error:
-            if is_environments(error) or not entries:
+            if not entries or self._repeats_at_once(error):
                 raise
-            settled = self._divide(entries, error)
+            settled = self._judge(entries, error)
             # The offsets are of the whole, so they wait for the last part.
-            with self._engine.begin() as connection:
-                advance_progress(connection, next_offsets)
+            if not settled.failures:
+                with self._engine.begin() as connection:
+                    advance_progress(connection, next_offsets)
             return settled
         return _settled(entries, handled) if handled is not None else _Settled()
+
+    def _repeats_at_once(self, error: Exception) -> bool:
+        """Whether the same is tried again before anything else is."""
+        if self._stopping.is_set() and is_transient(error):
+            return True
+        match blame(error):
+            case Blame.PASSING:
+                return True
+            case Blame.RIVAL | Blame.LOCKED:
+                self._tries_of_locked -= 1
+                return self._tries_of_locked > 0
+            case _:
+                return False
+
+    def _judge(self, entries: Sequence[Entry], error: Exception) -> _Settled:
+        """What is the record's fault, or a bug that it meets, is found and ends at once. For anything else nobody is blamed yet."""
+        if blame(error) in (Blame.RECORD, Blame.BUG):
+            return self._divide(entries, error)
+        if len(entries) == 1 and kind_of(error) == self._last_chance:
+            return self._give_up(entries[0], error)
+        return _Settled(failures=[Failure(entries, error)])
 
     def _divide(self, entries: Sequence[Entry], error: Exception) -> _Settled:
         """Finds the record that can't be handled, and handles the others. The parts are transactions, not savepoints: those would keep
@@ -148,14 +179,16 @@ class Processor:
             with self._engine.begin() as connection:
                 return _settled([entry], self._handler.give_up(connection, entry.record, error))
         except Exception as last:
-            if is_environments(last):
+            if is_transient(last):
                 raise
+            if blame(last) is Blame.LASTING and kind_of(last) != self._last_chance:
+                return _Settled(failures=[Failure([entry], last)])
             _logger.error("%s: give_up_failed: %s: %s", self._handler.name, _place(entry), without_values(last))
-            return _Settled(refused=[(entry, RefusedError("internal_error", type(last).__name__))])
+            return _Settled(refused=[(entry, RefusedError("internal_error", kind_of(last)))])
 
     def _count(self, entries: Sequence[Entry], settled: _Settled) -> None:
         role = self._handler.name
-        metrics.RECORDS.labels(role).inc(len(entries))
+        metrics.RECORDS.labels(role).inc(len(entries) - sum(len(failure.entries) for failure in settled.failures))
         metrics.BATCH_RECORDS.labels(role).observe(len(entries))
         metrics.RECORD_AGE_SECONDS.labels(role).set(time.time() - entries[0].message.timestamp()[1] / 1000)
         for entry, refusal in settled.refused:

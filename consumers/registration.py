@@ -15,6 +15,7 @@ from orchestrator.registration.external import CANCELLED, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
+from orchestrator.storage.blame import kind_of
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes, share_batches
 from schemas.envelope import Topic
 from schemas.events import EventData, RegisterActivity
@@ -53,7 +54,7 @@ class RegistrationHandler:
             return [Decision(None, INTERNAL_ERROR)] * len(candidates)
 
         handled = self._handle(connection, [record], fail)
-        return replace(handled, refused=[(0, RefusedError(INTERNAL_ERROR.code, type(error).__name__))])
+        return replace(handled, refused=[(0, RefusedError(INTERNAL_ERROR.code, kind_of(error)))])
 
     def _handle(self, connection: Connection, records: Sequence[Record[EventData]], register: Register) -> Handled:
         commands = [cast("RegisterActivity", record.data) for record in records]

@@ -14,7 +14,7 @@ redelivery, and what is redelivered changes nothing and produces the same events
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ from consumers.decoding import Entry, decode
 from consumers.handler import Handler, Lane, Preparation
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
+from consumers.postponing import Failure, PostponedUnits, Unit
 from consumers.processing import Processor
 from consumers.worker import Worker
 from orchestrator import metrics
@@ -49,6 +50,8 @@ GATHER_S = 0.003
 # While the worker is busy the loop looks for new records after this time, and ever more rarely the longer it takes (an outage).
 BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
+# While nothing gets through the log says so again after this time.
+TELL_OF_OUTAGE_EVERY_S = 10.0
 # How long `stop` waits for the micro-batch that is under way; the supervisor's patience is longer.
 DRAIN_S = 10.0
 
@@ -71,8 +74,10 @@ class ExpelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    offsets: Mapping[PartitionOffsets, Collection[int]]
-    future: Future[None]
+    entries: Sequence[Entry]
+    unit: Unit | None
+    """What the entries are when they were tried before."""
+    future: Future[Sequence[Failure]]
     since: float
 
 
@@ -100,6 +105,11 @@ class ConsumerLoop:
         self._passed = failpoints(settings.failpoints)
         self._processor = Processor(handler, engine, publisher, self._passed, self._stopping, preparation)
         self._lanes = Lanes(policy or LanePolicy.of(settings))
+        self._postponed = PostponedUnits(
+            set_aside_after_s=settings.set_aside_after_ms / 1000, most_records=2 * settings.max_batch_records
+        )
+        self._is_turn_of_postponed = False
+        self._tells_of_outage_at = float("-inf")
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._committed: dict[PartitionOffsets, int] = {}
         self._paused: dict[PartitionOffsets, Lane] = {}
@@ -113,7 +123,7 @@ class ConsumerLoop:
         """Raises ExpelledError, KafkaException on a fatal error of the client, and what a bug in a handler's surroundings raises."""
         # Not set before: librdkafka's threads begin with the consumer.
         self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
-        self._worker: Worker[None] = Worker(f"{self._handler.name}-worker")
+        self._worker: Worker[Sequence[Failure]] = Worker(f"{self._handler.name}-worker")
         try:
             self._consumer.subscribe(
                 list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -126,15 +136,20 @@ class ConsumerLoop:
             self._consumer.close()
 
     def _turn(self) -> None:
-        is_idle = self._in_flight is None and not self._lanes
-        self._receive(IDLE_POLL_S if is_idle else 0.0)
+        is_idle = self._in_flight is None and (not self._lanes or self._postponed.is_full)
+        due_in_s = self._postponed.due_in_s()
+        self._receive(min(IDLE_POLL_S, IDLE_POLL_S if due_in_s is None else due_in_s) if is_idle else 0.0)
         if self._in_flight is None:
             self._hand_over()
         if self._in_flight is None:
             self._commit()
-            self.health.turned()
+            self._note_turn()
         else:
             self._await_worker()
+
+    def _note_turn(self) -> None:
+        if not self._postponed.is_outage:
+            self.health.turned()
 
     # --- Steps 1 and 2: poll, decode --------------------------------------------------------------------------------------
 
@@ -191,19 +206,27 @@ class ConsumerLoop:
     # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        entries = self._lanes.take()
+        unit, entries = self._next()
         if not entries:
             return
-        offsets: dict[PartitionOffsets, set[int]] = {}
-        for entry in entries:
-            offsets.setdefault(entry.partition, set()).add(entry.offset)
+        offsets = _offsets(entries)
         next_offsets = {
             (partition.topic, partition.partition): next_offset
             for partition, done in offsets.items()
             if (next_offset := partition.next_offset_after(done)) is not None
         }
-        future = self._worker.submit(lambda: self._processor.process(entries, next_offsets))
-        self._in_flight = _InFlight(offsets, future, time.monotonic())
+        last_chance = unit.kind if unit is not None and self._postponed.may_be_set_aside(unit) else None
+        future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
+        self._in_flight = _InFlight(entries, unit, future, time.monotonic())
+
+    def _next(self) -> tuple[Unit | None, Sequence[Entry]]:
+        """New records and those that were postponed take turns; too many of the latter are an outage, and nothing new is begun."""
+        self._is_turn_of_postponed = not self._is_turn_of_postponed
+        if not self._is_turn_of_postponed and not self._postponed.is_full and (entries := self._lanes.take()):
+            return None, entries
+        if (unit := self._postponed.take()) is not None:
+            return unit, unit.entries
+        return None, () if self._postponed.is_full else self._lanes.take()
 
     def _await_worker(self) -> None:
         assert self._in_flight is not None
@@ -219,10 +242,41 @@ class ConsumerLoop:
     def _finish(self, finished: _InFlight) -> None:
         """Raises what the worker raised: it has tried again whatever is worth that."""
         self._in_flight = None
-        finished.future.result()
-        for partition, offsets in finished.offsets.items():
+        failures = finished.future.result()
+        postponed = {id(entry) for failure in failures for entry in failure.entries}
+        done = [entry for entry in finished.entries if id(entry) not in postponed]
+        for partition, offsets in _offsets(done).items():
             partition.done(offsets)
-        self.health.turned()
+        for failure in failures:
+            self._postponed.failed(failure, finished.unit, took_s=time.monotonic() - finished.since)
+        if done:
+            self._postponed.passed(len(done))
+        # What was revoked meanwhile is somebody else's.
+        self._postponed.drop({entry.partition for entry in finished.entries} - set(self._assigned.values()))
+        self._tell(failures)
+        self._note_turn()
+
+    def _tell(self, failures: Sequence[Failure]) -> None:
+        """The operator sees each record that fails alone; in an outage, now and then, that it is one."""
+        name = self._handler.name
+        metrics.POSTPONED_RECORDS.labels(name).set(self._postponed.records)
+        now = time.monotonic()
+        for failure in failures:
+            if self._postponed.is_outage and now < self._tells_of_outage_at:
+                continue
+            self._tells_of_outage_at = now + TELL_OF_OUTAGE_EVERY_S
+            first = failure.entries[0]
+            _logger.error(
+                "%s: records_postponed: %d from %s/%d@%d on, %d in all, %s: %s",
+                name,
+                len(failure.entries),
+                first.partition.topic.value,
+                first.partition.partition,
+                first.offset,
+                self._postponed.records,
+                "and nothing gets through" if self._postponed.is_outage else "others get through",
+                without_values(failure.error),
+            )
 
     def _drain(self) -> None:
         if self._in_flight is None:
@@ -281,6 +335,7 @@ class ConsumerLoop:
         keys = {(partition.topic, partition.partition) for partition in partitions}
         revoked = {self._assigned.pop(key) for key in keys & self._assigned.keys()}
         self._lanes.drop(revoked)
+        self._postponed.drop(revoked)
         # A partition that comes back would still be paused.
         self._resume([partition for partition in self._paused if partition in revoked])
         for partition in revoked:
@@ -300,6 +355,13 @@ def _origin(message: Message) -> tuple[str, int]:
     assert topic is not None
     assert partition is not None
     return topic, partition
+
+
+def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:
+    offsets: dict[PartitionOffsets, set[int]] = {}
+    for entry in entries:
+        offsets.setdefault(entry.partition, set()).add(entry.offset)
+    return offsets
 
 
 def _position(partition: PartitionOffsets, offset: int = OFFSET_INVALID) -> TopicPartition:

@@ -13,6 +13,7 @@ from consumers.commands import commands_for
 from consumers.handler import Handled, Lane, Record, RefusedError
 from orchestrator.intake import Intake, Part, malformed_part, submitted_part
 from orchestrator.repository import OutcomeKey
+from orchestrator.storage.blame import kind_of
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from schemas.events import BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
@@ -56,7 +57,7 @@ class SplitterHandler:
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
         """An event that can't be expanded is put aside; what the database knows of its batch, the sweeper drives on."""
-        return Handled((), [(0, RefusedError("internal_error", type(error).__name__))])
+        return Handled((), [(0, RefusedError("internal_error", kind_of(error)))])
 
 
 def _part(record: Record[EventData]) -> Part | None:

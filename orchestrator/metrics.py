@@ -19,6 +19,11 @@ STEP_SECONDS = Histogram(
 DEAD_LETTERS = Counter("bulkreg_dead_letters", "Records that went to the dead-letter topic.", ["role", "reason"])
 RETRIES = Counter("bulkreg_micro_batch_retries", "Micro-batches tried again; why: database, delivery.", ["role", "why"])
 BISECTIONS = Counter("bulkreg_micro_batch_bisections", "Micro-batches split in two because one record fails.", ["role"])
+POSTPONED_RECORDS = Gauge(
+    "bulkreg_postponed_records",
+    "Records that fail for a reason that is not known to be theirs, and are tried again behind others: look for records_postponed in the log.",
+    ["role"],
+)
 RECORD_AGE_SECONDS = Gauge(
     "bulkreg_record_age_seconds", "Time from the append of the last micro-batch's oldest record to its completion.", ["role"]
 )

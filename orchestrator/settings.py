@@ -94,6 +94,12 @@ class Settings(BaseSettings):
         description="A consumer that has not polled for this long has lost its partitions and ends.",
     )
     max_batch_records: int = Field(default=500, ge=1, description="Most records in one micro-batch, one transaction.")
+    set_aside_after_ms: int = Field(
+        default=180_000,
+        gt=0,
+        description="A record that fails in the same way for so long, while others get through, is set aside as internal_error. "
+        "Longer than a failover takes.",
+    )
     bulk_threshold_items: int = Field(
         default=100, ge=1, description="A batch with more items travels in the bulk lane (specification, 3)."
     )

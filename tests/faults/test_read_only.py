@@ -58,12 +58,12 @@ def test_row_43_no_good_record_is_put_aside_while_the_database_is_read_only(
     waiting = [*by_batch[first], *commands, *pipeline.take(Topic.RESULTS)]
     before = {role: retries(role) for role in ("splitter", "registration", "aggregator")}
     with contextlib.ExitStack() as roles:
+        letters = roles.enter_context(reading(settings, Topic.DEAD_LETTER))
         with read_only(settings.owner_url):
             publisher.publish(waiting)
             roles.enter_context(running_flow(settings))
             eventually(lambda: all(retries(role) >= before[role] + 2 for role in before), within_s=30)
         engine.dispose()
         wait_until_completed(engine, batches)
-    with reading(settings, Topic.DEAD_LETTER) as letters:
         assert letters.read() == []
     assert_exactly_once(engine, settings, activities=30)

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
 from consumers.handler import Handler
+from consumers.postponing import Failure
 from consumers.runtime import ConsumerLoop, ExpelledError
 from consumers.worker import Worker
 from orchestrator.failpoints import Failpoint
@@ -64,7 +65,7 @@ class ConsumerProcess:
         self._loop = ConsumerLoop(self._settings, self.handler, self._engine, SimulatedPublisher(self._broker))
         # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
         self._loop._consumer = cast("Consumer", self.consumer)
-        self._loop._worker = cast("Worker[None]", _ImmediateWorker())
+        self._loop._worker = cast("Worker[Sequence[Failure]]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
 
@@ -90,7 +91,9 @@ class ConsumerProcess:
     @property
     def is_idle(self) -> bool:
         """Nothing to fetch, nothing waiting, nothing under way."""
-        return not self.consumer.is_behind and not self._loop._lanes and self._loop._in_flight is None
+        return (
+            not self.consumer.is_behind and not self._loop._lanes and not self._loop._postponed and self._loop._in_flight is None
+        )
 
 
 class RelayProcess:

@@ -1,0 +1,146 @@
+"""Row 43 of the fault catalogue: one record that the database goes on refusing is set aside, and in an outage none is."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from consumers.handler import Handled, Record, RefusedError
+from orchestrator.settings import Settings
+from orchestrator.storage.blame import TransientError, kind_of
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from schemas.events import EventData, RegisterActivity
+from tests.faults.roles import armed, committed, expanded, fold, registration_role, running_role
+from tests.support.kafka import reading
+from tests.support.pipeline import Pipeline, mentors
+from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("topics")
+
+RECORDS, POISON = 100, 37
+SET_ASIDE_AFTER_MS = 1_500
+
+
+class Refusing(ToyHandler):
+    """What it does to the database never succeeds with one record."""
+
+    def __init__(self, meet: Callable[[Connection], None]) -> None:
+        super().__init__()
+        self._meet = meet
+
+    def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+        handled = super().handle(connection, records)
+        if any(isinstance(record.data, RegisterActivity) and record.data.position == POISON for record in records):
+            self._meet(connection)
+        return handled
+
+    def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+        return Handled((), [(0, RefusedError("internal_error", kind_of(error)))])
+
+
+def times_out(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_sleep(60)"))
+
+
+def is_refused(connection: Connection) -> None:
+    connection.execute(text("SELECT * FROM pg_authid"))
+
+
+def breaks_an_invariant(_: Connection) -> None:
+    raise TransientError("an item was there a moment ago, and is not any more")
+
+
+@pytest.mark.parametrize(
+    ("meet", "detail"),
+    [(times_out, "QueryCanceled 57014"), (is_refused, "InsufficientPrivilege 42501"), (breaks_an_invariant, "TransientError")],
+)
+def test_row_43_one_that_never_succeeds_is_set_aside_and_its_neighbours_go_on(
+    settings: Settings, engine: Engine, publisher: EventProducer, meet: Callable[[Connection], None], detail: str
+) -> None:
+    make_toy_table(settings)
+    impatient = armed(settings, set_aside_after_ms=SET_ASIDE_AFTER_MS, statement_timeout_ms=100)
+    publisher.publish([command(position) for position in range(RECORDS)])
+    others = [position for position in range(RECORDS) if position != POISON]
+    with running_loop(impatient, Refusing(meet)), reading(settings, Topic.DEAD_LETTER) as letters:
+        [letter] = letters.wait_for(1)
+        assert toy_positions(engine) == others
+        publisher.publish([command(RECORDS)])
+        eventually(lambda: committed(settings, ToyHandler.name, Topic.COMMANDS) == RECORDS + 1)
+        assert len(letters.read()) == 1
+    assert (letter.data["reason"], letter.data["detail"]) == ("internal_error", detail)
+    assert toy_positions(engine) == [*others, RECORDS]
+
+
+def test_row_43_what_comes_meanwhile_does_not_wait_for_the_one_that_fails(
+    settings: Settings, engine: Engine, publisher: EventProducer
+) -> None:
+    make_toy_table(settings)
+    publisher.publish([command(position) for position in range(RECORDS)])
+    handler = Refusing(is_refused)
+    with running_loop(settings, handler) as loop, reading(settings, Topic.DEAD_LETTER) as letters:
+        eventually(lambda: [POISON] in handler.handled)
+        publisher.publish([command(RECORDS)])
+        eventually(lambda: RECORDS in toy_positions(engine))
+        assert loop.health.loop_age_s < 5
+        assert letters.read() == [], "after minutes only"
+    # What was not set aside is redelivered to the next process.
+    assert committed(settings, ToyHandler.name, Topic.COMMANDS) <= RECORDS
+
+
+def test_row_43_while_nothing_gets_through_nobody_is_set_aside(
+    settings: Settings, engine: Engine, publisher: EventProducer
+) -> None:
+    """A right that is missing for longer than the patience, for all: a mistake of the operator's, who corrects it."""
+    make_toy_table(settings)
+    owner = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+    handler = ToyHandler()
+    with owner.connect() as connection:
+        connection.execute(text("REVOKE ALL ON toy FROM bulkreg_worker"))
+        publisher.publish([command(position) for position in range(20)])
+        with (
+            running_loop(armed(settings, set_aside_after_ms=500), handler) as loop,
+            reading(settings, Topic.DEAD_LETTER) as letters,
+        ):
+            eventually(lambda: loop.health.loop_age_s > 2, what="it says that it gets nowhere")
+            connection.execute(text("GRANT ALL ON toy TO bulkreg_worker"))
+            eventually(lambda: committed(settings, ToyHandler.name, Topic.COMMANDS) == 20)
+            eventually(lambda: loop.health.loop_age_s < 1)
+            assert letters.read() == []
+    owner.dispose()
+    assert toy_positions(engine) == list(range(20))
+
+
+def test_row_43_an_item_that_the_database_refuses_for_good_ends_and_the_batch_with_it(
+    settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
+) -> None:
+    owner = create_engine(settings.owner_url)
+    with owner.begin() as connection:
+        connection.execute(
+            text("""
+                CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = 'insufficient_privilege'; END $$
+            """)
+        )
+        connection.execute(
+            text("""
+                CREATE TRIGGER refuse BEFORE INSERT ON registration.activity FOR EACH ROW
+                WHEN (NEW.attributed_to = 'mentor-3') EXECUTE FUNCTION refuse()
+            """)
+        )
+    owner.dispose()
+    batch_id = pipeline.submit(mentors(5))
+    publisher.publish(expanded(pipeline, batch_id))
+    with (
+        running_role(armed(settings, set_aside_after_ms=SET_ASIDE_AFTER_MS), registration_role()),
+        reading(settings, Topic.RESULTS) as results,
+        reading(settings, Topic.DEAD_LETTER) as letters,
+    ):
+        found = results.wait_for(5)
+        [letter] = letters.wait_for(1)
+    fold(pipeline, found)
+    view = pipeline.status(batch_id)
+    assert [one.status for one in view.items] == ["success", "success", "failed", "success", "success"]
+    assert (view.items[2].error or {})["code"] == "internal_error"
+    assert (letter.data["reason"], letter.data["detail"]) == ("internal_error", "InsufficientPrivilege 42501")

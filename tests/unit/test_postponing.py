@@ -1,0 +1,161 @@
+"""Which records are set aside, and which wait for as long as it takes."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import psycopg2
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from consumers.decoding import Entry
+from consumers.offsets import PartitionOffsets
+from consumers.postponing import Failure, PostponedUnits, Unit
+from orchestrator.storage.blame import TransientError
+from schemas.envelope import Topic
+
+AFTER_S = 100.0
+PARTITION = PartitionOffsets(Topic.COMMANDS, "commands", 0)
+
+
+@dataclass
+class Clock:
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Role:
+    """A loop's postponed units, and a clock."""
+
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.units = PostponedUnits(set_aside_after_s=AFTER_S, most_records=10, clock=self.clock)
+
+    def fail(self, entries: list[Entry], error: Exception, tried: Unit | None = None) -> None:
+        self.units.failed(Failure(entries, error), tried, took_s=0.1)
+
+    def next(self) -> Unit:
+        """The next that is due, whenever that is."""
+        self.clock.now += self.units.due_in_s() or 0.0
+        unit = self.units.take()
+        assert unit is not None
+        return unit
+
+    def until_verdict(self, error: Exception, *, passing: int = 0) -> list[int]:
+        """Every try fails, for three times the patience, with so many others getting through after each; who was set aside."""
+        given_up = []
+        end = self.clock.now + 3 * AFTER_S
+        while self.units and self.clock.now < end:
+            unit = self.next()
+            if self.units.may_be_set_aside(unit):
+                given_up.append(unit.entries[0].offset)
+            else:
+                self.fail(list(unit.entries), error, unit)
+            self.clock.now += 1
+            if passing:
+                self.units.passed(passing)
+        return given_up
+
+
+def entries(count: int, batch: str = "a") -> list[Entry]:
+    data = SimpleNamespace(batch_id=batch)
+    return [
+        Entry(None, PARTITION, offset, 0, None, cast("None", SimpleNamespace(data=data)), None)  # type: ignore[arg-type]
+        for offset in range(count)
+    ]
+
+
+def database_error(code: str) -> DBAPIError:
+    return DBAPIError("SELECT", None, type("Coded", (psycopg2.DatabaseError,), {"pgcode": code})("refused"))
+
+
+LASTING = [database_error("57014"), database_error("42501"), TransientError("a broken invariant")]
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_one_that_fails_while_others_get_through_is_set_aside_after_the_patience(error: Exception) -> None:
+    role = Role()
+    role.fail(entries(1), error)
+    began = role.clock.now
+    assert role.until_verdict(error, passing=1) == [0]
+    assert AFTER_S <= role.clock.now - began <= 2 * AFTER_S
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_nobody_is_blamed_while_nothing_gets_through(error: Exception) -> None:
+    role = Role()
+    role.fail(entries(8), error)
+    assert role.until_verdict(error) == []
+    assert role.units.records == 8
+    assert role.units.is_outage
+
+
+def test_the_only_one_there_is_is_set_aside() -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    assert role.until_verdict(LASTING[0]) == [0]
+
+
+def test_many_that_fail_are_not_blamed_because_a_few_get_through() -> None:
+    """A repeated command needs no right to insert: that it gets through does not tell that the database is well."""
+    role = Role()
+    role.fail(entries(8), LASTING[1])
+    role.units.passed(7)
+    assert role.until_verdict(LASTING[1]) == []
+
+
+def test_a_lock_is_waited_for_whatever_gets_through() -> None:
+    role = Role()
+    role.fail(entries(3), database_error("55P03"))
+    assert role.until_verdict(database_error("55P03"), passing=10) == []
+    assert role.units.records == 3
+
+
+def test_the_patience_begins_anew_with_another_error() -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    role.units.passed(5)
+    role.clock.now += AFTER_S
+    unit = role.next()
+    assert role.units.may_be_set_aside(unit)
+    role.fail(list(unit.entries), LASTING[1], unit)
+    role.units.passed(5)
+    assert not role.units.may_be_set_aside(role.next())
+
+
+def test_a_unit_is_tried_in_halves_first_by_batch() -> None:
+    role = Role()
+    role.fail([*entries(2, "a"), *entries(2, "b")], LASTING[0])
+    first, second = role.next(), role.next()
+    assert [[e.record.data.batch_id for e in unit.entries] for unit in (first, second)] == [["a", "a"], ["b", "b"]]  # type: ignore[union-attr]
+    role.fail(list(first.entries), LASTING[0], first)
+    assert [len(role.next().entries) for _ in range(2)] == [1, 1]
+
+
+def test_pauses_grow_and_all_are_due_when_an_outage_is_over() -> None:
+    role = Role()
+    role.fail(entries(2), LASTING[0])
+    for _ in range(20):
+        unit = role.next()
+        role.fail(list(unit.entries), LASTING[0], unit)
+    assert (role.units.due_in_s() or 0) > 10
+    role.units.passed(1)
+    assert role.units.due_in_s() == 0
+    assert not role.units.is_outage
+
+
+def test_no_more_are_taken_than_can_be_records_of_their_own_fault() -> None:
+    role = Role()
+    role.fail(entries(10), LASTING[0])
+    assert role.units.is_full
+
+
+def test_records_of_a_revoked_partition_are_forgotten() -> None:
+    role = Role()
+    role.fail(entries(3), LASTING[0])
+    role.units.drop({PARTITION})
+    assert not role.units
