@@ -1,5 +1,7 @@
-"""One line for each request: who did what to which route, how it ended and how long it took. No path, query or body: they can name
-tickets and hold notes."""
+"""One line for each request but those for the process's health: who did what to which route, how it ended and how long it took.
+
+No path, query or body: they can name tickets and hold notes.
+"""
 
 import time
 
@@ -7,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from api.handling import IDENTITY
+from api.health import HEALTH_PATHS
 from api.problems import Handler
 from orchestrator.metrics import API_SECONDS
 
@@ -15,7 +18,7 @@ _log = structlog.get_logger("bulkreg.access")
 
 @web.middleware
 async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Logs the request when it has been answered."""
+    """Counts and logs the request when it has been answered."""
     began = time.perf_counter()
     response = await handler(request)
     took = time.perf_counter() - began
@@ -25,6 +28,8 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
     # A method is the sender's word; those that no route has would make a label each.
     method = request.method if resource is not None else "any"
     API_SECONDS.labels(method, route, str(response.status)).observe(took)
+    if route in HEALTH_PATHS:
+        return response
     _log.info(
         "request",
         method=method,

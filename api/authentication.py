@@ -147,7 +147,7 @@ class UnsafeStartError(RefusedStartError):
 
 
 def authenticator(settings: Settings) -> Authenticator:
-    """What the settings ask for. Raises UnsafeStartError where that would be no authentication beyond loopback."""
+    """What the settings ask for. Raises UnsafeStartError where that would be no authentication beyond loopback, RefusedStartError."""
     keys: KeySource
     if settings.jwt_hs256_key is not None and settings.jwt_jwks_url is not None:
         raise UnsafeStartError(
@@ -168,7 +168,10 @@ def authenticator(settings: Settings) -> Authenticator:
 
 
 def _safe_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UnsafeStartError(f"BULKREG_JWT_JWKS_URL is no address: {error}") from error
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
         return url
     raise UnsafeStartError("BULKREG_JWT_JWKS_URL must be https: whoever can change the answer on its way can sign tokens")

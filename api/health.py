@@ -14,6 +14,9 @@ from orchestrator.health import Check
 from orchestrator.settings import Settings
 from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine
 
+HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds by whatever looks after the process; no line of the log is about them."""
+
 HealthChecks = Mapping[str, Callable[[], Check]]
 """By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""
 

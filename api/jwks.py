@@ -10,6 +10,8 @@ import jwt
 import structlog
 
 from api.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
+from orchestrator.outgoing import heeds_environment, usable_way
+from orchestrator.settings import RefusedStartError
 from schemas import strict_json
 
 # A key that the provider withdraws is accepted at most this much longer.
@@ -36,6 +38,13 @@ class Jwks:
     algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA")
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises RefusedStartError where the URL, or the proxy on the way there, can't be used."""
+        try:
+            httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise RefusedStartError(f"BULKREG_JWT_JWKS_URL is no address: {error}") from error
+        with usable_way(url):
+            _client(url).close()
         self._url = url
         self._clock = clock
         self._keys: Mapping[str, jwt.PyJWK] = {}
@@ -75,9 +84,13 @@ class Jwks:
                 _log.warning("jwks_refresh_failed", error=type(error).__name__)
 
 
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(timeout=_TIMEOUT_S, trust_env=heeds_environment(url))
+
+
 def _fetch(url: str) -> Any:
     """The document. Raises httpx.HTTPError, ValueError. Redirects are not followed: they would name another address."""
-    with httpx.Client(timeout=_TIMEOUT_S) as client, client.stream("GET", url) as answer:
+    with _client(url) as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
         content = bytearray()
         for piece in answer.iter_bytes():

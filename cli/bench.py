@@ -120,7 +120,7 @@ def _download() -> None:
 def _running(home: Path) -> Iterator[float]:
     """Runs the product in a home as long as the block lasts. Yields the seconds until it was ready."""
     environment = {name: value for name, value in os.environ.items() if name != "BULKREG_HOME"}
-    program = [sys.executable, "-m", "cli"]
+    program = [sys.executable, "-P", "-m", "cli"]
     began = time.perf_counter()
     up = [*program, "up", "--detach", "--home", str(home)]
     started = subprocess.run(up, capture_output=True, text=True, env=environment, check=False)

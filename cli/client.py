@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from cli.connection import PATH, Target
 from cli.failures import BadInputError, CommandError, RefusedError, UnreachableError
+from orchestrator.outgoing import UnusableWayError, heeds_environment, usable_way
 
 TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
 
@@ -21,8 +22,6 @@ _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
 # What ends a header, what no text holds (bytes of the command line that are not UTF-8), and blanks that would not arrive.
 _NO_HEADER_VALUE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ | $")
-
-_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 # Enough for what is over within a second: a person need not know.
 _ATTEMPTS_IN_SILENCE = 4
@@ -167,10 +166,12 @@ async def opened(target: Target, remark: Callable[[str], None], patience: Patien
         raise BadInputError(f"{target.url} is not an address: {error}") from error
     if url.scheme not in {"http", "https"} or not url.host:
         raise BadInputError(f"{target.url} is not an address like https://bulkreg.example.org")
-    # A proxy of the environment never leads to this machine itself.
-    async with httpx.AsyncClient(
-        base_url=url, timeout=patience.request_timeout_s, trust_env=url.host not in _THIS_MACHINE
-    ) as http:
+    try:
+        with usable_way(target.url):
+            client = httpx.AsyncClient(base_url=url, timeout=patience.request_timeout_s, trust_env=heeds_environment(target.url))
+    except UnusableWayError as error:
+        raise BadInputError(str(error)) from error
+    async with client as http:
         yield Client(http, target, patience, remark)
 
 

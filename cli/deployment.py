@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.connection import running_stack
-from cli.settings import load_settings
+from cli.settings import forget_servers, load_settings
 
 # Imported in the functions, so that shell completion need not wait for them.
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Deployment:
         if running is None:
             return load_settings()
         home, stack = running
+        forget_servers(
+            database=os.environ.get("BULKREG_DATABASE_URL") != stack.postgres,
+            kafka=os.environ.get("BULKREG_KAFKA_BOOTSTRAP_SERVERS") != stack.kafka,
+        )
         return load_settings(
             database_url=SecretStr(stack.postgres),
             kafka_bootstrap_servers=stack.kafka,

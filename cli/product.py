@@ -60,7 +60,8 @@ def tokens(endpoints: Endpoints, key: str) -> Tokens:
 
 def command(roles: Sequence[str]) -> Sequence[str]:
     """Runs these roles in one process."""
-    return [sys.executable, "-m", "cli", "run", *roles]
+    # -P: a folder named like a package of ours, where `up` was typed, is not taken for it.
+    return [sys.executable, "-P", "-m", "cli", "run", *roles]
 
 
 PRODUCT = Product(prepare, tokens, command)

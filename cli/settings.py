@@ -1,5 +1,6 @@
 """The settings that the environment gives; what is wrong with them in words."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from cli.failures import BadInputError
@@ -7,6 +8,10 @@ from cli.failures import BadInputError
 # Imported in the function, so that shell completion need not wait for it.
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
+
+
+_OF_DATABASES = ("BULKREG_DATABASE_URL", "BULKREG_WORKER_DATABASE_URL", "BULKREG_API_DATABASE_URL")
+_OF_KAFKA = "BULKREG_KAFKA_"
 
 
 def load_settings(**given: Any) -> "Settings":
@@ -26,6 +31,17 @@ def load_settings(**given: Any) -> "Settings":
         raise _refusal(mistakes) from error
     except SettingsError as error:  # no JSON where a table is wanted
         raise _refusal([str(error)]) from error
+
+
+def forget_servers(*, database: bool, kafka: bool) -> None:
+    """Removes from the environment what it says about another database, or another Kafka, than those of a home.
+
+    A home's are known by their addresses. Roles, passwords and certificates of others would be taken for theirs.
+    """
+    names = list(_OF_DATABASES) if database else []
+    names += [name for name in os.environ if kafka and name.startswith(_OF_KAFKA)]
+    for name in names:
+        os.environ.pop(name, None)
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

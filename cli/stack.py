@@ -16,8 +16,8 @@ from cli.commands import command
 from cli.connection import DEFAULT_HOME
 from cli.embedded import embedded_installed
 from cli.failures import BadInputError, ExitCode, UnreachableError
-from cli.output import Output
-from cli.settings import load_settings
+from cli.output import Output, printable
+from cli.settings import forget_servers, load_settings
 from compose.embedded.home import Home, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
@@ -61,7 +61,7 @@ def register(app: typer.Typer, product: Product) -> None:
             if time.monotonic() > deadline:
                 raise UnreachableError(f"process {pid} has not stopped within {DOWN_TIMEOUT_S:g} s; see {place.logs}")
             time.sleep(POLL_S)
-        output.answer({"stopped": pid}, f"Stopped (process {pid}). The data is in {place.path}.")
+        output.answer({"stopped": pid}, f"Stopped (process {pid}). The data is in {printable(place.path)}.")
 
     @command(app, "info", example="bulkreg info --json | jq -r .token")
     def info(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
@@ -76,6 +76,7 @@ def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable
         from compose.embedded.stack import PortTakenError, Stack, StackOptions
 
     postgres_url, kafka_bootstrap_servers = _given_servers()
+    forget_servers(database=postgres_url is None, kafka=kafka_bootstrap_servers is None)
     options = StackOptions(port=port, postgres_url=postgres_url, kafka_bootstrap_servers=kafka_bootstrap_servers)
     try:
         stopped_by = Stack(home, product, options, _report).run(on_ready)

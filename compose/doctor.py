@@ -14,10 +14,11 @@ from confluent_kafka import KafkaException
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
-from api.authentication import NoAuthentication, UnsafeStartError, authenticator
+from api.authentication import NoAuthentication, authenticator
 from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.loopback import is_this_machine
-from orchestrator.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
+from orchestrator.outgoing import heeds_environment
+from orchestrator.settings import API_ROLE, LOOPBACK, WORKER_ROLE, RefusedStartError, Settings
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import newest_version
@@ -86,7 +87,7 @@ def _settings(settings: Settings, environment: Mapping[str, str]) -> Iterator[Fi
 def _identity(settings: Settings) -> Iterator[Finding]:
     try:
         made = authenticator(settings)
-    except UnsafeStartError as error:
+    except RefusedStartError as error:
         yield Finding("authentication", State.UNSAFE, "the API would not start", str(error))
         return
     if isinstance(made, NoAuthentication):
@@ -118,7 +119,7 @@ def _identity(settings: Settings) -> Iterator[Finding]:
 def _identity_provider(url: str) -> Finding:
     subject = "identity provider"
     try:
-        answer = httpx.get(url, timeout=TIMEOUT_S)
+        answer = httpx.get(url, timeout=TIMEOUT_S, trust_env=heeds_environment(url))
         answer.raise_for_status()
         number = len(answer.json()["keys"])
     except httpx.HTTPError as error:

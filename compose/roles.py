@@ -129,10 +129,12 @@ def _registration(settings: Settings) -> Role:
 
         return _consumer(settings, RegistrationHandler(InProcessRegistrationService()))
     from consumers.external_registration import ExternalRegistration
+    from consumers.registration_client import refuse_unusable_way
     from consumers.runtime import ConsumerLoop
     from orchestrator.registration.external import ExternalRegistrationService
     from producers.producer import EventProducer
 
+    refuse_unusable_way(settings.registration_url)
     engine = _engine(settings, RegistrationHandler.name, connections=1)
     preparation = ExternalRegistration(settings, engine)
     handler = RegistrationHandler(ExternalRegistrationService())

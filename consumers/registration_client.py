@@ -8,6 +8,7 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
+from orchestrator.outgoing import heeds_environment, usable_way
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Withdrawn, refusal
 from orchestrator.settings import Settings
 from schemas.envelope import traceparent
@@ -35,6 +36,12 @@ class _NeverHeardOf:
     """The service does not know the key."""
 
 
+def refuse_unusable_way(url: str) -> None:
+    """Raises UnusableWayError where the environment names a proxy to the service that can't be used."""
+    with usable_way(url):
+        httpx.Client(trust_env=heeds_environment(url)).close()
+
+
 class RegistrationClient:
     """Speaks HTTP with the service; keeps connections open. To be used in one event loop, as a context."""
 
@@ -51,6 +58,7 @@ class RegistrationClient:
             # Of each read or write. The whole, which may drip, has a limit in `_send`.
             timeout=settings.registration_request_timeout_ms / 1000,
             transport=transport,
+            trust_env=heeds_environment(settings.registration_url),
         )
 
     async def __aenter__(self) -> Self:

@@ -1,5 +1,6 @@
 """What the tests stand on: one PostgreSQL and one Kafka per run, one database and one topic prefix per test."""
 
+import os
 import signal
 from collections.abc import Iterator
 from uuid import uuid4
@@ -12,10 +13,15 @@ from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import fresh_database, migrated_template
 from tests.support.kafka import made_topics
-from tests.support.stack import Stack, check_choice, chosen_kind, running_stack
+from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests make their own settings. One that the shell happens to have would reach them, and every program that they start.
+_OURS = ("BULKREG_TEST_", "BULKREG_SIMULATION_", "BULKREG_CACHE_DIR", *(EXTERNAL if chosen_kind() == "external" else ()))
+for _name in [name for name in os.environ if name.startswith("BULKREG_") and not name.startswith(_OURS)]:
+    del os.environ[_name]
 
 
 def pytest_configure(config: pytest.Config) -> None:

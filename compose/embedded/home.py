@@ -36,11 +36,18 @@ class HomeInUseError(Exception):
         self.pid = pid
 
 
+class HomeError(StartError):
+    """Nothing can be kept in this home. The message says why."""
+
+
 class Home:
     """The paths of a home, and what is kept there from one start to the next."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().resolve()
+        try:
+            self.path = path.expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle, or a user that does not exist
+            raise HomeError(f"{path} can't be a home: {error}") from error
         self.logs = self.path / "logs"
         self.records = self.path / "run"
         self.postgres = self.path / "postgres"
@@ -51,10 +58,13 @@ class Home:
         self._reserved: set[int] = set()
 
     def create(self) -> None:
-        """Makes the directories. Only their owner may enter: they hold passwords and people's data."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for directory in (self.logs, self.records):
-            directory.mkdir(exist_ok=True, mode=0o700)
+        """Makes the directories. Only their owner may enter: they hold passwords and people's data. Raises HomeError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for directory in (self.logs, self.records):
+                directory.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise HomeError(f"{self.path} can't be a home: {error.strerror}; name another folder with --home") from error
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -79,8 +89,10 @@ class Home:
         """The process that holds the home, or None."""
         try:
             lock = self._lock_file.open("r")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise HomeError(f"{self.path} can't be read: {error.strerror}") from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

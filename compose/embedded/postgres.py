@@ -5,20 +5,20 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 
 from compose.embedded.home import LOOPBACK, Home
-from compose.embedded.process import Program, launched
+from compose.embedded.process import SERVER_ENVIRONMENT, SERVER_INHERITS, Program, run_to_end
 from compose.embedded.product import StartError
 
 OWNER = "bulkreg"
 DATABASE = "bulkreg"
 UNPRIVILEGED_USER = "nobody"  # whom root runs it as; the account exists on every Linux
 INITDB_TIMEOUT_S = 60
+LONGEST_PATH_BYTES = 900  # its programs have room for 1,023, with the longest name inside of the folder
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -80,6 +80,9 @@ class PostgresServer:
 
     def prepare(self) -> None:
         """Makes the cluster and its database if there is none. Raises StartError with what initdb said."""
+        if len(os.fsencode(self._data)) > LONGEST_PATH_BYTES:
+            message = f"PostgreSQL can't work in a folder whose path is longer than {LONGEST_PATH_BYTES} bytes: {self._data}"
+            raise StartError(message)
         if self._data.exists():
             self._forget_reused_pid()
             return
@@ -90,12 +93,13 @@ class PostgresServer:
         if self._user:
             account = pwd.getpwnam(self._user)
             os.chown(unfinished, account.pw_uid, account.pw_gid)
+        # Named from within the home: initdb runs a shell, to which it can't give every path.
         self._run(
-            *("initdb", "-D", str(unfinished), "--username", OWNER, "--auth", "scram-sha-256", "--pwfile", "/dev/stdin"),
+            *("initdb", "-D", unfinished.name, "--username", OWNER, "--auth", "scram-sha-256", "--pwfile", "/dev/stdin"),
             *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
             standard_input=self._password,
         )
-        self._run("postgres", "--single", "-D", str(unfinished), "postgres", standard_input=f"CREATE DATABASE {DATABASE}\n")
+        self._run("postgres", "--single", "-D", unfinished.name, "postgres", standard_input=f"CREATE DATABASE {DATABASE}\n")
         unfinished.rename(self._data)
 
     def program(self) -> Program:
@@ -109,6 +113,9 @@ class PostgresServer:
                 *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
             ],
             log=self._home.logs / "postgres.log",
+            environment=SERVER_ENVIRONMENT,
+            inherits=SERVER_INHERITS,
+            directory=self._home.path,
             user=self._user,
             stop_signal=signal.SIGINT,
             orphan_signal=signal.SIGINT,
@@ -117,10 +124,11 @@ class PostgresServer:
     def is_ready(self, pid: int) -> bool:
         """Whether this process accepts connections: it says so in the last line of its lock file, as pg_ctl reads it."""
         try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            # Its second line is our path: in any bytes, and in several lines if it has a line break. PostgreSQL counts them all the same.
+            lines = (self._data / "postmaster.pid").read_bytes().split(b"\n")
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0] == str(pid).encode() and lines[7].strip() == b"ready"
 
     def _forget_reused_pid(self) -> None:
         """Removes the lock file of a dead server whose process id another program has now; PostgreSQL would wait for it.
@@ -129,20 +137,19 @@ class PostgresServer:
         """
         lock_file = self._data / "postmaster.pid"
         try:
-            owner = psutil.Process(int(lock_file.read_text().split("\n", 1)[0]))
+            owner = psutil.Process(int(lock_file.read_bytes().split(b"\n", 1)[0]))
             if owner.name() != "postgres":
                 lock_file.unlink()
         except (FileNotFoundError, psutil.NoSuchProcess):
             pass
 
     def _run(self, program: str, *arguments: str, standard_input: str) -> None:
-        done = subprocess.run(
-            launched([str(binaries() / program), *arguments], user=self._user),
-            input=standard_input,
-            capture_output=True,
-            text=True,
-            timeout=INITDB_TIMEOUT_S,
-            check=False,
+        done = run_to_end(
+            [str(binaries() / program), *arguments],
+            directory=self._home.path,
+            user=self._user,
+            standard_input=standard_input,
+            timeout_s=INITDB_TIMEOUT_S,
         )
         if done.returncode != 0:
             message = f"{program} failed with code {done.returncode}: {done.stderr or done.stdout}"

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from compose.embedded.product import StartError
 KILL_TIMEOUT_S = 10.0  # the kernel ends a killed process in milliseconds; longer means that its disk hangs
 ORPHAN_TIMEOUT_S = 5.0  # PostgreSQL's last checkpoint; after a kill it recovers instead
 POLL_S = 0.02  # while something starts; nothing polls once it runs
-LOG_LIMIT_BYTES = 20 * 1024 * 1024  # a longer log is set aside at the next start, so that two of them are the most
 LAST_LINES = 15
 
 
@@ -36,6 +35,10 @@ class Program:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to what is inherited."""
+    inherits: Collection[str] | None = None
+    """The variables that it is given of ours; None is all."""
+    directory: Path | None = None
+    """Where it runs; None is where we do."""
     user: str = ""
     """Runs as this user; empty is the present one."""
     stop_signal: signal.Signals = signal.SIGTERM
@@ -67,16 +70,14 @@ class Child:
     def start(self) -> None:
         """Starts it, after ending what an earlier, killed starter may have left. Returns at once."""
         end_recorded(self._record, self.program.orphan_signal)
-        log = self.program.log
-        if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-            log.replace(log.with_suffix(".1.log"))
-        with log.open("ab") as output:
+        with self.program.log.open("ab") as output:
             self._process = subprocess.Popen(
                 launched(self.program.command, user=self.program.user, orphan_signal=self.program.orphan_signal),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.program.environment,
+                env={**environment(self.program.inherits), **self.program.environment},
+                cwd=self.program.directory,
                 start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone, which stops all in order
             )
         write_record(self._record, self._process.pid)
@@ -118,8 +119,38 @@ class Child:
 
     def _complaint(self, what: str) -> str:
         log = self.program.log
-        lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
         return "\n".join([f"{self.program.name} {what}; the end of {log}:", *(f"  {line}" for line in lines)])
+
+
+# All that a server needs of a shell. What else there is (JAVA_TOOL_OPTIONS, CLASSPATH, PGDATA, a locale that does not exist) would change it.
+SERVER_INHERITS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH")
+
+# The C locale reads file names as ASCII.
+SERVER_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def environment(inherits: Collection[str] | None) -> dict[str, str]:
+    """These variables of ours, as far as there are any; None is all."""
+    return {name: value for name, value in os.environ.items() if inherits is None or name in inherits}
+
+
+def run_to_end(
+    command: Sequence[str], *, directory: Path, user: str = "", standard_input: str = "", timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs a server's tool in its environment, and waits for its end."""
+    return subprocess.run(
+        launched(command, user=user),
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout_s,
+        env=environment(SERVER_INHERITS) | SERVER_ENVIRONMENT,
+        cwd=directory,
+        check=False,
+    )
 
 
 def launched(command: Sequence[str], *, user: str = "", orphan_signal: int = signal.SIGKILL) -> list[str]:

@@ -11,6 +11,7 @@ import psutil
 
 from compose.embedded.home import LOOPBACK, Home
 from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.log_files import LOOK_EVERY_S, shorten_logs
 from compose.embedded.process import Child, Program
 from compose.embedded.product import ROLE_GROUPS, Product
 from compose.embedded.stack_file import StackFile
@@ -76,7 +77,14 @@ class Stack:
             self._publish()
             on_ready(self._file())
             children = [*self._infrastructure.children.values(), *self._roles.values()]
-            supervise(children, self._signals, changed=self._publish, report=self._report)
+            supervise(
+                children,
+                self._signals,
+                changed=self._publish,
+                report=self._report,
+                tidy=lambda: shorten_logs(self._home.logs),
+                tidy_every_s=LOOK_EVERY_S,
+            )
         except StopRequestedError as request:
             self._withdraw()
             self._report("Stopping; a second Ctrl-C leaves at once")

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from compose.embedded.home import Home
+from compose.embedded.home import Home, HomeError
 
 
 class StackFile(BaseModel):
@@ -34,6 +34,8 @@ class StackFile(BaseModel):
         """What runs in the home, or None. A file that a killed supervisor has left counts for nothing."""
         try:
             content = home.stack_file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise HomeError(f"{home.path} can't be read: {error.strerror}") from error
         return cls.model_validate_json(content) if home.holder() is not None else None

@@ -24,7 +24,7 @@ class StopRequestedError(Exception):
 
 
 class Signals:
-    """Turns signals into something to wait for, in the main thread. It sleeps in the kernel until one comes: no polling.
+    """Turns signals into something to wait for, in the main thread. It sleeps in the kernel until one comes.
 
     A request to stop raises StopRequestedError, but only from `wait`: never between a child's start and its record. The
     second one doesn't wait for anything: it calls `leave` and ends the process.
@@ -105,11 +105,14 @@ def supervise(
     *,
     changed: Callable[[], None],
     report: Callable[[str], None],
+    tidy: Callable[[], None],
+    tidy_every_s: float,
     policy: RestartPolicy | None = None,
 ) -> NoReturn:
-    """Restarts whichever child ends, and calls `changed` when process ids have. Ends only by StopRequestedError."""
+    """Restarts whichever child ends, and calls `changed` when process ids have, `tidy` now and then. Ends only by StopRequestedError."""
     now_s = time.monotonic()
     restarts = [(child, Restarts(policy or RestartPolicy(), now_s)) for child in children]
+    tidy_s = now_s
     while True:
         now_s = time.monotonic()
         pids = [child.pid for child in children]
@@ -123,5 +126,8 @@ def supervise(
                 report(f"{child.program.name} ended with code {child.exit_code}; it starts again in {delay_s:g} s")
         if [child.pid for child in children] != pids:
             changed()
-        due_s = [restart.due_s for _, restart in restarts if restart.due_s is not None]
-        signals.wait(max(0.0, min(due_s) - now_s) if due_s else None)
+        if now_s >= tidy_s:
+            tidy()
+            tidy_s = now_s + tidy_every_s
+        due_s = [tidy_s, *(restart.due_s for _, restart in restarts if restart.due_s is not None)]
+        signals.wait(max(0.0, min(due_s) - now_s))
