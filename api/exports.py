@@ -6,6 +6,7 @@ item is as it stood when its chunk was read, and stands there exactly once; who 
 
 import csv
 import io
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,12 +55,15 @@ class Format:
 
 def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([[neutral(value) for value in row] for row in rows])
+    # All text in quotes, so that what stands in it is not taken for a delimiter, whichever the program looks for.
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerows([["" if value is None else neutral(value) for value in row] for row in rows])
     return text.getvalue().encode()
 
 
 def _csv_header(with_notes: bool) -> bytes:
-    return _csv([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
+    # Without a byte order mark Excel takes the bytes for Windows-1252, and makes other people of kåre and bjørn.
+    return BOM_UTF8 + _csv([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
 
 
 def _csv_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:

@@ -13,7 +13,7 @@ from cli.commands import command
 from cli.deployment import Deployment
 from cli.failures import BadInputError, ExitCode
 from cli.kafka import reachable_kafka
-from cli.output import Output, table
+from cli.output import Output, printable, table
 from cli.progress import working
 
 # What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
             records, remarks = read_directory(path)
             report = transact(engine, lambda connection: import_directory(connection, records, prune=prune))
         for remark in remarks:
-            output.remark(remark)
+            output.remark(printable(remark))
         deployment.refresh_admin_token()
         headers = ["file", "rows", "added", "changed", "withdrawn"]
         rows = [(name, each.given, each.added, each.changed, each.withdrawn) for name, each in report.changes.items()]

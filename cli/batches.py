@@ -3,12 +3,14 @@
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
+import orjson
 import typer
 from rich.console import RenderableType
 
@@ -18,7 +20,8 @@ from cli.failures import BadInputError, ExitCode
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.output import Output, printable, table
 from cli.progress import batch_progress, described, speed, working
-from orchestrator.files.corrections import read_corrections
+from cli.saving import saved_to
+from orchestrator.files.corrections import Corrections, read_corrections
 
 if TYPE_CHECKING:
     from cli.client import Client
@@ -173,6 +176,9 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option(help="New values: a table with item_id and the columns to change, or .json.", dir_okay=False),
         ] = None,
+        yes: Annotated[
+            bool, typer.Option("--yes", help="Corrections may change mentors: do not ask. Without a terminal, needed for that.")
+        ] = False,
         watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
         idempotency_key: Annotated[str | None, typer.Option(help="The same key never retries twice.")] = None,
     ) -> ExitCode:
@@ -182,13 +188,17 @@ def register(app: typer.Typer) -> None:
             body["item_ids"] = [str(each) for each in item]
         if only_retryable:
             body["only_retryable"] = True
-        if correct is not None:
-            body["corrections"], remarks = read_corrections(printable(correct.name), read_bytes(correct))
-            for remark in remarks:
-                output.remark(remark)
+        file = None if correct is None else read_corrections(printable(correct.name), read_bytes(correct))
         target = connection.target()
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
+            if file is not None:
+                items = await _items_with_values(client, batch_id, organization_id, notes=file.has_notes)
+                corrections = file.against(items)
+                for remark in corrections.remarks:
+                    output.remark(printable(remark))
+                _agreed(corrections, output, yes=yes)
+                body["corrections"] = corrections.corrections
             batch = (await client.post(f"{PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
             if not watch:
                 output.answer(
@@ -278,18 +288,39 @@ async def _items(
 
 
 async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
-    if file is None:
-        async for part in body:
-            typer.echo(part, nl=False)
-        return
-    # Complete or not at all: half a file of results looks like a whole one.
-    unfinished = file.with_name(f"{file.name}.part")
-    try:
-        with unfinished.open("wb") as out:
+    if file is not None:
+        with saved_to(file) as out:
             async for part in body:
                 out.write(part)
-        unfinished.replace(file)
-    except OSError as error:
-        raise BadInputError(f"{file} can't be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+        return
+    async for part in body:
+        typer.echo(part, nl=False)
+
+
+async def _items_with_values(
+    client: "Client", batch_id: UUID, organization_id: str | None, *, notes: bool
+) -> list[Mapping[str, Any]]:
+    """All items as they are now, for comparison."""
+    path = f"{PATH}/{batch_id}/results.ndjson"
+    async with client.download(path, organization_id, notes="true" if notes else None) as body:
+        document = b"".join([part async for part in body])
+    return [orjson.loads(line) for line in document.splitlines()]
+
+
+def _agreed(corrections: Corrections, output: Output, *, yes: bool) -> None:
+    """Shows what becomes of mentors and activity types. Raises BadInputError where another mentor needs a yes, and nobody says it."""
+    lines = [printable(change) for change in corrections.changes]
+    if yes or not corrections.moves_to_another_mentor:
+        for line in lines:
+            output.remark(line)
+        return
+    if output.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise BadInputError(
+            "The file changes mentors. Nothing was done; if these changes are right, repeat the command with --yes:",
+            lines=lines,
+            details={"changes": [asdict(change) for change in corrections.changes]},
+        )
+    for line in lines:
+        output.remark(line)
+    if not typer.confirm("Register these items for the mentors on the right?", err=True):
+        raise BadInputError("Nothing was done.")

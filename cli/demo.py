@@ -115,8 +115,8 @@ Try next, in another terminal, in this directory:
   {self._typed(["status", batch_id])}
   {self._typed(["list"])}
   # Astrid's id was mistyped: put it right, and try that item again. What succeeded is never run again.
-  {results} | sed -n '1p; s/astrid-1,/astrid-01,/p' > {shlex.quote(corrected)}
-  {self._typed(["retry", batch_id, "--correct", corrected, "--watch"])}
+  {results} | sed -n '1p; s/"astrid-1"/"astrid-01"/p' > {shlex.quote(corrected)}
+  {self._typed(["retry", batch_id, "--correct", corrected, "--yes", "--watch"])}
   # a list of your own: this one comes with the product; edit it, and see what each item would give
   {self._typed([*group, "--preview"])}
   {self._typed([*group, "--watch"])}

@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
             raise BadInputError("--again and --idempotency-key contradict each other")
         content = _read(file, Given(connection.org, coordinator, label))
         for remark in content.remarks:
-            output.remark(remark)
+            output.remark(printable(remark))
         keyed = _with_keys(file, content.submissions, idempotency_key, again=again)
         if plan is not None:
             keyed = [_with_plan(keyed, plan)]

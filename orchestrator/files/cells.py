@@ -1,13 +1,16 @@
-"""What a cell may say: ids, texts, dates and durations, as people and spreadsheets write them (specification, 9).
+"""What a cell may say: ids, texts, dates and durations, as people and spreadsheets write them (docs/files.md).
 
-Each function takes a cell and answers its value, or raises BadCellError with words that complete "the cell …".
+Each function takes a cell and returns its value, or raises BadCellError with words that complete "the cell …".
 """
 
 import re
+import unicodedata
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
+from orchestrator.files import number_formats
 from schemas.fields import INT32_MAX, MAX_ID_LENGTH, MAX_LABEL_LENGTH, MAX_NOTES_LENGTH
+from schemas.spelling import canonical, visible
 
 Cell = str | int | float | date | time | timedelta
 """A cell as read: always text in CSV; what the spreadsheet program stores in a workbook. A blank one is the empty text."""
@@ -19,11 +22,73 @@ _MINUTES = re.compile(r"(\d+)\s*(?:min\.?)?", re.ASCII | re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)", re.ASCII)
 _HOURS = re.compile(r"(\d+(?:[.,]\d+)?)\s*[ht]", re.ASCII | re.IGNORECASE)
 
+# More than this is no duration, whatever its unit; and reading thousands of digits takes long.
+_MAX_DIGITS = 20
 
-class FormulaError(str):
+
+class Number(float):
+    """A number of a workbook, and the format in which its cell shows it."""
+
+    __slots__ = ("format",)
+
+    def __new__(cls, value: float, format: str = number_formats.GENERAL) -> "Number":  # noqa: A002 - what it is called there
+        """A number in this format."""
+        number = super().__new__(cls, value)
+        number.format = format
+        return number
+
+    format: str
+
+
+class ShownText(str):
+    """A text of a workbook to which the format of its cell adds something: `shown` is what people see."""
+
+    __slots__ = ("shown",)
+
+    def __new__(cls, value: str, shown: str) -> "ShownText":
+        """A text that is shown as another."""
+        text = super().__new__(cls, value)
+        text.shown = shown
+        return text
+
+    shown: str
+
+
+class BrokenCell(str):
+    """A cell that has no value: what can be said of its content, and why it is none."""
+
+    __slots__ = ("reason",)
+
+    def __new__(cls, content: str, reason: str) -> "BrokenCell":
+        """A cell with this content."""
+        cell = super().__new__(cls, content)
+        cell.reason = reason
+        return cell
+
+    reason: str
+
+
+class FormulaError(BrokenCell):
     """The text of a cell whose formula failed, such as `#N/A`."""
 
     __slots__ = ()
+
+    def __new__(cls, content: str) -> "FormulaError":
+        """A cell that shows this error."""
+        return super().__new__(cls, content, "is the error of a formula")  # type: ignore[return-value]
+
+
+class UnsavedFormula(BrokenCell):
+    """A formula whose value was never calculated and saved."""
+
+    __slots__ = ()
+
+    def __new__(cls, content: str) -> "UnsavedFormula":
+        """A cell with this formula."""
+        reason = (
+            "is a formula without a saved value; open the file in a spreadsheet program and save it, or write the value itself"
+        )
+        return super().__new__(cls, content, reason)  # type: ignore[return-value]
 
 
 class BadCellError(ValueError):
@@ -32,24 +97,41 @@ class BadCellError(ValueError):
 
 def text(cell: Cell) -> str:
     """The cell as its owner sees it, without the blanks around it."""
-    if isinstance(cell, FormulaError):
-        raise BadCellError("is the error of a formula")
-    if isinstance(cell, float) and cell.is_integer():
+    if isinstance(cell, BrokenCell):
+        raise BadCellError(cell.reason)
+    return shown(cell)
+
+
+def shown(cell: Cell) -> str:
+    """As `text`, also for a cell that has no value: its error, or its formula."""
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, Number) and (seen := number_formats.shown(cell, cell.format, with_decimals=True)) is not None:
+        return seen
+    if isinstance(cell, float):
         # A spreadsheet stores every number as a float: the id 482 is not "482.0".
-        return str(int(cell))
+        return number_formats.plain(cell)
     return str(cell).strip()
 
 
 def is_blank(cell: Cell) -> bool:
-    """Whether nothing is in the cell, or nothing but blanks."""
-    return isinstance(cell, str) and not cell.strip()
+    """Whether nothing is in the cell, or nothing but blanks and characters that nothing shows."""
+    return isinstance(cell, str) and not isinstance(cell, BrokenCell) and not visible(cell).strip()
 
 
 def identifier(cell: Cell) -> str:
-    """The id in a cell that must hold one, of at most 100 characters."""
-    if isinstance(cell, date | time | timedelta):
-        raise BadCellError("is an id that the spreadsheet program has made a date or time of; format the column as text")
-    value = text(cell)
+    """The id in a cell that must hold one, of at most 100 characters: what the cell shows, in its one spelling (decision 26)."""
+    value = _identifier(cell)
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise BadCellError("has a line break or another control character in it")
+    return value
+
+
+def _identifier(cell: Cell) -> str:
+    value = visible(_shown_id(cell)).strip()
+    # Composing a text can take long; one of so many characters is too long, whatever it is composed to.
+    if len(value) <= 4 * MAX_ID_LENGTH:
+        value = canonical(value)
     if not value:
         raise BadCellError("is empty")
     if len(value) > MAX_ID_LENGTH:
@@ -57,9 +139,27 @@ def identifier(cell: Cell) -> str:
     return _without_nul(value)
 
 
-def optional_identifier(cell: Cell) -> str | None:
-    """As `identifier`; None for a blank cell."""
-    return None if is_blank(cell) else identifier(cell)
+def _shown_id(cell: Cell) -> str:
+    if isinstance(cell, bool):
+        raise BadCellError("is an id that the spreadsheet program has made a truth value of; format the column as text")
+    if isinstance(cell, date | time | timedelta):
+        raise BadCellError("is an id that the spreadsheet program has made a date or time of; format the column as text")
+    if isinstance(cell, ShownText):
+        return cell.shown
+    if isinstance(cell, Number):
+        seen = number_formats.shown(cell, cell.format)
+        if seen is None:
+            raise BadCellError(
+                "is an id that the spreadsheet program has made a number of, and what it shows can't be told from here; format the"
+                " column as text and write the id anew"
+            )
+        return seen
+    return text(cell)
+
+
+def optional_reference(cell: Cell) -> str | None:
+    """A name that the sender has for the row: an id that nothing is looked up by, so it may have line breaks. None for a blank cell."""
+    return None if is_blank(cell) else _identifier(cell)
 
 
 def name(cell: Cell) -> str:
@@ -91,7 +191,9 @@ def calendar_date(cell: Cell) -> date:
         return cell.date()
     if isinstance(cell, date):
         return cell
-    value = text(cell)
+    if isinstance(cell, Number) and number_formats.is_date(cell.format):
+        raise BadCellError("is a number in a cell for dates, and not a date; write 25.03.2026")
+    value = visible(text(cell)).strip()
     if not value:
         raise BadCellError("is empty")
     if "/" in value:
@@ -123,19 +225,40 @@ def minutes(cell: Cell) -> int:
         cell = timedelta(hours=cell.hour, minutes=cell.minute, seconds=cell.second, microseconds=cell.microsecond)
     if isinstance(cell, timedelta):
         return _whole_minutes(Decimal(round(cell.total_seconds())) / 60)
-    value = text(cell)
+    value = visible(_written_duration(cell)).strip()
     if not value:
         raise BadCellError("is empty")
+    if len(value) > _MAX_DIGITS:
+        raise BadCellError("is too large" if value.isdigit() else _NO_DURATION)
     if match := _MINUTES.fullmatch(value):
         return _whole_minutes(Decimal(match[1]))
     if match := _CLOCK.fullmatch(value):
         return _whole_minutes(Decimal(match[1]) * 60 + Decimal(match[2]))
     if match := _HOURS.fullmatch(value):
         return _whole_minutes(Decimal(match[1].replace(",", ".")) * 60)
-    raise BadCellError("is not a duration; write minutes (90), hours and minutes (1:30) or hours (1,5 h)")
+    raise BadCellError(_NO_DURATION)
+
+
+_NO_DURATION = "is not a duration; write minutes (90), hours and minutes (1:30) or hours (1,5 h)"
+
+
+def _written_duration(cell: Cell) -> str:
+    if not isinstance(cell, Number):
+        return text(cell)
+    if number_formats.is_date(cell.format):
+        raise BadCellError("is a date, not a duration")
+    if not number_formats.names_a_unit(cell.format):
+        return number_formats.plain(cell)
+    # `2 t` is shown, and 2 is stored: two hours.
+    seen = number_formats.shown(cell, cell.format, with_decimals=True)
+    if seen is None:
+        raise BadCellError(_NO_DURATION)
+    return seen
 
 
 def _whole_minutes(value: Decimal) -> int:
+    if value < 0:
+        raise BadCellError("is less than nothing")
     if value != value.to_integral_value():
         raise BadCellError("is not a whole number of minutes")
     if value > INT32_MAX:

@@ -1,24 +1,101 @@
-"""A file of corrections for failed items: a table with `item_id` and the columns to change, or JSON (specification, 5, retry)."""
+"""A file of corrections for failed items: a table with `item_id` and the columns to change, or JSON (docs/files.md).
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+What a table says is held against what the items have now, because a spreadsheet program changes what nobody has edited: only a value
+that says something else is a correction (`forms`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from orchestrator.files import cells, formulas
+from orchestrator.files import cells, forms, formulas
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import one_document
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.registrations import COLUMNS
-from orchestrator.files.submissions import TABLES
-from orchestrator.files.tables import Column, Record, no_rows, read_table, repeated
+from orchestrator.files.submissions import TABLES, unknown_ending
+from orchestrator.files.tables import Column, Record, excerpt, no_rows, read_table, repeated
 from schemas.api import RefusedRequestError, read_retry
+from schemas.fields import canonical_id
 from schemas.ids import MAX_POSITIONS
 
-_YES = frozenset({"yes", "true", "ja", "1", "x"})
-_NO = frozenset({"no", "false", "nei", "0"})
+_YES = frozenset({"yes", "true", "ja", "1", "x", "sann", "wahr", "vrai"})
+_NO = frozenset({"no", "false", "nei", "0", "usann", "falsch", "faux"})
+
+_NAMES = ("mentor_id", "activity_type")
+_DATE_ORDERS = ("dmy", "mdy", "ymd")
+
+Item = Mapping[str, Any]
+"""An item as the results have it; its `notes` too, if the file has notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameChange:
+    """A correction of a mentor or an activity type, which somebody should look at: `place` says where it stands."""
+
+    place: str
+    field: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.field} {self.old} → {self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """The corrections of a file, as the body of a retry has them. `changes` name what they make of mentors and activity types."""
+
+    corrections: Sequence[dict[str, Any]]
+    changes: Sequence[NameChange] = ()
+    remarks: Sequence[str] = ()
+
+    @property
+    def moves_to_another_mentor(self) -> bool:
+        """Whether an item would be registered for somebody else."""
+        return any(change.field == "mentor_id" for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionFile:
+    """A file of corrections as it was read. What it corrects depends on the items."""
+
+    name: str
+    remarks: Sequence[str]
+    has_notes: bool
+    _records: Sequence[Record] = ()
+    _documents: Sequence[dict[str, Any]] = field(default=())
+
+    def against(self, items: Iterable[Item]) -> Corrections:
+        """What the file corrects in these items. Raises BadFileError with all its mistakes."""
+        known = {item["item_id"]: item for item in items}
+        if self._documents:
+            return Corrections(self._documents, [*self._document_changes(known)], self.remarks)
+        return _Comparison(self.name, self.remarks, known, _order_of_slashes(self._records, known)).of(self._records)
+
+    def _document_changes(self, known: Mapping[str, Item]) -> Iterator[NameChange]:
+        for position, correction in enumerate(self._documents):
+            item = known.get(str(UUID(correction["item_id"])))
+            for name in _NAMES:
+                if item is not None and name in correction and canonical_id(correction[name]) != item[name]:
+                    yield NameChange(f"/{position}", name, item[name], canonical_id(correction[name]))
+
+
+def read_corrections(name: str, raw: bytes) -> CorrectionFile:
+    """Reads a file of corrections. Raises BadFileError with all mistakes that can be told without the items."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in TABLES:
+        table = read_table(name, raw, _READ, _check)
+        has_notes = any(not cells.is_blank(record.values.get("notes", "")) for record in table.records)
+        return CorrectionFile(name, table.remarks, has_notes, table.records)
+    if suffix == ".json":
+        return CorrectionFile(name, (), has_notes=False, _documents=_from_json(name, raw))
+    raise BadFileError([FileProblem(name, unknown_ending(raw, (*TABLES, ".json")))])
 
 
 def _flag(cell: Cell) -> bool:
@@ -37,35 +114,22 @@ def _item_id(cell: Cell) -> str:
         raise BadCellError("is not the id of an item") from None
 
 
-def _unchanged_if_blank(parse: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
-    return lambda cell: None if cells.is_blank(cell) else parse(formulas.original(cell))
+def _as_it_is(cell: Cell) -> Cell:
+    return cell
 
 
-def _correcting(column: Column) -> Column:
-    """The column as a file of corrections has it. Notes are kept to the last blank: what nobody has edited must not change."""
-    parse = cells.verbatim_notes if column.name == "notes" else column.parse
-    return replace(column, parse=_unchanged_if_blank(parse), is_required=False)
+# Notes are kept to the last blank: what nobody has edited must not change.
+_PARSERS: Mapping[str, Callable[[Cell], Any]] = {
+    **{column.name: column.parse for column in COLUMNS if column.name != "client_reference"},
+    "notes": cells.verbatim_notes,
+}
 
-
-_COLUMNS: Sequence[Column] = (
+# The cells are parsed only where they say something else than the item has.
+_READ: Sequence[Column] = (
     Column("item_id", _item_id, ("item",)),
-    *(_correcting(column) for column in COLUMNS if column.name != "client_reference"),
-    Column("override_duplicates", _unchanged_if_blank(_flag), ("override",), is_required=False),
+    *(replace(column, parse=_as_it_is, is_required=False) for column in COLUMNS if column.name != "client_reference"),
+    Column("override_duplicates", lambda cell: None if cells.is_blank(cell) else _flag(cell), ("override",), is_required=False),
 )
-
-
-def read_corrections(name: str, raw: bytes) -> tuple[list[dict[str, Any]], Sequence[str]]:
-    """The corrections in a file, as the body of a retry has them, and what was left unread. A blank cell leaves its value as it is.
-
-    Raises BadFileError with all its mistakes.
-    """
-    suffix = PurePath(name).suffix.lower()
-    if suffix in TABLES:
-        table = read_table(name, raw, _COLUMNS, _check)
-        return [_correction(dict(record.values)) for record in table.records], table.remarks
-    if suffix == ".json":
-        return _from_json(name, raw), ()
-    raise BadFileError([FileProblem(name, f"has an unknown ending; known are {', '.join(TABLES)} and .json")])
 
 
 def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
@@ -75,11 +139,92 @@ def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
         yield FileProblem(name, detail, record.row, record.line, "item_id", record.values["item_id"])
 
 
-def _correction(values: dict[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in values.items() if value is not None}
-    if "activity_date" in given:
-        given["activity_date"] = given["activity_date"].isoformat()
-    return given
+def _order_of_slashes(records: Sequence[Record], known: Mapping[str, Item]) -> str:
+    """In which order the file writes dates with slashes: the one in which most of them are what the items have."""
+    matches: Counter[str] = Counter()
+    for record in records:
+        item = known.get(record.values["item_id"])
+        text = forms.has_slashes(record.values.get("activity_date", ""))
+        if item is not None and text is not None:
+            day = date.fromisoformat(item["activity_date"])
+            matches.update(order for order in _DATE_ORDERS if forms.slashed_date(text, order) == day)
+    return matches.most_common(1)[0][0] if matches else _DATE_ORDERS[0]
+
+
+class _Comparison:
+    """Holds the rows of a table against the items."""
+
+    def __init__(self, name: str, remarks: Sequence[str], known: Mapping[str, Item], slashes: str) -> None:
+        self._name = name
+        self._known = known
+        self._slashes = slashes
+        self._problems: list[FileProblem] = []
+        self._changes: list[NameChange] = []
+        self._kept: list[str] = []
+        self._remarks = list(remarks)
+
+    def of(self, records: Sequence[Record]) -> Corrections:
+        """The corrections in these rows. Raises BadFileError."""
+        selected: list[tuple[Item, dict[str, Any]]] = []
+        for record in records:
+            item = self._known.get(record.values["item_id"])
+            if item is None:
+                detail = "is not an item of this batch"
+                self._problems.append(
+                    FileProblem(self._name, detail, record.row, record.line, "item_id", record.values["item_id"])
+                )
+                continue
+            selected.append((item, self._correction(record, item)))
+        if self._problems:
+            raise BadFileError(self._problems)
+        wanted = [correction for item, correction in selected if item["status"] != "success" or len(correction) > 1]
+        if 0 < len(wanted) < len(selected):
+            self._remarks.append(
+                f"{self._name}: {len(selected) - len(wanted)} rows are of items that have succeeded, and unchanged"
+            )
+        if self._kept:
+            self._remarks.append(
+                f"{self._name}: taken for what a spreadsheet program has made of unedited values, and left as they were"
+                f" (a .json file changes them): {'; '.join(self._kept[:_MOST_NAMED])}{'; …' if len(self._kept) > _MOST_NAMED else ''}"
+            )
+        return Corrections(wanted or [correction for _, correction in selected], self._changes, self._remarks)
+
+    def _correction(self, record: Record, item: Item) -> dict[str, Any]:
+        correction: dict[str, Any] = {"item_id": record.values["item_id"]}
+        for name, parse in _PARSERS.items():
+            cell = record.values.get(name, "")
+            if cells.is_blank(cell) or self._is_unedited(record, item, name, cell):
+                continue
+            try:
+                value = parse(formulas.original(cell))
+            except BadCellError as error:
+                seen = None if name == "notes" else excerpt(cells.shown(cell))
+                self._problems.append(FileProblem(self._name, str(error), record.row, record.line, name, seen))
+                continue
+            written = value.isoformat() if isinstance(value, date) else value
+            if written == item.get(name):
+                continue
+            if name in _NAMES:
+                self._changes.append(NameChange(f"row {record.row}", name, item[name], value))
+            correction[name] = written
+        if record.values.get("override_duplicates") is not None:
+            correction["override_duplicates"] = record.values["override_duplicates"]
+        return correction
+
+    def _is_unedited(self, record: Record, item: Item, name: str, cell: Cell) -> bool:
+        exported = item.get(name)
+        if name == "activity_date":
+            return forms.is_same_date(cell, date.fromisoformat(item[name]), self._slashes)
+        if name == "duration_minutes":
+            return forms.is_same_duration(cell, item[name])
+        if exported is None or not forms.is_same_text(cell, exported):
+            return False
+        if name in _NAMES and formulas.original(cells.shown(cell)) != exported:
+            self._kept.append(f"row {record.row}, {name} {excerpt(cells.shown(cell))} for {exported}")
+        return True
+
+
+_MOST_NAMED = 10
 
 
 def _from_json(name: str, raw: bytes) -> list[dict[str, Any]]:

@@ -1,12 +1,18 @@
-"""Text with delimiters (CSV, TSV) as rows of cells: which encoding, which delimiter (specification, 9)."""
+"""Text with delimiters (CSV, TSV) as rows of cells: which encoding, which delimiter (docs/files.md)."""
 
 import csv
 import io
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 
+from orchestrator.files import kinds
+
 DELIMITERS = (",", ";", "\t")
-_NOTHING = " ,;\t"
+_NOTHING = " ,;\t\r\n"
+
+# Excel's first line that names the delimiter. It is no row there.
+_DECLARATION = re.compile(r'"?sep=(?P<delimiter>\\t|[^\w"\r\n])"?(?P=delimiter)*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
 
 class UnreadableFileError(ValueError):
@@ -19,8 +25,9 @@ class UnreadableFileError(ValueError):
 
 def decode(raw: bytes) -> str:
     """The text of a file: UTF-8 with or without a byte order mark, else Windows-1252. Raises UnreadableFileError."""
-    if raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        raise UnreadableFileError("is UTF-16 text; save it as CSV UTF-8")
+    refusal = kinds.not_text(raw)
+    if refusal is not None:
+        raise UnreadableFileError(refusal)
     encodings = ["utf-8", "windows-1252"]
     if raw.startswith(BOM_UTF8):
         raw = raw.removeprefix(BOM_UTF8)
@@ -33,22 +40,26 @@ def decode(raw: bytes) -> str:
     raise UnreadableFileError(f"is not {' nor '.join(encodings)} text", line)
 
 
-def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, list[str]]]:
-    """The rows of the text, each with the line on which it begins. Raises UnreadableFileError where the quotes don't match.
+def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, int, list[str]]]:
+    """The rows of the text, each with its number and the line on which it begins. Raises UnreadableFileError where the quotes don't match.
 
-    `recognised` counts the known headers in a row: the delimiter is the one under which the first row that is not blank has
-    most of them.
+    The delimiter is the one that a first line `sep=;` names. Else `recognised` counts the known headers in a row, and it is the one under
+    which the first row that is not blank has most of them.
     """
-    first = next((line for line in text.splitlines() if line.strip(_NOTHING)), None)
-    if first is None:
+    declared = _DECLARATION.match(text)
+    if declared is not None:
+        delimiter, lines_before = declared["delimiter"].replace("\\t", "\t"), 1
+        text = text[declared.end() :]
+    else:
+        delimiter, lines_before = "", 0
+    if not text.strip(_NOTHING):
         return
-    try:
-        delimiter = max(DELIMITERS, key=lambda each: recognised(next(csv.reader([first], delimiter=each))))
-    except csv.Error as error:
-        raise UnreadableFileError(f"can't be divided into cells ({error})", text[: text.index(first)].count("\n") + 1) from error
+    delimiter = delimiter or _likely_delimiter(text, recognised)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 0
     while True:
-        line = reader.line_num + 1
+        line = lines_before + reader.line_num + 1
+        number += 1
         try:
             row = next(reader)
         except StopIteration:
@@ -57,4 +68,23 @@ def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[t
             raise UnreadableFileError(
                 f"can't be divided into cells from here on ({error}); look for a quote too many", line
             ) from error
-        yield line, row
+        yield number, line, row
+
+
+def _likely_delimiter(text: str, recognised: Callable[[Sequence[str]], int]) -> str:
+    """A header can stretch over lines, so each delimiter divides the text until the first row that is not blank."""
+    best, most = "", -1
+    trouble: csv.Error | None = None
+    for delimiter in DELIMITERS:
+        try:
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            number = recognised(next(row for row in rows if any(cell.strip() for cell in row)))
+        except csv.Error as error:
+            trouble = error
+            continue
+        if number > most:
+            best, most = delimiter, number
+    if not best:
+        line = text[: len(text) - len(text.lstrip(_NOTHING))].count("\n") + 1
+        raise UnreadableFileError(f"can't be divided into cells ({trouble})", line) from trouble
+    return best

@@ -19,7 +19,7 @@ COLUMNS: Sequence[Column] = (
         is_required=False,
         is_private=True,
     ),
-    Column("client_reference", cells.optional_identifier, ("reference", "referanse"), is_required=False),
+    Column("client_reference", cells.optional_reference, ("reference", "referanse"), is_required=False),
 )
 
 

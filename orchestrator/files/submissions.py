@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 
+from orchestrator.files import kinds
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import documents_by_line, one_document
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.registrations import read_registrations
 from schemas.api import RefusedRequestError, read_submission
+from schemas.fields import canonical_id
 from schemas.ids import MAX_POSITIONS
 
 TABLES = (".csv", ".tsv", ".xlsx")
@@ -64,7 +66,14 @@ def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
         return SubmissionFile(_checked(name, [_only_document(name, raw)], given))
     if suffix == ".ndjson":
         return SubmissionFile(_checked(name, documents_by_line(raw), given))
-    raise BadFileError([FileProblem(name, f"has an unknown ending; known are {', '.join(TABLES)}, .json and .ndjson")])
+    raise BadFileError([FileProblem(name, unknown_ending(raw, (*TABLES, ".json", ".ndjson")))])
+
+
+def unknown_ending(raw: bytes, known: Sequence[str]) -> str:
+    """What to say of a file whose name ends otherwise; with what it is, if that shows."""
+    content = kinds.not_a_workbook(raw) if raw and kinds.not_text(raw) else None
+    is_one = f"; the file {content}" if content else ""
+    return f"has an unknown ending; known are {', '.join(known[:-1])} and {known[-1]}{is_one}"
 
 
 def _guessed_suffix(raw: bytes) -> str:
@@ -135,5 +144,5 @@ def _contradictions(name: str, line: int, body: Any, given: Given) -> Iterator[F
         ("--org", "organization_id", given.organization_id),
         ("--coordinator", "coordinator_id", given.coordinator_id),
     ):
-        if value is not None and isinstance(body, dict) and body.get(field_name) != value:
+        if value is not None and isinstance(body, dict) and canonical_id(body.get(field_name)) != canonical_id(value):
             yield FileProblem(name, f"names another than {option} {value}", line=line, pointer=f"/{field_name}")

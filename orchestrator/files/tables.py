@@ -1,17 +1,27 @@
 """A table with a header, whatever its format, as records whose values have been parsed, or all its mistakes at once."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, Cell, is_blank, text
+from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, shown
 from orchestrator.files.delimited import UnreadableFileError
+from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.problems import BadFileError, FileProblem
+from schemas.spelling import visible
 
-_SEPARATORS = re.compile(r"[\s_-]+")
+# Blanks, underscores and hyphens of every width.
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+
+# No name of a column is longer; and a mistake is found by its beginning.
+_MAX_SHOWN_CHARACTERS = 200
+
+# How many hidden rows are named, of all that are counted.
+_MOST_ROWS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +81,26 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -
     own name or an alias. Columns of other names are left unread, with a remark.
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
-    remarks: list[str] = []
+    problems: list[FileProblem] = []
+    records: list[Record] = []
+    header: _Header | None = None
     try:
-        rows = [row for row in _rows(name, raw, known, remarks) if not _is_blank(row.cells)]
+        source = _opened(name, raw, known)
+        for row in source.rows:
+            if _is_blank(row.cells):
+                continue
+            if header is None:
+                header = _read_header(name, row, known, columns)
+            else:
+                records.append(_record(name, row, header, problems))
     except UnreadableFileError as error:
-        raise BadFileError([FileProblem(name, str(error), line=error.line)]) from error
-    if not rows:
+        raise BadFileError([*problems, FileProblem(name, str(error), line=error.line)]) from error
+    if header is None:
         raise BadFileError([FileProblem(name, "is empty")])
-    header, *body = rows
-    titles = [text(cell) for cell in header.cells]
-    found = [known.get(_normal(title)) for title in titles]
-    unread = [title for title, column in zip(titles, found, strict=True) if title and column is None]
-    if unread:
-        remarks.append(f"{name}: not read: {', '.join(unread)}")
-    problems = _header_problems(name, header, found, columns)
-    if problems:
-        raise BadFileError(problems)
-    records = [_record(name, row, titles, found, problems) for row in body]
     problems += check(name, records)
     if problems:
         raise BadFileError(problems)
-    return Table(records, remarks)
+    return Table(records, [*source.remarks, *_remarks(name, header, source, records)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,60 +110,118 @@ class _Row:
     cells: Sequence[Cell]
 
 
-def _rows(name: str, raw: bytes, known: Mapping[str, Column], remarks: list[str]) -> Iterator[_Row]:
-    if PurePath(name).suffix.lower() == ".xlsx":
-        # Imported here: openpyxl takes longer to import than most tables to read.
-        from orchestrator.files import workbooks
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The rows of a file as they are read. Rows and columns from 1."""
 
-        sheet = workbooks.first_sheet(raw)
-        if sheet.other_sheets:
-            remarks.append(f"{name}: only the sheet {sheet.name} is read, not {', '.join(sheet.other_sheets)}")
-        for number, cells in enumerate(sheet.rows, start=1):
-            yield _Row(number, None, cells)
-        return
+    rows: Iterable[_Row]
+    remarks: Sequence[str] = ()
+    hidden_rows: frozenset[int] = frozenset()
+    hidden_columns: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The names of the columns as they stand there, and which column each is; None for one that is not read."""
+
+    titles: Sequence[str]
+    found: Sequence[Column | None]
+
+
+def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
+    if PurePath(name).suffix.lower() == ".xlsx":
+        return _workbook(name, raw)
 
     def recognised(titles: Sequence[str]) -> int:
-        return sum(_normal(title) in known for title in titles)
+        return sum(_normal(text_of_formula(title)) in known for title in titles)
 
-    for number, (line, texts) in enumerate(delimited.rows_of(delimited.decode(raw), recognised), start=1):
-        yield _Row(number, line, texts)
+    rows = delimited.rows_of(delimited.decode(raw), recognised)
+    return _Source(_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in rows)
+
+
+def _workbook(name: str, raw: bytes) -> _Source:
+    # Imported here: most tables are text, and need no reader of zip and XML.
+    from orchestrator.files import workbooks
+
+    sheet = workbooks.first_sheet(raw)
+    remarks = []
+    if sheet.other_sheets:
+        remarks.append(f"{name}: only the sheet {sheet.name} is read, not {', '.join(sheet.other_sheets)}")
+    if sheet.hidden_sheets:
+        remarks.append(f"{name}: hidden sheets are not read: {', '.join(sheet.hidden_sheets)}")
+    rows = (_Row(number, None, cells) for number, cells in sheet.rows())
+    return _Source(rows, remarks, sheet.hidden_rows, sheet.hidden_columns)
 
 
 def _normal(title: str) -> str:
-    return _SEPARATORS.sub(" ", title).strip().casefold()
+    plain = unicodedata.normalize("NFKC", visible(title[:_MAX_SHOWN_CHARACTERS]))
+    return _SEPARATORS.sub(" ", plain).strip().casefold()
 
 
 def _is_blank(cells: Sequence[Cell]) -> bool:
     return all(map(is_blank, cells))
 
 
-def _header_problems(name: str, header: _Row, found: Sequence[Column | None], columns: Sequence[Column]) -> list[FileProblem]:
-    problems = []
+def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column]) -> _Header:
+    """The header in this row. Raises BadFileError with everything that is wrong with it."""
+    titles = [" ".join(shown(cell).split()) for cell in row.cells]
+    found = [known.get(_normal(title)) for title in titles]
+    problems = [
+        FileProblem(name, cell.reason, row.number, row.line, value=shown(cell))
+        for cell in row.cells
+        if isinstance(cell, BrokenCell)
+    ]
     for column in columns:
         times = found.count(column)
         if times > 1:
-            problems.append(FileProblem(name, "stands in the header more than once", header.number, header.line, column.name))
+            problems.append(FileProblem(name, "stands in the header more than once", row.number, row.line, column.name))
         elif times == 0 and column.is_required:
             other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
             detail = f"is missing in the header{other_names}"
-            problems.append(FileProblem(name, detail, header.number, header.line, column.name))
-    return problems
+            problems.append(FileProblem(name, detail, row.number, row.line, column.name))
+    if problems:
+        raise BadFileError(problems)
+    return _Header(titles, found)
 
 
-def _record(name: str, row: _Row, titles: Sequence[str], found: Sequence[Column | None], problems: list[FileProblem]) -> Record:
+def _record(name: str, row: _Row, header: _Header, problems: list[FileProblem]) -> Record:
     """The row's values; what is wrong with it goes to `problems`."""
+    titles = header.titles
     if not _is_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that hold the delimiter in quotes"
         problems.append(FileProblem(name, detail, row.number, row.line))
         return Record(row.number, row.line, {})
     values = {}
-    for position, column in enumerate(found):
+    for position, column in enumerate(header.found):
         if column is None:
             continue
         cell = row.cells[position] if position < len(row.cells) else ""
         try:
             values[column.name] = column.parse(cell)
         except BadCellError as error:
-            shown = None if column.is_private else str(cell).strip()
-            problems.append(FileProblem(name, str(error), row.number, row.line, titles[position], shown))
+            seen = None if column.is_private else excerpt(shown(cell))
+            problems.append(FileProblem(name, str(error), row.number, row.line, titles[position], seen))
     return Record(row.number, row.line, values)
+
+
+def excerpt(text: str) -> str:
+    """A value as a mistake quotes it."""
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
+
+
+def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Record]) -> Iterator[str]:
+    unread = [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
+    if unread:
+        yield f"{name}: not read: {', '.join(unread)}"
+    hidden = [str(record.row) for record in records if record.row in source.hidden_rows]
+    if hidden:
+        more = ", …" if len(hidden) > _MOST_ROWS_NAMED else ""
+        verb = "row is" if len(hidden) == 1 else "rows are"
+        yield f"{name}: {len(hidden)} {verb} hidden in the sheet and read all the same: {', '.join(hidden[:_MOST_ROWS_NAMED])}{more}"
+    columns = [
+        title
+        for position, (title, column) in enumerate(zip(header.titles, header.found, strict=True), start=1)
+        if column is not None and position in source.hidden_columns
+    ]
+    if columns:
+        yield f"{name}: hidden in the sheet and read all the same: the columns {', '.join(columns)}"

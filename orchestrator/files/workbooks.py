@@ -1,50 +1,405 @@
-"""A workbook (.xlsx) as rows of cells, with what the spreadsheet program stores in them."""
+"""A workbook (.xlsx) as rows of cells: what its first visible sheet shows, and what of it does not show."""
 
-import io
-import warnings
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 
-from openpyxl import load_workbook
-
-from orchestrator.files.cells import Cell, FormulaError
+from orchestrator.files import number_formats
+from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula
 from orchestrator.files.delimited import UnreadableFileError
+from orchestrator.files.packages import opened, workbook_part
+
+# Ten times what a list has; a cell in the last of 16,384 columns is a slip of the hand.
+MAX_COLUMNS = 1_000
+# What a cell can hold at most; what is longer is cut, and too long for every column.
+_MAX_CELL_CHARACTERS = 32_767
+
+# Days and years that somebody has typed into a cell whose format makes a date of every number.
+MAX_TYPED_NUMBER = 9_999
+
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_REFERENCE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})")
+_TRUE = ("1", "true")
+_SECONDS_OF_DAY = 86_400
+_MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - a date of the calendar, no moment; only its time is used
+_SUSPECT = "is damaged: a cell refers to a text that is not there; save it again in a spreadsheet program"
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The rows of a workbook's first visible sheet, in their places, and the names of the other visible ones."""
+    """The cells of a workbook's first visible sheet, by row and column from 1, and what is hidden in it or stands elsewhere."""
 
     name: str
-    rows: list[list[Cell]]
+    cells: Mapping[int, Mapping[int, Cell]]
+    hidden_rows: frozenset[int]
+    hidden_columns: frozenset[int]
     other_sheets: tuple[str, ...]
+    hidden_sheets: tuple[str, ...]
+
+    def rows(self) -> Iterator[tuple[int, list[Cell]]]:
+        """The rows that hold something, in their order, each with its number."""
+        for number in sorted(self.cells):
+            row = self.cells[number]
+            yield number, [row.get(column, "") for column in range(1, max(row) + 1)]
 
 
 def first_sheet(raw: bytes) -> Sheet:
     """Reads a workbook; of a formula, the value that the spreadsheet program saved last. Raises UnreadableFileError."""
+    with opened(raw) as package:
+        part = workbook_part(package)
+        book = _Workbook()
+        package.read(part, book)
+        targets = package.relationships(part)
+        sheets = [(each, targets.get(each.relationship, ("", ""))) for each in book.sheets]
+        sheets = [(each, target) for each, target in sheets if target[0] == "worksheet"]
+        visible = [(each, target) for each, target in sheets if not each.is_hidden]
+        if not visible:
+            raise UnreadableFileError("has no sheet that is shown; show the one with the list, and save it again")
+        (chosen, (_, where)), *others = visible
+        texts, styles = _SharedStrings(), _Styles()
+        for kind, target in targets.values():
+            if kind == "sharedStrings" and target in package:
+                package.read(target, texts)
+            elif kind == "styles" and target in package:
+                package.read(target, styles)
+        content = _Sheet(texts.texts, styles.formats(), book)
+        package.read(where, content)
+    return Sheet(
+        chosen.name,
+        content.cells,
+        frozenset(content.hidden_rows),
+        frozenset(content.hidden_columns),
+        tuple(each.name for each, _ in others),
+        tuple(each.name for each, _ in sheets if each.is_hidden),
+    )
+
+
+def column_letters(column: int) -> str:
+    """The name of a column as a spreadsheet program shows it."""
+    letters = ""
+    while column > 0:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A sheet in the workbook's list."""
+
+    name: str
+    relationship: str
+    is_hidden: bool
+
+
+class _Workbook:
+    """Reads the list of sheets, and from which day dates count."""
+
+    def __init__(self) -> None:
+        self.sheets: list[_Entry] = []
+        self.counts_from_1904 = False
+        self.is_uncalculated = False
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "sheet":
+            hidden = attributes.get("state", "visible") != "visible"
+            self.sheets.append(_Entry(unescaped(attributes.get("name", "")), attributes.get("id", ""), hidden))
+        elif name == "workbookPr":
+            self.counts_from_1904 = attributes.get("date1904") in _TRUE
+        elif name == "calcPr":
+            # Programs that can't calculate say so, and write 0 for each formula.
+            self.is_uncalculated = attributes.get("fullCalcOnLoad") in _TRUE
+
+    def end(self, name: str) -> None:
+        """Nothing to do."""
+
+    def text(self, data: str) -> None:
+        """Nothing to do."""
+
+
+class _Text:
+    """Gathers a text that stands in pieces, without what only says how it is pronounced."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self._depth_of_phonetics = 0
+        self._is_open = False
+
+    def start(self, name: str) -> None:
+        if name == "rPh":
+            self._depth_of_phonetics += 1
+        self._is_open = name == "t" and not self._depth_of_phonetics
+
+    def end(self, name: str) -> None:
+        if name == "rPh":
+            self._depth_of_phonetics -= 1
+        self._is_open = False
+
+    def add(self, data: str) -> None:
+        if self._is_open:
+            self.append(data)
+
+    def append(self, data: str) -> None:
+        if self._length <= _MAX_CELL_CHARACTERS:
+            self._pieces.append(data[:_MAX_CELL_CHARACTERS])
+            self._length += len(data)
+
+    def taken(self) -> str:
+        """The text; the next one begins."""
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        self._length = 0
+        return text
+
+
+class _SharedStrings:
+    """Reads the texts that cells refer to by number."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._text = _Text()
+
+    def start(self, name: str, _attributes: Mapping[str, str]) -> None:
+        self._text.start(name)
+
+    def end(self, name: str) -> None:
+        self._text.end(name)
+        if name == "si":
+            self.texts.append(unescaped(self._text.taken()))
+
+    def text(self, data: str) -> None:
+        self._text.add(data)
+
+
+class _Styles:
+    """Reads which number format each style has."""
+
+    def __init__(self) -> None:
+        self._codes: dict[int, str] = {}
+        self._ids: list[int] = []
+        self._is_in_cell_formats = False
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "cellXfs":
+            self._is_in_cell_formats = True
+        elif name == "xf" and self._is_in_cell_formats:
+            self._ids.append(_number(attributes.get("numFmtId")))
+        elif name == "numFmt":
+            self._codes[_number(attributes.get("numFmtId"))] = unescaped(attributes.get("formatCode", ""))
+
+    def end(self, name: str) -> None:
+        if name == "cellXfs":
+            self._is_in_cell_formats = False
+
+    def text(self, data: str) -> None:
+        """Nothing to do."""
+
+    def formats(self) -> Sequence[str]:
+        """The number format of each style, by its number."""
+        known = number_formats.BUILTIN | self._codes
+        return [known.get(each, number_formats.GENERAL) for each in self._ids]
+
+
+@dataclass(slots=True)
+class _OpenCell:
+    """The cell that is being read. `value` and `formula` are None while the cell has none."""
+
+    row: int
+    column: int
+    kind: str
+    format: str
+    value: str | None = None
+    formula: str | None = None
+    inline: str | None = None
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where in the sheet the reader is. What names no place stands behind the one before."""
+
+    row: int = 0
+    column: int = 0
+
+
+class _Sheet:
+    """Reads the cells of a sheet."""
+
+    def __init__(self, texts: Sequence[str], formats: Sequence[str], book: _Workbook) -> None:
+        self.cells: dict[int, dict[int, Cell]] = {}
+        self.hidden_rows: set[int] = set()
+        self.hidden_columns: set[int] = set()
+        self._texts = texts
+        self._formats = formats
+        self._book = book
+        self._place = _Place()
+        self._cell: _OpenCell | None = None
+        self._text = _Text()
+        self._gathers = ""
+        self._hides_rows = False
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "row":
+            self._place = _Place(_number(attributes.get("r")) or self._place.row + 1)
+            is_flat = attributes.get("customHeight") in _TRUE and attributes.get("ht") in ("0", "0.0")
+            if attributes.get("hidden", "1" if self._hides_rows and "ht" not in attributes else "0") in _TRUE or is_flat:
+                self.hidden_rows.add(self._place.row)
+        elif name == "c":
+            self._begin_cell(attributes)
+        elif self._cell is not None:
+            if name in ("v", "f"):
+                self._gathers = name
+            self._text.start(name)
+        elif name == "col":
+            if attributes.get("hidden") in _TRUE or attributes.get("width") == "0":
+                first, last = _number(attributes.get("min")), _number(attributes.get("max"))
+                self.hidden_columns.update(range(first, min(last, MAX_COLUMNS) + 1))
+        elif name == "sheetFormatPr":
+            self._hides_rows = attributes.get("zeroHeight") in _TRUE
+
+    def text(self, data: str) -> None:
+        if self._cell is None:
+            return
+        if self._gathers:
+            self._text.append(data)
+        else:
+            self._text.add(data)
+
+    def end(self, name: str) -> None:
+        cell = self._cell
+        if cell is None:
+            return
+        if name == "v":
+            cell.value, self._gathers = self._text.taken(), ""
+        elif name == "f":
+            cell.formula, self._gathers = self._text.taken(), ""
+        elif name == "is":
+            cell.inline = self._text.taken()
+        elif name == "c":
+            self._keep(cell)
+            self._cell = None
+        self._text.end(name)
+
+    def _begin_cell(self, attributes: Mapping[str, str]) -> None:
+        place = self._place
+        match = _REFERENCE.fullmatch(attributes.get("r", ""))
+        if match:
+            place.row, place.column = int(match[2]), _column(match[1])
+        else:
+            place.column += 1
+        style = _number(attributes.get("s"))
+        code = self._formats[style] if style < len(self._formats) else number_formats.GENERAL
+        self._cell = _OpenCell(place.row, place.column, attributes.get("t", "n"), code)
+
+    def _keep(self, cell: _OpenCell) -> None:
+        value = self._value(cell)
+        if type(value) is str and not value:
+            return
+        if cell.column > MAX_COLUMNS:
+            raise UnreadableFileError(
+                f"has a cell in column {column_letters(cell.column)} of row {cell.row}, far beyond any list; clear it"
+            )
+        self.cells.setdefault(cell.row, {})[cell.column] = value
+
+    def _value(self, cell: _OpenCell) -> Cell:
+        if cell.formula is not None and self._is_unsaved(cell):
+            return UnsavedFormula(f"={cell.formula}")
+        if cell.kind == "inlineStr":
+            return _text(unescaped(cell.inline or cell.value or ""), cell.format)
+        if not cell.value:
+            return ""
+        match cell.kind:
+            case "s":
+                return _text(self._shared(cell.value), cell.format)
+            case "str":
+                return _text(unescaped(cell.value), cell.format)
+            case "b":
+                return cell.value in _TRUE
+            case "e":
+                return FormulaError(cell.value)
+            case "d":
+                return _iso_date(cell.value)
+            case _:
+                return self._of_number(cell)
+
+    def _is_unsaved(self, cell: _OpenCell) -> bool:
+        if cell.kind == "inlineStr":
+            return False
+        if cell.value is None:
+            return True
+        if cell.kind == "n" and self._book.is_uncalculated and cell.value.strip() in ("0", "0.0"):
+            return True
+        # A formula that gives an empty text says so by its kind.
+        return not cell.value and cell.kind != "str"
+
+    def _shared(self, number: str) -> str:
+        try:
+            return self._texts[int(number)]
+        except (ValueError, IndexError) as error:
+            raise UnreadableFileError(_SUSPECT) from error
+
+    def _of_number(self, cell: _OpenCell) -> Cell:
+        try:
+            value = float(cell.value or "")
+        except ValueError:
+            return BrokenCell(cell.value or "", "is no number, although the workbook says so")
+        if not math.isfinite(value):
+            return BrokenCell(cell.value or "", "is a number that is too large")
+        if not number_formats.is_date(cell.format) or 1 <= value <= MAX_TYPED_NUMBER:
+            if number_formats.is_elapsed(cell.format):
+                return timedelta(days=value)
+            return Number(value, cell.format)
+        return _moment(value, cell.format, from_1904=self._book.counts_from_1904)
+
+
+def unescaped(text: str) -> str:
+    """The text with the characters that XML can't hold, which workbooks write as `_x000D_`; lines end as they do elsewhere."""
+    if "_x" in text:
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+        # Two escapes can be the halves of one character; a half alone is none.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _text(value: str, code: str) -> Cell:
+    shown = number_formats.shown_text(value, code)
+    return value if shown == value or not value else ShownText(value, shown)
+
+
+def _moment(value: float, code: str, *, from_1904: bool) -> Cell:
+    """The date, time or duration that a number stands for."""
     try:
-        # openpyxl warns about styles and validations that it leaves out: nothing that a reader of values could miss.
-        with warnings.catch_warnings(action="ignore"):
-            return _first_sheet(raw)
-    except Exception as error:
-        # A file that only calls itself a workbook fails in the zip, the XML, or anywhere in openpyxl, which has no exception of its own.
-        raise UnreadableFileError(f"is not a workbook that can be read ({type(error).__name__})") from error
+        if number_formats.is_elapsed(code):
+            return timedelta(days=value)
+        seconds = round(value % 1 * _SECONDS_OF_DAY * 1_000) / 1_000
+        if 0 <= value < 1 and seconds < _SECONDS_OF_DAY:
+            return (_MIDNIGHT + timedelta(seconds=seconds)).time()
+        # Day 1 is 1 January 1900, and 29 February 1900 counts although there was none; all dates before it are MAX_TYPED_NUMBER or less.
+        start = datetime(1904, 1, 1) if from_1904 else datetime(1899, 12, 30)  # noqa: DTZ001 - a date of the calendar, no moment
+        return start + timedelta(days=int(value // 1), seconds=seconds)
+    except OverflowError:
+        return BrokenCell(number_formats.plain(value), "is not a day of the calendar")
 
 
-def _first_sheet(raw: bytes) -> Sheet:
-    workbook = load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-    try:
-        first, *others = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"]
-        # Some programs write a wrong extent, and cells outside of it would be missed.
-        first.reset_dimensions()
-        rows = [[_cell(cell.value, cell.data_type) for cell in row] for row in first.iter_rows()]
-        return Sheet(first.title, rows, tuple(sheet.title for sheet in others))
-    finally:
-        workbook.close()
+def _iso_date(text: str) -> Cell:
+    """A date or a time that a workbook writes out."""
+    for read in (date.fromisoformat, datetime.fromisoformat, time.fromisoformat):
+        try:
+            found = read(text.strip())
+        except ValueError:
+            continue
+        return found.replace(tzinfo=None) if isinstance(found, datetime | time) else found
+    return BrokenCell(text, "is no date, although the workbook says so")
 
 
-def _cell(value: object, data_type: str) -> Cell:
-    if value is None:
-        return ""
-    if data_type == "e":
-        return FormulaError(value)
-    return value if isinstance(value, Cell) else str(value)
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _column(letters: str) -> int:
+    column = 0
+    for letter in letters.upper():
+        column = column * 26 + ord(letter) - ord("A") + 1
+    return column

@@ -1,5 +1,6 @@
 """Downloads of all items, previews and plans (specification, 6)."""
 
+import codecs
 import csv
 import io
 import json
@@ -26,28 +27,40 @@ def submit(client: httpx.Client, *items: dict[str, Any]) -> str:
 
 def rows(answer: httpx.Response) -> list[dict[str, str]]:
     assert answer.status_code == 200, answer.text
-    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
 
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+# Texts that begin formulas, in a cell or behind what a spreadsheet may split at, and what is exported for them.
+FORMULAS = {
+    "=1+1": "'=1+1",
+    "+1": "'+1",
+    "-1": "'-1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "\t=1": "'\t'=1",
+    "\r=1": "'\r'=1",
+    "a;=1+1": "a;'=1+1",
+    "a\t@b, -c\n=d": "a\t'@b,' -c\n'=d",
+}
 
 
 def test_csv_holds_every_item_and_no_formula(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     listed = [an_item(f"mentor-{n}", client_reference=text, notes=text) for n, text in enumerate(FORMULAS, start=1)]
     url = submit(coordinator, *listed, an_item("=cmd()", duration_minutes=-5))
     running = coordinator.get(f"{url}/results.csv")
-    assert [row["status"] for row in rows(running)] == ["pending"] * 7
+    assert [row["status"] for row in rows(running)] == ["pending"] * 9
+    # Excel takes a file without it for Windows-1252.
+    assert running.content.startswith(codecs.BOM_UTF8)
     assert running.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert running.headers["Content-Disposition"].startswith("attachment; filename=")
     pipeline.drain()
 
     found = rows(coordinator.get(f"{url}/results.csv", params={"notes": "true"}))
-    assert [row["position"] for row in found] == list("0123456")
-    assert [row["client_reference"] for row in found[:6]] == [f"'{text}" for text in FORMULAS]
-    assert [row["notes"] for row in found[:6]] == [f"'{text}" for text in FORMULAS]
-    assert [row["status"] for row in found] == ["success"] * 6 + ["failed"]
-    assert (found[6]["mentor_id"], found[6]["error_code"], found[6]["duration_minutes"]) == ("'=cmd()", "mentor_not_found", "-5")
-    assert all(row["activity_id"] for row in found[:6])
+    assert [row["position"] for row in found] == list("012345678")
+    assert [row["client_reference"] for row in found[:8]] == list(FORMULAS.values())
+    assert [row["notes"] for row in found[:8]] == list(FORMULAS.values())
+    assert [row["status"] for row in found] == ["success"] * 8 + ["failed"]
+    assert (found[8]["mentor_id"], found[8]["error_code"], found[8]["duration_minutes"]) == ("'=cmd()", "mentor_not_found", "-5")
+    assert all(row["activity_id"] for row in found[:8])
 
 
 def test_notes_are_left_out_unless_asked_for(coordinator: httpx.Client) -> None:

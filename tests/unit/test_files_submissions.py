@@ -150,16 +150,22 @@ def test_what_holds_no_submission_is_refused(name: str, raw: bytes, expected: st
     assert mistakes(name, raw)[0].startswith(expected)
 
 
+def item_of(item_id: str, **values: Any) -> dict[str, Any]:
+    """An item as the results have it."""
+    return {"item_id": item_id, "status": "failed", **ITEM, "notes": None} | values
+
+
 def test_corrections_come_from_a_table_or_from_json() -> None:
     item_id = str(uuid4())
+    items = [item_of(item_id)]
     table = f"Item ID;Status;Dato;Varighet;Notat;Override duplicates\n{item_id};failed;26.03.2026;;;ja\n".encode()
-    corrections, remarks = read_corrections("fixed.csv", table)
-    assert corrections == [{"item_id": item_id, "activity_date": "2026-03-26", "override_duplicates": True}]
-    assert remarks == ["fixed.csv: not read: Status"]
-    [sent] = read_retry({"corrections": corrections}, max_items=1).corrections or ()
+    found = read_corrections("fixed.csv", table).against(items)
+    assert found.corrections == [{"item_id": item_id, "activity_date": "2026-03-26", "override_duplicates": True}]
+    assert found.remarks == ["fixed.csv: not read: Status"]
+    [sent] = read_retry({"corrections": found.corrections}, max_items=1).corrections or ()
     assert sent.override_duplicates
-    for document in (corrections, {"corrections": corrections}):
-        assert read_corrections("fixed.json", json.dumps(document).encode())[0] == corrections
+    for document in (found.corrections, {"corrections": found.corrections}):
+        assert read_corrections("fixed.json", json.dumps(document).encode()).against(items).corrections == found.corrections
 
 
 # What is stored; the blanks around an id are nobody's, and a table is read without them.
@@ -175,10 +181,10 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
 ) -> None:
     values = ItemValues(mentor, kind, day, minutes, notes)
     item = ItemView(uuid4(), 0, values, "=1", ItemStatus.FAILED, 1, None, None)
-    [correction], _ = read_corrections("results.csv", CSV.header(True) + CSV.rows([item], True))
-    [sent] = read_retry({"corrections": [correction]}, max_items=1).corrections or ()
-    assert sent.item_id == item.item_id
-    assert values._replace(**sent.changes()) == values
+    exported = {"item_id": str(item.item_id), "status": "failed", **values._asdict(), "activity_date": day.isoformat()}
+    found = read_corrections("results.csv", CSV.header(True) + CSV.rows([item], True)).against([exported])
+    assert found.corrections == [{"item_id": str(item.item_id)}]
+    assert (found.changes, len(found.remarks)) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -210,5 +216,5 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
 )
 def test_bad_corrections_are_refused(name: str, raw: bytes, expected: str) -> None:
     with pytest.raises(BadFileError) as refusal:
-        read_corrections(name, raw)
+        read_corrections(name, raw).against([])
     assert str(refusal.value).startswith(expected)

@@ -1,0 +1,350 @@
+"""Whether a cell still says what was exported, in another form: what spreadsheet programs make of values that nobody has edited.
+
+They take texts for numbers (zeros before them are lost, exponents appear), for dates and times, for truth values; they write numbers and
+dates as their language does, and read or write letters in a wrong encoding (docs/files.md).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cache
+from itertools import permutations
+
+from orchestrator.files import number_formats
+from orchestrator.files.cells import BrokenCell, Cell, Number, ShownText, shown
+from orchestrator.files.formulas import neutral, original
+from schemas.spelling import canonical
+
+# What is longer is no number and no date; and composing a text can take a time that is quadratic in its length.
+_MAX_CHARACTERS = 60
+
+_NUMBER = re.compile(r"[+-]?(?:\d[\d.,]*|[.,]\d+)(?:E[+-]?\d{1,3})?%?", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*", re.ASCII)
+_GROUPING = re.compile("[ '’]")  # noqa: RUF001 - the Swiss group digits with it
+# What a spreadsheet program keeps of a number.
+_KEPT_DIGITS = 15
+
+_DATE_PARTS = re.compile(r"[^\W\d_]+|\d+")
+_MIDNIGHT = re.compile(r"[ T]0{1,2}[:.]00(?:[:.]00(?:[.,]0+)?)?$")
+_CLOCK = re.compile(r"(\d{1,4})[:.](\d\d)(?:[:.](\d\d)(?:[.,]0+)?)?", re.ASCII)
+_WHOLE_DURATION = re.compile(r"(\d+)(?:[.,]0+)?(?:\s*min\.?)?", re.ASCII | re.IGNORECASE)
+_MONTHS: Sequence[str] = (
+    "january januar jan",
+    "february februar feb",
+    "march mars mar märz mär",
+    "april apr",
+    "may mai",
+    "june juni jun",
+    "july juli jul",
+    "august aug",
+    "september sept sep",
+    "october oktober oct okt",
+    "november nov",
+    "december desember dezember dec des dez",
+)
+_MONTH_OF = {name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()}
+_FIRST_SERIAL, _LAST_SERIAL = 1, 2_958_465
+
+_TRUE = frozenset({"true", "sann", "wahr", "vrai", "verdadero", "vero", "waar", "sant", "tosi", "prawda"})
+_FALSE = frozenset({"false", "usann", "falsch", "faux", "falso", "onwaar", "falskt", "falsk", "epätosi", "fałsz"})
+
+# What Windows, the Mac and DOS take bytes for, in the languages of the people who use this.
+_ENCODINGS = ("windows-1252", "latin-1", "mac-roman", "cp850", "cp437", "cp865")
+_LOST = "?_\N{REPLACEMENT CHARACTER}"
+
+
+def is_same_text(cell: Cell, exported: str) -> bool:
+    """Whether the cell holds this text, or what a spreadsheet program makes of it."""
+    if isinstance(cell, BrokenCell):
+        return False
+    texts = {_folded(each) for each in _texts(cell)}
+    plain = _folded(exported)
+    if not texts.isdisjoint({plain, _folded(neutral(exported)), _folded(f"'{exported}")}):
+        return True
+    if not exported.isascii() and any(_is_misread(text, plain) for text in texts):
+        return True
+    if len(plain) > _MAX_CHARACTERS or any(len(text) > _MAX_CHARACTERS for text in texts):
+        return False
+    return _is_same_number(cell, texts, plain) or _is_same_moment(cell, texts, plain) or _is_same_truth(texts, plain)
+
+
+def is_same_duration(cell: Cell, exported: int) -> bool:
+    """Whether the cell holds so many minutes as `60`, `60,0`, `1 440` or `01:00:00`."""
+    if isinstance(cell, timedelta | time):
+        return _seconds(cell) == exported * 60
+    if isinstance(cell, Number):
+        return float(cell) == exported and not number_formats.names_a_unit(cell.format)
+    for text in map(_folded, _texts(cell)):
+        if len(text) > _MAX_CHARACTERS:
+            continue
+        if any(number == exported for number in _numbers(text)):
+            return True
+        if (match := _WHOLE_DURATION.fullmatch(text)) and int(match[1]) == exported:
+            return True
+        if (match := _CLOCK.fullmatch(text)) and ":" in text and _clock_seconds(match) == exported * 60:
+            return True
+    return False
+
+
+def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
+    """Whether the cell holds this date, however it is written. `slashes`: the order of its parts where slashes separate them."""
+    if isinstance(cell, datetime):
+        return cell.date() == exported
+    if isinstance(cell, date):
+        return cell == exported
+    if isinstance(cell, Number):
+        return _of_serial(cell) == exported
+    return any(slashed_date(text, slashes) == exported if "/" in text else exported in _days(text) for text in _date_texts(cell))
+
+
+def slashed_date(text: str, order: str) -> date | None:
+    """A date with slashes between its parts, in this order (`dmy`, `mdy` or `ymd`); None for what is none."""
+    parts = text.split("/")
+    if len(parts) != len(order) or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
+        return None
+    named = dict(zip(order, parts, strict=True))
+    return next(iter(_calendar({int(named["d"])}, {int(named["m"])}, _years(named["y"]))), None)
+
+
+def has_slashes(cell: Cell) -> str | None:
+    """The text of a date that is written with slashes; None for any other cell."""
+    return next((text for text in _date_texts(cell) if "/" in text), None) if type(cell) is str else None
+
+
+def _texts(cell: Cell) -> Iterator[str]:
+    yield shown(cell)
+    if isinstance(cell, ShownText):
+        yield cell.shown
+    elif type(cell) is str:
+        yield original(cell)
+        yield original(cell.strip())
+    elif isinstance(cell, float):
+        yield number_formats.plain(cell)
+
+
+def _date_texts(cell: Cell) -> list[str]:
+    return [_MIDNIGHT.sub("", text) for text in map(_folded, _texts(cell)) if len(text) <= _MAX_CHARACTERS]
+
+
+def _folded(text: str) -> str:
+    """The text without differences that nobody sees: blanks, the ends of lines, decomposed letters, invisible characters."""
+    plain = " ".join(text.split())
+    return " ".join(canonical(plain).split()) if len(plain) <= 10_000 else plain
+
+
+# --- Numbers ------------------------------------------------------------------------------------------------------------------
+
+
+def _numbers(text: str) -> Iterator[Decimal]:
+    """What number a text can be, in any language."""
+    bare = _GROUPING.sub("", text)
+    if not _NUMBER.fullmatch(bare):
+        return
+    divisor = 100 if bare.endswith("%") else 1
+    bare = bare.rstrip("%")
+    if _THOUSANDS.fullmatch(bare):
+        yield Decimal(bare.replace(",", "").replace(".", "")) / divisor
+    whole, point, decimals = bare.rpartition("," if bare.rfind(",") > bare.rfind(".") else ".")
+    if "," in decimals or "." in decimals or (point and point in whole):
+        return
+    whole = whole.replace(",", "").replace(".", "")
+    yield Decimal(f"{whole}.{decimals}" if point else decimals) / divisor
+
+
+def _is_same_number(cell: Cell, texts: set[str], exported: str) -> bool:
+    meant = set(_numbers(exported))
+    if not meant:
+        return False
+    for text in texts:
+        if type(cell) is str and _leading_zeros(text) > _leading_zeros(exported):
+            # No program adds zeros to a text: somebody has, perhaps those that were lost before.
+            continue
+        for number in _numbers(text):
+            if number in meant or any(_is_rounded(each, number, text) for each in meant):
+                return True
+    return False
+
+
+def _leading_zeros(text: str) -> int:
+    return len(text) - len(text.lstrip("0")) if text.isdigit() else 0
+
+
+def _is_rounded(exact: Decimal, number: Decimal, text: str) -> bool:
+    """Whether the number is what a spreadsheet program keeps of a longer one, or shows of it with an exponent."""
+    if "e" in text.lower():
+        kept = sum(character.isdigit() for character in text.lower().partition("e")[0])
+        kept = max(kept, 1)
+    elif len(exact.as_tuple().digits) > _KEPT_DIGITS:
+        kept = _KEPT_DIGITS
+    else:
+        return False
+    return number != 0 and _to_digits(exact, kept) == _to_digits(number, kept) and number.adjusted() - exact.adjusted() in (0, 1)
+
+
+def _to_digits(number: Decimal, digits: int) -> str:
+    return f"{number:.{digits - 1}E}"
+
+
+# --- Dates, times, truth values -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a text says of a date. None: it does not say."""
+
+    day: int | None
+    month: int
+    year: int | None
+
+    def fits(self, other: "_Parts") -> bool:
+        """Whether both can be the same date. A program that is told no day takes the first, and none that is told no year."""
+        days = {self.day or 1, other.day or 1} if None in (self.day, other.day) else {self.day, other.day}
+        return len(days) == 1 and self.month == other.month and (None in (self.year, other.year) or self.year == other.year)
+
+
+def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
+    if (clock := _CLOCK.fullmatch(exported)) and _seconds_of(cell, texts) == _clock_seconds(clock):
+        return True
+    meant = _date_parts(exported)
+    if not meant:
+        return False
+    if isinstance(cell, date):
+        found = {_Parts(cell.day, cell.month, cell.year)}
+    elif isinstance(cell, Number):
+        serial = _of_serial(cell)
+        found = set() if serial is None else {_Parts(serial.day, serial.month, serial.year)}
+    else:
+        # What has the shape of the exported text was typed, not converted.
+        found = {each for text in texts if _shape(text) != _shape(exported) for each in _date_parts(_MIDNIGHT.sub("", text))}
+    return any(one.fits(other) for one in meant for other in found)
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"\d+", "9", text)
+
+
+@cache
+def _date_parts(text: str) -> frozenset[_Parts]:
+    """Every date that a program could take the text for."""
+    pieces = _DATE_PARTS.findall(text)
+    if not 2 <= len(pieces) <= 3 or len(text) > _MAX_CHARACTERS:
+        return frozenset()
+    found = set()
+    for order in set(permutations("dmy", len(pieces))):
+        named = dict(zip(order, pieces, strict=True))
+        month = _month(named.get("m", ""))
+        day = int(named["d"]) if named.get("d", "").isdecimal() else None
+        years = _years(named["y"]) if "y" in named else {None}
+        if month is None or ("d" in named and (day is None or not 1 <= day <= 31)):
+            continue
+        found |= {_Parts(day, month, year) for year in years}
+    return frozenset(found)
+
+
+def _days(text: str) -> set[date]:
+    """The dates that a text with all three parts can be: a year of four digits, or the day first as with dots."""
+    found: set[date] = set()
+    pieces = _DATE_PARTS.findall(text)
+    if len(pieces) != 3:
+        return found
+    for order in ("dmy", "ymd", "mdy"):
+        named = dict(zip(order, pieces, strict=True))
+        if order == "mdy" and named["m"].isdigit():
+            continue
+        month = _month(named["m"])
+        if month is not None and named["d"].isdecimal() and (order != "ymd" or len(named["y"]) == 4):
+            found |= _calendar({int(named["d"])}, {month}, _years(named["y"]))
+    return found
+
+
+def _month(piece: str) -> int | None:
+    if piece.isdecimal():
+        return int(piece) if 1 <= int(piece) <= 12 else None
+    return _MONTH_OF.get(piece.casefold())
+
+
+def _years(piece: str) -> set[int]:
+    if not piece.isdecimal() or len(piece) not in (1, 2, 4):
+        return set()
+    return {int(piece)} if len(piece) == 4 else {1900 + int(piece), 2000 + int(piece)}
+
+
+def _calendar(days: set[int], months: set[int], years: set[int]) -> set[date]:
+    found = set()
+    for day, month, year in ((d, m, y) for d in days for m in months for y in years):
+        try:
+            found.add(date(year, month, day))
+        except ValueError:
+            continue
+    return found
+
+
+def _of_serial(number: float) -> date | None:
+    """The date that a program counts as this day."""
+    if not number.is_integer() or not _FIRST_SERIAL <= number <= _LAST_SERIAL:
+        return None
+    return date(1899, 12, 30) + timedelta(days=int(number))
+
+
+def _clock_seconds(match: re.Match[str]) -> int:
+    return int(match[1]) * 3_600 + int(match[2]) * 60 + int(match[3] or 0)
+
+
+def _seconds_of(cell: Cell, texts: set[str]) -> int | None:
+    if isinstance(cell, timedelta | time):
+        return _seconds(cell)
+    if isinstance(cell, Number):
+        return round(cell * 86_400)
+    matches = [match for match in map(_CLOCK.fullmatch, texts) if match]
+    return _clock_seconds(matches[0]) if matches else None
+
+
+def _seconds(cell: timedelta | time) -> int:
+    if isinstance(cell, timedelta):
+        return round(cell.total_seconds())
+    return cell.hour * 3_600 + cell.minute * 60 + round(cell.second + cell.microsecond / 1_000_000)
+
+
+def _is_same_truth(texts: set[str], exported: str) -> bool:
+    words = {text.casefold() for text in texts}
+    return any(exported.casefold() in group and not words.isdisjoint(group) for group in (_TRUE, _FALSE))
+
+
+# --- Encodings ----------------------------------------------------------------------------------------------------------------
+
+
+def _is_misread(text: str, exported: str) -> bool:
+    """Whether the text is the exported one after its bytes were taken for those of another encoding, perhaps twice."""
+    return text in _misreadings(exported) or _is_lossy(text, exported)
+
+
+@cache
+def _misreadings(text: str) -> frozenset[str]:
+    found = set()
+    for wrong in _ENCODINGS:
+        once = _decoded(text.encode(), wrong)
+        found |= {once, _decoded(once.encode(), wrong)}
+        found |= {_decoded(text.encode(right, "replace"), wrong) for right in _ENCODINGS if right != wrong}
+        found.add(text.encode(wrong, "replace").decode("utf-8", "replace"))
+    return frozenset(_folded(each) for each in found)
+
+
+def _decoded(raw: bytes, encoding: str) -> str:
+    """As programs decode: a byte that the encoding does not have becomes a control character."""
+    return "".join(_character(byte, encoding) for byte in raw)
+
+
+@cache
+def _character(byte: int, encoding: str) -> str:
+    try:
+        return bytes([byte]).decode(encoding)
+    except UnicodeDecodeError:
+        return chr(byte)
+
+
+def _is_lossy(text: str, exported: str) -> bool:
+    """Whether letters became question marks and the like."""
+    pattern = "".join(re.escape(each) if each.isascii() else f"[{re.escape(_LOST)}]{{1,4}}" for each in exported)
+    return re.fullmatch(pattern, text) is not None

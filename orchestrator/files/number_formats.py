@@ -1,0 +1,210 @@
+"""What a workbook's cell shows of a number: the subset of number formats that can be followed for certain.
+
+Of the others, what is shown depends on the language of the program or the width of the column: they have no shown text here.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+GENERAL = "General"
+
+BUILTIN = {
+    0: GENERAL,
+    1: "0",
+    2: "0.00",
+    3: "#,##0",
+    4: "#,##0.00",
+    9: "0%",
+    10: "0.00%",
+    11: "0.00E+00",
+    12: "# ?/?",
+    13: "# ??/??",
+    14: "mm-dd-yy",
+    15: "d-mmm-yy",
+    16: "d-mmm",
+    17: "mmm-yy",
+    18: "h:mm AM/PM",
+    19: "h:mm:ss AM/PM",
+    20: "h:mm",
+    21: "h:mm:ss",
+    22: "m/d/yy h:mm",
+    # Dates of East Asian languages.
+    **dict.fromkeys([*range(27, 37), *range(50, 59)], "yyyy-mm-dd"),
+    37: "#,##0_);(#,##0)",
+    38: "#,##0_);(#,##0)",
+    39: "#,##0.00_);(#,##0.00)",
+    40: "#,##0.00_);(#,##0.00)",
+    45: "mm:ss",
+    46: "[h]:mm:ss",
+    47: "mmss.0",
+    48: "##0.0E+0",
+    49: "@",
+}
+"""The formats that a workbook names by number alone."""
+
+# Fifteen digits are what a spreadsheet program keeps of a number; and it shows eleven before it turns to exponents.
+_KEPT_DIGITS = 15
+_GENERAL_DIGITS = 11
+_SEPARATED_DIGITS = 3
+
+_TOKEN = re.compile(
+    r"""
+    "(?P<quoted>[^"]*)" | \\(?P<escaped>.) | _(?P<space>.) | \*(?P<fill>.) | \[(?P<bracket>[^\]]*)\]
+    | (?P<general>General|Standard) | (?P<digit>[0#?]) | (?P<point>\.) | (?P<comma>,) | (?P<text>@)
+    | (?P<plain>[-+$():!^&'~{}<>=\x20]) | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_SECTION = re.compile(r'((?:"[^"]*"|\\.|\[[^\]]*\]|[^;])*)(;|$)', re.DOTALL)
+_COLOUR = re.compile(r"black|blue|cyan|green|magenta|red|white|yellow|colou?r ?\d+|\$-[0-9a-f]+", re.IGNORECASE)
+_NOT_OF_DATES = re.compile(r'"[^"]*"|\[(?!hh?\]|mm?\]|ss?\])[^\]]*\]|General|Standard|[_\\*].', re.DOTALL | re.IGNORECASE)
+_DATE_LETTER = re.compile(r"[dmhys]", re.IGNORECASE)
+_ELAPSED = re.compile(r"\[(?:hh?|mm?|ss?)\]", re.IGNORECASE)
+
+
+class _NotFollowedError(ValueError):
+    """The format has something of which this module does not know how it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+
+
+def is_date(code: str) -> bool:
+    """Whether a number in this format is shown as a date or a time."""
+    return _DATE_LETTER.search(_NOT_OF_DATES.sub("", _sections(code)[0])) is not None
+
+
+def is_elapsed(code: str) -> bool:
+    """Whether it is shown as a time that goes on after 24 hours."""
+    return _ELAPSED.search(_sections(code)[0]) is not None
+
+
+def names_a_unit(code: str) -> bool:
+    """Whether the format writes words beside the number, such as `0" min"`."""
+    return any(
+        character.isalpha()
+        for section in _sections(code)
+        for token in _tokens(section)
+        if token.kind in ("quoted", "escaped", "plain")
+        for character in token.text
+    )
+
+
+def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None:
+    """What a cell shows of a number, without blanks around it; None where that can't be told.
+
+    Decimals are shown with a comma or a point, depending on the language; with a point here, and only if asked for.
+    """
+    try:
+        return _shown(Decimal(repr(float(value))), code, with_decimals=with_decimals).strip()
+    except (_NotFollowedError, ArithmeticError):
+        return None
+
+
+def shown_text(value: str, code: str) -> str:
+    """What a cell shows of a text: a format can write something beside it, or instead of it."""
+    sections = _sections(code)
+    tokens = list(_tokens(sections[3] if len(sections) > 3 else sections[-1]))
+    if len(sections) <= 3 and not any(token.kind == "text" for token in tokens):
+        return value
+    return "".join(value if token.kind == "text" else _literal(token) for token in tokens)
+
+
+def plain(value: float) -> str:
+    """The number as it is written without a format."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _shown(value: Decimal, code: str, *, with_decimals: bool) -> str:
+    sections = _sections(code)[:3]
+    sign = ""
+    if value < 0 and len(sections) > 1:
+        section = sections[1]
+    elif value == 0 and len(sections) > 2:
+        section = sections[2]
+    else:
+        section = sections[0]
+        sign = "-" if value < 0 else ""
+    return sign + _filled(list(_tokens(section)), abs(value), with_decimals=with_decimals)
+
+
+def _sections(code: str) -> list[str]:
+    found = []
+    for match in _SECTION.finditer(code):
+        found.append(match[1])
+        if not match[2]:
+            break
+    return found
+
+
+def _tokens(section: str) -> Iterator[_Token]:
+    for match in _TOKEN.finditer(section):
+        yield _Token(str(match.lastgroup), match[str(match.lastgroup)])
+
+
+def _literal(token: _Token) -> str:
+    """What a token shows beside the digits."""
+    if token.kind in ("quoted", "escaped", "plain"):
+        return token.text
+    if token.kind == "space" or (token.kind == "fill" and token.text == " "):
+        return " "
+    if token.kind == "bracket" and _COLOUR.fullmatch(token.text):
+        return ""
+    raise _NotFollowedError
+
+
+def _filled(tokens: Sequence[_Token], value: Decimal, *, with_decimals: bool) -> str:
+    """The digits in the places that the section has for them, and what stands between."""
+    if not any(token.kind == "digit" for token in tokens):
+        return "".join(_general(value) if token.kind in ("general", "text") else _literal(token) for token in tokens)
+    point = next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
+    if point < len(tokens) and not with_decimals:
+        raise _NotFollowedError
+    places = sum(token.kind == "digit" for token in tokens[point:])
+    rounded = value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    whole, _, decimals = f"{rounded:f}".partition(".")
+    if len(whole) > _KEPT_DIGITS:
+        raise _NotFollowedError
+    return _whole(tokens[:point], whole.lstrip("0")) + _decimals(tokens[point:], decimals)
+
+
+def _whole(tokens: Sequence[_Token], digits: str) -> str:
+    """From the right: each place takes a digit; what is left over stands at the first place."""
+    places = [index for index, token in enumerate(tokens) if token.kind == "digit"]
+    if digits and not places:
+        raise _NotFollowedError
+    width = max(len(digits), sum(tokens[index].text == "0" for index in places))
+    pieces = []
+    for index in range(len(tokens) - 1, -1, -1):
+        token = tokens[index]
+        if token.kind == "digit":
+            taken = digits if index == places[0] else digits[-1:]
+            digits = digits[: len(digits) - len(taken)]
+            pieces.append(taken or {"0": "0", "?": " ", "#": ""}[token.text])
+        elif token.kind != "comma":
+            pieces.append(_literal(token))
+        elif not places or not places[0] < index < places[-1] or width > _SEPARATED_DIGITS:
+            # A comma between the places separates thousands, if there are any; behind them it divides by a thousand.
+            raise _NotFollowedError
+    return "".join(reversed(pieces))
+
+
+def _decimals(tokens: Sequence[_Token], digits: str) -> str:
+    if not tokens:
+        return ""
+    places = [token for token in tokens if token.kind == "digit"]
+    required = max((index + 1 for index, token in enumerate(places) if token.text != "#"), default=0)
+    kept = digits[:required] + digits[required:].rstrip("0")
+    others = "".join(_literal(token) for token in tokens[1:] if token.kind != "digit")
+    return f".{kept}{others}" if kept else others
+
+
+def _general(value: Decimal) -> str:
+    if value != value.to_integral_value() or value >= 10**_GENERAL_DIGITS:
+        raise _NotFollowedError
+    return f"{value:f}".partition(".")[0]

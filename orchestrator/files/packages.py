@@ -1,0 +1,154 @@
+"""The parts of a workbook (.xlsx), which is a zip file of XML: found by their relationships, and read within a budget."""
+
+import io
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+from xml.parsers import expat
+
+from orchestrator.files import kinds
+from orchestrator.files.delimited import UnreadableFileError
+
+# Unpacked. A list of 10,000 rows and ten columns has 6 MB; a small zip file can unpack to gigabytes.
+MAX_XML_BYTES = 64 * 1024 * 1024
+MAX_ELEMENTS = 3_000_000
+
+_TOO_LARGE = "is too large to be a list: clear the rows and columns that hold nothing but formats, or save it as CSV UTF-8"
+_DAMAGED = "is damaged or incomplete; copy or download it once more, or save it again in a spreadsheet program"
+
+_ENCRYPTED = 0x1
+_CHUNK_BYTES = 64 * 1024
+
+
+class Handler(Protocol):
+    """What is told of a part's XML. Names are without their namespaces: the strict form of the format has others, and the same names."""
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        """An element begins."""
+
+    def end(self, name: str) -> None:
+        """An element ends."""
+
+    def text(self, data: str) -> None:
+        """A piece of text."""
+
+
+class Package:
+    """An open workbook."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        # Some programs write backslashes, or other capitals than the relationships say.
+        self._parts = {info.filename.replace("\\", "/").lstrip("/").lower(): info for info in archive.infolist()}
+        self._bytes_left = MAX_XML_BYTES
+        self._elements_left = MAX_ELEMENTS
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all parts, in lower case."""
+        return list(self._parts)
+
+    def __contains__(self, part: str) -> bool:
+        return part.lower() in self._parts
+
+    def relationships(self, part: str) -> dict[str, tuple[str, str]]:
+        """What a part (the whole package: "") refers to by id: the last word of the kind, and the other part."""
+        folder, name = posixpath.split(part)
+        found = _Relationships(folder)
+        source = posixpath.join(folder, "_rels", f"{name}.rels")
+        if source in self:
+            self.read(source, found)
+        return found.targets
+
+    def read(self, part: str, handler: Handler) -> None:
+        """Tells the handler what stands in a part. Raises UnreadableFileError."""
+        info = self._parts.get(part.lower())
+        if info is None:
+            raise UnreadableFileError(_DAMAGED)
+        if info.flag_bits & _ENCRYPTED:
+            raise UnreadableFileError("is protected by a password; open it, remove the password, and save it again")
+        if info.file_size > self._bytes_left:
+            raise UnreadableFileError(_TOO_LARGE)
+        parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+
+        def start(name: str, attributes: dict[str, str]) -> None:
+            self._elements_left -= 1
+            if self._elements_left < 0:
+                raise UnreadableFileError(_TOO_LARGE)
+            handler.start(_local(name), {_local(key): value for key, value in attributes.items()} if attributes else attributes)
+
+        def end(name: str) -> None:
+            handler.end(_local(name))
+
+        def refuse(*_: object) -> None:
+            # No program writes one, and entities in it can make gigabytes of a line.
+            raise UnreadableFileError(f"is not a workbook that a spreadsheet program has written; {kinds.AS_WORKBOOK}")
+
+        parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, handler.text
+        parser.StartDoctypeDeclHandler = refuse
+        try:
+            with self._archive.open(info) as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    self._bytes_left -= len(chunk)
+                    if self._bytes_left < 0:
+                        raise UnreadableFileError(_TOO_LARGE)
+                    parser.Parse(chunk, False)
+                parser.Parse(b"", True)
+        except (zipfile.BadZipFile, zlib.error, EOFError, expat.ExpatError, OSError) as error:
+            raise UnreadableFileError(_DAMAGED) from error
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            if isinstance(error, UnreadableFileError):
+                raise
+            raise UnreadableFileError(f"is packed in a way that is not known here; {kinds.AS_WORKBOOK}") from error
+
+
+@contextmanager
+def opened(raw: bytes) -> Iterator[Package]:
+    """The workbook in these bytes. Raises UnreadableFileError, which says what they are if they are none."""
+    refusal = kinds.not_a_workbook(raw)
+    if refusal is not None:
+        raise UnreadableFileError(refusal)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
+        raise UnreadableFileError(_DAMAGED) from error
+    with archive:
+        yield Package(archive)
+
+
+def workbook_part(package: Package) -> str:
+    """The part with the list of sheets. Raises UnreadableFileError, which says what the zip file holds instead."""
+    found = [target for kind, target in package.relationships("").values() if kind == "officeDocument" and target in package]
+    part = found[0] if found else "xl/workbook.xml"
+    if part not in package or not part.lower().endswith(".xml") or part.lower().startswith(("word/", "ppt/")):
+        raise UnreadableFileError(kinds.no_workbook_within(package.names))
+    return part
+
+
+def _local(name: str) -> str:
+    return name.rpartition(" ")[2]
+
+
+class _Relationships:
+    """Reads a part's list of relationships."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.targets: dict[str, tuple[str, str]] = {}
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name != "Relationship" or attributes.get("TargetMode") == "External":
+            return
+        target = attributes.get("Target", "").replace("\\", "/")
+        part = target.lstrip("/") if target.startswith("/") else posixpath.normpath(posixpath.join(self._folder, target))
+        self.targets[attributes.get("Id", "")] = attributes.get("Type", "").rpartition("/")[2], part
+
+    def end(self, name: str) -> None:
+        """Nothing to do."""
+
+    def text(self, data: str) -> None:
+        """Nothing to do."""
