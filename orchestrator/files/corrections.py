@@ -114,6 +114,12 @@ def _item_id(cell: Cell) -> str:
         raise BadCellError("is not the id of an item") from None
 
 
+def _attempt(cell: Cell) -> int | None:
+    """The attempt that an export shows; None where nobody can tell."""
+    written = cells.shown(cell)
+    return int(written) if written.isascii() and written.isdigit() and len(written) < 10 else None
+
+
 def _as_it_is(cell: Cell) -> Cell:
     return cell
 
@@ -128,6 +134,7 @@ _PARSERS: Mapping[str, Callable[[Cell], Any]] = {
 _READ: Sequence[Column] = (
     Column("item_id", _item_id, ("item",)),
     *(replace(column, parse=_as_it_is, is_required=False) for column in COLUMNS if column.name != "client_reference"),
+    Column("attempt", _attempt, is_required=False),
     Column("override_duplicates", lambda cell: None if cells.is_blank(cell) else _flag(cell), ("override",), is_required=False),
 )
 
@@ -209,6 +216,11 @@ class _Comparison:
             correction[name] = written
         if record.values.get("override_duplicates") is not None:
             correction["override_duplicates"] = record.values["override_duplicates"]
+        exported_at = record.values.get("attempt")
+        if len(correction) > 1 and exported_at is not None and exported_at < item.get("attempt", 0):
+            # What differs may be what an earlier correction has changed, and would be taken back.
+            detail = f"was exported at attempt {exported_at} and has been tried again since; export the results anew"
+            self._problems.append(FileProblem(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
         return correction
 
     def _is_unedited(self, record: Record, item: Item, name: str, cell: Cell) -> bool:

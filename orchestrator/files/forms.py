@@ -27,6 +27,7 @@ _GROUPING = re.compile("[ '’]")  # noqa: RUF001 - the Swiss group digits with 
 _KEPT_DIGITS = 15
 
 _DATE_PARTS = re.compile(r"[^\W\d_]+|\d+")
+_DATE = re.compile(r"(?:[^\W\d_]+|\d+)(?:(?:[-./ ]|\. |, )?(?:[^\W\d_]+|\d+)){1,2}")
 _MIDNIGHT = re.compile(r"[ T]0{1,2}[:.]00(?:[:.]00(?:[.,]0+)?)?$")
 _CLOCK = re.compile(r"(\d{1,4})[:.](\d\d)(?:[:.](\d\d)(?:[.,]0+)?)?", re.ASCII)
 _WHOLE_DURATION = re.compile(r"(\d+)(?:[.,]0+)?(?:\s*min\.?)?", re.ASCII | re.IGNORECASE)
@@ -173,14 +174,18 @@ def _leading_zeros(text: str) -> int:
 
 def _is_rounded(exact: Decimal, number: Decimal, text: str) -> bool:
     """Whether the number is what a spreadsheet program keeps of a longer one, or shows of it with an exponent."""
-    if "e" in text.lower():
-        kept = sum(character.isdigit() for character in text.lower().partition("e")[0])
-        kept = max(kept, 1)
-    elif len(exact.as_tuple().digits) > _KEPT_DIGITS:
-        kept = _KEPT_DIGITS
-    else:
+    if number == 0 or exact == 0:
         return False
-    return number != 0 and _to_digits(exact, kept) == _to_digits(number, kept) and number.adjusted() - exact.adjusted() in (0, 1)
+    if "e" in text.lower():
+        shown_digits = sum(character.isdigit() for character in text.lower().partition("e")[0])
+        return _to_digits(exact, shown_digits) == _to_digits(number, shown_digits)
+    kept, others = _digits(number)[:_KEPT_DIGITS], _digits(number)[_KEPT_DIGITS:]
+    is_longer = len(_digits(exact)) > _KEPT_DIGITS
+    return is_longer and kept == _digits(exact)[:_KEPT_DIGITS] and not others.strip("0") and number.adjusted() == exact.adjusted()
+
+
+def _digits(number: Decimal) -> str:
+    return "".join(map(str, number.as_tuple().digits))
 
 
 def _to_digits(number: Decimal, digits: int) -> str:
@@ -229,7 +234,7 @@ def _shape(text: str) -> str:
 def _date_parts(text: str) -> frozenset[_Parts]:
     """Every date that a program could take the text for."""
     pieces = _DATE_PARTS.findall(text)
-    if not 2 <= len(pieces) <= 3 or len(text) > _MAX_CHARACTERS:
+    if not 2 <= len(pieces) <= 3 or not _DATE.fullmatch(text):
         return frozenset()
     found = set()
     for order in set(permutations("dmy", len(pieces))):
@@ -247,7 +252,7 @@ def _days(text: str) -> set[date]:
     """The dates that a text with all three parts can be: a year of four digits, or the day first as with dots."""
     found: set[date] = set()
     pieces = _DATE_PARTS.findall(text)
-    if len(pieces) != 3:
+    if len(pieces) != 3 or not _DATE.fullmatch(text):
         return found
     for order in ("dmy", "ymd", "mdy"):
         named = dict(zip(order, pieces, strict=True))

@@ -158,8 +158,8 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
     csv = tmp_path / "results.csv"
     assert bulkreg("results", batch_id, "--format", "csv", "--save", csv, home=product.home).returncode == 0
     assert [line.split(",")[3:8:4] for line in csv.read_text().splitlines()[1:]] == [
-        ["mentor-101", "success"],
-        ["mentor-112", "failed"],
+        ['"mentor-101"', '"success"'],
+        ['"mentor-112"', '"failed"'],
     ]
     assert "private" not in csv.read_text()
     with_notes = bulkreg("results", batch_id, "--format", "ndjson", "--notes", home=product.home).stdout
@@ -168,10 +168,16 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
 
     corrections = tmp_path / "corrections.csv"
     corrections.write_text(f"Item ID;Mentor\n{failed['item_id']};mentor-102\n")
-    retried = bulkreg("retry", batch_id, "--correct", corrections, "--watch", home=product.home)
+    asked = bulkreg("retry", batch_id, "--correct", corrections, home=product.home)
+    assert asked.returncode == 2
+    assert "row 2: mentor_id mentor-112 → mentor-102" in asked.stderr
+    retried = bulkreg("retry", batch_id, "--correct", corrections, "--yes", "--watch", home=product.home)
     assert (retried.returncode, "completed: 2 success of 2" in retried.stdout) == (0, True), retried.stderr
     nothing = bulkreg("retry", batch_id, "--item", failed["item_id"], "--json", home=product.home)
     assert (nothing.returncode, document(nothing)["retried"]) == (0, 0)
+    # The export is older than the correction: what it says would take that back.
+    stale = bulkreg("retry", batch_id, "--correct", csv, "--yes", home=product.home)
+    assert (stale.returncode, "export the results anew" in stale.stderr) == (2, True)
 
     assert bulkreg("cancel", batch_id, home=product.home).returncode == 2
     assert bulkreg("delete", batch_id, home=product.home).returncode == 0

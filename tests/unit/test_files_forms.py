@@ -1,0 +1,185 @@
+"""What spreadsheet programs make of values that nobody has edited is no correction; anything else is one."""
+
+import csv
+import io
+import json
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl import Workbook
+
+from orchestrator.files import forms
+from orchestrator.files.cells import Cell, FormulaError, Number, ShownText
+from orchestrator.files.corrections import Corrections, read_corrections
+from orchestrator.files.problems import BadFileError
+from tests.unit.test_files_submissions import item_of
+
+
+def moment(*parts: int) -> datetime:
+    return datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001 - as a workbook has it
+
+
+@pytest.mark.parametrize(
+    ("exported", "cells"),
+    [
+        ("00482", ["482", Number(482), Number(482, "0.00"), "482,0", "'00482"]),
+        ("kåre-07", ["kÃ¥re-07", "kÃƒÂ¥re-07", "k?re-07", "k\N{REPLACEMENT CHARACTER}re-07", "k√•re-07", "k├Ñre-07", "k_re-07"]),
+        ("kåre-07", ["ka\N{COMBINING RING ABOVE}re-07", "kåre-07\N{ZERO WIDTH SPACE}", " kåre-07\N{NO-BREAK SPACE}"]),
+        ("1E5", ["100000", "1E+05", "1,00E+05", Number(100_000), "100 000", "100,000"]),
+        ("1-2", [moment(2026, 2, 1), moment(2026, 1, 2), "01.02.2026", "01.feb", "1-Feb", "02.jan", "Jan-02", Number(46_054)]),
+        ("MAR5", [moment(2026, 3, 5), "05.mar", "5-Mar", "mars-05"]),
+        ("12-2026", [moment(2026, 12, 1), "des.26", "01.12.2026", "Dec-26"]),
+        ("1.2", ["01.02.2026", "1,2", "01.feb"]),
+        ("1/2/2026", [moment(2026, 2, 1), "01.02.2026", "2026-02-01"]),
+        ("1:30", [time(1, 30), timedelta(hours=1, minutes=30), "01:30:00", Number(0.0625)]),
+        ("1234567890123456", ["1,23E+15", "1.23457E+15", Number(1_234_567_890_123_450), "1234567890123450"]),
+        ("true", [True, "TRUE", "SANN", "WAHR", "VRAI"]),
+        ("false", [False, "FALSE", "USANN"]),
+        ("+47", ["47", "'+47", Number(47)]),
+        ("1000", ["1 000", "1\N{NO-BREAK SPACE}000", "1.000", "1,000", "1’000"]),  # noqa: RUF001
+        ("50%", [Number(0.5), "0,5", "50,00%"]),
+        ("two\nlines", ["two\r\nlines", "two lines", "two\nlines "]),
+        ("=1+1", ["'=1+1"]),
+        ("a;=1", ["a;'=1"]),
+        ("010", [ShownText("10", "010")]),
+    ],
+)
+def test_a_value_in_another_form_is_the_same(exported: str, cells: list[Cell]) -> None:
+    assert [cell for cell in cells if not forms.is_same_text(cell, exported)] == []
+
+
+@pytest.mark.parametrize(
+    ("exported", "cells"),
+    [
+        # Zeros are lost, never found: somebody puts right what was lost before.
+        ("482", ["00482", "483", "4 83", Number(482.5)]),
+        ("00482", ["00483", "4820", Number(483)]),
+        ("m-001", ["m-010", "m-1", "M-001", "m-001x"]),
+        ("kåre-07", ["kare-07", "kåre-08", "k??????re-07", "kÃ¥re-08"]),
+        ("1-2", ["2-1", "1-3", "03.02.2026", moment(2026, 3, 1), "1--2"]),
+        ("1E5", ["1E6", "100001", Number(1_000)]),
+        ("1234567890123456", ["1234567890123457", "1,24E+15", "123456789012345", Number(1_234_567_890_123_400)]),
+        ("1:30", ["1:31", time(13, 30)]),
+        ("true", [False, "yes", "1"]),
+        ("1", ["TRUE", True]),
+        ("x", [FormulaError("#N/A")]),
+        ("#N/A", [FormulaError("#N/A")]),
+    ],
+)
+def test_an_edited_value_is_another(exported: str, cells: list[Cell]) -> None:
+    assert [cell for cell in cells if forms.is_same_text(cell, exported)] == []
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), st.text(max_size=12))
+def test_comparing_never_fails(exported: str, cell: str) -> None:
+    assert forms.is_same_text(exported, exported) or not exported.strip()
+    forms.is_same_text(cell, exported)
+    forms.is_same_date(cell, date(2026, 2, 3), "dmy")
+    forms.is_same_duration(cell, 60)
+
+
+def test_dates_in_the_forms_of_several_languages() -> None:
+    day = date(2027, 2, 10)
+    same: list[Cell] = [
+        "10.02.2027",
+        "10.2.2027",
+        "2027-02-10 00:00:00",
+        "10.02.27",
+        "10-Feb-27",
+        "10. februar 2027",
+        "2027/02/10",
+    ]
+    same += [Number(46_428), moment(2027, 2, 10), moment(2027, 2, 10, 12), day]
+    assert [cell for cell in same if not forms.is_same_date(cell, day, "ymd")] == []
+    other: list[Cell] = ["11.02.2027", "02.10.2027", "10.02.2026", moment(2027, 10, 2), "10", "soon", Number(25)]
+    assert [cell for cell in other if forms.is_same_date(cell, day, "ymd")] == []
+
+
+def test_durations_in_other_forms() -> None:
+    same: list[Cell] = ["60", "60,0", "60.00", "1:00", "01:00:00", time(1), timedelta(hours=1), Number(60), "60 min"]
+    assert [cell for cell in same if not forms.is_same_duration(cell, 60)] == []
+    other: list[Cell] = ["61", "6,0", "600", "1:01", "1 t", Number(60.5), Number(60, '0" t"')]
+    assert [cell for cell in other if forms.is_same_duration(cell, 60)] == []
+    assert all(forms.is_same_duration(cell, 1_440) for cell in ("1 440", "1,440", "1.440", "24:00"))
+
+
+# --- Whole files --------------------------------------------------------------------------------------------------------------
+
+FIRST, SECOND, THIRD = (str(uuid4()) for _ in range(3))
+ITEMS = [
+    item_of(FIRST, mentor_id="00482", activity_date="2027-02-10"),
+    item_of(SECOND, mentor_id="kåre-07", activity_date="2027-02-10"),
+    item_of(THIRD, mentor_id="m-001", activity_date="2027-02-10", status="success"),
+]
+
+
+def corrected(name: str, *rows: list[Any]) -> Corrections:
+    """A file with the columns that an export has, against the three items."""
+    header = ["item_id", "mentor_id", "activity_type", "activity_date", "duration_minutes"]
+    if name.endswith(".xlsx"):
+        book = Workbook()
+        for row in [header, *rows]:
+            book.worksheets[0].append(row)
+        file = io.BytesIO()
+        book.save(file)
+        return read_corrections(name, file.getvalue()).against(ITEMS)
+    text = io.StringIO()
+    csv.writer(text, delimiter=";").writerows([header, *rows])
+    return read_corrections(name, text.getvalue().encode()).against(ITEMS)
+
+
+@pytest.mark.parametrize("name", ["corrected.xlsx", "corrected.csv"])
+def test_only_the_dates_that_were_edited_are_corrected(name: str) -> None:
+    """A spreadsheet program has lost the zeros of one id and the letters of another: nobody else is registered for that."""
+    day: Any = moment(2025, 2, 10) if name.endswith("xlsx") else "10.02.2025"
+    found = corrected(
+        name, [FIRST, 482, "x", day, 60], [SECOND, "kÃ¥re-07", "x", day, "60,0"], [THIRD, "m-001", "x", "2027-02-10", 60]
+    )
+    assert found.corrections == [
+        {"item_id": FIRST, "activity_date": "2025-02-10"},
+        {"item_id": SECOND, "activity_date": "2025-02-10"},
+    ]
+    assert (found.changes, found.moves_to_another_mentor) == ([], False)
+    unchanged, kept = found.remarks
+    assert "1 rows are of items that have succeeded" in unchanged
+    assert "row 2, mentor_id 482 for 00482; row 3, mentor_id kÃ¥re-07 for kåre-07" in kept
+
+
+def test_an_id_that_was_edited_is_shown_old_and_new() -> None:
+    found = corrected("c.csv", [FIRST, "m-002", "y", "2027-02-10", 60])
+    assert list(map(str, found.changes)) == ["row 2: mentor_id 00482 → m-002", "row 2: activity_type x → y"]
+    assert found.moves_to_another_mentor
+    assert found.corrections == [{"item_id": FIRST, "mentor_id": "m-002", "activity_type": "y"}]
+    assert not corrected("c.csv", [FIRST, "00482", "y", "2027-02-10", 60]).moves_to_another_mentor
+    document = json.dumps([{"item_id": FIRST, "mentor_id": "482"}]).encode()
+    assert list(map(str, read_corrections("c.json", document).against(ITEMS).changes)) == ["/0: mentor_id 00482 → 482"]
+
+
+def test_dates_with_slashes_are_read_in_the_order_that_the_unedited_ones_have() -> None:
+    rows = [[FIRST, "00482", "x", "2/10/2027", 60], [SECOND, "kåre-07", "x", "2/10/2027", 60]]
+    assert corrected("c.csv", *rows).corrections == [{"item_id": FIRST}, {"item_id": SECOND}]
+    rows[1][3] = "10/2/2027"  # 2 October, where the other is 10 February
+    with pytest.raises(BadFileError, match=r"row 3, column activity_date.*has slashes"):
+        corrected("c.csv", *rows)
+
+
+def test_an_item_of_another_batch_is_named() -> None:
+    stranger = str(uuid4())
+    with pytest.raises(BadFileError, match=f"row 2.*{stranger}.*is not an item of this batch"):
+        corrected("c.csv", [stranger, "m", "x", "", ""])
+
+
+def test_a_file_of_nothing_but_successes_says_what_the_server_says() -> None:
+    assert corrected("c.csv", [THIRD, "m-001", "x", "2027-02-10", 60]).corrections == [{"item_id": THIRD}]
+
+
+def test_an_export_from_before_another_retry_takes_nothing_back() -> None:
+    item = item_of(FIRST, attempt=2)
+    unedited, edited = (f"item_id,attempt,mentor_id\n{FIRST},1,{mentor}\n".encode() for mentor in ("m-1", "m-2"))
+    assert read_corrections("c.csv", unedited).against([item]).corrections == [{"item_id": FIRST}]
+    with pytest.raises(BadFileError, match="exported at attempt 1 and has been tried again since"):
+        read_corrections("c.csv", edited).against([item])
