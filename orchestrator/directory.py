@@ -4,16 +4,19 @@ Reading finds what is wrong in the files themselves; what only the database know
 (`orchestrator/storage/directory.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.problems import BadFileError, FileProblem
-from orchestrator.files.tables import Column, Record, read_table, repeated
+from orchestrator.files.submissions import TABLES
+from orchestrator.files.tables import Check, Column, Record, read_table, repeated
 from orchestrator.rules import DEFAULT_TIME_ZONE
+from schemas.spelling import canonical
 
 DIRECTORY_ROLES = ("coordinator", "admin")
 
@@ -30,6 +33,10 @@ def _role(cell: Cell) -> str:
 
 def _or_default(default: str) -> Callable[[Cell], str]:
     return lambda cell: default if cells.is_blank(cell) else cells.name(cell)
+
+
+def _identifier_or_none(cell: Cell) -> str | None:
+    return None if cells.is_blank(cell) else cells.identifier(cell)
 
 
 _ORGANIZATION = Column("organization_id", cells.identifier)
@@ -50,7 +57,8 @@ FILES: Mapping[str, Sequence[Column]] = {
         Column("active_until", cells.optional_date),
     ),
     "coordinators.csv": (_ORGANIZATION, _COORDINATOR, Column("name", cells.name), Column("role", _role)),
-    "scopes.csv": (_ORGANIZATION, _COORDINATOR, Column("chapter_id", cells.identifier)),
+    # Both blank: an organization that has no scopes any more.
+    "scopes.csv": (_ORGANIZATION, Column("coordinator_id", _identifier_or_none), Column("chapter_id", _identifier_or_none)),
     "activity_types.csv": (_ORGANIZATION, Column("activity_type", cells.identifier), Column("name", cells.name)),
 }
 
@@ -63,43 +71,127 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "activity_types.csv": ("organization_id", "activity_type"),
 }
 
-Directory = Mapping[str, Sequence[Record]]
-"""The records of each file that is there, by its name."""
+# What the tables are about: a file whose name has one of these words in it is meant to be one of them.
+_SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit")
+
+# What systems and spreadsheet programs leave in folders, hidden or beside a file that is open.
+_LEFT_BEHIND = (".", "~$")
+
+
+class Rows(list[Record]):
+    """The records of a file, and the name by which its owner knows it."""
+
+    def __init__(self, file: str, records: Sequence[Record] = ()) -> None:
+        super().__init__(records)
+        self.file = file
+
+
+Directory = Mapping[str, Rows]
+"""The records of each file that is there, by the name that it has in FILES."""
 
 
 def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
     """The directory's records, and what of the files was left unread. Raises BadFileError with all mistakes of all files.
 
-    A file that is not there leaves what it would say as it is. A CSV file of an unknown name is a mistake: a `scope.csv` that
-    nobody reads would leave people the access that it takes away.
+    A file that is not there leaves what it would say as it is. So every file in the folder is read or named: a `scope.csv` or a
+    `scopes.csv.txt` that nobody reads would leave people the access that it takes away.
     """
-    found = {file.name: file for file in sorted(path.glob("*.csv"))}
-    problems = [FileProblem(name, f"is none of {', '.join(FILES)}") for name in found if name not in FILES]
-    if found.keys().isdisjoint(FILES):
+    found, problems, unread = _sorted_out(path)
+    remarks = [f"{path.name}: not read: {', '.join(unread)}"] if unread else []
+    if not found:
         problems.append(FileProblem(str(path), f"has none of {', '.join(FILES)}"))
-    directory: dict[str, Sequence[Record]] = {}
-    remarks: list[str] = []
+    directory: dict[str, Rows] = {}
     for name in FILES:
         if name not in found:
             continue
+        file, *others = found[name]
+        problems += (FileProblem(other.name, f"says the same as {file.name}; take one of them away") for other in others)
         try:
-            table = read_table(name, found[name].read_bytes(), FILES[name], _check)
+            table = read_table(file.name, file.read_bytes(), FILES[name], _check_of(name))
+        except OSError as error:
+            problems.append(FileProblem(file.name, f"can't be read: {error.strerror}"))
         except BadFileError as refusal:
             problems += refusal.problems
-            continue
-        directory[name] = table.records
-        remarks += table.remarks
+        else:
+            directory[name] = Rows(file.name, table.records)
+            remarks += table.remarks
+            if not table.records:
+                remarks.append(f"{file.name}: has a header, but no rows: it changes nothing{_HOW_TO_EMPTY.get(name, '')}")
     if problems:
-        raise BadFileError([replace(problem, row=None) for problem in problems])
+        raise BadFileError([problem if problem.line is None else replace(problem, row=None) for problem in problems])
     return directory, remarks
 
 
-def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
-    for record, first in repeated(records, _KEYS[name]):
-        yield problem_at(name, record, _KEYS[name][-1], f"stands on line {first.line} already")
+_HOW_TO_EMPTY = {
+    "scopes.csv": "; to withdraw the last scopes of an organization, write a row with its organization_id and nothing else"
+}
+
+
+def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileProblem], list[str]]:
+    """The files of the folder by the table that they hold, mistakes for those that only seem to hold one, and the names of the others."""
+    found: dict[str, list[Path]] = {}
+    problems: list[FileProblem] = []
+    unread: list[str] = []
+    for file in sorted(path.iterdir()):
+        table = _table_named(file.name)
+        if file.name.startswith(_LEFT_BEHIND) or (table is None and file.is_dir()):
+            unread.append(file.name)
+        elif table is not None and not file.is_file():
+            problems.append(FileProblem(file.name, "is no file that can be read"))
+        elif table is not None:
+            found.setdefault(table, []).append(file)
+        elif PurePath(file.name).suffix.casefold() in TABLES or _SUBJECTS.search(_folded(file.name)):
+            detail = f"is none of {', '.join(FILES)}; give it one of these names, or take it out of the folder"
+            problems.append(FileProblem(file.name, detail))
+        else:
+            unread.append(file.name)
+    return found, problems, unread
+
+
+def _table_named(file_name: str) -> str | None:
+    """Which table a file of this name holds: in any case, as CSV, TSV or workbook."""
+    folded = PurePath(_folded(file_name))
+    name = f"{re.sub('[ -]+', '_', folded.stem)}.csv"
+    return name if name in FILES and folded.suffix in TABLES else None
+
+
+def _folded(file_name: str) -> str:
+    return canonical(file_name[:_MAX_NAME]).strip().casefold()
+
+
+# No file system has longer names.
+_MAX_NAME = 255
+
+
+def _check_of(name: str) -> Check:
+    """The check of this table, whatever its file is called."""
+
+    def check(file: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+        for record, first in repeated(records, _KEYS[name]):
+            where = f"in row {first.row}" if first.line is None else f"on line {first.line}"
+            yield problem_at(file, record, _KEYS[name][-1], f"stands {where} already")
+        for record in records:
+            if _ends_before_it_begins(record.values):
+                yield problem_at(file, record, "active_until", "is before active_from")
+        if name == "scopes.csv":
+            yield from _half_empty_scopes(file, records)
+
+    return check
+
+
+def _half_empty_scopes(file: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+    """A scope has both ids; a row without either says that its organization has no scopes."""
+    granting = {record.values.get("organization_id") for record in records if record.values.get("chapter_id") is not None}
     for record in records:
-        if _ends_before_it_begins(record.values):
-            yield problem_at(name, record, "active_until", "is before active_from")
+        values = record.values
+        if "coordinator_id" not in values or "chapter_id" not in values:
+            continue  # what can't be read is a mistake already
+        empty = [column for column in ("coordinator_id", "chapter_id") if values[column] is None]
+        if len(empty) == 1:
+            yield problem_at(file, record, empty[0], "is empty")
+        elif empty and values.get("organization_id") in granting:
+            detail = "has other rows here; a row without coordinator and chapter says that an organization has no scopes"
+            yield problem_at(file, record, "organization_id", detail)
 
 
 def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
@@ -107,6 +199,8 @@ def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
     return first is not None and last is not None and last < first
 
 
-def problem_at(name: str, record: Record, column: str, detail: str) -> FileProblem:
+def problem_at(file: str, record: Record, column: str, detail: str) -> FileProblem:
     """A mistake in one cell of a record that could be read."""
-    return FileProblem(name, detail, line=record.line, column=column, value=str(record.values[column]))
+    value = record.values[column]
+    row = record.row if record.line is None else None
+    return FileProblem(file, detail, row, record.line, column, "" if value is None else str(value))

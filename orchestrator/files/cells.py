@@ -41,17 +41,17 @@ class Number(float):
 
 
 class ShownText(str):
-    """A text of a workbook to which the format of its cell adds something: `shown` is what people see."""
+    """A text of a workbook to which the format of its cell adds something: `shown` is what people see; None: that can't be told."""
 
     __slots__ = ("shown",)
 
-    def __new__(cls, value: str, shown: str) -> "ShownText":
+    def __new__(cls, value: str, shown: str | None) -> "ShownText":
         """A text that is shown as another."""
         text = super().__new__(cls, value)
         text.shown = shown
         return text
 
-    shown: str
+    shown: str | None
 
 
 class BrokenCell(str):
@@ -144,14 +144,12 @@ def _shown_id(cell: Cell) -> str:
         raise BadCellError("is an id that the spreadsheet program has made a truth value of; format the column as text")
     if isinstance(cell, date | time | timedelta):
         raise BadCellError("is an id that the spreadsheet program has made a date or time of; format the column as text")
-    if isinstance(cell, ShownText):
-        return cell.shown
-    if isinstance(cell, Number):
-        seen = number_formats.shown(cell, cell.format)
+    if isinstance(cell, ShownText | Number):
+        seen = cell.shown if isinstance(cell, ShownText) else number_formats.shown(cell, cell.format)
         if seen is None:
             raise BadCellError(
-                "is an id that the spreadsheet program has made a number of, and what it shows can't be told from here; format the"
-                " column as text and write the id anew"
+                "is an id in a number format that can't be followed: what the sheet shows may be another id; format the column as text"
+                " and write the id anew"
             )
         return seen
     return text(cell)

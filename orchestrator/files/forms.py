@@ -117,7 +117,7 @@ def has_slashes(cell: Cell) -> str | None:
 def _texts(cell: Cell) -> Iterator[str]:
     yield shown(cell)
     if isinstance(cell, ShownText):
-        yield cell.shown
+        yield cell.shown or ""
     elif type(cell) is str:
         yield original(cell)
         yield original(cell.strip())

@@ -116,7 +116,7 @@ def _wide_text(head: bytes) -> str | None:
         return "is UTF-16 text; save it as CSV UTF-8"
     # Without a byte order mark: every other byte of plain letters is zero.
     for offset in (0, 1):
-        half = head[offset::2]
-        if len(half) > 3 and half.count(0) * 10 > len(half) * 8:
+        half, other = head[offset::2], head[1 - offset :: 2]
+        if len(half) > 3 and half.count(0) * 10 > len(half) * 8 and other.count(0) * 10 < len(other) * 2:
             return "is UTF-16 text; save it as CSV UTF-8"
     return None

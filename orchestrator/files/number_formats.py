@@ -106,13 +106,16 @@ def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None
         return None
 
 
-def shown_text(value: str, code: str) -> str:
-    """What a cell shows of a text: a format can write something beside it, or instead of it."""
+def shown_text(value: str, code: str) -> str | None:
+    """What a cell shows of a text: a format can write something beside it, or instead of it. None where that can't be told."""
     sections = _sections(code)
     tokens = list(_tokens(sections[3] if len(sections) > 3 else sections[-1]))
     if len(sections) <= 3 and not any(token.kind == "text" for token in tokens):
         return value
-    return "".join(value if token.kind == "text" else _literal(token) for token in tokens)
+    try:
+        return "".join(value if token.kind == "text" else _literal(token) for token in tokens)
+    except _NotFollowedError:
+        return None
 
 
 def plain(value: float) -> str:

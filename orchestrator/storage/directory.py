@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
-from orchestrator.directory import CLOSED_ROLE, Directory, problem_at
+from orchestrator.directory import CLOSED_ROLE, Directory, Rows, problem_at
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.tables import Record
 from orchestrator.rules import DEFAULT_TIME_ZONE
@@ -71,18 +71,20 @@ _ACTIVITY_TYPES = text(f"""
     ) {_COUNTED}
 """)
 
-# Scopes replace those of every organization that the file names: else access could never be withdrawn.
+# Scopes replace those of every organization that the file names: else access could never be withdrawn. A row that names an organization
+# and nothing else grants nothing, so that the last access can be withdrawn too.
 _SCOPES = text("""
     WITH given AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, chapter_id text)
     ), withdrawn AS (
-        DELETE FROM registration.coordinator_scope
+        DELETE FROM registration.coordinator_scope s
         WHERE organization_id IN (SELECT organization_id FROM given)
-          AND (organization_id, coordinator_id, chapter_id) NOT IN (SELECT organization_id, coordinator_id, chapter_id FROM given)
+          AND NOT EXISTS (SELECT FROM given g WHERE (g.organization_id, g.coordinator_id, g.chapter_id)
+                                                    = (s.organization_id, s.coordinator_id, s.chapter_id))
         RETURNING 1
     ), granted AS (
         INSERT INTO registration.coordinator_scope (organization_id, coordinator_id, chapter_id)
-        SELECT * FROM given
+        SELECT * FROM given WHERE coordinator_id IS NOT NULL
         ON CONFLICT DO NOTHING
         RETURNING 1
     )
@@ -128,7 +130,8 @@ _UNKNOWN_TIME_ZONES = text("""
 
 _SCOPES_OF_NOBODY = text("""
     SELECT index FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, index int)
-    WHERE NOT EXISTS (SELECT FROM registration.coordinator k WHERE k.role <> :closed
+    WHERE given.coordinator_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM registration.coordinator k WHERE k.role <> :closed
                       AND (k.organization_id, k.coordinator_id) = (given.organization_id, given.coordinator_id))
     ORDER BY 1
 """)
@@ -169,7 +172,7 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
     coordinator loses the role and all scopes. Nobody is deleted: activities and audits name them.
     """
     connection.execute(_IMPORT_LOCK)
-    if problems := list(_unknown_time_zones(connection, directory.get("organizations.csv", ()))):
+    if problems := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
         raise BadFileError(problems)
     changes: dict[str, Change] = {}
     # Organizations first: the other files' people live in their time zones.
@@ -183,7 +186,7 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
     coordinators = _absent(
         connection, directory, "coordinators.csv", _ABSENT_COORDINATORS, _CLOSE_COORDINATORS if prune else None
     )
-    if problems := list(_scopes_of_nobody(connection, directory.get("scopes.csv", ()))):
+    if problems := list(_scopes_of_nobody(connection, directory.get("scopes.csv"))):
         raise BadFileError(problems)
     _write(connection, directory, "scopes.csv", _SCOPES, changes)
     return ImportReport(changes, mentors, coordinators, pruned=prune)
@@ -216,16 +219,18 @@ def _absent(
     return people
 
 
-def _unknown_time_zones(connection: Connection, records: Sequence[Record]) -> Iterator[FileProblem]:
+def _unknown_time_zones(connection: Connection, records: Rows | None) -> Iterator[FileProblem]:
     """The database is asked, because the rules compute with its time zones (`AT TIME ZONE` fails for one that it does not know)."""
     if records:
         time_zones = [record.values["time_zone"] for record in records]
         for index in connection.scalars(_UNKNOWN_TIME_ZONES, {"time_zones": time_zones}):
-            yield problem_at("organizations.csv", records[index - 1], "time_zone", "is not a time zone, such as Europe/Oslo")
+            yield problem_at(records.file, records[index - 1], "time_zone", "is not a time zone, such as Europe/Oslo")
 
 
-def _scopes_of_nobody(connection: Connection, records: Sequence[Record]) -> Iterator[FileProblem]:
+def _scopes_of_nobody(connection: Connection, records: Rows | None) -> Iterator[FileProblem]:
+    if not records:
+        return
     rows = [dict(record.values) | {"index": index} for index, record in enumerate(records)]
     parameters = {"rows": orjson.dumps(rows).decode(), "closed": CLOSED_ROLE}
     for index in connection.scalars(_SCOPES_OF_NOBODY, parameters):
-        yield problem_at("scopes.csv", records[index], "coordinator_id", "is no coordinator of this organization")
+        yield problem_at(records.file, records[index], "coordinator_id", "is no coordinator of this organization")
