@@ -49,7 +49,10 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         watchers=watchers,
         tickets=Tickets(ticket_key(settings)),
         planner=Planner(
-            _plan_key(settings), InProcessRegistrationService() if settings.registration_url is None else NoPrediction()
+            _plan_key(settings),
+            InProcessRegistrationService(settings.earliest_activity_year)
+            if settings.registration_url is None
+            else NoPrediction(),
         ),
         admission=Admission(database.backlog, most_items=settings.max_backlog_items),
         submissions=GroupCommit(

@@ -127,7 +127,7 @@ def _registration(settings: Settings) -> Role:
     if settings.registration_url is None:
         from orchestrator.registration.in_process import InProcessRegistrationService
 
-        return _consumer(settings, RegistrationHandler(InProcessRegistrationService()))
+        return _consumer(settings, RegistrationHandler(InProcessRegistrationService(settings.earliest_activity_year)))
     from consumers.external_registration import ExternalRegistration
     from consumers.registration_client import refuse_unusable_way
     from consumers.runtime import ConsumerLoop

@@ -13,6 +13,9 @@ MAX_REGISTRATION_NOTES_LENGTH = 2_000
 MIN_DURATION_MINUTES, MAX_DURATION_MINUTES = 1, 1_440
 DEFAULT_TIME_ZONE = "Europe/Oslo"
 
+EARLIEST_YEAR = 1990
+"""Before it no activity was done, unless a deployment says otherwise: such dates are slips, a year of two digits or a number taken for a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -43,6 +46,11 @@ RULES: tuple[Rule, ...] = (
         _refusal("activity_type_unknown", "The organization has no such activity type", "activity_type"),
     ),
     Rule("c.activity_date > today.value", _refusal("invalid_item", "The date is in the future", "activity_date")),
+    # A parameter, because it is a setting.
+    Rule(
+        "c.activity_date < make_date(CAST(:earliest_year AS integer), 1, 1)",
+        _refusal("invalid_item", "The date is too long ago", "activity_date"),
+    ),
     Rule(
         f"c.duration_minutes NOT BETWEEN {MIN_DURATION_MINUTES} AND {MAX_DURATION_MINUTES}",
         _refusal(
@@ -56,7 +64,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 BROKEN_RULE_SQL = "CASE " + " ".join(f"WHEN {rule.condition} THEN {index}" for index, rule in enumerate(RULES)) + " END"
-"""The index in RULES of the first broken rule; NULL when none is."""
+"""The index in RULES of the first broken rule; NULL when none is. The statement needs the parameter `earliest_year`."""
 
 RULE_JOINS_SQL = f"""
     LEFT JOIN registration.mentor m ON m.organization_id = c.organization_id AND m.mentor_id = c.mentor_id

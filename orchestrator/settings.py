@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from orchestrator.rules import EARLIEST_YEAR
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 WORKER_ROLE = "bulkreg_worker"
@@ -172,6 +174,13 @@ class Settings(BaseSettings):
     )
     max_items: int = Field(
         default=10_000, ge=1, le=1_000_000, description="Items in one submission. Ids hold 20 bits of position."
+    )
+    earliest_activity_year: int = Field(
+        default=EARLIEST_YEAR,
+        ge=1,
+        le=9999,
+        description="An activity of an earlier year is refused as invalid_item: a slip of the keyboard, or a number taken for a day of 1900. "
+        "An external registration service has rules of its own.",
     )
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="A larger request body is 413.")
     api_max_waiting_requests: int = Field(

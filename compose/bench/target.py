@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from orchestrator.rules import EARLIEST_YEAR
 from orchestrator.settings import Settings
 
 ORGANIZATION = "bench"
@@ -15,7 +16,7 @@ ACTIVITY_TYPE = "visit"
 MENTORS = 10_000
 NOTES = "A walk and a talk, as agreed."
 
-_FIRST_DAY = date(1950, 1, 1)
+_FIRST_DAY = date(EARLIEST_YEAR, 1, 1)
 _END = date(2026, 1, 1)
 
 

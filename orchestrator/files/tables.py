@@ -20,6 +20,9 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # No name of a column is longer; and a mistake is found by its beginning.
 _MAX_SHOWN_CHARACTERS = 200
 
+# Every row of the largest default submission can have five. A damaged file can have millions, which nobody reads.
+_MOST_MISTAKES = 50_000
+
 # How many hidden rows are named, of all that are counted.
 _MOST_ROWS_NAMED = 10
 
@@ -89,6 +92,8 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -
         for row in source.rows:
             if _is_blank(row.cells):
                 continue
+            if len(problems) >= _MOST_MISTAKES:
+                raise UnreadableFileError("has more mistakes than are named here", row.line)
             if header is None:
                 header = _read_header(name, row, known, columns)
             else:

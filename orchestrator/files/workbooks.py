@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from orchestrator.files import number_formats
 from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula
 from orchestrator.files.delimited import UnreadableFileError
-from orchestrator.files.packages import opened, workbook_part
+from orchestrator.files.packages import local, opened, workbook_part
 
 # Ten times what a list has; a cell in the last of 16,384 columns is a slip of the hand.
 MAX_COLUMNS = 1_000
@@ -105,7 +105,8 @@ class _Workbook:
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "sheet":
             hidden = attributes.get("state", "visible") != "visible"
-            self.sheets.append(_Entry(unescaped(attributes.get("name", "")), attributes.get("id", ""), hidden))
+            relationship = next((value for key, value in attributes.items() if local(key) == "id"), "")
+            self.sheets.append(_Entry(unescaped(attributes.get("name", "")), relationship, hidden))
         elif name == "workbookPr":
             self.counts_from_1904 = attributes.get("date1904") in _TRUE
         elif name == "calcPr":
@@ -251,7 +252,8 @@ class _Sheet:
         elif self._cell is not None:
             if name in ("v", "f"):
                 self._gathers = name
-            self._text.start(name)
+            else:
+                self._text.start(name)
         elif name == "col":
             if attributes.get("hidden") in _TRUE or attributes.get("width") == "0":
                 first, last = _number(attributes.get("min")), _number(attributes.get("max"))
@@ -277,10 +279,12 @@ class _Sheet:
             cell.formula, self._gathers = self._text.taken(), ""
         elif name == "is":
             cell.inline = self._text.taken()
+            self._text.end(name)
         elif name == "c":
             self._keep(cell)
             self._cell = None
-        self._text.end(name)
+        else:
+            self._text.end(name)
 
     def _begin_cell(self, attributes: Mapping[str, str]) -> None:
         place = self._place

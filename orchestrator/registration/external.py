@@ -119,7 +119,7 @@ def dispatched_decisions(connection: Connection, candidates: Sequence[Candidate]
     return decisions
 
 
-_RULES_BY_CODE_AND_FIELD = {(rule.error.code, rule.error.field): rule.error for rule in RULES}
+_RULES_BY_CODE_AND_FIELD = {(rule.error.code, rule.error.field): rule.error for rule in reversed(RULES)}
 _RULES_BY_CODE = {rule.error.code: rule.error for rule in reversed(RULES)}
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
-from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
+from orchestrator.rules import BROKEN_RULE_SQL, EARLIEST_YEAR, RULE_JOINS_SQL, RULES, duplicate_activity
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
@@ -104,7 +104,12 @@ _PREDICT = text(f"""
 
 
 class InProcessRegistrationService:
-    """Registers in the schema `registration` of the same database."""
+    """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
+
+    _earliest_year = EARLIEST_YEAR
+
+    def __init__(self, earliest_year: int = EARLIEST_YEAR) -> None:
+        self._earliest_year = earliest_year
 
     def predict(
         self, connection: Connection, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]
@@ -115,6 +120,7 @@ class InProcessRegistrationService:
             {
                 "organization_id": organization_id,
                 "coordinator_id": coordinator_id,
+                "earliest_year": self._earliest_year,
                 "mentors": arrays.texts([item.mentor_id for item in items]),
                 "types": arrays.texts([item.activity_type for item in items]),
                 "dates": arrays.plain([item.activity_date.isoformat() for item in items]),
@@ -136,7 +142,9 @@ class InProcessRegistrationService:
         """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
         decisions: list[Decision | None] = [Decision(candidate.activity_id, None) for candidate in candidates]
         lost: list[int] = []
-        (_, registered, _, _), *exceptions = _REGISTER.rows(connection, _arrays(candidates) | {"at": at})
+        (_, registered, _, _), *exceptions = _REGISTER.rows(
+            connection, _arrays(candidates) | {"at": at, "earliest_year": self._earliest_year}
+        )
         if registered + len(exceptions) != len(candidates):
             raise TransientError("an item was there a moment ago, and is not any more")
         for number, _, broken, own_activity_id in exceptions:

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from tests.chaos.history import History, Submission, Values
 
 MENTORS = 2_000
-FIRST_DAY = date(1950, 1, 1)
+FIRST_DAY = date(1990, 1, 1)
 
 ACTIVE = frozenset({"pending", "processing"})
 """The states of a batch that has not ended."""

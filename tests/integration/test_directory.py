@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from openpyxl import Workbook
 from sqlalchemy import Engine, text
 
 from orchestrator.directory import read_directory
@@ -183,7 +184,8 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
     with pytest.raises(BadFileError) as refusal:
         put(files)
     assert [str(problem) for problem in refusal.value.problems] == [
-        "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv",
+        "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv; give it one of these names,"
+        " or take it out of the folder",
         'mentors.csv, line 6, column mentor_id: "" is empty',
         'mentors.csv, line 6, column active_from: "25/03/2020" has slashes, which some read as day/month and others as month/day;'
         " write 2026-03-25 or 25.03.2026 instead",
@@ -246,3 +248,133 @@ def test_the_second_of_two_imports_at_once_sees_what_the_first_has_written(put: 
         first.commit()
         second.result(timeout=10)
     assert [row[1] for row in rows(engine, "mentor") if row[5] is None] == ["m-2"]
+
+
+# --- The folder ---------------------------------------------------------------------------------------------------------------
+
+
+def access(engine: Engine) -> list[tuple[object, ...]]:
+    return rows(engine, "coordinator_scope")
+
+
+@pytest.mark.parametrize(
+    "name", ["scopes.CSV", "Scopes.csv", "SCOPES.TSV", "scopes.tsv", "Scopes.xlsx", "scopes\N{ZERO WIDTH SPACE}.csv"]
+)
+def test_a_table_is_read_whatever_the_case_and_form_of_its_name(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
+    put()
+    for old in tmp_path.iterdir():
+        old.unlink()
+    if name.lower().endswith("xlsx"):
+        book = Workbook()
+        for line in ("organization_id,coordinator_id,chapter_id", "a,c-1,east"):
+            book.worksheets[0].append(line.split(","))
+        book.save(tmp_path / name)
+    else:
+        text_of = SCOPES.splitlines()[0] + "\na,c-1,east\n"
+        (tmp_path / name).write_text(text_of.replace(",", "\t") if name.lower().endswith("tsv") else text_of)
+    directory, remarks = read_directory(tmp_path)
+    transact(engine, lambda connection: import_directory(connection, directory))
+    assert access(engine) == [("a", "c-1", "east"), ("b", "c-1", "west")]
+    assert not remarks
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scopes.csv.txt",
+        "scopes (1).csv",
+        "scope.csv",
+        "Kopi av scopes.csv",
+        "scopes",
+        "scopes.ods",
+        "scopes.xls",
+        "people.csv",
+        "mentors.bak",
+    ],
+)
+def test_a_file_that_may_be_meant_is_a_mistake(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS)
+    (tmp_path / name).write_text(SCOPES)
+    with pytest.raises(BadFileError, match="is none of organizations") as refusal:
+        read_directory(tmp_path)
+    assert [problem.file for problem in refusal.value.problems] == [name]
+
+
+def test_every_other_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS)
+    for name in ("README.md", ".DS_Store", "~$scopes.xlsx", ".~lock.scopes.csv#"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "old scopes").mkdir()
+    _, remarks = read_directory(tmp_path)
+    assert remarks == [f"{tmp_path.name}: not read: .DS_Store, .~lock.scopes.csv#, README.md, old scopes, ~$scopes.xlsx"]
+
+
+def test_two_files_of_one_table_and_what_is_no_file_are_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "scopes.csv").write_text(SCOPES)
+    (tmp_path / "Scopes.tsv").write_text(SCOPES)
+    (tmp_path / "mentors.csv").mkdir()
+    (tmp_path / "coordinators.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadFileError) as refusal:
+        read_directory(tmp_path)
+    assert sorted(map(str, refusal.value.problems)) == [
+        "coordinators.csv: is no file that can be read",
+        "mentors.csv: is no file that can be read",
+        "scopes.csv: says the same as Scopes.tsv; take one of them away",
+    ]
+
+
+@pytest.mark.parametrize("name", ["scopes", "mentors", "coordinators"])
+def test_a_file_without_rows_changes_nothing_and_says_so(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
+    put()
+    before = [rows(engine, table) for table in ("mentor", "coordinator", "coordinator_scope")]
+    put({name: FILES[name].splitlines()[0] + "\n"}, prune=True)
+    assert [rows(engine, table) for table in ("mentor", "coordinator", "coordinator_scope")] == before
+    [remark] = read_directory(tmp_path)[1]
+    assert remark.startswith(f"{name}.csv: has a header, but no rows: it changes nothing")
+    assert ("write a row with its organization_id and nothing else" in remark) == (name == "scopes")
+
+
+def test_the_last_scopes_of_an_organization_are_withdrawn_by_a_row_that_names_it_alone(put: Import, engine: Engine) -> None:
+    put()
+    header = SCOPES.splitlines()[0]
+    report = put({"scopes": f"{header}\na,,\n"})
+    assert access(engine) == [("b", "c-1", "west")]
+    assert report.changes == {"scopes.csv": Change(given=1, withdrawn=2)}
+    assert put({"scopes": f"{header}\na,,\nb,c-1,west\n"}).changes == {"scopes.csv": Change(given=2)}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a,c-1,", 'scopes.csv, line 2, column chapter_id: "" is empty'),
+        ("a,,north", 'scopes.csv, line 2, column coordinator_id: "" is empty'),
+        ("a,,\na,c-1,north", 'scopes.csv, line 2, column organization_id: "a" has other rows here'),
+        (",,", "scopes.csv"),
+    ],
+)
+def test_half_a_scope_is_a_mistake(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "scopes.csv").write_text(f"{SCOPES.splitlines()[0]}\n{line}\n")
+    if line == ",,":
+        assert "no rows" in read_directory(tmp_path)[1][0]
+        return
+    with pytest.raises(BadFileError) as refusal:
+        read_directory(tmp_path)
+    assert str(refusal.value).startswith(said)
+
+
+def test_ids_have_one_spelling(put: Import, engine: Engine) -> None:
+    put()
+    put({"scopes": f"{SCOPES.splitlines()[0]}\na\N{ZERO WIDTH SPACE},c-1,no\N{SOFT HYPHEN}rth\n"})
+    assert access(engine) == [("a", "c-1", "north"), ("b", "c-1", "west")]
+
+
+def test_a_mistake_that_only_the_database_knows_names_the_file_as_it_is_called(
+    put: Import, engine: Engine, tmp_path: Path
+) -> None:
+    put()
+    for old in tmp_path.iterdir():
+        old.unlink()
+    (tmp_path / "SCOPES.CSV").write_text(f"{SCOPES.splitlines()[0]}\na,nobody,north\n")
+    directory, _ = read_directory(tmp_path)
+    with pytest.raises(BadFileError, match=r'SCOPES.CSV, line 2, column coordinator_id: "nobody" is no coordinator'):
+        transact(engine, lambda connection: import_directory(connection, directory))

@@ -78,7 +78,7 @@ def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:
         assert list(flags) == [False, True]
 
 
-_fresh_days = (date(1900, 1, 1) + timedelta(days=number) for number in count())
+_fresh_days = (date(1990, 1, 1) + timedelta(days=number) for number in count())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from orchestrator.model import Actor, NewBatch, NewItem, Role
 from orchestrator.operations import submit_bulk_registration
+from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.rules import EARLIEST_YEAR
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
@@ -61,6 +63,24 @@ def test_today_is_where_the_organization_is(pipeline: Pipeline, zone: str, day: 
     execute(pipeline, "UPDATE registration.organization SET time_zone = :zone", zone=zone)
     [error] = answers(pipeline, item("mentor-1", day=day()))
     assert (error and (error["code"], error["field"])) == (("invalid_item", "activity_date") if is_future else None)
+
+
+@pytest.mark.parametrize("year", [EARLIEST_YEAR, 1950])
+def test_an_activity_of_before_the_earliest_year_is_a_slip(pipeline: Pipeline, year: int) -> None:
+    service = InProcessRegistrationService(year)
+    days = [date(year, 1, 1) - ONE_DAY, date(year, 1, 1), date(1, 1, 1)]
+    items = [item("mentor-1", day=day) for day in days]
+    with pipeline.engine.begin() as connection:
+        foretold = service.predict(connection, ORGANIZATION, COORDINATOR, [each.values for each in items])
+    assert [error and (error.code, error.field) for error in foretold] == [
+        ("invalid_item", "activity_date"),
+        None,
+        ("invalid_item", "activity_date"),
+    ]
+    if year == EARLIEST_YEAR:
+        assert [error and error["message"] for error in answers(pipeline, *items)] == [
+            error and error.message for error in foretold
+        ]
 
 
 def test_a_mentor_of_another_organization_does_not_exist(pipeline: Pipeline) -> None:
