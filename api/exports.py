@@ -57,8 +57,13 @@ def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
     # All text in quotes, so that what stands in it is not taken for a delimiter, whichever the program looks for.
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerows([["" if value is None else neutral(value) for value in row] for row in rows])
+    writer.writerows([[value if isinstance(value, int) else _text(value) for value in row] for row in rows])
     return text.getvalue().encode()
+
+
+def _text(value: object) -> str:
+    """As it stands in a cell. (The writer takes an id for a number, and leaves out its quotes.)"""
+    return "" if value is None else neutral(str(value))
 
 
 def _csv_header(with_notes: bool) -> bytes:

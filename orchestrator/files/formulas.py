@@ -23,9 +23,9 @@ _QUOTED = re.compile(rf"{_PLACE}'(?={_FORMULA})")
 _TEXT_FORMULA = re.compile(r'\s*="((?:[^"]|"")*)"\s*')
 
 
-def neutral(value: Any) -> Any:
-    """What is exported for a value: a quote before whatever in a text could begin a formula; anything else as it is."""
-    return _UNSAFE.sub("'", value) if isinstance(value, str) else value
+def neutral(value: str) -> str:
+    """What is exported for a text: a quote before whatever in it could begin a formula."""
+    return _UNSAFE.sub("'", value)
 
 
 def original(cell: Any) -> Any:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from typing import Any
 
 import httpx
@@ -61,6 +62,13 @@ def test_csv_holds_every_item_and_no_formula(coordinator: httpx.Client, pipeline
     assert [row["status"] for row in found] == ["success"] * 8 + ["failed"]
     assert (found[8]["mentor_id"], found[8]["error_code"], found[8]["duration_minutes"]) == ("'=cmd()", "mentor_not_found", "-5")
     assert all(row["activity_id"] for row in found[:8])
+    # All text in quotes, and whichever separator a program looks for, no cell begins a formula.
+    line = coordinator.get(f"{url}/results.csv").content.decode().splitlines()[1]
+    assert all(cell[:1] == cell[-1:] == '"' for cell in line.split(",")[1:6])
+    text = coordinator.get(f"{url}/results.csv", params={"notes": "true"}).content.decode("utf-8-sig")
+    for separator in ",;\t|":
+        for row_of in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            assert not [cell for cell in row_of if re.match('[ "]*[=+@\t\r]|-[^5]', cell)]
 
 
 def test_notes_are_left_out_unless_asked_for(coordinator: httpx.Client) -> None:
