@@ -253,9 +253,4 @@ def _be_batch_work() -> None:
 
 
 def _check(health: LoopHealth) -> Callable[[], Check]:
-    def check() -> Check:
-        if health.loop_age_s > MAX_LOOP_AGE_S:
-            return Check(False, f"the loop has not got round for {health.loop_age_s:.0f} s")
-        return Check(health.broker_contact, None if health.broker_contact else "no broker answers")
-
-    return check
+    return lambda: health.check(max_loop_age_s=MAX_LOOP_AGE_S)

@@ -1,37 +1,55 @@
-"""Where the topics end, asked from the broker: what the sweeper compares the consumers' progress with."""
+"""Where the topics begin and end, asked from the broker: what the sweeper compares the consumers' progress with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
+from consumers.topic_ids import topic_ids
 from orchestrator.kafka_settings import connection_config, kafka_logger
 from orchestrator.settings import Settings
-from orchestrator.storage.sweeping import Offsets
+from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import Topic
 
 _TIMEOUT_S = 10.0
 
 
 class BrokerEndOffsets:
-    """Implements the sweeper's `EndOffsets`. One request for all partitions."""
+    """Implements the sweeper's `EndOffsets`. One request for all partitions.
+
+    The ends are those of the log (high watermarks), whatever transactions are open: what an open one hides is waited for.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "sweeper"))
         self._prefix = settings.topic_prefix
 
-    def __call__(self, topics: Sequence[Topic]) -> Offsets:
-        """The next offset of every partition that holds a record. Raises KafkaException when the broker does not answer."""
+    def __call__(self, topics: Sequence[Topic]) -> Queues:
+        """Every partition of those of the topics that exist. Raises KafkaException when the broker does not answer, or a topic was
+        replaced meanwhile."""
         by_name = {topic.on_cluster(self._prefix): topic for topic in topics}
+        ids = self._ids(topics)
         metadata = self._admin.list_topics(timeout=_TIMEOUT_S).topics
         partitions = [
-            TopicPartition(name, number) for name in by_name if name in metadata for number in metadata[name].partitions
+            TopicPartition(name, number)
+            for name, topic in by_name.items()
+            if topic in ids and name in metadata
+            for number in metadata[name].partitions
         ]
+        if not partitions:
+            return {}
         first = self._ask(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         last = self._ask(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        # Nothing of an empty partition is waited for: its consumer may never have had anything to note progress about.
-        return {(by_name[name], number): end for (name, number), end in last.items() if end > first[name, number]}
+        if ids != self._ids(topics):
+            # Offsets are asked for by name: they could be those of either incarnation.
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_ID, "a topic was replaced while its ends were asked for"))
+        return {
+            (by_name[name], number): Queue(first[name, number], end, ids[by_name[name]]) for (name, number), end in last.items()
+        }
+
+    def _ids(self, topics: Sequence[Topic]) -> Mapping[Topic, str]:
+        return topic_ids(self._admin, topics, prefix=self._prefix, timeout_s=_TIMEOUT_S)
 
     def _ask(self, partitions: Sequence[TopicPartition], which: OffsetSpec) -> dict[tuple[str, int], int]:
         asked = self._admin.list_offsets(dict.fromkeys(partitions, which), request_timeout=_TIMEOUT_S)

@@ -3,22 +3,24 @@
 from collections import deque
 from collections.abc import Collection
 
+from orchestrator.storage.progress import UNKNOWN_ID
 from schemas.envelope import Topic
 
 
 class PartitionOffsets:
     """The offsets of one partition, for one assignment: an assignment anew is another object, so what is still under way from the
-    last can't be taken for its own. `cluster_topic` is the topic's name in Kafka.
+    last can't be taken for its own. `cluster_topic` is the topic's name in Kafka, `topic_id` says which incarnation of it was assigned.
 
     Lanes overtake each other, so records are done out of order; a commit of the highest would lose those before it.
     """
 
-    __slots__ = ("_done", "_outstanding", "cluster_topic", "next_offset", "partition", "topic")
+    __slots__ = ("_done", "_outstanding", "cluster_topic", "next_offset", "partition", "topic", "topic_id")
 
-    def __init__(self, topic: Topic, cluster_topic: str, partition: int) -> None:
+    def __init__(self, topic: Topic, cluster_topic: str, partition: int, topic_id: str = UNKNOWN_ID) -> None:
         self.topic = topic
         self.cluster_topic = cluster_topic
         self.partition = partition
+        self.topic_id = topic_id
         self.next_offset: int | None = None
         """What to commit: the offset after the last of the prefix. None: nothing is done yet."""
         self._outstanding: deque[int] = deque()

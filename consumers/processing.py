@@ -21,7 +21,7 @@ from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
-from orchestrator.storage.progress import advance_progress
+from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ RETRY_MAX_S = 5.0
 TRIES_OF_LOCKED = 3
 
 Answer = TypeVar("Answer")
-NextOffsets = Mapping[tuple[Topic, int], int]
+NextOffsets = Mapping[tuple[Topic, int], Position]
 
 
 @dataclass(slots=True)

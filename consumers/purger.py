@@ -1,13 +1,15 @@
 """The other half of the sweeper role: removes what was deleted, and what has expired, longer ago than it has to be kept."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
+from consumers.isolation import Isolation
 from orchestrator.settings import Settings
 from orchestrator.storage.database import transact
-from orchestrator.storage.purging import Chunk, expire_keys, purge_batches
+from orchestrator.storage.purging import Deleted, deleted_batches, expire_keys, purge_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class Purged:
     def __bool__(self) -> bool:
         return any((self.batches, self.items, self.keys))
 
+    def __add__(self, other: "Purged") -> "Purged":
+        return Purged(self.batches + other.batches, self.items + other.items, self.keys + other.keys)
+
 
 class Purger:
     """Any number of purgers may run: each leaves alone what another is at."""
@@ -48,24 +53,39 @@ class Purger:
 
     def purge(self, engine: Engine) -> Purged:
         """Removes what is due, in transactions that are short whatever there is to remove. May be interrupted anywhere and repeated."""
-        policy = self._policy
-        batches = items = keys = 0
-        for _ in range(policy.max_chunks):
-            chunk = transact(engine, self._purge_batches)
-            if not any(chunk):
+        return sum((step(engine) for step in self.steps.values()), Purged())
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
+        """The steps of a purge by name: each does what it can, whatever has become of the other."""
+        return {"purge": self._remove_batches, "expire_keys": self._remove_keys}
+
+    def _remove_batches(self, engine: Engine) -> Purged:
+        """A batch that makes the purge fail is left out until the next, and the others are removed."""
+        isolation = Isolation(engine, "purge", self._due, self._purge_batches)
+        total = Purged()
+        for _ in range(self._policy.max_chunks):
+            found, purged = isolation.round()
+            if not found:
                 break
-            batches += chunk.batches
-            items += chunk.items
-        for _ in range(policy.max_chunks):
+            total = sum(purged, total)
+        return total
+
+    def _remove_keys(self, engine: Engine) -> Purged:
+        keys = 0
+        for _ in range(self._policy.max_chunks):
             expired = transact(engine, self._expire_keys)
             keys += expired
-            if expired < policy.max_items:
+            if expired < self._policy.max_items:
                 break
-        return Purged(batches, items, keys)
+        return Purged(keys=keys)
 
-    def _purge_batches(self, connection: Connection) -> Chunk:
+    def _due(self, connection: Connection, aside: Sequence[str]) -> Sequence[Deleted]:
         policy = self._policy
-        return purge_batches(connection, after=policy.purge_after, max_batches=policy.max_batches, max_items=policy.max_items)
+        return deleted_batches(connection, after=policy.purge_after, aside=aside, max_batches=policy.max_batches)
+
+    def _purge_batches(self, connection: Connection, due: Sequence[Deleted]) -> Purged:
+        return Purged(*purge_batches(connection, [each.batch_id for each in due], max_items=self._policy.max_items))
 
     def _expire_keys(self, connection: Connection) -> int:
         return expire_keys(connection, after=self._policy.keys_after, max_keys=self._policy.max_items)

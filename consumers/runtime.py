@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 import orjson
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -30,6 +30,7 @@ from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
 from consumers.postponing import Failure, PostponedUnits, Unit
 from consumers.processing import Processor
+from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
 from orchestrator import metrics
 from orchestrator.error_text import without_values
@@ -39,6 +40,8 @@ from orchestrator.kafka_settings import kafka_logger
 from orchestrator.publishing import DeliveryError, Publisher
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
+from orchestrator.storage.progress import UNKNOWN_ID, Position
+from schemas.envelope import Topic
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
 # While nothing gets through the log says so again after this time.
 TELL_OF_OUTAGE_EVERY_S = 10.0
+# How long a consumer that is given partitions waits for what the broker says of their topics, before it reads from where the group is.
+ASSIGNMENT_S = 10.0
 # How long `stop` waits for the micro-batch that is under way; the supervisor's patience is longer.
 DRAIN_S = 10.0
 
@@ -100,6 +105,7 @@ class ConsumerLoop:
         self._topics = {topic.on_cluster(settings.topic_prefix): topic for topic in handler.topics}
         self._config = consumer_config(settings, handler.name)
         self._client_logger = kafka_logger(settings, handler.name)
+        self._topic_ids = BrokerTopicIds(settings, handler.name)
         self._max_polled = settings.max_batch_records
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
@@ -211,7 +217,7 @@ class ConsumerLoop:
             return
         offsets = _offsets(entries)
         next_offsets = {
-            (partition.topic, partition.partition): next_offset
+            (partition.topic, partition.partition): Position(next_offset, partition.topic_id)
             for partition, done in offsets.items()
             if (next_offset := partition.next_offset_after(done)) is not None
         }
@@ -323,12 +329,39 @@ class ConsumerLoop:
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """A topic that is made anew is assigned anew; what is committed for its name may be an offset of the last incarnation."""
         self.health.broker_contact = True
+        ids: Mapping[Topic, str] = {}
+        outdated: list[TopicPartition] = []
+        if partitions:
+            try:
+                ids = self._topic_ids(self._handler.topics, timeout_s=ASSIGNMENT_S)
+                outdated = self._outdated(consumer, partitions, ids)
+            except KafkaException as error:
+                _logger.warning("%s: topic_ids_unknown: %s", self._handler.name, error)
         for assigned in partitions:
-            offsets = PartitionOffsets(self._topics[assigned.topic], assigned.topic, assigned.partition)
+            topic = self._topics[assigned.topic]
+            offsets = PartitionOffsets(topic, assigned.topic, assigned.partition, ids.get(topic, UNKNOWN_ID))
             self._assigned[assigned.topic, assigned.partition] = offsets
         _logger.info("%s: partitions_assigned: %d", self._handler.name, len(partitions))
+        if outdated:
+            for partition in outdated:
+                partition.offset = OFFSET_BEGINNING
+            _logger.warning("%s: topic_replaced: %d partitions are read from their beginning", self._handler.name, len(outdated))
+            consumer.incremental_assign(partitions)
+
+    def _outdated(self, consumer: Consumer, partitions: list[TopicPartition], ids: Mapping[Topic, str]) -> list[TopicPartition]:
+        """Those for which the group has committed an offset of another incarnation. Raises KafkaException."""
+        places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
+        committed = {(each.topic, each.partition): each.metadata for each in consumer.committed(places, timeout=ASSIGNMENT_S)}
+        return [
+            partition
+            for partition in partitions
+            if (of := committed.get((partition.topic, partition.partition)))
+            and (topic_id := ids.get(self._topics[partition.topic]))
+            and of != topic_id
+        ]
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Forgets them. The micro-batch under way goes on: its effect is welcome, its offsets are the next owner's to commit."""
@@ -365,4 +398,5 @@ def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:
 
 
 def _position(partition: PartitionOffsets, offset: int = OFFSET_INVALID) -> TopicPartition:
-    return TopicPartition(partition.cluster_topic, partition.partition, offset)
+    """With the topic's id beside a committed offset: Kafka keeps those by name."""
+    return TopicPartition(partition.cluster_topic, partition.partition, offset, partition.topic_id)

@@ -2,16 +2,16 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
-from consumers.purger import Purger
-from consumers.sweeper import Sweeper
+from consumers.purger import Purged, Purger
+from consumers.sweeper import Sweeper, Swept
+from orchestrator import metrics
 from orchestrator.error_text import without_values
 from orchestrator.health import LoopHealth
-from orchestrator.storage.blame import TransientError
 
 _logger = logging.getLogger(__name__)
 
@@ -21,8 +21,7 @@ class SweepLoop:
 
     def __init__(self, sweeper: Sweeper, purger: Purger, engine: Engine, *, interval_s: float) -> None:
         self.health = LoopHealth()
-        self._sweeper = sweeper
-        self._purger = purger
+        self._steps: dict[str, Callable[[Engine], Swept | Purged]] = {**sweeper.steps, **purger.steps}
         self._engine = engine
         self._interval_s = interval_s
         self._stopping = threading.Event()
@@ -32,19 +31,29 @@ class SweepLoop:
         self._stopping.set()
 
     def run(self) -> None:
-        """An outage only delays a sweep: what is stuck stays stuck until the next."""
+        """A step that fails, whatever it raises, is tried again by the next sweep and keeps no other from being done.
+
+        An outage only delays a sweep: what is stuck stays stuck until the next.
+        """
         while not self._stopping.wait(self._interval_s):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        failed: list[str] = []
+        has_contact = True
+        for step, do in self._steps.items():
             try:
-                swept = self._sweeper.sweep(self._engine)
-                self.health.broker_contact = True
-                self.health.turned()
-                if swept:
-                    _logger.info("sweeper: swept: %s", swept)
-                purged = self._purger.purge(self._engine)
-                if purged:
-                    _logger.info("sweeper: purged: %s", purged)
-            except KafkaException as error:
-                self.health.broker_contact = False
-                _logger.warning("sweeper: sweep_failed: %s", error)
-            except (DBAPIError, TransientError) as error:
-                _logger.warning("sweeper: sweep_failed: %s", without_values(error))
+                done = do(self._engine)
+            except Exception as error:
+                is_kafkas = isinstance(error, KafkaException)
+                has_contact = has_contact and not is_kafkas
+                failed.append(step)
+                metrics.SWEEP_FAILURES.labels(step).inc()
+                # Of Kafka's errors the message: they quote no records.
+                _logger.warning("sweeper: sweep_failed: step %s: %s", step, error if is_kafkas else without_values(error))
+            else:
+                if done:
+                    _logger.info("sweeper: %s: %s", step, done)
+            self.health.turned()
+        self.health.broker_contact = has_contact
+        self.health.failing = f"the last sweep failed in {', '.join(failed)}; the log says why" if failed else None

@@ -1,12 +1,13 @@
 """The sweeper role: looks for what should have moved and has not, and drives it forward (specification, 8, invariant 5).
 
 What is only queued is not stuck. An item counts as lost only when the consumers have passed where the topics ended at a moment when
-its batch was quiet already and nothing of it was in the outbox: first the splitter, then the registration. Then it is sent again, ever
-more rarely, and in the end answered with `internal_error`.
+it was old already and nothing of its batch was in the outbox: first the splitter, then the registration. Then it is sent again, ever
+more rarely, and in the end answered with `internal_error`. What was lost together with a topic is sent again as well, and that never
+counts against the item. A batch that makes a step fail is set aside, and the others are swept (`isolation.py`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from consumers.commands import commands_for
+from consumers.isolation import Found, Isolation
 from consumers.results import ResultWriter
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import EventOf, OutcomeKey
@@ -31,9 +33,11 @@ from schemas.envelope import Topic
 _logger = logging.getLogger(__name__)
 
 _COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
+_TO_REGISTRATION = (Topic.BATCHES, *_COMMANDS)
+_CONSUMED = (*_TO_REGISTRATION, Topic.RESULTS)
 
-EndOffsets = Callable[[Sequence[Topic]], sweeping.Offsets]
-"""Asks the broker where these topics end; partitions without a record may be left out."""
+EndOffsets = Callable[[Sequence[Topic]], sweeping.Queues]
+"""Asks the broker where the partitions of these topics begin and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,60 +90,109 @@ class Sweeper:
         self._end_offsets = end_offsets
 
     def sweep(self, engine: Engine) -> Swept:
-        """Folds what is decided, drives on what is lost, ends what will never be whole. Raises when the broker can't be asked.
+        """All steps, one after the other. Raises what is no single batch's fault, as when the broker can't be asked."""
+        return sum((step(engine) for step in self.steps.values()), Swept())
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[Engine], Swept]]:
+        """The steps of a sweep by name: each does what it can, whatever has become of the others.
 
         Each transaction takes its batches' locks before any row (architecture, 4), which one that began with folding could not.
         """
-        folded = self._repeatedly(engine, self._fold)
-        # Progress is read once, and before the ends are asked for: what has passed a mark by now had passed it when they were, and what
-        # this sweep gives a mark is for the next one to find behind it.
-        passed_by_splitter, passed = transact(engine, self._passed_marks)
-        driven = self._repeatedly(engine, partial(self._drive_on, passed=passed))
-        watched = self._repeatedly(engine, partial(self._watch, passed_by_splitter=passed_by_splitter))
-        return folded + driven + watched + self._repeatedly(engine, self._end_collections)
+        return {"fold": self._fold_lost, "drive_on": self._drive_on_lost, "end_collections": self._end_overdue}
 
-    def _repeatedly(self, engine: Engine, step: Callable[[Connection], Swept]) -> Swept:
+    def _fold_lost(self, engine: Engine) -> Swept:
+        """Folds what is decided."""
+        return self._repeatedly(engine, "fold", self._decided, self._fold)
+
+    def _drive_on_lost(self, engine: Engine) -> Swept:
+        """Drives on what is lost, and watches what may be."""
+        # Progress is read once, before the marks of this sweep are taken: what this sweep gives a mark is for the next one to find behind
+        # it. Where the queues are is asked for before: what is gone by now was gone when the progress was read.
+        queues = self._end_offsets(_CONSUMED)
+        passed_by_splitter, passed = transact(engine, partial(self._passed_marks, queues=queues))
+        driven = self._repeatedly(
+            engine, "drive_on", partial(self._lost, passed=passed), partial(self._drive_on, gone=passed.gone)
+        )
+        watched = Swept()
+        for _ in range(self._policy.max_rounds):
+            more = transact(engine, partial(self._watch, passed_by_splitter=passed_by_splitter.all))
+            watched += more
+            if more.watched < self._policy.max_items:
+                break
+        return driven + watched
+
+    def _end_overdue(self, engine: Engine) -> Swept:
+        """Ends what will never be whole."""
+        return self._repeatedly(engine, "end_collections", self._overdue, self._end_collections)
+
+    def _repeatedly(
+        self,
+        engine: Engine,
+        step: str,
+        find: Callable[[Connection, Sequence[str]], Sequence[Found]],
+        work: Callable[[Connection, Sequence[Found]], Swept],
+    ) -> Swept:
         """One transaction after the other while they come to their limit; none of them does anything while somebody else sweeps."""
+        isolation = Isolation(engine, step, find, work, may_work=sweeping.try_lock)
         total = Swept()
         for _ in range(self._policy.max_rounds):
-            swept = transact(engine, lambda connection: step(connection) if sweeping.try_lock(connection) else Swept())
-            total += swept
-            if sum(astuple(swept)) < self._policy.max_items:
+            found, swept = isolation.round()
+            total = sum(swept, total)
+            if found < self._policy.max_items:
                 break
         return total
 
-    def _fold(self, connection: Connection) -> Swept:
-        decided = sweeping.decided_not_folded(connection, quiet=self._policy.quiet, limit=self._policy.max_items)
+    def _decided(self, connection: Connection, aside: Sequence[str]) -> Sequence[OutcomeKey]:
+        return sweeping.decided_not_folded(connection, quiet=self._policy.quiet, aside=aside, limit=self._policy.max_items)
+
+    def _fold(self, connection: Connection, decided: Sequence[OutcomeKey]) -> Swept:
         fold_outcomes(PostgresActivityRepository(connection), decided)
         return Swept(folded=len(decided))
 
-    def _passed_marks(self, connection: Connection) -> tuple[list[int], list[int]]:
+    def _passed_marks(
+        self, connection: Connection, *, queues: sweeping.Queues
+    ) -> tuple[sweeping.PassedMarks, sweeping.PassedMarks]:
         """The marks that the splitter has passed, and those that the registration has."""
         if not sweeping.try_lock(connection):
-            return [], []
+            return sweeping.PassedMarks([], []), sweeping.PassedMarks([], [])
         sweeping.forget_moved(connection)
-        return sweeping.passed_marks(connection, [Topic.BATCHES]), sweeping.passed_marks(connection, _COMMANDS)
+        return sweeping.passed_marks(connection, [Topic.BATCHES], queues), sweeping.passed_marks(connection, _COMMANDS, queues)
 
-    def _drive_on(self, connection: Connection, *, passed: Sequence[int]) -> Swept:
+    def _lost(
+        self, connection: Connection, aside: Sequence[str], *, passed: sweeping.PassedMarks
+    ) -> Sequence[sweeping.LostCommand]:
         policy = self._policy
-        again, hopeless = sweeping.lost_commands(connection, passed, max_resends=policy.max_resends, limit=policy.max_items)
-        given_up = self._give_up(connection, hopeless)
-        return Swept(resent=self._send_again(connection, again), given_up=given_up)
+        return sweeping.lost_commands(connection, passed, max_resends=policy.max_resends, aside=aside, limit=policy.max_items)
+
+    def _drive_on(self, connection: Connection, lost: Sequence[sweeping.LostCommand], *, gone: Sequence[int]) -> Swept:
+        given_up = self._give_up(connection, [each.key for each in lost if each.is_hopeless])
+        return Swept(
+            resent=self._send_again(connection, [each.key for each in lost if not each.is_hopeless], gone), given_up=given_up
+        )
 
     def _watch(self, connection: Connection, *, passed_by_splitter: Sequence[int]) -> Swept:
-        """The mark is taken together with those that wait behind it: one that nobody waits behind is forgotten."""
-        mark = sweeping.new_mark(connection, self._end_offsets((Topic.BATCHES, *_COMMANDS)))
+        """The mark is taken together with those that wait behind it: one that nobody waits behind is forgotten.
+
+        The broker is asked last: what was seen to have left the outbox lies before where the topics end then.
+        """
+        if not sweeping.try_lock(connection):
+            return Swept()
+        mark = sweeping.new_mark(connection)
         sweeping.advance(connection, mark, passed_by_splitter=passed_by_splitter)
         watched = sweeping.watch_quiet_items(connection, mark, quiet=self._policy.quiet, limit=self._policy.max_items)
+        if sweeping.is_waited_for(connection, mark):
+            sweeping.set_mark(connection, mark, _TO_REGISTRATION, self._end_offsets(_TO_REGISTRATION))
         return Swept(watched=watched)
 
-    def _send_again(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
+    def _send_again(self, connection: Connection, keys: Sequence[OutcomeKey], gone: Sequence[int]) -> int:
         """Through the outbox: what is sent, and that it was sent, is one decision."""
         is_bulk = self._lane_of(connection, keys)
         commands = commands_for(connection, keys, is_bulk=lambda index: is_bulk(keys[index]))
         sent = [EventOf(item.data["organization_id"], UUID(item.data["batch_id"]), command) for item, command in commands]
         outbox.insert_events(connection, sent)
-        sweeping.note_resent(connection, keys, pause=self._policy.resend_pause, max_resends=self._policy.max_resends)
+        policy = self._policy
+        sweeping.note_resent(connection, keys, gone=gone, pause=policy.resend_pause, max_resends=policy.max_resends)
         return len(commands)
 
     def _give_up(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
@@ -178,11 +231,14 @@ class Sweeper:
         sizes = sweeping.sizes_of_requests(connection, keys)
         return lambda key: sizes.get(key, 0) > self._policy.bulk_threshold_items
 
-    def _end_collections(self, connection: Connection) -> Swept:
+    def _overdue(self, connection: Connection, aside: Sequence[str]) -> Sequence[sweeping.Overdue]:
+        policy = self._policy
+        return sweeping.unfinished_collections(connection, patience=policy.parts_patience, aside=aside, limit=policy.max_items)
+
+    def _end_collections(self, connection: Connection, overdue: Sequence[sweeping.Overdue]) -> Swept:
         """Upstream batches whose parts did not come in time are rejected as a whole."""
         repository = PostgresActivityRepository(connection)
-        overdue = sweeping.unfinished_collections(connection, patience=self._policy.parts_patience, limit=self._policy.max_items)
-        for batch_id in overdue:
+        for batch_id in (UUID(each.batch_id) for each in overdue):
             batch = repository.lock_batch(batch_id)
             if batch is not None and parts.forget_batch(connection, batch_id):
                 repository.publish(batch.organization_id, batch_id, [incomplete_batch(batch, at=repository.clock())])

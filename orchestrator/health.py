@@ -1,4 +1,4 @@
-"""How a loop is, for /readyz: when it last got round, and whether a broker answers."""
+"""How a loop is, for /readyz: when it last got round, what it is held up by, and whether a broker answers."""
 
 import time
 from collections.abc import Callable
@@ -22,6 +22,10 @@ class LoopHealth:
 
     clock: Callable[[], float] = time.monotonic
     broker_contact: bool = False
+    failing: str | None = None
+    """What keeps the loop from its work although it gets round, in words; None: nothing."""
+    retrying: str | None = None
+    """Why the present unit of work is tried again, in words; None: it is not."""
     _turned_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -30,8 +34,18 @@ class LoopHealth:
     def turned(self) -> None:
         """The loop has got round: it is idle, or a unit of work is complete."""
         self._turned_at = self.clock()
+        self.retrying = None
 
     @property
     def loop_age_s(self) -> float:
         """Seconds since the loop last got round; grows while a unit of work is retried."""
         return self.clock() - self._turned_at
+
+    def check(self, *, max_loop_age_s: float) -> Check:
+        """Whether the loop does its work."""
+        if self.loop_age_s > max_loop_age_s:
+            why = f"; it tries the same work again: {self.retrying}" if self.retrying else ""
+            return Check(False, f"the loop has not got round for {self.loop_age_s:.0f} s{why}")
+        if not self.broker_contact:
+            return Check(False, "no broker answers")
+        return Check(self.failing is None, self.failing)

@@ -38,6 +38,12 @@ REGISTRATION_BREAKER_OPEN = Gauge(
 OUTBOX_PUBLISHED = Counter("bulkreg_outbox_published", "Outbox rows that were published and deleted.")
 OUTBOX_FAILURES = Counter("bulkreg_outbox_failures", "Rounds of the relay that failed; why: database, delivery.", ["why"])
 OUTBOX_SLOTS = Gauge("bulkreg_outbox_slots", "Slots of the outbox that this process owns.")
+SWEEP_FAILURES = Counter(
+    "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep tries again.", ["step"]
+)
+SWEEP_SET_ASIDE = Counter(
+    "bulkreg_sweep_set_aside", "Batches that a step of a sweep left out because they make it fail.", ["step"]
+)
 API_SECONDS = Histogram(
     "bulkreg_api_request_seconds",
     "Time from a request's head to the end of its answer (streams and long polls: as long as they are followed).",

@@ -9,7 +9,7 @@ from compose.bench.generator import Generator
 from compose.bench.jobs import CancelRunning, SeenCancel
 from consumers.end_offsets import BrokerEndOffsets
 from orchestrator.settings import Settings
-from orchestrator.storage.sweeping import Offsets
+from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 
 # What handles one puts something on the next: where each ends is asked when the one before it is drained.
@@ -42,7 +42,7 @@ def measure_cancel(settings: Settings, engine: Engine, generator: Generator, ite
     return seen.answered_s
 
 
-def _wait_for_progress(connection: Connection, ends: Offsets) -> None:
+def _wait_for_progress(connection: Connection, ends: Queues) -> None:
     deadline = time.monotonic() + _GIVE_UP_S
     while left := _behind(connection, ends):
         if time.monotonic() > deadline:
@@ -50,9 +50,13 @@ def _wait_for_progress(connection: Connection, ends: Offsets) -> None:
         time.sleep(_POLL_S)
 
 
-def _behind(connection: Connection, ends: Offsets) -> int:
+def _behind(connection: Connection, ends: Queues) -> int:
     reached = {(row.topic, row.partition): row.next_offset for row in connection.execute(_PROGRESS)}
-    return sum(reached.get((topic.value, partition), 0) < end for (topic, partition), end in ends.items())
+    return sum(
+        reached.get((topic.value, partition), 0) < queue.next_offset
+        for (topic, partition), queue in ends.items()
+        if queue.next_offset > queue.first
+    )
 
 
 def _check(connection: Connection, seen: SeenCancel) -> None:

@@ -5,6 +5,7 @@ row goes last, and so is found again by whoever goes on after a crash. In betwee
 had lost its outcome would be registered anew by a redelivered command. Activities and audit are funding records and stay.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -16,8 +17,15 @@ from orchestrator.storage import arrays
 # result holds right now is left for the next time. Those two may have to wait for it, for one chunk; they come to the rows of the items
 # through this one, and so does it (architecture, 4).
 _DUE = text("""
-    SELECT batch_id::text FROM orchestrator.batch WHERE deleted_at < clock_timestamp() - :after
+    SELECT batch_id::text FROM orchestrator.batch
+    WHERE deleted_at < clock_timestamp() - :after AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
     ORDER BY deleted_at LIMIT :max_batches FOR UPDATE SKIP LOCKED
+""")
+
+# What was found by an earlier transaction is locked anew, in the same way.
+_LOCK = text("""
+    SELECT batch_id::text FROM orchestrator.batch
+    WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND deleted_at IS NOT NULL FOR UPDATE SKIP LOCKED
 """)
 
 _BURY = text("""
@@ -72,12 +80,22 @@ class Chunk(NamedTuple):
     items: int
 
 
-def purge_batches(connection: Connection, *, after: timedelta, max_batches: int, max_items: int) -> Chunk:
-    """Removes up to so many items of batches that were deleted longer ago than `after`, and every batch that has none left."""
-    due = list(connection.execute(_DUE, {"after": after, "max_batches": max_batches}).scalars())
-    if not due:
-        return Chunk(0, 0)
-    batches = {"batch_ids": arrays.plain(due)}
+class Deleted(NamedTuple):
+    """A batch that is due to be removed."""
+
+    batch_id: str
+
+
+def deleted_batches(connection: Connection, *, after: timedelta, aside: Sequence[str], max_batches: int) -> list[Deleted]:
+    """Locks batches that were deleted longer ago than `after`, but for those `aside`."""
+    rows = connection.execute(_DUE, {"after": after, "aside": list(aside), "max_batches": max_batches})
+    return [Deleted(batch_id) for batch_id in rows.scalars()]
+
+
+def purge_batches(connection: Connection, due: Sequence[str], *, max_items: int) -> Chunk:
+    """Removes up to so many items of deleted batches, and every one of those that has none left."""
+    locked = connection.execute(_LOCK, {"batch_ids": arrays.plain(due)}).scalars()
+    batches = {"batch_ids": arrays.plain(list(locked))}
     connection.execute(_BURY, batches)
     items = int(connection.execute(_REMOVE_ITEMS, {**batches, "max_items": max_items}).scalar_one())
     return Chunk(int(connection.execute(_REMOVE_EMPTY, batches).scalar_one()), items)

@@ -17,7 +17,7 @@ COUNTS = ("total_items", "pending", "completed", "failed", "cancelled")
 
 def read_announced_ends(settings: Settings) -> Ends:
     """The whole topic. Nobody may be writing to it."""
-    written = sum(BrokerEndOffsets(settings)([Topic.LIFECYCLE]).values())
+    written = sum(queue.next_offset for queue in BrokerEndOffsets(settings)([Topic.LIFECYCLE]).values())
     ends: dict[tuple[str, int], set[tuple[str, Counts]]] = defaultdict(set)
     with reading(settings, Topic.LIFECYCLE) as topic:
         for seen in topic.wait_for(written, within_s=READ_WITHIN_S):

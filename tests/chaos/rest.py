@@ -44,4 +44,4 @@ class Rest:
     def _waiting(self, role: str, topic: Topic) -> int:
         committed = committed_offsets(self._settings, role, topic)
         ends = self._ends([topic])
-        return sum(end - committed.get(partition, 0) for (_, partition), end in ends.items())
+        return sum(queue.next_offset - committed.get(partition, queue.first) for (_, partition), queue in ends.items())

@@ -24,8 +24,8 @@ from orchestrator.registration.external import ExternalRegistrationService
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
-from orchestrator.storage.progress import advance_progress
-from orchestrator.storage.sweeping import Offsets
+from orchestrator.storage.progress import Position, advance_progress
+from orchestrator.storage.sweeping import Queue, Queues
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
@@ -344,11 +344,11 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
         cancel.result(10)
     # The command is lost: nothing but the sweeper drives the item on.
     pipeline.queues.clear()
-    end: Offsets = {(Topic.BATCHES, 0): 1, (Topic.COMMANDS, 0): 1}
+    end: Queues = {(topic, 0): Queue(0, 1) for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK)}
     policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0), max_resends=2)
-    sweeper = Sweeper(policy, lambda topics: {place: offset for place, offset in end.items() if place[0] in topics})
+    sweeper = Sweeper(policy, lambda topics: {place: queue for place, queue in end.items() if place[0] in topics})
     with pipeline.engine.begin() as connection:
-        advance_progress(connection, end)
+        advance_progress(connection, {place: Position(queue.next_offset) for place, queue in end.items()})
     resent = 0
     for _ in range(20):
         swept = sweeper.sweep(pipeline.engine)

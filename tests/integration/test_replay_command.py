@@ -13,7 +13,7 @@ from cli.main import app
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.operations import delete_batch
 from orchestrator.settings import Settings
-from orchestrator.storage.progress import advance_progress
+from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
@@ -165,7 +165,7 @@ def test_reader_reads_to_the_end_as_it_was_and_moves_no_group(
 ) -> None:
     publisher.publish([event(b"%d" % number, key=f"k{number}") for number in range(100)])
     with engine.begin() as connection:
-        advance_progress(connection, {(Topic.RESULTS, 0): 1})
+        advance_progress(connection, {(Topic.RESULTS, 0): Position(1)})
     with TopicReader(settings) as reader:
         spans = reader.spans([Topic.RESULTS, Topic.LIFECYCLE])
         assert sum(span.offsets for span in spans) == 100

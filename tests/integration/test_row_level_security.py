@@ -22,7 +22,7 @@ TABLES = [
     "registration.organization",
 ]
 # About partitions, and nobody's data: the API has no business there.
-OF_NOBODY = {"orchestrator.consumer_progress", "orchestrator.sweep_mark"}
+OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark")}
 
 # What any row can have in a column of this type, and what a few columns need to keep a constraint.
 VALUES = {

@@ -1,22 +1,30 @@
 """What got lost is found and driven on; what is only queued is left alone (specification, 8, invariant 5)."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID, uuid4
 
+import orjson
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from consumers.purger import PurgePolicy, Purger
 from consumers.splitter import SplitterHandler
+from consumers.sweep_loop import SweepLoop
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
+from orchestrator import metrics
 from orchestrator.model import RetryRequest
-from orchestrator.operations import cancel_batch, retry_failed_items
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.settings import Settings
-from orchestrator.storage.progress import advance_progress
-from orchestrator.storage.sweeping import Offsets
+from orchestrator.storage.progress import UNKNOWN_ID, Position, advance_progress
+from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.upstream import in_parts
+from tests.support.waiting import eventually
 
 COMMAND_TOPICS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 
@@ -26,15 +34,24 @@ class Broker:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.ends: dict[tuple[Topic, int], int] = {(Topic.BATCHES, 0): 1, (Topic.COMMANDS, 0): 1}
+        self.ends: dict[tuple[Topic, int], int] = {(Topic.BATCHES, 0): 1, (Topic.COMMANDS, 0): 1, (Topic.COMMANDS_BULK, 0): 0}
+        self.firsts: dict[tuple[Topic, int], int] = {}
+        self.ids: dict[Topic, str] = dict.fromkeys((Topic.BATCHES, *COMMAND_TOPICS), "first")
 
-    def __call__(self, topics: Sequence[Topic]) -> Offsets:
-        return {place: end for place, end in self.ends.items() if place[0] in topics}
+    def __call__(self, topics: Sequence[Topic]) -> Queues:
+        return {
+            place: Queue(self.firsts.get(place, 0), end, self.ids[place[0]])
+            for place, end in self.ends.items()
+            if place[0] in topics and place[0] in self.ids
+        }
 
     def handled(self, *topics: Topic) -> None:
         """The consumers of these topics have come to the end."""
         with self._pipeline.engine.begin() as connection:
-            advance_progress(connection, {place: end for place, end in self.ends.items() if place[0] in topics})
+            advance_progress(
+                connection,
+                {place: Position(end, self.ids[place[0]]) for place, end in self.ends.items() if place[0] in topics},
+            )
 
     def written(self, topic: Topic) -> None:
         """Somebody has published to this topic."""
@@ -254,7 +271,7 @@ def test_long_queue_is_not_flooded_and_what_it_lost_is_sent_again(pipeline: Pipe
         pipeline.handle(pipeline.registration, queued[first : first + 500][: 500 - lost // 10])
         if first + 500 < len(queued):
             with pipeline.engine.begin() as connection:
-                advance_progress(connection, {(Topic.COMMANDS, 0): first + 500})
+                advance_progress(connection, {(Topic.COMMANDS, 0): Position(first + 500, "first")})
     total += sweeper.sweep(pipeline.engine)
     assert (total.watched, total.resent) == (5_000, 0), "all are watched, and what is only queued is not sent again"
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
@@ -282,3 +299,345 @@ def test_outage_that_lost_more_than_a_transaction_holds_is_swept_at_once(
     assert total == Swept(watched=300, resent=300)
     pipeline.drain()
     assert {pipeline.status(batch_id).batch.status for batch_id in batches} == {"completed"}
+
+
+# --- Incarnations of topics (docs/decisions/0024-incarnations.md) -------------------------------------------------------------
+
+
+def queued(pipeline: Pipeline, broker: Broker, count: int = 2) -> UUID:
+    """A batch that was split, and whose commands wait, on topics of which much was handled before."""
+    for topic in (Topic.BATCHES, *COMMAND_TOPICS):
+        broker.ends[topic, 0] = 1_000
+    broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+    batch_id = pipeline.submit(mentors(count))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    broker.written(Topic.BATCHES)
+    broker.handled(Topic.BATCHES)
+    broker.ends[Topic.COMMANDS, 0] += count
+    return batch_id
+
+
+def replace_topics(broker: Broker, topic_id: str, *, end: int = 0) -> None:
+    """All topics are deleted and made anew; so much has been written to them since."""
+    broker.ids = dict.fromkeys(broker.ids, topic_id)
+    broker.ends = dict.fromkeys(broker.ends, end)
+
+
+@pytest.mark.parametrize("end", [2, 1_000, 5_000])
+def test_row_50_progress_of_a_replaced_topic_says_nothing_about_what_is_queued_on_the_new_one(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker, end: int
+) -> None:
+    """The new topic ends before, where and after the old one did: it is restored from a copy, or filled anew."""
+    batch_id = queued(pipeline, broker)
+    replace_topics(broker, "second", end=end)
+    total = sum((sweeper.sweep(pipeline.engine) for _ in range(20)), Swept())
+    assert total == Swept(watched=2), "what is only queued is not sent again"
+    broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_row_50_what_was_lost_with_its_topic_is_sent_again_and_never_held_against_the_item(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker
+) -> None:
+    """The topics are replaced more often than an item is sent again before it is given up."""
+    batch_id = queued(pipeline, broker)
+    total = sweeper.sweep(pipeline.engine)
+    for number in range(6):
+        replace_topics(broker, f"incarnation-{number}")
+        pipeline.queues.clear()
+        for _ in range(3):
+            total += sweeper.sweep(pipeline.engine)
+        pipeline.relay()
+        broker.ends = dict.fromkeys(broker.ends, 2)
+        total += sweeper.sweep(pipeline.engine)
+    assert (total.watched, total.resent, total.given_up) == (2, 12, 0)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_row_50_what_a_new_incarnation_loses_is_given_up_as_on_the_first(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker
+) -> None:
+    queued(pipeline, broker)
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(2)), Swept()) == Swept(watched=2)
+    replace_topics(broker, "second")
+    total = Swept()
+    for _ in range(20):
+        total += sweeper.sweep(pipeline.engine)
+        pipeline.relay()
+        pipeline.queues.clear()
+        broker.ends = dict.fromkeys(broker.ends, 7)
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+    assert (total.resent, total.given_up) == (2 + 4, 2), "once with its topic, and as often as any item"
+
+
+def test_topic_that_is_away_is_waited_for(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    """Deleted, and not made anew yet: what was on it is not sent to nowhere."""
+    queued(pipeline, broker)
+    assert sweeper.sweep(pipeline.engine).watched == 2
+    del broker.ids[Topic.COMMANDS]
+    for _ in range(3):
+        assert not sweeper.sweep(pipeline.engine)
+    broker.ids[Topic.COMMANDS] = "second"
+    broker.ends = dict.fromkeys(broker.ends, 0)
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
+
+
+def test_what_expired_before_it_was_handled_is_sent_again(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    """The consumers were away for longer than the topics keep records, and nothing was written since: they never get a record."""
+    batch_id = queued(pipeline, broker)
+    assert sweeper.sweep(pipeline.engine).watched == 2
+    pipeline.queues.clear()
+    broker.firsts = dict(broker.ends)
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_broker_without_topic_ids_shows_a_replaced_topic_by_its_end(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    broker.ids = dict.fromkeys(broker.ids, UNKNOWN_ID)
+    batch_id = queued(pipeline, broker)
+    broker.ends = dict.fromkeys(broker.ends, 2)
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(6)), Swept()) == Swept(watched=2)
+    broker.ends = dict.fromkeys(broker.ends, 0)
+    pipeline.queues.clear()
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2), "the end is before the mark"
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_progress_of_the_version_before_counts(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    """It writes no topic id: a consumer that has not been replaced yet, or a partition that has been idle since."""
+    queued(pipeline, broker)
+    broker.handled(*COMMAND_TOPICS)
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.consumer_progress SET topic_id = ''"))
+    pipeline.queues.clear()
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)
+
+
+def test_mark_is_taken_after_the_outbox_was_looked_at(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    """What leaves the outbox while the broker is asked lies behind the mark, and is not lost when the mark is passed."""
+    queued(pipeline, broker)
+    asked: list[int] = []
+
+    def ends(topics: Sequence[Topic]) -> Queues:
+        if Topic.RESULTS not in topics:
+            with pipeline.engine.begin() as connection:
+                asked.append(connection.execute(text("SELECT count(*) FROM orchestrator.sweep_watch")).scalar_one())
+            for topic in COMMAND_TOPICS:
+                broker.written(topic)
+        return broker(topics)
+
+    policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0))
+    assert Sweeper(policy, ends).sweep(pipeline.engine).watched == 2
+    with pipeline.engine.begin() as connection:
+        offsets = connection.execute(text("SELECT offsets FROM orchestrator.sweep_mark")).scalar_one()
+    assert {each["topic"]: each["next_offset"] for each in offsets}["commands"] == broker.ends[Topic.COMMANDS, 0]
+
+
+# --- One batch among many ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(settings: Settings) -> Iterator[Callable[[str, UUID], None]]:
+    """Makes every change of a table's rows of a batch fail."""
+    owner = create_engine(settings.owner_url)
+
+    def breaks(table: str, batch_id: UUID) -> None:
+        with owner.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE FUNCTION orchestrator.breaks() RETURNS trigger LANGUAGE plpgsql AS"
+                    " $$ BEGIN RAISE EXCEPTION 'broken'; END $$"
+                )
+            )
+            for event, row in (("INSERT OR UPDATE", "NEW"), ("DELETE", "OLD")):
+                connection.execute(
+                    text(
+                        f"CREATE TRIGGER breaks_{row} BEFORE {event} ON {table} FOR EACH ROW"
+                        f" WHEN ({row}.batch_id = '{batch_id}') EXECUTE FUNCTION orchestrator.breaks()"
+                    )
+                )
+
+    yield breaks
+    owner.dispose()
+
+
+def set_aside(step: str) -> float:
+    return float(metrics.SWEEP_SET_ASIDE.labels(step)._value.get())
+
+
+def test_row_51_batch_that_can_not_be_folded_leaves_the_others_to_be_folded(
+    pipeline: Pipeline, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its counts are damaged: any move of an item would make them negative."""
+    batches = [pipeline.submit(mentors(3, first=first)) for first in range(1, 22, 3)]
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    pipeline.take(Topic.RESULTS)
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch SET pending = 0, failed = 3 WHERE batch_id = :b"), {"b": batches[3]})
+    before = set_aside("fold")
+    assert sweeper.sweep(pipeline.engine) == Swept(folded=18)
+    assert set_aside("fold") == before + 1
+    assert str(batches[3]) in caplog.text
+    assert {pipeline.status(each).batch.status for each in batches if each != batches[3]} == {"completed"}
+
+
+def test_row_51_batch_that_can_not_be_sent_again_leaves_the_others_to_be_sent(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker, broken: Callable[[str, UUID], None]
+) -> None:
+    batches = [pipeline.submit(mentors(2, first=first)) for first in range(1, 10, 2)]
+    pipeline.relay()
+    pipeline.queues.clear()
+    broken("orchestrator.outbox", batches[1])
+    total = Swept()
+    for _ in range(4):
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += sweeper.sweep(pipeline.engine)
+    assert total == Swept(watched=10, resent=8)
+    pipeline.drain()
+    assert [pipeline.status(each).batch.status for each in batches] == [
+        "processing" if each == batches[1] else "completed" for each in batches
+    ]
+
+
+def test_row_51_batch_that_can_not_be_given_up_leaves_the_others_to_be_given_up(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker, broken: Callable[[str, UUID], None]
+) -> None:
+    batches = [pipeline.submit(mentors(2, first=first)) for first in range(1, 10, 2)]
+    broken("orchestrator.outcome", batches[1])
+    total = Swept()
+    for _ in range(12):
+        pipeline.relay()
+        pipeline.queues.clear()
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += sweeper.sweep(pipeline.engine)
+    assert total.given_up == 8
+    assert [pipeline.status(each).batch.status for each in batches] == [
+        "processing" if each == batches[1] else "failed" for each in batches
+    ]
+
+
+def test_row_51_collection_that_can_not_be_ended_leaves_the_others_to_be_ended(
+    pipeline: Pipeline, settings: Settings, broker: Broker, broken: Callable[[str, UUID], None]
+) -> None:
+    collecting = [uuid4() for _ in range(5)]
+    for batch_id in collecting:
+        pipeline.queues[Topic.BATCHES] += in_parts(batch_id, [2, 2])[:1]
+    pipeline.drain()
+    broken("orchestrator.batch_part", collecting[2])
+    sweeper = Sweeper(replace(SweepPolicy.of(settings), parts_patience=timedelta(0)), broker)
+    assert sweeper.sweep(pipeline.engine).batches_ended == 4
+
+
+# --- Batches that never come to rest -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patient_sweeper(settings: Settings, broker: Broker) -> Sweeper:
+    """What began or was decided an hour ago is quiet."""
+    return Sweeper(replace(SweepPolicy.of(settings), quiet=timedelta(hours=1), resend_pause=timedelta(0)), broker)
+
+
+def long_ago(pipeline: Pipeline, batch_id: UUID) -> None:
+    """Two hours pass for the batch's items, and nobody has touched it in between."""
+    with pipeline.engine.begin() as connection:
+        for statement in (
+            "UPDATE orchestrator.batch SET changed_at = changed_at - interval '2 hours' WHERE batch_id = :b",
+            "UPDATE orchestrator.batch_item SET attempt_at = attempt_at - interval '2 hours' WHERE batch_id = :b",
+            "UPDATE orchestrator.outcome SET created_at = created_at - interval '2 hours' WHERE batch_id = :b",
+        ):
+            connection.execute(text(statement), {"b": batch_id})
+
+
+def test_row_51_batch_that_is_edited_all_the_time_is_swept(pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.queues.clear()
+    long_ago(pipeline, batch_id)
+    total = Swept()
+    for number in range(4):
+        pipeline.call(relabel_batch, ADMIN, batch_id, f"label {number}")
+        pipeline.relay()
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += patient_sweeper.sweep(pipeline.engine)
+    assert total == Swept(watched=2, resent=2)
+
+
+def test_row_51_lost_results_of_a_batch_that_is_edited_all_the_time_are_folded(
+    pipeline: Pipeline, patient_sweeper: Sweeper
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain_until_registered()
+    pipeline.queues.clear()
+    long_ago(pipeline, batch_id)
+    pipeline.call(relabel_batch, ADMIN, batch_id, "again")
+    assert patient_sweeper.sweep(pipeline.engine).folded == 2
+
+
+def test_row_51_lost_item_of_a_batch_whose_other_items_are_retried_all_the_time_is_sent_again(
+    pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
+) -> None:
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS)
+    failing = [each for each in commands if orjson.loads(each.value)["mentor_id"] == "nobody"]
+    pipeline.handle(pipeline.registration, failing)
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    long_ago(pipeline, batch_id)
+    total = Swept()
+    for _ in range(4):
+        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+        pipeline.drain()
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += patient_sweeper.sweep(pipeline.engine)
+    assert total == Swept(watched=1, resent=1)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.counts.completed == 1
+
+
+# --- The loop ------------------------------------------------------------------------------------------------------------------
+
+
+def test_row_51_step_that_fails_keeps_no_other_from_being_done(
+    pipeline: Pipeline, sweeper: Sweeper, settings: Settings, broken: Callable[[str, UUID], None]
+) -> None:
+    """The broker is away and one deleted batch can't be purged: results are folded, another deleted batch is purged."""
+    deleted = [pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3)]
+    pipeline.drain()
+    for each in deleted:
+        pipeline.call(delete_batch, ADMIN, each)
+    broken("orchestrator.batch_item", deleted[1])
+    batch_id = pipeline.submit(mentors(2, first=10))
+    pipeline.drain_until_registered()
+    pipeline.queues.clear()
+
+    def no_broker(_topics: Sequence[Topic]) -> Queues:
+        raise RuntimeError("a bug, or a client that can't go on")
+
+    sweeper._end_offsets = no_broker
+    purger = Purger(PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7)))
+    loop = SweepLoop(sweeper, purger, pipeline.engine, interval_s=0.001)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        eventually(lambda: pipeline.status(batch_id).batch.status == "completed")
+        with pipeline.engine.connect() as connection:
+            count = text("SELECT count(*) FROM orchestrator.batch WHERE deleted_at IS NOT NULL")
+            eventually(lambda: connection.execute(count).scalar_one() == 1)
+        assert thread.is_alive()
+        eventually(lambda: loop.health.failing)
+        check = loop.health.check(max_loop_age_s=30)
+        assert not check.ok
+        assert "drive_on" in (check.detail or "")
+        sweeper._end_offsets = lambda _topics: {}
+        eventually(lambda: loop.health.check(max_loop_age_s=30).ok)
+    finally:
+        loop.stop()
+        thread.join()

@@ -6,7 +6,7 @@ partitions move with or without notice, what was not committed is forgotten. Wha
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import cast
@@ -14,6 +14,7 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from orchestrator.publishing import DeliveryError
+from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.interleaving import point
 
@@ -85,10 +86,18 @@ class Broker:
             for offset, event in enumerate(self.logs[topic, partition])
         ]
 
-    def end_offsets(self, topics: Sequence[Topic]) -> dict[Place, int]:
+    def end_offsets(self, topics: Sequence[Topic]) -> Queues:
         """As the sweeper asks: what is lost at the end of a log is not there to be passed."""
-        there = ((place, offset) for place, log in self.logs.items() if place[0] in topics for offset in range(len(log)))
-        return {place: offset + 1 for place, offset in there if (*place, offset) not in self.lost}
+        return {
+            place: Queue(0, max((n + 1 for n in range(len(log)) if (*place, n) not in self.lost), default=0), place[0].value)
+            for place, log in self.logs.items()
+            if place[0] in topics
+        }
+
+    def topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
+        """As a consumer asks: topics are never replaced."""
+        assert timeout_s > 0
+        return {topic: topic.value for topic in topics}
 
     def give(self, place: Place, consumer: "SimulatedConsumer", *, announced: bool) -> None:
         """Makes a member the owner of a partition; the last owner is told so, or goes on in the belief that it still is."""
@@ -178,6 +187,15 @@ class SimulatedConsumer:
             headers=list(event.headers),
             timestamp=(1, WRITTEN_AT_MS),
         )
+
+    def committed(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        """What the group has committed; the topic's id beside it is always the same."""
+        assert timeout > 0
+        return [
+            TopicPartition(each.topic, each.partition, self._broker.committed[self.group, place], place[0].value)
+            for each in partitions
+            if (place := self._place(each))
+        ]
 
     def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
         """Commits what this member owns. Raises what Kafka answers to one that the group has gone on without."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from consumers.handler import Handler
 from consumers.postponing import Failure
 from consumers.runtime import ConsumerLoop, ExpelledError
+from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
 from orchestrator.failpoints import Failpoint
 from orchestrator.publishing import DeliveryError
@@ -66,6 +67,7 @@ class ConsumerProcess:
         # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
         self._loop._consumer = cast("Consumer", self.consumer)
         self._loop._worker = cast("Worker[Sequence[Failure]]", _ImmediateWorker())
+        self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
 

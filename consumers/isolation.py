@@ -1,0 +1,108 @@
+"""Work on many batches in one transaction; when one of them makes it fail, on all the others without it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from orchestrator import metrics
+from orchestrator.error_text import without_values
+from orchestrator.storage.blame import Blame, blame
+from orchestrator.storage.database import transact
+
+_logger = logging.getLogger(__name__)
+
+# What so many batches of one round meet is no batch's fault: a right or a table that is missing.
+_MAX_ASIDE = 20
+
+
+class OfBatch(Protocol):
+    """Something to do for a batch."""
+
+    @property
+    def batch_id(self) -> str:
+        """Which."""
+
+
+Found = TypeVar("Found", bound=OfBatch)
+Done = TypeVar("Done")
+
+
+class Isolation(Generic[Found, Done]):
+    """One step of a sweep. A batch that makes it fail is set aside until the next sweep, and told of."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        step: str,
+        find: Callable[[Connection, Sequence[str]], Sequence[Found]],
+        work: Callable[[Connection, Sequence[Found]], Done],
+        *,
+        may_work: Callable[[Connection], bool] = lambda _: True,
+    ) -> None:
+        """`find` looks for what is to be done, but for the batches that it is given; `work` does it, in the same transaction.
+
+        It is also given part of what an earlier transaction found. Neither is called while `may_work` says no.
+        """
+        self._engine = engine
+        self._step = step
+        self._find = find
+        self._work = work
+        self._may_work = may_work
+        self._aside: list[str] = []
+        self._left = _MAX_ASIDE
+
+    def round(self) -> tuple[int, list[Done]]:
+        """How much was found, and what came of it, by transaction. Raises what is no batch's fault."""
+        found: list[Found] = []
+        self._left = _MAX_ASIDE
+
+        def whole(connection: Connection) -> list[Done]:
+            found[:] = self._find(connection, self._aside) if self._may_work(connection) else []
+            return [self._work(connection, found)] if found else []
+
+        try:
+            done = transact(self._engine, whole)
+        except Exception as error:
+            if not found or not _may_be_a_batchs(error):
+                raise
+            done = self._divide(found, error)
+        return len(found), done
+
+    def _divide(self, found: Sequence[Found], error: Exception) -> list[Done]:
+        batch_ids = sorted({each.batch_id for each in found})
+        if len(batch_ids) == 1:
+            if not self._left:
+                raise error
+            self._left -= 1
+            self._aside += batch_ids
+            metrics.SWEEP_SET_ASIDE.labels(self._step).inc()
+            _logger.error("sweeper: batch_set_aside: batch %s in step %s: %s", batch_ids[0], self._step, without_values(error))
+            return []
+        first = set(batch_ids[: len(batch_ids) // 2])
+        return [
+            done
+            for part in (
+                [each for each in found if each.batch_id in first],
+                [each for each in found if each.batch_id not in first],
+            )
+            for done in self._part(part)
+        ]
+
+    def _part(self, found: Sequence[Found]) -> list[Done]:
+        def work(connection: Connection) -> list[Done]:
+            return [self._work(connection, found)] if self._may_work(connection) else []
+
+        try:
+            return transact(self._engine, work)
+        except Exception as error:
+            if not _may_be_a_batchs(error):
+                raise
+            return self._divide(found, error)
+
+
+def _may_be_a_batchs(error: Exception) -> bool:
+    """Whether another batch may do better: values and constraints, a trigger, a damaged page, a lock that somebody holds for long. What
+    passes by itself fails for every batch alike."""
+    return blame(error) is not Blame.PASSING

@@ -1,0 +1,43 @@
+"""Which incarnation of a topic there is: its id in Kafka, which a topic that is deleted and made anew does not keep."""
+
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from orchestrator.kafka_settings import connection_config, kafka_logger
+from orchestrator.settings import Settings
+from orchestrator.storage.progress import UNKNOWN_ID
+from schemas.envelope import Topic
+
+# What a broker says that has no ids (before Kafka 2.8).
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+
+
+def topic_ids(admin: AdminClient, topics: Sequence[Topic], *, prefix: str, timeout_s: float) -> Mapping[Topic, str]:
+    """The ids of those of the topics that exist. Raises KafkaException when the broker does not answer."""
+    names = {topic.on_cluster(prefix): topic for topic in topics}
+    found: dict[Topic, str] = {}
+    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
+        try:
+            topic_id = str(future.result().topic_id)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+        else:
+            found[names[name]] = UNKNOWN_ID if topic_id == _NO_ID else topic_id
+    return found
+
+
+class BrokerTopicIds:
+    """Asks the broker, over a connection of its own that it does not keep: a consumer asks when it is given partitions, which is rare."""
+
+    def __init__(self, settings: Settings, client: str) -> None:
+        """Raises UnsafeKafkaError."""
+        self._config = connection_config(settings)
+        self._logger = kafka_logger(settings, client)
+        self._prefix = settings.topic_prefix
+
+    def __call__(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
+        """As `topic_ids`."""
+        return topic_ids(AdminClient(self._config, logger=self._logger), topics, prefix=self._prefix, timeout_s=timeout_s)

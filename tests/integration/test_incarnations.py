@@ -1,0 +1,127 @@
+"""Topics that are deleted and made anew while consumers know the old ones, on a real Kafka (docs/decisions/0024-incarnations.md)."""
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine, text
+
+from consumers.end_offsets import BrokerEndOffsets
+from consumers.topic_ids import topic_ids
+from orchestrator.settings import Settings
+from orchestrator.storage.progress import Position, advance_progress
+from producers.producer import EventProducer
+from producers.topics import create_topics
+from schemas.envelope import Topic
+from tests.support.kafka import committed_offsets
+from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("topics")
+
+
+@pytest.fixture
+def admin(settings: Settings) -> AdminClient:
+    make_toy_table(settings)
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+
+
+def replace_topic(admin: AdminClient, settings: Settings, topic: Topic) -> None:
+    """Deletes it and makes it anew, at once."""
+    name = topic.on_cluster(settings.topic_prefix)
+    admin.delete_topics([name])[name].result()
+
+    def is_there() -> bool:
+        try:
+            create_topics(settings)
+        except KafkaException:  # the broker is still deleting it
+            return False
+        return name in admin.list_topics(timeout=10).topics
+
+    eventually(is_there)
+
+
+def topic_id(admin: AdminClient, settings: Settings) -> str:
+    return topic_ids(admin, [Topic.COMMANDS], prefix=settings.topic_prefix, timeout_s=10)[Topic.COMMANDS]
+
+
+def progress(engine: Engine) -> tuple[int, set[str]]:
+    with engine.connect() as connection:
+        row = connection.execute(
+            text(
+                "SELECT coalesce(sum(next_offset), 0) AS handled, array_agg(topic_id) AS ids FROM orchestrator.consumer_progress"
+            )
+        ).one()
+        return row.handled, set(row.ids or ())
+
+
+@pytest.mark.parametrize("second", [30, 900], ids=["ends before the old one did", "ends after it"])
+def test_row_50_running_consumer_reads_all_of_a_topic_that_is_made_anew(
+    settings: Settings, engine: Engine, admin: AdminClient, second: int
+) -> None:
+    publisher = EventProducer(settings)
+    publisher.publish([command(position) for position in range(300)])
+    publisher.close()
+    with running_loop(settings, ToyHandler()) as loop:
+        eventually(lambda: progress(engine) == (300, {topic_id(admin, settings)}))
+        replace_topic(admin, settings, Topic.COMMANDS)
+        publisher = EventProducer(settings)
+        publisher.publish([command(position) for position in range(1_000, 1_000 + second)])
+        publisher.close()
+        eventually(lambda: len(toy_positions(engine)) == 300 + second, within_s=30)
+        eventually(lambda: progress(engine) == (second, {topic_id(admin, settings)}))
+        eventually(lambda: sum(committed_offsets(settings, ToyHandler.name, Topic.COMMANDS).values()) == second)
+        assert not loop.has_ended
+
+
+def test_row_50_offset_that_was_committed_for_an_earlier_incarnation_hides_nothing(
+    settings: Settings, engine: Engine, admin: AdminClient
+) -> None:
+    """A consumer commits by name: it may do so after the topic was replaced, and the new one may be longer by then."""
+    publisher = EventProducer(settings)
+    publisher.publish([command(position) for position in range(300)])
+    publisher.close()
+    name = Topic.COMMANDS.on_cluster(settings.topic_prefix)
+    group = {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{ToyHandler.name}"}
+    consumer = Consumer(group)
+    consumer.commit(offsets=[TopicPartition(name, partition, 50, "another") for partition in range(3)], asynchronous=False)
+    consumer.close()
+    with running_loop(settings, ToyHandler()):
+        eventually(lambda: len(toy_positions(engine)) == 300)
+        eventually(lambda: sum(committed_offsets(settings, ToyHandler.name, Topic.COMMANDS).values()) == 300)
+    with running_loop(settings, handler := ToyHandler()) as loop:
+        eventually(lambda: loop.health.broker_contact)
+        publisher = EventProducer(settings)
+        publisher.publish([command(1_000)])
+        publisher.close()
+        eventually(lambda: len(toy_positions(engine)) == 301)
+    assert handler.handled == [[1_000]], "of its own incarnation a committed offset counts"
+
+
+def test_row_50_progress_belongs_to_the_incarnation_that_wrote_it_last(engine: Engine) -> None:
+    steps = [
+        (Position(10, "a"), (10, {"a"})),
+        (Position(7, "a"), (10, {"a"})),
+        (Position(2, "b"), (2, {"b"})),
+        (Position(3, "b"), (3, {"b"})),
+    ]
+    for position, expected in steps:
+        with engine.begin() as connection:
+            advance_progress(connection, {(Topic.COMMANDS, 0): position})
+        assert progress(engine) == expected
+
+
+def test_row_50_broker_says_which_incarnation_ends_where(
+    settings: Settings, admin: AdminClient, publisher: EventProducer
+) -> None:
+    publisher.publish([command(position) for position in range(30)])
+    ends = BrokerEndOffsets(settings)
+    first = ends([Topic.COMMANDS, Topic.BATCHES])
+    assert {place[0] for place in first} == {Topic.COMMANDS, Topic.BATCHES}
+    assert sum(queue.next_offset for queue in first.values()) == 30
+    assert len({queue.topic_id for queue in first.values()} - {""}) == 2
+    replace_topic(admin, settings, Topic.COMMANDS)
+    second = eventually(lambda: ends([Topic.COMMANDS]))
+    assert {queue.next_offset for queue in second.values()} == {0}
+    assert not {queue.topic_id for queue in second.values()} & {queue.topic_id for queue in first.values()}
+    elsewhere = settings.model_copy(update={"topic_prefix": "nothing-is-here"})
+    assert BrokerEndOffsets(elsewhere)([Topic.COMMANDS]) == {}
