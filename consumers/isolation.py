@@ -13,8 +13,9 @@ from orchestrator.storage.database import transact
 
 _logger = logging.getLogger(__name__)
 
-# What so many batches of one round meet is no batch's fault: a right or a table that is missing.
-_MAX_ASIDE = 20
+# The environment's lasting refusal (a right that is missing, a statement that takes too long) that so many batches of one round meet is no
+# batch's fault.
+_MAX_REFUSED = 20
 
 
 class OfBatch(Protocol):
@@ -51,12 +52,12 @@ class Isolation(Generic[Found, Done]):
         self._work = work
         self._may_work = may_work
         self._aside: list[str] = []
-        self._left = _MAX_ASIDE
+        self._refused = 0
 
     def round(self) -> tuple[int, list[Done]]:
         """How much was found, and what came of it, by transaction. Raises what is no batch's fault."""
         found: list[Found] = []
-        self._left = _MAX_ASIDE
+        self._refused = 0
 
         def whole(connection: Connection) -> list[Done]:
             found[:] = self._find(connection, self._aside) if self._may_work(connection) else []
@@ -73,9 +74,9 @@ class Isolation(Generic[Found, Done]):
     def _divide(self, found: Sequence[Found], error: Exception) -> list[Done]:
         batch_ids = sorted({each.batch_id for each in found})
         if len(batch_ids) == 1:
-            if not self._left:
+            self._refused += blame(error) is Blame.LASTING
+            if self._refused > _MAX_REFUSED:
                 raise error
-            self._left -= 1
             self._aside += batch_ids
             metrics.SWEEP_SET_ASIDE.labels(self._step).inc()
             _logger.error("sweeper: batch_set_aside: batch %s in step %s: %s", batch_ids[0], self._step, without_values(error))
