@@ -14,7 +14,7 @@ redelivery, and what is redelivered changes nothing and produces the same events
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
