@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
 from orchestrator.repository import BatchToCreate, PartHashes
 from orchestrator.states import BatchStatus
 from orchestrator.storage.expansion import KnownPart, known_parts
@@ -97,7 +97,7 @@ class SubmittedPart:
     @property
     def actor(self) -> Actor:
         """The upstream service in whose name the batch is stored."""
-        return Actor(self.organization_id, self.origin.source, Role.SERVICE, self.origin.source)
+        return Actor(self.organization_id, self.origin.source, Role.SERVICE, upstream_channel(self.origin.source))
 
     def batch(self, items: Sequence[NewItem]) -> NewBatch:
         """The batch that this part belongs to."""

@@ -1,5 +1,6 @@
 """The words of the domain as types: who acts, what is submitted, what people see."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -8,6 +9,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchestrator.states import BatchStatus, Counts, ItemStatus
+from schemas.envelope import SOURCE
+
+API_CHANNEL = "api"
+"""How a request by HTTP came, in batches and in the audit."""
+
+_OUR_CHANNELS = frozenset({API_CHANNEL, SOURCE})
 
 
 class Role(StrEnum):
@@ -21,12 +28,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks, in which organization. `channel` is how the request came: `api`, or the source of an upstream event."""
+    """Who asks, in which organization. `channel` is how the request came: `api`, or `upstream_channel` of an event."""
 
     organization_id: str
     subject: str
     role: Role
-    channel: str = "api"
+    channel: str = API_CHANNEL
 
     @property
     def may_change(self) -> bool:
@@ -37,6 +44,12 @@ class Actor:
     def sees_only_coordinator(self) -> str | None:
         """A coordinator sees the batches that are his own; None: all of the organization."""
         return self.subject if self.role is Role.COORDINATOR else None
+
+
+def upstream_channel(source: str) -> str:
+    """The channel of a batch that came as an event: the source that its sender chose, marked where it could be taken for one of ours."""
+    seen = unicodedata.normalize("NFKC", source).strip().casefold()
+    return f"upstream:{source}" if seen in _OUR_CHANNELS else source
 
 
 class ItemValues(NamedTuple):

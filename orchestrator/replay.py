@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from orchestrator.intake import submitted_part
+from orchestrator.model import upstream_channel
 from orchestrator.storage.replaying import Difference, ShadowTables, copy_line, escaped
 from schemas import events
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
@@ -205,7 +206,7 @@ def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, pla
         part.label,
         part.override_duplicates,
         (data.submitted_by if is_ours else None) or envelope.source,
-        (data.channel if is_ours else None) or envelope.source,
+        (data.channel if is_ours else None) or upstream_channel(envelope.source),
         is_ours,
         part.origin.event_id,
         part.origin.trace_id,

@@ -26,7 +26,7 @@ from schemas.envelope import (
     rfc3339,
 )
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
-from schemas.ids import MAX_POSITIONS, EventIds, event_id
+from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
 from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
 
 MAX_PART_ITEMS = 500
@@ -351,12 +351,13 @@ def _event(
     key: str,
     data: Mapping[str, Any],
 ) -> OutgoingEvent:
-    return OutgoingEvent(
-        topic,
-        key,
-        headers(event_id(event_type, *identity), event_type, time, trace_id, subject=key),
-        orjson.dumps(data),
-    )
+    return _event_of(topic, event_type, event_id(event_type, *identity), time, trace_id, key, orjson.dumps(data))
+
+
+def _event_of(
+    topic: Topic, event_type: str, identity: UUID, time: datetime, trace_id: str, key: str, value: bytes
+) -> OutgoingEvent:
+    return OutgoingEvent(topic, key, headers(identity, event_type, time, trace_id, subject=key), value)
 
 
 def batch_submitted(
@@ -442,9 +443,9 @@ def batch_cancelled(
 def batch_relabelled(
     *, batch_id: UUID, organization_id: str, label: str | None, version: int, time: datetime, trace_id: str
 ) -> OutgoingEvent:
-    """An edited label."""
+    """An edited label. Versions begin anew where a batch was forgotten before all its parts had come, and times do not."""
     data = {"batch_id": batch_id, "organization_id": organization_id, "label": label, "version": version}
-    return _event(Topic.BATCHES, BATCH_RELABELLED, (batch_id, version), time, trace_id, str(batch_id), data)
+    return _event(Topic.BATCHES, BATCH_RELABELLED, (batch_id, version, rfc3339(time)), time, trace_id, str(batch_id), data)
 
 
 def batch_deleted(*, batch_id: UUID, organization_id: str, version: int, time: datetime, trace_id: str) -> OutgoingEvent:
@@ -486,7 +487,11 @@ def batch_rejected(
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
-    """The answer to an upstream event that was refused."""
+    """The answer to an upstream event that was refused.
+
+    The same record can be refused again when others have changed what it contradicts, and a batch can be incomplete twice: what is said,
+    and when, belongs to the id.
+    """
     listed = list(problems[:MAX_REJECTION_PROBLEMS])
     if len(problems) > len(listed):
         listed.append(Mistake("", "too_many_mistakes", f"has {len(problems):,} mistakes; the first {len(listed):,} are listed"))
@@ -497,13 +502,17 @@ def batch_rejected(
         "batch_continues": batch_continues,
         "problems": [problem._asdict() for problem in listed],
     }
-    return _event(Topic.LIFECYCLE, BATCH_REJECTED, (rejected_source, rejected_event_id), time, trace_id, str(batch_id), data)
+    value = orjson.dumps(data)
+    identity = content_id(BATCH_REJECTED, rejected_source, rejected_event_id, rfc3339(time), value=value)
+    return _event_of(Topic.LIFECYCLE, BATCH_REJECTED, identity, time, trace_id, str(batch_id), value)
 
 
 def dead_letter_redriven(*, dead_letter_id: UUID, time: datetime, trace_id: str) -> OutgoingEvent:
-    """The mark of a redrive."""
+    """The mark of a redrive. A letter can be sent again more than once."""
     data = {"dead_letter_id": dead_letter_id, "redriven_at": rfc3339(time)}
-    return _event(Topic.DEAD_LETTER, DEAD_LETTER_REDRIVEN, (dead_letter_id,), time, trace_id, str(dead_letter_id), data)
+    return _event(
+        Topic.DEAD_LETTER, DEAD_LETTER_REDRIVEN, (dead_letter_id, rfc3339(time)), time, trace_id, str(dead_letter_id), data
+    )
 
 
 # Commands and results are the hot path: one call per item. Headers that are the same for a whole batch are encoded once per batch

@@ -71,6 +71,11 @@ def event_id(event_type: str, *parts: object) -> UUID:
     return uuid5(EVENT_NAMESPACE, "/".join([event_type, *map(str, parts)]))
 
 
+def content_id(event_type: str, *parts: object, value: bytes) -> UUID:
+    """The id of an event that may be said again in other words: another content under the same parts has another id."""
+    return event_id(event_type, *parts, hashlib.sha256(value).hexdigest())
+
+
 class EventIds:
     """The ids of one type's events as text, as `event_id` gives them at a fifth of its cost: there are two events for each item."""
 

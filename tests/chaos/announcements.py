@@ -1,4 +1,4 @@
-"""What the topic lifecycle has told of the ends of batches: whoever listens has nothing else."""
+"""What the topics have told: the ends of batches, which is all that a listener has, and each event in one content."""
 
 from collections import defaultdict
 
@@ -9,9 +9,12 @@ from orchestrator.settings import Settings
 from schemas.envelope import Topic
 from schemas.events import BATCH_COMPLETED
 from tests.chaos.history import Counts, Ends
+from tests.chaos.judge import Finding, Rule
+from tests.support.contents import Contents
 from tests.support.kafka import reading
 
 READ_WITHIN_S = 120.0
+WRITTEN_BY_US = (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS, Topic.LIFECYCLE, Topic.DEAD_LETTER)
 COUNTS = ("total_items", "pending", "completed", "failed", "cancelled")
 
 
@@ -26,3 +29,17 @@ def read_announced_ends(settings: Settings) -> Ends:
                 counts = Counts(*(event[name] for name in COUNTS))
                 ends[event["batch_id"], event["retry_number"]].add((event["status"], counts))
     return ends
+
+
+def read_differing_events(settings: Settings) -> list[Finding]:
+    """Ids that two different events have, on the topics that only the product writes. Nobody may be writing to them."""
+    contents = Contents()
+    found: list[Finding] = []
+    for topic in WRITTEN_BY_US:
+        written = sum(BrokerEndOffsets(settings)([topic]).values())
+        with reading(settings, topic) as records:
+            for seen in records.wait_for(written, within_s=READ_WITHIN_S):
+                difference = contents.difference(seen.key, list(seen.headers.items()), seen.value)
+                if difference is not None:
+                    found.append(Finding(Rule.TWO_CONTENTS, f"topic {topic}", difference))
+    return found

@@ -55,6 +55,7 @@ class Rule(StrEnum):
     # Found by others than the judge: `bulkreg verify`, `bulkreg replay`, and who watches the processes.
     VERIFY = "a breach that `bulkreg verify` found"
     TOPICS = "the topics say otherwise than the tables"
+    TWO_CONTENTS = "one event id, and two contents"
     LEAK = "memory, descriptors or threads that grow"
     LEFT_BEHIND = "a process that outlived the product"
     SUPERVISOR = "the supervisor has ended"

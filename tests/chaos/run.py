@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.announcements import read_announced_ends
+from tests.chaos.announcements import read_announced_ends, read_differing_events
 from tests.chaos.clients import run_clients
 from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
@@ -97,6 +97,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             )
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
+            verdict.findings += read_differing_events(cluster.settings)
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "it is another one"))

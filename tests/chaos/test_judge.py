@@ -11,7 +11,7 @@ from tests.chaos.monitor import Sample, leaks
 from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Totals
 from tests.support.pipeline import COORDINATOR
 
-FOUND_BY_OTHERS = {Rule.VERIFY, Rule.TOPICS, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
+FOUND_BY_OTHERS = {Rule.VERIFY, Rule.TOPICS, Rule.TWO_CONTENTS, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
 
 
 @dataclass

@@ -8,6 +8,7 @@ import orjson
 from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from tests.simulation.model import CANARY
 from tests.simulation.snapshot import Snapshot
+from tests.support.contents import Contents
 
 Attempt = tuple[str, int, int]
 """Batch id, position, attempt."""
@@ -45,7 +46,7 @@ class Ledger:
         self.published: set[str] = set()
         self.completions: dict[tuple[str, int], dict[str, object]] = {}
         self.rejections: set[str] = set()
-        self._contents: dict[str, tuple[object, ...]] = {}
+        self._contents = Contents()
         self._names: dict[int, Named] = {}
         self._order: dict[str, list[str]] = defaultdict(list)
         self._decided: set[str] = set()
@@ -71,13 +72,8 @@ class Ledger:
         return self._names.get(id(event)) or self._names.setdefault(id(event), named(event))
 
     def _judge_content(self, event: OutgoingEvent, name: Named) -> None:
-        # A command that is sent again, and its result, may travel in another lane than the first.
-        data = {field: value for field, value in orjson.loads(event.value).items() if field != "bulk"}
-        # An upstream batch that ended incomplete leaves nothing behind: collected anew, it may end so a second time.
-        headers = [header for header in event.headers if header[0] != "ce_time" or data.get("rejected_event_id") != name.batch_id]
-        content = (event.key, headers, data)
-        first = self._contents.setdefault(name.event_id, content)
-        assert first == content, f"{name.type} {name.event_id} came with other content:\n{first}\n{content}"
+        difference = self._contents.difference(event.key, event.headers, event.value)
+        assert difference is None, difference
         assert event.topic is Topic.DEAD_LETTER or CANARY.encode() not in event.value, f"{name.type} carries notes"
 
     def _judge_order(self, name: Named) -> None:

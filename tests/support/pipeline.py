@@ -26,6 +26,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import OutgoingEvent, Topic, open_envelope
 from schemas.events import EventData
 from schemas.ids import new_batch_id
+from tests.support.contents import Contents
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -74,6 +75,7 @@ class Pipeline:
         )
         self.queues: dict[Topic, list[OutgoingEvent]] = defaultdict(list)
         self.refused: list[tuple[str, str]] = []
+        self._contents = Contents()
 
     @property
     def splitter(self) -> Handler:
@@ -129,7 +131,12 @@ class Pipeline:
             rows = outbox.oldest_rows(connection, range(outbox.SLOTS), max_rows=100_000, max_bytes=1 << 30)
             outbox.delete_rows(connection, rows)
         for row in rows:
-            self.queues[row.event.topic].append(row.event)
+            self._publish(row.event)
+
+    def _publish(self, event: OutgoingEvent) -> None:
+        difference = self._contents.difference(event.key, event.headers, event.value)
+        assert difference is None, difference
+        self.queues[event.topic].append(event)
 
     def take(self, *topics: Topic) -> list[OutgoingEvent]:
         """Empties the queues of these topics."""
@@ -145,7 +152,7 @@ class Pipeline:
             return Handled(())
         handled = transact(self.engine, lambda connection: handler.handle(connection, records))
         for event in handled.events:
-            self.queues[event.topic].append(event)
+            self._publish(event)
         self.refused += [(handler.name, error.reason) for _, error in handled.refused]
         return handled
 

@@ -1,0 +1,203 @@
+"""Row 56 of the fault catalogue: no event id has two contents. The pipeline of the tests holds everything it publishes against that, too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import cast
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from confluent_kafka import Message
+from sqlalchemy import text
+
+from consumers.dead_letters import dead_letter
+from consumers.decoding import Entry
+from consumers.handler import Lane, RefusedError
+from consumers.offsets import PartitionOffsets
+from consumers.sweeper import Sweeper, SweepPolicy
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
+from orchestrator.settings import Settings
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from tests.support.contents import Contents
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline
+from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
+
+
+def published(pipeline: Pipeline, event_type: str) -> list[OutgoingEvent]:
+    """Everything of a type that has been published since the last time."""
+    pipeline.relay()
+    taken = pipeline.take(Topic.BATCHES, Topic.LIFECYCLE)
+    return [event for event in taken if dict(event.headers)["ce_type"] == event_type.encode()]
+
+
+def id_of(event: OutgoingEvent) -> bytes:
+    return dict(event.headers)["ce_id"]
+
+
+def take_in(pipeline: Pipeline, *parts: OutgoingEvent) -> None:
+    pipeline.handle(pipeline.splitter, parts)
+
+
+def end_collections(pipeline: Pipeline, settings: Settings) -> None:
+    """A day passes without the missing parts."""
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch SET submitted_at = submitted_at - interval '25 hours'"))
+    Sweeper(SweepPolicy.of(settings), lambda _topics: {}).sweep(pipeline.engine)
+
+
+def test_row_56_batch_that_is_incomplete_twice_is_rejected_twice(pipeline: Pipeline, settings: Settings) -> None:
+    batch_id = uuid4()
+    first, _ = in_parts(batch_id, [2, 1])
+    rejections = []
+    for _ in range(2):
+        take_in(pipeline, first)
+        end_collections(pipeline, settings)
+        [rejection] = published(pipeline, events.BATCH_REJECTED)
+        assert orjson.loads(rejection.value)["rejected_event_id"] == str(batch_id)
+        rejections.append(rejection)
+    take_in(pipeline, first)
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    rejections += published(pipeline, events.BATCH_REJECTED)
+    assert len({id_of(rejection) for rejection in rejections}) == 3, "a consumer that skips what it has seen would miss one"
+
+
+def test_label_of_a_batch_that_was_forgotten_is_not_taken_for_its_first_one(pipeline: Pipeline, settings: Settings) -> None:
+    batch_id = uuid4()
+    first, _ = in_parts(batch_id, [2, 1])
+    edits = []
+    for label in ("before", "after"):
+        take_in(pipeline, first)
+        pipeline.call(relabel_batch, ADMIN, batch_id, label)
+        edits += published(pipeline, events.BATCH_RELABELLED)
+        end_collections(pipeline, settings)
+    assert [orjson.loads(edit.value)["version"] for edit in edits] == [2, 2], "the versions begin anew"
+    assert id_of(edits[0]) != id_of(edits[1])
+
+
+def test_wrong_part_that_comes_again_after_it_was_put_right(pipeline: Pipeline) -> None:
+    batch_id = uuid4()
+    wrong = submitted(batch_id, [upstream_item(0)], part=2, parts=2, total_items=3, coordinator_id="nobody", event_id="event-2")
+    take_in(pipeline, wrong)
+    take_in(pipeline, wrong)
+    repeated = published(pipeline, events.BATCH_REJECTED)
+    assert len({id_of(rejection) for rejection in repeated}) == 1, "the same rejection again"
+    take_in(pipeline, *in_parts(batch_id, [2, 1]))
+    take_in(pipeline, wrong)
+    [later] = published(pipeline, events.BATCH_REJECTED)
+    assert later.value != repeated[0].value
+    assert id_of(later) != id_of(repeated[0])
+
+
+@dataclass
+class Raw:
+    """A record of Kafka's, as its client has it."""
+
+    bytes_: bytes
+    written_ms: int
+
+    def topic(self) -> str:
+        return "bulk-registration.batches.v1"
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return []
+
+    def key(self) -> bytes:
+        return b"key"
+
+    def value(self) -> bytes:
+        return self.bytes_
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self.written_ms
+
+
+def letter(raw: Raw, reason: str = "not_json") -> OutgoingEvent:
+    entry = Entry(
+        cast("Message", raw),
+        PartitionOffsets(Topic.BATCHES, "bulk-registration.batches.v1", 0),
+        7,
+        len(raw.bytes_),
+        Lane.SMALL,
+        None,
+        None,
+    )
+    return dead_letter(entry, RefusedError(reason, "it is none"))
+
+
+def test_dead_letters_of_a_topic_that_was_made_anew_have_ids_of_their_own() -> None:
+    first = letter(Raw(b"{", 1_000))
+    assert letter(Raw(b"{", 1_000)) == first
+    others = [letter(Raw(b"[", 1_000)), letter(Raw(b"{", 2_000)), letter(Raw(b"{", 1_000), reason="no_value")]
+    assert len({id_of(each) for each in [first, *others]}) == 4
+
+
+def test_letter_that_is_sent_again_twice_has_two_marks() -> None:
+    moments = [datetime(2026, 3, 26, 10, minute, tzinfo=UTC) for minute in (0, 1)]
+    same = uuid4()
+    marks = [events.dead_letter_redriven(dead_letter_id=same, time=moment, trace_id="1" * 32) for moment in moments]
+    assert id_of(marks[0]) != id_of(marks[1])
+
+
+# Each builder of an event with a stored identity, called with one field changed after the other.
+TIME = datetime(2026, 3, 26, 10, tzinfo=UTC)
+BATCH = UUID("7c0e4a52-43a1-4ee8-9d0b-6a1f5f0c3a11")
+COMMON = {"batch_id": BATCH, "organization_id": ORGANIZATION, "time": TIME, "trace_id": "1" * 32}
+LATER = TIME + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("build", "changes"),
+    [
+        (
+            lambda **fields: events.batch_relabelled(**{**COMMON, "label": "a", "version": 2, **fields}),
+            [{"version": 3}, {"time": LATER}],
+        ),
+        (
+            lambda **fields: events.batch_rejected(
+                **{
+                    **COMMON,
+                    "rejected_source": "/a",
+                    "rejected_event_id": "b/c",
+                    "batch_continues": False,
+                    "problems": [],
+                    **fields,
+                }
+            ),
+            [
+                {"time": LATER},
+                {"batch_continues": True},
+                {"problems": [events.Mistake("/parts", "incomplete", "…")]},
+                {"rejected_source": "/a/b", "rejected_event_id": "c"},
+            ],
+        ),
+    ],
+    ids=["BatchRelabelled", "BatchRejected"],
+)
+def test_what_can_differ_is_part_of_the_id(build: Callable[..., OutgoingEvent], changes: list[dict[str, object]]) -> None:
+    made = [build(), *(build(**change) for change in changes)]
+    assert len({id_of(event) for event in made}) == len(made)
+
+
+def test_contents_tells_one_id_with_two_contents() -> None:
+    contents = Contents()
+    first = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=2, time=TIME, trace_id="1" * 32)
+    other = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=3, time=TIME, trace_id="1" * 32)
+    assert contents.difference(first.key, first.headers, first.value) is None
+    assert contents.difference(first.key, first.headers, first.value) is None
+    assert "other content than before" in (contents.difference(other.key, other.headers, other.value) or "")
+
+
+@pytest.mark.parametrize("source", ["api", "API", " api ", "\uff41pi", "/bulk-registration"])
+def test_batch_from_upstream_is_not_taken_for_one_by_http(pipeline: Pipeline, source: str) -> None:
+    batch_id = uuid4()
+    event = submitted(batch_id, upstream_items(1))
+    headers = tuple((name, source.encode() if name == "ce_source" else value) for name, value in event.headers)
+    take_in(pipeline, event._replace(headers=headers))
+    pipeline.drain()
+    with pipeline.engine.begin() as connection:
+        channels = list(connection.execute(text("SELECT channel FROM registration.audit")).scalars())
+    assert channels == [f"upstream:{source}"]
+    assert pipeline.status(batch_id).batch.channel == f"upstream:{source}"
+    pipeline.call(delete_batch, ADMIN, batch_id)
