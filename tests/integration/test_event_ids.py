@@ -20,6 +20,7 @@ from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.settings import Settings
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
+from schemas.problems import Mistake
 from tests.support.contents import Contents
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline
 from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
@@ -168,7 +169,7 @@ LATER = TIME + timedelta(microseconds=1)
             [
                 {"time": LATER},
                 {"batch_continues": True},
-                {"problems": [events.Mistake("/parts", "incomplete", "…")]},
+                {"problems": [Mistake("/parts", "incomplete", "…")]},
                 {"rejected_source": "/a/b", "rejected_event_id": "c"},
             ],
         ),
