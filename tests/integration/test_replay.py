@@ -632,6 +632,7 @@ def test_what_the_database_has_forgotten_altogether_is_taken_in_again_by_its_con
     )
     verdicts, _ = promoted(pipeline.engine, pipeline.written)
     assert verdicts == {forgotten: Promoted.NOT_BORNE_OUT}
+    pipeline.forget_what_was_published()
     pipeline.queues[Topic.BATCHES] += [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
     pipeline.drain()
     views = [pipeline.status(batch).batch for batch in (kept, forgotten)]

@@ -138,6 +138,10 @@ class Pipeline:
         assert difference is None, difference
         self.queues[event.topic].append(event)
 
+    def forget_what_was_published(self) -> None:
+        """The database was restored: what it has forgotten happens again, under the same ids, at another time (decision 31)."""
+        self._contents = Contents()
+
     def take(self, *topics: Topic) -> list[OutgoingEvent]:
         """Empties the queues of these topics."""
         taken = [event for topic in topics for event in self.queues[topic]]
