@@ -1,10 +1,12 @@
 """Promotion: one rebuilt batch merged into the live tables, while the service runs.
 
-The topics propose, the database decides. Whoever may write to the topic batches could have written any retry, cancel or batch that he
-liked (specification, 7, trust): an attempt counts when an outcome or the history bears it out, a cancel when an outcome does, a batch
-when the database has its parts or an outcome of it. Items never lose an outcome, attempts never go down, cancels and deletions stay.
+The topics propose, the database decides. Somebody who may write to the topic batches could have written any batch, retry, cancel, label or
+deletion (docs/events.md). So a batch counts when the database has its parts or an outcome of it, an attempt when an outcome or the history
+bears it out, a label, a cancel and a deletion when the database has kept it beside the batch's row. Items never lose an outcome, attempts
+never go down, cancels and deletions stay.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -13,7 +15,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from orchestrator.states import TERMINAL_BATCH_STATUSES, BatchStatus, Counts, derive_batch_status
+from orchestrator.states import TERMINAL_BATCH_STATUSES, Counts, derive_batch_status
 from orchestrator.storage.blame import is_transient
 from orchestrator.storage.promoting import BatchMerge, MergedBatch
 
@@ -68,15 +70,20 @@ def _merge(merge: BatchMerge) -> Promoted:
     is_foreign = live is not None and live.organization_id != rebuilt.organization_id
     if is_foreign or evidence.is_contradicted or (live is None and not evidence.is_known):
         return Promoted.NOT_BORNE_OUT
-    cancelled_at = _cancelled_at(rebuilt, live, evidence)
+    edits = merge.edits()
+    cancelled_at = _cancelled_at(rebuilt, live, evidence, edits)
+    if not rebuilt.has_items and (cancelled_at is None or evidence.has_items):
+        return Promoted.NOT_BORNE_OUT
     if evidence.is_collecting and cancelled_at is None:
         raise _MovedError
     if live is None:
-        merge.insert_batch(evidence.now)
+        merge.insert_batch(rebuilt, edits, evidence.now)
     merge.version = rebuilt.version if live is None else live.version + 1
     has_items = rebuilt.has_items and not evidence.is_collecting
     changed = merge.merge_items(rebuilt) if has_items else 0
-    is_announced = not has_items or rebuilt.completed_at is not None or (live is not None and live.completed_at is not None)
+    announced_at = live.completed_at if live is not None else None
+    announced_at = announced_at or merge.announced_at(rebuilt, 0 if live is None else live.retry_number)
+    is_announced = not has_items or announced_at is not None
     if has_items:
         # The completion event belongs to the transaction that completes the batch (specification, 3), and a replay publishes
         # nothing: a batch whose completion was never announced keeps its last pending items for the sweeper to fold.
@@ -86,37 +93,43 @@ def _merge(merge: BatchMerge) -> Promoted:
         counts = Counts(cancelled=rebuilt.total_items)
     if counts.total != rebuilt.total_items:
         raise _MovedError
-    merged = _merged_batch(rebuilt, live, counts, retries, cancelled_at)
-    is_changed = merge.merge_batch(
-        merged, is_unmoved=live is None or evidence.is_unmoved, has_changed=changed > 0 or live is None, now=evidence.now
-    )
+    is_label_known = live is None or (evidence.is_unmoved and edits.edits >= live.edit_version - 1)
+    merged = _merged_batch(rebuilt, live, counts, retries, cancelled_at, edits, announced_at, is_label_known=is_label_known)
+    is_changed = merge.merge_batch(merged, edits, has_changed=changed > 0 or live is None, now=evidence.now)
     return Promoted.MERGED if is_changed else Promoted.UNCHANGED
 
 
-def _cancelled_at(rebuilt: Row[Any], live: Row[Any] | None, evidence: Row[Any]) -> Any:
-    """When the batch was cancelled; None: it was not. Raises _MovedError when it was, and what was read does not say by whom."""
+def _cancelled_at(rebuilt: Row[Any], live: Row[Any] | None, evidence: Row[Any], edits: Row[Any]) -> Any:
+    """When the batch was cancelled; None: it was not. Raises _MovedError when only outcomes say so, and nothing says by whom."""
     if live is not None and live.cancelled_at is not None:
         return live.cancelled_at
-    if evidence.cancelled_at is not None:
-        if rebuilt.cancelled_at is None:
-            raise _MovedError
-        return evidence.cancelled_at
-    # Without items there is no outcome that could bear it out; but a batch whose parts are awaited is `pending`.
-    is_awaited = live is not None and live.status == BatchStatus.PENDING
-    return None if rebuilt.has_items or is_awaited else rebuilt.cancelled_at
+    if edits.cancelled_at is None and evidence.cancelled_at is not None and rebuilt.cancelled_at is None:
+        raise _MovedError
+    return edits.cancelled_at or evidence.cancelled_at
 
 
-def _merged_batch(rebuilt: Row[Any], live: Row[Any] | None, counts: Counts, retries: int, cancelled_at: Any) -> MergedBatch:
+def _merged_batch(
+    rebuilt: Row[Any],
+    live: Row[Any] | None,
+    counts: Counts,
+    retries: int,
+    cancelled_at: Any,
+    edits: Row[Any],
+    announced_at: datetime | None,
+    *,
+    is_label_known: bool,
+) -> MergedBatch:
     status = derive_batch_status(counts, was_cancelled=cancelled_at is not None)
     is_complete = status in TERMINAL_BATCH_STATUSES and not counts.pending
-    known = None if live is None else live.completed_at
-    completed_at = (known or rebuilt.completed_at or cancelled_at) if is_complete else None
+    completed_at = (announced_at or cancelled_at) if is_complete else None
     deleted_at = None if live is None else live.deleted_at
     return MergedBatch(
+        is_label_known=is_label_known,
+        label=edits.label if edits.is_relabelled else rebuilt.submitted_label,
         counts=counts,
         status=status,
         retry_number=max(retries, 0 if live is None else live.retry_number),
         completed_at=completed_at,
         cancelled_at=cancelled_at,
-        deleted_at=deleted_at or (rebuilt.deleted_at if completed_at is not None else None),
+        deleted_at=deleted_at or (edits.deleted_at if completed_at is not None else None),
     )

@@ -176,10 +176,12 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
         case events.BatchSubmitted():
             yield "replay_part", _part_row(data, envelope, at, place)
         case events.BatchRetryRequested():
-            common = (data.retry_number, data.retried_by or envelope.source, at, *place)
+            common = (data.retry_number, data.retried_by or envelope.source, at, data.organization_id, *place)
             for item in data.items:
                 yield "replay_retry_read", (data.batch_id, item.position, item.attempt, _correction(item), *common)
         case events.BatchCancelled():
+            if not _are_runs(data.cancelled_positions):
+                raise UnreadableError("invalid_data", "the cancelled positions are no runs in ascending order")
             runs = orjson.dumps(data.cancelled_positions).decode()
             by = data.cancelled_by or envelope.source
             yield "replay_cancel", (data.batch_id, data.reason, by, at, data.cancelled, runs, *place)
@@ -188,9 +190,15 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
         case events.BatchDeleted():
             yield "replay_delete", (data.batch_id, data.version, at)
         case events.BatchCompleted():
-            yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at)
+            yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at, data.organization_id)
         case events.BatchRejected():
             yield "replay_rejection", (data.batch_id, data.rejected_event_id)
+
+
+def _are_runs(positions: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether these are runs as the product writes them: each position once, so that no event names more than a batch can have."""
+    ends = [-1, *(last for _, last, _ in positions)]
+    return all(end < first <= last for end, (first, last, _) in zip(ends, positions, strict=False))
 
 
 def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int]) -> Sequence[object]:

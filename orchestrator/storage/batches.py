@@ -82,19 +82,34 @@ _CHANGE = Prepared("""
     WHERE b.batch_id = n.batch_id
 """)
 
-_MARK_CANCELLED = text("""
-    UPDATE orchestrator.batch SET cancelled_at = :at, cancelled_by = :by, cancellation_reason = :reason, edit_version = edit_version + 1
-    WHERE batch_id = :batch_id
+# What people do to a batch is kept beside its row as well, where a replay finds it confirmed. A version is taken twice only where an older
+# copy was restored: then the batch's row alone says what came after.
+_KEEP_EDIT = """
+    INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
+    SELECT batch_id, version, organization_id, '{kind}', {label}, {reason}, {by}, :at FROM edited
+    ON CONFLICT DO NOTHING
+"""
+
+# The version is raised with the counts.
+_MARK_CANCELLED = text(f"""
+    WITH edited AS (
+        UPDATE orchestrator.batch SET cancelled_at = :at, cancelled_by = :by, cancellation_reason = :reason, edit_version = edit_version + 1
+        WHERE batch_id = :batch_id RETURNING batch_id, version + 1 AS version, organization_id
+    ) {_KEEP_EDIT.format(kind="cancelled", label="NULL", reason=":reason", by=":by")}
 """)
 
-_RELABEL = text("""
-    UPDATE orchestrator.batch SET label = :label, version = version + 1, edit_version = edit_version + 1, changed_at = :at
-    WHERE batch_id = :batch_id
+_RELABEL = text(f"""
+    WITH edited AS (
+        UPDATE orchestrator.batch SET label = :label, version = version + 1, edit_version = edit_version + 1, changed_at = :at
+        WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
+    ) {_KEEP_EDIT.format(kind="relabelled", label=":label", reason="NULL", by="NULL")}
 """)
 
-_DELETE = text("""
-    UPDATE orchestrator.batch SET deleted_at = :at, version = version + 1, edit_version = edit_version + 1, changed_at = :at
-    WHERE batch_id = :batch_id
+_DELETE = text(f"""
+    WITH edited AS (
+        UPDATE orchestrator.batch SET deleted_at = :at, version = version + 1, edit_version = edit_version + 1, changed_at = :at
+        WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
+    ) {_KEEP_EDIT.format(kind="deleted", label="NULL", reason="NULL", by="NULL")}
 """)
 
 _CLOCK = Prepared("SELECT clock_timestamp()")

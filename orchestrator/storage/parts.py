@@ -32,6 +32,7 @@ _FINISH = text("""
 """)
 _DROP_ITEMS = text("UPDATE orchestrator.batch_part SET items = NULL WHERE batch_id = :batch_id")
 _FORGET_PARTS = text("DELETE FROM orchestrator.batch_part WHERE batch_id = :batch_id")
+_FORGET_EDITS = text("DELETE FROM orchestrator.batch_edit WHERE batch_id = :batch_id")
 _FORGET_BATCH = text("DELETE FROM orchestrator.batch WHERE batch_id = :batch_id AND status = 'pending'")
 
 
@@ -112,6 +113,7 @@ def forget_batch(connection: Connection, batch_id: UUID) -> bool:
     if not connection.execute(_FORGET_BATCH, {"batch_id": batch_id}).rowcount:
         return False
     connection.execute(_FORGET_PARTS, {"batch_id": batch_id})
+    connection.execute(_FORGET_EDITS, {"batch_id": batch_id})
     watching.announce(connection, [batch_id])
     return True
 

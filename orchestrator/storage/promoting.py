@@ -30,21 +30,42 @@ _EVIDENCE = text("""
                    WHERE p.batch_id = :batch_id AND c.header_hash = :header_hash AND p.public_hash <> c.public_hash)
            OR EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id AND organization_id <> :organization_id)
            OR EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id AND organization_id <> :organization_id)
+           OR EXISTS (SELECT FROM orchestrator.batch WHERE batch_id = :batch_id AND content_hash <> :header_hash)
            AS is_contradicted,
            EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id)
            OR EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id)
            OR EXISTS (SELECT FROM orchestrator.batch_item WHERE batch_id = :batch_id) AS is_known,
+           EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id)
+           OR EXISTS (SELECT FROM orchestrator.batch_item WHERE batch_id = :batch_id) AS has_items,
            EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id AND items IS NOT NULL) AS is_collecting,
            (SELECT min(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id AND outcome = 'cancelled') AS cancelled_at,
            EXISTS (SELECT FROM replay_before s WHERE s.batch_id = :batch_id AND s.version = :version AND NOT s.is_waiting) AS is_unmoved,
            clock_timestamp() AS now
 """)
 
+# What people have done to the batch, whatever the topics say.
+_EDITS = text("""
+    SELECT count(*) AS edits, max(version) AS version, bool_or(kind = 'relabelled') AS is_relabelled,
+           (array_agg(label ORDER BY version DESC) FILTER (WHERE kind = 'relabelled'))[1] AS label,
+           min(edited_at) FILTER (WHERE kind = 'cancelled') AS cancelled_at, min(edited_by) FILTER (WHERE kind = 'cancelled') AS cancelled_by,
+           min(reason) FILTER (WHERE kind = 'cancelled') AS cancellation_reason,
+           min(edited_at) FILTER (WHERE kind = 'deleted') AS deleted_at
+    FROM orchestrator.batch_edit WHERE batch_id = :batch_id
+""")
+
+# Announced by the retry that the history knows as the last one, and not by one that only an event names.
+_COMPLETED_AT = text("""
+    SELECT max(completed_at) FROM replay_completion
+    WHERE batch_id = :batch_id AND organization_id = :organization_id
+      AND retry_number = greatest(:retry_number,
+                                  (SELECT count(DISTINCT retried_at) FROM orchestrator.item_history WHERE batch_id = :batch_id))
+""")
+
 _INSERT_BATCH = text("""
     INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending,
                                     version, edit_version, parts, content_hash, trace_id, submitted_at, changed_at)
-    SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, label, 'processing', total_items, total_items,
-           version, edit_version, parts, header_hash, trace_id, submitted_at, :now
+    SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, :label, 'processing', total_items, total_items,
+           greatest(version + :edits, :edited_version), 1 + :edits, parts, header_hash, trace_id, submitted_at, :now
     FROM replay_batch WHERE batch_id = :batch_id
 """)
 
@@ -187,19 +208,20 @@ _COUNTS = text("""
 
 _MERGE_BATCH = text("""
     UPDATE orchestrator.batch b
-    SET coordinator_id = r.coordinator_id, label = CASE WHEN :is_unmoved THEN r.label ELSE b.label END,
+    SET coordinator_id = r.coordinator_id, label = CASE WHEN :is_label_known THEN :label ELSE b.label END,
         status = :status, total_items = r.total_items, pending = :pending, completed = :completed, failed = :failed,
         cancelled = :cancelled, retry_number = :retry_number, completed_at = :completed_at, cancelled_at = :cancelled_at,
-        cancelled_by = CASE WHEN :cancelled_at IS NOT NULL THEN coalesce(b.cancelled_by, r.cancelled_by) END,
-        cancellation_reason = CASE WHEN :cancelled_at IS NOT NULL THEN coalesce(b.cancellation_reason, r.cancellation_reason) END,
-        deleted_at = :deleted_at, edit_version = greatest(b.edit_version, r.edit_version), version = :version, changed_at = :now
+        cancelled_by = CASE WHEN :cancelled_at IS NOT NULL THEN coalesce(b.cancelled_by, :cancelled_by, r.cancelled_by) END,
+        cancellation_reason = CASE WHEN :cancelled_at IS NOT NULL
+                                   THEN coalesce(b.cancellation_reason, :cancellation_reason, r.cancellation_reason) END,
+        deleted_at = :deleted_at, edit_version = greatest(b.edit_version, 1 + :edits), version = :version, changed_at = :now
     FROM replay_batch r
     WHERE b.batch_id = :batch_id AND r.batch_id = b.batch_id
       AND (:has_changed OR
-           (b.coordinator_id, CASE WHEN :is_unmoved THEN b.label END, b.status, b.total_items, b.pending, b.completed, b.failed,
+           (b.coordinator_id, CASE WHEN :is_label_known THEN b.label END, b.status, b.total_items, b.pending, b.completed, b.failed,
             b.cancelled, b.retry_number, b.completed_at, b.cancelled_at, b.deleted_at)
            IS DISTINCT FROM
-           (r.coordinator_id, CASE WHEN :is_unmoved THEN r.label END, :status, r.total_items, :pending, :completed, :failed,
+           (r.coordinator_id, CASE WHEN :is_label_known THEN :label END, :status, r.total_items, :pending, :completed, :failed,
             :cancelled, :retry_number, CAST(:completed_at AS timestamptz), CAST(:cancelled_at AS timestamptz),
             CAST(:deleted_at AS timestamptz)))
 """)
@@ -213,8 +235,10 @@ _REMEMBER = text("""
 
 @dataclass(frozen=True, slots=True)
 class MergedBatch:
-    """What the row of a batch becomes."""
+    """What the row of a batch becomes. `is_label_known`: the label as well."""
 
+    is_label_known: bool
+    label: str | None
     counts: Counts
     status: BatchStatus
     retry_number: int
@@ -253,9 +277,15 @@ class BatchMerge:
         ).one()
         return row
 
-    def insert_batch(self, now: datetime) -> None:
+    def edits(self) -> Row[Any]:
+        """What people have done to the batch."""
+        row: Row[Any] = self._execute(_EDITS).one()
+        return row
+
+    def insert_batch(self, rebuilt: Row[Any], edits: Row[Any], now: datetime) -> None:
         """Makes the missing row, `processing`, with everything pending."""
-        self._execute(_INSERT_BATCH, now=now)
+        label = edits.label if edits.is_relabelled else rebuilt.submitted_label
+        self._execute(_INSERT_BATCH, label=label, edits=edits.edits, edited_version=edits.version, now=now)
 
     def merge_items(self, rebuilt: Row[Any]) -> int:
         """Makes and mends items, their parts and their history; how many items changed. None becomes worse."""
@@ -266,6 +296,12 @@ class BatchMerge:
         ).scalar_one()
         self._execute(_MERGE_HISTORY, **at)
         return changed
+
+    def announced_at(self, rebuilt: Row[Any], retry_number: int) -> datetime | None:
+        """When the completion after the last retry was announced; `retry_number` is that of the live row."""
+        parameters = {"organization_id": rebuilt.organization_id, "retry_number": retry_number}
+        at: datetime | None = self._execute(_COMPLETED_AT, **parameters).scalar_one()
+        return at
 
     def undecided(self) -> int:
         """How many items have no outcome in their attempt."""
@@ -280,7 +316,7 @@ class BatchMerge:
         row = self._execute(_COUNTS).one()
         return Counts(row.pending, row.completed, row.failed, row.cancelled), row.retries
 
-    def merge_batch(self, merged: MergedBatch, *, is_unmoved: bool, has_changed: bool, now: datetime) -> bool:
+    def merge_batch(self, merged: MergedBatch, edits: Row[Any], *, has_changed: bool, now: datetime) -> bool:
         """Writes the batch's row where it differs, and tells who follows it; whether it did."""
         written = self._execute(
             _MERGE_BATCH,
@@ -294,7 +330,11 @@ class BatchMerge:
             cancelled_at=merged.cancelled_at,
             deleted_at=merged.deleted_at,
             version=self.version,
-            is_unmoved=is_unmoved,
+            is_label_known=merged.is_label_known,
+            label=merged.label,
+            edits=edits.edits,
+            cancelled_by=edits.cancelled_by,
+            cancellation_reason=edits.cancellation_reason,
             has_changed=has_changed,
             now=now,
         ).rowcount

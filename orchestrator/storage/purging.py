@@ -60,6 +60,8 @@ _REMOVE_EMPTY = text("""
         RETURNING b.batch_id
     ), parts AS (
         DELETE FROM orchestrator.batch_part p USING batches b WHERE p.batch_id = b.batch_id
+    ), edits AS (
+        DELETE FROM orchestrator.batch_edit e USING batches b WHERE e.batch_id = b.batch_id
     )
     SELECT count(*) FROM batches
 """)

@@ -37,8 +37,8 @@ _TABLES = """
     );
     CREATE TEMPORARY TABLE replay_retry_read (
         batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 1), correction jsonb,
-        retry_number integer NOT NULL, retried_by text NOT NULL, at timestamptz NOT NULL, partition integer NOT NULL,
-        record_offset bigint NOT NULL
+        retry_number integer NOT NULL, retried_by text NOT NULL, at timestamptz NOT NULL, organization_id text NOT NULL,
+        partition integer NOT NULL, record_offset bigint NOT NULL
     );
     CREATE TEMPORARY TABLE replay_cancel (
         batch_id uuid NOT NULL, reason text, cancelled_by text NOT NULL, at timestamptz NOT NULL, cancelled integer NOT NULL,
@@ -49,7 +49,7 @@ _TABLES = """
     );
     CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NOT NULL, at timestamptz NOT NULL);
     CREATE TEMPORARY TABLE replay_completion (
-        batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL
+        batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
     );
     CREATE TEMPORARY TABLE replay_rejection (batch_id uuid NOT NULL, event_id text NOT NULL);
     CREATE TEMPORARY TABLE replay_result (
@@ -83,9 +83,11 @@ _FOLD = """
     TRUNCATE replay_result;
     CREATE UNIQUE INDEX ON replay_outcome (batch_id, position);
     ANALYZE replay_outcome (batch_id, position);
+    CREATE INDEX ON replay_part (batch_id);
 
     CREATE TEMPORARY TABLE replay_retry AS
-    SELECT DISTINCT ON (batch_id, position, attempt) * FROM replay_retry_read
+    SELECT DISTINCT ON (batch_id, position, attempt) * FROM replay_retry_read r
+    WHERE EXISTS (SELECT FROM replay_part p WHERE (p.batch_id, p.organization_id) = (r.batch_id, r.organization_id))
     ORDER BY batch_id, position, attempt, record_offset, partition;
     CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
     ANALYZE replay_retry;
@@ -112,18 +114,21 @@ _FOLD = """
     ), cancel AS (
         SELECT DISTINCT ON (batch_id) * FROM replay_cancel ORDER BY batch_id, record_offset, partition
     ), relabel AS (
-        SELECT DISTINCT ON (batch_id) batch_id, label, version FROM replay_relabel
+        SELECT DISTINCT ON (batch_id) batch_id, label FROM replay_relabel r
+        -- A batch that comes in parts may have been forgotten and sent again: the labels of its former life are not its own.
+        WHERE NOT EXISTS (SELECT FROM orchestrator.batch l
+                          WHERE l.batch_id = r.batch_id AND l.parts > 1
+                            AND NOT EXISTS (SELECT FROM orchestrator.batch_edit e
+                                            WHERE (e.batch_id, e.version) = (r.batch_id, r.version) AND e.label IS NOT DISTINCT FROM r.label))
         ORDER BY batch_id, version DESC, record_offset, partition
-    ), edits AS (
-        SELECT batch_id, count(DISTINCT version) AS edits, max(version) AS version FROM (
-            SELECT batch_id, version FROM replay_relabel UNION ALL SELECT batch_id, version FROM replay_delete) AS e GROUP BY batch_id
     ), retried AS (
-        SELECT batch_id, max(retry_number) AS retry_number FROM replay_retry GROUP BY batch_id
+        SELECT batch_id, max(retry_number) AS retry_number, count(DISTINCT retry_number) AS retries FROM replay_retry GROUP BY batch_id
     ), deleted AS (
         SELECT batch_id, min(at) AS at FROM replay_delete GROUP BY batch_id
     ), completion AS (
         -- A second one, later, is that of a batch that a restore forgot and its consumers took in again.
-        SELECT batch_id, retry_number, max(completed_at) AS completed_at FROM replay_completion GROUP BY batch_id, retry_number
+        SELECT batch_id, organization_id, retry_number, max(completed_at) AS completed_at
+        FROM replay_completion GROUP BY batch_id, organization_id, retry_number
     ), resulted AS (
         SELECT batch_id, count(*) AS results FROM replay_outcome GROUP BY batch_id
     )
@@ -131,9 +136,7 @@ _FOLD = """
            CASE WHEN r.batch_id IS NULL THEN p.label ELSE r.label END AS label, NULL::text AS status, w.total_items,
            0 AS pending, 0 AS completed, 0 AS failed, 0 AS cancelled, coalesce(n.retry_number, 0) AS retry_number,
            -- No lower than it was: a fold raised it by one, and each fold took at least one outcome.
-           greatest(2 + coalesce(o.results, 0) + 2 * coalesce(n.retry_number, 0) + coalesce(e.edits, 0)
-                    + CAST(c.batch_id IS NOT NULL AS integer), e.version) AS version,
-           1 + coalesce(e.edits, 0) + CAST(c.batch_id IS NOT NULL AS integer) AS edit_version,
+           2 + coalesce(o.results, 0) + 2 * coalesce(n.retries, 0) AS version, p.label AS submitted_label,
            CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
            c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
            -- Cancelled before all its parts had come: it never got its items.
@@ -144,10 +147,9 @@ _FOLD = """
     ) AS p
     LEFT JOIN cancel c ON c.batch_id = w.batch_id
     LEFT JOIN relabel r ON r.batch_id = w.batch_id
-    LEFT JOIN edits e ON e.batch_id = w.batch_id
     LEFT JOIN retried n ON n.batch_id = w.batch_id
     LEFT JOIN deleted d ON d.batch_id = w.batch_id
-    LEFT JOIN completion f ON f.batch_id = w.batch_id AND f.retry_number = coalesce(n.retry_number, 0)
+    LEFT JOIN completion f ON (f.batch_id, f.organization_id) = (w.batch_id, p.organization_id) AND f.retry_number = coalesce(n.retry_number, 0)
     LEFT JOIN resulted o ON o.batch_id = w.batch_id
     WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = w.batch_id)
       AND (coalesce(o.batch_id, c.batch_id, n.batch_id, r.batch_id, f.batch_id) IS NOT NULL
@@ -348,11 +350,11 @@ COLUMNS = {
         "batch_id, part, parts, total_items, organization_id, coordinator_id, label, override_duplicates, submitted_by, channel, is_ours,"
         " event_id, trace_id, header_hash, content_hash, public_hash, first_item_id, at, partition, record_offset, item_count, items"
     ),
-    "replay_retry_read": "batch_id, position, attempt, correction, retry_number, retried_by, at, partition, record_offset",
+    "replay_retry_read": "batch_id, position, attempt, correction, retry_number, retried_by, at, organization_id, partition, record_offset",
     "replay_cancel": "batch_id, reason, cancelled_by, at, cancelled, runs, partition, record_offset",
     "replay_relabel": "batch_id, version, label, partition, record_offset",
     "replay_delete": "batch_id, version, at",
-    "replay_completion": "batch_id, retry_number, completed_at",
+    "replay_completion": "batch_id, retry_number, completed_at, organization_id",
     "replay_rejection": "batch_id, event_id",
     "replay_result": "batch_id, position, attempt, outcome, activity_id, error, partition, record_offset",
 }

@@ -344,6 +344,7 @@ CHECKS: tuple[Check, ...] = (
             "orchestrator.outcome",
             "orchestrator.item_history",
             "orchestrator.batch_part",
+            "orchestrator.batch_edit",
             "orchestrator.outbox",
             "orchestrator.dispatch",
             "orchestrator.idempotency_key",

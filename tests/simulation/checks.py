@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from schemas.envelope import Topic
 from tests.simulation.broker import Broker, Stored
+from tests.simulation.forgery import FORGED_LABEL
 from tests.simulation.ledger import Attempt, Ledger
 from tests.simulation.model import Model
 from tests.simulation.snapshot import ActivityRow, BatchRow, ItemRow, OutcomeRow, Snapshot
@@ -154,6 +155,9 @@ def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
         assert batch.total == sum(batch.counts), f"{batch_id} has {batch.total} items and counts {batch.counts}"
         assert batch.status == _status(batch, has_items=counted is not None), f"{batch_id} is {batch.status} with {batch.counts}"
         assert batch.is_completed == (batch.status in _TERMINAL), f"{batch_id} is {batch.status}, completed: {batch.is_completed}"
+        assert batch.label != FORGED_LABEL, f"{batch_id} has a label that nobody gave it"
+        assert asked.cancel_asked or not batch.is_cancelled, f"{batch_id} is cancelled, and nobody has asked for it"
+        assert asked.delete_asked or not batch.is_deleted, f"{batch_id} is deleted, and nobody has asked for it"
         assert not asked.is_cancelled or batch.is_cancelled, f"{batch_id} was cancelled, and is not"
         assert not asked.is_deleted or batch.is_deleted, f"{batch_id} was deleted, and is not"
         if batch_id in before.batches:

@@ -46,6 +46,8 @@ class Ledger:
         self.published: set[str] = set()
         self.completions: dict[tuple[str, int], dict[str, object]] = {}
         self.rejections: set[str] = set()
+        self.forged: set[str] = set()
+        """Ids of events that only claim to be the product's."""
         self._contents = Contents()
         self._names: dict[int, Named] = {}
         self._order: dict[str, list[str]] = defaultdict(list)
@@ -54,7 +56,7 @@ class Ledger:
     def stored(self, event: OutgoingEvent) -> None:
         """Raises AssertionError when this record must not be there, or not yet, or not like this."""
         name = self.named(event)
-        if name.source != SOURCE:
+        if name.source != SOURCE or name.event_id in self.forged:
             return
         self._judge_content(event, name)
         if name.event_id not in self.published:

@@ -32,6 +32,7 @@ from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
 from schemas.events import BATCH_SUBMITTED
 from schemas.ids import DerivedIds
 from tests.simulation.broker import Fetch, Outage, Stored
+from tests.simulation.forgery import FORGERIES, forged
 from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, items_of, values_of
 from tests.simulation.processes import places_of
 from tests.simulation.snapshot import BatchRow, Values
@@ -494,6 +495,17 @@ class Simulation(RuleBasedStateMachine):
             record = stored[-1 - index % len(stored)]
             with self.step(f"{record.topic}/{record.partition}@{record.offset} is sent once more"):
                 self.world.broker.append(record.event)
+
+    @operation(3, index=indexes, kind=st.sampled_from(sorted(FORGERIES)), another=st.booleans())
+    def event_is_forged(self, index: int, kind: str, another: bool) -> None:
+        """Somebody who may write to the batches topic claims that the product has said this."""
+        asked = self._pick(index)
+        organization = next(o for o in ORGANIZATIONS if o != asked.organization_id) if another else asked.organization_id
+        batch = self.world.snapshot.batches.get(asked.batch_id)
+        self._numbers += 1
+        version = batch.version if batch else 1
+        with self.step(f"{kind} of {asked.batch_id} is forged for {organization}"):
+            self.world.forge(forged(kind, self._numbers, asked.batch_id, organization, len(asked.variants[0]), version))
 
     @operation(1, index=indexes)
     def record_is_lost(self, index: int) -> None:

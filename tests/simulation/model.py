@@ -97,6 +97,9 @@ class Model:
         self.lost: set[Key] = set()
         """Items of which the simulation has made a record disappear: only these may end as `internal_error`."""
 
+        self.forged: set[str] = set()
+        """Batches about which somebody has written events in the product's name."""
+
     def known(self) -> list[Asked]:
         """Every batch that was asked for, oldest first."""
         return list(self.asked.values())

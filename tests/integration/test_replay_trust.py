@@ -1,0 +1,239 @@
+"""Row 55 of the fault catalogue: a replay promotes nothing that the database does not confirm, whoever has written the event."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
+from orchestrator.promotion import Promoted
+from orchestrator.settings import Settings
+from orchestrator.verification.verify import verify
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import DerivedIds, new_batch_id
+from tests.integration.test_replay import RecordingPipeline, compared, ours, projection, promoted, run, upstream, versions
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors, standard_directory
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One in each state that an event could claim to change."""
+
+    finished: UUID
+    """Completed, and relabelled twice."""
+    failed: UUID
+    running: UUID
+    cancelled: UUID
+    stopped: UUID
+    """Cancelled before its parts had come."""
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine, mentor_count=700)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def batches(pipeline: RecordingPipeline) -> Batches:
+    finished = pipeline.submit(mentors(2), label="first")
+    failed = pipeline.submit([item("nobody"), item("mentor-9")])
+    pipeline.drain()
+    for label in ("second", "third"):
+        pipeline.call(relabel_batch, ADMIN, finished, label)
+    cancelled = pipeline.submit(mentors(4, first=10))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:2])
+    pipeline.call(cancel_batch, ADMIN, cancelled, "a mistake")
+    stopped = new_batch_id()
+    pipeline.queues[Topic.BATCHES] += [upstream(stopped, range(2), part=1, parts=2, total=4, first_mentor=650)]
+    pipeline.drain()
+    pipeline.call(cancel_batch, ADMIN, stopped, None)
+    pipeline.drain()
+    running = pipeline.submit(mentors(2, first=30))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    return Batches(finished, failed, running, cancelled, stopped)
+
+
+def as_written_by(organization: str, event: OutgoingEvent) -> OutgoingEvent:
+    return event._replace(value=orjson.dumps(orjson.loads(event.value) | {"organization_id": organization}))
+
+
+def cancel(batch: UUID, total: int, *runs: tuple[int, int, int]) -> OutgoingEvent:
+    counts = {"total_items": total, "pending": 0, "completed": 0, "failed": 0, "cancelled": total}
+    return ours(events.BATCH_CANCELLED, batch, **counts, reason="forged", cancelled_by="x", cancelled_positions=runs)
+
+
+def result(event_type: str, batch: UUID, position: int, attempt: int = 1, **data: object) -> OutgoingEvent:
+    return ours(event_type, batch, item_id=DerivedIds(batch).item_id(position), position=position, attempt=attempt, **data)
+
+
+def whole(batch: UUID, first_mentor: int, total: int, **fields: object) -> OutgoingEvent:
+    return upstream(batch, range(total), part=1, parts=1, total=total, first_mentor=first_mentor, **fields)
+
+
+def named(source: str, event: OutgoingEvent) -> OutgoingEvent:
+    return event._replace(headers=tuple((n, source.encode() if n == "ce_source" else v) for n, v in event.headers))
+
+
+def completion(batch: UUID, status: str, completed: int, retry_number: int = 0) -> OutgoingEvent:
+    counts = {"total_items": completed, "pending": 0, "completed": completed, "failed": 0, "cancelled": 0}
+    event = ours(
+        events.BATCH_COMPLETED,
+        batch,
+        status=status,
+        **counts,
+        retry_number=retry_number,
+        completed_at="2026-03-26T10:00:00.000000Z",
+    )
+    return event._replace(topic=Topic.LIFECYCLE)
+
+
+def rejection(batch: UUID) -> OutgoingEvent:
+    event = ours(events.BATCH_REJECTED, batch, rejected_event_id=str(batch), batch_continues=False, problems=[])
+    return event._replace(topic=Topic.LIFECYCLE)
+
+
+ERROR = {"code": "internal_error", "message": "forged", "retryable": True}
+
+# By what is forged. Every type that a replay reads is there.
+FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
+    "BatchDeleted, finished": lambda b: [ours(events.BATCH_DELETED, b.finished, version=6)],
+    "BatchDeleted, running": lambda b: [ours(events.BATCH_DELETED, b.running, version=2)],
+    "BatchDeleted, cancelled": lambda b: [ours(events.BATCH_DELETED, each, version=9) for each in (b.cancelled, b.stopped)],
+    "BatchRelabelled, new version": lambda b: [ours(events.BATCH_RELABELLED, b.finished, version=2**31 - 1, label="forged")],
+    "BatchRelabelled, its version": lambda b: [
+        ours(events.BATCH_RELABELLED, b.finished, version=version, label="forged") for version in range(9)
+    ],
+    "BatchRelabelled, old label": lambda b: [ours(events.BATCH_RELABELLED, b.finished, version=99, label="second")],
+    "BatchRelabelled, others": lambda b: [
+        ours(events.BATCH_RELABELLED, each, version=2, label="forged") for each in (b.failed, b.running, b.cancelled, b.stopped)
+    ],
+    "BatchCancelled, running": lambda b: [cancel(b.running, 2, (0, 1, 1))],
+    "BatchCancelled, running, without items": lambda b: [cancel(b.running, 2)],
+    "BatchCancelled, finished": lambda b: [cancel(b.finished, 2, (0, 1, 1))],
+    "BatchCancelled, finished, without items": lambda b: [cancel(b.finished, 2), cancel(b.failed, 2)],
+    "BatchCancelled, cancelled in other words": lambda b: [cancel(b.cancelled, 4), cancel(b.stopped, 4, (0, 3, 1))],
+    "BatchCancelled, every position a thousand times": lambda b: [cancel(b.running, 2, *[(0, 2**20 - 1, 1)] * 1_000)],
+    "BatchRetryRequested": lambda b: [
+        ours(events.BATCH_RETRY_REQUESTED, b.failed, retry_number=1, items=[{"position": 0, "attempt": 2}]),
+        ours(events.BATCH_RETRY_REQUESTED, b.running, retry_number=1, items=[{"position": 0, "attempt": 2}]),
+    ],
+    "BatchRetryRequested, of huge numbers": lambda b: [
+        ours(
+            events.BATCH_RETRY_REQUESTED,
+            b.failed,
+            retry_number=2**31 - 1,
+            items=[{"position": 0, "attempt": 2**31 - 1, "correction": {"mentor_id": "mentor-99"}}],
+        )
+    ],
+    "BatchSubmitted, other items": lambda b: [whole(b.finished, 99, 2), whole(b.running, 99, 2), whole(b.stopped, 99, 4)],
+    "BatchSubmitted, another label": lambda b: [whole(b.finished, 1, 2, label="forged")],
+    "BatchSubmitted, as if by HTTP": lambda b: [
+        named("api", whole(new_batch_id(), 99, 2)),
+        named("api", whole(b.finished, 1, 2)),
+    ],
+    "BatchSubmitted, as if by the product": lambda b: [
+        named("/bulk-registration", whole(each, 99, 2, submitted_by="boss", channel="api")) for each in (new_batch_id(), b.failed)
+    ],
+    "RegistrationSucceeded": lambda b: [
+        result(events.SUCCEEDED, b.running, 0, activity_id=DerivedIds(b.running).activity_id(0)),
+        result(events.SUCCEEDED, b.failed, 0, attempt=2, activity_id=DerivedIds(b.failed).activity_id(0)),
+        result(events.SUCCEEDED, b.finished, 0, attempt=9, activity_id=DerivedIds(b.failed).activity_id(0)),
+    ],
+    "RegistrationFailed": lambda b: [
+        result(events.FAILED, each, 0, error=ERROR) for each in (b.running, b.finished, b.cancelled)
+    ],
+    "RegistrationCancelled": lambda b: [result(events.CANCELLED, each, 0) for each in (b.running, b.finished, b.failed)],
+    "BatchCompleted": lambda b: [completion(b.running, "completed", 2), completion(b.failed, "completed", 2)],
+    "BatchRejected": lambda b: [rejection(each) for each in (b.finished, b.running, b.stopped)],
+}
+
+
+def with_forged(pipeline: RecordingPipeline, forged: list[OutgoingEvent], *, first: bool) -> list[tuple[int, OutgoingEvent]]:
+    """The topics, with the forged records before everything or behind it."""
+    offsets = range(-len(forged), 0) if first else range(100_000, 100_000 + len(forged))
+    return [*pipeline.written, *zip(offsets, forged, strict=True)]
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_row_55_forged_event_changes_nothing(
+    pipeline: RecordingPipeline,
+    batches: Batches,
+    owner: Engine,
+    settings: Settings,
+    forge: Callable[[Batches], list[OutgoingEvent]],
+) -> None:
+    before = (projection(owner), versions(owner))
+    own = forge(batches)
+    for organization in (ORGANIZATION, "org-other"):
+        forged = [as_written_by(organization, event) for event in own]
+        for first in (False, True):
+            verdicts, _ = promoted(pipeline.engine, with_forged(pipeline, forged, first=first))
+            assert Promoted.MERGED not in verdicts.values()
+            assert (projection(owner), versions(owner)) == before
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_what_was_lost_is_rebuilt_as_it_was_beside_a_forged_event(
+    pipeline: RecordingPipeline, batches: Batches, owner: Engine, forge: Callable[[Batches], list[OutgoingEvent]]
+) -> None:
+    before = projection(owner)
+    run(owner, "TRUNCATE orchestrator.batch")
+    promoted(pipeline.engine, with_forged(pipeline, forge(batches), first=False))
+    rebuilt = projection(owner)
+    assert [row for row in rebuilt["batch"] if row not in before["batch"]] == []
+    assert rebuilt["batch_item"] == before["batch_item"]
+    assert rebuilt["outcome"] == before["outcome"]
+
+
+def test_every_event_that_a_replay_reads_is_forged() -> None:
+    read = {model.__name__ for topic in (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE) for model in events.EVENTS[topic]}
+    assert read == {name.partition(",")[0] for name in FORGED}
+
+
+def test_label_of_a_former_life_is_no_difference(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = new_batch_id()
+    first, second = (
+        upstream(batch_id, positions, part=part, parts=2, total=4, first_mentor=650)
+        for part, positions in ((1, range(2)), (2, range(2, 4)))
+    )
+    pipeline.queues[Topic.BATCHES] += [first]
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, batch_id, "of the former life")
+    wrong = upstream(batch_id, range(2, 4), part=2, parts=2, total=4, first_mentor=650, items=[{}])
+    pipeline.queues[Topic.BATCHES] += [wrong]
+    pipeline.drain()
+    pipeline.queues[Topic.BATCHES] += [second, first]
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.label is None
+    assert compared(pipeline.engine, pipeline.written).differences == []
+    pipeline.call(relabel_batch, ADMIN, batch_id, "its own")
+    pipeline.drain()
+    assert compared(pipeline.engine, pipeline.written).differences == []
+
+
+def test_edits_are_kept_and_removed_with_their_batch(pipeline: Pipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, batch_id, "a label")
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    with owner.begin() as connection:
+        rows = connection.exec_driver_sql("SELECT kind, label FROM orchestrator.batch_edit ORDER BY version").all()
+    assert [tuple(row) for row in rows] == [("relabelled", "a label"), ("deleted", None)]
