@@ -36,7 +36,7 @@ def read_differing_events(settings: Settings) -> list[Finding]:
     contents = Contents()
     found: list[Finding] = []
     for topic in WRITTEN_BY_US:
-        written = sum(BrokerEndOffsets(settings)([topic]).values())
+        written = sum(queue.next_offset - queue.first for queue in BrokerEndOffsets(settings)([topic]).values())
         with reading(settings, topic) as records:
             for seen in records.wait_for(written, within_s=READ_WITHIN_S):
                 difference = contents.difference(seen.key, list(seen.headers.items()), seen.value)
