@@ -14,12 +14,13 @@ from tenacity.stop import stop_when_event_set
 
 from consumers.dead_letters import dead_letter
 from consumers.decoding import Entry
+from consumers.deliveries import IDLE_LOOK_S, Deliveries, Pending
 from consumers.handler import Handled, Handler, Preparation, RefusedError
 from consumers.postponing import Failure
 from orchestrator import metrics
 from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint
-from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.publishing import Publisher
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
@@ -51,6 +52,17 @@ class _Settled:
         return _Settled(self.events + other.events, self.refused + other.refused, self.failures + other.failures)
 
 
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What the worker has come to: records that failed, and events that may not be acknowledged yet."""
+
+    failures: Sequence[Failure]
+    pending: Pending
+
+
+NOTHING = Processed((), Pending(0, []))
+
+
 class Processor:
     """Runs in the loop's worker thread."""
 
@@ -65,20 +77,19 @@ class Processor:
     ) -> None:
         self._handler = handler
         self._engine = engine
-        self._publisher = publisher
+        self._deliveries = Deliveries(handler.name, publisher)
         self._passed = passed
         self._stopping = stopping
         self._preparation = preparation
         self._tries_of_locked = TRIES_OF_LOCKED
         self._last_chance: str | None = None
 
-    def process(
-        self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None = None
-    ) -> Sequence[Failure]:
-        """Returns when every effect is durable and every event acknowledged, but for the failures that it answers: nothing came of these
-        records, and whether they are to blame is not known. One that fails alone in the way `last_chance` is.
+    def process(self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None = None) -> Processed:
+        """Returns when every effect is durable and every event sent (mostly all of them are acknowledged then), but for the failures that
+        it returns: nothing came of these records, and whether they are to blame is not known. One that fails alone in the way
+        `last_chance` is.
 
-        Tries again for as long as database or broker are away, unless the loop is stopping: then raises what they said. Anything else
+        Tries again for as long as the database is away, unless the loop is stopping: then raises what the database said. Anything else
         that it raises is a bug.
         """
         self._passed(Failpoint.CONSUMER_BEFORE_HANDLE)
@@ -89,10 +100,20 @@ class Processor:
         self._passed(Failpoint.CONSUMER_AFTER_HANDLE_COMMIT)
         letters = [dead_letter(entry, refusal) for entry, refusal in settled.refused]
         with metrics.STEP_SECONDS.labels(self._handler.name, "produce").time():
-            self._persistently(_is_delivery_error, "delivery", lambda: self._publisher.publish([*settled.events, *letters]))
+            pending = self._deliveries.send([*settled.events, *letters])
         self._passed(Failpoint.CONSUMER_AFTER_PRODUCE)
         self._count(entries, settled)
-        return settled.failures
+        return Processed(settled.failures, pending)
+
+    def look_for_acknowledgements(self) -> Processed:
+        """Has what is outstanding sent again where that is due, and waits a moment for acknowledgements."""
+        self._deliveries.advance(IDLE_LOOK_S)
+        return NOTHING
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another micro-batch may be processed while events of others are outstanding."""
+        return self._deliveries.has_room
 
     def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Answer]) -> Answer:
         def note(state: RetryCallState) -> None:
@@ -198,10 +219,6 @@ class Processor:
 
 def _settled(entries: Sequence[Entry], handled: Handled) -> _Settled:
     return _Settled(list(handled.events), [(entries[index], refusal) for index, refusal in handled.refused])
-
-
-def _is_delivery_error(error: BaseException) -> bool:
-    return isinstance(error, DeliveryError)
 
 
 def _place(entry: Entry) -> str:

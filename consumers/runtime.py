@@ -7,14 +7,15 @@
 5. commit the contiguous offsets, synchronously
 
 One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time, so that
-polling goes on while a database or a broker is away: the member keeps its partitions. A crash between any two steps leads to
-redelivery, and what is redelivered changes nothing and produces the same events.
+polling goes on while a database or a broker is away: the member keeps its partitions. When acknowledgements don't come (a partition
+without a leader), the next micro-batches are handled meanwhile, within a limit; the offsets of each are committed when its own events are
+acknowledged. A crash between any two steps leads to redelivery, and what is redelivered changes nothing and produces the same events.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
@@ -25,11 +26,12 @@ from sqlalchemy.exc import DBAPIError
 
 from consumers.client import consumer_config
 from consumers.decoding import Entry, decode
+from consumers.deliveries import Pending
 from consumers.handler import Handler, Lane, Preparation
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
 from consumers.postponing import Failure, PostponedUnits, Unit
-from consumers.processing import Processor
+from consumers.processing import Processed, Processor
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
 from orchestrator import metrics
@@ -37,7 +39,7 @@ from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint, failpoints
 from orchestrator.health import LoopHealth
 from orchestrator.kafka_settings import kafka_logger
-from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.publishing import Publisher
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import UNKNOWN_ID, Position
@@ -57,6 +59,8 @@ BUSY_POLL_MAX_S = 0.25
 TELL_OF_OUTAGE_EVERY_S = 10.0
 # How long a consumer that is given partitions waits for what the broker says of their topics, before it reads from where the group is.
 ASSIGNMENT_S = 10.0
+# How many records may wait for their offsets to be committed: some megabytes.
+MAX_UNDONE_RECORDS = 50_000
 # How long `stop` waits for the micro-batch that is under way; the supervisor's patience is longer.
 DRAIN_S = 10.0
 
@@ -79,11 +83,21 @@ class ExpelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
+    """What the worker does: a micro-batch, or (without entries) looking for acknowledgements."""
+
     entries: Sequence[Entry]
     unit: Unit | None
     """What the entries are when they were tried before."""
-    future: Future[Sequence[Failure]]
+    future: Future[Processed]
     since: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Unacknowledged:
+    """A micro-batch that is handled, and whose events are not all acknowledged."""
+
+    offsets: Mapping[PartitionOffsets, Collection[int]]
+    pending: Pending
 
 
 class ConsumerLoop:
@@ -120,6 +134,7 @@ class ConsumerLoop:
         self._committed: dict[PartitionOffsets, int] = {}
         self._paused: dict[PartitionOffsets, Lane] = {}
         self._in_flight: _InFlight | None = None
+        self._unacknowledged: list[_Unacknowledged] = []
 
     def stop(self) -> None:
         """Asks the loop to finish the micro-batch that is under way, to commit, and to leave the group."""
@@ -129,7 +144,7 @@ class ConsumerLoop:
         """Raises ExpelledError, KafkaException on a fatal error of the client, and what a bug in a handler's surroundings raises."""
         # Not set before: librdkafka's threads begin with the consumer.
         self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
-        self._worker: Worker[Sequence[Failure]] = Worker(f"{self._handler.name}-worker")
+        self._worker: Worker[Processed] = Worker(f"{self._handler.name}-worker")
         try:
             self._consumer.subscribe(
                 list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -212,14 +227,17 @@ class ConsumerLoop:
     # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        unit, entries = self._next()
+        """Gives the worker the next micro-batch, or has it look for acknowledgements when there is none or too much is outstanding."""
+        unit, entries = self._next() if self._has_room() else (None, ())
         if not entries:
+            if self._unacknowledged:
+                self._look_for_acknowledgements()
             return
         offsets = _offsets(entries)
         next_offsets = {
             (partition.topic, partition.partition): Position(next_offset, partition.topic_id)
             for partition, done in offsets.items()
-            if (next_offset := partition.next_offset_after(done)) is not None
+            if (next_offset := partition.next_handled_after(done)) is not None
         }
         last_chance = unit.kind if unit is not None and self._postponed.may_be_set_aside(unit) else None
         future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
@@ -233,6 +251,15 @@ class ConsumerLoop:
         if (unit := self._postponed.take()) is not None:
             return unit, unit.entries
         return None, () if self._postponed.is_full else self._lanes.take()
+
+    def _look_for_acknowledgements(self) -> None:
+        future = self._worker.submit(self._processor.look_for_acknowledgements)
+        self._in_flight = _InFlight((), None, future, time.monotonic())
+
+    def _has_room(self) -> bool:
+        return not self._unacknowledged or (
+            self._processor.has_room and sum(partition.undone for partition in self._assigned.values()) < MAX_UNDONE_RECORDS
+        )
 
     def _await_worker(self) -> None:
         assert self._in_flight is not None
@@ -248,11 +275,15 @@ class ConsumerLoop:
     def _finish(self, finished: _InFlight) -> None:
         """Raises what the worker raised: it has tried again whatever is worth that."""
         self._in_flight = None
-        failures = finished.future.result()
+        processed = finished.future.result()
+        failures = processed.failures
         postponed = {id(entry) for failure in failures for entry in failure.entries}
         done = [entry for entry in finished.entries if id(entry) not in postponed]
-        for partition, offsets in _offsets(done).items():
-            partition.done(offsets)
+        offsets = _offsets(done)
+        for partition, of_partition in offsets.items():
+            partition.handled(of_partition)
+        self._unacknowledged.append(_Unacknowledged(offsets, processed.pending))
+        self._note_acknowledged()
         for failure in failures:
             self._postponed.failed(failure, finished.unit, took_s=time.monotonic() - finished.since)
         if done:
@@ -261,6 +292,13 @@ class ConsumerLoop:
         self._postponed.drop({entry.partition for entry in finished.entries} - set(self._assigned.values()))
         self._tell(failures)
         self._note_turn()
+
+    def _note_acknowledged(self) -> None:
+        for each in self._unacknowledged:
+            if each.pending.is_done:
+                for partition, offsets in each.offsets.items():
+                    partition.done(offsets)
+        self._unacknowledged = [each for each in self._unacknowledged if not each.pending.is_done]
 
     def _tell(self, failures: Sequence[Failure]) -> None:
         """The operator sees each record that fails alone; in an outage, now and then, that it is one."""
@@ -285,15 +323,17 @@ class ConsumerLoop:
             )
 
     def _drain(self) -> None:
-        if self._in_flight is None:
-            return
-        wait([self._in_flight.future], DRAIN_S)
-        if not self._in_flight.future.done():
-            _logger.warning("%s: drain_abandoned: the micro-batch will be redelivered", self._handler.name)
-            return
+        until = time.monotonic() + DRAIN_S
         try:
-            self._finish(self._in_flight)
-        except (DBAPIError, TransientError, DeliveryError) as error:
+            while self._in_flight is not None:
+                wait([self._in_flight.future], max(0.0, until - time.monotonic()))
+                if not self._in_flight.future.done():
+                    _logger.warning("%s: drain_abandoned: the micro-batch will be redelivered", self._handler.name)
+                    return
+                self._finish(self._in_flight)
+                if self._unacknowledged and time.monotonic() < until:
+                    self._look_for_acknowledgements()
+        except (DBAPIError, TransientError) as error:
             _logger.warning("%s: drain_failed: %s; it will be redelivered", self._handler.name, without_values(error))
         else:
             self._commit()

@@ -24,6 +24,9 @@ POSTPONED_RECORDS = Gauge(
     "Records that fail for a reason that is not known to be theirs, and are tried again behind others: look for records_postponed in the log.",
     ["role"],
 )
+UNDELIVERABLE = Counter(
+    "bulkreg_undeliverable_events", "Events that Kafka will never accept as they are, not sent again.", ["role", "topic"]
+)
 RECORD_AGE_SECONDS = Gauge(
     "bulkreg_record_age_seconds", "Time from the append of the last micro-batch's oldest record to its completion.", ["role"]
 )
@@ -36,7 +39,14 @@ REGISTRATION_BREAKER_OPEN = Gauge(
     "bulkreg_registration_breaker_open", "1 while registration waits for an external service that is away, else 0."
 )
 OUTBOX_PUBLISHED = Counter("bulkreg_outbox_published", "Outbox rows that were published and deleted.")
-OUTBOX_FAILURES = Counter("bulkreg_outbox_failures", "Rounds of the relay that failed; why: database, delivery.", ["why"])
+OUTBOX_FAILURES = Counter(
+    "bulkreg_outbox_failures", "Failures of the relay; why: database, delivery (of one row), broker (none answers).", ["why"]
+)
+OUTBOX_HELD = Counter("bulkreg_outbox_held", "Outbox rows that were held because their place is in trouble.", ["topic"])
+OUTBOX_REFUSED = Counter("bulkreg_outbox_refused", "Outbox rows that Kafka will never accept as they are.", ["topic"])
+OUTBOX_PLACES_IN_TROUBLE = Gauge(
+    "bulkreg_outbox_places_in_trouble", "Topics and partitions that this relay can't publish to now."
+)
 OUTBOX_SLOTS = Gauge("bulkreg_outbox_slots", "Slots of the outbox that this process owns.")
 SWEEP_FAILURES = Counter(
     "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep tries again.", ["step"]

@@ -56,7 +56,8 @@ class Settings(BaseSettings):
         description="Shorter than the statement's: a queue behind a lock is retried, not waited out.",
     )
     idle_in_transaction_timeout_ms: int = Field(
-        default=60_000,
+        # The longest that a healthy process thinks inside a transaction is 2 s, for a batch of 10,000 on two busy cores.
+        default=15_000,
         gt=0,
         description="A process that is stopped inside a transaction gives its locks back after this.",
     )
@@ -116,6 +117,11 @@ class Settings(BaseSettings):
         description="How late a row is found whose NOTIFY was lost. Each poll of an idle relay costs CPU.",
     )
     relay_batch_rows: int = Field(default=500, ge=1, description="Outbox rows published between two commits.")
+    relay_lease_ms: int = Field(
+        default=10_000,
+        ge=1_000,
+        description="A relay that has not spoken to the database for this long (it is stopped, or its machine is) loses its slots to another.",
+    )
     sweep_interval_ms: int = Field(
         # A lost item has been quiet for 20 s, is seen by the next sweep, known to be behind the splitter by the one after, and behind the
         # registration by the third, which sends it again: 20 + 3 x 12 = 56 s at most.

@@ -25,8 +25,6 @@ def producer_config(settings: Settings) -> ClientConfig:
         # `publish` flushes, which sends at once whatever lingers. So this is not a delay, it keeps the first events of a set from being
         # sent alone while the others are still being queued.
         "linger.ms": FLUSH_LINGER_MS,
-        # A report for each success costs more than the event's JSON; a flush that returns says the same.
-        "delivery.report.only.error": True,
         # JSON of one kind shrinks to a fifth, for less CPU than the bytes cost on their way.
         "compression.type": "lz4",
         # The Java clients' choice of partition for a key; librdkafka's own default is another (CRC32). Upstream services share keys.

@@ -1,61 +1,75 @@
 """Publishes events: produced idempotently, acknowledged by all in-sync replicas, or reported as not."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from orchestrator.kafka_settings import kafka_logger
-from orchestrator.publishing import DeliveryError
+from orchestrator.publishing import PERMANENT_REFUSALS, Delivery, Trouble, failures
 from orchestrator.settings import Settings
 from producers.client import producer_config
+from producers.partitions import partition_of
 from schemas.envelope import OutgoingEvent, Topic
 
 _logger = logging.getLogger(__name__)
 
 # Between two looks at a queue that is full, or at a flush that takes its time. The delivery timeout ends both.
 _WAIT_S = 1.0
+# How long what is known of a topic's partitions is good for. A wrong count only makes `place` less exact.
+_PARTITIONS_KNOWN_S = 60.0
+# The client refuses events of a topic that it takes for missing, and asks for it again only after minutes.
+_MISSING = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})
 
 
 class EventProducer:
-    """The `Publisher` on Kafka. For one thread: `publish` waits for everything that was produced."""
+    """The `Publisher` on Kafka."""
 
     def __init__(self, settings: Settings, overrides: Mapping[str, str | int | bool] | None = None) -> None:
         """`overrides` are librdkafka properties. Raises UnsafeKafkaError, KafkaException for a property that can't be."""
         self._config = producer_config(settings) | dict(overrides or {})
         self._logger = kafka_logger(settings, "producer")
         self._names = {topic: topic.on_cluster(settings.topic_prefix) for topic in Topic}
+        self._live: set[Delivery] = set()
+        self._refused: list[tuple[Delivery, int, KafkaError]] = []
+        self._missing: set[Topic] = set()
+        self._partitions: dict[Topic, tuple[int, float]] = {}
+        self._fatal = ""
         self._producer = self._new_producer()
+        self._alone: Producer | None = None
 
-    def _new_producer(self) -> Producer:
-        return Producer(self._config, logger=self._logger)
+    def _new_producer(self, **more: str | int | bool) -> Producer:
+        return Producer(self._config | more, logger=self._logger)
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        """Produces all and returns when all are acknowledged. Raises DeliveryError; producing the same events again is right then.
+        """Sends all and returns when all are acknowledged. Raises DeliveryError. Waits at most the delivery timeout for each event."""
+        delivery = self.send(events)
+        while delivery.outstanding:
+            self.poll(_WAIT_S)
+        if error := failures(delivery):
+            raise error
 
-        Waits while the queue is full, and at most the delivery timeout for each event.
-        """
-        delivery = _Delivery(len(events))
+    def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
+        """Implements `Publisher.send`."""
+        self._look_for_missing({event.topic for event in events} & self._missing)
+        delivery = Delivery(events)
+        self._live.add(delivery)
         produce, names = self._producer.produce, self._names
         for index, event in enumerate(events):
-            report = partial(delivery.report, index)
+            report = partial(self._report, delivery, index)
             try:
                 produce(names[event.topic], event.value, event.key, headers=list(event.headers), on_delivery=report)
             except BufferError:
                 self._produce_when_there_is_room(event, index, delivery)
             except KafkaException as error:
-                delivery.failed(index, error.args[0])
-        self._wait_for(delivery)
-        if delivery.fatal:
-            # An idempotent producer that can't tell any more what it has sent refuses everything from then on.
-            _logger.error("producer_rebuilt: %s", delivery.detail)
-            self._producer = self._new_producer()
-        if delivery.unacknowledged:
-            raise DeliveryError(sorted(delivery.unacknowledged), delivery.detail)
+                self._failed(delivery, index, error.args[0])
+        self._settle()
+        return delivery
 
-    def _produce_when_there_is_room(self, event: OutgoingEvent, index: int, delivery: "_Delivery") -> None:
-        report = partial(delivery.report, index)
+    def _produce_when_there_is_room(self, event: OutgoingEvent, index: int, delivery: Delivery) -> None:
+        report = partial(self._report, delivery, index)
         while True:
             try:
                 self._producer.poll(_WAIT_S)
@@ -65,51 +79,127 @@ class EventProducer:
             except BufferError:
                 continue
             except KafkaException as error:
-                delivery.failed(index, error.args[0])
+                self._failed(delivery, index, error.args[0])
             return
 
-    def _wait_for(self, delivery: "_Delivery") -> None:
+    def poll(self, timeout_s: float) -> None:
+        """Implements `Publisher.poll`. Sends at once what lingers."""
+        until = time.monotonic() + timeout_s
+        self._flush(self._producer, timeout_s)
+        self._settle()
+        if self._alone is not None and len(self._alone):
+            self._flush(self._alone, max(0.0, until - time.monotonic()))
+            self._settle()
+
+    def _flush(self, producer: Producer, timeout_s: float) -> None:
         try:
-            while self._producer.flush(_WAIT_S):
-                pass
+            producer.flush(timeout_s)
         except (KafkaException, SystemError) as error:
             # Only a fatal error is raised. It is while there may still be reports to call, and one that is called then ends in SystemError.
-            delivery.all_failed(str(error))
+            self._fatal = str(error)
+
+    def _report(self, delivery: Delivery, index: int, error: KafkaError | None, _message: Message) -> None:
+        """Called by librdkafka inside poll and flush, where nothing may raise."""
+        if error is None:
+            delivery.settle(index)
+        elif error.name() in PERMANENT_REFUSALS:
+            self._refused.append((delivery, index, error))
+        else:
+            self._failed(delivery, index, error)
+
+    def _report_alone(self, delivery: Delivery, index: int, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            delivery.settle(index)
+        else:
+            self._failed(delivery, index, error)
+
+    def _failed(self, delivery: Delivery, index: int, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal = str(error)
+        if error.code() in _MISSING:
+            self._missing.add(delivery.events[index].topic)
+        delivery.settle(index, Trouble(str(error), error.name() in PERMANENT_REFUSALS))
+
+    def _settle(self) -> None:
+        """What the reports may not do themselves."""
+        if self._fatal:
+            # An idempotent producer that can't tell any more what it has sent refuses everything from then on, and nobody can tell what
+            # was acknowledged.
+            _logger.error("producer_rebuilt: %s", self._fatal)
+            self._rebuild(self._fatal)
+        refused, self._refused = self._refused, []
+        if refused:
+            self._send_alone(refused)
+        self._live = {delivery for delivery in self._live if delivery.outstanding}
+
+    def _rebuild(self, detail: str) -> None:
+        for delivery in self._live:
+            for index in list(delivery.outstanding):
+                delivery.settle(index, Trouble(detail))
+        self._live.clear()
+        self._refused.clear()
+        self._fatal = ""
+        self._producer = self._new_producer()
+        self._alone = None
+
+    def _send_alone(self, refused: Sequence[tuple[Delivery, int, KafkaError]]) -> None:
+        """Sends each event in a record batch of its own: a broker that refuses one event refuses all that came in the same batch."""
+        if self._alone is None:
+            self._alone = self._new_producer(**{"batch.num.messages": 1})
+        for delivery, index, first_error in refused:
+            event = delivery.events[index]
+            try:
+                self._alone.produce(
+                    self._names[event.topic],
+                    event.value,
+                    event.key,
+                    headers=list(event.headers),
+                    on_delivery=partial(self._report_alone, delivery, index),
+                )
+            except BufferError:
+                # There are more than fit. It is told as passing, and sent again by the caller.
+                delivery.settle(index, Trouble(str(first_error)))
+            except KafkaException as error:
+                self._failed(delivery, index, error.args[0])
+
+    def _look_for_missing(self, topics: set[Topic]) -> None:
+        for topic in topics:
+            if self._count_partitions(topic):
+                self._missing.discard(topic)
+
+    def place(self, event: OutgoingEvent) -> str:
+        """Implements `Publisher.place`. The partition is unknown while the topic's partitions are."""
+        count, known_at = self._partitions.get(event.topic, (0, float("-inf")))
+        if time.monotonic() - known_at > _PARTITIONS_KNOWN_S:
+            count = self._count_partitions(event.topic) or count
+            self._partitions[event.topic] = count, time.monotonic()
+        if not count:
+            return event.topic.value
+        return f"{event.topic.value}/{partition_of(event.key.encode(), count)}"
+
+    def _count_partitions(self, topic: Topic) -> int:
+        name = self._names[topic]
+        try:
+            return len(self._producer.list_topics(name, timeout=_WAIT_S).topics[name].partitions)
+        except KafkaException:
+            return 0
+
+    def abandon(self) -> None:
+        """Implements `Publisher.abandon`."""
+        for producer in filter(None, (self._producer, self._alone)):
+            producer.purge()
+        self._live.clear()
+        self._refused.clear()
 
     def is_reachable(self) -> bool:
-        """Whether a broker answers now; waits for a second at most."""
+        """Implements `Publisher.is_reachable`."""
         try:
             return bool(self._producer.list_topics(self._names[Topic.BATCHES], timeout=_WAIT_S).brokers)
         except KafkaException:
             return False
 
     def close(self) -> None:
-        """Ends the client's threads. Nothing is outstanding: `publish` waits."""
-        self._producer.close()
-
-
-class _Delivery:
-    """What has become of one `publish`. `report` is called by librdkafka for failures only, and nothing may raise there."""
-
-    __slots__ = ("_events", "detail", "fatal", "unacknowledged")
-
-    def __init__(self, events: int) -> None:
-        self._events = events
-        self.unacknowledged: set[int] = set()
-        self.fatal = False
-        self.detail = ""
-
-    def report(self, index: int, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self.failed(index, error)
-
-    def failed(self, index: int, error: KafkaError) -> None:
-        self.unacknowledged.add(index)
-        self.fatal = self.fatal or error.fatal() or error.code() == KafkaError._FATAL
-        self.detail = str(error)
-
-    def all_failed(self, detail: str) -> None:
-        """After a fatal error nobody can tell any more what was acknowledged."""
-        self.unacknowledged.update(range(self._events))
-        self.fatal = True
-        self.detail = detail
+        """Ends the client's threads. What is outstanding is not waited for."""
+        for producer in filter(None, (self._producer, self._alone)):
+            producer.purge()
+            producer.close()

@@ -1,23 +1,31 @@
 """The outbox relay: publishes what transactions decided to publish, in order per batch, at least once.
 
 1. take slots, or give some back, so that the relays that live share them evenly
-2. read the oldest rows of the owned slots
-3. publish them, wait for all acknowledgements
-4. delete them
-5. again while there may be more; then wait for a NOTIFY, or for the poll interval
+2. read the oldest rows of the owned slots: of each stream (a key on its topic) the first, unless it is on its way already
+3. send them; note what has been acknowledged, without waiting long for what has not
+4. delete what was acknowledged; hold what was not accepted
+5. again while there may be more; then wait for a NOTIFY, for an acknowledgement, or for the poll interval
 
 No cursor is kept and no row is locked: what is published is deleted, so a row that commits late, with a lower id, is found like any
-other. Order per batch holds because a batch's rows are in one slot, a slot has one owner, and the writers of a batch take turns (they
-hold its lock). The owner is whoever holds the slot's advisory lock, in the very session that reads and deletes: with the session goes
-the ownership. A relay that has lost it unawares publishes its rows a second time, whole and in order, which consumers don't mind.
+other. Order holds because a batch's rows are in one slot, a slot has one owner, the writers of a batch take turns (they hold its lock),
+and a stream has at most one row on its way.
+
+Trouble stays where it is (docs/decisions/0023-relay.md). A place, a topic or a partition, that does not acknowledge gets nothing but a
+probe now and then; its rows are held in the table until one is accepted. A row that Kafka refuses for what it is, also when it is sent
+alone, is held as refused, and its stream with it.
+
+The owner of a slot is the session that holds the slot's advisory lock, the very one that reads and deletes: with the session goes the
+ownership. A relay that has lost it unawares publishes rows a second time that have been published before, never one that has not: so the
+first copies of a stream's events are in order, and consumers don't mind the second.
 """
 
 import logging
-import random
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
@@ -25,41 +33,91 @@ from orchestrator import metrics
 from orchestrator.error_text import without_values
 from orchestrator.failpoints import Failpoint, failpoints
 from orchestrator.health import LoopHealth
-from orchestrator.publishing import DeliveryError, Publisher
+from orchestrator.publishing import Delivery, Publisher, Trouble
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.outbox import OutboxRow, delete_rows, oldest_rows, read_by_key
+from orchestrator.storage.outbox import (
+    REFUSED,
+    Hold,
+    OutboxRow,
+    ReadLimits,
+    Stream,
+    delete_rows,
+    held_places,
+    held_rows,
+    hold_rows,
+    oldest_rows,
+    read_by_key,
+    reconsider_refused,
+)
 from orchestrator.storage.slots import announce, balance
 from orchestrator.storage.wakeup import CHANNEL
+from producers.places import Places, backoff_s
 
 _logger = logging.getLogger(__name__)
 
 # Ten parts of a large batch: some milliseconds for which others wait.
 MAX_ROUND_BYTES = 1024 * 1024
+# How long a round waits for its acknowledgements, which take some milliseconds. Then the next begins, and they are deleted as they come.
+ROUND_S = 0.1
+# How often acknowledgements are looked for while some are outstanding.
+ACK_LOOK_S = 0.01
+# A place that has not acknowledged a row for this long is in trouble. (A busy broker takes a tenth of it.)
+SLOW_S = 2.0
+# What may be on its way to the places that are well, and in all. Less than the producer's queue, or the relay would wait for room in it.
+MAX_FLIGHT_ROWS = 2_000
+MAX_FLIGHT_BYTES = 4 * MAX_ROUND_BYTES
+MAX_TOTAL_FLIGHT_BYTES = 32 * MAX_ROUND_BYTES
+# So many places may be tried again by themselves, streams with a trouble of their own among them.
+MAX_PLACES = 100
 # How late `stop` is seen by an idle relay.
 STOP_LOOK_S = 0.25
-# How often an idle relay asks whether a broker answers (`LoopHealth`).
+# How long `stop` waits for the acknowledgements of what is on its way.
+DRAIN_S = 5.0
+# How often the relay asks whether a broker answers (`LoopHealth`).
 CONTACT_INTERVAL_S = 5.0
-# After a failure, doubled with each in a row: soon enough for a restart, and no hot loop in an outage.
-RETRY_FIRST_S = 0.1
-RETRY_MAX_S = 5.0
+
+
+class _NoBrokerError(Exception):
+    """No broker answers this relay. Another may reach one, so this one gives its slots back."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A row on its way. `label`: what it was held for."""
+
+    row: OutboxRow
+    label: str | None
+    delivery: Delivery
+    index: int
+    at: float
+    place: str | None = None
+    is_late: bool = False
+    """Not acknowledged in its own round: rows of its stream that came meanwhile were not seen."""
 
 
 class OutboxRelay:
     """One relay. `run` blocks its thread until `stop`, which any thread or signal handler may call."""
 
-    def __init__(self, settings: Settings, publisher: Publisher) -> None:
-        """`publisher` is used by the thread that runs."""
+    def __init__(self, settings: Settings, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
+        """`publisher` is used by the thread that runs. `clock` decides when to look again, and nothing else."""
         self.health = LoopHealth()
         self._settings = settings
         self._publisher = publisher
+        self._clock = clock
         self._poll_s = settings.relay_poll_ms / 1000
+        self._lease = timedelta(milliseconds=settings.relay_lease_ms)
+        # Often enough that another relay never takes this one for silent.
+        self._balance_s = min(self._poll_s, self._lease.total_seconds() / 4)
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
         self._slots: frozenset[int] = frozenset()
+        self._reconsidered: set[int] = set()
+        self._places = Places()
+        self._flight: dict[Stream, _Sent] = {}
         self._failures = 0
-        self._contact_at = -CONTACT_INTERVAL_S
+        self._contact_at = self._reached_at = float("-inf")
 
     @property
     def slots(self) -> frozenset[int]:
@@ -82,7 +140,7 @@ class OutboxRelay:
                     with engine.connect() as connection:
                         self._session(connection)
                 except Exception as error:
-                    if not isinstance(error, DeliveryError) and not is_environments(error):
+                    if not isinstance(error, _NoBrokerError) and not is_environments(error):
                         raise
                     self._back_off(error)
         finally:
@@ -94,20 +152,44 @@ class OutboxRelay:
             connection.execute(text(f"LISTEN {CHANNEL}"))
             # A deletion that a crash of the server undoes publishes the row again; so no round waits for the disk.
             connection.execute(text("SET synchronous_commit = off"))
+            # Longer than any statement here takes, and shorter than the lease: within it a healthy session speaks.
+            connection.execute(text(f"SET statement_timeout = {self._settings.relay_lease_ms // 2}"))
             read_by_key(connection)
+            # A relay without a broker takes no slots, or it would keep them from one that has.
+            self._reached_at = self._clock() - self._lease.total_seconds()
+            self._note_contact()
             announce(connection)
             balanced_at = float("-inf")
             while not self._stopping.is_set():
-                if time.monotonic() - balanced_at >= self._poll_s:
-                    self._own(balance(connection, self._slots))
-                    balanced_at = time.monotonic()
-                    self._note_contact()
+                if self._clock() - balanced_at >= self._balance_s:
+                    self._balance(connection)
+                    balanced_at = self._clock()
+                    if balanced_at - self._contact_at >= CONTACT_INTERVAL_S:
+                        self._note_contact()
                 if not self._round(connection):
                     self._wait(connection)
+            self._drain(connection)
         finally:
             self._own(frozenset())
+            self._flight.clear()
+            self._publisher.abandon()
             # Returned to the pool, the session would live on, and the locks with it.
             connection.invalidate()
+
+    # --- Step 1: slots ----------------------------------------------------------------------------------------------------
+
+    def _balance(self, connection: Connection) -> None:
+        self._gather(connection, ROUND_S)
+        # What a place in trouble has had for long keeps no slot: that the next owner publishes it, too, is harmless.
+        busy = {sent.row.owned_slot for sent in self._well()}
+        owned = balance(connection, self._slots, lease=self._lease, busy=busy)
+        new = owned - self._slots
+        self._own(owned)
+        if new:
+            if to_reconsider := new - self._reconsidered:
+                reconsider_refused(connection, sorted(to_reconsider))
+                self._reconsidered |= to_reconsider
+            self._places.expect_held(held_places(connection, sorted(new)))
 
     def _own(self, slots: frozenset[int]) -> None:
         if slots != self._slots:
@@ -115,63 +197,191 @@ class OutboxRelay:
         self._slots = slots
         metrics.OUTBOX_SLOTS.set(len(slots))
 
+    # --- Steps 2 to 5: a round ----------------------------------------------------------------------------------------------
+
     def _round(self, connection: Connection) -> bool:
-        """Publishes and deletes some rows; whether it stopped at a limit, so that there may be more. Raises DeliveryError, DBAPIError.
+        """Publishes and deletes some rows; whether there may be more to read. Raises DBAPIError.
 
         What is committed after the rows were read is followed by a NOTIFY: to look again at once would find nothing, mostly, and costs as
         much as the round. (Half of all looks did, at 5,000 items/s.)
         """
-        max_rows = self._settings.relay_batch_rows
-        rows = oldest_rows(connection, sorted(self._slots), max_rows=max_rows, max_bytes=MAX_ROUND_BYTES) if self._slots else []
-        if rows:
-            self._passed(Failpoint.RELAY_BEFORE_PUBLISH)
-            self._publish(connection, rows)
-            self._passed(Failpoint.RELAY_AFTER_DELETE)
+        is_more = self._send_held(connection)
+        is_more = self._send_oldest(connection) or is_more
+        is_more = self._gather(connection, ROUND_S) or is_more
         self._failures = 0
         self.health.turned()
-        return len(rows) >= max_rows or sum(len(row.event.value) for row in rows) >= MAX_ROUND_BYTES
+        return is_more
 
-    def _publish(self, connection: Connection, rows: Sequence[OutboxRow]) -> None:
-        try:
-            self._publisher.publish([row.event for row in rows])
-        except DeliveryError as error:
-            self.health.broker_contact = False
-            # One batch's event that Kafka refuses must not hold up the others. Of its own batch nothing is taken for done: what
-            # comes after it would otherwise overtake it.
-            held_up = {rows[index].event.key for index in error.unacknowledged}
-            self._delete(connection, [row for row in rows if row.event.key not in held_up])
-            raise
+    def _send_oldest(self, connection: Connection) -> bool:
+        """Whether reading stopped at a limit."""
+        limits = self._room()
+        if not self._slots or limits.max_rows <= 0:
+            return False
+        rows = oldest_rows(connection, sorted(self._slots), limits, busy=self._flight)
+        is_more = len(rows) >= limits.max_rows or sum(len(row.event.value) for row in rows) >= limits.max_bytes
+        if self._places.known:
+            to_hold = [
+                Hold(row, place, "its place is in trouble")
+                for row in rows
+                if self._places.is_failing(place := self._publisher.place(row.event))
+            ]
+            self._hold(connection, to_hold)
+            held = {hold.row.outbox_id for hold in to_hold}
+            rows = [row for row in rows if row.outbox_id not in held]
+        self._send(rows, label=None)
+        return is_more
+
+    def _send_held(self, connection: Connection) -> bool:
+        """Sends what is held for places that are well again, and a probe to those that may be. Whether there may be more."""
+        is_more = False
+        now = self._clock()
+        for name in self._places.known:
+            is_probe = self._places.is_failing(name)
+            is_awaited = self._is_awaited(name)
+            room = self._room()
+            if (is_probe and (is_awaited or now < self._places.retry_at(name))) or room.max_rows <= 0:
+                continue
+            # A probe is the oldest row of each slot: one that has a trouble of its own does not keep the others from showing that it works.
+            limits = replace(room, max_rows_of_slot=1) if is_probe else room
+            rows = held_rows(connection, name, sorted(self._slots), limits, busy=self._flight) if self._slots else []
+            self._send(rows, label=name)
+            if not rows and not is_awaited:
+                self._places.forget(name)
+            is_more = is_more or (bool(rows) and not is_probe)
+        return is_more
+
+    def _is_awaited(self, place: str) -> bool:
+        return any(place in (sent.place, sent.label) for sent in self._flight.values())
+
+    def _room(self) -> ReadLimits:
+        """How much may be read. What is on its way to places in trouble keeps no room from the others: it grows no more."""
+        bytes_in_all = sum(len(sent.row.event.value) for sent in self._flight.values())
+        well = self._well()
+        bytes_left = MAX_FLIGHT_BYTES - sum(len(sent.row.event.value) for sent in well)
+        if bytes_left <= 0 or bytes_in_all >= MAX_TOTAL_FLIGHT_BYTES:
+            return ReadLimits(0, 0)
+        return ReadLimits(min(self._settings.relay_batch_rows, MAX_FLIGHT_ROWS - len(well)), min(MAX_ROUND_BYTES, bytes_left))
+
+    def _send(self, rows: Sequence[OutboxRow], *, label: str | None) -> None:
+        if not rows:
+            return
+        self._passed(Failpoint.RELAY_BEFORE_PUBLISH)
+        delivery = self._publisher.send([row.event for row in rows])
+        now = self._clock()
+        for index, row in enumerate(rows):
+            self._flight[row.stream] = _Sent(row, label, delivery, index, now)
+
+    def _gather(self, connection: Connection, within_s: float) -> bool:
+        """Waits for what is on its way, but not for places in trouble; deletes, and holds. Whether something may have waited for it."""
+        until = self._clock() + within_s
+        while self._flight and (remaining := until - self._clock()) > 0:
+            self._publisher.poll(min(ACK_LOOK_S, remaining))
+            if not any(sent.index in sent.delivery.outstanding and not sent.is_late for sent in self._flight.values()):
+                break
+        return self._take_stock(connection)
+
+    def _drain(self, connection: Connection) -> None:
+        """Waits for what is on its way to places that are well: the next owner of its slot would publish it, too."""
+        until = self._clock() + DRAIN_S
+        while self._well() and self._clock() < until:
+            self._publisher.poll(ACK_LOOK_S)
+            self._take_stock(connection)
+
+    def _well(self) -> list[_Sent]:
+        """What is on its way to places that are not in trouble."""
+        return [sent for sent in self._flight.values() if sent.place is None or not self._places.is_failing(sent.place)]
+
+    def _take_stock(self, connection: Connection) -> bool:
+        now = self._clock()
+        settled = [sent for sent in self._flight.values() if sent.index not in sent.delivery.outstanding]
+        for sent in settled:
+            del self._flight[sent.row.stream]
+        for sent in self._flight.values():
+            sent.is_late = True
+            if now - sent.at >= SLOW_S:
+                place = self._place(sent)
+                if not self._places.is_failing(place):
+                    self._places.failed(place, now, f"no acknowledgement for {SLOW_S:.0f} s")
+        failed = [(sent, sent.delivery.failed[sent.index]) for sent in settled if sent.index in sent.delivery.failed]
+        acknowledged = [sent for sent in settled if sent.index not in sent.delivery.failed]
+        if acknowledged:
+            self._acknowledged(connection, acknowledged)
+        if failed:
+            well = {self._place(sent) for sent in acknowledged}
+            self._hold(connection, [hold for sent, trouble in failed if (hold := self._failed(sent, trouble, now, well))])
+        return any(sent.is_late or sent.row.is_followed for sent in acknowledged)
+
+    def _place(self, sent: _Sent) -> str:
+        if sent.place is None:
+            sent.place = self._publisher.place(sent.row.event)
+        return sent.place
+
+    def _acknowledged(self, connection: Connection, acknowledged: Sequence[_Sent]) -> None:
         self.health.broker_contact = True
+        if self._places.known:
+            for sent in acknowledged:
+                self._places.works(self._place(sent))
+                if sent.label is not None:
+                    self._places.works(sent.label)
         self._passed(Failpoint.RELAY_AFTER_PUBLISH)
-        self._delete(connection, rows)
+        delete_rows(connection, [sent.row for sent in acknowledged])
+        metrics.OUTBOX_PUBLISHED.inc(len(acknowledged))
+        self._passed(Failpoint.RELAY_AFTER_DELETE)
 
-    def _delete(self, connection: Connection, rows: Sequence[OutboxRow]) -> None:
-        if rows:
-            delete_rows(connection, rows)
-            metrics.OUTBOX_PUBLISHED.inc(len(rows))
+    def _failed(self, sent: _Sent, trouble: Trouble, now: float, well: Collection[str]) -> Hold | None:
+        """What the row is to wait for; None when it waits for that already. `well` are places that have acknowledged others just now."""
+        topic, place = sent.row.event.topic.value, self._place(sent)
+        metrics.OUTBOX_FAILURES.labels("delivery").inc()
+        if trouble.is_permanent:
+            metrics.OUTBOX_REFUSED.labels(topic).inc()
+            _logger.error("event_refused: %s, batch %s, row %d: %s", place, sent.row.batch_id, sent.row.outbox_id, trouble.detail)
+            # A broker has looked at it, so the place works.
+            for name in {place, sent.label or place}:
+                self._places.works(name)
+            return Hold(sent.row, REFUSED, trouble.detail)
+        # The trouble of one row is no reason to stop its place.
+        cause = ":".join(sent.row.stream) if place in well and len(self._places.known) < MAX_PLACES else place
+        for name in {cause, sent.label or cause}:
+            self._places.failed(name, now, trouble.detail)
+        return None if sent.label == cause else Hold(sent.row, cause, trouble.detail)
+
+    def _hold(self, connection: Connection, holds: Sequence[Hold]) -> None:
+        if not holds:
+            return
+        hold_rows(connection, holds)
+        for hold in holds:
+            if not hold.row.is_held and hold.held_for != REFUSED:
+                metrics.OUTBOX_HELD.labels(hold.row.event.topic.value).inc()
 
     def _wait(self, connection: Connection) -> None:
-        """Until a NOTIFY comes, the poll interval is over, or the relay is to stop."""
+        """Until a NOTIFY or an acknowledgement comes, a place may be tried again, the poll interval is over, or the relay is to stop."""
         driver = connection.connection.driver_connection
         assert driver is not None
-        deadline = time.monotonic() + self._poll_s
+        retries = [self._places.retry_at(name) for name in self._places.known if not self._is_awaited(name)]
+        now = self._clock()
+        deadline = min(now + self._balance_s, max(now + ACK_LOOK_S, min(retries, default=float("inf"))))
         # A NOTIFY may have come with the answer to the last statement. Whatever lies on the socket the next statement will read, also
         # that the connection is gone.
-        while not driver.notifies and not self._stopping.is_set() and (remaining := deadline - time.monotonic()) > 0:
-            if select.select([driver], [], [], min(STOP_LOOK_S, remaining))[0]:
+        while not driver.notifies and not self._stopping.is_set() and (remaining := deadline - self._clock()) > 0:
+            if self._flight:
+                self._publisher.poll(min(ACK_LOOK_S, remaining))
+                if any(sent.index not in sent.delivery.outstanding for sent in self._flight.values()):
+                    break
+            if select.select([driver], [], [], 0 if self._flight else min(STOP_LOOK_S, remaining))[0]:
                 break
         driver.notifies.clear()
 
     def _note_contact(self) -> None:
-        if time.monotonic() - self._contact_at >= CONTACT_INTERVAL_S:
-            self._contact_at = time.monotonic()
-            self.health.broker_contact = self._publisher.is_reachable()
+        now = self._contact_at = self._clock()
+        self.health.broker_contact = self._publisher.is_reachable()
+        if self.health.broker_contact:
+            self._reached_at = now
+        elif now - self._reached_at >= self._lease.total_seconds():
+            raise _NoBrokerError("no broker answers")
 
     def _back_off(self, error: Exception) -> None:
-        why = "delivery" if isinstance(error, DeliveryError) else "database"
+        why = "broker" if isinstance(error, _NoBrokerError) else "database"
         metrics.OUTBOX_FAILURES.labels(why).inc()
-        _logger.warning("relay_failed: %s", error if isinstance(error, DeliveryError) else without_values(error))
-        delay_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 10)
-        # Jitter, so that relays which failed together don't come back together.
-        self._stopping.wait(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+        _logger.warning("relay_failed: %s", error if isinstance(error, _NoBrokerError) else without_values(error))
+        self._failures += 1
+        self._stopping.wait(backoff_s(self._failures - 1))

@@ -89,7 +89,12 @@ def upgrade(settings: Settings) -> str:
 
     Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable, or when somebody holds a table for ten minutes.
     """
-    engine = open_engine(settings.owner_url, application_name="bulkreg db upgrade")
+    engine = open_engine(
+        settings.owner_url,
+        application_name="bulkreg db upgrade",
+        # One that is stopped in the middle keeps neither the migration lock nor a table.
+        session={"idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms)},
+    )
     try:
         _make_roles(engine, settings)
         _migrate(engine)

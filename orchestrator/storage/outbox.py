@@ -1,10 +1,14 @@
 """Statements on the table `outbox`: what a transaction decided to publish, until the relay has published it.
 
-No row is ever locked: a slot's rows are read and deleted by whoever owns the slot (`producers/relay.py`), inserted by anybody.
+No row is ever locked: a slot's rows are read and deleted by the slot's owner (`producers/relay.py`), inserted by anybody.
+
+A row that cannot be published now is held: it moves to the shadow of its slot, with what it waits for (`held_for`) and why. So held rows
+cost those that read the slot nothing, however many there are. The stream of a row is its topic and key, for which Kafka keeps the order.
+Only the oldest row of a stream is ever read: nothing overtakes a held row, and nothing a row that is on its way.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -26,13 +30,43 @@ def slot_of(batch_id: UUID) -> int:
     return zlib.crc32(batch_id.bytes) % SLOTS
 
 
+REFUSED = "refused"
+"""What a row is held for that Kafka will never accept as it is. A relay that starts tries it once again."""
+
+Stream = tuple[str, str]
+"""A topic and a key: events of one stream are published in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
     """A row to publish."""
 
     slot: int
     outbox_id: int
+    batch_id: UUID
+    is_followed: bool
+    """Whether there was a later row of its stream when it was read."""
     event: OutgoingEvent
+
+    @property
+    def stream(self) -> Stream:
+        """What it must not overtake."""
+        return self.event.topic.value, self.event.key
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was held when it was read."""
+        return self.slot < 0
+
+    @property
+    def owned_slot(self) -> int:
+        """The slot whose owner it belongs to."""
+        return _shadow(self.slot) if self.is_held else self.slot
+
+
+def _shadow(slot: int) -> int:
+    """Where the held rows of a slot are, and of a shadow the slot."""
+    return -1 - slot
 
 
 # `fresh` has the batches, with their number in the set. Ids are drawn in the order of the list: PostgreSQL evaluates the identity column
@@ -99,41 +133,96 @@ def read_by_key(connection: Connection) -> None:
     connection.execute(text("SET enable_bitmapscan = off"))
 
 
-# The first row of every batch comes before the second of any: the parts of a batch of 10,000 don't delay the others.
-# `octet_length` reads no TOAST. The limit is per slot as well, so that a backlog isn't sorted (the key is (slot, outbox_id)).
-_SELECT = Prepared("""
+# `octet_length` reads no TOAST. The limit is per slot as well, so that a backlog isn't sorted (the key is (slot, outbox_id)). The subqueries
+# of `may_go` are made so that PostgreSQL looks each up in an index and builds nothing from all held rows.
+_SELECT = """
     WITH oldest AS (
         SELECT row.* FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
         CROSS JOIN LATERAL (
-            SELECT slot, outbox_id, batch_id, octet_length(value) AS bytes FROM orchestrator.outbox
-            WHERE slot = owned.slot ORDER BY outbox_id LIMIT :rows
+            SELECT slot, outbox_id, topic, key, octet_length(value) AS bytes FROM orchestrator.outbox o
+            WHERE slot = owned.slot AND {may_go}
+              AND (topic, key) NOT IN (SELECT * FROM unnest(CAST(:busy_topics AS text[]), CAST(:busy_keys AS text[])))
+            ORDER BY outbox_id LIMIT :rows_of_slot
         ) AS row
-    ), ranked AS (
-        SELECT *, row_number() OVER (PARTITION BY batch_id ORDER BY outbox_id) AS turn FROM oldest
+    ), firsts AS (
+        SELECT *, row_number() OVER stream AS turn, lead(outbox_id) OVER stream IS NOT NULL AS is_followed FROM oldest
+        WINDOW stream AS (PARTITION BY topic, key ORDER BY outbox_id)
     ), chosen AS (
-        SELECT slot, outbox_id, turn, sum(bytes) OVER (ORDER BY turn, outbox_id) - bytes AS bytes_before FROM ranked
-        ORDER BY turn, outbox_id LIMIT :rows
+        SELECT slot, outbox_id, is_followed, sum(bytes) OVER (ORDER BY outbox_id) - bytes AS bytes_before FROM firsts
+        WHERE turn = 1 ORDER BY outbox_id LIMIT :rows
     )
-    SELECT chosen.slot, chosen.outbox_id, row.topic, row.key, row.headers, row.value
+    SELECT chosen.slot, chosen.outbox_id, chosen.is_followed, row.batch_id, row.topic, row.key, row.headers, row.value
     FROM chosen CROSS JOIN LATERAL (
         -- OFFSET: one lookup for each, however empty the table was when this was planned.
-        SELECT topic, key, headers, value FROM orchestrator.outbox
+        SELECT batch_id, topic, key, headers, value FROM orchestrator.outbox
         WHERE (slot, outbox_id) = (chosen.slot, chosen.outbox_id) OFFSET 0
     ) AS row
-    WHERE bytes_before < :bytes ORDER BY turn, chosen.outbox_id
-""")
+    WHERE bytes_before < :bytes ORDER BY chosen.outbox_id
+"""
+_OLDEST = Prepared(
+    _SELECT.format(
+        may_go="""(SELECT true FROM orchestrator.outbox h
+                   WHERE h.topic = o.topic AND h.key = o.key AND h.slot < 0 LIMIT 1) IS NULL"""
+    )
+)
+_HELD = Prepared(
+    _SELECT.format(
+        may_go="""held_for = CAST(:place AS text)
+                  AND (SELECT min(h.outbox_id) FROM orchestrator.outbox h
+                       WHERE h.topic = o.topic AND h.key = o.key AND h.slot < 0) = outbox_id"""
+    )
+)
 
 
-def oldest_rows(connection: Connection, slots: Sequence[int], *, max_rows: int, max_bytes: int) -> list[OutboxRow]:
-    """Rows of these slots to publish next, in the order to publish them: a batch's own by age, batches taking turns.
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much is read at a time: at least one row when there is any; the one that reaches `max_bytes` of values is the last."""
 
-    At least one row when there is any; the one that reaches `max_bytes` of values is the last.
-    """
-    found = _SELECT.named(connection, {"slots": arrays.plain(slots), "rows": max_rows, "bytes": max_bytes})
+    max_rows: int
+    max_bytes: int
+    max_rows_of_slot: int = 1 << 30
+
+
+def oldest_rows(
+    connection: Connection, slots: Sequence[int], limits: ReadLimits, *, busy: Collection[Stream] = ()
+) -> list[OutboxRow]:
+    """Rows of these slots to publish next: the oldest of each stream that is neither busy nor held, by age."""
+    return _read(connection, _OLDEST, slots, limits, busy, {})
+
+
+def held_rows(
+    connection: Connection, place: str, slots: Sequence[int], limits: ReadLimits, *, busy: Collection[Stream]
+) -> list[OutboxRow]:
+    """Rows of these slots that are held for a place: the oldest of each stream that is not busy, by age."""
+    return _read(connection, _HELD, [_shadow(slot) for slot in slots], limits, busy, {"place": place})
+
+
+def _read(
+    connection: Connection,
+    statement: Prepared,
+    slots: Sequence[int],
+    limits: ReadLimits,
+    busy: Collection[Stream],
+    more: Mapping[str, str],
+) -> list[OutboxRow]:
+    found = statement.named(
+        connection,
+        {
+            "slots": arrays.plain(slots),
+            "rows": limits.max_rows,
+            "rows_of_slot": min(limits.max_rows, limits.max_rows_of_slot),
+            "bytes": limits.max_bytes,
+            "busy_topics": arrays.plain([topic for topic, _ in busy]),
+            "busy_keys": arrays.texts([key for _, key in busy]),
+            **more,
+        },
+    )
     return [
         OutboxRow(
             row.slot,
             row.outbox_id,
+            row.batch_id,
+            row.is_followed,
             OutgoingEvent(
                 Topic(row.topic), row.key, tuple((name, value.encode()) for name, value in row.headers), bytes(row.value)
             ),
@@ -157,3 +246,54 @@ def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     _DELETE.count(
         connection, {"slots": arrays.plain([row.slot for row in rows]), "ids": arrays.plain([row.outbox_id for row in rows])}
     )
+
+
+_HOLD = Prepared("""
+    UPDATE orchestrator.outbox o SET slot = least(o.slot, -1 - o.slot), held_for = h.held_for, held_why = h.held_why,
+           held_at = coalesce(o.held_at, clock_timestamp())
+    FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[]), CAST(:places AS text[]), CAST(:reasons AS text[]))
+         AS h (slot, outbox_id, held_for, held_why)
+    WHERE (o.slot, o.outbox_id) = (h.slot, h.outbox_id)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A row that is to wait: for a place, or because it is refused."""
+
+    row: OutboxRow
+    held_for: str
+    why: str
+
+
+def hold_rows(connection: Connection, holds: Sequence[Hold]) -> None:
+    """Moves rows to the shadow of their slots, or notes what held rows wait for now. A row that is gone already is no error."""
+    _HOLD.count(
+        connection,
+        {
+            "slots": arrays.plain([hold.row.slot for hold in holds]),
+            "ids": arrays.plain([hold.row.outbox_id for hold in holds]),
+            "places": arrays.texts([hold.held_for for hold in holds]),
+            "reasons": arrays.texts([hold.why for hold in holds]),
+        },
+    )
+
+
+_PLACES = text("""
+    SELECT DISTINCT held_for FROM orchestrator.outbox
+    WHERE held_for IS NOT NULL AND held_for <> :refused AND slot = ANY (CAST(:slots AS smallint[]))
+""")
+# By topic, which is as good a place as any: the row is tried, and held anew if it has to be.
+_RECONSIDER = text("""
+    UPDATE orchestrator.outbox SET held_for = topic WHERE held_for = :refused AND slot = ANY (CAST(:slots AS smallint[]))
+""")
+
+
+def held_places(connection: Connection, slots: Sequence[int]) -> set[str]:
+    """What the held rows of these slots wait for, except for those that are refused."""
+    return set(connection.scalars(_PLACES, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]}))
+
+
+def reconsider_refused(connection: Connection, slots: Sequence[int]) -> None:
+    """Has the refused rows of these slots wait for their topics, so that each is tried once more."""
+    connection.execute(_RECONSIDER, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]})

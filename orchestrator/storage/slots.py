@@ -1,25 +1,36 @@
 """Statements by which relays share the slots of the outbox: advisory locks of the session, which end with it.
 
+The locks are a lease: a relay that has not said anything to the database for the time of the lease has its session ended by another, and
+loses its slots with it. Only the database's clock decides, and nothing is written for it: PostgreSQL knows when a session last spoke.
+
 The two-number form; batch locks are of the one-number form (schemas.ids.batch_lock_key), so neither can be taken for the other. None
 of these statements waits.
 """
 
+import logging
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
 from orchestrator.storage.outbox import SLOTS
+
+_logger = logging.getLogger(__name__)
 
 # Arbitrary, and next to the migration lock's (0x62756C6B).
 _SLOT = 0x62756C6C
 _PRESENCE = 0x62756C6D
 
 _ANNOUNCE = text(f"SELECT pg_advisory_lock_shared({_PRESENCE}, 0)")
+# `state_change`: when the session's last statement began or ended. NULL where PostgreSQL does not tell (another role's session).
 _HELD = text(f"""
-    SELECT CAST(classid AS bigint) AS kind, CAST(objid AS bigint) AS number FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid IN ({_SLOT}, {_PRESENCE})
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    SELECT CAST(l.classid AS bigint) AS kind, CAST(l.objid AS bigint) AS number, l.pid,
+           coalesce(a.state_change < clock_timestamp() - :lease, false) AND l.pid <> pg_backend_pid() AS is_silent
+    FROM pg_locks l LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
+_END = text("SELECT pg_terminate_backend(pid) FROM unnest(CAST(:pids AS integer[])) AS pid")
 _TAKE = text(f"SELECT slot FROM unnest(CAST(:slots AS integer[])) AS slot WHERE pg_try_advisory_lock({_SLOT}, slot)")
 _RELEASE = text(f"SELECT pg_advisory_unlock({_SLOT}, slot) FROM unnest(CAST(:slots AS integer[])) AS slot")
 
@@ -29,19 +40,28 @@ def announce(connection: Connection) -> None:
     connection.execute(_ANNOUNCE)
 
 
-def balance(connection: Connection, owned: Collection[int]) -> frozenset[int]:
-    """Takes free slots or gives some back, so that this relay has its share, and answers what it owns now.
+def balance(connection: Connection, owned: Collection[int], *, lease: timedelta, busy: Collection[int] = ()) -> frozenset[int]:
+    """Takes free slots or gives some back, so that this relay has its share, and returns what it owns now.
 
-    After a relay has come or gone, every slot has an owner again when each of the others has done this twice.
+    Gives none back that is busy: the next owner would publish once more what is on its way.
+
+    Ends the sessions of relays that have been silent for the lease. After a relay has come or gone, every slot has an owner again when
+    each of the others has done this twice.
     """
-    held = connection.execute(_HELD).all()
-    relays = sum(kind == _PRESENCE for kind, _ in held)
+    held = connection.execute(_HELD, {"lease": lease}).all()
+    silent = {row.pid for row in held if row.is_silent}
+    if silent:
+        _logger.warning("silent_relays_ended: %s", sorted(silent))
+        connection.execute(_END, {"pids": sorted(silent)})
+    held = [row for row in held if row.pid not in silent]
+    relays = sum(row.kind == _PRESENCE for row in held)
     share = -(-SLOTS // max(1, relays))
     if len(owned) > share:
-        kept = sorted(owned)[:share]
-        connection.execute(_RELEASE, {"slots": sorted(set(owned) - set(kept))})
-        return frozenset(kept)
-    free = sorted(set(range(SLOTS)) - {number for kind, number in held if kind == _SLOT})
+        given_back = sorted(set(owned) - set(busy))[share - len(owned) :]
+        if given_back:
+            connection.execute(_RELEASE, {"slots": given_back})
+        return frozenset(owned) - frozenset(given_back)
+    free = sorted(set(range(SLOTS)) - {row.number for row in held if row.kind == _SLOT})
     return frozenset(owned) | _take(connection, free[: share - len(owned)])
 
 

@@ -103,6 +103,13 @@ def running_role(settings: Settings, handler: Handler, preparation: Preparation 
 
 
 @contextlib.contextmanager
+def running_loop_of(loop: ConsumerLoop) -> Iterator[None]:
+    """A consumer that the test has made itself."""
+    with _running(loop.run, loop.stop):
+        yield
+
+
+@contextlib.contextmanager
 def running_relay(settings: Settings, publisher: Publisher | None = None) -> Iterator[OutboxRelay]:
     """An outbox relay, with a producer of its own or what the test gives it."""
     producer = EventProducer(settings)

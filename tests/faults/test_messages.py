@@ -12,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import Engine
 
+from orchestrator import metrics
 from orchestrator.settings import Settings
 from producers.client import MAX_MESSAGE_BYTES
 from schemas.envelope import Topic
@@ -52,7 +53,7 @@ def limit(settings: Settings, topic: Topic, max_message_bytes: int) -> None:
 
 
 def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """Nothing of its micro-batch is committed, and what was produced beside it is produced again, until the letter is written."""
+    """Nothing of its micro-batch is committed until the letter is written. What was acknowledged beside it is not sent again."""
     batch_id = pipeline.submit(mentors(5))
     commands = [(command.value, dict(command.headers)) for command in expanded(pipeline, batch_id)]
     poison = random.Random(33).randbytes(6_000)  # that no compression makes smaller
@@ -63,14 +64,16 @@ def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings:
         reading(settings, Topic.RESULTS) as results,
         reading(settings, Topic.DEAD_LETTER) as dead_letters,
     ):
-        eventually(
-            lambda: len(results.read()) >= 3 * len(commands) or committed_offsets(settings, "registration", Topic.COMMANDS)
-        )
+        results.wait_for(len(commands))
+        retries = metrics.RETRIES.labels("registration", "delivery")
+        before = retries._value.get()
+        eventually(lambda: retries._value.get() >= before + 3)
         assert (dead_letters.read(), committed_offsets(settings, "registration", Topic.COMMANDS)) == ([], {})
         limit(settings, Topic.DEAD_LETTER, MAX_MESSAGE_BYTES)
         [letter] = dead_letters.wait_for(1)
         eventually(lambda: committed_offsets(settings, "registration", Topic.COMMANDS) == {0: 1 + len(commands)})
     assert (letter.data["partition"], letter.data["offset"], letter.data["reason"]) == (0, 0, "invalid_data")
+    assert len(results.records) == len(commands)
     fold(pipeline, results.records)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert_exactly_once(engine, settings, activities=5)

@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import KafkaError, cimpl
+from confluent_kafka import KafkaError, Producer, cimpl
 from sqlalchemy import Engine
 
 from orchestrator.failpoints import EXIT_CODE, Failpoint
+from orchestrator.publishing import Delivery
 from orchestrator.repository import EventOf
 from orchestrator.settings import Settings
 from orchestrator.storage.outbox import insert_events, slot_of
@@ -76,17 +77,17 @@ class BreakingProducer(EventProducer):
 
     breaks_in = ""
 
-    def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        self._break_in("publish")
-        super().publish(events)
+    def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
+        self._break_in("send")
+        return super().send(events)
 
     def _produce_when_there_is_room(self, event: OutgoingEvent, index: int, delivery: Any) -> None:
         self._break_in("_produce_when_there_is_room")
         super()._produce_when_there_is_room(event, index, delivery)
 
-    def _wait_for(self, delivery: Any) -> None:
-        self._break_in("_wait_for")
-        super()._wait_for(delivery)
+    def _flush(self, producer: Producer, timeout_s: float) -> None:
+        self._break_in("_flush")
+        super()._flush(producer, timeout_s)
 
     def _break_in(self, method: str) -> None:
         if method != self.breaks_in:
@@ -99,7 +100,7 @@ class BreakingProducer(EventProducer):
         assert raise_fatal_error(handle, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"by a test") == KafkaError.NO_ERROR
 
 
-@pytest.mark.parametrize("method", ["publish", "_produce_when_there_is_room", "_wait_for"])
+@pytest.mark.parametrize("method", ["send", "_produce_when_there_is_room", "_flush"])
 def test_row_11_fatal_error_of_the_idempotent_producer(
     pipeline: Pipeline, settings: Settings, engine: Engine, method: str
 ) -> None:

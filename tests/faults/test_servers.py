@@ -6,19 +6,20 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from confluent_kafka import KafkaError
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from compose.embedded.infrastructure import Infrastructure
 from consumers.handler import Handled, Record
 from consumers.registration import RegistrationHandler
-from orchestrator.publishing import DeliveryError
+from orchestrator.publishing import Delivery
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import upgrade
 from producers.producer import EventProducer
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 from schemas.events import EventData
 from tests.faults.roles import (
     assert_exactly_once,
@@ -203,12 +204,9 @@ class ImpatientProducer(EventProducer):
         super().__init__(settings, {"delivery.timeout.ms": 500})
         self.unknown: list[str] = []
 
-    def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        try:
-            super().publish(events)
-        except DeliveryError as error:
-            self.unknown.append(str(error))
-            raise
+    def _failed(self, delivery: Delivery, index: int, error: KafkaError) -> None:
+        self.unknown.append(str(error))
+        super()._failed(delivery, index, error)
 
 
 def test_row_10_delivery_timeout_in_the_producer(

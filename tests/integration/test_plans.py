@@ -77,7 +77,7 @@ def test_what_has_left_the_outbox_is_not_read_again(settings: Settings, session:
         before = pages_read(session)
         with session.begin() as connection:
             outbox.read_by_key(connection)
-            assert outbox.oldest_rows(connection, range(outbox.SLOTS), max_rows=500, max_bytes=1 << 20) == []
+            assert outbox.oldest_rows(connection, range(outbox.SLOTS), outbox.ReadLimits(500, 1 << 20)) == []
         return pages_read(session) - before
 
     assert pages_read_by_a_look() > 500, "they are still there, and nobody has noted that they are dead"

@@ -9,11 +9,12 @@ from sqlalchemy import Engine, create_engine, text
 
 from consumers.lanes import LanePolicy
 from orchestrator.failpoints import Failpoint, InjectedError
-from orchestrator.publishing import DeliveryError
+from orchestrator.publishing import DeliveryError, Trouble
 from orchestrator.settings import Settings
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.support.publishing import SettledAtOnce
 from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
 from tests.support.waiting import eventually
 
@@ -163,7 +164,7 @@ def test_record_that_cannot_even_be_given_up_is_put_aside(settings: Settings, en
     assert toy_positions(engine) == [position for position in range(10) if position != 4]
 
 
-class Gate:
+class Gate(SettledAtOnce):
     """A publisher that refuses dead letters until it is opened."""
 
     def __init__(self, producer: EventProducer) -> None:
@@ -175,11 +176,8 @@ class Gate:
         refused = [index for index, event in enumerate(events) if event.topic is Topic.DEAD_LETTER]
         if refused and not self.is_open:
             self.refusals += 1
-            raise DeliveryError(refused, "refused by the test")
+            raise DeliveryError(dict.fromkeys(refused, Trouble("refused by the test")))
         self._producer.publish(events)
-
-    def is_reachable(self) -> bool:
-        return True
 
 
 def test_row_33_nothing_is_committed_until_the_dead_letter_is_written(settings: Settings, publisher: EventProducer) -> None:

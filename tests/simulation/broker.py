@@ -13,7 +13,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from orchestrator.publishing import DeliveryError
+from orchestrator.publishing import Delivery, Trouble
 from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.interleaving import point
@@ -67,6 +67,7 @@ class Broker:
         """`on_append` is told of each record that is stored."""
         self.prefix = prefix
         self.logs: dict[Place, list[OutgoingEvent]] = {(t, p): [] for t, count in PARTITIONS.items() for p in range(count)}
+        self.late: list[OutgoingEvent] = []
         self.lost: set[tuple[Topic, int, int]] = set()
         self.committed: dict[tuple[str, Place], int] = defaultdict(int)
         self.owners: dict[tuple[str, Place], SimulatedConsumer] = {}
@@ -74,9 +75,19 @@ class Broker:
 
     def append(self, event: OutgoingEvent) -> None:
         """Stores a record behind the others of its key."""
-        partition = zlib.crc32(event.key.encode()) % PARTITIONS[event.topic]
-        self.logs[event.topic, partition].append(event)
+        self.logs[event.topic, self.partition_of(event)].append(event)
         self._on_append(event)
+
+    @staticmethod
+    def partition_of(event: OutgoingEvent) -> int:
+        """Of its key."""
+        return zlib.crc32(event.key.encode()) % PARTITIONS[event.topic]
+
+    def late_copies_arrive(self) -> None:
+        """What producers had in hand that nobody waits for any more."""
+        late, self.late = self.late, []
+        for event in late:
+            self.append(event)
 
     def stored(self, topic: Topic) -> list[Stored]:
         """Every record of a topic."""
@@ -229,10 +240,12 @@ class SimulatedConsumer:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The broker goes away while something is published: how many records it has acknowledged by then, and how many it has stored."""
+    """The broker goes away while something is sent: how many records it has acknowledged by then, and how many it has stored."""
 
     acknowledged: int
     stored: int
+    is_silent: bool = False
+    """Nothing is said about the others until the broker is back; else the sender is told that they are not acknowledged."""
 
 
 class SimulatedPublisher:
@@ -240,17 +253,47 @@ class SimulatedPublisher:
 
     def __init__(self, broker: Broker) -> None:
         self.outage: Outage | None = None
-        """What happens to the next publication."""
+        """What happens to what is sent next."""
         self._broker = broker
+        self._silent: list[tuple[Delivery, int, bool]] = []
 
-    def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        """Appends one by one, in order; the process may die between any two. Raises DeliveryError."""
+    def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
+        """Appends one by one, in order; the process may die between any two."""
         outage, self.outage = self.outage, None
-        for event in events[: None if outage is None else outage.stored]:
-            point("produce")
-            self._broker.append(event)
-        if outage is not None and outage.acknowledged < len(events):
-            raise DeliveryError(range(outage.acknowledged, len(events)), "simulated")
+        delivery = Delivery(events)
+        for index, event in enumerate(events):
+            is_stored = outage is None or index < outage.stored
+            if is_stored:
+                point("produce")
+                self._broker.append(event)
+            if outage is None or index < outage.acknowledged:
+                delivery.settle(index)
+            elif outage.is_silent:
+                self._silent.append((delivery, index, is_stored))
+            else:
+                delivery.settle(index, Trouble("simulated"))
+        return delivery
+
+    def poll(self, timeout_s: float) -> None:
+        """Nothing comes unless the broker is back."""
+
+    def come_back(self) -> None:
+        """The broker stores and acknowledges what it was sent."""
+        silent, self._silent = self._silent, []
+        for delivery, index, is_stored in silent:
+            if not is_stored:
+                point("produce")
+                self._broker.append(delivery.events[index])
+            delivery.settle(index)
+
+    def abandon(self) -> None:
+        """What could not be called back arrives when nobody expects it."""
+        self._broker.late += [delivery.events[index] for delivery, index, is_stored in self._silent if not is_stored]
+        self._silent.clear()
+
+    def place(self, event: OutgoingEvent) -> str:
+        """Topic and partition."""
+        return f"{event.topic.value}/{self._broker.partition_of(event)}"
 
     def is_reachable(self) -> bool:
         """Always."""

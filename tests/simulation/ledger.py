@@ -1,4 +1,4 @@
-"""What the broker has been given: the same event always in the same bytes, in order per batch, nothing private in it."""
+"""What the broker has been given: the same event always in the same bytes, in order per key of a topic, nothing private in it."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Ledger:
         """Ids of events that only claim to be the product's."""
         self._contents = Contents()
         self._names: dict[int, Named] = {}
-        self._order: dict[str, list[str]] = defaultdict(list)
+        self._order: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._decided: set[str] = set()
 
     def stored(self, event: OutgoingEvent) -> None:
@@ -60,7 +60,7 @@ class Ledger:
             return
         self._judge_content(event, name)
         if name.event_id not in self.published:
-            self._judge_order(name)
+            self._judge_order(event, name)
         self.published.add(name.event_id)
         if event.topic is Topic.LIFECYCLE:
             data = orjson.loads(event.value)
@@ -78,8 +78,8 @@ class Ledger:
         assert difference is None, difference
         assert event.topic is Topic.DEAD_LETTER or CANARY.encode() not in event.value, f"{name.type} carries notes"
 
-    def _judge_order(self, name: Named) -> None:
-        order = self._order[name.batch_id]
+    def _judge_order(self, event: OutgoingEvent, name: Named) -> None:
+        order = self._order[event.topic, event.key]
         if name.event_id in order:
             early = [event for event in order[: order.index(name.event_id)] if event not in self.published]
             assert not early, (
@@ -92,6 +92,7 @@ class Ledger:
         vanished = self._decided - present - self.published
         assert not vanished, f"{len(vanished)} events left the outbox without having been published"
         for row in snapshot.outbox:
-            if row.event_id not in self._order[row.batch_id]:
-                self._order[row.batch_id].append(row.event_id)
+            stream = self._order[row.topic, row.key]
+            if row.event_id not in stream:
+                stream.append(row.event_id)
         self._decided = present

@@ -369,10 +369,15 @@ class Simulation(RuleBasedStateMachine):
     # --- Processes --------------------------------------------------------------------------------------------------------------
 
     @operation(
-        12, relay=st.integers(0, 1), acknowledged=st.none() | st.integers(0, 3), stored=st.integers(0, 2), fate=relay_fates
+        12,
+        relay=st.integers(0, 1),
+        acknowledged=st.none() | st.integers(0, 3),
+        stored=st.integers(0, 2),
+        silent=st.booleans(),
+        fate=relay_fates,
     )
-    def relay(self, relay: int, acknowledged: int | None, stored: int, fate: Fate | None) -> None:
-        outage = None if acknowledged is None else Outage(acknowledged, acknowledged + stored)
+    def relay(self, relay: int, acknowledged: int | None, stored: int, silent: bool, fate: Fate | None) -> None:
+        outage = None if acknowledged is None else Outage(acknowledged, acknowledged + stored, silent)
         process = self.world.relays[relay]
         if self.world.snapshot.outbox:
             self._do(self.world.relay(process, outage), fate, f"{process.name}{'' if outage is None else f', {outage}'}")
@@ -474,6 +479,12 @@ class Simulation(RuleBasedStateMachine):
                 process.stop()
             else:
                 process.cut()
+
+    @operation(2)
+    def late_copies_arrive(self) -> None:
+        if self.world.broker.late:
+            with self.step("what a producer had in hand arrives late"):
+                self.world.broker.late_copies_arrive()
 
     @operation(2, index=indexes)
     def offsets_expire(self, index: int) -> None:

@@ -1,5 +1,6 @@
 """The processes of the product: the real loop and the real relay, turned by hand, dying when they are told to."""
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -9,15 +10,14 @@ from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
 from consumers.handler import Handler
-from consumers.postponing import Failure
+from consumers.processing import Processed
 from consumers.runtime import ConsumerLoop, ExpelledError
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
 from orchestrator.failpoints import Failpoint
-from orchestrator.publishing import DeliveryError
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import is_environments
-from orchestrator.storage.slots import announce, balance
+from orchestrator.storage.slots import announce
 from producers.relay import OutboxRelay
 from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
 from tests.simulation.interleaving import Crash, point, without_points
@@ -50,6 +50,14 @@ class _ImmediateWorker:
         return future
 
 
+_times = itertools.count()
+
+
+def _passing_time() -> float:
+    """A clock that goes on by ten seconds each time that it is looked at: what a relay does depends on no machine's speed and no jitter."""
+    return 10.0 * next(_times)
+
+
 class ConsumerProcess:
     """One member of a role's group. It is replaced when it dies."""
 
@@ -66,8 +74,8 @@ class ConsumerProcess:
         self._loop = ConsumerLoop(self._settings, self.handler, self._engine, SimulatedPublisher(self._broker))
         # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
         self._loop._consumer = cast("Consumer", self.consumer)
-        self._loop._worker = cast("Worker[Sequence[Failure]]", _ImmediateWorker())
         self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
+        self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
 
@@ -112,13 +120,15 @@ class RelayProcess:
         """What `run` does between two waits: take slots, publish a round. What ends its session ends its slots."""
         try:
             connection = self._session()
-            self._relay._own(balance(connection, self._relay.slots))
+            if outage is None:
+                self._publisher.come_back()
+            self._relay._balance(connection)
             self._publisher.outage = outage
             self._relay._round(connection)
         except Crash:
             self.stop()
         except Exception as error:
-            if not isinstance(error, DeliveryError) and not is_environments(error):
+            if not is_environments(error):
                 raise
             self.stop()
         finally:
@@ -140,13 +150,14 @@ class RelayProcess:
             self._connection.invalidate()
             self._connection.close()
             self._connection = None
+            self._publisher.abandon()
 
     def _session(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
             # Asked of the driver: a statement would be a point, and whoever dies there would have a session that nobody can end.
             self._pid = cast("Any", self._connection.connection.dbapi_connection).info.backend_pid
-            self._relay = OutboxRelay(self._settings, self._publisher)
+            self._relay = OutboxRelay(self._settings, self._publisher, _passing_time)
             self._relay._passed = _passed
             announce(self._connection)
         return self._connection

@@ -97,6 +97,8 @@ class OutboxRow(NamedTuple):
     """A row of the outbox, by the id of its event."""
 
     batch_id: str
+    topic: str
+    key: str
     event_id: str
 
 
@@ -122,7 +124,7 @@ _ACTIVITIES = text("""
 """)
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
 _OUTBOX = text("""
-    SELECT batch_id::text, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
+    SELECT batch_id::text, topic, key, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
     FROM orchestrator.outbox ORDER BY outbox_id
 """)
 

@@ -127,11 +127,13 @@ class Pipeline:
 
     def relay(self) -> None:
         """Publishes what the outbox holds."""
+        limits = outbox.ReadLimits(100_000, 1 << 30)
         with self.engine.begin() as connection:
-            rows = outbox.oldest_rows(connection, range(outbox.SLOTS), max_rows=100_000, max_bytes=1 << 30)
-            outbox.delete_rows(connection, rows)
-        for row in rows:
-            self._publish(row.event)
+            # Of each stream one row at a time.
+            while rows := outbox.oldest_rows(connection, range(outbox.SLOTS), limits):
+                outbox.delete_rows(connection, rows)
+                for row in rows:
+                    self._publish(row.event)
 
     def _publish(self, event: OutgoingEvent) -> None:
         difference = self._contents.difference(event.key, event.headers, event.value)

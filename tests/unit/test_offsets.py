@@ -18,9 +18,10 @@ def test_nothing_is_committed_before_anything_is_done() -> None:
 
 def test_gap_holds_back_what_is_behind_it() -> None:
     partition = offsets_of([5, 6, 9])
+    partition.handled({6, 9})
+    assert partition.next_handled_after({5}) == 10
     partition.done({6, 9})
     assert partition.next_offset is None
-    assert partition.next_offset_after({5}) == 10
     partition.done({5})
     assert partition.next_offset == 10
 
@@ -33,10 +34,14 @@ def test_gap_holds_back_what_is_behind_it() -> None:
 def test_commits_never_pass_an_offset_that_is_not_done_and_end_behind_the_last(given_: tuple[list[int], list[int]]) -> None:
     polled, order = given_
     partition = offsets_of(polled)
+    last = None
     for step, offset in enumerate(order, start=1):
-        foretold = partition.next_offset_after({offset})
+        foretold = partition.next_handled_after({offset})
+        partition.handled({offset})
+        assert partition.next_offset is None or partition.next_offset == last
         partition.done({offset})
         assert partition.next_offset == foretold
+        last = foretold
         open_offsets = set(order[step:])
         committed = [known for known in polled if partition.next_offset is not None and known < partition.next_offset]
         assert not open_offsets.intersection(committed)

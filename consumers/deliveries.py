@@ -1,0 +1,113 @@
+"""What a role has produced and Kafka has not acknowledged yet.
+
+A micro-batch's events are sent together. Mostly they are acknowledged within milliseconds. When a partition or a topic does not
+acknowledge, the role goes on with other micro-batches meanwhile, within a limit; the offsets of this one wait (`runtime.py`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator import metrics
+from orchestrator.publishing import Delivery, Publisher
+from schemas.envelope import OutgoingEvent, Topic
+
+_logger = logging.getLogger(__name__)
+
+# How long a micro-batch is waited for before the next begins.
+PATIENCE_S = 0.2
+LOOK_S = 0.01
+# The same for a role that has nothing else to do.
+IDLE_LOOK_S = 0.05
+# What may be outstanding: some minutes of a third of the full load. Less than the producer's queue has room for.
+MAX_EVENTS = 20_000
+MAX_BYTES = 16 * 1024 * 1024
+# Between two attempts at what was refused: the first soon, the last bounds the load on a topic that is missing for hours.
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """The events of one micro-batch. Changes only while the worker is at work."""
+
+    bytes: int
+    deliveries: list[Delivery]
+    again: list[OutgoingEvent] = field(default_factory=list)
+    """What failed in a way that may pass."""
+    attempts: int = 1
+    again_at: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every event is acknowledged, or will never be."""
+        return not self.deliveries and not self.again
+
+    @property
+    def outstanding(self) -> int:
+        """How many events are neither."""
+        return len(self.again) + sum(len(delivery.outstanding) for delivery in self.deliveries)
+
+
+class Deliveries:
+    """Of one role. For the worker's thread, which is the publisher's; `has_room` while it does nothing."""
+
+    def __init__(self, role: str, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
+        self._role = role
+        self._publisher = publisher
+        self._clock = clock
+        self._pending: list[Pending] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent."""
+        return (
+            sum(pending.outstanding for pending in self._pending) < MAX_EVENTS
+            and sum(pending.bytes for pending in self._pending) < MAX_BYTES
+        )
+
+    def send(self, events: Sequence[OutgoingEvent]) -> Pending:
+        """Sends, and waits for the acknowledgements as long as they usually take. Raises nothing that is Kafka's fault."""
+        pending = Pending(sum(len(event.value) for event in events), [self._publisher.send(events)] if events else [])
+        self._pending.append(pending)
+        until = self._clock() + PATIENCE_S
+        self._look()
+        while not pending.is_done and (remaining := until - self._clock()) > 0:
+            self.advance(min(LOOK_S, remaining))
+        return pending
+
+    def advance(self, timeout_s: float) -> None:
+        """Waits for acknowledgements, and sends what may be accepted now."""
+        now = self._clock()
+        for pending in self._pending:
+            if pending.again and now >= pending.again_at:
+                events, pending.again = pending.again, []
+                pending.attempts += 1
+                pending.deliveries.append(self._publisher.send(events))
+        self._publisher.poll(timeout_s)
+        self._look()
+
+    def _look(self) -> None:
+        for pending in self._pending:
+            for delivery in pending.deliveries:
+                if delivery.failed:
+                    self._note_failures(pending, delivery)
+            pending.deliveries = [delivery for delivery in pending.deliveries if delivery.outstanding]
+        self._pending = [pending for pending in self._pending if not pending.is_done]
+
+    def _note_failures(self, pending: Pending, delivery: Delivery) -> None:
+        for index in sorted(delivery.failed):
+            event, trouble = delivery.events[index], delivery.failed.pop(index)
+            # A dead letter is the only trace of its record, and always fits a topic as it was planned: its topic will be put right.
+            if trouble.is_permanent and event.topic is not Topic.DEAD_LETTER:
+                # What it announces is in the tables, so the sweeper makes it again.
+                metrics.UNDELIVERABLE.labels(self._role, event.topic.value).inc()
+                event_id = dict(event.headers).get("ce_id", b"").decode()
+                _logger.error("%s: event_refused: %s, event %s: %s", self._role, event.topic.value, event_id, trouble.detail)
+            else:
+                if not pending.again:
+                    metrics.RETRIES.labels(self._role, "delivery").inc()
+                    _logger.warning("%s: event_not_acknowledged: %s: %s", self._role, event.topic.value, trouble.detail)
+                    pending.again_at = self._clock() + min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(pending.attempts - 1, 10))
+                pending.again.append(event)

@@ -1,0 +1,81 @@
+"""Which topics and partitions are in trouble, and when to try each of them again."""
+
+import logging
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator import metrics
+
+_logger = logging.getLogger(__name__)
+
+# After a failure, doubled with each in a row: soon enough for a broker's restart, and no hot loop while a topic is missing for hours.
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 5.0
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait after so many failures in a row. With jitter, so that what failed together does not come back together."""
+    longest: float = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures, 10))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+@dataclass(slots=True)
+class _Place:
+    is_failing: bool
+    failures: int
+    retry_at: float
+
+
+class Places:
+    """The places that fail, and those that are well again but may still have held rows."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+
+    @property
+    def known(self) -> list[str]:
+        """The names of all."""
+        return list(self._places)
+
+    def is_failing(self, name: str) -> bool:
+        """Whether nothing but a probe is to be sent there."""
+        place = self._places.get(name)
+        return place is not None and place.is_failing
+
+    def retry_at(self, name: str) -> float:
+        """When it is to be tried again."""
+        return self._places[name].retry_at
+
+    def expect_held(self, names: Iterable[str]) -> None:
+        """Rows are held for these places, by this relay or by one before it. What is new among them is tried at once."""
+        for name in names:
+            self._places.setdefault(name, _Place(is_failing=True, failures=0, retry_at=float("-inf")))
+        self._count()
+
+    def failed(self, name: str, now: float, why: str) -> None:
+        """An event was not acknowledged there, or has not been for too long."""
+        place = self._places.setdefault(name, _Place(is_failing=False, failures=0, retry_at=now))
+        if not place.is_failing:
+            _logger.warning("place_in_trouble: %s: %s", name, why)
+        place.is_failing = True
+        place.retry_at = now + backoff_s(place.failures)
+        place.failures += 1
+        self._count()
+
+    def works(self, name: str) -> None:
+        """An event was acknowledged there."""
+        place = self._places.get(name)
+        if place is not None and place.is_failing:
+            _logger.info("place_works_again: %s", name)
+            place.is_failing = False
+            place.failures = 0
+            self._count()
+
+    def forget(self, name: str) -> None:
+        """Nothing is held for it."""
+        del self._places[name]
+        self._count()
+
+    def _count(self) -> None:
+        metrics.OUTBOX_PLACES_IN_TROUBLE.set(sum(place.is_failing for place in self._places.values()))

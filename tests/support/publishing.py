@@ -1,0 +1,36 @@
+"""Publishers of tests."""
+
+from collections.abc import Sequence
+
+from orchestrator.publishing import Delivery, DeliveryError
+from schemas.envelope import OutgoingEvent
+
+
+class SettledAtOnce:
+    """A publisher whose every event is acknowledged or refused when it is sent. `publish` says which: it raises DeliveryError."""
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        raise NotImplementedError
+
+    def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
+        delivery = Delivery(events)
+        try:
+            self.publish(events)
+        except DeliveryError as error:
+            for index, trouble in error.troubles.items():
+                delivery.settle(index, trouble)
+        for index in range(len(events)):
+            delivery.settle(index)
+        return delivery
+
+    def poll(self, timeout_s: float) -> None:
+        pass
+
+    def place(self, event: OutgoingEvent) -> str:
+        return event.topic.value
+
+    def abandon(self) -> None:
+        pass
+
+    def is_reachable(self) -> bool:
+        return True
