@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.deployment import Deployment
 from cli.failures import BadInputError, ExitCode
 from cli.kafka import reachable_kafka
-from cli.output import Output, printable, table
+from cli.output import Output, confirm, printable, table
 from cli.progress import working
 
 # What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
@@ -41,9 +41,9 @@ def register(app: typer.Typer) -> None:
     db = typer.Typer(no_args_is_help=True, help="The database's schema.")
     topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
     directory = typer.Typer(no_args_is_help=True, help="Organizations, mentors, coordinators, scopes, activity types.")
-    app.add_typer(db, name="db")
-    app.add_typer(topics, name="topics")
-    app.add_typer(directory, name="directory")
+    app.add_typer(db, name="db", rich_help_panel=Audience.OPERATORS)
+    app.add_typer(topics, name="topics", rich_help_panel=Audience.OPERATORS)
+    app.add_typer(directory, name="directory", rich_help_panel=Audience.OPERATORS)
 
     @command(db, "upgrade", example="BULKREG_DATABASE_URL=postgresql://owner:…@db/bulkreg bulkreg db upgrade")
     def upgrade_schema(deployment: Deployment, output: Output) -> None:
@@ -54,7 +54,8 @@ def register(app: typer.Typer) -> None:
         settings = deployment.settings()
         with working(output, "Migrating"), reachable_database(settings.owner_url):
             version = upgrade(settings)
-        output.answer({"schema_version": version}, f"The schema is at version {version}.")
+        sentence = f"The schema is at version {version}."
+        output.answer({"schema_version": version}, sentence, done=sentence)
 
     @command(topics, "create", example="bulkreg topics create")
     def create(deployment: Deployment, output: Output) -> ExitCode:
@@ -65,7 +66,7 @@ def register(app: typer.Typer) -> None:
         with working(output, "Asking Kafka"), reachable_kafka(settings):
             reports = create_topics(settings)
         rows = [(each.name, "made" if each.created else "; ".join(each.differences) or "as planned") for each in reports]
-        output.answer({"topics": [asdict(each) for each in reports]}, table(["topic", ""], rows))
+        output.answer({"topics": [asdict(each) for each in reports]}, table(["topic", ""], rows), done="The topics exist.")
         return ExitCode.SOME_FAILED if any(each.differences for each in reports) else ExitCode.DONE
 
     @command(directory, "import", example="bulkreg directory import ./directory --prune")
@@ -76,6 +77,9 @@ def register(app: typer.Typer) -> None:
             Path, typer.Argument(metavar="DIR", help="Where mentors.csv, coordinators.csv, scopes.csv, … are.", file_okay=False)
         ],
         prune: Annotated[bool, typer.Option("--prune", help="Close the people whom the files no longer name.")] = False,
+        yes: Annotated[
+            bool, typer.Option("--yes", "-y", help="With --prune: without asking first, as where no terminal is.")
+        ] = False,
     ) -> None:
         """Import a directory: all of it or nothing. The same again changes nothing; scopes replace those that were."""
         from cli.database import database
@@ -85,6 +89,8 @@ def register(app: typer.Typer) -> None:
 
         if not path.is_dir():
             raise BadInputError(f"{path} is no directory")
+        if prune:
+            confirm(f"Close everybody whom the files in {printable(path)} do not name?", yes=yes)
         settings = deployment.settings()
         with working(output, "Importing"), database(settings, settings.worker_url) as engine:
             records, remarks = read_directory(path)
@@ -97,9 +103,9 @@ def register(app: typer.Typer) -> None:
         parts: list[RenderableType] = [table(headers, rows)]
         parts += _absent("mentors", report.absent_mentors, pruned=prune)
         parts += _absent("coordinators", report.absent_coordinators, pruned=prune)
-        output.answer(asdict(report), *parts)
+        output.answer(asdict(report), *parts, done="The directory is imported.")
 
-    @command(app, "token", example="bulkreg token --org org-01 --sub coord-101 --role coordinator")
+    @command(app, "token", audience=Audience.DEVELOPERS, example="bulkreg token --org org-01 --sub coord-101 --role coordinator")
     def token(
         deployment: Deployment,
         output: Output,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +14,18 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.commands import command, read_bytes
+from cli.commands import Audience, command, read_bytes
 from cli.connection import PATH, Connection, Target, connected
 from cli.failures import BadInputError, ExitCode
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
-from cli.output import Output, printable, table
+from cli.output import Output, confirm, printable, table
 from cli.progress import batch_progress, described, speed, working
 from cli.saving import saved_to
-from orchestrator.files.corrections import Corrections, read_corrections
+from cli.streams import stop_unread
 
 if TYPE_CHECKING:
     from cli.client import Client
+    from orchestrator.files.corrections import CorrectionFile, Corrections
 
 BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
 
@@ -64,7 +65,7 @@ class ResultsFormat(StrEnum):
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
 
-    @command(app, "list", example="bulkreg list --status partial --coordinator coord-101")
+    @command(app, "list", audience=Audience.COORDINATORS, example="bulkreg list --status partial --coordinator coord-101")
     async def list_batches(
         connection: Connection,
         output: Output,
@@ -99,7 +100,7 @@ def register(app: typer.Typer) -> None:
         more = f"; the next page: --cursor {pages['next_cursor']}" if pages["next_cursor"] else ""
         output.answer(document, *([table(headers, rows)] if rows else []), f"{len(rows)} of {pages['total']} batches{more}")
 
-    @command(app, "status", example="bulkreg status 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --watch")
+    @command(app, "status", audience=Audience.COORDINATORS, example="bulkreg status 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --watch")
     async def status_of(
         connection: Connection,
         output: Output,
@@ -115,7 +116,12 @@ def register(app: typer.Typer) -> None:
             batch = await _show(client, batch_id, organization_id, output)
         return ExitCode.SOME_FAILED if watch and batch["status"] != "completed" else ExitCode.DONE
 
-    @command(app, "results", example="bulkreg results 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --format csv --save results.csv")
+    @command(
+        app,
+        "results",
+        audience=Audience.COORDINATORS,
+        example="bulkreg results 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --format csv --save results.csv",
+    )
     async def results(
         connection: Connection,
         output: Output,
@@ -161,7 +167,12 @@ def register(app: typer.Typer) -> None:
         headers = ["position", "mentor", "activity", "date", "status", "attempt", "error", "item"]
         output.answer({"batch_id": str(batch_id), "items": items}, table(headers, rows))
 
-    @command(app, "retry", example="bulkreg retry 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --correct corrected.csv --watch")
+    @command(
+        app,
+        "retry",
+        audience=Audience.COORDINATORS,
+        example="bulkreg retry 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --correct corrected.csv --watch",
+    )
     async def retry(
         connection: Connection,
         output: Output,
@@ -177,7 +188,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(help="New values: a table with item_id and the columns to change, or .json.", dir_okay=False),
         ] = None,
         yes: Annotated[
-            bool, typer.Option("--yes", help="Corrections may change mentors: do not ask. Without a terminal, needed for that.")
+            bool,
+            typer.Option("--yes", "-y", help="Corrections may change mentors: do not ask. Without a terminal, needed for that."),
         ] = False,
         watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
         idempotency_key: Annotated[str | None, typer.Option(help="The same key never retries twice.")] = None,
@@ -188,7 +200,7 @@ def register(app: typer.Typer) -> None:
             body["item_ids"] = [str(each) for each in item]
         if only_retryable:
             body["only_retryable"] = True
-        file = None if correct is None else read_corrections(printable(correct.name), read_bytes(correct))
+        file = None if correct is None else _corrections(correct)
         target = connection.target()
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
@@ -201,16 +213,20 @@ def register(app: typer.Typer) -> None:
                 body["corrections"] = corrections.corrections
             batch = (await client.post(f"{PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
             if not watch:
-                output.answer(
-                    batch, f"{batch['retried']} items are tried again; follow them with: bulkreg status {batch_id} --watch"
-                )
+                sentence = f"{batch['retried']} items are tried again; follow them with: bulkreg status {batch_id} --watch"
+                output.answer(batch, sentence, done=sentence)
                 return ExitCode.DONE
             output.remark(f"{batch['retried']} items are tried again")
             await _watch(client, batch_id, organization_id, output)
             batch = await _show(client, batch_id, organization_id, output)
         return ExitCode.DONE if batch["status"] == "completed" else ExitCode.SOME_FAILED
 
-    @command(app, "cancel", example='bulkreg cancel 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --reason "Wrong week"')
+    @command(
+        app,
+        "cancel",
+        audience=Audience.COORDINATORS,
+        example='bulkreg cancel 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --reason "Wrong week"',
+    )
     async def cancel(
         connection: Connection,
         output: Output,
@@ -224,20 +240,33 @@ def register(app: typer.Typer) -> None:
         async with connected(target, output.remark) as client:
             batch = (await client.post(f"{PATH}/{batch_id}/cancel", organization_id, body)).json()
         unresolved = f"; {batch['unresolved']} still await an answer of the registration service" if batch["unresolved"] else ""
-        output.answer(batch, f"Batch {batch_id}: {described(batch)}{unresolved}")
+        sentence = f"Batch {batch_id}: {described(batch)}{unresolved}"
+        output.answer(batch, sentence, done=sentence)
 
-    @command(app, "delete", example="bulkreg delete 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10")
-    async def delete(connection: Connection, output: Output, batch_id: BatchId) -> None:
+    @command(app, "delete", audience=Audience.COORDINATORS, example="bulkreg delete 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10")
+    async def delete(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking first, as where no terminal is.")] = False,
+    ) -> None:
         """Remove a finished batch from view. What it registered stays."""
         target = connection.target()
+        confirm(f"Delete batch {batch_id}? It can't be brought back.", yes=yes)
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             await client.delete(f"{PATH}/{batch_id}", organization_id)
-        output.answer({"deleted": str(batch_id)}, f"Batch {batch_id} is deleted. The activities that it registered stay.")
+        sentence = f"Batch {batch_id} is deleted. The activities that it registered stay."
+        output.answer({"deleted": str(batch_id)}, sentence, done=sentence)
 
 
 def _with_offset(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone().isoformat()
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone().isoformat()
+    except (OverflowError, ValueError):  # at an end of the calendar, where some hours more or less find the same batches
+        return moment.replace(tzinfo=UTC).isoformat()
 
 
 def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
@@ -252,7 +281,12 @@ def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
 
 async def _watch(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> None:
     with batch_progress(output, total_batches=1, total_items=0, watch=True) as progress:
-        await client.finished(str(batch_id), organization_id, progress.update)
+
+        def changed(batch: Mapping[str, Any]) -> None:
+            progress.update(batch)
+            stop_unread()
+
+        await client.finished(str(batch_id), organization_id, changed)
 
 
 async def _show(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
@@ -295,6 +329,7 @@ async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
         return
     async for part in body:
         typer.echo(part, nl=False)
+        stop_unread()
 
 
 async def _items_with_values(
@@ -307,7 +342,14 @@ async def _items_with_values(
     return [orjson.loads(line) for line in document.splitlines()]
 
 
-def _agreed(corrections: Corrections, output: Output, *, yes: bool) -> None:
+def _corrections(file: Path) -> "CorrectionFile":
+    # Imported here: the other commands need not wait for it.
+    from orchestrator.files.corrections import read_corrections
+
+    return read_corrections(printable(file.name), read_bytes(file))
+
+
+def _agreed(corrections: "Corrections", output: Output, *, yes: bool) -> None:
     """Shows what becomes of mentors and activity types. Raises BadInputError where another mentor needs a yes, and nobody says it."""
     lines = [printable(change) for change in corrections.changes]
     if yes or not corrections.moves_to_another_mentor:
@@ -320,7 +362,6 @@ def _agreed(corrections: Corrections, output: Output, *, yes: bool) -> None:
             lines=lines,
             details={"changes": [asdict(change) for change in corrections.changes]},
         )
-    for line in lines:
-        output.remark(line)
-    if not typer.confirm("Register these items for the mentors on the right?", err=True):
-        raise BadInputError("Nothing was done.")
+    for line in lines:  # also where --quiet is given: they are the question
+        typer.echo(line, err=True)
+    confirm("Register these items for the mentors on the right?", yes=yes)

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.connection import running_stack
 from cli.embedded import embedded_installed
-from cli.failures import BadInputError, UnreachableError
-from cli.output import Output, table
+from cli.failures import BadInputError, UnreachableError, UnwritableError
+from cli.output import Output, printable, table
 from cli.progress import working
 
 SHORT_TAKES = "under two minutes"
@@ -28,7 +28,7 @@ LONG_GROWS_TO = 5_000_000
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @command(app, "bench", example="bulkreg bench --report bench.html")
+    @command(app, "bench", audience=Audience.DEVELOPERS, example="bulkreg bench --report bench.html")
     def bench(
         output: Output,
         home: Annotated[
@@ -70,7 +70,10 @@ def register(app: typer.Typer) -> None:
             target = Target(stack.api, stack.token, stack.postgres, stack.kafka, stack.pids)
             figures = Bench(target, plan, step).run(up_s=started.up_s)
         if report is not None:
-            report.write_text(page(figures), encoding="utf-8")
+            try:
+                report.write_text(page(figures), encoding="utf-8")
+            except OSError as error:
+                raise UnwritableError(f"{printable(report)} can't be written: {error.strerror}") from error
             output.remark(f"The page with the curves is {report}")
         shown = [
             [r.what, figure(r.median), f"{figure(r.lowest)} - {figure(r.highest)}", r.unit, r.goal, verdict(r)]

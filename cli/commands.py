@@ -2,8 +2,10 @@
 
 import asyncio
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
+from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -11,13 +13,24 @@ from typing import Any
 
 import typer
 
-from cli.failures import BadInputError, CommandError
+from cli.failures import BadInputError, CommandError, ExitCode, UnreachableError
 from cli.output import Output, printable
+from cli.streams import NobodyReadsError
 from orchestrator.files.problems import BadFileError
 
 
-def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function as a command of `app`.
+class Audience(StrEnum):
+    """Whom a command serves: the help lists the commands of each together."""
+
+    COORDINATORS = "Submitting, for coordinators"
+    OPERATORS = "Running it, for operators"
+    DEVELOPERS = "On this machine, for developers"
+
+
+def command(
+    app: typer.Typer, name: str, *, example: str, audience: Audience | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function as a command of `app`. (The commands of a group are its audience's.)
 
     A parameter whose type is a dataclass is a group of options: each of its fields becomes an option of the command, and the
     function gets the object. Every command has the group `Output`. The function answers None or its exit code.
@@ -45,13 +58,15 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
             except CommandError as failure:
                 built[output_name].failure(failure)
                 exit_code = failure.exit_code
+            except NobodyReadsError:
+                exit_code = ExitCode.UNWRITABLE
             raise typer.Exit(exit_code or 0)
 
         flat = [option for each in parameters.values() for option in options.get(each.name, (each,))]
         flat = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in flat]
         run.__signature__ = Signature(flat)  # type: ignore[attr-defined]
         run.__annotations__ = {option.name: option.annotation for option in flat}
-        app.command(name, epilog=f"Example: {example}")(run)
+        app.command(name, epilog=f"Example: {example}", rich_help_panel=audience)(run)
         return function
 
     return register
@@ -70,8 +85,13 @@ def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
     try:
         result = function(**arguments)
         exit_code: int | None = asyncio.run(result) if inspect.iscoroutine(result) else result
-    except BadFileError as refusal:
-        raise _bad_input(refusal) from refusal
+    except BadFileError as refused:
+        raise _bad_input(refused) from refused
+    except OSError as error:
+        # The machine's trouble with a file (a full disk, a right that is missing); any other is a fault of ours.
+        if error.filename is None or error.strerror is None:
+            raise
+        raise UnreachableError(f"{printable(os.fsdecode(error.filename))}: {error.strerror}") from error
     return exit_code
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.deployment import Deployment
 from cli.failures import BadInputError, UnreachableError
 from cli.kafka import reachable_kafka
@@ -26,7 +26,7 @@ _ALL = "all"
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     letters = typer.Typer(no_args_is_help=True, help="What could not be read: where it came from, why; sending it again.")
-    app.add_typer(letters, name="dead-letters")
+    app.add_typer(letters, name="dead-letters", rich_help_panel=Audience.OPERATORS)
 
     @command(letters, "list", example="bulkreg dead-letters list --all")
     def show_all(
@@ -77,7 +77,11 @@ def register(app: typer.Typer) -> None:
             raise UnreachableError(f"Kafka has not taken all of it; do it again: {error}") from error
         finally:
             producer.close()
-        output.answer({"redriven": [str(letter.id) for letter in chosen]}, f"{len(chosen)} sent again.")
+        output.answer(
+            {"redriven": [str(letter.id) for letter in chosen]},
+            f"{len(chosen)} sent again.",
+            done=f"{len(chosen)} dead letters were sent again.",
+        )
 
 
 def _read(settings: "Settings", output: Output) -> "list[PutAside]":

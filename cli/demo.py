@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.connection import DEFAULT_HOME
 from cli.failures import ExitCode
 from cli.output import Output
@@ -28,7 +28,7 @@ ORGANIZATION, COORDINATOR, ADMINISTRATOR = "nordlys", "ingrid", "leader"
 def register(app: typer.Typer, product: Product) -> None:
     """Adds the command."""
 
-    @command(app, "demo", example="bulkreg demo --home /var/tmp/bulkreg-demo")
+    @command(app, "demo", audience=Audience.DEVELOPERS, example="bulkreg demo --home /var/tmp/bulkreg-demo")
     def demo(output: Output, home: HomeOption = DEFAULT_HOME) -> ExitCode:
         """Start everything with an example organization and a first batch, and keep serving. Ctrl-C stops it."""
         story = _Story(app, home)

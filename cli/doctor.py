@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.deployment import Deployment
 from cli.failures import ExitCode
 from cli.output import Output, printable
@@ -15,7 +15,7 @@ from cli.progress import working
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @command(app, "doctor", example="bulkreg doctor")
+    @command(app, "doctor", audience=Audience.OPERATORS, example="bulkreg doctor")
     def doctor(deployment: Deployment, output: Output) -> ExitCode:
         """Check every setting and connection, and say how to mend what is wrong. 3: something is unreachable; 1: something is unsafe."""
         # Imported here: the other commands need not wait for Kafka's client.

@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 1
     BAD_INPUT = 2
     UNREACHABLE = 3
+    UNWRITABLE = 4
     INTERRUPTED = 130
 
 
@@ -52,6 +53,12 @@ class RefusedError(CommandError):
             + [_difference(each) for each in problem.get("differences", ())],
             details=problem,
         )
+
+
+class UnwritableError(CommandError):
+    """The answer can't be written where it should go; what the command was asked to do may be done all the same."""
+
+    exit_code = ExitCode.UNWRITABLE
 
 
 class UnreachableError(CommandError):

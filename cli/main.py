@@ -1,36 +1,62 @@
 """The program `bulkreg`: puts the commands together."""
 
+import sys
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from cli import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
 from cli import run as run_command
+from cli.failures import ExitCode
 from cli.product import PRODUCT
+from cli.streams import finished, guard
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One bulk submission in, one activity record per mentor out.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: bulkreg submit april.xlsx --org org-01 --coordinator coord-101 --watch",
 )
 
 
-@app.callback()
-def main() -> None:
-    """One bulk submission in, one activity record per mentor out."""
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"bulkreg {metadata.version('bulk-registration-orchestrator')}")
+        raise typer.Exit
 
 
-stack.register(app, PRODUCT)
-demo.register(app, PRODUCT)
-run_command.register(app)
+@app.callback(
+    help="One bulk submission in, one activity record per mentor out."
+    "\n\nExit codes: 0 done; 1 done, but some items failed; 2 wrong usage, bad input or refused; 3 something that is needed can't be reached; "
+    "4 the answer can't be written; 130 interrupted."
+)
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version, and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+# In the order of the help.
 submit.register(app)
 batches.register(app)
+run_command.register(app)
 administration.register(app)
+doctor.register(app)
+verify.register(app)
 dead_letters.register(app)
 replay.register(app)
-verify.register(app)
-doctor.register(app)
+demo.register(app, PRODUCT)
+stack.register(app, PRODUCT)
 bench.register(app)
 
 
 def run() -> None:
     """Entry point of the installed program."""
-    app()
+    guard()
+    try:
+        app()
+    except SystemExit as end:
+        sys.exit(finished(end.code if isinstance(end.code, int) else ExitCode.DONE))

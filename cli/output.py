@@ -1,5 +1,7 @@
 """What a command prints: for people or, with `--json`, one document for machines. Answers go to standard output, the rest to error."""
 
+import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,17 +12,11 @@ import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from cli.failures import CommandError
+from cli.failures import BadInputError, CommandError
+from cli.streams import refusal
 
 # Where the output is not a terminal nobody sees a table's edge: wide enough for every column to stay whole.
 _PIPE_WIDTH = 500
-
-
-def _console(file: IO[str]) -> Console:
-    # What people typed is printed as it is: no markup, no emoji, no colours guessed from the text.
-    return Console(
-        file=file, width=None if file.isatty() else _PIPE_WIDTH, markup=False, highlight=False, emoji=False, soft_wrap=True
-    )
 
 
 def printable(value: object) -> str:
@@ -34,33 +30,71 @@ class Output:
     """How this command's answer is printed."""
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks: the answer and errors alone.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (as with NO_COLOR in the environment).")] = False
 
     @property
     def is_live(self) -> bool:
         """Whether somebody watches a terminal: only then are there progress bars."""
-        return not self.json and sys.stderr.isatty()
+        return not self.json and not self.quiet and sys.stderr.isatty()
 
-    def answer(self, document: Any, *human: RenderableType) -> None:
-        """Prints what the command was asked for: the document, or its form for people."""
+    def answer(self, document: Any, *human: RenderableType, done: str | None = None) -> None:
+        """Prints what the command was asked for: the document, or its form for people.
+
+        `done` is what has changed, in a sentence: it is printed to standard error where the answer can't be written.
+        """
         if self.json:
-            typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-            return
-        console = _console(sys.stdout)
-        for part in human:
-            console.print(part)
+            typer.echo(json_bytes(document))
+        else:
+            console = self._console(sys.stdout)
+            for part in human:
+                console.print(part)
+        sys.stdout.flush()
+        if done is not None and refusal() is not None:
+            self._console(sys.stderr).print(printable(done))
 
     def remark(self, text: str) -> None:
         """Prints what a person should know beside the answer."""
-        _console(sys.stderr).print(text)
+        if not self.quiet:
+            self._console(sys.stderr).print(text)
 
     def failure(self, failure: CommandError) -> None:
         """Prints why the command could not do it: for people always, and as the document that a machine waits for."""
-        console = _console(sys.stderr)
+        console = self._console(sys.stderr)
         console.print(str(failure))
         for line in failure.lines:
             console.print(f"  {printable(line)}")
         if self.json:
-            typer.echo(orjson.dumps({"error": {"detail": str(failure), **failure.details}}, option=orjson.OPT_INDENT_2))
+            typer.echo(json_bytes({"error": {"detail": str(failure), **failure.details}}))
+
+    def _console(self, file: IO[str]) -> Console:
+        # What people typed is printed as it is: no markup, no emoji, no colours guessed from the text.
+        return Console(
+            file=file,
+            width=None if file.isatty() else _PIPE_WIDTH,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+            # NO_COLOR means its colours alone to Rich; bold print is of no use to a log either.
+            color_system=None if self.no_color or os.environ.get("NO_COLOR") else "auto",
+        )
+
+
+def json_bytes(document: Any) -> bytes:
+    """The document for machines, in UTF-8 also where a name of a file in it is none."""
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except TypeError:
+        return json.dumps(document, indent=2, ensure_ascii=False, default=str).encode("utf-8", "replace")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks a person at a terminal before something that can't be undone. Raises BadInputError on a no. A script is not asked."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    if not typer.confirm(question, err=True):
+        raise BadInputError("Nothing was done.")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.deployment import Deployment
 from cli.failures import BadInputError, ExitCode, UnreachableError
 from cli.output import Output, printable, table
@@ -35,7 +35,7 @@ _RECORD = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)/(?P<partition>\d+)@(?P<offset>
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @command(app, "replay", example="bulkreg replay --from 2026-03-26T10:00 --promote")
+    @command(app, "replay", audience=Audience.OPERATORS, example="bulkreg replay --from 2026-03-26T10:00 --promote")
     def replay_topics(
         deployment: Deployment,
         output: Output,
@@ -58,7 +58,11 @@ def register(app: typer.Typer) -> None:
         settings = deployment.settings()
         read = _replay(settings, output, _batch_id(batch), _start(start, settings), promote=promote)
         remaining = read.after or read.before
-        output.answer(_document(read), *_for_people(read))
+        output.answer(
+            _document(read),
+            *_for_people(read),
+            done=f"{len(read.promoted)} batches were looked at for promotion." if promote else None,
+        )
         return ExitCode.SOME_FAILED if remaining.by_field else ExitCode.DONE
 
 

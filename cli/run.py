@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli.commands import Audience
 from cli.failures import BadInputError
 from cli.output import Output
 from cli.settings import load_settings
@@ -12,7 +13,7 @@ from cli.settings import load_settings
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @app.command(epilog="Example: bulkreg run relay splitter sweeper")
+    @app.command(rich_help_panel=Audience.OPERATORS, epilog="Example: bulkreg run relay splitter sweeper")
     def run(
         roles: Annotated[
             list[str],

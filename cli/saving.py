@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cli.failures import BadInputError
+from cli.failures import UnwritableError
 from cli.output import printable
 
 # Names of what is open elsewhere. Behind one that leads to a file, somebody else holds that file.
@@ -18,7 +18,7 @@ _OPEN_ELSEWHERE = (Path("/dev"), Path("/proc"))
 
 @contextmanager
 def saved_to(file: Path) -> Iterator[IO[bytes]]:
-    """What is written to it is saved in the file when the block ends, and not at all when it fails. Raises BadInputError.
+    """What is written to it is saved in the file when the block ends, and not at all when it fails. Raises UnwritableError.
 
     A regular file is replaced, and keeps its permissions; the target of a link too. What is no regular file (a device, a pipe), and a
     file with other names besides, is written to.
@@ -29,7 +29,7 @@ def saved_to(file: Path) -> Iterator[IO[bytes]]:
             yield out
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
-        raise BadInputError(f"{printable(file)} can't be written: {reason}") from error
+        raise UnwritableError(f"{printable(file)} can't be written: {reason}") from error
 
 
 def _is_replaced(file: Path, target: Path) -> bool:

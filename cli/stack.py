@@ -12,12 +12,13 @@ from typing import Annotated
 import orjson
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.connection import DEFAULT_HOME
 from cli.embedded import embedded_installed
 from cli.failures import BadInputError, ExitCode, UnreachableError
 from cli.output import Output, printable
 from cli.settings import forget_servers, load_settings
+from cli.streams import refusal
 from compose.embedded.home import Home, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
@@ -32,7 +33,7 @@ HomeOption = Annotated[Path, typer.Option("--home", envvar="BULKREG_HOME", help=
 def register(app: typer.Typer, product: Product) -> None:
     """Adds the three commands. `product` says what `up` sets up and runs."""
 
-    @command(app, "up", example="bulkreg up --detach --home /var/tmp/bulkreg --port 8080")
+    @command(app, "up", audience=Audience.DEVELOPERS, example="bulkreg up --detach --home /var/tmp/bulkreg --port 8080")
     def up(
         output: Output,
         home: HomeOption = DEFAULT_HOME,
@@ -46,9 +47,11 @@ def register(app: typer.Typer, product: Product) -> None:
             return run_stack(Home(home), product, port, lambda file: show(file, json=output.json))
         _detached(Home(home))
         show(_running(Home(home)), json=output.json)
+        if refusal() is not None:
+            output.remark("It runs. Its addresses: bulkreg info")
         return ExitCode.DONE
 
-    @command(app, "down", example="bulkreg down --home /var/tmp/bulkreg")
+    @command(app, "down", audience=Audience.DEVELOPERS, example="bulkreg down --home /var/tmp/bulkreg")
     def down(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
         """Stop what `up` has started in a home, all in order. The data stays."""
         place = Home(home)
@@ -61,9 +64,10 @@ def register(app: typer.Typer, product: Product) -> None:
             if time.monotonic() > deadline:
                 raise UnreachableError(f"process {pid} has not stopped within {DOWN_TIMEOUT_S:g} s; see {place.logs}")
             time.sleep(POLL_S)
-        output.answer({"stopped": pid}, f"Stopped (process {pid}). The data is in {printable(place.path)}.")
+        sentence = f"Stopped (process {pid}). The data is in {printable(place.path)}."
+        output.answer({"stopped": pid}, sentence, done=sentence)
 
-    @command(app, "info", example="bulkreg info --json | jq -r .token")
+    @command(app, "info", audience=Audience.DEVELOPERS, example="bulkreg info --json | jq -r .token")
     def info(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
         """Print the addresses, the tokens and the processes of what runs in a home."""
         show(_running(Home(home)), json=output.json)
@@ -141,6 +145,7 @@ def show(file: StackFile, *, json: bool) -> None:
     """Prints where everything is; a document on one line, so that whoever starts `up` knows when he has read it."""
     if json:
         typer.echo(orjson.dumps(file.model_dump()).decode())
+        sys.stdout.flush()
         return
     for name, value in (
         ("API", file.api),
@@ -151,6 +156,7 @@ def show(file: StackFile, *, json: bool) -> None:
         ("Processes", ", ".join(f"{role} {pid}" for role, pids in file.pids.items() for pid in pids)),
     ):
         typer.echo(f"{name + ':':17}{value}")
+    sys.stdout.flush()
 
 
 def _report(line: str) -> None:

@@ -14,16 +14,17 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.commands import command, read_bytes
+from cli.commands import Audience, command, read_bytes
 from cli.connection import PATH, Connection, connected
 from cli.failures import BadInputError, CommandError, ExitCode, RefusedError
 from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.output import Output, printable, table
 from cli.progress import STATES, BatchProgress, batch_progress, described
-from orchestrator.files.submissions import STANDARD_INPUT, FileSubmission, Given, SubmissionFile, read_submissions
 
+# Imported in the functions: no other command need wait for what reads files.
 if TYPE_CHECKING:
     from cli.client import Client
+    from orchestrator.files.submissions import FileSubmission, Given, SubmissionFile
 
 # Refusals of one submission, which say nothing about the next: not who asks, but what is asked.
 _ABOUT_THE_SUBMISSION = frozenset({400, 409, 412, 413, 422})
@@ -37,7 +38,12 @@ _MOST_BATCHES_LISTED = 20
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @command(app, "submit", example="bulkreg submit april.xlsx --org org-01 --coordinator coord-101 --watch")
+    @command(
+        app,
+        "submit",
+        audience=Audience.COORDINATORS,
+        example="bulkreg submit april.xlsx --org org-01 --coordinator coord-101 --watch",
+    )
     async def submit(
         connection: Connection,
         output: Output,
@@ -65,6 +71,8 @@ def register(app: typer.Typer) -> None:
         """Submit registrations from a file, and wait until the batches are finished."""
         if again and idempotency_key:
             raise BadInputError("--again and --idempotency-key contradict each other")
+        from orchestrator.files.submissions import Given
+
         content = _read(file, Given(connection.org, coordinator, label))
         for remark in content.remarks:
             output.remark(printable(remark))
@@ -81,7 +89,7 @@ def register(app: typer.Typer) -> None:
 class _Keyed:
     """A submission, and the key under which it counts once."""
 
-    submission: FileSubmission
+    submission: "FileSubmission"
     key: str
 
     def organization(self, org: str | None) -> str | None:
@@ -112,13 +120,15 @@ class _Run:
         )
 
 
-def _read(file: Path, given: Given) -> SubmissionFile:
+def _read(file: Path, given: "Given") -> "SubmissionFile":
+    from orchestrator.files.submissions import STANDARD_INPUT, read_submissions
+
     if str(file) == STANDARD_INPUT:
         return read_submissions(STANDARD_INPUT, sys.stdin.buffer.read(), given)
     return read_submissions(printable(file.name), read_bytes(file), given)
 
 
-def _with_keys(file: Path, submissions: Sequence[FileSubmission], given: str | None, *, again: bool) -> list[_Keyed]:
+def _with_keys(file: Path, submissions: "Sequence[FileSubmission]", given: str | None, *, again: bool) -> list[_Keyed]:
     if again:
         return [_Keyed(each, str(uuid4())) for each in submissions]
     if given is None:
@@ -223,7 +233,7 @@ async def _send(client: "Client", org: str | None, keyed: _Keyed, run: _Run, pro
     run.finished.add(line)
 
 
-def _placed(refusal: RefusedError, submission: FileSubmission) -> CommandError:
+def _placed(refusal: RefusedError, submission: "FileSubmission") -> CommandError:
     """The refusal, with the rows of the table in the place of positions in the request."""
     lines = []
     for line in refusal.lines:
@@ -232,22 +242,23 @@ def _placed(refusal: RefusedError, submission: FileSubmission) -> CommandError:
     return BadInputError(str(refusal), lines=lines, details=refusal.details)
 
 
-async def _answer_one(client: "Client", submission: FileSubmission, run: _Run, output: Output) -> None:
+async def _answer_one(client: "Client", submission: "FileSubmission", run: _Run, output: Output) -> None:
     [batch] = run.batches.values()
     path, organization_id = f"{PATH}/{batch['batch_id']}", batch["organization_id"]
+    done = f"Batch {batch['batch_id']} of {organization_id}: {described(batch)}"
     if output.json:
         full = (await client.get(path, organization_id, item_limit=1_000)).json()
-        output.answer({**full, "replayed": bool(run.replayed)})
+        output.answer({**full, "replayed": bool(run.replayed)}, done=done)
         return
     if run.replayed:
         output.remark("This was submitted before, and is not submitted twice; --again does it.")
-    parts: list[RenderableType] = [f"Batch {batch['batch_id']} of {organization_id}: {described(batch)}"]
+    parts: list[RenderableType] = [done]
     if batch["failed"]:
         failed = (await client.get(path, organization_id, items="failed", item_limit=MOST_ITEMS_LISTED)).json()["items"]
         parts += failed_items(failed, submission.rows)
         if batch["failed"] > len(failed):
             parts.append(f"… and {batch['failed'] - len(failed)} more: bulkreg results {batch['batch_id']} --status failed")
-    output.answer({}, *parts)
+    output.answer({}, *parts, done=done)
 
 
 def _answer_many(keyed: Sequence[_Keyed], run: _Run, output: Output) -> None:
@@ -283,4 +294,5 @@ def _answer_many(keyed: Sequence[_Keyed], run: _Run, output: Output) -> None:
     for line, refusal in sorted(run.refused.items()):
         parts.append(f"Line {line} was refused: {refusal}")
         parts += [f"  {printable(each)}" for each in _placed(refusal, by_line[line]).lines]
-    output.answer(document, *parts)
+    listed = [f"{batch['batch_id']} (line {line})" for line, batch in sorted(run.batches.items())[:_MOST_BATCHES_LISTED]]
+    output.answer(document, *parts, done=f"{len(run.batches)} batches were submitted: {', '.join(listed)}")

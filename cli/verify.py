@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from cli.commands import command
+from cli.commands import Audience, command
 from cli.deployment import Deployment
 from cli.failures import ExitCode
 from cli.output import Output, printable, table
@@ -15,7 +15,7 @@ from cli.progress import working
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
-    @command(app, "verify", example="bulkreg verify --json | jq .breaches")
+    @command(app, "verify", audience=Audience.OPERATORS, example="bulkreg verify --json | jq .breaches")
     def verify_all(deployment: Deployment, output: Output) -> ExitCode:
         """Check that every record, count and status is what it must be. Exit code 1 when anything is not; changes nothing."""
         # Imported here: shell completion and --help need not wait for the database driver.

@@ -77,7 +77,7 @@ class TopicReader:
         place = TopicPartition(topic.on_cluster(self._prefix), partition)
         low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
         if since is not None:
-            asked = TopicPartition(place.topic, partition, int(since.timestamp() * 1000))
+            asked = TopicPartition(place.topic, partition, max(0, int(since.timestamp() * 1000)))
             [found] = self._consumer.offsets_for_times([asked], timeout=_TIMEOUT_S)
             low = high if found.offset == OFFSET_END else max(low, found.offset)
         return Span(topic, partition, low, high)

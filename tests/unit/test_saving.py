@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.failures import BadInputError
+from cli.failures import UnwritableError
 from cli.saving import saved_to
 
 
@@ -105,7 +105,7 @@ def test_what_is_open_elsewhere_is_written_to(tmp_path: Path) -> None:
 def test_what_can_not_be_written_is_said(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(BadInputError, match="can't be written: "):
+    with pytest.raises(UnwritableError, match="can't be written: "):
         save(tmp_path / name)
 
 
@@ -114,6 +114,6 @@ def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(b"old")
     file.chmod(0o400)
-    with pytest.raises(BadInputError, match="Permission denied"):
+    with pytest.raises(UnwritableError, match="Permission denied"):
         save(file)
     assert file.read_bytes() == b"old"
