@@ -84,7 +84,7 @@ COUNT ?= 200
 ONLY ?=
 
 mutate: $(VENV)/.installed-dev ## plausible mistakes in copies of the product: does the suite notice? (COUNT=400 SEED=… ONLY=orchestrator/storage/)
-	$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(or $(SEED),14) --only "$(ONLY)" --workers $(WORKERS)
+	$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(or $(SEED),14) --only $(or $(ONLY),"") --workers $(WORKERS)
 
 lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock

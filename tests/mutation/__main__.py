@@ -21,17 +21,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="how many mutants, half of them in SQL")
     parser.add_argument("--seed", type=int, default=14, help="the same seed draws the same mutants from the same tree")
-    parser.add_argument("--only", default="", help="only files whose path begins so")
+    parser.add_argument("--only", nargs="*", default=[""], help="only files whose path begins so, or so")
+    parser.add_argument("--also", nargs="*", default=[], help="tests that coverage does not know yet; they run first")
     parser.add_argument("--workers", type=int, default=2, help="at a time, each with servers of its own")
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="what is kept between runs")
+    parser.add_argument("--coverage", type=Path, help="where coverage was measured, if not in that folder")
     parser.add_argument("--measure", action="store_true", help="measure coverage anew, though it was measured before")
     parser.add_argument("--no-suite", action="store_true", help="leave the survivors' run against the whole suite out")
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
 
-    if options.measure or not (folder / "coverage" / "data").exists():
-        measure(ROOT, folder / "coverage", ["-n", str(options.workers), "--dist", "loadscope"])
-    known = [mutant for mutant in all_mutants(ROOT) if mutant.path.startswith(options.only)]
+    coverage: Path = (options.coverage or folder / "coverage").resolve()
+    if options.measure or not (coverage / "data").exists():
+        measure(ROOT, coverage, ["-n", str(options.workers), "--dist", "loadscope"])
+    known = [mutant for mutant in all_mutants(ROOT) if mutant.path.startswith(tuple(options.only))]
     chosen = sample(ROOT, known, options.count, options.seed)
     session = Session(folder / "session.ndjson")
     done = session.read()
@@ -45,9 +48,8 @@ def main() -> int:
         by = f"  by {judged.test}" if judged.test else ""
         print(f"{'noticed ' if judged.test else 'SURVIVED'} {judged.mutant.summary}{by}", flush=True)
 
-    judge_all(
-        ROOT, folder, [one for one in chosen if one.id not in done], CoverageMap(folder / "coverage", ROOT), options.workers, note
-    )
+    tests = CoverageMap(coverage, ROOT, options.also)
+    judge_all(ROOT, folder, [one for one in chosen if one.id not in done], tests, options.workers, note)
     survivors = [one for one in chosen if not session.read()[one.id]]
     if survivors and not options.no_suite:
         with copy_of(ROOT, folder / "tree-suite") as tree:
