@@ -16,8 +16,8 @@ from tests.support.stack import Stack
 OURS, THEIRS = "org-ours", "org-theirs"
 
 TABLES = [
-    *("orchestrator." + name for name in ("batch", "batch_item", "batch_part", "dispatch", "idempotency_key", "item_history")),
-    *("orchestrator." + name for name in ("outbox", "outcome", "sweep_watch", "tombstone")),
+    *("orchestrator." + name for name in ("batch", "batch_edit", "batch_item", "batch_part", "dispatch", "idempotency_key")),
+    *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "coordinator", "coordinator_scope", "mentor")),
     "registration.organization",
 ]
@@ -39,6 +39,7 @@ VALUES = {
 }
 SPECIAL = {
     ("orchestrator.batch", "status"): "'processing'",
+    ("orchestrator.batch_edit", "kind"): "'deleted'",
     ("orchestrator.dispatch", "state"): "'asked'",
     ("orchestrator.outcome", "outcome"): "'cancelled'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
