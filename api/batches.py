@@ -37,6 +37,7 @@ from schemas.api import (
     Cancellation,
     CancellingUpdate,
     OneBatchQuery,
+    RefusedRequestError,
     Relabelling,
     Submission,
     read,
@@ -46,6 +47,7 @@ from schemas.api import (
 )
 from schemas.envelope import trace_id_of
 from schemas.ids import new_batch_id
+from schemas.problems import Mistake
 
 PATH = "/api/v1/bulk-registrations"
 
@@ -55,7 +57,7 @@ LOOK_AGAIN = {"Retry-After": "1"}
 
 def submit(call: Call) -> Reply:
     """`POST`: 202 and the batch as it stands."""
-    submission = read_submission(call.json(), max_items=call.service.settings.max_items)
+    submission = submission_in(call)
     actor = call.actor(submission.organization_id)
     batch = new_batch(submission, actor, trace=call.headers.get("traceparent"))
     idempotency = call.idempotency(
@@ -72,6 +74,14 @@ def submit(call: Call) -> Reply:
     call.service.wake_relays()
     headers = {"Location": f"{PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
+
+
+def submission_in(call: Call) -> Submission:
+    """The submission in the body. Raises RefusedRequestError, BadJsonError."""
+    limit = call.service.settings.max_batch_bytes
+    if len(call.body) > limit:
+        raise RefusedRequestError([Mistake("", "too_large", f"has {len(call.body):,} bytes; the limit of a batch is {limit:,}")])
+    return read_submission(call.json(), max_items=call.service.settings.max_items)
 
 
 def _admit(service: Service, request: SubmissionRequest) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TypeVar
 
 from api.problems import overloaded
-from orchestrator.allocator import give_free_memory_back
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
@@ -55,8 +54,6 @@ class Database:
                     raise overloaded("The request waited too long for its turn; nothing was changed.")
                 return work()
             finally:
-                if is_large:
-                    give_free_memory_back()
                 self._room.release()
 
         threads = self._large_threads if is_large else self._threads

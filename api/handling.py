@@ -1,5 +1,6 @@
 """How a request of aiohttp's gets to its endpoint and back."""
 
+import asyncio
 from functools import partial
 
 from aiohttp import web
@@ -13,12 +14,16 @@ from api.json_body import read_body
 from api.problems import Handler, ProblemError
 from api.rate_limits import RateLimits
 from api.routes import ROUTES, Endpoint, Route
+from orchestrator.allocator import give_free_memory_back
 from orchestrator.model import Role
 
 IDENTITY = web.RequestKey("identity", Identity)
 
 # Some hundred items.
 _LARGE_BODY_BYTES = 64 * 1024
+
+# The answer is written by then. Not at once for each of a flood of large bodies: it takes some milliseconds.
+_RELEASED_AFTER_S = 0.05
 
 
 def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
@@ -53,10 +58,16 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
             headers=request.headers,
             body=await read_body(request),
         )
-        if route.conversation is not None:
-            return await route.conversation(request, call)
-        assert route.endpoint is not None
-        return await service.database.run(partial(_answer, route.endpoint, call), is_large=len(call.body) > _LARGE_BODY_BYTES)
+        is_large = len(call.body) > _LARGE_BODY_BYTES
+        try:
+            if route.conversation is not None:
+                return await route.conversation(request, call)
+            assert route.endpoint is not None
+            return await service.database.run(partial(_answer, route.endpoint, call), is_large=is_large)
+        finally:
+            if is_large:
+                # Later: as long as this is on its way out, the request and what refused it hold what was read.
+                asyncio.get_running_loop().call_later(_RELEASED_AFTER_S, give_free_memory_back)
 
     return handle
 

@@ -40,4 +40,4 @@ def _is_json(content_type: str) -> bool:
 
 def parse(body: bytes, settings: Settings) -> Any:
     """The JSON in a body. Raises BadJsonError."""
-    return strict_json.loads(body, max_depth=settings.max_json_depth)
+    return strict_json.loads(body, max_depth=settings.max_json_depth, max_values=settings.max_json_values)

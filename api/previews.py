@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from api.batches import new_batch
+from api.batches import new_batch, submission_in
 from api.calls import Call, Reply
 from orchestrator.model import ItemError, NewItem
-from schemas.api import read_submission
 
 
 def preview(call: Call) -> Reply:
     """`POST /preview`: a dry run of a submission; nothing is written."""
     service = call.service
-    submission = read_submission(call.json(), max_items=service.settings.max_items)
+    submission = submission_in(call)
     actor = call.actor(submission.organization_id)
     batch = new_batch(submission, actor, trace=None)
     foretold = service.database.read(

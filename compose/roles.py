@@ -118,7 +118,12 @@ def _relay(settings: Settings) -> Role:
 def _splitter(settings: Settings) -> Role:
     from consumers.splitter import SplitterHandler
 
-    return _consumer(settings, SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items))
+    handler = SplitterHandler(
+        bulk_threshold_items=settings.bulk_threshold_items,
+        max_items=settings.max_items,
+        max_batch_bytes=settings.max_batch_bytes,
+    )
+    return _consumer(settings, handler)
 
 
 def _registration(settings: Settings) -> Role:

@@ -16,7 +16,7 @@ from orchestrator.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
-from schemas.events import BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
+from schemas.events import MAX_BATCH_BYTES, BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
 from schemas.problems import Mistake
 
 
@@ -26,9 +26,10 @@ class SplitterHandler:
     name = "splitter"
     topics: tuple[Topic, ...] = (Topic.BATCHES,)
 
-    def __init__(self, *, bulk_threshold_items: int, max_items: int) -> None:
+    def __init__(self, *, bulk_threshold_items: int, max_items: int, max_batch_bytes: int = MAX_BATCH_BYTES) -> None:
         self._bulk_threshold_items = bulk_threshold_items
         self._max_items = max_items
+        self._max_batch_bytes = max_batch_bytes
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
         """A part of a large batch, or a large retry, waits in the bulk lane."""
@@ -41,7 +42,8 @@ class SplitterHandler:
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         """Commands for every item that an event names and that is pending in that attempt."""
-        intake = Intake(PostgresActivityRepository(connection), max_items=self._max_items)
+        repository = PostgresActivityRepository(connection)
+        intake = Intake(repository, max_items=self._max_items, max_batch_bytes=self._max_batch_bytes)
         parts = [(index, part) for index, record in enumerate(records) if (part := _part(record)) is not None]
         refused = intake.take(parts)
         keys: list[OutcomeKey] = []

@@ -8,9 +8,10 @@ all of them together are. Nothing remembers it: its sender may send it again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
@@ -19,7 +20,7 @@ from orchestrator.states import BatchStatus
 from orchestrator.storage.expansion import KnownPart, known_parts
 from orchestrator.storage.parts import (
     add_part,
-    collected_items,
+    collected_parts,
     create_collecting,
     finish_collecting,
     forget_batch,
@@ -31,7 +32,7 @@ from orchestrator.submission import content_hash, part_event, part_hash
 from schemas import events
 from schemas.envelope import Envelope, trace_id_of
 from schemas.events import BatchSubmitted, MalformedSubmission, place_of_mentor
-from schemas.problems import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, listed, size_mistakes
+from schemas.problems import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
 
 Numbered = Sequence[tuple[int, NewItem]]
 PartKey = tuple[str, int]
@@ -166,10 +167,11 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
 class Intake:
     """Takes in parts, in the repository's transaction."""
 
-    def __init__(self, repository: PostgresActivityRepository, *, max_items: int) -> None:
+    def __init__(self, repository: PostgresActivityRepository, *, max_items: int, max_batch_bytes: int) -> None:
         self._repository = repository
         self._connection = repository.connection
         self._max_items = max_items
+        self._max_batch_bytes = max_batch_bytes
 
     def take(self, parts: Sequence[tuple[int, Part]]) -> Mapping[int, Sequence[Mistake]]:
         """Stores what is new; refuses what contradicts, breaks the request rules or belongs to somebody else.
@@ -230,8 +232,11 @@ class Intake:
                 parts=part.parts,
                 total=part.total_items,
             )
-        add_part(self._connection, part.organization_id, part.batch_id, part.hashes, part.items)
-        if parts_present(self._connection, part.batch_id) < part.parts:
+        add_part(self._connection, part.organization_id, part.batch_id, part.hashes, part.items, data_bytes=part.data_bytes)
+        present, data_bytes = parts_present(self._connection, part.batch_id)
+        if data_bytes > self._max_batch_bytes:
+            return self._reject_batch(part, [self._too_large(f"the parts that have come have {data_bytes:,} bytes")], known)
+        if present < part.parts:
             return ()
         return self._complete(part, taken)
 
@@ -242,20 +247,19 @@ class Intake:
 
     def _complete(self, part: SubmittedPart, taken: Collection[PartKey]) -> Sequence[Mistake]:
         """All parts are there: the batch as a whole."""
-        collected = collected_items(self._connection, part.batch_id, override=part.override_duplicates)
-        ordered = sorted(collected, key=_position)
+        collected = collected_parts(self._connection, part.batch_id, override=part.override_duplicates)
+        ordered = sorted((item for _, items, _ in collected for item in items), key=_position)
         problems = _problems_of_whole(ordered, part.total_items)
         if problems:
             forget_batch(self._connection, part.batch_id)
             return self._reject(part, problems, batch_continues=False)
         batch = part.batch([item for _, item in ordered])
         now = self._repository.clock()
-        earlier = finish_collecting(self._connection, part.batch_id, override=part.override_duplicates, at=now)
-        self._repository.insert_items(part.organization_id, batch, at=now)
+        finish_collecting(self._connection, part.batch_id, override=part.override_duplicates, at=now)
         # Those that are being taken in right now are expanded right now; the others came when there was nothing to expand yet.
         again = [
             part_event(part.actor, batch, number, part.parts, items, total=part.total_items, time=came_at)
-            for number, items, came_at in earlier
+            for number, items, came_at in collected
             if number != part.part and (str(part.batch_id), number) not in taken
         ]
         self._repository.publish(part.organization_id, part.batch_id, again)
@@ -264,22 +268,27 @@ class Intake:
         return ()
 
     def _problems_of_part(self, part: SubmittedPart) -> list[Mistake]:
-        """What is wrong with a part whatever the others say, all at once."""
+        """What is wrong with a part whatever the others say."""
         positions = [position for position, _ in part.items]
         problems = size_mistakes("/items", part.items, events.MAX_PART_ITEMS)
         if part.data_bytes > events.MAX_PART_BYTES:
             detail = f"has {part.data_bytes:,} bytes; the limit of a part is {events.MAX_PART_BYTES:,}"
             problems.append(Mistake("", "too_large", detail))
+        if part.data_bytes > self._max_batch_bytes:
+            problems.append(self._too_large(f"the part has {part.data_bytes:,} bytes"))
         if part.part > part.parts:
             problems.append(Mistake("/part", "out_of_range", f"must be at most {part.parts:,}, the number of parts"))
         problems += size_mistakes("/total_items", range(part.total_items or 1), self._max_items)
-        problems += _position_mistakes(positions, range(len(positions)), part.total_items)
-        if part.parts == 1 and not problems:
-            problems += _missing_positions(positions, part.total_items)
-        problems += duplicate_mentors((item.values.identity for _, item in part.items), place_of_mentor, positions.__getitem__)
         if not self._repository.known_coordinators(part.organization_id, {part.coordinator_id}):
             problems.append(COORDINATOR_UNKNOWN)
-        return problems
+        wrong = first_of(_position_mistakes(positions, range(len(positions)), part.total_items))
+        if part.parts == 1 and not problems and not wrong:
+            wrong = _missing_positions(positions, part.total_items)
+        twice = duplicate_mentors((item.values.identity for _, item in part.items), place_of_mentor, positions.__getitem__)
+        return first_of(chain(problems, wrong, twice))
+
+    def _too_large(self, found: str) -> Mistake:
+        return Mistake("", "too_large", f"{found}; the limit of a batch is {self._max_batch_bytes:,}")
 
     def _reject_batch(self, part: Part, problems: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
         """A part is wrong in itself, and with it the batch while it is still being collected; later it goes on without this part."""
@@ -311,22 +320,20 @@ def _position(numbered: tuple[int, NewItem]) -> int:
 def _problems_of_whole(ordered: Numbered, total: int) -> list[Mistake]:
     """Pointers count the items of all parts, by position."""
     positions = [position for position, _ in ordered]
-    problems = _position_mistakes(positions, positions, total) or _missing_positions(positions, total)
+    wrong = first_of(_position_mistakes(positions, positions, total)) or _missing_positions(positions, total)
     identities = (item.values.identity for _, item in ordered)
-    return problems + duplicate_mentors(identities, lambda entry: place_of_mentor(positions[entry]), positions.__getitem__)
+    twice = duplicate_mentors(identities, lambda entry: place_of_mentor(positions[entry]), positions.__getitem__)
+    return first_of(chain(wrong, twice))
 
 
-def _position_mistakes(positions: Sequence[int], places: Sequence[int], total: int) -> list[Mistake]:
+def _position_mistakes(positions: Sequence[int], places: Sequence[int], total: int) -> Iterator[Mistake]:
     times = Counter(positions)
-    mistakes = []
     for place, position in zip(places, positions, strict=True):
         if position >= total:
-            mistakes.append(Mistake(f"/items/{place}/position", "out_of_range", f"must be less than {total:,}, the total"))
+            yield Mistake(f"/items/{place}/position", "out_of_range", f"must be less than {total:,}, the total")
         elif times[position] > 1:
-            mistakes.append(
-                Mistake(f"/items/{place}/position", "duplicate_position", f"{times[position]:,} items have position {position}")
-            )
-    return mistakes
+            detail = f"{times[position]:,} items have position {position}"
+            yield Mistake(f"/items/{place}/position", "duplicate_position", detail)
 
 
 def _missing_positions(positions: Sequence[int], total: int) -> list[Mistake]:

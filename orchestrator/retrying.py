@@ -1,6 +1,7 @@
 """Which items a retry takes, and with which values (specification, 5, retry)."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from orchestrator.model import BatchView, ItemValues, ItemView, RetryRequest
 from orchestrator.repository import ActivityRepository, NewAttempt
 from orchestrator.states import ItemStatus
 from schemas.ids import item_position
+from schemas.problems import MOST_MISTAKES
 
 Chosen = Sequence[tuple[ItemView, NewAttempt]]
 
@@ -88,14 +90,19 @@ def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchVie
     if not corrected:
         return
     becoming = {new.position: new.values.identity for _, new in chosen}
+    # What already is or becomes this mentor, type and date: looked up, and asked of the database once, because all may be corrected to one.
+    wanted = {new.values.identity: new.values for new in corrected}
+    claimed: dict[Hashable, set[int]] = defaultdict(set)
+    for position, values in repository.positions_of_identities(batch.batch_id, list(wanted.values())):
+        if becoming.get(position, values.identity) == values.identity:
+            claimed[values.identity].add(position)
+    for position, identity in becoming.items():
+        claimed[identity].add(position)
     pointers = {item_position(batch.batch_id, c.item_id): index for index, c in enumerate(request.corrections)}
-    taken = repository.positions_of_identities(batch.batch_id, [new.values for new in corrected])
     problems: list[Problem] = []
     for new in corrected:
-        identity = new.values.identity
-        rivals = {p for p, values in taken if values.identity == identity and becoming.get(p, identity) == identity}
-        rivals |= {p for p, other in becoming.items() if other == identity}
-        for rival in sorted(rivals - {new.position}):
+        rivals = claimed[new.values.identity] - {new.position}
+        for rival in sorted(rivals) if len(problems) <= MOST_MISTAKES else ():
             detail = f"The items at positions {new.position} and {rival} would have the same mentor, type and date."
             problems.append(Problem(f"/corrections/{pointers[new.position]}/mentor_id", "duplicate_mentor", detail))
     if problems:

@@ -16,6 +16,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.rules import EARLIEST_YEAR
+from schemas.events import MAX_BATCH_BYTES
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -189,6 +190,12 @@ class Settings(BaseSettings):
         "An external registration service has rules of its own.",
     )
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="A larger request body is 413.")
+    max_batch_bytes: int = Field(
+        default=MAX_BATCH_BYTES,
+        ge=1024,
+        description="Of one batch as it was sent: the body of a submission, or the data of all parts of an upstream batch together. "
+        "A larger one is refused as too_large. Its notes are held in memory a few times over while it is stored.",
+    )
     api_max_waiting_requests: int = Field(
         default=1_000,
         ge=1,
@@ -301,6 +308,11 @@ class Settings(BaseSettings):
         if self.jwt_hs256_key is not None:
             return self.jwt_hs256_key.get_secret_value().encode()
         return self.api_url.password.encode() if self.api_url.password else None
+
+    @property
+    def max_json_values(self) -> int:
+        """In a request body: room for the largest submission or retry with three times the fields that there are."""
+        return 25 * self.max_items + 10_000
 
     def _role_url(self, given: SecretStr | None, role: str) -> URL:
         if given is not None:

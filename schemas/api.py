@@ -5,8 +5,9 @@ the answers against; the API writes its answers as plain dicts, because a batch 
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -14,7 +15,17 @@ from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, Bef
 from pydantic_core import PydanticKnownError
 
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id
-from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
+from schemas.problems import (
+    MOST_MISTAKES,
+    Entries,
+    Mistake,
+    duplicate_mentors,
+    first_of,
+    mentor_type_and_date,
+    mistakes_in,
+    pointer,
+    size_mistakes,
+)
 
 # --- Requests -----------------------------------------------------------------------------------------------------------------
 
@@ -232,7 +243,7 @@ class BatchesQuery(Request):
 
 
 class RefusedRequestError(ValueError):
-    """A request is not what it has to be; `mistakes` has all of them."""
+    """A request is not what it has to be; `mistakes` has all of them, or the first and one that says that there are more."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__(f"{len(mistakes)} mistakes")
@@ -241,22 +252,29 @@ class RefusedRequestError(ValueError):
 
 RequestModel = TypeVar("RequestModel", bound=Request)
 
+_ENTRIES: Entries = {"items": SubmissionItem, "mentor_ids": Id, "item_ids": UUID, "corrections": ItemCorrection}
+
 
 def read(model: type[RequestModel], raw: Any, *, at: str = "") -> RequestModel:
     """A request from its parsed JSON. Raises RefusedRequestError; `at` is the pointer to where `raw` stands."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise RefusedRequestError([found._replace(pointer=at + found.pointer) for found in mistakes_of(error)]) from error
+        found = first_of(mistakes_in(model, raw, error, {}))
+        raise RefusedRequestError([each._replace(pointer=at + each.pointer) for each in found]) from error
 
 
-def _read_with(mistakes: Sequence[Mistake], model: type[RequestModel], raw: Any) -> RequestModel:
-    """As `read`, where some mistakes were found before. Raises RefusedRequestError with all of them."""
+def _read_with(
+    model: type[RequestModel], raw: Any, sizes: Sequence[Mistake], others: Iterable[Mistake], most: int | None
+) -> RequestModel:
+    """As `read`, for a request that may have mistakes which its model does not know. Raises RefusedRequestError with the first `most`:
+    those of size, those of the model, the others."""
     try:
-        request = read(model, raw)
-    except RefusedRequestError as refusal:
-        raise RefusedRequestError([*refusal.mistakes, *mistakes]) from refusal
-    if mistakes:
+        request = model.model_validate(raw)
+    except ValidationError as error:
+        # No variable may hold the iterator: it holds the error, whose traceback holds the variables, and no collector frees that circle.
+        raise RefusedRequestError(first_of(chain(sizes, mistakes_in(model, raw, error, _ENTRIES), others), most)) from error
+    if mistakes := first_of(chain(sizes, others), most):
         raise RefusedRequestError(mistakes)
     return request
 
@@ -273,38 +291,40 @@ def _mentor(entry: Any) -> Hashable:
     return canonical_id(entry) if isinstance(entry, str) else object()
 
 
-def read_submission(raw: Any, *, max_items: int) -> Submission:
-    """A submission in either form, with everything that is wrong with it in one RefusedRequestError."""
+def read_submission(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Submission:
+    """A submission in either form. Raises one RefusedRequestError for everything that is wrong with it."""
     if not isinstance(raw, dict):
         return read(ItemsSubmission, raw)
     is_shared = "items" not in raw and not raw.keys().isdisjoint({"mentor_ids", "activity"})
     field = "mentor_ids" if is_shared else "items"
     entries = raw.get(field)
-    mistakes: list[Mistake] = []
+    sizes: Sequence[Mistake] = ()
+    duplicates: Iterable[Mistake] = ()
     if isinstance(entries, list):
-        mistakes += size_mistakes(pointer(field), entries, max_items)
-        entries = entries[:max_items]
-        raw = raw | {field: entries}
+        sizes = size_mistakes(pointer(field), entries, max_items)
+        if sizes:
+            entries = entries[:max_items]
+            raw = raw | {field: entries}
         if is_shared:
-            mistakes += duplicate_mentors(map(_mentor, entries), lambda position: pointer(field, position))
+            duplicates = duplicate_mentors(map(_mentor, entries), lambda position: pointer(field, position))
         else:
-            mistakes += duplicate_mentors(
+            duplicates = duplicate_mentors(
                 map(mentor_type_and_date, entries), lambda position: pointer(field, position, "mentor_id")
             )
-    return _read_with(mistakes, MentorsSubmission if is_shared else ItemsSubmission, raw)
+    return _read_with(MentorsSubmission if is_shared else ItemsSubmission, raw, sizes, duplicates, most_mistakes)
 
 
-def read_retry(raw: Any, *, max_items: int) -> Retry:
-    """A retry, with everything that is wrong with it in one RefusedRequestError, but for what only its batch can tell."""
-    mistakes: list[Mistake] = []
+def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Retry:
+    """A retry. Raises one RefusedRequestError for everything that is wrong with it but for what only its batch can tell."""
+    sizes: list[Mistake] = []
     for field in ("item_ids", "corrections"):
         if isinstance(raw, dict) and isinstance(entries := raw.get(field), list):
-            mistakes += size_mistakes(pointer(field), entries, max_items)
+            sizes += size_mistakes(pointer(field), entries, max_items)
             raw = raw | {field: entries[:max_items]}
     if isinstance(raw, dict) and raw.get("only_retryable") is True and raw.get("item_ids") is not None:
         # Only these of those, or also those? Whoever means one must not get the other.
-        mistakes.append(Mistake("/only_retryable", "not_with_item_ids", "must not be given together with item_ids"))
-    return _read_with(mistakes, Retry, raw)
+        sizes.append(Mistake("/only_retryable", "not_with_item_ids", "must not be given together with item_ids"))
+    return _read_with(Retry, raw, sizes, (), most_mistakes)
 
 
 # --- Answers ------------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ Fields are only ever added, with defaults; readers ignore what they don't know (
 reader accepts; the functions write bytes that are the same every time: times and values come from stored rows, ids are derived.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from schemas import strict_json
 from schemas.envelope import (
@@ -27,12 +28,24 @@ from schemas.envelope import (
 )
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
 from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
-from schemas.problems import Mistake, duplicate_mentors, mentor_type_and_date, mistakes_of, pointer, size_mistakes
+from schemas.problems import (
+    MOST_MISTAKES,
+    Entries,
+    Mistake,
+    duplicate_mentors,
+    first_of,
+    mentor_type_and_date,
+    mistakes_in,
+    pointer,
+    size_mistakes,
+)
 
 MAX_PART_ITEMS = 500
 MAX_PART_BYTES = 512 * 1024
-MAX_REJECTION_PROBLEMS = 5_000
-"""At some 220 bytes each, half of what a topic takes in one message; a part of 500 items with every value wrong has fewer."""
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Of all parts of a batch together, unless the settings say otherwise: what a batch by HTTP may have."""
+MAX_EVENT_JSON_VALUES = 1_000_000
+"""More than a record has room for; of objects that is 80 MB."""
 
 Position = Annotated[int, Field(ge=0, lt=MAX_POSITIONS, strict=True)]
 Attempt = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
@@ -99,7 +112,7 @@ class BatchRetryRequested(EventData):
     retry_number: Attempt
     part: Attempt = 1
     retried_by: str | None = None
-    items: Annotated[tuple[RetriedItem, ...], Field(max_length=MAX_PART_ITEMS)]
+    items: Annotated[tuple[RetriedItem, ...], Field(max_length=MAX_PART_ITEMS), FailFast()]
 
 
 class Counts(EventData):
@@ -119,7 +132,7 @@ class BatchCancelled(Counts):
     organization_id: Id
     reason: Reason | None = None
     cancelled_by: str | None = None
-    cancelled_positions: tuple[tuple[Position, Position, Attempt], ...] = ()
+    cancelled_positions: Annotated[tuple[tuple[Position, Position, Attempt], ...], FailFast()] = ()
     """Runs of cancelled items: first position, last position, attempt."""
 
 
@@ -284,34 +297,64 @@ def read_event(topic: Topic, envelope: Envelope) -> EventData:
     model = _BY_TOPIC[topic].get(envelope.type)
     if model is None:
         raise UnreadableError("unknown_type", f"no event of this type belongs on {topic.value}")
-    document = None
     try:
-        if topic is Topic.BATCHES:
-            document = strict_json.loads(envelope.data, max_depth=MAX_EVENT_JSON_DEPTH)
-            return model.model_validate(document)
-        return model.model_validate_json(envelope.data)
+        if topic is not Topic.BATCHES:
+            return model.model_validate_json(envelope.data)
+        document = strict_json.loads(envelope.data, max_depth=MAX_EVENT_JSON_DEPTH, max_values=MAX_EVENT_JSON_VALUES)
+        return _read_submitted(document) if model is BatchSubmitted else model.model_validate(document)
     except strict_json.BadJsonError as error:
         raise UnreadableError("not_json", str(error)) from error
     except ValidationError as error:
-        raise InvalidEventError(model, error, _malformed(document, error) if model is BatchSubmitted else None) from error
+        raise InvalidEventError(model, _places(error), None) from error
 
 
-def _malformed(document: Any, error: ValidationError) -> MalformedSubmission | None:
-    """Everything that is wrong with a submission, as HTTP says it; None when it does not even tell whose it is."""
+def _read_submitted(document: Any) -> BatchSubmitted:
+    """A part. Raises InvalidEventError, with what its sender is told. Of more items than a part may have only the first are looked at."""
+    items = document.get("items") if isinstance(document, dict) else None
+    shown = document
+    sizes: list[Mistake] = []
+    if isinstance(items, list):
+        sizes = size_mistakes("/items", items, MAX_PART_ITEMS)
+        shown = document | {"items": items[:MAX_PART_ITEMS]}
+    try:
+        submitted = BatchSubmitted.model_validate(shown)
+        if not sizes:
+            return submitted
+    except ValidationError as error:
+        mistakes = first_of(chain(sizes, mistakes_in(BatchSubmitted, shown, error, _ENTRIES), _duplicates(shown)))
+    else:
+        mistakes = first_of(chain(sizes, _duplicates(shown)))
+    raise InvalidEventError(BatchSubmitted, [(each.pointer, each.detail) for each in mistakes], _malformed(document, mistakes))
+
+
+_ENTRIES: Entries = {"items": SubmittedItem}
+
+
+def _duplicates(document: Any) -> Iterator[Mistake]:
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        return iter(())
+    return duplicate_mentors(map(mentor_type_and_date, items), place_of_mentor, lambda index: _position(items[index], index))
+
+
+def _malformed(document: Any, mistakes: Sequence[Mistake]) -> MalformedSubmission | None:
+    """What a submission is answered with; None when it does not even tell whose it is."""
     if not isinstance(document, dict):
         return None
-    mistakes = mistakes_of(error)
-    items = document.get("items")
-    if isinstance(items, list):
-        mistakes += size_mistakes("/items", items, MAX_PART_ITEMS)
-        identities = map(mentor_type_and_date, items[:MAX_PART_ITEMS])
-        mistakes += duplicate_mentors(identities, place_of_mentor, lambda index: _position(items[index], index))
     try:
         return MalformedSubmission.model_validate(
             {"batch_id": document.get("batch_id"), "organization_id": document.get("organization_id"), "mistakes": mistakes}
         )
     except ValidationError:
         return None
+
+
+def _places(error: ValidationError) -> Sequence[tuple[str, str]]:
+    """Where an event is not what its type says, and how, without values."""
+    if error.error_count() > MOST_MISTAKES:
+        return [("", f"has {error.error_count():,} mistakes")]
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return [(pointer(*each["loc"]), each["msg"]) for each in found]
 
 
 def place_of_mentor(index: int) -> str:
@@ -328,12 +371,8 @@ def _position(item: dict[str, Any], index: int) -> int:
 class InvalidEventError(UnreadableError):
     """JSON, but not what its type says. Carries the places, and never a value (values may be notes)."""
 
-    def __init__(self, model: type[EventData], error: ValidationError, submission: MalformedSubmission | None) -> None:
-        places = [
-            ("/".join(map(str, e["loc"])), e["msg"])
-            for e in error.errors(include_input=False, include_url=False, include_context=False)
-        ]
-        shown = "; ".join(f"/{place}: {message}" for place, message in places[:20])
+    def __init__(self, model: type[EventData], places: Sequence[tuple[str, str]], submission: MalformedSubmission | None) -> None:
+        shown = "; ".join(f"{place}: {message}" for place, message in places[:20])
         super().__init__("invalid_data", f"not a {model.__name__}: {shown}")
         self.submission = submission
         """What to answer a sender; None when nobody can be answered."""
@@ -492,15 +531,12 @@ def batch_rejected(
     The same record can be refused again when others have changed what it contradicts, and a batch can be incomplete twice: what is said,
     and when, belongs to the id.
     """
-    listed = list(problems[:MAX_REJECTION_PROBLEMS])
-    if len(problems) > len(listed):
-        listed.append(Mistake("", "too_many_mistakes", f"has {len(problems):,} mistakes; the first {len(listed):,} are listed"))
     data = {
         "batch_id": batch_id,
         "organization_id": organization_id,
         "rejected_event_id": rejected_event_id,
         "batch_continues": batch_continues,
-        "problems": [problem._asdict() for problem in listed],
+        "problems": [problem._asdict() for problem in problems],
     }
     value = orjson.dumps(data)
     identity = content_id(BATCH_REJECTED, rejected_source, rejected_event_id, rfc3339(time), value=value)

@@ -1,19 +1,20 @@
 """The mistakes in a request, all at once: where each is (a JSON pointer), a stable code, and words that never quote a value.
 
-HTTP answers them (`errors`), `BatchRejected` carries them (`problems`): the same list for the same mistakes (specification, 6 and 7).
+HTTP answers them (`errors`), `BatchRejected` carries them (`problems`): the same list for the same mistakes.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.fields import canonical_id
 
-# Each mistake becomes an object of the answer; a body of 16 MiB can make millions. Every item of the largest default submission can
-# have several and still be listed.
-MAX_LISTED_MISTAKES = 50_000
+MOST_MISTAKES = 100
+"""How many mistakes of a request or an event are named: a body of 16 MiB can have millions. Files have theirs all named."""
 
 # An unknown field's name is its sender's; a longer one is cut in the pointer.
 _MAX_POINTER_PART = 200
@@ -86,11 +87,63 @@ def _mistake(error: ErrorDetails) -> Mistake:
     return Mistake(place, code, words.format_map(error.get("ctx", {})))
 
 
+def first_of(mistakes: Iterable[Mistake], most: int | None = MOST_MISTAKES) -> list[Mistake]:
+    """The first `most` mistakes, and one more entry that says so when there are others; all of them where `most` is None.
+
+    Of an iterator no more is drawn than that takes.
+    """
+    if most is None:
+        return list(mistakes)
+    found = list(islice(mistakes, most + 1))
+    if len(found) > most:
+        found[most:] = [Mistake("", "too_many_mistakes", f"has more mistakes than these; only the first {most:,} are listed")]
+    return found
+
+
+Entries = Mapping[str, Any]
+"""The fields of a model that are lists, and the type of an entry of each."""
+
+
 def mistakes_of(error: ValidationError) -> list[Mistake]:
     """What pydantic found wrong, in its order."""
-    if error.error_count() > MAX_LISTED_MISTAKES:
-        return [Mistake("", "too_many_mistakes", f"has {error.error_count():,} mistakes, too many to list")]
     return [_mistake(found) for found in error.errors(include_url=False)]
+
+
+def mistakes_in(model: type[BaseModel], raw: Any, error: ValidationError, entries: Entries) -> Iterator[Mistake]:
+    """The mistakes for which `model` refused `raw` with this error.
+
+    pydantic describes all of its errors or none, at a kilobyte each. Where there are many this goes through the document piece by piece,
+    the entries of its lists one after the other: a caller that takes the first hundred does not pay for the others.
+    """
+    if error.error_count() <= MOST_MISTAKES or not isinstance(raw, dict):
+        yield from mistakes_of(error)
+        return
+    lists = {name: raw[name] for name in entries if isinstance(raw.get(name), list)}
+    yield from _mistakes_of_piece(model, raw | dict.fromkeys(lists, ()), "")
+    for name, values in lists.items():
+        for index, value in enumerate(values):
+            yield from _mistakes_of_piece(entries[name], value, pointer(name, index))
+
+
+def _mistakes_of_piece(kind: Any, raw: Any, place: str) -> list[Mistake]:
+    try:
+        _adapter(kind).validate_python(_trimmed(kind, raw))
+    except ValidationError as error:
+        return [found._replace(pointer=place + found.pointer) for found in mistakes_of(error)]
+    return []
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _trimmed(kind: Any, raw: Any) -> Any:
+    """An object without most of its unknown fields: no more of them are named than there are listed mistakes."""
+    if not isinstance(raw, dict) or not isinstance(kind, type) or not issubclass(kind, BaseModel):
+        return raw
+    known = {name: _trimmed(field.annotation, raw[name]) for name, field in kind.model_fields.items() if name in raw}
+    return known | {name: raw[name] for name in islice((name for name in raw if name not in known), MOST_MISTAKES + 1)}
 
 
 def size_mistakes(place: str, entries: Sized, max_entries: int) -> list[Mistake]:
@@ -112,7 +165,7 @@ def mentor_type_and_date(entry: Any) -> Hashable:
 
 def duplicate_mentors(
     identities: Iterable[Hashable], place_of: Callable[[int], str], position_of: Callable[[int], object] = int
-) -> list[Mistake]:
+) -> Iterator[Mistake]:
     """The mistakes for what must occur once in a submission (mentor, activity type and date): one at each entry that shares it.
 
     `position_of` says which position an entry's item has where that is not its place in the list.
@@ -120,16 +173,10 @@ def duplicate_mentors(
     entries: dict[Hashable, list[int]] = {}
     for entry, identity in enumerate(identities):
         entries.setdefault(identity, []).append(entry)
-    return [
-        Mistake(
-            place_of(entry),
-            "duplicate_mentor",
-            f"The items at positions {listed([position_of(each) for each in shared])} have the same mentor, type and date.",
-        )
-        for shared in entries.values()
-        if len(shared) > 1
-        for entry in shared
-    ]
+    for shared in entries.values():
+        if len(shared) > 1:
+            detail = f"The items at positions {listed(list(map(position_of, shared)))} have the same mentor, type and date."
+            yield from (Mistake(place_of(entry), "duplicate_mentor", detail) for entry in shared)
 
 
 def listed(positions: Sequence[object]) -> str:

@@ -33,23 +33,66 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
 
 
-# Everything that is no bracket, and every string with what is in it.
-_NO_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^\[\]{}"]+', re.DOTALL)
+# A string whose escapes are gone, with the quotes around it; at the end of the text also one that does not end.
+_STRING = re.compile(rb'"[^"]*"?')
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+# UTF-8's, and UTF-16's and UTF-32's in both orders.
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
-def _check_depth(text: str, max_depth: int) -> None:
+def _check_encoding(raw: bytes) -> None:
+    """Says what somebody did who sent another encoding: a parser only says that the first character is wrong."""
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise BadJsonError("it begins with a byte order mark; send UTF-8 without one")
+    # JSON begins with two ASCII characters or with one: in UTF-16 and UTF-32 each of them has bytes that are zero.
+    if raw.startswith(_BYTE_ORDER_MARKS) or b"\x00" in raw[:2]:
+        raise BadJsonError("it looks like UTF-16 or UTF-32; send UTF-8")
+
+
+def _without_escapes(raw: bytes) -> bytes:
+    """The text without escaped backslashes and quotes: each quote that is left begins or ends a string."""
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
+
+
+def _check_size(raw: bytes, max_values: int) -> None:
+    """Refuses more values than that before the parser makes an object of each: three bytes of text can become seventy of memory."""
+    if len(raw) <= max_values or _values(raw) <= max_values:
+        return
+    # Not so fast, and exact: texts may be full of commas.
+    quoted = _without_escapes(raw)
+    # A value has at most two strings, of which one is its name in an object.
+    if quoted.count(b'"') > 4 * max_values or _values(_STRING.sub(b"", quoted)) > max_values:
+        raise BadJsonError(f"it has more than {max_values:,} values; send less at once")
+
+
+def _values(raw: bytes) -> int:
+    """The most values that a text can have: one at its beginning, behind each comma, and in each list or object that is not empty."""
+    empty = raw.count(b"[]") + raw.count(b"{}")
+    return 1 + raw.count(b",") + raw.count(b"[") + raw.count(b"{") - empty
+
+
+def _check_depth(raw: bytes, max_depth: int) -> None:
     """Refuses nesting before the parser recurses into it."""
-    if text.count("[") + text.count("{") <= max_depth:
+    if raw.count(b"[") + raw.count(b"{") <= max_depth:
         return
     depth = 0
-    for bracket in _NO_BRACKETS.sub("", text):
-        depth += 1 if bracket in "[{" else -1
+    for bracket in _STRING.sub(b"", _without_escapes(raw)).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
         if depth > max_depth:
             raise BadJsonError(f"nested deeper than {max_depth} levels")
 
 
-def loads(raw: bytes, *, max_depth: int) -> Any:
-    """Parses a UTF-8 JSON document. Raises BadJsonError on everything that is not one."""
+def loads(raw: bytes, *, max_depth: int, max_values: int | None = None) -> Any:
+    """Parses a UTF-8 JSON document. Raises BadJsonError on everything that is not one, and on one with more values than `max_values`.
+
+    A value is a number, a text, true, false, null, a list or an object, wherever it stands. Their number bounds what the document takes
+    in memory, and how long whoever reads it is busy.
+    """
+    _check_encoding(raw)
+    if max_values is not None:
+        _check_size(raw, max_values)
     document = _plain(raw, max_depth)
     return _any(raw, max_depth) if document is None else document
 
@@ -59,11 +102,9 @@ def _plain(raw: bytes, max_depth: int) -> dict[str, Any] | None:
     160 µs for a batch of 25, which the API reads once and the splitter once more.
 
     orjson knows the whole grammar, but keeps the last of two equal keys and reads 1e400 as it can. So no floats, and as many keys must be
-    left as the text has: without a backslash every quote begins or ends a string, so behind each key's stands a colon, blanks apart. What
+    left as the text has: without escapes every quote begins or ends a string, so behind each key's stands a colon, blanks apart. What
     is counted too much (a string that begins with a colon) only costs the second look.
     """
-    if b"\\" in raw:
-        return None
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -85,7 +126,7 @@ def _plain(raw: bytes, max_depth: int) -> dict[str, Any] | None:
                 elif kind is float:
                     return None
         if not below:
-            return document if keys == raw.translate(None, b" \t\r\n").count(b'":') else None
+            return document if keys == _without_escapes(raw).translate(None, b" \t\r\n").count(b'":') else None
         level = below
     return None  # too deep
 
@@ -95,7 +136,7 @@ def _any(raw: bytes, max_depth: int) -> Any:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise BadJsonError("not UTF-8") from error
-    _check_depth(text, max_depth)
+    _check_depth(raw, max_depth)
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:

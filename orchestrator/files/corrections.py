@@ -249,7 +249,7 @@ def _from_json(name: str, raw: bytes) -> list[dict[str, Any]]:
         raise BadFileError([FileProblem(name, "is neither a list of corrections nor an object that has one as `corrections`")])
     try:
         # How many there may be is a setting of the server.
-        read_retry({"corrections": corrections}, max_items=MAX_POSITIONS)
+        read_retry({"corrections": corrections}, max_items=MAX_POSITIONS, most_mistakes=None)
     except RefusedRequestError as refusal:
         ours = "" if isinstance(document, dict) else "/corrections"
         problems = [FileProblem(name, each.detail, pointer=each.pointer.removeprefix(ours)) for each in refusal.mistakes]

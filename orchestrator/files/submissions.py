@@ -115,7 +115,7 @@ def _checked(
         body = _filled_in(document, given)
         try:
             # The number of items is the server's to judge: it is a setting there.
-            read_submission(body, max_items=MAX_POSITIONS)
+            read_submission(body, max_items=MAX_POSITIONS, most_mistakes=None)
         except RefusedRequestError as refusal:
             problems += (FileProblem(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
         problems += _contradictions(name, line, body, given)

@@ -11,7 +11,13 @@ def plain(values: Iterable[int | str | UUID | bool]) -> str:
 
 def texts(values: Iterable[str | None]) -> str:
     """An array of any texts, NULLs among them."""
-    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+    quoted = ["NULL" if value is None else _quoted(value) for value in values]
+    if not quoted:
+        return "{}"
+    # The notes of a large batch are 64 MB in here: the whole is made once, and not once more for its braces.
+    quoted[0] = "{" + quoted[0]
+    quoted[-1] += "}"
+    return ",".join(quoted)
 
 
 def _quoted(value: str) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement, NewBatch
+from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement
 from orchestrator.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, outbox, wakeup, watching
@@ -167,10 +167,6 @@ class Batches:
         """Stores batches with all their items, `processing`, and their events; those whose id exists already are left as they are.
         Answers which were new."""
         return creating.create_batches(self.connection, batches)
-
-    def insert_items(self, organization_id: str, batch: NewBatch, *, at: datetime) -> None:
-        """Stores the items of a batch whose row exists."""
-        creating.insert_items(self.connection, organization_id, batch, at=at)
 
     def lock_batch(self, batch_id: UUID) -> BatchView | None:
         """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""

@@ -1,7 +1,6 @@
 """Stores new batches with everything that belongs to them, in one statement: a flood of small ones pays for one round trip."""
 
 from collections.abc import Sequence, Set
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -63,20 +62,10 @@ _CREATE = Prepared(f"""
     SELECT batch_id FROM created
 """)
 
-_INSERT_ITEMS_OF_ONE = Prepared(f"""
-    WITH fresh AS (
-        SELECT 1 AS number, CAST(:batch_id AS uuid) AS batch_id, CAST(:organization_id AS text) AS organization_id,
-               CAST(:at AS timestamptz) AS at, CAST(:item_prefix AS text) AS item_prefix, CAST(:item_tail AS bigint) AS item_tail,
-               b.version
-        FROM orchestrator.batch b WHERE b.batch_id = :batch_id
-    )
-    {_INSERT_ITEMS}
-""")
-
 
 def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> Set[UUID]:
     """Stores batches, their items, parts and events; answers which of them were new. The others are left as they are."""
-    ids = [_item_ids(new.batch.batch_id) for new in batches]
+    ids = [item_id_parts(new.batch.batch_id) for new in batches]
     parts = [(number, part) for number, new in enumerate(batches, start=1) for part in new.parts]
     created = _CREATE.scalars(
         connection,
@@ -105,23 +94,7 @@ def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> 
     return frozenset(created)
 
 
-def insert_items(connection: Connection, organization_id: str, batch: NewBatch, *, at: datetime) -> None:
-    """Stores the items of a batch whose row exists."""
-    prefix, tail = _item_ids(batch.batch_id)
-    _INSERT_ITEMS_OF_ONE.count(
-        connection,
-        {
-            "batch_id": batch.batch_id,
-            "organization_id": organization_id,
-            "at": at,
-            "item_prefix": prefix,
-            "item_tail": tail,
-            **_items([batch]),
-        },
-    )
-
-
-def _item_ids(batch_id: UUID) -> tuple[str, int]:
+def item_id_parts(batch_id: UUID) -> tuple[str, int]:
     """The first half of the items' ids, and the other of the first item's, as a signed number to which the position is added."""
     first = DerivedIds(batch_id).item_id(0).hex
     return first[:16], int(first[16:], 16) - (1 << 64)

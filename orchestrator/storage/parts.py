@@ -1,8 +1,7 @@
 """Statements on `batch_part` while an upstream batch is collected."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -11,6 +10,7 @@ from sqlalchemy import Connection, text
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem
 from orchestrator.repository import PartHashes
 from orchestrator.storage import watching
+from orchestrator.storage.creating import item_id_parts
 
 Numbered = list[tuple[int, NewItem]]
 
@@ -21,11 +21,32 @@ _CREATE = text("""
             :total, :parts, :content_hash, :trace_id, clock_timestamp(), clock_timestamp())
 """)
 _ADD = text("""
-    INSERT INTO orchestrator.batch_part (batch_id, part, organization_id, content_hash, public_hash, items, received_at)
-    VALUES (:batch_id, :part, :organization_id, :content_hash, :public_hash, CAST(:items AS jsonb), clock_timestamp())
+    INSERT INTO orchestrator.batch_part (batch_id, part, organization_id, content_hash, public_hash, items, data_bytes, received_at)
+    VALUES (:batch_id, :part, :organization_id, :content_hash, :public_hash, CAST(:items AS jsonb), :data_bytes, clock_timestamp())
 """)
-_PRESENT = text("SELECT count(*) FROM orchestrator.batch_part WHERE batch_id = :batch_id")
-_COLLECTED = text("SELECT part, items, received_at FROM orchestrator.batch_part WHERE batch_id = :batch_id ORDER BY part")
+_PRESENT = text("""
+    SELECT count(*) AS parts, coalesce(sum(data_bytes), 0) AS data_bytes FROM orchestrator.batch_part WHERE batch_id = :batch_id
+""")
+_COLLECTED = text("""
+    SELECT p.part, p.received_at, CAST(e.item ->> 0 AS integer) AS position, e.item ->> 1 AS mentor_id, e.item ->> 2 AS activity_type,
+           CAST(e.item ->> 3 AS date) AS activity_date, CAST(e.item ->> 4 AS integer) AS duration_minutes,
+           e.item ->> 6 AS client_reference
+    FROM orchestrator.batch_part p CROSS JOIN LATERAL jsonb_array_elements(p.items) WITH ORDINALITY AS e (item, place)
+    WHERE p.batch_id = :batch_id
+    ORDER BY p.part, e.place
+""")
+_INSERT_ITEMS = text("""
+    INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
+                                         duration_minutes, notes, client_reference, override_duplicates, attempt_at, changed_version)
+    SELECT b.batch_id, i.position, CAST(:item_prefix || lpad(to_hex(CAST(:item_tail AS bigint) + i.position), 16, '0') AS uuid),
+           b.organization_id, e.item ->> 1, e.item ->> 2, CAST(e.item ->> 3 AS date), CAST(e.item ->> 4 AS integer), e.item ->> 5,
+           e.item ->> 6, :override, :at, b.version
+    FROM orchestrator.batch b
+    JOIN orchestrator.batch_part p USING (batch_id)
+    CROSS JOIN LATERAL jsonb_array_elements(p.items) AS e (item)
+    CROSS JOIN LATERAL CAST(e.item ->> 0 AS integer) AS i (position)
+    WHERE b.batch_id = :batch_id
+""")
 _FINISH = text("""
     UPDATE orchestrator.batch SET status = 'processing', submitted_at = :at, changed_at = :at, version = version + 1
     WHERE batch_id = :batch_id
@@ -58,7 +79,13 @@ def create_collecting(
 
 
 def add_part(
-    connection: Connection, organization_id: str, batch_id: UUID, hashes: PartHashes, items: Sequence[tuple[int, NewItem]]
+    connection: Connection,
+    organization_id: str,
+    batch_id: UUID,
+    hashes: PartHashes,
+    items: Sequence[tuple[int, NewItem]],
+    *,
+    data_bytes: int,
 ) -> None:
     """Keeps a part, with its notes, until the others have come."""
     rows = [
@@ -82,30 +109,38 @@ def add_part(
             "content_hash": hashes.content_hash,
             "public_hash": hashes.public_hash,
             "items": orjson.dumps(rows).decode(),
+            "data_bytes": data_bytes,
         },
     )
 
 
-def parts_present(connection: Connection, batch_id: UUID) -> int:
-    """How many parts have come."""
-    return int(connection.execute(_PRESENT, {"batch_id": batch_id}).scalar_one())
+def parts_present(connection: Connection, batch_id: UUID) -> tuple[int, int]:
+    """How many parts have come, and how many bytes their events had."""
+    row = connection.execute(_PRESENT, {"batch_id": batch_id}).one()
+    return int(row.parts), int(row.data_bytes)
 
 
-def collected_items(connection: Connection, batch_id: UUID, *, override: bool) -> Numbered:
-    """All items of the parts that have come, with their positions."""
-    return [item for _, items, _ in _collected(connection, batch_id, override) for item in items]
+def collected_parts(connection: Connection, batch_id: UUID, *, override: bool) -> list[tuple[int, Numbered, datetime]]:
+    """The parts that have come: number, items with their positions, and when each came. Without the notes: those of a whole batch are most
+    of what it is, and nobody needs them who looks at it as a whole."""
+    parts: dict[int, tuple[int, Numbered, datetime]] = {}
+    for row in connection.execute(_COLLECTED, {"batch_id": batch_id}):
+        values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, override)
+        _, items, _ = parts.setdefault(row.part, (row.part, [], row.received_at))
+        items.append((row.position, NewItem(values, row.client_reference)))
+    return list(parts.values())
 
 
-def finish_collecting(
-    connection: Connection, batch_id: UUID, *, override: bool, at: datetime
-) -> list[tuple[int, Numbered, datetime]]:
-    """Moves a complete batch to `processing`, lets go of the collected items and tells who follows it; answers (part, items, when it
-    came). The batch's items are of its new version: insert them after this."""
-    collected = _collected(connection, batch_id, override)
+def finish_collecting(connection: Connection, batch_id: UUID, *, override: bool, at: datetime) -> None:
+    """Moves a complete batch to `processing`, makes its items of what was collected, and tells who follows it."""
     connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
+    prefix, tail = item_id_parts(batch_id)
+    # After the batch has its new version, which the items are of.
+    connection.execute(
+        _INSERT_ITEMS, {"batch_id": batch_id, "item_prefix": prefix, "item_tail": tail, "override": override, "at": at}
+    )
     connection.execute(_DROP_ITEMS, {"batch_id": batch_id})
     watching.announce(connection, [batch_id])
-    return collected
 
 
 def forget_batch(connection: Connection, batch_id: UUID) -> bool:
@@ -116,14 +151,3 @@ def forget_batch(connection: Connection, batch_id: UUID) -> bool:
     connection.execute(_FORGET_EDITS, {"batch_id": batch_id})
     watching.announce(connection, [batch_id])
     return True
-
-
-def _collected(connection: Connection, batch_id: UUID, override: bool) -> list[tuple[int, Numbered, datetime]]:
-    rows = connection.execute(_COLLECTED, {"batch_id": batch_id})
-    return [(row.part, [_item(item, override) for item in row.items], row.received_at) for row in rows]
-
-
-def _item(stored: Sequence[Any], override: bool) -> tuple[int, NewItem]:
-    position, mentor_id, activity_type, activity_date, duration_minutes, notes, client_reference = stored
-    values = ItemValues(mentor_id, activity_type, date.fromisoformat(activity_date), duration_minutes, notes, override)
-    return position, NewItem(values, client_reference)

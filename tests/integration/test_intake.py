@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
 from consumers.handler import Handled
+from consumers.splitter import SplitterHandler
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.errors import NotFoundError
 from orchestrator.model import Actor, RetryRequest, Role
@@ -29,8 +30,8 @@ from schemas.events import (
     BATCH_REJECTED,
     MAX_PART_BYTES,
     MAX_PART_ITEMS,
-    MAX_REJECTION_PROBLEMS,
 )
+from schemas.problems import MOST_MISTAKES
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
 from tests.support.stack import Stack
@@ -475,22 +476,43 @@ def test_a_repeated_rejection_has_the_bytes_of_the_first(refusing: Pipeline) -> 
     assert {dict(each.headers)["traceparent"].decode().split("-")[1] for each in first} == {TRACE}
 
 
-def test_a_long_list_of_problems_still_fits_a_message(refusing: Pipeline) -> None:
+def test_a_long_list_of_problems_is_cut_after_a_hundred(refusing: Pipeline) -> None:
     take_in(refusing, submitted(uuid4(), [0] * 200_000))
     [rejection] = answers(refusing)
-    assert len(rejection["problems"]) <= MAX_REJECTION_PROBLEMS + 1
+    assert [problem["code"] for problem in rejection["problems"]] == [
+        "too_many_items",
+        *["wrong_type"] * (MOST_MISTAKES - 1),
+        "too_many_mistakes",
+    ]
     batch_id = uuid4()
     same = [upstream_item(position, "mentor-1") for position in range(6_000)]
     for part in range(12):
         items = same[part * MAX_PART_ITEMS : (part + 1) * MAX_PART_ITEMS]
-        # Each part has one mentor twice; it is the first that is refused. Different days keep the parts right in themselves.
+        # Each mentor is right in the part, and twice in the batch.
         day = [one | {"activity_date": f"20{index // 28 + 10:02}-01-{index % 28 + 1:02}"} for index, one in enumerate(items)]
         take_in(refusing, submitted(batch_id, day, part=part + 1, parts=12, total_items=6_000))
     [event] = answer_events(refusing)
     problems = orjson.loads(event.value)["problems"]
-    assert len(problems) == MAX_REJECTION_PROBLEMS + 1
-    assert problems[-1]["code"] == "too_many_mistakes"
-    assert len(event.value) < 1024 * 1024
+    assert [problem["code"] for problem in problems] == ["duplicate_mentor"] * MOST_MISTAKES + ["too_many_mistakes"]
+    assert len(event.value) < 64 * 1024
+
+
+def test_a_batch_whose_parts_are_too_large_together_is_rejected_and_may_be_sent_again(pipeline: Pipeline) -> None:
+    batch_id = uuid4()
+    parts = in_parts(batch_id, [2, 1])
+    handler = SplitterHandler(
+        bulk_threshold_items=100, max_items=10, max_batch_bytes=len(parts[0].value) + len(parts[1].value) - 1
+    )
+    pipeline.handlers = (handler, *pipeline.handlers[1:])
+    take_in(pipeline, *parts)
+    [rejection] = answers(pipeline)
+    assert (places(rejection), rejection["batch_continues"]) == ({("", "too_large")}, False)
+    assert is_unknown(pipeline, batch_id)
+    take_in(pipeline, submitted(uuid4(), [upstream_item(0, notes="n" * len(parts[0].value) * 2)]))
+    assert places(answers(pipeline)[-1]) == {("", "too_large")}
+    pipeline.handlers = (SplitterHandler(bulk_threshold_items=100, max_items=10), *pipeline.handlers[1:])
+    take_in(pipeline, *parts)
+    assert_completed(pipeline, batch_id, 3)
 
 
 # --- The same problems as over HTTP -----------------------------------------------------------------------------------------------
