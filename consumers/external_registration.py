@@ -31,7 +31,8 @@ from orchestrator.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
-from orchestrator.storage.outcomes import command_states, exclude_registrations
+from orchestrator.storage.locks import take_batches
+from orchestrator.storage.outcomes import command_states
 from schemas.events import EventData, RegisterActivity
 
 _logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def _keys(records: Sequence[Record[EventData]]) -> list[OutcomeKey]:
 
 def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:
     """Marks what may be sent as dispatched; the questions that are open, with the marks that were there already."""
-    exclude_registrations(connection, [command.batch_id for command in commands])
+    take_batches(connection, [command.batch_id for command in commands])
     _, states = command_states(connection, commands)
     undecided = [commands[index] for index, state in states.items() if state.outcome is None]
     if not undecided:

@@ -16,7 +16,8 @@ from orchestrator.registration.port import Candidate, Decision, RegistrationServ
 from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.storage.blame import kind_of
-from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes, share_batches
+from orchestrator.storage.locks import share_batches
+from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes
 from schemas.envelope import Topic
 from schemas.events import EventData, RegisterActivity
 from schemas.ids import DerivedIds

@@ -189,7 +189,8 @@ class Intake:
         refused: dict[int, Sequence[Mistake]] = {}
         # Whose items are expanded right now. Not every part that came: one that contradicts has the key of another that came before.
         taken = {part.key for _, part in parts if _is_repeated(part, known.get(part.key))}
-        # In order of the batch id, as everywhere: two splitters that take in the same batches must not wait for each other in a circle.
+        # All at once: one after the other, in another order than a registration's, two could wait for each other.
+        self._repository.lock_batches({part.batch_id for _, part in fresh})
         for index, part in sorted(fresh, key=lambda numbered: (numbered[1].batch_id.bytes, numbered[1].key[1])):
             problems = self._take_fresh(part, taken)
             if problems:

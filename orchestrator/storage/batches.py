@@ -1,6 +1,6 @@
 """Statements on `batch` and `batch_part`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,9 @@ from sqlalchemy import Connection, Row, text
 from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement
 from orchestrator.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.states import BatchStatus, Counts
-from orchestrator.storage import arrays, creating, outbox, wakeup, watching
+from orchestrator.storage import arrays, creating, locks, outbox, wakeup, watching
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent
-from schemas.ids import batch_lock_key
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
 
 BATCH_COLUMNS = """
@@ -57,10 +56,6 @@ def batch_view(row: Row[Any]) -> BatchView:
         errors_by_code=getattr(row, "errors_by_code", {}),
     )
 
-
-# Waits for registrations that share the lock, and is waited for by later ones: advisory locks queue fairly, so a cancel does not
-# starve behind overlapping micro-batches (specification, 5). Taken before the row, like everywhere (architecture, 4).
-_LOCK_ALONE = text("SELECT pg_advisory_xact_lock(:key)")
 
 # The row lock keeps the aggregator out. It must not deadlock with `_LOCK_FOR_FOLD`: both take batches in order of id, then items.
 _LOCK_ROW = text(
@@ -170,9 +165,14 @@ class Batches:
 
     def lock_batch(self, batch_id: UUID) -> BatchView | None:
         """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""
-        self.connection.execute(_LOCK_ALONE, {"key": batch_lock_key(batch_id)})
+        locks.take_batches(self.connection, [batch_id])
         row = self.connection.execute(_LOCK_ROW, {"batch_id": batch_id}).one_or_none()
         return None if row is None else batch_view(row)
+
+    def lock_batches(self, batch_ids: Collection[UUID]) -> None:
+        """Takes several for itself, in the order that everybody takes them in; `lock_batch` of one of them waits for nobody then."""
+        locks.take_batches(self.connection, batch_ids)
+        self.lock_for_fold(sorted(batch_ids))
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         """Takes the projections of these batches (in sorted order); registration goes on."""

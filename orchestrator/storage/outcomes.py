@@ -12,7 +12,7 @@ from orchestrator.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
-from schemas.ids import DerivedIds, batch_lock_key
+from schemas.ids import DerivedIds
 
 
 class CommandState(NamedTuple):
@@ -40,14 +40,6 @@ class NewOutcome(NamedTuple):
     activity_id: str | None
     error: dict[str, Any] | None
 
-
-# Shared: registrations of one batch go on side by side, but not while somebody cancels, retries or deletes it (`_LOCK_ALONE` in
-# batches.py). In sorted order, before any row.
-_SHARE_BATCHES = Prepared("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
-
-# Alone: what an external service is asked for is marked while nobody decides an item of the batch, and nobody else is about to ask for
-# it. Under the shared lock an in-process registration and a mark could overlook each other, and the item would be registered twice.
-_EXCLUDE_REGISTRATIONS = Prepared("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
 
 # Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
 # lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
@@ -77,20 +69,6 @@ _INSERT = Prepared("""
     ORDER BY n.batch_id, n.position, n.attempt
     ON CONFLICT DO NOTHING
 """)
-
-
-def share_batches(connection: Connection, batch_ids: Sequence[str]) -> None:
-    """Shares the lock of these batches until the commit: what is decided under it is decided before or after a cancel, not during."""
-    _SHARE_BATCHES.rows(connection, {"keys": _lock_keys(batch_ids)})
-
-
-def exclude_registrations(connection: Connection, batch_ids: Sequence[str]) -> None:
-    """Takes these batches alone until the commit: no item of theirs is decided meanwhile."""
-    _EXCLUDE_REGISTRATIONS.rows(connection, {"keys": _lock_keys(batch_ids)})
-
-
-def _lock_keys(batch_ids: Sequence[str]) -> str:
-    return arrays.plain(sorted({batch_lock_key(UUID(batch_id)) for batch_id in set(batch_ids)}))
 
 
 def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:

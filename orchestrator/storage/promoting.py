@@ -9,11 +9,7 @@ from sqlalchemy import Connection, Row, text
 
 from orchestrator.states import BatchStatus, Counts
 from orchestrator.storage import watching
-from schemas.ids import batch_lock_key
-
-# The lock that cancel, retry and delete take, and registration shares: whatever is decided about the batch is decided before or after.
-# Before any row, like everywhere (architecture, 4); a batch that has no row yet is locked by it too.
-_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+from orchestrator.storage.locks import take_batches
 
 # Keeps the aggregator out, as `_LOCK_ROW` in batches.py does; deleted batches too.
 _LOCK_ROW = text("""
@@ -266,7 +262,7 @@ class BatchMerge:
 
     def lock(self) -> Row[Any] | None:
         """Takes the batch for itself until the commit; its row, None when there is none."""
-        self._connection.execute(_LOCK, {"key": batch_lock_key(self._batch_id)})
+        take_batches(self._connection, [self._batch_id])
         row: Row[Any] | None = self._execute(_LOCK_ROW).one_or_none()
         return row
 

@@ -19,7 +19,7 @@ from orchestrator.promotion import Promoted, promote
 from orchestrator.replay import Comparison, ReadRecord, Replay
 from orchestrator.settings import Settings
 from orchestrator.storage.database import transact
-from orchestrator.storage.outcomes import share_batches
+from orchestrator.storage.locks import share_batches
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

@@ -1,0 +1,232 @@
+"""Row 45 of the fault catalogue: everybody takes locks in one order, so nobody waits for each other in a circle."""
+
+import itertools
+import re
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from consumers.external_registration import mark_questions
+from consumers.sweeper import Sweeper, SweepPolicy
+from orchestrator.projection import fold_outcomes
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import batch_lock_key, new_batch_id
+from tests.faults.test_races import looking
+from tests.simulation.interleaving import Deadlocks, Run, mark_statements
+from tests.support.pipeline import Pipeline, record
+from tests.support.toy import BATCH_ID, command
+from tests.support.upstream import submitted, upstream_item
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+# A batch's lock is of the one-number form.
+_HELD = text("""
+    SELECT pid, granted, (CAST(classid AS bigint) << 32) | CAST(objid AS bigint) AS key FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+_ROWS_TOUCHED = text("""
+    SELECT DISTINCT relation::regclass::text FROM pg_locks
+    WHERE pid = :pid AND locktype = 'relation' AND mode IN ('RowShareLock', 'RowExclusiveLock')
+""")
+
+
+_WAITS_FOR_A_ROW = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')")
+_FREE_ROWS = text("SELECT batch_id FROM orchestrator.batch ORDER BY batch_id FOR UPDATE SKIP LOCKED")
+
+
+def is_waited_for_a_row(watcher: Connection) -> bool:
+    return bool(watcher.execute(_WAITS_FOR_A_ROW).scalar_one())
+
+
+def contrary_ids(count: int) -> list[UUID]:
+    """Batch ids, in order of their lock keys, which is the contrary of their own."""
+    chain: list[UUID] = []
+    for batch_id in sorted((new_batch_id() for _ in range(500)), key=batch_lock_key):
+        if not chain or batch_id < chain[-1]:
+            chain.append(batch_id)
+    assert len(chain) >= count
+    return chain[:count]
+
+
+def events_of(batch_ids: Sequence[UUID], **fields: Any) -> list[OutgoingEvent]:
+    """A batch of one item each, in order of their ids."""
+    items = itertools.count(1)
+    return [submitted(batch_id, [upstream_item(0, f"mentor-{next(items)}")], **fields) for batch_id in sorted(batch_ids)]
+
+
+def taken_in(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> list[OutgoingEvent]:
+    """Their commands, when the batches have been taken in."""
+    pipeline.handle(pipeline.splitter, events_of(batch_ids))
+    commands = pipeline.take(Topic.COMMANDS)
+    assert len(commands) == len(batch_ids)
+    return commands
+
+
+Path_ = Callable[[Pipeline, Sequence[UUID]], Callable[[Connection], object]]
+
+
+def registration(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
+    records = [record(command, offset) for offset, command in enumerate(taken_in(pipeline, batch_ids))]
+    return partial(pipeline.registration.handle, records=records)
+
+
+def asking(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
+    taken_in(pipeline, batch_ids)
+    return partial(mark_questions, commands=[OutcomeKey(str(batch_id), 0, 1) for batch_id in sorted(batch_ids)])
+
+
+def intake(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
+    records = [record(event, offset) for offset, event in enumerate(events_of(batch_ids))]
+    return partial(pipeline.splitter.handle, records=records)
+
+
+def giving_up(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
+    taken_in(pipeline, batch_ids)
+    return partial(sweeper()._give_up, keys=[OutcomeKey(str(batch_id), 0, 1) for batch_id in sorted(batch_ids)])
+
+
+def ending_collections(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
+    pipeline.handle(pipeline.splitter, events_of(batch_ids, part=1, parts=2, total_items=2))
+    return sweeper()._end_collections
+
+
+def sweeper() -> Sweeper:
+    policy = SweepPolicy(
+        quiet=timedelta(), resend_pause=timedelta(), max_resends=1, parts_patience=timedelta(), bulk_threshold_items=100
+    )
+    return Sweeper(policy, lambda _: {})
+
+
+@pytest.mark.parametrize("path", [registration, asking, intake, giving_up, ending_collections])
+def test_row_45_the_locks_of_batches_are_taken_in_order_of_their_keys_and_before_any_row(
+    pipeline: Pipeline, engine: Engine, path: Path_
+) -> None:
+    """Seen in pg_locks: whoever waits for the second of three has the first, not the third, and no row."""
+    batch_ids = contrary_ids(3)
+    first, second, third = map(batch_lock_key, batch_ids)
+    work = path(pipeline, batch_ids)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with engine.begin() as connection:
+                work(connection)
+        except BaseException as error:
+            failures.append(error)
+
+    with looking(engine) as watcher, engine.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": second})
+        thread = threading.Thread(target=run)
+        thread.start()
+        [waiter] = eventually(lambda: [lock for lock in watcher.execute(_HELD) if not lock.granted], what=str(failures))
+        held = {signed(lock.key) for lock in watcher.execute(_HELD) if lock.granted and lock.pid == waiter.pid}
+        touched = set(watcher.scalars(_ROWS_TOUCHED, {"pid": waiter.pid}))
+    thread.join()
+    assert failures == []
+    assert signed(waiter.key) == second
+    assert held == {first}, f"holds the third before the second: {third in held}"
+    assert touched == set()
+
+
+def signed(key: int) -> int:
+    return key - (1 << 64) if key >= 1 << 63 else key
+
+
+def test_row_45_the_rows_of_batches_are_taken_in_order_of_their_ids(pipeline: Pipeline, engine: Engine) -> None:
+    batch_ids = sorted(contrary_ids(3))
+    pipeline.handle(pipeline.registration, taken_in(pipeline, batch_ids))
+    keys = [OutcomeKey(str(batch_id), 0, 1) for batch_id in reversed(batch_ids)]
+    for name, work in {
+        "fold": lambda repository: fold_outcomes(repository, keys),
+        "lock": lambda repository: repository.lock_batches(list(reversed(batch_ids))),
+    }.items():
+        with looking(engine) as watcher, engine.begin() as holder:
+            lock = text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR UPDATE")
+            holder.execute(lock, {"id": batch_ids[1]})
+
+            def run(work: Callable[[PostgresActivityRepository], object] = work) -> None:
+                with engine.begin() as connection:
+                    work(PostgresActivityRepository(connection))
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            eventually(partial(is_waited_for_a_row, watcher))
+            assert list(watcher.scalars(_FREE_ROWS)) == [batch_ids[2]], name
+        thread.join()
+
+
+def test_row_45_intake_and_registration_of_the_same_batches_never_wait_in_a_circle(pipeline: Pipeline, engine: Engine) -> None:
+    """One stops before each of its statements and the other runs, as far as a lock lets it."""
+    deadlocks = Deadlocks()
+    deadlocks.watch(pipeline.engine)
+    mark_statements(pipeline.engine)
+    numbers = itertools.count()
+    with looking(engine) as watcher:
+        for stop_at in itertools.count():
+            batch_ids = contrary_ids(2)
+            whole = [f"mentor-{next(numbers) % 100 + 1}" for _ in range(4)]
+            first_parts = [
+                submitted(batch_id, [upstream_item(0, whole[n])], part=1, parts=2, total_items=2)
+                for n, batch_id in enumerate(batch_ids)
+            ]
+            last_parts = [
+                submitted(batch_id, [upstream_item(1, whole[2 + n])], part=2, parts=2, total_items=2)
+                for n, batch_id in enumerate(batch_ids)
+            ]
+            pipeline.handle(pipeline.splitter, first_parts)
+            records = [record(event, offset) for offset, event in enumerate(last_parts)]
+            # Whoever may write to the topic of commands decides when a registration locks which batch.
+            commands = [record(forged(batch_id), offset) for offset, batch_id in enumerate(batch_ids)]
+
+            def handle(handler: object, records: object) -> None:
+                with pipeline.engine.begin() as connection:
+                    handler.handle(connection, records)  # type: ignore[attr-defined]
+
+            one = Run("intake", partial(handle, pipeline.splitter, records), stop_at=stop_at)
+            other = Run("registration", partial(handle, pipeline.registration, commands))
+            if not one.begin():
+                break
+            if not other.beside(one, watcher):
+                one.resume()
+            assert (one.error, other.error) == (None, None), one.stopped_at
+    assert stop_at > 5
+    assert deadlocks.count == 0
+
+
+def forged(batch_id: UUID) -> OutgoingEvent:
+    """A command for an item that is not there yet."""
+    event = command(0)
+    return OutgoingEvent(
+        event.topic, event.key, event.headers, event.value.replace(str(BATCH_ID).encode(), str(batch_id).encode())
+    )
+
+
+def test_row_45_the_order_is_defined_in_one_place() -> None:
+    """Who takes locks that others wait for is on this list, and has been thought about."""
+    places: dict[str, set[str]] = {}
+    for folder in ("orchestrator", "consumers", "producers", "api", "cli", "compose"):
+        for file in (ROOT / folder).rglob("*.py"):
+            found = re.findall(
+                r"batch_lock_key|FOR NO KEY UPDATE|FOR UPDATE|FOR SHARE|FOR KEY SHARE|LOCK TABLE", file.read_text()
+            )
+            if found:
+                places[str(file.relative_to(ROOT))] = set(found)
+    assert places == {
+        "orchestrator/storage/locks.py": {"batch_lock_key"},
+        "orchestrator/storage/slots.py": {"batch_lock_key"},
+        "orchestrator/storage/batches.py": {"FOR NO KEY UPDATE"},
+        "orchestrator/storage/promoting.py": {"FOR NO KEY UPDATE"},
+        "orchestrator/storage/dispatch.py": {"FOR UPDATE"},
+        "orchestrator/storage/purging.py": {"FOR UPDATE"},
+    }
