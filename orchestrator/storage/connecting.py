@@ -62,6 +62,9 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
         dialect: Dialect, _entry: ConnectionPoolEntry, arguments: tuple[Any, ...], parameters: MutableMapping[str, Any]
     ) -> DBAPIConnection:
         forget_shell(url)
+        if "," in str(parameters.get("host")):
+            # Of several hosts one takes changes. The first that answers may be the former primary, for as long as it runs.
+            parameters.setdefault("target_session_attrs", "read-write")
         connection = dialect.connect(*arguments, **parameters)
         try:
             _set(connection, values)

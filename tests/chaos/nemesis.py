@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import psutil
+from sqlalchemy.exc import OperationalError
 
 from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
 from tests.faults.proxy import Lost
+from tests.support.read_only import read_only
 
 LOSS_WAITS_S = 5.0
 
@@ -62,6 +64,7 @@ def server_faults(cluster: Cluster) -> Sequence[Fault]:
         Fault("cut all connections to PostgreSQL", _cut),
         Fault("refuse connections to PostgreSQL", lambda _: _during(proxy.refusing()), 0.5, 3.0),
         Fault("hold up connections to PostgreSQL", lambda _: _during(proxy.holding_up()), 0.5, 5.0),
+        Fault("make the database read-only", _read_only, 0.5, 4.0),
         Fault("lose a COMMIT", partial(_losing, Lost.REQUEST)),
         Fault("lose the answer to a COMMIT", partial(_losing, Lost.ANSWER)),
     ]
@@ -122,6 +125,19 @@ def _killed_backend(cluster: Cluster) -> Iterator[bool]:
 @contextlib.contextmanager
 def _cut(cluster: Cluster) -> Iterator[bool]:
     yield cluster.proxy.cut() > 0
+
+
+@contextlib.contextmanager
+def _read_only(cluster: Cluster) -> Iterator[bool]:
+    """As the former primary is in a failover. PostgreSQL may die meanwhile, by the other nemesis's hand or of a lost backend."""
+    url = cluster.settings.owner_url
+    with contextlib.ExitStack() as harm:
+        try:
+            harm.enter_context(read_only(url))
+        except OperationalError:
+            yield False
+            return
+        yield True
 
 
 @contextlib.contextmanager

@@ -2,11 +2,15 @@
 
 import contextlib
 
+import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.settings import Settings
+from orchestrator.storage.blame import Blame, blame
+from orchestrator.storage.database import check_writable, create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from tests.faults.roles import assert_exactly_once, running_flow, wait_until_completed
@@ -37,6 +41,20 @@ def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(se
         # The sessions that were made meanwhile are read-only still, and nobody ends them but the product.
         assert client.get("/readyz").status_code == 200
         assert [client.post(PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
+
+
+def test_row_43_of_several_hosts_the_one_that_takes_changes_is_chosen(settings: Settings) -> None:
+    """One server under two addresses: where it takes none, there is none to connect to, and that passes."""
+    url = settings.worker_url
+    place = f"{url.host}:{url.port}"
+    several = url.set(host=None, port=None).update_query_dict({"host": [place, place]})
+    engine = create_database_engine(several, settings, connections=1, application_name="test")
+    check_writable(engine)
+    with read_only(settings.owner_url), pytest.raises(OperationalError) as refused:
+        check_writable(engine, give_up_after_s=0.1)
+    assert blame(refused.value) is Blame.PASSING
+    check_writable(engine)
+    engine.dispose()
 
 
 def retries(role: str) -> float:

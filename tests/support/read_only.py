@@ -4,6 +4,9 @@ import contextlib
 from collections.abc import Iterator
 
 from sqlalchemy import URL, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from tests.support.waiting import eventually
 
 _END_SESSIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -14,11 +17,25 @@ _END_SESSIONS = text(
 def read_only(owner_url: URL) -> Iterator[None]:
     """All sessions are ended, and new ones can't write. Those that are made meanwhile stay read-only afterwards."""
     engine = create_engine(owner_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"ALTER DATABASE {owner_url.database} SET default_transaction_read_only = on"))
-        connection.execute(_END_SESSIONS)
-        try:
-            yield
-        finally:
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {owner_url.database} SET default_transaction_read_only = on"))
+            connection.execute(_END_SESSIONS)
+        engine.dispose()
+        yield
+    finally:
+        # On a connection of its own: the server may have been killed meanwhile.
+        eventually(lambda: _is_writable_again(owner_url), within_s=60)
+
+
+def _is_writable_again(owner_url: URL) -> bool:
+    # A session of this database would be read-only itself.
+    engine = create_engine(owner_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
             connection.execute(text(f"ALTER DATABASE {owner_url.database} RESET default_transaction_read_only"))
-    engine.dispose()
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
+    return True
