@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from orchestrator.accepting import Answer, SubmissionRequest
 from orchestrator.errors import OperationError
 from orchestrator.model import Submitted
-from orchestrator.storage.blame import is_transient
+from orchestrator.storage.blame import is_transient, sqlstate
 
 Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[Answer]]
 """Stores submissions of an organization in one transaction."""
 
 # A larger one goes alone: the others would wait for it.
 MAX_ITEMS = 100
+
+# Of a slow database: one after the other they would keep those that gather meanwhile for minutes.
+_STATEMENT_TIMEOUT = "57014"
 
 
 @dataclass(slots=True)
@@ -83,8 +86,8 @@ class GroupCommit:
         try:
             answers = self._store(together[0].request.actor.organization_id, [waiting.request for waiting in together])
         except Exception as error:
-            if len(together) > 1 and not is_transient(error):
-                # One of them is at fault; the others must not pay.
+            if len(together) > 1 and not is_transient(error) and sqlstate(error) != _STATEMENT_TIMEOUT:
+                # One of them may be at fault; the others must not pay.
                 for waiting in together:
                     self._answer([waiting])
                 return

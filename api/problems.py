@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.errors import InvalidRequestError, OperationError, PlanChangedError
-from orchestrator.storage.blame import is_environments
+from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
 from schemas.api import RefusedRequestError
 from schemas.problems import Mistake, first_of
 from schemas.strict_json import BadJsonError
@@ -150,7 +150,7 @@ def problem_of(error: Exception) -> ProblemError | None:
             return _of_http_exception(error)
         case PoolTimeoutError():
             return overloaded("No database connection became free in time.")
-        case DBAPIError() if is_environments(error):
+        case DBAPIError() | TransientError() if is_environments(error):
             detail = "The database can't be reached at the moment; nothing was changed by an answer that you did not get."
             return ProblemError("database_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
         case _:
@@ -181,6 +181,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         return await handler(request)
     except Exception as error:
         problem = problem_of(error)
+        if blame(error) is Blame.LASTING:
+            # A right or a table that is missing, a statement timeout: it may not pass by itself, so the operator has to see it.
+            _log.error("database_refused", error=kind_of(error), at=_where(error))
         if problem is None:
             # A message of the database can quote values (notes among them); where it happened is enough to find a bug.
             _log.error("request_failed", error=type(error).__name__, at=_where(error))

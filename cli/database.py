@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from cli.failures import UnreachableError
 from cli.settings import load_settings
 from orchestrator.settings import Settings
-from orchestrator.storage.blame import is_environments, is_transient
+from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine
 
 _ORGANIZATION_OF_BATCH = text("SELECT organization_id FROM orchestrator.batch WHERE batch_id = :batch_id")
@@ -41,7 +41,7 @@ def reachable_database(url: URL) -> Iterator[None]:
             raise UnreachableError(f"The database at {where} has no schema yet: run bulkreg db upgrade") from error
         if not is_environments(error):
             raise
-        what = "does not answer" if is_transient(error) else "refuses"
+        what = "does not answer" if sqlstate(error) is None else "refuses"
         raise UnreachableError(f"The database at {where} {what}: {str(error.orig).strip()}") from error
 
 

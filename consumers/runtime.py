@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from consumers.client import consumer_config
 from consumers.decoding import Entry, decode
@@ -41,7 +40,7 @@ from orchestrator.health import LoopHealth
 from orchestrator.kafka_settings import kafka_logger
 from orchestrator.publishing import Publisher
 from orchestrator.settings import Settings
-from orchestrator.storage.blame import TransientError
+from orchestrator.storage.blame import is_environments
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
@@ -333,7 +332,9 @@ class ConsumerLoop:
                 self._finish(self._in_flight)
                 if self._unacknowledged and time.monotonic() < until:
                     self._look_for_acknowledgements()
-        except (DBAPIError, TransientError) as error:
+        except Exception as error:
+            if not is_environments(error):
+                raise
             _logger.warning("%s: drain_failed: %s; it will be redelivered", self._handler.name, without_values(error))
         else:
             self._commit()

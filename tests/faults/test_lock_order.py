@@ -18,6 +18,7 @@ from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.sweeping import Overdue
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import batch_lock_key, new_batch_id
 from tests.faults.test_races import looking
@@ -51,12 +52,10 @@ def is_waited_for_a_row(watcher: Connection) -> bool:
 
 def contrary_ids(count: int) -> list[UUID]:
     """Batch ids, in order of their lock keys, which is the contrary of their own."""
-    chain: list[UUID] = []
-    for batch_id in sorted((new_batch_id() for _ in range(500)), key=batch_lock_key):
-        if not chain or batch_id < chain[-1]:
-            chain.append(batch_id)
-    assert len(chain) >= count
-    return chain[:count]
+    while True:
+        batch_ids = sorted((new_batch_id() for _ in range(count)), key=batch_lock_key)
+        if batch_ids == sorted(batch_ids, reverse=True):
+            return batch_ids
 
 
 def events_of(batch_ids: Sequence[UUID], **fields: Any) -> list[OutgoingEvent]:
@@ -98,7 +97,7 @@ def giving_up(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connec
 
 def ending_collections(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> Callable[[Connection], object]:
     pipeline.handle(pipeline.splitter, events_of(batch_ids, part=1, parts=2, total_items=2))
-    return sweeper()._end_collections
+    return partial(sweeper()._end_collections, overdue=[Overdue(str(batch_id)) for batch_id in sorted(batch_ids)])
 
 
 def sweeper() -> Sweeper:

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.settings import Settings
@@ -41,6 +41,24 @@ def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(se
         # The sessions that were made meanwhile are read-only still, and nobody ends them but the product.
         assert client.get("/readyz").status_code == 200
         assert [client.post(PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
+
+
+def test_row_43_the_api_tells_of_a_right_that_is_missing(
+    settings: Settings, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = create_engine(settings.owner_url)
+    with owner.begin() as connection:
+        connection.execute(text("REVOKE INSERT ON orchestrator.batch FROM bulkreg_api"))
+    with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
+        refused = client.post(PATH, json=SUBMISSION)
+        assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+        with owner.begin() as connection:
+            connection.execute(text("GRANT INSERT ON orchestrator.batch TO bulkreg_api"))
+        assert client.post(PATH, json=SUBMISSION).status_code == 202
+    owner.dispose()
+    said = capsys.readouterr().out
+    assert "database_refused" in said
+    assert "InsufficientPrivilege 42501" in said
 
 
 def test_row_43_of_several_hosts_the_one_that_takes_changes_is_chosen(settings: Settings) -> None:
