@@ -19,6 +19,7 @@ from cli.progress import working
 if TYPE_CHECKING:
     from consumers.dead_letter_log import PutAside
     from orchestrator.settings import Settings
+    from schemas.envelope import OutgoingEvent
 
 _ALL = "all"
 
@@ -64,22 +65,28 @@ def register(app: typer.Typer) -> None:
         from schemas import events
 
         settings = deployment.settings()
-        waiting = [letter for letter in _read(settings, output) if letter.redriven_at is None and letter.value is not None]
-        chosen = waiting if dead_letter_ids == [_ALL] else _chosen(waiting, dead_letter_ids)
+        waiting = [letter for letter in _read(settings, output) if letter.redriven_at is None]
+        redrives_all = dead_letter_ids == [_ALL]
+        chosen = waiting if redrives_all else _chosen(waiting, dead_letter_ids)
+        records, obstacles = _records(settings, output, chosen)
+        if obstacles and not redrives_all:
+            raise BadInputError(" ".join(obstacles.values()))
+        chosen = [letter for letter in chosen if letter.id in records]
         now = datetime.now(UTC)
         marks = [events.dead_letter_redriven(dead_letter_id=letter.id, time=now, trace_id=letter.id.hex) for letter in chosen]
         producer = EventProducer(settings)
         try:
             # The marks come after the records: one that is sent twice does no harm, one that is only marked would be lost.
-            producer.publish([letter.as_event() for letter in chosen])
+            producer.publish([records[letter.id] for letter in chosen])
             producer.publish(marks)
         except DeliveryError as error:
             raise UnreachableError(f"Kafka has not taken all of it; do it again: {error}") from error
         finally:
             producer.close()
         output.answer(
-            {"redriven": [str(letter.id) for letter in chosen]},
+            {"redriven": [str(letter.id) for letter in chosen], "left": {str(each): why for each, why in obstacles.items()}},
             f"{len(chosen)} sent again.",
+            *obstacles.values(),
             done=f"{len(chosen)} dead letters were sent again.",
         )
 
@@ -89,6 +96,24 @@ def _read(settings: "Settings", output: Output) -> "list[PutAside]":
 
     with working(output, "Reading dead letters"), reachable_kafka(settings):
         return read_dead_letters(settings)
+
+
+def _records(
+    settings: "Settings", output: Output, letters: "Sequence[PutAside]"
+) -> "tuple[dict[UUID, OutgoingEvent], dict[UUID, str]]":
+    """What there is to send again for each letter, and why for the others there is nothing."""
+    from consumers.dead_letter_log import CannotRedriveError, read_originals
+
+    truncated = [letter for letter in letters if letter.is_truncated]
+    with working(output, "Reading the records themselves"), reachable_kafka(settings):
+        originals = read_originals(settings, truncated) if truncated else {}
+    records, obstacles = {}, {}
+    for letter in letters:
+        try:
+            records[letter.id] = letter.as_event(originals.get(letter.id))
+        except CannotRedriveError as error:
+            obstacles[letter.id] = str(error)
+    return records, obstacles
 
 
 def _chosen(found: "Sequence[PutAside]", wanted: Sequence[str]) -> "list[PutAside]":

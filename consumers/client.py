@@ -17,8 +17,15 @@ def consumer_config(settings: Settings, role: str) -> ClientConfig:
         # The default, latest, would skip what was written before the group's first commit, and to partitions that are added.
         "auto.offset.reset": "earliest",
         "max.poll.interval.ms": settings.max_poll_interval_ms,
+        # A transaction of somebody else's must hold up nobody, so what is in one is read at once (decision 20). The default,
+        # read_committed, would hide everything behind it until it ends, for up to 15 minutes.
+        "isolation.level": "read_uncommitted",
+        # The end of a partition is told: its last offsets may be a transaction's marks, which are never delivered as records.
+        "enable.partition.eof": True,
         # What the disk or the network has changed must not be taken for what was sent.
         "check.crcs": True,
+        # Also the most that a batch compressed with zstd may become in this process. More counts as damage (`damage.py`).
+        "receive.message.max.bytes": 64 * 1024 * 1024,
         "allow.auto.create.topics": False,
         # Prefetched ahead of the lanes: some micro-batches. What is prefetched of a partition that is paused is fetched again.
         "queued.max.messages.kbytes": 4_096,

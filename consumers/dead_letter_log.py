@@ -4,14 +4,15 @@ import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import cast
 from uuid import UUID
 
 import orjson
 
+from consumers.decoding import BAD_HEADERS
+from consumers.raw_record import RawRecord
 from consumers.topic_reader import TopicReader
 from orchestrator.settings import Settings
-from schemas.envelope import OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339
+from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339
 from schemas.events import EVENTS, DeadLetter, DeadLetterRedriven, EventData, read_event
 
 _HIDDEN = "(hidden)"
@@ -41,29 +42,76 @@ class PutAside:
 
     @property
     def value(self) -> bytes | None:
-        """The record's value, as it was."""
+        """The record's value, as it was; of a very large one, the beginning."""
         return None if self.letter.value is None else base64.b64decode(self.letter.value)
+
+    @property
+    def key(self) -> bytes | None:
+        """The record's key, as it was; of a very large one, the beginning."""
+        return None if self.letter.key is None else base64.b64decode(self.letter.key)
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the letter does not hold the whole record."""
+        return self.letter.key_truncated or self.letter.value_truncated
 
     def shown_value(self) -> object:
         """The value for people's eyes: JSON without its notes, and without any text that may be some. What is no JSON is not shown."""
         raw = self.value
         if raw is None:
             return None
+        if self.letter.value_truncated:
+            return f"({self.letter.value_bytes} bytes, of which the letter holds the first {len(raw)})"
         try:
             return _without_notes("", orjson.loads(raw))
         except orjson.JSONDecodeError:
             return f"({len(raw)} bytes that are not JSON)"
+        except RecursionError:
+            return f"({len(raw)} bytes of JSON, nested too deeply to be shown)"
 
-    def as_event(self) -> OutgoingEvent:
-        """The record as it was, for its own topic: same id, so harmless twice. Raises ValueError when it had no value.
+    def as_event(self, original: RawRecord | None = None) -> OutgoingEvent:
+        """The record as it was, for its own topic: same id, so harmless twice. `original` is the record itself, which a letter that does
+        not hold all of it needs. Raises CannotRedriveError.
 
         Its key decides on nothing but the partition; one that is not UTF-8 goes to another.
         """
-        if self.value is None:
-            raise ValueError(f"dead letter {self.id} has no value: there is nothing to send")
-        key = b"" if self.letter.key is None else base64.b64decode(self.letter.key)
-        kept = tuple((name, value.encode()) for name, value in self.letter.headers.items())
-        return OutgoingEvent(self.topic, key.decode(errors="replace"), kept, self.value)
+        if self.letter.reason == BAD_HEADERS:
+            raise CannotRedriveError(
+                f"Dead letter {self.id}: the record's headers cannot be read. Its sender has to send it again."
+            )
+        key, value = self.key, self.value
+        if self.is_truncated:
+            key, value = self._whole(original)
+        if value is None:
+            raise CannotRedriveError(f"Dead letter {self.id} has no value: there is nothing to send.")
+        if len(key or b"") + len(value) > MAX_DEAD_LETTER_BYTES:
+            raise CannotRedriveError(
+                f"Dead letter {self.id}: the record is larger than its topic takes. Its sender has to send less."
+            )
+        kept = tuple((name, text.encode()) for name, text in self.letter.headers.items())
+        return OutgoingEvent(self.topic, (key or b"").decode(errors="replace"), kept, value)
+
+    def _whole(self, original: RawRecord | None) -> tuple[bytes | None, bytes | None]:
+        """The key and the value of the record itself, if it still is the one that was put aside."""
+        if (
+            original is None
+            or not _begins_with(original.value, self.value)
+            or not _begins_with(original.key, self.key)
+            or len(original.value or b"") != self.letter.value_bytes
+        ):
+            raise CannotRedriveError(
+                f"Dead letter {self.id} holds only the beginning of a large record, and the topic no longer holds the record itself."
+                " Its sender has to send it again."
+            )
+        return original.key, original.value
+
+
+class CannotRedriveError(Exception):
+    """A record can't be sent again. The message says which, why, and what to do."""
+
+
+def _begins_with(whole: bytes | None, beginning: bytes | None) -> bool:
+    return whole is beginning is None or (whole is not None and beginning is not None and whole.startswith(beginning))
 
 
 def _without_notes(name: str, value: object) -> object:
@@ -82,17 +130,31 @@ def read_dead_letters(settings: Settings) -> list[PutAside]:
     letters: dict[UUID, PutAside] = {}
     with TopicReader(settings) as reader:
         for chunk in reader.read(reader.spans([Topic.DEAD_LETTER])):
-            for _, message in chunk:
-                raw_headers = cast("Sequence[tuple[str, bytes | None]]", message.headers() or [])
+            for _, raw in chunk:
                 try:
-                    envelope = open_envelope(raw_headers, message.value())
-                    data = read_event(Topic.DEAD_LETTER, envelope)
-                except UnreadableError:
+                    identity, data = _read(raw)
+                except (UnreadableError, ValueError):
                     continue  # somebody else's: only the product writes here, and nothing is done with it
                 if isinstance(data, DeadLetterRedriven) and data.dead_letter_id in letters:
                     letters[data.dead_letter_id] = replace(letters[data.dead_letter_id], redriven_at=data.redriven_at)
                 elif isinstance(data, DeadLetter) and data.topic in names:
-                    identity = UUID(envelope.id)
-                    time = rfc3339(datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
+                    time = rfc3339(datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC))
                     letters.setdefault(identity, PutAside(identity, names[data.topic], time, data))
     return list(letters.values())
+
+
+def _read(raw: RawRecord) -> tuple[UUID, EventData]:
+    """A record of the dead-letter topic. Raises UnreadableError, ValueError."""
+    envelope = open_envelope(raw.headers, raw.value)
+    data = read_event(Topic.DEAD_LETTER, envelope)
+    if isinstance(data, DeadLetter):
+        for encoded in (data.key, data.value):
+            base64.b64decode(encoded or "", validate=True)
+    return UUID(envelope.id), data
+
+
+def read_originals(settings: Settings, letters: Sequence[PutAside]) -> dict[UUID, RawRecord]:
+    """The records that letters were written about, of those that their topics still hold. Raises KafkaException."""
+    with TopicReader(settings) as reader:
+        found = {each.id: reader.record_at(each.topic, each.letter.partition, each.letter.offset) for each in letters}
+    return {identity: raw for identity, raw in found.items() if raw is not None}

@@ -5,11 +5,11 @@ import hashlib
 from datetime import UTC, datetime
 
 import orjson
-from confluent_kafka import Message
 
-from consumers.decoding import Entry, raw_headers
+from consumers.decoding import Entry
 from consumers.handler import RefusedError
-from schemas.envelope import OutgoingEvent, Topic, headers, rfc3339, trace_id_of
+from consumers.raw_record import RawRecord
+from schemas.envelope import MAX_ATTRIBUTE_LENGTH, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, headers, rfc3339, trace_id_of
 from schemas.events import DEAD_LETTER, DeadLetter
 from schemas.ids import content_id
 
@@ -17,46 +17,62 @@ from schemas.ids import content_id
 KEPT_HEADERS = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", "traceparent"},
 )
-MAX_HEADER_LENGTH = 1_000
+# One more than an attribute may have, so that one which is too long still is when the record is sent again.
+MAX_HEADER_LENGTH = MAX_ATTRIBUTE_LENGTH + 1
+# A letter always fits its topic. Each of its parts has a limit, and these are chosen so that all of them together stay below
+# MAX_DEAD_LETTER_BYTES: a value and a key as base64 take a third more, a character of a header or of a detail at most six bytes.
+MAX_KEPT_KEY_BYTES = 64 * 1024
+# The beginning of a value that is kept when the whole is more than MAX_MESSAGE_BYTES: enough to tell what it is.
+KEPT_OF_LARGE_VALUE_BYTES = 64 * 1024
+MAX_DETAIL_LENGTH = 20_000
 
 
 def dead_letter(entry: Entry, refusal: RefusedError) -> OutgoingEvent:
-    """The dead letter of a record: the same bytes each time it is refused for the same reason. The record's own bytes are whole.
+    """The dead letter of a record: the same bytes each time it is refused for the same reason.
 
-    A topic that was made anew counts from 0 again, so a place alone says not which record it was: its time and its bytes do.
+    The record's own bytes are whole, unless they are more than a topic takes. Then the letter says so, and says where the record is. A topic
+    that was made anew counts from 0 again, so a place alone says not which record it was: its time and its bytes do.
     """
-    message = entry.message
-    cluster_topic = str(message.topic())
-    partition, offset = entry.partition.partition, entry.offset
-    kept = _kept_headers(message)
+    raw = entry.raw
+    kept = _kept_headers(raw)
+    value = _beginning(raw.value, MAX_MESSAGE_BYTES, KEPT_OF_LARGE_VALUE_BYTES)
+    key = _beginning(raw.key, MAX_KEPT_KEY_BYTES, MAX_KEPT_KEY_BYTES)
     data = DeadLetter(
-        topic=cluster_topic,
-        partition=partition,
-        offset=offset,
+        topic=raw.cluster_topic,
+        partition=raw.partition,
+        offset=raw.offset,
         reason=refusal.reason,
-        detail=str(refusal),
+        # A sender's field names may be part of the detail, and a lone surrogate of one can't be written.
+        detail=str(refusal)[:MAX_DETAIL_LENGTH].encode(errors="replace").decode(),
         headers=kept,
-        key=_base64(message.key()),
-        value=_base64(message.value()),
+        key=_base64(key),
+        value=_base64(value),
+        key_truncated=key != raw.key,
+        value_truncated=value != raw.value,
+        value_bytes=None if raw.value is None else len(raw.value),
     )
-    value = orjson.dumps(data.model_dump())
-    time = datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
-    identity = content_id(DEAD_LETTER, cluster_topic, partition, offset, rfc3339(time), value=value)
+    content = orjson.dumps(data.model_dump())
+    time = datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC)
+    identity = content_id(DEAD_LETTER, raw.cluster_topic, raw.partition, raw.offset, rfc3339(time), value=content)
     trace_id = trace_id_of(kept.get("traceparent")) or hashlib.sha256(identity.bytes).hexdigest()[:32]
     return OutgoingEvent(
         Topic.DEAD_LETTER,
-        f"{cluster_topic}/{partition}/{offset}",
+        f"{raw.cluster_topic}/{raw.partition}/{raw.offset}",
         headers(identity, DEAD_LETTER, time, trace_id),
-        value,
+        content,
     )
 
 
-def _kept_headers(message: Message) -> dict[str, str]:
+def _kept_headers(raw: RawRecord) -> dict[str, str]:
     return {
-        name: (value or b"").decode(errors="replace")[:MAX_HEADER_LENGTH]
-        for name, value in raw_headers(message)
-        if name in KEPT_HEADERS
+        name.lower(): (value or b"")[: 4 * MAX_HEADER_LENGTH].decode(errors="replace")[:MAX_HEADER_LENGTH]
+        for name, value in raw.headers
+        if name.lower() in KEPT_HEADERS
     }
+
+
+def _beginning(raw: bytes | None, limit: int, kept: int) -> bytes | None:
+    return raw if raw is None or len(raw) <= limit else raw[:kept]
 
 
 def _base64(raw: bytes | None) -> str | None:

@@ -2,35 +2,31 @@
 
 import logging
 from dataclasses import dataclass
-from typing import cast
-
-from confluent_kafka import Message
 
 from consumers.handler import Handler, Lane, Record, RefusedError
 from consumers.offsets import PartitionOffsets
+from consumers.raw_record import RawRecord
 from orchestrator.error_text import without_values
-from schemas.envelope import Envelope, Topic, UnreadableError, open_envelope
+from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
 from schemas.events import EventData, InvalidEventError, read_event
 
 _logger = logging.getLogger(__name__)
 
+BAD_HEADERS = "bad_headers"
+"""The reason of a record whose headers the client can't read. Its key and its value are all that there is of it."""
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A message on its way through the loop: decoded, or refused with a reason."""
+    """A record on its way through the loop: decoded, or refused with a reason."""
 
-    message: Message
+    raw: RawRecord
     partition: PartitionOffsets
     offset: int
     bytes: int
     lane: Lane
     record: Record[EventData] | None
     refusal: RefusedError | None
-
-
-def raw_headers(message: Message) -> list[tuple[str, bytes | None]]:
-    """The headers as they were received. (The library's type is also that of what one may give to a producer.)"""
-    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
 
 
 def read(topic: Topic, envelope: Envelope) -> EventData:
@@ -43,23 +39,36 @@ def read(topic: Topic, envelope: Envelope) -> EventData:
         return error.submission
 
 
-def decode(message: Message, partition: PartitionOffsets, handler: Handler) -> Entry:
+def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Entry:
     """Raises nothing: what can't be decoded now can't be decoded ever, and must not stop its partition."""
-    offset = message.offset()
-    assert offset is not None
-    value = message.value()
-    size = len(value) if value is not None else 0
-    topic = partition.topic
+    topic, size = partition.topic, raw.bytes
     try:
-        envelope = open_envelope(raw_headers(message), value)
+        _check(raw)
+        envelope = open_envelope(raw.headers, raw.value)
         data = read(topic, envelope)
         lane = handler.lane(topic, data)
     except UnreadableError as error:
         refusal = RefusedError(error.reason, str(error))
     except Exception as error:
-        _logger.error("decode_failed: %s/%d@%d: %s", topic.value, partition.partition, offset, without_values(error))
+        _logger.error("decode_failed: %s/%d@%d: %s", topic.value, partition.partition, raw.offset, without_values(error))
         refusal = RefusedError("internal_error", type(error).__name__)
     else:
-        record = Record(topic, partition.partition, offset, message.timestamp()[1], envelope, data)
-        return Entry(message, partition, offset, size, lane, record, None)
-    return Entry(message, partition, offset, size, Lane.SMALL, None, refusal)
+        record = Record(topic, partition.partition, raw.offset, raw.timestamp_ms, envelope, data)
+        return Entry(raw, partition, raw.offset, size, lane, record, None)
+    return Entry(raw, partition, raw.offset, size, Lane.SMALL, None, refusal)
+
+
+def damaged(partition: PartitionOffsets, offset: int) -> Entry:
+    """What stands for a record that the client can't read, and for those behind it in its batch."""
+    raw = RawRecord(partition.cluster_topic, partition.partition, offset, 0, None, None, ())
+    refusal = RefusedError("damaged", "Kafka's copy of this record's batch is damaged, or too large once it is decompressed")
+    return Entry(raw, partition, offset, 0, Lane.SMALL, None, refusal)
+
+
+def _check(raw: RawRecord) -> None:
+    """Refuses what is not worth decoding. Raises UnreadableError."""
+    if raw.is_too_large:
+        message = f"the record has {raw.bytes:,} bytes when it is not compressed; at most {MAX_MESSAGE_BYTES:,} are read"
+        raise UnreadableError("too_large", message)
+    if raw.unreadable is not None:
+        raise UnreadableError(BAD_HEADERS, raw.unreadable)

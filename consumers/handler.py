@@ -29,7 +29,7 @@ class Record(NamedTuple, Generic[Data]):
     partition: int
     offset: int
     timestamp_ms: int
-    """When the broker took it, in milliseconds since 1970: the same each time it is redelivered."""
+    """When the broker took it, in milliseconds since 1970 and before 10000: the same each time it is redelivered."""
     envelope: Envelope
     data: Data
 

@@ -20,8 +20,19 @@ class _Prefix:
     def __len__(self) -> int:
         return len(self._outstanding)
 
+    @property
+    def up_to(self) -> int:
+        return self._outstanding[-1] + 1 if self._outstanding else self.next_offset or 0
+
     def expect(self, offset: int) -> None:
-        self._outstanding.append(offset)
+        if not self._outstanding or offset > self._outstanding[-1] or offset not in self._outstanding:
+            self._outstanding.append(offset)
+
+    def ends_at(self, end: int) -> None:
+        if end > self.up_to:
+            # The last offset before the end counts as a record that is done.
+            self.expect(end - 1)
+            self.done([end - 1])
 
     def done(self, offsets: Collection[int]) -> None:
         self._done.update(offsets)
@@ -29,6 +40,8 @@ class _Prefix:
             offset = self._outstanding.popleft()
             self._done.remove(offset)
             self.next_offset = offset + 1
+        if not self._outstanding:
+            self._done.clear()
 
     def next_offset_after(self, offsets: Collection[int]) -> int | None:
         prefix = self.next_offset
@@ -67,10 +80,21 @@ class PartitionOffsets:
         """How many records have come since that offset."""
         return len(self._done)
 
+    @property
+    def polled_up_to(self) -> int:
+        """The offset behind the last that was polled; 0 when nothing was."""
+        return self._handled.up_to
+
     def polled(self, offset: int) -> None:
-        """A record has come; offsets rise, with gaps where the log has none."""
+        """A record has come; offsets rise, with gaps where the log has none. One that comes again, because the client has gone back, is
+        waited for once."""
         self._handled.expect(offset)
         self._done.expect(offset)
+
+    def ends_at(self, end: int) -> None:
+        """The partition ends before `end`, and what has not been polled by now is no record: a transaction's mark, for example."""
+        self._handled.ends_at(end)
+        self._done.ends_at(end)
 
     def handled(self, offsets: Collection[int]) -> None:
         """The effects of the records at these offsets are durable."""

@@ -115,6 +115,11 @@ class Processor:
         """Whether another micro-batch may be processed while events of others are outstanding."""
         return self._deliveries.has_room
 
+    def note_progress(self, next_offsets: NextOffsets) -> Processed:
+        """Writes down the progress of partitions whose last offsets hold no record. Raises as `process`; nothing else can fail."""
+        self._persistently(is_environments, "database", lambda: self._settle((), next_offsets))
+        return NOTHING
+
     def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Answer]) -> Answer:
         def note(state: RetryCallState) -> None:
             metrics.RETRIES.labels(self._handler.name, why).inc()
@@ -211,7 +216,7 @@ class Processor:
         role = self._handler.name
         metrics.RECORDS.labels(role).inc(len(entries) - sum(len(failure.entries) for failure in settled.failures))
         metrics.BATCH_RECORDS.labels(role).observe(len(entries))
-        metrics.RECORD_AGE_SECONDS.labels(role).set(time.time() - entries[0].message.timestamp()[1] / 1000)
+        metrics.RECORD_AGE_SECONDS.labels(role).set(time.time() - entries[0].raw.timestamp_ms / 1000)
         for entry, refusal in settled.refused:
             metrics.DEAD_LETTERS.labels(role, refusal.reason).inc()
             _logger.warning("%s: dead_lettered: %s: %s", role, _place(entry), refusal.reason)

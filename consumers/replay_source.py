@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from confluent_kafka import Message
-
-from consumers.decoding import raw_headers
+from consumers.raw_record import RawRecord
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.settings import Settings
@@ -47,15 +45,14 @@ class ReplaySource:
         """Adds everything to the replay; answers how many records that were. `on_progress` gets each chunk's number of offsets."""
         records = 0
         for chunk in self._reader.read(spans):
-            replay.add_results([(m.partition(), m.offset(), m.value()) for topic, m in chunk if topic is Topic.RESULTS])
-            replay.add([_record(topic, message) for topic, message in chunk if topic is not Topic.RESULTS])
+            replay.add_results([(raw.partition, raw.offset, raw.value) for topic, raw in chunk if topic is Topic.RESULTS])
+            replay.add([_record(topic, raw) for topic, raw in chunk if topic is not Topic.RESULTS])
             records += len(chunk)
             on_progress(len(chunk))
         return records
 
 
-def _record(topic: Topic, message: Message) -> ReadRecord:
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return ReadRecord(topic, partition, offset, message.timestamp()[1], raw_headers(message), message.value())
+def _record(topic: Topic, raw: RawRecord) -> ReadRecord:
+    # What the roles did not read, because it is too large, counts here as a record without a value: unreadable, too.
+    value = None if raw.is_too_large else raw.value
+    return ReadRecord(topic, raw.partition, raw.offset, raw.timestamp_ms, raw.headers, value)

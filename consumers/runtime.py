@@ -18,19 +18,22 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 
 from consumers.client import consumer_config
-from consumers.decoding import Entry, decode
+from consumers.damage import DAMAGE, DamagedBatch
+from consumers.decoding import Entry, damaged, decode
 from consumers.deliveries import Pending
 from consumers.handler import Handler, Lane, Preparation
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
 from consumers.postponing import Failure, PostponedUnits, Unit
-from consumers.processing import Processed, Processor
+from consumers.processing import NextOffsets, Processed, Processor
+from consumers.raw_record import take_apart
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
 from orchestrator import metrics
@@ -85,6 +88,8 @@ class _InFlight:
     """What the worker does: a micro-batch, or (without entries) looking for acknowledgements."""
 
     entries: Sequence[Entry]
+    next_offsets: NextOffsets
+    """What is written down as progress when all of them are done."""
     unit: Unit | None
     """What the entries are when they were tried before."""
     future: Future[Processed]
@@ -131,7 +136,10 @@ class ConsumerLoop:
         self._tells_of_outage_at = float("-inf")
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._committed: dict[PartitionOffsets, int] = {}
+        self._noted: dict[tuple[Topic, int], Position] = {}
+        """What is written down as progress, of the partitions that are assigned."""
         self._paused: dict[PartitionOffsets, Lane] = {}
+        self._damage: dict[PartitionOffsets, DamagedBatch] = {}
         self._in_flight: _InFlight | None = None
         self._unacknowledged: list[_Unacknowledged] = []
 
@@ -178,20 +186,53 @@ class ConsumerLoop:
         messages: list[Message] = []
         if timeout_s and (first := self._consumer.poll(timeout_s)) is not None:
             messages.append(first)
-        if messages or not timeout_s:
+        # What comes alone with no record, as the end of a partition does, is no sign of more to gather.
+        if not timeout_s or (messages and messages[0].error() is None):
             messages += self._consumer.consume(self._max_polled, timeout=GATHER_S if messages else 0)
         entries: list[Entry] = []
+        sought: set[PartitionOffsets] = set()
         for message in messages:
+            # None: a callback of this very call revoked it, or an error is of no partition.
+            partition = self._assigned.get(_origin(message))
             error = message.error()
-            if error is not None:
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                if partition is not None:
+                    partition.ends_at(cast("int", message.offset()))
+            elif error is not None and error.code() in DAMAGE and partition is not None:
+                if partition not in sought:
+                    sought.add(partition)
+                    entries += map(self._take_in, self._step_over(partition, cast("int", message.offset())))
+            elif error is not None:
                 self._judge(error)
-            elif (partition := self._assigned.get(_origin(message))) is not None:  # else a callback of this very call revoked it
-                entries.append(decode(message, partition, self._handler))
-        for entry in entries:
-            entry.partition.polled(entry.offset)
-            self._lanes.put(entry)
+            elif partition is not None and partition not in sought:  # else it comes again, from where it was sought
+                entries.append(self._take_in(decode(take_apart(message), partition, self._handler)))
         self._pause_feeders(entries)
         self._resume_feeders()
+
+    def _take_in(self, entry: Entry) -> Entry:
+        """At once, in the order of the log: what the client says of a partition next is about what lies behind the entry."""
+        entry.partition.polled(entry.offset)
+        self._lanes.put(entry)
+        self._note_passed_damage(entry)
+        return entry
+
+    def _step_over(self, partition: PartitionOffsets, batch_offset: int) -> list[Entry]:
+        """Seeks what comes next after a batch that the client can't read. Returns what is put aside: once for the batch."""
+        damage = self._damage.get(partition)
+        if damage is None or batch_offset > damage.next_offset:
+            damage = self._damage[partition] = DamagedBatch(max(batch_offset, partition.polled_up_to))
+        was_given_up = damage.is_given_up
+        damage.reported()
+        self._consumer.seek(_position(partition, damage.next_offset))
+        return [damaged(partition, damage.first)] if damage.is_given_up and not was_given_up else []
+
+    def _note_passed_damage(self, entry: Entry) -> None:
+        damage = self._damage.get(entry.partition)
+        if damage is not None and entry.offset >= damage.next_offset:
+            del self._damage[entry.partition]
+            if damage.is_given_up:
+                place = f"{entry.partition.topic.value}/{entry.partition.partition}"
+                _logger.error("%s: records_lost: %s@%d to before %d", self._handler.name, place, damage.first, entry.offset)
 
     def _judge(self, error: KafkaError) -> None:
         """Errors come as messages. Most of them librdkafka tries again by itself, as with a topic that is yet to be made."""
@@ -226,21 +267,20 @@ class ConsumerLoop:
     # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        """Gives the worker the next micro-batch, or has it look for acknowledgements when there is none or too much is outstanding."""
+        """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker writes down what has been
+        passed without a record, or looks for acknowledgements."""
         unit, entries = self._next() if self._has_room() else (None, ())
-        if not entries:
+        next_offsets = self._progress_after(entries)
+        if entries:
+            last_chance = unit.kind if unit is not None and self._postponed.may_be_set_aside(unit) else None
+            future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
+        elif next_offsets:
+            future = self._worker.submit(lambda: self._processor.note_progress(next_offsets))
+        else:
             if self._unacknowledged:
                 self._look_for_acknowledgements()
             return
-        offsets = _offsets(entries)
-        next_offsets = {
-            (partition.topic, partition.partition): Position(next_offset, partition.topic_id)
-            for partition, done in offsets.items()
-            if (next_offset := partition.next_handled_after(done)) is not None
-        }
-        last_chance = unit.kind if unit is not None and self._postponed.may_be_set_aside(unit) else None
-        future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
-        self._in_flight = _InFlight(entries, unit, future, time.monotonic())
+        self._in_flight = _InFlight(entries, next_offsets, unit, future, time.monotonic())
 
     def _next(self) -> tuple[Unit | None, Sequence[Entry]]:
         """New records and those that were postponed take turns; too many of the latter are an outage, and nothing new is begun."""
@@ -251,9 +291,20 @@ class ConsumerLoop:
             return unit, unit.entries
         return None, () if self._postponed.is_full else self._lanes.take()
 
+    def _progress_after(self, entries: Sequence[Entry]) -> NextOffsets:
+        """What is to be written down once the entries are done: of their own partitions, and of those whose last offsets hold no record."""
+        offsets = _offsets(entries)
+        return {
+            place: position
+            for partition in self._assigned.values()
+            if (next_offset := partition.next_handled_after(offsets.get(partition, ()))) is not None
+            and self._noted.get(place := (partition.topic, partition.partition))
+            != (position := Position(next_offset, partition.topic_id))
+        }
+
     def _look_for_acknowledgements(self) -> None:
         future = self._worker.submit(self._processor.look_for_acknowledgements)
-        self._in_flight = _InFlight((), None, future, time.monotonic())
+        self._in_flight = _InFlight((), {}, None, future, time.monotonic())
 
     def _has_room(self) -> bool:
         return not self._unacknowledged or (
@@ -276,6 +327,8 @@ class ConsumerLoop:
         self._in_flight = None
         processed = finished.future.result()
         failures = processed.failures
+        if not failures:
+            self._noted |= finished.next_offsets
         postponed = {id(entry) for failure in failures for entry in failure.entries}
         done = [entry for entry in finished.entries if id(entry) not in postponed]
         offsets = _offsets(done)
@@ -414,6 +467,8 @@ class ConsumerLoop:
         self._resume([partition for partition in self._paused if partition in revoked])
         for partition in revoked:
             self._committed.pop(partition, None)
+            self._damage.pop(partition, None)
+            self._noted.pop((partition.topic, partition.partition), None)
         _logger.info("%s: partitions_revoked: %d", self._handler.name, len(partitions))
 
     # The same, for the same reason: nothing is ever committed for what is not ours any more.
@@ -425,10 +480,9 @@ class ConsumerLoop:
 
 
 def _origin(message: Message) -> tuple[str, int]:
+    """Topic and partition; of an error that is of neither, what no partition has."""
     topic, partition = message.topic(), message.partition()
-    assert topic is not None
-    assert partition is not None
-    return topic, partition
+    return topic or "", -1 if partition is None else partition
 
 
 def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:

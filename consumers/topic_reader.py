@@ -1,15 +1,20 @@
 """Reads topics from a point in the past to where they end now, outside of any consumer group: for replay and for dead letters."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumers.client import consumer_config
+from consumers.damage import DAMAGE, DamagedBatch
+from consumers.raw_record import RawRecord, take_apart
 from orchestrator.kafka_settings import kafka_logger
 from orchestrator.settings import Settings
 from schemas.envelope import Topic
+
+_logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
 # Enough that Python's part of a call weighs nothing, few enough that progress moves.
@@ -37,9 +42,8 @@ class TopicReader:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.topic_prefix
         config = consumer_config(settings, "reader") | {
-            # Assigned, never subscribed: the group exists in name only. End of a partition is told instead of waited for.
+            # Assigned, never subscribed: the group exists in name only.
             "group.protocol": "classic",
-            "enable.partition.eof": True,
             # This one reads as fast as it can, and lives for as long as that takes.
             "queued.max.messages.kbytes": 65_536,
         }
@@ -57,14 +61,24 @@ class TopicReader:
 
     def time_of(self, topic: Topic, partition: int, offset: int) -> datetime:
         """When a record was written. Raises LookupError when the topic does not hold it, KafkaException as `spans`."""
+        # The first there is from there on: the offset itself may have been a mark, or compacted away.
+        if (raw := self._first_from(topic, partition, offset)) is None:
+            raise LookupError(f"{topic.on_cluster(self._prefix)} holds no record {partition}@{offset}")
+        return datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC)
+
+    def record_at(self, topic: Topic, partition: int, offset: int) -> RawRecord | None:
+        """The record at a place; None when the topic does not hold it. Raises KafkaException as `spans`."""
+        raw = self._first_from(topic, partition, offset)
+        return raw if raw is not None and raw.offset == offset else None
+
+    def _first_from(self, topic: Topic, partition: int, offset: int) -> RawRecord | None:
         place = TopicPartition(topic.on_cluster(self._prefix), partition, offset)
         if partition in self._partitions(topic):
             low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
             if low <= offset < high:
                 for chunk in self.read([Span(topic, partition, offset, high)]):
-                    # The first there is: the offset itself may have been a mark, or compacted away.
-                    return datetime.fromtimestamp(chunk[0][1].timestamp()[1] / 1000, UTC)
-        raise LookupError(f"{place.topic} holds no record {partition}@{offset}")
+                    return chunk[0][1]
+        return None
 
     def _partitions(self, topic: Topic) -> list[int]:
         name = topic.on_cluster(self._prefix)
@@ -82,28 +96,45 @@ class TopicReader:
             low = high if found.offset == OFFSET_END else max(low, found.offset)
         return Span(topic, partition, low, high)
 
-    def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, Message]]]:
+    def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, RawRecord]]]:
         """The records of the spans, in chunks; each partition's in its order. Raises KafkaException on a broken connection."""
         topics = {span.topic.on_cluster(self._prefix): span.topic for span in spans}
         left = {(span.topic.on_cluster(self._prefix), span.partition): span.end for span in spans if span.offsets}
         self._consumer.assign(
             [TopicPartition(s.topic.on_cluster(self._prefix), s.partition, s.first) for s in spans if s.offsets]
         )
+        damage: dict[tuple[str, int], DamagedBatch] = {}
         while left:
             chunk = []
+            sought: set[tuple[str, int]] = set()
             for message in self._consumer.consume(_CHUNK, timeout=0.2):
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
+                if place in sought:
+                    continue  # it comes again, from where it was sought
                 if error is not None:
-                    if error.name() != "_PARTITION_EOF":
+                    if error.code() in DAMAGE:
+                        sought.add(place)
+                        self._step_over(place, message.offset() or 0, damage)
+                        continue
+                    if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
                     # The last offsets may hold no record (a transaction's mark): the end of the partition ends it all the same.
                     left.pop(place, None)
                 elif (end := left.get(place)) is not None:
                     offset = message.offset() or 0
                     if offset < end:
-                        chunk.append((topics[place[0]], message))
+                        chunk.append((topics[place[0]], take_apart(message)))
                     if offset + 1 >= end:
                         del left[place]
             if chunk:
                 yield chunk
+
+    def _step_over(self, place: tuple[str, int], batch_offset: int, damage: dict[tuple[str, int], DamagedBatch]) -> None:
+        """Seeks what comes next after a batch that the client can't read."""
+        found = damage.get(place)
+        if found is None or batch_offset > found.next_offset:
+            found = damage[place] = DamagedBatch(batch_offset)
+            _logger.warning("damaged_batch: %s/%d@%d: passed over", *place, batch_offset)
+        found.reported()
+        self._consumer.seek(TopicPartition(*place, found.next_offset))

@@ -2,12 +2,7 @@
 
 from orchestrator.kafka_settings import ClientConfig, connection_config
 from orchestrator.settings import Settings
-
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""The largest event that we write is a part of 500 items whose every text has 100 characters that JSON writes as six bytes: 1.3 MB."""
-
-MAX_DEAD_LETTER_BYTES = 2 * MAX_MESSAGE_BYTES
-"""A dead letter holds a record of any topic as base64, a third longer, and where it came from."""
+from schemas.envelope import MAX_DEAD_LETTER_BYTES
 
 FLUSH_LINGER_MS = 50
 

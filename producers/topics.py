@@ -9,8 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 
 from orchestrator.kafka_settings import connection_config, kafka_logger
 from orchestrator.settings import Settings
-from producers.client import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES
-from schemas.envelope import Topic
+from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 
 _logger = logging.getLogger(__name__)
 

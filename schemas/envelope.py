@@ -26,6 +26,19 @@ MAX_ATTRIBUTE_LENGTH = 1_000
 
 MAX_EVENT_JSON_DEPTH = 20
 
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+"""Of a record: what its topic takes, and what is read of it. The largest event that we write is a part of 500 items whose every text has
+100 characters that JSON writes as six bytes: 1.3 MB."""
+
+MAX_DEAD_LETTER_BYTES = 2 * MAX_MESSAGE_BYTES
+"""A dead letter holds a record of MAX_MESSAGE_BYTES as base64, a third longer, and where it came from."""
+
+_CLOUD_EVENTS = "application/cloudevents"
+_CLOUD_EVENTS_BATCH = "application/cloudevents-batch"
+
+# Of UTF-8, and of UTF-16 in both orders.
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+
 Header = tuple[str, bytes]
 
 
@@ -117,11 +130,16 @@ def _text(raw: Mapping[str, bytes | None], name: str) -> str | None:
 
 
 def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes | None) -> Envelope:
-    """Reads a record as a CloudEvent, binary or structured. Raises UnreadableError on anything else."""
-    raw = dict(raw_headers)
+    """Reads a record as a CloudEvent, binary or structured. Raises UnreadableError on anything else.
+
+    Of a header that is there twice the last one counts. Names of headers and media types are the same in upper and lower case.
+    """
+    raw = {name.lower(): header for name, header in raw_headers}
     if value is None:
         raise UnreadableError("no_value", "the record has no value")
-    if raw.get("content-type") != CONTENT_TYPE_JSON and (_text(raw, "content-type") or "").startswith(CONTENT_TYPE_STRUCTURED):
+    if value.startswith(_BYTE_ORDER_MARKS):
+        raise UnreadableError("not_json", "the value begins with a byte order mark; send UTF-8 without one")
+    if raw.get("content-type") != CONTENT_TYPE_JSON and _is_structured(_text(raw, "content-type") or ""):
         return _open_structured(value, _text(raw, "traceparent"))
     return _checked(
         _text(raw, "ce_specversion"),
@@ -133,11 +151,29 @@ def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes 
     )
 
 
+def _is_structured(content_type: str) -> bool:
+    """Whether the value is a whole CloudEvent. Raises UnreadableError when its format, or its character set, is not one that is read."""
+    media_type, *parameters = [part.strip().lower() for part in content_type.split(";")]
+    for parameter in parameters:
+        name, _, text = parameter.partition("=")
+        if name.rstrip() == "charset" and text.strip().strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise UnreadableError("bad_envelope", "content-type names a character set other than UTF-8; events are UTF-8")
+    if not media_type.startswith(_CLOUD_EVENTS):
+        return False
+    if media_type.startswith(_CLOUD_EVENTS_BATCH):
+        raise UnreadableError("bad_envelope", "a batch of CloudEvents is not read; send each event as a record of its own")
+    if media_type != CONTENT_TYPE_STRUCTURED:
+        raise UnreadableError("bad_envelope", f"a CloudEvent in structured mode is read only as {CONTENT_TYPE_STRUCTURED}")
+    return True
+
+
 def _open_structured(value: bytes, header_traceparent: str | None) -> Envelope:
     try:
         document = strict_json.loads(value, max_depth=MAX_EVENT_JSON_DEPTH + 1)
     except strict_json.BadJsonError as error:
         raise UnreadableError("not_json", f"the structured event is not JSON: {error}") from error
+    if isinstance(document, dict) and document.get("data_base64") is not None:
+        raise UnreadableError("bad_envelope", "data_base64 is not read; send the data as JSON, in `data`")
     if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
         raise UnreadableError("bad_envelope", "a structured event is a JSON object with an object `data`")
     fields: dict[str, str | None] = {}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from schemas import strict_json
 from schemas.envelope import (
@@ -47,6 +47,13 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_EVENT_JSON_VALUES = 1_000_000
 """More than a record has room for; of objects that is 80 MB."""
 
+
+def _null_means(default: object) -> BeforeValidator:
+    """JSON null in an optional field says what the absent field says. The published schema does not offer it to senders."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+PartNumber = Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)]
 Position = Annotated[int, Field(ge=0, lt=MAX_POSITIONS, strict=True)]
 Attempt = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
@@ -77,9 +84,9 @@ class BatchSubmitted(EventData):
     organization_id: Id
     coordinator_id: Id
     label: Label | None = None
-    override_duplicates: Flag = False
-    part: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] = 1
-    parts: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] = 1
+    override_duplicates: Annotated[Flag, _null_means(False)] = False
+    part: Annotated[PartNumber, _null_means(1)] = 1
+    parts: Annotated[PartNumber, _null_means(1)] = 1
     total_items: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] | None = None
     submitted_by: str | None = None
     """Who submitted, in events of ours: what a replay needs and an upstream service need not say."""
@@ -236,7 +243,8 @@ class BatchRejected(EventData):
 
 
 class DeadLetter(EventData):
-    """Where an unreadable record came from and why it was put aside. The record itself is in `key` and `value`, base64."""
+    """Where an unreadable record came from and why it was put aside. The record itself is in `key` and `value`, base64; of one that is
+    larger than its topic takes, the beginning."""
 
     topic: str
     partition: int
@@ -246,6 +254,12 @@ class DeadLetter(EventData):
     headers: dict[str, str]
     key: str | None
     value: str | None
+    key_truncated: Flag = False
+    """`key` is only the beginning of the record's key."""
+    value_truncated: Flag = False
+    """`value` is only the beginning of the record's value. The whole is where the record is, for as long as its topic keeps it."""
+    value_bytes: int | None = None
+    """How many bytes the record's value has."""
 
 
 class DeadLetterRedriven(EventData):

@@ -13,6 +13,7 @@ import psutil
 from sqlalchemy.exc import OperationalError
 
 from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
+from tests.chaos.strangers import open_transaction, raw_poison
 from tests.faults.proxy import Lost
 from tests.support.read_only import read_only
 
@@ -53,7 +54,7 @@ def pauses() -> Sequence[Fault]:
 
 
 def server_faults(cluster: Cluster) -> Sequence[Fault]:
-    """What happens to the servers, the network before PostgreSQL, and its disk."""
+    """What happens to the servers, the network before PostgreSQL, and its disk; and what strangers write to Kafka."""
     proxy = cluster.proxy
     faults = [
         Fault("kill -9 PostgreSQL", partial(_signalled, POSTGRES, signal.SIGKILL)),
@@ -67,6 +68,8 @@ def server_faults(cluster: Cluster) -> Sequence[Fault]:
         Fault("make the database read-only", _read_only, 0.5, 4.0),
         Fault("lose a COMMIT", partial(_losing, Lost.REQUEST)),
         Fault("lose the answer to a COMMIT", partial(_losing, Lost.ANSWER)),
+        Fault("raw poison", raw_poison),
+        Fault("transactional upstream", open_transaction, 1.0, 10.0),
     ]
     if cluster.disk is not None:
         disk = cluster.disk

@@ -332,3 +332,67 @@ def test_golden_binary_and_structured_events_are_read_alike() -> None:
 def test_what_is_no_cloud_event_is_unreadable(raw_headers: list[tuple[str, bytes]], value: bytes | None) -> None:
     with pytest.raises(UnreadableError):
         open_envelope(raw_headers, value)
+
+
+BINARY = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"t")]
+STRUCTURED = b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {}}'
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"application/cloudevents+json",
+        b"Application/CloudEvents+JSON",
+        b"application/cloudevents+json; charset=UTF-8",
+        b'application/cloudevents+json ;charset="utf-8"; x=y',
+        b" APPLICATION/CLOUDEVENTS+JSON;",
+    ],
+)
+@pytest.mark.parametrize("name", ["content-type", "Content-Type", "CONTENT-TYPE"])
+def test_structured_mode_in_every_spelling(name: str, content_type: bytes) -> None:
+    assert open_envelope([(name, content_type)], STRUCTURED).data == b"{}"
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, b"", b"Application/JSON", b"application/json; charset=utf-8", b"text/plain;charset=us-ascii"]
+)
+def test_binary_mode_in_every_spelling(content_type: bytes | None) -> None:
+    headers = [(name.upper(), value) for name, value in BINARY]
+    assert open_envelope([*headers, ("Content-Type", content_type)], b"{}").id == "1"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "value", "said"),
+    [
+        (b"application/cloudevents-batch+json", b"[]", "batch"),
+        (b"Application/CloudEvents-Batch+JSON; charset=utf-8", b"[]", "batch"),
+        (b"application/cloudevents+avro", STRUCTURED, "only as application/cloudevents"),
+        (b"application/cloudevents", STRUCTURED, "only as application/cloudevents"),
+        (b"application/cloudevents+json; charset=iso-8859-1", STRUCTURED, "character set"),
+        (b"application/json; Charset=Latin1", b"{}", "character set"),
+        (b"application/cloudevents+json", b"\xef\xbb\xbf" + STRUCTURED, "byte order mark"),
+        (b"application/json", b"\xef\xbb\xbf{}", "byte order mark"),
+        (b"application/json", "{}".encode("utf-16"), "byte order mark"),
+        (b"application/json", b"\xfe\xff\x00{", "byte order mark"),
+        (b"application/cloudevents+json", STRUCTURED.replace(b'"data": {}', b'"data_base64": "e30="'), "data_base64"),
+    ],
+)
+def test_what_is_not_read_is_told_why(content_type: bytes, value: bytes, said: str) -> None:
+    with pytest.raises(UnreadableError, match=said):
+        open_envelope([*BINARY, ("content-type", content_type)], value)
+
+
+@pytest.mark.parametrize("name", [name for name, field in events.BatchSubmitted.model_fields.items() if not field.is_required()])
+def test_null_in_an_optional_field_means_that_it_is_absent(name: str) -> None:
+    data = {"batch_id": str(BATCH), "organization_id": "org-01", "coordinator_id": "coord-119", "items": [ITEM_VALUES]}
+    envelope = open_envelope([*BINARY[:3], ("ce_type", events.BATCH_SUBMITTED.encode())], orjson.dumps(data))
+    with_null = envelope._replace(data=orjson.dumps(data | {name: None}))
+    assert read_event(Topic.BATCHES, with_null) == read_event(Topic.BATCHES, envelope)
+
+
+@pytest.mark.parametrize("name", [name for name, field in events.SubmittedItem.model_fields.items() if not field.is_required()])
+def test_null_in_an_optional_field_of_an_item_means_that_it_is_absent(name: str) -> None:
+    data = {"batch_id": str(BATCH), "organization_id": "org-01", "coordinator_id": "coord-119", "items": [ITEM_VALUES]}
+    envelope = open_envelope([*BINARY[:3], ("ce_type", events.BATCH_SUBMITTED.encode())], orjson.dumps(data))
+    with_null = envelope._replace(data=orjson.dumps(data | {"items": [ITEM_VALUES | {name: None}]}))
+    assert read_event(Topic.BATCHES, with_null) == read_event(Topic.BATCHES, envelope)

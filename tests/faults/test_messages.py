@@ -3,20 +3,12 @@
 import random
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 from sqlalchemy import Engine
 
 from orchestrator import metrics
 from orchestrator.settings import Settings
-from producers.client import MAX_MESSAGE_BYTES
-from schemas.envelope import Topic
-from tests.faults.roles import assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
+from schemas.envelope import MAX_MESSAGE_BYTES, Topic
+from tests.faults.roles import altered, assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
 from tests.support.kafka import committed_offsets, reading, write_raw
 from tests.support.pipeline import Pipeline, item, mentors
 from tests.support.waiting import eventually
@@ -45,11 +37,7 @@ def test_row_13_the_largest_that_is_accepted_fits_every_message(pipeline: Pipeli
 
 def limit(settings: Settings, topic: Topic, max_message_bytes: int) -> None:
     """The topic refuses whatever is larger."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic.on_cluster(settings.topic_prefix), incremental_configs=[entry])
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
+    altered(settings, topic, "max.message.bytes", str(max_message_bytes))
 
 
 def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:

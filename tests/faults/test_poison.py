@@ -2,40 +2,33 @@
 notes say is nowhere to be read. The roles run once, and each test looks at what they have left behind."""
 
 import base64
-import contextlib
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import orjson
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
 from consumers.dead_letter_log import read_dead_letters
-from orchestrator.model import ItemFilter, StatusView
+from orchestrator.model import StatusView
 from orchestrator.settings import Settings
 from orchestrator.states import Counts
 from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import type_name
 from tests.faults.golden import golden
+from tests.faults.processes import are_at_their_ends, running_roles, shown, whole
 from tests.faults.roles import count
 from tests.support.databases import fresh_database
-from tests.support.kafka import Seen, committed_offsets, made_topics, reading, write_raw
+from tests.support.kafka import Seen, made_topics, write_raw
 from tests.support.pipeline import standard_directory
-from tests.support.ports import free_port
-from tests.support.process import TIMEOUT_S, environment
 from tests.support.stack import Stack
 from tests.support.upstream import binary_headers, structured, submitted, upstream_item, upstream_items
 from tests.support.waiting import eventually
@@ -51,7 +44,6 @@ OLDEST = OutgoingEvent(Topic.BATCHES, "", binary_headers("oldest"), orjson.dumps
 # Mentors whose rows the database refuses, with a message that quotes the notes, as a violated constraint's detail would.
 REFUSED_ITEM, REFUSED_ACTIVITY = "mentor-13", "mentor-14"
 
-ROLES = ("api", "relay", "splitter", "registration", "aggregator")
 PARTITION = 1
 
 
@@ -186,7 +178,8 @@ def prepare(settings: Settings, engine: Engine) -> None:
     with owner.begin() as connection:
         connection.execute(
             text("""CREATE FUNCTION orchestrator.refuse() RETURNS trigger LANGUAGE plpgsql AS
-                    $$ BEGIN RAISE EXCEPTION USING MESSAGE = 'refused', DETAIL = 'Failing row contains ' || NEW.notes; END $$""")
+                    $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'refused',
+                       DETAIL = 'Failing row contains ' || NEW.notes; END $$""")
         )
         for table, column, mentor in (
             ("orchestrator.batch_item", "mentor_id", REFUSED_ITEM),
@@ -199,58 +192,9 @@ def prepare(settings: Settings, engine: Engine) -> None:
     owner.dispose()
 
 
-@contextlib.contextmanager
-def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
-    """`bulkreg run` with the roles of the flow, with all the logs that there can be; the port of the API."""
-    port = free_port()
-    variables = environment(settings) | {
-        "BULKREG_JWT_HS256_KEY": "k" * 32,
-        "BULKREG_API_PORT": str(port),
-        "BULKREG_LOG_LEVEL": "DEBUG",
-        "BULKREG_LOG_DIRECTORY": str(folder),
-    }
-    with (folder / "output").open("wb") as file:
-        command = [sys.executable, "-m", "cli", "run", *ROLES]
-        with subprocess.Popen(command, env=variables, stdout=file, stderr=file) as process:
-            try:
-                yield port
-            finally:
-                process.terminate()
-                process.wait(TIMEOUT_S)
-
-
-def ends(settings: Settings, topic: Topic) -> dict[int, int]:
-    """Where the partitions end that have a record."""
-    name = topic.on_cluster(settings.topic_prefix)
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test-ends"})
-    try:
-        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
-        found = {p: consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10) for p in partitions}
-    finally:
-        consumer.close()
-    return {partition: high for partition, (_, high) in found.items() if high}
-
-
-def are_at_their_ends(settings: Settings) -> bool:
-    flow = (("splitter", Topic.BATCHES), ("registration", Topic.COMMANDS), ("aggregator", Topic.RESULTS))
-    return all(committed_offsets(settings, role, topic) == ends(settings, topic) for role, topic in flow)
-
-
-def whole(settings: Settings, topic: Topic) -> list[Seen]:
-    with reading(settings, topic) as reader:
-        return reader.wait_for(sum(ends(settings, topic).values()))
-
-
 def ours(settings: Settings, topic: Topic) -> list[Seen]:
     """What the roles have written to a topic, behind and beside the poison."""
     return [each for each in whole(settings, topic) if each.partition != PARTITION or each.offset >= len(POISON[topic])]
-
-
-def shown(engine: Engine, batch_id: UUID) -> StatusView:
-    with engine.begin() as connection:
-        status = PostgresActivityRepository(connection).status(batch_id, ItemFilter())
-    assert status is not None
-    return status
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
-"""Rows 4 to 6, 10 and 34 of the fault catalogue: servers that are killed, full or frozen. They are these tests' own."""
+"""Rows 4 to 6, 10, 34 and 39 of the fault catalogue: servers that are killed, full, frozen or damaged. They are these tests' own."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from compose.embedded.infrastructure import Infrastructure
 from consumers.handler import Handled, Record
 from consumers.registration import RegistrationHandler
+from consumers.topic_reader import TopicReader
 from orchestrator.publishing import Delivery
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.settings import Settings
@@ -31,13 +33,19 @@ from tests.faults.roles import (
     wait_until_completed,
 )
 from tests.support.databases import fresh_database
-from tests.support.kafka import made_topics, reading
+from tests.support.kafka import committed_offsets, made_topics, reading
 from tests.support.pipeline import Pipeline, mentors, standard_directory
+from tests.support.raw_producer import Compression, RawRecord, crc32c, produce
 from tests.support.stack import Stack
+from tests.support.upstream import submitted as submitted_upstream
+from tests.support.upstream import upstream_item
 from tests.support.waiting import eventually
 
 ITEMS = 20
 MAX_POLL_INTERVAL_MS = 2_000
+
+# In a batch of records: what its checksum is about, and its records.
+CHECKED_AT, PAYLOAD_AT = 21, 61
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +251,46 @@ def test_row_34_broker_killed_and_restarted(own_kafka: Infrastructure, on_own_ka
         batches.append(submitted(its_pipeline, 3))
         wait_until_completed(its_pipeline.engine, batches)
     assert_exactly_once(its_pipeline.engine, on_own_kafka, activities=4 * ITEMS)
+
+
+def spoil(own_kafka: Infrastructure, topic: str, partition: int, offset: int, *, is_checked: bool) -> None:
+    """Damages the batch at an offset on the broker's disk: its checksum, or (with a checksum that is right) the compressed content."""
+    [log] = own_kafka.home.path.rglob(f"{topic}-{partition}/*.log")
+    with log.open("r+b") as file:
+        raw = bytearray(file.read())
+        start = 0
+        while (head := struct.unpack_from(">qi", raw, start))[0] != offset:
+            start += 12 + head[1]
+        end = start + 12 + head[1]
+        raw[end - 1] ^= 0xFF
+        if not is_checked:
+            raw[PAYLOAD_AT + start] ^= 0xFF
+            struct.pack_into(">I", raw, start + CHECKED_AT - 4, crc32c(bytes(raw[start + CHECKED_AT : end])))
+        file.seek(0)
+        file.write(raw)
+
+
+def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
+    own_kafka: Infrastructure, on_own_kafka: Settings, its_pipeline: Pipeline
+) -> None:
+    """The client does not get past it by itself. What is behind it is done, and replay reads past it, too."""
+    topic = Topic.BATCHES.on_cluster(on_own_kafka.topic_prefix)
+    batches = [submitted_upstream(uuid4(), [upstream_item(0, f"mentor-{number}")]) for number in range(1, 12)]
+    records = [RawRecord(event.value, [(name.encode(), value) for name, value in event.headers]) for event in batches]
+    sets = [records[:1], records[1:4], records[4:5], records[5:8], records[8:9], records[9:10], records[10:]]
+    damaged = (1, 5, 9)
+    for each in sets:
+        produce(on_own_kafka.kafka_bootstrap_servers, topic, 1, each, compression=Compression.LZ4)
+    for offset, is_checked in zip(damaged, (True, False, True), strict=True):
+        spoil(own_kafka, topic, 1, offset, is_checked=is_checked)
+    whole = [UUID(batches[number].key) for number in (0, 4, 8, 10)]
+    with running_flow(on_own_kafka), reading(on_own_kafka, Topic.DEAD_LETTER) as letters:
+        wait_until_completed(its_pipeline.engine, [*whole, submitted(its_pipeline, 1)])
+        eventually(lambda: committed_offsets(on_own_kafka, "splitter", Topic.BATCHES).get(1) == len(batches))
+        found = letters.wait_for(len(damaged))
+    assert [(each.data["offset"], each.data["reason"], each.data["value"]) for each in found] == [
+        (offset, "damaged", None) for offset in damaged
+    ]
+    with TopicReader(on_own_kafka) as reader:
+        spans = [span for span in reader.spans([Topic.BATCHES]) if span.partition == 1]
+        assert [raw.offset for chunk in reader.read(spans) for _, raw in chunk] == [0, 4, 8, 10]

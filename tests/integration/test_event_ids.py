@@ -1,20 +1,18 @@
 """Row 56 of the fault catalogue: no event id has two contents. The pipeline of the tests holds everything it publishes against that, too."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from confluent_kafka import Message
 from sqlalchemy import text
 
 from consumers.dead_letters import dead_letter
 from consumers.decoding import Entry
 from consumers.handler import Lane, RefusedError
 from consumers.offsets import PartitionOffsets
+from consumers.raw_record import RawRecord
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.settings import Settings
@@ -91,46 +89,16 @@ def test_wrong_part_that_comes_again_after_it_was_put_right(pipeline: Pipeline) 
     assert id_of(later) != id_of(repeated[0])
 
 
-@dataclass
-class Raw:
-    """A record of Kafka's, as its client has it."""
-
-    bytes_: bytes
-    written_ms: int
-
-    def topic(self) -> str:
-        return "bulk-registration.batches.v1"
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        return []
-
-    def key(self) -> bytes:
-        return b"key"
-
-    def value(self) -> bytes:
-        return self.bytes_
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, self.written_ms
-
-
-def letter(raw: Raw, reason: str = "not_json") -> OutgoingEvent:
-    entry = Entry(
-        cast("Message", raw),
-        PartitionOffsets(Topic.BATCHES, "bulk-registration.batches.v1", 0),
-        7,
-        len(raw.bytes_),
-        Lane.SMALL,
-        None,
-        None,
-    )
-    return dead_letter(entry, RefusedError(reason, "it is none"))
+def letter(value: bytes, written_ms: int, *, reason: str = "not_json") -> OutgoingEvent:
+    raw = RawRecord("bulk-registration.batches.v1", 0, 7, written_ms, b"key", value, ())
+    partition = PartitionOffsets(Topic.BATCHES, raw.cluster_topic, raw.partition)
+    return dead_letter(Entry(raw, partition, raw.offset, raw.bytes, Lane.SMALL, None, None), RefusedError(reason, "it is none"))
 
 
 def test_dead_letters_of_a_topic_that_was_made_anew_have_ids_of_their_own() -> None:
-    first = letter(Raw(b"{", 1_000))
-    assert letter(Raw(b"{", 1_000)) == first
-    others = [letter(Raw(b"[", 1_000)), letter(Raw(b"{", 2_000)), letter(Raw(b"{", 1_000), reason="no_value")]
+    first = letter(b"{", 1_000)
+    assert letter(b"{", 1_000) == first
+    others = [letter(b"[", 1_000), letter(b"{", 2_000), letter(b"{", 1_000, reason="no_value")]
     assert len({id_of(each) for each in [first, *others]}) == 4
 
 

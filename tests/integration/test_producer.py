@@ -4,10 +4,9 @@ import pytest
 
 from orchestrator.publishing import DeliveryError
 from orchestrator.settings import Settings
-from producers.client import MAX_DEAD_LETTER_BYTES
 from producers.producer import EventProducer
 from producers.topics import create_topics
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic
 from tests.support.kafka import reading
 
 

@@ -56,7 +56,7 @@ def bulkreg(settings: Settings, *arguments: str) -> Result:
 
 
 def everything_read(reader: TopicReader, spans: Sequence[Span]) -> list[tuple[Topic, bytes | None]]:
-    return [(topic, message.value()) for chunk in reader.read(spans) for topic, message in chunk]
+    return [(topic, raw.value) for chunk in reader.read(spans) for topic, raw in chunk]
 
 
 def event(value: bytes, *, key: str = "key", topic: Topic = Topic.RESULTS) -> OutgoingEvent:

@@ -135,6 +135,7 @@ class SimulatedConsumer:
         self.refuses_commits = False
         self._broker = broker
         self._positions: dict[Place, int] = {}
+        self._ends_told: dict[Place, int] = {}
         self._paused: set[Place] = set()
 
     def subscribe(
@@ -148,6 +149,7 @@ class SimulatedConsumer:
 
     def assign(self, place: Place) -> None:
         """A partition is this member's now, from where the group has committed."""
+        self._ends_told.pop(place, None)
         self._positions[place] = self._broker.committed[self.group, place]
         self._on_assign(cast("Consumer", self), [self._named(place)])
 
@@ -164,10 +166,14 @@ class SimulatedConsumer:
 
     def poll(self, timeout: float) -> Message | None:
         """One record, if the fetch has one left. Never waits."""
-        return next(iter(self.consume(1, timeout=timeout)), None)
+        return next(iter(self._records(1)), None)
 
     def consume(self, num_messages: int, timeout: float) -> list[Message]:
-        """The records of the fetch: in order within each partition, the partitions in any."""
+        """The records of the fetch, and the ends that they have reached."""
+        return self._records(num_messages) + self._ends()
+
+    def _records(self, num_messages: int) -> list[Message]:
+        """In order within each partition, the partitions in any."""
         random = Random(self.fetch.seed)
         wanted = min(num_messages, self.fetch.records)
         messages: list[Message] = []
@@ -179,6 +185,20 @@ class SimulatedConsumer:
                 messages.append(self._message(place, offset))
         self.fetch = Fetch(self.fetch.records - len(messages), self.fetch.seed + 1)
         return messages
+
+    def _ends(self) -> list[Message]:
+        """Told once each, as messages."""
+        reached = {
+            place: end
+            for place, end in sorted(self._positions.items())
+            if place not in self._paused and end == len(self._broker.logs[place]) and self._ends_told.get(place) != end
+        }
+        self._ends_told |= reached
+        end_of_partition = KafkaError(KafkaError._PARTITION_EOF)
+        return [
+            Message(topic=self._cluster_name(place[0]), partition=place[1], offset=end, error=end_of_partition)
+            for place, end in reached.items()
+        ]
 
     def _with_records(self) -> list[Place]:
         return [

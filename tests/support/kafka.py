@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from consumers.raw_record import RawRecord, take_apart
 from orchestrator.settings import Settings
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
@@ -34,9 +35,9 @@ class Seen:
         return document
 
 
-def _seen(message: Message) -> Seen:
-    headers = {name: value for name, value in message.headers() or [] if isinstance(value, bytes)}  # type: ignore[str-unpack]
-    return Seen(message.partition() or 0, message.offset() or 0, (message.key() or b"").decode(), headers, message.value() or b"")
+def _seen(raw: RawRecord) -> Seen:
+    headers = {name: value for name, value in raw.headers if value is not None}
+    return Seen(raw.partition, raw.offset, (raw.key or b"").decode(errors="replace"), headers, raw.value or b"")
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ class TopicReader:
         """Everything that has been written and could be fetched by now; in order per partition."""
         for message in self._consumer.consume(10_000, timeout=0.05):
             assert message.error() is None, message.error()
-            self.records.append(_seen(message))
+            self.records.append(_seen(take_apart(message)))
         return self.records
 
     def wait_for(self, count: int, *, within_s: float = 20.0) -> list[Seen]:

@@ -1,11 +1,10 @@
 from datetime import UTC, date, datetime
 
-from confluent_kafka import Message
-
 from consumers.decoding import Entry
 from consumers.handler import Lane
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
+from consumers.raw_record import RawRecord
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
 from orchestrator.settings import Settings
 from orchestrator.submission import submitted_events
@@ -17,7 +16,7 @@ PARTITION = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
 
 
 def entry(lane: Lane, *, size: int = 1, partition: PartitionOffsets = PARTITION) -> Entry:
-    return Entry(Message(), partition, 0, size, lane, None, None)
+    return Entry(RawRecord("", 0, 0, 0, None, None, ()), partition, 0, size, lane, None, None)
 
 
 def filled(*, small: int = 0, bulk: int = 0, size: int = 1) -> Lanes:

@@ -46,3 +46,40 @@ def test_commits_never_pass_an_offset_that_is_not_done_and_end_behind_the_last(g
         committed = [known for known in polled if partition.next_offset is not None and known < partition.next_offset]
         assert not open_offsets.intersection(committed)
         assert open_offsets or partition.next_offset == polled[-1] + 1
+
+
+def test_end_of_the_partition_counts_once_all_before_it_is_done() -> None:
+    """Offsets 7 and 8 are a transaction's marks."""
+    partition = offsets_of([5, 6])
+    partition.ends_at(9)
+    assert partition.next_offset is None
+    partition.handled({6})
+    assert partition.next_handled_after({5}) == 9
+    partition.done({5, 6})
+    assert partition.next_offset == 9
+
+
+def test_end_of_the_partition_counts_where_nothing_was_polled_and_never_goes_back() -> None:
+    partition = offsets_of([])
+    partition.ends_at(0)
+    assert partition.next_offset is None
+    partition.ends_at(4)
+    partition.ends_at(4)
+    partition.ends_at(2)
+    assert partition.next_offset == 4
+    partition.polled(4)
+    partition.ends_at(5)
+    assert partition.next_offset == 4
+    assert partition.next_handled_after({4}) == 5
+
+
+def test_record_that_comes_again_is_waited_for_once() -> None:
+    """The client has gone back: two of the three are in one micro-batch."""
+    partition = offsets_of([5, 6, 5])
+    partition.done({5, 6})
+    assert partition.next_offset == 7
+    partition.done({5})
+    assert (partition.next_offset, partition.undone) == (7, 0)
+    partition.polled(7)
+    partition.done({7})
+    assert partition.next_offset == 8

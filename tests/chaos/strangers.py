@@ -1,0 +1,54 @@
+"""What other producers may write to the batches topic, while everything else goes wrong. None of it is a batch."""
+
+import contextlib
+from collections.abc import Iterator
+from uuid import uuid4
+
+from confluent_kafka import KafkaException, Producer
+
+from schemas.envelope import Topic
+from tests.chaos.cluster import Cluster
+from tests.support.raw_producer import Compression, RawRecord, RefusedByBrokerError, produce
+
+WAITS_S = 5.0
+
+POISON = (
+    RawRecord(b"{}", [(b"\xff", b"x"), (b"ce_id", b"1")]),
+    RawRecord(None, key=None),
+    RawRecord(b"\x00\xff", [(b"content-type", b"application/cloudevents+json")]),
+    RawRecord(b"n" * 5_000_000),
+)
+
+
+@contextlib.contextmanager
+def raw_poison(cluster: Cluster) -> Iterator[bool]:
+    """Records that no client would write, as a batch in each partition, compressed to nearly nothing."""
+    try:
+        for partition in range(cluster.settings.topic_partitions):
+            produce(cluster.settings.kafka_bootstrap_servers, _topic(cluster), partition, POISON, compression=Compression.ZSTD)
+    except (OSError, KafkaException, RefusedByBrokerError, AssertionError):
+        yield False  # the broker is away
+    else:
+        yield True
+
+
+@contextlib.contextmanager
+def open_transaction(cluster: Cluster) -> Iterator[bool]:
+    """A transaction in each partition, which is aborted in the end; by its producer, or by the broker when that finds it gone."""
+    servers = cluster.settings.kafka_bootstrap_servers
+    producer = Producer({"bootstrap.servers": servers, "transactional.id": f"stranger-{uuid4()}", "log_level": 0})
+    try:
+        producer.init_transactions(WAITS_S)
+        producer.begin_transaction()
+        for partition in range(cluster.settings.topic_partitions):
+            producer.produce(_topic(cluster), b"{}", partition=partition)
+        is_open = producer.flush(WAITS_S) == 0
+    except KafkaException:
+        is_open = False
+    yield is_open
+    with contextlib.suppress(KafkaException):
+        producer.abort_transaction(WAITS_S)
+
+
+def _topic(cluster: Cluster) -> str:
+    return Topic.BATCHES.on_cluster(cluster.settings.topic_prefix)

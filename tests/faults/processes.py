@@ -1,0 +1,70 @@
+"""The product's roles as a process of their own, and what they have left on the topics: for records that may end a process."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import Engine
+
+from orchestrator.model import ItemFilter, StatusView
+from orchestrator.settings import Settings
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.envelope import Topic
+from tests.support.kafka import Seen, committed_offsets, reading
+from tests.support.ports import free_port
+from tests.support.process import TIMEOUT_S, environment
+
+ROLES = ("api", "relay", "splitter", "registration", "aggregator")
+
+
+@contextlib.contextmanager
+def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
+    """`bulkreg run` with the roles of the flow, with all the logs that there can be; the port of the API."""
+    port = free_port()
+    variables = environment(settings) | {
+        "BULKREG_JWT_HS256_KEY": "k" * 32,
+        "BULKREG_API_PORT": str(port),
+        "BULKREG_LOG_LEVEL": "DEBUG",
+        "BULKREG_LOG_DIRECTORY": str(folder),
+    }
+    with (folder / "output").open("wb") as file:
+        command = [sys.executable, "-m", "cli", "run", *ROLES]
+        with subprocess.Popen(command, env=variables, stdout=file, stderr=file) as process:
+            try:
+                yield port
+            finally:
+                process.terminate()
+                process.wait(TIMEOUT_S)
+
+
+def ends(settings: Settings, topic: Topic) -> dict[int, int]:
+    """Where the partitions end that have a record."""
+    name = topic.on_cluster(settings.topic_prefix)
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test-ends"})
+    try:
+        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+        found = {p: consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10) for p in partitions}
+    finally:
+        consumer.close()
+    return {partition: high for partition, (_, high) in found.items() if high}
+
+
+def are_at_their_ends(settings: Settings) -> bool:
+    flow = (("splitter", Topic.BATCHES), ("registration", Topic.COMMANDS), ("aggregator", Topic.RESULTS))
+    return all(committed_offsets(settings, role, topic) == ends(settings, topic) for role, topic in flow)
+
+
+def whole(settings: Settings, topic: Topic) -> list[Seen]:
+    with reading(settings, topic) as reader:
+        return reader.wait_for(sum(ends(settings, topic).values()))
+
+
+def shown(engine: Engine, batch_id: UUID) -> StatusView:
+    with engine.begin() as connection:
+        status = PostgresActivityRepository(connection).status(batch_id, ItemFilter())
+    assert status is not None
+    return status
