@@ -86,6 +86,10 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
         with working(output, "Folding and comparing"):
             replay.fold()
             before = replay.compare(examples=_LISTED)
+        if batch_id is not None and not before.batches and not before.not_covered:
+            raise BadInputError(
+                f"Neither the tables nor what was read of the topics know a batch {batch_id}: it was refused or purged, or there never was one."
+            )
         promoted = _promote(connection, output, before) if promote else {}
         with working(output, "Comparing again"):
             after = replay.compare(examples=_LISTED) if promote else None
@@ -117,6 +121,7 @@ def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start"
             spans = source.spans(start)
         except LookupError as error:
             raise BadInputError(f"{error}; leave --from out to read all that there is.") from error
+        replay.note_handled(source.handled())
         with counting(output, "Reading", sum(span.offsets for span in spans)) as advance:
             return source.read_into(replay, spans, advance)
 
@@ -201,7 +206,7 @@ def _for_people(read: _Done) -> Sequence[Any]:
         verdicts = Counter(read.promoted.values())
         said.append("Promotion: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common()) + ".")
     if not before.by_field:
-        said.append("The tables are what the topics say.")
+        said.append("In what was compared there is no difference." if before.in_motion else "The tables are what the topics say.")
     else:
         said.append(f"Differences: {_by_field(before)}." + (f" Left: {_by_field(after)}." if after is not None else ""))
     return said

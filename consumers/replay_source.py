@@ -1,14 +1,18 @@
 """The topics as a replay reads them: from where they are asked for to where they end, outside of any consumer group."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from consumers.aggregator import AggregatorHandler
 from consumers.raw_record import RawRecord
+from consumers.splitter import SplitterHandler
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.settings import Settings
 from schemas.envelope import Topic
+
+_HANDLED_BY = {Topic.BATCHES: SplitterHandler.name, Topic.RESULTS: AggregatorHandler.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class ReplaySource:
         """What there is to read now. Raises LookupError when `start` names a record that is not there."""
         since = self._reader.time_of(start.topic, start.partition, start.offset) if isinstance(start, RecordPlace) else start
         return self._reader.spans(TOPICS, since=since)
+
+    def handled(self) -> Mapping[tuple[Topic, int], int]:
+        """Up to where the groups have come that take batches and results in, as Kafka knows it; no partition without a commit.
+
+        The database may know less, when it was restored from an older copy: what the groups have passed does not come to it again.
+        """
+        return {
+            (topic, partition): offset
+            for topic, role in _HANDLED_BY.items()
+            for partition, offset in self._reader.committed(role, topic).items()
+        }
 
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:
         """Adds everything to the replay; answers how many records that were. `on_progress` gets each chunk's number of offsets."""

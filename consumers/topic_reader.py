@@ -40,6 +40,7 @@ class TopicReader:
     """Reads; moves no group's offsets. A context manager, for one thread."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._prefix = settings.topic_prefix
         config = consumer_config(settings, "reader") | {
             # Assigned, never subscribed: the group exists in name only.
@@ -79,6 +80,18 @@ class TopicReader:
                 for chunk in self.read([Span(topic, partition, offset, high)]):
                     return chunk[0][1]
         return None
+
+    def committed(self, role: str, topic: Topic) -> dict[int, int]:
+        """By partition, the next offset that the role's group has committed. Raises KafkaException as `spans`."""
+        name = topic.on_cluster(self._prefix)
+        places = [TopicPartition(name, partition) for partition in self._partitions(topic)]
+        # In the role's group by name only: it subscribes to nothing, and so never joins.
+        asking = Consumer(consumer_config(self._settings, role), logger=kafka_logger(self._settings, "reader"))
+        try:
+            committed = asking.committed(places, timeout=_TIMEOUT_S)
+        finally:
+            asking.close()
+        return {place.partition: place.offset for place in committed if place.offset >= 0}
 
     def _partitions(self, topic: Topic) -> list[int]:
         name = topic.on_cluster(self._prefix)

@@ -177,7 +177,7 @@ def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reas
         batch = replace(batch, counts=folded.counts, status=folded.status)
     if batch.status in TERMINAL_BATCH_STATUSES:
         raise ConflictError("batch_finished", f"The batch is {batch.status} already; there is nothing left to cancel.")
-    now = repository.clock()
+    now = repository.clock_after_decisions(batch.batch_id)
     cancelled = repository.cancel_pending(batch.batch_id, now)
     # A batch whose parts have not all come has no items yet; it counts as if it had.
     stopped_items = batch.counts.pending if batch.status is BatchStatus.PENDING else len(cancelled)

@@ -68,6 +68,11 @@ class Replay:
         self._only = batch_id
         self._only_bytes = b"" if batch_id is None else str(batch_id).encode()
 
+    def note_handled(self, offsets: Mapping[tuple[Topic, int], int]) -> None:
+        """How far the consumers have come, as Kafka knows it: what lies before that is not in motion, whatever the tables say. A database
+        that was restored from an older copy says less."""
+        self.tables.note_handled({(topic.value, partition): offset for (topic, partition), offset in offsets.items()})
+
     def add_results(self, records: Iterable[tuple[int | None, int | None, bytes | None]]) -> None:
         """Adds records of the topic results: partition, offset and value, as Kafka's client types them. The hot path."""
         rows: list[str] = []

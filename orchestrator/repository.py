@@ -112,6 +112,9 @@ class ActivityRepository(Protocol):
     def clock(self) -> datetime:
         """The database's time now, not at the transaction's start."""
 
+    def clock_after_decisions(self, batch_id: UUID) -> datetime:
+        """The database's time now, but never before anything that was decided or asked about the batch: its clock may have been set back."""
+
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
         """Those of these whom the directory has."""
 

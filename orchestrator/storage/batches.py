@@ -108,6 +108,11 @@ _DELETE = text(f"""
 """)
 
 _CLOCK = Prepared("SELECT clock_timestamp()")
+_CLOCK_AFTER_DECISIONS = text("""
+    SELECT greatest(clock_timestamp(),
+                    (SELECT max(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id),
+                    (SELECT max(dispatched_at) FROM orchestrator.dispatch WHERE batch_id = :batch_id))
+""")
 
 _WAKE_RELAYS = text(f"NOTIFY {wakeup.CHANNEL}")
 
@@ -156,6 +161,11 @@ class Batches:
     def clock(self) -> datetime:
         """The database's time now, not at the transaction's start."""
         now: datetime = _CLOCK.scalars(self.connection)[0]
+        return now
+
+    def clock_after_decisions(self, batch_id: UUID) -> datetime:
+        """The database's time now, but never before anything that was decided or asked about the batch: its clock may have been set back."""
+        now: datetime = self.connection.execute(_CLOCK_AFTER_DECISIONS, {"batch_id": batch_id}).scalar_one()
         return now
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:

@@ -42,10 +42,12 @@ class NewOutcome(NamedTuple):
 
 
 # Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
-# lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5).
+# lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5). The clock may be set back, the order
+# of the two may not: `cancel_batch` does the same for what it comes after.
 _BATCHES = Prepared("""
     SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,
-           EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id), statement_timestamp() AS now
+           EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id),
+           greatest(statement_timestamp(), b.cancelled_at + interval '1 microsecond') AS now
     FROM orchestrator.batch b WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
 """)
 
@@ -90,7 +92,7 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
     )
     decided = {number - 1: outcome for number, *outcome in not_new}
     ids = {batch_id: DerivedIds(UUID(batch_id)) for batch_id in batches}
-    now: datetime = next(iter(batches.values()))[-1]
+    now: datetime = max(row[-1] for row in batches.values())
     new = (None, None, None, now)
     states: dict[int, CommandState] = {}
     for index, (batch_id, position, _) in enumerate(keys):

@@ -8,7 +8,7 @@ as it did when they came.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -233,6 +233,17 @@ _SET_STATUS = text("""
           = (s.pending, s.completed, s.failed, s.cancelled, s.was_cancelled)
 """)
 
+_NOTE_HANDLED = text("""
+    WITH told AS (
+        SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
+                      AS t (topic, partition, next_offset)
+    ), known AS (
+        UPDATE replay_handled h SET next_offset = t.next_offset FROM told t WHERE (h.topic, h.partition) = (t.topic, t.partition)
+        RETURNING h.topic, h.partition
+    )
+    INSERT INTO replay_handled SELECT * FROM told t WHERE (t.topic, t.partition) NOT IN (SELECT topic, partition FROM known)
+""")
+
 # What changed while the topics were read, or waits in a queue still, is in motion: there is nothing yet to compare.
 _COMPARED = """
     DROP TABLE IF EXISTS replay_compared;
@@ -281,6 +292,19 @@ _BATCH_DIFFERENCES = """
         ) AS f (field, live, rebuilt) WHERE l.batch_id IS NOT NULL AND f.live IS DISTINCT FROM f.rebuilt
     ) AS d (field, live, rebuilt)
     WHERE NOT c.is_in_motion
+"""
+
+# Results are ours: they were written for a batch that was there. One that is neither there nor purged was lost from the tables, also when
+# the topics no longer hold how it began.
+_LOST_BATCHES = """
+    INSERT INTO replay_difference (batch_id, field, live, rebuilt)
+    SELECT o.batch_id, 'batch', NULL, to_jsonb(CAST('results' AS text))
+    FROM replay_outcome o LEFT JOIN replay_handled h ON h.topic = 'results' AND h.partition = o.partition
+    WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = o.batch_id)
+      AND NOT EXISTS (SELECT FROM replay_before s WHERE s.batch_id = o.batch_id)
+      AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = o.batch_id)
+      AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = o.batch_id)
+    GROUP BY o.batch_id HAVING bool_or(o.record_offset < coalesce(h.next_offset, o.record_offset + 1))
 """
 
 # An attempt's values are compared where both sides are at that attempt.
@@ -404,6 +428,18 @@ class ShadowTables:
             return self.copy(table, lines[:half]) + self.copy(table, lines[half:])
         return 0
 
+    def note_handled(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """How far the consumers of partitions have come; where nothing is said, it is what the tables say."""
+        with self.connection.begin():
+            self.connection.execute(
+                _NOTE_HANDLED,
+                {
+                    "topics": [topic for topic, _ in offsets],
+                    "partitions": [partition for _, partition in offsets],
+                    "offsets": list(offsets.values()),
+                },
+            )
+
     def fold(self) -> None:
         """What was read becomes batches and items. Once, after the last `copy`."""
         self._run(_FOLD)
@@ -429,7 +465,7 @@ class ShadowTables:
         """Finds the differences from the live tables, in one snapshot of them."""
         with self.connection.begin():
             self.connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            for statements in (_COMPARED, _BATCH_DIFFERENCES, _ITEM_DIFFERENCES):
+            for statements in (_COMPARED, _BATCH_DIFFERENCES, _LOST_BATCHES, _ITEM_DIFFERENCES):
                 self.connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
     def folded(self) -> tuple[int, int]:

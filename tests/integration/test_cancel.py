@@ -11,7 +11,9 @@ from sqlalchemy import text
 from consumers.handler import Record
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.operations import cancel_batch
+from orchestrator.settings import Settings
 from orchestrator.storage.database import transact
+from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import EventData
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, Pipeline, item, mentors, record
@@ -124,3 +126,63 @@ def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) ->
                     WHERE o.created_at > b.cancelled_at""")
         ).scalar_one()
     assert newer == 0
+
+
+# --- A database whose clock is set back ----------------------------------------------------------------------------------------
+
+
+def breaches(pipeline: Pipeline, settings: Settings) -> list[str]:
+    return [breach.detail.partition(":")[0] for breach in verify(pipeline.engine, settings).breaches]
+
+
+def run(pipeline: Pipeline, sql: str, batch_id: object) -> None:
+    with pipeline.engine.begin() as connection:
+        connection.execute(text(sql), {"b": batch_id})
+
+
+def test_row_32_what_was_decided_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
+    pipeline: Pipeline, settings: Settings
+) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
+    run(pipeline, "UPDATE orchestrator.outcome SET created_at = now() + interval '1 hour' WHERE batch_id = :b", batch_id)
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    assert breaches(pipeline, settings) == []
+
+
+def test_row_32_what_was_asked_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
+    pipeline: Pipeline, settings: Settings
+) -> None:
+    """An external service answers after the cancel what it was asked before."""
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.relay()
+    asked = """
+        INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at)
+        SELECT batch_id, position, organization_id, attempt, 'asked', now() + interval '1 hour'
+        FROM orchestrator.batch_item WHERE batch_id = :b
+    """
+    run(pipeline, asked, batch_id)
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    answered = """
+        INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, created_at)
+        SELECT batch_id, position, 1, organization_id, 'cancelled', now() + interval '2 hours'
+        FROM orchestrator.batch_item WHERE batch_id = :b
+    """
+    run(pipeline, answered, batch_id)
+    assert "outcome_after_cancel" not in breaches(pipeline, settings)
+
+
+def test_row_32_what_is_decided_after_a_cancel_is_a_breach_although_the_clock_was_set_back(
+    pipeline: Pipeline, settings: Settings
+) -> None:
+    """An item that the cancel has overlooked is registered: the hand of this test takes its outcome away."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    run(pipeline, "UPDATE orchestrator.batch SET cancelled_at = now() + interval '1 hour' WHERE batch_id = :b", batch_id)
+    run(pipeline, "DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 1", batch_id)
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    assert "outcome_after_cancel" in breaches(pipeline, settings)

@@ -4,14 +4,17 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine, create_engine, text
 from typer.testing import CliRunner, Result
 
 from cli.main import app
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.operations import delete_batch
+from orchestrator.replay import TOPICS
 from orchestrator.settings import Settings
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.verification.verify import verify
@@ -19,7 +22,7 @@ from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from tests.integration.test_replay import RecordingPipeline, projection
 from tests.support.kafka import committed_offsets, reading, write_raw
-from tests.support.pipeline import ADMIN, item, mentors, standard_directory
+from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
 
 
 @pytest.fixture
@@ -191,3 +194,113 @@ def test_reader_ends_where_the_last_offsets_hold_no_record(settings: Settings, t
         spans = reader.spans([Topic.RESULTS])
         assert {span.partition: span.offsets for span in spans if span.offsets} == {0: 2, 1: 1}
         assert sorted(value or b"" for _, value in everything_read(reader, spans)) == [b"kept", b"other"]
+
+
+# --- A database that was restored from an older copy ---------------------------------------------------------------------------
+
+
+def commit(settings: Settings, role: str, topic: Topic) -> None:
+    """The role's group has come to the end of the topic."""
+    name = topic.on_cluster(settings.topic_prefix)
+    group = {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"}
+    consumer = Consumer(group)
+    try:
+        ends = [
+            TopicPartition(name, partition, consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)[1])
+            for partition in consumer.list_topics(name, timeout=10).topics[name].partitions
+        ]
+        consumer.commit(offsets=ends, asynchronous=False)
+    finally:
+        consumer.close()
+
+
+TABLES = ("outcome", "batch_part", "batch_item", "item_history", "batch")
+
+
+def forget(owner: Engine, *batch_ids: UUID) -> None:
+    """The database is as it was before these batches: it knows nothing of them, and its progress is older than their records."""
+    with owner.begin() as connection:
+        for table in TABLES:
+            connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
+        connection.execute(text("DELETE FROM registration.activity WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
+        connection.execute(text("DELETE FROM orchestrator.consumer_progress"))
+    with owner.begin() as connection:
+        advance_progress(connection, {(topic, n): Position(0) for topic in (Topic.BATCHES, Topic.RESULTS) for n in range(3)})
+
+
+def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
+    pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
+) -> None:
+    kept = pipeline.submit(mentors(2))
+    forgotten = pipeline.submit([*mentors(2, first=3), item("nobody")])
+    removed = pipeline.submit(mentors(1, first=10))
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, removed)
+    pipeline.drain()
+    publisher.publish([event for _, event in pipeline.written])
+    forget(owner, forgotten, removed)
+
+    code, document = replay(settings, "--batch", str(forgotten))
+    assert (code, document["in_motion"]) == (0, [str(forgotten)]), "the consumers have it still before them"
+    assert "The tables are what the topics say" not in bulkreg(settings, "--batch", str(forgotten)).stdout
+
+    commit(settings, "splitter", Topic.BATCHES)
+    commit(settings, "aggregator", Topic.RESULTS)
+    for arguments in ((), ("--batch", str(forgotten)), ("--promote",)):
+        code, document = replay(settings, *arguments)
+        assert (code, document["in_motion"]) == (1, []), arguments
+        found = {each["batch_id"] for each in document["differences"] if each["field"] == "batch"}
+        assert found == ({str(forgotten)} if "--batch" in arguments else {str(forgotten), str(removed)})
+        assert document["remaining"]["batch"] == len(found)
+    assert set(document["promotion"].values()) == {"not borne out by the database"}
+    assert "Differences: " in bulkreg(settings).stdout
+    code, document = replay(settings, "--batch", str(kept))
+    assert (code, document["differences"]) == (0, [])
+
+
+def test_row_52_results_that_a_restored_database_has_not_folded_are_a_difference_and_promoted(
+    pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
+) -> None:
+    """The outcomes were restored; what was made of them was not."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    publisher.publish([event for _, event in pipeline.written])
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL"))
+        connection.execute(
+            text("UPDATE orchestrator.batch SET status = 'processing', pending = 2, completed = 0, completed_at = NULL")
+        )
+    with owner.begin() as connection:
+        advance_progress(connection, {(topic, n): Position(0) for topic in (Topic.BATCHES, Topic.RESULTS) for n in range(3)})
+    assert replay(settings)[0] == 0, "in motion"
+    commit(settings, "splitter", Topic.BATCHES)
+    commit(settings, "aggregator", Topic.RESULTS)
+    code, document = replay(settings, "--batch", str(batch_id), "--promote")
+    assert (code, document["promotion"]) == (0, {str(batch_id): "merged"})
+
+
+def test_row_52_lost_batch_whose_beginning_the_topics_no_longer_hold_is_a_difference(
+    pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    publisher.publish([event for _, event in pipeline.written if event.topic is not Topic.BATCHES])
+    code, document = replay(settings)
+    assert (code, document["not_covered"]) == (0, [str(batch_id)]), "it is there"
+    forget(owner, batch_id)
+    commit(settings, "aggregator", Topic.RESULTS)
+    code, document = replay(settings)
+    assert (code, document["not_covered"], document["counts"]) == (1, [str(batch_id)], {"batch": 1})
+    with owner.begin() as connection:
+        connection.execute(
+            text("INSERT INTO orchestrator.tombstone VALUES (:b, :org, '', now())"), {"b": batch_id, "org": ORGANIZATION}
+        )
+    code, document = replay(settings)
+    assert (code, document["differences"]) == (0, []), "purged"
+
+
+def test_batch_that_nobody_knows_is_named(settings: Settings, publisher: EventProducer) -> None:
+    publisher.publish([event(b"{}", key=f"k{number}", topic=topic) for topic in TOPICS for number in range(30)])
+    ran = bulkreg(settings, "--batch", str(uuid4()))
+    assert ran.exit_code == 2
+    assert "there never was one" in ran.stderr
