@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumers.client import consumer_config
 from consumers.damage import DAMAGE, DamagedBatch
@@ -19,6 +20,21 @@ _logger = logging.getLogger(__name__)
 _TIMEOUT_S = 10.0
 # Enough that Python's part of a call weighs nothing, few enough that progress moves.
 _CHUNK = 5_000
+
+
+# A cluster makes the topic of the groups' offsets when it is asked for the first time.
+_STARTING = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._TIMED_OUT,
+    }
+)
+
+
+def _is_coordinator_starting(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _STARTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +103,14 @@ class TopicReader:
         places = [TopicPartition(name, partition) for partition in self._partitions(topic)]
         # In the role's group by name only: it subscribes to nothing, and so never joins.
         asking = Consumer(consumer_config(self._settings, role), logger=kafka_logger(self._settings, "reader"))
+        retrying = Retrying(
+            retry=retry_if_exception(_is_coordinator_starting),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(_TIMEOUT_S),
+            reraise=True,
+        )
         try:
-            committed = asking.committed(places, timeout=_TIMEOUT_S)
+            committed = retrying(asking.committed, places, timeout=_TIMEOUT_S)
         finally:
             asking.close()
         return {place.partition: place.offset for place in committed if place.offset >= 0}

@@ -222,7 +222,8 @@ def forget(owner: Engine, *batch_ids: UUID) -> None:
     with owner.begin() as connection:
         for table in TABLES:
             connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
-        connection.execute(text("DELETE FROM registration.activity WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
+        for table in ("audit", "activity"):
+            connection.execute(text(f"DELETE FROM registration.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
         connection.execute(text("DELETE FROM orchestrator.consumer_progress"))
     with owner.begin() as connection:
         advance_progress(connection, {(topic, n): Position(0) for topic in (Topic.BATCHES, Topic.RESULTS) for n in range(3)})
@@ -256,6 +257,13 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
     assert "Differences: " in bulkreg(settings).stdout
     code, document = replay(settings, "--batch", str(kept))
     assert (code, document["differences"]) == (0, [])
+
+    # The groups are set back: the consumers take in once more what is on the topics, and what was forgotten is registered again.
+    pipeline.queues[Topic.BATCHES] += [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
+    pipeline.drain()
+    assert pipeline.status(forgotten).batch.counts.completed == 2
+    assert verify(pipeline.engine, settings).breaches == []
+    assert replay(settings, "--batch", str(kept))[0] == 0
 
 
 def test_row_52_results_that_a_restored_database_has_not_folded_are_a_difference_and_promoted(
