@@ -259,6 +259,7 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
     assert (code, document["differences"]) == (0, [])
 
     # The groups are set back: the consumers take in once more what is on the topics, and what was forgotten is registered again.
+    pipeline.forget_what_was_published()
     pipeline.queues[Topic.BATCHES] += [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
     pipeline.drain()
     assert pipeline.status(forgotten).batch.counts.completed == 2

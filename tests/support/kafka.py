@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
 from consumers.raw_record import RawRecord, take_apart
 from orchestrator.settings import Settings
@@ -44,10 +45,26 @@ def _seen(raw: RawRecord) -> Seen:
 def made_topics(settings: Settings) -> Iterator[None]:
     """The six topics, deleted afterwards: a broker with thousands of them is slow."""
     create_topics(settings)
-    yield
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
+    yield
     for future in admin.delete_topics([plan.name for plan in planned_topics(settings)]).values():
         future.result()
+
+
+def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
+    """A topic that was just made may be known before its partitions have a leader that knows of it."""
+    places = {
+        TopicPartition(plan.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        for plan in planned_topics(settings)
+        for partition in range(plan.partitions)
+    }
+    try:
+        for future in admin.list_offsets(places, request_timeout=10).values():
+            future.result()
+    except KafkaException:
+        return False
+    return True
 
 
 class TopicReader:
