@@ -19,16 +19,18 @@ _IMPORT_LOCK = text("SELECT pg_advisory_xact_lock(0x64697265, 1)")
 # Each file's rows come as one JSON parameter. A row that says nothing new is not written again: the count says what changed.
 _COUNTED = "SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written"
 
+# A file without time zones leaves those of the organizations that are there already.
 _ORGANIZATIONS = text(f"""
     WITH written AS (
         INSERT INTO registration.organization AS o (organization_id, name, time_zone)
-        SELECT organization_id, coalesce(nullif(name, ''), organization_id), time_zone
+        SELECT organization_id, coalesce(nullif(given.name, ''), organization_id), coalesce(given.time_zone, known.time_zone, :time_zone)
         FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, name text, time_zone text)
+        LEFT JOIN registration.organization known USING (organization_id)
         ON CONFLICT (organization_id) DO UPDATE SET name = EXCLUDED.name, time_zone = EXCLUDED.time_zone
         WHERE (o.name, o.time_zone) IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.time_zone)
         RETURNING xmax = 0 AS is_new
     ) {_COUNTED}
-""")
+""").bindparams(time_zone=DEFAULT_TIME_ZONE)
 
 _NAMED_ELSEWHERE = text("""
     INSERT INTO registration.organization (organization_id, name, time_zone)
@@ -222,7 +224,7 @@ def _absent(
 def _unknown_time_zones(connection: Connection, records: Rows | None) -> Iterator[FileProblem]:
     """The database is asked, because the rules compute with its time zones (`AT TIME ZONE` fails for one that it does not know)."""
     if records:
-        time_zones = [record.values["time_zone"] for record in records]
+        time_zones = [record.values.get("time_zone") for record in records]
         for index in connection.scalars(_UNKNOWN_TIME_ZONES, {"time_zones": time_zones}):
             yield problem_at(records.file, records[index - 1], "time_zone", "is not a time zone, such as Europe/Oslo")
 

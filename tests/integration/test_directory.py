@@ -378,3 +378,302 @@ def test_a_mistake_that_only_the_database_knows_names_the_file_as_it_is_called(
     directory, _ = read_directory(tmp_path)
     with pytest.raises(BadFileError, match=r'SCOPES.CSV, line 2, column coordinator_id: "nobody" is no coordinator'):
         transact(engine, lambda connection: import_directory(connection, directory))
+
+
+# --- Each table ---------------------------------------------------------------------------------------------------------------
+
+ORGANIZATIONS = """organization_id,name,time_zone
+a,Alpha,Europe/Oslo
+b,Beta,Europe/Oslo
+"""
+EVERY_FILE = FILES | {"organizations": ORGANIZATIONS}
+TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type")
+
+
+def test_each_file_counts_what_it_adds_and_the_same_again_adds_nothing(put: Import) -> None:
+    lines = {"organizations": 2, "mentors": 3, "coordinators": 3, "scopes": 3, "activity_types": 1}
+    assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count, added=count) for name, count in lines.items()}
+    assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count) for name, count in lines.items()}
+
+
+def test_each_value_that_differs_is_changed_and_no_other(put: Import, engine: Engine) -> None:
+    for name, old, new in (
+        ("organizations", "a,Alpha,Europe/Oslo", "a,Another,Europe/Oslo"),
+        ("organizations", "a,Alpha,Europe/Oslo", "a,Alpha,Europe/Paris"),
+        ("mentors", "a,m-1,Kari,north,2020-01-01,", "a,m-1,Another,north,2020-01-01,"),
+        ("mentors", "a,m-1,Kari,north,2020-01-01,", "a,m-1,Kari,south,2020-01-01,"),
+        ("mentors", "a,m-1,Kari,north,2020-01-01,", "a,m-1,Kari,north,2020-01-02,"),
+        ("mentors", "a,m-1,Kari,north,2020-01-01,", "a,m-1,Kari,north,,"),
+        ("mentors", "a,m-1,Kari,north,2020-01-01,", "a,m-1,Kari,north,2020-01-01,2030-01-01"),
+        ("mentors", "a,m-2,Ola,south,,2024-12-31", "a,m-2,Ola,south,,"),
+        ("coordinators", "a,c-1,Bente,coordinator", "a,c-1,Another,coordinator"),
+        ("coordinators", "a,c-1,Bente,coordinator", "a,c-1,Bente,admin"),
+        ("activity_types", "a,workshop,Kurs", "a,workshop,Another"),
+    ):
+        put(EVERY_FILE)
+        before = {table: set(rows(engine, table)) for table in TABLES}
+        report = put({name: EVERY_FILE[name].replace(f"{old}\n", f"{new}\n")})
+        changes = report.changes[f"{name}.csv"]
+        assert (changes.added, changes.changed) == (0, 1), new
+        written = {
+            tuple(value.isoformat() if isinstance(value, date) else value for value in row)
+            for table in TABLES
+            for row in set(rows(engine, table)) - before[table]
+        }
+        assert written == {tuple(value or None for value in new.split(","))}
+
+
+def test_of_the_scopes_of_organizations_that_the_file_names_those_in_it_are_left(put: Import, engine: Engine) -> None:
+    header = SCOPES.splitlines()[0]
+    # Each differs from the others in one of the three ids.
+    scopes = ["a,c-1,north", "a,c-1,south", "a,c-2,north", "b,c-1,north"]
+    for kept in scopes:
+        put(FILES | {"scopes": "\n".join([header, *scopes])})
+        others = {"a", "b"} - {kept[0]}
+        report = put({"scopes": "\n".join([header, kept, *(f"{organization},," for organization in others)])})
+        assert access(engine) == [tuple(kept.split(","))]
+        assert (report.changes["scopes.csv"].added, report.changes["scopes.csv"].withdrawn) == (0, 3)
+
+
+def test_the_absent_are_told_by_organization_and_id_in_order(put: Import) -> None:
+    people = ["b,{}-2", "a,{}-3", "b,{}-1", "a,{}-1", "a,{}-2"]
+    mentors = [f"{who.format('m')},N,north,," for who in people]
+    coordinators = [f"{who.format('c')},N,coordinator" for who in people]
+
+    def files(*left: int) -> Mapping[str, str]:
+        return {
+            "mentors": "\n".join([MENTORS.splitlines()[0], *(mentors[index] for index in left), ""]),
+            "coordinators": "\n".join([COORDINATORS.splitlines()[0], *(coordinators[index] for index in left), ""]),
+        }
+
+    put(files(0, 1, 2, 3, 4))
+    # a's first and b's second are there: the first of b and the second of a are absent, though the other organization has one.
+    for prune in (False, True):
+        report = put(files(0, 3), prune=prune)
+        assert report.pruned is prune
+        assert report.absent_mentors == [Person("a", "m-2"), Person("a", "m-3"), Person("b", "m-1")]
+        assert report.absent_coordinators == [Person("a", "c-2"), Person("a", "c-3"), Person("b", "c-1")]
+
+
+def test_of_two_coordinators_with_one_id_only_the_absent_one_loses_access(put: Import, engine: Engine) -> None:
+    put()
+    report = put({"coordinators": without(COORDINATORS, "a,c-1")}, prune=True)
+    assert report.absent_coordinators == [Person("a", "c-1")]
+    assert access(engine) == [("b", "c-1", "west")]
+    assert {row[:2]: row[3] for row in rows(engine, "coordinator")} == {
+        ("a", "c-1"): "closed",
+        ("a", "c-2"): "admin",
+        ("b", "c-1"): "coordinator",
+    }
+
+
+def test_who_may_still_register_today_is_absent_and_whose_last_day_was_yesterday_is_not(put: Import, engine: Engine) -> None:
+    """Today in the organization's time zone; these are 25 hours apart, so at any moment one of them has another date than UTC."""
+    zones = {"a": "Pacific/Kiritimati", "b": "Pacific/Pago_Pago"}
+    header = MENTORS.splitlines()[0]
+    with engine.connect() as connection:
+        today = {
+            organization: connection.scalar(text("SELECT (now() AT TIME ZONE :zone)::date"), {"zone": zone})
+            for organization, zone in zones.items()
+        }
+    organizations = "organization_id,name,time_zone\n" + "".join(f"{each},N,{zone}\n" for each, zone in zones.items())
+    ends = "".join(
+        f"{each},{name},N,north,,{day + timedelta(days=days)}\n"
+        for each, day in today.items()
+        for name, days in (("yesterday", -1), ("today", 0), ("tomorrow", 1))
+    )
+    put({"organizations": organizations, "mentors": f"{header}\n{ends}"})
+    report = put({"mentors": f"{header}\na,new,N,north,,\nb,new,N,north,,\n"}, prune=True)
+    assert report.absent_mentors == [Person(each, name) for each in zones for name in ("today", "tomorrow")]
+    closed = {(row[0], row[1]): row[5] for row in rows(engine, "mentor") if row[1] != "new"}
+    assert closed == {
+        (each, name): day - timedelta(days=1) for each, day in today.items() for name in ("yesterday", "today", "tomorrow")
+    }
+
+
+def test_all_that_only_the_database_knows_is_named_in_the_order_of_the_file(put: Import) -> None:
+    header = ORGANIZATIONS.splitlines()[0]
+    with pytest.raises(BadFileError) as refusal:
+        put({"organizations": f"{header}\nz,Z,Mars/Z\ny,Y,Europe/Oslo\nx,X,Mars/X\na,A,\nb,B,mars\n"})
+    assert [(problem.line, problem.value) for problem in refusal.value.problems] == [(2, "Mars/Z"), (4, "Mars/X"), (6, "mars")]
+    with pytest.raises(BadFileError) as refusal:
+        put(FILES | {"scopes": f"{SCOPES.splitlines()[0]}\na,z,north\na,c-1,north\nb,c-2,west\na,c-2,north\na,a,north\n"})
+    assert [(problem.line, problem.value) for problem in refusal.value.problems] == [(2, "z"), (4, "c-2"), (6, "a")]
+
+
+def test_an_organization_that_has_no_scopes_any_more_needs_no_coordinator(put: Import, engine: Engine) -> None:
+    put({"scopes": f"{SCOPES.splitlines()[0]}\nnew,,\n"})
+    assert rows(engine, "organization") == [("new", "new", "Europe/Oslo")]
+    assert access(engine) == []
+
+
+# --- Reading ------------------------------------------------------------------------------------------------------------------
+
+
+def refusals(tmp_path: Path, files: Mapping[str, str]) -> list[str]:
+    for name, content in files.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    with pytest.raises(BadFileError) as refusal:
+        read_directory(tmp_path)
+    return [str(problem) for problem in refusal.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "others", "column"),
+    [
+        ("organizations", "a,A,", ["b,A,"], "organization_id"),
+        ("mentors", "a,m-1,A,n,,", ["b,m-1,A,n,,", "a,m-2,A,n,,"], "mentor_id"),
+        ("coordinators", "a,c-1,A,admin", ["b,c-1,A,admin", "a,c-2,A,admin"], "coordinator_id"),
+        ("scopes", "a,c-1,n", ["b,c-1,n", "a,c-2,n", "a,c-1,s"], "chapter_id"),
+        ("activity_types", "a,t-1,A", ["b,t-1,A", "a,t-2,A"], "activity_type"),
+    ],
+)
+def test_only_what_has_all_ids_of_another_row_stands_twice(
+    tmp_path: Path, name: str, first: str, others: list[str], column: str
+) -> None:
+    header = EVERY_FILE[name].splitlines()[0]
+    (tmp_path / f"{name}.csv").write_text("\n".join([header, first, *others]))
+    directory, remarks = read_directory(tmp_path)
+    assert (len(directory[f"{name}.csv"]), remarks) == (len(others) + 1, [])
+    last = len(others) + 3
+    [found] = refusals(tmp_path, {name: "\n".join([header, first, *others, first])})
+    assert found.startswith(f"{name}.csv, line {last}, column {column}: ")
+    assert found.endswith("stands on line 2 already")
+
+
+def test_somebody_may_be_active_for_one_day_and_not_for_less(tmp_path: Path) -> None:
+    header = MENTORS.splitlines()[0]
+    one_day = f"{header}\na,m-1,N,n,2025-01-02,2025-01-02\n"
+    (tmp_path / "mentors.csv").write_text(one_day)
+    [record] = read_directory(tmp_path)[0]["mentors.csv"]
+    assert record.values["active_from"] == record.values["active_until"] == date(2025, 1, 2)
+    assert refusals(tmp_path, {"mentors": one_day.replace("01-02\n", "01-01\n")}) == [
+        'mentors.csv, line 2, column active_until: "2025-01-01" is before active_from'
+    ]
+
+
+@pytest.mark.parametrize("name", EVERY_FILE)
+def test_every_column_has_to_be_there_but_the_time_zone(tmp_path: Path, name: str) -> None:
+    """Else an export without a column would set it to nothing for everybody."""
+    titles = EVERY_FILE[name].splitlines()[0].split(",")
+    (tmp_path / f"{name}.csv").write_text("x\n")
+    missing = [found.split("column ")[1].split(":")[0] for found in refusals(tmp_path, {name: "x\n"})]
+    assert missing == [title for title in titles if title != "time_zone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "column"),
+    [
+        ("organizations", ",A,", "organization_id"),
+        ("mentors", ",m,N,n,,", "organization_id"),
+        ("mentors", "a,m,,n,,", "name"),
+        ("mentors", "a,m,N,,,", "chapter_id"),
+        ("mentors", "a,m,N,n,,soon", "active_until"),
+        ("coordinators", "a,,N,admin", "coordinator_id"),
+        ("coordinators", "a,c,,admin", "name"),
+        ("coordinators", "a,c,N,", "role"),
+        ("coordinators", "a,c,N,closed", "role"),
+        ("scopes", ",c,n", "organization_id"),
+        ("activity_types", "a,,N", "activity_type"),
+        ("activity_types", "a,t,", "name"),
+    ],
+)
+def test_each_cell_must_hold_what_its_column_is_for(tmp_path: Path, name: str, line: str, column: str) -> None:
+    [found] = refusals(tmp_path, {name: f"{EVERY_FILE[name].splitlines()[0]}\n{line}\n"})
+    assert found.startswith(f"{name}.csv, line 2, column {column}: ")
+
+
+def test_a_file_without_time_zones_leaves_them_as_they_are(put: Import, engine: Engine) -> None:
+    put({"organizations": "organization_id,name,time_zone\na,,America/New_York\n"})
+    report = put({"organizations": "organization_id,name\na,Alpha\nb,\n"})
+    assert report.changes == {"organizations.csv": Change(given=2, added=1, changed=1)}
+    assert rows(engine, "organization") == [("a", "Alpha", "America/New_York"), ("b", "b", "Europe/Oslo")]
+    put({"organizations": "organization_id,name,time_zone\na,Alpha,\n"})
+    assert rows(engine, "organization")[0] == ("a", "Alpha", "Europe/Oslo")
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "csv"])
+def test_a_mistake_in_a_workbook_is_named_by_its_row(tmp_path: Path, ending: str) -> None:
+    """And in a text by its line alone: the rows of a directory are lines, but for the blank ones."""
+    lines = [MENTORS.splitlines()[0], "a,m-1,N,n,,", "a,m-1,N,n,,"]
+    if ending == "xlsx":
+        book = Workbook()
+        for line in lines:
+            book.worksheets[0].append(line.split(","))
+        book.save(tmp_path / "mentors.xlsx")
+    else:
+        (tmp_path / "mentors.csv").write_text("\n".join(lines))
+    with pytest.raises(BadFileError) as refusal:
+        read_directory(tmp_path)
+    place = "row" if ending == "xlsx" else "line"
+    where = "in row 2" if ending == "xlsx" else "on line 2"
+    assert [str(problem) for problem in refusal.value.problems] == [
+        f'mentors.{ending}, {place} 3, column mentor_id: "m-1" stands {where} already'
+    ]
+
+
+def test_a_half_empty_scope_beside_cells_that_can_not_be_read_is_named_as_well(tmp_path: Path) -> None:
+    too_long = "x" * 101
+    found = refusals(
+        tmp_path, {"scopes": f"{SCOPES.splitlines()[0]}\na,{too_long},\na,c-1,{too_long}\n{too_long},,\na,,\nb,,\nb,,n\n"}
+    )
+    assert [each.split(", ", 1)[1].split(": ")[0] for each in found] == [
+        "line 2, column coordinator_id",
+        "line 3, column chapter_id",
+        "line 4, column organization_id",
+        "line 6, column organization_id",
+        "line 7, column coordinator_id",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_named"),
+    [
+        ("organisations.txt", True),
+        ("Organization list", True),
+        ("our mentors", True),
+        ("Coordinators.pdf", True),
+        ("scope", True),
+        ("activities.docx", True),
+        ("anything.tsv", True),
+        ("anything.XLSX", True),
+        ("notes.txt", False),
+        ("people.ods", False),
+    ],
+)
+def test_a_name_with_a_word_of_a_table_or_its_ending_is_meant_for_one(tmp_path: Path, name: str, is_named: bool) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS)
+    (tmp_path / name).write_text("x")
+    if not is_named:
+        assert read_directory(tmp_path)[1] == [f"{tmp_path.name}: not read: {name}"]
+        return
+    with pytest.raises(BadFileError, match="is none of organizations") as refusal:
+        read_directory(tmp_path)
+    assert [problem.file for problem in refusal.value.problems] == [name]
+
+
+@pytest.mark.parametrize("name", ["activity types.csv", "Activity-Types.csv", "activity - types.tsv", " activity_types.csv"])
+def test_blanks_and_hyphens_in_a_name_are_underscores(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(TYPES.replace(",", "\t") if name.endswith("tsv") else TYPES)
+    assert [*read_directory(tmp_path)[0]] == ["activity_types.csv"]
+
+
+def test_a_file_that_can_not_be_opened_and_the_mistakes_of_the_others_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS + "a,,N,n,,\n")
+    (tmp_path / "scopes.csv").write_text(SCOPES)
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "scopes.csv":
+            raise PermissionError(13, "Permission denied")
+        with path.open("rb") as file:
+            return file.read()
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(BadFileError) as refusal:
+        read_directory(tmp_path)
+    assert [str(problem) for problem in refusal.value.problems] == [
+        'mentors.csv, line 5, column mentor_id: "" is empty',
+        "scopes.csv: can't be read: Permission denied",
+    ]
