@@ -8,9 +8,9 @@ from sqlalchemy import Engine, text
 from compose.operations_page import PAGE
 from tests.support.pipeline import Pipeline, mentors
 
-[BLOCK] = re.findall(r"^```sql\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-QUERIES = [query.strip() for query in re.sub(r"^--.*\n", "", BLOCK, flags=re.MULTILINE).split(";") if query.strip()]
-OUTBOX, BATCHES, PROGRESS, RESENT = QUERIES
+BLOCKS = "".join(re.findall(r"^```sql\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+QUERIES = [query.strip() for query in re.sub(r"^--.*\n", "", BLOCKS, flags=re.MULTILINE).split(";") if query.strip()]
+OUTBOX, BATCHES, PROGRESS, RESENT, HELD = QUERIES
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.split("FROM ")[1].split()[0])
