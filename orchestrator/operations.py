@@ -194,7 +194,7 @@ def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reas
         time=now,
         trace_id=batch.trace_id,
     )
-    repository.publish(batch.organization_id, batch.batch_id, [stopped])
+    repository.publish(batch.organization_id, batch.batch_id, stopped)
     if batch.status is BatchStatus.PENDING:
         repository.publish(batch.organization_id, batch.batch_id, [incomplete_batch(batch, at=now)])
     else:

@@ -189,7 +189,7 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
                 raise UnreadableError("invalid_data", "the cancelled positions are no runs in ascending order")
             runs = orjson.dumps(data.cancelled_positions).decode()
             by = data.cancelled_by or envelope.source
-            yield "replay_cancel", (data.batch_id, data.reason, by, at, data.cancelled, runs, *place)
+            yield "replay_cancel", (data.batch_id, data.part, data.reason, by, at, data.cancelled, runs, *place)
         case events.BatchRelabelled():
             yield "replay_relabel", (data.batch_id, data.version, data.label, *place)
         case events.BatchDeleted():

@@ -46,6 +46,8 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Of all parts of a batch together, unless the settings say otherwise: what a batch by HTTP may have."""
 MAX_EVENT_JSON_VALUES = 1_000_000
 """More than a record has room for; of objects that is 80 MB."""
+MAX_CANCELLED_RUNS = 20_000
+"""Of 28 bytes at most: a quarter of what a topic takes in one message. A batch of a million items may have half a million runs."""
 
 
 def _null_means(default: object) -> BeforeValidator:
@@ -133,10 +135,14 @@ class Counts(EventData):
 
 
 class BatchCancelled(Counts):
-    """A batch was cancelled. Effective without a consumer; on the topic so that a replay knows it."""
+    """A batch was cancelled. Effective without a consumer; on the topic so that a replay knows it.
+
+    In parts when it has many runs, each with the same counts. The order of the parts does not matter.
+    """
 
     batch_id: UUID
     organization_id: Id
+    part: Attempt = 1
     reason: Reason | None = None
     cancelled_by: str | None = None
     cancelled_positions: Annotated[tuple[tuple[Position, Position, Attempt], ...], FailFast()] = ()
@@ -480,17 +486,49 @@ def batch_cancelled(
     cancelled_positions: Sequence[tuple[int, int, int]],
     time: datetime,
     trace_id: str,
+) -> list[OutgoingEvent]:
+    """The cancel of a batch, which happens once; in parts of MAX_CANCELLED_RUNS."""
+    starts = range(0, max(1, len(cancelled_positions)), MAX_CANCELLED_RUNS)
+    return [
+        _cancelled_part(
+            part,
+            batch_id=batch_id,
+            organization_id=organization_id,
+            reason=reason,
+            cancelled_by=cancelled_by,
+            counts=counts,
+            cancelled_positions=cancelled_positions[start : start + MAX_CANCELLED_RUNS],
+            time=time,
+            trace_id=trace_id,
+        )
+        for part, start in enumerate(starts, start=1)
+    ]
+
+
+def _cancelled_part(
+    part: int,
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    reason: str | None,
+    cancelled_by: str,
+    counts: Mapping[str, int],
+    cancelled_positions: Sequence[tuple[int, int, int]],
+    time: datetime,
+    trace_id: str,
 ) -> OutgoingEvent:
-    """The cancel of a batch, which happens once."""
+    """The first part has the id of the batch's cancel; the further ones add the part."""
+    identity = (batch_id,) if part == 1 else (batch_id, part)
     data = {
         "batch_id": batch_id,
         "organization_id": organization_id,
+        "part": part,
         "reason": reason,
         "cancelled_by": cancelled_by,
         **counts,
         "cancelled_positions": cancelled_positions,
     }
-    return _event(Topic.BATCHES, BATCH_CANCELLED, (batch_id,), time, trace_id, str(batch_id), data)
+    return _event(Topic.BATCHES, BATCH_CANCELLED, identity, time, trace_id, str(batch_id), data)
 
 
 def batch_relabelled(

@@ -41,8 +41,8 @@ _TABLES = """
         partition integer NOT NULL, record_offset bigint NOT NULL
     );
     CREATE TEMPORARY TABLE replay_cancel (
-        batch_id uuid NOT NULL, reason text, cancelled_by text NOT NULL, at timestamptz NOT NULL, cancelled integer NOT NULL,
-        runs jsonb NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
+        batch_id uuid NOT NULL, part integer NOT NULL, reason text, cancelled_by text NOT NULL, at timestamptz NOT NULL,
+        cancelled integer NOT NULL, runs jsonb NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
     );
     CREATE TEMPORARY TABLE replay_relabel (
         batch_id uuid NOT NULL, version integer NOT NULL, label text, partition integer NOT NULL, record_offset bigint NOT NULL
@@ -111,8 +111,13 @@ _FOLD = """
         GROUP BY batch_id, header_hash
         HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
         ORDER BY batch_id, bool_or(is_rejected), min(record_offset), header_hash
+    ), cancel_part AS (
+        SELECT DISTINCT ON (batch_id, part) * FROM replay_cancel ORDER BY batch_id, part, record_offset, partition
     ), cancel AS (
-        SELECT DISTINCT ON (batch_id) * FROM replay_cancel ORDER BY batch_id, record_offset, partition
+        SELECT first.batch_id, first.reason, first.cancelled_by, first.at, first.cancelled,
+               coalesce((SELECT jsonb_agg(run) FROM cancel_part p CROSS JOIN LATERAL jsonb_array_elements(p.runs) AS run
+                         WHERE p.batch_id = first.batch_id AND first.parts > 1), first.runs) AS runs
+        FROM (SELECT *, count(*) OVER (PARTITION BY batch_id) AS parts FROM cancel_part) AS first WHERE part = 1
     ), relabel AS (
         SELECT DISTINCT ON (batch_id) batch_id, label FROM replay_relabel r
         -- A batch that comes in parts may have been forgotten and sent again: the labels of its former life are not its own.
@@ -375,7 +380,7 @@ COLUMNS = {
         " event_id, trace_id, header_hash, content_hash, public_hash, first_item_id, at, partition, record_offset, item_count, items"
     ),
     "replay_retry_read": "batch_id, position, attempt, correction, retry_number, retried_by, at, organization_id, partition, record_offset",
-    "replay_cancel": "batch_id, reason, cancelled_by, at, cancelled, runs, partition, record_offset",
+    "replay_cancel": "batch_id, part, reason, cancelled_by, at, cancelled, runs, partition, record_offset",
     "replay_relabel": "batch_id, version, label, partition, record_offset",
     "replay_delete": "batch_id, version, at",
     "replay_completion": "batch_id, retry_number, completed_at, organization_id",

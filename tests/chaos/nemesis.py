@@ -12,6 +12,8 @@ from functools import partial
 import psutil
 from sqlalchemy.exc import OperationalError
 
+from producers.producer import EventProducer
+from producers.relay import OutboxRelay
 from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
 from tests.chaos.strangers import open_transaction, raw_poison
 from tests.faults.proxy import Lost
@@ -50,7 +52,11 @@ def role_faults() -> Sequence[Fault]:
 
 def pauses() -> Sequence[Fault]:
     """What happens to our own processes and does not end them; but a consumer that sleeps for 5 s has lost its partitions meanwhile."""
-    return [Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES]
+    return [
+        *(Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES),
+        # Longer than its lease (`relay_lease_ms`): another has its slots when it goes on.
+        Fault("SIGSTOP the relay beside another, beyond its lease", _stopped_beside_another, 12.0, 15.0),
+    ]
 
 
 def server_faults(cluster: Cluster) -> Sequence[Fault]:
@@ -113,6 +119,22 @@ def _signalled(name: str, number: signal.Signals, cluster: Cluster) -> Iterator[
 def _stopped(name: str, cluster: Cluster) -> Iterator[bool]:
     with cluster.stopped(name) as was_there:
         yield was_there
+
+
+@contextlib.contextmanager
+def _stopped_beside_another(cluster: Cluster) -> Iterator[bool]:
+    """The other is a relay of this process; it begins before and ends after."""
+    producer = EventProducer(cluster.settings)
+    other = OutboxRelay(cluster.settings, producer)
+    thread = threading.Thread(target=other.run)
+    thread.start()
+    try:
+        with cluster.stopped("relay") as was_there:
+            yield was_there
+    finally:
+        other.stop()
+        thread.join()
+        producer.close()
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ def _written() -> list[OutgoingEvent]:
         events.batch_retry_requested(
             **common, retry_number=1, part=1, retried_by="me", items=[{"position": 0, "attempt": 2, "correction": {"a": 1}}]
         ),
-        events.batch_cancelled(**common, reason=None, cancelled_by="me", counts=COUNTS, cancelled_positions=[(0, 3, 1)]),
+        *events.batch_cancelled(**common, reason=None, cancelled_by="me", counts=COUNTS, cancelled_positions=[(0, 3, 1)]),
         events.batch_relabelled(**common, label=None, version=2),
         events.batch_deleted(**common, version=3),
         *(

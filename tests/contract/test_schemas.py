@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from schemas import events, publish
-from schemas.envelope import Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
+from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
 from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
+from schemas.ids import MAX_POSITIONS
 from schemas.problems import pointer
 from schemas.publish import event_models, incompatibilities, path_of, rendered
 
@@ -396,3 +397,21 @@ def test_null_in_an_optional_field_of_an_item_means_that_it_is_absent(name: str)
     envelope = open_envelope([*BINARY[:3], ("ce_type", events.BATCH_SUBMITTED.encode())], orjson.dumps(data))
     with_null = envelope._replace(data=orjson.dumps(data | {"items": [ITEM_VALUES | {name: None}]}))
     assert read_event(Topic.BATCHES, with_null) == read_event(Topic.BATCHES, envelope)
+
+
+def test_cancel_of_any_batch_fits_the_topic() -> None:
+    """Every other item of the largest batch that a setting allows, at the highest attempt."""
+    runs = [(position, position, 2**31 - 1) for position in range(0, MAX_POSITIONS, 2)]
+    parts = events.batch_cancelled(
+        batch_id=BATCH,
+        organization_id="org",
+        reason=None,
+        cancelled_by="me",
+        counts={"total_items": 0, "pending": 0, "completed": 0, "failed": 0, "cancelled": 0},
+        cancelled_positions=runs,
+        time=TIME,
+        trace_id=TRACE,
+    )
+    assert max(len(part.value) for part in parts) < MAX_MESSAGE_BYTES / 2
+    assert len({dict(part.headers)["ce_id"] for part in parts}) == len(parts)
+    assert [tuple(run) for part in parts for run in orjson.loads(part.value)["cancelled_positions"]] == runs
