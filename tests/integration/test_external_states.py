@@ -383,9 +383,11 @@ def explored(settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bou
 
     with engine.connect() as connection, connection.begin() as transaction:
         search = Search(settings, connection, batch_id, command, bounds)
-        search.explore(Outside())
-        search.close()
-        transaction.rollback()
+        try:
+            search.explore(Outside())
+        finally:
+            search.close()
+            transaction.rollback()
     return search
 
 
@@ -403,6 +405,8 @@ EVERY_DOUBT = replace(
     EVERYTHING, switches=False, redelivers=False, dawdles=False, of_a_post=(REGISTERS, LATE), of_a_lookup=(HEARD, LANDS_BETWEEN)
 )
 
+FAR = (pytest.mark.full, pytest.mark.timeout(7_200))
+
 
 @pytest.mark.parametrize(
     "bounds",
@@ -411,9 +415,9 @@ EVERY_DOUBT = replace(
         pytest.param(
             replace(EVERY_DOUBT, switches=True, of_a_post=(REFUSES, REGISTERS_UNHEARD), of_a_lookup=(HEARD,)), id="switched"
         ),
-        pytest.param(EVERYTHING, id="everything", marks=pytest.mark.full),
-        pytest.param(replace(EVERYTHING, attempts=3, switches=False), id="three attempts", marks=pytest.mark.full),
-        pytest.param(replace(EVERYTHING, processes=2, switches=False), id="two processes", marks=pytest.mark.full),
+        pytest.param(EVERYTHING, id="everything", marks=FAR),
+        pytest.param(replace(EVERYTHING, attempts=3, switches=False), id="three attempts", marks=FAR),
+        pytest.param(replace(EVERYTHING, processes=2, switches=False), id="two processes", marks=FAR),
     ],
 )
 def test_row_54_every_state_of_an_item_at_an_external_service(
