@@ -16,7 +16,7 @@ from api.group_commit import GroupCommit
 from api.handling import add_routes
 from api.health import HealthChecks
 from api.problems import answer_problems
-from api.protocol import Protocol, refusing_expectations
+from api.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.accepting import accept
@@ -107,6 +107,8 @@ async def serving(settings: Settings, *, health: HealthChecks | None = None) -> 
         loop=loop,
         access_log=None,  # type: ignore[arg-type]  # as AppRunner takes it: ours is `log_access`
         keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
+        max_line_size=MAX_ADDRESS_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         # Compressed bodies are refused; they must not be unpacked before that.
         auto_decompress=False,
     )

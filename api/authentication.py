@@ -1,4 +1,4 @@
-"""Who sends a request: a bearer JWT, checked for its signature, `exp`, `nbf`, `iss` and `aud` (specification, 6, access)."""
+"""Who sends a request: a bearer JWT, checked for its signature, `exp`, `iss` and `aud`, and for `nbf` where it has one."""
 
 import math
 import time
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
 import jwt
+from jwt.types import Options
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
@@ -22,7 +23,8 @@ from schemas.fields import Id, canonical_id
 BELIEVED_S = 30.0
 _MOST_BELIEVED = 4_096
 
-_REQUIRED = ["exp", "nbf", "iss", "aud", "sub"]
+# `nbf` is optional (RFC 7519, 4.1.5), and several identity providers leave it out. `iat` and `jti` are for whoever issued the token.
+_OPTIONS: Options = {"require": ["exp", "iss", "aud", "sub"], "verify_iat": False, "verify_jti": False}
 
 
 class KeySource(Protocol):
@@ -76,16 +78,18 @@ class Authenticator(Protocol):
 class TokenAuthenticator:
     """Reads bearer tokens."""
 
-    def __init__(self, keys: KeySource, *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str, leeway_s: float) -> None:
+        """`leeway_s`: how far the issuer's clock may be from ours."""
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._leeway_s = leeway_s
         self._believed: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """The caller that the token names. Raises ProblemError."""
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        scheme, token, *more = [*(authorization or "").split(), "", ""][:3]
+        if scheme.lower() != "bearer" or not token or any(more):
             raise ProblemError(
                 "no_token", "Send the header Authorization: Bearer <token>.", headers={"WWW-Authenticate": "Bearer"}
             )
@@ -112,15 +116,16 @@ class TokenAuthenticator:
                 algorithms=self._keys.algorithms,
                 issuer=self._issuer,
                 audience=self._audience,
-                options={"require": _REQUIRED},
+                leeway=self._leeway_s,
+                options=_OPTIONS,
             )
         except jwt.PyJWTError as error:
             # The name of the check that failed; the message could quote the token.
             raise bad_token(type(error).__name__) from error
-        return _identity(claims)
+        return _identity(claims, self._leeway_s)
 
 
-def _identity(raw: Mapping[str, Any]) -> Identity:
+def _identity(raw: Mapping[str, Any], leeway_s: float) -> Identity:
     try:
         claims = _Claims.model_validate(raw)
     except ValidationError as error:
@@ -128,10 +133,10 @@ def _identity(raw: Mapping[str, Any]) -> Identity:
     if claims.role is Role.SERVICE:
         if claims.orgs is None:
             raise bad_token("a service token needs the claim orgs")
-        return Identity(claims.sub, claims.role, claims.orgs, claims.exp)
+        return Identity(claims.sub, claims.role, claims.orgs, claims.exp + leeway_s)
     if claims.org is None:
         raise bad_token("claim org")
-    return Identity(claims.sub, claims.role, (claims.org,), claims.exp)
+    return Identity(claims.sub, claims.role, (claims.org,), claims.exp + leeway_s)
 
 
 class NoAuthentication:
@@ -164,7 +169,7 @@ def authenticator(settings: Settings) -> Authenticator:
             f"api_host is {settings.api_host}, which others can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL "
             "(or, for development, BULKREG_JWT_HS256_KEY), or BULKREG_API_HOST=127.0.0.1"
         )
-    return TokenAuthenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    return TokenAuthenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience, leeway_s=settings.jwt_leeway_s)
 
 
 def _safe_url(url: str) -> str:

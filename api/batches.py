@@ -156,11 +156,11 @@ def list_batches(call: Call) -> Reply:
     return Reply(200, presentation.batches(page, number=number, limit=query.limit, next_cursor=next_cursor))
 
 
-async def get_batch(_request: web.Request, call: Call) -> web.Response:
+async def get_batch(request: web.Request, call: Call) -> web.Response:
     """`GET /{batch_id}`: status and items in one snapshot; 304 when the client has it, after `wait` if it asks for that."""
     query = call.read_query(OneBatchQuery)
     service = call.service
-    if not query.wait or "If-None-Match" not in call.headers:
+    if not query.wait or "If-None-Match" not in call.headers or request.method == "HEAD":
         return (await service.database.run(partial(_get_batch, call, query))).reply.response()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + query.wait
@@ -193,7 +193,7 @@ def _get_batch(call: Call, query: OneBatchQuery) -> _Found:
         lambda repository: operations.get_bulk_submission_status(repository, actor, batch_id, items),
     )
     tag = etag(view.batch, query_hash(query.model_dump(exclude={"wait"})))
-    if none_matches(call.headers.get("If-None-Match"), tag):
+    if none_matches(call.tags("If-None-Match"), tag):
         reply = Reply(200, presentation.batch_with_items(view), {"ETag": tag})
     else:
         reply = Reply(304, headers={"ETag": tag})
@@ -258,7 +258,7 @@ def delete(call: Call) -> Reply:
 
 
 def _seen(call: Call) -> frozenset[int] | None:
-    return edit_versions(call.headers.get("If-Match"))
+    return edit_versions(call.tags("If-Match"))
 
 
 def retry(call: Call) -> Reply:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 from aiohttp import web
+from multidict import MultiMapping
 
 from api import json_body
 from api.admission import Admission
@@ -54,7 +55,7 @@ class Call:
     identity: Identity
     path: Mapping[str, str]
     query: Sequence[tuple[str, str]]
-    headers: Mapping[str, str]
+    headers: MultiMapping[str]
     body: bytes
 
     def actor(self, organization_in_body: str | None = None) -> Actor:
@@ -83,6 +84,10 @@ class Call:
                 raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "must be given once")])
             given[name] = value
         return read(model, given, at="/query")
+
+    def tags(self, header: str) -> str | None:
+        """What a header lists, which may be sent more than once (RFC 9110, 5.3)."""
+        return ", ".join(self.headers.getall(header)) if header in self.headers else None
 
     def json(self, *, default: Any = None) -> Any:
         """The parsed body; `default` where none was sent. Raises BadJsonError."""

@@ -8,8 +8,8 @@ import orjson
 
 from orchestrator.model import BatchView
 
-# version . edit version . query
-_TAG = re.compile(r'W/"(\d{1,18})\.(\d{1,9})\.([0-9a-f]{8})"', re.ASCII)
+# version . edit version . query, in quotes. A proxy that compresses puts `-gzip` behind it (Apache; Jetty `--gzip`), and some drop the W/.
+_TAG = re.compile(r'(?:W/)?"((\d{1,18})\.(\d{1,9})\.([0-9a-f]{8}))(?:[-;]{1,2}[A-Za-z0-9]{1,10})?"', re.ASCII)
 
 
 def query_hash(query: Mapping[str, object]) -> str:
@@ -26,8 +26,11 @@ def none_matches(if_none_match: str | None, tag: str) -> bool:
     """Whether a client that sent If-None-Match has to be sent the representation (RFC 9110, 13.1.2)."""
     if if_none_match is None:
         return True
-    given = [part.strip() for part in if_none_match.split(",")]
-    return "*" not in given and tag.removeprefix("W/") not in [part.removeprefix("W/") for part in given]
+    return not _is_any(if_none_match) and tag not in [f'W/"{given[1]}"' for given in _TAG.finditer(if_none_match)]
+
+
+def _is_any(tags: str) -> bool:
+    return "*" in [part.strip() for part in tags.split(",")]
 
 
 def edit_versions(if_match: str | None) -> frozenset[int] | None:
@@ -35,6 +38,6 @@ def edit_versions(if_match: str | None) -> frozenset[int] | None:
 
     RFC 9110, 13.1.1 compares strongly, so that a weak tag never matches; the specification asks for what a person edits instead.
     """
-    if if_match is None or if_match.strip() == "*":
+    if if_match is None or _is_any(if_match):
         return None
-    return frozenset(int(edit_version) for _, edit_version, _ in _TAG.findall(if_match))
+    return frozenset(int(given[3]) for given in _TAG.finditer(if_match))

@@ -97,6 +97,8 @@ async def stream(request: web.Request, call: Call) -> web.StreamResponse:
         change = await service.database.run(partial(_change_since, call, seen))
         if change.is_last and change.version == seen:
             return web.Response(status=204)
+        if request.method == "HEAD":
+            return web.Response(headers=_HEADERS)
         async with streaming(request, _HEADERS) as out:
             await out.write(b"retry: 2000\n\n")
             await _follow(call, watch, change, out)

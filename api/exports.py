@@ -136,6 +136,8 @@ async def _download(form: Format, request: web.Request, call: Call) -> web.Strea
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }
+    if request.method == "HEAD":
+        return web.Response(headers=headers)
     async with streaming(request, headers) as out:
         await out.write(chunk.content)
         while chunk.after_position is not None:

@@ -30,7 +30,11 @@ def add_routes(app: web.Application, service: Service, authenticator: Authentica
     """Adds everything that the API answers."""
     limits = RateLimits({Role(role): limit for role, limit in service.settings.api_requests_per_minute.items()})
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _handler(route, service, authenticator, limits))
+        handler = _handler(route, service, authenticator, limits)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == "GET":
+            # The same head; aiohttp leaves out the body, and conversations don't begin one.
+            app.router.add_route("HEAD", route.path, handler)
     document = openapi.document(ROUTES)
     app.router.add_get("/openapi.json", _constant(openapi.encoded(document), "application/json"))
     app.router.add_get("/docs", _constant(documentation.page(document), "text/html", documentation.HEADERS))

@@ -47,26 +47,40 @@ class Jwks:
             _client(url).close()
         self._url = url
         self._clock = clock
-        self._keys: Mapping[str, jwt.PyJWK] = {}
+        self._keys: Sequence[jwt.PyJWK] = ()
         self._fetched_at = -_STALE_FOR_S
         self._asked_at = -_MIN_REFRESH_INTERVAL_S
         self._refreshing = asyncio.Lock()
 
     async def key(self, header: Mapping[str, Any]) -> jwt.PyJWK:
-        """The key of this id, refreshed when it is unknown or old. Raises ProblemError `bad_token`, `keys_unavailable`."""
-        key_id = header.get("kid")
-        if not isinstance(key_id, str):
-            raise bad_token("it does not say which key (kid) signed it")
-        if key_id not in self._keys or self._age() > _FRESH_FOR_S:
+        """The key that a token with this header is checked with. Raises ProblemError `bad_token`, `keys_unavailable`.
+
+        It is the key of the token's `kid`. Where the token has none, or the set gives its keys none, it is the only key of the token's
+        algorithm. The keys are fetched anew when there is no such key, or they are old.
+        """
+        key_id, algorithm = header.get("kid"), header.get("alg")
+        if key_id is not None and not isinstance(key_id, str):
+            raise bad_token("the id of its key (kid) is no text")
+        found = self._find(key_id, algorithm)
+        if not found or self._age() > _FRESH_FOR_S:
             await self._refresh()
+            found = self._find(key_id, algorithm)
         if self._age() > _STALE_FOR_S:
             detail = "The identity provider's keys can't be had at the moment."
             raise ProblemError("keys_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
-        key = self._keys.get(key_id)
-        if key is None:
+        if not found:
             raise bad_token("nobody knows the key that signed it")
+        if len(found) > 1:
+            raise bad_token("it does not say which key (kid) signed it, and there are several")
         # PyJWT holds the token to the key's own algorithm, because it is given as a PyJWK.
-        return key
+        return found[0]
+
+    def _find(self, key_id: str | None, algorithm: object) -> Sequence[jwt.PyJWK]:
+        able = [key for key in self._keys if key.algorithm_name == algorithm]
+        if key_id is None:
+            return able
+        # A set that has two of one id is mistaken; one of them has to do.
+        return [key for key in able if key.key_id == key_id][-1:] or [key for key in able if key.key_id is None]
 
     def _age(self) -> float:
         return self._clock() - self._fetched_at
@@ -100,27 +114,30 @@ def _fetch(url: str) -> Any:
     return strict_json.loads(bytes(content), max_depth=_MAX_DEPTH)
 
 
-def _usable(document: Any, algorithms: Sequence[str]) -> Mapping[str, jwt.PyJWK]:
-    """The public signing keys of a key set, by id; others (symmetric ones above all) are not keys to check a token with.
+def _usable(document: Any, algorithms: Sequence[str]) -> Sequence[jwt.PyJWK]:
+    """The public signing keys of a key set; others (symmetric ones above all) are not keys to check a token with.
 
     Raises ValueError for what is no key set, or has none of these. One key that is not as it should be leaves the others usable.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise ValueError("this is no key set")
-    keys = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use", "sig") != "sig":
-            continue
-        key_id = entry.get("kid")
-        if not isinstance(key_id, str) or entry.get("alg") not in (None, *algorithms):
-            continue
-        try:
-            key = jwt.PyJWK(entry)
-        except (jwt.PyJWTError, ValueError, TypeError):
-            continue  # broken, or a kind of key that is newer than this program
-        if key.algorithm_name in algorithms:
-            keys[key_id] = key
+    keys = [key for entry in entries if (key := _signing_key(entry, algorithms)) is not None]
     if not keys:
         raise ValueError("the key set has no usable key")
     return keys
+
+
+def _signing_key(entry: Any, algorithms: Sequence[str]) -> jwt.PyJWK | None:
+    if not isinstance(entry, dict) or entry.get("kty") not in ("RSA", "EC", "OKP") or entry.get("use") not in (None, "sig"):
+        return None
+    operations = entry.get("key_ops")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return None
+    if not isinstance(entry.get("kid"), str | None) or entry.get("alg") not in (None, *algorithms):
+        return None
+    try:
+        key = jwt.PyJWK(entry)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None  # broken, or a kind of key that is newer than this program
+    return key if key.algorithm_name in algorithms else None

@@ -31,6 +31,8 @@ _EVERYWHERE = (
     "keys_unavailable",
     "overloaded",
     "expectation_unknown",
+    "headers_too_large",
+    "address_too_long",
 )
 _WITH_A_BODY = ("bad_json", "body_too_slow", "body_too_large", "not_json", "compressed")
 
@@ -42,6 +44,10 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
     },
     "If-Match": {"description": "ETags: 412 unless what a person edits is as it was then.", "schema": _TAG},
     "If-None-Match": {"description": "ETags: 304 while the batch is as it was then.", "schema": _TAG},
+    "traceparent": {
+        "description": "W3C trace context: the batch's events carry on its trace.",
+        "schema": {"type": "string", "maxLength": 200},
+    },
     "Last-Event-ID": {"description": "The id of the last event that was seen.", "schema": {"type": "string"}},
 }
 

@@ -58,6 +58,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "changed_since": ProblemType(412, "The batch has changed since it was read"),
     "plan_changed": ProblemType(412, "Something has changed since the preview"),
     "body_too_large": ProblemType(413, "The body is too large"),
+    "address_too_long": ProblemType(414, "The address is too long"),
     "not_json": ProblemType(415, "The body must be JSON"),
     "compressed": ProblemType(415, "The body must not be compressed"),
     "expectation_unknown": ProblemType(417, "The header Expect asks for something unknown"),
@@ -67,6 +68,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "organization_differs": ProblemType(422, "Two different organizations are named"),
     "idempotency_key_reused": ProblemType(422, "The Idempotency-Key was used for another request"),
     "too_many_requests": ProblemType(429, "Too many requests"),
+    "headers_too_large": ProblemType(431, "The headers are too large"),
     "internal_error": ProblemType(500, "Something went wrong on our side"),
     "preview_unavailable": ProblemType(501, "Nothing is foretold here"),
     "database_unavailable": ProblemType(503, "The database can't be reached at the moment"),
@@ -184,6 +186,10 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         if blame(error) is Blame.LASTING:
             # A right or a table that is missing, a statement timeout: it may not pass by itself, so the operator has to see it.
             _log.error("database_refused", error=kind_of(error), at=_where(error))
+        if isinstance(error, web.HTTPNotFound) and request.path.endswith("/"):
+            problem = ProblemError(
+                "not_found", "There is nothing at this address. No address here ends with a slash: leave it out."
+            )
         if problem is None:
             # A message of the database can quote values (notes among them); where it happened is enough to find a bug.
             _log.error("request_failed", error=type(error).__name__, at=_where(error))

@@ -4,8 +4,15 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from api.problems import PROBLEMS, ProblemError, response
+
+# The parser's own limits. They have to differ: see `_problem`.
+MAX_ADDRESS_BYTES = 8_192
+MAX_HEADER_BYTES = 8_190
+
+_TOO_MANY_HEADERS = "Too many headers received"
 
 AnyHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -24,13 +31,25 @@ class Protocol(web.RequestHandler):
         _log.warning("request_unreadable", status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
-        if status == PROBLEMS["bad_request"].status:
-            problem = ProblemError("bad_request", "The request is not HTTP as RFC 9112 has it.")
-        else:
-            problem = ProblemError("internal_error", "The request failed on our side; nothing tells more than our log.")
-        answer = response(problem)
+        answer = response(_problem(status, exc))
         answer.force_close()
         return answer
+
+
+def _problem(status: int, error: BaseException | None) -> ProblemError:
+    if isinstance(error, LineTooLong):
+        # Of the parser's exception only the limit says what was too long.
+        if error.args[1] == MAX_ADDRESS_BYTES:
+            return ProblemError("address_too_long", f"An address and its query have at most {MAX_ADDRESS_BYTES:,} bytes.")
+        return ProblemError(
+            "headers_too_large",
+            f"A header has at most {MAX_HEADER_BYTES:,} bytes with its name. Is the token too long? Have it issued with fewer claims.",
+        )
+    if isinstance(error, BadHttpMessage) and error.message == _TOO_MANY_HEADERS:
+        return ProblemError("headers_too_large", "The request has too many headers.")
+    if status == PROBLEMS["bad_request"].status:
+        return ProblemError("bad_request", "The request is not HTTP as RFC 9112 has it.")
+    return ProblemError("internal_error", "The request failed on our side; nothing tells more than our log.")
 
 
 def refusing_expectations(handler: AnyHandler) -> AnyHandler:

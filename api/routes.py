@@ -64,7 +64,7 @@ ROUTES: Sequence[Route] = (
         batches.submit,
         changes=True,
         bodies=_SUBMISSIONS,
-        request_headers=_KEY,
+        request_headers=(*_KEY, "traceparent"),
         answers={202: models.BatchAnswer},
         refusals=(*_NOT_ONES_OWN, *_REUSED, *_PLAN, "batch_deleted"),
     ),

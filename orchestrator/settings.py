@@ -228,6 +228,12 @@ class Settings(BaseSettings):
     jwt_jwks_url: str | None = None
     jwt_issuer: str = "bulkreg"
     jwt_audience: str = "bulkreg"
+    jwt_leeway_s: int = Field(
+        default=10,
+        ge=0,
+        le=300,
+        description="How many seconds a token is accepted before its nbf and after its exp: the clocks of an issuer and of this machine differ.",
+    )
 
     plan_signing_key: SecretStr | None = Field(
         default=None,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id
 from schemas.problems import (
@@ -176,7 +176,13 @@ def _without_unit(value: Any) -> Any:
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 
 
+# Of a time in a query that was not encoded.
+_BLANK_FOR_PLUS = re.compile(r".*:\d{2}(\.\d+)? \d{2}(:?\d{2})?")
+
+
 def _written_out(value: Any) -> Any:
+    if isinstance(value, str) and _BLANK_FOR_PLUS.fullmatch(value):
+        raise PydanticCustomError("blank_for_plus", "a blank before the offset")
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         raise PydanticKnownError("datetime_parsing", {"error": "not written out"})
     return value
@@ -207,8 +213,14 @@ class OneBatchQuery(Request):
     )
     wait: Annotated[
         int,
-        BeforeValidator(_without_unit, json_schema_input_type=Annotated[str, Field(pattern=r"^[0-9]{1,2}s?$")]),
-        Field(ge=0, le=60, description="With If-None-Match: seconds (`20s`) to wait until something changes."),
+        BeforeValidator(_without_unit, json_schema_input_type=Annotated[str, Field(pattern=r"^([0-9]|[1-5][0-9]|60)s?$")]),
+        Field(
+            ge=0,
+            le=60,
+            description="With If-None-Match: seconds (`20s`) to wait until something changes.",
+            # As it is written in a query.
+            json_schema_extra={"default": "0"},
+        ),
     ] = 0
 
 

@@ -61,6 +61,7 @@ _CODES: Mapping[str, tuple[str, str]] = {
     "datetime_type": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
     "datetime_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
     "datetime_from_date_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
+    "blank_for_plus": ("not_a_time", "has a blank before its offset: in a query, + means a blank and has to be written %2B"),
     "timezone_aware": ("not_a_time", "must name its offset from UTC, as in 2026-03-25T10:00:00Z"),
     "enum": ("unknown_value", "must be {expected}"),
     "literal_error": ("unknown_value", "must be {expected}"),

@@ -76,7 +76,7 @@ def test_routes_and_methods(sender: httpx.Client) -> None:
     slash = sender.get(PATH + "/")
     assert slash.status_code == 404
     method = sender.patch(PATH)
-    assert (method.status_code, method.json()["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, POST")
+    assert (method.status_code, method.json()["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, HEAD, POST")
 
 
 @pytest.mark.parametrize("head", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nAuthorization: Bearer canary\x1f\r\n\r\n"])

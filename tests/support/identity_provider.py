@@ -65,10 +65,12 @@ def running_provider() -> Iterator[Provider]:
 
 
 def signed(
-    algorithm: str, key: Any = None, *, issuer: str, audience: str, kid: str | None = None, org: str = "org-1", **headers: Any
+    algorithm: str, key: Any = None, *, issuer: str, audience: str, kid: str | None = "", org: str = "org-1", **headers: Any
 ) -> str:
-    """A coordinator's token, signed with the provider's key of this algorithm unless another is given."""
+    """A coordinator's token, signed with the provider's key of this algorithm unless another is given, whose id it names (None: no id)."""
     now = int(time.time())
     claims = {"iss": issuer, "aud": audience, "nbf": now, "exp": now + 60, "sub": "coord-1", "role": "coordinator", "org": org}
     signer = PRIVATE[algorithm] if key is None else key
-    return jwt.encode(claims, signer, algorithm=algorithm, headers={"kid": kid or algorithm, **headers})
+    return jwt.encode(
+        claims, signer, algorithm=algorithm, headers={**({} if kid is None else {"kid": kid or algorithm}), **headers}
+    )

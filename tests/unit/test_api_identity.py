@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,8 @@ def provider() -> Iterator[Provider]:
         yield running
 
 
+LEEWAY_S = 10
+
 token = partial(signed, issuer="i", audience="a")
 
 
@@ -57,7 +60,7 @@ def answer(checks: TokenAuthenticator, *tokens: str) -> list[str]:
 
 
 def checker(provider: Provider, clock: Clock) -> TokenAuthenticator:
-    return TokenAuthenticator(Jwks(f"{provider.url}/keys", clock=clock), issuer="i", audience="a")
+    return TokenAuthenticator(Jwks(f"{provider.url}/keys", clock=clock), issuer="i", audience="a", leeway_s=LEEWAY_S)
 
 
 def test_each_kind_of_key_is_accepted_and_asked_for_once(provider: Provider) -> None:
@@ -156,6 +159,147 @@ def test_provider_away(provider: Provider) -> None:
     assert answer(checks, token("ES256")) == ["coord-1"]  # known keys last through an outage
     clock.now += 700
     assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not for ever
+
+
+# --- Which key ---------------------------------------------------------------------------------------------------------------------
+
+NAMELESS = {algorithm: {name: value for name, value in public(algorithm, "").items() if name != "kid"} for algorithm in PRIVATE}
+OTHER_EC = jwt.get_algorithm_by_name("ES256").to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+
+KEY_SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
+    "one key without an id, and a token without": ([NAMELESS["ES256"]], {"kid": None}, "coord-1"),
+    "one key without an id, and a token with one": ([NAMELESS["ES256"]], {"kid": "any"}, "coord-1"),
+    "one key with an id, and a token without": ([public("ES256", "a")], {"kid": None}, "coord-1"),
+    "one key with another id": ([public("ES256", "a")], {"kid": "b"}, "bad_token"),
+    "its id is null": ([NAMELESS["ES256"] | {"kid": None}], {"kid": None}, "coord-1"),
+    "one for each algorithm, none with an id": (list(NAMELESS.values()), {"kid": None}, "coord-1"),
+    "one for each algorithm, and a token with an id": (list(NAMELESS.values()), {"kid": "x"}, "coord-1"),
+    "one of the same algorithm has its id": ([OTHER_EC, public("ES256", "a")], {"kid": "a"}, "coord-1"),
+    "two of its algorithm, and a token without an id": (
+        [OTHER_EC | {"kid": "b"}, public("ES256", "a")],
+        {"kid": None},
+        "bad_token",
+    ),
+    "another key has its id, of another algorithm": ([public("RS256", "a"), public("ES256", "b")], {"kid": "a"}, "bad_token"),
+    "the same id for two algorithms": ([public("ES256", "a"), public("RS256", "a")], {"kid": "a"}, "coord-1"),
+    "an encryption key beside it": ([NAMELESS["ES256"], OTHER_EC | {"use": "enc"}], {"kid": None}, "coord-1"),
+    "a key for other operations beside it": (
+        [NAMELESS["ES256"], OTHER_EC | {"key_ops": ["deriveKey"]}],
+        {"kid": None},
+        "coord-1",
+    ),
+    "its operations are named": ([NAMELESS["ES256"] | {"key_ops": ["verify"]}], {"kid": None}, "coord-1"),
+    "an algorithm that is not accepted beside it": (
+        [NAMELESS["ES256"], NAMELESS["RS256"] | {"alg": "RSA-OAEP"}],
+        {"kid": None},
+        "coord-1",
+    ),
+    "its algorithm is named": ([NAMELESS["ES256"] | {"alg": "ES256"}], {"kid": None}, "coord-1"),
+    "its use is not named": ([{**NAMELESS["ES256"], "use": None}], {"kid": None}, "coord-1"),
+    "the only key is not the one that signed": ([OTHER_EC], {"kid": None}, "bad_token"),
+    "the only key is of another algorithm": ([NAMELESS["RS256"]], {"kid": None}, "bad_token"),
+}
+
+
+@pytest.mark.parametrize(("keys", "header", "expected"), KEY_SETS.values(), ids=KEY_SETS)
+def test_the_key_of_a_token(provider: Provider, keys: list[dict[str, Any]], header: dict[str, Any], expected: str) -> None:
+    provider.keys = keys
+    assert answer(checker(provider, Clock()), token("ES256", **header)) == [expected]
+
+
+def test_a_token_that_names_no_key_by_a_text_is_refused(provider: Provider) -> None:
+    _, payload, signature = token("ES256").split(".")
+    head = jwt.utils.base64url_encode(json.dumps({"alg": "ES256", "kid": ["ES256"]}).encode()).decode()
+    assert answer(checker(provider, Clock()), f"{head}.{payload}.{signature}") == ["bad_token"]
+
+
+# --- When -----------------------------------------------------------------------------------------------------------------------------
+
+NOW = 1_800_000_000
+
+CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
+    "without nbf": ({"nbf": ...}, "coord-1"),
+    "without exp": ({"exp": ...}, "bad_token"),
+    "without iss": ({"iss": ...}, "bad_token"),
+    "without aud": ({"aud": ...}, "bad_token"),
+    "without sub": ({"sub": ...}, "bad_token"),
+    "issued in the future": ({"iat": NOW + 1_000}, "coord-1"),
+    "issued at a fraction": ({"iat": NOW + 0.5}, "coord-1"),
+    "issued at what is no time": ({"iat": "yesterday"}, "coord-1"),
+    "an id that is a number": ({"jti": 7}, "coord-1"),
+    "expires at a fraction": ({"exp": NOW + 60.5}, "coord-1"),
+    "expired within the leeway": ({"exp": NOW - LEEWAY_S + 1}, "coord-1"),
+    "expired": ({"exp": NOW - LEEWAY_S}, "bad_token"),
+    "begins within the leeway": ({"nbf": NOW + LEEWAY_S}, "coord-1"),
+    "begins later": ({"nbf": NOW + LEEWAY_S + 1}, "bad_token"),
+    "begins at what is no time": ({"nbf": "soon"}, "bad_token"),
+    "expires never": ({"exp": 1e400}, "bad_token"),
+    "several audiences": ({"aud": ["other", "a"]}, "coord-1"),
+    "other audiences": ({"aud": ["other", "b"]}, "bad_token"),
+    "another issuer": ({"iss": "j"}, "bad_token"),
+}
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time as the checks see it."""
+    clock = Clock()
+    clock.now = float(NOW)
+
+    class Frozen(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Frozen":
+            return cls.fromtimestamp(clock.now, tz)
+
+    monkeypatch.setattr("jwt.api_jwt.datetime", Frozen)
+    monkeypatch.setattr("api.authentication.time.time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(("changed", "expected"), CLAIMS.values(), ids=CLAIMS)
+def test_the_claims_of_a_token(provider: Provider, now: Clock, changed: dict[str, Any], expected: str) -> None:
+    claims = {"iss": "i", "aud": "a", "nbf": NOW - 60, "exp": NOW + 60, "sub": "coord-1", "role": "coordinator", "org": "o"}
+    kept = {name: value for name, value in (claims | changed).items() if value is not ...}
+    made = jwt.encode(kept, PRIVATE["ES256"], algorithm="ES256", headers={"kid": "ES256"})
+    assert answer(checker(provider, Clock()), made) == [expected]
+
+
+@pytest.mark.parametrize("lives_s", [5, 29, 31, 600])
+def test_a_token_that_was_accepted_is_not_believed_beyond_its_end(provider: Provider, now: Clock, lives_s: int) -> None:
+    checks = checker(provider, Clock())
+    claims = {"iss": "i", "aud": "a", "exp": NOW + lives_s, "sub": "coord-1", "role": "coordinator", "org": "o"}
+    made = jwt.encode(claims, PRIVATE["ES256"], algorithm="ES256", headers={"kid": "ES256"})
+    assert answer(checks, made) == ["coord-1"]
+    now.now = NOW + lives_s + LEEWAY_S - 0.5
+    assert answer(checks, made) == ["coord-1"]
+    now.now += 0.5
+    assert answer(checks, made) == ["bad_token"]
+
+
+SCHEMES: dict[str, tuple[str, str]] = {
+    "lower case": ("bearer {}", "coord-1"),
+    "upper case": ("BEARER {}", "coord-1"),
+    "several blanks": ("Bearer   {}", "coord-1"),
+    "a tab": ("Bearer\t{}", "coord-1"),
+    "blanks around it": (" Bearer {}  ", "coord-1"),
+    "nothing behind it": ("Bearer", "no_token"),
+    "only blanks behind it": ("Bearer  ", "no_token"),
+    "no scheme": ("{}", "no_token"),
+    "another scheme": ("Basic {}", "no_token"),
+    "two tokens": ("Bearer {0} {0}", "no_token"),
+    "a comma": ("Bearer {0},{0}", "bad_token"),
+}
+
+
+@pytest.mark.parametrize(("header", "expected"), SCHEMES.values(), ids=SCHEMES)
+def test_the_header_of_a_token(provider: Provider, header: str, expected: str) -> None:
+    async def ask() -> str:
+        try:
+            return (await checker(provider, Clock()).authenticate(header.format(token("ES256")))).subject
+        except ProblemError as problem:
+            return problem.code
+
+    assert asyncio.run(ask()) == expected
 
 
 GOOD = public("ES256", "ES256")

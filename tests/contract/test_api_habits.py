@@ -1,0 +1,198 @@
+"""What clients, proxies and libraries do that a person who reads the contract would not: HEAD, changed tags, marks, unencoded signs."""
+
+import socket
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from orchestrator.model import Role
+from schemas import api as models
+from tests.support.api_server import PATH, ApiServer
+from tests.support.pipeline import Pipeline, mentors
+
+VARYING = {"date", "content-length", "transfer-encoding"}
+
+
+def head_of(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in VARYING}
+
+
+@pytest.fixture
+def batch(pipeline: Pipeline) -> str:
+    """The address of a batch that has finished."""
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    return f"{PATH}/{batch_id}"
+
+
+# --- HEAD -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/results.csv", "/results.ndjson?notes=true", "/events", "?items=failed", "?items=nonsense", "/results.csv?x=1"],
+)
+def test_head_is_what_get_answers_without_the_body(coordinator: httpx.Client, batch: str, path: str) -> None:
+    url = batch + path
+    head = coordinator.head(url)
+    with coordinator.stream("GET", url) as got:
+        assert (head.status_code, head_of(head)) == (got.status_code, head_of(got))
+    assert head.content == b""
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?limit=101", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_head_of_what_is_not_about_one_batch(coordinator: httpx.Client, path: str) -> None:
+    head, got = coordinator.head(path), coordinator.get(path)
+    assert (head.status_code, head_of(head), head.content) == (got.status_code, head_of(got), b"")
+    if path != "/metrics":
+        assert head.headers["Content-Length"] == got.headers["Content-Length"]
+
+
+def test_head_of_an_item_and_of_nothing(coordinator: httpx.Client, batch: str) -> None:
+    item = coordinator.get(batch).json()["items"][0]["item_id"]
+    assert coordinator.head(f"{batch}/items/{item}").status_code == 200
+    assert coordinator.head(f"{batch}/items/{uuid4()}").status_code == 404
+    assert coordinator.head("/nowhere").status_code == 404
+    assert coordinator.head(f"{batch}/retry").status_code == 405
+
+
+def test_head_asks_for_a_token_too(api: ApiServer, batch: str) -> None:
+    with httpx.Client(base_url=api.url) as stranger:
+        assert stranger.head(batch).status_code == stranger.head(f"{batch}/events").status_code == 401
+
+
+def test_head_waits_for_nothing(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    tag = coordinator.get(url).headers["ETag"]
+    # Each of these GETs would last: the client gives up after 30 seconds.
+    assert coordinator.head(url, params={"wait": "60s"}, headers={"If-None-Match": tag}).status_code in (200, 304)
+    assert coordinator.head(f"{url}/events").status_code == 200
+
+
+def test_what_is_allowed_is_said(coordinator: httpx.Client, batch: str) -> None:
+    for method in ("PATCH", "OPTIONS", "TRACE"):
+        answer = coordinator.request(method, batch)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, PUT")
+
+
+def test_a_slash_at_the_end_is_explained(coordinator: httpx.Client, batch: str) -> None:
+    for address in (PATH + "/", batch + "/", batch + "/retry/"):
+        answer = coordinator.get(address)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert "slash" in answer.json()["detail"]
+    assert "slash" not in coordinator.get("/nowhere").json()["detail"]
+
+
+# --- Tags -------------------------------------------------------------------------------------------------------------------------
+
+SPELLINGS = {
+    "as it was": "{weak}",
+    "compressed by Apache": '{opaque}-gzip"',
+    "compressed by Apache, weak": '{open}-gzip"',
+    "with another encoding": '{open}-br"',
+    "compressed by Jetty": '{open}--gzip"',
+    "with a semicolon": '{open};gzip"',
+    "strong": '{opaque}"',
+    "in a list": '"other", {weak}',
+    "in a list without blanks": 'W/"a",{weak},"b"',
+    "in a list with commas in a tag": '"a,b", {weak}',
+    "any": "*",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_tag_is_known_again(coordinator: httpx.Client, batch: str, spelling: str) -> None:
+    weak = coordinator.get(batch).headers["ETag"]
+    given = spelling.format(weak=weak, open=weak[:-1], opaque=weak.removeprefix("W/")[:-1])
+    assert coordinator.get(batch, headers={"If-None-Match": given}).status_code == 304
+    assert coordinator.put(batch, json={"label": "a"}, headers={"If-Match": given}).status_code == 200
+
+
+@pytest.mark.parametrize("spelling", ['{open}0"', '"other"', 'W/"1.1.00000000"', "{open}-gzip", '"-gzip"', "nonsense", '"*"'])
+def test_another_tag_is_not(coordinator: httpx.Client, batch: str, spelling: str) -> None:
+    weak = coordinator.get(batch).headers["ETag"]
+    given = spelling.format(open=weak[:-1])
+    assert coordinator.get(batch, headers={"If-None-Match": given}).status_code == 200
+    if "1.1." not in given:
+        assert coordinator.put(batch, json={"label": "a"}, headers={"If-Match": given}).status_code == 412
+
+
+def test_tags_in_several_headers_count_together(coordinator: httpx.Client, batch: str) -> None:
+    weak = coordinator.get(batch).headers["ETag"]
+    several = [("If-None-Match", '"other"'), ("If-None-Match", weak)]
+    assert coordinator.get(batch, headers=several).status_code == 304
+    assert coordinator.put(batch, json={"label": "a"}, headers=[("If-Match", '"other"'), ("If-Match", weak)]).status_code == 200
+
+
+def test_what_was_edited_since_is_refused_however_the_tag_is_spelled(coordinator: httpx.Client, batch: str) -> None:
+    weak = coordinator.get(batch).headers["ETag"]
+    coordinator.put(batch, json={"label": "other"})
+    assert coordinator.put(batch, json={"label": "a"}, headers={"If-Match": f'{weak[:-1]}-gzip"'}).status_code == 412
+
+
+# --- Bodies and queries -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-8-sig", "byte order mark"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-32", "UTF-16 or UTF-32")],
+)
+def test_a_body_in_another_encoding_is_told_so(sender: httpx.Client, encoding: str, said: str) -> None:
+    for path in (PATH, f"{PATH}/preview", f"{PATH}/{uuid4()}/retry"):
+        answer = sender.post(path, content='{"items": []}'.encode(encoding), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
+        assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("time", ["2026-03-25T10:00:00+02:00", "2026-03-25T10:00+02:00", "2026-03-25T10:00:00.5+0200"])
+def test_a_plus_sign_in_a_query_is_explained(sender: httpx.Client, time: str) -> None:
+    answer = sender.get(f"{PATH}?submitted_from={time}")
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"], error["code"]) == (422, "/query/submitted_from", "not_a_time")
+    assert "%2B" in error["detail"]
+    assert sender.get(PATH, params={"submitted_from": "2026-03-25T10:00:00+02:00"}).status_code == 200
+
+
+# --- Headers ----------------------------------------------------------------------------------------------------------------------
+
+
+def raw(api: ApiServer, head: bytes) -> tuple[int, models.ProblemAnswer]:
+    url = httpx.URL(api.url)
+    with socket.create_connection((url.host, url.port or 0)) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    said, _, body = answer.partition(b"\r\n\r\n")
+    return int(said.split()[1]), models.ProblemAnswer.model_validate_json(body, extra="forbid")
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (
+            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (PATH.encode(), b"a" * 8_192),
+            431,
+            "headers_too_large",
+        ),
+        (
+            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (PATH.encode(), b"a" * 60_000),
+            431,
+            "headers_too_large",
+        ),
+        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b: x\r\n\r\n" % (PATH.encode(), b"a" * 9_000), 431, "headers_too_large"),
+        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (PATH.encode(), b"X: x\r\n" * 300), 431, "headers_too_large"),
+        (b"GET %b?q=%b HTTP/1.1\r\nHost: x\r\n\r\n" % (PATH.encode(), b"a" * 9_000), 414, "address_too_long"),
+        (b"GARBAGE\r\n\r\n", 400, "bad_request"),
+    ],
+    ids=["a token", "a long token", "a name", "many headers", "an address", "no HTTP"],
+)
+def test_headers_that_are_too_large_are_said_to_be(refusing_api: ApiServer, head: bytes, status: int, code: str) -> None:
+    answered, problem = raw(refusing_api, head)
+    assert (answered, problem.status, problem.code) == (status, status, code)
+    assert "aaa" not in problem.detail
+
+
+def test_a_token_just_short_enough_is_read(refusing_api: ApiServer) -> None:
+    with refusing_api.client(Role.SERVICE, orgs=tuple(f"organization-{number:03}" for number in range(280))) as client:
+        assert 6_500 < len(client.headers["Authorization"]) < 8_150
+        assert client.get(PATH, headers={"X-Organization-Id": "organization-007"}).status_code == 200

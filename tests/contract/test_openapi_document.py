@@ -1,0 +1,68 @@
+"""The OpenAPI document by itself: valid for programs other than ours, and whole."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import openapi_spec_validator
+import pytest
+
+from api import batches, openapi
+from api.identity import ORGANIZATION_HEADER
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = openapi.document()
+
+
+def test_the_document_is_valid() -> None:
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def schemas(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Everything in the document that has a default or an example of its own."""
+    if isinstance(node, dict):
+        if ("default" in node or "examples" in node) and isinstance(node.get("examples", []), list):
+            yield place, node
+        for name, below in node.items():
+            yield from schemas(below, f"{place}/{name}")
+    elif isinstance(node, list):
+        for index, below in enumerate(node):
+            yield from schemas(below, f"{place}/{index}")
+
+
+@pytest.mark.parametrize(("place", "schema"), list(schemas(DOCUMENT)), ids=lambda value: value if isinstance(value, str) else "")
+def test_defaults_and_examples_are_what_their_schema_says(place: str, schema: dict[str, Any]) -> None:
+    shape = {name: value for name, value in schema.items() if name not in ("default", "examples")}
+    validator = jsonschema_rs.Draft202012Validator(shape | {"components": DOCUMENT["components"]}, validate_formats=True)
+    for given in [*([schema["default"]] if "default" in schema else []), *schema.get("examples", [])]:
+        validator.validate(given)
+
+
+def documented(where: str) -> set[str]:
+    operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    return {each["name"] for operation in operations for each in operation.get("parameters", ()) if each["in"] == where}
+
+
+def test_every_header_that_is_read_is_documented() -> None:
+    # What HTTP itself says of these is enough: the token, and the form of a body.
+    of_http = {"Authorization", "Content-Encoding", "Expect"}
+    read = set()
+    for module in (ROOT / "api").glob("*.py"):
+        text = module.read_text()
+        read |= set(re.findall(r'headers\.get(?:all|one)?\("([^"]+)"', text)) | set(re.findall(r'tags\("([^"]+)"', text))
+        read |= {ORGANIZATION_HEADER} if "headers.get(ORGANIZATION_HEADER)" in text else set()
+    assert {"Idempotency-Key", "If-Match", "If-None-Match", "traceparent", ORGANIZATION_HEADER} <= read
+    assert read - of_http == documented("header")
+
+
+def test_the_time_to_wait_is_documented_as_it_is_written() -> None:
+    [wait] = [
+        each["schema"] for each in DOCUMENT["paths"][batches.PATH + "/{batch_id}"]["get"]["parameters"] if each["name"] == "wait"
+    ]
+    assert (wait["type"], wait["default"]) == ("string", "0")
+    assert [bool(re.search(wait["pattern"], given)) for given in ("0", "20s", "60", "60s", "61", "20 s", "", "s", "-1")] == [
+        *([True] * 4),
+        *([False] * 5),
+    ]
