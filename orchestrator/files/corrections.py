@@ -154,7 +154,7 @@ def _order_of_slashes(records: Sequence[Record], known: Mapping[str, Item]) -> s
         text = forms.has_slashes(record.values.get("activity_date", ""))
         if item is not None and text is not None:
             day = date.fromisoformat(item["activity_date"])
-            matches.update(order for order in _DATE_ORDERS if forms.slashed_date(text, order) == day)
+            matches.update(order for order in _DATE_ORDERS if day in forms.slashed_dates(text, order))
     return matches.most_common(1)[0][0] if matches else _DATE_ORDERS[0]
 
 

@@ -97,16 +97,16 @@ def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
         return cell == exported
     if isinstance(cell, Number):
         return _of_serial(cell) == exported
-    return any(slashed_date(text, slashes) == exported if "/" in text else exported in _days(text) for text in _date_texts(cell))
+    return any(exported in (slashed_dates(text, slashes) if "/" in text else _days(text)) for text in _date_texts(cell))
 
 
-def slashed_date(text: str, order: str) -> date | None:
-    """A date with slashes between its parts, in this order (`dmy`, `mdy` or `ymd`); None for what is none."""
+def slashed_dates(text: str, order: str) -> set[date]:
+    """What a date with slashes between its parts can be in this order (`dmy`, `mdy` or `ymd`): two where the year has two digits."""
     parts = text.split("/")
     if len(parts) != len(order) or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
-        return None
+        return set()
     named = dict(zip(order, parts, strict=True))
-    return next(iter(_calendar({int(named["d"])}, {int(named["m"])}, _years(named["y"]))), None)
+    return _calendar({int(named["d"])}, {int(named["m"])}, _years(named["y"]))
 
 
 def has_slashes(cell: Cell) -> str | None:

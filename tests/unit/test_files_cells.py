@@ -1,5 +1,6 @@
 """What people write in a cell, and what it means."""
 
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.files import cells
-from orchestrator.files.cells import BadCellError, Cell, FormulaError
+from orchestrator.files.cells import BadCellError, Cell, FormulaError, Number, UnsavedFormula
 
 
 @given(st.dates())
@@ -118,3 +119,156 @@ def test_a_refusal_never_quotes_the_value() -> None:
     with pytest.raises(BadCellError) as refusal:
         cells.notes("private" * 2_000)
     assert str(refusal.value) == "is longer than 10,000 characters"
+
+
+# --- Limits and neighbours ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("read", "most"),
+    [
+        (cells.identifier, 100),
+        (cells.optional_reference, 100),
+        (cells.name, 200),
+        (cells.notes, 10_000),
+        (cells.verbatim_notes, 10_000),
+    ],
+)
+def test_a_text_may_have_so_many_characters_and_no_more(read: Callable[[Cell], object], most: int) -> None:
+    for length in (1, most - 1, most):
+        assert read("x" * length) == "x" * length
+    with pytest.raises(BadCellError, match=f"longer than {most:,} characters"):
+        read("x" * (most + 1))
+
+
+def test_an_id_of_composed_letters_is_measured_as_it_is_stored() -> None:
+    # Four code points that are one letter.
+    letter = "\N{GREEK SMALL LETTER ALPHA}\N{COMBINING REVERSED COMMA ABOVE}\N{COMBINING GREEK PERISPOMENI}"
+    letter += "\N{COMBINING GREEK YPOGEGRAMMENI}"
+    assert len(cells.identifier(letter * 100)) == 100
+    with pytest.raises(BadCellError, match="longer than 100"):
+        cells.identifier(letter * 101)
+
+
+@pytest.mark.parametrize("character", ["\n", "\t", "\x07", "\x85"])
+def test_an_id_has_no_control_characters_and_a_reference_may(character: str) -> None:
+    with pytest.raises(BadCellError, match="control character"):
+        cells.identifier(f"a{character}b")
+    assert cells.optional_reference(f"a{character}b") == f"a{character}b"
+
+
+@pytest.mark.parametrize("read", [cells.identifier, cells.optional_reference, cells.name, cells.notes, cells.verbatim_notes])
+def test_no_text_has_a_nul_or_the_error_of_a_formula(read: Callable[[Cell], object]) -> None:
+    with pytest.raises(BadCellError, match="NUL"):
+        read("a\0b")
+    with pytest.raises(BadCellError, match="error of a formula"):
+        read(FormulaError("#N/A"))
+    with pytest.raises(BadCellError, match="without a saved value"):
+        read(UnsavedFormula("=A1"))
+
+
+@pytest.mark.parametrize("cell", ["", "  ", "\N{NO-BREAK SPACE}\n", "\N{ZERO WIDTH SPACE}"])
+def test_a_blank_cell_is_nothing_where_nothing_may_stand(cell: Cell) -> None:
+    assert cells.is_blank(cell)
+    assert (cells.optional_date(cell), cells.optional_reference(cell)) == (None, None)
+    for read in (cells.identifier, cells.calendar_date, cells.minutes):
+        with pytest.raises(BadCellError, match="is empty"):
+            read(cell)
+
+
+@pytest.mark.parametrize("cell", [0, 0.0, False, "x", date(2026, 3, 25), FormulaError(" "), UnsavedFormula("")])
+def test_what_is_not_blank(cell: Cell) -> None:
+    assert not cells.is_blank(cell)
+
+
+def test_a_name_is_not_empty_and_is_read_without_the_blanks_around_it() -> None:
+    assert cells.name(" Kari Nordmann ") == "Kari Nordmann"
+    with pytest.raises(BadCellError, match="is empty"):
+        cells.name("  ")
+
+
+def test_notes_are_read_without_the_blanks_around_them_or_with_them() -> None:
+    assert (cells.notes(" x\n"), cells.notes(" \n")) == ("x", None)
+    assert (cells.verbatim_notes(" x\n"), cells.verbatim_notes("")) == (" x\n", "")
+
+
+@pytest.mark.parametrize(
+    ("cell", "seen"),
+    [
+        (True, "TRUE"),
+        (False, "FALSE"),
+        (12.0, "12"),
+        (1.5, "1.5"),
+        (Number(1.5, "0.00"), "1.50"),
+        (Number(3, '0" ganger"'), "3 ganger"),
+        (Number(0.5, "0%"), "0.5"),
+        (" x ", "x"),
+    ],
+)
+def test_notes_say_what_the_cell_shows(cell: Cell, seen: str) -> None:
+    assert cells.notes(cell) == seen
+
+
+@pytest.mark.parametrize("cell", [True, time(1, 30), timedelta(hours=1), date(2026, 3, 1)])
+def test_what_a_program_has_made_of_an_id_is_refused(cell: Cell) -> None:
+    with pytest.raises(BadCellError, match=r"has made a (truth value|date or time) of"):
+        cells.identifier(cell)
+
+
+@pytest.mark.parametrize(
+    ("cell", "minutes"),
+    [
+        (time(1, 29, 59, 999_996), 90),
+        (time(1, 29, 59, 500_001), 90),
+        (timedelta(minutes=90, milliseconds=-400), 90),
+        (timedelta(days=2), 2_880),
+        ("2147483647", 2**31 - 1),
+        ("0" * 18 + "90", 90),
+        ("0:00", 0),
+        ("9999:59", 9_999 * 60 + 59),
+        ("90min.", 90),
+        ("1 H", 60),
+        (Number(90, "0.00"), 90),
+        (Number(2, '0" t"'), 120),
+    ],
+)
+def test_durations_at_their_limits(cell: Cell, minutes: int) -> None:
+    assert cells.minutes(cell) == minutes
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("2147483648", "is too large"),
+        ("0" * 19 + "90", "is too large"),
+        ("an hour and a half and", "is not a duration"),
+        ("10000:00", "is not a duration"),
+        ("1,55 h 30 minutter", "is not a duration"),
+        (timedelta(minutes=-5), "is less than nothing"),
+        (timedelta(seconds=30), "is not a whole number"),
+        (Number(-5), "is not a duration"),
+        (Number(46_126, "dd.mm.yyyy"), "is a date, not a duration"),
+        (Number(2, '0,\\ "t"'), "is not a duration"),
+        (date(2026, 3, 25), "is a date, not a duration"),
+        (FormulaError("#N/A"), "error of a formula"),
+    ],
+)
+def test_no_duration_at_the_limits(cell: Cell, reason: str) -> None:
+    with pytest.raises(BadCellError, match=reason):
+        cells.minutes(cell)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (Number(2_026, "dd.mm.yyyy"), "number in a cell for dates"),
+        (Number(46_126, "0"), "^is not a date; write"),
+        ("0000-01-01", "not a day of the calendar"),
+        ("1.13.2026", "not a day of the calendar"),
+        ("125.3.2026", "^is not a date; write"),
+        (time(1), "^is not a date; write"),
+    ],
+)
+def test_no_date_by_a_hair(cell: Cell, reason: str) -> None:
+    with pytest.raises(BadCellError, match=reason):
+        cells.calendar_date(cell)

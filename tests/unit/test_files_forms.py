@@ -183,3 +183,240 @@ def test_an_export_from_before_another_retry_takes_nothing_back() -> None:
     assert read_corrections("c.csv", unedited).against([item]).corrections == [{"item_id": FIRST}]
     with pytest.raises(BadFileError, match="exported at attempt 1 and has been tried again since"):
         read_corrections("c.csv", edited).against([item])
+
+
+# --- Languages, limits and neighbours -----------------------------------------------------------------------------------------
+
+MONTHS = (
+    ("January", "januar", "jan"),
+    ("February", "Februar", "feb"),
+    ("March", "mars", "mar", "März", "mär"),
+    ("April", "apr"),
+    ("May", "mai"),
+    ("June", "juni", "jun"),
+    ("July", "juli", "jul"),
+    ("August", "aug"),
+    ("September", "sept", "sep"),
+    ("October", "oktober", "oct", "okt"),
+    ("November", "nov"),
+    ("December", "desember", "Dezember", "dec", "des", "dez"),
+)
+
+
+@pytest.mark.parametrize(("month", "name"), [(number, name) for number, names in enumerate(MONTHS, start=1) for name in names])
+def test_months_have_names_in_three_languages(month: int, name: str) -> None:
+    day = date(2027, month, 10)
+    for written in (f"10. {name} 2027", f"{name} 10, 2027", f"10-{name}-27", f"10 {name.upper()} 2027"):
+        assert forms.is_same_date(written, day, "dmy"), written
+        assert not forms.is_same_date(written, date(2027, month % 12 + 1, 10), "dmy")
+    assert forms.is_same_text(f"10.{name}", f"10-{month}")
+    assert forms.is_same_text(f"{name}.27", f"{month}-2027")
+
+
+TRUE = ["true", "sann", "wahr", "vrai", "verdadero", "vero", "waar", "sant", "tosi", "prawda"]
+FALSE = ["false", "usann", "falsch", "faux", "falso", "onwaar", "falskt", "falsk", "epätosi", "fałsz"]
+
+
+@pytest.mark.parametrize("words", [TRUE, FALSE], ids=["true", "false"])
+def test_truth_is_the_same_in_every_language(words: list[str]) -> None:
+    others = FALSE if words is TRUE else TRUE
+    for word in words:
+        for exported in words:
+            assert forms.is_same_text(word.upper(), exported)
+        assert forms.is_same_text(words is TRUE, word)
+        assert not forms.is_same_text(words is not TRUE, word)
+        assert not any(forms.is_same_text(other, word) for other in others)
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "latin-1", "mac-roman", "cp850", "cp437", "cp865"])
+def test_letters_that_were_read_or_written_in_a_wrong_encoding_are_the_same(encoding: str) -> None:
+    exported = "kåre-ø7"
+    read = exported.encode().decode(encoding, "replace")
+    assert "\N{REPLACEMENT CHARACTER}" not in read
+    assert forms.is_same_text(read, exported)
+    # Twice, as a file that is opened and saved again.
+    assert forms.is_same_text(read.encode().decode(encoding, "replace"), exported) or encoding == "windows-1252"
+    assert forms.is_same_text(exported.encode(encoding, "replace").decode("utf-8", "replace"), exported)
+    for other in {"windows-1252", "mac-roman", "cp850"} - {encoding}:
+        assert forms.is_same_text(exported.encode(encoding, "replace").decode(other, "replace"), exported)
+    assert not forms.is_same_text(read.replace("k", "l"), exported)
+    assert not forms.is_same_text(read, "kåre-ø8")
+
+
+@pytest.mark.parametrize("lost", ["?", "_", "\N{REPLACEMENT CHARACTER}"])
+def test_a_lost_letter_left_one_to_four_marks(lost: str) -> None:
+    assert [forms.is_same_text(f"k{lost * count}re", "kåre") for count in range(6)] == [False, True, True, True, True, False]
+    assert not forms.is_same_text(f"k{lost}re", "kare")
+
+
+@pytest.mark.parametrize(
+    ("exported", "same", "other"),
+    [
+        ("x" * 61, "x" * 61, "x" * 62),
+        # A longer text is no number.
+        ("0" * 59 + "7", "7", "8"),
+        ("1234567890123456", "1234567890123450", "1234567890123460"),
+        ("1234567890123456", "1234567890123450", "12345678901234500"),
+        ("1234567890123456", "1234567890123450", "123456789012345"),
+        ("123456789012345", "123456789012345", "123456789012340"),
+        ("0.5", "50%", "50"),
+        ("-5", "-5,0", "5"),
+        ("5", "5.", "0,5"),
+        (".5", "0,5", "5"),
+        ("1,234.5", "1234.5", "1.2345"),
+        ("1.234,5", "1234,5", "1.2345"),
+        ("1.234.567", "1,234,567", "1234.567"),
+        ("1E5", "1,0E5", "1,1E5"),
+        ("12345", "1,23E+04", "1,24E+04"),
+        ("12345", "1,2E+04", "1,3E+04"),
+        ("1:30", "1.30", "1.31"),
+        ("1:30:15", "01:30:15", "01:30:16"),
+        ("1:30:15", "1:30:15,0", "1:30:15,5"),
+        ("1:30", "01:30:00", "01:30:01"),
+        ("26:00", "26:00:00", "2:00"),
+    ],
+)
+def test_the_next_value_is_another(exported: str, same: str, other: str) -> None:
+    assert forms.is_same_text(same, exported)
+    assert not forms.is_same_text(other, exported)
+
+
+def test_what_is_longer_than_a_number_is_compared_as_text_alone() -> None:
+    assert not forms.is_same_text("7", "0" * 60 + "7")
+    assert not forms.is_same_text("0" * 60 + "7", "7")
+    assert not forms.is_same_duration(" " * 10 + "0" * 59 + "60", 60)
+    assert forms.is_same_duration("0" * 58 + "60", 60)
+
+
+def test_zero_is_no_rounded_number() -> None:
+    assert not forms.is_same_text("0", "1234567890123456")
+    assert not forms.is_same_text("0E5", "1234567890123456")
+    assert not forms.is_same_text("1E5", "0")
+    assert forms.is_same_text("0,0", "0")
+
+
+@pytest.mark.parametrize(
+    ("exported", "cell", "is_same"),
+    [
+        ("1-2", Number(46_054), True),  # 1 February 2026
+        ("1-2", Number(46_055), False),
+        ("1-2", Number(46_054.5), False),
+        ("1-1", Number(1), False),  # 31 December 1899
+        ("31-12", Number(1), True),
+        ("31-12", Number(0), False),
+        ("31-12", Number(2_958_465), True),  # 31 December 9999
+        ("1-1", Number(2_958_466), False),
+        ("1-2-2026", Number(46_054), True),
+        ("1-2-2025", Number(46_054), False),
+        ("1-2-26", Number(46_054), True),
+        ("1-2-126", Number(46_054), False),
+        ("32-1", moment(2032, 1, 1), True),  # a month and a year
+        ("32-1", moment(2032, 1, 2), False),
+        ("13-13", moment(2013, 1, 13), False),
+        ("1-2-3-4", moment(2003, 2, 1), False),
+        ("1:30", Number(0.0625), True),
+        ("1:30", Number(0.0626), False),
+        ("1:30", time(1, 30, 0, 400_000), True),
+        ("1:30", time(1, 30, 1), False),
+        ("0:00", time(0), True),
+        ("1:30", timedelta(hours=1, minutes=30, seconds=1), False),
+    ],
+)
+def test_dates_and_times_that_a_text_can_have_become(exported: str, cell: Cell, is_same: bool) -> None:
+    assert forms.is_same_text(cell, exported) == is_same
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_same"),
+    [
+        (moment(2027, 2, 10), True),
+        (moment(2027, 2, 10, 23, 59), True),
+        (moment(2027, 2, 11), False),
+        (date(2027, 2, 11), False),
+        (Number(46_428), True),
+        (Number(46_427), False),
+        ("10/2/2027", True),
+        ("2/10/2027", False),
+        ("10/2/27", True),
+        ("10/2/28", False),
+        ("10/2/127", False),
+        ("10/2", False),
+        ("10/feb/2027", False),
+        ("10.02.2027 00:00", True),
+        ("10.02.2027 0:00:00,000", True),
+        ("2027-02-10T00:00:00", True),
+        ("10.02.2027 00:01", False),
+        ("27-02-10", False),
+        ("2027-10-02", False),
+        ("02.10.2027", False),
+        ("february 10 2027", True),
+        ("10.02.2027" + " " * 51, True),
+    ],
+)
+def test_a_date_is_the_same_only_as_the_day_that_it_names(cell: Cell, is_same: bool) -> None:
+    assert forms.is_same_date(cell, date(2027, 2, 10), "dmy") == is_same
+
+
+@pytest.mark.parametrize("year", [2027, 27])
+@pytest.mark.parametrize(
+    ("order", "other", "form"), [("dmy", "mdy", "10/2/{}"), ("mdy", "dmy", "2/10/{}"), ("ymd", "mdy", "{}/02/10")]
+)
+def test_slashes_are_read_in_their_order(order: str, other: str, form: str, year: int) -> None:
+    """A year of two digits can be one of two centuries."""
+    text = form.format(year)
+    assert forms.is_same_date(text, date(2027, 2, 10), order)
+    assert forms.is_same_date(text, date(1927, 2, 10), order) == (year == 27)
+    assert not forms.is_same_date(text, date(2027, 10, 2), order)
+    assert not forms.is_same_date(text, date(2027, 2, 10), other)
+
+
+@pytest.mark.parametrize(
+    "text", ["31/2/31", "1/2", "1/2/3/4", "a/2/2027", "10/2/20270", "0/0/2027", "\N{ARABIC-INDIC DIGIT ONE}/2/2027"]
+)
+def test_what_no_order_makes_a_date_is_none(text: str) -> None:
+    assert [forms.slashed_dates(text, order) for order in ("dmy", "mdy", "ymd")] == [set()] * 3
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_same"),
+    [
+        (time(1, 0), True),
+        (time(1, 0, 0, 400_000), True),
+        (time(1, 0, 1), False),
+        (timedelta(minutes=60), True),
+        (timedelta(minutes=61), False),
+        (timedelta(hours=25), False),
+        (Number(60), True),
+        (Number(61), False),
+        (Number(60, '0" min"'), False),
+        ("60min", True),
+        ("60 min.", True),
+        ("60,00 min", True),
+        ("61 min", False),
+        ("60,5", False),
+        ("1:00:00,0", True),
+        ("1:00:01", False),
+        ("1.00", False),
+        ("=60", False),
+    ],
+)
+def test_a_duration_is_the_same_only_with_all_its_minutes(cell: Cell, is_same: bool) -> None:
+    assert forms.is_same_duration(cell, 60) == is_same
+
+
+def test_only_a_text_has_slashes() -> None:
+    assert forms.has_slashes("10/2/2027") == "10/2/2027"
+    assert [forms.has_slashes(cell) for cell in ("10.2.2027", date(2027, 2, 10), ShownText("1/2", "1/2"), Number(1))] == [
+        None
+    ] * 4
+
+
+def test_what_a_format_adds_to_a_text_or_a_number_is_no_edit() -> None:
+    assert forms.is_same_text(ShownText("10", "A-10"), "A-10")
+    assert forms.is_same_text(ShownText("10", "A-10"), "10")
+    assert not forms.is_same_text(ShownText("10", None), "A-10")
+    assert forms.is_same_text(Number(10, '"A-"0'), "A-10")
+    assert forms.is_same_text(Number(10, '"A-"0'), "10")
+    assert not forms.is_same_text(Number(11, '"A-"0'), "A-10")
+    assert forms.is_same_text("'", "'")
+    assert forms.is_same_text("' =1", "' =1")
