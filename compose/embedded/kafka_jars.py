@@ -57,9 +57,13 @@ class Jar:
         return f"{artifact}-{version}.jar"
 
 
+CACHE_VARIABLE = "BULKREG_CACHE_DIR"
+"""Names the folder of downloads."""
+
+
 def cache_directory() -> Path:
     """Where downloads are kept for all homes of this user: `BULKREG_CACHE_DIR`, or `bulkreg` in the XDG cache directory."""
-    given = os.environ.get("BULKREG_CACHE_DIR")
+    given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from api import app, json_body
+from api import app, handling, json_body
 from api.app import create_app
 from api.authentication import UnsafeStartError
 from api.problems import PROBLEMS
@@ -68,6 +69,19 @@ def test_body_that_is_too_large(sender: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     answer = sender.post(PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(("size", "times"), [(60_000, 0), (70_000, 1)])
+def test_after_a_large_body_and_its_answer_free_memory_goes_back(
+    sender: httpx.Client, monkeypatch: pytest.MonkeyPatch, size: int, times: int
+) -> None:
+    given_back = threading.Semaphore(0)
+    monkeypatch.setattr(handling, "give_free_memory_back", given_back.release)
+    body = b'{"label": "' + b"x" * size + b'"}'
+    assert sender.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
+    if times:
+        assert given_back.acquire(timeout=30)
+    assert not given_back.acquire(blocking=False)
 
 
 def test_routes_and_methods(sender: httpx.Client) -> None:

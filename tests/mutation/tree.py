@@ -67,7 +67,9 @@ def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list
         for mutant in pool:
             if len(chosen) == wanted:
                 break
-            if not any(_touch(mutant, other) for other in chosen) and _is_program(root, mutant):
+            # The same line may stand twice in a module; its mutants would be one to the session.
+            is_new = not any(_touch(mutant, other) or mutant.id == other.id for other in chosen)
+            if is_new and _is_program(root, mutant):
                 chosen.append(mutant)
     return chosen
 
