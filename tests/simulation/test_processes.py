@@ -3,9 +3,11 @@
 from sqlalchemy import Engine
 
 from orchestrator.settings import Settings
-from tests.simulation.broker import Broker
+from schemas.envelope import Topic
+from tests.simulation.broker import Broker, Fetch
 from tests.simulation.interleaving import Run, mark_statements
-from tests.simulation.processes import RelayProcess
+from tests.simulation.processes import ConsumerProcess, RelayProcess, places_of, share_out
+from tests.support.toy import ToyHandler, command, make_toy_table
 
 
 def test_relay_that_finds_its_session_lost_goes_on_wherever_it_was_to_die(settings: Settings, engine: Engine) -> None:
@@ -23,3 +25,20 @@ def test_relay_that_finds_its_session_lost_goes_on_wherever_it_was_to_die(settin
         relay.turn()
     relay.stop()
     assert deaths > 0
+
+
+def test_end_that_is_told_with_the_last_records_counts_behind_them(settings: Settings, engine: Engine) -> None:
+    """Chaos found it: the end was taken for the last record's place. Offsets moved before anything was handled, or never again."""
+    make_toy_table(settings)
+    broker = Broker(settings.topic_prefix, lambda _: None)
+    member = ConsumerProcess(settings, ToyHandler(), engine, broker, 0)
+    share_out(broker, [member])
+    for position in range(20):
+        broker.append(command(position))
+    member.consumer.fetch = Fetch(20, 0)
+    member._loop._receive(0.0)
+    assert {partition.next_offset for partition in member._loop._assigned.values()} == {None}
+    while not member.is_idle:
+        member.turn(Fetch(5, 0))
+    committed = {place: broker.committed["toy", place] for place in places_of(member.handler)}
+    assert committed == {place: end.next_offset for place, end in broker.end_offsets([Topic.COMMANDS]).items()}
