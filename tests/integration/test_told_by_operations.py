@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -41,10 +42,12 @@ from orchestrator.operations import (
     retry_failed_items,
     submit_bulk_registration,
 )
+from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_ITEMS
 from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
-from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
+from schemas.problems import MOST_MISTAKES
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors, record
 
 SENDER = Actor(ORGANIZATION, "the-sender", Role.SERVICE, channel="the-channel")
 TRACE = "ab" * 16
@@ -178,6 +181,18 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(pi
     assert published(pipeline, Topic.BATCHES)[:1] == [("BatchRetryRequested", expected)]
 
 
+def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(pipeline: Pipeline) -> None:
+    batch_id = submit(pipeline, the_batch(*failing(3)))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    for command in pipeline.take(Topic.COMMANDS):
+        transact(pipeline.engine, partial(pipeline.registration.give_up, record=record(command), error=RuntimeError()))
+    corrections = [Correction(DerivedIds(batch_id).item_id(2), {"mentor_id": "mentor-1"})]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(only_retryable=True, corrections=corrections))
+    [(_, data)] = published(pipeline, Topic.BATCHES)
+    assert [each["position"] for each in data["items"]] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("count", "sizes"), [(MAX_PART_ITEMS, [500]), (MAX_PART_ITEMS + 1, [500, 1])])
 def test_a_retry_travels_in_parts_of_500(pipeline: Pipeline, count: int, sizes: list[int]) -> None:
     batch_id = submit(pipeline, the_batch(*failing(count)))
@@ -270,6 +285,18 @@ def test_items_that_would_become_the_same_are_each_named(pipeline: Pipeline) -> 
     assert {one.attempt for one in pipeline.status(batch_id).items} == {1}
 
 
+@pytest.mark.parametrize("count", [MOST_MISTAKES, MOST_MISTAKES + 1])
+def test_more_mistakes_than_are_told_are_known_to_be_more(pipeline: Pipeline, count: int) -> None:
+    batch_id = submit(pipeline, the_batch(*mentors(count), *failing(count)))
+    finish(pipeline)
+    corrections = [
+        Correction(DerivedIds(batch_id).item_id(count + number), {"mentor_id": f"mentor-{number + 1}"}) for number in range(count)
+    ]
+    with pytest.raises(InvalidRequestError) as refused:
+        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
+    assert len(refused.value.problems) == count
+
+
 def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(pipeline: Pipeline) -> None:
     batch_id = submit(pipeline, the_batch(*failing(2)))
     finish(pipeline)
@@ -316,6 +343,7 @@ def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(pip
     expected = {
         "batch_id": str(batch_id),
         "organization_id": ORGANIZATION,
+        "part": 1,
         "reason": "wrong week",
         "cancelled_by": "the-sender",
         **counts,

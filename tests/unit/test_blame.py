@@ -8,7 +8,16 @@ from psycopg2 import errorcodes
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, is_transient, spoils_pool, spoils_session
+from orchestrator.storage.blame import (
+    Blame,
+    TransientError,
+    blame,
+    is_environments,
+    is_transient,
+    kind_of,
+    spoils_pool,
+    spoils_session,
+)
 
 
 def wrapped(error: BaseException, *, is_lost: bool = False) -> DBAPIError:
@@ -50,6 +59,9 @@ def test_only_classes_22_and_23_blame_a_record(code: str) -> None:
         "25P02",
         "25P03",
         "26000",
+        "0A000",
+        "3D000",
+        "F0000",
     ],
 )
 def test_what_passes_by_itself_is_tried_again_for_ever(code: str) -> None:
@@ -95,6 +107,7 @@ def test_values_that_the_driver_cannot_send() -> None:
         assert blame(StatementError("failed", "INSERT", None, error)) is Blame.RECORD
     # The same types from our own code are a bug of ours.
     assert blame(ValueError("an impossible move")) is Blame.BUG
+    assert blame(StatementError("failed", "INSERT", None, KeyError("a parameter is missing"))) is Blame.BUG
     assert blame(KeyError("missing")) is Blame.BUG
 
 
@@ -102,3 +115,18 @@ def test_which_sessions_are_ended() -> None:
     assert [code for code in ("22P02", "23505", "40P01", "57014", "26000") if spoils_session(code)] == []
     assert [code for code in ("25006", "42P05", "0A000", "25P02", "42501", "57P01") if not spoils_session(code)] == []
     assert [code for code in ("25006", "57P01", "42501", "42P05") if spoils_pool(code)] == ["25006", "57P01"]
+    assert [code for code in ("57P03", "08006", "57014", "53300", "40001", "25P02") if spoils_pool(code)] == ["57P03", "08006"]
+    assert [code for code in ("40001", "55P03", "22P02", "23503", "53100", "08006", "XX000") if not spoils_session(code)] == [
+        "40001",
+        "55P03",
+        "22P02",
+        "23503",
+    ]
+
+
+def test_an_error_is_named_without_its_values() -> None:
+    values = psycopg2.DataError("invalid input: a private note")
+    assert kind_of(with_code("40P01")) == "Coded 40P01"
+    assert kind_of(wrapped(values)) == "DataError"
+    assert kind_of(StatementError("a private note", "INSERT", None, ValueError("a private note"))) == "ValueError"
+    assert kind_of(ValueError("a private note")) == "ValueError"

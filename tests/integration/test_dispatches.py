@@ -1,0 +1,149 @@
+"""What is written down about an external registration service, of several items at once (test_external_states.py has one item's states)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from orchestrator.model import Actor, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.repository import OutcomeKey
+from orchestrator.storage.dispatch import (
+    Dispatch,
+    RecordedAnswer,
+    dispatches,
+    mark_dispatched,
+    positions_in_doubt,
+    record_answers,
+)
+from schemas.ids import DerivedIds, new_batch_id
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
+
+REFUSAL = {"code": "mentor_not_found", "message": "No", "retryable": False}
+
+
+def submit(pipeline: Pipeline, items: Sequence[NewItem]) -> str:
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, False, items, "ab" * 16)
+    actor = Actor(ORGANIZATION, "the-sender", Role.SERVICE, channel="the-channel")
+    pipeline.call(submit_bulk_registration, actor, batch)
+    return str(batch.batch_id)
+
+
+def mark(pipeline: Pipeline, *commands: tuple[str, int, int]) -> Sequence[Row[Any]]:
+    with pipeline.engine.begin() as connection:
+        return mark_dispatched(connection, [OutcomeKey(*command) for command in commands])
+
+
+def answer(pipeline: Pipeline, *answers: RecordedAnswer) -> None:
+    with pipeline.engine.begin() as connection:
+        record_answers(connection, answers)
+
+
+def registered(batch_id: str, position: int, activity_id: UUID, refusals: int = 0) -> RecordedAnswer:
+    return RecordedAnswer(batch_id, position, refusals, "registered", str(activity_id), None)
+
+
+def refused(batch_id: str, position: int, refusals: int = 0) -> RecordedAnswer:
+    return RecordedAnswer(batch_id, position, refusals, "refused", None, REFUSAL)
+
+
+def books(pipeline: Pipeline, *items: tuple[str, int]) -> Mapping[int, Dispatch]:
+    with pipeline.engine.begin() as connection:
+        return dispatches(connection, items)
+
+
+def in_doubt(pipeline: Pipeline, batch_id: str, *positions: int) -> Sequence[int]:
+    with pipeline.engine.begin() as connection:
+        return positions_in_doubt(connection, UUID(batch_id), positions)
+
+
+def test_each_question_has_the_values_of_its_item(pipeline: Pipeline) -> None:
+    one = submit(pipeline, [item("mentor-1"), item("mentor-2", minutes=75, notes="a note"), item("mentor-3")])
+    other = submit(pipeline, mentors(2, first=11))
+    # The last is of an attempt that the item is not in.
+    rows = mark(pipeline, (other, 1, 1), (one, 1, 1), (one, 0, 1), (one, 2, 2))
+    asked = {row.ord: (row.item_id, row.mentor_id) for row in rows}
+    assert asked == {
+        1: (str(DerivedIds(UUID(other)).item_id(1)), "mentor-12"),
+        2: (str(DerivedIds(UUID(one)).item_id(1)), "mentor-2"),
+        3: (str(DerivedIds(UUID(one)).item_id(0)), "mentor-1"),
+    }
+    [second] = [row for row in rows if row.ord == 2]
+    values = item("mentor-2").values
+    assert (second.organization_id, second.coordinator_id, second.submitted_by, second.channel, second.trace_id) == (
+        ORGANIZATION,
+        COORDINATOR,
+        "the-sender",
+        "the-channel",
+        "ab" * 16,
+    )
+    assert (second.activity_type, second.activity_date, second.duration_minutes, second.notes) == (
+        values.activity_type,
+        values.activity_date,
+        75,
+        "a note",
+    )
+    assert (second.override_duplicates, second.is_cancelled, second.refusals) == (False, False, 0)
+    assert sorted(books(pipeline, (one, 2), (one, 0), (other, 0), (other, 1))) == [1, 3]
+
+
+def test_an_answer_is_for_its_item_and_its_key_and_the_first_counts(pipeline: Pipeline) -> None:
+    one, other = submit(pipeline, mentors(3)), submit(pipeline, mentors(3, first=11))
+    mark(pipeline, *((batch_id, position, 1) for batch_id in (one, other) for position in range(3)))
+    made, too_late = new_batch_id(), new_batch_id()
+    answer(pipeline, refused(one, 0), registered(other, 1, made), registered(one, 2, made, refusals=1))
+    answer(pipeline, registered(one, 0, too_late), refused(other, 1), registered(other, 1, too_late, refusals=1))
+    found = books(pipeline, (other, 1), (one, 0), (one, 2), (other, 0), (one, 1))
+    assert {index: (each.state, each.activity_id, each.error) for index, each in found.items()} == {
+        0: ("registered", str(made), None),
+        1: ("refused", None, REFUSAL),
+        2: ("asked", None, None),
+        3: ("asked", None, None),
+        4: ("asked", None, None),
+    }
+    assert {each.is_of_present_attempt for each in found.values()} == {True}
+    assert [(row.ord, row.refusals) for row in mark(pipeline, (one, 0, 1), (other, 1, 1), (one, 2, 1))] == [(3, 0)]
+
+
+def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
+    one, other = submit(pipeline, mentors(6)), submit(pipeline, mentors(6, first=11))
+    mark(pipeline, *((one, position, 1) for position in (4, 3, 2, 1)), (other, 0, 1), (other, 1, 1))
+    answer(pipeline, refused(one, 1), registered(one, 2, new_batch_id()))
+    answer(pipeline, RecordedAnswer(one, 3, 0, "withdrawn", None, None))
+    assert in_doubt(pipeline, one, 4, 3, 2, 1, 0) == [2, 4]
+    assert in_doubt(pipeline, one, 3, 4) == [4]
+    assert in_doubt(pipeline, one) == []
+
+
+def test_a_refused_item_is_asked_under_the_next_key_in_its_next_attempt(pipeline: Pipeline) -> None:
+    batch_id = submit(pipeline, [item("nobody"), item("no one")])
+    mark(pipeline, (batch_id, 0, 1), (batch_id, 1, 1))
+    answer(pipeline, refused(batch_id, 0))
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, UUID(batch_id), RetryRequest())
+    before = books(pipeline, (batch_id, 0), (batch_id, 1))
+    assert [(before[place].state, before[place].is_of_present_attempt) for place in (0, 1)] == [
+        ("refused", False),
+        ("asked", False),
+    ]
+    assert mark(pipeline, (batch_id, 0, 1)) == [], "an attempt that is over"
+    asked = mark(pipeline, (batch_id, 0, 2), (batch_id, 1, 2))
+    # The other one was never answered: the same key.
+    assert [(row.ord, row.refusals) for row in asked] == [(1, 1), (2, 0)]
+    answer(pipeline, refused(batch_id, 0), refused(batch_id, 1))
+    after = books(pipeline, (batch_id, 0), (batch_id, 1))
+    assert [(each.state, each.error, each.is_of_present_attempt) for each in after.values()] == [
+        ("asked", None, True),
+        ("refused", REFUSAL, True),
+    ]
+
+
+def test_nothing_of_a_cancelled_batch_is_sent_anew(pipeline: Pipeline) -> None:
+    one, other = submit(pipeline, mentors(2)), submit(pipeline, mentors(2, first=11))
+    mark(pipeline, (one, 0, 1))
+    pipeline.call(cancel_batch, ADMIN, UUID(one), None)
+    rows = mark(pipeline, (one, 1, 1), (one, 0, 1), (other, 0, 1))
+    assert [(row.ord, row.is_cancelled) for row in rows] == [(2, True), (3, False)]
+    found = books(pipeline, (one, 1), (one, 0), (other, 0))
+    assert {index: each.is_cancelled for index, each in found.items()} == {1: True, 2: False}

@@ -1,0 +1,184 @@
+"""The limits of what comes as events at their edges, what is kept of who sent it, and who is woken for the answer."""
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import psycopg2
+import pytest
+
+from consumers.splitter import SplitterHandler
+from orchestrator.model import upstream_channel
+from orchestrator.settings import Settings
+from orchestrator.storage.wakeup import CHANNEL
+from schemas.envelope import SOURCE as OUR_SOURCE
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import MAX_PART_BYTES
+from tests.integration.test_intake import NOTHING, answers, assert_completed, is_unknown, places, take_in
+from tests.support.pipeline import Pipeline
+from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
+
+
+def limit(pipeline: Pipeline, **limits: Any) -> None:
+    splitter = SplitterHandler(bulk_threshold_items=100, **{"max_items": 10_000, **limits})
+    pipeline.handlers = (splitter, *pipeline.handlers[1:])
+
+
+def of_size(event: OutgoingEvent, size: int) -> OutgoingEvent:
+    """The event with data of exactly so many bytes: a field that nobody knows makes them up."""
+    data = orjson.loads(event.value)
+    padding = size - len(orjson.dumps(data | {"invented": ""}))
+    return event._replace(value=orjson.dumps(data | {"invented": "x" * padding}))
+
+
+def refused(pipeline: Pipeline, *events: OutgoingEvent) -> list[set[tuple[str, str]]]:
+    take_in(pipeline, *events)
+    return [places(rejection) for rejection in answers(pipeline)]
+
+
+def test_a_batch_may_have_as_many_items_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+    limit(pipeline, max_items=3)
+    batch_id = uuid4()
+    assert refused(pipeline, submitted(uuid4(), upstream_items(4)), submitted(batch_id, upstream_items(3))) == [
+        {("/total_items", "too_many_items")}
+    ]
+    assert_completed(pipeline, batch_id, 3)
+
+
+def test_a_part_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+    fits, does_not = uuid4(), uuid4()
+    events = [
+        of_size(submitted(fits, upstream_items(1)), MAX_PART_BYTES),
+        of_size(submitted(does_not, upstream_items(1)), MAX_PART_BYTES + 1),
+    ]
+    assert [len(event.value) - MAX_PART_BYTES for event in events] == [0, 1]
+    assert refused(pipeline, *events) == [{("", "too_large")}]
+    assert_completed(pipeline, fits, 1)
+    assert is_unknown(pipeline, does_not)
+
+
+def test_a_batch_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+    whole = uuid4()
+    event = submitted(whole, [upstream_item(0, "mentor-9")])
+    limit(pipeline, max_batch_bytes=len(event.value) - 1)
+    assert refused(pipeline, event) == [{("", "too_large")}]
+    limit(pipeline, max_batch_bytes=len(event.value))
+    assert refused(pipeline, event) == []
+    assert_completed(pipeline, whole, 1)
+    in_two = uuid4()
+    parts = in_parts(in_two, [2, 1])
+    limit(pipeline, max_batch_bytes=sum(len(part.value) for part in parts))
+    assert refused(pipeline, *parts) == []
+    # Of another batch: its bytes are its own.
+    assert refused(pipeline, in_parts(uuid4(), [2, 1])[0]) == []
+    assert_completed(pipeline, in_two, 3)
+
+
+def test_positions_that_no_part_has_are_named_when_the_last_has_come(pipeline: Pipeline) -> None:
+    batch_id = uuid4()
+    first, last = (submitted(batch_id, upstream_items(2, at), part=part, parts=2, total_items=5) for part, at in ((1, 0), (2, 2)))
+    assert take_in(pipeline, first) == NOTHING
+    assert refused(pipeline, last) == [{("/items", "missing_positions")}]
+    assert is_unknown(pipeline, batch_id)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        upstream_item(2, "mentor-9"),
+        upstream_item(2, activity_type="call"),
+        upstream_item(2, activity_date="2026-03-24"),
+        upstream_item(3),
+    ],
+    ids=str,
+)
+def test_a_part_with_another_value_is_not_the_same_part(pipeline: Pipeline, last: dict[str, Any]) -> None:
+    batch_id = uuid4()
+    fields: dict[str, Any] = {"part": 1, "parts": 2, "total_items": 4}
+    take_in(pipeline, submitted(batch_id, [*upstream_items(2), upstream_item(2)], **fields))
+    assert refused(pipeline, submitted(batch_id, [*upstream_items(2), last], **fields)) == [{("/batch_id", "batch_differs")}]
+    take_in(pipeline, submitted(batch_id, upstream_items(1, 3), part=2, parts=2, total_items=4))
+    assert_completed(pipeline, batch_id, 4)
+
+
+def test_two_positions_that_are_exchanged_are_another_batch(pipeline: Pipeline) -> None:
+    batch_id = uuid4()
+    take_in(pipeline, submitted(batch_id, upstream_items(2)))
+    turned = [upstream_item(0, "mentor-2"), upstream_item(1, "mentor-1")]
+    assert refused(pipeline, submitted(batch_id, turned)) == [{("/batch_id", "batch_differs")}]
+    assert [one.values.mentor_id for one in pipeline.status(batch_id).items] == ["mentor-1", "mentor-2"]
+
+
+def without_trace(event: OutgoingEvent) -> OutgoingEvent:
+    return event._replace(headers=tuple(header for header in event.headers if header[0] != "traceparent"))
+
+
+def test_a_batch_without_a_trace_gets_one_that_follows_from_its_id(pipeline: Pipeline) -> None:
+    batch_id = uuid4()
+    take_in(pipeline, without_trace(submitted(batch_id, upstream_items(1))))
+    assert pipeline.status(batch_id).batch.trace_id == batch_id.hex
+
+
+@pytest.mark.parametrize(
+    ("source", "channel"),
+    [
+        ("/services/attendance", "/services/attendance"),
+        ("apis", "apis"),
+        ("api", "upstream:api"),
+        (" API ", "upstream: API "),
+        ("\N{FULLWIDTH LATIN SMALL LETTER A}PI", "upstream:\N{FULLWIDTH LATIN SMALL LETTER A}PI"),
+        (OUR_SOURCE, f"upstream:{OUR_SOURCE}"),
+        (OUR_SOURCE.upper(), f"upstream:{OUR_SOURCE.upper()}"),
+    ],
+)
+def test_no_sender_is_taken_for_the_api_or_for_ourselves(source: str, channel: str) -> None:
+    assert upstream_channel(source) == channel
+
+
+# --- Who is woken -----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def relay(settings: Settings) -> Iterator[Any]:
+    """What a relay does that has nothing to do: it listens."""
+    connection = psycopg2.connect(settings.owner_url.render_as_string(hide_password=False).replace("+psycopg2", ""))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"LISTEN {CHANNEL}")
+    yield connection
+    connection.close()
+
+
+def is_woken(connection: Any) -> bool:
+    """Whether it was told since the last time; a commit's notification is there when the next statement is answered."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    select.select([connection], [], [], 0)
+    connection.poll()
+    was_told = bool(connection.notifies)
+    connection.notifies.clear()
+    return was_told
+
+
+def test_the_relays_are_woken_for_what_the_roles_write(pipeline: Pipeline, settings: Settings) -> None:
+    """Otherwise answers and completions wait until a relay looks by itself."""
+    batch_id = uuid4()
+    first, second = in_parts(batch_id, [1, 1])
+    with relay(settings) as listener:
+        take_in(pipeline, submitted(uuid4(), upstream_items(1), coordinator_id="nobody"))
+        assert is_woken(listener), "a rejection"
+        take_in(pipeline, first)
+        assert not is_woken(listener), "nothing was written"
+        take_in(pipeline, second)
+        assert is_woken(listener), "parts are published again"
+        pipeline.relay()
+        take_in(pipeline, *pipeline.take(Topic.BATCHES))
+        results = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)).events
+        pipeline.handle(pipeline.aggregator, results[:1])
+        assert not is_woken(listener), "nothing was completed"
+        pipeline.handle(pipeline.aggregator, results[1:])
+        assert is_woken(listener), "a completion"
+    assert_completed(pipeline, batch_id, 2)
