@@ -1,7 +1,9 @@
 """Log lines: one JSON object each, on standard error."""
 
 import contextlib
+import json
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
@@ -13,7 +15,23 @@ from orchestrator.settings import Settings
 
 
 def _json(event: Mapping[str, Any], **_options: Any) -> bytes:
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        # Lone surrogates, integers beyond 64 bits, what contains itself: whatever others have sent, the line is written.
+        return json.dumps({_text(str(name)): _plain(value) for name, value in event.items()}).encode()
+
+
+def _plain(value: object) -> object:
+    """The value where every reader of JSON takes it; else how Python writes it."""
+    if isinstance(value, str):
+        return _text(value)
+    return value if isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value)) else _text(repr(value))
+
+
+def _text(value: str) -> str:
+    """The text with `\\ud800` and the like spelled out: they have no place in UTF-8."""
+    return value.encode(errors="backslashreplace").decode()
 
 
 class _StandardError:

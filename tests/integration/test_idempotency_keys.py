@@ -3,16 +3,20 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from itertools import permutations
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, event, text
 
 from orchestrator.errors import KeyReusedError
-from orchestrator.model import Idempotency, NewBatch, RetryRequest
+from orchestrator.model import Actor, Idempotency, NewBatch, RetryRequest, Role
 from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.repository import KeyUse, UsedKey
 from orchestrator.storage.purging import expire_keys
+from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import batch_lock_key, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
 from tests.support.waiting import eventually
@@ -182,3 +186,70 @@ def test_retry_whose_key_expires_before_it_is_read_claims_the_key(pipeline: Pipe
     pipeline.drain()
     assert retry() == 1, "answered as before"
     assert pipeline.status(batch_id).items[0].attempt == 3, "and not done again"
+
+
+def test_a_key_is_its_subjects_in_its_organization(pipeline: Pipeline) -> None:
+    """The same key of another subject, of another organization, and another key are other uses, each with its own answer."""
+    actors = [Actor(organization, subject, Role.ADMIN) for organization in ("org-1", "org-2") for subject in ("boss", "aide")]
+    uses = [
+        KeyUse(actor, Idempotency(key, f"{actor.organization_id} {actor.subject} {key}".encode()), new_batch_id())
+        for actor in actors
+        for key in ("key", "other")
+    ]
+    again = [replace(use, batch_id=new_batch_id()) for use in uses]
+    with pipeline.engine.begin() as connection:
+        repository = PostgresActivityRepository(connection)
+        for use in uses[:-1]:
+            assert repository.used_key(use.actor, use.idempotency) is None
+            assert repository.use_keys([use]) == {}
+            repository.answer_key(use.actor, use.idempotency, {"of": str(use.batch_id)})
+        assert repository.used_key(uses[-1].actor, uses[-1].idempotency) is None
+        expected = {
+            repeated.batch_id: UsedKey(use.idempotency.request_hash, use.batch_id, {"of": str(use.batch_id)})
+            for use, repeated in zip(uses[:-1], again, strict=False)
+        }
+        assert repository.use_keys(again) == expected, "all but the last"
+        for use, used in zip(uses, expected.values(), strict=False):
+            assert repository.used_key(use.actor, use.idempotency) == used
+        last = repository.used_key(uses[-1].actor, uses[-1].idempotency)
+        assert last == UsedKey(uses[-1].idempotency.request_hash, again[-1].batch_id, None)
+
+
+def test_of_two_uses_in_one_set_the_first_has_the_key(pipeline: Pipeline) -> None:
+    for ids in permutations([new_batch_id() for _ in range(3)]):
+        uses = [KeyUse(ADMIN, SAME, batch_id) for batch_id in ids]
+        with pipeline.engine.connect() as connection:
+            used = PostgresActivityRepository(connection).use_keys(uses)
+        assert used == {batch_id: UsedKey(SAME.request_hash, ids[0], None) for batch_id in ids[1:]}
+
+
+def test_the_oldest_keys_expire_first_and_those_in_use_are_left(pipeline: Pipeline) -> None:
+    ages = {"a": 3, "b": 5, "c": 1, "d": 4}
+    with pipeline.engine.begin() as connection:
+        for organization in ("org-1", "org-2"):
+            for key, days in ages.items():
+                connection.execute(
+                    text(
+                        "INSERT INTO orchestrator.idempotency_key VALUES (:org, 'boss', :key, '', gen_random_uuid(), NULL, "
+                        "now() - make_interval(days => :days))"
+                    ),
+                    {"org": organization, "key": key, "days": days + (organization == "org-2") * 10},
+                )
+
+    def left() -> set[tuple[str, str]]:
+        with pipeline.engine.begin() as connection:
+            found = connection.execute(text("SELECT organization_id, key FROM orchestrator.idempotency_key"))
+            return {(row.organization_id, row.key) for row in found}
+
+    def expire(days: int, max_keys: int) -> int:
+        with pipeline.engine.begin() as connection:
+            return expire_keys(connection, after=timedelta(days=days), max_keys=max_keys)
+
+    assert expire(10, 3) == 3
+    assert left() == {("org-1", key) for key in ages} | {("org-2", "c")}
+    with pipeline.engine.connect() as using:
+        using.execute(text("SELECT FROM orchestrator.idempotency_key WHERE key = 'b' FOR UPDATE"))
+        assert expire(4, 10) == 2, "one is in use"
+        assert left() == {("org-1", "a"), ("org-1", "b"), ("org-1", "c")}
+    assert expire(4, 10) == 1
+    assert left() == {("org-1", "a"), ("org-1", "c")}

@@ -51,6 +51,39 @@ def test_plans_are_kept_once_the_items_have_a_megabyte(
     pipeline.close()
 
 
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_session_looks_again_whether_its_plans_still_fit(session: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(prepared, "time", clock)
+    monkeypatch.setattr(prepared, "_LOOK", "SELECT set_config('plan_cache_mode', current_setting('test.mode'), false)")
+
+    def found(wanted: str) -> str:
+        """How the session plans, when a look would find this."""
+        with session.begin() as connection:
+            connection.execute(text("SELECT set_config('test.mode', :wanted, false)"), {"wanted": wanted})
+            ONE.rows(connection)
+            return str(connection.execute(text("SHOW plan_cache_mode")).scalar_one())
+
+    small, large = "force_custom_plan", "force_generic_plan"
+    assert found(small) == small
+    assert found(large) == small, "looked at a moment ago"
+    clock.now += 5
+    assert found(large) == large, "a table that is small is looked at every second"
+    clock.now += 5
+    assert found(small) == large, "one that is large is not"
+    clock.now += 60
+    assert found(small) == small
+
+
 def test_a_statement_that_somebody_between_has_forgotten_is_prepared_again(session: Engine) -> None:
     with session.begin() as connection:
         assert ONE.scalars(connection) == [1]

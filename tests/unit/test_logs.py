@@ -1,5 +1,6 @@
 """Log lines that can't be written: whoever logs goes on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -59,3 +60,32 @@ def test_lines_of_both_kinds_of_loggers_come_out_in_one_form(tmp_path: Path) -> 
         answered(log.fileno())
     lines = [orjson.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
     assert [(line["logger"], line["level"]) for line in lines] == [("other", "error"), ("bulkreg.access", "info")] * 100
+
+
+ODD = """
+import logging, structlog
+from orchestrator.logs import configure_logs
+from orchestrator.settings import Settings
+
+configure_logs(Settings())
+circle = []
+circle.append(circle)
+structlog.get_logger("ours").warning("a \\ud800 b", number=2**70, deep={"a": ["\\udfff", circle]}, half=0.5, infinite=float("inf"), of=None)
+structlog.get_logger("ours").warning("names", **{"\\ud800": 1})
+structlog.get_logger("ours").warning("after", number=7, deep={"a": ["\N{GREEK SMALL LETTER ALPHA}"]})
+logging.getLogger("theirs").error("read \\ud800")
+"""
+
+
+def test_whatever_others_have_sent_a_line_is_written(tmp_path: Path) -> None:
+    """Text that is no Unicode, numbers that are too long for most readers, and what contains itself."""
+    with (tmp_path / "log").open("wb") as log:
+        assert subprocess.run([sys.executable, "-c", ODD], stderr=log, timeout=60, check=False).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert [line["event"] for line in lines] == ["a \\ud800 b", "names", "after", "read \\ud800"]
+    first, named, after, _ = lines
+    assert (first["number"], first["half"], first["infinite"], first["of"]) == (2**70, 0.5, "inf", None)
+    assert "\\udfff" in first["deep"]
+    assert named["\\ud800"] == 1
+    assert (after["number"], after["deep"]) == (7, {"a": ["\N{GREEK SMALL LETTER ALPHA}"]})
+    json.dumps(lines, ensure_ascii=False).encode()

@@ -1,0 +1,106 @@
+"""Whoever follows a batch is told of each change of it, when the change is committed, and of no other batch's."""
+
+import select
+from collections.abc import Callable, Iterator
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import create_engine
+
+from orchestrator.model import RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.settings import Settings
+from orchestrator.storage import watching
+from orchestrator.storage.parts import forget_batch
+from schemas.envelope import Topic
+from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+from tests.support.upstream import in_parts
+
+SOON_S = 15.0
+Heard = Callable[[], list[str]]
+
+
+@pytest.fixture
+def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
+    """What was announced since the last time, each batch once."""
+    engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"LISTEN {watching.CHANNEL}")
+        connection.exec_driver_sql("LISTEN test_is_over")
+        driver = connection.connection.driver_connection
+        assert driver is not None
+
+        def listen() -> list[str]:
+            with pipeline.engine.begin() as another:
+                # Announcements come in the order of the commits: what comes before this one was committed before.
+                another.exec_driver_sql("NOTIFY test_is_over")
+            told: list[str] = []
+            while select.select([driver], [], [], SOON_S)[0]:
+                driver.poll()
+                told += [each.payload or each.channel for each in driver.notifies]
+                driver.notifies.clear()
+                if "test_is_over" in told:
+                    return sorted(set(told[: told.index("test_is_over")]))
+            raise AssertionError("the listener has heard nothing")
+
+        yield listen
+    engine.dispose()
+
+
+def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
+    batch_id, other = pipeline.submit([*mentors(1), item("nobody")]), pipeline.submit(mentors(1, first=5))
+    assert heard() == [], "nobody follows a batch before it is accepted"
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    assert heard() == [], "nothing is seen of an outcome before it is folded"
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    assert heard() == sorted([str(batch_id), str(other)])
+    for change in (
+        lambda: pipeline.call(relabel_batch, ADMIN, batch_id, "another"),
+        lambda: pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest()),
+        lambda: pipeline.call(cancel_batch, ADMIN, batch_id, None),
+        lambda: pipeline.call(delete_batch, ADMIN, batch_id),
+    ):
+        change()
+        assert heard() == [str(batch_id)]
+
+
+def test_a_batch_that_is_collected_is_announced_when_it_is_whole_or_forgotten(pipeline: Pipeline, heard: Heard) -> None:
+    whole, forgotten = uuid4(), uuid4()
+    first, last = in_parts(whole, [1, 1])
+    pipeline.handle(pipeline.splitter, [first, in_parts(forgotten, [1, 1])[0]])
+    assert heard() == []
+    pipeline.handle(pipeline.splitter, [last])
+    assert heard() == [str(whole)]
+
+    def forget(batch_id: UUID) -> bool:
+        with pipeline.engine.begin() as connection:
+            return forget_batch(connection, batch_id)
+
+    assert forget(forgotten)
+    assert heard() == [str(forgotten)]
+    assert not forget(whole)
+    assert heard() == []
+
+
+def test_who_has_seen_a_version_is_told_of_the_items_that_changed_after_it(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit([item("nobody"), *mentors(3)])
+    other = pipeline.submit([item("nobody"), *mentors(3, first=10)])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    versions = [pipeline.status(batch_id).batch.version]
+    commands = [one for one in pipeline.take(Topic.COMMANDS) if str(batch_id).encode() in one.value]
+    for chosen in (commands[2:], commands[:2]):
+        pipeline.handle(pipeline.aggregator, pipeline.handle(pipeline.registration, chosen).events)
+        versions.append(pipeline.status(batch_id).batch.version)
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    versions.append(pipeline.status(batch_id).batch.version)
+
+    with pipeline.engine.begin() as connection:
+        found = [watching.positions_changed_since(connection, batch_id, version) for version in (0, *versions)]
+        seen = watching.versions(connection, [str(batch_id), str(uuid4())])
+        both = watching.versions(connection, [str(batch_id), str(other)])
+    assert found == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1], [0], []]
+    assert seen == {str(batch_id): versions[-1]}
+    assert both == {str(batch_id): versions[-1], str(other): 1}

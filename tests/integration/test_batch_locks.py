@@ -1,0 +1,191 @@
+"""Who waits for whom at a batch, and in which order several batches are taken: nobody waits in a circle."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from orchestrator.model import Actor, Idempotency, Role
+from orchestrator.repository import KeyUse
+from orchestrator.storage import outcomes
+from orchestrator.storage.purging import deleted_batches, purge_batches
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.ids import batch_lock_key, new_batch_id
+from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
+from tests.support.waiting import eventually
+
+Take = Callable[[Connection, Sequence[UUID]], object]
+
+
+def share(connection: Connection, batches: Sequence[UUID]) -> None:
+    outcomes.share_batches(connection, [str(batch_id) for batch_id in batches])
+
+
+def exclude(connection: Connection, batches: Sequence[UUID]) -> None:
+    outcomes.exclude_registrations(connection, [str(batch_id) for batch_id in batches])
+
+
+def alone(connection: Connection, batches: Sequence[UUID]) -> None:
+    for batch_id in batches:
+        assert PostgresActivityRepository(connection).lock_batch(batch_id)
+
+
+def fold(connection: Connection, batches: Sequence[UUID]) -> None:
+    assert PostgresActivityRepository(connection).lock_for_fold(batches).keys() == set(batches)
+
+
+def purge(connection: Connection, batches: Sequence[UUID]) -> None:
+    """What it does not get at once, it leaves."""
+    purge_batches(connection, [str(batch_id) for batch_id in batches], max_items=100)
+
+
+# Registrations go on side by side, and beside a fold; a person's operation is alone.
+WAITS = {
+    (share, share): False,
+    (share, exclude): True,
+    (share, alone): True,
+    (share, fold): False,
+    (exclude, share): True,
+    (exclude, exclude): True,
+    (exclude, alone): True,
+    (exclude, fold): False,
+    (alone, share): True,
+    (alone, exclude): True,
+    (alone, alone): True,
+    (alone, fold): True,
+    (fold, share): False,
+    (fold, exclude): False,
+    (fold, alone): True,
+    (fold, fold): True,
+    (fold, purge): False,
+    (alone, purge): False,
+}
+
+
+def is_kept_waiting(pipeline: Pipeline, take: Take, batches: Sequence[UUID]) -> bool:
+    with pipeline.engine.connect() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = 30"))
+        try:
+            take(connection, batches)
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
+                raise
+            return True
+    return False
+
+
+def test_who_waits_for_whom(pipeline: Pipeline) -> None:
+    batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=5))
+    found = {}
+    for holds, comes in WAITS:
+        with pipeline.engine.connect() as connection:
+            holds(connection, [batch_id])
+            found[holds, comes] = is_kept_waiting(pipeline, comes, [batch_id])
+            assert not is_kept_waiting(pipeline, comes, [other]), "another batch is nobody's"
+    assert found == WAITS
+
+
+def test_a_deleted_batch_that_is_folded_is_left_by_the_purge(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch SET deleted_at = now() - interval '1 day'"))
+    with pipeline.engine.connect() as connection:
+        fold(connection, [batch_id])
+        with pipeline.engine.begin() as purging:
+            assert purge_batches(purging, [str(batch_id)], max_items=100) == (0, 0)
+
+
+@contextmanager
+def waiting(pipeline: Pipeline, take: Callable[[Connection], object]) -> Iterator[None]:
+    """Somebody else takes something in a transaction of their own, and has to wait for what is held outside."""
+
+    def run() -> None:
+        with pipeline.engine.begin() as connection:
+            take(connection)
+
+    with ThreadPoolExecutor(1) as threads:
+        taking = threads.submit(run)
+        eventually(lambda: waits(pipeline))
+        yield
+        taking.result()
+
+
+def waits(pipeline: Pipeline) -> bool:
+    with pipeline.engine.connect() as connection:
+        return bool(connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
+
+
+def key_order(batch_id: UUID) -> int:
+    return batch_lock_key(batch_id)
+
+
+def id_order(batch_id: UUID) -> int:
+    return batch_id.int
+
+
+@pytest.mark.parametrize(
+    ("take", "rival", "order"), [(share, exclude, key_order), (exclude, exclude, key_order), (fold, fold, id_order)]
+)
+@pytest.mark.parametrize("is_turned", [False, True], ids=["as stored", "turned"])
+def test_several_batches_are_taken_in_one_order(
+    pipeline: Pipeline, take: Take, rival: Take, order: Callable[[UUID], int], *, is_turned: bool
+) -> None:
+    """Whoever waits for the first of them does not hold the last one yet."""
+    batches = [pipeline.submit(mentors(1, first=number)) for number in range(1, 5)]
+    with pipeline.engine.begin() as connection:
+        # The rows stand the other way round as well.
+        for batch_id in reversed(batches):
+            connection.execute(text("UPDATE orchestrator.batch SET label = 'moved' WHERE batch_id = :id"), {"id": batch_id})
+    first, *_, last = sorted(batches, key=order)
+    wanted = batches[::-1] if is_turned else batches
+    with pipeline.engine.connect() as holding:
+        rival(holding, [first])
+        with waiting(pipeline, lambda connection: take(connection, wanted)):
+            taken = is_kept_waiting(pipeline, rival, [last])
+            holding.rollback()
+    assert not taken
+
+
+def test_several_keys_are_claimed_in_one_order(pipeline: Pipeline) -> None:
+    """By organization, subject and key, in whichever order they are asked for."""
+
+    def use(number: int) -> KeyUse:
+        return KeyUse(Actor(ORGANIZATION, "boss", Role.ADMIN), Idempotency(f"key-{number}", b"hash"), new_batch_id())
+
+    def claim(connection: Connection, *numbers: int) -> None:
+        PostgresActivityRepository(connection).use_keys([use(number) for number in numbers])
+
+    with pipeline.engine.connect() as holding:
+        claim(holding, 1)
+        with waiting(pipeline, lambda connection: claim(connection, 3, 2, 1)):
+            taken = is_kept_waiting(pipeline, lambda connection, _: claim(connection, 3), [])
+            holding.rollback()
+    assert not taken
+
+
+def test_the_oldest_deletions_are_purged_first(pipeline: Pipeline) -> None:
+    batches = [pipeline.submit(mentors(1, first=number)) for number in range(1, 6)]
+    ages = (3, 5, 1, 4, 2)
+    with pipeline.engine.begin() as connection:
+        for batch_id, days in zip(batches, ages, strict=True):
+            connection.execute(
+                text("UPDATE orchestrator.batch SET deleted_at = now() - make_interval(days => :days) WHERE batch_id = :id"),
+                {"days": days, "id": batch_id},
+            )
+    by_age = [str(batch_id) for _, batch_id in sorted(zip(ages, batches, strict=True), reverse=True)]
+
+    def due(days: int, *, aside: Sequence[str] = (), at_most: int = 10) -> list[str]:
+        with pipeline.engine.connect() as connection:
+            after = timedelta(days=days)
+            return [each.batch_id for each in deleted_batches(connection, after=after, aside=aside, max_batches=at_most)]
+
+    assert due(0) == by_age
+    assert due(3) == by_age[:3], "those of exactly three days ago are a moment older by now"
+    assert due(0, at_most=2) == by_age[:2]
+    assert due(0, aside=by_age[:2], at_most=2) == by_age[2:4]
