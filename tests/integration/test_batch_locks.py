@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.model import Actor, Idempotency, Role
 from orchestrator.repository import KeyUse
-from orchestrator.storage import outcomes
+from orchestrator.storage import locks
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import batch_lock_key, new_batch_id
@@ -24,16 +24,20 @@ Take = Callable[[Connection, Sequence[UUID]], object]
 
 
 def share(connection: Connection, batches: Sequence[UUID]) -> None:
-    outcomes.share_batches(connection, [str(batch_id) for batch_id in batches])
+    locks.share_batches(connection, batches)
 
 
 def exclude(connection: Connection, batches: Sequence[UUID]) -> None:
-    outcomes.exclude_registrations(connection, [str(batch_id) for batch_id in batches])
+    locks.take_batches(connection, [str(batch_id) for batch_id in batches])
 
 
 def alone(connection: Connection, batches: Sequence[UUID]) -> None:
     for batch_id in batches:
         assert PostgresActivityRepository(connection).lock_batch(batch_id)
+
+
+def several(connection: Connection, batches: Sequence[UUID]) -> None:
+    PostgresActivityRepository(connection).lock_batches(batches)
 
 
 def fold(connection: Connection, batches: Sequence[UUID]) -> None:
@@ -59,7 +63,12 @@ WAITS = {
     (alone, exclude): True,
     (alone, alone): True,
     (alone, fold): True,
+    (several, share): True,
+    (several, alone): True,
+    (several, fold): True,
+    (several, several): True,
     (fold, share): False,
+    (fold, several): True,
     (fold, exclude): False,
     (fold, alone): True,
     (fold, fold): True,

@@ -13,7 +13,8 @@ from orchestrator.repository import OutcomeKey
 from orchestrator.states import ItemStatus
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.expansion import known_parts, pending_items
-from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes, share_batches
+from orchestrator.storage.locks import share_batches
+from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.tombstones import purged_among, tombstones_among
 from schemas.envelope import Topic
