@@ -5,8 +5,10 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator import metrics
 from orchestrator.collector import relieve_collector
 from orchestrator.error_text import without_values
 from orchestrator.health import Check, LoopHealth
 from orchestrator.settings import RefusedStartError, Settings
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts
 
 if TYPE_CHECKING:
     from consumers.handler import Handler
@@ -29,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 # A loop that has not got round for this long is stuck: longer than the retries of one unit of work pause.
 MAX_LOOP_AGE_S = 30.0
+# A role that has begun too often is believed again when it has lasted this long.
+STEADY_AFTER_S = 60.0
 
 
 class Role(Protocol):
@@ -204,7 +211,13 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         if settings.health_port is not None:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
     roles: dict[str, Role] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
-    checks = {name: _check(role.health) for name, role in roles.items()}
+    starts = _note_starts(settings, list(roles))
+    # What keeps a role from its work keeps no API from accepting batches.
+    is_apis = "api" in names
+    checks = {
+        name: _check(role.health, None if is_apis else starts.get(name), settings.max_restarts, tells_only=is_apis)
+        for name, role in roles.items()
+    }
     if "api" in names:
         roles["api"] = _api(settings, checks)
     elif settings.health_port is not None:
@@ -257,5 +270,37 @@ def _be_batch_work() -> None:
             _logger.warning("scheduler_class_refused: %s", error.strerror)
 
 
-def _check(health: LoopHealth) -> Callable[[], Check]:
-    return lambda: health.check(max_loop_age_s=MAX_LOOP_AGE_S)
+def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
+    """How often each role began on this host of late; nothing when the database is away, which other checks say."""
+    if not roles:
+        return {}
+    engine = _engine(settings, "starts", connections=1)
+    try:
+        with engine.begin() as connection:
+            starts = note_starts(connection, roles, host=socket.gethostname())
+    except SQLAlchemyError as error:
+        _logger.warning("role_starts_not_noted: %s", without_values(error))
+        return {}
+    finally:
+        engine.dispose()
+    for role, number in starts.items():
+        metrics.ROLE_STARTS.labels(role).set(number)
+    return starts
+
+
+def _check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Check]:
+    """`starts`: how often the role began of late. With `tells_only`, what keeps a turning loop from its work is told and does not count."""
+    steady_at = time.monotonic() + STEADY_AFTER_S
+
+    def check() -> Check:
+        if starts is not None and starts > max_restarts and time.monotonic() < steady_at:
+            return Check(
+                False,
+                f"it began {starts} times within {RESTARTS_WITHIN.total_seconds() / 60:.0f} minutes; its log says why it ends",
+            )
+        found = health.check(max_loop_age_s=MAX_LOOP_AGE_S)
+        return (
+            Check(True, found.detail) if tells_only and health.failing is not None and found.detail == health.failing else found
+        )
+
+    return check

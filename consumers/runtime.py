@@ -43,7 +43,7 @@ from orchestrator.health import LoopHealth
 from orchestrator.kafka_settings import kafka_logger
 from orchestrator.publishing import Publisher
 from orchestrator.settings import Settings
-from orchestrator.storage.blame import is_environments
+from orchestrator.storage.blame import is_environments, kind_of
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
@@ -57,6 +57,8 @@ GATHER_S = 0.003
 # While the worker is busy the loop looks for new records after this time, and ever more rarely the longer it takes (an outage).
 BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
+# A healthy broker acknowledges within a second. What it has not within this time holds up offsets, though nothing else.
+LATE_ACKNOWLEDGEMENT_S = 60.0
 # While nothing gets through the log says so again after this time.
 TELL_OF_OUTAGE_EVERY_S = 10.0
 # How long a consumer that is given partitions waits for what the broker says of their topics, before it reads from where the group is.
@@ -102,6 +104,7 @@ class _Unacknowledged:
 
     offsets: Mapping[PartitionOffsets, Collection[int]]
     pending: Pending
+    since: float
 
 
 class ConsumerLoop:
@@ -334,7 +337,7 @@ class ConsumerLoop:
         offsets = _offsets(done)
         for partition, of_partition in offsets.items():
             partition.handled(of_partition)
-        self._unacknowledged.append(_Unacknowledged(offsets, processed.pending))
+        self._unacknowledged.append(_Unacknowledged(offsets, processed.pending, time.monotonic()))
         self._note_acknowledged()
         for failure in failures:
             self._postponed.failed(failure, finished.unit, took_s=time.monotonic() - finished.since)
@@ -351,6 +354,12 @@ class ConsumerLoop:
                 for partition, offsets in each.offsets.items():
                     partition.done(offsets)
         self._unacknowledged = [each for each in self._unacknowledged if not each.pending.is_done]
+        oldest_s = time.monotonic() - min((each.since for each in self._unacknowledged), default=float("inf"))
+        self.health.failing = (
+            f"what it has produced is not acknowledged for {oldest_s:.0f} s: is a topic missing or forbidden?"
+            if oldest_s > LATE_ACKNOWLEDGEMENT_S
+            else None
+        )
 
     def _tell(self, failures: Sequence[Failure]) -> None:
         """The operator sees each record that fails alone; in an outage, now and then, that it is one."""
@@ -358,6 +367,8 @@ class ConsumerLoop:
         metrics.POSTPONED_RECORDS.labels(name).set(self._postponed.records)
         now = time.monotonic()
         for failure in failures:
+            if self._postponed.is_outage:
+                self.health.retrying = kind_of(failure.error)
             if self._postponed.is_outage and now < self._tells_of_outage_at:
                 continue
             self._tells_of_outage_at = now + TELL_OF_OUTAGE_EVERY_S

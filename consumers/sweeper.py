@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from consumers.commands import commands_for
 from consumers.isolation import Found, Isolation
 from consumers.results import ResultWriter
+from orchestrator import metrics
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import EventOf, OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
@@ -26,6 +27,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import outbox, parts, sweeping
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
+from orchestrator.storage.observing import QueueState, note_queues
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.submission import incomplete_batch
@@ -100,7 +102,12 @@ class Sweeper:
 
         Each transaction takes its batches' locks before any row (architecture, 4), which one that began with folding could not.
         """
-        return {"fold": self._fold_lost, "drive_on": self._drive_on_lost, "end_collections": self._end_overdue}
+        return {
+            "fold": self._fold_lost,
+            "drive_on": self._drive_on_lost,
+            "end_collections": self._end_overdue,
+            "observe": self._observe,
+        }
 
     def _fold_lost(self, engine: Engine) -> Swept:
         """Folds what is decided."""
@@ -126,6 +133,18 @@ class Sweeper:
     def _end_overdue(self, engine: Engine) -> Swept:
         """Ends what will never be whole."""
         return self._repeatedly(engine, "end_collections", self._overdue, self._end_collections)
+
+    def _observe(self, engine: Engine) -> Swept:
+        """Notes where the queues end and whether they move: the broker knows the one, the database the other."""
+        queues = self._end_offsets(_CONSUMED)
+
+        def note(connection: Connection) -> dict[Topic, QueueState]:
+            return note_queues(connection, queues) if sweeping.try_lock(connection) else {}
+
+        for topic, state in transact(engine, note).items():
+            metrics.QUEUE_RECORDS.labels(topic.value).set(state.waiting)
+            metrics.QUEUE_STANDS_SECONDS.labels(topic.value).set(state.stands_s)
+        return Swept()
 
     def _repeatedly(
         self,

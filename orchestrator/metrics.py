@@ -48,6 +48,16 @@ OUTBOX_PLACES_IN_TROUBLE = Gauge(
     "bulkreg_outbox_places_in_trouble", "Topics and partitions that this relay can't publish to now."
 )
 OUTBOX_SLOTS = Gauge("bulkreg_outbox_slots", "Slots of the outbox that this process owns.")
+OUTBOX_OLDEST_SECONDS = Gauge("bulkreg_outbox_oldest_seconds", "How long the oldest row of the slots of this process has waited.")
+QUEUE_RECORDS = Gauge(
+    "bulkreg_queue_records", "Records of a topic that its consumers have not handled, as the last sweep saw it.", ["topic"]
+)
+QUEUE_STANDS_SECONDS = Gauge(
+    "bulkreg_queue_stands_seconds",
+    "For how long a partition of the topic has waited records and does not move, as the last sweep saw it.",
+    ["topic"],
+)
+ROLE_STARTS = Gauge("bulkreg_role_starts", "How often the role began on this host within 10 minutes, when it last did.", ["role"])
 SWEEP_FAILURES = Counter(
     "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep tries again.", ["step"]
 )

@@ -131,6 +131,23 @@ class Settings(BaseSettings):
         description="Time between two sweeps: a stuck item is driven on within 60 s (invariant 5).",
     )
     sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="What has moved within this time is not looked at.")
+    trouble_after_ms: int = Field(
+        default=300_000,
+        gt=0,
+        description="An event that waits in the outbox, or a queue that does not move, for this long is a breach to `verify`, and its relay is "
+        "not ready. Longer than an outage that is over by itself.",
+    )
+    batch_stuck_after_minutes: int = Field(
+        default=60,
+        gt=0,
+        description="A running batch of which nothing was decided for this long is a breach to `verify`, whatever it waits for. Longer than the "
+        "queue ever is.",
+    )
+    max_restarts: int = Field(
+        default=5,
+        ge=1,
+        description="A role that begins more often than this within 10 minutes on one host is a breach to `verify`, and not ready for a minute.",
+    )
     sweep_max_resends: int = Field(default=5, ge=1, description="After so many the item ends as internal_error (invariant 5).")
     purge_after_hours: int = Field(default=90 * 24, ge=1, description="A deleted batch is purged this long after its deletion.")
     parts_timeout_hours: int = Field(

@@ -37,6 +37,7 @@ from orchestrator.publishing import Delivery, Publisher, Trouble
 from orchestrator.settings import Settings
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.observing import oldest_outbox_row_s
 from orchestrator.storage.outbox import (
     REFUSED,
     Hold,
@@ -108,6 +109,7 @@ class OutboxRelay:
         self._clock = clock
         self._poll_s = settings.relay_poll_ms / 1000
         self._lease = timedelta(milliseconds=settings.relay_lease_ms)
+        self._trouble_after_s = settings.trouble_after_ms / 1000
         # Often enough that another relay never takes this one for silent.
         self._balance_s = min(self._poll_s, self._lease.total_seconds() / 4)
         self._stopping = threading.Event()
@@ -185,11 +187,20 @@ class OutboxRelay:
         owned = balance(connection, self._slots, lease=self._lease, busy=busy)
         new = owned - self._slots
         self._own(owned)
+        self._note_age(connection)
         if new:
             if to_reconsider := new - self._reconsidered:
                 reconsider_refused(connection, sorted(to_reconsider))
                 self._reconsidered |= to_reconsider
             self._places.expect_held(held_places(connection, sorted(new)))
+
+    def _note_age(self, connection: Connection) -> None:
+        oldest_s = oldest_outbox_row_s(connection, self._slots)
+        metrics.OUTBOX_OLDEST_SECONDS.set(oldest_s)
+        is_too_old = oldest_s > self._trouble_after_s
+        self.health.failing = (
+            f"the oldest event of its slots waits for {oldest_s:.0f} s; bulkreg verify says which" if is_too_old else None
+        )
 
     def _own(self, slots: frozenset[int]) -> None:
         if slots != self._slots:

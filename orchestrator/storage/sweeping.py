@@ -44,10 +44,16 @@ _LOCK_SPACE, _LOCK_WHICH = 0x73776570, 1
 # With items to decide: running, or cancelled while an external service owed answers. Both have a partial index.
 _UNFINISHED = "(b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL)"
 
+# Rows that an item may follow from; a refused one leads to nothing.
+_IN_OUTBOX = """
+    SELECT FROM orchestrator.outbox x
+    WHERE x.batch_id = {batch} AND x.topic IN ('batches', 'commands', 'commands-bulk') AND x.held_for IS DISTINCT FROM 'refused'
+"""
+
 # By the item itself: a batch changes with each edit of its label, and with each retry of its other items.
 _QUIET = f"""
     {_UNFINISHED} AND i.attempt_at < clock_timestamp() - :quiet
-    AND NOT EXISTS (SELECT FROM orchestrator.outbox x WHERE x.batch_id = b.batch_id)
+    AND NOT EXISTS ({_IN_OUTBOX.format(batch="b.batch_id")})
 """
 
 # Folding sends nothing, so it needs no patience beyond the quiet time.
@@ -127,10 +133,10 @@ _TO_REGISTRATION = text("""
 """)
 
 # What was sent again is in the outbox first; the mark that it waits behind is taken when it has left.
-_MARK_SENT = text("""
+_MARK_SENT = text(f"""
     UPDATE orchestrator.sweep_watch w SET mark_id = :mark_id
     WHERE w.stage = 'registration' AND w.mark_id IS NULL
-      AND NOT EXISTS (SELECT FROM orchestrator.outbox x WHERE x.batch_id = w.batch_id)
+      AND NOT EXISTS ({_IN_OUTBOX.format(batch="w.batch_id")})
 """)
 
 _LOST = text("""

@@ -237,7 +237,7 @@ CHECKS: tuple[Check, ...] = (
         FROM orchestrator.batch b
         JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
         JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt)
-        WHERE o.created_at < now() - :stuck_after AND b.changed_at < now() - :stuck_after
+        WHERE o.created_at < now() - :stuck_after
         """,
     ),
     Check(
@@ -253,14 +253,14 @@ CHECKS: tuple[Check, ...] = (
         5,
         "waiting_and_not_watched",
         """
-        SELECT i.batch_id, i.item_id, 'waits since ' || b.changed_at || ', nothing of its batch is about to be published, and no sweeper'
+        SELECT i.batch_id, i.item_id, 'waits since ' || i.attempt_at || ', nothing of its batch is about to be published, and no sweeper'
                || ' watches it: does one run, and does the broker answer it?' AS detail
         FROM orchestrator.batch b
         JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
         LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt)
         LEFT JOIN orchestrator.sweep_watch w ON (w.batch_id, w.position, w.attempt) = (i.batch_id, i.position, i.attempt)
         WHERE (b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL)
-          AND b.changed_at < now() - :stuck_after AND o.batch_id IS NULL AND w.batch_id IS NULL
+          AND i.attempt_at < now() - :stuck_after AND o.batch_id IS NULL AND w.batch_id IS NULL
           AND NOT EXISTS (SELECT FROM orchestrator.outbox x WHERE x.batch_id = b.batch_id)
         """,
     ),
@@ -270,6 +270,48 @@ CHECKS: tuple[Check, ...] = (
         """
         SELECT batch_id, NULL AS item_id, 'waits for parts since ' || submitted_at AS detail
         FROM orchestrator.batch WHERE status = 'pending' AND submitted_at < now() - :parts_patience - :stuck_after
+        """,
+    ),
+    Check(
+        5,
+        "event_waits",
+        """
+        SELECT batch_id, NULL AS item_id, 'an event for the topic ' || topic || ' waits in the outbox since ' || created_at
+               || CASE held_for WHEN 'refused' THEN ': Kafka will never accept it as it is: ' || held_why ELSE coalesce(': ' || held_why, '') END
+               || '; does a relay run, and does the topic exist?' AS detail
+        FROM (SELECT DISTINCT ON (batch_id, topic) * FROM orchestrator.outbox WHERE created_at < now() - :trouble_after
+              ORDER BY batch_id, topic, outbox_id) AS oldest
+        """,
+    ),
+    Check(
+        5,
+        "queue_stands",
+        """
+        SELECT NULL AS batch_id, NULL AS item_id, topic || '/' || partition || ' stands at ' || handled || ' since ' || stands_since
+               || ', and ends at ' || next_offset || ': does its consumer run, and does a transaction hide what comes next?' AS detail
+        FROM orchestrator.queue_end WHERE stands_since < now() - :trouble_after AND seen_at > now() - :trouble_after
+        """,
+    ),
+    Check(
+        5,
+        "role_restarts",
+        """
+        SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || role || ' began ' || count(*) || ' times on ' || host || ', the last time at '
+               || max(started_at) || ': its log says why it ends' AS detail
+        FROM orchestrator.role_start WHERE started_at > now() - :restarts_within GROUP BY role, host HAVING count(*) > :max_restarts
+        """,
+    ),
+    Check(
+        5,
+        "nothing_decided",
+        """
+        SELECT b.batch_id, NULL AS item_id, b.pending || ' items wait, and nothing of the batch was decided since ' || moved.at AS detail
+        FROM orchestrator.batch b
+        JOIN (SELECT batch_id, max(attempt_at) AS at FROM orchestrator.batch_item WHERE status = 'pending' GROUP BY batch_id) AS i
+          ON i.batch_id = b.batch_id
+        LEFT JOIN (SELECT batch_id, max(created_at) AS at FROM orchestrator.outcome GROUP BY batch_id) AS o ON o.batch_id = b.batch_id
+        CROSS JOIN LATERAL (SELECT greatest(i.at, o.at) AS at) AS moved
+        WHERE (b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL) AND moved.at < now() - :batch_stuck_after
         """,
     ),
     # 6. No two live unflagged activities share organization, mentor, type and date; no flagged one without an unflagged one.

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from orchestrator.settings import Settings
 from orchestrator.states import BatchStatus, Counts, derive_batch_status
+from orchestrator.storage.observing import RESTARTS_WITHIN
 from orchestrator.verification.checks import CHECKS
 from schemas.ids import DerivedIds
 
@@ -75,6 +76,10 @@ def _sql_breaches(connection: Connection, settings: Settings) -> Iterator[Breach
         "stuck_after": STUCK_AFTER,
         "max_resends": settings.sweep_max_resends,
         "parts_patience": timedelta(hours=settings.parts_timeout_hours),
+        "trouble_after": timedelta(milliseconds=settings.trouble_after_ms),
+        "batch_stuck_after": timedelta(minutes=settings.batch_stuck_after_minutes),
+        "max_restarts": settings.max_restarts,
+        "restarts_within": RESTARTS_WITHIN,
     }
     for check in CHECKS:
         statement = text(

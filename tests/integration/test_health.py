@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine, text
 
 from orchestrator.settings import Settings
+from orchestrator.storage.observing import note_starts
+from producers.topics import create_topics
 from schemas import api as models
+from schemas.envelope import Topic
 from tests.support.ports import free_port
 from tests.support.product import BULKREG
 from tests.support.waiting import eventually
@@ -65,3 +71,46 @@ def test_a_role_without_a_broker_says_so(settings: Settings, port: int) -> None:
     with running(settings, port, "splitter", BULKREG_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as url:
         told = eventually(lambda: readiness(url), within_s=30)
     assert told == (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker answers"}})
+
+
+def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
+    settings: Settings, engine: Engine, topics: None, port: int
+) -> None:
+    """The event is for a topic that nobody has made."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
+                " VALUES (0, 'org', gen_random_uuid(), 'batches', 'k', '[]', '{}', now() - interval '1 hour')"
+            )
+        )
+    # Kept until the answer is there: a client that is gone takes its requests with it.
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    name = Topic.BATCHES.on_cluster(settings.topic_prefix)
+    admin.delete_topics([name])[name].result()
+    with running(settings, port, "relay") as url:
+
+        def is_told() -> bool:
+            told = readiness(url)
+            return told is not None and told[0] == 503 and "the oldest event" in told[1]["relay"].get("detail", "")
+
+        eventually(is_told, within_s=30)
+        assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics").text
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM orchestrator.outbox"))
+        eventually(lambda: (told := readiness(url)) is not None and told[0] == 200, within_s=30)
+    create_topics(settings)
+
+
+def test_row_53_role_that_begins_again_and_again_is_not_ready_until_it_lasts(
+    settings: Settings, engine: Engine, topics: None, port: int
+) -> None:
+    with engine.begin() as connection:
+        note_starts(connection, ["splitter"] * 2 + ["relay"], host=socket.gethostname())
+    with running(settings, port, "relay", "splitter", BULKREG_MAX_RESTARTS="2") as url:
+        eventually(lambda: (found := readiness(url)) is not None and found[1]["relay"]["ok"], within_s=30)
+        told = readiness(url)
+        assert told is not None
+        assert told[0] == 503
+        assert "began 3 times within 10 minutes" in told[1]["splitter"]["detail"]
+        assert 'bulkreg_role_starts{role="splitter"} 3.0' in httpx.get(f"{url}/metrics").text

@@ -20,6 +20,7 @@ from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, r
 from orchestrator.settings import Settings
 from orchestrator.storage.progress import UNKNOWN_ID, Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues
+from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
@@ -545,7 +546,8 @@ def patient_sweeper(settings: Settings, broker: Broker) -> Sweeper:
 
 
 def long_ago(pipeline: Pipeline, batch_id: UUID) -> None:
-    """Two hours pass for the batch's items, and nobody has touched it in between."""
+    """Two hours pass for the batch's items, and nobody has touched it in between. Events carry these times, so those sent again differ."""
+    pipeline.forget_what_was_published()
     with pipeline.engine.begin() as connection:
         for statement in (
             "UPDATE orchestrator.batch SET changed_at = changed_at - interval '2 hours' WHERE batch_id = :b",
@@ -641,3 +643,69 @@ def test_row_51_step_that_fails_keeps_no_other_from_being_done(
     finally:
         loop.stop()
         thread.join()
+
+
+# --- What the sweeper sees of the queues ---------------------------------------------------------------------------------------
+
+
+def test_row_53_queue_that_does_not_move_stands_since_it_was_seen_to(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker, settings: Settings
+) -> None:
+    def standing() -> dict[str, bool]:
+        with pipeline.engine.connect() as connection:
+            rows = connection.execute(text("SELECT topic, stands_since IS NOT NULL AS stands FROM orchestrator.queue_end"))
+            return {row.topic: row.stands for row in rows}
+
+    def since(topic: Topic) -> object:
+        with pipeline.engine.connect() as connection:
+            found = text("SELECT stands_since FROM orchestrator.queue_end WHERE topic = :topic")
+            return connection.execute(found, {"topic": topic.value}).scalar_one()
+
+    sweeper.sweep(pipeline.engine)
+    assert standing() == {"batches": True, "commands": True, "commands-bulk": False}
+    first = since(Topic.COMMANDS)
+    broker.written(Topic.COMMANDS)
+    sweeper.sweep(pipeline.engine)
+    assert since(Topic.COMMANDS) == first, "more waits, and it has not moved"
+    assert metrics.QUEUE_RECORDS.labels("commands")._value.get() == 2
+    with pipeline.engine.begin() as connection:
+        advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
+    sweeper.sweep(pipeline.engine)
+    assert since(Topic.COMMANDS) != first, "it moves, and is behind"
+    broker.handled(Topic.COMMANDS, Topic.BATCHES)
+    sweeper.sweep(pipeline.engine)
+    assert standing() == {"batches": False, "commands": False, "commands-bulk": False}
+    # Made anew: what was handled of the old topic is no progress of this one.
+    broker.ids[Topic.COMMANDS] = "second"
+    sweeper.sweep(pipeline.engine)
+    assert standing()["commands"]
+    del broker.ids[Topic.COMMANDS]
+    sweeper.sweep(pipeline.engine)
+    assert "commands" not in standing(), "a topic that is away is no queue"
+    assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail]
+    with pipeline.engine.begin() as connection:
+        advance_progress(connection, {(Topic.BATCHES, 0): Position(0, "second")})
+        connection.execute(text("UPDATE orchestrator.queue_end SET stands_since = now() - interval '1 hour', handled = 0"))
+    broker.ids[Topic.BATCHES] = "second"
+    sweeper.sweep(pipeline.engine)
+    assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail], (
+        "it is another topic"
+    )
+
+
+def test_refused_event_of_a_batch_hides_none_of_its_items_from_the_sweeper(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker
+) -> None:
+    """Its `BatchSubmitted` will never be accepted, and an event for those who follow it waits: each item is sent by itself."""
+    batch_id = pipeline.submit(mentors(2))
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.outbox SET slot = -1 - slot, held_for = 'refused', held_why = 'too large'"))
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
+                " VALUES (-1, :org, :b, 'lifecycle', 'k', '[]', '{}', now())"
+            ),
+            {"org": ORGANIZATION, "b": batch_id},
+        )
+    broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)

@@ -144,3 +144,42 @@ def test_activities_of_purged_batches_are_excepted(pipeline: Pipeline, settings:
         for table in ("outcome", "batch_item", "batch_part", "batch"):
             connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = :b"), {"b": batch_id})
     assert verify(pipeline.engine, settings).breaches == []
+
+
+# --- What is well, and looks a little like trouble ------------------------------------------------------------------------------
+
+WELL = [
+    "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
+    " VALUES (0, 'org-standard', :b, 'batches', 'k', '[]', '{}', now() - interval '4 minutes')",
+    "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - interval '4 minutes', now())",
+    "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 7, NULL, now())",
+    # A sweeper that has not looked since says nothing about now.
+    "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - interval '2 days', now() - interval '1 day')",
+    "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host', now() - n * interval '1 minute' FROM generate_series(1, 5) AS n",
+    "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host-' || n, now() FROM generate_series(1, 20) AS n",
+    "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host', now() - n * interval '1 hour' FROM generate_series(1, 20) AS n",
+    # Waits for long, and something of its batch was decided just now.
+    "UPDATE orchestrator.batch_item SET attempt_at = now() - interval '2 hours' WHERE batch_id = :b AND position = 0",
+]
+
+
+@pytest.mark.parametrize("sql", WELL)
+def test_row_53_what_is_well_is_no_breach(pipeline: Pipeline, settings: Settings, sql: str) -> None:
+    running = healthy(pipeline)["running"]
+    owner = create_engine(settings.owner_url)
+    with owner.begin() as connection:
+        connection.execute(text(sql), {"b": running} if ":b" in sql else {})
+    owner.dispose()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_row_53_ages_are_settings(pipeline: Pipeline, settings: Settings) -> None:
+    """What is trouble to one deployment is a quiet night to another."""
+    running = healthy(pipeline)["running"]
+    with pipeline.engine.begin() as connection:
+        for sql in (WELL[0], WELL[1], WELL[4]):
+            connection.execute(text(sql), {"b": running} if ":b" in sql else {})
+    strict = settings.model_copy(update={"trouble_after_ms": 60_000, "max_restarts": 4})
+    found = {breach.detail.partition(":")[0] for breach in verify(pipeline.engine, strict).breaches}
+    assert found == {"event_waits", "queue_stands", "role_restarts"}
+    assert {breach.invariant for breach in verify(pipeline.engine, strict).breaches} == {5}
