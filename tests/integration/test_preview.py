@@ -1,9 +1,10 @@
 """A preview foretells what then happens, by the same rules, and a submission can be held to it (specification, 6, plan token)."""
 
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 
+import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -136,6 +137,40 @@ def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(pi
     with pytest.raises(InvalidRequestError) as refused:
         hold(pipeline, batch, plan, later=timedelta(minutes=15))
     assert (refused.value.problems[0].pointer, refused.value.problems[0].code) == ("/plan", "plan_expired")
+
+
+def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(pipeline: Pipeline) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(pipeline, batch).plan
+    claims = jwt.decode(plan, options={"verify_signature": False})
+    end = datetime.fromtimestamp(claims["exp"], UTC)
+
+    class At(PostgresActivityRepository):
+        now = end
+
+        def clock(self) -> datetime:
+            return self.now
+
+    def code(plan: str, now: datetime) -> str | None:
+        At.now = now
+        try:
+            transact(
+                pipeline.api,
+                lambda connection: PLANNER.hold_to(plan, At(connection), connection, ADMIN, batch),
+                organizations=[ORGANIZATION],
+            )
+        except InvalidRequestError as refused:
+            return refused.problems[0].code
+        return None
+
+    just_before = end - timedelta(microseconds=1)
+    assert (code(plan, just_before), code(plan, end)) == (None, "plan_expired")
+    # Signed with the same key for another purpose, without an end, and by somebody else.
+    others = [claims | {"aud": "another purpose"}, {name: value for name, value in claims.items() if name != "exp"}]
+    forged = [jwt.encode(each, PLANNER.key, algorithm="HS256") for each in others] + [
+        jwt.encode(claims, "z" * 32, algorithm="HS256")
+    ]
+    assert [code(each, just_before) for each in forged] == ["plan_invalid"] * 3
 
 
 def test_whoever_may_not_submit_may_not_preview(pipeline: Pipeline) -> None:
