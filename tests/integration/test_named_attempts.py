@@ -20,6 +20,7 @@ from orchestrator.storage.tombstones import purged_among, tombstones_among
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
+from tests.support.plans import without_indexes
 from tests.support.upstream import in_parts, submitted, upstream_item
 
 
@@ -207,6 +208,7 @@ def test_items_come_by_position_wherever_their_rows_stand(pipeline: Pipeline) ->
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(0)]))
     with pipeline.engine.begin() as connection:
+        without_indexes(connection)
         for position in (3, 1, 0):
             moved = text("UPDATE orchestrator.batch_item SET notes = 'moved' WHERE batch_id = :id AND position = :position")
             connection.execute(moved, {"id": batch_id, "position": position})
@@ -233,6 +235,7 @@ def test_a_cancel_names_its_items_by_position(pipeline: Pipeline) -> None:
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
     with pipeline.engine.begin() as connection:
+        without_indexes(connection)
         repository = PostgresActivityRepository(connection)
         connection.execute(text("UPDATE orchestrator.batch_item SET notes = 'moved' WHERE position IN (0, 2)"))
         assert repository.cancel_pending(batch_id, repository.clock()) == [(0, 2), (1, 1), (2, 1), (3, 1)]
