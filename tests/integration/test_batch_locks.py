@@ -153,10 +153,14 @@ def test_several_batches_are_taken_in_one_order(
         for batch_id in reversed(batches):
             connection.execute(text("UPDATE orchestrator.batch SET label = 'moved' WHERE batch_id = :id"), {"id": batch_id})
     first, *_, last = sorted(batches, key=order)
-    wanted = batches[::-1] if is_turned else batches
+
+    def take_wanted(connection: Connection) -> None:
+        without_indexes(connection)
+        take(connection, batches[::-1] if is_turned else batches)
+
     with pipeline.engine.connect() as holding:
         rival(holding, [first])
-        with waiting(pipeline, lambda connection: (without_indexes(connection), take(connection, wanted))):
+        with waiting(pipeline, take_wanted):
             taken = is_kept_waiting(pipeline, rival, [last])
             holding.rollback()
     assert not taken
