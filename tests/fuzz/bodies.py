@@ -246,7 +246,7 @@ def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) ->
         target = random.choice((PATH, PATH + "/preview", f"{one}/retry", f"{one}/cancel", one))
         made = "PUT" if target == one else "POST", target, grammar.damaged(random, grammar.value(random, most))[:most]
     else:
-        made = "GET", _target(random, batch_id, item_ids), b""
+        made = random.choice(("GET", "GET", "GET", "HEAD")), _target(random, batch_id, item_ids), b""
     method, target, body = made
     headers = {"Authorization": f"Bearer {token}", **({"Content-Type": "application/json"} if body else {})}
     for name in ("Idempotency-Key", "If-Match", "If-None-Match", "traceparent", "X-Organization-Id", "Last-Event-ID", "Range"):
