@@ -108,7 +108,7 @@ def test_the_newest_counts_are_remembered(pipeline: Pipeline, engine: Engine, mo
 
 
 def test_a_count_that_failed_holds_nobody_up(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_counts, "_PATIENCE_S", 3_600.0)
+    monkeypatch.setattr(error_counts, "_PATIENCE_S", 60.0)
     batch, counts = failing(pipeline, "nobody"), ErrorCounts()
     with engine.connect() as broken:
         event.listen(broken, "before_cursor_execute", lambda *_: ("SELECT nonsense", {}), retval=True)
