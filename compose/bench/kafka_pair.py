@@ -115,7 +115,9 @@ def main() -> None:
     """The first line says where; each further one, how many messages to wait for. Answers each with the number."""
     where = orjson.loads(sys.stdin.readline())
     settings = Settings(kafka_bootstrap_servers=where["servers"])
-    consumer = Consumer(consumer_config(settings, "bench"), logger=kafka_logger(settings, "bench"))
+    # It counts messages, and the end of a partition is none.
+    config = consumer_config(settings, "bench") | {"enable.partition.eof": False}
+    consumer = Consumer(config, logger=kafka_logger(settings, "bench"))
     partitions = range(where["partitions"])
     consumer.assign([TopicPartition(where["topic"], number, OFFSET_BEGINNING) for number in partitions])
     for line in sys.stdin:
