@@ -23,7 +23,7 @@ from schemas.fields import Id, canonical_id
 BELIEVED_S = 30.0
 _MOST_BELIEVED = 4_096
 
-# `nbf` is optional (RFC 7519, 4.1.5), and several identity providers leave it out. `iat` and `jti` are for whoever issued the token.
+# `nbf` is optional (RFC 7519, 4.1.5), and several identity providers leave it out. `iat` and `jti` are for the issuer of the token.
 _OPTIONS: Options = {"require": ["exp", "iss", "aud", "sub"], "verify_iat": False, "verify_jti": False}
 
 

@@ -193,7 +193,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         if problem is None:
             # A message of the database can quote values (notes among them); where it happened is enough to find a bug.
             _log.error("request_failed", error=type(error).__name__, at=_where(error))
-            problem = ProblemError("internal_error", "The request failed on our side; nothing tells more than our log.")
+            problem = ProblemError(
+                "internal_error", "The request failed on our side. The server's log says why; repeat it later."
+            )
         return response(problem)
 
 

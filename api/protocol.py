@@ -49,7 +49,7 @@ def _problem(status: int, error: BaseException | None) -> ProblemError:
         return ProblemError("headers_too_large", "The request has too many headers.")
     if status == PROBLEMS["bad_request"].status:
         return ProblemError("bad_request", "The request is not HTTP as RFC 9112 has it.")
-    return ProblemError("internal_error", "The request failed on our side; nothing tells more than our log.")
+    return ProblemError("internal_error", "The request failed on our side. The server's log says why; repeat it later.")
 
 
 def refusing_expectations(handler: AnyHandler) -> AnyHandler:

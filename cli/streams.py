@@ -30,7 +30,7 @@ class Outlet(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """The descriptor, for whoever asks what it leads to."""
+        """The descriptor, for callers that ask what it leads to."""
         return self._descriptor
 
     def isatty(self) -> bool:
@@ -84,7 +84,7 @@ def finished(exit_code: int) -> int:
     error = refusal()
     if error is None:
         return exit_code
-    if error.errno != errno.EPIPE:  # whoever reads only the first lines needs no word about it
+    if error.errno != errno.EPIPE:  # a reader that wants only the first lines needs no message
         print(f"Standard output can't be written: {error.strerror}.", file=sys.stderr)
     sys.stderr.flush()
     return ExitCode.UNWRITABLE if exit_code in (ExitCode.DONE, ExitCode.SOME_FAILED) else exit_code

@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 
-# A rival, or whoever holds a lock, is mostly gone at the next try. Then the unit waits its turn behind others.
+# A rival, or the holder of a lock, is mostly gone at the next try. Then the unit waits its turn behind others.
 TRIES_OF_LOCKED = 3
 
 Answer = TypeVar("Answer")

@@ -88,7 +88,7 @@ def loads(raw: bytes, *, max_depth: int, max_values: int | None = None) -> Any:
     """Parses a UTF-8 JSON document. Raises BadJsonError on everything that is not one, and on one with more values than `max_values`.
 
     A value is a number, a text, true, false, null, a list or an object, wherever it stands. Their number bounds what the document takes
-    in memory, and how long whoever reads it is busy.
+    in memory, and how long its reader is busy.
     """
     _check_encoding(raw)
     if max_values is not None:

@@ -111,7 +111,7 @@ def sweeper() -> Sweeper:
 def test_row_45_the_locks_of_batches_are_taken_in_order_of_their_keys_and_before_any_row(
     pipeline: Pipeline, engine: Engine, path: Path_
 ) -> None:
-    """Seen in pg_locks: whoever waits for the second of three has the first, not the third, and no row."""
+    """Seen in pg_locks: a process that waits for the second of three has the first, not the third, and no row."""
     batch_ids = contrary_ids(3)
     first, second, third = map(batch_lock_key, batch_ids)
     work = path(pipeline, batch_ids)
@@ -185,7 +185,7 @@ def test_row_45_intake_and_registration_of_the_same_batches_never_wait_in_a_circ
             ]
             pipeline.handle(pipeline.splitter, first_parts)
             records = [record(event, offset) for offset, event in enumerate(last_parts)]
-            # Whoever may write to the topic of commands decides when a registration locks which batch.
+            # A writer to the topic of commands decides when a registration locks which batch.
             commands = [record(forged(batch_id), offset) for offset, batch_id in enumerate(batch_ids)]
 
             def handle(handler: object, records: object) -> None:

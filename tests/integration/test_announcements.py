@@ -1,4 +1,4 @@
-"""Whoever follows a batch is told of each change of it, when the change is committed, and of no other batch's."""
+"""A follower of a batch is told of each change of it, when the change is committed, and of no other batch's."""
 
 import select
 from collections.abc import Callable, Iterator

@@ -146,7 +146,7 @@ def id_order(batch_id: UUID) -> int:
 def test_several_batches_are_taken_in_one_order(
     pipeline: Pipeline, take: Take, rival: Take, order: Callable[[UUID], int], *, is_turned: bool
 ) -> None:
-    """Whoever waits for the first of them does not hold the last one yet."""
+    """A process that waits for the first of them does not hold the last one yet."""
     batches = [pipeline.submit(mentors(1, first=number)) for number in range(1, 5)]
     with pipeline.engine.begin() as connection:
         # The rows stand the other way round as well.

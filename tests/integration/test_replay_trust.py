@@ -1,4 +1,4 @@
-"""Row 55 of the fault catalogue: a replay promotes nothing that the database does not confirm, whoever has written the event."""
+"""Row 55 of the fault catalogue: a replay promotes nothing that the database does not confirm, no matter who wrote the event."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
