@@ -243,9 +243,14 @@ def test_two_signals_at_once_leave_no_process_and_no_address(
 
 def test_an_idle_supervisor_sleeps(home: Path) -> None:
     supervisor = psutil.Process(current(home)["pids"]["supervisor"][0])
-    woken = supervisor.num_ctx_switches()
-    time.sleep(1)
-    assert supervisor.num_ctx_switches() == woken
+
+    def sleeps_for_a_second() -> bool:
+        woken = supervisor.num_ctx_switches()
+        time.sleep(1)
+        return supervisor.num_ctx_switches() == woken
+
+    # It looks after its logs every few seconds, and may just be at it.
+    assert any(sleeps_for_a_second() for _ in range(3))
 
 
 def test_two_homes_side_by_side_are_stopped_one_by_one(home: Path, another_home: Path) -> None:
