@@ -40,7 +40,7 @@ HASH_SEED ?= 0
 PYTEST := BULKREG_TEST_STACK=$(STACK) PYTHONHASHSEED=$(HASH_SEED) $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Generated examples are the same in each run here, so that a red one is about what was changed; `make test-full` draws new ones.
-test: $(VENV)/.installed-dev ## the whole suite, in under ten minutes (STACK=embedded|containers|external)
+test: $(VENV)/.installed-dev ## the whole suite, in about twelve minutes (STACK=embedded|containers|external)
 	$(PYTEST) --hypothesis-profile=ci -m "not full" $(ARGS)
 
 test-full: $(VENV)/.installed-dev ## the long forms too
