@@ -17,9 +17,10 @@ from consumers.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator import metrics
 from orchestrator.model import RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.repository import OutcomeKey
 from orchestrator.settings import Settings
 from orchestrator.storage.progress import UNKNOWN_ID, Position, advance_progress
-from orchestrator.storage.sweeping import Queue, Queues
+from orchestrator.storage.sweeping import Queue, Queues, note_resent
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
@@ -79,6 +80,25 @@ def test_lost_results_are_folded_from_the_dedup_table(pipeline: Pipeline, sweepe
     assert sweeper.sweep(pipeline.engine) == Swept(folded=3)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert not sweeper.sweep(pipeline.engine)
+
+
+def test_the_pause_between_resends_doubles_each_time(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    key, pause = OutcomeKey(str(batch_id), 0, 1), timedelta(minutes=1)
+    pauses = []
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.sweep_watch (batch_id, position, attempt, organization_id, stage, next_at)"
+                " VALUES (:b, 0, 1, :o, 'splitter', now())"
+            ),
+            {"b": batch_id, "o": ORGANIZATION},
+        )
+        for _ in range(4):
+            note_resent(connection, [key], gone=[], pause=pause, max_resends=3)
+            waits = connection.execute(text("SELECT next_at - clock_timestamp() FROM orchestrator.sweep_watch")).scalar_one()
+            pauses.append(round(waits / pause))
+    assert pauses == [1, 2, 4, 8]
 
 
 def test_queued_commands_are_never_sent_again(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
