@@ -40,11 +40,11 @@ async def server(answer: Answer) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def against(answer: Answer, body: Body) -> Any:
+def against(answer: Answer, body: Body, patience: Patience | None = None) -> Any:
     """What the body gives with a client of a server that answers like this."""
 
     async def run() -> Any:
-        async with server(answer) as url, opened(Target(url, "t"), lambda _: None, IMPATIENT) as client:
+        async with server(answer) as url, opened(Target(url, "t"), lambda _: None, patience or IMPATIENT) as client:
             return await body(client)
 
     return asyncio.run(run())
@@ -68,7 +68,7 @@ def test_a_change_is_repeated_under_its_key_until_it_is_answered() -> None:
             return problem(503)
         return web.json_response({"batch_id": "b"}, status=202)
 
-    response = against(answer, lambda client: client.post(PATH, None, {"label": "x"}, key="k"))
+    response = against(answer, lambda client: client.post(PATH, None, {"label": "x"}, key="k"), Patience(first_answer_s=60))
     assert response.json() == {"batch_id": "b"}
     assert [key for key, _ in seen] == ["k", "k", "k"]
     assert len({body for _, body in seen}) == 1
@@ -85,7 +85,7 @@ def test_a_change_without_a_key_gets_one_and_keeps_it() -> None:
         await client.post("/cancel", None)
         await client.post("/cancel", None)
 
-    against(answer, body)
+    against(answer, body, Patience(first_answer_s=60))
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
