@@ -20,8 +20,8 @@ _OPEN_ELSEWHERE = (Path("/dev"), Path("/proc"))
 def saved_to(file: Path) -> Iterator[IO[bytes]]:
     """What is written to it is saved in the file when the block ends, and not at all when it fails. Raises UnwritableError.
 
-    A regular file is replaced, and keeps its permissions; the target of a link too. What is no regular file (a device, a pipe), and a
-    file with other names besides, is written to.
+    A regular file, or the target of a link, is replaced and keeps its permissions. A device, a pipe, or a file with several names
+    is written to.
     """
     try:
         target = file.resolve()

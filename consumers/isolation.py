@@ -55,7 +55,7 @@ class Isolation(Generic[Found, Done]):
         self._refused = 0
 
     def round(self) -> tuple[int, list[Done]]:
-        """How much was found, and what came of it, by transaction. Raises what is no batch's fault."""
+        """How much was found, and what came of it, by transaction. Raises errors that no batch causes."""
         found: list[Found] = []
         self._refused = 0
 

@@ -93,7 +93,7 @@ class Sweeper:
         self._end_offsets = end_offsets
 
     def sweep(self, engine: Engine) -> Swept:
-        """All steps, one after the other. Raises what is no single batch's fault, as when the broker can't be asked."""
+        """All steps, one after the other. Raises errors that no single batch causes, for instance a broker that does not answer."""
         return sum((step(engine) for step in self.steps.values()), Swept())
 
     @property
