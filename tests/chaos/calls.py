@@ -49,7 +49,9 @@ class Api:
     ) -> Answer:
         """Gives up after `patience_s`. Never raises: it is the outcome that tells.
 
-        Only a definite refusal is FAILED, and a connection that could not be made; 5xx is UNKNOWN, whatever its words say.
+        Only a definite refusal is FAILED, and a POST whose connection could not be made; 5xx is UNKNOWN, whatever its words say.
+        Another method without a connection is UNKNOWN: aiohttp repeats it by itself when the connection breaks after it was sent,
+        and then reports only that the second connection was refused.
         """
         data = None if body is None else orjson.dumps(body)
         timeout = aiohttp.ClientTimeout(total=patience_s)
@@ -57,7 +59,7 @@ class Api:
             async with self._session.request(method, PATH + path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
-            return Answer(Outcome.FAILED)
+            return Answer(Outcome.FAILED if method == "POST" else Outcome.UNKNOWN)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return Answer(Outcome.UNKNOWN)
         if response.status == 500:
