@@ -37,10 +37,12 @@ run: install ## start the whole product with an example, and keep serving (Ctrl-
 WORKERS ?= $(if $(filter external,$(STACK)),0,2)
 # One hash seed, or the order of sets differs from run to run, and a simulation's seed does not repeat it.
 HASH_SEED ?= 0
-PYTEST := BULKREG_TEST_STACK=$(STACK) PYTHONHASHSEED=$(HASH_SEED) $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+# Any text: modules, and the tests of each, run in an order drawn from it. Without one they run as they stand.
+ORDER ?=
+PYTEST := BULKREG_TEST_STACK=$(STACK) BULKREG_TEST_ORDER=$(ORDER) PYTHONHASHSEED=$(HASH_SEED) $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Generated examples are the same in each run here, so that a red one is about what was changed; `make test-full` draws new ones.
-test: $(VENV)/.installed-dev ## the whole suite, in about twelve minutes (STACK=embedded|containers|external)
+test: $(VENV)/.installed-dev ## the whole suite, in about twelve minutes (STACK=embedded|containers|external ORDER=…)
 	$(PYTEST) --hypothesis-profile=ci -m "not full" $(ARGS)
 
 test-full: $(VENV)/.installed-dev ## the long forms too

@@ -1,6 +1,7 @@
 """What the tests stand on: one PostgreSQL and one Kafka per run, one database and one topic prefix per test."""
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from uuid import uuid4
@@ -34,8 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
 LONG_FOLDERS = ("simulation", "end_to_end", "chaos", "faults")
 
 
+# Any text: modules, and the tests of each, run in an order drawn from it. A test must not depend on those before it.
+ORDER = "BULKREG_TEST_ORDER"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first; apart from that, nothing is moved."""
+    """The long ones first; apart from that, nothing is moved, unless a random order is asked for."""
+    if seed := os.environ.get(ORDER):
+        places = random.Random(seed)
+        modules = {path: places.random() for path in sorted({item.path for item in items})}
+        items.sort(key=lambda item: (modules[item.path], places.random()))
     folders = {folder: place for place, folder in enumerate(LONG_FOLDERS)}
     items.sort(key=lambda item: folders.get(item.path.parent.name, len(folders)))
 
