@@ -28,6 +28,11 @@ class Entry:
     record: Record[EventData] | None
     refusal: RefusedError | None
 
+    @property
+    def value_bytes(self) -> int:
+        """How many bytes the record's value has: how much work it is. `bytes` is how much memory the whole record takes."""
+        return len(self.raw.value or b"")
+
 
 def read(topic: Topic, envelope: Envelope) -> EventData:
     """The data of an event, or what can be read of a submission that has to be answered. Raises UnreadableError."""

@@ -12,17 +12,17 @@ from orchestrator.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class LanePolicy:
-    """Bounds of the queues and of the micro-batches taken from them. Bytes are those of the records' values."""
+    """Bounds of the queues and of the micro-batches taken from them."""
 
     max_batch_records: int
     max_batch_bytes: int = 160 * 1024
-    """A micro-batch of commands fits (300 bytes each). Of a large batch's parts (63 KB) it is two, a thousand commands: the splitter
-    serves others in between."""
+    """Of the records' values, which say how much work there is. A micro-batch of commands fits (300 bytes each, and as many of headers).
+    Of a large batch's parts (63 KB) it is two, a thousand commands: the splitter serves others in between."""
     bulk_share: float
     max_lane_records: int = 3_000
     """Half of it is work for longer than a resumed partition's records take to come (`fetch.wait.max.ms`)."""
     max_lane_bytes: int = 2 * 1024 * 1024
-    """Decoded, a record takes ten to twenty times its bytes."""
+    """Of the whole records, with their headers: it bounds memory. Decoded, a record takes ten to twenty times its bytes."""
 
     @classmethod
     def of(cls, settings: Settings) -> "LanePolicy":
@@ -70,13 +70,15 @@ class Lanes:
 
     @staticmethod
     def _take(queue: _Queue, max_records: float, max_bytes: float) -> list[Entry]:
-        taken = [queue.entries.popleft()]
-        size = taken[0].bytes
-        while queue.entries and len(taken) + 1 <= max_records and size + queue.entries[0].bytes <= max_bytes:
-            entry = queue.entries.popleft()
-            size += entry.bytes
-            taken.append(entry)
-        queue.bytes -= size
+        entries = queue.entries
+        taken: list[Entry] = []
+        size = 0
+        while entries and (not taken or len(taken) + 1 <= max_records):
+            size += entries[0].value_bytes
+            if taken and size > max_bytes:
+                break
+            taken.append(entries.popleft())
+        queue.bytes -= sum([entry.bytes for entry in taken])
         return taken
 
     def is_full(self, lane: Lane) -> bool:

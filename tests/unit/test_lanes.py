@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from consumers.decoding import Entry
@@ -15,8 +16,9 @@ POLICY = LanePolicy(max_batch_records=100, max_batch_bytes=1_000, bulk_share=0.2
 PARTITION = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
 
 
-def entry(lane: Lane, *, size: int = 1, partition: PartitionOffsets = PARTITION) -> Entry:
-    return Entry(RawRecord("", 0, 0, 0, None, None, ()), partition, 0, size, lane, None, None)
+def entry(lane: Lane, *, size: int = 1, around: int = 0, partition: PartitionOffsets = PARTITION) -> Entry:
+    """`size` is the value's, `around` that of key and headers."""
+    return Entry(RawRecord("", 0, 0, 0, None, bytes(size), ()), partition, 0, size + around, lane, None, None)
 
 
 def filled(*, small: int = 0, bulk: int = 0, size: int = 1) -> Lanes:
@@ -59,6 +61,31 @@ def test_few_small_records_go_at_once_and_alone() -> None:
 def test_micro_batch_is_bounded_by_bytes_but_never_empty() -> None:
     assert taken(filled(small=5, size=400)) == [(Lane.SMALL, 2), (Lane.SMALL, 2), (Lane.SMALL, 1)]
     assert taken(filled(small=2, size=5_000)) == [(Lane.SMALL, 1), (Lane.SMALL, 1)]
+
+
+def test_share_of_less_than_a_record_is_one_record() -> None:
+    lanes = Lanes(replace(POLICY, max_batch_records=1))
+    for lane in (Lane.SMALL, Lane.BULK):
+        lanes.put(entry(lane))
+    assert taken(lanes) == [(Lane.SMALL, 1), (Lane.BULK, 1)]
+
+
+def test_headers_fill_a_lane_and_no_micro_batch() -> None:
+    lanes = Lanes(POLICY)
+    for _ in range(3):
+        lanes.put(entry(Lane.SMALL, size=100, around=3_300))
+    assert lanes.is_full(Lane.SMALL)
+    assert taken(lanes) == [(Lane.SMALL, 3)]
+    assert not lanes.is_full(Lane.SMALL)
+
+
+def test_micro_batch_of_commands_is_bounded_by_their_number() -> None:
+    """The policy of the product, with commands as large as those of the benchmark, which have almost as many bytes of headers."""
+    settings = Settings()
+    lanes = Lanes(LanePolicy.of(settings))
+    for _ in range(2 * settings.max_batch_records):
+        lanes.put(entry(Lane.SMALL, size=315, around=275))
+    assert [size for _, size in taken(lanes)] == [settings.max_batch_records] * 2
 
 
 def test_a_large_batch_gives_way_after_two_of_its_parts() -> None:
