@@ -20,9 +20,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import metrics
-from orchestrator.collector import relieve_collector
 from orchestrator.error_text import without_values
 from orchestrator.health import Check, LoopHealth
+from orchestrator.memory import relieve_collector
 from orchestrator.settings import RefusedStartError, Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts

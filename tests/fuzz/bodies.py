@@ -20,8 +20,8 @@ from sqlalchemy import Engine, create_engine, text
 from api.app import serving
 from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
-from orchestrator.collector import relieve_collector
 from orchestrator.logs import configure_logs
+from orchestrator.memory import relieve_collector
 from orchestrator.model import Role
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine

@@ -14,7 +14,7 @@ from compose.embedded.infrastructure import Infrastructure
 from consumers.decoding import read
 from consumers.handler import Record
 from consumers.splitter import SplitterHandler
-from orchestrator.collector import relieve_collector
+from orchestrator.memory import relieve_collector
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine, transact
 from schemas.envelope import Topic, UnreadableError, open_envelope

@@ -12,7 +12,7 @@ from tests.mutation.mutant import Mutant, apply
 PACKAGES = ("api", "consumers", "orchestrator", "producers", "schemas")
 # They decide nothing: a schema's history, generated or published documents, examples, and what is only measured or printed.
 _LEFT_OUT = re.compile(
-    r"/(migrations|console)/|/(__init__|openapi|documentation|asyncapi|examples|publish|metrics|logs|failpoints|access_log|allocator|collector)\.py$"
+    r"/(migrations|console)/|/(__init__|openapi|documentation|asyncapi|examples|publish|metrics|logs|failpoints|access_log|memory)\.py$"
 )
 
 _NAMED = re.compile(r"^-- name: *(\w+)", re.MULTILINE)
