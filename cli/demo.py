@@ -17,11 +17,12 @@ from cli.connection import DEFAULT_HOME
 from cli.failures import ExitCode
 from cli.output import Output
 from cli.stack import HomeOption, run_stack, show
+from compose import embedded
 from compose.embedded.home import Home
 from compose.embedded.product import Product
 from compose.embedded.stack_file import StackFile
 
-EXAMPLE = Path(__file__).parents[1] / "compose" / "embedded" / "example"
+EXAMPLE = Path(embedded.__file__).parent / "example"
 ORGANIZATION, COORDINATOR, ADMINISTRATOR = "nordlys", "ingrid", "leader"
 
 

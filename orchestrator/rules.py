@@ -13,9 +13,6 @@ MAX_REGISTRATION_NOTES_LENGTH = 2_000
 MIN_DURATION_MINUTES, MAX_DURATION_MINUTES = 1, 1_440
 DEFAULT_TIME_ZONE = "Europe/Oslo"
 
-EARLIEST_YEAR = 1990
-"""Before it no activity was done, unless a deployment says otherwise: such dates are slips, a year of two digits or a number taken for a day."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -15,8 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.rules import EARLIEST_YEAR
 from schemas.events import MAX_BATCH_BYTES
+
+EARLIEST_YEAR = 1990
+"""Before it no activity was done, unless a deployment says otherwise: such dates are slips, a year of two digits or a number taken for a day."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 

@@ -7,8 +7,7 @@ from datetime import date, timedelta
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from orchestrator.rules import EARLIEST_YEAR
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 
 ORGANIZATION = "bench"
 COORDINATOR = "bench-coordinator"

@@ -7,7 +7,8 @@ from sqlalchemy import Connection, text
 
 from orchestrator.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
-from orchestrator.rules import BROKEN_RULE_SQL, EARLIEST_YEAR, RULE_JOINS_SQL, RULES, duplicate_activity
+from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
+from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
@@ -105,8 +106,6 @@ _PREDICT = text(f"""
 
 class InProcessRegistrationService:
     """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
-
-    _earliest_year = EARLIEST_YEAR
 
     def __init__(self, earliest_year: int = EARLIEST_YEAR) -> None:
         self._earliest_year = earliest_year

@@ -114,6 +114,7 @@ class TerminatedOnce(InProcessRegistrationService):
     """Loses its session when the activities are inserted and their outcomes are not."""
 
     def __init__(self, beside: Engine) -> None:
+        super().__init__()
         self.backends: list[int] = []
         self._beside = beside
 

@@ -48,6 +48,7 @@ class MeetsItsRival(InProcessRegistrationService):
     """Decides nothing before its rival has come as far: both have seen that there is no outcome, and neither has written one."""
 
     def __init__(self, meet: threading.Barrier) -> None:
+        super().__init__()
         self._meet = meet
         self._has_met = False
 
