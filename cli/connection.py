@@ -9,37 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.failures import BadInputError, UnreachableError
+from cli.failures import BadInputError
+from cli.running import running_stack
+from cli.target import Target
 
 if TYPE_CHECKING:
     from cli.client import Client
-    from compose.embedded.home import Home
-    from compose.embedded.stack_file import StackFile
-
-DEFAULT_HOME = Path(".bulkreg")
-
-PATH = "/api/v1/bulk-registrations"
-
-
-@dataclass(frozen=True)
-class Target:
-    """An API, and what to say to be let in. `home` is its home, if it is on this machine."""
-
-    url: str
-    token: str | None
-    first_organization_token: str | None = None
-    postgres_url: str | None = None
-
-    def headers(self, organization_id: str | None, *, is_named_in_body: bool = False) -> dict[str, str]:
-        """Identifies the caller, in an organization.
-
-        A home's own token is for every organization, so one has to be named; where none is, its first organization is meant.
-        """
-        token = self.token
-        if organization_id is None and not is_named_in_body and self.first_organization_token is not None:
-            token = self.first_organization_token
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return headers if organization_id is None else headers | {"X-Organization-Id": organization_id}
 
 
 @dataclass(frozen=True)
@@ -68,20 +43,6 @@ class Connection:
             raise BadInputError("--token is for --url; a home has its own token")
         _, stack = running_stack(self.home)
         return Target(stack.api, stack.token, stack.admin_token, stack.postgres)
-
-
-def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
-    """What runs in a home (BULKREG_HOME, or .bulkreg). Raises UnreachableError when nothing does."""
-    # Imported here: shell completion need not wait for it.
-    from compose.embedded.home import Home
-    from compose.embedded.stack_file import StackFile
-
-    path = home or Path(os.environ.get("BULKREG_HOME", DEFAULT_HOME))
-    place = Home(path)
-    stack = StackFile.read(place)
-    if stack is None:
-        raise UnreachableError(f"Nothing runs in {place.path}. Start it with: bulkreg up --detach --home {path}")
-    return place, stack
 
 
 def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["Client"]:

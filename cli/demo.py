@@ -13,9 +13,9 @@ import orjson
 import typer
 
 from cli.commands import Audience, command
-from cli.connection import DEFAULT_HOME
 from cli.failures import ExitCode
 from cli.output import Output
+from cli.running import DEFAULT_HOME
 from cli.stack import HomeOption, run_stack, show
 from compose import embedded
 from compose.embedded.home import Home

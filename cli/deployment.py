@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.connection import running_stack
+from cli.running import running_stack
 from cli.settings import forget_servers, load_settings
 
 # Imported in the functions, so that shell completion need not wait for them.

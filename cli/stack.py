@@ -13,10 +13,10 @@ import orjson
 import typer
 
 from cli.commands import Audience, command
-from cli.connection import DEFAULT_HOME
 from cli.embedded import embedded_installed
 from cli.failures import BadInputError, ExitCode, UnreachableError
 from cli.output import Output, printable
+from cli.running import DEFAULT_HOME
 from cli.settings import forget_servers, load_settings
 from cli.streams import refusal
 from compose.embedded.home import Home, HomeInUseError

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from api.authentication import authenticator
 from api.jwks import Jwks
 from cli.client import opened
-from cli.connection import Target
 from cli.failures import BadInputError
+from cli.target import Target
 from consumers.registration_client import refuse_unusable_way
 from orchestrator.loopback import is_this_machine
 from orchestrator.outgoing import UnusableWayError, heeds_environment

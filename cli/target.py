@@ -1,0 +1,26 @@
+"""An API to talk to: its address, and what a request says to be let in."""
+
+from dataclasses import dataclass
+
+PATH = "/api/v1/bulk-registrations"
+
+
+@dataclass(frozen=True)
+class Target:
+    """An API, and what to say to be let in. `home` is its home, if it is on this machine."""
+
+    url: str
+    token: str | None
+    first_organization_token: str | None = None
+    postgres_url: str | None = None
+
+    def headers(self, organization_id: str | None, *, is_named_in_body: bool = False) -> dict[str, str]:
+        """Identifies the caller, in an organization.
+
+        A home's own token is for every organization, so one has to be named; where none is, its first organization is meant.
+        """
+        token = self.token
+        if organization_id is None and not is_named_in_body and self.first_organization_token is not None:
+            token = self.first_organization_token
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return headers if organization_id is None else headers | {"X-Organization-Id": organization_id}
