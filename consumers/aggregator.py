@@ -5,7 +5,7 @@ from typing import cast
 
 from sqlalchemy import Connection
 
-from consumers.handler import Handled, Lane, Record, RefusedError
+from consumers.handler import AGGREGATOR, Handled, Lane, Record, RefusedError
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
@@ -18,7 +18,7 @@ from schemas.events import EventData, Result
 class AggregatorHandler:
     """Folds the outcomes that results announce. What a result says is not believed: the dedup table is asked."""
 
-    name = "aggregator"
+    name = AGGREGATOR
     topics: tuple[Topic, ...] = (Topic.RESULTS,)
 
     def lane(self, topic: Topic, data: EventData) -> Lane:

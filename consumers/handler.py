@@ -11,6 +11,9 @@ from sqlalchemy import Connection
 from schemas.envelope import Envelope, OutgoingEvent, Topic
 from schemas.events import EventData
 
+SPLITTER, REGISTRATION, AGGREGATOR = "splitter", "registration", "aggregator"
+"""The roles that read topics. Consumer groups and metrics have these names."""
+
 
 class Lane(Enum):
     """Small batches never wait behind large ones: each lane has its own queue in the loop, served with a weight."""
@@ -70,7 +73,7 @@ class Handler(Protocol):
     """
 
     name: str
-    """The consumer group's and the metrics' name of the role."""
+    """The role's: one of those above."""
 
     topics: tuple[Topic, ...]
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from consumers.handler import Handled, Lane, Record, RefusedError
+from consumers.handler import REGISTRATION, Handled, Lane, Record, RefusedError
 from consumers.results import ResultWriter
 from orchestrator.model import ItemError
 from orchestrator.registration.external import CANCELLED, dispatched_decisions
@@ -31,7 +31,7 @@ class RegistrationHandler:
     Values come from the database and not from the command: no event makes anything happen that the database does not bear out.
     """
 
-    name = "registration"
+    name = REGISTRATION
     topics: tuple[Topic, ...] = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 
     def __init__(self, service: RegistrationService) -> None:

@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from consumers.aggregator import AggregatorHandler
+from consumers.handler import AGGREGATOR, SPLITTER
 from consumers.raw_record import RawRecord
-from consumers.splitter import SplitterHandler
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.settings import Settings
 from schemas.envelope import Topic
 
-_HANDLED_BY = {Topic.BATCHES: SplitterHandler.name, Topic.RESULTS: AggregatorHandler.name}
+_HANDLED_BY = {Topic.BATCHES: SPLITTER, Topic.RESULTS: AGGREGATOR}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from consumers.commands import commands_for
-from consumers.handler import Handled, Lane, Record, RefusedError
+from consumers.handler import SPLITTER, Handled, Lane, Record, RefusedError
 from orchestrator.intake import Intake, Part, malformed_part, submitted_part
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
@@ -23,7 +23,7 @@ from schemas.problems import Mistake
 class SplitterHandler:
     """Expands batches into commands from the database; takes in batches of upstream services first."""
 
-    name = "splitter"
+    name = SPLITTER
     topics: tuple[Topic, ...] = (Topic.BATCHES,)
 
     def __init__(self, *, bulk_threshold_items: int, max_items: int, max_batch_bytes: int = MAX_BATCH_BYTES) -> None:
