@@ -11,10 +11,12 @@ from sqlalchemy import Connection
 
 from consumers.commands import commands_for
 from consumers.handler import SPLITTER, Handled, Lane, Record, RefusedError
-from orchestrator.intake import Intake, Part, malformed_part, submitted_part
 from orchestrator.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
+from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.upstream.intake import Intake
+from orchestrator.upstream.part import Part, malformed_part, submitted_part
 from schemas.envelope import Topic
 from schemas.events import MAX_BATCH_BYTES, BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
 from schemas.problems import Mistake
@@ -43,7 +45,7 @@ class SplitterHandler:
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         """Commands for every item that an event names and that is pending in that attempt."""
         repository = PostgresActivityRepository(connection)
-        intake = Intake(repository, max_items=self._max_items, max_batch_bytes=self._max_batch_bytes)
+        intake = Intake(repository, CollectedParts(connection), max_items=self._max_items, max_batch_bytes=self._max_batch_bytes)
         parts = [(index, part) for index, record in enumerate(records) if (part := _part(record)) is not None]
         refused = intake.take(parts)
         keys: list[OutcomeKey] = []

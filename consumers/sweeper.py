@@ -24,11 +24,12 @@ from orchestrator.projection import fold_outcomes
 from orchestrator.repository import EventOf, OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.settings import Settings
-from orchestrator.storage import outbox, parts, sweeping
+from orchestrator.storage import outbox, sweeping
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
 from orchestrator.storage.observing import QueueState, note_queues
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
+from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.submission import incomplete_batch
 from schemas.envelope import Topic
@@ -257,11 +258,11 @@ class Sweeper:
 
     def _end_collections(self, connection: Connection, overdue: Sequence[sweeping.Overdue]) -> Swept:
         """Upstream batches whose parts did not come in time are rejected as a whole."""
-        repository = PostgresActivityRepository(connection)
+        repository, parts = PostgresActivityRepository(connection), CollectedParts(connection)
         batch_ids = [UUID(each.batch_id) for each in overdue]
         repository.lock_batches(batch_ids)
         for batch_id in batch_ids:
             batch = repository.lock_batch(batch_id)
-            if batch is not None and parts.forget_batch(connection, batch_id):
+            if batch is not None and parts.forget(batch_id):
                 repository.publish(batch.organization_id, batch_id, [incomplete_batch(batch, at=repository.clock())])
         return Swept(batches_ended=len(overdue))

@@ -14,9 +14,9 @@ import orjson
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from orchestrator.intake import submitted_part
 from orchestrator.model import upstream_channel
 from orchestrator.storage.replaying import Difference, ShadowTables, copy_line, escaped
+from orchestrator.upstream.part import submitted_part
 from schemas import events
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
 from schemas.fields import CalendarDate, Flag, Id, Int32

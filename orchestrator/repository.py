@@ -1,6 +1,6 @@
 """The port to the activity repository: what the operations and handlers ask of storage. Each method is part of the caller's transaction."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -65,6 +65,29 @@ class NewAttempt:
     position: int
     values: ItemValues
     correction: Mapping[str, Any] | None
+
+
+PartKey = tuple[str, int]
+"""A batch's id, and the number of one of its parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPart:
+    """A part that the database has, by its two hashes; None where it has the batch but not this part."""
+
+    organization_id: str
+    parts: int
+    header_hash: bytes
+    content_hash: bytes | None
+    public_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Whose a purged batch was, and the hash of what all its parts said alike."""
+
+    organization_id: str
+    header_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +159,9 @@ class ActivityRepository(Protocol):
 
     def lock_batch(self, batch_id: UUID) -> BatchView | None:
         """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""
+
+    def lock_batches(self, batch_ids: Collection[UUID]) -> None:
+        """Takes several for itself, in the order that everybody takes them in; `lock_batch` of one of them waits for nobody then."""
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         """Takes the projections of these batches (in sorted order); registration goes on."""

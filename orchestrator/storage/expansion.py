@@ -1,4 +1,4 @@
-"""Statements of the splitter: what the database knows of a batch, and the pending items that commands are made of."""
+"""Statements of the splitter: the pending items that commands are made of."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,6 @@ from orchestrator.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPart:
-    """A part that the database has, by its two hashes; None where it has the batch but not this part."""
-
-    organization_id: str
-    parts: int
-    header_hash: bytes
-    content_hash: bytes | None
-    public_hash: bytes | None
-
-
-_KNOWN_PARTS = Prepared("""
-    SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
-    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
-    LEFT JOIN orchestrator.batch_part p ON (p.batch_id, p.part) = (n.batch_id, n.part)
-""")
 
 # Only what is still pending in the very attempt: expanding twice, or after a cancel, brings at most commands that have no effect.
 _PENDING = Prepared("""
@@ -58,20 +39,6 @@ class PendingItem:
     data: dict[str, Any]
     attempt_at: datetime
     trace_id: str
-
-
-def known_parts(connection: Connection, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], KnownPart]:
-    """By (batch id, part), what the database has; batches that it does not know are absent."""
-    rows = _KNOWN_PARTS.named(
-        connection,
-        {"batch_ids": arrays.plain([batch for batch, _ in parts]), "parts": arrays.plain([part for _, part in parts])},
-    )
-    return {
-        (row.batch_id, row.part): KnownPart(
-            row.organization_id, row.parts, bytes(row.header_hash), _bytes(row.content_hash), _bytes(row.public_hash)
-        )
-        for row in rows
-    }
 
 
 def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterator[PendingItem]:
@@ -109,7 +76,3 @@ def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterato
             "override_duplicates": override_duplicates,
         }
         yield PendingItem(number - 1, command, attempt_at, trace_id)
-
-
-def _bytes(value: memoryview | None) -> bytes | None:
-    return None if value is None else bytes(value)

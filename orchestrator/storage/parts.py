@@ -1,6 +1,6 @@
 """Statements on `batch_part` while an upstream batch is collected."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -8,12 +8,20 @@ import orjson
 from sqlalchemy import Connection, text
 
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem
-from orchestrator.repository import PartHashes
-from orchestrator.storage import watching
+from orchestrator.repository import KnownPart, PartHashes, PartKey, Tombstone
+from orchestrator.storage import arrays, watching
 from orchestrator.storage.creating import item_id_parts
+from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.tombstones import tombstones_among
 
 Numbered = list[tuple[int, NewItem]]
 
+_KNOWN_PARTS = Prepared("""
+    SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
+    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
+    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
+    LEFT JOIN orchestrator.batch_part p ON (p.batch_id, p.part) = (n.batch_id, n.part)
+""")
 _CREATE = text("""
     INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items,
                                     pending, parts, content_hash, trace_id, submitted_at, changed_at)
@@ -57,97 +65,117 @@ _FORGET_EDITS = text("DELETE FROM orchestrator.batch_edit WHERE batch_id = :batc
 _FORGET_BATCH = text("DELETE FROM orchestrator.batch WHERE batch_id = :batch_id AND status = 'pending'")
 
 
-def create_collecting(
-    connection: Connection, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int
-) -> None:
-    """Stores an upstream batch whose parts have not all come: counted as pending, without items."""
-    connection.execute(
-        _CREATE,
-        {
-            "batch_id": batch.batch_id,
-            "organization_id": actor.organization_id,
-            "coordinator_id": batch.coordinator_id,
-            "submitted_by": actor.subject,
-            "channel": actor.channel,
-            "label": batch.label,
-            "total": total,
-            "parts": parts,
-            "content_hash": content_hash,
-            "trace_id": batch.trace_id,
-        },
-    )
+class CollectedParts:
+    """The parts of upstream batches, in the transaction of the connection it is given."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
-def add_part(
-    connection: Connection,
-    organization_id: str,
-    batch_id: UUID,
-    hashes: PartHashes,
-    items: Sequence[tuple[int, NewItem]],
-    *,
-    data_bytes: int,
-) -> None:
-    """Keeps a part, with its notes, until the others have come."""
-    rows = [
-        (
-            position,
-            item.values.mentor_id,
-            item.values.activity_type,
-            item.values.activity_date,
-            item.values.duration_minutes,
-            item.values.notes,
-            item.client_reference,
+    def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
+        """What the database has, by part; batches that it does not know are absent."""
+        rows = _KNOWN_PARTS.named(
+            self._connection,
+            {"batch_ids": arrays.plain([batch for batch, _ in parts]), "parts": arrays.plain([part for _, part in parts])},
         )
-        for position, item in items
-    ]
-    connection.execute(
-        _ADD,
-        {
-            "batch_id": batch_id,
-            "part": hashes.part,
-            "organization_id": organization_id,
-            "content_hash": hashes.content_hash,
-            "public_hash": hashes.public_hash,
-            "items": orjson.dumps(rows).decode(),
-            "data_bytes": data_bytes,
-        },
-    )
+        return {
+            (row.batch_id, row.part): KnownPart(
+                row.organization_id, row.parts, bytes(row.header_hash), _bytes(row.content_hash), _bytes(row.public_hash)
+            )
+            for row in rows
+        }
+
+    def tombstone(self, batch_id: UUID) -> Tombstone | None:
+        """What is left of a batch that was purged."""
+        return tombstones_among(self._connection, [str(batch_id)]).get(str(batch_id))
+
+    def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
+        """Stores an upstream batch whose parts have not all come: counted as pending, without items."""
+        self._connection.execute(
+            _CREATE,
+            {
+                "batch_id": batch.batch_id,
+                "organization_id": actor.organization_id,
+                "coordinator_id": batch.coordinator_id,
+                "submitted_by": actor.subject,
+                "channel": actor.channel,
+                "label": batch.label,
+                "total": total,
+                "parts": parts,
+                "content_hash": content_hash,
+                "trace_id": batch.trace_id,
+            },
+        )
+
+    def add(
+        self,
+        organization_id: str,
+        batch_id: UUID,
+        hashes: PartHashes,
+        items: Sequence[tuple[int, NewItem]],
+        *,
+        data_bytes: int,
+    ) -> None:
+        """Keeps a part, with its notes, until the others have come."""
+        rows = [
+            (
+                position,
+                item.values.mentor_id,
+                item.values.activity_type,
+                item.values.activity_date,
+                item.values.duration_minutes,
+                item.values.notes,
+                item.client_reference,
+            )
+            for position, item in items
+        ]
+        self._connection.execute(
+            _ADD,
+            {
+                "batch_id": batch_id,
+                "part": hashes.part,
+                "organization_id": organization_id,
+                "content_hash": hashes.content_hash,
+                "public_hash": hashes.public_hash,
+                "items": orjson.dumps(rows).decode(),
+                "data_bytes": data_bytes,
+            },
+        )
+
+    def present(self, batch_id: UUID) -> tuple[int, int]:
+        """How many parts have come, and how many bytes their events had."""
+        row = self._connection.execute(_PRESENT, {"batch_id": batch_id}).one()
+        return int(row.parts), int(row.data_bytes)
+
+    def collected(self, batch_id: UUID, *, override: bool) -> list[tuple[int, Numbered, datetime]]:
+        """The parts that have come: number, items with their positions, and when each came. Without the notes: those of a whole batch are most
+        of what it is, and nobody needs them who looks at it as a whole."""
+        parts: dict[int, tuple[int, Numbered, datetime]] = {}
+        for row in self._connection.execute(_COLLECTED, {"batch_id": batch_id}):
+            values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, override)
+            _, items, _ = parts.setdefault(row.part, (row.part, [], row.received_at))
+            items.append((row.position, NewItem(values, row.client_reference)))
+        return list(parts.values())
+
+    def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
+        """Moves a complete batch to `processing`, makes its items of what was collected, and tells who follows it."""
+        self._connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
+        prefix, tail = item_id_parts(batch_id)
+        # After the batch has its new version, which the items are of.
+        self._connection.execute(
+            _INSERT_ITEMS, {"batch_id": batch_id, "item_prefix": prefix, "item_tail": tail, "override": override, "at": at}
+        )
+        self._connection.execute(_DROP_ITEMS, {"batch_id": batch_id})
+        watching.announce(self._connection, [batch_id])
+
+    def forget(self, batch_id: UUID) -> bool:
+        """Removes a batch that has no items yet, with its parts, and tells who follows it; False when there is none."""
+        if not self._connection.execute(_FORGET_BATCH, {"batch_id": batch_id}).rowcount:
+            return False
+        self._connection.execute(_FORGET_PARTS, {"batch_id": batch_id})
+        self._connection.execute(_FORGET_EDITS, {"batch_id": batch_id})
+        watching.announce(self._connection, [batch_id])
+        return True
 
 
-def parts_present(connection: Connection, batch_id: UUID) -> tuple[int, int]:
-    """How many parts have come, and how many bytes their events had."""
-    row = connection.execute(_PRESENT, {"batch_id": batch_id}).one()
-    return int(row.parts), int(row.data_bytes)
-
-
-def collected_parts(connection: Connection, batch_id: UUID, *, override: bool) -> list[tuple[int, Numbered, datetime]]:
-    """The parts that have come: number, items with their positions, and when each came. Without the notes: those of a whole batch are most
-    of what it is, and nobody needs them who looks at it as a whole."""
-    parts: dict[int, tuple[int, Numbered, datetime]] = {}
-    for row in connection.execute(_COLLECTED, {"batch_id": batch_id}):
-        values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, override)
-        _, items, _ = parts.setdefault(row.part, (row.part, [], row.received_at))
-        items.append((row.position, NewItem(values, row.client_reference)))
-    return list(parts.values())
-
-
-def finish_collecting(connection: Connection, batch_id: UUID, *, override: bool, at: datetime) -> None:
-    """Moves a complete batch to `processing`, makes its items of what was collected, and tells who follows it."""
-    connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
-    prefix, tail = item_id_parts(batch_id)
-    # After the batch has its new version, which the items are of.
-    connection.execute(
-        _INSERT_ITEMS, {"batch_id": batch_id, "item_prefix": prefix, "item_tail": tail, "override": override, "at": at}
-    )
-    connection.execute(_DROP_ITEMS, {"batch_id": batch_id})
-    watching.announce(connection, [batch_id])
-
-
-def forget_batch(connection: Connection, batch_id: UUID) -> bool:
-    """Removes a batch that has no items yet, with its parts, and tells who follows it; False when there is none."""
-    if not connection.execute(_FORGET_BATCH, {"batch_id": batch_id}).rowcount:
-        return False
-    connection.execute(_FORGET_PARTS, {"batch_id": batch_id})
-    connection.execute(_FORGET_EDITS, {"batch_id": batch_id})
-    watching.announce(connection, [batch_id])
-    return True
+def _bytes(value: memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)

@@ -1,10 +1,10 @@
 """Statements on `tombstone`: what is left of purged batches."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from orchestrator.repository import Tombstone
 from orchestrator.storage import arrays
 
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
@@ -13,14 +13,6 @@ _TOMBSTONES = text("""
     SELECT batch_id::text, organization_id, content_hash FROM orchestrator.tombstone
     WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """Whose a purged batch was, and the hash of what all its parts said alike."""
-
-    organization_id: str
-    header_hash: bytes
 
 
 def tombstones_among(connection: Connection, batch_ids: Iterable[str]) -> dict[str, Tombstone]:

@@ -11,7 +11,7 @@ from orchestrator.model import RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.settings import Settings
 from orchestrator.storage import watching
-from orchestrator.storage.parts import forget_batch
+from orchestrator.storage.parts import CollectedParts
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
 from tests.support.upstream import in_parts
@@ -76,7 +76,7 @@ def test_a_batch_that_is_collected_is_announced_when_it_is_whole_or_forgotten(pi
 
     def forget(batch_id: UUID) -> bool:
         with pipeline.engine.begin() as connection:
-            return forget_batch(connection, batch_id)
+            return CollectedParts(connection).forget(batch_id)
 
     assert forget(forgotten)
     assert heard() == [str(forgotten)]

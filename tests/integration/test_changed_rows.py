@@ -21,7 +21,7 @@ from orchestrator.model import Actor, Correction, Idempotency, NewBatch, NewItem
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.parts import forget_batch
+from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.purging import purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
@@ -565,7 +565,7 @@ def test_rejection_of_a_batch_that_is_collected(pipeline: Pipeline, bystanders: 
             assert pipeline.handle(pipeline.splitter, [submitted(batch_id, [{}], part=2, parts=2, total_items=2)]).refused
         else:
             with pipeline.engine.begin() as connection:
-                assert forget_batch(connection, batch_id)
+                assert CollectedParts(connection).forget(batch_id)
     assert not any(batch_id in key for rows in tables(pipeline).rows.values() for key in rows)
 
 
@@ -573,7 +573,7 @@ def test_only_a_batch_that_is_collected_can_be_forgotten(pipeline: Pipeline, bys
     others = [bystanders.failed, bystanders.deleted, bystanders.cancelled, bystanders.unfolded, bystanders.pending, uuid4()]
     before = tables(pipeline)
     with pipeline.engine.begin() as connection:
-        assert not any(forget_batch(connection, batch_id) for batch_id in others)
+        assert not any(CollectedParts(connection).forget(batch_id) for batch_id in others)
     assert tables(pipeline) == before
 
 

@@ -12,9 +12,10 @@ from orchestrator.operations import cancel_batch, retry_failed_items
 from orchestrator.repository import OutcomeKey
 from orchestrator.states import ItemStatus
 from orchestrator.storage.blame import TransientError
-from orchestrator.storage.expansion import known_parts, pending_items
+from orchestrator.storage.expansion import pending_items
 from orchestrator.storage.locks import share_batches
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
+from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.tombstones import purged_among, tombstones_among
 from schemas.envelope import Topic
@@ -250,7 +251,7 @@ def test_parts_and_tombstones_are_known_by_their_batch(pipeline: Pipeline) -> No
     pipeline.handle(pipeline.splitter, [first])
     with pipeline.engine.begin() as connection:
         asked = [(str(whole), 1), (str(whole), 2), (str(collecting), 1), (str(collecting), 2), (str(collecting), 3)]
-        known = known_parts(connection, [*asked, (str(nobodys), 1)])
+        known = CollectedParts(connection).known([*asked, (str(nobodys), 1)])
         rows = {
             (str(row.batch_id), row.part): row for row in connection.execute(text("SELECT * FROM orchestrator.batch_part")).all()
         }

@@ -9,167 +9,28 @@ all of them together are. Nothing remembers it: its sender may send it again.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
-from uuid import UUID
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
-from orchestrator.repository import BatchToCreate, PartHashes
+from orchestrator.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, Tombstone
 from orchestrator.states import BatchStatus
-from orchestrator.storage.expansion import KnownPart, known_parts
-from orchestrator.storage.parts import (
-    add_part,
-    collected_parts,
-    create_collecting,
-    finish_collecting,
-    forget_batch,
-    parts_present,
-)
-from orchestrator.storage.repository import PostgresActivityRepository
-from orchestrator.storage.tombstones import Tombstone, tombstones_among
-from orchestrator.submission import content_hash, part_event, part_hash
+from orchestrator.submission import part_event
+from orchestrator.upstream.part import MalformedPart, Numbered, Part, SubmittedPart, position_of
+from orchestrator.upstream.port import PartStore
 from schemas import events
-from schemas.envelope import Envelope, trace_id_of
-from schemas.events import BatchSubmitted, MalformedSubmission, place_of_mentor
+from schemas.events import place_of_mentor
 from schemas.problems import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
-
-Numbered = Sequence[tuple[int, NewItem]]
-PartKey = tuple[str, int]
 
 _DIFFERS = Mistake("/batch_id", "batch_differs", "A batch of this id exists with other content.")
 # Whose it is, or that it is anybody's, is nothing that another organization learns.
 _TAKEN = Mistake("/batch_id", "batch_id_taken", "This batch id can't be used; take a new one.")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The event that brought a part: what a rejection answers. Without a trace of its own a batch gets one that follows from its id."""
-
-    source: str
-    event_id: str
-    trace_id: str
-    written_at: datetime
-
-    @classmethod
-    def of(cls, envelope: Envelope, batch_id: UUID, written_at: datetime) -> "Origin":
-        """`written_at` is when the broker took the event."""
-        return cls(envelope.source, envelope.id, trace_id_of(envelope.traceparent) or batch_id.hex, written_at)
-
-
-@dataclass(frozen=True, slots=True)
-class MalformedPart:
-    """A `BatchSubmitted` of which no more can be read than whose it is."""
-
-    batch_id: UUID
-    organization_id: str
-    problems: Sequence[Mistake]
-    origin: Origin
-
-    @property
-    def key(self) -> PartKey:
-        """No part has this one: it asks for the batch."""
-        return (str(self.batch_id), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittedPart:
-    """One `BatchSubmitted` as the domain sees it, with what identifies its content. `items` are in the event's order."""
-
-    batch_id: UUID
-    organization_id: str
-    coordinator_id: str
-    label: str | None
-    override_duplicates: bool
-    part: int
-    parts: int
-    total_items: int
-    items: Numbered
-    data_bytes: int
-    origin: Origin
-    header_hash: bytes
-    hashes: PartHashes
-
-    @property
-    def key(self) -> PartKey:
-        """What identifies the part."""
-        return (str(self.batch_id), self.part)
-
-    @property
-    def actor(self) -> Actor:
-        """The upstream service in whose name the batch is stored."""
-        return Actor(self.organization_id, self.origin.source, Role.SERVICE, upstream_channel(self.origin.source))
-
-    def batch(self, items: Sequence[NewItem]) -> NewBatch:
-        """The batch that this part belongs to."""
-        return NewBatch(self.batch_id, self.coordinator_id, self.label, self.override_duplicates, items, self.origin.trace_id)
-
-
-Part = SubmittedPart | MalformedPart
-
-
-def malformed_part(data: MalformedSubmission, envelope: Envelope, written_at: datetime) -> MalformedPart:
-    """Reads what can be read."""
-    origin = Origin.of(envelope, data.batch_id, written_at)
-    return MalformedPart(data.batch_id, data.organization_id, data.mistakes, origin)
-
-
-def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetime) -> SubmittedPart:
-    """Reads an event's data. Its items' order in the event means nothing: it identifies no other content."""
-    total = data.total_items if data.total_items is not None else len(data.items)
-    items = [
-        (
-            item.position,
-            NewItem(
-                ItemValues(
-                    item.mentor_id,
-                    item.activity_type,
-                    item.activity_date,
-                    item.duration_minutes,
-                    item.notes,
-                    data.override_duplicates,
-                ),
-                item.client_reference,
-            ),
-        )
-        for item in data.items
-    ]
-    header = content_hash(
-        organization_id=data.organization_id,
-        coordinator_id=data.coordinator_id,
-        label=data.label,
-        override=data.override_duplicates,
-        parts=data.parts,
-        total=total,
-    )
-    ordered = sorted(items, key=_position)
-    public_hash = part_hash(header, data.part, ordered, with_notes=False)
-    has_notes = any(item.notes is not None for item in data.items)
-    return SubmittedPart(
-        batch_id=data.batch_id,
-        organization_id=data.organization_id,
-        coordinator_id=data.coordinator_id,
-        label=data.label,
-        override_duplicates=data.override_duplicates,
-        part=data.part,
-        parts=data.parts,
-        total_items=total,
-        items=items,
-        data_bytes=len(envelope.data),
-        origin=Origin.of(envelope, data.batch_id, written_at),
-        header_hash=header,
-        hashes=PartHashes(
-            data.part, part_hash(header, data.part, ordered, with_notes=True) if has_notes else public_hash, public_hash
-        ),
-    )
-
-
 class Intake:
-    """Takes in parts, in the repository's transaction."""
+    """Takes in parts, in the transaction of the repository and the store."""
 
-    def __init__(self, repository: PostgresActivityRepository, *, max_items: int, max_batch_bytes: int) -> None:
+    def __init__(self, repository: ActivityRepository, store: PartStore, *, max_items: int, max_batch_bytes: int) -> None:
         self._repository = repository
-        self._connection = repository.connection
+        self._store = store
         self._max_items = max_items
         self._max_batch_bytes = max_batch_bytes
 
@@ -181,7 +42,7 @@ class Intake:
         """
         if not parts:
             return {}
-        known = known_parts(self._connection, [part.key for _, part in parts])
+        known = self._store.known([part.key for _, part in parts])
         # What the database has already, as it has all that we publish ourselves, needs no lock.
         fresh = [(index, part) for index, part in parts if not _is_repeated(part, known.get(part.key))]
         if not fresh:
@@ -204,11 +65,11 @@ class Intake:
     def _take_fresh(self, part: Part, taken: Collection[PartKey]) -> Sequence[Mistake]:
         """Decides under the batch's lock. Answers what is wrong when the part, or the batch that it completes, is refused."""
         batch = self._repository.lock_batch(part.batch_id)
-        known = known_parts(self._connection, [part.key]).get(part.key)
+        known = self._store.known([part.key]).get(part.key)
         if _is_repeated(part, known):
             return ()
         # Asked after the batch was: whoever no longer sees that sees what its purge has left.
-        tombstone = tombstones_among(self._connection, [str(part.batch_id)]).get(str(part.batch_id))
+        tombstone = self._store.tombstone(part.batch_id)
         contradiction = _contradiction(part, known, tombstone)
         if contradiction is not None:
             return self._reject(part, [contradiction], batch_continues=True)
@@ -225,16 +86,15 @@ class Intake:
             self._create(part)
             return ()
         if known is None:
-            create_collecting(
-                self._connection,
+            self._store.begin(
                 part.actor,
                 part.batch(()),
                 content_hash=part.header_hash,
                 parts=part.parts,
                 total=part.total_items,
             )
-        add_part(self._connection, part.organization_id, part.batch_id, part.hashes, part.items, data_bytes=part.data_bytes)
-        present, data_bytes = parts_present(self._connection, part.batch_id)
+        self._store.add(part.organization_id, part.batch_id, part.hashes, part.items, data_bytes=part.data_bytes)
+        present, data_bytes = self._store.present(part.batch_id)
         if data_bytes > self._max_batch_bytes:
             return self._reject_batch(part, [self._too_large(f"the parts that have come have {data_bytes:,} bytes")], known)
         if present < part.parts:
@@ -242,21 +102,21 @@ class Intake:
         return self._complete(part, taken)
 
     def _create(self, part: SubmittedPart) -> None:
-        batch = part.batch([item for _, item in sorted(part.items, key=_position)])
+        batch = part.batch([item for _, item in sorted(part.items, key=position_of)])
         now = self._repository.clock()
         self._repository.create_batches([BatchToCreate(part.actor, batch, now, part.header_hash, [part.hashes])])
 
     def _complete(self, part: SubmittedPart, taken: Collection[PartKey]) -> Sequence[Mistake]:
         """All parts are there: the batch as a whole."""
-        collected = collected_parts(self._connection, part.batch_id, override=part.override_duplicates)
-        ordered = sorted((item for _, items, _ in collected for item in items), key=_position)
+        collected = self._store.collected(part.batch_id, override=part.override_duplicates)
+        ordered = sorted((item for _, items, _ in collected for item in items), key=position_of)
         problems = _problems_of_whole(ordered, part.total_items)
         if problems:
-            forget_batch(self._connection, part.batch_id)
+            self._store.forget(part.batch_id)
             return self._reject(part, problems, batch_continues=False)
         batch = part.batch([item for _, item in ordered])
         now = self._repository.clock()
-        finish_collecting(self._connection, part.batch_id, override=part.override_duplicates, at=now)
+        self._store.finish(part.batch_id, override=part.override_duplicates, at=now)
         # Those that are being taken in right now are expanded right now; the others came when there was nothing to expand yet.
         again = [
             part_event(part.actor, batch, number, part.parts, items, total=part.total_items, time=came_at)
@@ -293,7 +153,7 @@ class Intake:
 
     def _reject_batch(self, part: Part, problems: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
         """A part is wrong in itself, and with it the batch while it is still being collected; later it goes on without this part."""
-        forgotten = forget_batch(self._connection, part.batch_id)
+        forgotten = self._store.forget(part.batch_id)
         # A batch that lacks one of its parts, and is not being collected, was cancelled before it came: it does not go on either. So a
         # rejection that is repeated after a cancel says what it said before.
         is_one_of_its = isinstance(part, SubmittedPart) and part.part <= part.parts
@@ -312,10 +172,6 @@ class Intake:
         )
         self._repository.publish(part.organization_id, part.batch_id, [rejected])
         return problems
-
-
-def _position(numbered: tuple[int, NewItem]) -> int:
-    return numbered[0]
 
 
 def _problems_of_whole(ordered: Numbered, total: int) -> list[Mistake]:

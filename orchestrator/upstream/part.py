@@ -1,0 +1,143 @@
+"""A part of an upstream batch: its event as the domain sees it, with what identifies its content."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
+from orchestrator.repository import PartHashes, PartKey
+from orchestrator.submission import content_hash, part_hash
+from schemas.envelope import Envelope, trace_id_of
+from schemas.events import BatchSubmitted, MalformedSubmission
+from schemas.problems import Mistake
+
+Numbered = Sequence[tuple[int, NewItem]]
+"""Items with their positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The event that brought a part: what a rejection answers. Without a trace of its own a batch gets one that follows from its id."""
+
+    source: str
+    event_id: str
+    trace_id: str
+    written_at: datetime
+
+    @classmethod
+    def of(cls, envelope: Envelope, batch_id: UUID, written_at: datetime) -> "Origin":
+        """`written_at` is when the broker took the event."""
+        return cls(envelope.source, envelope.id, trace_id_of(envelope.traceparent) or batch_id.hex, written_at)
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedPart:
+    """A `BatchSubmitted` of which no more can be read than whose it is."""
+
+    batch_id: UUID
+    organization_id: str
+    problems: Sequence[Mistake]
+    origin: Origin
+
+    @property
+    def key(self) -> PartKey:
+        """No part has this one: it asks for the batch."""
+        return (str(self.batch_id), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedPart:
+    """One `BatchSubmitted` as the domain sees it, with what identifies its content. `items` are in the event's order."""
+
+    batch_id: UUID
+    organization_id: str
+    coordinator_id: str
+    label: str | None
+    override_duplicates: bool
+    part: int
+    parts: int
+    total_items: int
+    items: Numbered
+    data_bytes: int
+    origin: Origin
+    header_hash: bytes
+    hashes: PartHashes
+
+    @property
+    def key(self) -> PartKey:
+        """What identifies the part."""
+        return (str(self.batch_id), self.part)
+
+    @property
+    def actor(self) -> Actor:
+        """The upstream service in whose name the batch is stored."""
+        return Actor(self.organization_id, self.origin.source, Role.SERVICE, upstream_channel(self.origin.source))
+
+    def batch(self, items: Sequence[NewItem]) -> NewBatch:
+        """The batch that this part belongs to."""
+        return NewBatch(self.batch_id, self.coordinator_id, self.label, self.override_duplicates, items, self.origin.trace_id)
+
+
+Part = SubmittedPart | MalformedPart
+
+
+def malformed_part(data: MalformedSubmission, envelope: Envelope, written_at: datetime) -> MalformedPart:
+    """Reads what can be read."""
+    origin = Origin.of(envelope, data.batch_id, written_at)
+    return MalformedPart(data.batch_id, data.organization_id, data.mistakes, origin)
+
+
+def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetime) -> SubmittedPart:
+    """Reads an event's data. Its items' order in the event means nothing: it identifies no other content."""
+    total = data.total_items if data.total_items is not None else len(data.items)
+    items = [
+        (
+            item.position,
+            NewItem(
+                ItemValues(
+                    item.mentor_id,
+                    item.activity_type,
+                    item.activity_date,
+                    item.duration_minutes,
+                    item.notes,
+                    data.override_duplicates,
+                ),
+                item.client_reference,
+            ),
+        )
+        for item in data.items
+    ]
+    header = content_hash(
+        organization_id=data.organization_id,
+        coordinator_id=data.coordinator_id,
+        label=data.label,
+        override=data.override_duplicates,
+        parts=data.parts,
+        total=total,
+    )
+    ordered = sorted(items, key=position_of)
+    public_hash = part_hash(header, data.part, ordered, with_notes=False)
+    has_notes = any(item.notes is not None for item in data.items)
+    return SubmittedPart(
+        batch_id=data.batch_id,
+        organization_id=data.organization_id,
+        coordinator_id=data.coordinator_id,
+        label=data.label,
+        override_duplicates=data.override_duplicates,
+        part=data.part,
+        parts=data.parts,
+        total_items=total,
+        items=items,
+        data_bytes=len(envelope.data),
+        origin=Origin.of(envelope, data.batch_id, written_at),
+        header_hash=header,
+        hashes=PartHashes(
+            data.part, part_hash(header, data.part, ordered, with_notes=True) if has_notes else public_hash, public_hash
+        ),
+    )
+
+
+def position_of(numbered: tuple[int, NewItem]) -> int:
+    """What items with positions are sorted by."""
+    return numbered[0]
