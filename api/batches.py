@@ -1,4 +1,4 @@
-"""The endpoints on batches and items: from a request to an operation to an answer (specification, 6)."""
+"""The endpoints on batches and items: from a request to an operation to an answer (docs/http.md)."""
 
 import asyncio
 import secrets
@@ -94,7 +94,7 @@ def _admit(service: Service, request: SubmissionRequest) -> None:
 
 
 def _is_repeated(service: Service, request: SubmissionRequest) -> bool:
-    """Whether this was accepted before: then it adds nothing to what is waiting, and its answer is owed (specification, 6)."""
+    """Whether this was accepted before: then it adds nothing to what is waiting, and the caller gets the first answer again."""
     idempotency = request.idempotency
     if idempotency is None:
         return False

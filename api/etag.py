@@ -1,4 +1,4 @@
-"""Entity tags (specification, 6, ETag): weak, of the batch's version and the query; If-Match looks at the edit version in them."""
+"""Entity tags (docs/http.md): weak, of the batch's version and the query; If-Match looks at the edit version in them."""
 
 import hashlib
 import re
@@ -36,7 +36,7 @@ def _is_any(tags: str) -> bool:
 def edit_versions(if_match: str | None) -> frozenset[int] | None:
     """The edit versions that If-Match allows, none for tags that are not ours; None when it allows any.
 
-    RFC 9110, 13.1.1 compares strongly, so that a weak tag never matches; the specification asks for what a person edits instead.
+    RFC 9110, 13.1.1 compares strongly, so that a weak tag never matches; here it compares the version of what a person edits instead.
     """
     if if_match is None or _is_any(if_match):
         return None

@@ -1,4 +1,4 @@
-"""Server-sent events: a batch as it changes (specification, 6). The id of an event is the batch's version."""
+"""Server-sent events: a batch as it changes (docs/http.md). The id of an event is the batch's version."""
 
 import asyncio
 import re

@@ -31,7 +31,7 @@ class Identity:
     """Seconds since 1970: what was opened in this name ends then."""
 
     def actor(self, *, header: str | None, in_body: str | None = None) -> Actor:
-        """The caller in the one organization that the request is about (specification, 6, access).
+        """The caller in the one organization that the request is about (docs/http.md, An address and a token).
 
         Raises ProblemError: `organization_differs`, `organization_required`, `not_your_organization`.
         """

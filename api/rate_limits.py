@@ -1,4 +1,4 @@
-"""How many requests a caller may send (specification, 6, limits). Off unless the settings set it for the caller's role."""
+"""How many requests a caller may send (docs/http.md). Off unless the settings set it for the caller's role."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Tickets for event streams: a browser's EventSource can't send a token, and a token never stands in a URL (specification, 6).
+"""Tickets for event streams: a browser's EventSource can't send a token, and a token never stands in a URL (docs/http.md).
 
 A ticket opens one batch's stream, for a minute. It is signed and not stored, so that any process of the API can honour it.
 """

@@ -29,7 +29,7 @@ _log = structlog.get_logger("bulkreg.api")
 
 
 def is_settled(batch: BatchView) -> bool:
-    """Nothing changes any more but by somebody's doing. (A cancelled batch can have unresolved items, specification, 5.)"""
+    """Nothing changes any more but by somebody's doing. (A cancelled batch can have unresolved items: docs/states.md.)"""
     return batch.status in TERMINAL_BATCH_STATUSES and batch.counts.pending == 0
 
 

@@ -1,4 +1,4 @@
-"""The commands on batches that exist: the same contract as HTTP (specification, 6), for a terminal."""
+"""The commands on batches that exist: the same contract as HTTP (docs/http.md), for a terminal."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping

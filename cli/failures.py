@@ -1,4 +1,4 @@
-"""The exit codes (specification, 9), and the failures that lead to them. Nothing else in the command line decides on one."""
+"""The exit codes (docs/cli.md), and the failures that lead to them. Nothing else in the command line decides on one."""
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from cli.output import Output, printable
 
-# What is over sooner needs no bar (specification, 9).
+# What is over sooner needs no bar.
 BAR_AFTER_S = 2.0
 
 STATES = ("completed", "failed", "cancelled", "pending")

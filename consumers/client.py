@@ -1,4 +1,4 @@
-"""The consumers' librdkafka configuration, each value with its reason (reliability.md, settings)."""
+"""The consumers' librdkafka configuration, each value with its reason."""
 
 from orchestrator.kafka_settings import ClientConfig, connection_config
 from orchestrator.settings import Settings

@@ -1,4 +1,4 @@
-"""What a handler is to the loop: it knows no Kafka (architecture.md, 2)."""
+"""What a handler is to the loop: it knows no Kafka (docs/architecture.md, The loop)."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The loop that every consumer runs (architecture.md, 2; docs/decisions/0003-the-loop.md).
+"""The loop that every consumer runs (docs/architecture.md, The loop; docs/decisions/0003-the-loop.md).
 
 1. poll
 2. decode; what can't be goes to the dead-letter topic with what step 4 produces

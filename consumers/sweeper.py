@@ -1,4 +1,4 @@
-"""The sweeper role: looks for what should have moved and has not, and drives it forward (specification, 8, invariant 5).
+"""The sweeper role: looks for what should have moved and has not, and drives it forward (invariant 5).
 
 What is only queued is not stuck. An item counts as lost only when the consumers have passed where the topics ended at a moment when
 it was old already and nothing of its batch was in the outbox: first the splitter, then the registration. Then it is sent again, ever
@@ -101,7 +101,7 @@ class Sweeper:
     def steps(self) -> Mapping[str, Callable[[Engine], Swept]]:
         """The steps of a sweep by name: each does what it can, whatever has become of the others.
 
-        Each transaction takes its batches' locks before any row (architecture, 4), which one that began with folding could not.
+        Each transaction takes its batches' locks before any row (decision 29), which one that began with folding could not.
         """
         return {
             "fold": self._fold_lost,

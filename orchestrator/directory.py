@@ -1,4 +1,4 @@
-"""A directory: an organization's people, their scopes and its activity types, as CSV files (specification, 9).
+"""A directory: an organization's people, their scopes and its activity types, as CSV files (docs/files.md).
 
 Reading finds what is wrong in the files themselves; what only the database knows is found by the import
 (`orchestrator/storage/directory.py`). Either way all mistakes come at once, by file and line, and nothing is changed.

@@ -18,7 +18,7 @@ _OUR_CHANNELS = frozenset({API_CHANNEL, SOURCE})
 
 
 class Role(StrEnum):
-    """What a caller may do (specification, 6, access)."""
+    """What a caller may do (docs/http.md, An address and a token)."""
 
     COORDINATOR = "coordinator"
     ADMIN = "admin"
@@ -191,7 +191,7 @@ class ItemView:
 
     @property
     def plan_changed(self) -> bool:
-        """It failed although a preview foretold otherwise: somebody else was in between (specification, 6, plan token)."""
+        """It failed although a preview predicted otherwise: something changed in between (docs/http.md, Preview and plan)."""
         return self.planned is not None and self.error is not None and self.error["code"] != self.planned
 
 

@@ -1,4 +1,4 @@
-"""Preview: what each item of a submission would give now, and the signed plan that a submission can be held to (specification, 6).
+"""Preview: what each item of a submission would give now, and the signed plan that a submission can be held to (docs/http.md, Preview and plan).
 
 The plan is a JSON Web Token of our own making, for us alone: organization, coordinator, a hash of the items, and a letter per item for
 what was foretold.

@@ -85,7 +85,7 @@ def _merge(merge: BatchMerge) -> Promoted:
     announced_at = announced_at or merge.announced_at(rebuilt, 0 if live is None else live.retry_number)
     is_announced = not has_items or announced_at is not None
     if has_items:
-        # The completion event belongs to the transaction that completes the batch (specification, 3), and a replay publishes
+        # The completion event belongs to the transaction that completes the batch (docs/architecture.md), and a replay publishes
         # nothing: a batch whose completion was never announced keeps its last pending items for the sweeper to fold.
         changed += merge.fold(folds_pending=is_announced or merge.undecided() > 0, is_cancelled=cancelled_at is not None)
     counts, retries = merge.counts()

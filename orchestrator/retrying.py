@@ -1,4 +1,4 @@
-"""Which items a retry takes, and with which values (specification, 5, retry)."""
+"""Which items a retry takes, and with which values (docs/states.md)."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -112,7 +112,7 @@ def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchVie
 def reject_corrections_in_doubt(repository: ActivityRepository, batch: BatchView, chosen: Chosen) -> None:
     """Values that an external service may have registered can't be corrected. Raises ConflictError.
 
-    A retry without a correction asks under the same key, and so finds out (specification, 3).
+    A retry without a correction asks under the same key, and so finds out (docs/external-registration.md).
     """
     corrected = [new.position for _, new in chosen if new.correction is not None]
     if corrected and (in_doubt := repository.positions_in_doubt(batch.batch_id, corrected)):

@@ -1,8 +1,8 @@
-"""The registration rules (specification, 4): their order, their codes, their words, and the SQL that evaluates them for a set of items.
+"""The registration rules (docs/rules.md): their order, their codes, their words, and the SQL that evaluates them for a set of items.
 
 The same evaluation serves the registration and the preview. Each rule's condition is SQL over the relations `c` (the candidate), `m`
 (its mentor), `k` (its coordinator), `t` (its activity type), `today` (the database's date in the organization's time zone); the first
-that is true is the item's answer. `duplicate_activity` is not among them: a unique index decides it (specification, 4).
+that is true is the item's answer. `duplicate_activity` is not among them: a unique index decides it.
 """
 
 from dataclasses import dataclass

@@ -90,9 +90,13 @@ class Settings(BaseSettings):
         le=1000,
         description="Of each topic: the most consumers of one role that can share the work. Each costs: with 6 an item takes 6 % more CPU.",
     )
-    topic_replication_factor: int = Field(default=1, ge=1, description="3 in production (reliability.md, settings).")
+    topic_replication_factor: int = Field(
+        default=1, ge=1, description="3 in production: a record then has two copies before it is acknowledged."
+    )
     topic_retention_hours: int = Field(
-        default=14 * 24, ge=1, description="The replay window. Must be shorter than the purge time (specification, 5)."
+        default=14 * 24,
+        ge=1,
+        description="The replay window. Shorter than the purge time: a replayed event must find its batch or the tombstone.",
     )
     max_poll_interval_ms: int = Field(
         default=120_000,
@@ -107,7 +111,9 @@ class Settings(BaseSettings):
         "Longer than a failover takes.",
     )
     bulk_threshold_items: int = Field(
-        default=100, ge=1, description="A batch with more items travels in the bulk lane (specification, 3)."
+        default=100,
+        ge=1,
+        description="A batch with more items travels in the bulk lane, so that small batches don't wait behind it.",
     )
     bulk_lane_share: float = Field(
         default=0.25, gt=0, lt=1, description="Share of a micro-batch that the bulk lane gets while the other has work."
@@ -153,7 +159,7 @@ class Settings(BaseSettings):
     sweep_max_resends: int = Field(default=5, ge=1, description="After so many the item ends as internal_error (invariant 5).")
     purge_after_hours: int = Field(default=90 * 24, ge=1, description="A deleted batch is purged this long after its deletion.")
     parts_timeout_hours: int = Field(
-        default=24, ge=1, description="An upstream batch whose parts have not all come by then ends (specification, 7)."
+        default=24, ge=1, description="An upstream batch whose parts have not all come by then is rejected as incomplete."
     )
 
     # --- External registration service (docs/external-registration.md) ------------------------------------------------
@@ -236,7 +242,7 @@ class Settings(BaseSettings):
         description="How late a follower learns of a change whose NOTIFY was lost: one statement for all followers of a process.",
     )
     max_json_depth: int = Field(default=20, ge=4, description="A deeper JSON document is 400.")
-    idempotency_key_days: int = Field(default=7, ge=7, description="How long a key is honoured (specification, 6).")
+    idempotency_key_days: int = Field(default=7, ge=7, description="How long an Idempotency-Key is honoured.")
 
     # --- Identity -----------------------------------------------------------------------------------------------------
     jwt_hs256_key: SecretStr | None = Field(

@@ -1,4 +1,4 @@
-"""The two state machines as data, and the only function that derives a batch's status (specification, 5)."""
+"""The two state machines as data, and the only function that derives a batch's status (docs/states.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

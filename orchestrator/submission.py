@@ -68,7 +68,7 @@ def _parts_of(batch: NewBatch) -> list[_Part]:
 
 
 def _public_item(position: int, item: NewItem) -> bytes:
-    """An item as our own events carry it: without notes, which stay in the database (specification, 7)."""
+    """An item as our own events carry it: without notes, which stay in the database (invariant 10)."""
     values = item.values
     data: dict[str, Any] = {
         "position": position,

@@ -1,4 +1,4 @@
-"""Every body of the HTTP contract (specification, 6): what clients send, and the shapes of what they get.
+"""Every body of the HTTP contract (docs/http.md): what clients send, and the shapes of what they get.
 
 Requests forbid what they don't know and coerce nothing. The answers' models are the documentation (OpenAPI) and what the tests hold
 the answers against; the API writes its answers as plain dicts, because a batch of 10,000 items is no place for 10,000 models.

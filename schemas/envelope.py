@@ -1,7 +1,7 @@
 """The CloudEvents 1.0 envelope in Kafka binary mode, both ways, and structured mode for reading.
 
 Headers are metadata for tools and tracing. What an event does follows from its topic, its type and its data, never from another
-header (reliability.md, security checklist).
+header (docs/events.md).
 """
 
 import hashlib

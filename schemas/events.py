@@ -1,6 +1,6 @@
 """Every event on every topic: its data as a pydantic model, and the one function that builds it.
 
-Fields are only ever added, with defaults; readers ignore what they don't know (specification, 7, evolution). The models are what a
+Fields are only ever added, with defaults; readers ignore what they don't know (docs/events.md, Evolution). The models are what a
 reader accepts; the functions write bytes that are the same every time: times and values come from stored rows, ids are derived.
 """
 
@@ -654,5 +654,5 @@ RESULTS_PER_KEY = 100
 
 def result(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, batch_id: str, position: int) -> OutgoingEvent:
     """A result. Its key is the batch and a hundred positions: a small batch stays together, a large one doesn't fill one partition
-    in front of others (specification, 3, fairness)."""
+    in front of others (docs/architecture.md, Fairness)."""
     return OutgoingEvent(Topic.RESULTS, f"{batch_id}:{position // RESULTS_PER_KEY}", item_headers, orjson.dumps(data))

@@ -1,6 +1,6 @@
-"""The field types that bodies and events share, with the limits of a well-formed request (specification, 6).
+"""The field types that bodies and events share, with the limits of a well-formed request (docs/http.md).
 
-They say what can be stored and named. Whether an item may be registered is for the registration rules (specification, 4), which
+They say what can be stored and named. Whether an item may be registered is for the registration rules (docs/rules.md), which
 answer item by item.
 """
 

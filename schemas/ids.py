@@ -2,8 +2,8 @@
 
 A batch id is a UUIDv7 (RFC 9562, 5.7) drawn once. Item and activity ids are derived from the batch id and the position, so that
 whoever redoes the work arrives at the same ids; they begin with the batch id's 48 bits of time, so that index inserts go to the
-right-hand edge (specification, 7: random keys cost ten times the WAL), and end with the position, so that an item is found from
-its id without an index of its own. Event ids are UUIDv5 (specification, 7).
+right-hand edge (docs/decisions/0004-ids.md: random keys cost three times the WAL), and end with the position, so that an item is found from
+its id without an index of its own. Event ids are UUIDv5.
 """
 
 import hashlib
@@ -97,6 +97,6 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def batch_lock_key(batch_id: UUID) -> int:
-    """The signed 64-bit key of a batch's advisory lock (architecture, 5)."""
+    """The signed 64-bit key of a batch's advisory lock (docs/decisions/0008-the-fence.md)."""
     folded = (batch_id.int >> 64) ^ (batch_id.int & ((1 << 64) - 1))
     return folded - (1 << 64) if folded >> 63 else folded

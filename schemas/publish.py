@@ -36,7 +36,7 @@ def path_of(model: type[EventData]) -> Path:
 
 def incompatibilities(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What of the old contract the new schema breaks: fields are only ever added, with defaults, and nothing is narrowed or widened
-    in type (specification, 7, evolution)."""
+    in type (docs/events.md, Evolution)."""
     return list(_compare("", _resolved(old, old), _resolved(new, new)))
 
 

@@ -1,1 +1,1 @@
-"""Measures the product beside what its database can do at most, in the same run on the same servers (specification, 10)."""
+"""Measures the product beside what its database can do at most, in the same run on the same servers (docs/performance.md)."""

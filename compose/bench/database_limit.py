@@ -1,4 +1,4 @@
-"""The database limit: the rows that the product writes for an item, written as fast as the same server takes them (specification, 10).
+"""The database limit: the rows that the product writes for an item, written as fast as the same server takes them (docs/performance.md).
 
 Sets of 500 from memory over two connections, one commit each; no HTTP, no Kafka, no rules. On the product's own tables, in a database
 of its own, so that indexes, row widths and durability are the real ones.

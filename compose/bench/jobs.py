@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 SMALL_ITEMS = 25
 """The typical batch, whose way to its terminal status is timed."""
 MEDIUM_ITEMS = 50
-"""The batch whose `POST` and `GET` are timed (specification, 10)."""
+"""The batch whose `POST` and `GET` are timed (docs/performance.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The table: the rounds' figures beside the goals of the specification, section 10."""
+"""The table: the rounds' figures beside the goals (docs/performance.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

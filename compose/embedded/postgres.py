@@ -40,7 +40,7 @@ SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Statements carry notes as literals, and DETAIL lines carry rows: neither may reach a log (specification, section 8, 10).
+    # Statements carry notes as literals, and DETAIL lines carry rows: neither may reach a log (invariant 10).
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_checkpoints": "off",  # one every few minutes under load, of interest to nobody here

@@ -9,7 +9,7 @@ from compose.embedded.home import Home, HomeError
 
 
 class StackFile(BaseModel):
-    """`stack.json`: where everything is, for whoever may read the home (specification, section 9)."""
+    """`stack.json`: where everything is, for those who may read the home (docs/cli.md)."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.files.delimited import UnreadableFileError
 from schemas.strict_json import BadJsonError, loads
 
-# The API's limit (specification, 6).
+# The API's limit.
 MAX_DEPTH = 20
 
 

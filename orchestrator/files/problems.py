@@ -10,7 +10,7 @@ class FileProblem:
 
     What does not apply is None: a file that can't be read has no row, a row with too many cells no column; JSON has a `pointer`
     (RFC 6901) instead of both. `value` is what the cell holds, and None for notes too: they may hold health data and are shown
-    nowhere (specification, 8, invariant 10).
+    nowhere (invariant 10).
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""A table of registrations: one batch, one row an item (specification, 9)."""
+"""A table of registrations: one batch, one row an item (docs/files.md)."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""A file as submissions to send: a table or `.json` holds one, `.ndjson` one a line (specification, 9)."""
+"""A file as submissions to send: a table or `.json` holds one, `.ndjson` one a line (docs/files.md)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -58,7 +58,7 @@ class Question:
 
     @property
     def key(self) -> str:
-        """The Idempotency-Key. An unknown outcome keeps it; a definite refusal ends it (specification, 3)."""
+        """The Idempotency-Key. An unknown outcome keeps it; a definite refusal ends it (docs/external-registration.md)."""
         return f"{self.registration.item_id}:{self.refusals}"
 
 

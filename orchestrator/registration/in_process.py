@@ -69,7 +69,7 @@ _WHY_NOT = text(f"""
     ORDER BY c.ord
 """)
 
-# Flagged only because it lost: a flag copied from the request would let a later plain submission in (specification, 4).
+# Flagged only because it lost: a flag copied from the request would let a later plain submission in (docs/rules.md).
 _REGISTER_FLAGGED = text(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
     inserted AS (

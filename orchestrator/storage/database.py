@@ -24,7 +24,7 @@ _UNIT_SEPARATOR = "\x1f"
 
 
 def create_database_engine(url: URL, settings: Settings, *, connections: int, application_name: str) -> Engine:
-    """An engine whose sessions can't hang: every wait has a limit (reliability.md, settings)."""
+    """An engine whose sessions can't hang: every wait has a limit."""
     engine = open_engine(
         url,
         application_name=application_name,

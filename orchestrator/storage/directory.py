@@ -1,4 +1,4 @@
-"""Imports a directory into the registration service's tables: set-based, in one transaction, all or nothing (specification, 9)."""
+"""Imports a directory into the registration service's tables: set-based, in one transaction, all or nothing (docs/files.md)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

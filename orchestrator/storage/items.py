@@ -70,7 +70,7 @@ _FOLD_BATCH = text("""
 """)
 
 # Under the batch's exclusive lock, after a fold: whatever is pending has no outcome, and can't get another one any more. A request on
-# its way to an external service can't be fenced: such an item stays pending, and the service's answer decides (specification, 5).
+# its way to an external service can't be fenced: such an item stays pending, and the service's answer decides (docs/states.md).
 _CANCEL_PENDING = text(f"""
     WITH cancelled AS (
         UPDATE orchestrator.batch_item i SET status = 'cancelled', changed_version = b.version + 1

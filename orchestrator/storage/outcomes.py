@@ -42,7 +42,7 @@ class NewOutcome(NamedTuple):
 
 
 # Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
-# lock as well, so that no outcome of a batch is older than a cancel that it came after (architecture, 5). The clock may be set back, the order
+# lock as well, so that no outcome of a batch is older than a cancel that it came after (invariant 7). The clock may be set back, the order
 # of the two may not: `cancel_batch` does the same for what it comes after.
 _BATCHES = Prepared("""
     SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,

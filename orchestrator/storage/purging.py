@@ -15,7 +15,7 @@ from orchestrator.storage import arrays
 
 # Locks the rows of batches that nobody sees any more. It waits for nobody and has no order to keep: what a promotion or a fold of a late
 # result holds right now is left for the next time. Those two may have to wait for it, for one chunk; they come to the rows of the items
-# through this one, and so does it (architecture, 4).
+# through this one, and so does it (docs/decisions/0029-one-lock-order.md).
 _DUE = text("""
     SELECT batch_id::text FROM orchestrator.batch
     WHERE deleted_at < clock_timestamp() - :after AND NOT batch_id = ANY (CAST(:aside AS uuid[]))

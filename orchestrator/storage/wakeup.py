@@ -1,6 +1,6 @@
 """Wakes the outbox relays after commits.
 
-NOTIFY inside the transactions would serialise their commits (architecture, 7), so one connection sends one for all the requests that
+NOTIFY inside the transactions would serialise their commits (docs/architecture.md), so one connection sends one for all the requests that
 came while the last was on its way. A lost one costs `relay_poll_ms`: the relays look by themselves, too.
 """
 

@@ -20,7 +20,7 @@ _CHANGED_SINCE = text("""
 def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     """Tells who follows these batches, when the caller's transaction commits.
 
-    NOTIFY makes such commits wait for each other (architecture, 7): for what happens once in a micro-batch or at a person's request,
+    NOTIFY makes such commits wait for each other (docs/architecture.md): for what happens once in a micro-batch or at a person's request,
     not for submissions.
     """
     _ANNOUNCE.rows(connection, {"batch_ids": arrays.plain(batch_ids)})

@@ -1,4 +1,4 @@
-"""Batches that come as events: which are known, which are new, which are refused (specification, 3 splitter and 7).
+"""Batches that come as events: which are known, which are new, which are refused (docs/events.md).
 
 A batch of one part is created at once. The parts of a larger one are kept until all have come; then it is validated as a whole and
 created in one transaction, and its parts are published again, without notes, for the splitter to expand one after the other.

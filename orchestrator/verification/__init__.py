@@ -1,1 +1,1 @@
-"""Checks the invariants (specification, 8) on a live database."""
+"""Checks the invariants (docs/invariants.md) on a live database."""

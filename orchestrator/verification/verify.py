@@ -102,7 +102,7 @@ def _wrong_statuses(connection: Connection) -> Iterator[Breach]:
 
 
 def _wrong_item_ids(connection: Connection) -> Iterator[Breach]:
-    """Ids are derived (specification, 7); one that is not would be found by nobody."""
+    """Ids are derived (docs/decisions/0004-ids.md). An item whose id is not can't be found by it."""
     batch_id, ids = "", DerivedIds(UUID(int=0))
     for row in connection.execution_options(yield_per=10_000).execute(_ITEM_IDS):
         if row.batch_id != batch_id:

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, organizations, and answers that tell strangers nothing (specification, 6, access)."""
+"""Who may do what: tokens, roles, organizations, and answers that tell strangers nothing (docs/http.md, An address and a token)."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The endpoints on batches over real HTTP and PostgreSQL: what a client sends and gets (specification, 6)."""
+"""The endpoints on batches over real HTTP and PostgreSQL: what a client sends and gets (docs/http.md)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Downloads of all items, previews and plans (specification, 6)."""
+"""Downloads of all items, previews and plans (docs/http.md)."""
 
 import codecs
 import csv

@@ -1,4 +1,4 @@
-"""Following a batch: long polls, server-sent events, tickets (specification, 6)."""
+"""Following a batch: long polls, server-sent events, tickets (docs/http.md)."""
 
 import asyncio
 import contextlib

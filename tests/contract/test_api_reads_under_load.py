@@ -1,4 +1,4 @@
-"""What anybody reads while batches are folded, cancelled and retried adds up, in every single answer (specification, 5 and 6)."""
+"""What anybody reads while batches are folded, cancelled and retried adds up, in every single answer (docs/states.md)."""
 
 import json
 import threading

@@ -259,7 +259,7 @@ def test_a_repeated_event_has_the_bytes_of_the_first() -> None:
 
 
 def test_golden_binary_and_structured_events_are_read_alike() -> None:
-    """As the specification's section 7 shows them."""
+    """As docs/events.md shows them."""
     data = {
         "batch_id": str(BATCH),
         "organization_id": "org-01",

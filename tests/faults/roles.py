@@ -211,7 +211,7 @@ def status_of(engine: Engine, batch_id: UUID) -> str:
 
 
 def assert_exactly_once(engine: Engine, settings: Settings, *, activities: int) -> None:
-    """So many activities, an audit row and a successful outcome for each, and every invariant of the specification."""
+    """So many activities, an audit row and a successful outcome for each, and every invariant (docs/invariants.md)."""
     assert count(engine, "registration.activity") == activities
     assert count(engine, "registration.audit") == activities
     assert count(engine, "orchestrator.outcome WHERE outcome = 'success'") == activities

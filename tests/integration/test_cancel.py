@@ -1,4 +1,4 @@
-"""Cancel is a fence: each item is registered before it and counted, or never (specification, 5)."""
+"""Cancel is a fence: each item is registered before it and counted, or never (invariant 7)."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

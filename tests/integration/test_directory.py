@@ -1,4 +1,4 @@
-"""`directory import`: repeatable, all or nothing, and the only way in which access is given and withdrawn (specification, 9)."""
+"""`directory import`: repeatable, all or nothing, and the only way in which access is given and withdrawn (docs/files.md)."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor

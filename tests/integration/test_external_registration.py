@@ -1,4 +1,4 @@
-"""Registration through an external service (specification, 3 and 5). tests/faults/test_service.py has its faults."""
+"""Registration through an external service (docs/external-registration.md). tests/faults/test_service.py has its faults."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence

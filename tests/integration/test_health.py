@@ -1,4 +1,4 @@
-"""A process without the API says over HTTP how each of its roles is, where the settings give it a port (specification, 6)."""
+"""A process without the API says over HTTP how each of its roles is, where the settings give it a port (docs/operations.md)."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The same Idempotency-Key on two connections at once: what it stands for is done once, and both are told so (specification, 6)."""
+"""The same Idempotency-Key on two connections at once: what it stands for is done once, and both are told so (docs/http.md)."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

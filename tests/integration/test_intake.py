@@ -1,4 +1,4 @@
-"""Batches that upstream services send as events: a test for each sentence of the specification's section 7 about them."""
+"""Batches that upstream services send as events: a test for each sentence of docs/events.md about them."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A preview foretells what then happens, by the same rules, and a submission can be held to it (specification, 6, plan token)."""
+"""A preview foretells what then happens, by the same rules, and a submission can be held to it (docs/http.md, Preview and plan)."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta

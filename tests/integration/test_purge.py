@@ -1,4 +1,4 @@
-"""What was deleted long ago is removed for good, a chunk at a time; its tombstone, its activities and their audit stay (specification, 5)."""
+"""What was deleted long ago is removed for good, a chunk at a time; its tombstone, its activities and their audit stay (docs/states.md)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

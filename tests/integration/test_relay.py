@@ -1,4 +1,4 @@
-"""The outbox relay on a real PostgreSQL and a real Kafka. Rows are those of the fault catalogue (reliability.md)."""
+"""The outbox relay on a real PostgreSQL and a real Kafka. Rows are those of the fault catalogue (docs/faults.md)."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Retry runs only what failed, each item once per call for it, with the values of its own attempt (specification, 5)."""
+"""Retry runs only what failed, each item once per call for it, with the values of its own attempt (docs/states.md)."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

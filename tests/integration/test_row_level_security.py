@@ -1,4 +1,4 @@
-"""The API's role sees the organizations that its transaction names, in every table, and nothing otherwise (specification, 6, access)."""
+"""The API's role sees the organizations that its transaction names, in every table, and nothing otherwise (invariant 9)."""
 
 from collections.abc import Iterator
 from typing import Any

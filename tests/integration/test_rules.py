@@ -1,4 +1,4 @@
-"""The registration rules at their edges (specification, 4), and what an auditor reads of a registration."""
+"""The registration rules at their edges (docs/rules.md), and what an auditor reads of a registration."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta

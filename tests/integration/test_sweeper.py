@@ -1,4 +1,4 @@
-"""What got lost is found and driven on; what is only queued is left alone (specification, 8, invariant 5)."""
+"""What got lost is found and driven on; what is only queued is left alone (invariant 5)."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

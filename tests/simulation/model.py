@@ -29,7 +29,7 @@ class Directory:
     talks_known: bool = True
 
     def broken_rule(self, values: Values) -> str | None:
-        """The code of the first rule that these values break; the duplicate rule is not among them (specification, 4)."""
+        """The code of the first rule that these values break; the duplicate rule is not among them (docs/rules.md)."""
         if values.mentor_id not in MENTORS or (values.mentor_id == NEWCOMER and not self.newcomer_known):
             return "mentor_not_found"
         if values.mentor_id == SOUTHERNER and not self.south_in_scope:

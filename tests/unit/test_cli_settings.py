@@ -1,4 +1,4 @@
-"""Settings that can't be, and what is not there: told in words, with the exit code of the specification, and never with the value."""
+"""Settings that can't be, and what is not there: told in words, with exit code 2 (docs/cli.md), and never with the value."""
 
 import subprocess
 import sys

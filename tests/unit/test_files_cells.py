@@ -89,7 +89,7 @@ def test_what_is_no_duration_is_refused_with_the_reason(written: Cell, reason: s
 
 
 def test_what_only_a_rule_forbids_is_left_to_the_rule() -> None:
-    """Specification, 6: a well-formed item that breaks a registration rule is accepted and fails alone."""
+    """A well-formed item that breaks a registration rule is accepted and fails alone (docs/rules.md)."""
     assert cells.minutes("0") == 0
     assert cells.minutes("25:00") == 1_500
     assert cells.calendar_date("2999-12-31") == date(2999, 12, 31)

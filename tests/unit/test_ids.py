@@ -1,4 +1,4 @@
-"""Ids are derived, ordered and found back (specification, 7)."""
+"""Ids are derived, ordered and found back (docs/decisions/0004-ids.md)."""
 
 import subprocess
 import sys

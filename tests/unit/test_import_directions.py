@@ -1,4 +1,4 @@
-"""Dependencies point one way, and the domain knows neither Kafka nor HTTP (architecture, 1)."""
+"""Dependencies point one way, and the domain knows neither Kafka nor HTTP (docs/architecture.md)."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Progress is measured, never made up (specification, 6)."""
+"""Progress is measured, never made up (docs/http.md)."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

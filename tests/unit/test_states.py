@@ -1,4 +1,4 @@
-"""The state machines as the specification's section 5 words them."""
+"""The state machines as docs/states.md has them."""
 
 import pytest
 from hypothesis import given
@@ -37,9 +37,7 @@ def test_cancelled_and_collecting_are_not_derived_from_items(each: Counts) -> No
 
 
 @given(counts, st.sampled_from(ItemStatus), st.sampled_from(ItemStatus), st.integers(1, 3))
-def test_only_the_transitions_of_the_specification_are_possible(
-    each: Counts, source: ItemStatus, target: ItemStatus, items: int
-) -> None:
+def test_only_the_transitions_of_the_page_are_possible(each: Counts, source: ItemStatus, target: ItemStatus, items: int) -> None:
     allowed = (source, target) in {
         ("pending", "success"),
         ("pending", "failed"),

@@ -1,4 +1,4 @@
--- The schemas, as architecture.md section 3 lays them out. No foreign keys: a reference check takes a KEY SHARE lock on the batch
+-- The schemas; docs/architecture.md says what each table is for. No foreign keys: a reference check takes a KEY SHARE lock on the batch
 -- row for every item, which costs the hot path and queues against cancel; `bulkreg verify` checks what they would.
 
 CREATE SCHEMA orchestrator;
@@ -172,7 +172,7 @@ CREATE TABLE orchestrator.sweep_watch (
     CONSTRAINT sweep_watch_stage CHECK (stage IN ('splitter', 'registration'))
 );
 
--- The default registration service. Names are part of the contract (specification, 4): auditors and reports read these tables.
+-- The default registration service. Names are part of the contract (docs/glossary.md): auditors and reports read these tables.
 CREATE TABLE registration.organization (
     organization_id text NOT NULL PRIMARY KEY,
     name            text NOT NULL,
@@ -241,7 +241,7 @@ CREATE TABLE registration.audit (
 
 -- Row level security. The worker sees all; the API sees the organizations that its transaction names with
 -- set_config('bulkreg.organizations', …, true), separated by the unit separator; unset (or '' after a commit) means no rows.
--- FORCE: without the policy of its own even the owner would see 0 rows [tried, architecture.md 3]; it has one, for reports and repairs.
+-- FORCE: without the policy of its own even the owner would see 0 rows [tried]; it has one, for reports and repairs.
 CREATE FUNCTION orchestrator.visible_organizations() RETURNS text[] LANGUAGE sql STABLE PARALLEL SAFE
     RETURN string_to_array(nullif(current_setting('bulkreg.organizations', true), ''), E'\x1f');
 

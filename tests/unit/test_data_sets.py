@@ -1,0 +1,34 @@
+"""The committed data sets say what the rules say, and another one can be made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.rules import DUPLICATE_ACTIVITY, RULES
+from tests.support import data_sets
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_the_expected_outcomes_are_those_of_the_rules(size: str) -> None:
+    written = [json.loads(line) for line in (DATA / size / "expected.ndjson").read_text(encoding="utf-8").splitlines()]
+    assert list(data_sets.expected(DATA / size)) == written
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_every_rule_is_broken_by_the_committed_sets(size: str) -> None:
+    codes = {code for line in data_sets.expected(DATA / size) for code in line["items"]}
+    assert codes == {rule.error.code for rule in RULES} | {DUPLICATE_ACTIVITY, "success"}
+
+
+def test_a_new_set_breaks_every_rule_and_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        data_sets.make(tmp_path / name, seed=1)
+    files = ("submissions.ndjson", "expected.ndjson", "directory/mentors.csv")
+    assert [(tmp_path / "one" / file).read_bytes() for file in files] == [
+        (tmp_path / "two" / file).read_bytes() for file in files
+    ]
+    codes = {code for line in data_sets.expected(tmp_path / "one") for code in line["items"]}
+    assert codes == {rule.error.code for rule in RULES} | {DUPLICATE_ACTIVITY, "success"}
