@@ -8,7 +8,6 @@ from sqlalchemy import Connection, text
 from orchestrator.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
 from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
-from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
@@ -107,7 +106,7 @@ _PREDICT = text(f"""
 class InProcessRegistrationService:
     """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
 
-    def __init__(self, earliest_year: int = EARLIEST_YEAR) -> None:
+    def __init__(self, earliest_year: int) -> None:
         self._earliest_year = earliest_year
 
     def predict(

@@ -49,7 +49,7 @@ def test_every_header_that_is_read_is_documented() -> None:
     # What HTTP itself says of these is enough: the token, and the form of a body.
     of_http = {"Authorization", "Content-Encoding", "Expect"}
     read = set()
-    for module in (ROOT / "api").glob("*.py"):
+    for module in (ROOT / "api").rglob("*.py"):
         text = module.read_text()
         read |= set(re.findall(r'headers\.get(?:all|one)?\("([^"]+)"', text)) | set(re.findall(r'tags\("([^"]+)"', text))
         read |= {ORGANIZATION_HEADER} if "headers.get(ORGANIZATION_HEADER)" in text else set()

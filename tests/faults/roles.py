@@ -21,7 +21,7 @@ from consumers.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
 from orchestrator.publishing import Publisher
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
@@ -57,7 +57,7 @@ class CountingLoop(ConsumerLoop):
 
 
 def registration_role() -> Handler:
-    return RegistrationHandler(InProcessRegistrationService())
+    return RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR))
 
 
 def aggregator_role() -> Handler:

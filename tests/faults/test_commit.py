@@ -17,7 +17,7 @@ from orchestrator import operations
 from orchestrator.model import RetryRequest
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage import database
 from producers.producer import EventProducer
 from schemas.envelope import Topic
@@ -114,7 +114,7 @@ class TerminatedOnce(InProcessRegistrationService):
     """Loses its session when the activities are inserted and their outcomes are not."""
 
     def __init__(self, beside: Engine) -> None:
-        super().__init__()
+        super().__init__(EARLIEST_YEAR)
         self.backends: list[int] = []
         self._beside = beside
 

@@ -18,7 +18,7 @@ from consumers.splitter import SplitterHandler
 from orchestrator.failpoints import EXIT_CODE, Failpoint, InjectedError
 from orchestrator.model import NewItem
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from producers.producer import EventProducer
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
@@ -78,7 +78,7 @@ class Zombie(RegistrationHandler):
     """Stands still until it may go on: in its transaction's thread, and then in the one that polls."""
 
     def __init__(self) -> None:
-        super().__init__(InProcessRegistrationService())
+        super().__init__(InProcessRegistrationService(EARLIEST_YEAR))
         self.is_handling = threading.Event()
         self.may_go_on = threading.Event()
 

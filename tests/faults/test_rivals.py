@@ -14,7 +14,7 @@ from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.outbox import SLOTS
 from producers.producer import EventProducer
 from schemas import events
@@ -48,7 +48,7 @@ class MeetsItsRival(InProcessRegistrationService):
     """Decides nothing before its rival has come as far: both have seen that there is no outcome, and neither has written one."""
 
     def __init__(self, meet: threading.Barrier) -> None:
-        super().__init__()
+        super().__init__(EARLIEST_YEAR)
         self._meet = meet
         self._has_met = False
 

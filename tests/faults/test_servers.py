@@ -17,7 +17,7 @@ from consumers.registration import RegistrationHandler
 from consumers.topic_reader import TopicReader
 from orchestrator.publishing import Delivery
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import upgrade
 from producers.producer import EventProducer
@@ -73,7 +73,7 @@ class CountingRegistration(RegistrationHandler):
     """The registration, and how often it has tried."""
 
     def __init__(self) -> None:
-        super().__init__(InProcessRegistrationService())
+        super().__init__(InProcessRegistrationService(EARLIEST_YEAR))
         self.tries = 0
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:

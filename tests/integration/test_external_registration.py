@@ -22,7 +22,7 @@ from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.registration.external import ExternalRegistrationService
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues
@@ -372,7 +372,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
 
 def in_process() -> RegistrationHandler:
     """The registration role as it is after BULKREG_REGISTRATION_URL was removed."""
-    return RegistrationHandler(InProcessRegistrationService())
+    return RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR))
 
 
 def own_activities(pipeline: Pipeline) -> int:

@@ -27,7 +27,7 @@ from orchestrator.projection import fold_outcomes
 from orchestrator.registration.external import Answer, ExternalRegistrationService, Question
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import OutcomeKey
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.dispatch import record_answers
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.events import EventData
@@ -171,7 +171,7 @@ class Search:
         self.client = RegistrationClient(settings.model_copy(update={"registration_url": "http://127.0.0.1:1"}), self.service)
         self.runner = asyncio.Runner()
         self.external = RegistrationHandler(ExternalRegistrationService())
-        self.in_process = RegistrationHandler(InProcessRegistrationService())
+        self.in_process = RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR))
         self.command = command
         self.seen: set[bytes] = set()
         self.ended: set[bytes] = set()

@@ -16,12 +16,13 @@ from orchestrator.operations import submit_bulk_registration
 from orchestrator.preview import Planner, Preview
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import ActivityRepository
+from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
 
-PLANNER = Planner("k" * 32, InProcessRegistrationService())
+PLANNER = Planner("k" * 32, InProcessRegistrationService(EARLIEST_YEAR))
 
 
 def new_batch(items: list[NewItem], coordinator: str = COORDINATOR) -> NewBatch:

@@ -17,6 +17,7 @@ from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
+from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.states import Counts
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact
@@ -52,7 +53,7 @@ def test_an_item_that_is_gone_is_tried_again_and_never_taken_for_registered(pipe
         item_id = connection.execute(text("SELECT item_id::text FROM orchestrator.batch_item")).scalar_one()
     there = Candidate(batch_id, 0, item_id, str(uuid4()))
     gone = Candidate(batch_id, 1, str(uuid4()), str(uuid4()))
-    service = InProcessRegistrationService()
+    service = InProcessRegistrationService(EARLIEST_YEAR)
     with pytest.raises(TransientError, match="not any more"), pipeline.engine.begin() as connection:
         service.register(connection, [there, gone], datetime.now(UTC))
     with pipeline.engine.begin() as connection:

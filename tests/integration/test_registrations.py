@@ -15,11 +15,12 @@ from orchestrator.registration.external import refusal
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.rules import INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
+from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.storage.blame import TransientError
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, mentors
 
-SERVICE = InProcessRegistrationService()
+SERVICE = InProcessRegistrationService(EARLIEST_YEAR)
 AT = datetime(2026, 3, 26, 10, 11, 12, 131415, tzinfo=UTC)
 FUTURE, LONG_AGO = date(2999, 1, 1), date(1989, 12, 31)
 LIMIT_OF_NOTES = 2_000

@@ -19,7 +19,7 @@ from orchestrator import operations
 from orchestrator.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import ActivityRepository
-from orchestrator.settings import Settings
+from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -70,7 +70,7 @@ class Pipeline:
         self.api = create_database_engine(settings.api_url, settings, connections=8, application_name="test-api")
         self.handlers: Sequence[Handler] = (
             SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items),
-            RegistrationHandler(InProcessRegistrationService()),
+            RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR)),
             AggregatorHandler(),
         )
         self.queues: dict[Topic, list[OutgoingEvent]] = defaultdict(list)
