@@ -94,7 +94,9 @@ def standing_process() -> None:
     """The registration role, which stands still."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="standing")
-    ConsumerLoop(settings, RegistrationHandler(StandsStillOnce(settings.earliest_activity_year)), engine, EventProducer(settings)).run()
+    ConsumerLoop(
+        settings, RegistrationHandler(StandsStillOnce(settings.earliest_activity_year)), engine, EventProducer(settings)
+    ).run()
 
 
 def test_row_16_stopped_in_a_handler_and_continued_later(
