@@ -1,4 +1,4 @@
-"""One corruption of each kind that `verify` claims to see: a table, a row a line, as wide as the SQL is."""
+"""Corruptions that `verify` claims to see, and what looks like one: tables, a row a line, as wide as the SQL is."""
 
 # fmt: off
 Corruption = tuple[str, str, str]
@@ -79,5 +79,161 @@ CORRUPTIONS: list[Corruption] = [
     ("api_policy", "completed", "ALTER POLICY api ON orchestrator.batch USING (true)"),
     ("api_grants", "completed", "GRANT UPDATE ON orchestrator.outcome TO bulkreg_api"),
     ("api_grants", "completed", "GRANT DELETE ON registration.audit TO PUBLIC"),
+    ("api_grants", "completed", "GRANT TRUNCATE ON registration.activity TO bulkreg_api"),
+    ("api_policy", "completed", "CREATE POLICY report ON registration.mentor TO bulkreg_api USING (true)"),
+    ("api_role", "completed", "ALTER TABLE registration.activity OWNER TO bulkreg_api"),
+    ("row_level_security", "completed", "ALTER TABLE orchestrator.outcome DISABLE ROW LEVEL SECURITY"),
+    ("row_level_security", "completed", "ALTER TABLE registration.mentor NO FORCE ROW LEVEL SECURITY"),
     ("notes_in_history", "retried", "UPDATE orchestrator.item_history SET submitted = jsonb_set(submitted, '{notes}', to_jsonb(CAST('a note that is long enough' AS text))), error = jsonb_set(error, '{message}', to_jsonb(CAST('no: a note that is long enough' AS text))) WHERE batch_id = :b"),
+]
+
+# --- Clause by clause: what differs by one column from what is well -------------------------------------------------------------------
+
+ITEM = "UPDATE orchestrator.batch_item SET {} WHERE batch_id = :b"
+BATCH = "UPDATE orchestrator.batch SET {} WHERE batch_id = :b"
+OUTCOME = "UPDATE orchestrator.outcome SET {} WHERE batch_id = :b"
+AUDIT = "UPDATE registration.audit SET {} WHERE batch_id = :b"
+OF_ITEM = "item_id = (SELECT item_id FROM orchestrator.batch_item WHERE batch_id = :b AND position = {})"
+LOSE_ACTIVITY = f"WITH a AS (DELETE FROM registration.activity WHERE {OF_ITEM} RETURNING activity_id) DELETE FROM registration.audit u USING a WHERE u.activity_id = a.activity_id"
+DISPATCH = "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, activity_id, error, dispatched_at, answered_at)"
+ASKED = DISPATCH + " VALUES (:b, {}, 'org-standard', 1, 'asked', NULL, NULL, now() - interval '1 hour', NULL)"
+REGISTERED = DISPATCH + " SELECT batch_id, position, organization_id, 1, 'registered', coalesce(activity_id, gen_random_uuid()), NULL, now(), now() FROM orchestrator.batch_item WHERE batch_id = :b AND position = {}"
+REFUSED = DISPATCH + " VALUES (:b, {}, 'org-standard', 1, 'refused', NULL, '{{}}', now() - interval '1 hour', now())"
+WITHDRAWN = DISPATCH + " SELECT batch_id, {}, organization_id, 1, 'withdrawn', NULL, NULL, cancelled_at + {} * interval '1 second', now() FROM orchestrator.batch WHERE batch_id = :b"
+WATCH = "INSERT INTO orchestrator.sweep_watch (batch_id, position, attempt, organization_id, stage, resends, next_at) VALUES (:b, {}, {}, 'org-standard', 'registration', {}, now())"
+OUTBOX = "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at) VALUES (0, 'org-standard', :b, '{}', 'k', '[]', '{{}}', now() - interval '{} minutes')"
+TWIN = "UPDATE registration.activity SET {} WHERE batch_id <> :b AND attributed_to = (SELECT attributed_to FROM registration.activity WHERE batch_id = :b)"
+ACTIVITY = "INSERT INTO registration.activity SELECT gen_random_uuid(), {organization}, {mentor}, 'coord-1', 'visit', '2026-03-25', 60, NULL, {batch}, {item}, {flagged}, now(), {revoked} FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0"
+AUDITED = "INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at) SELECT organization_id, 'registered', activity_id, registered_by, attributed_to, 'x', batch_id, 'x', now() FROM registration.activity a WHERE batch_id = {batch} AND NOT EXISTS (SELECT FROM registration.audit u WHERE u.activity_id = a.activity_id)"
+TOMBSTONE = "INSERT INTO orchestrator.tombstone VALUES ({batch}, {organization}, '', now())"
+# A batch that was purged, whose activities are left.
+PURGED = "CAST(md5(CAST(:b AS text)) AS uuid)"
+ERROR = "jsonb_set(error, '{{message}}', to_jsonb(CAST('about {}, perhaps' AS text)))"
+
+Case = tuple[str, str, str]
+"""The check, the kind of the batch, and statements with semicolons between them."""
+
+CLAUSES: list[Case] = [
+    ("success_without_activity", "done", ITEM.format("activity_id = gen_random_uuid()") + " AND position = 1"),
+    ("success_without_activity", "done", LOSE_ACTIVITY.format(1) + ";" + ASKED.format(1)),
+    ("success_without_activity", "done", LOSE_ACTIVITY.format(1) + ";" + REGISTERED.format(0)),
+    ("success_differs_from_answer", "done", REGISTERED.format(1) + "; UPDATE orchestrator.dispatch SET activity_id = gen_random_uuid() WHERE batch_id = :b"),
+    ("success_differs_from_answer", "cancelled", ASKED.format(2)),
+    ("success_differs_from_answer", "cancelled", REGISTERED.format(2)),
+    ("registered_inside_and_asked_outside", "done", ASKED.format(1)),
+    ("registered_inside_and_asked_outside", "done", REGISTERED.format(1)),
+    ("activity_without_item", "done", "UPDATE registration.activity SET batch_id = :b WHERE batch_id = :spare"),
+    ("activity_without_item", "done", "UPDATE registration.activity SET item_id = gen_random_uuid() WHERE batch_id = :b"),
+    ("activity_without_success", "done", OUTCOME.format("activity_id = gen_random_uuid()") + " AND position = 1"),
+    ("activity_without_success", "done", OUTCOME.format("outcome = 'failed'") + " AND position = 1"),
+    ("activity_without_success", "done", OUTCOME.format("position = 7") + " AND position = 1"),
+    ("activity_without_success", "waiting", ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch="batch_id", item="item_id", flagged="false", revoked="NULL")),
+    ("two_activities_of_an_item", "done", ACTIVITY.format(organization="organization_id", mentor="'somebody else'", batch="batch_id", item="item_id", flagged="false", revoked="now()")),
+    ("activity_without_audit", "done", "DELETE FROM registration.audit WHERE batch_id = :b"),
+    ("activity_without_audit", "done", "INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at) SELECT organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at FROM registration.audit WHERE batch_id = :b"),
+    ("activity_without_audit", "done", AUDIT.format("action = 'revoked'")),
+    ("activity_without_audit", "done", AUDIT.format("batch_id = gen_random_uuid()")),
+    ("activity_without_audit", "done", AUDIT.format("activity_id = gen_random_uuid()")),
+    ("outcome_of_a_later_attempt", "done", ITEM.format("attempt = 0")),
+    ("outcome_without_item", "done", "DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 1"),
+    ("attempt_after_success", "retried", OUTCOME.format("outcome = 'success', activity_id = gen_random_uuid(), error = NULL") + " AND attempt = 1 AND position = 0"),
+    ("attempt_after_success", "retried", OUTCOME.format("outcome = 'cancelled', error = NULL") + " AND attempt = 1 AND position = 0"),
+    *(("counts_differ_from_items", "done", BATCH.format(f"{name} = {name} + 1")) for name in ("total_items", "pending", "completed", "failed", "cancelled")),
+    *(("counts_differ_from_items", "done", ITEM.format(f"status = '{status}'") + " AND position = 1") for status in ("pending", "failed", "cancelled")),
+    ("counts_differ_from_items", "collecting", BATCH.format("parts = 1")),
+    ("counts_differ_from_items", "collecting", BATCH.format("completed = 1")),
+    ("counts_differ_from_items", "collecting", BATCH.format("failed = 1")),
+    ("counts_differ_from_items", "collecting", BATCH.format("pending = pending - 1")),
+    ("counts_differ_from_items", "collecting", BATCH.format("status = 'processing'")),
+    ("counts_differ_from_items", "collecting", BATCH.format("status = 'cancelled'")),
+    ("counts_differ_from_items", "stopped", BATCH.format("cancelled = cancelled - 1")),
+    ("counts_differ_from_items", "stopped", BATCH.format("status = 'pending'")),
+    ("positions_not_contiguous", "done", ITEM.format("position = position + 1") + " AND position = 1"),
+    ("positions_not_contiguous", "done", "DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0"),
+    ("item_differs_from_outcome", "done", ITEM.format("activity_id = gen_random_uuid()") + " AND position = 1"),
+    ("item_differs_from_outcome", "failed", ITEM.format("error = error || '{\"retryable\": true}'") + " AND position = 0"),
+    ("item_differs_from_outcome", "retried", "DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 0 AND attempt = 2"),
+    ("pending_item_with_an_answer", "waiting", ITEM.format("error = '{}'") + " AND position = 0"),
+    ("pending_item_with_an_answer", "waiting", ITEM.format("activity_id = gen_random_uuid()") + " AND position = 0"),
+    ("history_not_contiguous", "retried", "DELETE FROM orchestrator.item_history WHERE batch_id = :b"),
+    ("history_not_contiguous", "retried", "UPDATE orchestrator.item_history SET attempt = 2 WHERE batch_id = :b"),
+    ("history_not_contiguous", "retried", "UPDATE orchestrator.item_history SET position = 1 WHERE batch_id = :b"),
+    *(("completion_time", kind, BATCH.format("completed_at = NULL")) for kind in ("done", "failed", "failing", "cancelled")),
+    *(("completion_time", kind, BATCH.format("completed_at = now()")) for kind in ("waiting", "unresolved", "collecting")),
+    ("deleted_while_running", "unresolved", BATCH.format("deleted_at = now()")),
+    ("decided_and_not_folded", "decided", OUTCOME.format("created_at = now() - interval '6 minutes'")),
+    ("given_up_and_not_answered", "waiting", WATCH.format(0, 1, 6)),
+    ("waiting_and_not_watched", "waiting", ITEM.format("attempt_at = now() - interval '6 minutes'")),
+    ("waiting_and_not_watched", "unresolved", ITEM.format("attempt_at = now() - interval '6 minutes'")),
+    ("waiting_and_not_watched", "again", ITEM.format("attempt_at = now() - interval '6 minutes'") + ";" + WATCH.format(0, 1, 0)),
+    ("waiting_and_not_watched", "waiting", ITEM.format("attempt_at = now() - interval '6 minutes'") + ";" + WATCH.format(1, 1, 0)),
+    ("parts_overdue", "collecting", BATCH.format("submitted_at = now() - interval '24 hours 6 minutes'")),
+    ("event_waits", "done", OUTBOX.format("batches", 6)),
+    ("nothing_decided", "waiting", ITEM.format("attempt_at = now() - interval '61 minutes'") + ";" + WATCH.format(0, 1, 0) + ";" + WATCH.format(1, 1, 0)),
+    ("nothing_decided", "unresolved", ITEM.format("attempt_at = now() - interval '61 minutes'") + ";" + OUTCOME.format("created_at = now() - interval '61 minutes'")),
+    ("two_unflagged", "done", ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch="batch_id", item="gen_random_uuid()", flagged="false", revoked="NULL")),
+    ("flagged_alone", "done", "UPDATE registration.activity SET overrides_duplicate = true WHERE batch_id = :b"),
+    *(
+        ("flagged_alone", "overriding", TWIN.format(change))
+        for change in (
+            "organization_id = 'org-x'", "attributed_to = 'somebody else ' || attributed_to", "activity_type = 'other'",
+            "activity_date = activity_date - 1", "overrides_duplicate = true", "revoked_at = now()",
+        )
+    ),
+    ("outcome_after_cancel", "cancelled", OUTCOME.format("created_at = now() + interval '1 second'") + " AND position = 2"),
+    ("outcome_after_cancel", "cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 1)),
+    ("outcome_after_cancel", "cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(1, -1)),
+    ("purged_and_alive", "done", TOMBSTONE.format(batch=":b", organization="'org-standard'")),
+    ("purged_and_alive", "deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + ";" + BATCH.format("deleted_at = now() + interval '1 second'")),
+    ("registered_after_purge", "deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; UPDATE registration.activity SET created_at = now() + interval '1 second' WHERE batch_id = :b"),
+    ("organization_of_purged", "deleted", TOMBSTONE.format(batch=":b", organization="'org-x'")),
+    ("notes_in_error", "failed", ITEM.format(f"notes = '12345678', error = {ERROR.format('12345678')}") + " AND position = 0"),
+    ("notes_in_history", "retried", f"UPDATE orchestrator.item_history SET submitted = submitted || '{{\"notes\": \"12345678\"}}', error = {ERROR.format('12345678')} WHERE batch_id = :b"),
+    ("status_differs", "collecting", BATCH.format("status = 'processing'")),
+    ("status_differs", "collecting", BATCH.format("cancelled_at = now()")),
+    ("status_differs", "done", BATCH.format("cancelled_at = now()")),
+    ("status_differs", "cancelled", BATCH.format("cancelled_at = NULL")),
+    ("status_differs", "failed", BATCH.format("status = 'failed'")),
+    ("status_differs", "failing", BATCH.format("status = 'partial'")),
+    ("status_differs", "waiting", BATCH.format("status = 'pending'")),
+    ("item_id_not_derived", "done", ITEM.format("item_id = gen_random_uuid()") + " AND position = 1"),
+]
+
+WELL: list[tuple[str, str]] = [
+    *((kind, "") for kind in ("done", "failed", "failing", "retried", "again", "waiting", "decided", "cancelled", "unresolved", "collecting", "stopped", "deleted", "overriding")),
+    # Registered by an external service: there is no activity of ours.
+    ("done", LOSE_ACTIVITY.format(1) + ";" + REGISTERED.format(1)),
+    ("done", REFUSED.format(1)),
+    ("failed", ASKED.format(0)),
+    ("cancelled", REFUSED.format(2)),
+    ("cancelled", WITHDRAWN.format(2, -1)),
+    # It takes its time.
+    ("decided", OUTCOME.format("created_at = now() - interval '4 minutes'")),
+    ("done", OUTCOME.format("created_at = now() - interval '2 hours'") + ";" + ITEM.format("attempt_at = now() - interval '2 hours'")),
+    ("again", OUTCOME.format("created_at = now() - interval '2 hours'")),
+    ("waiting", WATCH.format(0, 1, 5)),
+    ("done", WATCH.format(0, 1, 9)),
+    ("again", WATCH.format(0, 1, 9)),
+    ("waiting", ITEM.format("attempt_at = now() - interval '4 minutes'")),
+    ("waiting", ITEM.format("attempt_at = now() - interval '59 minutes'") + ";" + WATCH.format(0, 1, 0) + ";" + WATCH.format(1, 1, 0)),
+    ("waiting", ITEM.format("attempt_at = now() - interval '6 minutes'") + ";" + OUTBOX.format("batches", 1)),
+    ("waiting", ITEM.format("attempt_at = now() - interval '2 hours'") + " AND position = 0;" + WATCH.format(0, 1, 0)),
+    ("decided", ITEM.format("attempt_at = now() - interval '2 hours'")),
+    ("collecting", BATCH.format("submitted_at = now() - interval '24 hours 4 minutes'")),
+    ("waiting", BATCH.format("submitted_at = now() - interval '30 hours'")),
+    ("done", OUTBOX.format("batches", 4)),
+    # Records like others, but for one column.
+    ("done", TOMBSTONE.format(batch=PURGED, organization="'org-x'") + ";" + ACTIVITY.format(organization="'org-x'", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
+    ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="now()") + ";" + AUDITED.format(batch=PURGED)),
+    ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="true", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
+    ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b"),
+    # A request was on its way when the batch was cancelled.
+    ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
+    # A purge has begun.
+    ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'")),
+    ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0; DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 0"),
+    ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b; DELETE FROM orchestrator.outcome WHERE batch_id = :b; DELETE FROM orchestrator.batch WHERE batch_id = :b"),
+    # Seven characters are in many texts.
+    ("failed", f"{ITEM.format('notes = $$1234567$$, error = ' + ERROR.format('1234567'))} AND position = 0; UPDATE orchestrator.outcome SET error = {ERROR.format('1234567')} WHERE batch_id = :b AND position = 0"),
+    ("retried", f"UPDATE orchestrator.item_history SET submitted = submitted || '{{\"notes\": \"1234567\"}}', error = {ERROR.format('1234567')} WHERE batch_id = :b"),
 ]

@@ -32,6 +32,8 @@ class Provider:
         self.status = 200
         self.body: bytes | None = None
         """What is answered instead of the key set."""
+        self.location: str | None = None
+        """Where a redirect leads."""
         self.asked: list[str] = []
         provider = self
 
@@ -40,6 +42,8 @@ class Provider:
                 provider.asked.append(self.path)
                 body = json.dumps({"keys": provider.keys}).encode() if provider.body is None else provider.body
                 self.send_response(provider.status)
+                if provider.location is not None:
+                    self.send_header("Location", provider.location)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -54,7 +58,8 @@ class Provider:
 def running_provider() -> Iterator[Provider]:
     """A provider that answers while the block runs."""
     provider = Provider()
-    thread = Thread(target=provider.server.serve_forever)
+    # Looks often whether it is to end: tests end many.
+    thread = Thread(target=provider.server.serve_forever, args=(0.005,))
     thread.start()
     try:
         yield provider

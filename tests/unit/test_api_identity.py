@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, tzinfo
 from functools import partial
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import SecretStr
 
+from api import jwks, rate_limits
 from api.authentication import TokenAuthenticator, UnsafeStartError, authenticator
 from api.identity import Identity
 from api.jwks import Jwks
@@ -161,6 +163,78 @@ def test_provider_away(provider: Provider) -> None:
     assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not for ever
 
 
+def asked_at(provider: Provider, clock: Clock, checks: TokenAuthenticator, *moments: float, kid: str = "ES256") -> list[int]:
+    """How often the provider has been asked when a token has come at each moment since now. Each token is another one."""
+    began, asked = clock.now, []
+    for moment in moments:
+        clock.now = began + moment
+        answer(checks, token("ES256", kid=kid))
+        asked.append(len(provider.asked))
+    return asked
+
+
+def test_keys_are_fetched_anew_when_they_are_old_and_not_before(provider: Provider) -> None:
+    clock = Clock()
+    assert asked_at(provider, clock, checker(provider, clock), 0, 599, 600, 600.5, 1_200.5, 1_201) == [1, 1, 1, 2, 2, 3]
+
+
+def test_unknown_keys_are_asked_for_every_half_minute(provider: Provider) -> None:
+    clock = Clock()
+    assert asked_at(provider, clock, checker(provider, clock), 0, 29.5, 30, 59.5, 60, kid="?") == [1, 1, 2, 2, 3]
+
+
+def test_a_provider_that_is_away_is_not_asked_for_each_token(provider: Provider) -> None:
+    clock = Clock()
+    provider.status = 500
+    assert asked_at(provider, clock, checker(provider, clock), 0, 0, 29.5, 30, 30) == [1, 1, 1, 2, 2]
+
+
+def test_known_keys_last_for_an_hour_without_their_provider(provider: Provider) -> None:
+    clock = Clock()
+    checks = checker(provider, clock)
+    assert answer(checks, token("ES256")) == ["coord-1"]
+    provider.status = 500
+    clock.now += 3_600
+    assert answer(checks, token("ES256")) == ["coord-1"]
+    clock.now += 0.5
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(checks.authenticate(f"Bearer {token('ES256')}"))
+    assert (refused.value.code, refused.value.headers) == ("keys_unavailable", {"Retry-After": "2"})
+
+
+def test_those_who_come_together_wait_for_one_fetch(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, all_have_come = jwks._fetch, threading.Event()
+
+    def slow(url: str) -> Any:
+        assert all_have_come.wait(30)
+        return fetch(url)
+
+    monkeypatch.setattr(jwks, "_fetch", slow)
+    checks = checker(provider, Clock())
+
+    async def ask() -> list[Identity]:
+        asking = [asyncio.create_task(checks.authenticate(f"Bearer {token('ES256')}")) for _ in range(5)]
+        await asyncio.sleep(0)
+        all_have_come.set()
+        return await asyncio.gather(*asking)
+
+    assert [each.subject for each in asyncio.run(ask())] == ["coord-1"] * 5
+    assert provider.asked == ["/keys"]
+
+
+def test_a_redirect_is_not_followed(provider: Provider) -> None:
+    provider.status, provider.location = 302, f"{provider.url}/elsewhere"
+    assert answer(checker(provider, Clock()), token("ES256")) == ["keys_unavailable"]
+    assert provider.asked == ["/keys"]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(256 * 1024, "coord-1"), (256 * 1024 + 1, "keys_unavailable")])
+def test_a_key_set_has_its_size(provider: Provider, size: int, expected: str) -> None:
+    body = json.dumps({"keys": [GOOD]}).encode()
+    provider.body = body + b" " * (size - len(body))
+    assert answer(checker(provider, Clock()), token("ES256")) == [expected]
+
+
 # --- Which key ---------------------------------------------------------------------------------------------------------------------
 
 NAMELESS = {algorithm: {name: value for name, value in public(algorithm, "").items() if name != "kid"} for algorithm in PRIVATE}
@@ -182,6 +256,16 @@ KEY_SETS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     ),
     "another key has its id, of another algorithm": ([public("RS256", "a"), public("ES256", "b")], {"kid": "a"}, "bad_token"),
     "the same id for two algorithms": ([public("ES256", "a"), public("RS256", "a")], {"kid": "a"}, "coord-1"),
+    "two of its id and algorithm, of which the last one counts": (
+        [OTHER_EC | {"kid": "a"}, public("ES256", "a")],
+        {"kid": "a"},
+        "coord-1",
+    ),
+    "two of its id and algorithm, of which the first one signed": (
+        [public("ES256", "a"), OTHER_EC | {"kid": "a"}],
+        {"kid": "a"},
+        "bad_token",
+    ),
     "an encryption key beside it": ([NAMELESS["ES256"], OTHER_EC | {"use": "enc"}], {"kid": None}, "coord-1"),
     "a key for other operations beside it": (
         [NAMELESS["ES256"], OTHER_EC | {"key_ops": ["deriveKey"]}],
@@ -379,3 +463,22 @@ def test_rate_limit_is_per_caller_and_says_when_to_come_again() -> None:
     assert [ask(), ask()] == [None, "too_many_requests 1"]
     clock.now += 3_600
     assert [ask() for _ in range(61)] == [None] * 60 + ["too_many_requests 1"]
+
+
+def test_whoever_owes_requests_is_remembered_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "_MAX_REMEMBERED", 2)
+    clock = Clock()
+    limits = RateLimits({Role.COORDINATOR: 1}, clock=clock)
+
+    def is_welcome(subject: str) -> bool:
+        try:
+            limits.check(Identity(subject, Role.COORDINATOR, ("o",), expires_at=0))
+        except ProblemError:
+            return False
+        return True
+
+    assert [is_welcome(each) for each in ("early", *"abc")] == [True] * 4
+    clock.now += 30
+    assert [is_welcome(each) for each in ("early", *"abc", *"defg")] == [False] * 4 + [True] * 4
+    clock.now += 30
+    assert [is_welcome(each) for each in ("early", *"abc", *"defg")] == [True] * 4 + [False] * 4

@@ -28,7 +28,7 @@ def maven(tmp_path: Path) -> Iterator[MavenContext]:
     folder.mkdir(parents=True)
     (folder / "thing-1.0.jar").write_bytes(CONTENT)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "remote"))) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         yield MavenContext(PythonResolver(), repo_cache=tmp_path / "scratch", remote_repos={"local": url})

@@ -74,7 +74,7 @@ class Api(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def api() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -1,0 +1,213 @@
+"""Each clause of each check of `verify`: what differs from what is well by one column, and what looks like a breach and is none.
+
+All of it is made in one database, each case on a batch of its own, and found by one run.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, text
+
+from orchestrator.model import NewBatch, NewItem, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.verification import verify as verification
+from orchestrator.verification.checks import CHECKS
+from orchestrator.verification.verify import Breach, verify
+from schemas.ids import new_batch_id
+from tests.integration.corruptions import ASKED, CLAUSES, OUTBOX, WELL
+from tests.integration.test_verify import CONSTRAINTS
+from tests.support.databases import fresh_database
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.stack import Stack
+from tests.support.upstream import submitted, upstream_item
+
+
+class Maker:
+    """Makes batches of every kind, each with mentors of its own."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._mentors = count(1)
+
+    def make(self, kinds: Sequence[str]) -> list[UUID]:
+        """A batch of each of these kinds, in this order."""
+        made: dict[int, UUID] = {}
+        # What is at its end first, then what is not: each stage leaves alone what the earlier ones have left behind.
+        for stage, go_on in (
+            ("done deleted failed retried again failing overriding", self._pipeline.drain),
+            ("cancelled unresolved", self._pipeline.relay),
+            ("decided", self._pipeline.drain_until_registered),
+            ("waiting collecting stopped", self._pipeline.relay),
+        ):
+            chosen = [index for index, kind in enumerate(kinds) if kind in stage.split()]
+            made |= {index: self._begun(kinds[index]) for index in chosen}
+            go_on()
+            for kind in ("overriding", "retried"):
+                for index in chosen:
+                    self._go_on(kind, kinds[index], made, index)
+                go_on()
+            for index in chosen:
+                self._finish(kinds[index], made[index])
+            self._pipeline.relay()
+            self._pipeline.queues.clear()
+        return [made[index] for index in range(len(kinds))]
+
+    def _go_on(self, wanted: str, kind: str, made: dict[int, UUID], index: int) -> None:
+        """What is done when the others of the stage are at their end."""
+        if kind != wanted:
+            return
+        if kind == "retried":
+            self._pipeline.call(retry_failed_items, ADMIN, made[index], RetryRequest())
+        else:
+            mentor = self._pipeline.status(made[index]).items[0].values.mentor_id
+            made[index] = self._pipeline.call(submit_bulk_registration, ADMIN, overriding_batch(mentor)).batch.batch_id
+
+    def _mentor(self) -> str:
+        return f"mentor-{next(self._mentors)}"
+
+    def _begun(self, kind: str) -> UUID:
+        good = [item(self._mentor(), notes="a note that is long enough"), item(self._mentor())]
+        match kind:
+            case "done" | "deleted" | "decided" | "waiting" | "unresolved":
+                return self._pipeline.submit(good)
+            case "failed" | "retried" | "again":
+                return self._pipeline.submit([item("nobody", notes="another note, long enough"), good[1]])
+            case "overriding":
+                return self._pipeline.submit(good[:1])
+            case "failing":
+                return self._pipeline.submit([item("nobody"), item("no one")])
+            case "cancelled":
+                return self._pipeline.submit([*good, item(self._mentor())])
+            case _:
+                batch_id = uuid4()
+                part = [upstream_item(0, self._mentor())]
+                self._pipeline.handle(self._pipeline.splitter, [submitted(batch_id, part, part=1, parts=2, total_items=2)])
+                return batch_id
+
+    def _finish(self, kind: str, batch_id: UUID) -> None:
+        call = self._pipeline.call
+        match kind:
+            case "deleted":
+                call(delete_batch, ADMIN, batch_id)
+            case "again":
+                call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+            case "cancelled":
+                call(cancel_batch, ADMIN, batch_id, "a mistake")
+            case "stopped":
+                call(cancel_batch, ADMIN, batch_id, None)
+            case "unresolved":
+                with self._pipeline.engine.begin() as connection:
+                    connection.execute(text(ASKED.format(0)), {"b": batch_id})
+                call(cancel_batch, ADMIN, batch_id, None)
+            case _:
+                pass
+
+
+def overriding_batch(mentor: str) -> NewBatch:
+    values = item(mentor).values._replace(override_duplicates=True)
+    return NewBatch(new_batch_id(), COORDINATOR, None, True, [NewItem(values)], "1" * 32)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A database in which each case was made, and what `verify` finds in it."""
+
+    engine: Engine
+    settings: Settings
+    seen: Sequence[UUID]
+    well: Sequence[UUID]
+    breaches: Sequence[Breach]
+
+    def of(self, batch_id: UUID) -> list[str]:
+        return [breach.detail for breach in self.breaches if breach.batch_id == str(batch_id)]
+
+
+@pytest.fixture(scope="module")
+def damaged(infrastructure: Stack, template_database: str) -> Iterator[Damaged]:
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        settings = Settings(database_url=SecretStr(url))
+        worker = create_database_engine(settings.worker_url, settings, connections=2, application_name="test")
+        owner = create_engine(settings.owner_url)
+        standard_directory(worker, mentor_count=1_000)
+        pipeline = Pipeline(settings, worker)
+        made = Maker(pipeline).make(["done", *(kind for _, kind, _ in CLAUSES), *(kind for kind, _ in WELL)])
+        spare, seen, well = made[0], made[1 : 1 + len(CLAUSES)], made[1 + len(CLAUSES) :]
+        assert verify(worker, settings).breaches == []
+        cases = [*zip((sql for *_, sql in CLAUSES), seen, strict=True), *zip((sql for _, sql in WELL), well, strict=True)]
+        with owner.begin() as connection:
+            for statement in CONSTRAINTS:
+                connection.execute(text(statement))
+            for sql, batch_id in cases:
+                for statement in filter(str.strip, sql.split(";")):
+                    connection.execute(text(statement), {"b": batch_id, "spare": spare})
+        yield Damaged(owner, settings, seen, well, verify(owner, settings).breaches)
+        pipeline.close()
+        worker.dispose()
+        owner.dispose()
+
+
+def test_each_clause_that_is_breached_is_seen(damaged: Damaged) -> None:
+    unseen = [
+        case
+        for case, batch_id in zip(CLAUSES, damaged.seen, strict=True)
+        if not any(detail.startswith(f"{case[0]}: ") for detail in damaged.of(batch_id))
+    ]
+    assert unseen == []
+
+
+def test_nothing_is_said_of_what_is_well(damaged: Damaged) -> None:
+    said = {case: found for case, batch_id in zip(WELL, damaged.well, strict=True) if (found := damaged.of(batch_id))}
+    assert said == {}
+    assert [breach.detail for breach in damaged.breaches if breach.batch_id is None] == []
+
+
+def test_so_many_breaches_of_a_kind_are_shown(damaged: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "MAX_BREACHES_PER_CHECK", 2)
+    shown = Counter(breach.detail.split(":")[0] for breach in verify(damaged.engine, damaged.settings).breaches)
+    of_sql = {check.name for check in CHECKS} & shown.keys()
+    assert {shown[name] for name in of_sql} == {1, 2}
+
+
+def test_what_waits_in_the_outbox_is_named_once_for_each_topic(pipeline: Pipeline, settings: Settings) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    with pipeline.engine.begin() as connection:
+        for topic, minutes in (("batches", 7), ("batches", 9), ("lifecycle", 8), ("batches", 1)):
+            connection.execute(text(OUTBOX.format(topic, minutes)), {"b": batch_id})
+        times = text("SELECT topic, created_at::text FROM orchestrator.outbox ORDER BY outbox_id")
+        oldest = {row.topic: row.created_at for row in reversed(connection.execute(times).all())}
+    found = [breach.detail for breach in verify(pipeline.engine, settings).breaches]
+    assert len(found) == 2
+    assert all(any(topic in detail and since in detail for detail in found) for topic, since in oldest.items())
+
+
+def test_starts_are_counted_for_each_role_and_host(pipeline: Pipeline, settings: Settings) -> None:
+    started = text("INSERT INTO orchestrator.role_start SELECT :role, :host, now() FROM generate_series(1, 5)")
+    with pipeline.engine.begin() as connection:
+        for role, host in (("splitter", "a"), ("splitter", "b"), ("relay", "a")):
+            connection.execute(started, {"role": role, "host": host})
+    assert verify(pipeline.engine, settings).breaches == []
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("INSERT INTO orchestrator.role_start VALUES ('relay', 'a', now())"))
+    [found] = verify(pipeline.engine, settings).breaches
+    assert "the role relay began 6 times on a" in found.detail
+
+
+@pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])
+def test_an_api_role_that_passes_by_row_level_security_is_seen(settings: Settings, right: str) -> None:
+    [check] = [check for check in CHECKS if check.name == "api_role"]
+    owner = create_engine(settings.owner_url)
+    with owner.connect() as connection:
+        assert connection.execute(text(check.sql)).all() == []
+        # Of all databases of the server: it is never committed.
+        connection.execute(text(f"ALTER ROLE bulkreg_api {right}"))
+        assert len(connection.execute(text(check.sql)).all()) == 1
+        connection.rollback()
+    owner.dispose()
