@@ -141,7 +141,7 @@ def _existence(submission: Submission, calls: Sequence[Call], batch_ids: Sequenc
     if batch_ids and all(call.outcome is Outcome.FAILED for call in made):
         yield Finding(Rule.REFUSED_AND_DONE, submission.label, f"batches {batch_ids}")
     expected = answered or ({submission.batch_id} if submission.batch_id else set(batch_ids))
-    if batch_ids and not set(batch_ids) <= expected:
+    if batch_ids and set(batch_ids) != expected:
         yield Finding(Rule.OTHER_ID, submission.label, f"answered {expected}, there are {batch_ids}")
 
 

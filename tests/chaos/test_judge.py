@@ -14,13 +14,17 @@ from tests.support.pipeline import COORDINATOR
 FOUND_BY_OTHERS = {Rule.VERIFY, Rule.TOPICS, Rule.TWO_CONTENTS, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
 
 
+NOTHING = Totals(0, 0, 0, 0)
+
+
 @dataclass
 class World:
     """What the clients say, and what the tables say."""
 
     history: History
     batches: dict[str, BatchRow]
-    unattached_activities: int = 0
+    unattached: Totals = NOTHING
+    """Rows that belong to no batch."""
     ends: dict[str, set[tuple[str, Counts]]] | None = None
     """As they were announced, by label. None: as the tables have them."""
 
@@ -28,10 +32,10 @@ class World:
         batches = list(self.batches.values())
         activities = [activity for batch in batches for item in batch.items for activity in item.activities]
         totals = Totals(
-            sum(len(batch.items) for batch in batches),
-            sum(len(item.outcomes) for batch in batches for item in batch.items),
-            len(activities) + self.unattached_activities,
-            sum(activity.audits for activity in activities),
+            sum(len(batch.items) for batch in batches) + self.unattached.items,
+            sum(len(item.outcomes) for batch in batches for item in batch.items) + self.unattached.outcomes,
+            len(activities) + self.unattached.activities,
+            sum(activity.audits for activity in activities) + self.unattached.audits,
         )
         ends = self.ends or self.ends_of_tables()
         return judge(self.history, batches, totals, {(f"id of {label}", 0): told for label, told in ends.items()})
@@ -42,8 +46,8 @@ class World:
     def call(self, label: str, operation: Operation, outcome: Outcome = Outcome.OK, **told: object) -> None:
         self.history.add(Call(label=label, operation=operation, outcome=outcome, began_s=10, ended_s=11, **told))  # type: ignore[arg-type]
 
-    def see(self, label: str, status: str, counts: Counts | None) -> None:
-        self.history.saw(Observation(0, label, 20, status, counts))
+    def see(self, label: str, status: str, counts: Counts | None, *, client: int = 0, at_s: float = 20) -> None:
+        self.history.saw(Observation(client, label, at_s, status, counts))
 
     def submitted(self, label: str, *items: ItemRow, deleted: bool = False) -> None:
         """Accepted by HTTP, and done."""
@@ -160,7 +164,7 @@ def change(label: str, **changes: object) -> Callable[[World], None]:
     return corrupt
 
 
-def change_item(label: str, position: int, **changes: object) -> Callable[[World], None]:
+def change_item(label: str, position: int, /, **changes: object) -> Callable[[World], None]:
     def corrupt(world: World) -> None:
         for name, value in changes.items():
             setattr(world.batches[label].items[position], name, value)
@@ -200,7 +204,92 @@ def announced(label: str, *ends: tuple[str, Counts]) -> Callable[[World], None]:
     return lambda world: setattr(world, "ends", world.ends_of_tables() | {label: set(ends)})
 
 
+def called_in_vain(label: str, operation: Operation) -> Callable[[World], None]:
+    """Everything is as if the call had been carried out, and it was refused."""
+
+    def corrupt(world: World) -> None:
+        world.history.calls[label] = [
+            replace(call, outcome=Outcome.FAILED) if call.operation is operation else call for call in world.history.calls[label]
+        ]
+
+    return corrupt
+
+
+def retried_in_doubt(*, attempt: int, key: str | None = None) -> Callable[[World], None]:
+    """A retry, sent twice where it has a key, is not known to have been carried out; one item has come to this attempt."""
+
+    def corrupt(world: World) -> None:
+        world.history.calls["corrected"] = [
+            call for call in world.history.calls["corrected"] if call.operation is not Operation.RETRY
+        ]
+        for _ in range(1 if key is None else 2):
+            world.call("corrected", Operation.RETRY, Outcome.UNKNOWN, key=key, corrections={1: values("c")})
+        world.batches["corrected"].items[1] = success(1, values("c"), attempt=attempt)
+
+    return corrupt
+
+
+def a_key_that_was_answered(*, attempt: int) -> Callable[[World], None]:
+    """One retry was sent three times: two answers were the same, and one did not come."""
+
+    def corrupt(world: World) -> None:
+        retried_in_doubt(attempt=attempt, key="k")(world)
+        for _ in range(2):
+            world.call("corrected", Operation.RETRY, key="k", retried=1, corrections={1: values("c")})
+
+    return corrupt
+
+
+def calls_in_vain(world: World) -> None:
+    for operation in (Operation.CANCEL, Operation.DELETE, Operation.RETRY):
+        world.call("plain", operation, Outcome.FAILED)
+
+
+def a_duplicate_of_what_can_not_be(world: World) -> None:
+    """A mentor who does not exist, asked for more than once."""
+    world.history.contested.add(GHOST.identity)
+    world.batches["plain"].items[1].error_code = "duplicate_activity"
+
+
+def all_fighters(*ends: tuple[str, str | None]) -> Callable[[World], None]:
+    """How those ended who fought for one record."""
+
+    def corrupt(world: World) -> None:
+        for label, (status, code) in zip(("winner", "loser"), ends, strict=True):
+            world.batches[label] = row(label, unsuccessful(0, values("fought-for"), status, code))
+            world.call(label, Operation.CANCEL, Outcome.UNKNOWN)
+
+    return corrupt
+
+
+def a_part_that_may_not_have_come(world: World) -> None:
+    world.call("upstream", Operation.UPSTREAM, Outcome.UNKNOWN, part=2)
+    del world.batches["upstream"]
+
+
+def seen(label: str, status: str, *counts: int, client: int = 7) -> Callable[[World], None]:
+    return lambda world: world.see(label, status, Counts(*counts), client=client)
+
+
+def seen_in_turn(*completed: int) -> Callable[[World], None]:
+    """One client sees these numbers of completed items, of three."""
+
+    def corrupt(world: World) -> None:
+        for number in completed:
+            world.see("plain", "processing", Counts(3, 3 - number, number, 0, 0), client=7)
+
+    return corrupt
+
+
 GHOST = values("ghost-1")
+
+# Each differs from what was asked for in one field.
+OTHER_VALUES = [
+    replace(values("a"), mentor_id="b"),
+    replace(values("a"), activity_type="call"),
+    replace(values("a"), activity_date="2026-03-24"),
+    replace(values("a"), duration_minutes=61),
+]
 
 CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.INVENTED, lambda world: world.batches.__setitem__("?", row("?", success(0, values("z"))))),
@@ -247,8 +336,95 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.FIGHT, whole("loser", success(0, values("fought-for")))),
     (Rule.FIGHT, lambda world: world.batches.__delitem__("winner")),
     (Rule.SERVER_ERROR, lambda world: world.history.server_errors.append("GET")),
-    (Rule.UNATTACHED, lambda world: setattr(world, "unattached_activities", 1)),
+    *(
+        (Rule.UNATTACHED, lambda world, place=place: setattr(world, "unattached", Totals(*(int(n == place) for n in range(4)))))
+        for place in range(4)
+    ),
+    # What differs in one thing only.
+    (Rule.OTHER_ID, lambda world: world.call("plain", Operation.SUBMIT, batch_id="another")),
+    (Rule.ITEMS, change_item("plain", 1, position=2)),
+    (Rule.ITEMS, change_item("plain", 1, position=0)),
+    *((Rule.COUNTS, change("plain", counts=Counts(*each))) for each in ((3, 0, 1, 1, 0), (2, 1, 1, 1, 0), (2, 0, 1, 1, 1))),
+    *((Rule.STATUS, change("plain", status=status)) for status in ("completed", "failed", "cancelled")),
+    (Rule.STATUS, change("deleted", status="partial")),
+    (Rule.STATUS, change("loser", status="partial")),
+    (Rule.STATUS, change("cancelled", status="completed")),
+    (Rule.END_NOT_ANNOUNCED, change("corrected", retry_number=1)),
+    (Rule.END_NOT_ANNOUNCED, change("corrected", batch_id="id of plain")),
+    (Rule.VALUES, called_in_vain("corrected", Operation.RETRY)),
+    *((Rule.VALUES, change_item("plain", 0, values=other)) for other in OTHER_VALUES),
+    (Rule.WRONG_ERROR, change_item("plain", 1, error_code=None)),
+    (Rule.WRONG_ERROR, a_duplicate_of_what_can_not_be),
+    (Rule.WRONG_CANCEL, change_item("plain", 1, status="cancelled")),
+    (Rule.WRONG_CANCEL, change("plain", status="cancelled")),
+    (Rule.WRONG_CANCEL, called_in_vain("cancelled", Operation.CANCEL)),
+    (Rule.CANCEL_NOT_FINAL, lambda world: world.call("cancelled", Operation.CANCEL, counts=Counts(2, 0, 0, 0, 2))),
+    (Rule.CANCEL_NOT_FINAL, change("cancelled", status="partial")),
+    (Rule.WRONG_DELETE, called_in_vain("deleted", Operation.DELETE)),
+    (Rule.ACTIVITY_DOUBLED, change_item("plain", 0, activity_id="another")),
+    (Rule.ACTIVITY_TOO_MANY, change_item("plain", 1, activity_id="another")),
+    *((Rule.ACTIVITY_VALUES, change_activity(values=other)) for other in OTHER_VALUES),
+    (Rule.AUDIT, change_activity(audits=0)),
+    (Rule.OUTCOMES, change_item("plain", 0, outcomes={})),
+    (Rule.OUTCOMES, change_item("plain", 0, outcomes=dict.fromkeys((1, 2), ("success", "activity of a")))),
+    (Rule.RAN_AGAIN, change_item("corrected", 1, outcomes={1: ("cancelled", None), 2: ("success", "activity of c")})),
+    (Rule.NOT_FOLDED, change_item("plain", 0, outcomes={1: ("success", "another")})),
+    (Rule.RETRIES, retried_in_doubt(attempt=4)),
+    (Rule.RETRIES, retried_in_doubt(attempt=4, key="one key, sent twice")),
+    (Rule.RETRIES, a_key_that_was_answered(attempt=1)),
+    (Rule.RETRIES, a_key_that_was_answered(attempt=3)),
+    (Rule.NOT_FOUND, lambda world: world.see("deleted", GONE, None, at_s=9)),
+    *(
+        (Rule.SUM, seen("plain", "processing", *each))
+        for each in ((3, 0, 1, 1, 0), (2, 1, 1, 1, 0), (2, 0, 2, 1, 0), (2, 0, 1, 2, 0))
+    ),
+    (Rule.SUM, seen("plain", "processing", 2, 0, 1, 1, 1)),
+    *((Rule.EARLY_END, seen("plain", status, 2, 1, 1, 0, 0)) for status in ("completed", "failed", "cancelled")),
+    (Rule.WENT_BACK, seen_in_turn(2, 1)),
+    (Rule.WENT_BACK, seen_in_turn(1, 2, 1)),
+    (Rule.FIGHT, all_fighters(("failed", "duplicate_activity"), ("cancelled", None))),
 ]
+
+# What may be, though it looks like what must not.
+FAIR: dict[str, Callable[[World], None]] = {
+    "calls that were refused": calls_in_vain,
+    "a call that was refused, and one that was not answered": lambda world: world.call(
+        "after all", Operation.SUBMIT, Outcome.FAILED
+    ),
+    "a part that may not have come": a_part_that_may_not_have_come,
+    "nobody who fought for a record has it, and nobody was told so": all_fighters(("cancelled", None), ("cancelled", None)),
+    "two answers under one key": a_key_that_was_answered(attempt=2),
+    "as many new attempts as a retry in doubt can have begun": retried_in_doubt(attempt=3),
+    "a retry in doubt under a key, sent twice": retried_in_doubt(attempt=3, key="k"),
+    "one client sees late what another has seen": seen("plain", "processing", 2, 2, 0, 0, 0),
+    "a batch that waits has an item that is pending": seen("plain", "pending", 2, 2, 0, 0, 0),
+    "more and more is completed": seen_in_turn(0, 0, 1, 3),
+}
+
+
+@pytest.mark.parametrize("happened", FAIR.values(), ids=FAIR)
+def test_what_may_be_is_no_finding(world: World, happened: Callable[[World], None]) -> None:
+    happened(world)
+    assert world.verdict().findings == []
+
+
+def test_what_was_judged_is_counted(world: World) -> None:
+    assert world.verdict().judged == {"batches": 8, "items": 11, "activities": 8}
+
+
+@pytest.mark.parametrize(("attempt", "key", "became"), [(1, None, "not done"), (2, None, "done"), (1, "k", "not done")])
+def test_what_became_of_a_retry_in_doubt(world: World, attempt: int, key: str | None, became: str) -> None:
+    retried_in_doubt(attempt=attempt, key=key)(world)
+    settled = world.verdict().settled
+    assert {end: settled[Operation.RETRY, end] for end in ("done", "not done") if settled[Operation.RETRY, end]} == {
+        became: 1 if key is None else 2
+    }
+
+
+def test_a_retry_in_doubt_was_done_where_another_with_its_key_was_answered(world: World) -> None:
+    a_key_that_was_answered(attempt=2)(world)
+    settled = world.verdict().settled
+    assert (settled[Operation.RETRY, "done"], settled[Operation.RETRY, "not done"]) == (2, 0)
 
 
 @pytest.mark.parametrize(
