@@ -48,11 +48,12 @@ test: $(VENV)/.installed-dev ## the whole suite, in about twelve minutes (STACK=
 test-full: $(VENV)/.installed-dev ## the long forms too
 	$(PYTEST) $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI anew; refuses an incompatible change
 	$(BIN)/python -m schemas.publish

@@ -31,7 +31,7 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
         session=session_limits(settings),
         pool_size=connections,
         max_overflow=0,
-        # A caller that finds no connection for this long is told so (503) and doesn't queue for ever.
+        # A caller that finds no connection for this long is told so (503) and doesn't queue forever.
         pool_timeout=5,
     )
 
@@ -55,7 +55,7 @@ def session_limits(settings: Settings) -> Mapping[str, str]:
 
 
 def _end_spoilt_sessions(context: ExceptionContext) -> None:
-    """Has SQLAlchemy reconnect after an error that stays with the session. A pooled one would stay on a read-only former primary for ever."""
+    """Has SQLAlchemy reconnect after an error that stays with the session. A pooled one would stay on a read-only former primary forever."""
     code = getattr(context.original_exception, "pgcode", None)
     if code is not None and not context.is_disconnect and spoils_session(code):
         context.is_disconnect = True

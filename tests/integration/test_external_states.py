@@ -351,7 +351,7 @@ class Search:
             assert outside.holds, "a service that answers was not understood"
             outside = self.write_down(outside, 0)
         outside = self.decide(outside, attempt)
-        assert self._database()["item"][0] != "pending", "unresolved for ever"
+        assert self._database()["item"][0] != "pending", "unresolved forever"
         return outside
 
     def close(self) -> None:

@@ -160,7 +160,7 @@ def test_provider_away(provider: Provider) -> None:
     clock.now += 3_000
     assert answer(checks, token("ES256")) == ["coord-1"]  # known keys last through an outage
     clock.now += 700
-    assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not for ever
+    assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not forever
 
 
 def asked_at(provider: Provider, clock: Clock, checks: TokenAuthenticator, *moments: float, kid: str = "ES256") -> list[int]:
