@@ -78,7 +78,7 @@ def _likely_delimiter(text: str, recognised: Callable[[Sequence[str]], int]) -> 
     for delimiter in DELIMITERS:
         try:
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            number = recognised(next(row for row in rows if any(cell.strip() for cell in row)))
+            number = recognised(next((row for row in rows if any(cell.strip() for cell in row)), []))
         except csv.Error as error:
             trouble = error
             continue

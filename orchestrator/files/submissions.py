@@ -20,6 +20,9 @@ from schemas.ids import MAX_POSITIONS
 TABLES = (".csv", ".tsv", ".xlsx")
 STANDARD_INPUT = "-"
 
+MOST_PROBLEMS = 100_000
+"""That are named of JSON. More than every cell of the largest table can have; one document of 6 MB could have half a million."""
+
 _ZIP_SIGNATURE = b"PK\x03\x04"
 
 
@@ -56,7 +59,10 @@ class SubmissionFile:
 
 
 def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
-    """Reads a file, by its name's ending; `-` by its content. Raises BadFileError with everything that is wrong with it."""
+    """Reads a file, by its name's ending; `-` by its content.
+
+    Raises BadFileError with everything that is wrong with it, of JSON the first `MOST_PROBLEMS`.
+    """
     if name == STANDARD_INPUT:
         name = f"standard input{_guessed_suffix(raw)}"
     suffix = PurePath(name).suffix.lower()
@@ -109,13 +115,15 @@ def _checked(
     problems: list[FileProblem] = []
     submissions = []
     for line, document in documents:
+        if len(problems) > MOST_PROBLEMS:
+            break  # the last one says that there are more
         if isinstance(document, UnreadableFileError):
             problems.append(FileProblem(name, str(document), line=line))
             continue
         body = _filled_in(document, given)
         try:
             # The number of items is the server's to judge: it is a setting there.
-            read_submission(body, max_items=MAX_POSITIONS, most_mistakes=None)
+            read_submission(body, max_items=MAX_POSITIONS, most_mistakes=max(1, MOST_PROBLEMS - len(problems)))
         except RefusedRequestError as refusal:
             problems += (FileProblem(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
         problems += _contradictions(name, line, body, given)

@@ -12,8 +12,9 @@ from pathlib import Path
 import coverage
 import pytest
 
-CONTEXT = "BULKREG_COVERAGE_CONTEXT"
-DURATIONS = "BULKREG_COVERAGE_DURATIONS"
+# With the prefix that tests/conftest.py leaves in the environment.
+CONTEXT = "BULKREG_TEST_COVERAGE_CONTEXT"
+DURATIONS = "BULKREG_TEST_COVERAGE_DURATIONS"
 _took_s: dict[str, float] = {}
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from openpyxl import Workbook
 
-from orchestrator.files import tables
+from orchestrator.files import submissions, tables
 from orchestrator.files.corrections import Corrections, read_corrections
 from orchestrator.files.delimited import UnreadableFileError, decode, rows_of
 from orchestrator.files.documents import documents_by_line, one_document
@@ -405,3 +405,17 @@ def test_a_mistake_in_a_document_is_named_where_it_stands_there(wrapped: bool) -
         read_corrections("c.json", json.dumps(document).encode())
     place = "/corrections" if wrapped else ""
     assert [problem.pointer for problem in refusal.value.problems] == [f"{place}/1/item_id", f"{place}/1/duration_minutes"]
+
+
+def test_of_json_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One document of a few megabytes can have half a million."""
+    monkeypatch.setattr(submissions, "MOST_PROBLEMS", 7)
+    document = {"organization_id": "o", "coordinator_id": "c", "items": [ITEM | {"mentor_id": f"m-{n}", "a": 1} for n in range(3)]}
+    two = mistakes("a.ndjson", ndjson(document, document))
+    assert len(two) == 6
+    assert not any("more mistakes" in each for each in two)
+    assert mistakes("a.ndjson", ndjson(document, document, document, document)) == [
+        *two,
+        "a.ndjson, line 3, /items/0/a: is not a field of this request",
+        "a.ndjson, line 3: has more mistakes than these; only the first 1 are listed",
+    ]

@@ -190,6 +190,8 @@ def test_notes_are_optional_and_never_shown() -> None:
         ("a.csv", b"\n" + b"m" * 131_073, "a.csv, line 2: can't be divided into cells (field larger"),
         ("a.csv", b"mentor,type\nx\x81y", "a.csv, line 2: is not utf-8 nor windows-1252 text"),
         ("a.csv", b"\xef\xbb\xbfmentor,type\n\xe6", "a.csv, line 2: is not utf-8 text"),
+        ("a.tsv", b'"', "a.tsv, line 1: can't be divided into cells"),
+        ("a.csv", b'\n,,"', "a.csv, line 2: can't be divided into cells"),
         ("a.csv", b'mentor,type,date,minutes\nm,"x,2026-03-25,60\nm', "a.csv, line 2: can't be divided into cells"),
         (
             "a.csv",
