@@ -54,8 +54,14 @@ class Places:
         self._count()
 
     def failed(self, name: str, now: float, why: str) -> None:
-        """An event was not acknowledged there, or has not been for too long."""
+        """An event was not acknowledged there, or has not been for too long.
+
+        Many events that fail at once are one failure. So is one that was on its way already when the place failed, and fails before the
+        place is tried again.
+        """
         place = self._places.setdefault(name, _Place(is_failing=False, failures=0, retry_at=now))
+        if place.is_failing and now < place.retry_at:
+            return
         if not place.is_failing:
             _logger.warning("place_in_trouble: %s: %s", name, why)
         place.is_failing = True

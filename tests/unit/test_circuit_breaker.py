@@ -1,0 +1,78 @@
+"""When nobody asks a service any more, and when it is tried again."""
+
+import pytest
+
+from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
+
+POLICY = BreakerPolicy(failures=3, first_pause_s=1.0, max_pause_s=10.0)
+
+
+def breaker(jitter: float = 1.0) -> CircuitBreaker:
+    return CircuitBreaker(POLICY, lambda: jitter)
+
+
+def failing(*askers: object) -> CircuitBreaker:
+    made = breaker()
+    for asker in askers:
+        made.unanswered(asker)
+    return made
+
+
+@pytest.mark.parametrize(("askers", "is_open"), [("ab", False), ("abc", True), ("abcd", True), ("aaaaa", False), ("aabb", False)])
+def test_it_opens_when_so_many_askers_in_a_row_got_no_answer(askers: str, is_open: bool) -> None:
+    assert failing(*askers).is_open is is_open
+
+
+def test_an_answer_in_between_begins_the_count_anew() -> None:
+    made = failing("a", "b")
+    made.answered()
+    for asker in "ac":
+        made.unanswered(asker)
+    assert not made.is_open
+    made.unanswered("d")
+    assert made.is_open
+
+
+def test_a_probe_that_was_answered_closes_it_and_begins_the_count_anew() -> None:
+    made = failing("a", "b", "c")
+    made.close()
+    assert not made.is_open
+    for asker in "ab":
+        made.unanswered(asker)
+    assert not made.is_open
+
+
+@pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])
+def test_pauses_double_up_to_the_longest_between_half_and_all_of_it(jitter: float, share: float) -> None:
+    made = breaker(jitter)
+    assert [made.next_pause_s() for _ in range(6)] == [share * pause for pause in (1, 2, 4, 8, 10, 10)]
+
+
+def test_pauses_shrink_when_somebody_is_answered_and_not_when_a_probe_is() -> None:
+    made = breaker()
+    made.next_pause_s()
+    made.next_pause_s()
+    made.close()
+    assert made.next_pause_s() == 4
+    made.answered()
+    assert made.next_pause_s() == 1
+
+
+def test_a_service_that_asks_to_wait_is_left_alone_for_that_long_once() -> None:
+    made = breaker()
+    made.hold(3.0)
+    made.hold(2.0)
+    assert made.is_open
+    assert [made.next_pause_s(), made.next_pause_s(), made.next_pause_s()] == [3, 2, 4]
+
+
+def test_a_wait_that_is_shorter_than_the_pause_does_not_shorten_it() -> None:
+    made = breaker()
+    made.hold(0.5)
+    assert made.next_pause_s() == 1
+
+
+def test_nobody_waits_longer_than_the_longest_pause_for_what_a_service_asks() -> None:
+    made = breaker()
+    made.hold(3_600.0)
+    assert made.next_pause_s() == 10

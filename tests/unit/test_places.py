@@ -1,0 +1,109 @@
+"""Which topics and partitions are in trouble, when each is tried again; and to which partition a key goes."""
+
+import random
+
+import pytest
+
+from orchestrator import metrics
+from producers.partitions import partition_of
+from producers.places import Places, backoff_s
+
+LONGEST = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+@pytest.fixture(params=[0.5, 1.0])
+def jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The least and the most that chance makes of a pause."""
+    share = float(request.param)
+
+    def uniform(least: float, most: float) -> float:
+        return least if share == 0.5 else most
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    return share
+
+
+def in_trouble() -> float:
+    return float(metrics.OUTBOX_PLACES_IN_TROUBLE._value.get())
+
+
+def test_pauses_double_up_to_the_longest(jitter: float) -> None:
+    assert [backoff_s(failures) for failures in range(8)] == pytest.approx([jitter * pause for pause in LONGEST])
+    assert backoff_s(10_000) == 5.0 * jitter
+
+
+def test_a_place_that_fails_again_and_again_is_tried_ever_later(jitter: float) -> None:
+    known = Places()
+    for failures, longest in enumerate(LONGEST):
+        now = 100.0 * failures
+        known.failed("batches/0", now, "why")
+        assert known.is_failing("batches/0")
+        assert known.retry_at("batches/0") == pytest.approx(now + jitter * longest)
+
+
+def test_what_fails_together_is_one_failure() -> None:
+    known = Places()
+    for _ in range(500):
+        known.failed("batches/0", 100.0, "why")
+    first = known.retry_at("batches/0")
+    assert 100.05 <= first <= 100.1
+    known.failed("batches/0", first - 0.001, "it was on its way already")
+    assert known.retry_at("batches/0") == first
+    known.failed("batches/0", first, "the probe")
+    assert first + 0.1 <= known.retry_at("batches/0") <= first + 0.2
+
+
+def test_pauses_begin_anew_when_a_place_has_worked_in_between() -> None:
+    known = Places()
+    for moment in range(5):
+        known.failed("batches/0", 10.0 * moment, "why")
+    known.works("batches/0")
+    assert (known.known, known.is_failing("batches/0")) == (["batches/0"], False)
+    known.failed("batches/0", 50.0, "why")
+    assert 50.05 <= known.retry_at("batches/0") <= 50.1
+
+
+def test_places_are_apart() -> None:
+    known = Places()
+    known.failed("batches/0", 0.0, "why")
+    known.failed("batches/1", 0.0, "why")
+    known.works("batches/1")
+    known.works("batches/2")
+    assert [known.is_failing(f"batches/{number}") for number in range(3)] == [True, False, False]
+    assert known.known == ["batches/0", "batches/1"]
+    assert in_trouble() == 1
+    known.forget("batches/0")
+    assert (known.known, in_trouble()) == (["batches/1"], 0)
+
+
+def test_a_place_for_which_rows_are_held_is_tried_at_once_and_not_taken_for_well() -> None:
+    known = Places()
+    known.expect_held(["batches/0", "lifecycle"])
+    assert (known.is_failing("batches/0"), known.retry_at("batches/0"), in_trouble()) == (True, float("-inf"), 2)
+
+
+def test_what_is_known_of_a_place_outlasts_that_rows_are_held_for_it() -> None:
+    known = Places()
+    known.failed("batches/0", 100.0, "why")
+    known.failed("lifecycle", 100.0, "why")
+    known.works("lifecycle")
+    due = known.retry_at("batches/0")
+    known.expect_held(["batches/0", "lifecycle"])
+    assert (known.retry_at("batches/0"), known.is_failing("lifecycle")) == (due, False)
+
+
+# Kafka's own tests have these hashes (as signed numbers), for keys of every length that is left over after whole words.
+HASHES = {
+    b"21": -973932308,
+    b"foobar": -790332482,
+    b"a-little-bit-long-string": -985981536,
+    b"a-little-bit-longer-string": -1486304829,
+    b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    b"abc": 479470107,
+}
+
+
+@pytest.mark.parametrize(("key", "hashed"), HASHES.items())
+@pytest.mark.parametrize("partitions", [1, 2, 12, 1 << 31])
+def test_a_key_goes_where_the_java_clients_send_it(key: bytes, hashed: int, partitions: int) -> None:
+    assert partition_of(key, partitions) == (hashed & 0x7FFFFFFF) % partitions

@@ -1,0 +1,206 @@
+"""What an external registration service is sent, and what each of its answers means."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from consumers.registration_client import RegistrationClient, Unknown
+from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
+from orchestrator.repository import OutcomeKey
+from orchestrator.settings import Settings
+
+BATCH, ITEM, ACTIVITY, RIVAL = (f"01990000-0000-7000-8000-00000000000{number}" for number in range(4))
+KEY = f"{ITEM}:2"
+QUESTION = Question(
+    OutcomeKey(BATCH, 0, 3),
+    2,
+    Registration(BATCH, ITEM, "org", "mentor", "coord", "boss", "upload", "visit", date(2026, 3, 25), 90, "a note", True),
+    "ab" * 16,
+    is_cancelled=False,
+)
+CANCELLED = replace(QUESTION, is_cancelled=True)
+
+
+class Service:
+    """Gives the responses in turn, and keeps the requests."""
+
+    def __init__(self, *responses: httpx.Response | Exception) -> None:
+        self.asked: list[httpx.Request] = []
+        self._responses = iter(responses)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        response = next(self._responses)
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    @property
+    def methods(self) -> list[str]:
+        return [request.method for request in self.asked]
+
+
+def settle(service: Any, question: Question = QUESTION, *, timeout_s: float = 5.0, token: str | None = None) -> Answer | Unknown:
+    settings = Settings(registration_url="http://127.0.0.1:1/v1", registration_token=None if token is None else SecretStr(token))
+
+    async def ask() -> Answer | Unknown:
+        async with RegistrationClient(settings, httpx.MockTransport(service)) as client:
+            return await asyncio.wait_for(client.settle(question, timeout_s), 10)
+
+    return asyncio.run(ask())
+
+
+def is_there(service: Any) -> bool:
+    settings = Settings(registration_url="http://127.0.0.1:1/v1")
+
+    async def ask() -> bool:
+        async with RegistrationClient(settings, httpx.MockTransport(service)) as client:
+            return await asyncio.wait_for(client.is_there(0.02), 10)
+
+    return asyncio.run(ask())
+
+
+def said(status: str = "registered", *, code: int = 200, key: str = KEY, **more: object) -> httpx.Response:
+    if status == "registered":
+        more = {"activity_id": ACTIVITY, **more}
+    return httpx.Response(code, json={"key": key, "status": status, **more})
+
+
+def test_a_request_says_everything_about_the_item_under_its_key() -> None:
+    service = Service(said())
+    assert settle(service, token="secret") == Registered(ACTIVITY)
+    [asked] = service.asked
+    assert (asked.method, asked.url.path) == ("POST", "/v1/registrations")
+    assert json.loads(asked.content) == {
+        "item_id": ITEM,
+        "batch_id": BATCH,
+        "organization_id": "org",
+        "attributed_to": "mentor",
+        "registered_by": "coord",
+        "submitted_by": "boss",
+        "channel": "upload",
+        "activity_type": "visit",
+        "activity_date": "2026-03-25",
+        "duration_minutes": 90,
+        "notes": "a note",
+        "override_duplicates": True,
+    }
+    assert asked.headers["idempotency-key"] == KEY
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["authorization"] == "Bearer secret"
+    assert asked.headers["traceparent"].split("-")[1] == "ab" * 16
+
+
+def test_without_a_token_none_is_sent() -> None:
+    service = Service(said())
+    settle(service)
+    assert "authorization" not in service.asked[0].headers
+
+
+ANSWERS: Sequence[tuple[str, httpx.Response | Exception, Answer | Unknown]] = [
+    ("made now", said(code=201), Registered(ACTIVITY)),
+    ("there already", said(code=200), Registered(ACTIVITY)),
+    ("withdrawn", said("withdrawn", code=410), Withdrawn()),
+    ("still at it", said("processing"), Unknown("processing", was_heard=True)),
+    ("of another key", said(key=f"{ITEM}:1"), Unknown("200, of another key")),
+    ("unreadable", httpx.Response(201, text="<html>"), Unknown("201, unreadable")),
+    ("an activity without an id", said(activity_id=None), Unknown("200, unreadable")),
+    ("a refusal without a code", said("refused", code=422), Unknown("422, unreadable")),
+    ("says it with a status of its own", said(code=202), Unknown("202")),
+    ("says it with an error", said(code=500), Unknown("500")),
+    ("an error", httpx.Response(500), Unknown("500")),
+    ("a key that it does not know", httpx.Response(404), Unknown("404")),
+    ("too many", httpx.Response(429, headers={"Retry-After": "7"}), Unknown("429", wait_s=7.0)),
+    ("away", httpx.Response(503, headers={"Retry-After": "0"}), Unknown("503", wait_s=0.0)),
+    ("until a date", httpx.Response(503, headers={"Retry-After": "Fri, 1 Jan 2027 00:00:00 GMT"}), Unknown("503", wait_s=0.0)),
+    ("until a number of another script", httpx.Response(429, headers=[(b"Retry-After", b"\xb2")]), Unknown("429", wait_s=0.0)),
+    ("too many, for how long is not said", httpx.Response(429), Unknown("429")),
+    ("away, for how long is not said", httpx.Response(503), Unknown("503")),
+    ("an error that asks to wait", httpx.Response(500, headers={"Retry-After": "7"}), Unknown("500")),
+    ("nobody there", httpx.ConnectError("refused"), Unknown("ConnectError", was_reached=False)),
+    ("nobody in time", httpx.ConnectTimeout("late"), Unknown("ConnectTimeout")),
+    ("no end", httpx.ReadError("reset"), Unknown("ReadError")),
+]
+
+
+@pytest.mark.parametrize(("answer", "meaning"), [case[1:] for case in ANSWERS], ids=[case[0] for case in ANSWERS])
+def test_what_an_answer_means(answer: httpx.Response | Exception, meaning: Answer | Unknown) -> None:
+    service = Service(answer)
+    assert settle(service) == meaning
+    assert service.methods == ["POST"]
+
+
+def test_a_refusal_names_the_rival() -> None:
+    body = {"key": KEY, "status": "refused", "code": "duplicate_activity", "conflicting_activity_id": RIVAL}
+    refused = settle(Service(httpx.Response(422, json=body)))
+    assert isinstance(refused, Refused)
+    assert (refused.error.code, refused.error.conflicting_activity_id) == ("duplicate_activity", RIVAL)
+
+
+def test_a_refusal_is_told_apart_by_its_field() -> None:
+    codes = []
+    for field in ("duration_minutes", "notes"):
+        body = {"key": KEY, "status": "refused", "code": "invalid_item", "field": field}
+        refused = settle(Service(httpx.Response(422, json=body)))
+        assert isinstance(refused, Refused)
+        codes.append((refused.error.code, refused.error.field))
+    assert codes == [("invalid_item", "duration_minutes"), ("invalid_item", "notes")]
+
+
+async def silent(_: httpx.Request) -> httpx.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_a_service_that_says_nothing_is_given_up_in_time() -> None:
+    assert settle(silent, timeout_s=0.02) == Unknown("TimeoutError")
+    assert not is_there(silent)
+
+
+CANCELS: Sequence[tuple[str, Sequence[httpx.Response | Exception], Answer | Unknown, Sequence[str]]] = [
+    ("it was registered", [said()], Registered(ACTIVITY), ["GET"]),
+    ("it is withdrawn", [said("withdrawn", code=410)], Withdrawn(), ["GET"]),
+    ("it is at work", [said("processing")], Unknown("processing", was_heard=True), ["GET"]),
+    ("it does not say", [httpx.Response(500)], Unknown("500"), ["GET"]),
+    ("nobody is there", [httpx.ConnectError("refused")], Unknown("ConnectError", was_reached=False), ["GET"]),
+    ("it never heard of it", [httpx.Response(404), said("withdrawn", code=410)], Withdrawn(), ["GET", "DELETE"]),
+    ("it came in between", [httpx.Response(404), said()], Registered(ACTIVITY), ["GET", "DELETE"]),
+    ("it can not withdraw", [httpx.Response(404), httpx.Response(404)], Unknown("404"), ["GET", "DELETE"]),
+]
+
+
+@pytest.mark.parametrize(("answers", "meaning", "methods"), [case[1:] for case in CANCELS], ids=[case[0] for case in CANCELS])
+def test_a_cancelled_item_is_asked_about_and_withdrawn_and_never_sent(
+    answers: Sequence[httpx.Response | Exception], meaning: Answer | Unknown, methods: Sequence[str]
+) -> None:
+    service = Service(*answers)
+    assert settle(service, CANCELLED) == meaning
+    assert service.methods == methods
+    assert {asked.url.path for asked in service.asked} == {f"/v1/registrations/{KEY}"}
+    traces = [asked.headers["traceparent"].split("-") for asked in service.asked]
+    assert {trace[1] for trace in traces} == {"ab" * 16}
+    assert len({trace[2] for trace in traces}) == len(methods), "each request is a span of its own"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (httpx.Response(200), True),
+        (httpx.Response(404), True),
+        (httpx.Response(500), False),
+        (httpx.Response(503), False),
+        (httpx.Response(401), False),
+        (httpx.ConnectError("refused"), False),
+    ],
+)
+def test_a_service_is_there_when_it_answers_a_probe(answer: httpx.Response | Exception, expected: bool) -> None:
+    service = Service(answer)
+    assert is_there(service) is expected
+    assert (service.methods, service.asked[0].url.path) == (["GET"], "/v1/registrations/probe")
