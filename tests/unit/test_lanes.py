@@ -1,6 +1,8 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
+import pytest
+
 from consumers.decoding import Entry
 from consumers.handler import Lane
 from consumers.lanes import LanePolicy, Lanes
@@ -88,6 +90,16 @@ def test_micro_batch_of_commands_is_bounded_by_their_number() -> None:
     assert [size for _, size in taken(lanes)] == [settings.max_batch_records] * 2
 
 
+@pytest.mark.parametrize(("size", "count"), [(499, 2), (500, 2), (501, 1)])
+def test_a_micro_batch_may_be_as_large_as_its_bound(size: int, count: int) -> None:
+    assert taken(filled(small=2, size=size))[0] == (Lane.SMALL, count)
+
+
+def test_bytes_are_shared_as_records_are() -> None:
+    """A quarter of 1,000 bytes is the bulk lane's, three quarters are the other's."""
+    assert taken(filled(small=8, bulk=8, size=100))[:2] == [(Lane.SMALL, 7), (Lane.BULK, 2)]
+
+
 def test_a_large_batch_gives_way_after_two_of_its_parts() -> None:
     """The policy of the product, with parts as large as those of a submission of 10,000: mentors' ids, no notes."""
     items = [
@@ -113,6 +125,26 @@ def test_full_lane_has_room_again_only_when_half_of_it_is_gone() -> None:
     assert not lanes.has_room(Lane.SMALL)
     lanes.take()
     assert lanes.has_room(Lane.SMALL)
+
+
+@pytest.mark.parametrize(("count", "has_room"), [(24, True), (25, False), (26, False)])
+def test_half_a_lane_is_room(count: int, has_room: bool) -> None:
+    assert filled(bulk=count).has_room(Lane.BULK) is has_room
+    assert filled(bulk=1, size=200 * count).has_room(Lane.BULK) is has_room
+
+
+@pytest.mark.parametrize(("size", "is_full"), [(9_999, False), (10_000, True), (10_001, True)])
+def test_a_lane_is_full_of_bytes(size: int, is_full: bool) -> None:
+    assert filled(bulk=1, size=size).is_full(Lane.BULK) is is_full
+
+
+def test_what_was_taken_fills_no_lane() -> None:
+    lanes = filled(bulk=3, size=4_000)
+    assert lanes.is_full(Lane.BULK)
+    lanes.take()
+    assert not lanes.is_full(Lane.BULK)
+    lanes.put(entry(Lane.BULK, size=2_000))
+    assert lanes.is_full(Lane.BULK)
 
 
 def test_few_large_records_fill_a_lane_too() -> None:

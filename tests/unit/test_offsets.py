@@ -83,3 +83,25 @@ def test_record_that_comes_again_is_waited_for_once() -> None:
     partition.polled(7)
     partition.done({7})
     assert partition.next_offset == 8
+
+
+def test_what_was_polled_counts_until_it_is_done() -> None:
+    partition = offsets_of([])
+    assert (partition.polled_up_to, partition.undone) == (0, 0)
+    for offset in (5, 6, 9):
+        partition.polled(offset)
+    assert (partition.polled_up_to, partition.undone) == (10, 3)
+    partition.handled({5, 6, 9})
+    assert (partition.polled_up_to, partition.undone, partition.next_offset) == (10, 3, None), "handled is not done"
+    partition.done({6})
+    assert partition.undone == 3
+    partition.done({5})
+    assert (partition.undone, partition.next_offset) == (1, 7)
+
+
+def test_done_is_not_handled() -> None:
+    partition = offsets_of([5, 6])
+    partition.handled({5})
+    assert partition.next_handled_after({6}) == 7
+    assert partition.next_handled_after(()) == 6
+    assert partition.next_offset is None

@@ -159,3 +159,132 @@ def test_records_of_a_revoked_partition_are_forgotten() -> None:
     role.fail(entries(3), LASTING[0])
     role.units.drop({PARTITION})
     assert not role.units
+
+
+def test_some_records_of_a_revoked_partition_leave_the_others() -> None:
+    other = PartitionOffsets(Topic.COMMANDS, "commands", 1)
+    mixed = entries(2)
+    mixed[0].partition = other
+    role = Role()
+    role.fail(mixed, database_error("55P03"))
+    role.units.drop({PARTITION})
+    assert role.units.records == 1
+    assert [each.partition for each in role.next().entries] == [other]
+
+
+def test_a_unit_is_taken_when_it_is_due_and_the_one_that_is_due_first() -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    late = role.next()
+    role.fail(list(late.entries), LASTING[0], late)
+    role.fail(entries(2), database_error("55P03"))
+    assert len(role.next().entries) == 2, "it has not failed before"
+    due_in = role.units.due_in_s() or 0.0
+    role.clock.now += due_in - 0.001
+    assert role.units.take() is None
+    role.clock.now += 0.001
+    assert role.units.take() is not None
+    assert role.units.take() is None
+    assert role.units.due_in_s() is None
+
+
+def test_pauses_double_and_are_longer_for_what_takes_long() -> None:
+    def pauses(took_s: float) -> list[float]:
+        role, found = Role(), []
+        role.fail(entries(1), LASTING[0])
+        for _ in range(9):
+            unit = role.next()
+            role.units.failed(Failure(list(unit.entries), LASTING[0]), unit, took_s=took_s)
+            found.append(role.units.due_in_s() or 0.0)
+        return found
+
+    assert pauses(0.0) == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60])
+    assert pauses(3.0) == pytest.approx([9, 9, 9, 9, 9, 16, 32, 60, 60]), "others get three times as long as it took"
+
+
+def test_its_halves_are_tried_at_once() -> None:
+    role = Role()
+    role.fail(entries(4), LASTING[0])
+    assert [len(role.next().entries) for _ in range(2)] == [2, 2]
+    assert role.clock.now == 1_000.0
+
+
+@pytest.mark.parametrize(("waited_s", "may_be"), [(AFTER_S - 0.001, False), (AFTER_S, True)])
+def test_nobody_is_set_aside_before_the_patience_is_over(waited_s: float, may_be: bool) -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    unit = role.next()
+    role.clock.now += waited_s
+    assert role.units.may_be_set_aside(unit) is may_be
+
+
+@pytest.mark.parametrize(("others", "passing", "may_be"), [(3, 3, False), (3, 4, True), (0, 0, True), (0, 1, True)])
+def test_more_must_get_through_than_wait(others: int, passing: int, may_be: bool) -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    unit = role.next()
+    if others:
+        role.fail(entries(others), database_error("55P03"))
+    role.clock.now += AFTER_S
+    role.units.passed(passing)
+    assert role.units.may_be_set_aside(unit) is may_be
+
+
+def test_several_records_are_never_to_blame_together() -> None:
+    role = Role()
+    role.units.failed(Failure(entries(2), LASTING[0]), None, took_s=0.1)
+    pair = Unit(entries(2), role.next().blame, "kind", 0.0, 0)
+    role.units.passed(100)
+    assert not role.units.may_be_set_aside(pair)
+
+
+@pytest.mark.parametrize(("count", "is_full"), [(9, False), (10, True), (11, True)])
+def test_it_is_full_of_records_and_not_of_units(count: int, is_full: bool) -> None:
+    role = Role()
+    role.fail(entries(count), LASTING[0])
+    assert (role.units.records, role.units.is_full) == (count, is_full)
+
+
+def test_an_outage_is_over_when_something_got_through_since_the_last_failure() -> None:
+    role = Role()
+    assert not role.units.is_outage
+    role.fail(entries(1), LASTING[0])
+    assert role.units.is_outage
+    role.units.passed(1)
+    assert not role.units.is_outage
+    role.fail(entries(1, "b"), LASTING[0])
+    assert role.units.is_outage, "a new one fails, and nothing has got through since"
+
+
+def test_what_waits_beside_others_that_get_through_is_not_hurried() -> None:
+    role = Role()
+    role.fail(entries(1), LASTING[0])
+    role.units.passed(1)
+    unit = role.next()
+    role.fail(list(unit.entries), LASTING[0], unit)
+    role.units.passed(1)
+    assert role.units.due_in_s() == 0.5
+
+
+def test_a_unit_that_is_divided_keeps_its_patience_and_one_that_fails_otherwise_does_not() -> None:
+    role = Role()
+    role.fail(entries(4), LASTING[0])
+    first = role.next()
+    role.clock.now += 50
+    role.units.passed(7)
+    role.fail(list(first.entries), LASTING[0], first)
+    parts = [unit for unit in (role.next(), role.next(), role.next()) if len(unit.entries) == 1]
+    assert {(unit.since_s, unit.passed_before) for unit in parts} == {(1_000.0, 0)}
+    role.fail(list(parts[0].entries), LASTING[1], parts[0])
+    again = role.next()
+    assert (again.since_s, again.passed_before) == (1_050.0, 7)
+
+
+def test_a_lock_is_of_a_batch_and_batches_are_tried_apart() -> None:
+    role = Role()
+    locked = database_error("55P03")
+    role.fail([*entries(2, "a"), *entries(2, "b"), *entries(2, "c")], locked)
+    sizes = [len(role.next().entries) for _ in range(2)]
+    assert sorted(sizes) == [2, 4]
+    role.fail(entries(5), locked)
+    assert len(role.next().entries) == 5
