@@ -170,6 +170,7 @@ CLAUSES: list[Case] = [
     ("parts_overdue", "collecting", BATCH.format("submitted_at = now() - interval '24 hours 6 minutes'")),
     ("event_waits", "done", OUTBOX.format("batches", 6)),
     ("nothing_decided", "waiting", ITEM.format("attempt_at = now() - interval '61 minutes'") + ";" + WATCH.format(0, 1, 0) + ";" + WATCH.format(1, 1, 0)),
+    ("nothing_decided", "again", ITEM.format("attempt_at = now() - interval '61 minutes'") + " AND position = 0;" + OUTCOME.format("created_at = now() - interval '61 minutes'") + ";" + WATCH.format(0, 2, 0)),
     ("nothing_decided", "unresolved", ITEM.format("attempt_at = now() - interval '61 minutes'") + ";" + OUTCOME.format("created_at = now() - interval '61 minutes'")),
     ("two_unflagged", "done", ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch="batch_id", item="gen_random_uuid()", flagged="false", revoked="NULL")),
     ("flagged_alone", "done", "UPDATE registration.activity SET overrides_duplicate = true WHERE batch_id = :b"),

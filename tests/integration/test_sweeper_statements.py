@@ -1,0 +1,295 @@
+"""What the sweeper's statements choose, clause by clause: what waits, what is watched, what is lost, what is forgotten; how queues are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumers.sweeper import Sweeper, SweepPolicy, Swept
+from orchestrator.model import RetryRequest
+from orchestrator.operations import retry_failed_items
+from orchestrator.settings import Settings
+from orchestrator.storage import observing, purging, sweeping
+from orchestrator.storage.observing import QueueState
+from orchestrator.storage.progress import Position, advance_progress
+from orchestrator.storage.sweeping import Queue, Queues
+from schemas.envelope import Topic
+from tests.integration.test_sweeper import COMMAND_TOPICS, Broker
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.upstream import in_parts
+
+
+@pytest.fixture
+def broker(pipeline: Pipeline) -> Broker:
+    return Broker(pipeline)
+
+
+def run(pipeline: Pipeline, statement: str, **values: object) -> None:
+    with pipeline.engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+def lost(pipeline: Pipeline, count: int = 2, first: int = 1) -> UUID:
+    """A batch whose commands are nowhere."""
+    batch_id = pipeline.submit(mentors(count, first=first))
+    pipeline.relay()
+    pipeline.queues.clear()
+    return batch_id
+
+
+def sweeper(settings: Settings, broker: Broker, **policy: object) -> Sweeper:
+    eager = {"quiet": timedelta(0), "resend_pause": timedelta(0)} | policy
+    return Sweeper(replace(SweepPolicy.of(settings), **eager), broker)  # type: ignore[arg-type]
+
+
+WAITING = {
+    "batches": (Topic.BATCHES, "NULL", True),
+    "commands": (Topic.COMMANDS, "NULL", True),
+    "commands in the bulk lane": (Topic.COMMANDS_BULK, "NULL", True),
+    "held for a place": (Topic.COMMANDS, "'commands/0'", True),
+    "refused": (Topic.COMMANDS, "'refused'", False),
+    "for those who follow it": (Topic.LIFECYCLE, "NULL", False),
+    "a result": (Topic.RESULTS, "NULL", False),
+}
+
+
+@pytest.mark.parametrize(("topic", "held_for", "hides"), WAITING.values(), ids=WAITING)
+def test_what_waits_in_the_outbox_may_lead_to_an_item(
+    pipeline: Pipeline, settings: Settings, broker: Broker, topic: Topic, held_for: str, hides: bool
+) -> None:
+    batch_id, other = lost(pipeline), lost(pipeline, first=10)
+    put = (
+        "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at, held_for)"
+        f" VALUES (0, :org, :b, :topic, 'k', '[]', '{{}}', now(), {held_for})"
+    )
+    run(pipeline, put, org=ORGANIZATION, b=batch_id, topic=topic.value)
+    swept = sweeper(settings, broker)
+    assert swept.sweep(pipeline.engine).watched == (2 if hides else 4)
+    # What was sent again waits behind its own mark, which is taken when it has left the outbox.
+    run(pipeline, "UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = NULL WHERE batch_id = :b", b=other)
+    run(pipeline, "UPDATE orchestrator.outbox SET batch_id = :b", b=other)
+    with pipeline.engine.begin() as connection:
+        mark = sweeping.new_mark(connection)
+        sweeping.advance(connection, mark, passed_by_splitter=[])
+        assert sweeping.is_waited_for(connection, mark) is not hides
+
+
+def test_what_was_moved_a_moment_ago_is_left_alone(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    lost(pipeline)
+    pipeline.submit(mentors(2, first=10))
+    pipeline.drain_until_registered()
+    pipeline.queues.clear()
+    patient = sweeper(settings, broker, quiet=timedelta(hours=1))
+    assert not patient.sweep(pipeline.engine)
+    # Begun long ago, and decided just now.
+    run(
+        pipeline,
+        "UPDATE orchestrator.batch_item SET attempt_at = now() - interval '2 hours' WHERE mentor_id IN ('mentor-10', 'mentor-11')",
+    )
+    assert not patient.sweep(pipeline.engine)
+
+
+def test_the_outcome_of_an_earlier_attempt_is_none_of_the_present_one(
+    pipeline: Pipeline, settings: Settings, broker: Broker
+) -> None:
+    batch_id = pipeline.submit([item("nobody"), item("no one")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.relay()
+    pipeline.queues.clear()
+    run(pipeline, "UPDATE orchestrator.outcome SET created_at = now() - interval '2 hours'")
+    with pipeline.engine.begin() as connection:
+        assert sweeping.decided_not_folded(connection, quiet=timedelta(0), aside=[], limit=9) == []
+    assert sweeper(settings, broker).sweep(pipeline.engine) == Swept(watched=2)
+
+
+def test_the_pause_between_resends_is_waited_for(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    lost(pipeline)
+    swept, total = sweeper(settings, broker, resend_pause=timedelta(hours=1)), Swept()
+    for _ in range(6):
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += swept.sweep(pipeline.engine)
+        pipeline.relay()
+        pipeline.queues.clear()
+    assert total == Swept(watched=2, resent=2)
+    run(pipeline, "UPDATE orchestrator.sweep_watch SET next_at = now() - interval '1 second' WHERE position = 0")
+    total += swept.sweep(pipeline.engine)
+    assert total.resent == 3
+
+
+def test_a_batch_is_collected_for_as_long_as_the_settings_say(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    ids = [uuid4() for _ in range(3)]
+    for batch_id in ids:
+        pipeline.queues[Topic.BATCHES] += in_parts(batch_id, [2, 2])[:1]
+    pipeline.drain()
+    for batch_id, minutes in ((ids[0], -1), (ids[1], 1)):
+        age = "UPDATE orchestrator.batch SET submitted_at = now() - make_interval(hours => :hours, mins => :minutes) WHERE batch_id = :b"
+        run(pipeline, age, hours=settings.parts_timeout_hours, minutes=minutes, b=batch_id)
+    assert sweeper(settings, broker).sweep(pipeline.engine) == Swept(batches_ended=1)
+    with pipeline.engine.begin() as connection:
+        left = connection.execute(text("SELECT batch_id FROM orchestrator.batch")).scalars().all()
+    assert set(left) == {ids[0], ids[2]}
+
+
+def test_only_what_still_waits_is_watched(pipeline: Pipeline) -> None:
+    failed = pipeline.submit([item("nobody"), *mentors(1)])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, failed, RetryRequest())
+    decided = pipeline.submit(mentors(1, first=5))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, [one for one in pipeline.take(Topic.BATCHES) if one.key == str(decided)])
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
+    waiting = lost(pipeline, first=20)
+    with pipeline.engine.begin() as connection:
+        marks = [sweeping.new_mark(connection) for _ in range(3)]
+        watched = [
+            (failed, 0, 1, marks[0]),  # retried since
+            (failed, 0, 2, marks[1]),
+            (failed, 1, 1, marks[0]),  # succeeded
+            (decided, 0, 1, marks[0]),  # decided, and not folded yet
+            (waiting, 0, 1, marks[1]),
+            (waiting, 0, 2, marks[0]),  # no such attempt
+            (uuid4(), 0, 1, marks[0]),  # no such batch
+        ]
+        for batch_id, position, attempt, mark in watched:
+            connection.execute(
+                text("INSERT INTO orchestrator.sweep_watch VALUES (:b, :p, :a, :org, 'splitter', :mark, 0, now())"),
+                {"b": batch_id, "p": position, "a": attempt, "org": ORGANIZATION, "mark": mark},
+            )
+        sweeping.forget_moved(connection)
+        left = connection.execute(text("SELECT batch_id, position, attempt FROM orchestrator.sweep_watch")).all()
+        assert {tuple(row) for row in left} == {(failed, 0, 2), (waiting, 0, 1)}
+        assert connection.execute(text("SELECT mark_id FROM orchestrator.sweep_mark")).scalars().all() == [marks[1]]
+
+
+def test_one_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    lost(pipeline)
+    with pipeline.engine.begin() as rival:
+        assert sweeping.try_lock(rival)
+        assert sweeper(settings, broker).sweep(pipeline.engine).watched == 0
+    assert sweeper(settings, broker).sweep(pipeline.engine).watched == 2
+
+
+# --- How queues and roles are ---------------------------------------------------------------------------------------------------------
+
+
+def note(pipeline: Pipeline, queues: Queues) -> dict[Topic, QueueState]:
+    with pipeline.engine.begin() as connection:
+        return observing.note_queues(connection, queues)
+
+
+def test_what_waits_is_the_sum_of_a_topics_partitions(pipeline: Pipeline) -> None:
+    queues = {
+        (Topic.COMMANDS, 0): Queue(0, 10, "id"),
+        (Topic.COMMANDS, 1): Queue(3, 9, "id"),
+        (Topic.COMMANDS, 2): Queue(0, 5, "id"),
+        (Topic.RESULTS, 0): Queue(0, 4, "id"),
+        (Topic.BATCHES, 0): Queue(2, 2, "id"),
+    }
+    with pipeline.engine.begin() as connection:
+        positions = {
+            (Topic.COMMANDS, 0): Position(4, "id"),
+            (Topic.COMMANDS, 2): Position(5, "another"),
+            (Topic.RESULTS, 0): Position(4, ""),
+        }
+        advance_progress(connection, positions)
+    told = note(pipeline, queues)
+    # What is gone is not waited for, and progress on another topic of the name is none.
+    assert {topic: state.waiting for topic, state in told.items()} == {
+        Topic.COMMANDS: 6 + 6 + 5,
+        Topic.RESULTS: 0,
+        Topic.BATCHES: 0,
+    }
+    run(pipeline, "UPDATE orchestrator.queue_end SET stands_since = stands_since - (partition + 1) * interval '1 hour'")
+    told = note(pipeline, queues)
+    assert 3 * 3_600 <= told[Topic.COMMANDS].stands_s < 3 * 3_600 + 600
+    assert told[Topic.RESULTS].stands_s == told[Topic.BATCHES].stands_s == 0
+    del queues[Topic.COMMANDS, 2]
+    told = note(pipeline, queues)
+    assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
+
+
+def test_starts_of_a_role_are_counted_on_its_host_for_ten_minutes_and_kept_for_a_day(pipeline: Pipeline) -> None:
+    put = text("INSERT INTO orchestrator.role_start VALUES (:role, :host, now() - :minutes * interval '1 minute')")
+    with pipeline.engine.begin() as connection:
+        for role, host, minutes in (
+            ("splitter", "a", 9),
+            ("splitter", "a", 11),
+            ("splitter", "b", 1),
+            ("relay", "a", 1),
+            ("relay", "a", 1_441),
+        ):
+            connection.execute(put, {"role": role, "host": host, "minutes": minutes})
+        assert observing.note_starts(connection, ["splitter", "api"], host="a") == {"splitter": 2, "api": 1}
+        kept = connection.execute(text("SELECT count(*) FROM orchestrator.role_start")).scalar_one()
+    assert kept == 4 + 2
+
+
+def test_the_oldest_event_of_ones_slots_is_found_also_where_it_is_held(pipeline: Pipeline) -> None:
+    put = text(
+        "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
+        " VALUES (:slot, 'o', gen_random_uuid(), 'batches', 'k', '[]', '{}', now() - :s * interval '1 second')"
+    )
+    with pipeline.engine.begin() as connection:
+        for slot, seconds in ((0, 1_000), (0, 10), (1, 2_000), (-3, 3_000), (2, 5)):
+            connection.execute(put, {"slot": slot, "s": seconds})
+        ages = [round(observing.oldest_outbox_row_s(connection, owned), -2) for owned in ([0], [0, 1], [2], [0, 2], [3], [])]
+    assert ages == [1_000, 2_000, 3_000, 3_000, 0, 0]
+
+
+# --- The purge ------------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def keys(pipeline: Pipeline, *aged: tuple[str, str, str, int]) -> Iterator[list[tuple[str, str, str]]]:
+    """Keys of these organizations, subjects and names, so many days old. What is left of them is known at the end."""
+    left: list[tuple[str, str, str]] = []
+    for organization, subject, key, days in aged:
+        put = "INSERT INTO orchestrator.idempotency_key VALUES (:o, :s, :k, '', gen_random_uuid(), NULL, now() - :d * interval '1 day')"
+        run(pipeline, put, o=organization, s=subject, k=key, d=days)
+    yield left
+    with pipeline.engine.begin() as connection:
+        columns = "organization_id, subject, key"
+        left += sorted((*row,) for row in connection.execute(text(f"SELECT {columns} FROM orchestrator.idempotency_key")))
+
+
+def expire(engine: Engine, most: int) -> int:
+    with engine.begin() as connection:
+        return purging.expire_keys(connection, after=timedelta(days=7), max_keys=most)
+
+
+def test_a_key_expires_by_itself_whoever_else_has_its_name(pipeline: Pipeline) -> None:
+    aged = [("o", "s", "k", 8), ("p", "s", "k", 6), ("o", "t", "k", 6), ("o", "s", "l", 6)]
+    with keys(pipeline, *aged) as left:
+        assert expire(pipeline.engine, 9) == 1
+    assert left == [("o", "s", "l"), ("o", "t", "k"), ("p", "s", "k")]
+
+
+def test_the_oldest_keys_go_first(pipeline: Pipeline) -> None:
+    with keys(pipeline, ("o", "s", "a", 9), ("o", "s", "b", 11), ("o", "s", "c", 10)) as left:
+        assert expire(pipeline.engine, 2) == 2
+    assert left == [("o", "s", "a")]
+
+
+def test_what_was_deleted_first_is_purged_first(pipeline: Pipeline) -> None:
+    batches = [pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3)]
+    for batch_id, days in zip(batches, (8, 10, 9), strict=True):
+        run(
+            pipeline,
+            "UPDATE orchestrator.batch SET deleted_at = now() - :d * interval '1 day' WHERE batch_id = :b",
+            d=days,
+            b=batch_id,
+        )
+
+    def due(aside: Sequence[UUID], most: int) -> list[str]:
+        with pipeline.engine.begin() as connection:
+            found = purging.deleted_batches(connection, after=timedelta(days=7), aside=list(map(str, aside)), max_batches=most)
+        return [each.batch_id for each in found]
+
+    in_order = [str(batches[index]) for index in (1, 2, 0)]
+    assert [due([], most) for most in (1, 2, 3, 4)] == [in_order[:1], in_order[:2], in_order, in_order]
+    assert due([batches[2]], 9) == [in_order[0], in_order[2]]
