@@ -115,6 +115,13 @@ def overriding_batch(mentor: str) -> NewBatch:
     return NewBatch(new_batch_id(), COORDINATOR, None, True, [NewItem(values)], "1" * 32)
 
 
+# A table of another schema, and a policy that shows the API less than the others do.
+OF_NO_CONCERN = (
+    "CREATE TABLE public.elsewhere (organization_id text)",
+    "CREATE POLICY strict ON registration.mentor AS RESTRICTIVE TO bulkreg_api USING (organization_id <> 'x')",
+)
+
+
 @dataclass(frozen=True)
 class Damaged:
     """A database in which each case was made, and what `verify` finds in it."""
@@ -142,7 +149,7 @@ def damaged(infrastructure: Stack, template_database: str) -> Iterator[Damaged]:
         assert verify(worker, settings).breaches == []
         cases = [*zip((sql for *_, sql in CLAUSES), seen, strict=True), *zip((sql for _, sql in WELL), well, strict=True)]
         with owner.begin() as connection:
-            for statement in CONSTRAINTS:
+            for statement in (*CONSTRAINTS, *OF_NO_CONCERN):
                 connection.execute(text(statement))
             for sql, batch_id in cases:
                 for statement in filter(str.strip, sql.split(";")):
@@ -189,15 +196,18 @@ def test_what_waits_in_the_outbox_is_named_once_for_each_topic(pipeline: Pipelin
 
 
 def test_starts_are_counted_for_each_role_and_host(pipeline: Pipeline, settings: Settings) -> None:
-    started = text("INSERT INTO orchestrator.role_start SELECT :role, :host, now() FROM generate_series(1, 5)")
+    started = text(
+        "INSERT INTO orchestrator.role_start SELECT :role, :host, now() - n * interval '1 minute' FROM generate_series(1, 5) AS n"
+    )
     with pipeline.engine.begin() as connection:
         for role, host in (("splitter", "a"), ("splitter", "b"), ("relay", "a")):
             connection.execute(started, {"role": role, "host": host})
     assert verify(pipeline.engine, settings).breaches == []
     with pipeline.engine.begin() as connection:
-        connection.execute(text("INSERT INTO orchestrator.role_start VALUES ('relay', 'a', now())"))
+        last = "INSERT INTO orchestrator.role_start VALUES ('relay', 'a', now()) RETURNING started_at::text"
+        moment = connection.execute(text(last)).scalar_one()
     [found] = verify(pipeline.engine, settings).breaches
-    assert "the role relay began 6 times on a" in found.detail
+    assert f"the role relay began 6 times on a, the last time at {moment}" in found.detail
 
 
 @pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])

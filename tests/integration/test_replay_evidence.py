@@ -1,0 +1,493 @@
+"""What a replay compares and what a promotion believes: each column by itself, each piece of evidence by itself, each contradiction."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from orchestrator.model import Correction, RetryRequest
+from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.promotion import Promoted, promote
+from orchestrator.settings import Settings
+from orchestrator.verification.verify import verify
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import DerivedIds, new_batch_id
+from tests.integration.test_replay import (
+    EXAMPLES,
+    RecordingPipeline,
+    compared,
+    ours,
+    projection,
+    promoted,
+    replayed,
+    run,
+    upstream,
+)
+from tests.integration.test_replay_trust import as_written_by, completion, whole
+from tests.support.pipeline import ADMIN, item, mentors, standard_directory
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine, mentor_count=700)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+def changed(event: OutgoingEvent, **fields: object) -> OutgoingEvent:
+    """The same event, saying something else."""
+    return event._replace(value=orjson.dumps(orjson.loads(event.value) | fields))
+
+
+def at(event: OutgoingEvent, time: str) -> OutgoingEvent:
+    return event._replace(headers=tuple((name, time.encode() if name == "ce_time" else value) for name, value in event.headers))
+
+
+def written(pipeline: RecordingPipeline, event_type: str, batch_id: UUID) -> OutgoingEvent:
+    """The first event of this type about a batch."""
+    return next(
+        event
+        for _, event in pipeline.written
+        if str(batch_id).encode() in event.value and dict(event.headers)["ce_type"] == event_type.encode()
+    )
+
+
+# --- What is compared -----------------------------------------------------------------------------------------------------------------
+
+OF_BATCHES = {"coordinator_id": "'x'", "label": "'x'", "status": "'failed'", "completed_at": "NULL"}
+OF_ITEMS = {
+    "item_id": "gen_random_uuid()",
+    "mentor_id": "'x'",
+    "activity_type": "'x'",
+    "activity_date": "'1999-01-01'",
+    "duration_minutes": "7",
+    "override_duplicates": "true",
+    "client_reference": "'x'",
+    "status": "'pending'",
+    "activity_id": "gen_random_uuid()",
+    "error": "'{}'",
+}
+# What never goes back: it is shown, and left as it is. With what it was.
+KEPT = {
+    "retry_number": ("batch", "7", "0"),
+    "cancelled_at": ("batch", "now()", "NULL"),
+    "deleted": ("batch", "now()", "NULL"),
+    "attempt": ("batch_item", "attempt + 1", "1"),
+}
+
+
+def test_each_column_is_compared_and_mended(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    """Of a batch, and of its item that failed."""
+    batch_id = pipeline.submit([item("mentor-1")._replace(client_reference="row 1"), item("nobody")], label="a label")
+    pipeline.drain()
+    before = projection(owner)
+    changes = [
+        *((name, f"UPDATE orchestrator.batch SET {name} = {value}") for name, value in OF_BATCHES.items()),
+        *((name, f"UPDATE orchestrator.batch_item SET {name} = {value} WHERE position = 1") for name, value in OF_ITEMS.items()),
+        ("client_reference", "UPDATE orchestrator.batch_item SET client_reference = NULL"),
+        ("item", "DELETE FROM orchestrator.batch_item WHERE position = 0"),
+    ]
+    for name, statement in changes:
+        run(owner, statement)
+        with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+            assert replay.compare(examples=EXAMPLES).by_field == {name: 1}
+            assert promote(connection, batch_id) is Promoted.MERGED
+            assert replay.compare(examples=EXAMPLES).differences == [], name
+        assert projection(owner) == before, name
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_never_goes_back_is_shown_and_kept(pipeline: RecordingPipeline, owner: Engine, name: str) -> None:
+    table, value, was = KEPT[name]
+    column = "deleted_at" if name == "deleted" else name
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    run(owner, f"UPDATE orchestrator.{table} SET {column} = {value}")
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+        assert replay.compare(examples=EXAMPLES).by_field == {name: 1}
+        promote(connection, batch_id)
+        kept = text(f"SELECT {column} IS DISTINCT FROM {was} FROM orchestrator.{table}")
+        assert connection.scalar(kept)
+
+
+def test_the_first_differences_are_shown(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batches = sorted(pipeline.submit(mentors(3, first=first)) for first in (1, 10))
+    pipeline.drain()
+    run(
+        owner,
+        "UPDATE orchestrator.batch_item SET mentor_id = 'x', duration_minutes = 7",
+        "UPDATE orchestrator.batch SET label = 'x'",
+    )
+    places = [
+        (str(batch_id), field, None if position is None else str(DerivedIds(batch_id).item_id(position)))
+        for batch_id in batches
+        for position in (None, 0, 1, 2)
+        for field in (["label"] if position is None else ["duration_minutes", "mentor_id"])
+    ]
+    with replayed(pipeline.engine, pipeline.written) as (replay, _):
+        for most in (1, 8, len(places), len(places) + 1):
+            comparison = replay.compare(examples=most)
+            assert [(each.batch_id, each.field, each.item_id) for each in comparison.differences] == places[:most]
+            assert comparison.by_field == {"duration_minutes": 6, "label": 2, "mentor_id": 6}
+            assert comparison.different_batches == batches
+        shown = comparison.differences[1]
+        assert (shown.live, shown.rebuilt) == (7, 60)
+
+
+def test_whatever_is_known_of_a_batch_whose_beginning_was_not_read_is_told(pipeline: RecordingPipeline) -> None:
+    counts = {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
+    about: list[Callable[[UUID], OutgoingEvent]] = [
+        lambda b: ours(events.BATCH_RETRY_REQUESTED, b, retry_number=1, items=[{"position": 0, "attempt": 2}]),
+        lambda b: ours(events.BATCH_CANCELLED, b, **counts, cancelled_positions=[[0, 1, 1]]),
+        lambda b: ours(events.BATCH_RELABELLED, b, version=2, label="x"),
+        lambda b: ours(events.BATCH_DELETED, b, version=2),
+        lambda b: upstream(b, [0], part=1, parts=2, total=2),
+        lambda b: ours(events.CANCELLED, b, item_id=DerivedIds(b).item_id(0), position=0, attempt=1),
+    ]
+    ids = [new_batch_id() for _ in about]
+    told = compared(pipeline.engine, [(n, event(batch_id)) for n, (event, batch_id) in enumerate(zip(about, ids, strict=True))])
+    assert (told.batches, told.not_covered) == (0, sorted(ids))
+
+
+RUNS = {
+    "none": ([], True),
+    "one": ([[0, 0, 1]], True),
+    "one after the other": ([[0, 1, 1], [2, 2, 3]], True),
+    "backwards": ([[1, 0, 1]], False),
+    "one twice": ([[0, 1, 1], [1, 2, 1]], False),
+    "not in order": ([[2, 2, 1], [0, 0, 1]], False),
+}
+
+
+@pytest.mark.parametrize(("runs", "is_read"), RUNS.values(), ids=RUNS)
+def test_cancelled_positions_are_runs_in_ascending_order(
+    pipeline: RecordingPipeline, runs: list[list[int]], is_read: bool
+) -> None:
+    counts = {"total_items": 3, "pending": 0, "completed": 0, "failed": 0, "cancelled": 3}
+    cancel = ours(events.BATCH_CANCELLED, new_batch_id(), **counts, cancelled_positions=runs)
+    with replayed(pipeline.engine, [(0, cancel)]) as (replay, _):
+        assert replay.unreadable == (0 if is_read else 1)
+
+
+def test_of_two_records_that_contradict_each_other_the_one_that_came_first_counts(pipeline: RecordingPipeline) -> None:
+    batch_id = pipeline.submit([item("nobody"), item("no one"), item("mentor-1")], label="old")
+    pipeline.drain()
+    second = DerivedIds(batch_id).item_id(1)
+    pipeline.call(
+        retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[Correction(second, {"mentor_id": "nobody else"})])
+    )
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, batch_id, "new")
+    cancelled = pipeline.submit(mentors(3, first=10))
+    pipeline.relay()
+    pipeline.call(cancel_batch, ADMIN, cancelled, None)
+    pipeline.drain()
+    submitted, retried, failed, relabelled, stopped = (
+        written(pipeline, *each)
+        for each in (
+            (events.BATCH_SUBMITTED, batch_id),
+            (events.BATCH_RETRY_REQUESTED, batch_id),
+            (events.FAILED, batch_id),
+            (events.BATCH_RELABELLED, batch_id),
+            (events.BATCH_CANCELLED, cancelled),
+        )
+    )
+    items = orjson.loads(submitted.value)["items"]
+    contradicting = {
+        "other items": changed(submitted, items=[each | {"duration_minutes": 7} for each in items]),
+        "another label": changed(submitted, label="x", items=[each | {"duration_minutes": 7} for each in items]),
+        "another correction": changed(retried, items=[{"position": 1, "attempt": 2, "correction": {"mentor_id": "x"}}]),
+        "another error": changed(failed, error={"code": "x", "message": "x", "retryable": False}),
+        "another label of that version": changed(relabelled, label="x"),
+        "another moment": at(stopped, "2026-03-26T10:00:00Z"),
+    }
+    for what, event in contradicting.items():
+        behind = compared(pipeline.engine, [(100_000, event), *pipeline.written])
+        assert behind.differences == [], what
+        before = compared(pipeline.engine, [*pipeline.written, (-1, event)])
+        assert before.differences != [], what
+
+
+def test_a_part_that_is_missing_leaves_its_batch_uncovered(pipeline: RecordingPipeline) -> None:
+    batch_id = new_batch_id()
+    parts = [upstream(batch_id, range(2 * n, 2 * n + 2), part=n + 1, parts=3, total=6) for n in range(3)]
+    pipeline.queues[Topic.BATCHES] += parts
+    pipeline.drain()
+    assert compared(pipeline.engine, pipeline.written).not_covered == []
+    for missing in parts:
+        rest = [(offset, event) for offset, event in pipeline.written if event.value != missing.value]
+        assert compared(pipeline.engine, rest).not_covered == [batch_id]
+
+
+# --- What is believed -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is left of a batch, and what is read of it."""
+
+    destroyed: tuple[str, ...]
+    verdict: Promoted
+
+
+EVIDENCE: dict[str, Lost] = {
+    "its items": Lost(("TRUNCATE orchestrator.batch, orchestrator.batch_part",), Promoted.MERGED),
+    "its parts": Lost(("TRUNCATE orchestrator.batch, orchestrator.batch_item",), Promoted.MERGED),
+    "nothing": Lost(("TRUNCATE orchestrator.batch, orchestrator.batch_part, orchestrator.batch_item",), Promoted.NOT_BORNE_OUT),
+}
+
+
+@pytest.mark.parametrize("lost", EVIDENCE.values(), ids=EVIDENCE)
+def test_what_is_left_of_a_batch_that_waits_bears_it_out(pipeline: RecordingPipeline, owner: Engine, lost: Lost) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    run(owner, *lost.destroyed)
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {batch_id: lost.verdict}
+
+
+def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Column by column, but for what only grows, and for what nobody has written down elsewhere."""
+    batch_id = pipeline.submit(
+        [item("mentor-1", notes="a note")._replace(planned="success"), item("nobody"), item("no one")], label="old"
+    )
+    pipeline.drain()
+    second = DerivedIds(batch_id).item_id(1)
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[Correction(second, {"mentor_id": "mentor-2"})]))
+    pipeline.relay()
+    for label in ("newer", "newest"):
+        pipeline.call(relabel_batch, ADMIN, batch_id, label)
+    pipeline.call(cancel_batch, ADMIN, batch_id, "a reason")
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    pipeline.drain()
+
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        left_out = {"version", "changed_at", "changed_version", "measured_from", "measured_items", "planned", "data_bytes"}
+        with owner.connect() as connection:
+            return {
+                table: [
+                    {
+                        name: bytes(value) if isinstance(value, memoryview) else value
+                        for name, value in row.items()
+                        if name not in left_out
+                    }
+                    for row in connection.execute(text(f"SELECT * FROM orchestrator.{table} ORDER BY {order}")).mappings()
+                ]
+                for table, order in (
+                    ("batch", "1"),
+                    ("batch_part", "part"),
+                    ("batch_item", "position"),
+                    ("item_history", "position, attempt"),
+                    ("outcome", "position, attempt"),
+                )
+            }
+
+    before = rows()
+    assert before["batch"][0]["label"] == "newest"
+    for tables in (
+        "orchestrator.batch, orchestrator.batch_item",
+        "orchestrator.batch, orchestrator.batch_item, orchestrator.batch_part",
+        "orchestrator.batch_item, orchestrator.batch_part, orchestrator.item_history",
+    ):
+        run(owner, f"TRUNCATE {tables}")
+        verdicts, after = promoted(pipeline.engine, pipeline.written)
+        assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+        assert rows() == before, tables
+
+
+def test_of_others_the_moment_at_which_the_record_was_written_counts(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = new_batch_id()
+    pipeline.queues[Topic.BATCHES].append(upstream(batch_id, range(2), part=1, parts=1, total=2))
+    pipeline.drain()
+    run(owner, "TRUNCATE orchestrator.batch")
+    promoted(pipeline.engine, pipeline.written)
+    # As `replayed` has it written.
+    assert pipeline.status(batch_id).batch.submitted_at.timestamp() == 1_790_000_000
+
+
+def test_what_was_planned_stays_with_its_attempt(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item("nobody")._replace(planned="success"), item("mentor-1")._replace(planned="out_of_scope")])
+    pipeline.drain()
+    run(owner, "UPDATE orchestrator.batch_item SET client_reference = 'x'")
+    promoted(pipeline.engine, pipeline.written)
+    assert [(one.planned, one.client_reference) for one in pipeline.status(batch_id).items] == [
+        ("success", None),
+        ("out_of_scope", None),
+    ]
+
+
+CONTRADICTED: dict[str, tuple[str, Callable[[UUID], OutgoingEvent]]] = {
+    "outcomes of another organization": (
+        "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.batch_part",
+        lambda b: as_written_by("org-other", whole(b, 1, 2)),
+    ),
+    "a part of another organization": (
+        "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.outcome; UPDATE orchestrator.batch_part SET part = 2",
+        lambda b: as_written_by("org-other", whole(b, 1, 2)),
+    ),
+    "a part with other items": (
+        "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.outcome",
+        lambda b: whole(b, 99, 2),
+    ),
+    "a row with other words": (
+        "TRUNCATE orchestrator.batch_item, orchestrator.batch_part",
+        lambda b: whole(b, 1, 2, label="forged"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("statements", "forge"), CONTRADICTED.values(), ids=CONTRADICTED)
+def test_what_contradicts_what_is_left_is_not_believed(
+    pipeline: RecordingPipeline, owner: Engine, statements: str, forge: Callable[[UUID], OutgoingEvent]
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    run(owner, *statements.split(";"))
+    before = projection(owner)
+    verdicts, _ = promoted(pipeline.engine, [*pipeline.written, (-1, forge(batch_id))])
+    assert verdicts[batch_id] is Promoted.NOT_BORNE_OUT
+    assert projection(owner) == before
+
+
+def test_a_record_says_what_was_registered_whatever_a_submission_says(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The parts are lost, and somebody has written other items in the same words."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    run(owner, "TRUNCATE orchestrator.batch_part")
+    before = projection(owner)
+    forged = whole(batch_id, 99, 2)
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (-1, forged)])
+    assert Promoted.NOT_BORNE_OUT not in verdicts.values()
+    assert after.by_field == {"mentor_id": 2, "duration_minutes": 2}
+    assert projection(owner)["batch_item"] == before["batch_item"]
+
+
+# --- What has moved -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_whose_parts_are_still_collected_is_left_to_its_consumer(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = new_batch_id()
+    first, second = (
+        upstream(batch_id, positions, part=n, parts=2, total=4) for n, positions in ((1, range(2)), (2, range(2, 4)))
+    )
+    pipeline.queues[Topic.BATCHES].append(first)
+    pipeline.drain()
+    before = projection(owner)
+    verdicts, _ = promoted(pipeline.engine, [*pipeline.written, (100, second)])
+    assert verdicts == {batch_id: Promoted.MOVED}
+    assert projection(owner) == before
+    pipeline.queues[Topic.BATCHES].append(second)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+
+
+def test_a_cancel_that_nobody_has_written_down_is_not_made_up(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.call(cancel_batch, ADMIN, batch_id, "a reason")
+    pipeline.drain()
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_edit")
+    without = [(n, event) for n, event in pipeline.written if dict(event.headers)["ce_type"] != events.BATCH_CANCELLED.encode()]
+    assert promoted(pipeline.engine, without)[0] == {batch_id: Promoted.MOVED}
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {batch_id: Promoted.MERGED}
+    batch = pipeline.status(batch_id).batch
+    assert (batch.status, batch.cancellation_reason, batch.cancelled_by) == ("cancelled", "a reason", ADMIN.subject)
+
+
+def test_an_item_of_whose_attempts_not_all_is_known_is_not_made_up(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item("nobody"), *mentors(1)])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+    run(owner, "DELETE FROM orchestrator.batch_item WHERE position = 0", "TRUNCATE orchestrator.item_history")
+    before = projection(owner)
+    without = [
+        (n, event) for n, event in pipeline.written if dict(event.headers)["ce_type"] != events.BATCH_RETRY_REQUESTED.encode()
+    ]
+    assert promoted(pipeline.engine, without)[0] == {batch_id: Promoted.MOVED}
+    assert projection(owner) == before
+    assert promoted(pipeline.engine, pipeline.written)[0] == {batch_id: Promoted.MERGED}
+    assert [one.attempt for one in pipeline.status(batch_id).items] == [2, 1]
+
+
+@pytest.mark.parametrize("what_is_left", ["the row", "the history"])
+def test_the_end_of_a_retry_that_was_not_announced_is_left_to_whoever_announces_it(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, what_is_left: str
+) -> None:
+    """The end of the first attempts was announced, and somebody else has announced one of the second."""
+    batch_id = pipeline.submit([item("nobody"), *mentors(1)])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain_until_registered()
+    run(
+        owner,
+        *(["TRUNCATE orchestrator.batch"] if what_is_left == "the history" else ["UPDATE orchestrator.batch SET label = 'x'"]),
+    )
+    run(owner, *(["TRUNCATE orchestrator.item_history"] if what_is_left == "the row" else []))
+    forged = as_written_by("org-other", completion(batch_id, "partial", 2, retry_number=1))
+    verdicts, _ = promoted(pipeline.engine, [*pipeline.written, (-1, forged)])
+    assert verdicts == {batch_id: Promoted.MERGED}
+    batch = pipeline.status(batch_id).batch
+    assert (batch.status, batch.counts.pending, batch.completed_at, batch.retry_number) == ("processing", 1, None, 1)
+    pipeline.drain()
+    ends = [
+        orjson.loads(event.value)["retry_number"]
+        for event in pipeline.take(Topic.LIFECYCLE)
+        if dict(event.headers)["ce_type"] == events.BATCH_COMPLETED.encode()
+    ]
+    assert ends == [0, 1]
+    assert pipeline.status(batch_id).batch.status == "partial"
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize("kind", ["registered", "cancelled"])
+def test_an_item_whose_outcome_is_lost_does_not_wait_again(pipeline: RecordingPipeline, owner: Engine, kind: str) -> None:
+    """Its record says that it is registered, or its batch that it was cancelled; no result or cancel is among what was read."""
+    batch_id = pipeline.submit([*mentors(1), item("nobody"), *mentors(1, first=9)])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:2])
+    if kind == "cancelled":
+        pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    pipeline.relay()
+    lost = 0 if kind == "registered" else 2
+    run(owner, f"DELETE FROM orchestrator.outcome WHERE position = {lost}", "UPDATE orchestrator.batch SET label = 'x'")
+    before = projection(owner)["batch_item"]
+    submission = [
+        (n, event) for n, event in pipeline.written if dict(event.headers)["ce_type"] == events.BATCH_SUBMITTED.encode()
+    ]
+    promoted(pipeline.engine, submission)
+    assert projection(owner)["batch_item"] == before
+
+
+def test_a_replay_publishes_nothing_and_tells_who_follows(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    run(owner, "UPDATE orchestrator.batch SET label = 'x'")
+    listening = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+    with listening.connect() as connection:
+        connection.exec_driver_sql("LISTEN bulkreg_batches")
+        promoted(pipeline.engine, pipeline.written)
+        promoted(pipeline.engine, pipeline.written)
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        connection.exec_driver_sql("SELECT 1")
+        driver.poll()
+        assert [notice.payload for notice in driver.notifies] == [str(batch_id)]
+    listening.dispose()
