@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
     def doctor(deployment: Deployment, output: Output) -> ExitCode:
         """Check every setting and connection, and say how to mend what is wrong. 3: something is unreachable; 1: something is unsafe."""
         # Imported here: the other commands need not wait for Kafka's client.
-        from compose.doctor import State, examine
+        from compose.doctor import examine
+        from compose.findings import State
 
         settings = deployment.settings()
         with working(output, "Examining"):

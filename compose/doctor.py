@@ -5,8 +5,6 @@ Nothing here changes anything. A check answers with findings; one that can't be 
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +13,8 @@ from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from api.authentication import NoAuthentication, authenticator
+from compose.findings import Finding, State
+from compose.outbox_findings import outbox_findings
 from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.loopback import is_this_machine
 from orchestrator.outgoing import heeds_environment
@@ -35,33 +35,13 @@ MAX_CLOCK_DIFFERENCE_S = 5.0
 _OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "TEST_PGBOUNCER", "COMPLETE"})
 
 
-class State(StrEnum):
-    """How serious a finding is."""
-
-    OK = "ok"
-    ADVICE = "advice"
-    """It works, and could be better or safer."""
-    UNSAFE = "unsafe"
-    """It would work, or seem to, and must not be run like this."""
-    UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` says what to do about it; None when it is well."""
-
-    subject: str
-    state: State
-    detail: str
-    fix: str | None = None
-
-
 def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Looks at everything, one finding at a time as it is found. `environment`: where the settings came from."""
     yield from _settings(settings, environment)
     yield from _identity(settings)
     yield from _databases(settings, environment)
     yield from _registration(settings)
+    yield from _outbox(settings)
     yield from _kafka(settings)
 
 
@@ -217,6 +197,18 @@ def _registration(settings: Settings) -> Iterator[Finding]:
         yield Finding("registration", State.ADVICE, detail, fix)
     else:
         yield Finding("registration", State.OK, f"{detail}; keep BULKREG_REGISTRATION_URL at that service until they are settled")
+
+
+def _outbox(settings: Settings) -> Iterator[Finding]:
+    """Says nothing where the database can't be asked: others do."""
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        with engine.connect() as connection:
+            yield from outbox_findings(connection, settings)
+    except DBAPIError:
+        return
+    finally:
+        engine.dispose()
 
 
 def _role_fix(role: str, variable: str) -> str:

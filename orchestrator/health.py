@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Whether one thing is well, and if not, what is wrong with it."""
+    """Whether one thing is well; what is wrong with it, or what is worth knowing of it."""
 
     ok: bool
     detail: str | None = None
@@ -26,6 +26,8 @@ class LoopHealth:
     """What keeps the loop from its work although it gets round, in words; None: nothing."""
     retrying: str | None = None
     """Why the present unit of work is tried again, in words; None: it is not."""
+    holding: str | None = None
+    """What the loop owns that others do without, in words; None: nothing. Shown when it is well."""
     _turned_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,4 +50,4 @@ class LoopHealth:
             return Check(False, f"the loop has not got round for {self.loop_age_s:.0f} s{why}")
         if not self.broker_contact:
             return Check(False, "no broker answers")
-        return Check(self.failing is None, self.failing)
+        return Check(self.failing is None, self.failing or self.holding)

@@ -40,6 +40,7 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import oldest_outbox_row_s
 from orchestrator.storage.outbox import (
     REFUSED,
+    SLOTS,
     Hold,
     OutboxRow,
     ReadLimits,
@@ -207,6 +208,7 @@ class OutboxRelay:
             _logger.info("relay_slots: %s", sorted(slots))
         self._slots = slots
         metrics.OUTBOX_SLOTS.set(len(slots))
+        self.health.holding = f"owns {len(slots)} of the {SLOTS} slots of the outbox"
 
     # --- Steps 2 to 5: a round ----------------------------------------------------------------------------------------------
 

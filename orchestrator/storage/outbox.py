@@ -10,7 +10,8 @@ Only the oldest row of a stream is ever read: nothing overtakes a held row, and 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -297,3 +298,34 @@ def held_places(connection: Connection, slots: Sequence[int]) -> set[str]:
 def reconsider_refused(connection: Connection, slots: Sequence[int]) -> None:
     """Has the refused rows of these slots wait for their topics, so that each is tried once more."""
     connection.execute(_RECONSIDER, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]})
+
+
+_COUNT = text("SELECT count(*) FROM orchestrator.outbox")
+_HELD_NOW = text("""
+    SELECT topic, held_for, count(*) AS rows, min(held_at) AS since, (array_agg(held_why ORDER BY held_at))[1] AS why
+    FROM orchestrator.outbox WHERE held_for IS NOT NULL GROUP BY topic, held_for ORDER BY since
+""")
+
+
+class HeldRows(NamedTuple):
+    """Rows of one topic that wait for the same: how many, since when, and why the first of them does."""
+
+    topic: str
+    held_for: str
+    rows: int
+    since: datetime
+    why: str
+
+
+class Outbox(NamedTuple):
+    """How many rows there are, and which of them are held."""
+
+    rows: int
+    held: Sequence[HeldRows]
+
+
+def outbox_now(connection: Connection) -> Outbox:
+    """Reads the whole table."""
+    rows = int(connection.execute(_COUNT).scalar_one())
+    held = [HeldRows(row.topic, row.held_for, row.rows, row.since, row.why) for row in connection.execute(_HELD_NOW)]
+    return Outbox(rows, held)

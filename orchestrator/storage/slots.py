@@ -10,6 +10,7 @@ of these statements waits.
 import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -30,9 +31,33 @@ _HELD = text(f"""
     WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
+# Of every relay that is there, also of one that has no slot yet.
+_HOLDERS = text(f"""
+    SELECT l.pid, host(a.client_addr) AS address, count(*) FILTER (WHERE l.classid = {_SLOT}) AS slots,
+           coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0) AS silent_s
+    FROM pg_locks l LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    GROUP BY l.pid, a.client_addr, a.state_change ORDER BY l.pid
+""")
 _END = text("SELECT pg_terminate_backend(pid) FROM unnest(CAST(:pids AS integer[])) AS pid")
 _TAKE = text(f"SELECT slot FROM unnest(CAST(:slots AS integer[])) AS slot WHERE pg_try_advisory_lock({_SLOT}, slot)")
 _RELEASE = text(f"SELECT pg_advisory_unlock({_SLOT}, slot) FROM unnest(CAST(:slots AS integer[])) AS slot")
+
+
+class SlotHolder(NamedTuple):
+    """A relay as the database sees it: its session's process id and client, its slots, and for how long it has said nothing."""
+
+    pid: int
+    address: str | None
+    """None: it is not told, or the client is on the database's machine."""
+    slots: int
+    silent_s: float
+
+
+def slot_holders(connection: Connection) -> Sequence[SlotHolder]:
+    """Every relay that is connected."""
+    return [SlotHolder(row.pid, row.address, row.slots, float(row.silent_s)) for row in connection.execute(_HOLDERS)]
 
 
 def announce(connection: Connection) -> None:

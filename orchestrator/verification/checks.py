@@ -277,9 +277,21 @@ CHECKS: tuple[Check, ...] = (
         "event_waits",
         """
         SELECT batch_id, NULL AS item_id, 'an event for the topic ' || topic || ' waits in the outbox since ' || created_at
-               || CASE held_for WHEN 'refused' THEN ': Kafka will never accept it as it is: ' || held_why ELSE coalesce(': ' || held_why, '') END
-               || '; does a relay run, and does the topic exist?' AS detail
-        FROM (SELECT DISTINCT ON (batch_id, topic) * FROM orchestrator.outbox WHERE created_at < now() - :trouble_after
+               || coalesce('; it is set aside since ' || held_at || ', because ' || held_for || ' takes no events: ' || held_why
+                           || '; it goes out by itself when that works again', '; does a relay run, and does the topic exist?') AS detail
+        FROM (SELECT DISTINCT ON (batch_id, topic) * FROM orchestrator.outbox
+              WHERE created_at < now() - :trouble_after AND held_for IS DISTINCT FROM 'refused'
+              ORDER BY batch_id, topic, outbox_id) AS oldest
+        """,
+    ),
+    # It does not go out by itself, however long it is waited for.
+    Check(
+        5,
+        "event_refused",
+        """
+        SELECT batch_id, NULL AS item_id, 'Kafka refuses an event for the topic ' || topic || ' as it is, since ' || held_at || ': ' || held_why
+               || '; put the topic right, then restart the relays' AS detail
+        FROM (SELECT DISTINCT ON (batch_id, topic) * FROM orchestrator.outbox WHERE held_for = 'refused'
               ORDER BY batch_id, topic, outbox_id) AS oldest
         """,
     ),

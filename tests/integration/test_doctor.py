@@ -4,15 +4,21 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from compose.doctor import Finding, State, examine
+from compose.doctor import examine
+from compose.findings import Finding, State
 from orchestrator.settings import Settings
+from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.outbox import SLOTS
+from orchestrator.storage.slots import announce, balance
 from producers.topics import create_topics
+from tests.support.waiting import eventually
 
 KEY = SecretStr("k" * 32)
 
@@ -56,9 +62,11 @@ def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
         "database (worker)",
         "database (API)",
         "pooling",
+        "outbox",
+        "relays",
         "Kafka",
     ]
-    assert len(findings) == 7
+    assert len(findings) == 9
 
 
 def test_a_variable_that_nobody_reads(sound: Settings) -> None:
@@ -77,6 +85,49 @@ def test_items_in_doubt_at_an_external_service(sound: Settings) -> None:
     asking = changed(sound, registration_url="http://127.0.0.1:1/")
     assert wrong(asking) == []
     assert [each.subject for each in examine(asking, {}) if "in doubt" in each.detail] == ["registration"]
+
+
+HELD = (
+    "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at, held_for, held_why, held_at)"
+    " SELECT -1, 'org', gen_random_uuid(), 'lifecycle', 'k', '[]', '{{}}', now(), '{held_for}', '{why}',"
+    " timestamptz '2026-11-29 07:00Z' + n * interval '1 hour'"
+    " FROM generate_series(0, 2) AS n"
+)
+
+
+@pytest.mark.parametrize(
+    ("held_for", "why", "state", "said"),
+    [
+        ("refused", "message too large", State.UNSAFE, "Kafka refuses them as they are (message too large)"),
+        ("lifecycle", "unknown topic", State.ADVICE, "lifecycle takes no events (unknown topic)"),
+    ],
+)
+def test_row_53_events_that_are_set_aside(sound: Settings, held_for: str, why: str, state: State, said: str) -> None:
+    as_owner(sound, HELD.format(held_for=held_for, why=why))
+    [finding] = [each for each in wrong(sound) if each.subject == "outbox"]
+    assert finding.state is state
+    assert finding.detail == f"3 events for lifecycle are set aside, the first since 2026-11-29 07:00:00 UTC: {said}"
+
+
+def test_row_53_events_wait_and_no_relay_is_there(sound: Settings) -> None:
+    as_owner(sound, HELD.format(held_for="lifecycle", why="unknown topic"))
+    found = {finding.subject: finding for finding in wrong(sound)}
+    assert found.keys() == {"outbox", "relays"}
+    assert "3 events wait and no relay holds a slot" in found["relays"].detail
+
+
+def test_row_53_relay_that_holds_slots_and_says_nothing(sound: Settings) -> None:
+    """The session of one that is stopped: it holds what it has taken, and does not speak."""
+    engine = create_database_engine(sound.worker_url, sound, connections=1, application_name="relay")
+    with engine.connect() as connection:
+        announce(connection)
+        assert len(balance(connection, (), lease=timedelta(seconds=9))) == SLOTS
+        connection.commit()
+        [holds] = [finding for finding in examine(sound, {}) if finding.subject == "relays"]
+        assert (holds.state, f"holds {SLOTS} of {SLOTS} slots" in holds.detail) == (State.OK, True)
+        [finding] = eventually(lambda: wrong(changed(sound, relay_lease_ms=1_000)))
+        assert (finding.subject, finding.state, "said nothing for" in finding.detail) == ("relays", State.UNSAFE, True)
+    engine.dispose()
 
 
 def test_failpoints(sound: Settings) -> None:

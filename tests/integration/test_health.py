@@ -60,8 +60,9 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
     settings: Settings, topics: None, port: int
 ) -> None:
     with running(settings, port, "relay", "splitter") as url:
-        well = (200, {name: {"ok": True} for name in ("database", "relay", "splitter")})
-        eventually(lambda: readiness(url) == well, within_s=30)
+        well: dict[str, Any] = {name: {"ok": True} for name in ("database", "relay", "splitter")}
+        well["relay"]["detail"] = "owns 16 of the 16 slots of the outbox"
+        eventually(lambda: readiness(url) == (200, well), within_s=30)
         assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
         assert "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics").text
         assert httpx.get(f"{url}/api/v1/bulk-registrations").status_code == 404

@@ -5,7 +5,7 @@ import os
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from compose.doctor import State
+from compose.findings import State
 from orchestrator.settings import Settings
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits

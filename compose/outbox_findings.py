@@ -1,0 +1,54 @@
+"""Whether events leave the outbox: which of them are set aside, and which relays hold its slots."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from compose.findings import Finding, State
+from orchestrator.settings import Settings
+from orchestrator.storage.outbox import REFUSED, SLOTS, Outbox, outbox_now
+from orchestrator.storage.slots import slot_holders
+
+_OUTBOX, _RELAYS = "outbox", "relays"
+
+
+def outbox_findings(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """As they are now. Needs the worker's or the owner's rights."""
+    outbox = outbox_now(connection)
+    yield from _set_aside(outbox)
+    yield from _relays(connection, settings, outbox)
+
+
+def _set_aside(outbox: Outbox) -> Iterator[Finding]:
+    for held in outbox.held:
+        since = f"{held.rows:,} events for {held.topic} are set aside, the first since {held.since:%Y-%m-%d %H:%M:%S} UTC"
+        if held.held_for == REFUSED:
+            fix = (
+                "compare the topic's max.message.bytes with the plan (bulkreg doctor names a topic that differs), put it right, then restart"
+                " the relays: each tries these events once more"
+            )
+            yield Finding(_OUTBOX, State.UNSAFE, f"{since}: Kafka refuses them as they are ({held.why})", fix)
+        else:
+            fix = f"look at the topic, its leaders and the rights on it; when {held.held_for} takes events again they go out by themselves"
+            yield Finding(_OUTBOX, State.ADVICE, f"{since}: {held.held_for} takes no events ({held.why})", fix)
+    if not outbox.held:
+        yield Finding(_OUTBOX, State.OK, f"{outbox.rows:,} events wait, none of them is set aside")
+
+
+def _relays(connection: Connection, settings: Settings, outbox: Outbox) -> Iterator[Finding]:
+    holders = slot_holders(connection)
+    lease_s = settings.relay_lease_ms / 1000
+    for holder in holders:
+        who = f"the relay with the database session {holder.pid} ({holder.address or 'this machine'})"
+        if holder.silent_s > lease_s:
+            detail = f"{who} holds {holder.slots} of {SLOTS} slots and has said nothing for {holder.silent_s:.0f} s; its lease is {lease_s:g} s"
+            fix = "continue or end that process; a second relay takes the slots over by itself"
+            yield Finding(_RELAYS, State.UNSAFE, detail, fix)
+        else:
+            yield Finding(_RELAYS, State.OK, f"{who} holds {holder.slots} of {SLOTS} slots")
+    if not holders and outbox.rows:
+        yield Finding(
+            _RELAYS, State.ADVICE, f"{outbox.rows:,} events wait and no relay holds a slot", "start one: bulkreg run relay"
+        )
+    elif not holders:
+        yield Finding(_RELAYS, State.OK, "none holds a slot, and no event waits")
