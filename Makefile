@@ -74,9 +74,10 @@ simulate: $(VENV)/.installed-dev ## the product under everything that may happen
 SECONDS ?= 180
 SEED ?=
 REPORT ?= chaos.html
+FAULT ?=
 
-chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… REPORT=…)
-	$(BIN)/python -m tests.chaos --seconds "$(SECONDS)" --seed "$(SEED)" --report "$(REPORT)"
+chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… FAULT=… REPORT=…)
+	$(BIN)/python -m tests.chaos --seconds "$(SECONDS)" --seed "$(SEED)" --only "$(FAULT)" --report "$(REPORT)"
 
 TARGET ?=
 

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", default="", help="gives the same faults and requests again; a new one by default")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--calm", type=float, default=4.0, help="seconds between two faults of one kind, on average")
+    parser.add_argument("--only", default="", help="only faults whose name contains this")
     parser.add_argument("--report", type=Path, default=Path("chaos.html"))
     given = parser.parse_args()
     plan = Plan(
@@ -28,6 +29,8 @@ def main() -> int:
         chaos_s=given.seconds,
         clients=given.clients,
         calm_s=given.calm,
+        is_restored=True,
+        only=given.only,
         spared_s=given.seconds / 2 if given.seconds >= LONG_S else 0.0,
         # What has queued up is worked off at a few hundred batches a second, or faster.
         drained_within_s=180.0 + given.seconds / 10,

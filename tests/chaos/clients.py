@@ -199,6 +199,14 @@ class Client:
         return f"client {self._number} key {self._keys}"
 
 
+class Submitter(Client):
+    """One who submits, and does nothing else."""
+
+    async def run(self, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():
+            await self._submit(self._work.submission(self._rng))
+
+
 def _as_json(values: Values) -> dict[str, object]:
     return {
         "mentor_id": values.mentor_id,
@@ -209,7 +217,14 @@ def _as_json(values: Values) -> dict[str, object]:
 
 
 def run_clients(
-    number: int, seed: str, api: str, token: str, work: Work, history: History, until: Callable[[], Awaitable[None]]
+    number: int,
+    seed: str,
+    api: str,
+    token: str,
+    work: Work,
+    history: History,
+    until: Callable[[], Awaitable[None]],
+    kind: type[Client] = Client,
 ) -> None:
     """So many clients at once, until `until` returns. Raises what any of them raised."""
 
@@ -219,7 +234,7 @@ def run_clients(
         is_over = asyncio.Event()
         async with aiohttp.ClientSession(api, headers=headers) as session, asyncio.TaskGroup() as tasks:
             for index in range(number):
-                client = Client(index, seed, Api(session, history.server_errors), work, history, recent)
+                client = kind(index, seed, Api(session, history.server_errors), work, history, recent)
                 tasks.create_task(client.run(is_over))
             await until()
             is_over.set()

@@ -14,7 +14,9 @@ from sqlalchemy.exc import OperationalError
 
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
+from schemas.envelope import Topic
 from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
+from tests.chaos.replaced_topics import deleted
 from tests.chaos.strangers import open_transaction, raw_poison
 from tests.faults.proxy import Lost
 from tests.support.read_only import read_only
@@ -76,6 +78,10 @@ def server_faults(cluster: Cluster) -> Sequence[Fault]:
         Fault("lose the answer to a COMMIT", partial(_losing, Lost.ANSWER)),
         Fault("raw poison", raw_poison),
         Fault("transactional upstream", open_transaction, 1.0, 10.0),
+        *(
+            Fault(f"delete the topic {topic}", partial(deleted, topic), 0.0, 4.0)
+            for topic in (Topic.COMMANDS, Topic.COMMANDS_BULK)
+        ),
     ]
     if cluster.disk is not None:
         disk = cluster.disk
@@ -106,7 +112,7 @@ class Nemesis:
                 self._strikes.append(Strike(fault.name, began_s, time.monotonic() - began_s))
 
     def _order(self) -> Iterator[Fault]:
-        while True:
+        while self._faults:
             yield from self._rng.sample(self._faults, len(self._faults))
 
 

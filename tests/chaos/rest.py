@@ -44,4 +44,5 @@ class Rest:
     def _waiting(self, role: str, topic: Topic) -> int:
         committed = committed_offsets(self._settings, role, topic)
         ends = self._ends([topic])
-        return sum(queue.next_offset - committed.get(partition, queue.first) for (_, partition), queue in ends.items())
+        # A consumer may have committed for the incarnation of the topic before this one: that is beyond the end, and counts for nothing.
+        return sum(max(0, queue.next_offset - committed.get(partition, queue.first)) for (_, partition), queue in ends.items())

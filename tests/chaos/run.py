@@ -6,23 +6,26 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.announcements import read_announced_ends, read_differing_events
-from tests.chaos.clients import run_clients
+from tests.chaos.clients import Submitter, run_clients
 from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.rest import Rest
+from tests.chaos.restored_database import OlderCopy
 from tests.chaos.tables import read_batches, read_totals
 from tests.chaos.upstream import Upstream
 from tests.chaos.work import Work
 
 WARM_UP_S = 2.0
+# Of load before the copy is made that is restored, and after it.
+COPIED_AFTER_S, FORGOTTEN_S = 3.0, 3.0
 SAMPLES = 300
 SAY_EVERY_S = 10.0
 DRAIN_LOOK_S = 1.0
@@ -43,6 +46,10 @@ class Plan:
     """At the end of the chaos: so long our own processes are not killed, and live long enough to show what grows."""
     drained_within_s: float = 180.0
     """After the healing. A lost message is found by the sweeper within a minute."""
+    is_restored: bool = False
+    """Before the chaos the database is restored from an older copy, once."""
+    only: str = ""
+    """Faults whose name contains this; empty: all of them."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Settings of the product."""
 
@@ -81,6 +88,11 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         with _phase("start", took_s, began_s):
             work = Work(plan.seed, history)
             upstream = Upstream(plan.seed, cluster.settings, work, history)
+        found: list[Finding] = []
+        told_twice: Set[str] = frozenset()
+        if plan.is_restored:
+            with _phase("restore", took_s):
+                told_twice = _restore(plan, cluster, history, work, upstream, found, say)
         with _phase("chaos", took_s), _in_thread(monitor.run):
             _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
         with _phase("heal", took_s):
@@ -95,9 +107,10 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
                 read_totals(cluster.postgres_url),
                 read_announced_ends(cluster.settings),
             )
+            verdict.findings += found
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
-            verdict.findings += read_differing_events(cluster.settings)
+            verdict.findings += read_differing_events(cluster.settings, told_twice)
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "it is another one"))
@@ -118,6 +131,42 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     )
 
 
+def _restore(
+    plan: Plan,
+    cluster: Cluster,
+    history: History,
+    work: Work,
+    upstream: Upstream,
+    found: list[Finding],
+    say: Callable[[str], None],
+) -> Set[str]:
+    """Under load a copy is made, and the load goes on; then the copy is restored. The ids of the batches that are told of twice."""
+    copies: list[OlderCopy] = []
+
+    async def until() -> None:
+        await asyncio.sleep(COPIED_AFTER_S)
+        copies.append(await asyncio.to_thread(OlderCopy, cluster))
+        await asyncio.sleep(FORGOTTEN_S)
+
+    def come_to_rest() -> None:
+        cluster.wait_until_healed()
+        if unrest := _drain(cluster, plan.drained_within_s, say):
+            found.append(Finding(Rule.STUCK, "the restored database", unrest))
+
+    work.has_fights = False
+    with _in_thread(upstream.run):
+        run_clients(plan.clients, plan.seed, cluster.api, cluster.token, work, history, until, Submitter)
+    work.has_fights = True
+    upstream.finish()
+    come_to_rest()
+    told_twice = copies[0].restore(found)
+    say(
+        f"restored a database that knows the end of {len(history.submissions) - len(told_twice)} batches of {len(history.submissions)}"
+    )
+    come_to_rest()
+    return told_twice
+
+
 def _load_and_harm(
     plan: Plan,
     cluster: Cluster,
@@ -128,7 +177,8 @@ def _load_and_harm(
     say: Callable[[str], None],
 ) -> None:
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
-        return Nemesis(cluster, faults, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
+        chosen = [fault for fault in faults if plan.only in fault.name]
+        return Nemesis(cluster, chosen, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
 
     async def wait(ends_s: float, *, longer_s: float) -> None:
         while (left_s := ends_s - time.monotonic()) > longer_s:

@@ -43,13 +43,15 @@ class Work:
         self._serial = 0
         self._labels = 0
         self._fought_for: deque[Values] = deque(maxlen=8)
+        self.has_fights = True
+        """Whether batches ask for what others ask for, too. Who wins may be another when a restored database decides again."""
 
     def submission(self, rng: random.Random, *, batch_id: str | None = None, most: int = 1_000) -> Submission:
         """A new one, known to the history before anybody hears of it."""
         (_, low, high) = rng.choices(SIZES, weights=[weight for weight, _, _ in SIZES])[0]
         size = min(most, rng.randint(low, high))
         items = [self._flawed(values, rng) if rng.random() < FLAWED else values for values in self._take(size)]
-        if rng.random() < CONTESTED * size:
+        if self.has_fights and rng.random() < CONTESTED * size:
             items[rng.randrange(size)] = self._contested(rng)
         with self._lock:
             self._labels += 1

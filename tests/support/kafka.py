@@ -86,10 +86,21 @@ class TopicReader:
 
     def read(self) -> list[Seen]:
         """Everything that has been written and could be fetched by now; in order per partition."""
-        for message in self._consumer.consume(10_000, timeout=0.05):
-            assert message.error() is None, message.error()
-            self.records.append(_seen(take_apart(message)))
+        self.records += self._fetched()
         return self.records
+
+    def each(self, count: int, *, within_s: float) -> Iterator[Seen]:
+        """So many records, of which none is kept. Raises AssertionError when there is none within that time of the one before."""
+        while count > 0:
+            fetched = eventually(self._fetched, within_s=within_s, what=f"{count} more records")
+            count -= len(fetched)
+            yield from fetched
+
+    def _fetched(self) -> list[Seen]:
+        messages = self._consumer.consume(10_000, timeout=0.05)
+        for message in messages:
+            assert message.error() is None, message.error()
+        return [_seen(take_apart(message)) for message in messages]
 
     def wait_for(self, count: int, *, within_s: float = 20.0) -> list[Seen]:
         """At least that many records; none is waited for where none is asked."""

@@ -1,0 +1,132 @@
+"""A database that is restored from an older copy beside newer topics, and what docs/operations.md tells the operator to do then.
+
+What was submitted after the copy was made is known to the topics alone. It is accepted and registered again when the consumers' groups are
+set back, once each; so the judge expects of these batches what it expects of all. Only their events are told twice, with other times.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Set
+from functools import partial
+
+import psutil
+import psycopg2
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from schemas.envelope import Topic
+from tests.chaos.cluster import ROLES, Cluster
+from tests.chaos.judge import Finding, Rule
+from tests.support.waiting import eventually
+
+COPY = "older"
+SET_BACK = {"splitter": (Topic.BATCHES,), "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK)}
+SET_BACK_BY_MS = 3_600_000
+ENDED_WITHIN_S = 30.0
+
+
+class OlderCopy:
+    """A copy of the database as it is now, while everybody works: whoever is connected loses the connection."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._name = cluster.settings.owner_url.database
+        self._made_at_ms = time.time_ns() // 1_000_000
+        with self._server() as cursor:
+            cursor.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
+            cursor.execute(f"CREATE DATABASE {COPY} TEMPLATE {self._name}")
+            cursor.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
+
+    def restore(self, found: list[Finding]) -> Set[str]:
+        """Puts the copy in the place of the database, and has the groups read again. The ids of the batches that are told of twice by that.
+
+        Adds to `found` what `bulkreg replay` does not know of those that are forgotten. Everything accepted must be on the topics by now.
+        """
+        with self._roles_stopped():
+            now = self._batches(str(self._name))
+            forgotten = now.keys() - self._batches(COPY).keys()
+            unfinished = {batch_id for batch_id, is_completed in self._batches(COPY).items() if not is_completed}
+            with self._server() as cursor:
+                cursor.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
+                cursor.execute(f"ALTER DATABASE {COPY} RENAME TO {self._name}")
+            answer = json.loads(self._cluster.product.bulkreg("replay", "--json", code=1))
+            if answer["counts"].get("batch") != len(forgotten):
+                found.append(
+                    Finding(
+                        Rule.TOPICS,
+                        "the restored database",
+                        f"{len(forgotten)} batches are forgotten, replay says {answer['counts']}, {len(answer['in_motion'])} in motion",
+                    )
+                )
+            self._set_groups_back()
+        return forgotten | unfinished
+
+    @contextlib.contextmanager
+    def _server(self) -> Iterator["psycopg2.extensions.cursor"]:
+        connection = self._connection("postgres")
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+        connection.close()
+
+    def _connection(self, database: str) -> Connection:
+        url = self._cluster.settings.owner_url.set(drivername="postgresql", database=database)
+        return psycopg2.connect(url.render_as_string(hide_password=False))
+
+    def _batches(self, database: str) -> Mapping[str, bool]:
+        """By id, whether it is completed."""
+        connection = self._connection(database)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT batch_id::text, completed_at IS NOT NULL FROM orchestrator.batch")
+            found: dict[str, bool] = dict(cursor.fetchall())
+        connection.close()
+        return found
+
+    @contextlib.contextmanager
+    def _roles_stopped(self) -> Iterator[None]:
+        """The supervisor stands still meanwhile, and starts them again afterwards."""
+        supervisor = psutil.Process(self._cluster.supervisor)
+        supervisor.suspend()
+        try:
+            roles = [process for role in ROLES if (process := self._cluster.process(role))]
+            for process in roles:
+                process.terminate()
+            eventually(lambda: all(map(_has_ended, roles)), within_s=ENDED_WITHIN_S, what="the roles ended")
+            yield
+        finally:
+            supervisor.resume()
+
+    def _set_groups_back(self) -> None:
+        """As `kafka-consumer-groups --reset-offsets --to-datetime` does, to well before the copy: some records waited then."""
+        settings = self._cluster.settings
+        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+        since = OffsetSpec.for_timestamp(self._made_at_ms - SET_BACK_BY_MS)
+        for role, topics in SET_BACK.items():
+            names = [topic.on_cluster(settings.topic_prefix) for topic in topics]
+            places = [TopicPartition(name, number) for name in names for number in range(settings.topic_partitions)]
+            first = {place: answer.result().offset for place, answer in admin.list_offsets(dict.fromkeys(places, since)).items()}
+            # -1 where there is no record since then: what is committed there is the end.
+            offsets = [TopicPartition(place.topic, place.partition, offset) for place, offset in first.items() if offset >= 0]
+            group = ConsumerGroupTopicPartitions(f"{settings.topic_prefix}.{role}", offsets)
+            eventually(partial(_is_set, admin, group), within_s=ENDED_WITHIN_S, what=f"the group of {role} set back")
+
+
+def _is_set(admin: AdminClient, group: ConsumerGroupTopicPartitions) -> bool:
+    try:
+        for future in admin.alter_consumer_group_offsets([group]).values():
+            future.result()
+    except KafkaException:  # it still has a member, which has not left or is not missed yet
+        return False
+    return True
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Nobody takes notice of its end while its parent stands still."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
