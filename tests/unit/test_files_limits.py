@@ -410,7 +410,11 @@ def test_a_mistake_in_a_document_is_named_where_it_stands_there(wrapped: bool) -
 def test_of_json_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """One document of a few megabytes can have half a million."""
     monkeypatch.setattr(submissions, "MOST_PROBLEMS", 7)
-    document = {"organization_id": "o", "coordinator_id": "c", "items": [ITEM | {"mentor_id": f"m-{n}", "a": 1} for n in range(3)]}
+    document = {
+        "organization_id": "o",
+        "coordinator_id": "c",
+        "items": [ITEM | {"mentor_id": f"m-{n}", "a": 1} for n in range(3)],
+    }
     two = mistakes("a.ndjson", ndjson(document, document))
     assert len(two) == 6
     assert not any("more mistakes" in each for each in two)
