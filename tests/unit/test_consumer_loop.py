@@ -1,0 +1,564 @@
+"""One turn of a consumer's loop after the other, with a client and a worker in memory: what is committed, paused, sought, and when."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, cast
+
+import orjson
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from sqlalchemy import Engine
+
+from consumers import runtime as module
+from consumers.decoding import Entry
+from consumers.deliveries import Pending
+from consumers.handler import Lane
+from consumers.lanes import LanePolicy
+from consumers.postponing import Failure
+from consumers.processing import NextOffsets, Processed, Processor
+from consumers.runtime import ConsumerLoop, ExpelledError
+from consumers.topic_ids import BrokerTopicIds
+from consumers.worker import Worker
+from orchestrator.publishing import Delivery
+from orchestrator.settings import Settings
+from orchestrator.storage.blame import TransientError
+from orchestrator.storage.progress import Position
+from schemas.envelope import Topic
+from tests.support.publishing import SettledAtOnce
+from tests.support.toy import ToyHandler, command
+
+TOPIC = Topic.COMMANDS.on_cluster("test")
+
+
+class Client:
+    """What the library's consumer is to the loop. `fetch` is what its next calls return."""
+
+    def __init__(self) -> None:
+        self.fetch: list[Message] = []
+        self.waits: list[float] = []
+        self.commits: list[dict[int, tuple[int, str | None]]] = []
+        self.answers: list[Exception | KafkaError | None] = []
+        """What becomes of the next commits."""
+        self.paused: list[list[int]] = []
+        self.resumed: list[list[int]] = []
+        self.sought: list[tuple[int, int]] = []
+        self.assigned: list[dict[int, int]] = []
+        self.metadata: dict[int, str] = {}
+        """Beside the offsets that the group has committed."""
+
+    def poll(self, timeout: float) -> Message | None:
+        self.waits.append(timeout)
+        return self.fetch.pop(0) if self.fetch else None
+
+    def consume(self, _count: int, timeout: float) -> list[Message]:
+        assert timeout < 0.1
+        fetch, self.fetch = self.fetch, []
+        return fetch
+
+    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[Any]:
+        assert not asynchronous
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            self.commits.append({each.partition: (each.offset, each.metadata) for each in offsets})
+        return [type("Answer", (), {"error": answer})()]
+
+    def committed(self, places: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
+        assert timeout > 0
+        known = self.metadata
+        return [
+            TopicPartition(each.topic, each.partition, 5, known[each.partition])
+            if each.partition in known
+            else TopicPartition(each.topic, each.partition, 5)
+            for each in places
+        ]
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self.paused.append(sorted(each.partition for each in partitions))
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self.resumed.append(sorted(each.partition for each in partitions))
+
+    def seek(self, place: TopicPartition) -> None:
+        self.sought.append((place.partition, place.offset))
+
+    def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned.append({each.partition: each.offset for each in partitions})
+
+
+class Work:
+    """What the worker does: everything succeeds, but for what the test says."""
+
+    def __init__(self) -> None:
+        self.done: list[list[tuple[int, int]]] = []
+        """Partition and offset of each record of each micro-batch."""
+        self.positions: list[NextOffsets] = []
+        self.progress: list[dict[int, int]] = []
+        """What was to be written down with each, and by itself."""
+        self.chances: list[str | None] = []
+        self.fails: Callable[[Entry], Exception | None] = lambda _: None
+        self.is_acknowledged = True
+        self.pending: list[Pending] = []
+        self.looks = 0
+        self.has_room = True
+
+    def process(self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None) -> Processed:
+        self.done.append([(entry.partition.partition, entry.offset) for entry in entries])
+        self.chances.append(last_chance)
+        self.note_progress(next_offsets)
+        failed = [(entry, error) for entry in entries if (error := self.fails(entry)) is not None]
+        failures = [Failure([entry for entry, _ in failed], failed[0][1])] if failed else []
+        self.pending.append(Pending(0, [] if self.is_acknowledged else [Delivery([command(0)])]))
+        return Processed(failures, self.pending[-1])
+
+    def note_progress(self, next_offsets: NextOffsets) -> Processed:
+        if next_offsets:
+            self.positions.append(next_offsets)
+            self.progress.append({partition: position.next_offset for (_, partition), position in next_offsets.items()})
+        return Processed((), Pending(0, []))
+
+    def look_for_acknowledgements(self) -> Processed:
+        self.looks += 1
+        return Processed((), Pending(0, []))
+
+    def acknowledge(self, number: int) -> None:
+        self.pending[number].deliveries.clear()
+
+
+class Immediate:
+    """A worker whose tasks are done when they are given; those that are `held` are not."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+
+    def submit(self, task: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if not self.is_held:
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+        self.task, self.future = task, future
+        return future
+
+
+class Loop:
+    """The loop, in the hands of a test."""
+
+    def __init__(self, policy: LanePolicy, **changes: object) -> None:
+        settings = Settings(topic_prefix="test").model_copy(update=changes)
+        self.client, self.work, self.worker = Client(), Work(), Immediate()
+        self.ids: Mapping[Topic, str] | Exception = {Topic.COMMANDS: "now"}
+        self.loop = ConsumerLoop(settings, ToyHandler(), cast("Engine", None), cast("Any", SettledAtOnce()), policy=policy)
+        self.loop._consumer = cast("Consumer", self.client)
+        self.loop._worker = cast("Worker[Processed]", self.worker)
+        self.loop._processor = cast("Processor", self.work)
+        self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
+
+    def _topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
+        assert timeout_s > 0
+        if isinstance(self.ids, Exception):
+            raise self.ids
+        return {topic: self.ids[topic] for topic in topics if topic in self.ids}
+
+    def assign(self, *partitions: int) -> None:
+        self.loop._on_assign(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    def revoke(self, *partitions: int) -> None:
+        self.loop._on_revoke(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    def turn(self, *messages: Message) -> None:
+        self.client.fetch = list(messages)
+        self.loop._turn()
+        while self.client.fetch:
+            self.loop._turn()
+
+    def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.turn()
+
+    @property
+    def commits(self) -> list[dict[int, int]]:
+        return [{partition: offset for partition, (offset, _) in each.items()} for each in self.client.commits]
+
+
+@pytest.fixture
+def loop() -> Loop:
+    made = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5, max_lane_records=4))
+    made.assign(0, 1)
+    return made
+
+
+def record(partition: int, offset: int, *, bulk: bool = False) -> Message:
+    event = command(offset, bulk=bulk)
+    return Message(
+        topic=TOPIC,
+        partition=partition,
+        offset=offset,
+        key=b"key",
+        value=event.value,
+        headers=list(event.headers),
+        timestamp=(2, 1),
+    )
+
+
+def error(code: int, partition: int | None = None, offset: int = 0, *, fatal: bool = False) -> Message:
+    why = KafkaError(code, "by a test", fatal=fatal)
+    return Message(error=why) if partition is None else Message(topic=TOPIC, partition=partition, offset=offset, error=why)
+
+
+def end(partition: int, offset: int) -> Message:
+    return error(KafkaError._PARTITION_EOF, partition, offset)
+
+
+def damage(partition: int, offset: int) -> Message:
+    return error(KafkaError._BAD_MSG, partition, offset)
+
+
+# --- Offsets ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_written_down_and_committed_with_the_topics_id(loop: Loop) -> None:
+    loop.turn(record(0, 5), record(1, 7), record(0, 6))
+    assert loop.work.done == [[(0, 5), (1, 7), (0, 6)]]
+    assert loop.work.progress == [{0: 7, 1: 8}]
+    assert loop.client.commits == [{0: (7, "now"), 1: (8, "now")}]
+    loop.turns(3)
+    assert len(loop.client.commits) == 1, "nothing has moved"
+    loop.turn(record(1, 8))
+    assert loop.commits[1:] == [{1: 9}]
+    assert loop.work.progress[1:] == [{1: 9}]
+
+
+def test_a_record_of_somebody_elses_partition_is_left_to_its_owner(loop: Loop) -> None:
+    loop.turn(record(2, 5), record(0, 5))
+    assert (loop.work.done, loop.commits) == ([[(0, 5)]], [{0: 6}])
+
+
+def test_offsets_behind_the_last_record_count_when_the_end_is_told(loop: Loop) -> None:
+    loop.turn(record(0, 5), end(0, 9), end(1, 4))
+    assert loop.work.progress == [{0: 9, 1: 4}]
+    assert loop.commits == [{0: 9, 1: 4}]
+    loop.turn(end(0, 12))
+    assert loop.work.progress[1:] == [{0: 12}], "written down by itself, with no record"
+    assert loop.commits[1:] == [{0: 12}]
+
+
+def test_a_commit_that_fails_is_made_up_for_by_the_next(loop: Loop) -> None:
+    loop.client.answers = [KafkaException(KafkaError(KafkaError._TRANSPORT)), KafkaError(KafkaError.REBALANCE_IN_PROGRESS)]
+    loop.turn(record(0, 5))
+    loop.turn()
+    assert loop.commits == []
+    loop.turn()
+    assert loop.commits == [{0: 6}]
+
+
+EXPELLED = [
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._FENCED,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+]
+
+
+@pytest.mark.parametrize("code", EXPELLED)
+@pytest.mark.parametrize("by", ["message", "exception", "answer"])
+def test_a_member_that_the_group_has_left_behind_ends(loop: Loop, code: int, by: str) -> None:
+    if by == "exception":
+        loop.client.answers = [KafkaException(KafkaError(code))]
+    elif by == "answer":
+        loop.client.answers = [KafkaError(code)]
+    with pytest.raises(ExpelledError):
+        loop.turn(*([error(code)] if by == "message" else [record(0, 5)]))
+
+
+def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
+    loop.turn(error(KafkaError._ALL_BROKERS_DOWN), error(KafkaError.UNKNOWN_TOPIC_OR_PART, 0), record(0, 5))
+    assert loop.work.done == [[(0, 5)]]
+    with pytest.raises(KafkaException):
+        loop.turn(error(KafkaError.INVALID_PRODUCER_EPOCH, fatal=True))
+    loop.client.answers = [KafkaException(KafkaError(KafkaError._TRANSPORT, "by a test", fatal=True))]
+    with pytest.raises(ExpelledError):
+        loop.turn(record(0, 6))
+
+
+# --- Acknowledgements --------------------------------------------------------------------------------------------------------------
+
+
+def test_offsets_wait_for_the_events_of_their_own_micro_batch(loop: Loop) -> None:
+    loop.work.is_acknowledged = False
+    loop.turn(record(0, 5), record(1, 5))
+    loop.turn(record(0, 6))
+    loop.turn(record(1, 6))
+    assert loop.work.done == [[(0, 5), (1, 5)], [(0, 6)], [(1, 6)]]
+    assert loop.work.progress[-1] == {1: 7}, "what is handled is written down at once"
+    assert loop.commits == []
+    loop.work.acknowledge(1)
+    loop.turns(2)
+    assert loop.commits == []
+    loop.work.acknowledge(0)
+    loop.turns(2)
+    assert loop.commits == [{0: 7, 1: 6}]
+    loop.work.acknowledge(2)
+    loop.turns(2)
+    assert loop.commits[1:] == [{1: 7}]
+
+
+def test_nothing_more_is_begun_while_too_much_is_outstanding(loop: Loop) -> None:
+    loop.work.is_acknowledged = False
+    loop.turn(record(0, 5))
+    loop.work.has_room = False
+    looks = loop.work.looks
+    loop.turn(record(0, 6))
+    assert loop.work.done == [[(0, 5)]]
+    assert loop.work.looks > looks
+    loop.work.acknowledge(0)
+    loop.turns(2)
+    assert loop.work.done == [[(0, 5)], [(0, 6)]], "nothing is outstanding: then there is room"
+
+
+@pytest.mark.parametrize(("most", "is_begun"), [(3, False), (4, True)])
+def test_so_many_records_may_wait_for_their_offsets(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, most: int, is_begun: bool
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNDONE_RECORDS", most)
+    loop.work.is_acknowledged = False
+    loop.turn(record(0, 5), record(1, 5))
+    loop.turn(record(0, 6))
+    assert (len(loop.work.done) == 2) is is_begun
+
+
+@pytest.mark.parametrize(("age_s", "is_late"), [(60.0, False), (60.5, True)])
+def test_what_is_not_acknowledged_for_long_is_told(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, age_s: float, is_late: bool
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]
+    loop.work.is_acknowledged = False
+    loop.turn(record(0, 5))
+    now[0] += 30
+    loop.turn(record(0, 6))
+    now[0] += age_s - 30
+    loop.turns(2)
+    assert bool(loop.loop.health.failing) is is_late
+    loop.work.acknowledge(0)
+    loop.turns(2)
+    assert loop.loop.health.failing is None, "the other is not that old"
+
+
+# --- Records that fail -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_failed_holds_back_its_offsets_and_nobody_else(loop: Loop) -> None:
+    loop.work.fails = lambda entry: TransientError("by a test") if (entry.partition.partition, entry.offset) == (0, 5) else None
+    loop.turn(record(0, 5), record(0, 6), record(1, 5))
+    loop.turn(record(1, 6))
+    loop.turns(2)
+    assert loop.commits[-1] == {1: 7}
+    assert {partition for commit in loop.commits for partition in commit} == {1}
+    loop.work.fails = lambda _: None
+    loop.work.done.clear()
+    while not loop.work.done:
+        loop.turn()
+    assert loop.commits[-1] == {0: 7}
+    assert loop.work.progress[-1] == {0: 7}, "what was to be written down with it was not before"
+
+
+def test_the_last_chance_is_told_in_the_way_of_the_failure() -> None:
+    loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5), set_aside_after_ms=0)
+    loop.assign(0)
+    loop.work.fails = lambda _: TransientError("by a test")
+    loop.turn(record(0, 5))
+    loop.turns(2)
+    assert loop.work.chances[:2] == [None, "TransientError"]
+
+
+def test_in_an_outage_nothing_new_is_begun_once_too_much_waits_and_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop(LanePolicy(max_batch_records=2, bulk_share=0.5), max_batch_records=1)
+    loop.assign(0)
+    loop.loop.health.retrying = None
+    loop.work.fails = lambda _: TransientError("somebody's notes")
+    with caplog.at_level(logging.ERROR):
+        for offset in range(6):
+            loop.turn(record(0, offset))
+    assert {place for batch in loop.work.done for place in batch} == {(0, 0), (0, 1)}
+    assert loop.loop.health.retrying == "TransientError"
+    assert "nothing gets through" in caplog.text
+    assert "somebody" not in caplog.text
+    assert len([line for line in caplog.text.splitlines() if "records_postponed" in line]) == 1, "once in a while"
+
+
+# --- Partitions that come and go ---------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_partition_that_was_revoked_nothing_is_begun_or_committed(loop: Loop) -> None:
+    loop.worker.is_held = True
+    loop.turn(record(0, 5), record(1, 5))
+    loop.turn(record(0, 6), record(1, 6))
+    loop.revoke(0)
+    loop.worker.is_held = False
+    loop.worker.future.set_result(loop.worker.task())
+    loop.turns(3)
+    assert loop.work.done == [[(0, 5), (1, 5)], [(1, 6)]]
+    assert {partition for commit in loop.commits for partition in commit} == {1}
+    assert loop.commits[-1] == {1: 7}
+
+
+def test_of_a_partition_that_was_revoked_nothing_is_tried_again(loop: Loop) -> None:
+    loop.work.fails = lambda entry: TransientError("by a test") if entry.partition.partition == 0 else None
+    loop.worker.is_held = True
+    loop.turn(record(0, 5), record(1, 5))
+    loop.revoke(0)
+    loop.worker.is_held = False
+    loop.worker.future.set_result(loop.worker.task())
+    loop.turns(3)
+    assert loop.work.done == [[(0, 5), (1, 5)]]
+    loop.turn(record(1, 6))
+    loop.work.fails = lambda _: TransientError("by a test")
+    loop.turn(record(1, 7))
+    loop.revoke(1)
+    loop.turns(3)
+    assert not loop.loop._postponed
+
+
+def test_a_partition_that_comes_back_is_read_and_written_down_anew(loop: Loop) -> None:
+    loop.turn(record(0, 5))
+    loop.revoke(0)
+    loop.assign(0)
+    loop.turn(record(0, 5))
+    assert loop.work.progress == [{0: 6}, {0: 6}]
+    assert loop.commits == [{0: 6}, {0: 6}]
+
+
+@pytest.mark.parametrize(
+    ("ids", "outdated"),
+    [
+        ({Topic.COMMANDS: "now"}, True),
+        ({Topic.COMMANDS: "then"}, False),
+        ({}, False),
+        (KafkaException(KafkaError(KafkaError._TRANSPORT)), False),
+    ],
+    ids=["made anew", "the same", "without ids", "nobody answers"],
+)
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning(ids: Any, outdated: bool) -> None:
+    loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5))
+    loop.ids = ids
+    loop.client.metadata = {0: "then", 1: "now", 2: ""}
+    loop.assign(*([0, 2, 3] if outdated else [0, 2]))
+    assert loop.client.assigned == ([{0: OFFSET_BEGINNING, 2: -1001, 3: -1001}] if outdated else [])
+    loop.turn(record(0, 1))
+    expected = ids[Topic.COMMANDS] if isinstance(ids, dict) and ids else ""
+    assert loop.client.commits == [{0: (2, expected)}]
+
+
+# --- Lanes that are full -----------------------------------------------------------------------------------------------------------------
+
+
+def test_who_feeds_a_full_lane_is_stopped_until_half_of_it_is_gone() -> None:
+    loop = Loop(LanePolicy(max_batch_records=1, bulk_share=0.5, max_lane_records=4))
+    loop.assign(0, 1, 2)
+    loop.worker.is_held = True
+    loop.turn(*(record(0, offset, bulk=True) for offset in range(5)), record(1, 0, bulk=True), record(2, 0))
+    assert loop.client.paused == [[0, 1]]
+    loop.turn(record(0, 6, bulk=True))
+    assert loop.client.paused == [[0, 1]], "it is stopped already"
+    loop.worker.is_held = False
+    loop.worker.future.set_result(loop.worker.task())
+    while len(loop.loop._lanes._queues[Lane.BULK].entries) > 2:
+        assert loop.client.resumed == []
+        loop.turn()
+    while not loop.client.resumed:
+        loop.turn()
+    assert loop.client.resumed == [[0, 1]]
+
+
+def test_a_partition_that_is_revoked_while_it_is_stopped_does_not_come_back_stopped() -> None:
+    loop = Loop(LanePolicy(max_batch_records=1, bulk_share=0.5, max_lane_records=2))
+    loop.assign(0, 1)
+    loop.worker.is_held = True
+    loop.turn(*(record(partition, offset) for offset in range(2) for partition in (0, 1)))
+    loop.revoke(0)
+    assert (loop.client.paused, loop.client.resumed) == ([[0, 1]], [[0]])
+
+
+# --- Batches that can't be read ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_batch_is_tried_again_and_then_passed_over(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.turn(record(0, 5))
+    for offset in range(8):
+        # The client loses its place, and what it says of the partition after the report is not what comes next.
+        loop.turn(record(1, offset), damage(0, 6), record(0, 3), damage(0, 6))
+    assert loop.client.sought == [(0, 6)] * 5 + [(0, 7), (0, 8), (0, 9)]
+    of_it = [place for batch in loop.work.done for place in batch if place[0] == 0]
+    assert of_it == [(0, 5), (0, 6)], "one letter stands for the batch"
+    loop.turn(record(0, 9))
+    assert "commands/0@6 to before 9" in caplog.text
+    assert loop.commits[-1] == {0: 10}
+    loop.turn(damage(0, 10))
+    assert loop.client.sought[-1] == (0, 10), "another one has its own tries"
+
+
+def test_a_batch_that_can_be_read_after_all_is_no_loss(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.turn(damage(0, 6))
+    loop.turn(record(0, 6), record(0, 7))
+    assert loop.work.done == [[(0, 6), (0, 7)]]
+    assert "records_lost" not in caplog.text
+
+
+def test_a_damaged_batch_that_began_before_is_read_from_where_the_loop_is(loop: Loop) -> None:
+    """Kafka returns the whole batch for each of its offsets."""
+    loop.turn(record(0, 5), record(0, 6))
+    loop.turn(damage(0, 5))
+    assert loop.client.sought == [(0, 7)]
+
+
+# --- Waiting, and how it is --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_loop_waits_and_a_busy_one_does_not(loop: Loop) -> None:
+    loop.turn()
+    assert len(loop.client.waits) == 1
+    loop.worker.is_held = True
+    loop.turn(record(0, 5))
+    waits = len(loop.client.waits)
+    loop.turn()
+    assert len(loop.client.waits) == waits, "it looks, and goes back to its worker"
+
+
+def test_an_idle_loop_wakes_for_what_is_to_be_tried_again(loop: Loop) -> None:
+    loop.work.fails = lambda entry: TransientError("by a test")
+    loop.turn(record(0, 5))
+    loop.turns(2)
+    loop.client.waits.clear()
+    loop.turn()
+    assert all(0 <= wait <= 0.5 for wait in loop.client.waits)
+
+
+@pytest.mark.parametrize(
+    ("brokers", "contact"),
+    [
+        ([{"nodeid": 1, "state": "UP"}, {"nodeid": 2, "state": "DOWN"}], True),
+        ([{"nodeid": 0, "state": "UP"}], True),
+        ([{"nodeid": 1, "state": "CONNECT"}], False),
+        ([{"nodeid": -1, "state": "UP"}], False),
+        ([], False),
+    ],
+)
+def test_a_broker_is_in_contact_when_one_that_is_known_is_up(loop: Loop, brokers: list[dict[str, Any]], contact: bool) -> None:
+    loop.loop.health.broker_contact = not contact
+    by_name = {str(number): broker for number, broker in enumerate(brokers)}
+    loop.loop._note_statistics(orjson.dumps({"brokers": by_name}).decode())
+    assert loop.loop.health.broker_contact is contact
+
+
+def test_partitions_that_are_assigned_show_a_broker_in_contact(loop: Loop) -> None:
+    assert loop.loop.health.broker_contact
+
+
+def test_positions_are_written_down_with_the_topics_id(loop: Loop) -> None:
+    loop.turn(record(0, 5))
+    assert loop.work.positions == [{(Topic.COMMANDS, 0): Position(6, "now")}]
