@@ -48,7 +48,7 @@ def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Ent
     """Raises nothing: what can't be decoded now can't be decoded ever, and must not stop its partition."""
     topic, size = partition.topic, raw.bytes
     try:
-        _check(raw)
+        _check(raw, size)
         envelope = open_envelope(raw.headers, raw.value)
         data = read(topic, envelope)
         lane = handler.lane(topic, data)
@@ -70,10 +70,13 @@ def damaged(partition: PartitionOffsets, offset: int) -> Entry:
     return Entry(raw, partition, offset, 0, Lane.SMALL, None, refusal)
 
 
-def _check(raw: RawRecord) -> None:
-    """Refuses what is not worth decoding. Raises UnreadableError."""
-    if raw.is_too_large:
-        message = f"the record has {raw.bytes:,} bytes when it is not compressed; at most {MAX_MESSAGE_BYTES:,} are read"
+def _check(raw: RawRecord, size: int) -> None:
+    """Refuses what is not worth decoding. Raises UnreadableError.
+
+    The broker compares a topic's limit with what a sender has compressed, so a record may have many times as many bytes.
+    """
+    if size > MAX_MESSAGE_BYTES:
+        message = f"the record has {size:,} bytes when it is not compressed; at most {MAX_MESSAGE_BYTES:,} are read"
         raise UnreadableError("too_large", message)
     if raw.unreadable is not None:
         raise UnreadableError(BAD_HEADERS, raw.unreadable)

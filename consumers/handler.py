@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ SPLITTER, REGISTRATION, AGGREGATOR = "splitter", "registration", "aggregator"
 """The roles that read topics. Consumer groups and metrics have these names."""
 
 
-class Lane(Enum):
+class Lane(StrEnum):
     """Small batches never wait behind large ones: each lane has its own queue in the loop, served with a weight."""
 
     SMALL = "small"

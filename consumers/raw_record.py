@@ -5,11 +5,9 @@ the process with a segmentation fault. So each part of a message is asked for on
 """
 
 from operator import call
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from confluent_kafka import Message
-
-from schemas.envelope import MAX_MESSAGE_BYTES
 
 MAX_TIMESTAMP_MS = 253_370_764_800_000
 """The year 9999 begins, and Python's calendar ends with it: a year that deadlines and time zones may add to."""
@@ -32,30 +30,24 @@ class RawRecord(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """How many bytes the record has when it is not compressed."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + headers
-
-    @property
-    def is_too_large(self) -> bool:
-        """Whether it is not worth decoding. The broker compares a topic's limit with what a sender has compressed, so a record may have
-        many times as many bytes."""
-        return self.bytes > MAX_MESSAGE_BYTES
+        """How many bytes the record has when it is not compressed. They are counted at each call."""
+        size = len(self.key or b"") + len(self.value or b"")
+        for name, value in self.headers:
+            size += len(name) + len(value or b"")
+        return size
 
 
 def take_apart(message: Message) -> RawRecord:
     """Reads each part of a message once. The message holds a record, not an error. Raises nothing."""
     headers, unreadable = _headers(message)
-    return RawRecord(
-        str(message.topic()),
-        cast("int", message.partition()),
-        cast("int", message.offset()),
-        min(max(0, message.timestamp()[1]), MAX_TIMESTAMP_MS),
-        message.key(),
-        message.value(),
-        headers,
-        unreadable,
-    )
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    timestamp_ms = message.timestamp()[1]
+    if not 0 <= timestamp_ms <= MAX_TIMESTAMP_MS:
+        timestamp_ms = min(max(0, timestamp_ms), MAX_TIMESTAMP_MS)
+    return RawRecord(topic, partition, offset, timestamp_ms, message.key(), message.value(), headers, unreadable)
 
 
 def _headers(message: Message) -> tuple[tuple[tuple[str, bytes | None], ...], str | None]:
@@ -66,7 +58,7 @@ def _headers(message: Message) -> tuple[tuple[tuple[str, bytes | None], ...], st
     """
     try:
         # The library's type is also that of what one may give to a producer.
-        found = cast("list[tuple[str, bytes | None]] | None", call(Message.headers, message))
+        found: Any = call(Message.headers, message)
     except Exception as error:  # what the library raises is its own affair, and the message must not be asked again
         cause = error.__cause__ or error
         if isinstance(cause, UnicodeDecodeError):

@@ -9,7 +9,7 @@ from consumers.raw_record import RawRecord
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.settings import Settings
-from schemas.envelope import Topic
+from schemas.envelope import MAX_MESSAGE_BYTES, Topic
 
 _HANDLED_BY = {Topic.BATCHES: SPLITTER, Topic.RESULTS: AGGREGATOR}
 
@@ -68,5 +68,5 @@ class ReplaySource:
 
 def _record(topic: Topic, raw: RawRecord) -> ReadRecord:
     # What the roles did not read, because it is too large, counts here as a record without a value: unreadable, too.
-    value = None if raw.is_too_large else raw.value
+    value = None if raw.bytes > MAX_MESSAGE_BYTES else raw.value
     return ReadRecord(topic, raw.partition, raw.offset, raw.timestamp_ms, raw.headers, value)

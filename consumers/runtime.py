@@ -15,6 +15,7 @@ acknowledged. A crash between any two steps leads to redelivery, and what is red
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class _InFlight:
     """What the worker does: a micro-batch, or (without entries) looking for acknowledgements."""
 
     entries: Sequence[Entry]
+    offsets: Mapping[PartitionOffsets, Collection[int]]
+    """Where the entries are."""
     next_offsets: NextOffsets
     """What is written down as progress when all of them are done."""
     unit: Unit | None
@@ -216,7 +219,8 @@ class ConsumerLoop:
         """At once, in the order of the log: what the client says of a partition next is about what lies behind the entry."""
         entry.partition.polled(entry.offset)
         self._lanes.put(entry)
-        self._note_passed_damage(entry)
+        if self._damage:
+            self._note_passed_damage(entry)
         return entry
 
     def _step_over(self, partition: PartitionOffsets, batch_offset: int) -> list[Entry]:
@@ -273,7 +277,8 @@ class ConsumerLoop:
         """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker writes down what has been
         passed without a record, or looks for acknowledgements."""
         unit, entries = self._next() if self._has_room() else (None, ())
-        next_offsets = self._progress_after(entries)
+        offsets = _offsets(entries)
+        next_offsets = self._progress_after(offsets)
         if entries:
             last_chance = unit.kind if unit is not None and self._postponed.may_be_set_aside(unit) else None
             future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
@@ -283,7 +288,7 @@ class ConsumerLoop:
             if self._unacknowledged:
                 self._look_for_acknowledgements()
             return
-        self._in_flight = _InFlight(entries, next_offsets, unit, future, time.monotonic())
+        self._in_flight = _InFlight(entries, offsets, next_offsets, unit, future, time.monotonic())
 
     def _next(self) -> tuple[Unit | None, Sequence[Entry]]:
         """New records and those that were postponed take turns; too many of the latter are an outage, and nothing new is begun."""
@@ -294,9 +299,8 @@ class ConsumerLoop:
             return unit, unit.entries
         return None, () if self._postponed.is_full else self._lanes.take()
 
-    def _progress_after(self, entries: Sequence[Entry]) -> NextOffsets:
-        """What is to be written down once the entries are done: of their own partitions, and of those whose last offsets hold no record."""
-        offsets = _offsets(entries)
+    def _progress_after(self, offsets: Mapping[PartitionOffsets, Collection[int]]) -> NextOffsets:
+        """What is to be written down once these are done: of their own partitions, and of those whose last offsets hold no record."""
         return {
             place: position
             for partition in self._assigned.values()
@@ -307,7 +311,7 @@ class ConsumerLoop:
 
     def _look_for_acknowledgements(self) -> None:
         future = self._worker.submit(self._processor.look_for_acknowledgements)
-        self._in_flight = _InFlight((), {}, None, future, time.monotonic())
+        self._in_flight = _InFlight((), {}, {}, None, future, time.monotonic())
 
     def _has_room(self) -> bool:
         return not self._unacknowledged or (
@@ -330,11 +334,13 @@ class ConsumerLoop:
         self._in_flight = None
         processed = finished.future.result()
         failures = processed.failures
-        if not failures:
+        done, offsets = finished.entries, finished.offsets
+        if failures:
+            postponed = {id(entry) for failure in failures for entry in failure.entries}
+            done = [entry for entry in done if id(entry) not in postponed]
+            offsets = _offsets(done)
+        else:
             self._noted |= finished.next_offsets
-        postponed = {id(entry) for failure in failures for entry in failure.entries}
-        done = [entry for entry in finished.entries if id(entry) not in postponed]
-        offsets = _offsets(done)
         for partition, of_partition in offsets.items():
             partition.handled(of_partition)
         self._unacknowledged.append(_Unacknowledged(offsets, processed.pending, time.monotonic()))
@@ -344,7 +350,7 @@ class ConsumerLoop:
         if done:
             self._postponed.passed(len(done))
         # What was revoked meanwhile is somebody else's.
-        self._postponed.drop({entry.partition for entry in finished.entries} - set(self._assigned.values()))
+        self._postponed.drop(finished.offsets.keys() - set(self._assigned.values()))
         self._tell(failures)
         self._note_turn()
 
@@ -497,9 +503,9 @@ def _origin(message: Message) -> tuple[str, int]:
 
 
 def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:
-    offsets: dict[PartitionOffsets, set[int]] = {}
+    offsets: defaultdict[PartitionOffsets, set[int]] = defaultdict(set)
     for entry in entries:
-        offsets.setdefault(entry.partition, set()).add(entry.offset)
+        offsets[entry.partition].add(entry.offset)
     return offsets
 
 

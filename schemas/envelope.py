@@ -33,6 +33,9 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_DEAD_LETTER_BYTES = 2 * MAX_MESSAGE_BYTES
 """A dead letter holds a record of MAX_MESSAGE_BYTES as base64, a third longer, and where it came from."""
 
+# The headers' names in events of ours.
+_NAMES = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type", "traceparent"})
+
 _CLOUD_EVENTS = "application/cloudevents"
 _CLOUD_EVENTS_BATCH = "application/cloudevents-batch"
 
@@ -134,7 +137,9 @@ def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes 
 
     Of a header that is there twice the last one counts. Names of headers and media types are the same in upper and lower case.
     """
-    raw = {name.lower(): header for name, header in raw_headers}
+    raw = dict(raw_headers)
+    if not _NAMES.issuperset(raw):
+        raw = {name.lower(): header for name, header in raw_headers}
     if value is None:
         raise UnreadableError("no_value", "the record has no value")
     if value.startswith(_BYTE_ORDER_MARKS):
@@ -203,7 +208,7 @@ def _checked(
         raise UnreadableError("bad_envelope", f"CloudEvents attributes are missing: {', '.join(missing)}")
     if specversion != "1.0":
         raise UnreadableError("bad_envelope", "specversion is not 1.0")
-    for name, field in (("id", id_), ("source", source)):
-        if len(field) > MAX_ATTRIBUTE_LENGTH or not field.isprintable():
-            raise UnreadableError("bad_envelope", f"{name} is longer than {MAX_ATTRIBUTE_LENGTH:,} characters, or not printable")
+    if len(id_) > MAX_ATTRIBUTE_LENGTH or len(source) > MAX_ATTRIBUTE_LENGTH or not (id_.isprintable() and source.isprintable()):
+        name = "source" if len(id_) <= MAX_ATTRIBUTE_LENGTH and id_.isprintable() else "id"
+        raise UnreadableError("bad_envelope", f"{name} is longer than {MAX_ATTRIBUTE_LENGTH:,} characters, or not printable")
     return Envelope(id_, source, type_, data, trace)

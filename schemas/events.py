@@ -26,7 +26,7 @@ from schemas.envelope import (
     headers,
     rfc3339,
 )
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, StoredDate, StoredId
 from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
 from schemas.problems import (
     MOST_MISTAKES,
@@ -173,11 +173,11 @@ class RegisterActivity(EventData):
     item_id: UUID
     position: Position
     attempt: Attempt
-    organization_id: Id
-    coordinator_id: Id
-    mentor_id: Id
-    activity_type: Id
-    activity_date: CalendarDate
+    organization_id: StoredId
+    coordinator_id: StoredId
+    mentor_id: StoredId
+    activity_type: StoredId
+    activity_date: StoredDate
     duration_minutes: Int32
     override_duplicates: Flag = False
 
@@ -185,7 +185,7 @@ class RegisterActivity(EventData):
 class ItemError(EventData):
     """Why an item failed: a stable code, words for people, and what a correction needs to know."""
 
-    code: Id
+    code: StoredId
     message: str
     retryable: Flag
     field: str | None = None
@@ -199,7 +199,7 @@ class Result(EventData):
     item_id: UUID
     position: Position
     attempt: Attempt
-    organization_id: Id
+    organization_id: StoredId
     bulk: Flag = False
     """Came through the bulk lane: folded with the bulk lane's weight."""
 
@@ -319,7 +319,8 @@ def read_event(topic: Topic, envelope: Envelope) -> EventData:
         raise UnreadableError("unknown_type", f"no event of this type belongs on {topic.value}")
     try:
         if topic is not Topic.BATCHES:
-            return model.model_validate_json(envelope.data)
+            data: EventData = model.__pydantic_validator__.validate_json(envelope.data)
+            return data
         document = strict_json.loads(envelope.data, max_depth=MAX_EVENT_JSON_DEPTH, max_values=MAX_EVENT_JSON_VALUES)
         return _read_submitted(document) if model is BatchSubmitted else model.model_validate(document)
     except strict_json.BadJsonError as error:

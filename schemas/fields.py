@@ -9,7 +9,8 @@ import unicodedata
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, GetPydanticSchema, StringConstraints, WithJsonSchema
+from pydantic_core import core_schema
 
 from schemas.spelling import canonical
 
@@ -65,11 +66,10 @@ def _composed(value: Any) -> Any:
     return unicodedata.normalize("NFC", value) if _can_be_composed(value) else value
 
 
-Id = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_NUL, strict=True),
-    BeforeValidator(canonical_id),
-]
+_ID = StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_NUL, strict=True)
+Id = Annotated[str, _ID, BeforeValidator(canonical_id)]
+StoredId = Annotated[str, _ID]
+"""An id in an event that is written from the tables: it was spelled when it came in, and the reader need not look at its spelling."""
 Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True), BeforeValidator(_composed)]
 Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_NO_NUL, strict=True)]
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
@@ -79,3 +79,13 @@ CalendarDate = Annotated[
     date,
     BeforeValidator(_calendar_date, json_schema_input_type=Annotated[str, Field(json_schema_extra={"format": "date"})]),
 ]
+StoredDate = Annotated[
+    date,
+    GetPydanticSchema(
+        lambda _source, _handler: core_schema.chain_schema(
+            [core_schema.str_schema(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", strict=True), core_schema.date_schema()]
+        )
+    ),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+"""The texts that `CalendarDate` takes, at a quarter of its cost: its mistakes are told to nobody who could mend them."""

@@ -394,12 +394,15 @@ def test_an_id_of_content_is_of_the_type_the_parts_and_the_content() -> None:
 
 def test_ids_stay_the_same_from_release_to_release() -> None:
     """They are in topics and tables: a repeated event is recognised by them."""
-    name = "no.bulk-registration.BatchCancelled.v1/01997f00-0000-7000-8000-000000000001"
-    digest = bytearray(hashlib.sha1(UUID("6f0d6c0e-5c1f-5b0e-9d6c-3d7c1a1f7a10").bytes + name.encode()).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    assert event_id(events.BATCH_CANCELLED, BATCH) == UUID(bytes=bytes(digest))
-    assert EventIds(events.BATCH_CANCELLED).text(BATCH) == str(UUID(bytes=bytes(digest)))
+
+    def named(name: str) -> UUID:
+        digest = bytearray(hashlib.sha1(UUID("6f0d6c0e-5c1f-5b0e-9d6c-3d7c1a1f7a10").bytes + name.encode()).digest()[:16])
+        digest[6] = digest[6] & 0x0F | 0x50
+        digest[8] = digest[8] & 0x3F | 0x80
+        return UUID(bytes=bytes(digest))
+
+    assert event_id(events.BATCH_CANCELLED, BATCH) == named(f"no.bulk-registration.BatchCancelled.v1/{BATCH}")
+    assert EventIds(events.SUCCEEDED).text(BATCH, 3) == str(named(f"no.bulk-registration.RegistrationSucceeded.v1/{BATCH}/3"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ positions = st.integers(0, MAX_POSITIONS - 1)
 def test_item_id_gives_its_position_back_and_only_for_its_batch(batch_id: UUID, position: int) -> None:
     item_id = DerivedIds(batch_id).item_id(position)
     assert item_position(batch_id, item_id) == position
+    assert DerivedIds(batch_id).item_id_text(position) == str(item_id)
     assert item_position(new_batch_id(), item_id) is None
     assert (item_id.version, item_id.variant) == (7, RFC_4122)
 
