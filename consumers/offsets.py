@@ -25,8 +25,9 @@ class _Prefix:
         return self._outstanding[-1] + 1 if self._outstanding else self.next_offset or 0
 
     def expect(self, offset: int) -> None:
-        if not self._outstanding or offset > self._outstanding[-1] or offset not in self._outstanding:
-            self._outstanding.append(offset)
+        outstanding = self._outstanding
+        if not outstanding or offset > outstanding[-1] or offset not in outstanding:
+            outstanding.append(offset)
 
     def ends_at(self, end: int) -> None:
         if end > self.up_to:
@@ -35,13 +36,16 @@ class _Prefix:
             self.done([end - 1])
 
     def done(self, offsets: Collection[int]) -> None:
-        self._done.update(offsets)
-        while self._outstanding and self._outstanding[0] in self._done:
-            offset = self._outstanding.popleft()
-            self._done.remove(offset)
-            self.next_offset = offset + 1
-        if not self._outstanding:
-            self._done.clear()
+        outstanding, done = self._outstanding, self._done
+        done.update(offsets)
+        last = None
+        while outstanding and outstanding[0] in done:
+            last = outstanding.popleft()
+            done.remove(last)
+        if last is not None:
+            self.next_offset = last + 1
+        if not outstanding:
+            done.clear()
 
     def next_offset_after(self, offsets: Collection[int]) -> int | None:
         prefix = self.next_offset

@@ -16,6 +16,8 @@ import orjson
 
 from schemas import strict_json
 
+Header = tuple[str, bytes]
+
 SOURCE = "/bulk-registration"
 CONTENT_TYPE_JSON = b"application/json"
 CONTENT_TYPE_STRUCTURED = "application/cloudevents+json"
@@ -33,16 +35,19 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_DEAD_LETTER_BYTES = 2 * MAX_MESSAGE_BYTES
 """A dead letter holds a record of MAX_MESSAGE_BYTES as base64, a third longer, and where it came from."""
 
-# The headers' names in events of ours.
-_NAMES = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "content-type", "traceparent"})
+ITEM_HEADERS: tuple[Header, ...] = (
+    ("ce_specversion", b"1.0"),
+    ("ce_source", SOURCE.encode()),
+    ("content-type", CONTENT_TYPE_JSON),
+)
+"""What the headers of a command or a result begin with. Its own follow."""
+_ITEM_NAMES = ("ce_id", "ce_type", "ce_time", "traceparent")
 
 _CLOUD_EVENTS = "application/cloudevents"
 _CLOUD_EVENTS_BATCH = "application/cloudevents-batch"
 
 # Of UTF-8, and of UTF-16 in both orders.
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-
-Header = tuple[str, bytes]
 
 
 class Topic(StrEnum):
@@ -137,13 +142,13 @@ def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes 
 
     Of a header that is there twice the last one counts. Names of headers and media types are the same in upper and lower case.
     """
-    raw = dict(raw_headers)
-    if not _NAMES.issuperset(raw):
-        raw = {name.lower(): header for name, header in raw_headers}
     if value is None:
         raise UnreadableError("no_value", "the record has no value")
     if value.startswith(_BYTE_ORDER_MARKS):
         raise UnreadableError("not_json", "the value begins with a byte order mark; send UTF-8 without one")
+    if len(raw_headers) == 7 and raw_headers[:3] == ITEM_HEADERS and (envelope := _of_item(raw_headers, value)) is not None:
+        return envelope
+    raw = {name.lower(): header for name, header in raw_headers}
     if raw.get("content-type") != CONTENT_TYPE_JSON and _is_structured(_text(raw, "content-type") or ""):
         return _open_structured(value, _text(raw, "traceparent"))
     return _checked(
@@ -154,6 +159,19 @@ def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes 
         value,
         _text(raw, "traceparent"),
     )
+
+
+def _of_item(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes) -> Envelope | None:
+    """The envelope of a command or a result as we write it. None: it is none, and anything may be wrong with it."""
+    (id_name, id_), (type_name, type_), (time_name, _), (trace_name, trace) = raw_headers[3:]
+    if (id_name, type_name, time_name, trace_name) != _ITEM_NAMES or not (id_ and type_ and trace):
+        return None
+    try:
+        text = id_.decode()
+        envelope = Envelope(text, SOURCE, type_.decode(), value, trace.decode())
+    except UnicodeDecodeError:
+        return None
+    return envelope if len(text) <= MAX_ATTRIBUTE_LENGTH and text.isprintable() else None
 
 
 def _is_structured(content_type: str) -> bool:

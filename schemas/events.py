@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Va
 
 from schemas import strict_json
 from schemas.envelope import (
+    ITEM_HEADERS,
     MAX_EVENT_JSON_DEPTH,
-    SOURCE,
     TYPE_PREFIX,
     Envelope,
     Header,
@@ -613,11 +613,6 @@ class ItemEventHeaders:
 
     __slots__ = ("_time", "_time_bytes", "_trace")
 
-    _FIXED: tuple[Header, ...] = (
-        ("ce_specversion", b"1.0"),
-        ("ce_source", SOURCE.encode()),
-        ("content-type", b"application/json"),
-    )
     _TYPES: Mapping[str, tuple[EventIds, bytes]] = {
         event_type: (EventIds(event_type), event_type.encode())
         for event_type in (REGISTER_ACTIVITY, SUCCEEDED, FAILED, CANCELLED)
@@ -636,7 +631,7 @@ class ItemEventHeaders:
             # The items of a set have one moment.
             self._time, self._time_bytes = time, rfc3339(time).encode()
         return (
-            *self._FIXED,
+            *ITEM_HEADERS,
             ("ce_id", event.encode()),
             ("ce_type", type_bytes),
             ("ce_time", self._time_bytes),
