@@ -21,9 +21,9 @@ from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.accepting import accept
 from orchestrator.preview import Planner
+from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import Settings
 from orchestrator.storage.wakeup import RelayWaker
 
 # An idle connection, and one whose headers have not come, is closed after this: longer than a browser or proxy keeps one in reserve.

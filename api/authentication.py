@@ -15,7 +15,7 @@ from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
 from api.jwks import Jwks
 from api.problems import ProblemError, bad_token
 from orchestrator.model import Role
-from orchestrator.settings import LOOPBACK, RefusedStartError, Settings
+from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
 from schemas.fields import Id, canonical_id
 
 # A token that was verified is not verified again for so long, or until it expires: a tenth of what a small submission costs this process.

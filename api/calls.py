@@ -21,7 +21,7 @@ from api.watching import Watchers
 from orchestrator.errors import NotFoundError
 from orchestrator.model import Actor, Idempotency
 from orchestrator.preview import Planner
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.api import RefusedRequestError, Request, read
 from schemas.problems import Mistake
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from api.problems import overloaded
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, check_writable, create_database_engine, transact

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.calls import Reply
-from orchestrator.health import Check
-from orchestrator.settings import Settings
+from orchestrator.process.health import Check
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from api.problems import ProblemError
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas import strict_json
 
 # 16 MiB at 0.5 MiB/s, slower than any mobile network that can send such a file at all.

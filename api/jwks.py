@@ -10,8 +10,8 @@ import jwt
 import structlog
 
 from api.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
-from orchestrator.outgoing import heeds_environment, usable_way
-from orchestrator.settings import RefusedStartError
+from orchestrator.process.outgoing import heeds_environment, usable_way
+from orchestrator.process.settings import RefusedStartError
 from schemas import strict_json
 
 # A key that the provider withdraws is accepted at most this much longer.

@@ -14,7 +14,7 @@ import jwt
 from api.identity import Identity
 from api.problems import bad_token
 from orchestrator.model import Actor, Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 VALID_FOR_S = 60
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jwt
 
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 
 def make_development_token(settings: Settings, *, sub: str, role: Role, orgs: Sequence[str], ttl_s: int) -> str:

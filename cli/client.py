@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from cli.failures import BadInputError, CommandError, RefusedError, UnreachableError
 from cli.target import PATH, Target
-from orchestrator.outgoing import UnusableWayError, heeds_environment, usable_way
+from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
 
 TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cli.failures import UnreachableError
 from cli.settings import load_settings
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine
 

@@ -18,7 +18,7 @@ from cli.progress import working
 # Imported in the functions, so that shell completion need not wait for Kafka's client.
 if TYPE_CHECKING:
     from consumers.dead_letter_log import PutAside
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
     from schemas.envelope import OutgoingEvent
 
 _ALL = "all"

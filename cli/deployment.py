@@ -14,7 +14,7 @@ from cli.settings import forget_servers, load_settings
 if TYPE_CHECKING:
     from compose.embedded.home import Home
     from compose.embedded.stack_file import StackFile
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
 
 SIGNING_KEY = "jwt-key"
 """The name of a home's secret that signs its tokens."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cli.failures import BadInputError, UnreachableError
 
 if TYPE_CHECKING:
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def reachable_kafka(settings: "Settings") -> Iterator[None]:
     """Turns what Kafka's client raises in the block into an UnreachableError that names the broker, unsafe settings into BadInputError."""
     from confluent_kafka import KafkaException
 
-    from orchestrator.kafka_settings import UnsafeKafkaError
+    from orchestrator.process.kafka_settings import UnsafeKafkaError
 
     try:
         yield

@@ -10,7 +10,7 @@ from compose.embedded.product import Endpoints, Product, Tokens
 
 # The rest is imported in the functions: every command, shell completion too, would wait for database drivers and Kafka.
 if TYPE_CHECKING:
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
 
 # A development stack's tokens outlive any session with it; its key is the home's own.
 TOKEN_LIFETIME_S = 365 * 24 * 3600

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from consumers.replay_source import Start
+    from orchestrator.process.settings import Settings
     from orchestrator.promotion import Promoted
     from orchestrator.replay import Comparison, Replay
-    from orchestrator.settings import Settings
 
 # A person looks through so many; a machine gets more, and the number of all.
 _SHOWN = 20

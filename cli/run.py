@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
         """Run roles in this process until SIGTERM; a second signal leaves at once. Settings come from the environment."""
         # Imported here: no other command need wait for it.
         from compose.roles import run_roles
-        from orchestrator.logs import configure_logs
-        from orchestrator.settings import RefusedStartError
+        from orchestrator.process.logs import configure_logs
+        from orchestrator.process.settings import RefusedStartError
 
         try:
             settings = load_settings()

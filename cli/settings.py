@@ -7,7 +7,7 @@ from cli.failures import BadInputError
 
 # Imported in the function, so that shell completion need not wait for it.
 if TYPE_CHECKING:
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
 
 
 _OF_DATABASES = ("BULKREG_DATABASE_URL", "BULKREG_WORKER_DATABASE_URL", "BULKREG_API_DATABASE_URL")
@@ -22,7 +22,7 @@ def load_settings(**given: Any) -> "Settings":
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from orchestrator.settings import Settings
+    from orchestrator.process.settings import Settings
 
     try:
         return Settings(**given)

@@ -11,8 +11,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from orchestrator import metrics
-from orchestrator.settings import Settings
+from orchestrator.process import metrics
+from orchestrator.process.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from compose.findings import Finding, State
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import REFUSED, SLOTS, Outbox, outbox_now
 from orchestrator.storage.slots import slot_holders
 

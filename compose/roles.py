@@ -19,11 +19,11 @@ import uvloop
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator import metrics
-from orchestrator.error_text import without_values
-from orchestrator.health import Check, LoopHealth
-from orchestrator.memory import relieve_collector
-from orchestrator.settings import RefusedStartError, Settings
+from orchestrator.process import metrics
+from orchestrator.process.error_text import without_values
+from orchestrator.process.health import Check, LoopHealth
+from orchestrator.process.memory import relieve_collector
+from orchestrator.process.settings import RefusedStartError, Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts
 

@@ -1,7 +1,7 @@
 """The consumers' librdkafka configuration, each value with its reason."""
 
-from orchestrator.kafka_settings import ClientConfig, connection_config
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import ClientConfig, connection_config
+from orchestrator.process.settings import Settings
 
 
 def consumer_config(settings: Settings, role: str) -> ClientConfig:

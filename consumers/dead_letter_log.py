@@ -11,7 +11,7 @@ import orjson
 from consumers.decoding import BAD_HEADERS
 from consumers.raw_record import RawRecord
 from consumers.topic_reader import TopicReader
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339
 from schemas.events import EVENTS, DeadLetter, DeadLetterRedriven, EventData, read_event
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from consumers.handler import Handler, Lane, Record, RefusedError
 from consumers.offsets import PartitionOffsets
 from consumers.raw_record import RawRecord
-from orchestrator.error_text import without_values
+from orchestrator.process.error_text import without_values
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
 from schemas.events import EventData, InvalidEventError, read_event
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator import metrics
+from orchestrator.process import metrics
 from orchestrator.publishing import Delivery, Publisher
 from schemas.envelope import OutgoingEvent, Topic
 

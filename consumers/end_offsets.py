@@ -7,8 +7,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
 from consumers.topic_ids import topic_ids
-from orchestrator.kafka_settings import connection_config, kafka_logger
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import connection_config, kafka_logger
+from orchestrator.process.settings import Settings
 from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import Topic
 

@@ -6,8 +6,8 @@ from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from orchestrator import metrics
-from orchestrator.error_text import without_values
+from orchestrator.process import metrics
+from orchestrator.process.error_text import without_values
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import transact
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from consumers.decoding import Entry
 from consumers.handler import Lane
 from consumers.offsets import PartitionOffsets
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
-from orchestrator.outgoing import heeds_environment, usable_way
+from orchestrator.process.outgoing import heeds_environment, usable_way
+from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Withdrawn, refusal
-from orchestrator.settings import Settings
 from schemas.envelope import traceparent
 from schemas.ids import event_id
 from schemas.registration_service import RegistrationAnswer, RegistrationRequest

@@ -9,9 +9,9 @@ from sqlalchemy import Engine
 
 from consumers.purger import Purged, Purger
 from consumers.sweeper import Sweeper, Swept
-from orchestrator import metrics
-from orchestrator.error_text import without_values
-from orchestrator.health import LoopHealth
+from orchestrator.process import metrics
+from orchestrator.process.error_text import without_values
+from orchestrator.process.health import LoopHealth
 
 _logger = logging.getLogger(__name__)
 

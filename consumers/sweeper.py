@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine
 from consumers.commands import commands_for
 from consumers.isolation import Found, Isolation
 from consumers.results import ResultWriter
-from orchestrator import metrics
+from orchestrator.process import metrics
+from orchestrator.process.settings import Settings
 from orchestrator.projection import fold_outcomes
 from orchestrator.repository import EventOf, OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
-from orchestrator.settings import Settings
 from orchestrator.storage import outbox, sweeping
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches

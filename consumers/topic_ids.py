@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from orchestrator.kafka_settings import connection_config, kafka_logger
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import connection_config, kafka_logger
+from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import UNKNOWN_ID
 from schemas.envelope import Topic
 

@@ -11,8 +11,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from consumers.client import consumer_config
 from consumers.damage import DAMAGE, DamagedBatch
 from consumers.raw_record import RawRecord, take_apart
-from orchestrator.kafka_settings import kafka_logger
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import kafka_logger
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 
 _logger = logging.getLogger(__name__)

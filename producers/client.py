@@ -1,7 +1,7 @@
 """The producer's librdkafka configuration, each value with its reason."""
 
-from orchestrator.kafka_settings import ClientConfig, connection_config
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import ClientConfig, connection_config
+from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES
 
 FLUSH_LINGER_MS = 50

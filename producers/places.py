@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator import metrics
+from orchestrator.process import metrics
 
 _logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
-from orchestrator.kafka_settings import connection_config, kafka_logger
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import connection_config, kafka_logger
+from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 
 _logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import psycopg2.extensions
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.migrate import upgrade
 from schemas.ids import DerivedIds, new_batch_id
 

@@ -18,8 +18,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, ORGANIZATION
 from consumers.client import consumer_config
-from orchestrator.kafka_settings import connection_config, kafka_logger
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import connection_config, kafka_logger
+from orchestrator.process.settings import Settings
 from producers.client import producer_config
 from schemas.envelope import OutgoingEvent
 from schemas.events import REGISTER_ACTIVITY, ItemEventHeaders, register_activity

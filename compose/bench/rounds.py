@@ -12,7 +12,7 @@ from compose.bench.generator import Generator
 from compose.bench.jobs import SMALL_ITEMS, Beside, Closed, Open, Seen
 from compose.bench.processes import Processes
 from compose.bench.samples import percentile
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 CLIENTS = 16
 

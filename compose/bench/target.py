@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from orchestrator.settings import EARLIEST_YEAR, Settings
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 
 ORGANIZATION = "bench"
 COORDINATOR = "bench-coordinator"

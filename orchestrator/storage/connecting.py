@@ -13,7 +13,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestrator.loopback import is_this_machine
+from orchestrator.process.loopback import is_this_machine
 
 # The product depends on these, whatever the server, the database or the role has as its default.
 _FORMS = {

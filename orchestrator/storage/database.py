@@ -8,7 +8,7 @@ from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.prepared import preface, send_preface

@@ -17,7 +17,7 @@ from tenacity import (
     wait_random,
 )
 
-from orchestrator.settings import API_ROLE, WORKER_ROLE, Settings
+from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
 from orchestrator.storage.connecting import open_engine
 
 # Whoever migrates holds this advisory lock, so that any number of processes may start with an upgrade at once.

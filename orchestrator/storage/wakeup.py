@@ -10,7 +10,7 @@ import threading
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.prepared import run
 

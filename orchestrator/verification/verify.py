@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.storage.observing import RESTARTS_WITHIN
 from orchestrator.verification.checks import CHECKS

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 import orjson
 
 from consumers.end_offsets import BrokerEndOffsets
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from schemas.events import BATCH_COMPLETED
 from tests.chaos.history import Counts, Ends

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from compose.embedded.home import LOOPBACK, Home
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.product import ROLE_GROUPS
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.chaos.disk import Disk, small_disk
 from tests.chaos.work import MENTORS
 from tests.faults.proxy import PostgresProxy

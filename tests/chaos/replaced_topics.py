@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from producers.topics import create_topics
 from schemas.envelope import Topic
 from tests.chaos.cluster import Cluster

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import OutgoingEvent, Topic
 from tests.chaos.history import Call, History, Operation, Outcome, Submission
 from tests.chaos.work import Work

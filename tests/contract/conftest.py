@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
 from tests.support.pipeline import Pipeline, standard_directory

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from api.tickets import ticket_key
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas import api as models
 from tests.support.api_server import KEY, PATH, ApiServer, running_api

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from api import jwks
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.api_server import PATH, running_api
 from tests.support.identity_provider import PRIVATE, public, running_provider, signed
 

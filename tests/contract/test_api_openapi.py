@@ -22,7 +22,7 @@ from api import exports, openapi
 from api.problems import PROBLEMS
 from api.routes import ROUTES
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas import api as models
 from schemas import examples

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import eventually

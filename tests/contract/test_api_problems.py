@@ -20,7 +20,7 @@ from api.app import create_app
 from api.authentication import UnsafeStartError
 from api.problems import PROBLEMS
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas import api as models
 from tests.support.api_server import KEY, PATH, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.faults.roles import shorten_session
 from tests.support.product import BULKREG, COMMAND_WITHIN_S, UP_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually

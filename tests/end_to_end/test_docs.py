@@ -16,7 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.kafka import reading
 from tests.support.product import BULKREG, Product, running_product

@@ -30,7 +30,7 @@ from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.product import ROLE_GROUPS
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version, upgrade
 from producers.topics import create_topics

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 from compose.bench.target import ORGANIZATION, make_organization
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.product import Product, running_product
 from tests.support.waiting import eventually
 

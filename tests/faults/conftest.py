@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.faults.proxy import PostgresProxy
 from tests.support.pipeline import Pipeline, standard_directory
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine
 
 from orchestrator.model import ItemFilter, StatusView
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from tests.support.kafka import Seen, committed_offsets, reading

@@ -15,9 +15,9 @@ from api.admission import Admission
 from consumers.registration import RegistrationHandler
 from orchestrator import operations
 from orchestrator.model import RetryRequest
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage import database
 from producers.producer import EventProducer
 from schemas.envelope import Topic

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Engine
 
 from consumers.registration import RegistrationHandler
 from consumers.runtime import ConsumerLoop
-from orchestrator.failpoints import EXIT_CODE, Failpoint
+from orchestrator.process.failpoints import EXIT_CODE, Failpoint
+from orchestrator.process.settings import Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from schemas import events

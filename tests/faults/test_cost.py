@@ -14,7 +14,7 @@ from sqlalchemy import text
 from api.tokens import make_development_token
 from consumers.decoding import read
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas.envelope import Topic, UnreadableError, open_envelope
 from schemas.events import BATCH_CANCELLED, BATCH_RETRY_REQUESTED, BATCH_SUBMITTED, MAX_PART_BYTES, MalformedSubmission

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.failpoints import Failpoint, InjectedError
-from orchestrator.settings import Settings
+from orchestrator.process.failpoints import Failpoint, InjectedError
+from orchestrator.process.settings import Settings
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import Topic

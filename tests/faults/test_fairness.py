@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from consumers.handler import Handled, Handler, Lane, Record
 from orchestrator.model import NewBatch
 from orchestrator.operations import cancel_batch, submit_bulk_registration
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from schemas.events import MAX_PART_ITEMS, BatchSubmitted, EventData, RegisterActivity, Result
 from schemas.ids import new_batch_id

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.operations import cancel_batch
+from orchestrator.process.settings import Settings
 from orchestrator.repository import EventOf
-from orchestrator.settings import Settings
 from orchestrator.storage import migrate, sweeping
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of

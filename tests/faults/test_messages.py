@@ -5,8 +5,8 @@ import random
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator import metrics
-from orchestrator.settings import Settings
+from orchestrator.process import metrics
+from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic
 from tests.faults.roles import altered, assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
 from tests.support.kafka import committed_offsets, reading, write_raw

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from consumers.dead_letter_log import read_dead_letters
 from orchestrator.model import StatusView
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.states import Counts
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.verify import verify

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from orchestrator import operations
 from orchestrator.errors import OperationError
 from orchestrator.model import RetryRequest, StatusView
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic

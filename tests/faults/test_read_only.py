@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import check_writable, create_database_engine
 from producers.producer import EventProducer

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, text
 from consumers.registration import RegistrationHandler
 from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.outbox import SLOTS
 from producers.producer import EventProducer
 from schemas import events

@@ -13,7 +13,7 @@ from orchestrator.accepting import SubmissionRequest, accept_one
 from orchestrator.errors import NotFoundError
 from orchestrator.model import ItemFilter, NewBatch, StatusView
 from orchestrator.operations import get_bulk_submission_status
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
 from tests.faults.proxy import PostgresProxy

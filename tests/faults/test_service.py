@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 
 from consumers.external_registration import ExternalRegistration
 from consumers.registration import RegistrationHandler
+from orchestrator.process.settings import Settings
 from orchestrator.registration.external import ExternalRegistrationService
-from orchestrator.settings import Settings
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import Topic

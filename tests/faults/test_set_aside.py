@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from consumers.handler import Handled, Record, RefusedError
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError, kind_of
 from producers.producer import EventProducer
 from schemas.envelope import Topic

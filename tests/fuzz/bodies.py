@@ -20,10 +20,10 @@ from sqlalchemy import Engine, create_engine, text
 from api.app import serving
 from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
-from orchestrator.logs import configure_logs
-from orchestrator.memory import relieve_collector
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.logs import configure_logs
+from orchestrator.process.memory import relieve_collector
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from tests.fuzz import grammar
 from tests.fuzz.budget import ADDRESS_SPACE_BYTES, HANGS_AFTER_S, Meter

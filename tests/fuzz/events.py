@@ -14,8 +14,8 @@ from compose.embedded.infrastructure import Infrastructure
 from consumers.decoding import read
 from consumers.handler import Record
 from consumers.splitter import SplitterHandler
-from orchestrator.memory import relieve_collector
-from orchestrator.settings import Settings
+from orchestrator.process.memory import relieve_collector
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine, transact
 from schemas.envelope import Topic, UnreadableError, open_envelope
 from schemas.events import BATCH_SUBMITTED, EVENTS, MAX_PART_BYTES, type_name

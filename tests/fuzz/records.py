@@ -11,7 +11,7 @@ from compose.embedded.infrastructure import Infrastructure
 from consumers.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
 from consumers.topic_reader import TopicReader
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import Topic

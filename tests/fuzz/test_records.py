@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.fuzz.records import fuzz
 
 

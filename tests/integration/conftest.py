@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.pipeline import Pipeline, standard_directory
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 
 from orchestrator.model import RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.parts import CollectedParts
 from schemas.envelope import Topic

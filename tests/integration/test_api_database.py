@@ -6,7 +6,7 @@ import threading
 from sqlalchemy import Engine
 
 from api.database import Database
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.process import TIMEOUT_S
 
 

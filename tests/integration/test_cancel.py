@@ -11,7 +11,7 @@ from sqlalchemy import text
 from consumers.handler import Record
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.operations import cancel_batch
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from compose.doctor import examine
 from compose.findings import Finding, State
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import SLOTS
 from orchestrator.storage.slots import announce, balance

@@ -15,7 +15,7 @@ from consumers.offsets import PartitionOffsets
 from consumers.raw_record import RawRecord
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.problems import Mistake

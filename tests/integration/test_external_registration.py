@@ -17,12 +17,12 @@ from consumers.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.errors import ConflictError
-from orchestrator.failpoints import Failpoint, InjectedError
 from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.process.failpoints import Failpoint, InjectedError
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.external import ExternalRegistrationService
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues

@@ -23,11 +23,11 @@ from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator.errors import ConflictError
 from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.projection import fold_outcomes
 from orchestrator.registration.external import Answer, ExternalRegistrationService, Question
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import OutcomeKey
-from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage.dispatch import record_answers
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.events import EventData

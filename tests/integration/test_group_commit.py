@@ -12,7 +12,7 @@ from api.group_commit import MAX_ITEMS, GroupCommit
 from orchestrator.accepting import Answer, SubmissionRequest, accept
 from orchestrator.errors import ForbiddenError, InvalidRequestError, KeyReusedError
 from orchestrator.model import Idempotency, NewBatch, Role, Submitted
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository

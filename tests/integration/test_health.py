@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.observing import note_starts
 from producers.topics import create_topics
 from schemas import api as models

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from consumers.end_offsets import BrokerEndOffsets
 from consumers.topic_ids import topic_ids
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queues
 from producers.producer import EventProducer

@@ -19,7 +19,7 @@ from consumers.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.errors import NotFoundError
 from orchestrator.model import Actor, RetryRequest, Role
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.states import Counts
 from orchestrator.storage.backlog import read_backlog
 from orchestrator.storage.database import create_database_engine, transact

@@ -12,7 +12,7 @@ import pytest
 
 from consumers.splitter import SplitterHandler
 from orchestrator.model import upstream_channel
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.wakeup import CHANNEL
 from schemas.envelope import SOURCE as OUR_SOURCE
 from schemas.envelope import OutgoingEvent, Topic

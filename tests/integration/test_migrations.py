@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import migrate
 from orchestrator.verification.verify import verify
 from tests.support.databases import fresh_database

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import outbox, prepared
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.prepared import Prepared

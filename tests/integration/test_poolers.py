@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from compose.findings import State
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import upgrade

@@ -14,9 +14,9 @@ from orchestrator.errors import ForbiddenError, InvalidRequestError, PlanChanged
 from orchestrator.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
 from orchestrator.operations import submit_bulk_registration
 from orchestrator.preview import Planner, Preview
+from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import ActivityRepository
-from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id

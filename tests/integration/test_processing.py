@@ -15,8 +15,8 @@ from consumers.handler import Handled, Preparation, Record, RefusedError
 from consumers.offsets import PartitionOffsets
 from consumers.processing import Processor
 from consumers.raw_record import RawRecord
-from orchestrator import metrics
-from orchestrator.settings import Settings
+from orchestrator.process import metrics
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position
 from schemas.envelope import OutgoingEvent, Topic

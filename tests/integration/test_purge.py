@@ -14,7 +14,7 @@ from consumers.purger import Purged, PurgePolicy, Purger
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.model import BatchFilter, Idempotency, NewBatch, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic

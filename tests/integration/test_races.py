@@ -15,9 +15,9 @@ from sqlalchemy import text
 from consumers.handler import Record
 from orchestrator.model import NewBatch
 from orchestrator.operations import submit_bulk_registration
+from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.settings import EARLIEST_YEAR
 from orchestrator.states import Counts
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact

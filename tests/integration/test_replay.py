@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.process.settings import Settings
 from orchestrator.promotion import Promoted, promote
 from orchestrator.replay import Comparison, ReadRecord, Replay
-from orchestrator.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
 from orchestrator.verification.verify import verify

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.model import Correction, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.process.settings import Settings
 from orchestrator.promotion import Promoted, promote
-from orchestrator.settings import Settings
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

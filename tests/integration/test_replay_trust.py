@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
+from orchestrator.process.settings import Settings
 from orchestrator.promotion import Promoted
-from orchestrator.settings import Settings
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.ports import free_port
 from tests.support.process import environment

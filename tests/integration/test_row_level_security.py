@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine, transact
 from tests.support.databases import fresh_database
 from tests.support.stack import Stack

@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from orchestrator.model import Actor, NewBatch, NewItem, Role
 from orchestrator.operations import submit_bulk_registration
+from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.settings import EARLIEST_YEAR
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, InternalError
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import arrays
 from orchestrator.storage.connecting import forget_shell, open_engine
 from orchestrator.storage.database import ask, create_database_engine, transact

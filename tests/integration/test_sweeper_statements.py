@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.model import RetryRequest
 from orchestrator.operations import retry_failed_items
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage import observing, purging, sweeping
 from orchestrator.storage.observing import QueueState
 from orchestrator.storage.progress import Position, advance_progress

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.model import NewBatch, NewItem, RetryRequest
 from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification import verify as verification
 from orchestrator.verification.checks import CHECKS

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from orchestrator import operations
 from orchestrator.errors import OperationError
-from orchestrator.failpoints import Failpoint
 from orchestrator.model import (
     Actor,
     BatchView,
@@ -28,6 +27,7 @@ from orchestrator.model import (
     Role,
     Submitted,
 )
+from orchestrator.process.failpoints import Failpoint
 from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
 from schemas.events import BATCH_SUBMITTED
 from schemas.ids import DerivedIds

@@ -14,8 +14,8 @@ from consumers.processing import Processed
 from consumers.runtime import ConsumerLoop, ExpelledError
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
-from orchestrator.failpoints import Failpoint
-from orchestrator.settings import Settings
+from orchestrator.process.failpoints import Failpoint
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.slots import announce
 from producers.relay import OutboxRelay

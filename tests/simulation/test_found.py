@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from orchestrator.operations import cancel_batch
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, Pipeline, standard_directory
 from tests.support.upstream import in_parts, submitted, upstream_item

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.simulation.broker import Broker, Fetch
 from tests.simulation.interleaving import Run, mark_statements

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import create_engine, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.ids import new_batch_id
 from tests.simulation.machine import CONSUMER_FAILPOINTS, RELAY_FAILPOINTS, Coverage, Simulation

@@ -14,10 +14,10 @@ from consumers.purger import PurgePolicy, Purger
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.errors import OperationError
 from orchestrator.model import Actor
+from orchestrator.process.settings import Settings
 from orchestrator.promotion import promote
 from orchestrator.replay import TOPICS, ReadRecord, Replay
 from orchestrator.repository import ActivityRepository
-from orchestrator.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.replaying import Difference
 from orchestrator.verification.verify import verify

@@ -11,7 +11,7 @@ import httpx
 from api.app import serving
 from api.tokens import make_development_token
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
 KEY = "a key for tests only, 32 bytes or more"

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import URL, create_engine, make_url, text
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.migrate import upgrade
 
 

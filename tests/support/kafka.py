@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
 from consumers.raw_record import RawRecord, take_apart
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
 from tests.support.waiting import eventually

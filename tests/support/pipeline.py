@@ -17,9 +17,9 @@ from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from orchestrator import operations
 from orchestrator.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
+from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.repository import ActivityRepository
-from orchestrator.settings import EARLIEST_YEAR, Settings
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.repository import PostgresActivityRepository

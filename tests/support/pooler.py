@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

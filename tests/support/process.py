@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 TIMEOUT_S = 30
 

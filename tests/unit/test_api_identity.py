@@ -23,7 +23,7 @@ from api.jwks import Jwks
 from api.problems import ProblemError
 from api.rate_limits import RateLimits
 from orchestrator.model import Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
 
 

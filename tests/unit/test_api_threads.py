@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from api.database import Database
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 PATIENCE_S = 30
 

@@ -19,7 +19,7 @@ from api.problems import ProblemError
 from api.tickets import Tickets, ticket_key
 from api.tokens import make_development_token
 from orchestrator.model import Actor, Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 KEY = "a key for tests only, 32 bytes or more"
 NOW = 1_800_000_000

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from cli.main import app
 from compose import roles
 from compose.roles import Role
-from orchestrator import logs
-from orchestrator.settings import Settings
+from orchestrator.process import logs
+from orchestrator.process.settings import Settings
 
 UNREACHABLE = {
     "BULKREG_DATABASE_URL": "postgresql://owner:short-secret@127.0.0.1:1/x",

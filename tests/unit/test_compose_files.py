@@ -12,7 +12,7 @@ import yaml
 
 from cli.main import app
 from compose.roles import ROLES
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "compose" / "docker"

@@ -7,7 +7,7 @@ import pytest
 
 from consumers import deliveries
 from consumers.deliveries import Deliveries
-from orchestrator import metrics
+from orchestrator.process import metrics
 from orchestrator.publishing import Delivery, Trouble
 from schemas.envelope import OutgoingEvent, Topic
 

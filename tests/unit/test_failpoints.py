@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.failpoints import Failpoint, InjectedError, failpoints
+from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 
 
 def test_empty_setting_arms_nothing() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.failpoints import Failpoint
+from orchestrator.process.failpoints import Failpoint
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "faults.md").read_text()

@@ -1,7 +1,7 @@
 """What a role's check says of its loop."""
 
 from compose.roles import STEADY_AFTER_S, _check
-from orchestrator.health import Check, LoopHealth
+from orchestrator.process.health import Check, LoopHealth
 
 
 class Clock:

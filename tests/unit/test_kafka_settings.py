@@ -1,8 +1,8 @@
 import pytest
 
 from consumers.client import consumer_config
-from orchestrator.kafka_settings import UnsafeKafkaError, connection_config
-from orchestrator.settings import Settings
+from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
+from orchestrator.process.settings import Settings
 from producers.client import producer_config
 
 

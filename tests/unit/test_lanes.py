@@ -9,7 +9,7 @@ from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
 from consumers.raw_record import RawRecord
 from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from orchestrator.submission import submitted_events
 from schemas.envelope import Topic
 from schemas.ids import new_batch_id

@@ -13,8 +13,8 @@ import asyncio, logging
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from api.access_log import log_access
-from orchestrator.logs import configure_logs
-from orchestrator.settings import Settings
+from orchestrator.process.logs import configure_logs
+from orchestrator.process.settings import Settings
 
 async def answer(request):
     return web.Response(text="the answer")
@@ -64,8 +64,8 @@ def test_lines_of_both_kinds_of_loggers_come_out_in_one_form(tmp_path: Path) -> 
 
 ODD = """
 import logging, structlog
-from orchestrator.logs import configure_logs
-from orchestrator.settings import Settings
+from orchestrator.process.logs import configure_logs
+from orchestrator.process.settings import Settings
 
 configure_logs(Settings())
 circle = []

@@ -7,7 +7,7 @@ import sys
 # In a process of its own: one that has run other tests has free memory already, and takes none for this.
 PROGRAM = """
 import psutil
-from orchestrator.memory import give_free_memory_back
+from orchestrator.process.memory import give_free_memory_back
 
 resident = psutil.Process().memory_info
 before = resident().rss

@@ -12,9 +12,9 @@ from cli.client import opened
 from cli.failures import BadInputError
 from cli.target import Target
 from consumers.registration_client import refuse_unusable_way
-from orchestrator.loopback import is_this_machine
-from orchestrator.outgoing import UnusableWayError, heeds_environment
-from orchestrator.settings import RefusedStartError, Settings
+from orchestrator.process.loopback import is_this_machine
+from orchestrator.process.outgoing import UnusableWayError, heeds_environment
+from orchestrator.process.settings import RefusedStartError, Settings
 
 ELSEWHERE = "https://provider.example.org/keys"
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from orchestrator import metrics
+from orchestrator.process import metrics
 from producers.partitions import partition_of
 from producers.places import Places, backoff_s
 

@@ -5,7 +5,7 @@ Names and defaults of the properties: librdkafka's CONFIGURATION.md. Knows no cl
 
 import logging
 
-from orchestrator.settings import LOOPBACK, RefusedStartError, Settings
+from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
 
 ClientConfig = dict[str, str | int | float | bool]
 

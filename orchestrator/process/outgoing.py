@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from orchestrator.loopback import is_this_machine
-from orchestrator.settings import RefusedStartError
+from orchestrator.process.loopback import is_this_machine
+from orchestrator.process.settings import RefusedStartError
 
 # What HTTP clients read, in capitals and in small letters.
 _VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 import orjson
 import structlog
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 
 
 def _json(event: Mapping[str, Any], **_options: Any) -> bytes:
