@@ -19,7 +19,7 @@ from api.problems import answer_problems
 from api.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
-from orchestrator.accepting import accept
+from orchestrator.batches.submit import accept
 from orchestrator.preview import Planner
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction

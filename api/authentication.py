@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, 
 from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
 from api.jwks import Jwks
 from api.problems import ProblemError, bad_token
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
 from schemas.fields import Id, canonical_id
 

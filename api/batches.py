@@ -13,9 +13,8 @@ from api.calls import Call, Reply, Service
 from api.etag import edit_versions, etag, none_matches, query_hash
 from api.problems import ProblemError
 from api.watching import is_settled
-from orchestrator import operations
-from orchestrator.accepting import SubmissionRequest, accept_one
-from orchestrator.model import (
+from orchestrator.batches import operations
+from orchestrator.batches.model import (
     Actor,
     BatchFilter,
     BatchView,
@@ -29,8 +28,9 @@ from orchestrator.model import (
     RetryRequest,
     Submitted,
 )
-from orchestrator.repository import ActivityRepository
-from orchestrator.states import BatchStatus, ItemStatus
+from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.states import BatchStatus, ItemStatus
+from orchestrator.batches.submit import SubmissionRequest, accept_one
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.api import (
     BatchesQuery,

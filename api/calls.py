@@ -18,8 +18,8 @@ from api.group_commit import GroupCommit
 from api.identity import ORGANIZATION_HEADER, Identity
 from api.tickets import Tickets
 from api.watching import Watchers
-from orchestrator.errors import NotFoundError
-from orchestrator.model import Actor, Idempotency
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import Actor, Idempotency
 from orchestrator.preview import Planner
 from orchestrator.process.settings import Settings
 from schemas.api import RefusedRequestError, Request, read

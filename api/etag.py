@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from orchestrator.model import BatchView
+from orchestrator.batches.model import BatchView
 
 # version . edit version . query, in quotes. A proxy that compresses puts `-gzip` behind it (Apache; Jetty `--gzip`), and some drop the W/.
 _TAG = re.compile(r'(?:W/)?"((\d{1,18})\.(\d{1,9})\.([0-9a-f]{8}))(?:[-;]{1,2}[A-Za-z0-9]{1,10})?"', re.ASCII)

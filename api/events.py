@@ -14,8 +14,8 @@ from api import presentation
 from api.calls import Call, Reply
 from api.streaming import Stream, streaming
 from api.watching import Watch, is_settled
-from orchestrator import operations
-from orchestrator.model import ItemFilter, StatusView
+from orchestrator.batches import operations
+from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.watching import positions_changed_since
 from schemas.api import EventsQuery

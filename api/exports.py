@@ -18,9 +18,9 @@ from aiohttp import web
 from api import presentation
 from api.calls import Call
 from api.streaming import streaming
-from orchestrator import operations
+from orchestrator.batches import operations
+from orchestrator.batches.model import ItemFilter, ItemView
 from orchestrator.files.formulas import neutral
-from orchestrator.model import ItemFilter, ItemView
 from schemas.api import ExportQuery
 
 CHUNK_ITEMS = 1_000

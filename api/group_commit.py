@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.accepting import Answer, SubmissionRequest
-from orchestrator.errors import OperationError
-from orchestrator.model import Submitted
+from orchestrator.batches.errors import OperationError
+from orchestrator.batches.model import Submitted
+from orchestrator.batches.submit import Answer, SubmissionRequest
 from orchestrator.storage.blame import is_transient, sqlstate
 
 Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[Answer]]

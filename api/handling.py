@@ -14,7 +14,7 @@ from api.json_body import read_body
 from api.problems import Handler, ProblemError
 from api.rate_limits import RateLimits
 from api.routes import ROUTES, Endpoint, Route
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.memory import give_free_memory_back
 
 IDENTITY = web.RequestKey("identity", Identity)

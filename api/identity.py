@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.problems import ProblemError
-from orchestrator.model import Actor, Role
+from orchestrator.batches.model import Actor, Role
 from schemas.problems import Mistake
 from schemas.spelling import canonical
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.model import AttemptView, BatchPage, BatchView, ItemView, StatusView
-from orchestrator.states import BatchStatus
+from orchestrator.batches.model import AttemptView, BatchPage, BatchView, ItemView, StatusView
+from orchestrator.batches.states import BatchStatus
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from api.batches import new_batch, submission_in
 from api.calls import Call, Reply
-from orchestrator.model import ItemError, NewItem
+from orchestrator.batches.model import ItemError, NewItem
 
 
 def preview(call: Call) -> Reply:

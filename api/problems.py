@@ -11,7 +11,7 @@ from aiohttp import web
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from orchestrator.errors import InvalidRequestError, OperationError, PlanChangedError
+from orchestrator.batches.errors import InvalidRequestError, OperationError, PlanChangedError
 from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
 from schemas.api import RefusedRequestError
 from schemas.problems import Mistake, first_of

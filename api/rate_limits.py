@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from api.identity import Identity
 from api.problems import ProblemError, retry_after
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 
 _MINUTE_S = 60.0
 

@@ -13,7 +13,7 @@ import jwt
 
 from api.identity import Identity
 from api.problems import bad_token
-from orchestrator.model import Actor, Role
+from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
 
 VALID_FOR_S = 60

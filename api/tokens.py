@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jwt
 
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.database import Database
 from api.problems import ProblemError
-from orchestrator.model import BatchView
+from orchestrator.batches.model import BatchView
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.process.settings import Settings
-from orchestrator.states import TERMINAL_BATCH_STATUSES
 from orchestrator.storage import watching
 from orchestrator.storage.database import create_database_engine
 

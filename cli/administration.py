@@ -118,7 +118,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Print a development token, signed with the key of a home, or with BULKREG_JWT_HS256_KEY."""
         from api.tokens import make_development_token
-        from orchestrator.model import Role
+        from orchestrator.batches.model import Role
 
         try:
             made = make_development_token(

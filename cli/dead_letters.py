@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
         dead_letter_ids: Annotated[list[str], typer.Argument(metavar="ID…", help=f"One or several, or `{_ALL}`.")],
     ) -> None:
         """Send records to their topics again, with the ids they had. What still can't be read comes back with its new reason."""
-        from orchestrator.publishing import DeliveryError
+        from orchestrator.batches.publishing import DeliveryError
         from producers.producer import EventProducer
         from schemas import events
 

@@ -44,7 +44,7 @@ def tokens(endpoints: Endpoints, key: str) -> Tokens:
     from sqlalchemy import text
 
     from api.tokens import make_development_token
-    from orchestrator.model import Role
+    from orchestrator.batches.model import Role
     from orchestrator.storage.connecting import open_engine
 
     settings = _settings(endpoints, key)

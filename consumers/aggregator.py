@@ -6,8 +6,8 @@ from typing import cast
 from sqlalchemy import Connection
 
 from consumers.handler import AGGREGATOR, Handled, Lane, Record, RefusedError
-from orchestrator.projection import fold_outcomes
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.projection import fold_outcomes
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.tombstones import purged_among

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.expansion import PendingItem, pending_items
 from schemas import events
 from schemas.envelope import OutgoingEvent

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.batches.publishing import Delivery, Publisher
 from orchestrator.process import metrics
-from orchestrator.publishing import Delivery, Publisher
 from schemas.envelope import OutgoingEvent, Topic
 
 _logger = logging.getLogger(__name__)

@@ -23,11 +23,11 @@ from sqlalchemy import Connection, Engine
 from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
 from consumers.handler import Preparation, Record
 from consumers.registration_client import RegistrationClient, Unknown
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
-from orchestrator.repository import OutcomeKey
 from orchestrator.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers

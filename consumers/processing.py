@@ -17,10 +17,10 @@ from consumers.decoding import Entry
 from consumers.deliveries import IDLE_LOOK_S, Deliveries, Pending
 from consumers.handler import Handled, Handler, Preparation, RefusedError
 from consumers.postponing import Failure
+from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
-from orchestrator.publishing import Publisher
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from consumers.handler import REGISTRATION, Handled, Lane, Record, RefusedError
 from consumers.results import ResultWriter
-from orchestrator.model import ItemError
+from orchestrator.batches.model import ItemError
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.external import CANCELLED, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
-from orchestrator.repository import OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.locks import share_batches

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.outcomes import CommandState, NewOutcome
 from schemas import events
 from schemas.envelope import OutgoingEvent

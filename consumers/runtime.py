@@ -37,13 +37,13 @@ from consumers.processing import NextOffsets, Processed, Processor
 from consumers.raw_record import take_apart
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
+from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Publisher
 from orchestrator.storage.blame import is_environments, kind_of
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from consumers.commands import commands_for
 from consumers.handler import SPLITTER, Handled, Lane, Record, RefusedError
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository

@@ -19,10 +19,11 @@ from sqlalchemy import Connection, Engine
 from consumers.commands import commands_for
 from consumers.isolation import Found, Isolation
 from consumers.results import ResultWriter
+from orchestrator.batches.parts import incomplete_batch
+from orchestrator.batches.projection import fold_outcomes
+from orchestrator.batches.repository import EventOf, OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
-from orchestrator.projection import fold_outcomes
-from orchestrator.repository import EventOf, OutcomeKey
 from orchestrator.rules import INTERNAL_ERROR
 from orchestrator.storage import outbox, sweeping
 from orchestrator.storage.database import transact
@@ -31,7 +32,6 @@ from orchestrator.storage.observing import QueueState, note_queues
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
-from orchestrator.submission import incomplete_batch
 from schemas.envelope import Topic
 
 _logger = logging.getLogger(__name__)

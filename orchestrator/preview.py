@@ -14,11 +14,11 @@ import jwt
 import orjson
 from sqlalchemy import Connection
 
-from orchestrator.accepting import may_submit
-from orchestrator.errors import InvalidRequestError, PlanChangedError, PlanDifference, Problem
-from orchestrator.model import Actor, ItemError, NewBatch
+from orchestrator.batches.errors import InvalidRequestError, PlanChangedError, PlanDifference, Problem
+from orchestrator.batches.model import Actor, ItemError, NewBatch
+from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.submit import may_submit
 from orchestrator.registration.port import Prediction
-from orchestrator.repository import ActivityRepository
 from orchestrator.rules import DUPLICATE_ACTIVITY, RULES
 
 SUCCESS = "success"

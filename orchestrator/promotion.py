@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from orchestrator.states import TERMINAL_BATCH_STATUSES, Counts, derive_batch_status
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, Counts, derive_batch_status
 from orchestrator.storage.blame import is_transient
 from orchestrator.storage.promoting import BatchMerge, MergedBatch
 

@@ -14,7 +14,7 @@ import orjson
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from orchestrator.model import upstream_channel
+from orchestrator.batches.model import upstream_channel
 from orchestrator.storage.replaying import Difference, ShadowTables, copy_line, escaped
 from orchestrator.upstream.part import submitted_part
 from schemas import events

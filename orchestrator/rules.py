@@ -7,7 +7,7 @@ that is true is the item's answer. `duplicate_activity` is not among them: a uni
 
 from dataclasses import dataclass
 
-from orchestrator.model import ItemError
+from orchestrator.batches.model import ItemError
 
 MAX_REGISTRATION_NOTES_LENGTH = 2_000
 MIN_DURATION_MINUTES, MAX_DURATION_MINUTES = 1, 1_440

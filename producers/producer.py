@@ -7,9 +7,9 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from orchestrator.batches.publishing import PERMANENT_REFUSALS, Delivery, Trouble, failures
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import PERMANENT_REFUSALS, Delivery, Trouble, failures
 from producers.client import producer_config
 from producers.partitions import partition_of
 from schemas.envelope import OutgoingEvent, Topic

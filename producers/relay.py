@@ -29,12 +29,12 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
+from orchestrator.batches.publishing import Delivery, Publisher, Trouble
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Delivery, Publisher, Trouble
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import oldest_outbox_row_s

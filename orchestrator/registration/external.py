@@ -10,10 +10,10 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection
 
-from orchestrator.errors import PreviewUnavailableError
-from orchestrator.model import ItemError, ItemValues
+from orchestrator.batches.errors import PreviewUnavailableError
+from orchestrator.batches.model import ItemError, ItemValues
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
-from orchestrator.repository import OutcomeKey
 from orchestrator.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
 from orchestrator.storage import dispatch
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from orchestrator.model import ItemError, ItemValues
+from orchestrator.batches.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
 from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
 from orchestrator.storage import arrays

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
-from orchestrator.model import ItemError, ItemValues
+from orchestrator.batches.model import ItemError, ItemValues
 
 
 class Candidate(NamedTuple):

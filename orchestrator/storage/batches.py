@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.model import BatchFilter, BatchPage, BatchView, Measurement
-from orchestrator.repository import BatchChange, BatchToCreate, EventOf
-from orchestrator.states import BatchStatus, Counts
+from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement
+from orchestrator.batches.repository import BatchChange, BatchToCreate, EventOf
+from orchestrator.batches.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, locks, outbox, wakeup, watching
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.model import NewBatch
-from orchestrator.repository import BatchToCreate
+from orchestrator.batches.model import NewBatch
+from orchestrator.batches.repository import BatchToCreate
 from orchestrator.storage import arrays, outbox
 from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds

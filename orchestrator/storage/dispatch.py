@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 
 # Under the shared lock of the batches (`share_batches`), so that a cancel comes before or after. Rows are taken in order of batch and

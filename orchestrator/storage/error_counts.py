@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from orchestrator.model import BatchView
+from orchestrator.batches.model import BatchView
 from orchestrator.storage import arrays
 
 _COUNT = text("""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds

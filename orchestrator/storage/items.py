@@ -8,9 +8,9 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.model import AttemptView, BatchView, ItemFilter, ItemValues, ItemView, StatusView
-from orchestrator.repository import Folded, NewAttempt, OutcomeKey
-from orchestrator.states import ItemStatus
+from orchestrator.batches.model import AttemptView, BatchView, ItemFilter, ItemValues, ItemView, StatusView
+from orchestrator.batches.repository import Folded, NewAttempt, OutcomeKey
+from orchestrator.batches.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
 from orchestrator.storage.batches import BATCH_COLUMNS, ERRORS_BY_CODE, Batches
 from orchestrator.storage.prepared import Prepared

@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
-from orchestrator.repository import EventOf
+from orchestrator.batches.repository import EventOf
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent, Topic

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared

@@ -7,8 +7,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem
-from orchestrator.repository import KnownPart, PartHashes, PartKey, Tombstone
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem
+from orchestrator.batches.repository import KnownPart, PartHashes, PartKey, Tombstone
 from orchestrator.storage import arrays, watching
 from orchestrator.storage.creating import item_id_parts
 from orchestrator.storage.prepared import Prepared

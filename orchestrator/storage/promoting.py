@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.states import BatchStatus, Counts
+from orchestrator.batches.states import BatchStatus, Counts
 from orchestrator.storage import watching
 from orchestrator.storage.locks import take_batches
 

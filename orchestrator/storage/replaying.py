@@ -19,7 +19,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver's cl
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.states import BatchStatus, Counts, derive_batch_status
+from orchestrator.batches.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.storage import arrays
 
 # Before the session's first temporary table. A scan of everything takes longer than any statement of the product may.

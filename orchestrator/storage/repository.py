@@ -8,8 +8,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from orchestrator.model import Actor, Idempotency
-from orchestrator.repository import ActivityRepository, KeyUse, UsedKey
+from orchestrator.batches.model import Actor, Idempotency
+from orchestrator.batches.repository import ActivityRepository, KeyUse, UsedKey
 from orchestrator.storage import arrays
 from orchestrator.storage.items import Items
 from orchestrator.storage.prepared import Prepared

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.progress import UNKNOWN_ID
 from schemas.envelope import Topic

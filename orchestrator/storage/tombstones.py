@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from orchestrator.repository import Tombstone
+from orchestrator.batches.repository import Tombstone
 from orchestrator.storage import arrays
 
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
-from orchestrator.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, Tombstone
-from orchestrator.states import BatchStatus
-from orchestrator.submission import part_event
+from orchestrator.batches.parts import part_event
+from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, Tombstone
+from orchestrator.batches.states import BatchStatus
 from orchestrator.upstream.part import MalformedPart, Numbered, Part, SubmittedPart, position_of
 from orchestrator.upstream.port import PartStore
 from schemas import events

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
-from orchestrator.repository import PartHashes, PartKey
-from orchestrator.submission import content_hash, part_hash
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
+from orchestrator.batches.parts import content_hash, part_hash
+from orchestrator.batches.repository import PartHashes, PartKey
 from schemas.envelope import Envelope, trace_id_of
 from schemas.events import BatchSubmitted, MalformedSubmission
 from schemas.problems import Mistake

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from orchestrator.model import Actor, NewBatch
-from orchestrator.repository import KnownPart, PartHashes, PartKey, Tombstone
+from orchestrator.batches.model import Actor, NewBatch
+from orchestrator.batches.repository import KnownPart, PartHashes, PartKey, Tombstone
 from orchestrator.upstream.part import Numbered
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.batches.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.process.settings import Settings
-from orchestrator.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.storage.observing import RESTARTS_WITHIN
 from orchestrator.verification.checks import CHECKS
 from schemas.ids import DerivedIds

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import Engine, text
 
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from tests.support.api_server import KEY, PATH, ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from schemas import api as models
 from tests.support.api_server import PATH, ApiServer
 from tests.support.pipeline import Pipeline, mentors

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from api import openapi
 from api.routes import ROUTES
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from tests.support.api_server import PATH, ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 

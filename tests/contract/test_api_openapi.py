@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from api import exports, openapi
 from api.problems import PROBLEMS
 from api.routes import ROUTES
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas import api as models

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from tests.contract.test_api_batches import submit
 from tests.support.api_server import PATH, ApiServer
 from tests.support.pipeline import Pipeline

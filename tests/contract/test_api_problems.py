@@ -19,7 +19,7 @@ from api import app, handling, json_body
 from api.app import create_app
 from api.authentication import UnsafeStartError
 from api.problems import PROBLEMS
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from schemas import api as models
 from tests.support.api_server import KEY, PATH, ApiServer, running_api

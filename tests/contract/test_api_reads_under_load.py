@@ -13,9 +13,9 @@ import httpx
 import pytest
 from sqlalchemy import Connection
 
-from orchestrator import operations
-from orchestrator.model import BatchView, RetryRequest
-from orchestrator.states import TERMINAL_BATCH_STATUSES
+from orchestrator.batches import operations
+from orchestrator.batches.model import BatchView, RetryRequest
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.storage.batches import Batches
 from orchestrator.storage.error_counts import ErrorCounts
 from schemas.envelope import Topic

@@ -15,8 +15,8 @@ import yaml
 from consumers.aggregator import AggregatorHandler
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
-from orchestrator.submission import part_event
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.parts import part_event
 from schemas import events
 from schemas.asyncapi import PATH, document, rendered
 from schemas.envelope import Envelope, OutgoingEvent, Topic, headers

@@ -29,7 +29,7 @@ from sqlalchemy import Engine, text
 from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.product import ROLE_GROUPS
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version, upgrade

@@ -10,7 +10,7 @@ from uuid import UUID
 from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine
 
-from orchestrator.model import ItemFilter, StatusView
+from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.process.settings import Settings
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic

@@ -19,8 +19,8 @@ from consumers.handler import Handler, Preparation
 from consumers.registration import RegistrationHandler
 from consumers.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
+from orchestrator.batches.publishing import Publisher
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
-from orchestrator.publishing import Publisher
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.verify import verify

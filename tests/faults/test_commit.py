@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, text
 
 from api.admission import Admission
 from consumers.registration import RegistrationHandler
-from orchestrator import operations
-from orchestrator.model import RetryRequest
+from orchestrator.batches import operations
+from orchestrator.batches.model import RetryRequest
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision

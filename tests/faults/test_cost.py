@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from api.tokens import make_development_token
 from consumers.decoding import read
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas.envelope import Topic, UnreadableError, open_envelope

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from consumers.handler import Handled, Handler, Lane, Record
-from orchestrator.model import NewBatch
-from orchestrator.operations import cancel_batch, submit_bulk_registration
+from orchestrator.batches.model import NewBatch
+from orchestrator.batches.operations import cancel_batch, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from schemas.events import MAX_PART_ITEMS, BatchSubmitted, EventData, RegisterActivity, Result

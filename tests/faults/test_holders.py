@@ -11,9 +11,9 @@ import psycopg2.extras
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.operations import cancel_batch
+from orchestrator.batches.operations import cancel_batch
+from orchestrator.batches.repository import EventOf
 from orchestrator.process.settings import Settings
-from orchestrator.repository import EventOf
 from orchestrator.storage import migrate, sweeping
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of

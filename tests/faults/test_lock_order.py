@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine, text
 
 from consumers.external_registration import mark_questions
 from consumers.sweeper import Sweeper, SweepPolicy
-from orchestrator.projection import fold_outcomes
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.projection import fold_outcomes
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.sweeping import Overdue
 from schemas.envelope import OutgoingEvent, Topic

@@ -15,7 +15,7 @@ from consumers.handler import Handled, Lane, Record
 from consumers.registration import RegistrationHandler
 from consumers.runtime import ExpelledError
 from consumers.splitter import SplitterHandler
-from orchestrator.model import NewItem
+from orchestrator.batches.model import NewItem
 from orchestrator.process.failpoints import EXIT_CODE, Failpoint, InjectedError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService

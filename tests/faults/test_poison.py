@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
 from consumers.dead_letter_log import read_dead_letters
-from orchestrator.model import StatusView
+from orchestrator.batches.model import StatusView
+from orchestrator.batches.states import Counts
 from orchestrator.process.settings import Settings
-from orchestrator.states import Counts
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.verify import verify
 from schemas import events

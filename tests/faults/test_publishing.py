@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka import KafkaError, Producer, cimpl
 from sqlalchemy import Engine
 
+from orchestrator.batches.publishing import Delivery
+from orchestrator.batches.repository import EventOf
 from orchestrator.process.failpoints import EXIT_CODE, Failpoint
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Delivery
-from orchestrator.repository import EventOf
 from orchestrator.storage.outbox import insert_events, slot_of
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic

@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from orchestrator import operations
-from orchestrator.errors import OperationError
-from orchestrator.model import RetryRequest, StatusView
+from orchestrator.batches import operations
+from orchestrator.batches.errors import OperationError
+from orchestrator.batches.model import RetryRequest, StatusView
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from consumers.registration import RegistrationHandler
-from orchestrator.model import NewBatch
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.model import NewBatch
+from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from api.database import Database
-from orchestrator.accepting import SubmissionRequest, accept_one
-from orchestrator.errors import NotFoundError
-from orchestrator.model import ItemFilter, NewBatch, StatusView
-from orchestrator.operations import get_bulk_submission_status
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import ItemFilter, NewBatch, StatusView
+from orchestrator.batches.operations import get_bulk_submission_status
+from orchestrator.batches.submit import SubmissionRequest, accept_one
 from orchestrator.process.settings import Settings
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id

@@ -15,8 +15,8 @@ from compose.embedded.infrastructure import Infrastructure
 from consumers.handler import Handled, Record
 from consumers.registration import RegistrationHandler
 from consumers.topic_reader import TopicReader
+from orchestrator.batches.publishing import Delivery
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
-from orchestrator.publishing import Delivery
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import upgrade

@@ -16,10 +16,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from sqlalchemy import Engine, text
 
 from consumers.deliveries import Deliveries
+from orchestrator.batches.publishing import Delivery, DeliveryError, Trouble
+from orchestrator.batches.repository import EventOf
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Delivery, DeliveryError, Trouble
-from orchestrator.repository import EventOf
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import insert_events
 from producers.producer import EventProducer

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 from api.app import serving
 from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.logs import configure_logs
 from orchestrator.process.memory import relieve_collector
 from orchestrator.process.settings import Settings

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import create_engine
 
-from orchestrator.model import RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.parts import CollectedParts

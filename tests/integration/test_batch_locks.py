@@ -11,8 +11,8 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.model import Actor, Idempotency, Role
-from orchestrator.repository import KeyUse
+from orchestrator.batches.model import Actor, Idempotency, Role
+from orchestrator.batches.repository import KeyUse
 from orchestrator.storage import locks
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository

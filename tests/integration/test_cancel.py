@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from consumers.handler import Record
-from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.operations import cancel_batch
+from orchestrator.batches.errors import ConflictError, NotFoundError
+from orchestrator.batches.operations import cancel_batch
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify

@@ -16,9 +16,15 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from consumers.purger import PurgePolicy, Purger
-from orchestrator.errors import NotFoundError
-from orchestrator.model import Actor, Correction, Idempotency, NewBatch, NewItem, RetryRequest, Role
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import Actor, Correction, Idempotency, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.batches.operations import (
+    cancel_batch,
+    delete_batch,
+    relabel_batch,
+    retry_failed_items,
+    submit_bulk_registration,
+)
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.parts import CollectedParts

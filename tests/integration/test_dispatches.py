@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from orchestrator.model import Actor, NewBatch, NewItem, RetryRequest, Role
-from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
-from orchestrator.repository import OutcomeKey
+from orchestrator.batches.model import Actor, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.batches.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.dispatch import (
     Dispatch,
     RecordedAnswer,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ProgrammingError
 
-from orchestrator.model import BatchView
+from orchestrator.batches.model import BatchView
 from orchestrator.storage import error_counts
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from tests.support.pipeline import Pipeline, item

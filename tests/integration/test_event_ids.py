@@ -14,7 +14,7 @@ from consumers.handler import Lane, RefusedError
 from consumers.offsets import PartitionOffsets
 from consumers.raw_record import RawRecord
 from consumers.sweeper import Sweeper, SweepPolicy
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

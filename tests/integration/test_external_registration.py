@@ -16,9 +16,9 @@ from consumers.external_registration import ExternalRegistration
 from consumers.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
 from consumers.sweeper import Sweeper, SweepPolicy
-from orchestrator.errors import ConflictError
-from orchestrator.model import Correction, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.batches.errors import ConflictError
+from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.external import ExternalRegistrationService

@@ -20,14 +20,14 @@ from consumers.external_registration import mark_questions, recorded_answer
 from consumers.handler import Record
 from consumers.registration import RegistrationHandler
 from consumers.registration_client import RegistrationClient, Unknown
-from orchestrator.errors import ConflictError
-from orchestrator.model import Correction, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.batches.errors import ConflictError
+from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.batches.projection import fold_outcomes
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
-from orchestrator.projection import fold_outcomes
 from orchestrator.registration.external import Answer, ExternalRegistrationService, Question
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.repository import OutcomeKey
 from orchestrator.storage.dispatch import record_answers
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.events import EventData

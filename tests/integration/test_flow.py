@@ -4,8 +4,8 @@ import json
 from datetime import date
 from pathlib import Path
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.operations import submit_bulk_registration
 from schemas.ids import new_batch_id
 from tests.support.pipeline import Pipeline, load_directory, mentors
 

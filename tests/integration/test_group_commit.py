@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from api.group_commit import MAX_ITEMS, GroupCommit
-from orchestrator.accepting import Answer, SubmissionRequest, accept
-from orchestrator.errors import ForbiddenError, InvalidRequestError, KeyReusedError
-from orchestrator.model import Idempotency, NewBatch, Role, Submitted
+from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, KeyReusedError
+from orchestrator.batches.model import Idempotency, NewBatch, Role, Submitted
+from orchestrator.batches.submit import Answer, SubmissionRequest, accept
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact

@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, event, text
 
-from orchestrator.errors import KeyReusedError
-from orchestrator.model import Actor, Idempotency, NewBatch, RetryRequest, Role
-from orchestrator.operations import cancel_batch, retry_failed_items, submit_bulk_registration
-from orchestrator.repository import KeyUse, UsedKey
+from orchestrator.batches.errors import KeyReusedError
+from orchestrator.batches.model import Actor, Idempotency, NewBatch, RetryRequest, Role
+from orchestrator.batches.operations import cancel_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.repository import KeyUse, UsedKey
 from orchestrator.storage.purging import expire_keys
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import batch_lock_key, new_batch_id

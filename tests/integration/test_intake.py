@@ -16,11 +16,11 @@ from sqlalchemy.exc import ProgrammingError
 from consumers.handler import Handled
 from consumers.splitter import SplitterHandler
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
-from orchestrator.errors import NotFoundError
-from orchestrator.model import Actor, RetryRequest, Role
-from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import Actor, RetryRequest, Role
+from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
+from orchestrator.batches.states import Counts
 from orchestrator.process.settings import Settings
-from orchestrator.states import Counts
 from orchestrator.storage.backlog import read_backlog
 from orchestrator.storage.database import create_database_engine, transact
 from schemas.api import RefusedRequestError, read_submission

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from consumers.splitter import SplitterHandler
-from orchestrator.model import upstream_channel
+from orchestrator.batches.model import upstream_channel
 from orchestrator.process.settings import Settings
 from orchestrator.storage.wakeup import CHANNEL
 from schemas.envelope import SOURCE as OUR_SOURCE

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from orchestrator.model import BatchFilter, BatchView
-from orchestrator.operations import delete_batch
-from orchestrator.states import BatchStatus
+from orchestrator.batches.model import BatchFilter, BatchView
+from orchestrator.batches.operations import delete_batch
+from orchestrator.batches.states import BatchStatus
 from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-from orchestrator.model import Correction, RetryRequest
-from orchestrator.operations import cancel_batch, retry_failed_items
-from orchestrator.repository import OutcomeKey
-from orchestrator.states import ItemStatus
+from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.operations import cancel_batch, retry_failed_items
+from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.states import ItemStatus
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.expansion import pending_items
 from orchestrator.storage.locks import share_batches

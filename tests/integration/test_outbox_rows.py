@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.batches.repository import EventOf
 from orchestrator.process.settings import Settings
-from orchestrator.repository import EventOf
 from orchestrator.storage import outbox, slots
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import REFUSED, SLOTS, Hold, OutboxRow, ReadLimits, insert_events, slot_of

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from orchestrator.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
-from orchestrator.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
+from orchestrator.batches.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
+from orchestrator.batches.operations import submit_bulk_registration
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.preview import Planner, Preview
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.repository import ActivityRepository
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id

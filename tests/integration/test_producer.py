@@ -2,8 +2,8 @@ from uuid import uuid4
 
 import pytest
 
+from orchestrator.batches.publishing import DeliveryError
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import DeliveryError
 from producers.producer import EventProducer
 from producers.topics import create_topics
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic

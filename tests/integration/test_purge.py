@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, text
 
 from consumers.purger import Purged, PurgePolicy, Purger
-from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.model import BatchFilter, Idempotency, NewBatch, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.errors import ConflictError, NotFoundError
+from orchestrator.batches.model import BatchFilter, Idempotency, NewBatch, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.verification.verify import verify

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from consumers.handler import Record
-from orchestrator.model import NewBatch
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.model import NewBatch
+from orchestrator.batches.operations import submit_bulk_registration
+from orchestrator.batches.states import Counts
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.states import Counts
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic

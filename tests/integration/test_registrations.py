@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, event, text
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.external import refusal
 from orchestrator.registration.in_process import InProcessRegistrationService

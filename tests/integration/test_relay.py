@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
+from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
+from orchestrator.batches.repository import EventOf
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import DeliveryError, Publisher, Trouble
-from orchestrator.repository import EventOf
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
 from orchestrator.storage.wakeup import RelayWaker
 from producers.producer import EventProducer

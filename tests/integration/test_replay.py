@@ -13,8 +13,8 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from orchestrator.model import Correction, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.promotion import Promoted, promote
 from orchestrator.replay import Comparison, ReadRecord, Replay

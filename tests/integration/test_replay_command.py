@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from consumers.topic_reader import Span, TopicReader
-from orchestrator.operations import delete_batch
+from orchestrator.batches.operations import delete_batch
 from orchestrator.process.settings import Settings
 from orchestrator.replay import TOPICS
 from orchestrator.storage.progress import Position, advance_progress

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
 from orchestrator.promotion import Promoted
 from orchestrator.verification.verify import verify

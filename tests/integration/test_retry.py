@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from orchestrator.errors import ConflictError, InvalidRequestError, KeyReusedError
-from orchestrator.model import Correction, Idempotency, RetryRequest
-from orchestrator.operations import cancel_batch, get_item, retry_failed_items
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, KeyReusedError
+from orchestrator.batches.model import Correction, Idempotency, RetryRequest
+from orchestrator.batches.operations import cancel_batch, get_item, retry_failed_items
 from orchestrator.storage.database import transact
 from schemas.envelope import Topic, open_envelope
 from schemas.events import BatchCompleted, read_event

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
-from orchestrator.model import Actor, NewBatch, NewItem, Role
-from orchestrator.operations import submit_bulk_registration
+from orchestrator.batches.model import Actor, NewBatch, NewItem, Role
+from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
 from schemas.ids import new_batch_id

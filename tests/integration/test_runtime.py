@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from consumers.lanes import LanePolicy
+from orchestrator.batches.publishing import DeliveryError, Trouble
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import DeliveryError, Trouble
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from tests.support.kafka import committed_offsets, reading, write_raw

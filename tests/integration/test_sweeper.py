@@ -14,11 +14,11 @@ from consumers.purger import PurgePolicy, Purger
 from consumers.splitter import SplitterHandler
 from consumers.sweep_loop import SweepLoop
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
-from orchestrator.model import RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
-from orchestrator.repository import OutcomeKey
 from orchestrator.storage.progress import UNKNOWN_ID, Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues, note_resent
 from orchestrator.verification.verify import verify

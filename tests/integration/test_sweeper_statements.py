@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
-from orchestrator.model import RetryRequest
-from orchestrator.operations import retry_failed_items
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.storage import observing, purging, sweeping
 from orchestrator.storage.observing import QueueState

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from orchestrator.access import may_see
-from orchestrator.errors import (
+from orchestrator.batches.access import may_see
+from orchestrator.batches.errors import (
     ConflictError,
     ForbiddenError,
     InvalidRequestError,
@@ -21,7 +21,7 @@ from orchestrator.errors import (
     NotFoundError,
     PreconditionError,
 )
-from orchestrator.model import (
+from orchestrator.batches.model import (
     Actor,
     BatchFilter,
     Correction,
@@ -33,7 +33,7 @@ from orchestrator.model import (
     Role,
     Submitted,
 )
-from orchestrator.operations import (
+from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
     get_item,

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from orchestrator.model import NewBatch, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.model import NewBatch, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.checks import CHECKS

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from orchestrator.model import NewBatch, NewItem, RetryRequest
-from orchestrator.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.model import NewBatch, NewItem, RetryRequest
+from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification import verify as verification

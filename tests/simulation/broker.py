@@ -13,7 +13,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from orchestrator.publishing import Delivery, Trouble
+from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.interleaving import point

@@ -11,9 +11,9 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from orchestrator import operations
-from orchestrator.errors import OperationError
-from orchestrator.model import (
+from orchestrator.batches import operations
+from orchestrator.batches.errors import OperationError
+from orchestrator.batches.model import (
     Actor,
     BatchView,
     Cancelled,

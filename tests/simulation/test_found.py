@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.operations import cancel_batch
+from orchestrator.batches.operations import cancel_batch
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, Pipeline, standard_directory

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, text
 
 from consumers.purger import PurgePolicy, Purger
 from consumers.sweeper import Sweeper, SweepPolicy
-from orchestrator.errors import OperationError
-from orchestrator.model import Actor
+from orchestrator.batches.errors import OperationError
+from orchestrator.batches.model import Actor
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
 from orchestrator.promotion import promote
 from orchestrator.replay import TOPICS, ReadRecord, Replay
-from orchestrator.repository import ActivityRepository
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.replaying import Difference
 from orchestrator.verification.verify import verify

@@ -10,7 +10,7 @@ import httpx
 
 from api.app import serving
 from api.tokens import make_development_token
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 

@@ -15,11 +15,11 @@ from consumers.decoding import read
 from consumers.handler import Handled, Handler, Record
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
-from orchestrator import operations
-from orchestrator.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
+from orchestrator.batches import operations
+from orchestrator.batches.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.repository import ActivityRepository
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.repository import PostgresActivityRepository

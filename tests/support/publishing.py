@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.publishing import Delivery, DeliveryError
+from orchestrator.batches.publishing import Delivery, DeliveryError
 from schemas.envelope import OutgoingEvent
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, text
 from consumers.handler import Handled, Lane, Record, RefusedError
 from consumers.lanes import LanePolicy
 from consumers.runtime import ConsumerLoop
+from orchestrator.batches.publishing import Publisher
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Publisher
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic

@@ -22,7 +22,7 @@ from api.identity import Identity
 from api.jwks import Jwks
 from api.problems import ProblemError
 from api.rate_limits import RateLimits
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
 

@@ -18,7 +18,7 @@ from api.identity import Identity
 from api.problems import ProblemError
 from api.tickets import Tickets, ticket_key
 from api.tokens import make_development_token
-from orchestrator.model import Actor, Role
+from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
 
 KEY = "a key for tests only, 32 bytes or more"

@@ -20,8 +20,8 @@ from consumers.processing import NextOffsets, Processed, Processor
 from consumers.runtime import ConsumerLoop, ExpelledError
 from consumers.topic_ids import BrokerTopicIds
 from consumers.worker import Worker
+from orchestrator.batches.publishing import Delivery
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import Delivery
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position
 from schemas.envelope import Topic

@@ -7,8 +7,8 @@ import pytest
 
 from consumers import deliveries
 from consumers.deliveries import Deliveries
+from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.process import metrics
-from orchestrator.publishing import Delivery, Trouble
 from schemas.envelope import OutgoingEvent, Topic
 
 PASSING = Trouble("not now")

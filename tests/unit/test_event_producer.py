@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from orchestrator.batches.publishing import DeliveryError, Trouble
 from orchestrator.process.settings import Settings
-from orchestrator.publishing import DeliveryError, Trouble
 from producers import producer as module
 from producers.partitions import partition_of
 from producers.producer import EventProducer

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.exports import CSV
+from orchestrator.batches.model import ItemValues, ItemView
+from orchestrator.batches.states import ItemStatus
 from orchestrator.files.corrections import read_corrections
 from orchestrator.files.problems import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
-from orchestrator.model import ItemValues, ItemView
-from orchestrator.states import ItemStatus
 from schemas.api import read_retry, read_submission
 from schemas.fields import INT32_MAX
 

@@ -8,9 +8,9 @@ from consumers.handler import Lane
 from consumers.lanes import LanePolicy, Lanes
 from consumers.offsets import PartitionOffsets
 from consumers.raw_record import RawRecord
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.parts import submitted_events
 from orchestrator.process.settings import Settings
-from orchestrator.submission import submitted_events
 from schemas.envelope import Topic
 from schemas.ids import new_batch_id
 

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.model import RetryRequest
+from orchestrator.batches.model import RetryRequest
 
 
 def test_a_retry_names_items_or_takes_the_retryable_ones() -> None:

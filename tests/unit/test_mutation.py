@@ -110,7 +110,7 @@ def test_every_mistake_in_the_product_leaves_a_program_and_the_sample_can_be_mad
 
 
 def test_a_mutant_is_only_ever_in_a_copy(tmp_path: Path) -> None:
-    [mutant, *_] = [one for one in all_mutants(ROOT) if one.path == "orchestrator/states.py"]
+    [mutant, *_] = [one for one in all_mutants(ROOT) if one.path == "orchestrator/batches/states.py"]
     before = (ROOT / mutant.path).read_bytes()
     with copy_of(ROOT, tmp_path / "copy") as tree:
         with mutated(tree, [mutant]):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.batches.states import BATCH_TRANSITIONS, ITEM_TRANSITIONS, BatchStatus, ItemStatus
 from orchestrator.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
-from orchestrator.states import BATCH_TRANSITIONS, ITEM_TRANSITIONS, BatchStatus, ItemStatus
 from orchestrator.verification.checks import CHECKS
 
 ROOT = Path(__file__).parents[2]

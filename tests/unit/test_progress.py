@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model import BatchView, Measurement, Progress
-from orchestrator.states import BatchStatus, Counts
+from orchestrator.batches.model import BatchView, Measurement, Progress
+from orchestrator.batches.states import BatchStatus, Counts
 
 BEGAN = datetime(2026, 3, 26, 10, tzinfo=UTC)
 

@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from consumers.registration_client import RegistrationClient, Unknown
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
-from orchestrator.repository import OutcomeKey
 
 BATCH, ITEM, ACTIVITY, RIVAL = (f"01990000-0000-7000-8000-00000000000{number}" for number in range(4))
 KEY = f"{ITEM}:2"

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.authentication import _identity
 from api.identity import Identity
-from orchestrator.model import Role
+from orchestrator.batches.model import Role
 from schemas.api import BatchesQuery, ItemCorrection, RefusedRequestError, read, read_submission
 from schemas.events import SubmittedItem
 from schemas.fields import Id, Label

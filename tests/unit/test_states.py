@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.states import (
+from orchestrator.batches.states import (
     BATCH_TRANSITIONS,
     TERMINAL_BATCH_STATUSES,
     BatchStatus,

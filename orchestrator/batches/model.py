@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from orchestrator.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.envelope import SOURCE
 
 API_CHANNEL = "api"

@@ -9,15 +9,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from orchestrator.accepting import SubmissionRequest, accept_one
-from orchestrator.access import may_change, may_see, visible
-from orchestrator.errors import (
+from orchestrator.batches.access import may_change, may_see, visible
+from orchestrator.batches.errors import (
     ConflictError,
     KeyReusedError,
     NotFoundError,
     PreconditionError,
 )
-from orchestrator.model import (
+from orchestrator.batches.model import (
     Actor,
     AttemptView,
     BatchFilter,
@@ -33,11 +32,12 @@ from orchestrator.model import (
     StatusView,
     Submitted,
 )
-from orchestrator.projection import announce_completion, fold_whole_batch, settle
-from orchestrator.repository import ActivityRepository, KeyUse, NewAttempt
-from orchestrator.retrying import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
-from orchestrator.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
-from orchestrator.submission import incomplete_batch, retry_events
+from orchestrator.batches.parts import incomplete_batch, retry_events
+from orchestrator.batches.projection import announce_completion, fold_whole_batch, settle
+from orchestrator.batches.repository import ActivityRepository, KeyUse, NewAttempt
+from orchestrator.batches.retry import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
+from orchestrator.batches.submit import SubmissionRequest, accept_one
 from schemas import events
 from schemas.ids import item_position
 

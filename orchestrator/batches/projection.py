@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.model import BatchView
-from orchestrator.repository import ActivityRepository, BatchChange, EventOf, OutcomeKey
-from orchestrator.states import TERMINAL_BATCH_STATUSES, Counts, ItemStatus, derive_batch_status
+from orchestrator.batches.model import BatchView
+from orchestrator.batches.repository import ActivityRepository, BatchChange, EventOf, OutcomeKey
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, Counts, ItemStatus, derive_batch_status
 from schemas import events
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import orjson
 
-from orchestrator.model import Actor, BatchView, NewBatch, NewItem
-from orchestrator.repository import PartHashes
+from orchestrator.batches.model import Actor, BatchView, NewBatch, NewItem
+from orchestrator.batches.repository import PartHashes
 from schemas import events
 from schemas.envelope import OutgoingEvent
 from schemas.problems import Mistake

@@ -5,10 +5,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from orchestrator.errors import ConflictError, InvalidRequestError, Problem
-from orchestrator.model import BatchView, ItemValues, ItemView, RetryRequest
-from orchestrator.repository import ActivityRepository, NewAttempt
-from orchestrator.states import ItemStatus
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, Problem
+from orchestrator.batches.model import BatchView, ItemValues, ItemView, RetryRequest
+from orchestrator.batches.repository import ActivityRepository, NewAttempt
+from orchestrator.batches.states import ItemStatus
 from schemas.ids import item_position
 from schemas.problems import MOST_MISTAKES
 

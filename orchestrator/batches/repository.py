@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from orchestrator.model import (
+from orchestrator.batches.model import (
     Actor,
     AttemptView,
     BatchFilter,
@@ -19,7 +19,7 @@ from orchestrator.model import (
     NewBatch,
     StatusView,
 )
-from orchestrator.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.envelope import OutgoingEvent
 
 

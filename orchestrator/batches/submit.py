@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.access import may_change, visible
-from orchestrator.errors import (
+from orchestrator.batches.access import may_change, visible
+from orchestrator.batches.errors import (
     ConflictError,
     ForbiddenError,
     InvalidRequestError,
@@ -18,10 +18,10 @@ from orchestrator.errors import (
     OperationError,
     Problem,
 )
-from orchestrator.model import Actor, BatchView, Idempotency, Measurement, NewBatch, Submitted
-from orchestrator.repository import ActivityRepository, BatchToCreate, KeyUse
-from orchestrator.states import BatchStatus, Counts
-from orchestrator.submission import submitted_events
+from orchestrator.batches.model import Actor, BatchView, Idempotency, Measurement, NewBatch, Submitted
+from orchestrator.batches.parts import submitted_events
+from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KeyUse
+from orchestrator.batches.states import BatchStatus, Counts
 from schemas.problems import COORDINATOR_UNKNOWN
 
 

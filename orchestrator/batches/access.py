@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from orchestrator.errors import ForbiddenError, NotFoundError
-from orchestrator.model import Actor, BatchView
-from orchestrator.repository import ActivityRepository
+from orchestrator.batches.errors import ForbiddenError, NotFoundError
+from orchestrator.batches.model import Actor, BatchView
+from orchestrator.batches.repository import ActivityRepository
 
 
 def may_change(actor: Actor) -> None:
