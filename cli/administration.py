@@ -18,7 +18,7 @@ from cli.progress import working
 
 # What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
 if TYPE_CHECKING:
-    from orchestrator.storage.directory import Person
+    from orchestrator.directory.importing import Person
 
 # A working day, and the evening after it.
 TOKEN_HOURS = 12
@@ -83,9 +83,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Import a directory: all of it or nothing. The same again changes nothing; scopes replace those that were."""
         from cli.database import database
-        from orchestrator.directory import read_directory
+        from orchestrator.directory.files import read_directory
+        from orchestrator.directory.importing import import_directory
         from orchestrator.storage.database import transact
-        from orchestrator.storage.directory import import_directory
 
         if not path.is_dir():
             raise BadInputError(f"{path} is no directory")

@@ -9,10 +9,10 @@ import pytest
 from openpyxl import Workbook
 from sqlalchemy import Engine, text
 
-from orchestrator.directory import read_directory
+from orchestrator.directory.files import read_directory
+from orchestrator.directory.importing import Change, ImportReport, Person, import_directory
 from orchestrator.files.problems import BadFileError
 from orchestrator.storage.database import transact
-from orchestrator.storage.directory import Change, ImportReport, Person, import_directory
 from tests.support.waiting import eventually
 
 DATA = Path(__file__).parents[1] / "data"

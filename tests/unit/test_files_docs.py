@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.directory import FILES
+from orchestrator.directory.files import FILES
 from orchestrator.files.registrations import COLUMNS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "files.md").read_text()

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
-from orchestrator.directory import CLOSED_ROLE, Directory, Rows, problem_at
+from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, problem_at
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.tables import Record
 from orchestrator.rules import DEFAULT_TIME_ZONE

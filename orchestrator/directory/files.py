@@ -1,7 +1,7 @@
 """A directory: an organization's people, their scopes and its activity types, as CSV files (docs/files.md).
 
 Reading finds what is wrong in the files themselves; what only the database knows is found by the import
-(`orchestrator/storage/directory.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
+(`orchestrator/directory/importing.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
 """
 
 import re
