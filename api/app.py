@@ -20,10 +20,10 @@ from api.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing
 from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.batches.submit import accept
-from orchestrator.preview import Planner
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.preview import Planner
 from orchestrator.storage.wakeup import RelayWaker
 
 # An idle connection, and one whose headers have not come, is closed after this: longer than a browser or proxy keeps one in reserve.

@@ -20,8 +20,8 @@ from api.tickets import Tickets
 from api.watching import Watchers
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, Idempotency
-from orchestrator.preview import Planner
 from orchestrator.process.settings import Settings
+from orchestrator.registration.preview import Planner
 from schemas.api import RefusedRequestError, Request, read
 from schemas.problems import Mistake
 

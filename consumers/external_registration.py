@@ -28,7 +28,7 @@ from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
-from orchestrator.rules import REGISTRATION_UNAVAILABLE
+from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
 from orchestrator.storage.locks import take_batches

@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from consumers.handler import REGISTRATION, Handled, Lane, Record, RefusedError
-from consumers.results import ResultWriter
 from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.external import CANCELLED, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
-from orchestrator.rules import INTERNAL_ERROR
+from orchestrator.registration.results import ResultWriter
+from orchestrator.registration.rules import INTERNAL_ERROR
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.locks import share_batches
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes

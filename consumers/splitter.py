@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from consumers.commands import commands_for
 from consumers.handler import SPLITTER, Handled, Lane, Record, RefusedError
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.registration.commands import commands_for
 from orchestrator.storage.blame import kind_of
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository

@@ -16,15 +16,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from consumers.commands import commands_for
 from consumers.isolation import Found, Isolation
-from consumers.results import ResultWriter
 from orchestrator.batches.parts import incomplete_batch
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import EventOf, OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
-from orchestrator.rules import INTERNAL_ERROR
+from orchestrator.registration.commands import commands_for
+from orchestrator.registration.results import ResultWriter
+from orchestrator.registration.rules import INTERNAL_ERROR
 from orchestrator.storage import outbox, sweeping
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches

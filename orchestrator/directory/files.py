@@ -15,7 +15,7 @@ from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.submissions import TABLES
 from orchestrator.files.tables import Check, Column, Record, read_table, repeated
-from orchestrator.rules import DEFAULT_TIME_ZONE
+from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 from schemas.spelling import canonical
 
 DIRECTORY_ROLES = ("coordinator", "admin")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, TextClause, text
 from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, problem_at
 from orchestrator.files.problems import BadFileError, FileProblem
 from orchestrator.files.tables import Record
-from orchestrator.rules import DEFAULT_TIME_ZONE
+from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 
 # One import at a time, or two would each prune whom only the other one has. Nobody else writes these tables, and the
 # registration reads them without locks: there is nothing that this lock could deadlock with.

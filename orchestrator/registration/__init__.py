@@ -1,1 +1,1 @@
-"""The registration service: the port, and the in-process one on the same PostgreSQL."""
+"""Deciding items: the rules, the port to a registration service with its two adapters, the preview, and the events about items."""

@@ -14,7 +14,7 @@ from orchestrator.batches.errors import PreviewUnavailableError
 from orchestrator.batches.model import ItemError, ItemValues
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
-from orchestrator.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
+from orchestrator.registration.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
 from orchestrator.storage import dispatch
 
 

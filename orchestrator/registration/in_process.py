@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.batches.model import ItemError, ItemValues
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
-from orchestrator.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
+from orchestrator.registration.rules import BROKEN_RULE_SQL, RULE_JOINS_SQL, RULES, duplicate_activity
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared

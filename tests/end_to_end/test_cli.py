@@ -20,7 +20,7 @@ import psycopg2
 import pytest
 from confluent_kafka import Producer
 
-from orchestrator.rules import DEFAULT_TIME_ZONE
+from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
 

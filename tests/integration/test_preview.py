@@ -14,9 +14,9 @@ from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, Pla
 from orchestrator.batches.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.batches.repository import ActivityRepository
-from orchestrator.preview import Planner, Preview
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.preview import Planner, Preview
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id

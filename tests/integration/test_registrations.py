@@ -15,7 +15,7 @@ from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.external import refusal
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
-from orchestrator.rules import INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
+from orchestrator.registration.rules import INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from orchestrator.storage.blame import TransientError
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, mentors

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rules import DUPLICATE_ACTIVITY, RULES
+from orchestrator.registration.rules import DUPLICATE_ACTIVITY, RULES
 from tests.support import data_sets
 
 DATA = Path(__file__).parents[1] / "data"

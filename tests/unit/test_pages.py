@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.batches.states import BATCH_TRANSITIONS, ITEM_TRANSITIONS, BatchStatus, ItemStatus
-from orchestrator.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
+from orchestrator.registration.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from orchestrator.verification.checks import CHECKS
 
 ROOT = Path(__file__).parents[2]

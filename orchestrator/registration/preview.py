@@ -19,7 +19,7 @@ from orchestrator.batches.model import Actor, ItemError, NewBatch
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import may_submit
 from orchestrator.registration.port import Prediction
-from orchestrator.rules import DUPLICATE_ACTIVITY, RULES
+from orchestrator.registration.rules import DUPLICATE_ACTIVITY, RULES
 
 SUCCESS = "success"
 PLAN_LIFETIME = timedelta(minutes=15)
