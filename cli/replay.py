@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from consumers.replay_source import Start
     from orchestrator.process.settings import Settings
-    from orchestrator.promotion import Promoted
-    from orchestrator.replay import Comparison, Replay
+    from orchestrator.replay.promote import Promoted
+    from orchestrator.replay.rebuild import Comparison, Replay
 
 # A person looks through so many; a machine gets more, and the number of all.
 _SHOWN = 20
@@ -99,7 +99,7 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
 def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
     from sqlalchemy.exc import DBAPIError
 
-    from orchestrator.replay import Replay
+    from orchestrator.replay.rebuild import Replay
 
     try:
         return Replay(connection, batch_id=batch_id)
@@ -127,7 +127,7 @@ def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start"
 
 
 def _promote(connection: "Connection", output: Output, before: "Comparison") -> "dict[UUID, Promoted]":
-    from orchestrator.promotion import promote
+    from orchestrator.replay.promote import promote
 
     promoted = {}
     with counting(output, "Promoting", len(before.different_batches)) as advance:

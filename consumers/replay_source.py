@@ -8,7 +8,7 @@ from consumers.handler import AGGREGATOR, SPLITTER
 from consumers.raw_record import RawRecord
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
-from orchestrator.replay import TOPICS, ReadRecord, Replay
+from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic
 
 _HANDLED_BY = {Topic.BATCHES: SPLITTER, Topic.RESULTS: AGGREGATOR}

@@ -225,7 +225,7 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/storage/locks.py": {"batch_lock_key"},
         "orchestrator/storage/slots.py": {"batch_lock_key"},
         "orchestrator/storage/batches.py": {"FOR NO KEY UPDATE"},
-        "orchestrator/storage/promoting.py": {"FOR NO KEY UPDATE"},
+        "orchestrator/replay/batch_merge.py": {"FOR NO KEY UPDATE"},
         "orchestrator/storage/dispatch.py": {"FOR UPDATE"},
         "orchestrator/storage/purging.py": {"FOR UPDATE"},
     }

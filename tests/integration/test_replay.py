@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from orchestrator.batches.model import Correction, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
-from orchestrator.promotion import Promoted, promote
-from orchestrator.replay import Comparison, ReadRecord, Replay
+from orchestrator.replay.promote import Promoted, promote
+from orchestrator.replay.rebuild import Comparison, ReadRecord, Replay
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
 from orchestrator.verification.verify import verify

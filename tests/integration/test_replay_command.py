@@ -15,7 +15,7 @@ from cli.main import app
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.batches.operations import delete_batch
 from orchestrator.process.settings import Settings
-from orchestrator.replay import TOPICS
+from orchestrator.replay.rebuild import TOPICS
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer

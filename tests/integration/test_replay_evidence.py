@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 from orchestrator.batches.model import Correction, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
-from orchestrator.promotion import Promoted, promote
+from orchestrator.replay.promote import Promoted, promote
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine
 
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
-from orchestrator.promotion import Promoted
+from orchestrator.replay.promote import Promoted
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic

@@ -16,10 +16,10 @@ from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
-from orchestrator.promotion import promote
-from orchestrator.replay import TOPICS, ReadRecord, Replay
+from orchestrator.replay.promote import promote
+from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
+from orchestrator.replay.shadow_tables import Difference
 from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.replaying import Difference
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.broker import WRITTEN_AT_MS, Broker, Fetch, Outage

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, Counts, derive_batch_status
+from orchestrator.replay.batch_merge import BatchMerge, MergedBatch
 from orchestrator.storage.blame import is_transient
-from orchestrator.storage.promoting import BatchMerge, MergedBatch
 
 
 class Promoted(StrEnum):

@@ -1,4 +1,4 @@
-"""Statements that merge one rebuilt batch (`replaying.py`) into the live tables, under the batch's lock."""
+"""Statements that merge one rebuilt batch (`replay/shadow_tables.py`) into the live tables, under the batch's lock."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,7 @@
 """Replay: what the topics say of every batch, beside what the tables say, and the merge of the one into the other.
 
 Nothing is registered and nothing is published. What the topics say is a proposal: the dedup table, the attempts that the items'
-history bears out, and the hashes of the parts decide what of it is merged (`orchestrator.promotion`).
+history bears out, and the hashes of the parts decide what of it is merged (`orchestrator.replay.promote`).
 """
 
 import re
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from orchestrator.batches.model import upstream_channel
-from orchestrator.storage.replaying import Difference, ShadowTables, copy_line, escaped
+from orchestrator.replay.shadow_tables import Difference, ShadowTables, copy_line, escaped
 from orchestrator.upstream.part import submitted_part
 from schemas import events
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
