@@ -24,7 +24,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.preview import Planner
-from orchestrator.storage.wakeup import RelayWaker
+from orchestrator.storage.relay_wakeup import RelayWaker
 
 # An idle connection, and one whose headers have not come, is closed after this: longer than a browser or proxy keeps one in reserve.
 _KEEPALIVE_TIMEOUT_S = 75.0

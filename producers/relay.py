@@ -53,8 +53,8 @@ from orchestrator.storage.outbox import (
     read_by_key,
     reconsider_refused,
 )
+from orchestrator.storage.relay_wakeup import CHANNEL
 from orchestrator.storage.slots import announce, balance
-from orchestrator.storage.wakeup import CHANNEL
 from producers.places import Places, backoff_s
 
 _logger = logging.getLogger(__name__)

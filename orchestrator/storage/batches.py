@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, text
 from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement
 from orchestrator.batches.repository import BatchChange, BatchToCreate, EventOf
 from orchestrator.batches.states import BatchStatus, Counts
-from orchestrator.storage import arrays, creating, locks, outbox, wakeup, watching
+from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, watching
 from orchestrator.storage.prepared import Prepared
 from schemas.envelope import OutgoingEvent
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
@@ -114,7 +114,7 @@ _CLOCK_AFTER_DECISIONS = text("""
                     (SELECT max(dispatched_at) FROM orchestrator.dispatch WHERE batch_id = :batch_id))
 """)
 
-_WAKE_RELAYS = text(f"NOTIFY {wakeup.CHANNEL}")
+_WAKE_RELAYS = text(f"NOTIFY {relay_wakeup.CHANNEL}")
 
 _FIND = Prepared(f"""
     SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b

@@ -93,7 +93,7 @@ _INSERT = Prepared(f"""
 def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
     """Adds events, a batch's own in order, to the caller's transaction, which holds the batches' locks (that orders the writers).
 
-    After the commit, `orchestrator.storage.wakeup` tells the relays; without it they find the rows at their next poll.
+    After the commit, `orchestrator.storage.relay_wakeup` tells the relays; without it they find the rows at their next poll.
     """
     if not events:
         return

@@ -13,7 +13,7 @@ import pytest
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.model import upstream_channel
 from orchestrator.process.settings import Settings
-from orchestrator.storage.wakeup import CHANNEL
+from orchestrator.storage.relay_wakeup import CHANNEL
 from schemas.envelope import SOURCE as OUR_SOURCE
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_BYTES

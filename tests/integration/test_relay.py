@@ -14,7 +14,7 @@ from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
 from orchestrator.batches.repository import EventOf
 from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
-from orchestrator.storage.wakeup import RelayWaker
+from orchestrator.storage.relay_wakeup import RelayWaker
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
