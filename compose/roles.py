@@ -28,7 +28,7 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts
 
 if TYPE_CHECKING:
-    from consumers.handler import Handler
+    from consumers.loop.handler import Handler
 
 _logger = logging.getLogger(__name__)
 
@@ -141,8 +141,8 @@ def _registration(settings: Settings) -> Role:
 
         return _consumer(settings, RegistrationHandler(InProcessRegistrationService(settings.earliest_activity_year)))
     from consumers.external_registration import ExternalRegistration
+    from consumers.loop.runtime import ConsumerLoop
     from consumers.registration_client import refuse_unusable_way
-    from consumers.runtime import ConsumerLoop
     from orchestrator.registration.external import ExternalRegistrationService
     from producers.producer import EventProducer
 
@@ -171,7 +171,7 @@ def _sweeper(settings: Settings) -> Role:
 
 
 def _consumer(settings: Settings, handler: "Handler") -> Role:
-    from consumers.runtime import ConsumerLoop
+    from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
 
     return ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings))

@@ -5,7 +5,7 @@ from typing import cast
 
 from sqlalchemy import Connection
 
-from consumers.handler import AGGREGATOR, Handled, Lane, Record, RefusedError
+from consumers.loop.handler import AGGREGATOR, Handled, Lane, Record, RefusedError
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.blame import kind_of

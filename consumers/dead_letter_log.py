@@ -8,8 +8,8 @@ from uuid import UUID
 
 import orjson
 
-from consumers.decoding import BAD_HEADERS
-from consumers.raw_record import RawRecord
+from consumers.loop.decoding import BAD_HEADERS
+from consumers.loop.raw_record import RawRecord
 from consumers.topic_reader import TopicReader
 from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
-from consumers.topic_ids import topic_ids
+from consumers.loop.topic_ids import topic_ids
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
 from orchestrator.storage.sweeping import Queue, Queues

@@ -21,7 +21,7 @@ from typing import cast
 from sqlalchemy import Connection, Engine
 
 from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
-from consumers.handler import Preparation, Record
+from consumers.loop.handler import Preparation, Record
 from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from consumers.handler import REGISTRATION, Handled, Lane, Record, RefusedError
+from consumers.loop.handler import REGISTRATION, Handled, Lane, Record, RefusedError
 from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.external import CANCELLED, dispatched_decisions

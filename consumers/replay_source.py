@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from consumers.handler import AGGREGATOR, SPLITTER
-from consumers.raw_record import RawRecord
+from consumers.loop.handler import AGGREGATOR, SPLITTER
+from consumers.loop.raw_record import RawRecord
 from consumers.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay

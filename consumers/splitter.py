@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from consumers.handler import SPLITTER, Handled, Lane, Record, RefusedError
+from consumers.loop.handler import SPLITTER, Handled, Lane, Record, RefusedError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.commands import commands_for
 from orchestrator.storage.blame import kind_of

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from consumers.client import consumer_config
-from consumers.damage import DAMAGE, DamagedBatch
-from consumers.raw_record import RawRecord, take_apart
+from consumers.loop.config import consumer_config
+from consumers.loop.damage import DAMAGE, DamagedBatch
+from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic

@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, ORGANIZATION
-from consumers.client import consumer_config
+from consumers.loop.config import consumer_config
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
 from producers.client import producer_config

@@ -15,9 +15,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from sqlalchemy import Engine, text
 
 from consumers.aggregator import AggregatorHandler
-from consumers.handler import Handler, Preparation
+from consumers.loop.handler import Handler, Preparation
+from consumers.loop.runtime import ConsumerLoop
 from consumers.registration import RegistrationHandler
-from consumers.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process.settings import EARLIEST_YEAR, Settings

@@ -13,8 +13,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 from sqlalchemy import Connection, Engine
 
+from consumers.loop.runtime import ConsumerLoop
 from consumers.registration import RegistrationHandler
-from consumers.runtime import ConsumerLoop
 from orchestrator.process.failpoints import EXIT_CODE, Failpoint
 from orchestrator.process.settings import Settings
 from orchestrator.registration.in_process import InProcessRegistrationService

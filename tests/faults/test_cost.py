@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from api.tokens import make_development_token
-from consumers.decoding import read
+from consumers.loop.decoding import read
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine

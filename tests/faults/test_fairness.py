@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine
 
-from consumers.handler import Handled, Handler, Lane, Record
+from consumers.loop.handler import Handled, Handler, Lane, Record
 from orchestrator.batches.model import NewBatch
 from orchestrator.batches.operations import cancel_batch, submit_bulk_registration
 from orchestrator.process.settings import Settings

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from cli.main import app
-from consumers.dead_letters import KEPT_OF_LARGE_VALUE_BYTES
+from consumers.loop.dead_letters import KEPT_OF_LARGE_VALUE_BYTES
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.verification.verify import verify

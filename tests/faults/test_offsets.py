@@ -10,10 +10,10 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from sqlalchemy import Connection, Engine
 
-from consumers import runtime
-from consumers.handler import Handled, Lane, Record
+from consumers.loop import runtime
+from consumers.loop.handler import Handled, Lane, Record
+from consumers.loop.runtime import ExpelledError
 from consumers.registration import RegistrationHandler
-from consumers.runtime import ExpelledError
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.model import NewItem
 from orchestrator.process.failpoints import EXIT_CODE, Failpoint, InjectedError

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from compose.embedded.infrastructure import Infrastructure
-from consumers.handler import Handled, Record
+from consumers.loop.handler import Handled, Record
 from consumers.registration import RegistrationHandler
 from consumers.topic_reader import TopicReader
 from orchestrator.batches.publishing import Delivery

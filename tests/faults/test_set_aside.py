@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from consumers.handler import Handled, Record, RefusedError
+from consumers.loop.handler import Handled, Record, RefusedError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError, kind_of
 from producers.producer import EventProducer

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import Engine, text
 
-from consumers.deliveries import Deliveries
+from consumers.loop.deliveries import Deliveries
 from orchestrator.batches.publishing import Delivery, DeliveryError, Trouble
 from orchestrator.batches.repository import EventOf
 from orchestrator.process import metrics

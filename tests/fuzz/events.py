@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 from compose.embedded.infrastructure import Infrastructure
-from consumers.decoding import read
-from consumers.handler import Record
+from consumers.loop.decoding import read
+from consumers.loop.handler import Record
 from consumers.splitter import SplitterHandler
 from orchestrator.process.memory import relieve_collector
 from orchestrator.process.settings import Settings

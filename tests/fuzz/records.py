@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from compose.embedded.infrastructure import Infrastructure
-from consumers.runtime import ConsumerLoop
+from consumers.loop.runtime import ConsumerLoop
 from consumers.splitter import SplitterHandler
 from consumers.topic_reader import TopicReader
 from orchestrator.process.settings import Settings

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from consumers.handler import Record
+from consumers.loop.handler import Record
 from orchestrator.batches.errors import ConflictError, NotFoundError
 from orchestrator.batches.operations import cancel_batch
 from orchestrator.process.settings import Settings

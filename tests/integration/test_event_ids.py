@@ -8,11 +8,11 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from consumers.dead_letters import dead_letter
-from consumers.decoding import Entry
-from consumers.handler import Lane, RefusedError
-from consumers.offsets import PartitionOffsets
-from consumers.raw_record import RawRecord
+from consumers.loop.dead_letters import dead_letter
+from consumers.loop.decoding import Entry
+from consumers.loop.handler import Lane, RefusedError
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.raw_record import RawRecord
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, event, text
 
 from consumers.external_registration import ExternalRegistration
-from consumers.handler import Handled, Handler
+from consumers.loop.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import ConflictError

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from consumers.external_registration import mark_questions, recorded_answer
-from consumers.handler import Record
+from consumers.loop.handler import Record
 from consumers.registration import RegistrationHandler
 from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator.batches.errors import ConflictError

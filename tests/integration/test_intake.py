@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
-from consumers.handler import Handled
+from consumers.loop.handler import Handled
 from consumers.splitter import SplitterHandler
 from consumers.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.errors import NotFoundError

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from consumers.decoding import Entry, damaged, decode
-from consumers.handler import Handled, Preparation, Record, RefusedError
-from consumers.offsets import PartitionOffsets
-from consumers.processing import Processor
-from consumers.raw_record import RawRecord
+from consumers.loop.decoding import Entry, damaged, decode
+from consumers.loop.handler import Handled, Preparation, Record, RefusedError
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.processing import Processor
+from consumers.loop.raw_record import RawRecord
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError

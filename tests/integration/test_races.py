@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from consumers.handler import Record
+from consumers.loop.handler import Record
 from orchestrator.batches.model import NewBatch
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.batches.states import Counts

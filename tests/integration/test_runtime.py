@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from consumers.lanes import LanePolicy
+from consumers.loop.lanes import LanePolicy
 from orchestrator.batches.publishing import DeliveryError, Trouble
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings

@@ -9,11 +9,11 @@ from typing import Any, cast
 from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
-from consumers.handler import Handler
-from consumers.processing import Processed
-from consumers.runtime import ConsumerLoop, ExpelledError
-from consumers.topic_ids import BrokerTopicIds
-from consumers.worker import Worker
+from consumers.loop.handler import Handler
+from consumers.loop.processing import Processed
+from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.topic_ids import BrokerTopicIds
+from consumers.loop.worker import Worker
 from orchestrator.process.failpoints import Failpoint
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments

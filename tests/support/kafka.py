@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
-from consumers.raw_record import RawRecord, take_apart
+from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.settings import Settings
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from consumers.aggregator import AggregatorHandler
-from consumers.decoding import read
-from consumers.handler import Handled, Handler, Record
+from consumers.loop.decoding import read
+from consumers.loop.handler import Handled, Handler, Record
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from orchestrator.batches import operations

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from consumers.handler import Handled, Lane, Record, RefusedError
-from consumers.lanes import LanePolicy
-from consumers.runtime import ConsumerLoop
+from consumers.loop.handler import Handled, Lane, Record, RefusedError
+from consumers.loop.lanes import LanePolicy
+from consumers.loop.runtime import ConsumerLoop
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine

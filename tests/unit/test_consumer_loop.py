@@ -10,16 +10,16 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 
-from consumers import runtime as module
-from consumers.decoding import Entry
-from consumers.deliveries import Pending
-from consumers.handler import Lane
-from consumers.lanes import LanePolicy
-from consumers.postponing import Failure
-from consumers.processing import NextOffsets, Processed, Processor
-from consumers.runtime import ConsumerLoop, ExpelledError
-from consumers.topic_ids import BrokerTopicIds
-from consumers.worker import Worker
+from consumers.loop import runtime as module
+from consumers.loop.decoding import Entry
+from consumers.loop.deliveries import Pending
+from consumers.loop.handler import Lane
+from consumers.loop.lanes import LanePolicy
+from consumers.loop.postponing import Failure
+from consumers.loop.processing import NextOffsets, Processed, Processor
+from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.topic_ids import BrokerTopicIds
+from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Delivery
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError

@@ -1,6 +1,6 @@
 """Where a reader goes on after a batch that the client can't read."""
 
-from consumers.damage import DamagedBatch
+from consumers.loop.damage import DamagedBatch
 
 
 def test_a_batch_is_tried_again_in_its_place_and_then_passed_over_record_by_record() -> None:

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from consumers import deliveries
-from consumers.deliveries import Deliveries
+from consumers.loop import deliveries
+from consumers.loop.deliveries import Deliveries
 from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.process import metrics
 from schemas.envelope import OutgoingEvent, Topic

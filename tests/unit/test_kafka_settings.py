@@ -1,6 +1,6 @@
 import pytest
 
-from consumers.client import consumer_config
+from consumers.loop.config import consumer_config
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.settings import Settings
 from producers.client import producer_config

@@ -3,11 +3,11 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from consumers.decoding import Entry
-from consumers.handler import Lane
-from consumers.lanes import LanePolicy, Lanes
-from consumers.offsets import PartitionOffsets
-from consumers.raw_record import RawRecord
+from consumers.loop.decoding import Entry
+from consumers.loop.handler import Lane
+from consumers.loop.lanes import LanePolicy, Lanes
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.raw_record import RawRecord
 from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
 from orchestrator.batches.parts import submitted_events
 from orchestrator.process.settings import Settings

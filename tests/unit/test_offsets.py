@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.offsets import PartitionOffsets
+from consumers.loop.offsets import PartitionOffsets
 from schemas.envelope import Topic
 
 

@@ -8,9 +8,9 @@ import psycopg2
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from consumers.decoding import Entry
-from consumers.offsets import PartitionOffsets
-from consumers.postponing import Failure, PostponedUnits, Unit
+from consumers.loop.decoding import Entry
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.postponing import Failure, PostponedUnits, Unit
 from orchestrator.storage.blame import TransientError
 from schemas.envelope import Topic
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import orjson
 
-from consumers.decoding import Entry
-from consumers.handler import RefusedError
-from consumers.raw_record import RawRecord
+from consumers.loop.decoding import Entry
+from consumers.loop.handler import RefusedError
+from consumers.loop.raw_record import RawRecord
 from schemas.envelope import MAX_ATTRIBUTE_LENGTH, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, headers, rfc3339, trace_id_of
 from schemas.events import DEAD_LETTER, DeadLetter
 from schemas.ids import content_id

@@ -25,18 +25,18 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 
-from consumers.client import consumer_config
-from consumers.damage import DAMAGE, DamagedBatch
-from consumers.decoding import Entry, damaged, decode
-from consumers.deliveries import Pending
-from consumers.handler import Handler, Lane, Preparation
-from consumers.lanes import LanePolicy, Lanes
-from consumers.offsets import PartitionOffsets
-from consumers.postponing import Failure, PostponedUnits, Unit
-from consumers.processing import NextOffsets, Processed, Processor
-from consumers.raw_record import take_apart
-from consumers.topic_ids import BrokerTopicIds
-from consumers.worker import Worker
+from consumers.loop.config import consumer_config
+from consumers.loop.damage import DAMAGE, DamagedBatch
+from consumers.loop.decoding import Entry, damaged, decode
+from consumers.loop.deliveries import Pending
+from consumers.loop.handler import Handler, Lane, Preparation
+from consumers.loop.lanes import LanePolicy, Lanes
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.postponing import Failure, PostponedUnits, Unit
+from consumers.loop.processing import NextOffsets, Processed, Processor
+from consumers.loop.raw_record import take_apart
+from consumers.loop.topic_ids import BrokerTopicIds
+from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values

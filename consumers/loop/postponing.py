@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from consumers.decoding import Entry
-from consumers.offsets import PartitionOffsets
+from consumers.loop.decoding import Entry
+from consumers.loop.offsets import PartitionOffsets
 from orchestrator.storage.blame import Blame, blame, kind_of
 
 FIRST_PAUSE_S = 0.5

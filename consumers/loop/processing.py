@@ -12,11 +12,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
-from consumers.dead_letters import dead_letter
-from consumers.decoding import Entry
-from consumers.deliveries import IDLE_LOOK_S, Deliveries, Pending
-from consumers.handler import Handled, Handler, Preparation, RefusedError
-from consumers.postponing import Failure
+from consumers.loop.dead_letters import dead_letter
+from consumers.loop.decoding import Entry
+from consumers.loop.deliveries import IDLE_LOOK_S, Deliveries, Pending
+from consumers.loop.handler import Handled, Handler, Preparation, RefusedError
+from consumers.loop.postponing import Failure
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values

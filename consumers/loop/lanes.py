@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from consumers.decoding import Entry
-from consumers.handler import Lane
-from consumers.offsets import PartitionOffsets
+from consumers.loop.decoding import Entry
+from consumers.loop.handler import Lane
+from consumers.loop.offsets import PartitionOffsets
 from orchestrator.process.settings import Settings
 
 

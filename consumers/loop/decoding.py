@@ -3,9 +3,9 @@
 import logging
 from dataclasses import dataclass
 
-from consumers.handler import Handler, Lane, Record, RefusedError
-from consumers.offsets import PartitionOffsets
-from consumers.raw_record import RawRecord
+from consumers.loop.handler import Handler, Lane, Record, RefusedError
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.raw_record import RawRecord
 from orchestrator.process.error_text import without_values
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
 from schemas.events import EventData, InvalidEventError, read_event
