@@ -140,9 +140,9 @@ def _registration(settings: Settings) -> Role:
         from orchestrator.registration.in_process import InProcessRegistrationService
 
         return _consumer(settings, RegistrationHandler(InProcessRegistrationService(settings.earliest_activity_year)))
-    from consumers.external_registration import ExternalRegistration
+    from consumers.external.adapter import ExternalRegistration
+    from consumers.external.http_client import refuse_unusable_way
     from consumers.loop.runtime import ConsumerLoop
-    from consumers.registration_client import refuse_unusable_way
     from orchestrator.registration.external import ExternalRegistrationService
     from producers.producer import EventProducer
 

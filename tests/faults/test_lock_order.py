@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from consumers.external_registration import mark_questions
+from consumers.external.adapter import mark_questions
 from consumers.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey

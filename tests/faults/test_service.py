@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Engine
 
-from consumers.external_registration import ExternalRegistration
+from consumers.external.adapter import ExternalRegistration
 from consumers.registration import RegistrationHandler
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import ExternalRegistrationService

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, event, text
 
-from consumers.external_registration import ExternalRegistration
+from consumers.external.adapter import ExternalRegistration
 from consumers.loop.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
 from consumers.sweeper import Sweeper, SweepPolicy

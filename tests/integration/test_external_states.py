@@ -16,10 +16,10 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from consumers.external_registration import mark_questions, recorded_answer
+from consumers.external.adapter import mark_questions, recorded_answer
+from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Record
 from consumers.registration import RegistrationHandler
-from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator.batches.errors import ConflictError
 from orchestrator.batches.model import Correction, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items

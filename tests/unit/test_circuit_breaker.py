@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
+from consumers.external.breaker import BreakerPolicy, CircuitBreaker
 
 POLICY = BreakerPolicy(failures=3, first_pause_s=1.0, max_pause_s=10.0)
 

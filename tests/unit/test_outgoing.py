@@ -11,7 +11,7 @@ from api.jwks import Jwks
 from cli.client import opened
 from cli.failures import BadInputError
 from cli.target import Target
-from consumers.registration_client import refuse_unusable_way
+from consumers.external.http_client import refuse_unusable_way
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment
 from orchestrator.process.settings import RefusedStartError, Settings

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from consumers.registration_client import RegistrationClient, Unknown
+from consumers.external.http_client import RegistrationClient, Unknown
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn

@@ -20,9 +20,9 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine
 
-from consumers.circuit_breaker import BreakerPolicy, CircuitBreaker
+from consumers.external.breaker import BreakerPolicy, CircuitBreaker
+from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Preparation, Record
-from consumers.registration_client import RegistrationClient, Unknown
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, failpoints
