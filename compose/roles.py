@@ -160,10 +160,10 @@ def _aggregator(settings: Settings) -> Role:
 
 
 def _sweeper(settings: Settings) -> Role:
-    from consumers.end_offsets import BrokerEndOffsets
-    from consumers.purger import PurgePolicy, Purger
-    from consumers.sweep_loop import SweepLoop
-    from consumers.sweeper import Sweeper, SweepPolicy
+    from consumers.upkeep.end_offsets import BrokerEndOffsets
+    from consumers.upkeep.purger import PurgePolicy, Purger
+    from consumers.upkeep.sweep_loop import SweepLoop
+    from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 
     sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
     engine = _engine(settings, "sweeper", connections=1)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, text
 
 from compose.bench.generator import Generator
 from compose.bench.jobs import CancelRunning, SeenCancel
-from consumers.end_offsets import BrokerEndOffsets
+from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.settings import Settings
 from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic

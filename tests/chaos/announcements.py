@@ -5,7 +5,7 @@ from collections.abc import Iterator, Set
 
 import orjson
 
-from consumers.end_offsets import BrokerEndOffsets
+from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from schemas.events import BATCH_COMPLETED

@@ -2,7 +2,7 @@
 
 import psycopg2
 
-from consumers.end_offsets import BrokerEndOffsets
+from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.kafka import committed_offsets

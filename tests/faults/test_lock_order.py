@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from consumers.external.adapter import mark_questions
-from consumers.sweeper import Sweeper, SweepPolicy
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.repository import PostgresActivityRepository

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from consumers.purger import PurgePolicy, Purger
+from consumers.upkeep.purger import PurgePolicy, Purger
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, Correction, Idempotency, NewBatch, NewItem, RetryRequest, Role
 from orchestrator.batches.operations import (

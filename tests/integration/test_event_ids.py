@@ -13,7 +13,7 @@ from consumers.loop.decoding import Entry
 from consumers.loop.handler import Lane, RefusedError
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord
-from consumers.sweeper import Sweeper, SweepPolicy
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
 from schemas import events

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, text
 from consumers.external.adapter import ExternalRegistration
 from consumers.loop.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
-from consumers.sweeper import Sweeper, SweepPolicy
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import ConflictError
 from orchestrator.batches.model import Correction, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items

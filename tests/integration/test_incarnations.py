@@ -5,8 +5,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine, text
 
-from consumers.end_offsets import BrokerEndOffsets
 from consumers.loop.topic_ids import topic_ids
+from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queues

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from consumers.loop.handler import Handled
 from consumers.splitter import SplitterHandler
-from consumers.sweeper import Sweeper, SweepPolicy, Swept
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, RetryRequest, Role
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
 
-from consumers.purger import Purged, PurgePolicy, Purger
+from consumers.upkeep.purger import Purged, PurgePolicy, Purger
 from orchestrator.batches.errors import ConflictError, NotFoundError
 from orchestrator.batches.model import BatchFilter, Idempotency, NewBatch, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration

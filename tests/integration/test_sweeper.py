@@ -10,10 +10,10 @@ import orjson
 import pytest
 from sqlalchemy import create_engine, text
 
-from consumers.purger import PurgePolicy, Purger
 from consumers.splitter import SplitterHandler
-from consumers.sweep_loop import SweepLoop
-from consumers.sweeper import Sweeper, SweepPolicy, Swept
+from consumers.upkeep.purger import PurgePolicy, Purger
+from consumers.upkeep.sweep_loop import SweepLoop
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.batches.repository import OutcomeKey

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from consumers.sweeper import Sweeper, SweepPolicy, Swept
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
 from orchestrator.process.settings import Settings

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from consumers.purger import PurgePolicy, Purger
-from consumers.sweeper import Sweeper, SweepPolicy
+from consumers.upkeep.purger import PurgePolicy, Purger
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.repository import ActivityRepository

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from consumers.isolation import Found, Isolation
+from consumers.upkeep.isolation import Found, Isolation
 from orchestrator.batches.parts import incomplete_batch
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import EventOf, OutcomeKey

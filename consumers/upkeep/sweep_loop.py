@@ -7,8 +7,8 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine
 
-from consumers.purger import Purged, Purger
-from consumers.sweeper import Sweeper, Swept
+from consumers.upkeep.purger import Purged, Purger
+from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import LoopHealth

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
-from consumers.isolation import Isolation
+from consumers.upkeep.isolation import Isolation
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.storage.purging import Deleted, deleted_batches, expire_keys, purge_batches
