@@ -17,7 +17,7 @@ from cli.progress import working
 
 # Imported in the functions, so that shell completion need not wait for Kafka's client.
 if TYPE_CHECKING:
-    from consumers.dead_letter_log import PutAside
+    from consumers.reading.dead_letter_log import PutAside
     from orchestrator.process.settings import Settings
     from schemas.envelope import OutgoingEvent
 
@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _read(settings: "Settings", output: Output) -> "list[PutAside]":
-    from consumers.dead_letter_log import read_dead_letters
+    from consumers.reading.dead_letter_log import read_dead_letters
 
     with working(output, "Reading dead letters"), reachable_kafka(settings):
         return read_dead_letters(settings)
@@ -102,7 +102,7 @@ def _records(
     settings: "Settings", output: Output, letters: "Sequence[PutAside]"
 ) -> "tuple[dict[UUID, OutgoingEvent], dict[UUID, str]]":
     """What there is to send again for each letter, and why for the others there is nothing."""
-    from consumers.dead_letter_log import CannotRedriveError, read_originals
+    from consumers.reading.dead_letter_log import CannotRedriveError, read_originals
 
     truncated = [letter for letter in letters if letter.is_truncated]
     with working(output, "Reading the records themselves"), reachable_kafka(settings):

@@ -20,7 +20,7 @@ from cli.progress import counting, working
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from consumers.replay_source import Start
+    from consumers.reading.replay_source import Start
     from orchestrator.process.settings import Settings
     from orchestrator.replay.promote import Promoted
     from orchestrator.replay.rebuild import Comparison, Replay
@@ -114,7 +114,7 @@ def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
 
 def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start") -> int:
     from cli.kafka import reachable_kafka
-    from consumers.replay_source import ReplaySource
+    from consumers.reading.replay_source import ReplaySource
 
     with reachable_kafka(settings), ReplaySource(settings) as source:
         try:
@@ -145,7 +145,7 @@ def _batch_id(given: str | None) -> UUID | None:
 
 
 def _start(given: str | None, settings: "Settings") -> "Start":
-    from consumers.replay_source import RecordPlace
+    from consumers.reading.replay_source import RecordPlace
     from schemas.envelope import Topic
 
     if given is None:

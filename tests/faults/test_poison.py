@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from consumers.dead_letter_log import read_dead_letters
+from consumers.reading.dead_letter_log import read_dead_letters
 from orchestrator.batches.model import StatusView
 from orchestrator.batches.states import Counts
 from orchestrator.process.settings import Settings

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from compose.embedded.infrastructure import Infrastructure
 from consumers.loop.handler import Handled, Record
+from consumers.reading.topic_reader import TopicReader
 from consumers.registration import RegistrationHandler
-from consumers.topic_reader import TopicReader
 from orchestrator.batches.publishing import Delivery
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService

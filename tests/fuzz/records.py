@@ -9,8 +9,8 @@ from uuid import UUID
 
 from compose.embedded.infrastructure import Infrastructure
 from consumers.loop.runtime import ConsumerLoop
+from consumers.reading.topic_reader import TopicReader
 from consumers.splitter import SplitterHandler
-from consumers.topic_reader import TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer

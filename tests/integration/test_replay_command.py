@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from consumers.topic_reader import Span, TopicReader
+from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.batches.operations import delete_batch
 from orchestrator.process.settings import Settings
 from orchestrator.replay.rebuild import TOPICS

@@ -10,7 +10,6 @@ import orjson
 import pytest
 from confluent_kafka import Message
 
-from consumers.dead_letter_log import CannotRedriveError, PutAside
 from consumers.loop.dead_letters import (
     KEPT_OF_LARGE_VALUE_BYTES,
     MAX_DETAIL_LENGTH,
@@ -22,6 +21,7 @@ from consumers.loop.decoding import BAD_HEADERS, Entry, decode
 from consumers.loop.handler import Lane, RefusedError
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord, take_apart
+from consumers.reading.dead_letter_log import CannotRedriveError, PutAside
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, open_envelope
 from schemas.events import DeadLetter, EventData, read_event
 from tests.support.toy import ToyHandler, command

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from consumers.loop.handler import AGGREGATOR, SPLITTER
 from consumers.loop.raw_record import RawRecord
-from consumers.topic_reader import Span, TopicReader
+from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic

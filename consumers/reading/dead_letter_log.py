@@ -10,7 +10,7 @@ import orjson
 
 from consumers.loop.decoding import BAD_HEADERS
 from consumers.loop.raw_record import RawRecord
-from consumers.topic_reader import TopicReader
+from consumers.reading.topic_reader import TopicReader
 from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339
 from schemas.events import EVENTS, DeadLetter, DeadLetterRedriven, EventData, read_event
