@@ -10,7 +10,7 @@ from aiohttp import web
 
 from api.handling import IDENTITY
 from api.health import HEALTH_PATHS
-from api.problems import Handler
+from api.http.problems import Handler
 from orchestrator.process.metrics import API_SECONDS
 
 _log = structlog.get_logger("bulkreg.access")

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from api.problems import overloaded
+from api.http.problems import overloaded
 from orchestrator.storage.backlog import Backlog
 
 # One look for all requests of a process: at 500 a second nobody notices it, and the limit is passed by what other processes admit in between.

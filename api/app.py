@@ -15,8 +15,8 @@ from api.database import Database
 from api.group_commit import GroupCommit
 from api.handling import add_routes
 from api.health import HealthChecks
-from api.problems import answer_problems
-from api.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
+from api.http.problems import answer_problems
+from api.http.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.tickets import Tickets, ticket_key
 from api.watching import Watchers
 from orchestrator.batches.submit import accept

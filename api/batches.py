@@ -8,10 +8,11 @@ from uuid import UUID
 
 from aiohttp import web
 
-from api import cursors, presentation
+from api import presentation
 from api.calls import Call, Reply, Service
-from api.etag import edit_versions, etag, none_matches, query_hash
-from api.problems import ProblemError
+from api.http import cursors
+from api.http.etag import edit_versions, etag, none_matches, query_hash
+from api.http.problems import ProblemError
 from api.watching import is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import (

@@ -11,10 +11,10 @@ import orjson
 from aiohttp import web
 from multidict import MultiMapping
 
-from api import json_body
 from api.admission import Admission
 from api.database import Database
 from api.group_commit import GroupCommit
+from api.http import json_body
 from api.identity import ORGANIZATION_HEADER, Identity
 from api.tickets import Tickets
 from api.watching import Watchers

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from api.problems import overloaded
+from api.http.problems import overloaded
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog

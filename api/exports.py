@@ -17,7 +17,7 @@ from aiohttp import web
 
 from api import presentation
 from api.calls import Call
-from api.streaming import streaming
+from api.http.streaming import streaming
 from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, ItemView
 from orchestrator.files.formulas import neutral

@@ -9,9 +9,9 @@ from api import documentation, openapi
 from api.authentication import Authenticator
 from api.calls import Call, Service
 from api.health import HealthChecks, add_health_routes
+from api.http.json_body import read_body
+from api.http.problems import Handler, ProblemError
 from api.identity import Identity
-from api.json_body import read_body
-from api.problems import Handler, ProblemError
 from api.rate_limits import RateLimits
 from api.routes import ROUTES, Endpoint, Route
 from orchestrator.batches.model import Role

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from orchestrator.batches.model import Actor, Role
 from schemas.problems import Mistake
 from schemas.spelling import canonical

@@ -9,7 +9,7 @@ import httpx
 import jwt
 import structlog
 
-from api.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
+from api.http.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
 from orchestrator.process.outgoing import heeds_environment, usable_way
 from orchestrator.process.settings import RefusedStartError
 from schemas import strict_json

@@ -37,7 +37,7 @@ class Route:
     answers: Mapping[int, type[models.Answer] | str | None] = field(default_factory=dict)
     """By status: a model in JSON, another content type, or no body."""
     refusals: Sequence[str] = ()
-    """The codes of problems that not every route has (`api.problems`)."""
+    """The codes of problems that not every route has (`api.http.problems`)."""
 
     @property
     def summary(self) -> str:

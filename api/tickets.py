@@ -11,8 +11,8 @@ from uuid import UUID
 
 import jwt
 
+from api.http.problems import bad_token
 from api.identity import Identity
-from api.problems import bad_token
 from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.database import Database
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from orchestrator.batches.model import BatchView
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.process.settings import Settings

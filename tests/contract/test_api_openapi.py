@@ -19,7 +19,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from api import exports, openapi
-from api.problems import PROBLEMS
+from api.http.problems import PROBLEMS
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings

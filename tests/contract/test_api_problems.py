@@ -15,10 +15,11 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
-from api import app, handling, json_body
+from api import app, handling
 from api.app import create_app
 from api.authentication import UnsafeStartError
-from api.problems import PROBLEMS
+from api.http import json_body
+from api.http.problems import PROBLEMS
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from schemas import api as models

@@ -3,7 +3,7 @@
 import pytest
 
 from api.admission import Admission
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from orchestrator.storage.backlog import Backlog
 
 

@@ -18,9 +18,9 @@ from pydantic import SecretStr
 
 from api import jwks, rate_limits
 from api.authentication import TokenAuthenticator, UnsafeStartError, authenticator
+from api.http.problems import ProblemError
 from api.identity import Identity
 from api.jwks import Jwks
-from api.problems import ProblemError
 from api.rate_limits import RateLimits
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from api import authentication
 from api.authentication import SharedKey, TokenAuthenticator, authenticator
+from api.http.problems import ProblemError
 from api.identity import Identity
-from api.problems import ProblemError
 from api.tickets import Tickets, ticket_key
 from api.tokens import make_development_token
 from orchestrator.batches.model import Actor, Role

@@ -6,7 +6,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from api.problems import PROBLEMS, ProblemError, response
+from api.http.problems import PROBLEMS, ProblemError, response
 
 # The parser's own limits. They have to differ: see `_problem`.
 MAX_ADDRESS_BYTES = 8_192

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from orchestrator.process.settings import Settings
 from schemas import strict_json
 

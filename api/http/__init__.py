@@ -1,0 +1,1 @@
+"""HTTP as every endpoint uses it: problems, ETags, cursors, JSON bodies, streams."""
