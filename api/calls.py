@@ -11,12 +11,12 @@ import orjson
 from aiohttp import web
 from multidict import MultiMapping
 
+from api.access.identity import ORGANIZATION_HEADER, Identity
+from api.access.tickets import Tickets
 from api.admission import Admission
 from api.database import Database
 from api.group_commit import GroupCommit
 from api.http import json_body
-from api.identity import ORGANIZATION_HEADER, Identity
-from api.tickets import Tickets
 from api.watching import Watchers
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, Idempotency

@@ -6,13 +6,13 @@ from functools import partial
 from aiohttp import web
 
 from api import documentation, openapi
-from api.authentication import Authenticator
+from api.access.authentication import Authenticator
+from api.access.identity import Identity
+from api.access.rate_limits import RateLimits
 from api.calls import Call, Service
 from api.health import HealthChecks, add_health_routes
 from api.http.json_body import read_body
 from api.http.problems import Handler, ProblemError
-from api.identity import Identity
-from api.rate_limits import RateLimits
 from api.routes import ROUTES, Endpoint, Route
 from orchestrator.batches.model import Role
 from orchestrator.process.memory import give_free_memory_back

@@ -8,8 +8,8 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.access.identity import ORGANIZATION_HEADER
 from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
-from api.identity import ORGANIZATION_HEADER
 from api.routes import ROUTES, Route
 from schemas import api as models
 from schemas import examples

@@ -117,7 +117,7 @@ def register(app: typer.Typer) -> None:
         more: Annotated[list[str] | None, typer.Argument(metavar="ORG", help="More organizations.")] = None,
     ) -> None:
         """Print a development token, signed with the key of a home, or with BULKREG_JWT_HS256_KEY."""
-        from api.tokens import make_development_token
+        from api.access.tokens import make_development_token
         from orchestrator.batches.model import Role
 
         try:

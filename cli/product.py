@@ -43,7 +43,7 @@ def tokens(endpoints: Endpoints, key: str) -> Tokens:
     """A service token for every organization, and one for an administrator of the first."""
     from sqlalchemy import text
 
-    from api.tokens import make_development_token
+    from api.access.tokens import make_development_token
     from orchestrator.batches.model import Role
     from orchestrator.storage.connecting import open_engine
 

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
-from api.authentication import NoAuthentication, authenticator
+from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.outbox_findings import outbox_findings
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config

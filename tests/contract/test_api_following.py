@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from api.tickets import ticket_key
+from api.access.tickets import ticket_key
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas import api as models

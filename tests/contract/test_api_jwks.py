@@ -5,7 +5,7 @@ from functools import partial
 import httpx
 import pytest
 
-from api import jwks
+from api.access import jwks
 from orchestrator.process.settings import Settings
 from tests.support.api_server import PATH, running_api
 from tests.support.identity_provider import PRIVATE, public, running_provider, signed

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
 from api import app, handling
+from api.access.authentication import UnsafeStartError
 from api.app import create_app
-from api.authentication import UnsafeStartError
 from api.http import json_body
 from api.http.problems import PROBLEMS
 from orchestrator.batches.model import Role

@@ -10,7 +10,7 @@ import openapi_spec_validator
 import pytest
 
 from api import batches, openapi
-from api.identity import ORGANIZATION_HEADER
+from api.access.identity import ORGANIZATION_HEADER
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = openapi.document()

@@ -26,7 +26,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from api.tokens import make_development_token
+from api.access.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.product import ROLE_GROUPS
 from orchestrator.batches.model import Role

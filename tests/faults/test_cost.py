@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from api.tokens import make_development_token
+from api.access.tokens import make_development_token
 from consumers.loop.decoding import read
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings

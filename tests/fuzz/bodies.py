@@ -17,8 +17,8 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
+from api.access.tokens import make_development_token
 from api.app import serving
-from api.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
 from orchestrator.batches.model import Role
 from orchestrator.process.logs import configure_logs

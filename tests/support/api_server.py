@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from api.access.tokens import make_development_token
 from api.app import serving
-from api.tokens import make_development_token
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.pipeline import COORDINATOR, ORGANIZATION

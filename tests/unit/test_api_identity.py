@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pydantic import SecretStr
 
-from api import jwks, rate_limits
-from api.authentication import TokenAuthenticator, UnsafeStartError, authenticator
+from api.access import jwks, rate_limits
+from api.access.authentication import TokenAuthenticator, UnsafeStartError, authenticator
+from api.access.identity import Identity
+from api.access.jwks import Jwks
+from api.access.rate_limits import RateLimits
 from api.http.problems import ProblemError
-from api.identity import Identity
-from api.jwks import Jwks
-from api.rate_limits import RateLimits
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
@@ -336,7 +336,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
             return cls.fromtimestamp(clock.now, tz)
 
     monkeypatch.setattr("jwt.api_jwt.datetime", Frozen)
-    monkeypatch.setattr("api.authentication.time.time", clock)
+    monkeypatch.setattr("api.access.authentication.time.time", clock)
     return clock
 
 

@@ -12,12 +12,12 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from api import authentication
-from api.authentication import SharedKey, TokenAuthenticator, authenticator
+from api.access import authentication
+from api.access.authentication import SharedKey, TokenAuthenticator, authenticator
+from api.access.identity import Identity
+from api.access.tickets import Tickets, ticket_key
+from api.access.tokens import make_development_token
 from api.http.problems import ProblemError
-from api.identity import Identity
-from api.tickets import Tickets, ticket_key
-from api.tokens import make_development_token
 from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
 
@@ -43,7 +43,7 @@ class Counted(SharedKey):
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is, for what is believed. Signatures are checked against the end of time."""
     moment = [float(NOW)]
-    monkeypatch.setattr("api.authentication.time.time", lambda: moment[0])
+    monkeypatch.setattr("api.access.authentication.time.time", lambda: moment[0])
     monkeypatch.setattr("jwt.api_jwt.PyJWT._validate_exp", lambda *_: None)
     return moment
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pytest
 from pydantic import SecretStr
 
-from api.authentication import authenticator
-from api.jwks import Jwks
+from api.access.authentication import authenticator
+from api.access.jwks import Jwks
 from cli.client import opened
 from cli.failures import BadInputError
 from cli.target import Target

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from api.authentication import _identity
-from api.identity import Identity
+from api.access.authentication import _identity
+from api.access.identity import Identity
 from orchestrator.batches.model import Role
 from schemas.api import BatchesQuery, ItemCorrection, RefusedRequestError, read, read_submission
 from schemas.events import SubmittedItem

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import jwt
 
+from api.access.identity import Identity
 from api.http.problems import bad_token
-from api.identity import Identity
 from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
 

@@ -11,9 +11,9 @@ import jwt
 from jwt.types import Options
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
+from api.access.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
+from api.access.jwks import Jwks
 from api.http.problems import ProblemError, bad_token
-from api.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Identity
-from api.jwks import Jwks
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
 from schemas.fields import Id, canonical_id

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Mapping
 
+from api.access.identity import Identity
 from api.http.problems import ProblemError, retry_after
-from api.identity import Identity
 from orchestrator.batches.model import Role
 
 _MINUTE_S = 60.0
