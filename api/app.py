@@ -10,15 +10,15 @@ from aiohttp import web
 from api.access.authentication import UnsafeStartError, authenticator
 from api.access.tickets import Tickets, ticket_key
 from api.access_log import log_access
-from api.admission import Admission
 from api.calls import Service
-from api.database import Database
-from api.group_commit import GroupCommit
 from api.handling import add_routes
 from api.health import HealthChecks
 from api.http.problems import answer_problems
 from api.http.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
-from api.watching import Watchers
+from api.load.admission import Admission
+from api.load.database import Database
+from api.load.group_commit import GroupCommit
+from api.load.watching import Watchers
 from orchestrator.batches.submit import accept
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction

@@ -13,7 +13,7 @@ from api.calls import Call, Reply, Service
 from api.http import cursors
 from api.http.etag import edit_versions, etag, none_matches, query_hash
 from api.http.problems import ProblemError
-from api.watching import is_settled
+from api.load.watching import is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import (
     Actor,

@@ -13,11 +13,11 @@ from multidict import MultiMapping
 
 from api.access.identity import ORGANIZATION_HEADER, Identity
 from api.access.tickets import Tickets
-from api.admission import Admission
-from api.database import Database
-from api.group_commit import GroupCommit
 from api.http import json_body
-from api.watching import Watchers
+from api.load.admission import Admission
+from api.load.database import Database
+from api.load.group_commit import GroupCommit
+from api.load.watching import Watchers
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, Idempotency
 from orchestrator.process.settings import Settings

@@ -13,7 +13,7 @@ from aiohttp import web
 from api import presentation
 from api.calls import Call, Reply
 from api.http.streaming import Stream, streaming
-from api.watching import Watch, is_settled
+from api.load.watching import Watch, is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.storage.repository import PostgresActivityRepository

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
-from api.admission import Admission
+from api.load.admission import Admission
 from consumers.registration import RegistrationHandler
 from orchestrator.batches import operations
 from orchestrator.batches.model import RetryRequest

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from api.database import Database
+from api.load.database import Database
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import ItemFilter, NewBatch, StatusView
 from orchestrator.batches.operations import get_bulk_submission_status

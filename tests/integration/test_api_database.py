@@ -5,7 +5,7 @@ import threading
 
 from sqlalchemy import Engine
 
-from api.database import Database
+from api.load.database import Database
 from orchestrator.process.settings import Settings
 from tests.support.process import TIMEOUT_S
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from api.group_commit import MAX_ITEMS, GroupCommit
+from api.load.group_commit import MAX_ITEMS, GroupCommit
 from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, KeyReusedError
 from orchestrator.batches.model import Idempotency, NewBatch, Role, Submitted
 from orchestrator.batches.submit import Answer, SubmissionRequest, accept

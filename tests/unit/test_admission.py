@@ -2,8 +2,8 @@
 
 import pytest
 
-from api.admission import Admission
 from api.http.problems import ProblemError
+from api.load.admission import Admission
 from orchestrator.storage.backlog import Backlog
 
 

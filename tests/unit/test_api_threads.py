@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from api.database import Database
+from api.load.database import Database
 from orchestrator.process.settings import Settings
 
 PATIENCE_S = 30

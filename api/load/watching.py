@@ -13,8 +13,8 @@ from psycopg2 import Error as DriverError
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.database import Database
 from api.http.problems import ProblemError
+from api.load.database import Database
 from orchestrator.batches.model import BatchView
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.process.settings import Settings

@@ -1,0 +1,1 @@
+"""Serving many callers with few connections: admission, shared commits, shared waiting, and the database pool."""
