@@ -8,8 +8,8 @@ import time
 import structlog
 from aiohttp import web
 
+from api.endpoints.health import HEALTH_PATHS
 from api.handling import IDENTITY
-from api.health import HEALTH_PATHS
 from api.http.problems import Handler
 from orchestrator.process.metrics import API_SECONDS
 

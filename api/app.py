@@ -10,9 +10,9 @@ from aiohttp import web
 from api.access.authentication import UnsafeStartError, authenticator
 from api.access.tickets import Tickets, ticket_key
 from api.access_log import log_access
-from api.calls import Service
+from api.endpoints.calls import Service
+from api.endpoints.health import HealthChecks
 from api.handling import add_routes
-from api.health import HealthChecks
 from api.http.problems import answer_problems
 from api.http.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.load.admission import Admission

@@ -9,8 +9,8 @@ from api import documentation, openapi
 from api.access.authentication import Authenticator
 from api.access.identity import Identity
 from api.access.rate_limits import RateLimits
-from api.calls import Call, Service
-from api.health import HealthChecks, add_health_routes
+from api.endpoints.calls import Call, Service
+from api.endpoints.health import HealthChecks, add_health_routes
 from api.http.json_body import read_body
 from api.http.problems import Handler, ProblemError
 from api.routes import ROUTES, Endpoint, Route

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api import batches, events, exports, previews
-from api.calls import Call, Reply
+from api.endpoints import batches, events, exports, previews
+from api.endpoints.calls import Call, Reply
 from schemas import api as models
 
 Endpoint = Callable[[Call], Reply]

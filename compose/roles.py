@@ -110,7 +110,7 @@ def _api(settings: Settings, checks: Mapping[str, Callable[[], Check]]) -> Role:
 
 
 def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Check]]) -> Role:
-    from api.health import serving_health
+    from api.endpoints.health import serving_health
 
     return ServerRole("health", serving_health(settings, port, checks))
 

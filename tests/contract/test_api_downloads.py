@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api import exports
+from api.endpoints import exports
 from schemas import api as models
 from tests.support.api_server import PATH
 from tests.support.pipeline import Pipeline, item, mentors

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from api import exports, openapi
+from api import openapi
+from api.endpoints import exports
 from api.http.problems import PROBLEMS
 from api.routes import ROUTES
 from orchestrator.batches.model import Role

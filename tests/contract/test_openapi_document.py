@@ -9,8 +9,9 @@ import jsonschema_rs
 import openapi_spec_validator
 import pytest
 
-from api import batches, openapi
+from api import openapi
 from api.access.identity import ORGANIZATION_HEADER
+from api.endpoints import batches
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = openapi.document()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.exports import CSV
+from api.endpoints.exports import CSV
 from orchestrator.batches.model import ItemValues, ItemView
 from orchestrator.batches.states import ItemStatus
 from orchestrator.files.corrections import read_corrections

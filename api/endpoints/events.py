@@ -10,8 +10,8 @@ from functools import partial
 import orjson
 from aiohttp import web
 
-from api import presentation
-from api.calls import Call, Reply
+from api.endpoints import presentation
+from api.endpoints.calls import Call, Reply
 from api.http.streaming import Stream, streaming
 from api.load.watching import Watch, is_settled
 from orchestrator.batches import operations

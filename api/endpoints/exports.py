@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from api import presentation
-from api.calls import Call
+from api.endpoints import presentation
+from api.endpoints.calls import Call
 from api.http.streaming import streaming
 from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, ItemView

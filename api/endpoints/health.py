@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.calls import Reply
+from api.endpoints.calls import Reply
 from orchestrator.process.health import Check
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.batches import new_batch, submission_in
-from api.calls import Call, Reply
+from api.endpoints.batches import new_batch, submission_in
+from api.endpoints.calls import Call, Reply
 from orchestrator.batches.model import ItemError, NewItem
 
 

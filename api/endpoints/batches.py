@@ -8,8 +8,8 @@ from uuid import UUID
 
 from aiohttp import web
 
-from api import presentation
-from api.calls import Call, Reply, Service
+from api.endpoints import presentation
+from api.endpoints.calls import Call, Reply, Service
 from api.http import cursors
 from api.http.etag import edit_versions, etag, none_matches, query_hash
 from api.http.problems import ProblemError

@@ -1,0 +1,1 @@
+"""What each route does: one function per endpoint, and how the domain looks as JSON."""
