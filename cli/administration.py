@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from cli.commands import Audience, command
 from cli.deployment import Deployment
-from cli.failures import BadInputError, ExitCode
 from cli.kafka import reachable_kafka
-from cli.output import Output, confirm, printable, table
-from cli.progress import working
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import BadInputError, ExitCode
+from cli.terminal.output import Output, confirm, printable, table
+from cli.terminal.progress import working
 
 # What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.commands import Audience, command, read_bytes
 from cli.connection import Connection, connected
-from cli.failures import BadInputError, ExitCode
-from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
-from cli.output import Output, confirm, printable, table
-from cli.progress import batch_progress, described, speed, working
-from cli.saving import saved_to
-from cli.streams import stop_unread
 from cli.target import PATH, Target
+from cli.terminal.command import Audience, command, read_bytes
+from cli.terminal.failures import BadInputError, ExitCode
+from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
+from cli.terminal.output import Output, confirm, printable, table
+from cli.terminal.progress import batch_progress, described, speed, working
+from cli.terminal.saving import saved_to
+from cli.terminal.streams import stop_unread
 
 if TYPE_CHECKING:
     from cli.client import Client

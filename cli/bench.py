@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import Audience, command
 from cli.embedded import embedded_installed
-from cli.failures import BadInputError, UnreachableError, UnwritableError
-from cli.output import Output, printable, table
-from cli.progress import working
 from cli.running import running_stack
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import BadInputError, UnreachableError, UnwritableError
+from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import working
 
 SHORT_TAKES = "under two minutes"
 LONG_TAKES = "about twenty minutes, and 8 GB of disk while it runs"

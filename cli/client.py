@@ -12,8 +12,8 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from cli.failures import BadInputError, CommandError, RefusedError, UnreachableError
 from cli.target import PATH, Target
+from cli.terminal.failures import BadInputError, CommandError, RefusedError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
 
 TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.failures import BadInputError
 from cli.running import running_stack
 from cli.target import Target
+from cli.terminal.failures import BadInputError
 
 if TYPE_CHECKING:
     from cli.client import Client

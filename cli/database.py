@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.failures import UnreachableError
 from cli.settings import load_settings
+from cli.terminal.failures import UnreachableError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import typer
 
-from cli.commands import Audience, command
 from cli.deployment import Deployment
-from cli.failures import BadInputError, UnreachableError
 from cli.kafka import reachable_kafka
-from cli.output import Output, printable, table
-from cli.progress import working
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import BadInputError, UnreachableError
+from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import working
 
 # Imported in the functions, so that shell completion need not wait for Kafka's client.
 if TYPE_CHECKING:

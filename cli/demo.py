@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import typer
 
-from cli.commands import Audience, command
-from cli.failures import ExitCode
-from cli.output import Output
 from cli.running import DEFAULT_HOME
 from cli.stack import HomeOption, run_stack, show
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import ExitCode
+from cli.terminal.output import Output
 from compose import embedded
 from compose.embedded.home import Home
 from compose.embedded.product import Product

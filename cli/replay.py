@@ -10,11 +10,11 @@ from uuid import UUID
 
 import typer
 
-from cli.commands import Audience, command
 from cli.deployment import Deployment
-from cli.failures import BadInputError, ExitCode, UnreachableError
-from cli.output import Output, printable, table
-from cli.progress import counting, working
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
+from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import counting, working
 
 # Imported in the functions, so that shell completion and --help need not wait for the drivers.
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import Audience
-from cli.failures import BadInputError
-from cli.output import Output
 from cli.settings import load_settings
+from cli.terminal.command import Audience
+from cli.terminal.failures import BadInputError
+from cli.terminal.output import Output
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.failures import UnreachableError
+from cli.terminal.failures import UnreachableError
 
 if TYPE_CHECKING:
     from compose.embedded.home import Home

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from cli.failures import BadInputError
+from cli.terminal.failures import BadInputError
 
 # Imported in the function, so that shell completion need not wait for it.
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from typing import Annotated
 import orjson
 import typer
 
-from cli.commands import Audience, command
 from cli.embedded import embedded_installed
-from cli.failures import BadInputError, ExitCode, UnreachableError
-from cli.output import Output, printable
 from cli.running import DEFAULT_HOME
 from cli.settings import forget_servers, load_settings
-from cli.streams import refusal
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
+from cli.terminal.output import Output, printable
+from cli.terminal.streams import refusal
 from compose.embedded.home import Home, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile

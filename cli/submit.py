@@ -14,13 +14,13 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.commands import Audience, command, read_bytes
 from cli.connection import Connection, connected
-from cli.failures import BadInputError, CommandError, ExitCode, RefusedError
-from cli.items import MOST_ITEMS_LISTED, failed_items, without_items
-from cli.output import Output, printable, table
-from cli.progress import STATES, BatchProgress, batch_progress, described
 from cli.target import PATH
+from cli.terminal.command import Audience, command, read_bytes
+from cli.terminal.failures import BadInputError, CommandError, ExitCode, RefusedError
+from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
+from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import STATES, BatchProgress, batch_progress, described
 
 # Imported in the functions: no other command need wait for what reads files.
 if TYPE_CHECKING:

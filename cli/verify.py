@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import typer
 
-from cli.commands import Audience, command
 from cli.deployment import Deployment
-from cli.failures import ExitCode
-from cli.output import Output, printable, table
-from cli.progress import working
+from cli.terminal.command import Audience, command
+from cli.terminal.failures import ExitCode
+from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import working
 
 
 def register(app: typer.Typer) -> None:

@@ -14,11 +14,11 @@ import typer
 from typer.testing import CliRunner
 
 from cli import batches
-from cli.commands import command
-from cli.failures import BadInputError, ExitCode, UnreachableError
 from cli.main import app
-from cli.output import Output, printable
-from cli.progress import speed
+from cli.terminal.command import command
+from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
+from cli.terminal.output import Output, printable
+from cli.terminal.progress import speed
 from orchestrator.files.problems import BadFileError, FileProblem
 
 

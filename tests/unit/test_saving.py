@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.failures import UnwritableError
-from cli.saving import saved_to
+from cli.terminal.failures import UnwritableError
+from cli.terminal.saving import saved_to
 
 
 def save(file: Path, content: bytes = b"new") -> None:

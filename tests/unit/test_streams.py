@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.output import json_bytes
+from cli.terminal.output import json_bytes
 from tests.unit.test_cli import commands
 
 BATCH = str(UUID(int=1))

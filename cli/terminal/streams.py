@@ -11,7 +11,7 @@ import select
 import sys
 from typing import TextIO, cast
 
-from cli.failures import ExitCode
+from cli.terminal.failures import ExitCode
 
 
 class NobodyReadsError(Exception):

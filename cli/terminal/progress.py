@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cli.output import Output, printable
+from cli.terminal.output import Output, printable
 
 # What is over sooner needs no bar.
 BAR_AFTER_S = 2.0

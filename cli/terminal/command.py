@@ -13,9 +13,9 @@ from typing import Any
 
 import typer
 
-from cli.failures import BadInputError, CommandError, ExitCode, UnreachableError
-from cli.output import Output, printable
-from cli.streams import NobodyReadsError
+from cli.terminal.failures import BadInputError, CommandError, ExitCode, UnreachableError
+from cli.terminal.output import Output, printable
+from cli.terminal.streams import NobodyReadsError
 from orchestrator.files.problems import BadFileError
 
 

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from cli.failures import BadInputError, CommandError
-from cli.streams import refusal
+from cli.terminal.failures import BadInputError, CommandError
+from cli.terminal.streams import refusal
 
 # Where the output is not a terminal nobody sees a table's edge: wide enough for every column to stay whole.
 _PIPE_WIDTH = 500

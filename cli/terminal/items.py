@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from cli.output import table
+from cli.terminal.output import table
 
 MOST_ITEMS_LISTED = 50
 """A person looks through so many; the rest is a file's."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cli.failures import UnwritableError
-from cli.output import printable
+from cli.terminal.failures import UnwritableError
+from cli.terminal.output import printable
 
 # Names of what is open elsewhere. Behind one that leads to a file, somebody else holds that file.
 _OPEN_ELSEWHERE = (Path("/dev"), Path("/proc"))

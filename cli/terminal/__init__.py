@@ -1,0 +1,1 @@
+"""What every command says and how: options, output, progress, exit codes."""
