@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from cli.deployment import Deployment
-from cli.kafka import reachable_kafka
+from cli.servers.deployment import Deployment
+from cli.servers.kafka import reachable_kafka
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.output import Output, confirm, printable, table
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
     @command(db, "upgrade", example="BULKREG_DATABASE_URL=postgresql://owner:…@db/bulkreg bulkreg db upgrade")
     def upgrade_schema(deployment: Deployment, output: Output) -> None:
         """Bring the database to the schema of this version, and make its two roles. Safe to repeat."""
-        from cli.database import reachable_database
+        from cli.servers.database import reachable_database
         from orchestrator.storage.migrate import upgrade
 
         settings = deployment.settings()
@@ -82,7 +82,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Import a directory: all of it or nothing. The same again changes nothing; scopes replace those that were."""
-        from cli.database import database
+        from cli.servers.database import database
         from orchestrator.directory.files import read_directory
         from orchestrator.directory.importing import import_directory
         from orchestrator.storage.database import transact

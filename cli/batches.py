@@ -275,7 +275,7 @@ def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
     if target.postgres_url is None:
         return None
     # Imported here: the database's driver is for a home alone.
-    from cli.database import organization_of_batch
+    from cli.servers.database import organization_of_batch
 
     return organization_of_batch(target.postgres_url, batch_id)
 

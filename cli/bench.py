@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from cli.embedded import embedded_installed
-from cli.running import running_stack
+from cli.servers.embedded import embedded_installed
+from cli.servers.running import running_stack
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, UnreachableError, UnwritableError
 from cli.terminal.output import Output, printable, table

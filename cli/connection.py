@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.running import running_stack
+from cli.servers.running import running_stack
 from cli.target import Target
 from cli.terminal.failures import BadInputError
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import typer
 
-from cli.deployment import Deployment
-from cli.kafka import reachable_kafka
+from cli.servers.deployment import Deployment
+from cli.servers.kafka import reachable_kafka
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, UnreachableError
 from cli.terminal.output import Output, printable, table

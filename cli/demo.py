@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import typer
 
-from cli.running import DEFAULT_HOME
+from cli.servers.running import DEFAULT_HOME
 from cli.stack import HomeOption, run_stack, show
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import ExitCode

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from cli.deployment import Deployment
+from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import ExitCode
 from cli.terminal.output import Output, printable

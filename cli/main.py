@@ -8,7 +8,7 @@ import typer
 
 from cli import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
 from cli import run as run_command
-from cli.product import PRODUCT
+from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
 from cli.terminal.streams import finished, guard
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from cli.deployment import Deployment
+from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable, table
@@ -78,7 +78,7 @@ class _Done:
 
 
 def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: "Start", *, promote: bool) -> _Done:
-    from cli.database import database
+    from cli.servers.database import database
 
     with database(settings, settings.worker_url) as engine, engine.connect() as connection:
         replay = _begin(connection, batch_id)
@@ -113,7 +113,7 @@ def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
 
 
 def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start") -> int:
-    from cli.kafka import reachable_kafka
+    from cli.servers.kafka import reachable_kafka
     from consumers.reading.replay_source import ReplaySource
 
     with reachable_kafka(settings), ReplaySource(settings) as source:

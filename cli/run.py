@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.settings import load_settings
+from cli.servers.settings import load_settings
 from cli.terminal.command import Audience
 from cli.terminal.failures import BadInputError
 from cli.terminal.output import Output

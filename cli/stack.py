@@ -12,9 +12,9 @@ from typing import Annotated
 import orjson
 import typer
 
-from cli.embedded import embedded_installed
-from cli.running import DEFAULT_HOME
-from cli.settings import forget_servers, load_settings
+from cli.servers.embedded import embedded_installed
+from cli.servers.running import DEFAULT_HOME
+from cli.servers.settings import forget_servers, load_settings
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from cli.deployment import Deployment
+from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import ExitCode
 from cli.terminal.output import Output, printable, table
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     def verify_all(deployment: Deployment, output: Output) -> ExitCode:
         """Check that every record, count and status is what it must be. Exit code 1 when anything is not; changes nothing."""
         # Imported here: shell completion and --help need not wait for the database driver.
-        from cli.database import database
+        from cli.servers.database import database
         from orchestrator.verification.verify import verify
 
         settings = deployment.settings()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.running import running_stack
-from cli.settings import forget_servers, load_settings
+from cli.servers.running import running_stack
+from cli.servers.settings import forget_servers, load_settings
 
 # Imported in the functions, so that shell completion need not wait for them.
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Deployment:
 
     def refresh_admin_token(self) -> None:
         """Writes the token of the first organization's administrator into `stack.json` of a home that had no organization yet."""
-        from cli.product import tokens
+        from cli.servers.product import tokens
         from compose.embedded.product import Endpoints
         from compose.embedded.stack_file import StackFile
 

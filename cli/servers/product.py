@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cli.kafka import reachable_kafka
-from cli.settings import load_settings
+from cli.servers.kafka import reachable_kafka
+from cli.servers.settings import load_settings
 from compose.embedded.product import Endpoints, Product, Tokens
 
 # The rest is imported in the functions: every command, shell completion too, would wait for database drivers and Kafka.
@@ -28,7 +28,7 @@ def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
 
 def prepare(endpoints: Endpoints) -> None:
     """Migrations and topics; safe to repeat. Raises UnreachableError, and BadInputError where the settings forbid the way to a server."""
-    from cli.database import reachable_database
+    from cli.servers.database import reachable_database
     from orchestrator.storage.migrate import upgrade
     from producers.topics import create_topics
 

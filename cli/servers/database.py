@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.settings import load_settings
+from cli.servers.settings import load_settings
 from cli.terminal.failures import UnreachableError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
