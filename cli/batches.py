@@ -14,8 +14,8 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.connection import Connection, connected
-from cli.target import PATH, Target
+from cli.remote.connection import Connection, connected
+from cli.remote.target import PATH, Target
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
@@ -25,7 +25,7 @@ from cli.terminal.saving import saved_to
 from cli.terminal.streams import stop_unread
 
 if TYPE_CHECKING:
-    from cli.client import Client
+    from cli.remote.client import Client
     from orchestrator.files.corrections import CorrectionFile, Corrections
 
 BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]

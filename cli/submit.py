@@ -14,8 +14,8 @@ import orjson
 import typer
 from rich.console import RenderableType
 
-from cli.connection import Connection, connected
-from cli.target import PATH
+from cli.remote.connection import Connection, connected
+from cli.remote.target import PATH
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import BadInputError, CommandError, ExitCode, RefusedError
 from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
@@ -24,7 +24,7 @@ from cli.terminal.progress import STATES, BatchProgress, batch_progress, describ
 
 # Imported in the functions: no other command need wait for what reads files.
 if TYPE_CHECKING:
-    from cli.client import Client
+    from cli.remote.client import Client
     from orchestrator.files.submissions import FileSubmission, Given, SubmissionFile
 
 # Refusals of one submission, which say nothing about the next: not who asks, but what is asked.

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.client import Client, Patience, opened
-from cli.target import PATH, Target
+from cli.remote.client import Client, Patience, opened
+from cli.remote.target import PATH, Target
 from cli.terminal.failures import BadInputError, RefusedError, UnreachableError
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)

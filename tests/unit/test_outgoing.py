@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from api.access.authentication import authenticator
 from api.access.jwks import Jwks
-from cli.client import opened
-from cli.target import Target
+from cli.remote.client import opened
+from cli.remote.target import Target
 from cli.terminal.failures import BadInputError
 from consumers.external.http_client import refuse_unusable_way
 from orchestrator.process.loopback import is_this_machine

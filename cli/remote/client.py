@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from cli.target import PATH, Target
+from cli.remote.target import PATH, Target
 from cli.terminal.failures import BadInputError, CommandError, RefusedError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
 

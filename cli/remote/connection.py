@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.remote.target import Target
 from cli.servers.running import running_stack
-from cli.target import Target
 from cli.terminal.failures import BadInputError
 
 if TYPE_CHECKING:
-    from cli.client import Client
+    from cli.remote.client import Client
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,6 @@ class Connection:
 def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["Client"]:
     """A client of the target's API. Raises BadInputError on an address that is none."""
     # Imported here: the processes of the roles are this program, too, and would each keep 11 MB of an HTTP client.
-    from cli.client import opened
+    from cli.remote.client import opened
 
     return opened(target, remark)
