@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
-from cli import run as run_command
+from cli.commands import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
+from cli.commands import run as run_command
 from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
 from cli.terminal.streams import finished, guard

@@ -11,7 +11,7 @@ import typer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from cli import stack
+from cli.commands import stack
 from compose.embedded.product import Endpoints, Product, Tokens
 
 TOPIC = "kept"

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli import batches
+from cli.commands import batches
 from cli.main import app
 from cli.terminal.command import command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError

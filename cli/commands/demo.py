@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import typer
 
+from cli.commands.stack import HomeOption, run_stack, show
 from cli.servers.running import DEFAULT_HOME
-from cli.stack import HomeOption, run_stack, show
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import ExitCode
 from cli.terminal.output import Output
