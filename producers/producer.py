@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from orchestrator.batches.publishing import PERMANENT_REFUSALS, Delivery, Trouble, failures
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
-from producers.client import producer_config
+from producers.config import producer_config
 from producers.partitions import partition_of
 from schemas.envelope import OutgoingEvent, Topic
 

@@ -20,7 +20,7 @@ from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, ORGANIZATION
 from consumers.loop.config import consumer_config
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
-from producers.client import producer_config
+from producers.config import producer_config
 from schemas.envelope import OutgoingEvent
 from schemas.events import REGISTER_ACTIVITY, ItemEventHeaders, register_activity
 from schemas.ids import DerivedIds, new_batch_id

@@ -3,7 +3,7 @@ import pytest
 from consumers.loop.config import consumer_config
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.settings import Settings
-from producers.client import producer_config
+from producers.config import producer_config
 
 
 @pytest.mark.parametrize("servers", ["127.0.0.1:9092", "localhost:9092", "[::1]:9092", "PLAINTEXT://127.0.0.1:9092,localhost:1"])
