@@ -1,0 +1,311 @@
+"""What a client gets beside the answer itself: headers, tags, downloads column by column, event streams line by line; and who is woken."""
+
+import asyncio
+import csv
+import io
+import json
+import select
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine
+
+from api import events, handling
+from api.database import Database
+from orchestrator.settings import Settings
+from orchestrator.storage import wakeup, watching
+from schemas.envelope import Topic
+from tests.contract.test_api_batches import an_item, submit
+from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from tests.support.pipeline import Pipeline, item, mentors
+from tests.support.waiting import eventually
+
+SOON_S = 30
+Json = dict[str, Any]
+
+
+# --- Tags -----------------------------------------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, tuple[str, str, Any]] = {
+    "relabel": ("PUT", "", {"label": "new"}),
+    "cancel by an update": ("PUT", "", {"status": "cancelled"}),
+    "cancel": ("POST", "/cancel", None),
+    "delete": ("DELETE", "", None),
+}
+
+
+@pytest.mark.parametrize(("method", "tail", "body"), CHANGES.values(), ids=CHANGES)
+def test_nobody_changes_what_was_edited_since_they_read_it(
+    coordinator: httpx.Client, pipeline: Pipeline, method: str, tail: str, body: Any
+) -> None:
+    url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
+    if method == "DELETE":
+        pipeline.drain()
+    stale = coordinator.get(url).headers["ETag"]
+    assert coordinator.put(url, json={"label": "somebody else's"}).status_code == 200
+    refused = coordinator.request(method, url + tail, json=body, headers={"If-Match": stale})
+    assert (refused.status_code, refused.json()["code"]) == (412, "changed_since")
+    fresh = coordinator.get(url).headers["ETag"]
+    assert coordinator.request(method, url + tail, json=body, headers={"If-Match": fresh}).status_code in (200, 204)
+
+
+# --- Headers and the like -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_says_where_and_when_to_look(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    url = f"{PATH}/{submit(coordinator, 'nobody')}"
+    pipeline.drain()
+    began = coordinator.post(f"{url}/retry")
+    assert (began.status_code, began.headers["Location"], began.headers["Retry-After"]) == (202, url, "1")
+    pipeline.drain()
+    nothing = coordinator.post(f"{url}/retry", json={"only_retryable": True})
+    assert (nothing.status_code, nothing.headers["Location"], "Retry-After" in nothing.headers) == (200, url, False)
+    assert "Idempotent-Replayed" not in began.headers.keys() | nothing.headers.keys()
+
+
+def test_a_page_behind_a_cursor_has_no_number(coordinator: httpx.Client) -> None:
+    for number in (1, 2):
+        submit(coordinator, f"mentor-{number}")
+    first = coordinator.get(PATH, params={"limit": 1, "page": 1}).json()["pagination"]
+    second = coordinator.get(PATH, params={"limit": 1, "cursor": first["next_cursor"]}).json()["pagination"]
+    assert (first["page"], second["page"]) == (1, None)
+
+
+def test_an_id_is_read_in_either_case(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    batch_id = submit(coordinator, "mentor-1")
+    found = coordinator.get(f"{PATH}/{batch_id.upper()}").json()
+    item_id = found["items"][0]["item_id"]
+    assert found["batch_id"] == batch_id
+    assert coordinator.get(f"{PATH}/{batch_id}/items/{item_id.upper()}").json()["item_id"] == item_id
+    pipeline.drain()
+    ticket = coordinator.post(f"{PATH}/{batch_id}/events").json()["ticket"]
+    assert coordinator.get(f"{PATH}/{batch_id.upper()}/events", params={"ticket": ticket}).status_code == 200
+
+
+def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    traces = []
+    for number, sent in enumerate((f"00-{trace}-00f067aa0ba902b7-01", "nonsense", None), start=1):
+        body = {"items": [an_item(f"mentor-{number}")]}
+        assert coordinator.post(PATH, json=body, headers={} if sent is None else {"traceparent": sent}).status_code == 202
+        pipeline.relay()
+        [event] = pipeline.take(Topic.BATCHES)
+        traces.append(dict(event.headers)["traceparent"].decode().split("-")[1])
+    assert traces[0] == trace
+    assert len(set(traces)) == 3
+
+
+def test_a_body_that_says_it_is_not_compressed_is_read(sender: httpx.Client) -> None:
+    for encoding, status in (("identity", 422), ("Identity", 422), ("", 422), ("br", 415)):
+        headers = {"Content-Type": "application/vnd.mine+json", "Content-Encoding": encoding}
+        assert sender.post(PATH, content=b'{"items": []}', headers=headers).status_code == status, encoding
+
+
+def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -> None:
+    body = json.dumps({"items": [an_item()]}).encode()
+    headers = {"Content-Type": "application/json"}
+    limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "max_batch_bytes": len(body)})
+    with running_api(limited) as server, server.client() as client:
+        for path, accepted in ((f"{PATH}/preview", 200), (PATH, 202)):
+            refused = client.post(path, content=body + b" ", headers=headers)
+            assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_large")
+            assert client.post(path, content=body, headers=headers).status_code == accepted
+
+
+def test_a_preview_names_its_items(coordinator: httpx.Client) -> None:
+    items = [an_item("mentor-1", client_reference="row 1"), an_item("nobody"), an_item("mentor-2"), an_item("no one")]
+    answer = coordinator.post(f"{PATH}/preview", json={"items": items})
+    told = answer.json()
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert told["counts"] == {"success": 2, "failed": 2}
+    assert [(each["mentor_id"], each.get("client_reference")) for each in told["items"]] == [
+        ("mentor-1", "row 1"),
+        ("nobody", None),
+        ("mentor-2", None),
+        ("no one", None),
+    ]
+    assert told["items"][1]["error"]["field"] == "mentor_id"
+
+
+@pytest.mark.parametrize(("size", "is_large"), [(65_535, False), (65_536, False), (65_537, True)])
+def test_large_bodies_are_kept_from_the_threads_of_the_others(
+    sender: httpx.Client, monkeypatch: pytest.MonkeyPatch, size: int, is_large: bool
+) -> None:
+    run, seen = Database.run, []
+
+    async def noting(database: Database, work: Callable[[], Any], *, is_large: bool = False) -> Any:
+        seen.append(is_large)
+        return await run(database, work, is_large=is_large)
+
+    given_back = threading.Semaphore(0)
+    monkeypatch.setattr(Database, "run", noting)
+    monkeypatch.setattr(handling, "give_free_memory_back", given_back.release)
+    body = b'{"label": "' + b"x" * (size - 13) + b'"}'
+    assert sender.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
+    assert (len(body), seen) == (size, [is_large])
+    assert given_back.acquire(timeout=SOON_S if is_large else 0) is is_large
+
+
+# --- Downloads ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_says_of_each_item_what_the_batch_says(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    listed = [
+        an_item("mentor-1", client_reference="row 1", notes="a note", duration_minutes=61),
+        an_item("mentor-2", activity_date="2026-03-24"),
+        an_item("nobody"),
+    ]
+    earlier = submit(coordinator, "mentor-2")
+    pipeline.drain()
+    listed[1]["activity_date"] = "2026-03-25"
+    url = coordinator.post(PATH, json={"items": listed}).headers["Location"]
+    pipeline.drain()
+    coordinator.post(f"{url}/retry", json={"item_ids": [coordinator.get(url).json()["items"][2]["item_id"]]})
+    pipeline.drain()
+    shown = coordinator.get(url).json()["items"]
+    assert [(each["status"], each["attempt"]) for each in shown] == [("success", 1), ("failed", 1), ("failed", 2)]
+    assert shown[1]["error"]["conflicting_activity_id"] == coordinator.get(f"{PATH}/{earlier}").json()["items"][0]["activity_id"]
+
+    answer = coordinator.get(f"{url}/results.csv", params={"notes": "true"})
+    columns = [name for name in shown[0] if name not in ("error", "notes")]
+    for row, each, given in zip(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))), shown, listed, strict=True):
+        error = each.get("error", {})
+        expected = {name: each.get(name) for name in columns} | {
+            "error_code": error.get("code"),
+            "error_message": error.get("message"),
+            "error_field": error.get("field"),
+            "conflicting_activity_id": error.get("conflicting_activity_id"),
+            "notes": given.get("notes"),
+        }
+        assert row == {name: "" if value is None else str(value) for name, value in expected.items()}
+    lines = coordinator.get(f"{url}/results.ndjson", params={"notes": "true"}).text.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        each | {"notes": given.get("notes")} for each, given in zip(shown, listed, strict=True)
+    ]
+    assert [json.loads(line) for line in coordinator.get(f"{url}/results.ndjson").text.splitlines()] == shown
+    assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="batch-{UUID(url.rsplit("/", 1)[1])}.csv"'
+
+
+# --- Event streams ----------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lines_of(client: httpx.Client, url: str, **headers: str) -> Iterator[tuple[httpx.Response, Iterator[str]]]:
+    with client.stream("GET", f"{url}/events", headers=headers) as answer:
+        yield answer, answer.iter_lines()
+
+
+def next_event(lines: Iterator[str]) -> Json:
+    data: Json = json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
+    return data
+
+
+def announce(engine: Engine, url: str) -> None:
+    with engine.begin() as connection:
+        watching.announce(connection, [UUID(url.rsplit("/", 1)[1])])
+
+
+def test_a_stream_begins_at_once_and_says_that_it_lives(
+    coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_HEARTBEAT_S", 0.05)
+    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    with lines_of(coordinator, url) as (answer, lines):
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-store", "no")
+        assert [next(lines), next(lines)] == ["retry: 2000", ""]
+        assert [next(lines).partition(":")[0] for _ in range(4)] == ["id", "event", "data", ""]
+        assert [next(lines) for _ in range(4)] == [":", "", ":", ""]
+        pipeline.drain()
+        assert next_event(lines)["status"] == "completed"
+
+
+def test_who_comes_again_is_told_what_is_new(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+    url = f"{PATH}/{pipeline.submit(mentors(2))}"
+    with lines_of(coordinator, url) as (_, lines):
+        version = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
+        assert next_event(lines)["full"]
+    with lines_of(coordinator, url, **{"Last-Event-ID": version}) as (_, lines):
+        assert [next(lines), next(lines)] == ["retry: 2000", ""]
+        # An announcement of what it has seen is none to it.
+        announce(engine, url)
+        coordinator.put(url, json={"label": "new"})
+        first = next_event(lines)
+        assert (first["label"], first["full"], first["items"]) == ("new", False, [])
+        pipeline.drain()
+        assert [each["position"] for each in next_event(lines)["items"]] == [0, 1]
+
+
+def test_what_changes_in_a_moment_comes_in_one_event(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    go_on = threading.Event()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.to_thread(go_on.wait, SOON_S)
+
+    class Paused:
+        sleep = staticmethod(pause)
+
+    monkeypatch.setattr("api.events.asyncio", Paused)
+    url = f"{PATH}/{pipeline.submit(mentors(2))}"
+    with lines_of(coordinator, url) as (_, lines):
+        next_event(lines)
+        for label in ("one", "two", "three"):
+            coordinator.put(url, json={"label": label})
+            announce(engine, url)
+        eventually(lambda: pauses)
+        go_on.set()
+        assert next_event(lines)["label"] == "three"
+    assert pauses[0] == 0.2
+
+
+# --- Who is woken ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
+    """Whether the relays were told, since the last time, that there is something to publish; waits for it."""
+    engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"LISTEN {wakeup.CHANNEL}")
+        driver = connection.connection.driver_connection
+        assert driver is not None
+
+        def is_told() -> bool:
+            found = bool(select.select([driver], [], [], SOON_S)[0])
+            driver.poll()
+            driver.notifies.clear()
+            return found
+
+        yield is_told
+    engine.dispose()
+
+
+def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pipeline, woken: Callable[[], bool]) -> None:
+    batch_id = submit(coordinator, "nobody", "mentor-1")
+    assert woken(), "submitted"
+    url = f"{PATH}/{batch_id}"
+    pipeline.drain()
+    assert woken(), "it is complete"
+    changes: dict[str, Callable[[], httpx.Response]] = {
+        "relabelled": lambda: coordinator.put(url, json={"label": "new"}),
+        "retried": lambda: coordinator.post(f"{url}/retry"),
+        "cancelled": lambda: coordinator.post(f"{url}/cancel"),
+        "deleted": lambda: coordinator.delete(url),
+    }
+    for what, change in changes.items():
+        assert change().status_code < 300
+        assert woken(), what
+    stopped = f"{PATH}/{pipeline.submit([item('mentor-9')])}"
+    assert coordinator.put(stopped, json={"status": "cancelled"}).status_code == 200
+    assert woken(), "cancelled by an update"

@@ -1,0 +1,96 @@
+"""A submission that is run again, because nobody knows whether it was committed, gets the answer that it had: whatever has changed since."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.accepting import SubmissionRequest, accept
+from orchestrator.errors import ConflictError, InvalidRequestError, KeyReusedError
+from orchestrator.model import Actor, Idempotency, NewBatch, Submitted
+from orchestrator.operations import delete_batch
+from orchestrator.storage.database import transact
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.ids import new_batch_id
+from tests.integration.test_preview import preview, submit_with
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
+
+
+def new_batch(*mentor_ids: str) -> NewBatch:
+    return NewBatch(new_batch_id(), COORDINATOR, "label", False, [item(each) for each in mentor_ids], "1" * 32)
+
+
+def accepted(pipeline: Pipeline, *requests: SubmissionRequest) -> list[object]:
+    return list(
+        transact(
+            pipeline.api,
+            lambda connection: accept(PostgresActivityRepository(connection), requests),
+            organizations=[ORGANIZATION],
+        )
+    )
+
+
+def forget_the_coordinator(pipeline: Pipeline) -> None:
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("DELETE FROM registration.coordinator"))
+
+
+def test_what_was_stored_is_not_refused_for_what_has_changed_since(pipeline: Pipeline) -> None:
+    stored, new = SubmissionRequest(ADMIN, new_batch("mentor-1")), SubmissionRequest(ADMIN, new_batch("mentor-2"))
+    [first] = accepted(pipeline, stored)
+    forget_the_coordinator(pipeline)
+    again, refused = accepted(pipeline, stored, new)
+    assert again == first
+    assert isinstance(refused, InvalidRequestError)
+
+
+def test_what_was_stored_is_not_held_to_its_plan_again(pipeline: Pipeline) -> None:
+    batch = new_batch("mentor-1")
+    plan = preview(pipeline, batch).plan
+    submit_with(pipeline, batch, plan)
+    pipeline.drain()
+    submit_with(pipeline, batch, plan)
+    assert pipeline.status(batch.batch_id).batch.counts.total == 1
+
+
+@pytest.mark.parametrize("key", [None, Idempotency("key", b"hash")])
+def test_a_batch_is_stored_once_and_answered_as_it_stands(pipeline: Pipeline, key: Idempotency | None) -> None:
+    request = SubmissionRequest(ADMIN, new_batch("mentor-1"), key)
+    [first] = accepted(pipeline, request)
+    pipeline.drain()
+    [again] = accepted(pipeline, request)
+    assert isinstance(first, Submitted)
+    assert isinstance(again, Submitted)
+    # It is its own call, not a repetition of another.
+    assert (first.replayed, again.replayed) == (False, False)
+    assert again.batch == pipeline.status(request.batch.batch_id).batch
+    assert again.batch.status == "completed"
+
+
+def test_of_a_key_the_first_submission_counts(pipeline: Pipeline) -> None:
+    key = Idempotency("key", b"hash")
+    first = SubmissionRequest(ADMIN, new_batch("mentor-1"), key)
+    others = [
+        replace(first, batch=new_batch("mentor-1")),
+        replace(first, batch=new_batch("mentor-2"), idempotency=Idempotency("key", b"another")),
+        replace(first, batch=new_batch("mentor-3"), actor=Actor(ORGANIZATION, "somebody else", ADMIN.role)),
+    ]
+    made, replayed, reused, own = accepted(pipeline, first, *others)
+    assert isinstance(made, Submitted)
+    assert isinstance(replayed, Submitted)
+    assert isinstance(own, Submitted)
+    assert isinstance(reused, KeyReusedError)
+    assert (replayed.batch.batch_id, replayed.replayed, own.replayed) == (made.batch.batch_id, True, False)
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, first.batch.batch_id)
+    [gone] = accepted(pipeline, others[0])
+    assert isinstance(gone, ConflictError)
+    assert gone.code == "batch_deleted"
+
+
+def test_what_is_returned_of_a_new_batch_is_what_is_stored(pipeline: Pipeline) -> None:
+    requests = [
+        SubmissionRequest(replace(ADMIN, channel="here"), replace(new_batch(), items=mentors(n, first=10 * n))) for n in (1, 2, 3)
+    ]
+    answers = accepted(pipeline, *requests)
+    assert answers == [Submitted(pipeline.status(each.batch.batch_id).batch, replayed=False) for each in requests]
