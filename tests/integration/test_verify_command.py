@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from compose import doctor
-from compose.doctor import Finding, State
+from compose.findings import Finding, State
 from orchestrator.settings import Settings
 from tests.support.pipeline import Pipeline, item, mentors
 
