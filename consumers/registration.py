@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import cast
-from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -20,7 +19,7 @@ from orchestrator.storage.locks import share_batches
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes
 from schemas.envelope import Topic
 from schemas.events import EventData, RegisterActivity
-from schemas.ids import DerivedIds
+from schemas.ids import derived_ids
 
 Register = Callable[[Connection, Sequence[Candidate], datetime], Sequence[Decision | None]]
 
@@ -112,12 +111,10 @@ def _first_of_each(keys: Sequence[OutcomeKey], states: Mapping[int, CommandState
 
 
 def _candidates(new: Sequence[tuple[OutcomeKey, CommandState]]) -> list[Candidate]:
-    ids: dict[str, DerivedIds] = {}
-    candidates = []
-    for key, state in new:
-        derived = ids.get(key.batch_id) or ids.setdefault(key.batch_id, DerivedIds(UUID(key.batch_id)))
-        candidates.append(Candidate(key.batch_id, key.position, state.item_id, derived.activity_id(key.position)))
-    return candidates
+    return [
+        Candidate(key.batch_id, key.position, state.item_id, derived_ids(key.batch_id).activity_id(key.position))
+        for key, state in new
+    ]
 
 
 def _outcome(key: OutcomeKey, state: CommandState, decision: Decision) -> NewOutcome:

@@ -9,6 +9,7 @@ its id without an index of its own. Event ids are UUIDv5.
 import hashlib
 import secrets
 import time
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 EVENT_NAMESPACE = UUID("6f0d6c0e-5c1f-5b0e-9d6c-3d7c1a1f7a10")
@@ -54,6 +55,12 @@ class DerivedIds:
     def item_id_text(self, position: int) -> str:
         """`item_id` as text, at a tenth of its cost."""
         return f"{self._item_text}{position:05x}"
+
+
+@lru_cache(maxsize=4_096)
+def derived_ids(batch_id: str) -> DerivedIds:
+    """The ids of a batch that is named as text. The items of a batch come in several sets, and each asks again."""
+    return DerivedIds(UUID(batch_id))
 
 
 def _text_before_position(prefix: int) -> str:

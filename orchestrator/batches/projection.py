@@ -18,12 +18,12 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
 
     Idempotent, and independent of the order: any permutation of the same keys, with repetitions, ends in the same projection.
     """
-    batches = repository.lock_for_fold(sorted(map(UUID, {key.batch_id for key in keys})))
+    batches = repository.lock_for_fold(list(map(UUID, sorted({key.batch_id for key in keys}))))
     folded = repository.fold(keys, batches)
     now = repository.clock()
-    settled = [
-        settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in sorted(folded.changed.items())
-    ]
+    # By number: UUIDs compare in Python.
+    changed = sorted(folded.changed.items(), key=lambda each: each[0].int)
+    settled = [settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in changed]
     repository.change_batches(settled)
     completed = [event for change in settled if (event := _completion(batches[change.batch_id], change)) is not None]
     if completed:

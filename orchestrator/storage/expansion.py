@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
-from schemas.ids import DerivedIds
+from schemas.ids import derived_ids
 
 # Only what is still pending in the very attempt: expanding twice, or after a cancel, brings at most commands that have no effect.
 _PENDING = Prepared("""
@@ -53,7 +52,7 @@ def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterato
         },
     )
     batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain(set(batch_ids))})}
-    ids = {batch_id: DerivedIds(UUID(batch_id)) for batch_id in batches}
+    ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
     # The items of a batch mostly begin their attempt together: to read its moment anew for each was half of what a row costs.
     moments: dict[str, datetime] = {}
     for number, at, mentor_id, activity_type, activity_date, duration_minutes, override_duplicates in rows:

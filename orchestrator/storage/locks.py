@@ -11,6 +11,7 @@ starve behind overlapping micro-batches (decision 8). A batch that has no row ye
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -34,4 +35,10 @@ def take_batches(connection: Connection, batch_ids: Iterable[UUID | str]) -> Non
 
 
 def _sorted_keys(batch_ids: Iterable[UUID | str]) -> str:
-    return arrays.plain(sorted({batch_lock_key(UUID(str(batch_id))) for batch_id in set(batch_ids)}))
+    return arrays.plain(sorted({_key(str(batch_id)) for batch_id in set(batch_ids)}))
+
+
+# The items of a batch come in several sets, and each takes its lock.
+@lru_cache(maxsize=4_096)
+def _key(batch_id: str) -> int:
+    return batch_lock_key(UUID(batch_id))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection
@@ -12,7 +11,7 @@ from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
-from schemas.ids import DerivedIds
+from schemas.ids import derived_ids
 
 
 class CommandState(NamedTuple):
@@ -91,7 +90,7 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
         },
     )
     decided = {number - 1: outcome for number, *outcome in not_new}
-    ids = {batch_id: DerivedIds(UUID(batch_id)) for batch_id in batches}
+    ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
     now: datetime = max(row[-1] for row in batches.values())
     new = (None, None, None, now)
     states: dict[int, CommandState] = {}
