@@ -16,10 +16,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 
-from api import events, handling
-from api.database import Database
-from orchestrator.settings import Settings
-from orchestrator.storage import wakeup, watching
+from api import handling
+from api.endpoints import events
+from api.load.database import Database
+from orchestrator.process.settings import Settings
+from orchestrator.storage import relay_wakeup, watching
 from schemas.envelope import Topic
 from tests.contract.test_api_batches import an_item, submit
 from tests.support.api_server import KEY, PATH, ApiServer, running_api
@@ -256,7 +257,7 @@ def test_what_changes_in_a_moment_comes_in_one_event(
     class Paused:
         sleep = staticmethod(pause)
 
-    monkeypatch.setattr("api.events.asyncio", Paused)
+    monkeypatch.setattr("api.endpoints.events.asyncio", Paused)
     url = f"{PATH}/{pipeline.submit(mentors(2))}"
     with lines_of(coordinator, url) as (_, lines):
         next_event(lines)
@@ -277,7 +278,7 @@ def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
     """Whether the relays were told, since the last time, that there is something to publish; waits for it."""
     engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"LISTEN {wakeup.CHANNEL}")
+        connection.exec_driver_sql(f"LISTEN {relay_wakeup.CHANNEL}")
         driver = connection.connection.driver_connection
         assert driver is not None
 

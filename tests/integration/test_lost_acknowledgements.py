@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from orchestrator.accepting import SubmissionRequest, accept
-from orchestrator.errors import ConflictError, InvalidRequestError, KeyReusedError
-from orchestrator.model import Actor, Idempotency, NewBatch, Submitted
-from orchestrator.operations import delete_batch
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, KeyReusedError
+from orchestrator.batches.model import Actor, Idempotency, NewBatch, Submitted
+from orchestrator.batches.operations import delete_batch
+from orchestrator.batches.submit import SubmissionRequest, accept
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from compose import doctor
 from compose.findings import Finding, State
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.support.pipeline import Pipeline, item, mentors
 
 

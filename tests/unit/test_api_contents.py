@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from api import cursors, json_body, presentation, problems, streaming
-from api.admission import Admission
-from api.database import Database
-from api.etag import query_hash
-from api.group_commit import MAX_ITEMS, GroupCommit
-from api.problems import ProblemError, problem_of, response, retry_after
-from api.streaming import Stream
-from api.watching import Watch, Watchers, is_settled
-from orchestrator.accepting import Answer, SubmissionRequest
-from orchestrator.errors import (
+from api.endpoints import presentation
+from api.http import cursors, json_body, problems, streaming
+from api.http.etag import query_hash
+from api.http.problems import ProblemError, problem_of, response, retry_after
+from api.http.streaming import Stream
+from api.load.admission import Admission
+from api.load.database import Database
+from api.load.group_commit import MAX_ITEMS, GroupCommit
+from api.load.watching import Watch, Watchers, is_settled
+from orchestrator.batches.errors import (
     ConflictError,
     ForbiddenError,
     InvalidRequestError,
@@ -38,7 +38,7 @@ from orchestrator.errors import (
     PreviewUnavailableError,
     Problem,
 )
-from orchestrator.model import (
+from orchestrator.batches.model import (
     Actor,
     AttemptView,
     BatchPage,
@@ -51,8 +51,9 @@ from orchestrator.model import (
     StatusView,
     Submitted,
 )
-from orchestrator.settings import Settings
-from orchestrator.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.submit import Answer, SubmissionRequest
+from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import Backlog
 from orchestrator.storage.blame import TransientError
 from schemas.api import OneBatchQuery, RefusedRequestError
@@ -410,7 +411,7 @@ def test_followers_are_woken_by_what_a_look_finds() -> None:
 
 def test_a_request_that_waited_too_long_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("api.database.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("api.load.database.time.monotonic", lambda: now[0])
     database = Database(Settings(api_database_connections=1).model_copy(update={"api_max_waiting_requests": 2}))
     begun, go_on = threading.Event(), threading.Event()
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model import Actor, ItemValues, NewBatch, NewItem, Role
-from orchestrator.publishing import Delivery, DeliveryError, Trouble, failures
-from orchestrator.submission import content_hash, part_hash, submitted_events
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
+from orchestrator.batches.parts import content_hash, part_hash, submitted_events
+from orchestrator.batches.publishing import Delivery, DeliveryError, Trouble, failures
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_BYTES, MAX_PART_ITEMS
 from schemas.ids import new_batch_id
