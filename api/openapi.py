@@ -6,17 +6,18 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from api.access.identity import ORGANIZATION_HEADER
 from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
 from api.routes import ROUTES, Route
 from schemas import api as models
 from schemas import examples
+from schemas.published import published_name, published_schemas
 
 Json = dict[str, Any]
 
 _VERSION = "1"
+_SCHEMAS = "#/components/schemas/"
 
 # What any route with a token can answer, and what any request with a body can come to.
 _EVERYWHERE = (
@@ -71,11 +72,8 @@ _ORGANIZATION: Json = {
 def document(routes: Sequence[Route] = ROUTES) -> Json:
     """The whole document."""
     used = {model for route in routes for model in (*route.bodies, *route.answers.values()) if isinstance(model, type)}
-    listed: list[type[BaseModel]] = [*sorted(used, key=lambda model: model.__name__), models.ProblemAnswer, models.BatchEvent]
+    listed: list[type[BaseModel]] = [*sorted(used, key=published_name), models.ProblemAnswer, models.BatchEvent]
     listed.append(models.HealthAnswer)
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in listed], ref_template="#/components/schemas/{model}", title="schemas"
-    )
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -90,8 +88,8 @@ def document(routes: Sequence[Route] = ROUTES) -> Json:
         },
         "paths": paths,
         "components": {
-            "schemas": schemas["$defs"],
-            "examples": {model.__name__: {"value": example} for model, example in examples.EXAMPLES.items()}
+            "schemas": published_schemas(listed, prefix=_SCHEMAS),
+            "examples": {published_name(model): {"value": example} for model, example in examples.EXAMPLES.items()}
             | {code: {"value": _example(code)} for code in sorted(PROBLEMS)},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -117,7 +115,7 @@ def _operation(route: Route) -> Json:
     if route.bodies:
         schemas = [_ref(model) for model in route.bodies]
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
-        content = {"schema": schema, "examples": _examples(model.__name__ for model in route.bodies)}
+        content = {"schema": schema, "examples": _examples(published_name(model) for model in route.bodies)}
         operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": content}}
     if route.takes_ticket:
         operation["security"] = [{"bearer": []}, {"ticket": []}]
@@ -125,11 +123,11 @@ def _operation(route: Route) -> Json:
 
 
 def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"$ref": _SCHEMAS + published_name(model)}
 
 
 def _content(model: type[BaseModel]) -> Json:
-    return {"schema": _ref(model), "examples": _examples([model.__name__])}
+    return {"schema": _ref(model), "examples": _examples([published_name(model)])}
 
 
 def _examples(names: Iterable[str]) -> Json:

@@ -19,7 +19,7 @@ from orchestrator.upstream.intake import Intake
 from orchestrator.upstream.part import Part, malformed_part, submitted_part
 from schemas.envelope import Topic
 from schemas.events import MAX_BATCH_BYTES, BatchRetryRequested, BatchSubmitted, EventData, MalformedSubmission
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 
 class SplitterHandler:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, Bef
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id
-from schemas.problems import (
+from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
     Mistake,
@@ -509,7 +509,7 @@ class BatchEvent(BatchAnswer):
     full: bool
 
 
-class ProblemEntry(Answer):
+class MistakeAnswer(Answer, title="ProblemEntry"):
     """One mistake in a request."""
 
     pointer: Annotated[
@@ -536,7 +536,7 @@ class ProblemAnswer(Answer):
     status: int
     detail: str
     code: Annotated[str, Field(description="The last part of `type`.")]
-    errors: tuple[ProblemEntry, ...] | None = None
+    errors: tuple[MistakeAnswer, ...] | None = None
     differences: Annotated[tuple[PlanDifferenceAnswer, ...] | None, Field(description="Of `plan_changed`.")] = None
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic.json_schema import models_json_schema
 
 from schemas import events
 from schemas.envelope import CONTENT_TYPE_JSON, SOURCE, Topic
 from schemas.events import EVENTS, EventData, type_name
 from schemas.publish import event_models
+from schemas.published import published_schemas
 
 PATH = Path(__file__).parent / "asyncapi.yaml"
 
@@ -238,10 +238,7 @@ def _cloud_event() -> Json:
 
 
 def _payloads() -> Json:
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in event_models()], ref_template="#/components/schemas/{model}"
-    )
-    definitions: Json = _as_draft_7(schemas["$defs"])
+    definitions: Json = _as_draft_7(published_schemas(event_models(), prefix="#/components/schemas/"))
     return definitions
 
 

@@ -28,7 +28,7 @@ from schemas.envelope import (
 )
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, StoredDate, StoredId
 from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
-from schemas.problems import (
+from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
     Mistake,
@@ -230,7 +230,7 @@ class BatchCompleted(Counts):
     completed_at: str
 
 
-class Problem(EventData):
+class MistakeData(EventData, title="Problem"):
     """One mistake in a request: where (a JSON pointer), a stable code, and words."""
 
     pointer: str
@@ -245,7 +245,7 @@ class BatchRejected(EventData):
     organization_id: str
     rejected_event_id: str
     batch_continues: Flag
-    problems: tuple[Problem, ...]
+    problems: tuple[MistakeData, ...]
 
 
 class DeadLetter(EventData):
@@ -575,7 +575,7 @@ def batch_rejected(
     rejected_source: str,
     rejected_event_id: str,
     batch_continues: bool,
-    problems: Sequence[Mistake],
+    mistakes: Sequence[Mistake],
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
@@ -589,7 +589,7 @@ def batch_rejected(
         "organization_id": organization_id,
         "rejected_event_id": rejected_event_id,
         "batch_continues": batch_continues,
-        "problems": [problem._asdict() for problem in problems],
+        "problems": [mistake._asdict() for mistake in mistakes],
     }
     value = orjson.dumps(data)
     identity = content_id(BATCH_REJECTED, rejected_source, rejected_event_id, rfc3339(time), value=value)

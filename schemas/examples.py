@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from schemas import api
-from schemas.problems import COORDINATOR_UNKNOWN, Mistake
+from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake
 
 Json = dict[str, Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from schemas.events import EVENTS, EventData, type_name
+from schemas.published import published_schema
 
 DIRECTORY = Path(__file__).parent / "json"
 
@@ -25,7 +26,7 @@ def event_models() -> list[type[EventData]]:
 
 def rendered(model: type[EventData]) -> bytes:
     """The schema of one event as it is committed."""
-    schema = {"$id": f"{type_name(model)}.json", **model.model_json_schema()}
+    schema = {"$id": f"{type_name(model)}.json", **published_schema(model)}
     return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from api.http.problems import ProblemError
 from orchestrator.batches.model import Actor, Role
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 from schemas.spelling import canonical
 
 ANY_ORGANIZATION = "*"

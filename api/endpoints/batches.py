@@ -48,7 +48,7 @@ from schemas.api import (
 )
 from schemas.envelope import trace_id_of
 from schemas.ids import new_batch_id
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 PATH = "/api/v1/bulk-registrations"
 

@@ -23,7 +23,7 @@ from orchestrator.batches.model import Actor, Idempotency
 from orchestrator.process.settings import Settings
 from orchestrator.registration.preview import Planner
 from schemas.api import RefusedRequestError, Request, read
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 

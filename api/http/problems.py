@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from orchestrator.batches.errors import InvalidRequestError, OperationError, PlanChangedError
 from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
 from schemas.api import RefusedRequestError
-from schemas.problems import Mistake, first_of
+from schemas.mistakes import Mistake, first_of
 from schemas.strict_json import BadJsonError
 
 CONTENT_TYPE = "application/problem+json"
@@ -139,8 +139,7 @@ def problem_of(error: Exception) -> ProblemError | None:
         case RefusedRequestError():
             return ProblemError("invalid_request", "The request has mistakes; see errors.", errors=error.mistakes)
         case InvalidRequestError():
-            mistakes = (Mistake(problem.pointer, problem.code, problem.detail) for problem in error.problems)
-            return ProblemError(error.code, str(error), errors=first_of(mistakes))
+            return ProblemError(error.code, str(error), errors=first_of(error.mistakes))
         case PlanChangedError():
             differences = [asdict(difference) for difference in error.differences]
             return ProblemError(error.code, str(error), members={"differences": differences})

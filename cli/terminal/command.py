@@ -16,7 +16,7 @@ import typer
 from cli.terminal.failures import BadInputError, CommandError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable
 from cli.terminal.streams import NobodyReadsError
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 
 
 class Audience(StrEnum):
@@ -104,9 +104,9 @@ def read_bytes(file: Path) -> bytes:
 
 
 def _bad_input(refusal: BadFileError) -> BadInputError:
-    count = len(refusal.problems)
+    count = len(refusal.mistakes)
     return BadInputError(
         f"{'One mistake' if count == 1 else f'{count} mistakes'}; nothing was done:",
-        lines=[str(problem) for problem in refusal.problems],
-        details={"errors": [asdict(problem) for problem in refusal.problems]},
+        lines=[str(problem) for problem in refusal.mistakes],
+        details={"errors": [asdict(problem) for problem in refusal.mistakes]},
     )

@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake in a request: where (a JSON pointer, RFC 6901), a stable code, and words that never quote notes."""
-
-    pointer: str
-    code: str
-    detail: str
+from schemas.mistakes import Mistake
 
 
 class OperationError(Exception):
@@ -41,11 +34,11 @@ class PreconditionError(OperationError):
 
 
 class InvalidRequestError(OperationError):
-    """The request is malformed. `problems` names every mistake at once."""
+    """The request is malformed. `mistakes` names every mistake at once."""
 
-    def __init__(self, problems: Sequence[Problem], code: str = "invalid_request") -> None:
+    def __init__(self, mistakes: Sequence[Mistake], code: str = "invalid_request") -> None:
         super().__init__(code, "The request has mistakes; see errors.")
-        self.problems = tuple(problems)
+        self.mistakes = tuple(mistakes)
 
 
 class PreviewUnavailableError(OperationError):

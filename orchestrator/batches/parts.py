@@ -13,7 +13,7 @@ from orchestrator.batches.model import Actor, BatchView, NewBatch, NewItem
 from orchestrator.batches.repository import PartHashes
 from schemas import events
 from schemas.envelope import OutgoingEvent
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 # What a part has besides its items: names and a label, each character of which JSON can write as six bytes.
 _ITEMS_BYTES = events.MAX_PART_BYTES - 16 * 1024
@@ -178,7 +178,7 @@ def incomplete_batch(batch: BatchView, *, at: datetime) -> OutgoingEvent:
         rejected_source=batch.channel,
         rejected_event_id=str(batch.batch_id),
         batch_continues=False,
-        problems=[Mistake("/parts", "incomplete", "not all parts of the batch have come")],
+        mistakes=[Mistake("/parts", "incomplete", "not all parts of the batch have come")],
         time=at,
         trace_id=batch.trace_id,
     )

@@ -5,12 +5,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from orchestrator.batches.errors import ConflictError, InvalidRequestError, Problem
+from orchestrator.batches.errors import ConflictError, InvalidRequestError
 from orchestrator.batches.model import BatchView, ItemValues, ItemView, RetryRequest
 from orchestrator.batches.repository import ActivityRepository, NewAttempt
 from orchestrator.batches.states import ItemStatus
 from schemas.ids import item_position
-from schemas.problems import MOST_MISTAKES
+from schemas.mistakes import MOST_MISTAKES, Mistake
 
 Chosen = Sequence[tuple[ItemView, NewAttempt]]
 
@@ -40,16 +40,16 @@ def _named(repository: ActivityRepository, batch: BatchView, request: RetryReque
     items = repository.items_at(batch.batch_id, sorted(each for each in positions.values() if each is not None))
     found = {item.item_id: item for item in items}
     first_corrections = {each.item_id: index for index, each in reversed(list(enumerate(request.corrections)))}
-    problems = [
-        Problem(pointer, "item_unknown", "The batch has no such item.") for pointer, item_id in references if item_id not in found
+    mistakes = [
+        Mistake(pointer, "item_unknown", "The batch has no such item.") for pointer, item_id in references if item_id not in found
     ]
-    problems += [
-        Problem(f"/corrections/{index}/item_id", "duplicate_item", "The item is corrected twice.")
+    mistakes += [
+        Mistake(f"/corrections/{index}/item_id", "duplicate_item", "The item is corrected twice.")
         for index, each in enumerate(request.corrections)
         if first_corrections[each.item_id] != index
     ]
-    if problems:
-        raise InvalidRequestError(problems)
+    if mistakes:
+        raise InvalidRequestError(mistakes)
     return found
 
 
@@ -99,14 +99,14 @@ def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchVie
     for position, identity in becoming.items():
         claimed[identity].add(position)
     pointers = {item_position(batch.batch_id, c.item_id): index for index, c in enumerate(request.corrections)}
-    problems: list[Problem] = []
+    mistakes: list[Mistake] = []
     for new in corrected:
         rivals = claimed[new.values.identity] - {new.position}
-        for rival in sorted(rivals) if len(problems) <= MOST_MISTAKES else ():
+        for rival in sorted(rivals) if len(mistakes) <= MOST_MISTAKES else ():
             detail = f"The items at positions {new.position} and {rival} would have the same mentor, type and date."
-            problems.append(Problem(f"/corrections/{pointers[new.position]}/mentor_id", "duplicate_mentor", detail))
-    if problems:
-        raise InvalidRequestError(problems)
+            mistakes.append(Mistake(f"/corrections/{pointers[new.position]}/mentor_id", "duplicate_mentor", detail))
+    if mistakes:
+        raise InvalidRequestError(mistakes)
 
 
 def reject_corrections_in_doubt(repository: ActivityRepository, batch: BatchView, chosen: Chosen) -> None:

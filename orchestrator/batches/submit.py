@@ -16,13 +16,12 @@ from orchestrator.batches.errors import (
     KeyReusedError,
     NotFoundError,
     OperationError,
-    Problem,
 )
 from orchestrator.batches.model import Actor, BatchView, Idempotency, Measurement, NewBatch, Submitted
 from orchestrator.batches.parts import submitted_events
 from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KeyUse
 from orchestrator.batches.states import BatchStatus, Counts
-from schemas.problems import COORDINATOR_UNKNOWN
+from schemas.mistakes import COORDINATOR_UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def _check(request: SubmissionRequest, known_coordinators: Set[str]) -> None:
     if actor.sees_only_coordinator not in (None, coordinator_id):
         raise ForbiddenError("not_your_coordinator_id", "A coordinator submits in his own name only.")
     if coordinator_id not in known_coordinators:
-        raise InvalidRequestError([Problem(*COORDINATOR_UNKNOWN)], code=COORDINATOR_UNKNOWN.code)
+        raise InvalidRequestError([COORDINATOR_UNKNOWN], code=COORDINATOR_UNKNOWN.code)
 
 
 def _refusal(request: SubmissionRequest, known_coordinators: Set[str]) -> OperationError | None:

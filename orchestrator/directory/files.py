@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.submissions import TABLES
 from orchestrator.files.tables import Check, Column, Record, read_table, repeated
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
@@ -96,29 +96,29 @@ def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
     A file that is not there leaves what it would say as it is. So every file in the folder is read or named: a `scope.csv` or a
     `scopes.csv.txt` that nobody reads would leave people the access that it takes away.
     """
-    found, problems, unread = _sorted_out(path)
+    found, mistakes, unread = _sorted_out(path)
     remarks = [f"{path.name}: not read: {', '.join(unread)}"] if unread else []
     if not found:
-        problems.append(FileProblem(str(path), f"has none of {', '.join(FILES)}"))
+        mistakes.append(FileMistake(str(path), f"has none of {', '.join(FILES)}"))
     directory: dict[str, Rows] = {}
     for name in FILES:
         if name not in found:
             continue
         file, *others = found[name]
-        problems += (FileProblem(other.name, f"says the same as {file.name}; take one of them away") for other in others)
+        mistakes += (FileMistake(other.name, f"says the same as {file.name}; take one of them away") for other in others)
         try:
             table = read_table(file.name, file.read_bytes(), FILES[name], _check_of(name))
         except OSError as error:
-            problems.append(FileProblem(file.name, f"can't be read: {error.strerror}"))
+            mistakes.append(FileMistake(file.name, f"can't be read: {error.strerror}"))
         except BadFileError as refusal:
-            problems += refusal.problems
+            mistakes += refusal.mistakes
         else:
             directory[name] = Rows(file.name, table.records)
             remarks += table.remarks
             if not table.records:
                 remarks.append(f"{file.name}: has a header, but no rows: it changes nothing{_HOW_TO_EMPTY.get(name, '')}")
-    if problems:
-        raise BadFileError([problem if problem.line is None else replace(problem, row=None) for problem in problems])
+    if mistakes:
+        raise BadFileError([mistake if mistake.line is None else replace(mistake, row=None) for mistake in mistakes])
     return directory, remarks
 
 
@@ -127,25 +127,25 @@ _HOW_TO_EMPTY = {
 }
 
 
-def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileProblem], list[str]]:
+def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], list[str]]:
     """The files of the folder by the table that they hold, mistakes for those that only seem to hold one, and the names of the others."""
     found: dict[str, list[Path]] = {}
-    problems: list[FileProblem] = []
+    mistakes: list[FileMistake] = []
     unread: list[str] = []
     for file in sorted(path.iterdir()):
         table = _table_named(file.name)
         if file.name.startswith(_LEFT_BEHIND) or (table is None and file.is_dir()):
             unread.append(file.name)
         elif table is not None and not file.is_file():
-            problems.append(FileProblem(file.name, "is no file that can be read"))
+            mistakes.append(FileMistake(file.name, "is no file that can be read"))
         elif table is not None:
             found.setdefault(table, []).append(file)
         elif PurePath(file.name).suffix.casefold() in TABLES or _SUBJECTS.search(_folded(file.name)):
             detail = f"is none of {', '.join(FILES)}; give it one of these names, or take it out of the folder"
-            problems.append(FileProblem(file.name, detail))
+            mistakes.append(FileMistake(file.name, detail))
         else:
             unread.append(file.name)
-    return found, problems, unread
+    return found, mistakes, unread
 
 
 def _table_named(file_name: str) -> str | None:
@@ -166,20 +166,20 @@ _MAX_NAME = 255
 def _check_of(name: str) -> Check:
     """The check of this table, whatever its file is called."""
 
-    def check(file: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+    def check(file: str, records: Sequence[Record]) -> Iterator[FileMistake]:
         for record, first in repeated(records, _KEYS[name]):
             where = f"in row {first.row}" if first.line is None else f"on line {first.line}"
-            yield problem_at(file, record, _KEYS[name][-1], f"stands {where} already")
+            yield mistake_at(file, record, _KEYS[name][-1], f"stands {where} already")
         for record in records:
             if _ends_before_it_begins(record.values):
-                yield problem_at(file, record, "active_until", "is before active_from")
+                yield mistake_at(file, record, "active_until", "is before active_from")
         if name == "scopes.csv":
             yield from _half_empty_scopes(file, records)
 
     return check
 
 
-def _half_empty_scopes(file: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+def _half_empty_scopes(file: str, records: Sequence[Record]) -> Iterator[FileMistake]:
     """A scope has both ids; a row without either says that its organization has no scopes."""
     granting = {record.values.get("organization_id") for record in records if record.values.get("chapter_id") is not None}
     for record in records:
@@ -188,10 +188,10 @@ def _half_empty_scopes(file: str, records: Sequence[Record]) -> Iterator[FilePro
             continue  # what can't be read is a mistake already
         empty = [column for column in ("coordinator_id", "chapter_id") if values[column] is None]
         if len(empty) == 1:
-            yield problem_at(file, record, empty[0], "is empty")
+            yield mistake_at(file, record, empty[0], "is empty")
         elif empty and values.get("organization_id") in granting:
             detail = "has other rows here; a row without coordinator and chapter says that an organization has no scopes"
-            yield problem_at(file, record, "organization_id", detail)
+            yield mistake_at(file, record, "organization_id", detail)
 
 
 def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
@@ -199,8 +199,8 @@ def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
     return first is not None and last is not None and last < first
 
 
-def problem_at(file: str, record: Record, column: str, detail: str) -> FileProblem:
+def mistake_at(file: str, record: Record, column: str, detail: str) -> FileMistake:
     """A mistake in one cell of a record that could be read."""
     value = record.values[column]
     row = record.row if record.line is None else None
-    return FileProblem(file, detail, row, record.line, column, "" if value is None else str(value))
+    return FileMistake(file, detail, row, record.line, column, "" if value is None else str(value))

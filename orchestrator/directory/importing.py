@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
-from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, problem_at
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, mistake_at
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.tables import Record
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 
@@ -174,8 +174,8 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
     coordinator loses the role and all scopes. Nobody is deleted: activities and audits name them.
     """
     connection.execute(_IMPORT_LOCK)
-    if problems := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
-        raise BadFileError(problems)
+    if mistakes := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
+        raise BadFileError(mistakes)
     changes: dict[str, Change] = {}
     # Organizations first: the other files' people live in their time zones.
     _write(connection, directory, "organizations.csv", _ORGANIZATIONS, changes)
@@ -188,8 +188,8 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
     coordinators = _absent(
         connection, directory, "coordinators.csv", _ABSENT_COORDINATORS, _CLOSE_COORDINATORS if prune else None
     )
-    if problems := list(_scopes_of_nobody(connection, directory.get("scopes.csv"))):
-        raise BadFileError(problems)
+    if mistakes := list(_scopes_of_nobody(connection, directory.get("scopes.csv"))):
+        raise BadFileError(mistakes)
     _write(connection, directory, "scopes.csv", _SCOPES, changes)
     return ImportReport(changes, mentors, coordinators, pruned=prune)
 
@@ -221,18 +221,18 @@ def _absent(
     return people
 
 
-def _unknown_time_zones(connection: Connection, records: Rows | None) -> Iterator[FileProblem]:
+def _unknown_time_zones(connection: Connection, records: Rows | None) -> Iterator[FileMistake]:
     """The database is asked, because the rules compute with its time zones (`AT TIME ZONE` fails for one that it does not know)."""
     if records:
         time_zones = [record.values.get("time_zone") for record in records]
         for index in connection.scalars(_UNKNOWN_TIME_ZONES, {"time_zones": time_zones}):
-            yield problem_at(records.file, records[index - 1], "time_zone", "is not a time zone, such as Europe/Oslo")
+            yield mistake_at(records.file, records[index - 1], "time_zone", "is not a time zone, such as Europe/Oslo")
 
 
-def _scopes_of_nobody(connection: Connection, records: Rows | None) -> Iterator[FileProblem]:
+def _scopes_of_nobody(connection: Connection, records: Rows | None) -> Iterator[FileMistake]:
     if not records:
         return
     rows = [dict(record.values) | {"index": index} for index, record in enumerate(records)]
     parameters = {"rows": orjson.dumps(rows).decode(), "closed": CLOSED_ROLE}
     for index in connection.scalars(_SCOPES_OF_NOBODY, parameters):
-        yield problem_at(records.file, records[index], "coordinator_id", "is no coordinator of this organization")
+        yield mistake_at(records.file, records[index], "coordinator_id", "is no coordinator of this organization")

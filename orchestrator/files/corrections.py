@@ -16,7 +16,7 @@ from orchestrator.files import cells, forms, formulas
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import one_document
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.submissions import TABLES, unknown_ending
 from orchestrator.files.tables import Column, Record, excerpt, no_rows, read_table, repeated
@@ -95,7 +95,7 @@ def read_corrections(name: str, raw: bytes) -> CorrectionFile:
         return CorrectionFile(name, table.remarks, has_notes, table.records)
     if suffix == ".json":
         return CorrectionFile(name, (), has_notes=False, _documents=_from_json(name, raw))
-    raise BadFileError([FileProblem(name, unknown_ending(raw, (*TABLES, ".json")))])
+    raise BadFileError([FileMistake(name, unknown_ending(raw, (*TABLES, ".json")))])
 
 
 def _flag(cell: Cell) -> bool:
@@ -139,11 +139,11 @@ _READ: Sequence[Column] = (
 )
 
 
-def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+def _check(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ["item_id"]):
         detail = f"is corrected in row {first.row} already"
-        yield FileProblem(name, detail, record.row, record.line, "item_id", record.values["item_id"])
+        yield FileMistake(name, detail, record.row, record.line, "item_id", record.values["item_id"])
 
 
 def _order_of_slashes(records: Sequence[Record], known: Mapping[str, Item]) -> str:
@@ -165,7 +165,7 @@ class _Comparison:
         self._name = name
         self._known = known
         self._slashes = slashes
-        self._problems: list[FileProblem] = []
+        self._mistakes: list[FileMistake] = []
         self._changes: list[NameChange] = []
         self._kept: list[str] = []
         self._remarks = list(remarks)
@@ -177,13 +177,13 @@ class _Comparison:
             item = self._known.get(record.values["item_id"])
             if item is None:
                 detail = "is not an item of this batch"
-                self._problems.append(
-                    FileProblem(self._name, detail, record.row, record.line, "item_id", record.values["item_id"])
+                self._mistakes.append(
+                    FileMistake(self._name, detail, record.row, record.line, "item_id", record.values["item_id"])
                 )
                 continue
             selected.append((item, self._correction(record, item)))
-        if self._problems:
-            raise BadFileError(self._problems)
+        if self._mistakes:
+            raise BadFileError(self._mistakes)
         wanted = [correction for item, correction in selected if item["status"] != "success" or len(correction) > 1]
         if 0 < len(wanted) < len(selected):
             self._remarks.append(
@@ -206,7 +206,7 @@ class _Comparison:
                 value = parse(formulas.original(cell))
             except BadCellError as error:
                 seen = None if name == "notes" else excerpt(cells.shown(cell))
-                self._problems.append(FileProblem(self._name, str(error), record.row, record.line, name, seen))
+                self._mistakes.append(FileMistake(self._name, str(error), record.row, record.line, name, seen))
                 continue
             written = value.isoformat() if isinstance(value, date) else value
             if written == item.get(name):
@@ -220,7 +220,7 @@ class _Comparison:
         if len(correction) > 1 and exported_at is not None and exported_at < item.get("attempt", 0):
             # What differs may be what an earlier correction has changed, and would be taken back.
             detail = f"was exported at attempt {exported_at} and has been tried again since; export the results anew"
-            self._problems.append(FileProblem(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
+            self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
         return correction
 
     def _is_unedited(self, record: Record, item: Item, name: str, cell: Cell) -> bool:
@@ -243,15 +243,15 @@ def _from_json(name: str, raw: bytes) -> list[dict[str, Any]]:
     try:
         document = one_document(raw)
     except UnreadableFileError as error:
-        raise BadFileError([FileProblem(name, str(error))]) from error
+        raise BadFileError([FileMistake(name, str(error))]) from error
     corrections = document.get("corrections") if isinstance(document, dict) else document
     if not isinstance(corrections, list):
-        raise BadFileError([FileProblem(name, "is neither a list of corrections nor an object that has one as `corrections`")])
+        raise BadFileError([FileMistake(name, "is neither a list of corrections nor an object that has one as `corrections`")])
     try:
         # How many there may be is a setting of the server.
         read_retry({"corrections": corrections}, max_items=MAX_POSITIONS, most_mistakes=None)
     except RefusedRequestError as refusal:
         ours = "" if isinstance(document, dict) else "/corrections"
-        problems = [FileProblem(name, each.detail, pointer=each.pointer.removeprefix(ours)) for each in refusal.mistakes]
-        raise BadFileError(problems) from refusal
+        mistakes = [FileMistake(name, each.detail, pointer=each.pointer.removeprefix(ours)) for each in refusal.mistakes]
+        raise BadFileError(mistakes) from refusal
     return corrections

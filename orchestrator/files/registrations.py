@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from orchestrator.files import cells
-from orchestrator.files.problems import FileProblem
+from orchestrator.files.mistakes import FileMistake
 from orchestrator.files.tables import Column, Record, Table, no_rows, read_table, repeated
 
 # The names that people give these columns, in English and in Norwegian; docs/files.md lists them, and a test compares the two.
@@ -28,8 +28,8 @@ def read_registrations(name: str, raw: bytes) -> Table:
     return read_table(name, raw, COLUMNS, _check)
 
 
-def _check(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+def _check(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ("mentor_id", "activity_type", "activity_date")):
         detail = f"has the same activity type and date here as in row {first.row}; leave one of them out"
-        yield FileProblem(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"])
+        yield FileMistake(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"])

@@ -11,7 +11,7 @@ import orjson
 from orchestrator.files import kinds
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import documents_by_line, one_document
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import read_registrations
 from schemas.api import RefusedRequestError, read_submission
 from schemas.fields import canonical_id
@@ -20,7 +20,7 @@ from schemas.ids import MAX_POSITIONS
 TABLES = (".csv", ".tsv", ".xlsx")
 STANDARD_INPUT = "-"
 
-MOST_PROBLEMS = 100_000
+MOST_FILE_MISTAKES = 100_000
 """That are named of JSON. More than every cell of the largest table can have; one document of 6 MB could have half a million."""
 
 _ZIP_SIGNATURE = b"PK\x03\x04"
@@ -61,7 +61,7 @@ class SubmissionFile:
 def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
     """Reads a file, by its name's ending; `-` by its content.
 
-    Raises BadFileError with everything that is wrong with it, of JSON the first `MOST_PROBLEMS`.
+    Raises BadFileError with everything that is wrong with it, of JSON the first `MOST_FILE_MISTAKES`.
     """
     if name == STANDARD_INPUT:
         name = f"standard input{_guessed_suffix(raw)}"
@@ -72,7 +72,7 @@ def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
         return SubmissionFile(_checked(name, [_only_document(name, raw)], given))
     if suffix == ".ndjson":
         return SubmissionFile(_checked(name, documents_by_line(raw), given))
-    raise BadFileError([FileProblem(name, unknown_ending(raw, (*TABLES, ".json", ".ndjson")))])
+    raise BadFileError([FileMistake(name, unknown_ending(raw, (*TABLES, ".json", ".ndjson")))])
 
 
 def unknown_ending(raw: bytes, known: Sequence[str]) -> str:
@@ -106,32 +106,32 @@ def _only_document(name: str, raw: bytes) -> tuple[int, Any]:
     try:
         return 1, one_document(raw)
     except UnreadableFileError as error:
-        raise BadFileError([FileProblem(name, str(error))]) from error
+        raise BadFileError([FileMistake(name, str(error))]) from error
 
 
 def _checked(
     name: str, documents: Iterator[tuple[int, Any]] | Sequence[tuple[int, Any]], given: Given
 ) -> Sequence[FileSubmission]:
-    problems: list[FileProblem] = []
+    mistakes: list[FileMistake] = []
     submissions = []
     for line, document in documents:
-        if len(problems) > MOST_PROBLEMS:
+        if len(mistakes) > MOST_FILE_MISTAKES:
             break  # the last one says that there are more
         if isinstance(document, UnreadableFileError):
-            problems.append(FileProblem(name, str(document), line=line))
+            mistakes.append(FileMistake(name, str(document), line=line))
             continue
         body = _filled_in(document, given)
         try:
             # The number of items is the server's to judge: it is a setting there.
-            read_submission(body, max_items=MAX_POSITIONS, most_mistakes=max(1, MOST_PROBLEMS - len(problems)))
+            read_submission(body, max_items=MAX_POSITIONS, most_mistakes=max(1, MOST_FILE_MISTAKES - len(mistakes)))
         except RefusedRequestError as refusal:
-            problems += (FileProblem(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
-        problems += _contradictions(name, line, body, given)
+            mistakes += (FileMistake(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
+        mistakes += _contradictions(name, line, body, given)
         submissions.append(FileSubmission(line, body))
-    if problems:
-        raise BadFileError(problems)
+    if mistakes:
+        raise BadFileError(mistakes)
     if not submissions:
-        raise BadFileError([FileProblem(name, "is empty")])
+        raise BadFileError([FileMistake(name, "is empty")])
     return submissions
 
 
@@ -147,10 +147,10 @@ def _filled_in(document: Any, given: Given) -> Any:
     return document | missing | label
 
 
-def _contradictions(name: str, line: int, body: Any, given: Given) -> Iterator[FileProblem]:
+def _contradictions(name: str, line: int, body: Any, given: Given) -> Iterator[FileMistake]:
     for option, field_name, value in (
         ("--org", "organization_id", given.organization_id),
         ("--coordinator", "coordinator_id", given.coordinator_id),
     ):
         if value is not None and isinstance(body, dict) and canonical_id(body.get(field_name)) != canonical_id(value):
-            yield FileProblem(name, f"names another than {option} {value}", line=line, pointer=f"/{field_name}")
+            yield FileMistake(name, f"names another than {option} {value}", line=line, pointer=f"/{field_name}")

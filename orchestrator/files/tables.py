@@ -11,7 +11,7 @@ from orchestrator.files import delimited
 from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, shown
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.formulas import text_of_formula
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from schemas.spelling import visible
 
 # Blanks, underscores and hyphens of every width.
@@ -55,14 +55,14 @@ class Table:
     remarks: Sequence[str] = field(default=())
 
 
-Check = Callable[[str, Sequence[Record]], Iterable[FileProblem]]
+Check = Callable[[str, Sequence[Record]], Iterable[FileMistake]]
 """What is wrong with a file's records beside each other. A record lacks the values that could not be read."""
 
 
-def no_rows(name: str, records: Sequence[Record]) -> Iterator[FileProblem]:
+def no_rows(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
     """The check of a table that must not be empty."""
     if not records:
-        yield FileProblem(name, "has a header, but no rows")
+        yield FileMistake(name, "has a header, but no rows")
 
 
 def repeated(records: Iterable[Record], columns: Sequence[str]) -> Iterator[tuple[Record, Record]]:
@@ -84,7 +84,7 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -
     own name or an alias. Columns of other names are left unread, with a remark.
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
-    problems: list[FileProblem] = []
+    mistakes: list[FileMistake] = []
     records: list[Record] = []
     header: _Header | None = None
     try:
@@ -92,19 +92,19 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -
         for row in source.rows:
             if _is_blank(row.cells):
                 continue
-            if len(problems) >= _MOST_MISTAKES:
+            if len(mistakes) >= _MOST_MISTAKES:
                 raise UnreadableFileError("has more mistakes than are named here", row.line)
             if header is None:
                 header = _read_header(name, row, known, columns)
             else:
-                records.append(_record(name, row, header, problems))
+                records.append(_record(name, row, header, mistakes))
     except UnreadableFileError as error:
-        raise BadFileError([*problems, FileProblem(name, str(error), line=error.line)]) from error
+        raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None:
-        raise BadFileError([FileProblem(name, "is empty")])
-    problems += check(name, records)
-    if problems:
-        raise BadFileError(problems)
+        raise BadFileError([FileMistake(name, "is empty")])
+    mistakes += check(name, records)
+    if mistakes:
+        raise BadFileError(mistakes)
     return Table(records, [*source.remarks, *_remarks(name, header, source, records)])
 
 
@@ -171,30 +171,30 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     """The header in this row. Raises BadFileError with everything that is wrong with it."""
     titles = [" ".join(shown(cell).split()) for cell in row.cells]
     found = [known.get(_normal(title)) for title in titles]
-    problems = [
-        FileProblem(name, cell.reason, row.number, row.line, value=shown(cell))
+    mistakes = [
+        FileMistake(name, cell.reason, row.number, row.line, value=shown(cell))
         for cell in row.cells
         if isinstance(cell, BrokenCell)
     ]
     for column in columns:
         times = found.count(column)
         if times > 1:
-            problems.append(FileProblem(name, "stands in the header more than once", row.number, row.line, column.name))
+            mistakes.append(FileMistake(name, "stands in the header more than once", row.number, row.line, column.name))
         elif times == 0 and column.is_required:
             other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
             detail = f"is missing in the header{other_names}"
-            problems.append(FileProblem(name, detail, row.number, row.line, column.name))
-    if problems:
-        raise BadFileError(problems)
+            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name))
+    if mistakes:
+        raise BadFileError(mistakes)
     return _Header(titles, found)
 
 
-def _record(name: str, row: _Row, header: _Header, problems: list[FileProblem]) -> Record:
-    """The row's values; what is wrong with it goes to `problems`."""
+def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) -> Record:
+    """The row's values; what is wrong with it goes to `mistakes`."""
     titles = header.titles
     if not _is_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that hold the delimiter in quotes"
-        problems.append(FileProblem(name, detail, row.number, row.line))
+        mistakes.append(FileMistake(name, detail, row.number, row.line))
         return Record(row.number, row.line, {})
     values = {}
     for position, column in enumerate(header.found):
@@ -205,7 +205,7 @@ def _record(name: str, row: _Row, header: _Header, problems: list[FileProblem]) 
             values[column.name] = column.parse(cell)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
-            problems.append(FileProblem(name, str(error), row.number, row.line, titles[position], seen))
+            mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen))
     return Record(row.number, row.line, values)
 
 

@@ -14,12 +14,13 @@ import jwt
 import orjson
 from sqlalchemy import Connection
 
-from orchestrator.batches.errors import InvalidRequestError, PlanChangedError, PlanDifference, Problem
+from orchestrator.batches.errors import InvalidRequestError, PlanChangedError, PlanDifference
 from orchestrator.batches.model import Actor, ItemError, NewBatch
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import may_submit
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.rules import DUPLICATE_ACTIVITY, RULES
+from schemas.mistakes import Mistake
 
 SUCCESS = "success"
 PLAN_LIFETIME = timedelta(minutes=15)
@@ -106,7 +107,7 @@ def _outcome(error: ItemError | None) -> str:
 
 
 def _bad_plan(code: str, detail: str) -> InvalidRequestError:
-    return InvalidRequestError([Problem("/plan", code, detail)])
+    return InvalidRequestError([Mistake("/plan", code, detail)])
 
 
 def _items_hash(batch: NewBatch) -> str:

@@ -18,7 +18,7 @@ from orchestrator.upstream.part import MalformedPart, Numbered, Part, SubmittedP
 from orchestrator.upstream.port import PartStore
 from schemas import events
 from schemas.events import place_of_mentor
-from schemas.problems import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
+from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
 
 _DIFFERS = Mistake("/batch_id", "batch_differs", "A batch of this id exists with other content.")
 # Whose it is, or that it is anybody's, is nothing that another organization learns.
@@ -53,9 +53,9 @@ class Intake:
         # All at once: one after the other, in another order than a registration's, two could wait for each other.
         self._repository.lock_batches({part.batch_id for _, part in fresh})
         for index, part in sorted(fresh, key=lambda numbered: (numbered[1].batch_id.bytes, numbered[1].key[1])):
-            problems = self._take_fresh(part, taken)
-            if problems:
-                refused[index] = problems
+            mistakes = self._take_fresh(part, taken)
+            if mistakes:
+                refused[index] = mistakes
             else:
                 taken.add(part.key)
         if refused:
@@ -74,12 +74,12 @@ class Intake:
         if contradiction is not None:
             return self._reject(part, [contradiction], batch_continues=True)
         if isinstance(part, MalformedPart):
-            return self._reject_batch(part, part.problems, known)
+            return self._reject_batch(part, part.mistakes, known)
         if tombstone is not None:
             return ()
-        problems = self._problems_of_part(part)
-        if problems:
-            return self._reject_batch(part, problems, known)
+        mistakes = self._mistakes_of_part(part)
+        if mistakes:
+            return self._reject_batch(part, mistakes, known)
         if known is not None and (batch is None or batch.status is not BatchStatus.PENDING):
             return ()  # cancelled, and perhaps deleted since, before all its parts had come
         if part.parts == 1:
@@ -110,10 +110,10 @@ class Intake:
         """All parts are there: the batch as a whole."""
         collected = self._store.collected(part.batch_id, override=part.override_duplicates)
         ordered = sorted((item for _, items, _ in collected for item in items), key=position_of)
-        problems = _problems_of_whole(ordered, part.total_items)
-        if problems:
+        mistakes = _mistakes_of_whole(ordered, part.total_items)
+        if mistakes:
             self._store.forget(part.batch_id)
-            return self._reject(part, problems, batch_continues=False)
+            return self._reject(part, mistakes, batch_continues=False)
         batch = part.batch([item for _, item in ordered])
         now = self._repository.clock()
         self._store.finish(part.batch_id, override=part.override_duplicates, at=now)
@@ -128,53 +128,53 @@ class Intake:
             self._repository.wake_relays()
         return ()
 
-    def _problems_of_part(self, part: SubmittedPart) -> list[Mistake]:
+    def _mistakes_of_part(self, part: SubmittedPart) -> list[Mistake]:
         """What is wrong with a part whatever the others say."""
         positions = [position for position, _ in part.items]
-        problems = size_mistakes("/items", part.items, events.MAX_PART_ITEMS)
+        mistakes = size_mistakes("/items", part.items, events.MAX_PART_ITEMS)
         if part.data_bytes > events.MAX_PART_BYTES:
             detail = f"has {part.data_bytes:,} bytes; the limit of a part is {events.MAX_PART_BYTES:,}"
-            problems.append(Mistake("", "too_large", detail))
+            mistakes.append(Mistake("", "too_large", detail))
         if part.data_bytes > self._max_batch_bytes:
-            problems.append(self._too_large(f"the part has {part.data_bytes:,} bytes"))
+            mistakes.append(self._too_large(f"the part has {part.data_bytes:,} bytes"))
         if part.part > part.parts:
-            problems.append(Mistake("/part", "out_of_range", f"must be at most {part.parts:,}, the number of parts"))
-        problems += size_mistakes("/total_items", range(part.total_items or 1), self._max_items)
+            mistakes.append(Mistake("/part", "out_of_range", f"must be at most {part.parts:,}, the number of parts"))
+        mistakes += size_mistakes("/total_items", range(part.total_items or 1), self._max_items)
         if not self._repository.known_coordinators(part.organization_id, {part.coordinator_id}):
-            problems.append(COORDINATOR_UNKNOWN)
+            mistakes.append(COORDINATOR_UNKNOWN)
         wrong = first_of(_position_mistakes(positions, range(len(positions)), part.total_items))
-        if part.parts == 1 and not problems and not wrong:
+        if part.parts == 1 and not mistakes and not wrong:
             wrong = _missing_positions(positions, part.total_items)
         twice = duplicate_mentors((item.values.identity for _, item in part.items), place_of_mentor, positions.__getitem__)
-        return first_of(chain(problems, wrong, twice))
+        return first_of(chain(mistakes, wrong, twice))
 
     def _too_large(self, found: str) -> Mistake:
         return Mistake("", "too_large", f"{found}; the limit of a batch is {self._max_batch_bytes:,}")
 
-    def _reject_batch(self, part: Part, problems: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
+    def _reject_batch(self, part: Part, mistakes: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
         """A part is wrong in itself, and with it the batch while it is still being collected; later it goes on without this part."""
         forgotten = self._store.forget(part.batch_id)
         # A batch that lacks one of its parts, and is not being collected, was cancelled before it came: it does not go on either. So a
         # rejection that is repeated after a cancel says what it said before.
         is_one_of_its = isinstance(part, SubmittedPart) and part.part <= part.parts
-        return self._reject(part, problems, batch_continues=known is not None and not forgotten and not is_one_of_its)
+        return self._reject(part, mistakes, batch_continues=known is not None and not forgotten and not is_one_of_its)
 
-    def _reject(self, part: Part, problems: Sequence[Mistake], *, batch_continues: bool) -> Sequence[Mistake]:
+    def _reject(self, part: Part, mistakes: Sequence[Mistake], *, batch_continues: bool) -> Sequence[Mistake]:
         rejected = events.batch_rejected(
             batch_id=part.batch_id,
             organization_id=part.organization_id,
             rejected_source=part.origin.source,
             rejected_event_id=part.origin.event_id,
             batch_continues=batch_continues,
-            problems=problems,
+            mistakes=mistakes,
             time=part.origin.written_at,
             trace_id=part.origin.trace_id,
         )
         self._repository.publish(part.organization_id, part.batch_id, [rejected])
-        return problems
+        return mistakes
 
 
-def _problems_of_whole(ordered: Numbered, total: int) -> list[Mistake]:
+def _mistakes_of_whole(ordered: Numbered, total: int) -> list[Mistake]:
     """Pointers count the items of all parts, by position."""
     positions = [position for position, _ in ordered]
     wrong = first_of(_position_mistakes(positions, positions, total)) or _missing_positions(positions, total)

@@ -10,7 +10,7 @@ from orchestrator.batches.parts import content_hash, part_hash
 from orchestrator.batches.repository import PartHashes, PartKey
 from schemas.envelope import Envelope, trace_id_of
 from schemas.events import BatchSubmitted, MalformedSubmission
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 Numbered = Sequence[tuple[int, NewItem]]
 """Items with their positions."""
@@ -37,7 +37,7 @@ class MalformedPart:
 
     batch_id: UUID
     organization_id: str
-    problems: Sequence[Mistake]
+    mistakes: Sequence[Mistake]
     origin: Origin
 
     @property

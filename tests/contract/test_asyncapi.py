@@ -22,7 +22,7 @@ from schemas.asyncapi import PATH, document, rendered
 from schemas.envelope import Envelope, OutgoingEvent, Topic, headers
 from schemas.events import EVENTS, EventData, ItemEventHeaders, read_event, type_name
 from schemas.ids import event_id
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 from schemas.publish import event_models
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
@@ -143,7 +143,7 @@ def _written() -> list[OutgoingEvent]:
             rejected_source="/s",
             rejected_event_id="1",
             batch_continues=False,
-            problems=[Mistake("/items", "no_items", "must have at least one entry")],
+            mistakes=[Mistake("/items", "no_items", "must have at least one entry")],
         ),
         OutgoingEvent(
             Topic.DEAD_LETTER,

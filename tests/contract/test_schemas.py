@@ -15,7 +15,7 @@ from schemas import events, publish
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
 from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
 from schemas.ids import MAX_POSITIONS
-from schemas.problems import pointer
+from schemas.mistakes import pointer
 from schemas.publish import event_models, incompatibilities, path_of, rendered
 
 BATCH = UUID("01997f00-0000-7000-8000-000000000001")

@@ -16,7 +16,7 @@ from uuid import UUID
 from openpyxl import Workbook
 
 from orchestrator.files.corrections import read_corrections
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
 from tests.fuzz.budget import Child
 from tests.fuzz.findings import Findings
@@ -106,7 +106,7 @@ def reading() -> Iterator[Callable[[tuple[str, bytes]], str]]:
                 answers.append("read")
             except BadFileError as refusal:
                 # What is said must be writable, whatever the file holds.
-                "\n".join(map(str, refusal.problems)).encode("utf-8", "replace")
+                "\n".join(map(str, refusal.mistakes)).encode("utf-8", "replace")
                 answers.append("refused")
         return ", ".join(answers)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator.directory.files import read_directory
 from orchestrator.directory.importing import Change, ImportReport, Person, import_directory
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.storage.database import transact
 from tests.support.waiting import eventually
 
@@ -183,7 +183,7 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
     }
     with pytest.raises(BadFileError) as refusal:
         put(files)
-    assert [str(problem) for problem in refusal.value.problems] == [
+    assert [str(mistake) for mistake in refusal.value.mistakes] == [
         "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv; give it one of these names,"
         " or take it out of the folder",
         'mentors.csv, line 6, column mentor_id: "" is empty',
@@ -297,7 +297,7 @@ def test_a_file_that_may_be_meant_is_a_mistake(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_text(SCOPES)
     with pytest.raises(BadFileError, match="is none of organizations") as refusal:
         read_directory(tmp_path)
-    assert [problem.file for problem in refusal.value.problems] == [name]
+    assert [mistake.file for mistake in refusal.value.mistakes] == [name]
 
 
 def test_every_other_file_is_named(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_two_files_of_one_table_and_what_is_no_file_are_mistakes(tmp_path: Path)
     (tmp_path / "coordinators.csv").symlink_to(tmp_path / "nowhere")
     with pytest.raises(BadFileError) as refusal:
         read_directory(tmp_path)
-    assert sorted(map(str, refusal.value.problems)) == [
+    assert sorted(map(str, refusal.value.mistakes)) == [
         "coordinators.csv: is no file that can be read",
         "mentors.csv: is no file that can be read",
         "scopes.csv: says the same as Scopes.tsv; take one of them away",
@@ -495,10 +495,10 @@ def test_all_that_only_the_database_knows_is_named_in_the_order_of_the_file(put:
     header = ORGANIZATIONS.splitlines()[0]
     with pytest.raises(BadFileError) as refusal:
         put({"organizations": f"{header}\nz,Z,Mars/Z\ny,Y,Europe/Oslo\nx,X,Mars/X\na,A,\nb,B,mars\n"})
-    assert [(problem.line, problem.value) for problem in refusal.value.problems] == [(2, "Mars/Z"), (4, "Mars/X"), (6, "mars")]
+    assert [(mistake.line, mistake.value) for mistake in refusal.value.mistakes] == [(2, "Mars/Z"), (4, "Mars/X"), (6, "mars")]
     with pytest.raises(BadFileError) as refusal:
         put(FILES | {"scopes": f"{SCOPES.splitlines()[0]}\na,z,north\na,c-1,north\nb,c-2,west\na,c-2,north\na,a,north\n"})
-    assert [(problem.line, problem.value) for problem in refusal.value.problems] == [(2, "z"), (4, "c-2"), (6, "a")]
+    assert [(mistake.line, mistake.value) for mistake in refusal.value.mistakes] == [(2, "z"), (4, "c-2"), (6, "a")]
 
 
 def test_an_organization_that_has_no_scopes_any_more_needs_no_coordinator(put: Import, engine: Engine) -> None:
@@ -515,7 +515,7 @@ def refusals(tmp_path: Path, files: Mapping[str, str]) -> list[str]:
         (tmp_path / f"{name}.csv").write_text(content)
     with pytest.raises(BadFileError) as refusal:
         read_directory(tmp_path)
-    return [str(problem) for problem in refusal.value.problems]
+    return [str(mistake) for mistake in refusal.value.mistakes]
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_a_mistake_in_a_workbook_is_named_by_its_row(tmp_path: Path, ending: str
         read_directory(tmp_path)
     place = "row" if ending == "xlsx" else "line"
     where = "in row 2" if ending == "xlsx" else "on line 2"
-    assert [str(problem) for problem in refusal.value.problems] == [
+    assert [str(mistake) for mistake in refusal.value.mistakes] == [
         f'mentors.{ending}, {place} 3, column mentor_id: "m-1" stands {where} already'
     ]
 
@@ -649,7 +649,7 @@ def test_a_name_with_a_word_of_a_table_or_its_ending_is_meant_for_one(tmp_path: 
         return
     with pytest.raises(BadFileError, match="is none of organizations") as refusal:
         read_directory(tmp_path)
-    assert [problem.file for problem in refusal.value.problems] == [name]
+    assert [mistake.file for mistake in refusal.value.mistakes] == [name]
 
 
 @pytest.mark.parametrize("name", ["activity types.csv", "Activity-Types.csv", "activity - types.tsv", " activity_types.csv"])
@@ -673,7 +673,7 @@ def test_a_file_that_can_not_be_opened_and_the_mistakes_of_the_others_come_at_on
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(BadFileError) as refusal:
         read_directory(tmp_path)
-    assert [str(problem) for problem in refusal.value.problems] == [
+    assert [str(mistake) for mistake in refusal.value.mistakes] == [
         'mentors.csv, line 5, column mentor_id: "" is empty',
         "scopes.csv: can't be read: Permission denied",
     ]

@@ -18,7 +18,7 @@ from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_
 from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 from tests.support.contents import Contents
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline
 from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
@@ -130,14 +130,14 @@ LATER = TIME + timedelta(microseconds=1)
                     "rejected_source": "/a",
                     "rejected_event_id": "b/c",
                     "batch_continues": False,
-                    "problems": [],
+                    "mistakes": [],
                     **fields,
                 }
             ),
             [
                 {"time": LATER},
                 {"batch_continues": True},
-                {"problems": [Mistake("/parts", "incomplete", "…")]},
+                {"mistakes": [Mistake("/parts", "incomplete", "…")]},
                 {"rejected_source": "/a/b", "rejected_event_id": "c"},
             ],
         ),

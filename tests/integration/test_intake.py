@@ -31,7 +31,7 @@ from schemas.events import (
     MAX_PART_BYTES,
     MAX_PART_ITEMS,
 )
-from schemas.problems import MOST_MISTAKES
+from schemas.mistakes import MOST_MISTAKES
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
 from tests.support.stack import Stack

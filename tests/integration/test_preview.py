@@ -125,10 +125,10 @@ def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(pipeline: 
     ]:
         with pytest.raises(InvalidRequestError) as refused:
             hold(pipeline, other, plan, actor)
-        assert refused.value.problems[0].code == "plan_mismatch"
+        assert refused.value.mistakes[0].code == "plan_mismatch"
     with pytest.raises(InvalidRequestError) as refused:
         hold(pipeline, batch, plan[:-4] + "AAAA")
-    assert refused.value.problems[0].code == "plan_invalid"
+    assert refused.value.mistakes[0].code == "plan_invalid"
 
 
 def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(pipeline: Pipeline) -> None:
@@ -137,7 +137,7 @@ def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(pi
     assert hold(pipeline, batch, plan, later=timedelta(minutes=14)).items[0].planned == "success"
     with pytest.raises(InvalidRequestError) as refused:
         hold(pipeline, batch, plan, later=timedelta(minutes=15))
-    assert (refused.value.problems[0].pointer, refused.value.problems[0].code) == ("/plan", "plan_expired")
+    assert (refused.value.mistakes[0].pointer, refused.value.mistakes[0].code) == ("/plan", "plan_expired")
 
 
 def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(pipeline: Pipeline) -> None:
@@ -161,7 +161,7 @@ def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(pipeline: Pipeline) -
                 organizations=[ORGANIZATION],
             )
         except InvalidRequestError as refused:
-            return refused.problems[0].code
+            return refused.mistakes[0].code
         return None
 
     just_before = end - timedelta(microseconds=1)

@@ -146,7 +146,7 @@ def test_item_of_another_batch_is_unknown(pipeline: Pipeline) -> None:
     stranger = DerivedIds(pipeline.submit(mentors(1, first=9))).item_id(0)
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[stranger]))
-    assert refused.value.problems[0].code == "item_unknown"
+    assert refused.value.mistakes[0].code == "item_unknown"
 
 
 def test_all_mistakes_in_the_names_come_at_once(pipeline: Pipeline) -> None:
@@ -158,7 +158,7 @@ def test_all_mistakes_in_the_names_come_at_once(pipeline: Pipeline) -> None:
     )
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, request)
-    assert [(problem.pointer, problem.code) for problem in refused.value.problems] == [
+    assert [(mistake.pointer, mistake.code) for mistake in refused.value.mistakes] == [
         ("/corrections/1/item_id", "item_unknown"),
         ("/item_ids/0", "item_unknown"),
         ("/item_ids/2", "item_unknown"),
@@ -190,7 +190,7 @@ def test_correction_may_not_become_another_item(pipeline: Pipeline) -> None:
     batch_id = one_failed(pipeline)
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, correct(batch_id, 1, mentor_id="mentor-1"))
-    assert "positions 1 and 0" in refused.value.problems[0].detail
+    assert "positions 1 and 0" in refused.value.mistakes[0].detail
     # On another day it is another activity.
     assert (
         pipeline.call(

@@ -46,7 +46,7 @@ from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_ITEMS
 from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
-from schemas.problems import MOST_MISTAKES
+from schemas.mistakes import MOST_MISTAKES
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors, record
 
 SENDER = Actor(ORGANIZATION, "the-sender", Role.SERVICE, channel="the-channel")
@@ -277,7 +277,7 @@ def test_items_that_would_become_the_same_are_each_named(pipeline: Pipeline) -> 
     ]
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)], corrections=corrections))
-    assert {(one.pointer, one.code, one.detail.split(" would")[0]) for one in refused.value.problems} == {
+    assert {(one.pointer, one.code, one.detail.split(" would")[0]) for one in refused.value.mistakes} == {
         ("/corrections/2/mentor_id", "duplicate_mentor", "The items at positions 1 and 0"),
         ("/corrections/1/mentor_id", "duplicate_mentor", "The items at positions 2 and 3"),
         ("/corrections/0/mentor_id", "duplicate_mentor", "The items at positions 3 and 2"),
@@ -294,7 +294,7 @@ def test_more_mistakes_than_are_told_are_known_to_be_more(pipeline: Pipeline, co
     ]
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
-    assert len(refused.value.problems) == count
+    assert len(refused.value.mistakes) == count
 
 
 def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(pipeline: Pipeline) -> None:

@@ -36,7 +36,6 @@ from orchestrator.batches.errors import (
     PlanDifference,
     PreconditionError,
     PreviewUnavailableError,
-    Problem,
 )
 from orchestrator.batches.model import (
     Actor,
@@ -58,7 +57,7 @@ from orchestrator.storage.backlog import Backlog
 from orchestrator.storage.blame import TransientError
 from schemas.api import OneBatchQuery, RefusedRequestError
 from schemas.ids import new_batch_id
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 from schemas.strict_json import BadJsonError
 from tests.support.pipeline import mentors
 from tests.support.waiting import eventually
@@ -276,9 +275,9 @@ def of_database(code: str | None, *, lost: bool = False) -> DBAPIError:
 ERRORS: dict[str, tuple[Exception, int, str]] = {
     "a problem": (ProblemError("overloaded", "x"), 503, "overloaded"),
     "a body with mistakes": (RefusedRequestError([Mistake("/a", "b", "c")]), 422, "invalid_request"),
-    "a request with mistakes": (InvalidRequestError([Problem("/a", "b", "c")]), 422, "invalid_request"),
+    "a request with mistakes": (InvalidRequestError([Mistake("/a", "b", "c")]), 422, "invalid_request"),
     "an unknown coordinator": (
-        InvalidRequestError([Problem("/a", "b", "c")], code="coordinator_unknown"),
+        InvalidRequestError([Mistake("/a", "b", "c")], code="coordinator_unknown"),
         422,
         "coordinator_unknown",
     ),
@@ -320,7 +319,7 @@ def test_a_bug_is_no_problem_of_the_callers(error: Exception) -> None:
 
 
 def test_problems_carry_what_is_wrong() -> None:
-    mistaken = problem_of(InvalidRequestError([Problem("/a", "b", "c")]))
+    mistaken = problem_of(InvalidRequestError([Mistake("/a", "b", "c")]))
     changed = problem_of(PlanChangedError([PlanDifference(1, "m", "p", "n")]))
     method = problem_of(web.HTTPMethodNotAllowed("PUT", ["POST", "GET"]))
     assert mistaken is not None

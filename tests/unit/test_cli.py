@@ -19,7 +19,7 @@ from cli.terminal.command import command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable
 from cli.terminal.progress import speed
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 
 
 def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -54,7 +54,7 @@ def invoke(*arguments: str, **environment: str) -> tuple[int, str, str]:
         if what == "bad input":
             raise BadInputError("That is wrong.", lines=["here"], details={"errors": [{"place": "here"}]})
         if what == "bad file":
-            raise BadFileError([FileProblem("a.csv", "is bad", row=3, column="x", value="\x1b[31m")])
+            raise BadFileError([FileMistake("a.csv", "is bad", row=3, column="x", value="\x1b[31m")])
         if what == "unreachable":
             raise UnreachableError("It is away.")
         if what == "interrupt":

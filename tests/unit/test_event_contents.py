@@ -13,7 +13,7 @@ from schemas import events
 from schemas.envelope import Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339, trace_id_of, traceparent
 from schemas.events import InvalidEventError, ItemEventHeaders, read_event
 from schemas.ids import EventIds, batch_lock_key, content_id, event_id
-from schemas.problems import Mistake
+from schemas.mistakes import Mistake
 
 BATCH, OTHER = (UUID(f"01997f00-0000-7000-8000-00000000000{digit}") for digit in "12")
 TIME = datetime(2026, 3, 26, 10, 0, 0, 5, tzinfo=UTC)
@@ -105,9 +105,9 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
             "rejected_source": ("/a", "/b"),
             "rejected_event_id": ("1", "2"),
             "batch_continues": (False, True),
-            "problems": ([Mistake("/a", "empty", "is empty")], [Mistake("/b", "empty", "is empty")]),
+            "mistakes": ([Mistake("/a", "empty", "is empty")], [Mistake("/b", "empty", "is empty")]),
         },
-        {"batch_id", "organization_id", "rejected_source", "rejected_event_id", "batch_continues", "problems", "time"},
+        {"batch_id", "organization_id", "rejected_source", "rejected_event_id", "batch_continues", "mistakes", "time"},
     ),
     (events.dead_letter_redriven, {"dead_letter_id": (BATCH, OTHER)}, {"dead_letter_id", "time"}),
 ]

@@ -15,7 +15,7 @@ from openpyxl import Workbook
 from orchestrator.files import forms
 from orchestrator.files.cells import Cell, FormulaError, Number, ShownText
 from orchestrator.files.corrections import Corrections, read_corrections
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from tests.unit.test_files_submissions import item_of
 
 

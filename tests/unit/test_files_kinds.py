@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.files.kinds import no_workbook_within, not_a_workbook, not_text
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
 
 COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -169,6 +169,6 @@ def test_a_zip_file_is_known_by_its_parts(names: list[str], said: str) -> None:
 def test_of_an_unknown_ending_is_said_what_the_file_is_if_that_shows(name: str, raw: bytes, said: str) -> None:
     with pytest.raises(BadFileError) as refusal:
         read_submissions(name, raw, Given())
-    [problem] = refusal.value.problems
-    assert said in problem.detail
-    assert ("the file" in problem.detail) == ("the file" in said)
+    [mistake] = refusal.value.mistakes
+    assert said in mistake.detail
+    assert ("the file" in mistake.detail) == ("the file" in said)

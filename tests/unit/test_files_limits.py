@@ -13,7 +13,7 @@ from orchestrator.files import submissions, tables
 from orchestrator.files.corrections import Corrections, read_corrections
 from orchestrator.files.delimited import UnreadableFileError, decode, rows_of
 from orchestrator.files.documents import documents_by_line, one_document
-from orchestrator.files.problems import BadFileError, FileProblem
+from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import read_registrations
 from orchestrator.files.submissions import FileSubmission, Given, read_submissions
 from tests.unit.test_files_submissions import ITEM, item_of, mistakes
@@ -194,7 +194,7 @@ def test_a_row_may_be_shorter_and_have_blank_cells_beyond_the_header() -> None:
 def test_a_long_value_is_shown_by_its_beginning(count: int, is_cut: bool) -> None:
     with pytest.raises(BadFileError) as refusal:
         read_registrations("a.csv", f"{HEADER}\nm-1,x,{'d' * count},60,\n".encode())
-    assert refusal.value.problems[0].value == ("d" * 200 + "…" if is_cut else "d" * count)
+    assert refusal.value.mistakes[0].value == ("d" * 200 + "…" if is_cut else "d" * count)
 
 
 def test_a_title_that_is_no_column_is_named_by_its_beginning() -> None:
@@ -208,7 +208,7 @@ def test_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: py
     def found(rows: int) -> list[str]:
         with pytest.raises(BadFileError) as refusal:
             read_registrations("a.csv", "\n".join([HEADER, *[f"m,x,soon,60,{row}" for row in range(rows)]]).encode())
-        return [str(problem).partition(":")[2] for problem in refusal.value.problems]
+        return [str(mistake).partition(":")[2] for mistake in refusal.value.mistakes]
 
     assert [len(found(rows)) for rows in (2, 3, 4, 9)] == [2, 3, 4, 4]
     assert found(4)[-1] == found(9)[-1] == " has more mistakes than are named here"
@@ -251,20 +251,20 @@ def test_rows_are_the_same_registration_by_mentor_type_and_date(column: str, val
 def test_the_third_of_three_equal_rows_is_held_against_the_first() -> None:
     with pytest.raises(BadFileError) as refusal:
         read_registrations("a.csv", "\n".join([HEADER, LINE, LINE, LINE]).encode())
-    assert [(problem.row, "row 2" in problem.detail) for problem in refusal.value.problems] == [(3, True), (4, True)]
+    assert [(mistake.row, "row 2" in mistake.detail) for mistake in refusal.value.mistakes] == [(3, True), (4, True)]
 
 
 @pytest.mark.parametrize(
     ("problem", "said"),
     [
-        (FileProblem("f", "is bad"), "f: is bad"),
-        (FileProblem("f", "is bad", row=2, line=2), "f, row 2: is bad"),
-        (FileProblem("f", "is bad", row=2, line=3), "f, row 2, line 3: is bad"),
-        (FileProblem("f", "is bad", line=3, pointer="/items/0"), "f, line 3, /items/0: is bad"),
-        (FileProblem("f", "is bad", row=2, column="c", value=""), 'f, row 2, column c: "" is bad'),
+        (FileMistake("f", "is bad"), "f: is bad"),
+        (FileMistake("f", "is bad", row=2, line=2), "f, row 2: is bad"),
+        (FileMistake("f", "is bad", row=2, line=3), "f, row 2, line 3: is bad"),
+        (FileMistake("f", "is bad", line=3, pointer="/items/0"), "f, line 3, /items/0: is bad"),
+        (FileMistake("f", "is bad", row=2, column="c", value=""), 'f, row 2, column c: "" is bad'),
     ],
 )
-def test_a_mistake_names_its_place(problem: FileProblem, said: str) -> None:
+def test_a_mistake_names_its_place(problem: FileMistake, said: str) -> None:
     assert str(problem) == said
 
 
@@ -342,7 +342,7 @@ def test_an_export_is_too_old_from_one_attempt_before(attempt: str, is_refused: 
 def test_bad_cells_are_named_with_their_values_but_for_notes() -> None:
     with pytest.raises(BadFileError) as refusal:
         corrected({"mentor_id": "m" * 101, "activity_date": "soon", "duration_minutes": "long", "notes": "n" * 10_001})
-    assert [(problem.row, problem.column, problem.value) for problem in refusal.value.problems] == [
+    assert [(mistake.row, mistake.column, mistake.value) for mistake in refusal.value.mistakes] == [
         (2, "mentor_id", "m" * 101),
         (2, "activity_date", "soon"),
         (2, "duration_minutes", "long"),
@@ -404,12 +404,12 @@ def test_a_mistake_in_a_document_is_named_where_it_stands_there(wrapped: bool) -
     with pytest.raises(BadFileError) as refusal:
         read_corrections("c.json", json.dumps(document).encode())
     place = "/corrections" if wrapped else ""
-    assert [problem.pointer for problem in refusal.value.problems] == [f"{place}/1/item_id", f"{place}/1/duration_minutes"]
+    assert [mistake.pointer for mistake in refusal.value.mistakes] == [f"{place}/1/item_id", f"{place}/1/duration_minutes"]
 
 
 def test_of_json_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """One document of a few megabytes can have half a million."""
-    monkeypatch.setattr(submissions, "MOST_PROBLEMS", 7)
+    monkeypatch.setattr(submissions, "MOST_FILE_MISTAKES", 7)
     document = {
         "organization_id": "o",
         "coordinator_id": "c",

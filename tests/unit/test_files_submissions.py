@@ -14,7 +14,7 @@ from api.endpoints.exports import CSV
 from orchestrator.batches.model import ItemValues, ItemView
 from orchestrator.batches.states import ItemStatus
 from orchestrator.files.corrections import read_corrections
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
 from schemas.api import read_retry, read_submission
 from schemas.fields import INT32_MAX
@@ -32,7 +32,7 @@ def lines(*documents: Any) -> bytes:
 def mistakes(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
     with pytest.raises(BadFileError) as refusal:
         read_submissions(name, raw, given)
-    return [str(problem) for problem in refusal.value.problems]
+    return [str(mistake) for mistake in refusal.value.mistakes]
 
 
 def test_a_table_is_a_submission_that_the_api_takes() -> None:

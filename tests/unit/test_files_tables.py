@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import COLUMNS, read_registrations
 from schemas.spelling import canonical
 
@@ -28,7 +28,7 @@ def values(name: str, raw: bytes) -> list[dict[str, Any]]:
 def mistakes(name: str, raw: bytes) -> list[str]:
     with pytest.raises(BadFileError) as refusal:
         read_registrations(name, raw)
-    return [str(problem) for problem in refusal.value.problems]
+    return [str(mistake) for mistake in refusal.value.mistakes]
 
 
 def workbook(*rows: list[Any], **others: list[list[Any]]) -> bytes:
@@ -220,7 +220,7 @@ def test_no_bytes_at_all_break_the_reader(raw: bytes, name: str) -> None:
     try:
         read_registrations(name, header + raw)
     except BadFileError as refusal:
-        assert refusal.problems  # noqa: PT017 - most bytes are refused, a few are a table
+        assert refusal.mistakes  # noqa: PT017 - most bytes are refused, a few are a table
 
 
 def test_a_mentor_who_stands_twice_is_named_with_both_rows() -> None:

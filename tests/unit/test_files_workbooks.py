@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from orchestrator.files import number_formats, packages, workbooks
-from orchestrator.files.problems import BadFileError
+from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import read_registrations
 from orchestrator.files.workbooks import unescaped
 from tests.unit.test_files_tables import mistakes, values
@@ -456,7 +456,7 @@ def test_no_change_of_a_workbook_breaks_the_reader(data: st.DataObject) -> None:
     try:
         read_registrations("a.xlsx", zipped(parts | {name: bytes(content)}))
     except BadFileError as refusal:
-        assert refusal.problems  # noqa: PT017 - many are refused, some are a table
+        assert refusal.mistakes  # noqa: PT017 - many are refused, some are a table
 
 
 def test_columns_have_the_names_that_programs_show() -> None:

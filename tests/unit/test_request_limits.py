@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from schemas import problems, strict_json
+from schemas import mistakes, strict_json
 from schemas.api import (
     BatchesQuery,
     EventsQuery,
@@ -22,7 +22,7 @@ from schemas.api import (
     read_update,
 )
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
-from schemas.problems import duplicate_mentors, first_of, listed, mentor_type_and_date, pointer, size_mistakes
+from schemas.mistakes import duplicate_mentors, first_of, listed, mentor_type_and_date, pointer, size_mistakes
 from schemas.registration_service import RegistrationAnswer, RegistrationRequest
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical, visible
 
@@ -308,14 +308,14 @@ def test_a_missing_field_and_what_is_no_object_or_list() -> None:
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, 2])
 def test_so_many_mistakes_are_listed_and_that_there_are_more(extra: int) -> None:
-    most = problems.MOST_MISTAKES
+    most = mistakes.MOST_MISTAKES
     bad = {"items": [ITEM | {"mentor_id": f"m-{number}", "surprise": 1} for number in range(most + extra)]}
     found = codes(lambda: read_submission(bad, max_items=10_000))
     expected = [(f"/items/{number}/surprise", "unknown_field") for number in range(min(most, most + extra))]
     assert found == expected + [("", "too_many_mistakes")] * (extra > 0)
     every = codes(lambda: read_submission(bad, max_items=10_000, most_mistakes=None))
     assert every == [(f"/items/{number}/surprise", "unknown_field") for number in range(most + extra)]
-    assert len(first_of(iter([problems.COORDINATOR_UNKNOWN] * (most + extra)))) == min(most + extra, most + 1)
+    assert len(first_of(iter([mistakes.COORDINATOR_UNKNOWN] * (most + extra)))) == min(most + extra, most + 1)
 
 
 @pytest.mark.parametrize(

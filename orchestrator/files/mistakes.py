@@ -1,11 +1,11 @@
-"""What can be wrong with a file, told so that its owner finds the place."""
+"""The mistakes in a file, described so that its owner finds the place: a `Mistake` (`schemas/mistakes.py`) names a place in a request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class FileProblem:
+class FileMistake:
     """One mistake in a file. `row` counts rows from 1, as a spreadsheet program shows them, and `line` the lines of a text.
 
     What does not apply is None: a file that can't be read has no row, a row with too many cells no column; JSON has a `pointer`
@@ -36,8 +36,8 @@ class FileProblem:
 
 
 class BadFileError(Exception):
-    """The file was refused as a whole; `problems` names every mistake in it. Mend them and try again: nothing was changed."""
+    """The file was refused as a whole; `mistakes` names every mistake in it. Mend them and try again: nothing was changed."""
 
-    def __init__(self, problems: Sequence[FileProblem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
+    def __init__(self, mistakes: Sequence[FileMistake]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = tuple(mistakes)
