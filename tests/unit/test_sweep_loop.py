@@ -1,0 +1,100 @@
+"""A sweep is a number of steps, and one that fails keeps no other from being done. What it is told of, and what is well again."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from sqlalchemy import Engine
+
+from consumers.upkeep.purger import Purged, Purger
+from consumers.upkeep.sweep_loop import SweepLoop
+from consumers.upkeep.sweeper import Sweeper, Swept
+from orchestrator.process import metrics
+
+NO_BROKER = KafkaException(KafkaError(KafkaError._TRANSPORT, "nobody answers"))
+
+Step = Callable[[Engine], Any]
+
+
+class Sweeps:
+    """So many sweeps, of steps that do what the test says; how the loop was after each."""
+
+    def __init__(self, *sweeps: dict[str, Exception | Swept | Purged]) -> None:
+        self.done: list[str] = []
+        self.health: list[tuple[bool, str | None]] = []
+        self._sweeps = list(sweeps)
+        names = ("fold", "drive_on", "purge")
+        sweeper = SimpleNamespace(steps={name: self._step(name) for name in names[:2]})
+        purger = SimpleNamespace(steps={name: self._step(name) for name in names[2:]})
+        self.loop = SweepLoop(cast("Sweeper", sweeper), cast("Purger", purger), cast("Engine", None), interval_s=0.001)
+        self.loop.run()
+
+    def _step(self, name: str) -> Step:
+        def do(_: Engine) -> Any:
+            self.done.append(name)
+            if name == "fold" and len(self.done) > 1:
+                self._end_of_sweep()
+            outcome = self._sweeps[0].get(name, Swept()) if self._sweeps else Swept()
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return do
+
+    def _end_of_sweep(self) -> None:
+        self.health.append((self.loop.health.broker_contact, self.loop.health.failing))
+        self._sweeps.pop(0)
+        if not self._sweeps:
+            self.loop.stop()
+
+
+def test_the_sweeper_comes_before_the_purger_and_again_and_again() -> None:
+    sweeps = Sweeps({}, {})
+    assert sweeps.done == ["fold", "drive_on", "purge"] * 3
+    assert sweeps.health == [(True, None)] * 2
+
+
+def test_a_step_that_fails_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    failures = {step: metrics.SWEEP_FAILURES.labels(step)._value for step in ("fold", "drive_on", "purge")}
+    before = {step: value.get() for step, value in failures.items()}
+    sweeps = Sweeps({"fold": KeyError("somebody's notes"), "purge": ValueError("somebody's notes")}, {"purge": ValueError()}, {})
+    assert sweeps.done == ["fold", "drive_on", "purge"] * 4
+    assert [failing and failing.partition(";")[0] for _, failing in sweeps.health] == [
+        "the last sweep failed in fold, purge",
+        "the last sweep failed in purge",
+        None,
+    ]
+    assert {contact for contact, _ in sweeps.health} == {True}, "that is no trouble of the broker's"
+    assert {step: value.get() - before[step] for step, value in failures.items()} == {"fold": 1, "drive_on": 0, "purge": 2}
+    assert "step fold: KeyError" in caplog.text
+    assert "somebody" not in caplog.text
+
+
+def test_a_broker_that_does_not_answer_is_told_of_in_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    sweeps = Sweeps({"fold": NO_BROKER, "drive_on": NO_BROKER}, {"drive_on": NO_BROKER, "purge": KeyError()}, {})
+    assert [contact for contact, _ in sweeps.health] == [False, False, True]
+    assert "nobody answers" in caplog.text
+
+
+def test_what_a_step_did_is_told_and_nothing_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "consumers.upkeep.sweep_loop"):
+        Sweeps({"fold": Swept(), "drive_on": Swept(resent=3), "purge": Purged(keys=2)}, {})
+    assert [record.getMessage().partition(":")[2].split(":")[0].strip() for record in caplog.records] == ["drive_on", "purge"]
+
+
+@pytest.mark.parametrize("field", ["folded", "watched", "resent", "given_up", "batches_ended"])
+def test_everything_that_was_swept_counts(field: str) -> None:
+    one = Swept(**{field: 2})
+    assert one
+    assert not Swept()
+    assert one + Swept(**{field: 3}) == Swept(**{field: 5})
+
+
+@pytest.mark.parametrize("field", ["batches", "items", "keys"])
+def test_everything_that_was_purged_counts(field: str) -> None:
+    one = Purged(**{field: 2})
+    assert one
+    assert not Purged()
+    assert one + Purged(**{field: 3}) == Purged(**{field: 5})
