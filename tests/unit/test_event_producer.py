@@ -196,13 +196,14 @@ def test_a_full_queue_is_waited_for_and_the_order_stays(producer: FakedProducer,
     assert client.given[-1] == ("test.results.v1", b"d", "key", [("ce_id", b"d")])
 
 
-@pytest.mark.parametrize("by", ["report", "KafkaException", "SystemError", "produce"])
+@pytest.mark.parametrize("by", ["report", "KafkaException", "SystemError", "produce", "produce later"])
 def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProducer, client: Client, by: str) -> None:
     earlier = producer.send(events(b"a", b"b"))
     if by == "report":
         client.outcome = lambda value: FATAL if value == b"b" else None
-    elif by == "produce":
-        client.refuses = {b"c": FATAL}
+    elif by.startswith("produce"):
+        # What comes after a fatal error is refused with another code, which is not called fatal itself.
+        client.refuses = {b"c": FATAL if by == "produce" else KafkaError(KafkaError._FATAL)}
         producer.send(events(b"c"))
     else:
         client.fails_to_flush = KafkaException(FATAL) if by == "KafkaException" else SystemError("a report was called")
@@ -216,6 +217,23 @@ def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProd
     assert again.outstanding == set()
     assert not again.failed
     assert producer.clients[1].values == [b"b"]
+
+
+def test_a_fatal_error_of_what_is_sent_alone_renews_both_clients(producer: FakedProducer, client: Client) -> None:
+    client.outcome = lambda _: TOO_LARGE
+    producer.send(events(b"a"))
+    producer.poll(1.0)
+    producer.clients[1].outcome = lambda _: FATAL
+    delivery = producer.send(events(b"a"))
+    producer.poll(1.0)
+    assert (delivery.outstanding, [trouble.is_permanent for trouble in delivery.failed.values()]) == (set(), [False])
+    producer.poll(1.0)
+    renewed = producer.clients[2]
+    renewed.outcome = lambda _: TOO_LARGE
+    again = producer.send(events(b"b"))
+    producer.poll(1.0)
+    assert (again.outstanding, again.failed) == (set(), {})
+    assert [each.values for each in producer.clients] == [[b"a", b"a"], [b"a", b"a"], [b"b"], [b"b"]]
 
 
 def test_an_event_that_waits_to_be_sent_alone_is_told_of_after_a_fatal_error(producer: FakedProducer, client: Client) -> None:
