@@ -19,7 +19,7 @@ from api.load.admission import Admission
 from api.load.database import Database
 from api.load.group_commit import GroupCommit
 from api.load.watching import Watchers
-from orchestrator.batches.submit import accept
+from orchestrator.batches.submit import submit_bulk_registrations
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessRegistrationService
@@ -56,7 +56,9 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         ),
         admission=Admission(database.backlog, most_items=settings.max_backlog_items),
         submissions=GroupCommit(
-            lambda organization_id, requests: database.change(organization_id, lambda repository: accept(repository, requests))
+            lambda organization_id, requests: database.change(
+                organization_id, lambda repository: submit_bulk_registrations(repository, requests)
+            )
         ),
         wake_relays=waker.wake,
     )

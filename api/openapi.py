@@ -71,9 +71,9 @@ _ORGANIZATION: Json = {
 
 def document(routes: Sequence[Route] = ROUTES) -> Json:
     """The whole document."""
-    used = {model for route in routes for model in (*route.bodies, *route.answers.values()) if isinstance(model, type)}
-    listed: list[type[BaseModel]] = [*sorted(used, key=published_name), models.ProblemAnswer, models.BatchEvent]
-    listed.append(models.HealthAnswer)
+    used = {model for route in routes for model in (*route.bodies, *route.responses.values()) if isinstance(model, type)}
+    listed: list[type[BaseModel]] = [*sorted(used, key=published_name), models.ProblemResponse, models.BatchEvent]
+    listed.append(models.HealthResponse)
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -110,7 +110,7 @@ def _operation(route: Route) -> Json:
         "operationId": route.name,
         "summary": route.summary.capitalize(),
         "parameters": _parameters(route),
-        "responses": _answers(route) | _refusals(route),
+        "responses": _responses(route) | _refusals(route),
     }
     if route.bodies:
         schemas = [_ref(model) for model in route.bodies]
@@ -154,22 +154,22 @@ def _query_parameter(name: str, schema: Json) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def _answers(route: Route) -> Json:
-    answers: Json = {}
-    for status, shape in route.answers.items():
-        answer: Json = {"description": _DESCRIPTIONS[status], "headers": _answer_headers(route, status)}
+def _responses(route: Route) -> Json:
+    responses: Json = {}
+    for status, shape in route.responses.items():
+        response: Json = {"description": _DESCRIPTIONS[status], "headers": _response_headers(route, status)}
         if shape == "text/event-stream":
             # OpenAPI 3.1 has no words for the single event.
-            answer["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
-            answer["content"] = {shape: {"example": examples.TEXTS[shape]}}
+            response["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
+            response["content"] = {shape: {"example": examples.TEXTS[shape]}}
         elif isinstance(shape, str):
-            answer["content"] = {shape: {"schema": {"type": "string"}, "example": examples.TEXTS[shape]}}
+            response["content"] = {shape: {"schema": {"type": "string"}, "example": examples.TEXTS[shape]}}
         elif shape is not None:
-            answer["content"] = {"application/json": _content(shape)}
+            response["content"] = {"application/json": _content(shape)}
         if (route.name, status) in _LINKS:
-            answer["links"] = _LINKS[route.name, status]
-        answers[str(status)] = answer
-    return answers
+            response["links"] = _LINKS[route.name, status]
+        responses[str(status)] = response
+    return responses
 
 
 _DESCRIPTIONS = {
@@ -196,7 +196,7 @@ _LINKS: Mapping[tuple[str, int], Json] = {
 }
 
 
-def _answer_headers(route: Route, status: int) -> Json:
+def _response_headers(route: Route, status: int) -> Json:
     headers: Json = {}
     if status == 202:
         headers |= _LOCATION | _RETRY_AFTER
@@ -225,7 +225,7 @@ def _refusals(route: Route) -> Json:
 
 
 def _refusal(status: int, codes: Sequence[str]) -> Json:
-    schema = {"allOf": [_ref(models.ProblemAnswer), {"type": "object", "properties": {"code": {"enum": sorted(codes)}}}]}
+    schema = {"allOf": [_ref(models.ProblemResponse), {"type": "object", "properties": {"code": {"enum": sorted(codes)}}}]}
     refusal: Json = {
         "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in sorted(codes)),
         "content": {
@@ -248,13 +248,13 @@ def _example(code: str) -> Json:
 
 
 def _health(path: str) -> Json:
-    content = {"application/json": _content(models.HealthAnswer)}
-    answers: Json = {"200": {"description": "All is well.", "content": content}}
+    content = {"application/json": _content(models.HealthResponse)}
+    responses: Json = {"200": {"description": "All is well.", "content": content}}
     if path == "/readyz":
-        answers["503"] = {"description": "Not all is well; `checks` says what.", "content": content}
+        responses["503"] = {"description": "Not all is well; `checks` says what.", "content": content}
     return {
         "operationId": path.strip("/"),
         "summary": "Whether this process lives." if path == "/healthz" else "Whether it can do its work.",
         "security": [],
-        "responses": answers,
+        "responses": responses,
     }

@@ -34,7 +34,7 @@ class Route:
     """The forms of the request body."""
     body_is_optional: bool = False
     request_headers: Sequence[str] = ()
-    answers: Mapping[int, type[models.Answer] | str | None] = field(default_factory=dict)
+    responses: Mapping[int, type[models.Response] | str | None] = field(default_factory=dict)
     """By status: a model in JSON, another content type, or no body."""
     refusals: Sequence[str] = ()
     """The codes of problems that not every route has (`api.http.problems`)."""
@@ -65,11 +65,16 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=_SUBMISSIONS,
         request_headers=(*_KEY, "traceparent"),
-        answers={202: models.BatchAnswer},
+        responses={202: models.BatchResponse},
         refusals=(*_NOT_ONES_OWN, *_REUSED, *_PLAN, "batch_deleted"),
     ),
     Route(
-        "GET", batches.PATH, "listBatches", batches.list_batches, query=models.BatchesQuery, answers={200: models.BatchesAnswer}
+        "GET",
+        batches.PATH,
+        "listBatches",
+        batches.list_batches,
+        query=models.BatchesQuery,
+        responses={200: models.BatchesResponse},
     ),
     Route(
         "POST",
@@ -78,7 +83,7 @@ ROUTES: Sequence[Route] = (
         previews.preview,
         changes=True,
         bodies=_SUBMISSIONS,
-        answers={200: models.PreviewAnswer},
+        responses={200: models.PreviewResponse},
         refusals=(*_NOT_ONES_OWN, *_NOT_HERE),
     ),
     Route(
@@ -88,7 +93,7 @@ ROUTES: Sequence[Route] = (
         conversation=batches.get_batch,
         query=models.OneBatchQuery,
         request_headers=("If-None-Match",),
-        answers={200: models.BatchWithItemsAnswer, 304: None},
+        responses={200: models.BatchWithItemsResponse, 304: None},
     ),
     Route(
         "PUT",
@@ -98,7 +103,7 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=(models.Relabelling, models.CancellingUpdate),
         request_headers=(*_KEY, *_MATCH),
-        answers={200: models.UpdatedAnswer},
+        responses={200: models.UpdatedResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_finished"),
     ),
     Route(
@@ -108,7 +113,7 @@ ROUTES: Sequence[Route] = (
         batches.delete,
         changes=True,
         request_headers=_MATCH,
-        answers={204: None},
+        responses={204: None},
         refusals=(*_CHANGED, "batch_running"),
     ),
     Route(
@@ -120,7 +125,7 @@ ROUTES: Sequence[Route] = (
         bodies=(models.Retry,),
         body_is_optional=True,
         request_headers=_KEY,
-        answers={202: models.RetriedAnswer, 200: models.RetriedAnswer},
+        responses={202: models.RetriedResponse, 200: models.RetriedResponse},
         refusals=(*_REUSED, "batch_cancelled", "item_not_failed", "item_retried_already", "item_in_doubt"),
     ),
     Route(
@@ -132,10 +137,10 @@ ROUTES: Sequence[Route] = (
         bodies=(models.Cancellation,),
         body_is_optional=True,
         request_headers=(*_KEY, *_MATCH),
-        answers={200: models.CancelledAnswer},
+        responses={200: models.CancelledResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_finished"),
     ),
-    Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, answers={201: models.TicketAnswer}),
+    Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: models.TicketResponse}),
     Route(
         "GET",
         BATCH + "/events",
@@ -144,7 +149,7 @@ ROUTES: Sequence[Route] = (
         takes_ticket=True,
         query=models.EventsQuery,
         request_headers=("Last-Event-ID",),
-        answers={200: "text/event-stream", 204: None},
+        responses={200: "text/event-stream", 204: None},
     ),
     Route(
         "GET",
@@ -152,7 +157,7 @@ ROUTES: Sequence[Route] = (
         "downloadCsv",
         conversation=exports.download_csv,
         query=models.ExportQuery,
-        answers={200: "text/csv"},
+        responses={200: "text/csv"},
     ),
     Route(
         "GET",
@@ -160,14 +165,14 @@ ROUTES: Sequence[Route] = (
         "downloadNdjson",
         conversation=exports.download_ndjson,
         query=models.ExportQuery,
-        answers={200: "application/x-ndjson"},
+        responses={200: "application/x-ndjson"},
     ),
     Route(
         "GET",
         BATCH + "/items/{item_id}",
         "getItem",
         batches.get_item,
-        answers={200: models.OneItemAnswer},
+        responses={200: models.OneItemResponse},
         refusals=("item_not_found",),
     ),
 )

@@ -1,7 +1,7 @@
 """Every body of the HTTP contract (docs/http.md): what clients send, and the shapes of what they get.
 
-Requests forbid what they don't know and coerce nothing. The answers' models are the documentation (OpenAPI) and what the tests hold
-the answers against; the API writes its answers as plain dicts, because a batch of 10,000 items is no place for 10,000 models.
+Requests forbid what they don't know and coerce nothing. The responses' models are the documentation (OpenAPI) and what the tests hold
+the responses against; the API writes its responses as plain dicts, because a batch of 10,000 items is no place for 10,000 models.
 """
 
 import re
@@ -339,16 +339,16 @@ def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MIS
     return _read_with(Retry, raw, sizes, (), most_mistakes)
 
 
-# --- Answers ------------------------------------------------------------------------------------------------------------------
+# --- Responses ------------------------------------------------------------------------------------------------------------------
 
 
-class Answer(BaseModel):
-    """What all answers have in common: fields may be added, so clients ignore what they don't know."""
+class Response(BaseModel):
+    """What all responses have in common: fields may be added, so clients ignore what they don't know."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class ProgressAnswer(Answer):
+class ProgressResponse(Response, title="ProgressAnswer"):
     """How far a processing batch is, measured from its own results since its last attempts began."""
 
     percent: Annotated[float, Field(description="Of all items, those that are not pending; rounded down.")]
@@ -356,7 +356,7 @@ class ProgressAnswer(Answer):
     estimated_completion_at: Annotated[AwareDatetime, Field(description="At that speed.")]
 
 
-class BatchAnswer(Answer):
+class BatchResponse(Response, title="BatchAnswer"):
     """A batch as it stands. `total_items = pending + completed + failed + cancelled`, always."""
 
     batch_id: UUID
@@ -372,7 +372,7 @@ class BatchAnswer(Answer):
     cancelled: int
     errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
     progress: Annotated[
-        ProgressAnswer | None,
+        ProgressResponse | None,
         Field(description="Only while the batch is processing; null until there is something to measure. Not part of the ETag."),
     ] = None
     submitted_at: AwareDatetime
@@ -382,25 +382,25 @@ class BatchAnswer(Answer):
     cancellation_reason: str | None = None
 
 
-class RetriedAnswer(BatchAnswer):
+class RetriedResponse(BatchResponse, title="RetriedAnswer"):
     """The batch, and how many of its items begin a new attempt."""
 
     retried: int
 
 
-class CancelledAnswer(BatchAnswer):
+class CancelledResponse(BatchResponse, title="CancelledAnswer"):
     """The batch with its final counts; `unresolved` items (0 but for an external registration service) still await its answer."""
 
     unresolved: int
 
 
-class UpdatedAnswer(BatchAnswer):
+class UpdatedResponse(BatchResponse, title="UpdatedAnswer"):
     """The batch as updated; `unresolved` when it was cancelled."""
 
     unresolved: int | None = None
 
 
-class ItemErrorAnswer(Answer):
+class ItemErrorResponse(Response, title="ItemErrorAnswer"):
     """Why an item failed."""
 
     code: str
@@ -410,7 +410,7 @@ class ItemErrorAnswer(Answer):
     conflicting_activity_id: UUID | None = None
 
 
-class ItemAnswer(Answer):
+class ItemResponse(Response, title="ItemAnswer"):
     """An item as it stands. Notes are not part of it."""
 
     item_id: UUID
@@ -423,18 +423,18 @@ class ItemAnswer(Answer):
     status: ItemState
     attempt: int
     activity_id: UUID | None = None
-    error: ItemErrorAnswer | None = None
+    error: ItemErrorResponse | None = None
     plan_changed: Annotated[bool, Field(description="It failed although the preview foretold otherwise.")] = False
 
 
-class BatchWithItemsAnswer(BatchAnswer):
+class BatchWithItemsResponse(BatchResponse, title="BatchWithItemsAnswer"):
     """A batch and some of its items, by position, in one snapshot."""
 
-    items: tuple[ItemAnswer, ...]
+    items: tuple[ItemResponse, ...]
     next_item_cursor: str | None
 
 
-class Pagination(Answer):
+class Pagination(Response):
     """Where a listing stands. `page` is null when it was reached by a cursor."""
 
     page: int | None
@@ -443,51 +443,51 @@ class Pagination(Answer):
     next_cursor: str | None
 
 
-class BatchesAnswer(Answer):
+class BatchesResponse(Response, title="BatchesAnswer"):
     """A page of batches, newest first."""
 
-    data: tuple[BatchAnswer, ...]
+    data: tuple[BatchResponse, ...]
     pagination: Pagination
 
 
-class AttemptAnswer(Answer):
+class AttemptResponse(Response, title="AttemptAnswer"):
     """An attempt that is over, and the correction that began the next."""
 
     attempt: int
     submitted: Mapping[str, Any]
-    error: ItemErrorAnswer
+    error: ItemErrorResponse
     attempted_at: AwareDatetime
     correction: Mapping[str, Any] | None
     retried_by: str
     retried_at: AwareDatetime
 
 
-class OneItemAnswer(ItemAnswer):
+class OneItemResponse(ItemResponse, title="OneItemAnswer"):
     """An item with its notes, and with what it was before."""
 
     notes: str | None
     override_duplicates: bool
-    history: tuple[AttemptAnswer, ...]
+    history: tuple[AttemptResponse, ...]
 
 
-class PredictedItem(Answer):
+class PredictedItem(Response):
     """What one item would give now."""
 
     position: int
     mentor_id: str
     client_reference: str | None = None
     outcome: Literal["success", "failed"]
-    error: ItemErrorAnswer | None = None
+    error: ItemErrorResponse | None = None
 
 
-class PredictedCounts(Answer):
+class PredictedCounts(Response):
     """How many would succeed and fail."""
 
     success: int
     failed: int
 
 
-class PreviewAnswer(Answer):
+class PreviewResponse(Response, title="PreviewAnswer"):
     """A dry run, and the plan to hold the submission to (for 15 minutes)."""
 
     plan: str
@@ -495,21 +495,21 @@ class PreviewAnswer(Answer):
     counts: PredictedCounts
 
 
-class TicketAnswer(Answer):
+class TicketResponse(Response, title="TicketAnswer"):
     """A ticket that opens one event stream."""
 
     ticket: str
     expires_at: AwareDatetime
 
 
-class BatchEvent(BatchAnswer):
+class BatchEvent(BatchResponse, title="BatchEvent"):
     """The data of a server-sent event: the batch, and its items that changed since the last one (all of them when `full`)."""
 
-    items: tuple[ItemAnswer, ...]
+    items: tuple[ItemResponse, ...]
     full: bool
 
 
-class MistakeAnswer(Answer, title="ProblemEntry"):
+class MistakeResponse(Response, title="ProblemEntry"):
     """One mistake in a request."""
 
     pointer: Annotated[
@@ -519,7 +519,7 @@ class MistakeAnswer(Answer, title="ProblemEntry"):
     detail: str
 
 
-class PlanDifferenceAnswer(Answer):
+class PlanDifferenceResponse(Response, title="PlanDifferenceAnswer"):
     """An item that would now end otherwise than its plan says: `success` or an error code."""
 
     position: int
@@ -528,7 +528,7 @@ class PlanDifferenceAnswer(Answer):
     now: str
 
 
-class ProblemAnswer(Answer):
+class ProblemResponse(Response, title="ProblemAnswer"):
     """Problem details (RFC 9457)."""
 
     type: str
@@ -536,18 +536,18 @@ class ProblemAnswer(Answer):
     status: int
     detail: str
     code: Annotated[str, Field(description="The last part of `type`.")]
-    errors: tuple[MistakeAnswer, ...] | None = None
-    differences: Annotated[tuple[PlanDifferenceAnswer, ...] | None, Field(description="Of `plan_changed`.")] = None
+    errors: tuple[MistakeResponse, ...] | None = None
+    differences: Annotated[tuple[PlanDifferenceResponse, ...] | None, Field(description="Of `plan_changed`.")] = None
 
 
-class HealthCheck(Answer):
+class HealthCheck(Response):
     """One thing that readiness depends on."""
 
     ok: bool
     detail: str | None = None
 
 
-class HealthAnswer(Answer):
+class HealthResponse(Response, title="HealthAnswer"):
     """Alive, or ready; and if not, why not."""
 
     status: Literal["ok", "unavailable"]

@@ -157,15 +157,15 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.CancellingUpdate: {"status": "cancelled", "cancellation_reason": "Wrong week"},
     api.Cancellation: {"cancellation_reason": "Wrong week"},
     api.Retry: {"corrections": [{"item_id": ITEM_ID, "activity_date": "2024-12-16"}]},
-    api.BatchAnswer: _ACCEPTED,
-    api.BatchesAnswer: {"data": [_FINISHED], "pagination": {"page": 1, "limit": 20, "total": 1, "next_cursor": None}},
-    api.BatchWithItemsAnswer: {**_FINISHED, "items": _ITEMS, "next_item_cursor": None},
+    api.BatchResponse: _ACCEPTED,
+    api.BatchesResponse: {"data": [_FINISHED], "pagination": {"page": 1, "limit": 20, "total": 1, "next_cursor": None}},
+    api.BatchWithItemsResponse: {**_FINISHED, "items": _ITEMS, "next_item_cursor": None},
     api.BatchEvent: {**_RUNNING, "items": [_ITEMS[0], _ITEMS[2]], "full": False},
-    api.UpdatedAnswer: {**_FINISHED, "label": "Visits, week 14"},
-    api.RetriedAnswer: {**_ACCEPTED, "pending": 1, "completed": 2, "retried": 1},
-    api.CancelledAnswer: _CANCELLED,
-    api.OneItemAnswer: _CORRECTED,
-    api.PreviewAnswer: {
+    api.UpdatedResponse: {**_FINISHED, "label": "Visits, week 14"},
+    api.RetriedResponse: {**_ACCEPTED, "pending": 1, "completed": 2, "retried": 1},
+    api.CancelledResponse: _CANCELLED,
+    api.OneItemResponse: _CORRECTED,
+    api.PreviewResponse: {
         "plan": "…",
         "items": [
             {"position": 0, "mentor_id": "cecilie-03", "outcome": "success"},
@@ -183,8 +183,8 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         ],
         "counts": {"success": 1, "failed": 1},
     },
-    api.TicketAnswer: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
-    api.HealthAnswer: {"status": "ok", "checks": {"database": {"ok": True}}},
+    api.TicketResponse: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
+    api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
 }
 
 # What problems carry beside their title, by code.

@@ -26,7 +26,7 @@ class RegistrationRequest(BaseModel):
     override_duplicates: bool
 
 
-class RegistrationAnswer(BaseModel):
+class RegistrationResponse(BaseModel):
     """What became of a key. It repeats the key: an answer that belongs to another request on the connection is found out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")

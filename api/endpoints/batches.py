@@ -31,7 +31,7 @@ from orchestrator.batches.model import (
 )
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.states import BatchStatus, ItemStatus
-from orchestrator.batches.submit import SubmissionRequest, accept_one
+from orchestrator.batches.submit import SubmissionRequest
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.api import (
     BatchesQuery,
@@ -111,7 +111,7 @@ def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> S
 
     def work(repository: PostgresActivityRepository) -> Submitted:
         hold_to_plan = partial(service.planner.hold_to, plan, repository, repository.connection, request.actor)
-        return accept_one(repository, request, hold_to_plan)
+        return operations.submit_bulk_registration(repository, request.actor, request.batch, request.idempotency, hold_to_plan)
 
     return service.database.change(request.actor.organization_id, work)
 

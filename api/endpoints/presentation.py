@@ -12,7 +12,7 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def batch(view: BatchView) -> dict[str, Any]:
-    """A `BatchAnswer`."""
+    """A `BatchResponse`."""
     return {
         "batch_id": view.batch_id,
         "organization_id": view.organization_id,
@@ -36,7 +36,7 @@ def batch(view: BatchView) -> dict[str, Any]:
 
 
 def item(view: ItemView) -> dict[str, Any]:
-    """An `ItemAnswer`."""
+    """An `ItemResponse`."""
     values = view.values
     shown: dict[str, Any] = {
         "item_id": view.item_id,
@@ -60,7 +60,7 @@ def item(view: ItemView) -> dict[str, Any]:
 
 
 def batch_with_items(view: StatusView) -> dict[str, Any]:
-    """A `BatchWithItemsAnswer`."""
+    """A `BatchWithItemsResponse`."""
     after = view.next_after_position
     return {
         **batch(view.batch),
@@ -70,7 +70,7 @@ def batch_with_items(view: StatusView) -> dict[str, Any]:
 
 
 def batches(page: BatchPage, *, number: int | None, limit: int, next_cursor: str | None) -> dict[str, Any]:
-    """A `BatchesAnswer`."""
+    """A `BatchesResponse`."""
     return {
         "data": [batch(view) for view in page.batches],
         "pagination": {"page": number, "limit": limit, "total": page.total, "next_cursor": next_cursor},
@@ -78,7 +78,7 @@ def batches(page: BatchPage, *, number: int | None, limit: int, next_cursor: str
 
 
 def one_item(view: ItemView, attempts: Sequence[AttemptView]) -> dict[str, Any]:
-    """A `OneItemAnswer`."""
+    """A `OneItemResponse`."""
     return {
         **item(view),
         "notes": view.values.notes,

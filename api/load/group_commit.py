@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Submitted
-from orchestrator.batches.submit import Answer, SubmissionRequest
+from orchestrator.batches.submit import SubmissionRequest, SubmissionResult
 from orchestrator.storage.blame import is_transient, sqlstate
 
-Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[Answer]]
+Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[SubmissionResult]]
 """Stores submissions of an organization in one transaction."""
 
 # A larger one goes alone: the others would wait for it.
@@ -25,11 +25,11 @@ _STATEMENT_TIMEOUT = "57014"
 
 @dataclass(slots=True)
 class _Waiting:
-    """A submission, and what its thread waits for: its answer, or that it is its turn to store."""
+    """A submission, and what its thread waits for: its result, or that it is its turn to store."""
 
     request: SubmissionRequest
     woken: threading.Event = field(default_factory=threading.Event)
-    answer: Answer | None = None
+    result: SubmissionResult | None = None
     failure: Exception | None = None
     leads: bool = False
 
@@ -47,8 +47,8 @@ class GroupCommit:
         """Returns when the submission is committed. Raises its own refusal, or what the database raised."""
         mine = _Waiting(request)
         if len(request.batch.items) > MAX_ITEMS:
-            self._answer([mine])
-            return _said(mine)
+            self._store_together([mine])
+            return _result_of(mine)
         organization_id = request.actor.organization_id
         with self._lock:
             others = self._gathering.get(organization_id)
@@ -61,7 +61,7 @@ class GroupCommit:
             mine.woken.wait()
         if mine.leads:
             self._lead(organization_id, mine)
-        return _said(mine)
+        return _result_of(mine)
 
     def _lead(self, organization_id: str, mine: _Waiting) -> None:
         """Stores its own submission with those that have gathered, then hands on to one of those that gathered meanwhile."""
@@ -69,7 +69,7 @@ class GroupCommit:
             together = [mine, *self._gathering[organization_id]]
             self._gathering[organization_id] = []
         try:
-            self._answer(together)
+            self._store_together(together)
         finally:
             with self._lock:
                 gathered = self._gathering[organization_id]
@@ -82,26 +82,26 @@ class GroupCommit:
             for other in together[1:]:
                 other.woken.set()
 
-    def _answer(self, together: Sequence[_Waiting]) -> None:
+    def _store_together(self, together: Sequence[_Waiting]) -> None:
         try:
-            answers = self._store(together[0].request.actor.organization_id, [waiting.request for waiting in together])
+            results = self._store(together[0].request.actor.organization_id, [waiting.request for waiting in together])
         except Exception as error:
             if len(together) > 1 and not is_transient(error) and sqlstate(error) != _STATEMENT_TIMEOUT:
                 # One of them may be at fault; the others must not pay.
                 for waiting in together:
-                    self._answer([waiting])
+                    self._store_together([waiting])
                 return
             for waiting in together:
                 waiting.failure = error
             return
-        for waiting, answer in zip(together, answers, strict=True):
-            waiting.answer = answer
+        for waiting, result in zip(together, results, strict=True):
+            waiting.result = result
 
 
-def _said(waiting: _Waiting) -> Submitted:
+def _result_of(waiting: _Waiting) -> Submitted:
     if waiting.failure is not None:
         raise waiting.failure
-    if isinstance(waiting.answer, OperationError):
-        raise waiting.answer
-    assert waiting.answer is not None, "whoever is woken has an answer or a failure"
-    return waiting.answer
+    if isinstance(waiting.result, OperationError):
+        raise waiting.result
+    assert waiting.result is not None, "a submission that is woken has a result or a failure"
+    return waiting.result

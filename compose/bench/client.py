@@ -12,12 +12,12 @@ _POLL_S = 0.02
 _POLL_ITEMS_S = 0.005
 
 
-class UnexpectedAnswerError(Exception):
+class UnexpectedResponseError(Exception):
     """The product has answered what it should not have. The benchmark's figures would mean nothing; see the product's logs."""
 
 
 class Client:
-    """Any number of clients over one session. All raise UnexpectedAnswerError."""
+    """Any number of clients over one session. All raise UnexpectedResponseError."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -53,9 +53,9 @@ class Client:
                 if response.status == 200:
                     status = orjson.loads(content)["status"]
                 elif response.status != 304:
-                    raise UnexpectedAnswerError(f"GET {path} was answered {response.status}: {content[:500]!r}")
+                    raise UnexpectedResponseError(f"GET {path} was answered {response.status}: {content[:500]!r}")
         if status != "completed":
-            raise UnexpectedAnswerError(f"batch {batch_id} ended {status}")
+            raise UnexpectedResponseError(f"batch {batch_id} ended {status}")
 
     async def all_finished(self) -> None:
         """Asks the listing until no batch of the organization is running."""
@@ -68,7 +68,7 @@ class Client:
         """That no batch of the organization has an item that failed."""
         for status in ("partial", "failed"):
             if number := await self._number_of(status):
-                raise UnexpectedAnswerError(f"{number} batches of the benchmark ended {status}")
+                raise UnexpectedResponseError(f"{number} batches of the benchmark ended {status}")
 
     async def _number_of(self, status: str) -> int:
         page = await self._ask("GET", f"{_PATH}?status={status}&limit=1", 200)
@@ -78,6 +78,6 @@ class Client:
         async with self._session.request(method, path, data=body) as response:
             content = await response.read()
             if response.status != expected:
-                raise UnexpectedAnswerError(f"{method} {path} was answered {response.status}: {content[:500]!r}")
+                raise UnexpectedResponseError(f"{method} {path} was answered {response.status}: {content[:500]!r}")
             answer: Mapping[str, Any] = orjson.loads(content)
             return answer

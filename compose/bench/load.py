@@ -37,7 +37,7 @@ JOBS: dict[str, type[Job]] = {kind.__name__: kind for kind in (Closed, Open, Bes
 
 
 async def perform(client: Client, job: Job, first_day: date) -> Seen | SeenCancel:
-    """Does one job. Raises UnexpectedAnswerError, alone or in a group; TimeoutError when it takes ten minutes."""
+    """Does one job. Raises UnexpectedResponseError, alone or in a group; TimeoutError when it takes ten minutes."""
     submissions = Submissions(first_day)
     async with asyncio.timeout(_GIVE_UP_S):
         match job:

@@ -27,10 +27,10 @@ from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
-from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
+from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
 from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
-from orchestrator.storage.dispatch import RecordedAnswer, mark_dispatched, record_answers
+from orchestrator.storage.dispatch import SettledDispatch, mark_dispatched, record_settled
 from orchestrator.storage.locks import take_batches
 from orchestrator.storage.outcomes import command_states
 from schemas.events import EventData, RegisterActivity
@@ -106,18 +106,18 @@ class ExternalRegistration:
         """Asks once for each, writes down what was answered for good; the commands that go on waiting, for `pause_s` at first."""
         answers = self._runner.run(self._ask(questions, spent_s))
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS)
-        definite: list[RecordedAnswer] = []
+        definite: list[SettledDispatch] = []
         waiting: list[OutcomeKey] = []
         for question, answer in zip(questions, answers, strict=True):
             if answer is None or isinstance(answer, Unknown):
                 waiting.append(question.command)
             else:
-                definite.append(recorded_answer(question, answer))
+                definite.append(settled_dispatch(question, answer))
             if isinstance(answer, Unknown):
                 spent_s[question.command] += pause_s
         if definite:
             with self._engine.begin() as connection:
-                record_answers(connection, definite)
+                record_settled(connection, definite)
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS_COMMIT)
         return waiting
 
@@ -151,12 +151,12 @@ class ExternalRegistration:
             self._opened = await self._resources.enter_async_context(RegistrationClient(self._settings))
         return self._opened
 
-    async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Answer | Unknown | None]:
+    async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Settled | Unknown | None]:
         """An answer for each, in order; None: not asked, because the breaker opened before its turn."""
         client = await self._client()
         turns = asyncio.Semaphore(self._policy.concurrency)
 
-        async def ask(question: Question) -> Answer | Unknown | None:
+        async def ask(question: Question) -> Settled | Unknown | None:
             async with turns:
                 if self._breaker.is_open:
                     return None
@@ -169,7 +169,7 @@ class ExternalRegistration:
 
         return await asyncio.gather(*map(ask, questions))
 
-    def _note(self, question: Question, answer: Answer | Unknown) -> None:
+    def _note(self, question: Question, answer: Settled | Unknown) -> None:
         metrics.REGISTRATION_REQUESTS.labels(type(answer).__name__.lower()).inc()
         if not isinstance(answer, Unknown) or answer.was_heard:
             self._breaker.answered()
@@ -220,7 +220,7 @@ def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> li
     ]
 
 
-def recorded_answer(question: Question, answer: Answer) -> RecordedAnswer:
+def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
     """A definite answer as it is written down."""
     if isinstance(answer, Withdrawn) and not question.is_cancelled:
         # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
@@ -228,7 +228,7 @@ def recorded_answer(question: Question, answer: Answer) -> RecordedAnswer:
     state = type(answer).__name__.lower()
     activity_id = answer.activity_id if isinstance(answer, Registered) else None
     error = answer.error.as_json() if isinstance(answer, Refused) else None
-    return RecordedAnswer(question.command.batch_id, question.command.position, question.refusals, state, activity_id, error)
+    return SettledDispatch(question.command.batch_id, question.command.position, question.refusals, state, activity_id, error)
 
 
 def _wait(stopping: threading.Event, pause_s: float) -> None:

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from orchestrator.process.outgoing import heeds_environment, usable_way
 from orchestrator.process.settings import Settings
-from orchestrator.registration.external import Answer, Question, Refused, Registered, Withdrawn, refusal
+from orchestrator.registration.external import Question, Refused, Registered, Settled, Withdrawn, refusal
 from schemas.envelope import traceparent
 from schemas.ids import event_id
-from schemas.registration_service import RegistrationAnswer, RegistrationRequest
+from schemas.registration_service import RegistrationRequest, RegistrationResponse
 
 # What a service that is up says about a key that nobody uses.
 _PROBE_KEY = "probe"
@@ -67,7 +67,7 @@ class RegistrationClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         await self._http.aclose()
 
-    async def settle(self, question: Question, timeout_s: float) -> Answer | Unknown:
+    async def settle(self, question: Question, timeout_s: float) -> Settled | Unknown:
         """Registers the item; or, when it was cancelled, finds out what became of it, and sees to it that nothing more will."""
         if not question.is_cancelled:
             return _definite(await self._send("POST", question, timeout_s))
@@ -86,7 +86,7 @@ class RegistrationClient:
             return False
         return response.status_code in (httpx.codes.OK, httpx.codes.NOT_FOUND)
 
-    async def _send(self, method: str, question: Question, timeout_s: float) -> Answer | Unknown | _NeverHeardOf:
+    async def _send(self, method: str, question: Question, timeout_s: float) -> Settled | Unknown | _NeverHeardOf:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._http.send(self._request(method, question))
@@ -105,11 +105,11 @@ class RegistrationClient:
         return self._http.build_request(method, "registrations", headers=headers, content=wanted.model_dump_json())
 
 
-def _definite(told: Answer | Unknown | _NeverHeardOf) -> Answer | Unknown:
+def _definite(told: Settled | Unknown | _NeverHeardOf) -> Settled | Unknown:
     return Unknown("404") if isinstance(told, _NeverHeardOf) else told
 
 
-def _meaning(response: httpx.Response, key: str) -> Answer | Unknown | _NeverHeardOf:
+def _meaning(response: httpx.Response, key: str) -> Settled | Unknown | _NeverHeardOf:
     status = response.status_code
     if status == httpx.codes.NOT_FOUND:
         return _NeverHeardOf()
@@ -120,7 +120,7 @@ def _meaning(response: httpx.Response, key: str) -> Answer | Unknown | _NeverHea
     if status not in _SPEAKS_OF_THE_KEY:
         return Unknown(str(status))
     try:
-        answer = RegistrationAnswer.model_validate_json(response.content)
+        answer = RegistrationResponse.model_validate_json(response.content)
     except ValidationError:
         return Unknown(f"{status}, unreadable")
     if answer.key != key:

@@ -35,7 +35,7 @@ RETRY_MAX_S = 5.0
 # A rival, or the holder of a lock, is mostly gone at the next try. Then the unit waits its turn behind others.
 TRIES_OF_LOCKED = 3
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 NextOffsets = Mapping[tuple[Topic, int], Position]
 
 
@@ -120,7 +120,7 @@ class Processor:
         self._persistently(is_environments, "database", lambda: self._settle((), next_offsets))
         return NOTHING
 
-    def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Answer]) -> Answer:
+    def _persistently(self, worth_it: Callable[[BaseException], bool], why: str, work: Callable[[], Returned]) -> Returned:
         def note(state: RetryCallState) -> None:
             metrics.RETRIES.labels(self._handler.name, why).inc()
             error = state.outcome.exception() if state.outcome else None

@@ -6,20 +6,20 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
-class Worker(Generic[Answer]):
+class Worker(Generic[Returned]):
     """A daemon, unlike the threads of a ThreadPoolExecutor: one that waits for a frozen database must not keep the process alive."""
 
     def __init__(self, name: str) -> None:
-        self._tasks: SimpleQueue[tuple[Callable[[], Answer], Future[Answer]] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[Callable[[], Returned], Future[Returned]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, task: Callable[[], Answer]) -> Future[Answer]:
+    def submit(self, task: Callable[[], Returned]) -> Future[Returned]:
         """Has the thread do it; its answer, or what it raises, comes with the future."""
-        future: Future[Answer] = Future()
+        future: Future[Returned] = Future()
         self._tasks.put((task, future))
         return future
 

@@ -4,7 +4,7 @@ Each runs in the caller's transaction and either raises (nothing is changed) or 
 before they tell. `edit_versions` are those that the caller has seen; None: it does not matter what somebody edited meanwhile.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from orchestrator.batches.errors import (
     ConflictError,
     KeyReusedError,
     NotFoundError,
+    OperationError,
     PreconditionError,
 )
 from orchestrator.batches.model import (
@@ -37,7 +38,7 @@ from orchestrator.batches.projection import announce_completion, fold_whole_batc
 from orchestrator.batches.repository import ActivityRepository, KeyUse, NewAttempt
 from orchestrator.batches.retry import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
-from orchestrator.batches.submit import SubmissionRequest, accept_one
+from orchestrator.batches.submit import PlanCheck, SubmissionRequest, submit_bulk_registrations
 from schemas import events
 from schemas.ids import item_position
 
@@ -47,15 +48,18 @@ def submit_bulk_registration(
     actor: Actor,
     batch: NewBatch,
     idempotency: Idempotency | None = None,
-    hold_to_plan: Callable[[NewBatch], NewBatch] | None = None,
+    hold_to_plan: PlanCheck | None = None,
 ) -> Submitted:
     """Accepts a batch: stores it with its items and the event that sets it in motion, in one transaction.
 
-    `hold_to_plan` answers the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`); it is asked
+    `hold_to_plan` returns the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`); it is asked
     after the key, because a batch that was accepted before has changed what would be foretold. Raises ForbiddenError,
     InvalidRequestError (a coordinator that the directory does not know), KeyReusedError, ConflictError (what the key stands for was deleted).
     """
-    return accept_one(repository, SubmissionRequest(actor, batch, idempotency), hold_to_plan)
+    (result,) = submit_bulk_registrations(repository, [SubmissionRequest(actor, batch, idempotency)], hold_to_plan)
+    if isinstance(result, OperationError):
+        raise result
+    return result
 
 
 def get_bulk_submission_status(repository: ActivityRepository, actor: Actor, batch_id: UUID, items: ItemFilter) -> StatusView:

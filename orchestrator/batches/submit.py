@@ -1,6 +1,6 @@
 """Accepts submissions: several of one organization in one transaction, so that a flood costs one commit for many.
 
-One alone is a set of one: there is no other way in.
+One alone (`operations.submit_bulk_registration`) is a set of one.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -33,29 +33,21 @@ class SubmissionRequest:
     idempotency: Idempotency | None = None
 
 
-Answer = Submitted | OperationError
+SubmissionResult = Submitted | OperationError
 
 PlanCheck = Callable[[NewBatch], NewBatch]
 
 
-def accept(repository: ActivityRepository, requests: Sequence[SubmissionRequest]) -> list[Answer]:
-    """Accepts what can be accepted, and answers each in order: what is refused changes nothing and hinders no other.
+def submit_bulk_registrations(
+    repository: ActivityRepository, requests: Sequence[SubmissionRequest], hold_to_plan: PlanCheck | None = None
+) -> list[SubmissionResult]:
+    """Accepts what can be accepted, and returns a result for each in order: what is refused changes nothing and hinders no other.
 
     All are of one organization. A refusal is a ForbiddenError, InvalidRequestError (a coordinator that the directory does not know),
-    KeyReusedError or ConflictError (its batch was deleted).
+    KeyReusedError or ConflictError (its batch was deleted). `hold_to_plan` returns a batch with its predictions, or raises when one no
+    longer holds (`preview.Planner.hold_to`).
     """
-    return list(_accept(repository, requests, hold_to_plan=None))
-
-
-def accept_one(repository: ActivityRepository, request: SubmissionRequest, hold_to_plan: PlanCheck | None = None) -> Submitted:
-    """Accepts one submission; raises its refusal.
-
-    `hold_to_plan` answers the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`).
-    """
-    (answer,) = _accept(repository, [request], hold_to_plan)
-    if isinstance(answer, OperationError):
-        raise answer
-    return answer
+    return list(_submit(repository, requests, hold_to_plan))
 
 
 def may_submit(repository: ActivityRepository, actor: Actor, batch: NewBatch) -> None:
@@ -63,9 +55,9 @@ def may_submit(repository: ActivityRepository, actor: Actor, batch: NewBatch) ->
     _check(SubmissionRequest(actor, batch), repository.known_coordinators(actor.organization_id, {batch.coordinator_id}))
 
 
-def _accept(
+def _submit(
     repository: ActivityRepository, requests: Sequence[SubmissionRequest], hold_to_plan: PlanCheck | None
-) -> Iterator[Answer]:
+) -> Iterator[SubmissionResult]:
     organization_id = requests[0].actor.organization_id
     now, known = repository.clock_and_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
     refusals = [_refusal(request, known) for request in requests]
@@ -166,7 +158,7 @@ def _as_new(request: SubmissionRequest, now: datetime) -> BatchView:
     )
 
 
-def _replayed(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, is_own: bool) -> Answer:
+def _replayed(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, is_own: bool) -> SubmissionResult:
     try:
         return Submitted(visible(repository, actor, batch_id), replayed=not is_own)
     except NotFoundError:

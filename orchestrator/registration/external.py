@@ -81,7 +81,7 @@ class Withdrawn:
     """The service has registered nothing under the key, and never will."""
 
 
-Answer = Registered | Refused | Withdrawn
+Settled = Registered | Refused | Withdrawn
 """A definite answer. Anything else that may come from a service leaves the item in doubt."""
 
 

@@ -13,7 +13,7 @@ from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.prepared import preface, send_preface
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 # "on" too while a standby is in recovery.
 _IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')")
@@ -68,12 +68,12 @@ class ReadOnlyDatabaseError(Exception):
 
 def transact(
     engine: Engine,
-    work: Callable[[Connection], Answer],
+    work: Callable[[Connection], Returned],
     *,
     organizations: Sequence[str] | None = None,
     snapshot: bool = False,
     give_up_after_s: float = 5.0,
-) -> Answer:
+) -> Returned:
     """Runs `work` in one transaction and commits; the whole unit again, with backoff, on a transient error.
 
     `work` must have the same effect when it is run twice, also after a commit whose acknowledgement was lost: it is told nothing.
@@ -88,8 +88,8 @@ def transact(
 
 
 def ask(
-    engine: Engine, work: Callable[[Connection], Answer], *, organizations: Sequence[str], give_up_after_s: float = 5.0
-) -> Answer:
+    engine: Engine, work: Callable[[Connection], Returned], *, organizations: Sequence[str], give_up_after_s: float = 5.0
+) -> Returned:
     """Runs `work`, which executes one prepared statement that reads, in one round trip; again, with backoff, on a transient error.
 
     A transaction takes three at least, and a thread of a busy process waits for its turn after each. To a second statement row level

@@ -89,7 +89,7 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedAnswer:
+class SettledDispatch:
     """What the service said to the key with so many refusals before it."""
 
     batch_id: str
@@ -114,7 +114,7 @@ def mark_dispatched(connection: Connection, commands: Sequence[OutcomeKey]) -> S
     return connection.execute(_OPEN, keys).all()
 
 
-def record_answers(connection: Connection, answers: Sequence[RecordedAnswer]) -> None:
+def record_settled(connection: Connection, answers: Sequence[SettledDispatch]) -> None:
     """Writes definite answers down, each for the key that it was given to."""
     errors = [None if answer.error is None else orjson.dumps(answer.error).decode() for answer in answers]
     connection.execute(

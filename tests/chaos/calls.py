@@ -14,7 +14,7 @@ TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited fo
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """`status` is None when there was no whole answer."""
 
     outcome: Outcome
@@ -46,7 +46,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         *,
         patience_s: float = TIMEOUT_S,
-    ) -> Answer:
+    ) -> Reply:
         """Gives up after `patience_s`. Never raises: it is the outcome that tells.
 
         Only a definite refusal is FAILED, and a POST whose connection could not be made; 5xx is UNKNOWN, whatever its words say.
@@ -59,13 +59,13 @@ class Api:
             async with self._session.request(method, PATH + path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
-            return Answer(Outcome.FAILED if method == "POST" else Outcome.UNKNOWN)
+            return Reply(Outcome.FAILED if method == "POST" else Outcome.UNKNOWN)
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return Answer(Outcome.UNKNOWN)
+            return Reply(Outcome.UNKNOWN)
         if response.status == 500:
             self._server_errors.append(f"{method} {PATH}{path.split('?')[0]}: {content[:300]!r}")
         document = orjson.loads(content) if content and "json" in response.content_type else {}
-        return Answer(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
+        return Reply(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
 
 
 def _outcome(status: int) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from tests.chaos.calls import TIMEOUT_S, Answer, Api
+from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, History, Observation, Operation, Outcome, Submission, Values
 from tests.chaos.work import ACTIVE, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
@@ -144,7 +144,7 @@ class Client:
                 await asyncio.sleep(PAUSE_S)
         return None
 
-    async def _look(self, submission: Submission, batch_id: str, *, etag: str) -> Answer:
+    async def _look(self, submission: Submission, batch_id: str, *, etag: str) -> Reply:
         path = f"/{batch_id}?items=failed&item_limit=1000" + ("&wait=1s" if etag else "")
         answer = await self._api.ask("GET", path, headers={"If-None-Match": etag} if etag else None)
         self._history.reads[answer.outcome] += 1
@@ -164,7 +164,7 @@ class Client:
         key: str | None = None,
         repeated: bool = False,
         corrections: Mapping[int, Values] | None = None,
-    ) -> Answer:
+    ) -> Reply:
         """Records the call; with `repeated` again and again while its outcome is unknown, each one recorded."""
         headers = {} if key is None else {"Idempotency-Key": key}
         for _ in range(REPEATS if repeated else 1):

@@ -48,7 +48,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
         },
     )
     assert answer.status_code == 202
-    body = has_shape(answer, models.BatchAnswer)
+    body = has_shape(answer, models.BatchResponse)
     assert answer.headers["Location"] == f"{PATH}/{body['batch_id']}"
     assert int(answer.headers["Retry-After"]) >= 1
     assert (body["status"], body["label"], body["coordinator_id"]) == ("processing", "Monday group", COORDINATOR)
@@ -56,7 +56,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
 
     pipeline.drain()
     answer = coordinator.get(answer.headers["Location"])
-    body = has_shape(answer, models.BatchWithItemsAnswer)
+    body = has_shape(answer, models.BatchWithItemsResponse)
     assert (body["status"], body["errors_by_code"]) == ("partial", {"mentor_not_found": 1})
     assert counts(body) == {"total_items": 2, "pending": 0, "completed": 1, "failed": 1, "cancelled": 0}
     first, second = body["items"]
@@ -93,7 +93,7 @@ def test_items_are_filtered_and_paged_by_position(coordinator: httpx.Client, pip
     batch_id = submit(coordinator, *mentors)
     pipeline.drain()
     answer = coordinator.get(f"{PATH}/{batch_id}", params={"items": "failed", "item_limit": 2})
-    page = has_shape(answer, models.BatchWithItemsAnswer)
+    page = has_shape(answer, models.BatchWithItemsResponse)
     assert [item["position"] for item in page["items"]] == [1, 3]
     rest = coordinator.get(
         f"{PATH}/{batch_id}", params={"items": "failed", "item_limit": 2, "item_cursor": page["next_item_cursor"]}
@@ -118,7 +118,7 @@ def test_etag_is_of_the_version_and_the_query(coordinator: httpx.Client, pipelin
 
 def test_listing_is_newest_first_by_page_and_by_cursor(coordinator: httpx.Client) -> None:
     submitted = [submit(coordinator, f"mentor-{n}", label=f"Group {n}") for n in range(1, 6)]
-    body = has_shape(coordinator.get(PATH, params={"limit": 2}), models.BatchesAnswer)
+    body = has_shape(coordinator.get(PATH, params={"limit": 2}), models.BatchesResponse)
     assert [batch["batch_id"] for batch in body["data"]] == submitted[:2:-1]
     assert body["pagination"] == {"page": 1, "limit": 2, "total": 5, "next_cursor": body["pagination"]["next_cursor"]}
 
@@ -172,7 +172,7 @@ def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipel
     tag = coordinator.get(url).headers["ETag"]
     pipeline.drain()  # results move the version, but not what If-Match compares
     edited = coordinator.put(url, json={"label": "Tuesday"}, headers={"If-Match": tag})
-    assert (edited.status_code, has_shape(edited, models.BatchAnswer)["label"]) == (200, "Tuesday")
+    assert (edited.status_code, has_shape(edited, models.BatchResponse)["label"]) == (200, "Tuesday")
     stale = coordinator.put(url, json={"label": "Wednesday"}, headers={"If-Match": tag})
     assert (stale.status_code, stale.json()["code"]) == (412, "changed_since")
     assert coordinator.get(url).json()["label"] == "Tuesday"
@@ -192,7 +192,7 @@ def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pi
         return coordinator.post(f"{url}/cancel", json={"reason": "wrong week"})
 
     answer = cancel()
-    body = has_shape(answer, models.CancelledAnswer)
+    body = has_shape(answer, models.CancelledResponse)
     assert answer.status_code == 200
     assert (body["status"], body["cancellation_reason"], body["unresolved"]) == ("cancelled", "wrong week", 0)
     assert counts(body) == {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
@@ -229,14 +229,14 @@ def test_retry_with_a_correction_and_its_history(coordinator: httpx.Client, pipe
     failed = coordinator.get(f"{PATH}/{batch_id}", params={"items": "failed"}).json()["items"][0]
     request = {"corrections": [{"item_id": failed["item_id"], "mentor_id": "mentor-7", "activity_date": "2026-03-24"}]}
     answer = coordinator.post(f"{PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
-    body = has_shape(answer, models.RetriedAnswer)
+    body = has_shape(answer, models.RetriedResponse)
     assert (answer.status_code, body["retried"], body["status"], body["pending"]) == (202, 1, "processing", 1)
     again = coordinator.post(f"{PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
     assert (again.json()["retried"], again.headers["Idempotent-Replayed"]) == (1, "true")
     assert coordinator.post(f"{PATH}/{batch_id}/retry", json=request).status_code == 200  # began already: nothing more to do
     pipeline.drain()
 
-    item = has_shape(coordinator.get(f"{PATH}/{batch_id}/items/{failed['item_id']}"), models.OneItemAnswer)
+    item = has_shape(coordinator.get(f"{PATH}/{batch_id}/items/{failed['item_id']}"), models.OneItemResponse)
     assert (item["status"], item["attempt"], item["mentor_id"], item["activity_date"]) == ("success", 2, "mentor-7", "2026-03-24")
     assert [(h["attempt"], h["submitted"]["mentor_id"], h["error"]["code"]) for h in item["history"]] == [
         (1, "mentor-none", "mentor_not_found")
@@ -285,7 +285,7 @@ def test_retry_is_refused_with_all_mistakes_at_once(coordinator: httpx.Client, p
     pipeline.drain()
     for what, body, expected in BAD_RETRIES:
         answer = coordinator.post(f"{PATH}/{batch_id}/retry", json=body)
-        problem = has_shape(answer, models.ProblemAnswer)
+        problem = has_shape(answer, models.ProblemResponse)
         assert (answer.status_code, problem["code"]) == (422, "invalid_request"), what
         assert {(error["pointer"], error["code"]) for error in problem["errors"]} == expected, what
     assert coordinator.get(f"{PATH}/{batch_id}").json()["items"][0]["attempt"] == 1
@@ -344,7 +344,7 @@ MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
 def test_mistakes_are_all_named(sender: httpx.Client, request_body: Any, expected: set[tuple[str, str]]) -> None:
     answer = sender.post(PATH, json=request_body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
-    body = has_shape(answer, models.ProblemAnswer)
+    body = has_shape(answer, models.ProblemResponse)
     assert body["type"] == "urn:bulk-registration:problem:invalid_request"
     assert {(error["pointer"], error["code"]) for error in body["errors"]} == expected
     assert sender.get(PATH).json()["pagination"]["total"] == 0

@@ -232,7 +232,7 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
     pipeline.drain()
     answer = coordinator.post(f"{PATH}/{batch_id}/events")
     assert answer.status_code == 201
-    models.TicketAnswer.model_validate_json(answer.content, extra="forbid")
+    models.TicketResponse.model_validate_json(answer.content, extra="forbid")
     ticket = answer.json()["ticket"]
     with httpx.Client(base_url=api.url, timeout=30) as browser:
         stream = Events(browser, f"{PATH}/{batch_id}/events?ticket={ticket}")

@@ -157,13 +157,13 @@ def test_a_plus_sign_in_a_query_is_explained(sender: httpx.Client, time: str) ->
 # --- Headers ----------------------------------------------------------------------------------------------------------------------
 
 
-def raw(api: ApiServer, head: bytes) -> tuple[int, models.ProblemAnswer]:
+def raw(api: ApiServer, head: bytes) -> tuple[int, models.ProblemResponse]:
     url = httpx.URL(api.url)
     with socket.create_connection((url.host, url.port or 0)) as connection:
         connection.sendall(head)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     said, _, body = answer.partition(b"\r\n\r\n")
-    return int(said.split()[1]), models.ProblemAnswer.model_validate_json(body, extra="forbid")
+    return int(said.split()[1]), models.ProblemResponse.model_validate_json(body, extra="forbid")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from schemas.api import ProblemAnswer
+from schemas.api import ProblemResponse
 from tests.contract.test_api_batches import an_item
 from tests.support.api_server import PATH
 
@@ -52,7 +52,7 @@ UPPER: dict[str, tuple[int, str, Callable[[int], Json], str, str]] = {
 def said(answer: httpx.Response) -> set[tuple[str, str]]:
     if answer.status_code != 422:
         return set()
-    problem = ProblemAnswer.model_validate_json(answer.content)
+    problem = ProblemResponse.model_validate_json(answer.content)
     return {(one.pointer, one.code) for one in problem.errors or ()}
 
 

@@ -49,7 +49,7 @@ POISON: dict[str, tuple[bytes, int]] = {
 def test_poison_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
     answer = sender.post(PATH, content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    models.ProblemAnswer.model_validate_json(answer.content, extra="forbid")
+    models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert sender.get(PATH).status_code == 200
 
 
@@ -111,7 +111,7 @@ def test_what_is_not_http_is_refused_and_not_repeated(
 @pytest.mark.parametrize("path", [PATH, "/nowhere"])
 def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
     answer = sender.get(path, headers={"Expect": "canary"})
-    problem = models.ProblemAnswer.model_validate_json(answer.content, extra="forbid")
+    problem = models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
     assert problem.code == "expectation_unknown"
     assert "canary" not in answer.text
@@ -257,7 +257,7 @@ def _waits_for_a_lock(owner: Engine) -> bool:
 def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
     for path in ("/healthz", "/readyz"):
         answer = httpx.get(refusing_api.url + path)
-        models.HealthAnswer.model_validate_json(answer.content, extra="forbid")
+        models.HealthResponse.model_validate_json(answer.content, extra="forbid")
         assert answer.status_code == 200
 
 

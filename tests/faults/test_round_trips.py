@@ -11,8 +11,7 @@ from sqlalchemy import text
 from api.load.database import Database
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import ItemFilter, NewBatch, StatusView
-from orchestrator.batches.operations import get_bulk_submission_status
-from orchestrator.batches.submit import SubmissionRequest, accept_one
+from orchestrator.batches.operations import get_bulk_submission_status, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
@@ -39,7 +38,7 @@ def status_of(pipeline: Pipeline) -> Look:
 
 def submission(repository: PostgresActivityRepository) -> None:
     batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(3), "0" * 31 + "1")
-    accept_one(repository, SubmissionRequest(COORDINATOR_ACTOR, batch))
+    submit_bulk_registration(repository, COORDINATOR_ACTOR, batch)
 
 
 def test_a_status_takes_one_round_trip(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:

@@ -11,11 +11,11 @@ from orchestrator.batches.operations import cancel_batch, retry_failed_items, su
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.dispatch import (
     Dispatch,
-    RecordedAnswer,
+    SettledDispatch,
     dispatches,
     mark_dispatched,
     positions_in_doubt,
-    record_answers,
+    record_settled,
 )
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
@@ -35,17 +35,17 @@ def mark(pipeline: Pipeline, *commands: tuple[str, int, int]) -> Sequence[Row[An
         return mark_dispatched(connection, [OutcomeKey(*command) for command in commands])
 
 
-def answer(pipeline: Pipeline, *answers: RecordedAnswer) -> None:
+def answer(pipeline: Pipeline, *answers: SettledDispatch) -> None:
     with pipeline.engine.begin() as connection:
-        record_answers(connection, answers)
+        record_settled(connection, answers)
 
 
-def registered(batch_id: str, position: int, activity_id: UUID, refusals: int = 0) -> RecordedAnswer:
-    return RecordedAnswer(batch_id, position, refusals, "registered", str(activity_id), None)
+def registered(batch_id: str, position: int, activity_id: UUID, refusals: int = 0) -> SettledDispatch:
+    return SettledDispatch(batch_id, position, refusals, "registered", str(activity_id), None)
 
 
-def refused(batch_id: str, position: int, refusals: int = 0) -> RecordedAnswer:
-    return RecordedAnswer(batch_id, position, refusals, "refused", None, REFUSAL)
+def refused(batch_id: str, position: int, refusals: int = 0) -> SettledDispatch:
+    return SettledDispatch(batch_id, position, refusals, "refused", None, REFUSAL)
 
 
 def books(pipeline: Pipeline, *items: tuple[str, int]) -> Mapping[int, Dispatch]:
@@ -110,7 +110,7 @@ def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(6)), submit(pipeline, mentors(6, first=11))
     mark(pipeline, *((one, position, 1) for position in (4, 3, 2, 1)), (other, 0, 1), (other, 1, 1))
     answer(pipeline, refused(one, 1), registered(one, 2, new_batch_id()))
-    answer(pipeline, RecordedAnswer(one, 3, 0, "withdrawn", None, None))
+    answer(pipeline, SettledDispatch(one, 3, 0, "withdrawn", None, None))
     assert in_doubt(pipeline, one, 4, 3, 2, 1, 0) == [2, 4]
     assert in_doubt(pipeline, one, 3, 4) == [4]
     assert in_doubt(pipeline, one) == []

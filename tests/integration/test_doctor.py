@@ -246,7 +246,7 @@ def test_plans_that_anybody_could_sign(sound: Settings) -> None:
 
 @contextmanager
 def provider(body: bytes, status: int = 200) -> Iterator[str]:
-    class Answer(BaseHTTPRequestHandler):
+    class FixedResponse(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.end_headers()
@@ -255,7 +255,7 @@ def provider(body: bytes, status: int = 200) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FixedResponse) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.005,))
         thread.start()
         try:

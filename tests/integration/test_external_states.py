@@ -16,7 +16,7 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from consumers.external.adapter import mark_questions, recorded_answer
+from consumers.external.adapter import mark_questions, settled_dispatch
 from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Record
 from consumers.registration import RegistrationHandler
@@ -26,9 +26,9 @@ from orchestrator.batches.operations import cancel_batch, delete_batch, retry_fa
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
-from orchestrator.registration.external import Answer, ExternalRegistrationService, Question
+from orchestrator.registration.external import ExternalRegistrationService, Question, Settled
 from orchestrator.registration.in_process import InProcessRegistrationService
-from orchestrator.storage.dispatch import record_answers
+from orchestrator.storage.dispatch import record_settled
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.events import EventData
 from schemas.ids import DerivedIds
@@ -73,7 +73,7 @@ class Outside:
     is_external: bool = True
     answers: tuple[tuple[str, str], ...] = ()
     wire: frozenset[str] = frozenset()
-    holds: tuple[tuple[Question, Answer | None], ...] = ()
+    holds: tuple[tuple[Question, Settled | None], ...] = ()
 
     def answered(self, key: str, answer: str) -> "Outside":
         return (
@@ -256,7 +256,7 @@ class Search:
     def write_down(self, outside: Outside, index: int) -> Outside:
         question, answer = outside.holds[index]
         assert answer is not None
-        record_answers(self.connection, [recorded_answer(question, answer)])
+        record_settled(self.connection, [settled_dispatch(question, answer)])
         return self._without(outside, index)
 
     @staticmethod

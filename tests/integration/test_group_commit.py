@@ -11,7 +11,7 @@ from sqlalchemy import text
 from api.load.group_commit import MAX_ITEMS, GroupCommit
 from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, KeyReusedError
 from orchestrator.batches.model import Idempotency, NewBatch, Role, Submitted
-from orchestrator.batches.submit import Answer, SubmissionRequest, accept
+from orchestrator.batches.submit import SubmissionRequest, SubmissionResult, submit_bulk_registrations
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import transact
@@ -38,13 +38,13 @@ class Store:
         self.go_on.set()
         self.began = threading.Event()
 
-    def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[Answer]:
+    def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
         self.sets.append(len(requests))
         self.began.set()
         assert self.go_on.wait(30)
         return transact(
             self._pipeline.api,
-            lambda connection: accept(PostgresActivityRepository(connection), requests),
+            lambda connection: submit_bulk_registrations(PostgresActivityRepository(connection), requests),
             organizations=[organization_id],
         )
 
@@ -122,7 +122,7 @@ def test_what_the_database_refuses_fails_alone(pipeline: Pipeline) -> None:
 
 def test_an_outage_is_told_to_all_and_the_next_is_stored(pipeline: Pipeline) -> None:
     class Away(Store):
-        def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[Answer]:
+        def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
             answers = super().__call__(organization_id, requests)
             if len(requests) > 1:
                 raise TransientError("the acknowledgement was lost")

@@ -52,7 +52,7 @@ def readiness(url: str) -> tuple[int, dict[str, Any]] | None:
         answer = httpx.get(f"{url}/readyz", timeout=10)
     except httpx.TransportError:
         return None
-    models.HealthAnswer.model_validate_json(answer.content, extra="forbid")
+    models.HealthResponse.model_validate_json(answer.content, extra="forbid")
     return answer.status_code, answer.json()["checks"]
 
 

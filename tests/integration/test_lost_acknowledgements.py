@@ -8,7 +8,7 @@ from sqlalchemy import text
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, KeyReusedError
 from orchestrator.batches.model import Actor, Idempotency, NewBatch, Submitted
 from orchestrator.batches.operations import delete_batch
-from orchestrator.batches.submit import SubmissionRequest, accept
+from orchestrator.batches.submit import SubmissionRequest, submit_bulk_registrations
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
@@ -24,7 +24,7 @@ def accepted(pipeline: Pipeline, *requests: SubmissionRequest) -> list[object]:
     return list(
         transact(
             pipeline.api,
-            lambda connection: accept(PostgresActivityRepository(connection), requests),
+            lambda connection: submit_bulk_registrations(PostgresActivityRepository(connection), requests),
             organizations=[ORGANIZATION],
         )
     )

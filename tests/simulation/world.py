@@ -32,7 +32,7 @@ from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
 from tests.support.pipeline import Pipeline
 
 Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 MEMBERS = 2
 RELAYS = 2
@@ -236,14 +236,14 @@ class World:
     def call(
         self,
         name: str,
-        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Answer],
+        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Returned],
         actor: Actor,
-        done: Callable[[Answer | OperationError | Unanswered], None],
+        done: Callable[[Returned | OperationError | Unanswered], None],
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Action:
         """A client's call. `done` is told the answer, or the refusal, or that the client will never learn."""
-        answers: list[Answer] = []
+        answers: list[Returned] = []
 
         def work() -> None:
             answer = self.database.pipeline.call(operation, actor, *arguments, **named)

@@ -29,7 +29,7 @@ from schemas.ids import new_batch_id
 from tests.support.contents import Contents
 
 Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 ORGANIZATION = "org-standard"
 COORDINATOR = "coord-1"
@@ -100,11 +100,11 @@ class Pipeline:
 
     def call(
         self,
-        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Answer],
+        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Returned],
         actor: Actor,
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
-    ) -> Answer:
+    ) -> Returned:
         """Runs an operation in a transaction of the API's role."""
         return transact(
             self.api,

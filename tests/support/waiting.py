@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 LOOK_EVERY_S = 0.01
 
 
-def eventually(look: Callable[[], Answer], *, within_s: float = 15.0, what: str = "") -> Answer:
+def eventually(look: Callable[[], Returned], *, within_s: float = 15.0, what: str = "") -> Returned:
     """The first answer that is true. Raises AssertionError when there is none in time."""
     deadline = time.monotonic() + within_s
     while not (answer := look()):

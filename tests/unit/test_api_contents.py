@@ -51,7 +51,7 @@ from orchestrator.batches.model import (
     Submitted,
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
-from orchestrator.batches.submit import Answer, SubmissionRequest
+from orchestrator.batches.submit import SubmissionRequest, SubmissionResult
 from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import Backlog
 from orchestrator.storage.blame import TransientError
@@ -487,7 +487,7 @@ class Sets:
         self.go_on = threading.Event()
         self._fail = fail
 
-    def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[Answer]:
+    def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
         self.stored.append((organization_id, [each.batch.batch_id for each in requests]))
         assert self.go_on.wait(PATIENCE_S)
         if (failure := self._fail(len(requests))) is not None:

@@ -16,7 +16,7 @@ from cli.terminal.failures import BadInputError, RefusedError, UnreachableError
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = Callable[[Client], Awaitable[Any]]
 
 
@@ -26,7 +26,7 @@ def problem(status: int, **content: Any) -> web.Response:
 
 
 @asynccontextmanager
-async def server(answer: Answer) -> AsyncIterator[str]:
+async def server(answer: Respond) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app)
@@ -40,7 +40,7 @@ async def server(answer: Answer) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def against(answer: Answer, body: Body, patience: Patience | None = None) -> Any:
+def against(answer: Respond, body: Body, patience: Patience | None = None) -> Any:
     """What the body gives with a client of a server that answers like this."""
 
     async def run() -> Any:
@@ -50,7 +50,7 @@ def against(answer: Answer, body: Body, patience: Patience | None = None) -> Any
     return asyncio.run(run())
 
 
-def refused(answer: Answer, body: Body) -> RefusedError:
+def refused(answer: Respond, body: Body) -> RefusedError:
     with pytest.raises(RefusedError) as refusal:
         against(answer, body)
     return refusal.value

@@ -63,7 +63,7 @@ class Client:
             raise answer
         if answer is None:
             self.commits.append({each.partition: (each.offset, each.metadata) for each in offsets})
-        return [type("Answer", (), {"error": answer})()]
+        return [type("Described", (), {"error": answer})()]
 
     def committed(self, places: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
         assert timeout > 0

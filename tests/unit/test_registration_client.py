@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from consumers.external.http_client import RegistrationClient, Unknown
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
-from orchestrator.registration.external import Answer, Question, Refused, Registered, Registration, Withdrawn
+from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
 
 BATCH, ITEM, ACTIVITY, RIVAL = (f"01990000-0000-7000-8000-00000000000{number}" for number in range(4))
 KEY = f"{ITEM}:2"
@@ -47,10 +47,10 @@ class Service:
         return [request.method for request in self.asked]
 
 
-def settle(service: Any, question: Question = QUESTION, *, timeout_s: float = 5.0, token: str | None = None) -> Answer | Unknown:
+def settle(service: Any, question: Question = QUESTION, *, timeout_s: float = 5.0, token: str | None = None) -> Settled | Unknown:
     settings = Settings(registration_url="http://127.0.0.1:1/v1", registration_token=None if token is None else SecretStr(token))
 
-    async def ask() -> Answer | Unknown:
+    async def ask() -> Settled | Unknown:
         async with RegistrationClient(settings, httpx.MockTransport(service)) as client:
             return await asyncio.wait_for(client.settle(question, timeout_s), 10)
 
@@ -104,7 +104,7 @@ def test_without_a_token_none_is_sent() -> None:
     assert "authorization" not in service.asked[0].headers
 
 
-ANSWERS: Sequence[tuple[str, httpx.Response | Exception, Answer | Unknown]] = [
+ANSWERS: Sequence[tuple[str, httpx.Response | Exception, Settled | Unknown]] = [
     ("made now", said(code=201), Registered(ACTIVITY)),
     ("there already", said(code=200), Registered(ACTIVITY)),
     ("withdrawn", said("withdrawn", code=410), Withdrawn()),
@@ -131,7 +131,7 @@ ANSWERS: Sequence[tuple[str, httpx.Response | Exception, Answer | Unknown]] = [
 
 
 @pytest.mark.parametrize(("answer", "meaning"), [case[1:] for case in ANSWERS], ids=[case[0] for case in ANSWERS])
-def test_what_an_answer_means(answer: httpx.Response | Exception, meaning: Answer | Unknown) -> None:
+def test_what_an_answer_means(answer: httpx.Response | Exception, meaning: Settled | Unknown) -> None:
     service = Service(answer)
     assert settle(service) == meaning
     assert service.methods == ["POST"]
@@ -164,7 +164,7 @@ def test_a_service_that_says_nothing_is_given_up_in_time() -> None:
     assert not is_there(silent)
 
 
-CANCELS: Sequence[tuple[str, Sequence[httpx.Response | Exception], Answer | Unknown, Sequence[str]]] = [
+CANCELS: Sequence[tuple[str, Sequence[httpx.Response | Exception], Settled | Unknown, Sequence[str]]] = [
     ("it was registered", [said()], Registered(ACTIVITY), ["GET"]),
     ("it is withdrawn", [said("withdrawn", code=410)], Withdrawn(), ["GET"]),
     ("it is at work", [said("processing")], Unknown("processing", was_heard=True), ["GET"]),
@@ -178,7 +178,7 @@ CANCELS: Sequence[tuple[str, Sequence[httpx.Response | Exception], Answer | Unkn
 
 @pytest.mark.parametrize(("answers", "meaning", "methods"), [case[1:] for case in CANCELS], ids=[case[0] for case in CANCELS])
 def test_a_cancelled_item_is_asked_about_and_withdrawn_and_never_sent(
-    answers: Sequence[httpx.Response | Exception], meaning: Answer | Unknown, methods: Sequence[str]
+    answers: Sequence[httpx.Response | Exception], meaning: Settled | Unknown, methods: Sequence[str]
 ) -> None:
     service = Service(*answers)
     assert settle(service, CANCELLED) == meaning

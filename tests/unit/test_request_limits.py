@@ -23,7 +23,7 @@ from schemas.api import (
 )
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
 from schemas.mistakes import duplicate_mentors, first_of, listed, mentor_type_and_date, pointer, size_mistakes
-from schemas.registration_service import RegistrationAnswer, RegistrationRequest
+from schemas.registration_service import RegistrationRequest, RegistrationResponse
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical, visible
 
 ITEM_ID = "01a20651-14d3-8a55-8b41-6a1a3bd00002"
@@ -430,12 +430,12 @@ def test_what_is_not_acceptable_json_is_said(raw: bytes, said: str) -> None:
 )
 def test_which_answers_of_an_external_service_are_complete(answer: dict[str, Any], is_read: bool) -> None:
     if is_read:
-        assert RegistrationAnswer.model_validate({"key": "k"} | answer).key == "k"
+        assert RegistrationResponse.model_validate({"key": "k"} | answer).key == "k"
     else:
         with pytest.raises(ValidationError):
-            RegistrationAnswer.model_validate({"key": "k"} | answer)
+            RegistrationResponse.model_validate({"key": "k"} | answer)
     with pytest.raises(ValidationError):
-        RegistrationAnswer.model_validate(answer)
+        RegistrationResponse.model_validate(answer)
 
 
 def test_an_external_service_is_told_everything_about_an_activity() -> None:
