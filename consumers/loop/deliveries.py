@@ -69,7 +69,7 @@ class Deliveries:
 
     def send(self, events: Sequence[OutgoingEvent]) -> Pending:
         """Sends, and waits for the acknowledgements as long as they usually take. Raises nothing that is Kafka's fault."""
-        pending = Pending(sum(len(event.value) for event in events), [self._publisher.send(events)] if events else [])
+        pending = Pending(sum([len(event.value) for event in events]), [self._publisher.send(events)] if events else [])
         self._pending.append(pending)
         until = self._clock() + PATIENCE_S
         self._look()
