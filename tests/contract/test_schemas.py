@@ -11,9 +11,18 @@ from uuid import UUID
 import orjson
 import pytest
 
+from orchestrator.submission import retry_events
 from schemas import events, publish
-from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
+from schemas.envelope import (
+    MAX_MESSAGE_BYTES,
+    Envelope,
+    OutgoingEvent,
+    Topic,
+    UnreadableError,
+    open_envelope,
+)
 from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
+from schemas.fields import MAX_ID_LENGTH
 from schemas.ids import MAX_POSITIONS
 from schemas.mistakes import pointer
 from schemas.publish import event_models, incompatibilities, path_of, rendered
@@ -415,3 +424,25 @@ def test_cancel_of_any_batch_fits_the_topic() -> None:
     assert max(len(part.value) for part in parts) < MAX_MESSAGE_BYTES / 2
     assert len({dict(part.headers)["ce_id"] for part in parts}) == len(parts)
     assert [tuple(run) for part in parts for run in orjson.loads(part.value)["cancelled_positions"]] == runs
+
+
+# JSON writes each as six bytes: the most that a character can come to.
+COSTLY = "\x1f"
+ID = COSTLY * MAX_ID_LENGTH
+
+
+def test_retry_of_any_batch_with_the_longest_corrections_fits_the_topic() -> None:
+    """Of what else we write, submissions have row 13 of docs/faults.md, and dead letters tests/unit/test_records.py. A result and a
+    completion have no list in them, and a rejection has a hundred mistakes at most."""
+    values = {"mentor_id": ID, "activity_type": ID, "activity_date": "2026-03-25", "duration_minutes": 2**31 - 1}
+    correction = values | {"override_duplicates": True, "client_reference": ID}
+    parts = retry_events(
+        batch_id=BATCH,
+        organization_id=ID,
+        retry_number=2**31 - 1,
+        retried_by=ID,
+        attempts=[(MAX_POSITIONS - 1, 2**31 - 1, correction)] * 5_000,
+        time=TIME,
+        trace_id=TRACE,
+    )
+    assert max(len(part.value) for part in parts) < MAX_MESSAGE_BYTES

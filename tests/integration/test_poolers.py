@@ -120,14 +120,14 @@ def test_a_batch_through_a_pooler_of_sessions(settings: Settings, engine: Engine
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-def test_doctor_finds_a_pooler_that_changes_servers(sound: Settings, mode: str) -> None:
+def test_row_57_doctor_finds_a_pooler_that_changes_servers(sound: Settings, mode: str) -> None:
     with pooled(sound, pool_mode=mode) as settings:
         found = [finding for finding in wrong(settings) if "pool_mode = session" in (finding.fix or "")]
     assert found, "doctor is satisfied"
     assert all(finding.state in (State.UNSAFE, State.UNREACHABLE) for finding in found)
 
 
-def test_doctor_finds_a_pooler_that_forgets_values(sound: Settings) -> None:
+def test_row_57_doctor_finds_a_pooler_that_forgets_values(sound: Settings) -> None:
     # The server's values come back between two transactions.
     with pooled(sound, pool_mode="transaction", server_reset_query_always="1", default_pool_size="1") as settings:
         assert any("pool_mode = session" in (finding.fix or "") for finding in wrong(settings))

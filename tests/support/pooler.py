@@ -3,10 +3,11 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,36 @@ from tests.support.waiting import eventually
 _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 
+class Pooler:
+    """A PgBouncer that may be killed and started again."""
+
+    def __init__(self, command: Sequence[str], port: int) -> None:
+        self._command = command
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it listens."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(lambda: _listens(self._port), within_s=10, what="PgBouncer")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Returns when it has ended."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait()
+
+
 @contextlib.contextmanager
 def pooled(settings: Settings, **options: str) -> Iterator[Settings]:
-    """The settings of the same deployment behind a pooler with these options. Skips the test where PgBouncer is not installed.
+    """The settings of the same deployment behind a pooler with these options. Skips the test where PgBouncer is not installed."""
+    with running_pooler(settings, **options) as (through, _):
+        yield through
+
+
+@contextlib.contextmanager
+def running_pooler(settings: Settings, **options: str) -> Iterator[tuple[Settings, Pooler]]:
+    """The same with the pooler itself.
 
     CI installs it, and sets BULKREG_TEST_PGBOUNCER=required: there its absence fails the test.
     """
@@ -32,23 +60,24 @@ def pooled(settings: Settings, **options: str) -> Iterator[Settings]:
         if os.environ.get("BULKREG_TEST_PGBOUNCER") == "required":
             pytest.fail("PgBouncer is not installed, and BULKREG_TEST_PGBOUNCER=required: apt-get install pgbouncer")
         pytest.skip("PgBouncer is not installed (apt-get install pgbouncer)")
-    with (
-        tempfile.TemporaryDirectory(prefix="bulkreg-pooler-") as folder,
-        _running(program, Path(folder), settings, options) as port,
-    ):
-        urls = {
-            "database_url": settings.owner_url,
-            "worker_database_url": settings.worker_url,
-            "api_database_url": settings.api_url,
-        }
-        given = {name: getattr(settings, name) for name in settings.model_fields_set}
-        yield Settings.model_validate(given | {name: _through(url, port) for name, url in urls.items()})
+    urls = {
+        "database_url": settings.owner_url,
+        "worker_database_url": settings.worker_url,
+        "api_database_url": settings.api_url,
+    }
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    with tempfile.TemporaryDirectory(prefix="bulkreg-pooler-") as folder:
+        port = free_port()
+        pooler = Pooler(_command(program, Path(folder), port, settings, options), port)
+        pooler.start()
+        try:
+            yield Settings.model_validate(given | {name: _through(url, port) for name, url in urls.items()}), pooler
+        finally:
+            pooler.end()
 
 
-@contextlib.contextmanager
-def _running(program: str, folder: Path, settings: Settings, options: Mapping[str, str]) -> Iterator[int]:
-    """Its port."""
-    port = free_port()
+def _command(program: str, folder: Path, port: int, settings: Settings, options: Mapping[str, str]) -> Sequence[str]:
+    """Writes its configuration."""
     users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
     urls = (settings.owner_url, settings.worker_url, settings.api_url)
     users.write_text("".join(f'"{url.username}" "{url.password}"\n' for url in urls))
@@ -69,13 +98,7 @@ def _running(program: str, folder: Path, settings: Settings, options: Mapping[st
         as_user = ["-u", "nobody"]
         for path in (folder, users, configuration):
             shutil.chown(path, "nobody")
-    process = subprocess.Popen([program, *as_user, str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: _listens(port), within_s=10, what="PgBouncer")
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    return [program, *as_user, str(configuration)]
 
 
 def _through(url: URL, port: int) -> SecretStr:
