@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from orchestrator.submission import retry_events
+from orchestrator.batches.parts import retry_events
 from schemas import events, publish
 from schemas.envelope import (
     MAX_MESSAGE_BYTES,

@@ -5,7 +5,7 @@ import signal
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.settings import Settings
+from orchestrator.process.settings import Settings
 from tests.faults.roles import assert_exactly_once, count, running_flow, wait_until_completed
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.pooler import running_pooler
