@@ -8,6 +8,7 @@ from aiohttp import web
 from api.endpoints import batches, events, exports, previews
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
+from schemas.paths import API_PATH
 
 Endpoint = Callable[[Call], Reply]
 """Computes and waits in a worker thread."""
@@ -46,7 +47,7 @@ class Route:
         return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
 
 
-BATCH = batches.PATH + "/{batch_id}"
+BATCH = API_PATH + "/{batch_id}"
 _SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
 _NOT_HERE = ("preview_unavailable",)
@@ -59,7 +60,7 @@ _CHANGED = ("changed_since",)
 ROUTES: Sequence[Route] = (
     Route(
         "POST",
-        batches.PATH,
+        API_PATH,
         "submit",
         batches.submit,
         changes=True,
@@ -70,7 +71,7 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         "GET",
-        batches.PATH,
+        API_PATH,
         "listBatches",
         batches.list_batches,
         query=models.BatchesQuery,
@@ -78,7 +79,7 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         "POST",
-        batches.PATH + "/preview",
+        API_PATH + "/preview",
         "preview",
         previews.preview,
         changes=True,

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.process import metrics
 from orchestrator.process.error_text import without_values
-from orchestrator.process.health import Check, LoopHealth
+from orchestrator.process.health import Health, LoopHealth
 from orchestrator.process.memory import relieve_collector
 from orchestrator.process.settings import RefusedStartError, Settings
 from orchestrator.storage.database import create_database_engine
@@ -103,13 +103,13 @@ def _refuse_address(host: str, port: int, setting: str) -> None:
 # What a role needs is imported when it is made: a consumer would keep 25 MB of HTTP server and tokens, and the API the consumers.
 
 
-def _api(settings: Settings, checks: Mapping[str, Callable[[], Check]]) -> Role:
+def _api(settings: Settings, checks: Mapping[str, Callable[[], Health]]) -> Role:
     from api.app import serving
 
     return ServerRole("api", serving(settings, health=checks))
 
 
-def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Check]]) -> Role:
+def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Health]]) -> Role:
     from api.endpoints.health import serving_health
 
     return ServerRole("health", serving_health(settings, port, checks))
@@ -288,19 +288,19 @@ def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
     return starts
 
 
-def _check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Check]:
+def _check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Health]:
     """`starts`: how often the role began of late. With `tells_only`, what keeps a turning loop from its work is told and does not count."""
     steady_at = time.monotonic() + STEADY_AFTER_S
 
-    def check() -> Check:
+    def check() -> Health:
         if starts is not None and starts > max_restarts and time.monotonic() < steady_at:
-            return Check(
+            return Health(
                 False,
                 f"it began {starts} times within {RESTARTS_WITHIN.total_seconds() / 60:.0f} minutes; its log says why it ends",
             )
         found = health.check(max_loop_age_s=MAX_LOOP_AGE_S)
         return (
-            Check(True, found.detail) if tells_only and health.failing is not None and found.detail == health.failing else found
+            Health(True, found.detail) if tells_only and health.failing is not None and found.detail == health.failing else found
         )
 
     return check

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id, one_of
 from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
@@ -26,6 +26,7 @@ from schemas.mistakes import (
     pointer,
     size_mistakes,
 )
+from schemas.statuses import BatchStatus, ItemStatus, Outcome
 
 # --- Requests -----------------------------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ class Relabelling(Request):
 class CancellingUpdate(Request):
     """A cancellation in the form of an update."""
 
-    status: Literal["cancelled"]
+    status: Annotated[BatchStatus, one_of(BatchStatus.CANCELLED)]
     cancellation_reason: Reason | None = None
 
 
@@ -164,8 +165,8 @@ class Retry(Request):
     ] = None
 
 
-ItemState = Literal["pending", "success", "failed", "cancelled"]
-BatchState = Literal["pending", "processing", "completed", "partial", "failed", "cancelled"]
+ItemState = Annotated[ItemStatus, one_of(*ItemStatus)]
+BatchState = Annotated[BatchStatus, one_of(*BatchStatus)]
 
 
 def _without_unit(value: Any) -> Any:
@@ -476,7 +477,7 @@ class PredictedItem(Response):
     position: int
     mentor_id: str
     client_reference: str | None = None
-    outcome: Literal["success", "failed"]
+    outcome: Annotated[Outcome, one_of(Outcome.SUCCESS, Outcome.FAILED)]
     error: ItemErrorResponse | None = None
 
 

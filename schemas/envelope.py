@@ -26,7 +26,6 @@ TYPE_PREFIX = "no.bulk-registration."
 MAX_ATTRIBUTE_LENGTH = 1_000
 """Of an event's id and source, which are stored and answered."""
 
-MAX_EVENT_JSON_DEPTH = 20
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Of a record: what its topic takes, and what is read of it. The largest event that we write is a part of 500 items whose every text has
@@ -192,7 +191,7 @@ def _is_structured(content_type: str) -> bool:
 
 def _open_structured(value: bytes, header_traceparent: str | None) -> Envelope:
     try:
-        document = strict_json.loads(value, max_depth=MAX_EVENT_JSON_DEPTH + 1)
+        document = strict_json.loads(value, max_depth=strict_json.MAX_JSON_DEPTH + 1)
     except strict_json.BadJsonError as error:
         raise UnreadableError("not_json", f"the structured event is not JSON: {error}") from error
     if isinstance(document, dict) and document.get("data_base64") is not None:

@@ -7,7 +7,7 @@ reader accepts; the functions write bytes that are the same every time: times an
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Va
 from schemas import strict_json
 from schemas.envelope import (
     ITEM_HEADERS,
-    MAX_EVENT_JSON_DEPTH,
     TYPE_PREFIX,
     Envelope,
     Header,
@@ -26,7 +25,7 @@ from schemas.envelope import (
     headers,
     rfc3339,
 )
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, StoredDate, StoredId
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, StoredDate, StoredId, one_of
 from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
 from schemas.mistakes import (
     MOST_MISTAKES,
@@ -39,6 +38,7 @@ from schemas.mistakes import (
     pointer,
     size_mistakes,
 )
+from schemas.statuses import BatchStatus
 
 MAX_PART_ITEMS = 500
 MAX_PART_BYTES = 512 * 1024
@@ -225,7 +225,7 @@ class BatchCompleted(Counts):
 
     batch_id: UUID
     organization_id: Id
-    status: Literal["completed", "partial", "failed", "cancelled"]
+    status: Annotated[BatchStatus, one_of(BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED)]
     retry_number: Count
     completed_at: str
 
@@ -321,7 +321,7 @@ def read_event(topic: Topic, envelope: Envelope) -> EventData:
         if topic is not Topic.BATCHES:
             data: EventData = model.__pydantic_validator__.validate_json(envelope.data)
             return data
-        document = strict_json.loads(envelope.data, max_depth=MAX_EVENT_JSON_DEPTH, max_values=MAX_EVENT_JSON_VALUES)
+        document = strict_json.loads(envelope.data, max_depth=strict_json.MAX_JSON_DEPTH, max_values=MAX_EVENT_JSON_VALUES)
         return _read_submitted(document) if model is BatchSubmitted else model.model_validate(document)
     except strict_json.BadJsonError as error:
         raise UnreadableError("not_json", str(error)) from error

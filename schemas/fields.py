@@ -7,6 +7,7 @@ answer item by item.
 import re
 import unicodedata
 from datetime import date
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, GetPydanticSchema, StringConstraints, WithJsonSchema
@@ -75,6 +76,16 @@ Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_N
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
 Int32 = Annotated[int, Field(ge=INT32_MIN, le=INT32_MAX, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+
+
+def one_of(*members: StrEnum) -> GetPydanticSchema:
+    """Takes the texts of these members of an enumeration. In the published documents the texts are listed where they are taken: an
+    enumeration's own schema would be a definition with a name."""
+    (kind,) = {type(member) for member in members}
+    texts = core_schema.literal_schema([member.value for member in members])
+    return GetPydanticSchema(lambda _source, _handler: core_schema.no_info_after_validator_function(kind, texts))
+
+
 CalendarDate = Annotated[
     date,
     BeforeValidator(_calendar_date, json_schema_input_type=Annotated[str, Field(json_schema_extra={"format": "date"})]),

@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 
 import orjson
 
+MAX_JSON_DEPTH = 20
+"""Of every document that strangers send, unless the settings say otherwise. No request, event or key set has more than five levels."""
+
 
 class BadJsonError(ValueError):
     """The text is not acceptable JSON; the message says why, and never quotes the text (it may hold notes)."""

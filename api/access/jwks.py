@@ -26,9 +26,6 @@ _STALE_FOR_S = 3600.0
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 256 * 1024
 
-# A key set is three levels deep; what a provider adds of its own may be deeper.
-_MAX_DEPTH = 20
-
 _log = structlog.get_logger("bulkreg.api")
 
 
@@ -111,7 +108,7 @@ def _fetch(url: str) -> Any:
             content += piece
             if len(content) > _MAX_BYTES:
                 raise ValueError("the key set is too large")
-    return strict_json.loads(bytes(content), max_depth=_MAX_DEPTH)
+    return strict_json.loads(bytes(content), max_depth=strict_json.MAX_JSON_DEPTH)
 
 
 def _usable(document: Any, algorithms: Sequence[str]) -> Sequence[jwt.PyJWK]:

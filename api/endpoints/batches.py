@@ -30,7 +30,6 @@ from orchestrator.batches.model import (
     Submitted,
 )
 from orchestrator.batches.repository import ActivityRepository
-from orchestrator.batches.states import BatchStatus, ItemStatus
 from orchestrator.batches.submit import SubmissionRequest
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.api import (
@@ -49,8 +48,7 @@ from schemas.api import (
 from schemas.envelope import trace_id_of
 from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake
-
-PATH = "/api/v1/bulk-registrations"
+from schemas.paths import API_PATH
 
 # When to look again: a batch of 25 is done well within it, and whoever wants to know sooner listens.
 LOOK_AGAIN = {"Retry-After": "1"}
@@ -73,7 +71,7 @@ def submit(call: Call) -> Reply:
     _admit(call.service, request)
     submitted = _submit(call.service, request, submission.plan)
     call.service.wake_relays()
-    headers = {"Location": f"{PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
+    headers = {"Location": f"{API_PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
 
 
@@ -140,7 +138,7 @@ def list_batches(call: Call) -> Reply:
     query = call.read_query(BatchesQuery)
     actor = call.actor()
     wanted = BatchFilter(
-        status=None if query.status is None else BatchStatus(query.status),
+        status=query.status,
         coordinator_id=query.coordinator_id,
         submitted_from=query.submitted_from,
         submitted_to=query.submitted_to,
@@ -185,7 +183,7 @@ class _Found:
 def _get_batch(call: Call, query: OneBatchQuery) -> _Found:
     batch_id, actor = call.batch_id(), call.actor()
     items = ItemFilter(
-        status=None if query.items is None else ItemStatus(query.items),
+        status=query.items,
         after_position=-1 if query.item_cursor is None else int(query.item_cursor),
         limit=query.item_limit,
     )
@@ -281,7 +279,7 @@ def retry(call: Call) -> Reply:
     )
     call.service.wake_relays()
     headers = {
-        "Location": f"{PATH}/{batch_id}",
+        "Location": f"{API_PATH}/{batch_id}",
         **(LOOK_AGAIN if retried.retried else {}),
         **_replayed(retried.replayed and given is not None),
     }

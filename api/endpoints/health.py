@@ -10,14 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.endpoints.calls import Reply
-from orchestrator.process.health import Check
+from orchestrator.process.health import Health
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by whatever looks after the process; no line of the log is about them."""
 
-HealthChecks = Mapping[str, Callable[[], Check]]
+HealthChecks = Mapping[str, Callable[[], Health]]
 """By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""
 
 
@@ -50,14 +50,14 @@ def _readiness(ping: Callable[[], None], others: HealthChecks) -> Reply:
     return Reply(200 if is_ready else 503, {"status": "ok" if is_ready else "unavailable", "checks": shown})
 
 
-def _database(ping: Callable[[], None]) -> Check:
+def _database(ping: Callable[[], None]) -> Health:
     try:
         ping()
     except ReadOnlyDatabaseError:
-        return Check(False, "the database is read-only")
+        return Health(False, "the database is read-only")
     except SQLAlchemyError as error:
-        return Check(False, type(error).__name__)
-    return Check(True)
+        return Health(False, type(error).__name__)
+    return Health(True)
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ from typing import Any
 from api.endpoints.batches import new_batch, submission_in
 from api.endpoints.calls import Call, Reply
 from orchestrator.batches.model import ItemError, NewItem
+from orchestrator.batches.states import Outcome
 
 
 def preview(call: Call) -> Reply:
@@ -21,7 +22,7 @@ def preview(call: Call) -> Reply:
         _predicted(position, item, error) for position, (item, error) in enumerate(zip(batch.items, foretold.errors, strict=True))
     ]
     failed = sum(error is not None for error in foretold.errors)
-    counts = {"success": len(items) - failed, "failed": failed}
+    counts = {Outcome.SUCCESS.value: len(items) - failed, Outcome.FAILED.value: failed}
     return Reply(200, {"plan": foretold.plan, "items": items, "counts": counts}, {"Cache-Control": "no-store"})
 
 
@@ -30,5 +31,5 @@ def _predicted(position: int, item: NewItem, error: ItemError | None) -> dict[st
     if item.client_reference is not None:
         predicted["client_reference"] = item.client_reference
     if error is None:
-        return predicted | {"outcome": "success"}
-    return predicted | {"outcome": "failed", "error": error.as_json()}
+        return predicted | {"outcome": Outcome.SUCCESS}
+    return predicted | {"outcome": Outcome.FAILED, "error": error.as_json()}

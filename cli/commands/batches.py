@@ -15,7 +15,7 @@ import typer
 from rich.console import RenderableType
 
 from cli.remote.connection import Connection, connected
-from cli.remote.target import PATH, Target
+from cli.remote.target import Target
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
@@ -23,9 +23,11 @@ from cli.terminal.output import Output, confirm, printable, table
 from cli.terminal.progress import batch_progress, described, speed, working
 from cli.terminal.saving import saved_to
 from cli.terminal.streams import stop_unread
+from schemas.paths import API_PATH
+from schemas.statuses import BatchStatus, ItemStatus
 
 if TYPE_CHECKING:
-    from cli.remote.client import Client
+    from cli.remote.api_client import ApiClient
     from orchestrator.files.corrections import CorrectionFile, Corrections
 
 BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
@@ -33,26 +35,6 @@ BatchId = Annotated[UUID, typer.Argument(metavar="ID", help="The batch's id.")]
 _READING = "reading the results"
 
 _BATCH_FIELDS = ("organization_id", "coordinator_id", "submitted_by", "label", "submitted_at", "completed_at", "cancelled_at")
-
-
-class BatchStatusOption(StrEnum):
-    """Statuses of a batch, to choose from."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    PARTIAL = "partial"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class ItemStatusOption(StrEnum):
-    """Statuses of an item, to choose from."""
-
-    PENDING = "pending"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class ResultsFormat(StrEnum):
@@ -70,7 +52,7 @@ def register(app: typer.Typer) -> None:
     async def list_batches(
         connection: Connection,
         output: Output,
-        status: Annotated[BatchStatusOption | None, typer.Option(help="Only those in this status.")] = None,
+        status: Annotated[BatchStatus | None, typer.Option(help="Only those in this status.")] = None,
         coordinator: Annotated[str | None, typer.Option(help="Only those that this coordinator registers.")] = None,
         submitted_from: Annotated[datetime | None, typer.Option(help="Submitted then or later; local time.")] = None,
         submitted_to: Annotated[datetime | None, typer.Option(help="Submitted before then; local time.")] = None,
@@ -82,7 +64,7 @@ def register(app: typer.Typer) -> None:
         """List batches, newest first."""
         async with connected(connection.target(), output.remark) as client:
             response = await client.get(
-                PATH,
+                API_PATH,
                 connection.org,
                 status=status,
                 coordinator_id=coordinator,
@@ -115,7 +97,7 @@ def register(app: typer.Typer) -> None:
             if watch:
                 await _watch(client, batch_id, organization_id, output)
             batch = await _show(client, batch_id, organization_id, output)
-        return ExitCode.SOME_FAILED if watch and batch["status"] != "completed" else ExitCode.DONE
+        return ExitCode.SOME_FAILED if watch and batch["status"] != BatchStatus.COMPLETED else ExitCode.DONE
 
     @command(
         app,
@@ -127,7 +109,7 @@ def register(app: typer.Typer) -> None:
         connection: Connection,
         output: Output,
         batch_id: BatchId,
-        status: Annotated[ItemStatusOption | None, typer.Option(help="Only items in this status (not with a format).")] = None,
+        status: Annotated[ItemStatus | None, typer.Option(help="Only items in this status (not with a format).")] = None,
         format: Annotated[ResultsFormat, typer.Option(help="A table for people, or a file of all items.")] = ResultsFormat.TABLE,  # noqa: A002
         notes: Annotated[bool, typer.Option("--notes", help="With the notes, which may hold health data (csv, ndjson).")] = False,
         save: Annotated[Path | None, typer.Option(help="Where to; default: standard output.", dir_okay=False)] = None,
@@ -141,7 +123,7 @@ def register(app: typer.Typer) -> None:
                     raise BadInputError(
                         f"--format {format} is a document of its own, with all items: without --status and --json"
                     )
-                path = f"{PATH}/{batch_id}/results.{format}"
+                path = f"{API_PATH}/{batch_id}/results.{format}"
                 # What runs through a terminal is a sign of life itself, and a bar would run through it.
                 is_shown = save is None and sys.stdout.isatty()
                 with nullcontext() if is_shown else working(output, _READING):
@@ -212,7 +194,7 @@ def register(app: typer.Typer) -> None:
                     output.remark(printable(remark))
                 _agreed(corrections, output, yes=yes)
                 body["corrections"] = corrections.corrections
-            batch = (await client.post(f"{PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
+            batch = (await client.post(f"{API_PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
             if not watch:
                 sentence = f"{batch['retried']} items are tried again; follow them with: bulkreg status {batch_id} --watch"
                 output.answer(batch, sentence, done=sentence)
@@ -220,7 +202,7 @@ def register(app: typer.Typer) -> None:
             output.remark(f"{batch['retried']} items are tried again")
             await _watch(client, batch_id, organization_id, output)
             batch = await _show(client, batch_id, organization_id, output)
-        return ExitCode.DONE if batch["status"] == "completed" else ExitCode.SOME_FAILED
+        return ExitCode.DONE if batch["status"] == BatchStatus.COMPLETED else ExitCode.SOME_FAILED
 
     @command(
         app,
@@ -239,7 +221,7 @@ def register(app: typer.Typer) -> None:
         organization_id = connection.org or _organization_in_home(target, batch_id)
         body = {} if reason is None else {"cancellation_reason": reason}
         async with connected(target, output.remark) as client:
-            batch = (await client.post(f"{PATH}/{batch_id}/cancel", organization_id, body)).json()
+            batch = (await client.post(f"{API_PATH}/{batch_id}/cancel", organization_id, body)).json()
         unresolved = f"; {batch['unresolved']} still await an answer of the registration service" if batch["unresolved"] else ""
         sentence = f"Batch {batch_id}: {described(batch)}{unresolved}"
         output.answer(batch, sentence, done=sentence)
@@ -256,7 +238,7 @@ def register(app: typer.Typer) -> None:
         confirm(f"Delete batch {batch_id}? It can't be brought back.", yes=yes)
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
-            await client.delete(f"{PATH}/{batch_id}", organization_id)
+            await client.delete(f"{API_PATH}/{batch_id}", organization_id)
         sentence = f"Batch {batch_id} is deleted. The activities that it registered stay."
         output.answer({"deleted": str(batch_id)}, sentence, done=sentence)
 
@@ -280,7 +262,7 @@ def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
     return organization_of_batch(target.postgres_url, batch_id)
 
 
-async def _watch(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> None:
+async def _watch(client: "ApiClient", batch_id: UUID, organization_id: str | None, output: Output) -> None:
     with batch_progress(output, total_batches=1, total_items=0, watch=True) as progress:
 
         def changed(batch: Mapping[str, Any]) -> None:
@@ -290,14 +272,14 @@ async def _watch(client: "Client", batch_id: UUID, organization_id: str | None, 
         await client.finished(str(batch_id), organization_id, changed)
 
 
-async def _show(client: "Client", batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
+async def _show(client: "ApiClient", batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
     """Prints the batch, as a document with its items, for people with those that failed."""
     if output.json:
-        batch: Mapping[str, Any] = (await client.get(f"{PATH}/{batch_id}", organization_id, item_limit=1_000)).json()
+        batch: Mapping[str, Any] = (await client.get(f"{API_PATH}/{batch_id}", organization_id, item_limit=1_000)).json()
         output.answer(batch)
         return batch
-    query = {"items": "failed", "item_limit": MOST_ITEMS_LISTED}
-    batch = (await client.get(f"{PATH}/{batch_id}", organization_id, **query)).json()
+    query = {"items": ItemStatus.FAILED, "item_limit": MOST_ITEMS_LISTED}
+    batch = (await client.get(f"{API_PATH}/{batch_id}", organization_id, **query)).json()
     parts: list[RenderableType] = [f"Batch {batch_id}: {described(batch)}"]
     parts += [f"  {name}: {printable(batch[name])}" for name in _BATCH_FIELDS if batch.get(name) is not None]
     parts += [f"  progress: {speed(progress)}"] if (progress := batch.get("progress")) else []
@@ -309,12 +291,12 @@ async def _show(client: "Client", batch_id: UUID, organization_id: str | None, o
 
 
 async def _items(
-    client: "Client", batch_id: UUID, organization_id: str | None, status: ItemStatusOption | None
+    client: "ApiClient", batch_id: UUID, organization_id: str | None, status: ItemStatus | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     cursor = None
     while True:
         query = {"items": status, "item_limit": 1_000, "item_cursor": cursor}
-        page = (await client.get(f"{PATH}/{batch_id}", organization_id, **query)).json()
+        page = (await client.get(f"{API_PATH}/{batch_id}", organization_id, **query)).json()
         for item in page["items"]:
             yield item
         cursor = page["next_item_cursor"]
@@ -334,10 +316,10 @@ async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
 
 
 async def _items_with_values(
-    client: "Client", batch_id: UUID, organization_id: str | None, *, notes: bool
+    client: "ApiClient", batch_id: UUID, organization_id: str | None, *, notes: bool
 ) -> list[Mapping[str, Any]]:
     """All items as they are now, for comparison."""
-    path = f"{PATH}/{batch_id}/results.ndjson"
+    path = f"{API_PATH}/{batch_id}/results.ndjson"
     async with client.download(path, organization_id, notes="true" if notes else None) as body:
         document = b"".join([part async for part in body])
     return [orjson.loads(line) for line in document.splitlines()]

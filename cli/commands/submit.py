@@ -15,16 +15,17 @@ import typer
 from rich.console import RenderableType
 
 from cli.remote.connection import Connection, connected
-from cli.remote.target import PATH
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import BadInputError, CommandError, ExitCode, RefusedError
 from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import STATES, BatchProgress, batch_progress, described
+from schemas.paths import API_PATH
+from schemas.statuses import BatchStatus, ItemStatus, Outcome
 
 # Imported in the functions: no other command need wait for what reads files.
 if TYPE_CHECKING:
-    from cli.remote.client import Client
+    from cli.remote.api_client import ApiClient
     from orchestrator.files.submissions import FileSubmission, Given, SubmissionFile
 
 # Refusals of one submission, which say nothing about the next: not who asks, but what is asked.
@@ -152,11 +153,11 @@ def _with_plan(keyed: Sequence[_Keyed], plan: str) -> _Keyed:
     return replace(only, submission=replace(only.submission, body={**only.submission.body, "plan": plan}))
 
 
-async def _preview(client: "Client", org: str | None, keyed: Sequence[_Keyed], output: Output) -> ExitCode:
+async def _preview(client: "ApiClient", org: str | None, keyed: Sequence[_Keyed], output: Output) -> ExitCode:
     answers = []
     for each in keyed:
         try:
-            response = await client.post(f"{PATH}/preview", each.organization(org), each.submission.body, key=each.key)
+            response = await client.post(f"{API_PATH}/preview", each.organization(org), each.submission.body, key=each.key)
         except RefusedError as refusal:
             raise _placed(refusal, each.submission) from refusal
         answers.append({"line": each.submission.line, **response.json()})
@@ -165,7 +166,7 @@ async def _preview(client: "Client", org: str | None, keyed: Sequence[_Keyed], o
     for each, answer in zip(keyed, answers, strict=True):
         counts = answer["counts"]
         parts.append(f"Line {each.submission.line}: {counts['success']} would succeed, {counts['failed']} would fail")
-        parts += failed_items([item for item in answer["items"] if item["outcome"] == "failed"], each.submission.rows)
+        parts += failed_items([item for item in answer["items"] if item["outcome"] == Outcome.FAILED], each.submission.rows)
     if len(answers) == 1:
         parts.append(f"Plan (submit with --plan, valid for 15 minutes): {answers[0]['plan']}")
     output.answer(answers[0] if len(answers) == 1 else {"previews": answers}, *parts)
@@ -173,7 +174,7 @@ async def _preview(client: "Client", org: str | None, keyed: Sequence[_Keyed], o
 
 
 async def _submit(
-    client: "Client", org: str | None, keyed: Sequence[_Keyed], output: Output, *, concurrency: int, watch: bool
+    client: "ApiClient", org: str | None, keyed: Sequence[_Keyed], output: Output, *, concurrency: int, watch: bool
 ) -> ExitCode:
     run = _Run(len(keyed))
     items = sum(each.items for each in keyed)
@@ -192,11 +193,13 @@ async def _submit(
         _answer_many(keyed, run, output)
     if run.refused:
         return ExitCode.BAD_INPUT
-    return ExitCode.DONE if all(each["status"] == "completed" for each in run.batches.values()) else ExitCode.SOME_FAILED
+    return (
+        ExitCode.DONE if all(each["status"] == BatchStatus.COMPLETED for each in run.batches.values()) else ExitCode.SOME_FAILED
+    )
 
 
 async def _send_all(
-    client: "Client", org: str | None, keyed: Sequence[_Keyed], run: _Run, progress: BatchProgress, concurrency: int
+    client: "ApiClient", org: str | None, keyed: Sequence[_Keyed], run: _Run, progress: BatchProgress, concurrency: int
 ) -> None:
     waiting = iter(keyed)
 
@@ -213,10 +216,10 @@ async def _send_all(
         raise failures.exceptions[0] from failures
 
 
-async def _send(client: "Client", org: str | None, keyed: _Keyed, run: _Run, progress: BatchProgress) -> None:
+async def _send(client: "ApiClient", org: str | None, keyed: _Keyed, run: _Run, progress: BatchProgress) -> None:
     line = keyed.submission.line
     try:
-        response = await client.post(PATH, keyed.organization(org), keyed.submission.body, key=keyed.key)
+        response = await client.post(API_PATH, keyed.organization(org), keyed.submission.body, key=keyed.key)
     except RefusedError as refusal:
         if refusal.status not in _ABOUT_THE_SUBMISSION:
             raise
@@ -243,9 +246,9 @@ def _placed(refusal: RefusedError, submission: "FileSubmission") -> CommandError
     return BadInputError(str(refusal), lines=lines, details=refusal.details)
 
 
-async def _answer_one(client: "Client", submission: "FileSubmission", run: _Run, output: Output) -> None:
+async def _answer_one(client: "ApiClient", submission: "FileSubmission", run: _Run, output: Output) -> None:
     [batch] = run.batches.values()
-    path, organization_id = f"{PATH}/{batch['batch_id']}", batch["organization_id"]
+    path, organization_id = f"{API_PATH}/{batch['batch_id']}", batch["organization_id"]
     done = f"Batch {batch['batch_id']} of {organization_id}: {described(batch)}"
     if output.json:
         full = (await client.get(path, organization_id, item_limit=1_000)).json()
@@ -255,7 +258,7 @@ async def _answer_one(client: "Client", submission: "FileSubmission", run: _Run,
         output.remark("This was submitted before, and is not submitted twice; --again does it.")
     parts: list[RenderableType] = [done]
     if batch["failed"]:
-        failed = (await client.get(path, organization_id, items="failed", item_limit=MOST_ITEMS_LISTED)).json()["items"]
+        failed = (await client.get(path, organization_id, items=ItemStatus.FAILED, item_limit=MOST_ITEMS_LISTED)).json()["items"]
         parts += failed_items(failed, submission.rows)
         if batch["failed"] > len(failed):
             parts.append(f"… and {batch['failed'] - len(failed)} more: bulkreg results {batch['batch_id']} --status failed")

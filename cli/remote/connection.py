@@ -14,7 +14,7 @@ from cli.servers.running import running_stack
 from cli.terminal.failures import BadInputError
 
 if TYPE_CHECKING:
-    from cli.remote.client import Client
+    from cli.remote.api_client import ApiClient
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Connection:
         return Target(stack.api, stack.token, stack.admin_token, stack.postgres)
 
 
-def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["Client"]:
+def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["ApiClient"]:
     """A client of the target's API. Raises BadInputError on an address that is none."""
     # Imported here: the processes of the roles are this program, too, and would each keep 11 MB of an HTTP client.
-    from cli.remote.client import opened
+    from cli.remote.api_client import opened
 
     return opened(target, remark)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-PATH = "/api/v1/bulk-registrations"
-
 
 @dataclass(frozen=True)
 class Target:

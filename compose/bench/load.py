@@ -15,7 +15,6 @@ import aiohttp
 import orjson
 import uvloop
 
-from compose.bench.client import Client
 from compose.bench.jobs import (
     MEDIUM_ITEMS,
     SMALL_ITEMS,
@@ -29,6 +28,7 @@ from compose.bench.jobs import (
     most_items,
     pairs,
 )
+from compose.bench.load_client import LoadClient
 from compose.bench.submissions import Submissions
 from compose.bench.target import ORGANIZATION
 
@@ -36,7 +36,7 @@ _GIVE_UP_S = 600.0
 JOBS: dict[str, type[Job]] = {kind.__name__: kind for kind in (Closed, Open, Beside, CancelRunning)}
 
 
-async def perform(client: Client, job: Job, first_day: date) -> Seen | SeenCancel:
+async def perform(client: LoadClient, job: Job, first_day: date) -> Seen | SeenCancel:
     """Does one job. Raises UnexpectedResponseError, alone or in a group; TimeoutError when it takes ten minutes."""
     submissions = Submissions(first_day)
     async with asyncio.timeout(_GIVE_UP_S):
@@ -51,7 +51,7 @@ async def perform(client: Client, job: Job, first_day: date) -> Seen | SeenCance
                 return await _cancel(client, job, submissions)
 
 
-async def _closed(client: Client, job: Closed, submissions: Submissions) -> Seen:
+async def _closed(client: LoadClient, job: Closed, submissions: Submissions) -> Seen:
     bodies = [submissions.body(job.batch_items) for _ in range(job.batches)]
     accepted: list[float] = []
     finished: list[float] = []
@@ -81,7 +81,7 @@ async def _closed(client: Client, job: Closed, submissions: Submissions) -> Seen
     return Seen(most_items(job), total_s, cpu_s, accepted, finished_s=finished)
 
 
-async def _open(client: Client, job: Open, submissions: Submissions) -> Seen:
+async def _open(client: LoadClient, job: Open, submissions: Submissions) -> Seen:
     number = pairs(job)
     bodies = [(submissions.body(SMALL_ITEMS), submissions.body(MEDIUM_ITEMS)) for _ in range(number)]
     accepted: list[float] = []
@@ -113,7 +113,7 @@ async def _open(client: Client, job: Open, submissions: Submissions) -> Seen:
     return Seen(most_items(job), total_s, cpu_s, accepted, found, finished)
 
 
-async def _beside(client: Client, job: Beside, submissions: Submissions) -> Seen:
+async def _beside(client: LoadClient, job: Beside, submissions: Submissions) -> Seen:
     finished: list[float] = []
     is_running = asyncio.Event()
     larges = 0
@@ -142,7 +142,7 @@ async def _beside(client: Client, job: Beside, submissions: Submissions) -> Seen
     return Seen(len(finished) * SMALL_ITEMS + larges * job.large_items, total_s, cpu_s, finished_s=finished)
 
 
-async def _cancel(client: Client, job: CancelRunning, submissions: Submissions) -> SeenCancel:
+async def _cancel(client: LoadClient, job: CancelRunning, submissions: Submissions) -> SeenCancel:
     batch_id = await client.submit(submissions.body(job.items))
     await client.begun(batch_id)
     began = time.perf_counter()
@@ -159,7 +159,7 @@ async def serve(api: str, token: str, read: Callable[[], Coroutine[None, None, b
         while line := await read():
             asked = orjson.loads(line)
             job = JOBS[asked["kind"]](**asked["job"])
-            seen = await perform(Client(session), job, date.fromisoformat(asked["first_day"]))
+            seen = await perform(LoadClient(session), job, date.fromisoformat(asked["first_day"]))
             sys.stdout.buffer.write(orjson.dumps(asdict(seen)) + b"\n")
             sys.stdout.buffer.flush()
 

@@ -2,28 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus, Outcome
 
-class ItemStatus(StrEnum):
-    """Where one mentor's registration stands."""
-
-    PENDING = "pending"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class BatchStatus(StrEnum):
-    """Where a batch stands; derived from its items, never set by hand except for `cancelled`."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    PARTIAL = "partial"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
+__all__ = [
+    "BATCH_TRANSITIONS",
+    "ITEM_TRANSITIONS",
+    "TERMINAL_BATCH_STATUSES",
+    "BatchStatus",
+    "Counts",
+    "ItemStatus",
+    "Outcome",
+    "derive_batch_status",
+]
 
 ITEM_TRANSITIONS: Mapping[ItemStatus, frozenset[ItemStatus]] = {
     ItemStatus.PENDING: frozenset({ItemStatus.SUCCESS, ItemStatus.FAILED, ItemStatus.CANCELLED}),
@@ -42,8 +33,6 @@ BATCH_TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
     BatchStatus.COMPLETED: frozenset(),
     BatchStatus.CANCELLED: frozenset(),
 }
-
-TERMINAL_BATCH_STATUSES = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.submissions import TABLES
-from orchestrator.files.tables import Check, Column, Record, read_table, repeated
+from orchestrator.files.tables import Column, TableCheck, TableRow, read_table, repeated
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 from schemas.spelling import canonical
 
@@ -78,10 +78,10 @@ _SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit")
 _LEFT_BEHIND = (".", "~$")
 
 
-class Rows(list[Record]):
+class Rows(list[TableRow]):
     """The records of a file, and the name by which its owner knows it."""
 
-    def __init__(self, file: str, records: Sequence[Record] = ()) -> None:
+    def __init__(self, file: str, records: Sequence[TableRow] = ()) -> None:
         super().__init__(records)
         self.file = file
 
@@ -113,9 +113,9 @@ def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
         except BadFileError as refusal:
             mistakes += refusal.mistakes
         else:
-            directory[name] = Rows(file.name, table.records)
+            directory[name] = Rows(file.name, table.rows)
             remarks += table.remarks
-            if not table.records:
+            if not table.rows:
                 remarks.append(f"{file.name}: has a header, but no rows: it changes nothing{_HOW_TO_EMPTY.get(name, '')}")
     if mistakes:
         raise BadFileError([mistake if mistake.line is None else replace(mistake, row=None) for mistake in mistakes])
@@ -163,10 +163,10 @@ def _folded(file_name: str) -> str:
 _MAX_NAME = 255
 
 
-def _check_of(name: str) -> Check:
+def _check_of(name: str) -> TableCheck:
     """The check of this table, whatever its file is called."""
 
-    def check(file: str, records: Sequence[Record]) -> Iterator[FileMistake]:
+    def check(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
         for record, first in repeated(records, _KEYS[name]):
             where = f"in row {first.row}" if first.line is None else f"on line {first.line}"
             yield mistake_at(file, record, _KEYS[name][-1], f"stands {where} already")
@@ -179,7 +179,7 @@ def _check_of(name: str) -> Check:
     return check
 
 
-def _half_empty_scopes(file: str, records: Sequence[Record]) -> Iterator[FileMistake]:
+def _half_empty_scopes(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     """A scope has both ids; a row without either says that its organization has no scopes."""
     granting = {record.values.get("organization_id") for record in records if record.values.get("chapter_id") is not None}
     for record in records:
@@ -199,7 +199,7 @@ def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
     return first is not None and last is not None and last < first
 
 
-def mistake_at(file: str, record: Record, column: str, detail: str) -> FileMistake:
+def mistake_at(file: str, record: TableRow, column: str, detail: str) -> FileMistake:
     """A mistake in one cell of a record that could be read."""
     value = record.values[column]
     row = record.row if record.line is None else None

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, mistake_at
 from orchestrator.files.mistakes import BadFileError, FileMistake
-from orchestrator.files.tables import Record
+from orchestrator.files.tables import TableRow
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 
 # One import at a time, or two would each prune whom only the other one has. Nobody else writes these tables, and the
@@ -201,7 +201,7 @@ def _write(connection: Connection, directory: Directory, name: str, statement: T
         changes[name] = Change(len(records), **counts._mapping)
 
 
-def _as_json(records: Sequence[Record]) -> str:
+def _as_json(records: Sequence[TableRow]) -> str:
     return orjson.dumps([dict(record.values) for record in records]).decode()
 
 

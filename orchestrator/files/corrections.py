@@ -19,10 +19,11 @@ from orchestrator.files.documents import one_document
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.submissions import TABLES, unknown_ending
-from orchestrator.files.tables import Column, Record, excerpt, no_rows, read_table, repeated
+from orchestrator.files.tables import Column, TableRow, excerpt, no_rows, read_table, repeated
 from schemas.api import RefusedRequestError, read_retry
 from schemas.fields import canonical_id
 from schemas.ids import MAX_POSITIONS
+from schemas.statuses import ItemStatus
 
 _YES = frozenset({"yes", "true", "ja", "1", "x", "sann", "wahr", "vrai"})
 _NO = frozenset({"no", "false", "nei", "0", "usann", "falsch", "faux"})
@@ -68,7 +69,7 @@ class CorrectionFile:
     name: str
     remarks: Sequence[str]
     has_notes: bool
-    _records: Sequence[Record] = ()
+    _records: Sequence[TableRow] = ()
     _documents: Sequence[dict[str, Any]] = field(default=())
 
     def against(self, items: Iterable[Item]) -> Corrections:
@@ -91,8 +92,8 @@ def read_corrections(name: str, raw: bytes) -> CorrectionFile:
     suffix = PurePath(name).suffix.lower()
     if suffix in TABLES:
         table = read_table(name, raw, _READ, _check)
-        has_notes = any(not cells.is_blank(record.values.get("notes", "")) for record in table.records)
-        return CorrectionFile(name, table.remarks, has_notes, table.records)
+        has_notes = any(not cells.is_blank(record.values.get("notes", "")) for record in table.rows)
+        return CorrectionFile(name, table.remarks, has_notes, table.rows)
     if suffix == ".json":
         return CorrectionFile(name, (), has_notes=False, _documents=_from_json(name, raw))
     raise BadFileError([FileMistake(name, unknown_ending(raw, (*TABLES, ".json")))])
@@ -139,14 +140,14 @@ _READ: Sequence[Column] = (
 )
 
 
-def _check(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
+def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ["item_id"]):
         detail = f"is corrected in row {first.row} already"
         yield FileMistake(name, detail, record.row, record.line, "item_id", record.values["item_id"])
 
 
-def _order_of_slashes(records: Sequence[Record], known: Mapping[str, Item]) -> str:
+def _order_of_slashes(records: Sequence[TableRow], known: Mapping[str, Item]) -> str:
     """In which order the file writes dates with slashes: the one in which most of them are what the items have."""
     matches: Counter[str] = Counter()
     for record in records:
@@ -170,7 +171,7 @@ class _Comparison:
         self._kept: list[str] = []
         self._remarks = list(remarks)
 
-    def of(self, records: Sequence[Record]) -> Corrections:
+    def of(self, records: Sequence[TableRow]) -> Corrections:
         """The corrections in these rows. Raises BadFileError."""
         selected: list[tuple[Item, dict[str, Any]]] = []
         for record in records:
@@ -184,7 +185,7 @@ class _Comparison:
             selected.append((item, self._correction(record, item)))
         if self._mistakes:
             raise BadFileError(self._mistakes)
-        wanted = [correction for item, correction in selected if item["status"] != "success" or len(correction) > 1]
+        wanted = [correction for item, correction in selected if item["status"] != ItemStatus.SUCCESS or len(correction) > 1]
         if 0 < len(wanted) < len(selected):
             self._remarks.append(
                 f"{self._name}: {len(selected) - len(wanted)} rows are of items that have succeeded, and unchanged"
@@ -196,7 +197,7 @@ class _Comparison:
             )
         return Corrections(wanted or [correction for _, correction in selected], self._changes, self._remarks)
 
-    def _correction(self, record: Record, item: Item) -> dict[str, Any]:
+    def _correction(self, record: TableRow, item: Item) -> dict[str, Any]:
         correction: dict[str, Any] = {"item_id": record.values["item_id"]}
         for name, parse in _PARSERS.items():
             cell = record.values.get(name, "")
@@ -223,7 +224,7 @@ class _Comparison:
             self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
         return correction
 
-    def _is_unedited(self, record: Record, item: Item, name: str, cell: Cell) -> bool:
+    def _is_unedited(self, record: TableRow, item: Item, name: str, cell: Cell) -> bool:
         exported = item.get(name)
         if name == "activity_date":
             return forms.is_same_date(cell, date.fromisoformat(item[name]), self._slashes)

@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.files.delimited import UnreadableFileError
-from schemas.strict_json import BadJsonError, loads
-
-# The API's limit.
-MAX_DEPTH = 20
+from schemas.strict_json import MAX_JSON_DEPTH, BadJsonError, loads
 
 
 def one_document(raw: bytes) -> Any:
@@ -31,6 +28,6 @@ def _text(raw: bytes) -> bytes:
 
 def _document(text: bytes, line: int | None) -> Any:
     try:
-        return loads(text, max_depth=MAX_DEPTH)
+        return loads(text, max_depth=MAX_JSON_DEPTH)
     except BadJsonError as error:
         raise UnreadableFileError(f"is not acceptable JSON: {error}", line) from error

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.files import cells
 from orchestrator.files.mistakes import FileMistake
-from orchestrator.files.tables import Column, Record, Table, no_rows, read_table, repeated
+from orchestrator.files.tables import Column, Table, TableRow, no_rows, read_table, repeated
 
 # The names that people give these columns, in English and in Norwegian; docs/files.md lists them, and a test compares the two.
 COLUMNS: Sequence[Column] = (
@@ -28,7 +28,7 @@ def read_registrations(name: str, raw: bytes) -> Table:
     return read_table(name, raw, COLUMNS, _check)
 
 
-def _check(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
+def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ("mentor_id", "activity_type", "activity_date")):
         detail = f"has the same activity type and date here as in row {first.row}; leave one of them out"

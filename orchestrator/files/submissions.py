@@ -95,11 +95,11 @@ def _guessed_suffix(raw: bytes) -> str:
 def _from_table(name: str, raw: bytes, given: Given) -> SubmissionFile:
     table = read_registrations(name, raw)
     items = []
-    for record in table.records:
+    for record in table.rows:
         item = {column: value for column, value in record.values.items() if value is not None}
         items.append({"client_reference": f"row {record.row}"} | item | {"activity_date": item["activity_date"].isoformat()})
     body = {name: value for name, value in _fields(given).items() if value is not None} | {"items": items}
-    return SubmissionFile([FileSubmission(1, body, [record.row for record in table.records])], table.remarks)
+    return SubmissionFile([FileSubmission(1, body, [record.row for record in table.rows])], table.remarks)
 
 
 def _only_document(name: str, raw: bytes) -> tuple[int, Any]:

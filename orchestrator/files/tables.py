@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TableRow:
     """A row below the header: where it stands (from 1; `line` only for text), and its values by column name."""
 
     row: int
@@ -51,23 +51,23 @@ class Record:
 class Table:
     """What a file holds. `remarks` say what was left unread, for the owner to notice."""
 
-    records: Sequence[Record]
+    rows: Sequence[TableRow]
     remarks: Sequence[str] = field(default=())
 
 
-Check = Callable[[str, Sequence[Record]], Iterable[FileMistake]]
+TableCheck = Callable[[str, Sequence[TableRow]], Iterable[FileMistake]]
 """What is wrong with a file's records beside each other. A record lacks the values that could not be read."""
 
 
-def no_rows(name: str, records: Sequence[Record]) -> Iterator[FileMistake]:
+def no_rows(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     """The check of a table that must not be empty."""
     if not records:
         yield FileMistake(name, "has a header, but no rows")
 
 
-def repeated(records: Iterable[Record], columns: Sequence[str]) -> Iterator[tuple[Record, Record]]:
+def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tuple[TableRow, TableRow]]:
     """Each record whose values of these columns stood in an earlier one, and the first of those."""
-    firsts: dict[Hashable, Record] = {}
+    firsts: dict[Hashable, TableRow] = {}
     for record in records:
         if all(column in record.values for column in columns):
             first = firsts.setdefault(tuple(record.values[column] for column in columns), record)
@@ -75,7 +75,7 @@ def repeated(records: Iterable[Record], columns: Sequence[str]) -> Iterator[tupl
                 yield record, first
 
 
-def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -> Table:
+def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> Table:
     """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters.
 
     Raises BadFileError with all its mistakes, those that `check` finds among them.
@@ -85,7 +85,7 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: Check) -
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
     mistakes: list[FileMistake] = []
-    records: list[Record] = []
+    records: list[TableRow] = []
     header: _Header | None = None
     try:
         source = _opened(name, raw, known)
@@ -189,13 +189,13 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     return _Header(titles, found)
 
 
-def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) -> Record:
+def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) -> TableRow:
     """The row's values; what is wrong with it goes to `mistakes`."""
     titles = header.titles
     if not _is_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that hold the delimiter in quotes"
         mistakes.append(FileMistake(name, detail, row.number, row.line))
-        return Record(row.number, row.line, {})
+        return TableRow(row.number, row.line, {})
     values = {}
     for position, column in enumerate(header.found):
         if column is None:
@@ -206,7 +206,7 @@ def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) 
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
             mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen))
-    return Record(row.number, row.line, values)
+    return TableRow(row.number, row.line, values)
 
 
 def excerpt(text: str) -> str:
@@ -214,7 +214,7 @@ def excerpt(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
 
 
-def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Record]) -> Iterator[str]:
+def _remarks(name: str, header: _Header, source: _Source, records: Sequence[TableRow]) -> Iterator[str]:
     unread = [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
     if unread:
         yield f"{name}: not read: {', '.join(unread)}"

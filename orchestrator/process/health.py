@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Health:
     """Whether one thing is well; what is wrong with it, or what is worth knowing of it."""
 
     ok: bool
@@ -43,11 +43,11 @@ class LoopHealth:
         """Seconds since the loop last got round; grows while a unit of work is retried."""
         return self.clock() - self._turned_at
 
-    def check(self, *, max_loop_age_s: float) -> Check:
+    def check(self, *, max_loop_age_s: float) -> Health:
         """Whether the loop does its work."""
         if self.loop_age_s > max_loop_age_s:
             why = f"; it tries the same work again: {self.retrying}" if self.retrying else ""
-            return Check(False, f"the loop has not got round for {self.loop_age_s:.0f} s{why}")
+            return Health(False, f"the loop has not got round for {self.loop_age_s:.0f} s{why}")
         if not self.broker_contact:
-            return Check(False, "no broker answers")
-        return Check(self.failing is None, self.failing or self.holding)
+            return Health(False, "no broker answers")
+        return Health(self.failing is None, self.failing or self.holding)

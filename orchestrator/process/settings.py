@@ -16,6 +16,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from schemas.events import MAX_BATCH_BYTES
+from schemas.strict_json import MAX_JSON_DEPTH
 
 EARLIEST_YEAR = 1990
 """Before it no activity was done, unless a deployment says otherwise: such dates are slips, a year of two digits or a number taken for a day."""
@@ -241,7 +242,7 @@ class Settings(BaseSettings):
         ge=10,
         description="How late a follower learns of a change whose NOTIFY was lost: one statement for all followers of a process.",
     )
-    max_json_depth: int = Field(default=20, ge=4, description="A deeper JSON document is 400.")
+    max_json_depth: int = Field(default=MAX_JSON_DEPTH, ge=4, description="A deeper JSON document is 400.")
     idempotency_key_days: int = Field(default=7, ge=7, description="How long an Idempotency-Key is honoured.")
 
     # --- Identity -----------------------------------------------------------------------------------------------------

@@ -17,18 +17,18 @@ from sqlalchemy import Connection
 from orchestrator.batches.errors import InvalidRequestError, PlanChangedError, PlanDifference
 from orchestrator.batches.model import Actor, ItemError, NewBatch
 from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.states import Outcome
 from orchestrator.batches.submit import may_submit
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.rules import DUPLICATE_ACTIVITY, RULES
 from schemas.mistakes import Mistake
 
-SUCCESS = "success"
 PLAN_LIFETIME = timedelta(minutes=15)
 _AUDIENCE = "bulkreg-plan"
 _ALGORITHM = "HS256"
 
 # What can be foretold, a letter each. Plans live for minutes, so letters may change between versions.
-_OUTCOMES = (SUCCESS, *dict.fromkeys(rule.error.code for rule in RULES), DUPLICATE_ACTIVITY)
+_OUTCOMES = (Outcome.SUCCESS.value, *dict.fromkeys(rule.error.code for rule in RULES), DUPLICATE_ACTIVITY)
 _LETTER = dict(zip(_OUTCOMES, string.ascii_letters, strict=False))
 _OUTCOME = {letter: outcome for outcome, letter in _LETTER.items()}
 
@@ -103,7 +103,7 @@ class Planner:
 
 
 def _outcome(error: ItemError | None) -> str:
-    return SUCCESS if error is None else error.code
+    return Outcome.SUCCESS.value if error is None else error.code
 
 
 def _bad_plan(code: str, detail: str) -> InvalidRequestError:

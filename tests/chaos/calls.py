@@ -7,9 +7,9 @@ from typing import Any
 import aiohttp
 import orjson
 
+from schemas.paths import API_PATH
 from tests.chaos.history import Counts, Outcome
 
-PATH = "/api/v1/bulk-registrations"
 TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited for tells less than one that is given up
 
 
@@ -56,14 +56,14 @@ class Api:
         data = None if body is None else orjson.dumps(body)
         timeout = aiohttp.ClientTimeout(total=patience_s)
         try:
-            async with self._session.request(method, PATH + path, data=data, headers=headers, timeout=timeout) as response:
+            async with self._session.request(method, API_PATH + path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
             return Reply(Outcome.FAILED if method == "POST" else Outcome.UNKNOWN)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return Reply(Outcome.UNKNOWN)
         if response.status == 500:
-            self._server_errors.append(f"{method} {PATH}{path.split('?')[0]}: {content[:300]!r}")
+            self._server_errors.append(f"{method} {API_PATH}{path.split('?')[0]}: {content[:300]!r}")
         document = orjson.loads(content) if content and "json" in response.content_type else {}
         return Reply(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
 

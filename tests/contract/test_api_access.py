@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
-from tests.support.api_server import KEY, PATH, ApiServer
+from schemas.paths import API_PATH
+from tests.support.api_server import KEY, ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
 
 ITEM = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
@@ -35,7 +36,7 @@ def neighbour(api: ApiServer, engine: Engine) -> Iterator[httpx.Client]:
 
 
 def submitted(client: httpx.Client, **changes: Any) -> str:
-    answer = client.post(PATH, json=SUBMISSION | changes)
+    answer = client.post(API_PATH, json=SUBMISSION | changes)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["batch_id"])
 
@@ -93,21 +94,21 @@ FORGED: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
 def test_forged_token_is_refused(refusing_api: ApiServer, forge: Callable[[], str]) -> None:
-    answer = httpx.get(refusing_api.url + PATH, headers={"Authorization": f"Bearer {forge()}"})
+    answer = httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"Bearer {forge()}"})
     assert answer.status_code == 401, answer.text
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
 def test_the_unforged_token_is_accepted(refusing_api: ApiServer) -> None:
-    assert httpx.get(refusing_api.url + PATH, headers={"Authorization": f"bearer {signed(claims())}"}).status_code == 200
+    assert httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"bearer {signed(claims())}"}).status_code == 200
 
 
 @pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer", "Bearer \udcff", "bearer\ttoken"])
 def test_without_a_token_nothing_is_answered(refusing_api: ApiServer, header: str | None) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode(errors="surrogateescape"))]
     for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{uuid4()}"), ("DELETE", f"/{uuid4()}")):
-        answer = httpx.request(method, refusing_api.url + PATH + path, headers=headers)
+        answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers)
         assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
 
 
@@ -126,7 +127,7 @@ ON_A_BATCH: list[tuple[str, str, Any]] = [
 
 def every_answer(client: httpx.Client, batch_id: str, item_id: str) -> list[tuple[int, bytes, dict[str, str]]]:
     asked = [*ON_A_BATCH, ("GET", f"/items/{item_id}", None)]
-    answers = [client.request(method, f"{PATH}/{batch_id}{tail}", json=body) for method, tail, body in asked]
+    answers = [client.request(method, f"{API_PATH}/{batch_id}{tail}", json=body) for method, tail, body in asked]
     return [(a.status_code, a.content, {k: v for k, v in a.headers.items() if k != "date"}) for a in answers]
 
 
@@ -134,14 +135,14 @@ def test_foreign_batches_answer_as_random_ids_do(
     api: ApiServer, coordinator: httpx.Client, neighbour: httpx.Client, engine: Engine
 ) -> None:
     batch_id = submitted(coordinator)
-    item_id = coordinator.get(f"{PATH}/{batch_id}").json()["items"][0]["item_id"]
+    item_id = coordinator.get(f"{API_PATH}/{batch_id}").json()["items"][0]["item_id"]
     with api.client(sub="coord-colleague") as colleague:
         for stranger in (neighbour, colleague):
             answers = every_answer(stranger, batch_id, item_id)
             assert answers == every_answer(stranger, str(uuid4()), str(uuid4()))
             assert {status for status, _, _ in answers} == {404}
-            assert stranger.get(PATH).json()["pagination"]["total"] == 0
-    assert coordinator.get(f"{PATH}/{batch_id}").json()["status"] == "processing"
+            assert stranger.get(API_PATH).json()["pagination"]["total"] == 0
+    assert coordinator.get(f"{API_PATH}/{batch_id}").json()["status"] == "processing"
 
 
 SOME_ID = UUID("01991f6e-0000-7000-8000-000000000001")
@@ -150,17 +151,17 @@ SOME_ID = UUID("01991f6e-0000-7000-8000-000000000001")
 @pytest.mark.parametrize("batch_id", ["1", "x", f"{{{SOME_ID}}}", SOME_ID.hex, f"urn:uuid:{SOME_ID}", "%00", "%FF", "..%2f"])
 def test_what_is_no_id_is_nothing(sender: httpx.Client, batch_id: str) -> None:
     for method, tail, body in ON_A_BATCH:
-        answer = sender.request(method, f"{PATH}/{batch_id}{tail}", json=body)
+        answer = sender.request(method, f"{API_PATH}/{batch_id}{tail}", json=body)
         assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
 
 
 def test_auditor_reads_all_and_changes_nothing(api: ApiServer, coordinator: httpx.Client) -> None:
     batch_id = submitted(coordinator)
     with api.client(Role.AUDITOR, sub="auditor") as auditor:
-        assert auditor.get(f"{PATH}/{batch_id}").status_code == 200
-        assert auditor.get(PATH).json()["pagination"]["total"] == 1
+        assert auditor.get(f"{API_PATH}/{batch_id}").status_code == 200
+        assert auditor.get(API_PATH).json()["pagination"]["total"] == 1
         for method, tail, body in [("POST", "", SUBMISSION), *((m, f"/{batch_id}{t}", b) for m, t, b in ON_A_BATCH)]:
-            answer = auditor.request(method, PATH + tail, json=body)
+            answer = auditor.request(method, API_PATH + tail, json=body)
             assert answer.status_code == (200 if method == "GET" else 403)
             assert method == "GET" or answer.json()["code"] == "role_may_not"
 
@@ -168,17 +169,17 @@ def test_auditor_reads_all_and_changes_nothing(api: ApiServer, coordinator: http
 def test_admin_acts_on_everybodys_batches(admin: httpx.Client, coordinator: httpx.Client) -> None:
     mine = submitted(coordinator)
     for_another = submitted(admin, coordinator_id=COORDINATOR)
-    assert admin.get(PATH).json()["pagination"]["total"] == 2
-    assert coordinator.get(f"{PATH}/{for_another}").json()["submitted_by"] == "boss"
-    assert admin.post(f"{PATH}/{mine}/cancel").status_code == 200
+    assert admin.get(API_PATH).json()["pagination"]["total"] == 2
+    assert coordinator.get(f"{API_PATH}/{for_another}").json()["submitted_by"] == "boss"
+    assert admin.post(f"{API_PATH}/{mine}/cancel").status_code == 200
 
 
 def test_coordinator_id_is_ones_own_and_known(api: ApiServer, admin: httpx.Client, coordinator: httpx.Client) -> None:
-    other = coordinator.post(PATH, json=SUBMISSION | {"coordinator_id": "coord-2"})
+    other = coordinator.post(API_PATH, json=SUBMISSION | {"coordinator_id": "coord-2"})
     assert (other.status_code, other.json()["code"]) == (403, "not_your_coordinator_id")
     with api.client(sub="coord-2") as unknown:
         for client, body in ((unknown, SUBMISSION), (admin, SUBMISSION | {"coordinator_id": "coord-2"}), (admin, SUBMISSION)):
-            answer = client.post(PATH, json=body)
+            answer = client.post(API_PATH, json=body)
             assert (answer.status_code, answer.json()["code"]) == (422, "coordinator_unknown")
             assert [error["pointer"] for error in answer.json()["errors"]] == ["/coordinator_id"]
 
@@ -211,22 +212,22 @@ def test_service_names_its_organization(
 ) -> None:
     body = SUBMISSION | {"coordinator_id": COORDINATOR} | ({} if in_body is None else {"organization_id": in_body})
     with api.client(Role.SERVICE, sub="attendance", orgs=orgs) as service:
-        answer = service.post(PATH, json=body, headers={} if header is None else {"X-Organization-Id": header})
+        answer = service.post(API_PATH, json=body, headers={} if header is None else {"X-Organization-Id": header})
     assert (answer.status_code, answer.json().get("code")) == expected
 
 
 def test_a_person_names_only_his_own_organization(coordinator: httpx.Client) -> None:
-    assert coordinator.get(PATH, headers={"X-Organization-Id": ORGANIZATION}).status_code == 200
-    assert coordinator.get(PATH, headers={"X-Organization-Id": NEIGHBOUR}).status_code == 403
-    assert coordinator.post(PATH, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403
+    assert coordinator.get(API_PATH, headers={"X-Organization-Id": ORGANIZATION}).status_code == 200
+    assert coordinator.get(API_PATH, headers={"X-Organization-Id": NEIGHBOUR}).status_code == 403
+    assert coordinator.post(API_PATH, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403
 
 
 def test_idempotency_keys_are_per_organization_and_subject(
     coordinator: httpx.Client, admin: httpx.Client, neighbour: httpx.Client, pipeline: Pipeline
 ) -> None:
     key = {"Idempotency-Key": "same"}
-    mine = coordinator.post(PATH, json=SUBMISSION, headers=key)
-    admins = admin.post(PATH, json=SUBMISSION | {"coordinator_id": COORDINATOR}, headers=key)
-    neighbours = neighbour.post(PATH, json=SUBMISSION, headers=key)
+    mine = coordinator.post(API_PATH, json=SUBMISSION, headers=key)
+    admins = admin.post(API_PATH, json=SUBMISSION | {"coordinator_id": COORDINATOR}, headers=key)
+    neighbours = neighbour.post(API_PATH, json=SUBMISSION, headers=key)
     assert {answer.status_code for answer in (mine, admins, neighbours)} == {202}
     assert len({answer.json()["batch_id"] for answer in (mine, admins, neighbours)}) == 3

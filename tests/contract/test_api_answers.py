@@ -8,8 +8,9 @@ from sqlalchemy import Engine, text
 
 from schemas import api as models
 from schemas.envelope import Topic
+from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, has_shape
-from tests.support.api_server import PATH, ApiServer
+from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline, item, mentors
 
 
@@ -27,7 +28,7 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = pipeline.submit([*mentors(3), item("nobody")])
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     body = has_shape(coordinator.get(url), models.BatchWithItemsResponse)
     assert body["progress"] is None
 
@@ -42,7 +43,7 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
     assert datetime.fromisoformat(progress["estimated_completion_at"]) > datetime.fromisoformat(body["submitted_at"])
     # It goes on while the representation stays the same.
     assert coordinator.get(url, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
-    [listed] = has_shape(coordinator.get(PATH), models.BatchesResponse)["data"]
+    [listed] = has_shape(coordinator.get(API_PATH), models.BatchesResponse)["data"]
     assert listed["progress"]["percent"] == 75.0
 
     pipeline.drain()
@@ -54,10 +55,10 @@ def test_progress_of_a_retry_is_measured_from_the_retry(coordinator: httpx.Clien
     pipeline.drain()
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = submitted_at - interval '1 day'"))
-    retried = has_shape(coordinator.post(f"{PATH}/{batch_id}/retry"), models.RetriedResponse)
+    retried = has_shape(coordinator.post(f"{API_PATH}/{batch_id}/retry"), models.RetriedResponse)
     assert (retried["retried"], retried["progress"]) == (2, None)
     run_in_part(pipeline, 1)
-    progress = coordinator.get(f"{PATH}/{batch_id}").json()["progress"]
+    progress = coordinator.get(f"{API_PATH}/{batch_id}").json()["progress"]
     assert progress["percent"] == 87.5
     # One item since the retry, not seven since yesterday.
     assert progress["items_per_second"] > 1 / 60
@@ -66,11 +67,11 @@ def test_progress_of_a_retry_is_measured_from_the_retry(coordinator: httpx.Clien
 def test_every_answer_says_why_items_failed(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([*mentors(2), item("nobody"), item("mentor-3", minutes=0), item("no-one")])
     run_in_part(pipeline, 4)
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     reasons = {"mentor_not_found": 1, "invalid_item": 1}
     assert coordinator.get(url).json()["errors_by_code"] == reasons
     assert has_shape(coordinator.put(url, json={"label": "x"}), models.UpdatedResponse)["errors_by_code"] == reasons
-    [listed] = has_shape(coordinator.get(PATH), models.BatchesResponse)["data"]
+    [listed] = has_shape(coordinator.get(API_PATH), models.BatchesResponse)["data"]
     assert listed["errors_by_code"] == reasons
     nothing = coordinator.post(f"{url}/retry", json={"only_retryable": True}, headers={"Idempotency-Key": "r"})
     assert has_shape(nothing, models.RetriedResponse)["errors_by_code"] == reasons
@@ -83,7 +84,7 @@ def test_every_answer_says_why_items_failed(coordinator: httpx.Client, pipeline:
 def test_a_retry_answered_before_says_what_it_did_and_how_it_stands_now(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([*mentors(1), item("nobody")])
     pipeline.drain()
-    retry = f"{PATH}/{batch_id}/retry"
+    retry = f"{API_PATH}/{batch_id}/retry"
     assert coordinator.post(retry, headers={"Idempotency-Key": "r"}).json()["errors_by_code"] == {}
     pipeline.drain()
     again = coordinator.post(retry, headers={"Idempotency-Key": "r"})
@@ -94,7 +95,7 @@ def test_a_retry_answered_before_says_what_it_did_and_how_it_stands_now(coordina
 
 def test_deleting_again_is_harmless_and_tells_nobody_else(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     pipeline.drain()
     seen = {"If-Match": coordinator.get(url).headers["ETag"]}
     # The acknowledgement was lost, and the client sends the same request again.
@@ -103,7 +104,7 @@ def test_deleting_again_is_harmless_and_tells_nobody_else(api: ApiServer, coordi
     pipeline.relay()
     assert len(pipeline.take(Topic.BATCHES)) == 1, "one BatchDeleted"
     with api.client(sub="coord-2") as colleague:
-        random = colleague.delete(f"{PATH}/{uuid4()}")
+        random = colleague.delete(f"{API_PATH}/{uuid4()}")
         assert (colleague.delete(url).status_code, random.status_code) == (404, 404)
     # What is purged is known to nobody.
     with pipeline.engine.begin() as connection:
@@ -116,18 +117,18 @@ def test_what_was_submitted_and_deleted_is_not_submitted_again_under_its_key(
 ) -> None:
     key = {"Idempotency-Key": "week 13"}
     request = {"items": [an_item()]}
-    url = coordinator.post(PATH, json=request, headers=key).headers["Location"]
+    url = coordinator.post(API_PATH, json=request, headers=key).headers["Location"]
     pipeline.drain()
     assert coordinator.delete(url).status_code == 204
-    answer = coordinator.post(PATH, json=request, headers=key)
+    answer = coordinator.post(API_PATH, json=request, headers=key)
     assert (answer.status_code, has_shape(answer, models.ProblemResponse)["code"]) == (409, "batch_deleted")
-    assert coordinator.get(PATH).json()["pagination"]["total"] == 0
-    assert coordinator.post(PATH, json=request, headers={"Idempotency-Key": "another"}).status_code == 202
+    assert coordinator.get(API_PATH).json()["pagination"]["total"] == 0
+    assert coordinator.post(API_PATH, json=request, headers={"Idempotency-Key": "another"}).status_code == 202
 
 
 def test_an_edit_repeated_with_the_tag_that_it_outdated_is_no_conflict(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id: UUID = pipeline.submit(mentors(1))
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     seen = {"If-Match": coordinator.get(url).headers["ETag"]}
     answers = [coordinator.put(url, json={"label": "Tuesday"}, headers=seen) for _ in range(2)]
     assert [(answer.status_code, answer.json()["label"]) for answer in answers] == [(200, "Tuesday")] * 2

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from schemas import api as models
-from tests.support.api_server import PATH
+from schemas.paths import API_PATH
 from tests.support.pipeline import COORDINATOR, Pipeline
 
 Json = dict[str, Any]
@@ -22,7 +22,7 @@ def items(*mentors: str) -> list[Json]:
 
 
 def submit(client: httpx.Client, *mentors: str, **changes: Any) -> str:
-    answer = client.post(PATH, json={"items": items(*mentors)} | changes)
+    answer = client.post(API_PATH, json={"items": items(*mentors)} | changes)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["batch_id"])
 
@@ -40,7 +40,7 @@ def counts(body: Json) -> dict[str, int]:
 
 def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     answer = coordinator.post(
-        PATH,
+        API_PATH,
         json={
             "coordinator_id": COORDINATOR,
             "label": "Monday group",
@@ -49,7 +49,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
     )
     assert answer.status_code == 202
     body = has_shape(answer, models.BatchResponse)
-    assert answer.headers["Location"] == f"{PATH}/{body['batch_id']}"
+    assert answer.headers["Location"] == f"{API_PATH}/{body['batch_id']}"
     assert int(answer.headers["Retry-After"]) >= 1
     assert (body["status"], body["label"], body["coordinator_id"]) == ("processing", "Monday group", COORDINATOR)
     assert counts(body) == {"total_items": 2, "pending": 2, "completed": 0, "failed": 0, "cancelled": 0}
@@ -68,7 +68,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
 
 def test_shared_activity_is_one_item_for_each_mentor(coordinator: httpx.Client) -> None:
     activity = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60, "notes": None}
-    answer = coordinator.post(PATH, json={"mentor_ids": ["mentor-3", "mentor-1"], "activity": activity})
+    answer = coordinator.post(API_PATH, json={"mentor_ids": ["mentor-3", "mentor-1"], "activity": activity})
     body = coordinator.get(answer.headers["Location"]).json()
     assert [(item["mentor_id"], item["duration_minutes"]) for item in body["items"]] == [("mentor-3", 60), ("mentor-1", 60)]
 
@@ -76,14 +76,14 @@ def test_shared_activity_is_one_item_for_each_mentor(coordinator: httpx.Client) 
 def test_both_forms_of_a_request_are_one_to_an_idempotency_key(coordinator: httpx.Client) -> None:
     key = {"Idempotency-Key": "week 13"}
     shared = {"mentor_ids": ["mentor-1", "mentor-2"], "activity": {k: v for k, v in an_item().items() if k != "mentor_id"}}
-    first = coordinator.post(PATH, json={"items": items("mentor-1", "mentor-2")}, headers=key)
-    again = coordinator.post(PATH, json=shared | {"coordinator_id": COORDINATOR}, headers=key)
+    first = coordinator.post(API_PATH, json={"items": items("mentor-1", "mentor-2")}, headers=key)
+    again = coordinator.post(API_PATH, json=shared | {"coordinator_id": COORDINATOR}, headers=key)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["batch_id"] == again.json()["batch_id"]
     assert "Idempotent-Replayed" not in first.headers
     assert again.headers["Idempotent-Replayed"] == "true"
 
-    other = coordinator.post(PATH, json={"items": items("mentor-1")}, headers=key)
+    other = coordinator.post(API_PATH, json={"items": items("mentor-1")}, headers=key)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert submit(coordinator, "mentor-1", "mentor-2") != first.json()["batch_id"]
 
@@ -92,11 +92,11 @@ def test_items_are_filtered_and_paged_by_position(coordinator: httpx.Client, pip
     mentors = ["mentor-1", "mentor-no", "mentor-2", "mentor-nope", "mentor-3", "mentor-not"]
     batch_id = submit(coordinator, *mentors)
     pipeline.drain()
-    answer = coordinator.get(f"{PATH}/{batch_id}", params={"items": "failed", "item_limit": 2})
+    answer = coordinator.get(f"{API_PATH}/{batch_id}", params={"items": "failed", "item_limit": 2})
     page = has_shape(answer, models.BatchWithItemsResponse)
     assert [item["position"] for item in page["items"]] == [1, 3]
     rest = coordinator.get(
-        f"{PATH}/{batch_id}", params={"items": "failed", "item_limit": 2, "item_cursor": page["next_item_cursor"]}
+        f"{API_PATH}/{batch_id}", params={"items": "failed", "item_limit": 2, "item_cursor": page["next_item_cursor"]}
     ).json()
     assert [item["position"] for item in rest["items"]] == [5]
     assert rest["next_item_cursor"] is None
@@ -104,7 +104,7 @@ def test_items_are_filtered_and_paged_by_position(coordinator: httpx.Client, pip
 
 
 def test_etag_is_of_the_version_and_the_query(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     tag = coordinator.get(url).headers["ETag"]
     assert tag.startswith('W/"')
     unchanged = coordinator.get(url, headers={"If-None-Match": f'"other", {tag}'})
@@ -118,14 +118,14 @@ def test_etag_is_of_the_version_and_the_query(coordinator: httpx.Client, pipelin
 
 def test_listing_is_newest_first_by_page_and_by_cursor(coordinator: httpx.Client) -> None:
     submitted = [submit(coordinator, f"mentor-{n}", label=f"Group {n}") for n in range(1, 6)]
-    body = has_shape(coordinator.get(PATH, params={"limit": 2}), models.BatchesResponse)
+    body = has_shape(coordinator.get(API_PATH, params={"limit": 2}), models.BatchesResponse)
     assert [batch["batch_id"] for batch in body["data"]] == submitted[:2:-1]
     assert body["pagination"] == {"page": 1, "limit": 2, "total": 5, "next_cursor": body["pagination"]["next_cursor"]}
 
-    second = coordinator.get(PATH, params={"limit": 2, "page": 2}).json()
-    followed = coordinator.get(PATH, params={"limit": 2, "cursor": body["pagination"]["next_cursor"]}).json()
+    second = coordinator.get(API_PATH, params={"limit": 2, "page": 2}).json()
+    followed = coordinator.get(API_PATH, params={"limit": 2, "cursor": body["pagination"]["next_cursor"]}).json()
     assert [b["batch_id"] for b in second["data"]] == [b["batch_id"] for b in followed["data"]] == submitted[2:0:-1]
-    last = coordinator.get(PATH, params={"limit": 2, "cursor": followed["pagination"]["next_cursor"]}).json()
+    last = coordinator.get(API_PATH, params={"limit": 2, "cursor": followed["pagination"]["next_cursor"]}).json()
     assert [b["batch_id"] for b in last["data"]] == submitted[:1]
     assert last["pagination"]["next_cursor"] is None
 
@@ -138,7 +138,7 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
     submit(coordinator, "mentor-2", label="Tuesday group")
 
     def found(**query: str) -> list[str]:
-        answer = coordinator.get(PATH, params=query)
+        answer = coordinator.get(API_PATH, params=query)
         assert answer.status_code == 200, answer.text
         return [batch["batch_id"] for batch in answer.json()["data"]]
 
@@ -158,17 +158,17 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
 def test_a_period_includes_its_beginning_and_not_its_end(coordinator: httpx.Client) -> None:
     """So that the batches of January and of February are each batch once."""
     batch_id = submit(coordinator, "mentor-1")
-    moment = coordinator.get(f"{PATH}/{batch_id}").json()["submitted_at"]
+    moment = coordinator.get(f"{API_PATH}/{batch_id}").json()["submitted_at"]
 
     def found(**query: str) -> list[str]:
-        return [batch["batch_id"] for batch in coordinator.get(PATH, params=query).json()["data"]]
+        return [batch["batch_id"] for batch in coordinator.get(API_PATH, params=query).json()["data"]]
 
     assert found(submitted_from=moment) == [batch_id]
     assert found(submitted_to=moment) == []
 
 
 def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     tag = coordinator.get(url).headers["ETag"]
     pipeline.drain()  # results move the version, but not what If-Match compares
     edited = coordinator.put(url, json={"label": "Tuesday"}, headers={"If-Match": tag})
@@ -184,7 +184,7 @@ def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipel
 
 @pytest.mark.parametrize("form", ["put", "post"])
 def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pipeline, form: str) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1', 'mentor-2')}"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1', 'mentor-2')}"
 
     def cancel() -> httpx.Response:
         if form == "put":
@@ -202,46 +202,46 @@ def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pi
 
 
 def test_cancel_needs_no_body_and_honours_its_key(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1')}/cancel"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}/cancel"
     assert coordinator.post(url, headers={"Idempotency-Key": "c1"}).status_code == 200
     again = coordinator.post(url, headers={"Idempotency-Key": "c1"})
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
     finished = submit(coordinator, "mentor-2")
     pipeline.drain()
-    answer = coordinator.post(f"{PATH}/{finished}/cancel")
+    answer = coordinator.post(f"{API_PATH}/{finished}/cancel")
     assert (answer.status_code, answer.json()["code"]) == (409, "batch_finished")
 
 
 def test_delete_removes_a_finished_batch_from_view(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     running = coordinator.delete(url)
     assert (running.status_code, running.json()["code"]) == (409, "batch_running")
     pipeline.drain()
     answer = coordinator.delete(url)
     assert (answer.status_code, answer.content) == (204, b"")
     assert coordinator.get(url).status_code == 404
-    assert coordinator.get(PATH).json()["pagination"]["total"] == 0
+    assert coordinator.get(API_PATH).json()["pagination"]["total"] == 0
 
 
 def test_retry_with_a_correction_and_its_history(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = submit(coordinator, "mentor-1", "mentor-none")
     pipeline.drain()
-    failed = coordinator.get(f"{PATH}/{batch_id}", params={"items": "failed"}).json()["items"][0]
+    failed = coordinator.get(f"{API_PATH}/{batch_id}", params={"items": "failed"}).json()["items"][0]
     request = {"corrections": [{"item_id": failed["item_id"], "mentor_id": "mentor-7", "activity_date": "2026-03-24"}]}
-    answer = coordinator.post(f"{PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
+    answer = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
     body = has_shape(answer, models.RetriedResponse)
     assert (answer.status_code, body["retried"], body["status"], body["pending"]) == (202, 1, "processing", 1)
-    again = coordinator.post(f"{PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
+    again = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
     assert (again.json()["retried"], again.headers["Idempotent-Replayed"]) == (1, "true")
-    assert coordinator.post(f"{PATH}/{batch_id}/retry", json=request).status_code == 200  # began already: nothing more to do
+    assert coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request).status_code == 200  # began already: nothing more to do
     pipeline.drain()
 
-    item = has_shape(coordinator.get(f"{PATH}/{batch_id}/items/{failed['item_id']}"), models.OneItemResponse)
+    item = has_shape(coordinator.get(f"{API_PATH}/{batch_id}/items/{failed['item_id']}"), models.OneItemResponse)
     assert (item["status"], item["attempt"], item["mentor_id"], item["activity_date"]) == ("success", 2, "mentor-7", "2026-03-24")
     assert [(h["attempt"], h["submitted"]["mentor_id"], h["error"]["code"]) for h in item["history"]] == [
         (1, "mentor-none", "mentor_not_found")
     ]
-    nothing = coordinator.post(f"{PATH}/{batch_id}/retry")
+    nothing = coordinator.post(f"{API_PATH}/{batch_id}/retry")
     assert (nothing.status_code, nothing.json()["retried"]) == (200, 0)
 
 
@@ -284,11 +284,11 @@ def test_retry_is_refused_with_all_mistakes_at_once(coordinator: httpx.Client, p
     batch_id = submit(coordinator, "mentor-none")
     pipeline.drain()
     for what, body, expected in BAD_RETRIES:
-        answer = coordinator.post(f"{PATH}/{batch_id}/retry", json=body)
+        answer = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=body)
         problem = has_shape(answer, models.ProblemResponse)
         assert (answer.status_code, problem["code"]) == (422, "invalid_request"), what
         assert {(error["pointer"], error["code"]) for error in problem["errors"]} == expected, what
-    assert coordinator.get(f"{PATH}/{batch_id}").json()["items"][0]["attempt"] == 1
+    assert coordinator.get(f"{API_PATH}/{batch_id}").json()["items"][0]["attempt"] == 1
 
 
 MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
@@ -342,9 +342,9 @@ MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
 
 @pytest.mark.parametrize(("request_body", "expected"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
 def test_mistakes_are_all_named(sender: httpx.Client, request_body: Any, expected: set[tuple[str, str]]) -> None:
-    answer = sender.post(PATH, json=request_body)
+    answer = sender.post(API_PATH, json=request_body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
     body = has_shape(answer, models.ProblemResponse)
     assert body["type"] == "urn:bulk-registration:problem:invalid_request"
     assert {(error["pointer"], error["code"]) for error in body["errors"]} == expected
-    assert sender.get(PATH).json()["pagination"]["total"] == 0
+    assert sender.get(API_PATH).json()["pagination"]["total"] == 0

@@ -22,8 +22,9 @@ from api.load.database import Database
 from orchestrator.process.settings import Settings
 from orchestrator.storage import relay_wakeup, watching
 from schemas.envelope import Topic
+from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, submit
-from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, item, mentors
 from tests.support.waiting import eventually
 
@@ -45,7 +46,7 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
 def test_nobody_changes_what_was_edited_since_they_read_it(
     coordinator: httpx.Client, pipeline: Pipeline, method: str, tail: str, body: Any
 ) -> None:
-    url = f"{PATH}/{submit(coordinator, 'mentor-1')}"
+    url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     if method == "DELETE":
         pipeline.drain()
     stale = coordinator.get(url).headers["ETag"]
@@ -60,7 +61,7 @@ def test_nobody_changes_what_was_edited_since_they_read_it(
 
 
 def test_a_retry_says_where_and_when_to_look(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{submit(coordinator, 'nobody')}"
+    url = f"{API_PATH}/{submit(coordinator, 'nobody')}"
     pipeline.drain()
     began = coordinator.post(f"{url}/retry")
     assert (began.status_code, began.headers["Location"], began.headers["Retry-After"]) == (202, url, "1")
@@ -73,20 +74,20 @@ def test_a_retry_says_where_and_when_to_look(coordinator: httpx.Client, pipeline
 def test_a_page_behind_a_cursor_has_no_number(coordinator: httpx.Client) -> None:
     for number in (1, 2):
         submit(coordinator, f"mentor-{number}")
-    first = coordinator.get(PATH, params={"limit": 1, "page": 1}).json()["pagination"]
-    second = coordinator.get(PATH, params={"limit": 1, "cursor": first["next_cursor"]}).json()["pagination"]
+    first = coordinator.get(API_PATH, params={"limit": 1, "page": 1}).json()["pagination"]
+    second = coordinator.get(API_PATH, params={"limit": 1, "cursor": first["next_cursor"]}).json()["pagination"]
     assert (first["page"], second["page"]) == (1, None)
 
 
 def test_an_id_is_read_in_either_case(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = submit(coordinator, "mentor-1")
-    found = coordinator.get(f"{PATH}/{batch_id.upper()}").json()
+    found = coordinator.get(f"{API_PATH}/{batch_id.upper()}").json()
     item_id = found["items"][0]["item_id"]
     assert found["batch_id"] == batch_id
-    assert coordinator.get(f"{PATH}/{batch_id}/items/{item_id.upper()}").json()["item_id"] == item_id
+    assert coordinator.get(f"{API_PATH}/{batch_id}/items/{item_id.upper()}").json()["item_id"] == item_id
     pipeline.drain()
-    ticket = coordinator.post(f"{PATH}/{batch_id}/events").json()["ticket"]
-    assert coordinator.get(f"{PATH}/{batch_id.upper()}/events", params={"ticket": ticket}).status_code == 200
+    ticket = coordinator.post(f"{API_PATH}/{batch_id}/events").json()["ticket"]
+    assert coordinator.get(f"{API_PATH}/{batch_id.upper()}/events", params={"ticket": ticket}).status_code == 200
 
 
 def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Client, pipeline: Pipeline) -> None:
@@ -94,7 +95,7 @@ def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Cli
     traces = []
     for number, sent in enumerate((f"00-{trace}-00f067aa0ba902b7-01", "nonsense", None), start=1):
         body = {"items": [an_item(f"mentor-{number}")]}
-        assert coordinator.post(PATH, json=body, headers={} if sent is None else {"traceparent": sent}).status_code == 202
+        assert coordinator.post(API_PATH, json=body, headers={} if sent is None else {"traceparent": sent}).status_code == 202
         pipeline.relay()
         [event] = pipeline.take(Topic.BATCHES)
         traces.append(dict(event.headers)["traceparent"].decode().split("-")[1])
@@ -105,7 +106,7 @@ def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Cli
 def test_a_body_that_says_it_is_not_compressed_is_read(sender: httpx.Client) -> None:
     for encoding, status in (("identity", 422), ("Identity", 422), ("", 422), ("br", 415)):
         headers = {"Content-Type": "application/vnd.mine+json", "Content-Encoding": encoding}
-        assert sender.post(PATH, content=b'{"items": []}', headers=headers).status_code == status, encoding
+        assert sender.post(API_PATH, content=b'{"items": []}', headers=headers).status_code == status, encoding
 
 
 def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -> None:
@@ -113,7 +114,7 @@ def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -
     headers = {"Content-Type": "application/json"}
     limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "max_batch_bytes": len(body)})
     with running_api(limited) as server, server.client() as client:
-        for path, accepted in ((f"{PATH}/preview", 200), (PATH, 202)):
+        for path, accepted in ((f"{API_PATH}/preview", 200), (API_PATH, 202)):
             refused = client.post(path, content=body + b" ", headers=headers)
             assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_large")
             assert client.post(path, content=body, headers=headers).status_code == accepted
@@ -121,7 +122,7 @@ def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -
 
 def test_a_preview_names_its_items(coordinator: httpx.Client) -> None:
     items = [an_item("mentor-1", client_reference="row 1"), an_item("nobody"), an_item("mentor-2"), an_item("no one")]
-    answer = coordinator.post(f"{PATH}/preview", json={"items": items})
+    answer = coordinator.post(f"{API_PATH}/preview", json={"items": items})
     told = answer.json()
     assert answer.headers["Cache-Control"] == "no-store"
     assert told["counts"] == {"success": 2, "failed": 2}
@@ -148,7 +149,7 @@ def test_large_bodies_are_kept_from_the_threads_of_the_others(
     monkeypatch.setattr(Database, "run", noting)
     monkeypatch.setattr(handling, "give_free_memory_back", given_back.release)
     body = b'{"label": "' + b"x" * (size - 13) + b'"}'
-    assert sender.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
+    assert sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
     assert (len(body), seen) == (size, [is_large])
     assert given_back.acquire(timeout=SOON_S if is_large else 0) is is_large
 
@@ -165,13 +166,15 @@ def test_a_download_says_of_each_item_what_the_batch_says(coordinator: httpx.Cli
     earlier = submit(coordinator, "mentor-2")
     pipeline.drain()
     listed[1]["activity_date"] = "2026-03-25"
-    url = coordinator.post(PATH, json={"items": listed}).headers["Location"]
+    url = coordinator.post(API_PATH, json={"items": listed}).headers["Location"]
     pipeline.drain()
     coordinator.post(f"{url}/retry", json={"item_ids": [coordinator.get(url).json()["items"][2]["item_id"]]})
     pipeline.drain()
     shown = coordinator.get(url).json()["items"]
     assert [(each["status"], each["attempt"]) for each in shown] == [("success", 1), ("failed", 1), ("failed", 2)]
-    assert shown[1]["error"]["conflicting_activity_id"] == coordinator.get(f"{PATH}/{earlier}").json()["items"][0]["activity_id"]
+    assert (
+        shown[1]["error"]["conflicting_activity_id"] == coordinator.get(f"{API_PATH}/{earlier}").json()["items"][0]["activity_id"]
+    )
 
     answer = coordinator.get(f"{url}/results.csv", params={"notes": "true"})
     columns = [name for name in shown[0] if name not in ("error", "notes")]
@@ -217,7 +220,7 @@ def test_a_stream_begins_at_once_and_says_that_it_lives(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "_HEARTBEAT_S", 0.05)
-    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     with lines_of(coordinator, url) as (answer, lines):
         assert answer.headers["Content-Type"] == "text/event-stream"
         assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-store", "no")
@@ -229,7 +232,7 @@ def test_a_stream_begins_at_once_and_says_that_it_lives(
 
 
 def test_who_comes_again_is_told_what_is_new(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
-    url = f"{PATH}/{pipeline.submit(mentors(2))}"
+    url = f"{API_PATH}/{pipeline.submit(mentors(2))}"
     with lines_of(coordinator, url) as (_, lines):
         version = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
         assert next_event(lines)["full"]
@@ -258,7 +261,7 @@ def test_what_changes_in_a_moment_comes_in_one_event(
         sleep = staticmethod(pause)
 
     monkeypatch.setattr("api.endpoints.events.asyncio", Paused)
-    url = f"{PATH}/{pipeline.submit(mentors(2))}"
+    url = f"{API_PATH}/{pipeline.submit(mentors(2))}"
     with lines_of(coordinator, url) as (_, lines):
         next_event(lines)
         for label in ("one", "two", "three"):
@@ -295,7 +298,7 @@ def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
 def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pipeline, woken: Callable[[], bool]) -> None:
     batch_id = submit(coordinator, "nobody", "mentor-1")
     assert woken(), "submitted"
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     pipeline.drain()
     assert woken(), "it is complete"
     changes: dict[str, Callable[[], httpx.Response]] = {
@@ -307,6 +310,6 @@ def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pi
     for what, change in changes.items():
         assert change().status_code < 300
         assert woken(), what
-    stopped = f"{PATH}/{pipeline.submit([item('mentor-9')])}"
+    stopped = f"{API_PATH}/{pipeline.submit([item('mentor-9')])}"
     assert coordinator.put(stopped, json={"status": "cancelled"}).status_code == 200
     assert woken(), "cancelled by an update"

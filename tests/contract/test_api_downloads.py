@@ -12,7 +12,7 @@ import pytest
 
 from api.endpoints import exports
 from schemas import api as models
-from tests.support.api_server import PATH
+from schemas.paths import API_PATH
 from tests.support.pipeline import Pipeline, item, mentors
 
 
@@ -21,9 +21,9 @@ def an_item(mentor: str, **changes: Any) -> dict[str, Any]:
 
 
 def submit(client: httpx.Client, *items: dict[str, Any]) -> str:
-    answer = client.post(PATH, json={"items": list(items)})
+    answer = client.post(API_PATH, json={"items": list(items)})
     assert answer.status_code == 202, answer.text
-    return f"{PATH}/{answer.json()['batch_id']}"
+    return f"{API_PATH}/{answer.json()['batch_id']}"
 
 
 def rows(answer: httpx.Response) -> list[dict[str, str]]:
@@ -96,9 +96,9 @@ def test_long_downloads_come_in_chunks_without_a_gap(
 ) -> None:
     monkeypatch.setattr(exports, "CHUNK_ITEMS", 7)
     batch_id = pipeline.submit(mentors(40))
-    answer = coordinator.get(f"{PATH}/{batch_id}/results.csv")
+    answer = coordinator.get(f"{API_PATH}/{batch_id}/results.csv")
     assert [int(row["position"]) for row in rows(answer)] == list(range(40))
-    assert len(coordinator.get(f"{PATH}/{batch_id}/results.ndjson").text.splitlines()) == 40
+    assert len(coordinator.get(f"{API_PATH}/{batch_id}/results.ndjson").text.splitlines()) == 40
 
 
 def test_download_that_breaks_is_not_taken_for_a_whole_one(
@@ -109,12 +109,12 @@ def test_download_that_breaks_is_not_taken_for_a_whole_one(
     whole = exports.read_chunk
     monkeypatch.setattr(exports, "read_chunk", lambda call, form, after: whole(call, form, after) if after < 0 else 1 / 0)
     with pytest.raises(httpx.RemoteProtocolError):
-        coordinator.get(f"{PATH}/{batch_id}/results.csv")
+        coordinator.get(f"{API_PATH}/{batch_id}/results.csv")
 
 
 def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     request = {"items": [an_item("mentor-1", client_reference="a"), an_item("mentor-none")]}
-    answer = coordinator.post(f"{PATH}/preview", json=request)
+    answer = coordinator.post(f"{API_PATH}/preview", json=request)
     assert answer.status_code == 200
     models.PreviewResponse.model_validate_json(answer.content, extra="forbid")
     body = answer.json()
@@ -123,27 +123,27 @@ def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pi
         (0, "success", None),
         (1, "failed", "mentor_not_found"),
     ]
-    assert coordinator.get(PATH).json()["pagination"]["total"] == 0
+    assert coordinator.get(API_PATH).json()["pagination"]["total"] == 0
 
-    accepted = coordinator.post(PATH, json=request | {"plan": body["plan"]})
+    accepted = coordinator.post(API_PATH, json=request | {"plan": body["plan"]})
     assert accepted.status_code == 202
     pipeline.drain()
     # What was foretold a success is registered by now: the same plan no longer holds.
-    changed = coordinator.post(PATH, json=request | {"plan": body["plan"]})
+    changed = coordinator.post(API_PATH, json=request | {"plan": body["plan"]})
     assert (changed.status_code, changed.json()["code"]) == (412, "plan_changed")
     models.ProblemResponse.model_validate_json(changed.content, extra="forbid")
     assert changed.json()["differences"] == [
         {"position": 0, "mentor_id": "mentor-1", "planned": "success", "now": "duplicate_activity"}
     ]
-    other = coordinator.post(PATH, json={"items": [an_item("mentor-2")], "plan": body["plan"]})
+    other = coordinator.post(API_PATH, json={"items": [an_item("mentor-2")], "plan": body["plan"]})
     assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/plan")
-    assert coordinator.post(PATH, json=request | {"plan": "x"}).status_code == 422
+    assert coordinator.post(API_PATH, json=request | {"plan": "x"}).status_code == 422
 
 
 def test_item_whose_plan_changed_after_acceptance_says_so(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     request = {"items": [an_item("mentor-1"), an_item("mentor-none")]}
-    plan = coordinator.post(f"{PATH}/preview", json=request).json()["plan"]
-    accepted = coordinator.post(PATH, json=request | {"plan": plan})
+    plan = coordinator.post(f"{API_PATH}/preview", json=request).json()["plan"]
+    accepted = coordinator.post(API_PATH, json=request | {"plan": plan})
     pipeline.relay()
     held_back = pipeline.queues.copy()
     pipeline.queues.clear()

@@ -19,7 +19,8 @@ from api.access.tickets import ticket_key
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas import api as models
-from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from schemas.paths import API_PATH
+from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.upstream import in_parts, submitted, upstream_item
 from tests.support.waiting import eventually
@@ -89,7 +90,7 @@ def test_long_poll_answers_when_something_changes(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
-    url = f"{PATH}/{batch_id}"
+    url = f"{API_PATH}/{batch_id}"
     tag = coordinator.get(url).headers["ETag"]
     eventually(lambda: listening(owner))
     answers: list[httpx.Response] = []
@@ -110,7 +111,7 @@ def test_long_poll_answers_when_something_changes(
 
 
 def test_long_poll_ends_unchanged_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
     began = time.monotonic()
     answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
@@ -121,13 +122,13 @@ def test_long_poll_ends_unchanged_after_its_time(coordinator: httpx.Client, pipe
 def test_a_change_without_an_announcement_is_found(settings: Settings, pipeline: Pipeline) -> None:
     quick = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_watch_poll_ms": 50})
     with running_api(quick) as server, server.client() as client:
-        url = f"{PATH}/{pipeline.submit(mentors(1))}"
+        url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
         tag = client.get(url).headers["ETag"]
         pipeline.drain()
         tags = [tag]
         answer = client.get(url, params={"wait": "20s"}, headers={"If-None-Match": tags[0]})
         assert answer.status_code == 200
-        relabelled = f"{PATH}/{pipeline.submit(mentors(1, first=50))}"
+        relabelled = f"{API_PATH}/{pipeline.submit(mentors(1, first=50))}"
         stream = Events(client, f"{relabelled}/events")
         eventually(lambda: stream.events)
         pipeline.drain()
@@ -140,7 +141,7 @@ def test_listener_is_back_after_it_was_thrown_out(
 ) -> None:
     eventually(lambda: listening(owner))
     batch_id = pipeline.submit(mentors(1))
-    stream = Events(coordinator, f"{PATH}/{batch_id}/events")
+    stream = Events(coordinator, f"{API_PATH}/{batch_id}/events")
     eventually(lambda: stream.events)
     with owner.begin() as connection:
         connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {LISTENERS}"))
@@ -155,12 +156,12 @@ def test_stream_has_what_changed_and_ends_with_the_terminal_state(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = pipeline.submit([*mentors(3), *mentors(1, first=900)])
-    url = f"{PATH}/{batch_id}/events"
+    url = f"{API_PATH}/{batch_id}/events"
     stream = Events(coordinator, url)
     eventually(lambda: stream.events)
     first = stream.events[0]
     assert (first["full"], first["status"], [item["position"] for item in first["items"]]) == (True, "processing", [0, 1, 2, 3])
-    coordinator.put(f"{PATH}/{batch_id}", json={"label": "new label"})
+    coordinator.put(f"{API_PATH}/{batch_id}", json={"label": "new label"})
     announce(engine, batch_id)
     eventually(lambda: len(stream.events) == 2)
     assert (stream.events[1]["full"], stream.events[1]["label"], stream.events[1]["items"]) == (False, "new label", [])
@@ -197,7 +198,7 @@ def test_stream_of_a_batch_in_parts_tells_of_its_items_when_the_last_part_has_co
     first, last = in_parts(batch_id, [2, 1])
     pipeline.handle(pipeline.splitter, [first])
     eventually(lambda: listening(owner))
-    stream = Events(coordinator, f"{PATH}/{batch_id}/events")
+    stream = Events(coordinator, f"{API_PATH}/{batch_id}/events")
     eventually(lambda: stream.events)
     assert (stream.events[0]["status"], stream.events[0]["pending"], stream.events[0]["items"]) == ("pending", 3, [])
     pipeline.handle(pipeline.splitter, [last])
@@ -214,7 +215,7 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
 ) -> None:
     batch_id = uuid4()
     pipeline.handle(pipeline.splitter, [in_parts(batch_id, [2, 1])[0]])
-    url = f"{PATH}/{batch_id}/events"
+    url = f"{API_PATH}/{batch_id}/events"
     eventually(lambda: listening(owner))
     stream = Events(coordinator, url)
     eventually(lambda: stream.events)
@@ -230,18 +231,18 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
 def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=7))
     pipeline.drain()
-    answer = coordinator.post(f"{PATH}/{batch_id}/events")
+    answer = coordinator.post(f"{API_PATH}/{batch_id}/events")
     assert answer.status_code == 201
     models.TicketResponse.model_validate_json(answer.content, extra="forbid")
     ticket = answer.json()["ticket"]
     with httpx.Client(base_url=api.url, timeout=30) as browser:
-        stream = Events(browser, f"{PATH}/{batch_id}/events?ticket={ticket}")
+        stream = Events(browser, f"{API_PATH}/{batch_id}/events?ticket={ticket}")
         stream.finish()
         assert (stream.status, stream.events[-1]["status"]) == (200, "completed")
-        assert browser.get(f"{PATH}/{other}/events", params={"ticket": ticket}).status_code == 401
-        assert browser.get(f"{PATH}/{batch_id}", params={"ticket": ticket}).status_code == 401
-        assert browser.get(PATH, headers={"Authorization": f"Bearer {ticket}"}).status_code == 401
-        assert browser.get(f"{PATH}/{batch_id}/events", params={"ticket": api.token()}).status_code == 401
+        assert browser.get(f"{API_PATH}/{other}/events", params={"ticket": ticket}).status_code == 401
+        assert browser.get(f"{API_PATH}/{batch_id}", params={"ticket": ticket}).status_code == 401
+        assert browser.get(API_PATH, headers={"Authorization": f"Bearer {ticket}"}).status_code == 401
+        assert browser.get(f"{API_PATH}/{batch_id}/events", params={"ticket": api.token()}).status_code == 401
         claims, key = jwt.decode(ticket, options={"verify_signature": False}), ticket_key(api.settings)
         assert claims["exp"] - int(time.time()) <= 60
         made = {
@@ -250,12 +251,12 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
             "with the key of tokens": jwt.encode(claims, KEY),
         }
         opened = {
-            how: browser.get(f"{PATH}/{batch_id}/events", params={"ticket": mine}).status_code for how, mine in made.items()
+            how: browser.get(f"{API_PATH}/{batch_id}/events", params={"ticket": mine}).status_code for how, mine in made.items()
         }
         assert opened == {"anew": 200, "expired": 401, "with the key of tokens": 401}
     with api.client(sub="coord-colleague") as colleague:
-        assert colleague.post(f"{PATH}/{batch_id}/events").content == colleague.post(f"{PATH}/{uuid4()}/events").content
-        assert colleague.get(f"{PATH}/{batch_id}/events").status_code == 404
+        assert colleague.post(f"{API_PATH}/{batch_id}/events").content == colleague.post(f"{API_PATH}/{uuid4()}/events").content
+        assert colleague.get(f"{API_PATH}/{batch_id}/events").status_code == 404
 
 
 def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipeline: Pipeline) -> None:
@@ -268,10 +269,10 @@ def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipe
             short = stack.enter_context(
                 httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}, timeout=30)
             )
-            ending = Events(short, f"{PATH}/{batch_id}/events")
+            ending = Events(short, f"{API_PATH}/{batch_id}/events")
             ending.finish()
             assert time.time() >= now + 1.9
-            lasting = Events(stack.enter_context(server.client()), f"{PATH}/{batch_id}/events")
+            lasting = Events(stack.enter_context(server.client()), f"{API_PATH}/{batch_id}/events")
             eventually(lambda: lasting.events)
             began = time.monotonic()
         assert time.monotonic() - began < 5
@@ -292,7 +293,7 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
     async def read_events(client: httpx.AsyncClient, begun: list[None], door: asyncio.Semaphore) -> str:
         status = ""
         await door.acquire()
-        async with client.stream("GET", f"{PATH}/{batch_id}/events") as answer:
+        async with client.stream("GET", f"{API_PATH}/{batch_id}/events") as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("data: "):
                     if not status:

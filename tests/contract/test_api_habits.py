@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.batches.model import Role
 from schemas import api as models
-from tests.support.api_server import PATH, ApiServer
+from schemas.paths import API_PATH
+from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline, mentors
 
 VARYING = {"date", "content-length", "transfer-encoding"}
@@ -23,7 +24,7 @@ def batch(pipeline: Pipeline) -> str:
     """The address of a batch that has finished."""
     batch_id = pipeline.submit(mentors(3))
     pipeline.drain()
-    return f"{PATH}/{batch_id}"
+    return f"{API_PATH}/{batch_id}"
 
 
 # --- HEAD -------------------------------------------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def test_head_is_what_get_answers_without_the_body(coordinator: httpx.Client, ba
     assert head.content == b""
 
 
-@pytest.mark.parametrize("path", [PATH, f"{PATH}?limit=101", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", [API_PATH, f"{API_PATH}?limit=101", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 def test_head_of_what_is_not_about_one_batch(coordinator: httpx.Client, path: str) -> None:
     head, got = coordinator.head(path), coordinator.get(path)
     assert (head.status_code, head_of(head), head.content) == (got.status_code, head_of(got), b"")
@@ -63,7 +64,7 @@ def test_head_asks_for_a_token_too(api: ApiServer, batch: str) -> None:
 
 
 def test_head_waits_for_nothing(coordinator: httpx.Client, pipeline: Pipeline) -> None:
-    url = f"{PATH}/{pipeline.submit(mentors(1))}"
+    url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
     # Each of these GETs would last: the client gives up after 30 seconds.
     assert coordinator.head(url, params={"wait": "60s"}, headers={"If-None-Match": tag}).status_code in (200, 304)
@@ -77,7 +78,7 @@ def test_what_is_allowed_is_said(coordinator: httpx.Client, batch: str) -> None:
 
 
 def test_a_slash_at_the_end_is_explained(coordinator: httpx.Client, batch: str) -> None:
-    for address in (PATH + "/", batch + "/", batch + "/retry/"):
+    for address in (API_PATH + "/", batch + "/", batch + "/retry/"):
         answer = coordinator.get(address)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "slash" in answer.json()["detail"]
@@ -139,7 +140,7 @@ def test_what_was_edited_since_is_refused_however_the_tag_is_spelled(coordinator
     [("utf-8-sig", "byte order mark"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-32", "UTF-16 or UTF-32")],
 )
 def test_a_body_in_another_encoding_is_told_so(sender: httpx.Client, encoding: str, said: str) -> None:
-    for path in (PATH, f"{PATH}/preview", f"{PATH}/{uuid4()}/retry"):
+    for path in (API_PATH, f"{API_PATH}/preview", f"{API_PATH}/{uuid4()}/retry"):
         answer = sender.post(path, content='{"items": []}'.encode(encoding), headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
         assert said in answer.json()["detail"]
@@ -147,11 +148,11 @@ def test_a_body_in_another_encoding_is_told_so(sender: httpx.Client, encoding: s
 
 @pytest.mark.parametrize("time", ["2026-03-25T10:00:00+02:00", "2026-03-25T10:00+02:00", "2026-03-25T10:00:00.5+0200"])
 def test_a_plus_sign_in_a_query_is_explained(sender: httpx.Client, time: str) -> None:
-    answer = sender.get(f"{PATH}?submitted_from={time}")
+    answer = sender.get(f"{API_PATH}?submitted_from={time}")
     [error] = answer.json()["errors"]
     assert (answer.status_code, error["pointer"], error["code"]) == (422, "/query/submitted_from", "not_a_time")
     assert "%2B" in error["detail"]
-    assert sender.get(PATH, params={"submitted_from": "2026-03-25T10:00:00+02:00"}).status_code == 200
+    assert sender.get(API_PATH, params={"submitted_from": "2026-03-25T10:00:00+02:00"}).status_code == 200
 
 
 # --- Headers ----------------------------------------------------------------------------------------------------------------------
@@ -170,18 +171,18 @@ def raw(api: ApiServer, head: bytes) -> tuple[int, models.ProblemResponse]:
     ("head", "status", "code"),
     [
         (
-            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (PATH.encode(), b"a" * 8_192),
+            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (API_PATH.encode(), b"a" * 8_192),
             431,
             "headers_too_large",
         ),
         (
-            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (PATH.encode(), b"a" * 60_000),
+            b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (API_PATH.encode(), b"a" * 60_000),
             431,
             "headers_too_large",
         ),
-        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b: x\r\n\r\n" % (PATH.encode(), b"a" * 9_000), 431, "headers_too_large"),
-        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (PATH.encode(), b"X: x\r\n" * 300), 431, "headers_too_large"),
-        (b"GET %b?q=%b HTTP/1.1\r\nHost: x\r\n\r\n" % (PATH.encode(), b"a" * 9_000), 414, "address_too_long"),
+        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b: x\r\n\r\n" % (API_PATH.encode(), b"a" * 9_000), 431, "headers_too_large"),
+        (b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (API_PATH.encode(), b"X: x\r\n" * 300), 431, "headers_too_large"),
+        (b"GET %b?q=%b HTTP/1.1\r\nHost: x\r\n\r\n" % (API_PATH.encode(), b"a" * 9_000), 414, "address_too_long"),
         (b"GARBAGE\r\n\r\n", 400, "bad_request"),
     ],
     ids=["a token", "a long token", "a name", "many headers", "an address", "no HTTP"],
@@ -195,4 +196,4 @@ def test_headers_that_are_too_large_are_said_to_be(refusing_api: ApiServer, head
 def test_a_token_just_short_enough_is_read(refusing_api: ApiServer) -> None:
     with refusing_api.client(Role.SERVICE, orgs=tuple(f"organization-{number:03}" for number in range(280))) as client:
         assert 6_500 < len(client.headers["Authorization"]) < 8_150
-        assert client.get(PATH, headers={"X-Organization-Id": "organization-007"}).status_code == 200
+        assert client.get(API_PATH, headers={"X-Organization-Id": "organization-007"}).status_code == 200

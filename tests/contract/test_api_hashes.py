@@ -8,8 +8,8 @@ import pytest
 
 from schemas.api import ItemCorrection, ItemsSubmission
 from schemas.ids import DerivedIds
+from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, submit
-from tests.support.api_server import PATH
 from tests.support.pipeline import COORDINATOR, Pipeline
 
 Json = dict[str, Any]
@@ -55,36 +55,36 @@ def test_the_table_of_other_values_knows_every_field() -> None:
 @pytest.mark.parametrize("field", OTHERS)
 def test_a_key_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
     key = {"Idempotency-Key": "k"}
-    first = coordinator.post(PATH, json=SUBMISSION, headers=key)
+    first = coordinator.post(API_PATH, json=SUBMISSION, headers=key)
     assert first.status_code == 202, first.text
-    other = coordinator.post(PATH, json=with_other(field), headers=key)
+    other = coordinator.post(API_PATH, json=with_other(field), headers=key)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
-    again = coordinator.post(PATH, json=SUBMISSION, headers=key)
+    again = coordinator.post(API_PATH, json=SUBMISSION, headers=key)
     assert (again.status_code, again.json()["batch_id"]) == (202, first.json()["batch_id"])
 
 
 def test_the_order_of_items_is_part_of_the_submission(coordinator: httpx.Client) -> None:
     key = {"Idempotency-Key": "k"}
-    assert coordinator.post(PATH, json=SUBMISSION, headers=key).status_code == 202
+    assert coordinator.post(API_PATH, json=SUBMISSION, headers=key).status_code == 202
     turned = SUBMISSION | {"items": SUBMISSION["items"][::-1]}
-    assert coordinator.post(PATH, json=turned, headers=key).json()["code"] == "idempotency_key_reused"
+    assert coordinator.post(API_PATH, json=turned, headers=key).json()["code"] == "idempotency_key_reused"
 
 
 # A label and a reference change nothing that is foretold.
 @pytest.mark.parametrize("field", sorted(OTHERS.keys() - {"label", "items/client_reference"}))
 def test_a_plan_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
-    planned = coordinator.post(f"{PATH}/preview", json=SUBMISSION)
+    planned = coordinator.post(f"{API_PATH}/preview", json=SUBMISSION)
     assert planned.status_code == 200, planned.text
-    other = coordinator.post(PATH, json=with_other(field) | {"plan": planned.json()["plan"]})
+    other = coordinator.post(API_PATH, json=with_other(field) | {"plan": planned.json()["plan"]})
     assert other.status_code == 422, other.text
     assert [(one["pointer"], one["code"]) for one in other.json()["errors"]] == [("/plan", "plan_mismatch")]
-    assert coordinator.post(PATH, json=SUBMISSION | {"plan": planned.json()["plan"]}).status_code == 202
+    assert coordinator.post(API_PATH, json=SUBMISSION | {"plan": planned.json()["plan"]}).status_code == 202
 
 
 def test_a_plan_does_not_mind_a_label_or_a_reference(coordinator: httpx.Client) -> None:
-    plan = coordinator.post(f"{PATH}/preview", json=SUBMISSION).json()["plan"]
+    plan = coordinator.post(f"{API_PATH}/preview", json=SUBMISSION).json()["plan"]
     relabelled = with_other("items/client_reference") | {"label": "Tuesday", "plan": plan}
-    assert coordinator.post(PATH, json=relabelled).status_code == 202
+    assert coordinator.post(API_PATH, json=relabelled).status_code == 202
 
 
 CORRECTION: Json = {
@@ -114,7 +114,7 @@ def test_a_key_is_for_one_retry(coordinator: httpx.Client, pipeline: Pipeline, f
     batch_id = submit(coordinator, "nobody", "nobody-else")
     pipeline.drain()
     item_id = str(DerivedIds(UUID(batch_id)).item_id(0))
-    key, url = {"Idempotency-Key": "r"}, f"{PATH}/{batch_id}/retry"
+    key, url = {"Idempotency-Key": "r"}, f"{API_PATH}/{batch_id}/retry"
     body = {"corrections": [{"item_id": item_id} | CORRECTION]}
     first = coordinator.post(url, json=body, headers=key)
     assert (first.status_code, first.json()["retried"]) == (202, 1)
@@ -130,7 +130,7 @@ def test_a_key_is_for_one_choice_of_items(coordinator: httpx.Client, pipeline: P
     pipeline.drain()
     ids = DerivedIds(UUID(batch_id))
     body = {name: [str(ids.item_id(place)) for place in value] if name == "item_ids" else value for name, value in body.items()}
-    key, url = {"Idempotency-Key": "r"}, f"{PATH}/{batch_id}/retry"
+    key, url = {"Idempotency-Key": "r"}, f"{API_PATH}/{batch_id}/retry"
     assert coordinator.post(url, json={}, headers=key).json()["retried"] == 2
     refused = coordinator.post(url, json=body, headers=key)
     assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
@@ -139,7 +139,7 @@ def test_a_key_is_for_one_choice_of_items(coordinator: httpx.Client, pipeline: P
 def test_a_key_is_for_one_cancel_and_one_batch(coordinator: httpx.Client) -> None:
     first, second = submit(coordinator, "mentor-1"), submit(coordinator, "mentor-2")
     key = {"Idempotency-Key": "c"}
-    assert coordinator.post(f"{PATH}/{first}/cancel", json={"reason": "a"}, headers=key).status_code == 200
+    assert coordinator.post(f"{API_PATH}/{first}/cancel", json={"reason": "a"}, headers=key).status_code == 200
     for batch_id, reason in ((first, "b"), (second, "a")):
-        refused = coordinator.post(f"{PATH}/{batch_id}/cancel", json={"reason": reason}, headers=key)
+        refused = coordinator.post(f"{API_PATH}/{batch_id}/cancel", json={"reason": reason}, headers=key)
         assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused"), (batch_id, reason)

@@ -7,7 +7,8 @@ import pytest
 
 from api.access import jwks
 from orchestrator.process.settings import Settings
-from tests.support.api_server import PATH, running_api
+from schemas.paths import API_PATH
+from tests.support.api_server import running_api
 from tests.support.identity_provider import PRIVATE, public, running_provider, signed
 
 
@@ -23,7 +24,7 @@ def test_tokens_of_an_identity_provider_are_accepted_through_a_change_of_its_key
     ):
 
         def answered(token: str) -> tuple[int, str | None]:
-            answer = client.get(PATH, headers={"Authorization": f"Bearer {token}"})
+            answer = client.get(API_PATH, headers={"Authorization": f"Bearer {token}"})
             return answer.status_code, answer.json().get("code")
 
         assert [answered(token(algorithm)) for algorithm in PRIVATE] == [(200, None)] * 3

@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from schemas.api import ProblemResponse
+from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item
-from tests.support.api_server import PATH
 
 Json = dict[str, Any]
-NOBODYS = f"{PATH}/0190a1b2-0000-7000-8000-000000000000"
+NOBODYS = f"{API_PATH}/0190a1b2-0000-7000-8000-000000000000"
 
 
 def submission(**changes: Any) -> Json:
@@ -24,16 +24,28 @@ def of_item(**changes: Any) -> Json:
 
 # The limit, what a body with a value of that size is, and what is said of one above it.
 UPPER: dict[str, tuple[int, str, Callable[[int], Json], str, str]] = {
-    "length of a label": (200, PATH, lambda n: submission(label="x" * n), "/label", "too_long"),
-    "length of a coordinator's id": (100, PATH, lambda n: submission(coordinator_id="x" * n), "/coordinator_id", "too_long"),
-    "length of a mentor's id": (100, PATH, lambda n: of_item(mentor_id="x" * n), "/items/0/mentor_id", "too_long"),
-    "length of a type": (100, PATH, lambda n: of_item(activity_type="x" * n), "/items/0/activity_type", "too_long"),
-    "length of notes": (10_000, PATH, lambda n: of_item(notes="x" * n), "/items/0/notes", "too_long"),
-    "length of a reference": (100, PATH, lambda n: of_item(client_reference="x" * n), "/items/0/client_reference", "too_long"),
-    "size of an integer": (2**31 - 1, PATH, lambda n: of_item(duration_minutes=n), "/items/0/duration_minutes", "out_of_range"),
+    "length of a label": (200, API_PATH, lambda n: submission(label="x" * n), "/label", "too_long"),
+    "length of a coordinator's id": (100, API_PATH, lambda n: submission(coordinator_id="x" * n), "/coordinator_id", "too_long"),
+    "length of a mentor's id": (100, API_PATH, lambda n: of_item(mentor_id="x" * n), "/items/0/mentor_id", "too_long"),
+    "length of a type": (100, API_PATH, lambda n: of_item(activity_type="x" * n), "/items/0/activity_type", "too_long"),
+    "length of notes": (10_000, API_PATH, lambda n: of_item(notes="x" * n), "/items/0/notes", "too_long"),
+    "length of a reference": (
+        100,
+        API_PATH,
+        lambda n: of_item(client_reference="x" * n),
+        "/items/0/client_reference",
+        "too_long",
+    ),
+    "size of an integer": (
+        2**31 - 1,
+        API_PATH,
+        lambda n: of_item(duration_minutes=n),
+        "/items/0/duration_minutes",
+        "out_of_range",
+    ),
     "size of a negative integer": (
         2**31,
-        PATH,
+        API_PATH,
         lambda n: of_item(duration_minutes=-n),
         "/items/0/duration_minutes",
         "out_of_range",
@@ -41,7 +53,7 @@ UPPER: dict[str, tuple[int, str, Callable[[int], Json], str, str]] = {
     "length of a reason": (1_000, f"{NOBODYS}/cancel", lambda n: {"reason": "x" * n}, "/reason", "too_long"),
     "length of an id in the short form": (
         100,
-        PATH,
+        API_PATH,
         lambda n: {"mentor_ids": ["x" * n], "activity": {k: v for k, v in an_item().items() if k != "mentor_id"}},
         "/mentor_ids/0",
         "too_long",
@@ -66,14 +78,14 @@ def test_only_what_is_above_the_limit_is_refused(sender: httpx.Client, name: str
 @pytest.mark.parametrize("field", ["mentor_id", "activity_type", "client_reference"])
 def test_an_id_has_one_character_at_least(sender: httpx.Client, field: str) -> None:
     refused = {
-        size: f"/items/0/{field}" in {at for at, _ in said(sender.post(PATH, json=of_item(**{field: "x" * size})))}
+        size: f"/items/0/{field}" in {at for at, _ in said(sender.post(API_PATH, json=of_item(**{field: "x" * size})))}
         for size in (0, 1)
     }
     assert refused == {0: True, 1: False}
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "path"), [("limit", 100, PATH), ("page", 1_000_000, PATH), ("item_limit", 1_000, NOBODYS)]
+    ("name", "limit", "path"), [("limit", 100, API_PATH), ("page", 1_000_000, API_PATH), ("item_limit", 1_000, NOBODYS)]
 )
 def test_the_limits_of_a_query(sender: httpx.Client, name: str, limit: int, path: str) -> None:
     refused = {
@@ -93,5 +105,5 @@ def test_the_limit_of_a_wait(sender: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("length", "is_refused"), [(1, False), (254, False), (255, False), (256, True)])
 def test_the_length_of_a_key(sender: httpx.Client, length: int, is_refused: bool) -> None:
-    answer = sender.post(PATH, json=submission(), headers={"Idempotency-Key": "x" * length})
+    answer = sender.post(API_PATH, json=submission(), headers={"Idempotency-Key": "x" * length})
     assert ("/headers/Idempotency-Key" in {pointer for pointer, _ in said(answer)}) is is_refused, answer.text

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
-from tests.support.api_server import PATH, ApiServer
+from schemas.paths import API_PATH
+from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
 NEIGHBOUR = "org-neighbour"
@@ -42,7 +43,7 @@ OPERATIONS = [
     (operation["operationId"], method.upper(), path)
     for path, methods in openapi.document()["paths"].items()
     for method, operation in methods.items()
-    if path.startswith(PATH)
+    if path.startswith(API_PATH)
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 
@@ -139,19 +140,21 @@ def test_notes_are_in_no_log_metric_error_or_listing(
         "notes": CANARY,
     }
     failing = good | {"mentor_id": "mentor-none"}
-    accepted = coordinator.post(PATH, json={"items": [good, failing]}, headers={"Idempotency-Key": "k"})
+    accepted = coordinator.post(API_PATH, json={"items": [good, failing]}, headers={"Idempotency-Key": "k"})
     url = accepted.headers["Location"]
     pipeline.drain()
     answers = [
         accepted,
-        coordinator.post(PATH, json={"items": [good | {"duration_minutes": "x"}, good, good]}),
-        coordinator.post(PATH, json={"items": [good | {"notes": CANARY + "\0"}]}),
-        coordinator.post(PATH, json={"items": [good | {"notes": {CANARY: 1}}]}),
-        coordinator.post(PATH, content=b'{"items": [{"notes": "' + CANARY.encode(), headers={"Content-Type": "application/json"}),
-        coordinator.post(PATH, json={"items": [good]}, headers={"Idempotency-Key": "k"}),
-        coordinator.post(f"{PATH}/preview", json={"items": [good, failing]}),
+        coordinator.post(API_PATH, json={"items": [good | {"duration_minutes": "x"}, good, good]}),
+        coordinator.post(API_PATH, json={"items": [good | {"notes": CANARY + "\0"}]}),
+        coordinator.post(API_PATH, json={"items": [good | {"notes": {CANARY: 1}}]}),
+        coordinator.post(
+            API_PATH, content=b'{"items": [{"notes": "' + CANARY.encode(), headers={"Content-Type": "application/json"}
+        ),
+        coordinator.post(API_PATH, json={"items": [good]}, headers={"Idempotency-Key": "k"}),
+        coordinator.post(f"{API_PATH}/preview", json={"items": [good, failing]}),
         coordinator.get(url),
-        coordinator.get(PATH),
+        coordinator.get(API_PATH),
         coordinator.get(f"{url}/events"),
         coordinator.get(f"{url}/results.csv"),
         coordinator.get("/metrics"),
@@ -159,7 +162,7 @@ def test_notes_are_in_no_log_metric_error_or_listing(
     # A bug: the database refuses a statement that holds the notes, in words that quote them.
     with owner.begin() as connection:
         connection.execute(text("ALTER TABLE orchestrator.batch_item ADD CONSTRAINT bug CHECK (notes IS NULL) NOT VALID"))
-    answers.append(coordinator.post(PATH, json={"items": [good]}))
+    answers.append(coordinator.post(API_PATH, json={"items": [good]}))
     assert answers[-1].status_code == 500
     assert [answer.status_code for answer in answers[1:6]] == [422, 422, 422, 400, 422]
     for answer in answers:

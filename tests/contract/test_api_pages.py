@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
+from schemas.paths import API_PATH
 from tests.contract.test_api_batches import submit
-from tests.support.api_server import PATH, ApiServer
+from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline
 
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ def submitted(coordinator: httpx.Client, owner: Engine) -> list[str]:
 def by_cursor(client: httpx.Client, limit: int, **query: str) -> Iterator[list[str]]:
     cursor: dict[str, str] = {}
     while True:
-        body = client.get(PATH, params={"limit": str(limit)} | query | cursor).json()
+        body = client.get(API_PATH, params={"limit": str(limit)} | query | cursor).json()
         yield [one["batch_id"] for one in body["data"]]
         if body["pagination"]["next_cursor"] is None:
             return
@@ -51,14 +52,14 @@ def test_pages_of_batches(coordinator: httpx.Client, submitted: list[str], limit
     assert all(len(page) == limit for page in pages[:-1])
     assert 1 <= len(pages[-1]) <= limit, "no empty page follows a full one"
     for number, page in enumerate(pages, start=1):
-        body = coordinator.get(PATH, params={"limit": limit, "page": number}).json()
+        body = coordinator.get(API_PATH, params={"limit": limit, "page": number}).json()
         assert ([one["batch_id"] for one in body["data"]], body["pagination"]["total"]) == (page, BATCHES)
-    beyond = coordinator.get(PATH, params={"limit": limit, "page": len(pages) + 1}).json()
+    beyond = coordinator.get(API_PATH, params={"limit": limit, "page": len(pages) + 1}).json()
     assert (beyond["data"], beyond["pagination"]["next_cursor"]) == ([], None)
 
 
 def test_pages_of_what_a_filter_leaves(coordinator: httpx.Client, submitted: list[str]) -> None:
-    wanted = [one for one in submitted if coordinator.get(f"{PATH}/{one}").json()["label"] == "Group 1"]
+    wanted = [one for one in submitted if coordinator.get(f"{API_PATH}/{one}").json()["label"] == "Group 1"]
     assert [one for page in by_cursor(coordinator, 2, q="group 1") for one in page] == wanted
     assert 1 < len(wanted) < BATCHES
 
@@ -76,9 +77,9 @@ def test_nobody_elses_batches_are_counted(api: ApiServer, coordinator: httpx.Cli
         api.client(Role.ADMIN, sub="boss", orgs=("org-other",)) as stranger,
     ):
         for client in (colleague, stranger):
-            assert client.get(PATH).json()["pagination"] == {"page": 1, "limit": 20, "total": 0, "next_cursor": None}
+            assert client.get(API_PATH).json()["pagination"] == {"page": 1, "limit": 20, "total": 0, "next_cursor": None}
     with api.client(Role.ADMIN, sub="boss") as admin:
-        assert admin.get(PATH).json()["pagination"]["total"] == BATCHES
+        assert admin.get(API_PATH).json()["pagination"]["total"] == BATCHES
 
 
 @pytest.mark.parametrize("items", [None, "failed", "success"])
@@ -90,7 +91,7 @@ def test_pages_of_items(coordinator: httpx.Client, pipeline: Pipeline, items: st
     pages: list[list[int]] = []
     cursor: dict[str, str] = {}
     while True:
-        body = coordinator.get(f"{PATH}/{UUID(batch_id)}", params=query | cursor).json()
+        body = coordinator.get(f"{API_PATH}/{UUID(batch_id)}", params=query | cursor).json()
         pages.append([one["position"] for one in body["items"]])
         if body["next_item_cursor"] is None:
             break

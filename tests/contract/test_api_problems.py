@@ -23,7 +23,8 @@ from api.http.problems import PROBLEMS
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from schemas import api as models
-from tests.support.api_server import KEY, PATH, ApiServer, running_api
+from schemas.paths import API_PATH
+from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.waiting import eventually
 
@@ -47,28 +48,28 @@ POISON: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize(("body", "status"), POISON.values(), ids=POISON.keys())
 def test_poison_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
-    answer = sender.post(PATH, content=body, headers={"Content-Type": "application/json"})
+    answer = sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
-    assert sender.get(PATH).status_code == 200
+    assert sender.get(API_PATH).status_code == 200
 
 
 def test_media_types(sender: httpx.Client) -> None:
     body = b'{"items": []}'
     for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
-        answer = sender.post(PATH, content=body, headers={"Content-Type": content_type})
+        answer = sender.post(API_PATH, content=body, headers={"Content-Type": content_type})
         assert (answer.status_code, answer.json()["code"]) == (415, "not_json")
     compressed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    answer = sender.post(PATH, content=gzip.compress(body), headers=compressed)
+    answer = sender.post(API_PATH, content=gzip.compress(body), headers=compressed)
     assert (answer.status_code, answer.json()["code"]) == (415, "compressed")
-    answer = sender.post(PATH, content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    answer = sender.post(API_PATH, content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert answer.status_code == 422
 
 
 def test_body_that_is_too_large(sender: httpx.Client) -> None:
-    answer = sender.post(PATH, content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"})
+    answer = sender.post(API_PATH, content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
-    answer = sender.post(PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
+    answer = sender.post(API_PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
 
 
@@ -79,7 +80,7 @@ def test_after_a_large_body_and_its_answer_free_memory_goes_back(
     given_back = threading.Semaphore(0)
     monkeypatch.setattr(handling, "give_free_memory_back", given_back.release)
     body = b'{"label": "' + b"x" * size + b'"}'
-    assert sender.post(PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
+    assert sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
     if times:
         assert given_back.acquire(timeout=30)
     assert not given_back.acquire(blocking=False)
@@ -88,9 +89,9 @@ def test_after_a_large_body_and_its_answer_free_memory_goes_back(
 def test_routes_and_methods(sender: httpx.Client) -> None:
     nothing = sender.get("/api/v2")
     assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
-    slash = sender.get(PATH + "/")
+    slash = sender.get(API_PATH + "/")
     assert slash.status_code == 404
-    method = sender.patch(PATH)
+    method = sender.patch(API_PATH)
     assert (method.status_code, method.json()["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, HEAD, POST")
 
 
@@ -108,19 +109,19 @@ def test_what_is_not_http_is_refused_and_not_repeated(
     assert "canary" not in caplog.text + "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("path", [PATH, "/nowhere"])
+@pytest.mark.parametrize("path", [API_PATH, "/nowhere"])
 def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
     answer = sender.get(path, headers={"Expect": "canary"})
     problem = models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
     assert problem.code == "expectation_unknown"
     assert "canary" not in answer.text
-    assert sender.get(PATH, headers={"Expect": "100-Continue"}).status_code == 200
+    assert sender.get(API_PATH, headers={"Expect": "100-Continue"}).status_code == 200
 
 
 def submissions_answered(status: int) -> float:
     """How many submissions have been answered with this status."""
-    labels = {"method": "POST", "route": PATH, "status": str(status)}
+    labels = {"method": "POST", "route": API_PATH, "status": str(status)}
     return REGISTRY.get_sample_value("bulkreg_api_request_seconds_count", labels) or 0.0
 
 
@@ -130,9 +131,7 @@ def submissions_answered(status: int) -> float:
 def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(refusing_api: ApiServer, body: bytes) -> None:
     bad_requests, faults = submissions_answered(400), submissions_answered(500)
     url = httpx.URL(refusing_api.url)
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {refusing_api.token()}\r\nContent-Type: application/json\r\n"
-    )
+    head = f"POST {API_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {refusing_api.token()}\r\nContent-Type: application/json\r\n"
     with socket.create_connection((url.host, url.port or 0)) as connection:
         connection.sendall(head.encode() + body)
     eventually(lambda: submissions_answered(400) > bad_requests or submissions_answered(500) > faults)
@@ -159,7 +158,7 @@ def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(refusing_api: Ap
     ],
 )
 def test_mistakes_in_the_query(sender: httpx.Client, query: str, pointer: str, code: str) -> None:
-    answer = sender.get(f"{PATH}?{query}")
+    answer = sender.get(f"{API_PATH}?{query}")
     assert answer.status_code == 422
     assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
 
@@ -167,14 +166,14 @@ def test_mistakes_in_the_query(sender: httpx.Client, query: str, pointer: str, c
 @pytest.mark.parametrize("key", ["", "x" * 256, "æ"])
 def test_idempotency_key_that_is_none(sender: httpx.Client, key: str) -> None:
     item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
-    answer = sender.post(PATH, json={"items": [item]}, headers=[(b"Idempotency-Key", key.encode())])
+    answer = sender.post(API_PATH, json={"items": [item]}, headers=[(b"Idempotency-Key", key.encode())])
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/headers/Idempotency-Key")
 
 
 def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
     limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_requests_per_minute": {"coordinator": 2}})
     with running_api(limited) as server, server.client() as client, server.client(Role.ADMIN) as admin:
-        answers = [client.get(PATH) for _ in range(3)]
+        answers = [client.get(API_PATH) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert (answers[2].headers["Content-Type"], answers[2].json()["code"]) == (
             "application/problem+json",
@@ -182,26 +181,26 @@ def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
         )
         # A minute's share, less what has passed of it.
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 30
-        assert admin.get(PATH).status_code == 200
+        assert admin.get(API_PATH).status_code == 200
 
 
 def test_nothing_is_foretold_where_an_external_service_decides(settings: Settings, pipeline: Pipeline) -> None:
     item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
     configured = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
     with running_api(configured) as server, server.client() as client:
-        planned = {"items": [item], "plan": client.post(f"{PATH}/preview", json={"items": [item]}).json()["plan"]}
+        planned = {"items": [item], "plan": client.post(f"{API_PATH}/preview", json={"items": [item]}).json()["plan"]}
     external = configured.model_copy(update={"registration_url": "http://127.0.0.1:9"})
     with running_api(external) as server, server.client() as client:
-        for path, body in ((f"{PATH}/preview", {"items": [item]}), (PATH, planned)):
+        for path, body in ((f"{API_PATH}/preview", {"items": [item]}), (API_PATH, planned)):
             answer = client.post(path, json=body)
             assert (answer.status_code, answer.json()["code"]) == (501, "preview_unavailable")
-        assert client.post(PATH, json={"items": [item]}).status_code == 202
+        assert client.post(API_PATH, json={"items": [item]}).status_code == 202
 
 
 def test_too_many_items(settings: Settings, api: ApiServer) -> None:
     few = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "max_items": 2})
     with running_api(few) as server, server.client() as client:
-        answer = client.post(PATH, json={"items": [{}, {}, {}]})
+        answer = client.post(API_PATH, json={"items": [{}, {}, {}]})
     assert ("/items", "too_many_items") in {(error["pointer"], error["code"]) for error in answer.json()["errors"]}
 
 
@@ -221,13 +220,13 @@ def closed_database(settings: Settings) -> Iterator[None]:
 def test_database_away_is_told_and_passes(settings: Settings, coordinator: httpx.Client) -> None:
     assert coordinator.get("/readyz").status_code == 200
     with closed_database(settings):
-        answer = coordinator.get(PATH)
+        answer = coordinator.get(API_PATH)
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
         ready = coordinator.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]["database"]["ok"]) == (503, False)
         assert coordinator.get("/healthz").status_code == 200
-    assert coordinator.get(PATH).status_code == 200
+    assert coordinator.get(API_PATH).status_code == 200
     assert coordinator.get("/readyz").json() == {"status": "ok", "checks": {"database": {"ok": True}}}
 
 
@@ -237,15 +236,15 @@ def test_full_queue_is_told_at_once(settings: Settings, pipeline: Pipeline, owne
     with running_api(settings.model_copy(update=small)) as server, server.client() as client:
         with owner.begin() as connection, ThreadPoolExecutor(1) as thread:
             connection.execute(text("LOCK TABLE orchestrator.batch"))
-            waiting = thread.submit(client.get, PATH)
+            waiting = thread.submit(client.get, API_PATH)
             eventually(lambda: _waits_for_a_lock(owner))
-            for refused in (PATH, f"{PATH}/{batch_id}/events"):
+            for refused in (API_PATH, f"{API_PATH}/{batch_id}/events"):
                 answer = client.get(refused)
                 assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
                 assert int(answer.headers["Retry-After"]) >= 1
             connection.rollback()
             assert waiting.result().status_code == 200
-        assert client.get(PATH).status_code == 200
+        assert client.get(API_PATH).status_code == 200
 
 
 def _waits_for_a_lock(owner: Engine) -> bool:
@@ -275,14 +274,14 @@ def test_start_is_refused_where_anybody_could_sign_plans(settings: Settings) -> 
 
 def test_on_loopback_authentication_may_be_left_out(settings: Settings) -> None:
     with running_api(settings) as server:
-        answer = httpx.get(server.url + PATH, headers={"X-Organization-Id": "org-any"})
+        answer = httpx.get(server.url + API_PATH, headers={"X-Organization-Id": "org-any"})
     assert (answer.status_code, answer.json()["data"]) == (200, [])
 
 
 def test_slow_senders_are_cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_body, "_MAX_SECONDS_FOR_BODY", 0.2)
     monkeypatch.setattr(app, "_KEEPALIVE_TIMEOUT_S", 0.5)
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n".encode()
+    head = f"POST {API_PATH} HTTP/1.1\r\nHost: x\r\n".encode()
     with running_api(settings) as server:
         url = httpx.URL(server.url)
         with socket.create_connection((url.host, url.port or 0), timeout=15) as in_the_headers:
@@ -314,20 +313,20 @@ def test_more_than_may_wait_is_refused_until_it_is_done(settings: Settings, pipe
 
     with running_api(settings.model_copy(update=small)) as server, server.client() as client:
         key = {"Idempotency-Key": "first"}
-        accepted = client.post(PATH, json=submission(1), headers=key)
+        accepted = client.post(API_PATH, json=submission(1), headers=key)
         assert accepted.status_code == 202
-        refused = client.post(PATH, json=submission(2))
+        refused = client.post(API_PATH, json=submission(2))
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
         assert int(refused.headers["Retry-After"]) == 30, "nothing moves yet"
         # What was accepted adds nothing when it is repeated; what is new does, under whatever key.
-        repeated = client.post(PATH, json=submission(1), headers=key)
+        repeated = client.post(API_PATH, json=submission(1), headers=key)
         assert (repeated.status_code, repeated.headers["Idempotent-Replayed"]) == (202, "true")
         assert repeated.json()["batch_id"] == accepted.json()["batch_id"]
         for other in (key, {"Idempotency-Key": "second"}):
-            assert client.post(PATH, json=submission(2), headers=other).status_code == 503
+            assert client.post(API_PATH, json=submission(2), headers=other).status_code == 503
         # Whoever only reads, retries or cancels is served.
         assert client.get(accepted.headers["Location"]).json()["pending"] == 6
         pipeline.drain()
-        eventually(lambda: client.post(PATH, json=submission(2)).status_code == 202)
+        eventually(lambda: client.post(API_PATH, json=submission(2)).status_code == 202)
         pipeline.drain()
-        assert client.get(PATH, params={"status": "completed"}).json()["pagination"]["total"] == 2
+        assert client.get(API_PATH, params={"status": "completed"}).json()["pagination"]["total"] == 2

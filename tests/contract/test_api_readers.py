@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from schemas.envelope import Topic
-from tests.support.api_server import PATH
+from schemas.paths import API_PATH
 from tests.support.pipeline import Pipeline, item
 
 READERS = 24
@@ -31,7 +31,7 @@ def recounts() -> Iterator[list[str]]:
 
 
 def test_readers_of_one_version_cost_one_recount(coordinator: httpx.Client, pipeline: Pipeline, recounts: list[str]) -> None:
-    url = f"{PATH}/{pipeline.submit([item('nobody'), item('mentor-1'), item('stranger')])}"
+    url = f"{API_PATH}/{pipeline.submit([item('nobody'), item('mentor-1'), item('stranger')])}"
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     commands = sorted(pipeline.take(Topic.COMMANDS), key=lambda command: json.loads(command.value)["position"])
@@ -43,7 +43,7 @@ def test_readers_of_one_version_cost_one_recount(coordinator: httpx.Client, pipe
     def read() -> set[str]:
         with ThreadPoolExecutor(READERS) as threads:
             answers = [answer.json() for answer in threads.map(coordinator.get, [url] * READERS)]
-        answers += coordinator.get(PATH).json()["data"]
+        answers += coordinator.get(API_PATH).json()["data"]
         with coordinator.stream("GET", f"{url}/events") as stream:
             line = next(line for line in stream.iter_lines() if line.startswith("data: "))
         answers.append(json.loads(line.removeprefix("data: ")))
@@ -64,7 +64,7 @@ def test_a_finished_batch_of_ten_thousand_is_read_in_pages(coordinator: httpx.Cl
     total, page_size = 10_000, 997
     shared = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
     submission = {"mentor_ids": [f"mentor-{number}" for number in range(total)], "activity": shared}
-    url = f"{PATH}/{coordinator.post(PATH, json=submission).json()['batch_id']}"
+    url = f"{API_PATH}/{coordinator.post(API_PATH, json=submission).json()['batch_id']}"
     assert coordinator.post(f"{url}/cancel").json()["cancelled"] == total
     read: list[tuple[int, str, str]] = []
     sizes, cursor = [], None

@@ -19,7 +19,8 @@ from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.storage.batches import Batches
 from orchestrator.storage.error_counts import ErrorCounts
 from schemas.envelope import Topic
-from tests.support.api_server import PATH, ApiServer
+from schemas.paths import API_PATH
+from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
 
 Json = dict[str, Any]
@@ -59,9 +60,9 @@ class Readers:
             number = first
             while not self._stop.is_set():
                 batch_id = self._batches[number % len(self._batches)]
-                found: Json = client.get(f"{PATH}/{batch_id}", params={"item_limit": 1_000}).json()
+                found: Json = client.get(f"{API_PATH}/{batch_id}", params={"item_limit": 1_000}).json()
                 agrees_with_its_items(found)
-                listed = client.get(PATH).json()
+                listed = client.get(API_PATH).json()
                 assert listed["pagination"]["total"] == len(self._batches)
                 for batch in listed["data"]:
                     adds_up(batch)
@@ -151,10 +152,10 @@ def test_counts_items_and_errors_of_one_answer_are_of_one_moment(
         return fill(counts, connection, batches)
 
     monkeypatch.setattr(ErrorCounts, "fill", fold_and_fill)
-    before = coordinator.get(f"{PATH}/{batch_id}").json()
+    before = coordinator.get(f"{API_PATH}/{batch_id}").json()
     assert events
     assert (before["pending"], before["failed"]) == (5, 1)
     agrees_with_its_items(before)
-    after = coordinator.get(f"{PATH}/{batch_id}").json()
+    after = coordinator.get(f"{API_PATH}/{batch_id}").json()
     assert (after["status"], after["failed"]) == ("partial", 2)
     agrees_with_its_items(after)

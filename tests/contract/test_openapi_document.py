@@ -11,7 +11,7 @@ import pytest
 
 from api import openapi
 from api.access.identity import ORGANIZATION_HEADER
-from api.endpoints import batches
+from schemas.paths import API_PATH
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = openapi.document()
@@ -60,7 +60,7 @@ def test_every_header_that_is_read_is_documented() -> None:
 
 def test_the_time_to_wait_is_documented_as_it_is_written() -> None:
     [wait] = [
-        each["schema"] for each in DOCUMENT["paths"][batches.PATH + "/{batch_id}"]["get"]["parameters"] if each["name"] == "wait"
+        each["schema"] for each in DOCUMENT["paths"][API_PATH + "/{batch_id}"]["get"]["parameters"] if each["name"] == "wait"
     ]
     assert (wait["type"], wait["default"]) == ("string", "0")
     assert [bool(re.search(wait["pattern"], given)) for given in ("0", "20s", "60", "60s", "61", "20 s", "", "s", "-1")] == [

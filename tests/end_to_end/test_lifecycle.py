@@ -35,8 +35,9 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version, upgrade
 from producers.topics import create_topics
 from schemas.envelope import Topic
+from schemas.paths import API_PATH
 from tests.faults.roles import assert_exactly_once
-from tests.support.api_server import KEY, PATH
+from tests.support.api_server import KEY
 from tests.support.expansion import EXPAND_EVERY_TABLE
 from tests.support.kafka import reading
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
@@ -140,7 +141,7 @@ class Clients:
         for turn in count():
             url = self.urls[turn % len(self.urls)]
             try:
-                answer = self._http.request(method, f"{url}{PATH}{path}", headers=headers, **request)
+                answer = self._http.request(method, f"{url}{API_PATH}{path}", headers=headers, **request)
             except httpx.TransportError as error:
                 self.trouble[type(error).__name__] += 1
                 time.sleep(0.02)

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 
 from compose.bench.target import ORGANIZATION, make_organization
 from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH
 from tests.support.product import Product, running_product
 from tests.support.waiting import eventually
 
@@ -24,7 +25,6 @@ ITEMS = 25
 MOST_WAITING = 10_000
 SECONDS = float(os.environ.get("BULKREG_OVERLOAD_SECONDS") or 120)
 WARM_UP_BATCHES = 200
-PATH = "/api/v1/bulk-registrations"
 FIRST_DAY = date(1990, 1, 1)
 
 
@@ -51,7 +51,7 @@ class Load:
             "mentor_ids": [f"mentor-{number}" for number in range(first, first + ITEMS)],
             "activity": activity,
         }
-        async with self._session.post(PATH, json=body) as answer:
+        async with self._session.post(API_PATH, json=body) as answer:
             self.answers[answer.status] += 1
             if answer.status == 202:
                 self.accepted.append((await answer.json())["batch_id"])

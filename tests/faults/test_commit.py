@@ -21,9 +21,10 @@ from orchestrator.registration.port import Candidate, Decision
 from orchestrator.storage import database
 from producers.producer import EventProducer
 from schemas.envelope import Topic
+from schemas.paths import API_PATH
 from tests.faults.proxy import Lost, PostgresProxy
 from tests.faults.roles import assert_exactly_once, expanded, fold, registration_role, running_role
-from tests.support.api_server import KEY, PATH, running_api
+from tests.support.api_server import KEY, running_api
 from tests.support.kafka import committed_offsets, reading
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.waiting import eventually
@@ -103,7 +104,7 @@ def test_row_1_a_retry_without_a_key_answers_what_it_began(proxied: Settings, pr
     pipeline.drain()
     with running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
         proxy.lose_next(Lost.ANSWER)
-        answer = client.post(f"{PATH}/{batch_id}/retry")
+        answer = client.post(f"{API_PATH}/{batch_id}/retry")
     assert proxy.losses == 1
     assert (answer.status_code, answer.json()["retried"]) == (202, 2)
     assert "Idempotent-Replayed" not in answer.headers
@@ -151,7 +152,7 @@ def submission(*names: str, **fields: object) -> dict[str, object]:
 def planned(client: httpx.Client, **fields: object) -> dict[str, object]:
     """A submission that is held to its preview: of one that will succeed, and one that will fail."""
     given = submission("mentor-1", "nobody", **fields)
-    plan = client.post(f"{PATH}/preview", json=given)
+    plan = client.post(f"{API_PATH}/preview", json=given)
     assert plan.status_code == 200, plan.text
     return {**given, "plan": plan.json()["plan"]}
 
@@ -201,7 +202,7 @@ def test_row_44_a_planned_submission_whose_acknowledgement_was_lost_is_accepted(
     given = planned(lossy_api, **fields)
     with register_and_meddle(pipeline, proxy, monkeypatch, lambda: forget_coordinator(engine)):
         proxy.lose_next(Lost.ANSWER)
-        answer = lossy_api.post(PATH, json=given, headers=headers)
+        answer = lossy_api.post(API_PATH, json=given, headers=headers)
     assert answer.status_code == 202, answer.text
     assert "Idempotent-Replayed" not in answer.headers
     assert pipeline.status(UUID(answer.json()["batch_id"])).batch.status == "partial"
@@ -220,7 +221,7 @@ def test_row_44_what_is_asked_of_a_batch_is_answered_as_the_first_run_did_it(
     """Each call was made under the version that the client had seen, and somebody relabels in between."""
     batch_id = pipeline.submit([*mentors(1), item("nobody")])
     pipeline.drain()
-    at = f"{PATH}/{batch_id}"
+    at = f"{API_PATH}/{batch_id}"
 
     def relabelled() -> None:
         pipeline.call(operations.relabel_batch, ADMIN, batch_id, "by somebody else")
@@ -239,6 +240,6 @@ def test_row_44_what_is_asked_of_a_batch_is_answered_as_the_first_run_did_it(
     answer = lost(lambda seen: lossy_api.delete(at, headers=seen), lambda: None)
     assert answer.status_code == 204
     batch_id = pipeline.submit(mentors(1, first=50))
-    at = f"{PATH}/{batch_id}"
+    at = f"{API_PATH}/{batch_id}"
     answer = lost(lambda seen: lossy_api.post(f"{at}/cancel", headers=seen), relabelled)
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")

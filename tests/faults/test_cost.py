@@ -18,10 +18,11 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas.envelope import Topic, UnreadableError, open_envelope
 from schemas.events import BATCH_CANCELLED, BATCH_RETRY_REQUESTED, BATCH_SUBMITTED, MAX_PART_BYTES, MalformedSubmission
+from schemas.paths import API_PATH
 from tests.fuzz.bodies import Sent, answer, api_process
 from tests.fuzz.budget import Child, Meter, plain
 from tests.fuzz.events import Event, splitter
-from tests.support.api_server import KEY, PATH
+from tests.support.api_server import KEY
 from tests.support.databases import fresh_database
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
 from tests.support.stack import Stack
@@ -154,7 +155,7 @@ def test_row_41_a_body_of_a_legal_size_is_answered_within_the_budget(
     token = make_development_token(settings, sub=COORDINATOR, role=Role.COORDINATOR, orgs=[ORGANIZATION], ttl_s=600)
     meter = Meter(pid)
     answered, said = answer(
-        port, Sent("POST", PATH, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body)
+        port, Sent("POST", API_PATH, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}, body)
     )
     assert (answered, meter.used().excess()) == (status, [])
     if status == 422:

@@ -13,8 +13,9 @@ from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import check_writable, create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import Topic
+from schemas.paths import API_PATH
 from tests.faults.roles import assert_exactly_once, running_flow, wait_until_completed
-from tests.support.api_server import KEY, PATH, running_api
+from tests.support.api_server import KEY, running_api
 from tests.support.kafka import reading
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.read_only import read_only
@@ -28,19 +29,19 @@ SUBMISSION = {
 
 def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(settings: Settings, pipeline: Pipeline) -> None:
     with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
-        assert client.post(PATH, json=SUBMISSION).status_code == 202
+        assert client.post(API_PATH, json=SUBMISSION).status_code == 202
         assert client.get("/readyz").status_code == 200
         with read_only(settings.owner_url):
-            refused = client.post(PATH, json=SUBMISSION)
+            refused = client.post(API_PATH, json=SUBMISSION)
             assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
             assert int(refused.headers["Retry-After"]) >= 1
             ready = client.get("/readyz")
             assert ready.status_code == 503
             assert ready.json()["checks"]["database"] == {"ok": False, "detail": "the database is read-only"}
-            assert client.get(PATH).status_code == 200, "reading goes on"
+            assert client.get(API_PATH).status_code == 200, "reading goes on"
         # The sessions that were made meanwhile are read-only still, and nobody ends them but the product.
         assert client.get("/readyz").status_code == 200
-        assert [client.post(PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
+        assert [client.post(API_PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
 
 
 def test_row_43_the_api_tells_of_a_right_that_is_missing(
@@ -50,11 +51,11 @@ def test_row_43_the_api_tells_of_a_right_that_is_missing(
     with owner.begin() as connection:
         connection.execute(text("REVOKE INSERT ON orchestrator.batch FROM bulkreg_api"))
     with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
-        refused = client.post(PATH, json=SUBMISSION)
+        refused = client.post(API_PATH, json=SUBMISSION)
         assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
         with owner.begin() as connection:
             connection.execute(text("GRANT INSERT ON orchestrator.batch TO bulkreg_api"))
-        assert client.post(PATH, json=SUBMISSION).status_code == 202
+        assert client.post(API_PATH, json=SUBMISSION).status_code == 202
     owner.dispose()
     said = capsys.readouterr().out
     assert "database_refused" in said

@@ -25,10 +25,11 @@ from orchestrator.process.logs import configure_logs
 from orchestrator.process.memory import relieve_collector
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from schemas.paths import API_PATH
 from tests.fuzz import grammar
 from tests.fuzz.budget import ADDRESS_SPACE_BYTES, HANGS_AFTER_S, Meter
 from tests.fuzz.findings import Findings
-from tests.support.api_server import KEY, PATH
+from tests.support.api_server import KEY
 from tests.support.databases import migrated_template
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline, mentors, standard_directory
 
@@ -198,7 +199,7 @@ def clean(owner: Engine) -> None:
 
 def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) -> Sent:
     batch_id, item_ids = failed
-    one = f"{PATH}/{batch_id}"
+    one = f"{API_PATH}/{batch_id}"
     most = random.choice((10_000, 500_000, 4_000_000, 16 * 1024 * 1024, 16 * 1024 * 1024 + 1))
     kind = random.choices(
         ("submit", "mentors", "retry", "correct", "update", "cancel", "anything", "query"), (6, 2, 2, 2, 1, 1, 3, 3)
@@ -207,7 +208,7 @@ def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) ->
         fields = {"label": b'"Monday"', "items": b"[" + b",".join(grammar.items(random, most, position=False)) + b"]"}
         if random.random() < 0.1:
             fields["plan"] = grammar.text(random, grammar.size(random, 3_000_000))
-        made = "POST", PATH + random.choice(("", "", "/preview")), grammar.document(random, fields, most)
+        made = "POST", API_PATH + random.choice(("", "", "/preview")), grammar.document(random, fields, most)
     elif kind == "mentors":
         count = random.choice((1, 25, 10_000, 10_001, 500_000))
         same = random.random() < 0.3
@@ -217,7 +218,7 @@ def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) ->
             "mentor_ids": random.choice((b"[" + b",".join(named) + b"]", grammar.value(random, most))),
             "activity": grammar.document(random, shared, most),
         }
-        made = "POST", PATH + random.choice(("", "/preview")), grammar.document(random, fields, most)
+        made = "POST", API_PATH + random.choice(("", "/preview")), grammar.document(random, fields, most)
     elif kind == "retry":
         count = random.choice((1, 1_000, 10_000, 300_000))
         ids = [b'"%b"' % str(item_ids[number % len(item_ids)]).encode() for number in range(count)]
@@ -243,7 +244,7 @@ def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) ->
     elif kind == "cancel":
         made = "POST", f"{one}/cancel", grammar.document(random, {"reason": b'"x"'}, most)
     elif kind == "anything":
-        target = random.choice((PATH, PATH + "/preview", f"{one}/retry", f"{one}/cancel", one))
+        target = random.choice((API_PATH, API_PATH + "/preview", f"{one}/retry", f"{one}/cancel", one))
         made = "PUT" if target == one else "POST", target, grammar.damaged(random, grammar.value(random, most))[:most]
     else:
         made = random.choice(("GET", "GET", "GET", "HEAD")), _target(random, batch_id, item_ids), b""
@@ -258,12 +259,12 @@ def _request(random: Random, failed: tuple[UUID, Sequence[UUID]], token: str) ->
 def _target(random: Random, batch_id: UUID, item_ids: Sequence[UUID]) -> str:
     path = random.choice(
         (
-            PATH,
-            f"{PATH}/{batch_id}",
-            f"{PATH}/{batch_id}/results.ndjson",
-            f"{PATH}/{batch_id}/results.csv",
-            f"{PATH}/{batch_id}/items/{item_ids[0]}",
-            f"{PATH}/{_quoted(_odd(random, 30))}",
+            API_PATH,
+            f"{API_PATH}/{batch_id}",
+            f"{API_PATH}/{batch_id}/results.ndjson",
+            f"{API_PATH}/{batch_id}/results.csv",
+            f"{API_PATH}/{batch_id}/items/{item_ids[0]}",
+            f"{API_PATH}/{_quoted(_odd(random, 30))}",
         )
     )
     names = ("status", "coordinator_id", "submitted_from", "submitted_to", "q", "limit", "page", "cursor", "items", "item_limit")

@@ -15,7 +15,6 @@ from orchestrator.process.settings import Settings
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
 KEY = "a key for tests only, 32 bytes or more"
-PATH = "/api/v1/bulk-registrations"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.remote.client import Client, Patience, opened
-from cli.remote.target import PATH, Target
+from cli.remote.api_client import ApiClient, Patience, opened
+from cli.remote.target import Target
 from cli.terminal.failures import BadInputError, RefusedError, UnreachableError
+from schemas.paths import API_PATH
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Body = Callable[[Client], Awaitable[Any]]
+Body = Callable[[ApiClient], Awaitable[Any]]
 
 
 def problem(status: int, **content: Any) -> web.Response:
@@ -68,7 +69,7 @@ def test_a_change_is_repeated_under_its_key_until_it_is_answered() -> None:
             return problem(503)
         return web.json_response({"batch_id": "b"}, status=202)
 
-    response = against(answer, lambda client: client.post(PATH, None, {"label": "x"}, key="k"), Patience(first_answer_s=60))
+    response = against(answer, lambda client: client.post(API_PATH, None, {"label": "x"}, key="k"), Patience(first_answer_s=60))
     assert response.json() == {"batch_id": "b"}
     assert [key for key, _ in seen] == ["k", "k", "k"]
     assert len({body for _, body in seen}) == 1
@@ -81,7 +82,7 @@ def test_a_change_without_a_key_gets_one_and_keeps_it() -> None:
         keys.append(request.headers.get("Idempotency-Key"))
         return problem(503) if len(keys) % 2 else web.json_response({})
 
-    async def body(client: Client) -> None:
+    async def body(client: ApiClient) -> None:
         await client.post("/cancel", None)
         await client.post("/cancel", None)
 
@@ -102,9 +103,9 @@ def test_retry_after_is_honoured() -> None:
             return response
         return web.json_response({})
 
-    async def body(client: Client) -> None:
-        await client.get(PATH, None)
-        await client.get(PATH, None)
+    async def body(client: ApiClient) -> None:
+        await client.get(API_PATH, None)
+        await client.get(API_PATH, None)
 
     against(answer, body)
     assert asked[2] - asked[1] >= 1.0
@@ -113,7 +114,7 @@ def test_retry_after_is_honoured() -> None:
 def test_an_address_where_nothing_answers_is_given_up_soon() -> None:
     async def run() -> None:
         async with opened(Target("http://127.0.0.1:1", None), lambda _: None, IMPATIENT) as client:
-            await client.get(PATH, None)
+            await client.get(API_PATH, None)
 
     began = time.monotonic()
     with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:1 can't serve this now"):
@@ -132,8 +133,8 @@ def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> No
 
     async def run() -> int:
         async with server(answer) as url, opened(Target(url, "t"), remarks.append, IMPATIENT) as client:
-            await client.get(PATH, None)
-            return int((await client.get(PATH, None)).json()["n"])
+            await client.get(API_PATH, None)
+            return int((await client.get(API_PATH, None)).json()["n"])
 
     assert asyncio.run(run()) > 2
     assert len(remarks) == 1
@@ -156,9 +157,9 @@ def test_headers_are_sent_as_the_server_reads_them() -> None:
         seen.append((request.headers.get("X-Organization-Id"), request.headers.get("Idempotency-Key")))
         return web.json_response({})
 
-    async def body(client: Client) -> None:
-        await client.post(PATH, "Trøndelag", key="æ")
-        async with client.download(PATH, "Trøndelag") as parts:
+    async def body(client: ApiClient) -> None:
+        await client.post(API_PATH, "Trøndelag", key="æ")
+        async with client.download(API_PATH, "Trøndelag") as parts:
             assert [part async for part in parts] == [b"{}"]
 
     against(answer, body)
@@ -171,7 +172,7 @@ def test_what_no_header_can_say_is_bad_input_and_not_sent(key: str) -> None:
         raise AssertionError("it was sent")
 
     with pytest.raises(BadInputError, match="Idempotency-Key"):
-        against(answer, lambda client: client.post(PATH, None, key=key))
+        against(answer, lambda client: client.post(API_PATH, None, key=key))
 
 
 def test_a_refusal_says_everything_at_once() -> None:
@@ -180,7 +181,7 @@ def test_a_refusal_says_everything_at_once() -> None:
         differences = [{"position": 1, "mentor_id": "m", "planned": "success", "now": "out_of_scope"}]
         return problem(422, code="organization_required", errors=errors, differences=differences)
 
-    refusal = refused(answer, lambda client: client.post(PATH, None, {}))
+    refusal = refused(answer, lambda client: client.post(API_PATH, None, {}))
     assert str(refusal) == "Detail. Here: with --org."
     assert refusal.lines == ("/items/3/mentor_id: must not be empty", "/items/1: planned success, now out_of_scope")
     assert (refusal.status, refusal.exit_code) == (422, 2)
@@ -192,7 +193,7 @@ def test_a_stranger_at_the_address_is_not_taken_for_the_product(status: int, bod
         return web.Response(status=status, text=body)
 
     with pytest.raises(UnreachableError, match="is not this product's API"):
-        against(answer, lambda client: client.get(PATH, None))
+        against(answer, lambda client: client.get(API_PATH, None))
 
 
 def test_a_deletion_whose_answer_was_lost_is_done() -> None:
@@ -205,7 +206,7 @@ def test_a_deletion_whose_answer_was_lost_is_done() -> None:
             request.transport.abort()
         return web.Response(status=204)
 
-    against(answer, lambda client: client.delete(PATH, None))
+    against(answer, lambda client: client.delete(API_PATH, None))
     assert asked == ["DELETE", "DELETE"]
 
 
@@ -213,7 +214,7 @@ def test_a_deletion_of_what_never_was_is_refused() -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return problem(404)
 
-    assert refused(answer, lambda client: client.delete(PATH, None)).status == 404
+    assert refused(answer, lambda client: client.delete(API_PATH, None)).status == 404
 
 
 def batch(status: str, pending: int) -> dict[str, Any]:

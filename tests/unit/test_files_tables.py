@@ -22,7 +22,7 @@ HEADER = ["mentor_id", "activity_type", "activity_date", "duration_minutes", "no
 
 
 def values(name: str, raw: bytes) -> list[dict[str, Any]]:
-    return [dict(record.values) for record in read_registrations(name, raw).records]
+    return [dict(record.values) for record in read_registrations(name, raw).rows]
 
 
 def mistakes(name: str, raw: bytes) -> list[str]:
@@ -134,13 +134,13 @@ def test_a_workbook_gives_what_the_cells_mean() -> None:
         Notes=[["not", "this"]],
     )
     table = read_registrations("book.XLSX", raw)
-    assert [(record.row, record.values["mentor_id"], record.values["duration_minutes"]) for record in table.records] == [
+    assert [(record.row, record.values["mentor_id"], record.values["duration_minutes"]) for record in table.rows] == [
         (3, "482", 90),
         (5, "m-2", 1_560),
         (6, "m-3", 90),
     ]
-    assert {record.values["activity_date"] for record in table.records} == {date(2026, 3, 25)}
-    assert [record.values["notes"] for record in table.records] == ["first", None, "12"]
+    assert {record.values["activity_date"] for record in table.rows} == {date(2026, 3, 25)}
+    assert [record.values["notes"] for record in table.rows] == ["first", None, "12"]
     assert table.remarks == ["book.XLSX: only the sheet Sheet is read, not Notes", "book.XLSX: not read: Navn"]
 
 

@@ -316,7 +316,7 @@ def test_dates_that_are_written_out() -> None:
 def test_hidden_rows_and_columns_are_read_and_said() -> None:
     rows = row(TEXT("m-1")) + row(TEXT("m-2"), attributes='hidden="1"') + row(TEXT("m-3"), attributes='ht="0" customHeight="1"')
     table = read_registrations("a.xlsx", raw_workbook(rows, before='<cols><col min="4" max="5" hidden="1"/></cols>'))
-    assert len(table.records) == 3
+    assert len(table.rows) == 3
     assert table.remarks == [
         "a.xlsx: 2 rows are hidden in the sheet and read all the same: 3, 4",
         "a.xlsx: hidden in the sheet and read all the same: the columns duration_minutes, notes",

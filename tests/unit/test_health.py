@@ -1,7 +1,7 @@
 """What a role's check says of its loop."""
 
 from compose.roles import STEADY_AFTER_S, _check
-from orchestrator.process.health import Check, LoopHealth
+from orchestrator.process.health import Health, LoopHealth
 
 
 class Clock:
@@ -18,32 +18,32 @@ def test_row_53_loop_that_tries_the_same_again_says_why_once_it_is_late() -> Non
     health = LoopHealth(clock := Clock(), broker_contact=True)
     health.retrying = "OperationalError 55P03"
     clock.now = 29.0
-    assert health.check(max_loop_age_s=30.0) == Check(True)
+    assert health.check(max_loop_age_s=30.0) == Health(True)
     clock.now = 31.0
     late = health.check(max_loop_age_s=30.0)
-    assert late == Check(False, "the loop has not got round for 31 s; it tries the same work again: OperationalError 55P03")
+    assert late == Health(False, "the loop has not got round for 31 s; it tries the same work again: OperationalError 55P03")
     health.turned()
-    assert health.check(max_loop_age_s=30.0) == Check(True)
+    assert health.check(max_loop_age_s=30.0) == Health(True)
     clock.now = 62.0
-    assert health.check(max_loop_age_s=30.0) == Check(False, "the loop has not got round for 31 s")
+    assert health.check(max_loop_age_s=30.0) == Health(False, "the loop has not got round for 31 s")
 
 
 def test_row_53_loop_that_turns_and_does_not_do_its_work_is_not_ready() -> None:
     health = LoopHealth(Clock(), broker_contact=True, failing="the oldest event waits")
-    assert health.check(max_loop_age_s=30.0) == Check(False, "the oldest event waits")
+    assert health.check(max_loop_age_s=30.0) == Health(False, "the oldest event waits")
     health.broker_contact = False
-    assert health.check(max_loop_age_s=30.0) == Check(False, "no broker answers")
+    assert health.check(max_loop_age_s=30.0) == Health(False, "no broker answers")
 
 
 def test_row_53_api_beside_a_role_in_trouble_accepts_batches_and_tells_of_it() -> None:
     health = LoopHealth(Clock(), broker_contact=True, failing="the oldest event waits")
-    assert _check(health, None, 5, tells_only=True)() == Check(True, "the oldest event waits")
+    assert _check(health, None, 5, tells_only=True)() == Health(True, "the oldest event waits")
     health.broker_contact = False
     assert not _check(health, None, 5, tells_only=True)().ok
 
 
 def test_row_53_role_that_began_too_often_is_not_ready_at_first() -> None:
     health = LoopHealth(Clock(), broker_contact=True)
-    assert _check(health, 5, 5, tells_only=False)() == Check(True)
+    assert _check(health, 5, 5, tells_only=False)() == Health(True)
     assert not _check(health, 6, 5, tells_only=False)().ok
     assert STEADY_AFTER_S < 600, "or a supervisor that waits for readiness would never see it"

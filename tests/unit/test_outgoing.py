@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from api.access.authentication import authenticator
 from api.access.jwks import Jwks
-from cli.remote.client import opened
+from cli.remote.api_client import opened
 from cli.remote.target import Target
 from cli.terminal.failures import BadInputError
 from consumers.external.http_client import refuse_unusable_way

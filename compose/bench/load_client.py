@@ -7,7 +7,9 @@ from typing import Any
 import aiohttp
 import orjson
 
-_PATH = "/api/v1/bulk-registrations"
+from schemas.paths import API_PATH
+from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus
+
 _POLL_S = 0.02
 _POLL_ITEMS_S = 0.005
 
@@ -16,7 +18,7 @@ class UnexpectedResponseError(Exception):
     """The product has answered what it should not have. The benchmark's figures would mean nothing; see the product's logs."""
 
 
-class Client:
+class LoadClient:
     """Any number of clients over one session. All raise UnexpectedResponseError."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -24,54 +26,54 @@ class Client:
 
     async def submit(self, body: bytes) -> str:
         """The id of the accepted batch."""
-        batch = await self._ask("POST", _PATH, 202, body)
+        batch = await self._ask("POST", API_PATH, 202, body)
         return str(batch["batch_id"])
 
     async def find(self, batch_id: str) -> Mapping[str, Any]:
         """The batch with its items."""
-        return await self._ask("GET", f"{_PATH}/{batch_id}", 200)
+        return await self._ask("GET", f"{API_PATH}/{batch_id}", 200)
 
     async def cancel(self, batch_id: str) -> Mapping[str, Any]:
         """The final counts."""
-        return await self._ask("POST", f"{_PATH}/{batch_id}/cancel", 200)
+        return await self._ask("POST", f"{API_PATH}/{batch_id}/cancel", 200)
 
     async def begun(self, batch_id: str) -> None:
         """Returns when the first items are done."""
         while True:
-            if (await self._ask("GET", f"{_PATH}/{batch_id}?items=failed", 200))["completed"]:
+            if (await self._ask("GET", f"{API_PATH}/{batch_id}?items=failed", 200))["completed"]:
                 return
             await asyncio.sleep(_POLL_ITEMS_S)
 
     async def finished(self, batch_id: str) -> None:
         """Waits for the end of the batch, as a client does that wants to know it at once."""
-        etag, status = "", "processing"
-        while status in ("processing", "pending"):
-            path = f"{_PATH}/{batch_id}?items=failed&wait=20s"
+        etag, status = "", BatchStatus.PROCESSING
+        while status not in TERMINAL_BATCH_STATUSES:
+            path = f"{API_PATH}/{batch_id}?items=failed&wait=20s"
             async with self._session.get(path, headers={"If-None-Match": etag}) as response:
                 content = await response.read()
                 etag = response.headers.get("ETag", etag)
                 if response.status == 200:
-                    status = orjson.loads(content)["status"]
+                    status = BatchStatus(orjson.loads(content)["status"])
                 elif response.status != 304:
                     raise UnexpectedResponseError(f"GET {path} was answered {response.status}: {content[:500]!r}")
-        if status != "completed":
+        if status != BatchStatus.COMPLETED:
             raise UnexpectedResponseError(f"batch {batch_id} ended {status}")
 
     async def all_finished(self) -> None:
         """Asks the listing until no batch of the organization is running."""
         while True:
-            if not await self._number_of("processing"):
+            if not await self._number_of(BatchStatus.PROCESSING):
                 return
             await asyncio.sleep(_POLL_S)
 
     async def check_none_failed(self) -> None:
         """That no batch of the organization has an item that failed."""
-        for status in ("partial", "failed"):
+        for status in (BatchStatus.PARTIAL, BatchStatus.FAILED):
             if number := await self._number_of(status):
                 raise UnexpectedResponseError(f"{number} batches of the benchmark ended {status}")
 
-    async def _number_of(self, status: str) -> int:
-        page = await self._ask("GET", f"{_PATH}?status={status}&limit=1", 200)
+    async def _number_of(self, status: BatchStatus) -> int:
+        page = await self._ask("GET", f"{API_PATH}?status={status}&limit=1", 200)
         return int(page["pagination"]["total"])
 
     async def _ask(self, method: str, path: str, expected: int, body: bytes | None = None) -> Mapping[str, Any]:

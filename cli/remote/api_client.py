@@ -12,11 +12,11 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from cli.remote.target import PATH, Target
+from cli.remote.target import Target
 from cli.terminal.failures import BadInputError, CommandError, RefusedError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
-
-TERMINAL = frozenset({"completed", "partial", "failed", "cancelled"})
+from schemas.paths import API_PATH
+from schemas.statuses import TERMINAL_BATCH_STATUSES
 
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
@@ -53,7 +53,7 @@ class _NotNowError(Exception):
         self.after_s = after_s
 
 
-class Client:
+class ApiClient:
     """One connection to the API. Every request that it sends may be repeated: reads, and changes under an Idempotency-Key."""
 
     def __init__(self, http: httpx.AsyncClient, target: Target, patience: Patience, remark: Callable[[str], None]) -> None:
@@ -96,7 +96,7 @@ class Client:
         self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
     ) -> Mapping[str, Any]:
         """The batch once it is terminal, with its first item; `changed` is told each state on the way."""
-        path, tag, pause_s = f"{PATH}/{batch_id}", None, self._patience.shortest_poll_s
+        path, tag, pause_s = f"{API_PATH}/{batch_id}", None, self._patience.shortest_poll_s
         while True:
             asked_s = time.monotonic()
             headers = self._target.headers(organization_id) | ({} if tag is None else {"If-None-Match": tag})
@@ -106,7 +106,7 @@ class Client:
                 tag = response.headers.get("ETag")
                 batch: Mapping[str, Any] = response.json()
                 changed(batch)
-                if batch["status"] in TERMINAL:
+                if batch["status"] in TERMINAL_BATCH_STATUSES:
                     return batch
             await asyncio.sleep(max(0.0, asked_s + pause_s - time.monotonic()))
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
@@ -158,7 +158,7 @@ class Client:
 
 
 @asynccontextmanager
-async def opened(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[Client]:
+async def opened(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[ApiClient]:
     """A client of the target's API. Raises BadInputError on an address that is none."""
     try:
         url = httpx.URL(target.url)
@@ -172,7 +172,7 @@ async def opened(target: Target, remark: Callable[[str], None], patience: Patien
     except UnusableWayError as error:
         raise BadInputError(str(error)) from error
     async with client as http:
-        yield Client(http, target, patience, remark)
+        yield ApiClient(http, target, patience, remark)
 
 
 def _encoded(headers: Mapping[str, str]) -> httpx.Headers:
