@@ -8,8 +8,8 @@ from typing import cast
 from sqlalchemy import Connection
 
 from consumers.loop.handler import REGISTRATION, Handled, Lane, Record, RefusedError
-from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.states import Outcome
 from orchestrator.registration.external import CANCELLED, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.registration.results import ResultWriter
@@ -118,9 +118,8 @@ def _candidates(new: Sequence[tuple[OutcomeKey, CommandState]]) -> list[Candidat
 
 
 def _outcome(key: OutcomeKey, state: CommandState, decision: Decision) -> NewOutcome:
-    error: ItemError | None = decision.error
-    if error is not None:
-        return NewOutcome(key, state.organization_id, "failed", None, error.as_json())
+    if decision.error is not None:
+        return NewOutcome(key, state.organization_id, Outcome.FAILED, None, decision.error)
     if decision.activity_id is None:
-        return NewOutcome(key, state.organization_id, "cancelled", None, None)
-    return NewOutcome(key, state.organization_id, "success", decision.activity_id, None)
+        return NewOutcome(key, state.organization_id, Outcome.CANCELLED, None, None)
+    return NewOutcome(key, state.organization_id, Outcome.SUCCESS, decision.activity_id, None)

@@ -182,7 +182,7 @@ class RegisterActivity(EventData):
     override_duplicates: Flag = False
 
 
-class ItemError(EventData):
+class ItemErrorData(EventData, title="ItemError"):
     """Why an item failed: a stable code, words for people, and what a correction needs to know."""
 
     code: StoredId
@@ -213,7 +213,7 @@ class RegistrationSucceeded(Result):
 class RegistrationFailed(Result):
     """There is no activity, and why."""
 
-    error: ItemError
+    error: ItemErrorData
 
 
 class RegistrationCancelled(Result):

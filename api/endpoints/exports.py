@@ -7,7 +7,7 @@ item is as it stood when its chunk was read, and stands there exactly once; who 
 import csv
 import io
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,8 +76,7 @@ def _csv_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:
 
 
 def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
-    error: Mapping[str, Any] = item.error or {}
-    values = item.values
+    error, values = item.error, item.values
     cells = (
         item.position,
         item.item_id,
@@ -89,10 +88,7 @@ def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
         item.status.value,
         item.attempt,
         item.activity_id,
-        error.get("code"),
-        error.get("message"),
-        error.get("field"),
-        error.get("conflicting_activity_id"),
+        *((None,) * 4 if error is None else (error.code, error.message, error.field, error.conflicting_activity_id)),
     )
     return (*cells, values.notes) if with_notes else cells
 

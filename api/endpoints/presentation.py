@@ -53,7 +53,7 @@ def item(view: ItemView) -> dict[str, Any]:
     if view.activity_id is not None:
         shown["activity_id"] = view.activity_id
     if view.error is not None:
-        shown["error"] = view.error
+        shown["error"] = view.error.as_json()
     if view.plan_changed:
         shown["plan_changed"] = True
     return shown
@@ -87,7 +87,7 @@ def one_item(view: ItemView, attempts: Sequence[AttemptView]) -> dict[str, Any]:
             {
                 "attempt": attempt.attempt,
                 "submitted": attempt.values,
-                "error": attempt.error,
+                "error": attempt.error.as_json(),
                 "attempted_at": attempt.attempted_at,
                 "correction": attempt.correction,
                 "retried_by": attempt.retried_by,

@@ -30,7 +30,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
 from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
-from orchestrator.storage.dispatch import SettledDispatch, mark_dispatched, record_settled
+from orchestrator.storage.dispatch import DispatchState, SettledDispatch, mark_dispatched, record_settled
 from orchestrator.storage.locks import take_batches
 from orchestrator.storage.outcomes import command_states
 from schemas.events import EventData, RegisterActivity
@@ -225,9 +225,9 @@ def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
     if isinstance(answer, Withdrawn) and not question.is_cancelled:
         # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
         answer = Refused(REGISTRATION_UNAVAILABLE)
-    state = type(answer).__name__.lower()
+    state = DispatchState(type(answer).__name__.lower())
     activity_id = answer.activity_id if isinstance(answer, Registered) else None
-    error = answer.error.as_json() if isinstance(answer, Refused) else None
+    error = answer.error if isinstance(answer, Refused) else None
     return SettledDispatch(question.command.batch_id, question.command.position, question.refusals, state, activity_id, error)
 
 

@@ -20,6 +20,7 @@ from consumers.upkeep.isolation import Found, Isolation
 from orchestrator.batches.parts import incomplete_batch
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import EventOf, OutcomeKey
+from orchestrator.batches.states import Outcome
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.registration.commands import commands_for
@@ -224,7 +225,7 @@ class Sweeper:
         share_batches(connection, [key.batch_id for key in keys])
         now, states = command_states(connection, keys)
         given_up = [
-            (state, NewOutcome(keys[index], state.organization_id, "failed", None, INTERNAL_ERROR.as_json()))
+            (state, NewOutcome(keys[index], state.organization_id, Outcome.FAILED, None, INTERNAL_ERROR))
             for index, state in states.items()
             # Cancelled since it was found hopeless: what is left of it waits for an external service's answer.
             if state.outcome is None and not state.is_cancelled

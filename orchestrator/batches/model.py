@@ -74,7 +74,7 @@ class NewItem(NamedTuple):
     values: ItemValues
     client_reference: str | None = None
     planned: str | None = None
-    """What a preview foretold: SUCCESS or an error code. None for a submission without a plan."""
+    """What a preview foretold: `Outcome.SUCCESS` or an error code. None for a submission without a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,26 @@ class ItemError:
     field: str | None = None
     conflicting_activity_id: str | None = None
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "ItemError":
+        """The error in a row."""
+        return cls(
+            code=stored["code"],
+            message=stored["message"],
+            retryable=stored["retryable"],
+            field=stored.get("field"),
+            conflicting_activity_id=stored.get("conflicting_activity_id"),
+        )
+
     def as_json(self) -> dict[str, Any]:
-        """As stored, announced and shown; without what does not apply."""
+        """As stored, announced and shown; without what does not apply. Always in this order: a repeated event has the bytes of the
+        first, and a column of jsonb has its own order."""
         full = {
             "code": self.code,
+            "conflicting_activity_id": self.conflicting_activity_id,
+            "field": self.field,
             "message": self.message,
             "retryable": self.retryable,
-            "field": self.field,
-            "conflicting_activity_id": self.conflicting_activity_id,
         }
         return {name: value for name, value in full.items() if value is not None}
 
@@ -186,13 +198,13 @@ class ItemView:
     status: ItemStatus
     attempt: int
     activity_id: UUID | None
-    error: Mapping[str, Any] | None
+    error: ItemError | None
     planned: str | None = None
 
     @property
     def plan_changed(self) -> bool:
         """It failed although a preview predicted otherwise: something changed in between (docs/http.md, Preview and plan)."""
-        return self.planned is not None and self.error is not None and self.error["code"] != self.planned
+        return self.planned is not None and self.error is not None and self.error.code != self.planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ class AttemptView:
 
     attempt: int
     values: Mapping[str, Any]
-    error: Mapping[str, Any]
+    error: ItemError
     attempted_at: datetime
     correction: Mapping[str, Any] | None
     retried_by: str

@@ -54,7 +54,7 @@ def _named(repository: ActivityRepository, batch: BatchView, request: RetryReque
 
 
 def _is_retryable(item: ItemView) -> bool:
-    return item.error is not None and item.error["retryable"]
+    return item.error is not None and item.error.retryable
 
 
 def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:

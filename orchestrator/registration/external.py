@@ -105,17 +105,17 @@ def dispatched_decisions(connection: Connection, candidates: Sequence[Candidate]
     found = dispatch.dispatches(connection, [(candidate.batch_id, candidate.position) for candidate in candidates])
     decisions: dict[int, Decision | None] = {}
     for index, books in found.items():
-        if books.state == "registered":
+        if books.state is dispatch.DispatchState.REGISTERED:
             decisions[index] = Decision(books.activity_id, None)
-        elif books.state == "asked":
+        elif books.state is dispatch.DispatchState.ASKED:
             # Whether the service has done the work is unknown, and stays in the books: a retry asks under the same key. An item of a
             # cancelled batch can't be retried, so it waits for the service's answer.
             decisions[index] = None if books.is_cancelled else Decision(None, REGISTRATION_UNAVAILABLE)
-        elif books.is_cancelled or books.state == "withdrawn":
+        elif books.is_cancelled or books.state is dispatch.DispatchState.WITHDRAWN:
             decisions[index] = CANCELLED
         elif books.is_of_present_attempt:
             assert books.error is not None
-            decisions[index] = Decision(None, ItemError(**books.error))
+            decisions[index] = Decision(None, books.error)
     return decisions
 
 

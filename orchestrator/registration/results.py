@@ -3,11 +3,12 @@
 from typing import Any
 
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.states import Outcome
 from orchestrator.storage.outcomes import CommandState, NewOutcome
 from schemas import events
 from schemas.envelope import OutgoingEvent
 
-_EVENT_TYPE = {"success": events.SUCCEEDED, "failed": events.FAILED, "cancelled": events.CANCELLED}
+_EVENT_TYPE = {Outcome.SUCCESS: events.SUCCEEDED, Outcome.FAILED: events.FAILED, Outcome.CANCELLED: events.CANCELLED}
 
 
 class ResultWriter:
@@ -33,8 +34,7 @@ class ResultWriter:
         if activity_id is not None:
             data["activity_id"] = activity_id
         if error is not None:
-            # In one order: jsonb gives a stored error back in its own, and a repeated event has the bytes of the first.
-            data["error"] = dict(sorted(error.items()))
+            data["error"] = error.as_json()
         headers = self._headers.get(state.trace_id) or self._headers.setdefault(
             state.trace_id, events.ItemEventHeaders(state.trace_id)
         )

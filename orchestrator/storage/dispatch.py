@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, Row, text
 
+from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 
@@ -77,13 +79,22 @@ _POSITIONS_IN_DOUBT = text(f"""
 """)
 
 
+class DispatchState(StrEnum):
+    """Where an item stands with the service: asked without a definite answer, or what the answer was."""
+
+    ASKED = "asked"
+    REGISTERED = "registered"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Where an item stands with the service. `state` as in the table."""
+    """What the books say about an item that the service was asked for."""
 
-    state: str
+    state: DispatchState
     activity_id: str | None
-    error: Mapping[str, Any] | None
+    error: ItemError | None
     is_of_present_attempt: bool
     is_cancelled: bool
 
@@ -95,9 +106,9 @@ class SettledDispatch:
     batch_id: str
     position: int
     refusals: int
-    state: str
+    state: DispatchState
     activity_id: str | None
-    error: Mapping[str, Any] | None
+    error: ItemError | None
 
 
 def mark_dispatched(connection: Connection, commands: Sequence[OutcomeKey]) -> Sequence[Row[Any]]:
@@ -116,7 +127,7 @@ def mark_dispatched(connection: Connection, commands: Sequence[OutcomeKey]) -> S
 
 def record_settled(connection: Connection, answers: Sequence[SettledDispatch]) -> None:
     """Writes definite answers down, each for the key that it was given to."""
-    errors = [None if answer.error is None else orjson.dumps(answer.error).decode() for answer in answers]
+    errors = [None if answer.error is None else orjson.dumps(answer.error.as_json()).decode() for answer in answers]
     connection.execute(
         _RECORD,
         {
@@ -140,7 +151,14 @@ def dispatches(connection: Connection, items: Sequence[tuple[str, int]]) -> Mapp
         },
     )
     return {
-        row.ord - 1: Dispatch(row.state, row.activity_id, row.error, row.is_of_present_attempt, row.is_cancelled) for row in rows
+        row.ord - 1: Dispatch(
+            DispatchState(row.state),
+            row.activity_id,
+            None if row.error is None else ItemError.from_json(row.error),
+            row.is_of_present_attempt,
+            row.is_cancelled,
+        )
+        for row in rows
     }
 
 

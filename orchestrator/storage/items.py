@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.batches.model import AttemptView, BatchView, ItemFilter, ItemValues, ItemView, StatusView
+from orchestrator.batches.model import AttemptView, BatchView, ItemError, ItemFilter, ItemValues, ItemView, StatusView
 from orchestrator.batches.repository import Folded, NewAttempt, OutcomeKey
 from orchestrator.batches.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
@@ -32,7 +32,7 @@ def _item_view(row: Row[Any]) -> ItemView:
         status=ItemStatus(row.item_status),
         attempt=row.attempt,
         activity_id=None if row.activity_id is None else UUID(row.activity_id),
-        error=row.error,
+        error=None if row.error is None else ItemError.from_json(row.error),
         planned=row.planned,
     )
 
@@ -271,5 +271,8 @@ class Items(Batches):
         """The attempts of an item that are over, oldest first."""
         rows = self.connection.execute(_HISTORY, {"batch_id": batch_id, "position": position})
         return [
-            AttemptView(r.attempt, r.submitted, r.error, r.attempt_at, r.correction, r.retried_by, r.retried_at) for r in rows
+            AttemptView(
+                r.attempt, r.submitted, ItemError.from_json(r.error), r.attempt_at, r.correction, r.retried_by, r.retried_at
+            )
+            for r in rows
         ]

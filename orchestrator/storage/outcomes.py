@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection
 
+from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.states import Outcome
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.prepared import Prepared
@@ -20,9 +22,9 @@ class CommandState(NamedTuple):
     item_id: str
     organization_id: str
     trace_id: str
-    outcome: str | None
+    outcome: Outcome | None
     activity_id: str | None
-    error: dict[str, Any] | None
+    error: ItemError | None
     decided_at: datetime
     is_cancelled: bool
     """Whether the batch was cancelled: nothing of it is registered any more."""
@@ -35,9 +37,9 @@ class NewOutcome(NamedTuple):
 
     key: OutcomeKey
     organization_id: str
-    outcome: str
+    outcome: Outcome
     activity_id: str | None
-    error: dict[str, Any] | None
+    error: ItemError | None
 
 
 # Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
@@ -89,7 +91,15 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
             "attempts": arrays.plain([key.attempt for key in keys]),
         },
     )
-    decided = {number - 1: outcome for number, *outcome in not_new}
+    decided = {
+        number - 1: (
+            None if outcome is None else Outcome(outcome),
+            activity_id,
+            None if error is None else ItemError.from_json(error),
+            created_at,
+        )
+        for number, outcome, activity_id, error, created_at in not_new
+    }
     ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
     now: datetime = max(row[-1] for row in batches.values())
     new = (None, None, None, now)
@@ -108,7 +118,7 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
 
 def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: datetime) -> None:
     """Decides these commands. Raises TransientError when another delivery of one of them decided first: nothing of this may stay."""
-    errors = [None if outcome.error is None else orjson.dumps(outcome.error).decode() for outcome in outcomes]
+    errors = [None if outcome.error is None else orjson.dumps(outcome.error.as_json()).decode() for outcome in outcomes]
     inserted = _INSERT.count(
         connection,
         {

@@ -262,7 +262,7 @@ def test_row_23_poison_bytes_are_put_aside_and_the_partition_moves_on(aftermath:
     assert_put_aside(aftermath, 23)
     # The good one behind them is done, though the registration of one of its items fails: that item fails alone.
     assert aftermath.good.batch.counts == Counts(completed=3, failed=1)
-    assert [item.error and item.error["code"] for item in aftermath.good.items] == [None, None, None, "internal_error"]
+    assert [item.error and item.error.code for item in aftermath.good.items] == [None, None, None, "internal_error"]
     assert aftermath.breaches == []
 
 

@@ -126,7 +126,7 @@ def test_row_31_two_coordinators_race_for_the_same_mentor_type_and_date(
     assert sorted(view.batch.status for view in views) == ["completed", "partial"]
     [error] = [one.error for view in views for one in view.items if one.error]
     [winner] = [one for view in views for one in view.items if one.values.mentor_id == "mentor-1" and one.activity_id]
-    assert (error["code"], error["conflicting_activity_id"]) == ("duplicate_activity", str(winner.activity_id))
+    assert (error.code, error.conflicting_activity_id) == ("duplicate_activity", str(winner.activity_id))
     assert count(engine, "registration.activity WHERE attributed_to = 'mentor-1'") == 1
     assert_exactly_once(engine, settings, activities=3)
 

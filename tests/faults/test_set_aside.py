@@ -142,5 +142,6 @@ def test_row_43_an_item_that_the_database_refuses_for_good_ends_and_the_batch_wi
     fold(pipeline, found)
     view = pipeline.status(batch_id)
     assert [one.status for one in view.items] == ["success", "success", "failed", "success", "success"]
-    assert (view.items[2].error or {})["code"] == "internal_error"
+    assert view.items[2].error is not None
+    assert view.items[2].error.code == "internal_error"
     assert (letter.data["reason"], letter.data["detail"]) == ("internal_error", "InsufficientPrivilege 42501")

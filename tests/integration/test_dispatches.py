@@ -6,11 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from orchestrator.batches.model import Actor, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.batches.model import Actor, ItemError, NewBatch, NewItem, RetryRequest, Role
 from orchestrator.batches.operations import cancel_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage.dispatch import (
     Dispatch,
+    DispatchState,
     SettledDispatch,
     dispatches,
     mark_dispatched,
@@ -20,7 +21,7 @@ from orchestrator.storage.dispatch import (
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
-REFUSAL = {"code": "mentor_not_found", "message": "No", "retryable": False}
+REFUSAL = ItemError("mentor_not_found", "No", retryable=False)
 
 
 def submit(pipeline: Pipeline, items: Sequence[NewItem]) -> str:
@@ -41,11 +42,11 @@ def answer(pipeline: Pipeline, *answers: SettledDispatch) -> None:
 
 
 def registered(batch_id: str, position: int, activity_id: UUID, refusals: int = 0) -> SettledDispatch:
-    return SettledDispatch(batch_id, position, refusals, "registered", str(activity_id), None)
+    return SettledDispatch(batch_id, position, refusals, DispatchState.REGISTERED, str(activity_id), None)
 
 
 def refused(batch_id: str, position: int, refusals: int = 0) -> SettledDispatch:
-    return SettledDispatch(batch_id, position, refusals, "refused", None, REFUSAL)
+    return SettledDispatch(batch_id, position, refusals, DispatchState.REFUSED, None, REFUSAL)
 
 
 def books(pipeline: Pipeline, *items: tuple[str, int]) -> Mapping[int, Dispatch]:
@@ -96,8 +97,8 @@ def test_an_answer_is_for_its_item_and_its_key_and_the_first_counts(pipeline: Pi
     answer(pipeline, registered(one, 0, too_late), refused(other, 1), registered(other, 1, too_late, refusals=1))
     found = books(pipeline, (other, 1), (one, 0), (one, 2), (other, 0), (one, 1))
     assert {index: (each.state, each.activity_id, each.error) for index, each in found.items()} == {
-        0: ("registered", str(made), None),
-        1: ("refused", None, REFUSAL),
+        0: (DispatchState.REGISTERED, str(made), None),
+        1: (DispatchState.REFUSED, None, REFUSAL),
         2: ("asked", None, None),
         3: ("asked", None, None),
         4: ("asked", None, None),
@@ -110,7 +111,7 @@ def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(6)), submit(pipeline, mentors(6, first=11))
     mark(pipeline, *((one, position, 1) for position in (4, 3, 2, 1)), (other, 0, 1), (other, 1, 1))
     answer(pipeline, refused(one, 1), registered(one, 2, new_batch_id()))
-    answer(pipeline, SettledDispatch(one, 3, 0, "withdrawn", None, None))
+    answer(pipeline, SettledDispatch(one, 3, 0, DispatchState.WITHDRAWN, None, None))
     assert in_doubt(pipeline, one, 4, 3, 2, 1, 0) == [2, 4]
     assert in_doubt(pipeline, one, 3, 4) == [4]
     assert in_doubt(pipeline, one) == []

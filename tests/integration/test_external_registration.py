@@ -92,7 +92,7 @@ def pipeline(asking: Settings, engine: Engine) -> Iterator[ExternalPipeline]:
 
 
 def codes(pipeline: Pipeline, batch_id: UUID) -> list[str | None]:
-    return [shown.error["code"] if shown.error else None for shown in pipeline.status(batch_id).items]
+    return [shown.error.code if shown.error else None for shown in pipeline.status(batch_id).items]
 
 
 def correct(batch_id: UUID, position: int, **changes: object) -> RetryRequest:
@@ -150,9 +150,9 @@ def test_refusal_is_definite_and_speaks_in_our_words(pipeline: ExternalPipeline,
     assert errors[0] is not None
     assert errors[1] is not None
     assert errors[2] is not None
-    assert (errors[0]["code"], errors[0]["field"], "private" in str(errors)) == ("invalid_item", "notes", False)
-    assert (errors[1]["code"], errors[1]["conflicting_activity_id"]) == ("duplicate_activity", rival)
-    assert (errors[2]["code"], errors[2]["message"]) == (
+    assert (errors[0].code, errors[0].field, "private" in str(errors)) == ("invalid_item", "notes", False)
+    assert (errors[1].code, errors[1].conflicting_activity_id) == ("duplicate_activity", rival)
+    assert (errors[2].code, errors[2].message) == (
         "invalid_item",
         "The registration service refused the item (quota_exceeded)",
     )

@@ -46,7 +46,7 @@ def test_small_data_set_gives_exactly_the_expected_outcomes(pipeline: Pipeline) 
         pipeline.call(submit_bulk_registration, actor, batch)
         pipeline.drain()
         view = pipeline.status(batch.batch_id, actor=actor)
-        outcomes = ["success" if item.error is None else item.error["code"] for item in view.items]
+        outcomes = ["success" if item.error is None else item.error.code for item in view.items]
         assert outcomes == wanted["items"], f"line {wanted['line']}"
         counts = view.batch.counts
         assert (view.batch.status, counts.completed, counts.failed) == (wanted["status"], wanted["completed"], wanted["failed"])

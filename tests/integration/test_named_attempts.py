@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.model import Correction, ItemError, RetryRequest
 from orchestrator.batches.operations import cancel_batch, retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
-from orchestrator.batches.states import ItemStatus
+from orchestrator.batches.states import ItemStatus, Outcome
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.expansion import pending_items
 from orchestrator.storage.locks import share_batches
@@ -70,7 +70,11 @@ def test_states_of_commands(pipeline: Pipeline) -> None:
     assert nothing == (None, {})
     for index, expected in ((4, decided[batch_id, 1, 1]), (5, decided[batch_id, 0, 1]), (8, decided[cancelled, 0, 1])):
         said = states[index]
-        assert (said.outcome, said.error, said.decided_at) == (expected.outcome, expected.error, expected.created_at)
+        assert (said.outcome, said.error and said.error.as_json(), said.decided_at) == (
+            expected.outcome,
+            expected.error,
+            expected.created_at,
+        )
         assert said.activity_id == (None if expected.activity_id is None else str(expected.activity_id))
     for index in (0, 7):
         assert (states[index].outcome, states[index].decided_at) == (None, now)
@@ -104,13 +108,13 @@ def test_an_outcome_is_as_old_as_its_decision_and_not_as_its_transaction(pipelin
 def test_an_attempt_is_decided_once_and_all_of_a_set_or_nothing(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(3))
     at = pipeline.status(batch_id).batch.submitted_at + timedelta(seconds=5)
-    failure = {"code": "mentor_not_found", "message": 'says "no", \\ and {so on}', "retryable": False}
+    failure = ItemError("mentor_not_found", 'says "no", \\ and {so on}', retryable=False)
 
     def decide(connection: Connection, positions: Sequence[int]) -> None:
         outcomes = [
-            NewOutcome(key(batch_id, position, 1), ORGANIZATION, "failed", None, failure)
+            NewOutcome(key(batch_id, position, 1), ORGANIZATION, Outcome.FAILED, None, failure)
             if position
-            else NewOutcome(key(batch_id, position, 1), ORGANIZATION, "success", str(batch_id), None)
+            else NewOutcome(key(batch_id, position, 1), ORGANIZATION, Outcome.SUCCESS, str(batch_id), None)
             for position in positions
         ]
         insert_outcomes(connection, outcomes, at)
@@ -124,7 +128,7 @@ def test_an_attempt_is_decided_once_and_all_of_a_set_or_nothing(pipeline: Pipeli
         rows = connection.execute(text("SELECT * FROM orchestrator.outcome ORDER BY position")).all()
     assert [tuple(row) for row in rows] == [
         (batch_id, 0, 1, ORGANIZATION, "success", batch_id, None, at),
-        (batch_id, 1, 1, ORGANIZATION, "failed", None, failure, at),
+        (batch_id, 1, 1, ORGANIZATION, "failed", None, failure.as_json(), at),
     ]
 
 

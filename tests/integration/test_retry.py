@@ -72,7 +72,7 @@ def test_correction_is_registered_and_kept_with_the_old_values(pipeline: Pipelin
     pipeline.drain()
     shown, history = pipeline.call(get_item, ADMIN, batch_id, DerivedIds(batch_id).item_id(1))
     assert (shown.status, shown.values.mentor_id, shown.values.notes) == ("success", "mentor-2", "now right")
-    assert [(h.attempt, h.values["mentor_id"], h.error["code"]) for h in history] == [(1, "nobody", "mentor_not_found")]
+    assert [(h.attempt, h.values["mentor_id"], h.error.code) for h in history] == [(1, "nobody", "mentor_not_found")]
     assert history[0].correction == {"mentor_id": "mentor-2", "notes": "now right"}
 
 

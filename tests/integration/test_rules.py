@@ -1,6 +1,6 @@
 """The registration rules at their edges (docs/rules.md), and what an auditor reads of a registration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
-from orchestrator.batches.model import Actor, NewBatch, NewItem, Role
+from orchestrator.batches.model import Actor, ItemError, NewBatch, NewItem, Role
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessRegistrationService
@@ -33,7 +33,7 @@ def rows(pipeline: Pipeline, query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
-def answers(pipeline: Pipeline, *items: NewItem) -> list[Mapping[str, Any] | None]:
+def answers(pipeline: Pipeline, *items: NewItem) -> list[ItemError | None]:
     """What becomes of them: None is success."""
     batch_id = pipeline.submit(items)
     pipeline.drain()
@@ -62,7 +62,7 @@ def today(zone: str) -> date:
 def test_today_is_where_the_organization_is(pipeline: Pipeline, zone: str, day: Callable[[], date], is_future: bool) -> None:
     execute(pipeline, "UPDATE registration.organization SET time_zone = :zone", zone=zone)
     [error] = answers(pipeline, item("mentor-1", day=day()))
-    assert (error and (error["code"], error["field"])) == (("invalid_item", "activity_date") if is_future else None)
+    assert (error and (error.code, error.field)) == (("invalid_item", "activity_date") if is_future else None)
 
 
 @pytest.mark.parametrize("year", [EARLIEST_YEAR, 1950])
@@ -78,9 +78,7 @@ def test_an_activity_of_before_the_earliest_year_is_a_slip(pipeline: Pipeline, y
         ("invalid_item", "activity_date"),
     ]
     if year == EARLIEST_YEAR:
-        assert [error and error["message"] for error in answers(pipeline, *items)] == [
-            error and error.message for error in foretold
-        ]
+        assert [error and error.message for error in answers(pipeline, *items)] == [error and error.message for error in foretold]
 
 
 def test_a_mentor_of_another_organization_does_not_exist(pipeline: Pipeline) -> None:
@@ -89,7 +87,7 @@ def test_a_mentor_of_another_organization_does_not_exist(pipeline: Pipeline) -> 
     execute(pipeline, "INSERT INTO registration.mentor VALUES ('other', 'theirs', 'Mentor', 'chapter-1')")
     theirs, nobodys = answers(pipeline, item("theirs"), item("nobody"))
     assert theirs is not None
-    assert theirs["code"] == "mentor_not_found"
+    assert theirs.code == "mentor_not_found"
     assert theirs == nobodys
 
 
@@ -102,7 +100,7 @@ def test_a_mentor_is_active_on_the_first_and_on_the_last_day(pipeline: Pipeline)
     )
     days = (ACTIVE_FROM - ONE_DAY, ACTIVE_FROM, ACTIVE_UNTIL, ACTIVE_UNTIL + ONE_DAY)
     errors = answers(pipeline, *(item("mentor-1", day=day) for day in days))
-    assert [error and error["code"] for error in errors] == ["mentor_inactive", None, None, "mentor_inactive"]
+    assert [error and error.code for error in errors] == ["mentor_inactive", None, None, "mentor_inactive"]
 
 
 @pytest.mark.parametrize("is_duplicate", [False, True], ids=["plain", "overriding"])

@@ -172,7 +172,7 @@ def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper
     assert view.batch.status == "failed"
     assert view.batch.errors_by_code == {"internal_error": 2}
     assert view.items[0].error is not None
-    assert view.items[0].error["retryable"] is True
+    assert view.items[0].error.retryable is True
     # And it is announced as any other outcome: a replay knows no other way.
     assert [dict(event.headers)["ce_type"] for event in results] == [FAILED.encode()] * 2
     assert not pipeline.handle(pipeline.aggregator, results).refused

@@ -42,6 +42,7 @@ from orchestrator.batches.model import (
     AttemptView,
     BatchPage,
     BatchView,
+    ItemError,
     ItemValues,
     ItemView,
     Measurement,
@@ -165,7 +166,7 @@ ITEM = ItemView(
     ItemStatus.FAILED,
     2,
     ACTIVITY_ID,
-    {"code": "x"},
+    ItemError("x", "an x", retryable=True, field="notes", conflicting_activity_id="another"),
     "success",
 )
 SHOWN_ITEM = {
@@ -179,7 +180,13 @@ SHOWN_ITEM = {
     "attempt": 2,
     "client_reference": "the reference",
     "activity_id": ACTIVITY_ID,
-    "error": {"code": "x"},
+    "error": {
+        "code": "x",
+        "message": "an x",
+        "retryable": True,
+        "field": "notes",
+        "conflicting_activity_id": "another",
+    },
     "plan_changed": True,
 }
 
@@ -189,7 +196,9 @@ def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
     bare = replace(ITEM, client_reference=None, activity_id=None, error=None, planned=None)
     absent = {"client_reference", "activity_id", "error", "plan_changed"}
     assert presentation.item(bare) == {name: value for name, value in SHOWN_ITEM.items() if name not in absent}
-    attempt = AttemptView(1, {"mentor_id": "m"}, {"code": "y"}, moment(7), {"mentor_id": "n"}, "somebody", moment(8))
+    attempt = AttemptView(
+        1, {"mentor_id": "m"}, ItemError("y", "a y", retryable=False), moment(7), {"mentor_id": "n"}, "somebody", moment(8)
+    )
     assert presentation.one_item(ITEM, [attempt]) == SHOWN_ITEM | {
         "notes": "a note",
         "override_duplicates": True,
@@ -197,7 +206,7 @@ def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
             {
                 "attempt": 1,
                 "submitted": {"mentor_id": "m"},
-                "error": {"code": "y"},
+                "error": {"code": "y", "message": "a y", "retryable": False},
                 "attempted_at": moment(7),
                 "correction": {"mentor_id": "n"},
                 "retried_by": "somebody",
