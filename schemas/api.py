@@ -8,12 +8,13 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from schemas.corrections import Correction
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id, one_of
 from schemas.mistakes import (
     MOST_MISTAKES,
@@ -145,9 +146,10 @@ class ItemCorrection(Request):
     notes: Notes | None = _LEFT_OUT
     override_duplicates: Flag = _LEFT_OUT
 
-    def changes(self) -> dict[str, Any]:
+    def correction(self) -> Correction:
         """The fields that were sent."""
-        return {name: getattr(self, name) for name in sorted(self.model_fields_set - {"item_id"})}
+        sent = {name: getattr(self, name) for name in sorted(self.model_fields_set - {"item_id"})}
+        return cast("Correction", sent)
 
 
 class Retry(Request):

@@ -20,7 +20,7 @@ from orchestrator.batches.model import (
     BatchFilter,
     BatchView,
     Cancelled,
-    Correction,
+    CorrectedItem,
     Idempotency,
     ItemFilter,
     ItemValues,
@@ -267,10 +267,10 @@ def retry(call: Call) -> Reply:
     wanted = RetryRequest(
         item_ids=request.item_ids,
         only_retryable=request.only_retryable,
-        corrections=[Correction(correction.item_id, correction.changes()) for correction in request.corrections or ()],
+        corrections=[CorrectedItem(corrected.item_id, corrected.correction()) for corrected in request.corrections or ()],
     )
     given = call.idempotency(
-        "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.changes) for c in wanted.corrections]
+        "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.correction) for c in wanted.corrections]
     )
     idempotency = given or _own_key()
     retried = call.service.database.change(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from schemas.corrections import Correction
 from schemas.envelope import SOURCE
 
 API_CHANNEL = "api"
@@ -215,7 +216,7 @@ class AttemptView:
     values: Mapping[str, Any]
     error: ItemError
     attempted_at: datetime
-    correction: Mapping[str, Any] | None
+    correction: Correction | None
     retried_by: str
     retried_at: datetime
 
@@ -262,11 +263,11 @@ class StatusView:
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """New values for a failed item; a field that is absent keeps its value."""
+class CorrectedItem:
+    """A failed item, and the values that its next attempt has instead."""
 
     item_id: UUID
-    changes: Mapping[str, Any]
+    correction: Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,7 @@ class RetryRequest:
 
     item_ids: Sequence[UUID] | None = None
     only_retryable: bool = False
-    corrections: Sequence[Correction] = ()
+    corrections: Sequence[CorrectedItem] = ()
 
     def __post_init__(self) -> None:
         if self.only_retryable and self.item_ids is not None:

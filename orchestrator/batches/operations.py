@@ -40,6 +40,7 @@ from orchestrator.batches.retry import choose_attempts, reject_corrections_in_do
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
 from orchestrator.batches.submit import PlanCheck, SubmissionRequest, submit_bulk_registrations
 from schemas import events
+from schemas.corrections import Correction
 from schemas.ids import item_position
 
 
@@ -142,8 +143,12 @@ def _begin(
     return _present(repository, batch.batch_id)
 
 
-def _without_notes(correction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if correction is None else {name: value for name, value in correction.items() if name != "notes"}
+def _without_notes(correction: Correction | None) -> Correction | None:
+    if correction is None:
+        return None
+    public = correction.copy()
+    public.pop("notes", None)
+    return public
 
 
 def cancel_batch(

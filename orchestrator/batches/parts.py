@@ -12,6 +12,7 @@ import orjson
 from orchestrator.batches.model import Actor, BatchView, NewBatch, NewItem
 from orchestrator.batches.repository import PartHashes
 from schemas import events
+from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent
 from schemas.mistakes import Mistake
 
@@ -145,7 +146,7 @@ def retry_events(
     organization_id: str,
     retry_number: int,
     retried_by: str,
-    attempts: Sequence[tuple[int, int, dict[str, Any] | None]],
+    attempts: Sequence[tuple[int, int, Correction | None]],
     time: datetime,
     trace_id: str,
 ) -> list[OutgoingEvent]:

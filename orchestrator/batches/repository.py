@@ -20,6 +20,7 @@ from orchestrator.batches.model import (
     StatusView,
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent
 
 
@@ -64,7 +65,7 @@ class NewAttempt:
 
     position: int
     values: ItemValues
-    correction: Mapping[str, Any] | None
+    correction: Correction | None
 
 
 PartKey = tuple[str, int]

@@ -2,17 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import cast
 from uuid import UUID
 
 from orchestrator.batches.errors import ConflictError, InvalidRequestError
 from orchestrator.batches.model import BatchView, ItemValues, ItemView, RetryRequest
 from orchestrator.batches.repository import ActivityRepository, NewAttempt
 from orchestrator.batches.states import ItemStatus
+from schemas.corrections import Correction
 from schemas.ids import item_position
 from schemas.mistakes import MOST_MISTAKES, Mistake
 
 Chosen = Sequence[tuple[ItemView, NewAttempt]]
+
+_NOTHING = Correction()
 
 
 def choose_attempts(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Chosen:
@@ -22,14 +25,14 @@ def choose_attempts(repository: ActivityRepository, batch: BatchView, request: R
     says neither. Raises InvalidRequestError with every id that is no item of the batch or is corrected twice, ConflictError for a named
     item that can't be retried.
     """
-    changes = {correction.item_id: correction.changes for correction in request.corrections}
+    corrections = {corrected.item_id: corrected.correction for corrected in request.corrections}
     named = _named(repository, batch, request)
-    items = [item for item in named.values() if _can_begin(item, changes.get(item.item_id, {}))]
+    items = [item for item in named.values() if _can_begin(item, corrections.get(item.item_id, _NOTHING))]
     if request.only_retryable or (request.item_ids is None and not request.corrections):
         others = [each for each in repository.items_by_status(batch.batch_id, ItemStatus.FAILED) if each.item_id not in named]
         items += [each for each in others if not request.only_retryable or _is_retryable(each)]
     items.sort(key=lambda item: item.position)
-    return [(item, _new_attempt(item, changes.get(item.item_id, {}))) for item in items]
+    return [(item, _new_attempt(item, corrections.get(item.item_id, _NOTHING))) for item in items]
 
 
 def _named(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Mapping[UUID, ItemView]:
@@ -57,12 +60,12 @@ def _is_retryable(item: ItemView) -> bool:
     return item.error is not None and item.error.retryable
 
 
-def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:
+def _can_begin(item: ItemView, correction: Correction) -> bool:
     """True for a failed item; False for one whose later attempt a rival began with the same values. Raises ConflictError."""
     if item.status is ItemStatus.FAILED:
         return True
     in_later_attempt = item.attempt > 1 and item.status in (ItemStatus.PENDING, ItemStatus.SUCCESS)
-    if in_later_attempt and _corrected(item.values, changes) == item.values:
+    if in_later_attempt and _corrected(item.values, correction) == item.values:
         return False
     if in_later_attempt:
         raise ConflictError(
@@ -73,15 +76,15 @@ def _can_begin(item: ItemView, changes: Mapping[str, Any]) -> bool:
     )
 
 
-def _corrected(values: ItemValues, changes: Mapping[str, Any]) -> ItemValues:
-    return values._replace(**changes)
+def _corrected(values: ItemValues, correction: Correction) -> ItemValues:
+    return values._replace(**correction)
 
 
-def _new_attempt(item: ItemView, changes: Mapping[str, Any]) -> NewAttempt:
-    values = _corrected(item.values, changes)
+def _new_attempt(item: ItemView, correction: Correction) -> NewAttempt:
+    values = _corrected(item.values, correction)
     before = item.values._asdict()
     changed = {name: value for name, value in values._asdict().items() if value != before[name]}
-    return NewAttempt(item.position, values, changed or None)
+    return NewAttempt(item.position, values, cast("Correction", changed) if changed else None)
 
 
 def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchView, request: RetryRequest, chosen: Chosen) -> None:

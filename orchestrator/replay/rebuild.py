@@ -18,8 +18,8 @@ from orchestrator.batches.model import upstream_channel
 from orchestrator.replay.shadow_tables import Difference, ShadowTables, copy_line, escaped
 from orchestrator.upstream.part import submitted_part
 from schemas import events
+from schemas.corrections import CORRECTION
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
-from schemas.fields import CalendarDate, Flag, Id, Int32
 from schemas.ids import DerivedIds
 
 TOPICS = (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE)
@@ -36,16 +36,6 @@ class ReadRecord:
     timestamp_ms: int
     headers: Sequence[tuple[str, bytes | None]]
     value: bytes | None
-
-
-class _Correction(events.EventData):
-    """What a retry event's correction may change, but for the notes, which it does not carry."""
-
-    mentor_id: Id | None = None
-    activity_type: Id | None = None
-    activity_date: CalendarDate | None = None
-    duration_minutes: Int32 | None = None
-    override_duplicates: Flag | None = None
 
 
 # A result as a row, up to its error. This is all the validation that our own results get: the pattern says what every value looks
@@ -235,10 +225,10 @@ def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, pla
 
 
 def _correction(item: events.RetriedItem) -> str | None:
-    if item.correction is None:
-        return None
-    changes = _Correction.model_validate(item.correction).model_dump(mode="json", exclude_none=True)
-    return orjson.dumps(changes).decode() if changes else None
+    """An event's correction carries no notes, and null says what an absent field says."""
+    given = {name: value for name, value in (item.correction or {}).items() if name != "notes" and value is not None}
+    correction = CORRECTION.validate_python(given)
+    return orjson.dumps(correction).decode() if correction else None
 
 
 def _time_of(record: ReadRecord, envelope: Envelope) -> datetime:

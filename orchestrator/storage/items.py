@@ -14,6 +14,7 @@ from orchestrator.batches.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
 from orchestrator.storage.batches import BATCH_COLUMNS, ERRORS_BY_CODE, Batches
 from orchestrator.storage.prepared import Prepared
+from schemas.corrections import CORRECTION, Correction
 
 _COLUMNS = """
     i.item_id::text, i.position, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
@@ -35,6 +36,10 @@ def _item_view(row: Row[Any]) -> ItemView:
         error=None if row.error is None else ItemError.from_json(row.error),
         planned=row.planned,
     )
+
+
+def _correction(stored: Any) -> Correction | None:
+    return None if stored is None else CORRECTION.validate_python(stored)
 
 
 # Only a pending item of the very attempt takes the outcome: repeated, late and reordered results change nothing. The items' locks
@@ -272,7 +277,13 @@ class Items(Batches):
         rows = self.connection.execute(_HISTORY, {"batch_id": batch_id, "position": position})
         return [
             AttemptView(
-                r.attempt, r.submitted, ItemError.from_json(r.error), r.attempt_at, r.correction, r.retried_by, r.retried_at
+                r.attempt,
+                r.submitted,
+                ItemError.from_json(r.error),
+                r.attempt_at,
+                _correction(r.correction),
+                r.retried_by,
+                r.retried_at,
             )
             for r in rows
         ]

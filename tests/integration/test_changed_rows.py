@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from consumers.upkeep.purger import PurgePolicy, Purger
 from orchestrator.batches.errors import NotFoundError
-from orchestrator.batches.model import Actor, Correction, Idempotency, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBatch, NewItem, RetryRequest, Role
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
@@ -30,6 +30,7 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.purging import purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.corrections import Correction
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.databases import fresh_database
@@ -283,7 +284,7 @@ def test_retry(pipeline: Pipeline, bystanders: Bystanders) -> None:
     """Of the two that failed, the first is retried as it is and the other corrected; then the first once more."""
     batch_id = finished(pipeline)
     ids = DerivedIds(batch_id)
-    changes = {
+    changes: Correction = {
         "mentor_id": "nobody-3",
         "activity_type": "camp",
         "activity_date": date(2026, 3, 1),
@@ -295,7 +296,7 @@ def test_retry(pipeline: Pipeline, bystanders: Bystanders) -> None:
     key = Idempotency("retry", b"of the subject")
     actor = Actor(ORGANIZATION, "another boss", Role.ADMIN)
     with bystanders.untouched(batch_id):
-        request = RetryRequest(item_ids=[ids.item_id(0)], corrections=[Correction(ids.item_id(2), changes)])
+        request = RetryRequest(item_ids=[ids.item_id(0)], corrections=[CorrectedItem(ids.item_id(2), changes)])
         pipeline.call(retry_failed_items, actor, batch_id, request, key)
     after = tables(pipeline)
     old, new = before.of("batch", batch_id), after.of("batch", batch_id)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Unpack
 from uuid import UUID
 
 import pytest
@@ -17,7 +18,7 @@ from consumers.loop.handler import Handled, Handler
 from consumers.registration import RegistrationHandler
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import ConflictError
-from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
@@ -27,6 +28,7 @@ from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues
 from orchestrator.verification.verify import verify
+from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
 from tests.support.faulty_service import Fault, FaultyService, faulty_service
@@ -95,8 +97,8 @@ def codes(pipeline: Pipeline, batch_id: UUID) -> list[str | None]:
     return [shown.error.code if shown.error else None for shown in pipeline.status(batch_id).items]
 
 
-def correct(batch_id: UUID, position: int, **changes: object) -> RetryRequest:
-    return RetryRequest(corrections=[Correction(DerivedIds(batch_id).item_id(position), changes)])
+def correct(batch_id: UUID, position: int, **changes: Unpack[Correction]) -> RetryRequest:
+    return RetryRequest(corrections=[CorrectedItem(DerivedIds(batch_id).item_id(position), changes)])
 
 
 def completions(pipeline: Pipeline) -> int:

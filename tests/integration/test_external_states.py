@@ -21,7 +21,7 @@ from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Record
 from consumers.registration import RegistrationHandler
 from orchestrator.batches.errors import ConflictError
-from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
@@ -230,7 +230,7 @@ class Search:
             yield "cancel", partial(self.cancel, outside)
         if status == "failed" and not is_cancelled and attempt < self.bounds.attempts:
             yield "retry", partial(self.retry, outside, RetryRequest())
-            corrected = Correction(DerivedIds(self.batch_id).item_id(0), {"duration_minutes": 30 + attempt})
+            corrected = CorrectedItem(DerivedIds(self.batch_id).item_id(0), {"duration_minutes": 30 + attempt})
             yield "correct", partial(self.retry, outside, RetryRequest(corrections=[corrected]))
         if self.bounds.switches:
             yield "switch", partial(replace, outside, is_external=not outside.is_external, holds=())

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-from orchestrator.batches.model import Correction, ItemError, RetryRequest
+from orchestrator.batches.model import CorrectedItem, ItemError, RetryRequest
 from orchestrator.batches.operations import cancel_batch, retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import ItemStatus, Outcome
@@ -18,6 +18,7 @@ from orchestrator.storage.outcomes import NewOutcome, command_states, insert_out
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.tombstones import purged_among, tombstones_among
+from schemas.corrections import Correction
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
@@ -33,8 +34,8 @@ def two_attempts(pipeline: Pipeline) -> UUID:
     """The first item has succeeded; the second is pending in its second attempt; the third has failed."""
     batch_id = pipeline.submit([item("mentor-1"), item("nobody", minutes=45), item("no one")])
     pipeline.drain()
-    changes = {"activity_type": "camp", "override_duplicates": True}
-    correction = Correction(DerivedIds(batch_id).item_id(1), changes)
+    changes: Correction = {"activity_type": "camp", "override_duplicates": True}
+    correction = CorrectedItem(DerivedIds(batch_id).item_id(1), changes)
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[correction]))
     return batch_id
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
@@ -181,14 +181,17 @@ def everything(pipeline: RecordingPipeline) -> dict[str, UUID]:
     batches["large"] = pipeline.submit(mentors(510, first=100))
     pipeline.drain()
     second, third = map(DerivedIds(batches["corrected"]).item_id, (1, 2))
-    corrections = [Correction(second, {"mentor_id": "mentor-4"}), Correction(third, {"mentor_id": "mentor-6", "notes": "new"})]
+    corrections = [
+        CorrectedItem(second, {"mentor_id": "mentor-4"}),
+        CorrectedItem(third, {"mentor_id": "mentor-6", "notes": "new"}),
+    ]
     pipeline.call(retry_failed_items, ADMIN, batches["corrected"], RetryRequest(corrections=corrections))
     pipeline.drain()
     pipeline.call(
         retry_failed_items,
         ADMIN,
         batches["corrected"],
-        RetryRequest(corrections=[Correction(third, {"activity_type": "visit", "mentor_id": "mentor-5"})]),
+        RetryRequest(corrections=[CorrectedItem(third, {"activity_type": "visit", "mentor_id": "mentor-5"})]),
     )
     batches["cancelled"] = pipeline.submit(mentors(4, first=10))
     pipeline.relay()
@@ -294,7 +297,7 @@ def small(pipeline: RecordingPipeline) -> dict[str, UUID]:
     batches["corrected"] = pipeline.submit([item("mentor-3"), item("nobody")])
     pipeline.drain()
     second = DerivedIds(batches["corrected"]).item_id(1)
-    request = RetryRequest(corrections=[Correction(second, {"mentor_id": "mentor-4", "notes": "the right one"})])
+    request = RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "mentor-4", "notes": "the right one"})])
     pipeline.call(retry_failed_items, ADMIN, batches["corrected"], request)
     batches["cancelled"] = pipeline.submit(mentors(4, first=10))
     pipeline.relay()
@@ -338,7 +341,7 @@ def test_an_attempt_that_waits_for_its_outcome_never_goes_back(
 ) -> None:
     batch_id = pipeline.submit([item("nobody"), item("mentor-1")])
     pipeline.drain()
-    request = RetryRequest(corrections=[Correction(DerivedIds(batch_id).item_id(0), {"mentor_id": "mentor-2"})])
+    request = RetryRequest(corrections=[CorrectedItem(DerivedIds(batch_id).item_id(0), {"mentor_id": "mentor-2"})])
     pipeline.call(retry_failed_items, ADMIN, batch_id, request)
     pipeline.relay()
     before = projection(owner)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from orchestrator.batches.model import Correction, RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
@@ -188,7 +188,7 @@ def test_of_two_records_that_contradict_each_other_the_one_that_came_first_count
     pipeline.drain()
     second = DerivedIds(batch_id).item_id(1)
     pipeline.call(
-        retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[Correction(second, {"mentor_id": "nobody else"})])
+        retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "nobody else"})])
     )
     pipeline.drain()
     pipeline.call(relabel_batch, ADMIN, batch_id, "new")
@@ -267,7 +267,9 @@ def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner
     )
     pipeline.drain()
     second = DerivedIds(batch_id).item_id(1)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[Correction(second, {"mentor_id": "mentor-2"})]))
+    pipeline.call(
+        retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "mentor-2"})])
+    )
     pipeline.relay()
     for label in ("newer", "newest"):
         pipeline.call(relabel_batch, ADMIN, batch_id, label)

@@ -3,15 +3,17 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from typing import Unpack
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, KeyReusedError
-from orchestrator.batches.model import Correction, Idempotency, RetryRequest
+from orchestrator.batches.model import CorrectedItem, Idempotency, RetryRequest
 from orchestrator.batches.operations import cancel_batch, get_item, retry_failed_items
 from orchestrator.storage.database import transact
+from schemas.corrections import Correction
 from schemas.envelope import Topic, open_envelope
 from schemas.events import BatchCompleted, read_event
 from schemas.ids import DerivedIds
@@ -28,8 +30,8 @@ def one_failed(pipeline: Pipeline) -> UUID:
     return batch_id
 
 
-def correct(batch_id: UUID, position: int, **changes: object) -> RetryRequest:
-    return RetryRequest(corrections=[Correction(DerivedIds(batch_id).item_id(position), changes)])
+def correct(batch_id: UUID, position: int, **changes: Unpack[Correction]) -> RetryRequest:
+    return RetryRequest(corrections=[CorrectedItem(DerivedIds(batch_id).item_id(position), changes)])
 
 
 def test_only_the_failed_item_runs_again(pipeline: Pipeline) -> None:
@@ -154,7 +156,7 @@ def test_all_mistakes_in_the_names_come_at_once(pipeline: Pipeline) -> None:
     own, stranger = DerivedIds(batch_id).item_id, DerivedIds(pipeline.submit(mentors(1, first=9))).item_id(0)
     request = RetryRequest(
         item_ids=[own(2), own(1), stranger],
-        corrections=[Correction(each, {"notes": "x"}) for each in (own(1), stranger, own(1))],
+        corrections=[CorrectedItem(each, {"notes": "x"}) for each in (own(1), stranger, own(1))],
     )
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, request)
@@ -206,8 +208,8 @@ def test_two_failed_items_can_swap_their_values(pipeline: Pipeline) -> None:
     ids = DerivedIds(batch_id)
     swap = RetryRequest(
         corrections=[
-            Correction(ids.item_id(0), {"mentor_id": "no one"}),
-            Correction(ids.item_id(1), {"mentor_id": "nobody"}),
+            CorrectedItem(ids.item_id(0), {"mentor_id": "no one"}),
+            CorrectedItem(ids.item_id(1), {"mentor_id": "nobody"}),
         ]
     )
     assert pipeline.call(retry_failed_items, ADMIN, batch_id, swap).retried == 2

@@ -24,7 +24,7 @@ from orchestrator.batches.errors import (
 from orchestrator.batches.model import (
     Actor,
     BatchFilter,
-    Correction,
+    CorrectedItem,
     Idempotency,
     ItemValues,
     NewBatch,
@@ -158,8 +158,8 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(pi
     request = RetryRequest(
         item_ids=[ids.item_id(3), ids.item_id(0)],
         corrections=[
-            Correction(ids.item_id(2), {"mentor_id": "mentor-3", "notes": "a private note", "duration_minutes": 60}),
-            Correction(ids.item_id(1), {"notes": "another"}),
+            CorrectedItem(ids.item_id(2), {"mentor_id": "mentor-3", "notes": "a private note", "duration_minutes": 60}),
+            CorrectedItem(ids.item_id(1), {"notes": "another"}),
         ],
     )
     retried = pipeline.call(retry_failed_items, SENDER, batch_id, request)
@@ -187,7 +187,7 @@ def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(pipeline: 
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     for command in pipeline.take(Topic.COMMANDS):
         transact(pipeline.engine, partial(pipeline.registration.give_up, record=record(command), error=RuntimeError()))
-    corrections = [Correction(DerivedIds(batch_id).item_id(2), {"mentor_id": "mentor-1"})]
+    corrections = [CorrectedItem(DerivedIds(batch_id).item_id(2), {"mentor_id": "mentor-1"})]
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(only_retryable=True, corrections=corrections))
     [(_, data)] = published(pipeline, Topic.BATCHES)
     assert [each["position"] for each in data["items"]] == [0, 1, 2]
@@ -235,7 +235,7 @@ def test_a_correction_takes_nothing_else_along_and_no_items_are_none(pipeline: P
     batch_id = submit(pipeline, the_batch(*failing(2)))
     finish(pipeline)
     second = DerivedIds(batch_id).item_id(1)
-    correction = RetryRequest(corrections=[Correction(second, {"mentor_id": "mentor-1"})])
+    correction = RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "mentor-1"})])
     assert pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[])).retried == 0
     assert published(pipeline, Topic.BATCHES) == []
     assert pipeline.call(retry_failed_items, ADMIN, batch_id, correction).retried == 1
@@ -251,7 +251,7 @@ def test_a_correction_to_what_it_was_is_none(pipeline: Pipeline) -> None:
     batch_id = submit(pipeline, the_batch(*failing(1)))
     finish(pipeline)
     item_id = DerivedIds(batch_id).item_id(0)
-    same = RetryRequest(corrections=[Correction(item_id, {"mentor_id": "nobody-0", "notes": None})])
+    same = RetryRequest(corrections=[CorrectedItem(item_id, {"mentor_id": "nobody-0", "notes": None})])
     assert pipeline.call(retry_failed_items, ADMIN, batch_id, same).retried == 1
     [before] = pipeline.call(get_item, ADMIN, batch_id, item_id)[1]
     assert before.correction is None
@@ -271,9 +271,9 @@ def test_items_that_would_become_the_same_are_each_named(pipeline: Pipeline) -> 
     ids = DerivedIds(batch_id)
     # The last two become each other's rivals; the second becomes what the first is, which is retried as it is.
     corrections = [
-        Correction(ids.item_id(3), {"mentor_id": "mentor-9"}),
-        Correction(ids.item_id(2), {"mentor_id": "mentor-9"}),
-        Correction(ids.item_id(1), {"mentor_id": "nobody-0"}),
+        CorrectedItem(ids.item_id(3), {"mentor_id": "mentor-9"}),
+        CorrectedItem(ids.item_id(2), {"mentor_id": "mentor-9"}),
+        CorrectedItem(ids.item_id(1), {"mentor_id": "nobody-0"}),
     ]
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)], corrections=corrections))
@@ -290,7 +290,8 @@ def test_more_mistakes_than_are_told_are_known_to_be_more(pipeline: Pipeline, co
     batch_id = submit(pipeline, the_batch(*mentors(count), *failing(count)))
     finish(pipeline)
     corrections = [
-        Correction(DerivedIds(batch_id).item_id(count + number), {"mentor_id": f"mentor-{number + 1}"}) for number in range(count)
+        CorrectedItem(DerivedIds(batch_id).item_id(count + number), {"mentor_id": f"mentor-{number + 1}"})
+        for number in range(count)
     ]
     with pytest.raises(InvalidRequestError) as refused:
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))

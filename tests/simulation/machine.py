@@ -17,7 +17,7 @@ from orchestrator.batches.model import (
     Actor,
     BatchView,
     Cancelled,
-    Correction,
+    CorrectedItem,
     Idempotency,
     ItemValues,
     NewBatch,
@@ -28,6 +28,7 @@ from orchestrator.batches.model import (
     Submitted,
 )
 from orchestrator.process.failpoints import Failpoint
+from schemas.corrections import Correction
 from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
 from schemas.events import BATCH_SUBMITTED
 from schemas.ids import DerivedIds
@@ -233,7 +234,7 @@ class Simulation(RuleBasedStateMachine):
         asked.retries.append(ask)
         request = RetryRequest(
             None if chosen is None else [ids.item_id(position) for position in chosen],
-            corrections=[Correction(ids.item_id(position), values) for position, values in changes.items()],
+            corrections=[CorrectedItem(ids.item_id(position), values) for position, values in changes.items()],
         )
 
         def done(answer: Retried | OperationError | Unanswered) -> None:
@@ -550,7 +551,7 @@ def _actor(asked: Asked) -> Actor:
     return Actor(asked.organization_id, "boss", Role.ADMIN)
 
 
-def _correction(code: int) -> dict[str, Any]:
+def _correction(code: int) -> Correction:
     values = values_of(code, override=bool(code % 2))
     return {
         "mentor_id": values.mentor_id,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
 
+from schemas.corrections import Correction
 from tests.simulation.snapshot import Key, Values
 
 ORGANIZATIONS = ("org-a", "org-b")
@@ -46,7 +46,7 @@ class RetryAsked:
     """One call of retry. `positions` None: all failed items. `begun` is what it was answered, None while nobody knows."""
 
     positions: frozenset[int] | None
-    changes: Mapping[int, Mapping[str, Any]]
+    changes: Mapping[int, Correction]
     begun: int | None = None
 
 

@@ -248,10 +248,10 @@ def test_a_retry_names_items_or_asks_for_those_that_may_pass() -> None:
         three = {field: [entry] * 3}
         assert codes(lambda three=three: read_retry(three, max_items=2)) == [(f"/{field}", "too_many_items")]  # type: ignore[misc]
     [read_correction] = read_retry({"corrections": [correction]}, max_items=1).corrections or ()
-    assert read_correction.changes() == {"notes": None}
+    assert read_correction.correction() == {"notes": None}
     every = {"mentor_id": "m", "activity_type": "x", "duration_minutes": 1, "notes": "n", "override_duplicates": True}
     [read_correction] = read_retry({"corrections": [{"item_id": ITEM_ID} | every]}, max_items=1).corrections or ()
-    assert read_correction.changes() == every
+    assert read_correction.correction() == every
 
 
 def test_an_update_with_a_status_is_a_cancellation() -> None:

@@ -42,7 +42,7 @@ def test_a_disguised_id_is_the_plain_one_everywhere(written: str) -> None:
     assert {submission.as_items()[0].mentor_id, submission.as_items()[0].client_reference} == {"kåre-07"}
     assert SubmittedItem.model_validate({"position": 0, **item}).mentor_id == "kåre-07"
     correction = {"item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00002", "activity_type": written}
-    assert read(ItemCorrection, correction).changes() == {"activity_type": "kåre-07"}
+    assert read(ItemCorrection, correction).correction() == {"activity_type": "kåre-07"}
     assert read(BatchesQuery, {"coordinator_id": written}).coordinator_id == "kåre-07"
     made = _identity({"sub": written, "role": "coordinator", "org": written, "exp": time.time()}, leeway_s=0)
     assert (made.subject, made.organizations) == ("kåre-07", ("kåre-07",))
