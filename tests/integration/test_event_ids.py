@@ -19,7 +19,7 @@ from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.mistakes import Mistake
-from tests.support.contents import Contents
+from tests.support.contents import Contents, ManyContents
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline
 from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
 
@@ -156,6 +156,14 @@ def test_contents_tells_one_id_with_two_contents() -> None:
     assert contents.difference(first.key, first.headers, first.value) is None
     assert contents.difference(first.key, first.headers, first.value) is None
     assert "other content than before" in (contents.difference(other.key, other.headers, other.value) or "")
+
+
+def test_many_contents_tell_which_ids_have_two_contents() -> None:
+    contents = ManyContents()
+    for event_id, said in [("a", "one"), ("b", "one"), ("c", "one"), ("a", "one"), ("b", "other")]:
+        contents.add(event_id, said)
+    differing = contents.with_two()
+    assert [event_id for event_id in "abcd" if contents.is_among(event_id, differing)] == ["b"]
 
 
 @pytest.mark.parametrize("source", ["api", "API", " api ", "\uff41pi", "/bulk-registration"])
