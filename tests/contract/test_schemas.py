@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.batches.parts import retry_events
 from schemas import events, publish
+from schemas.corrections import Correction
 from schemas.envelope import (
     MAX_MESSAGE_BYTES,
     Envelope,
@@ -434,8 +435,13 @@ ID = COSTLY * MAX_ID_LENGTH
 def test_retry_of_any_batch_with_the_longest_corrections_fits_the_topic() -> None:
     """Of what else we write, submissions have row 13 of docs/faults.md, and dead letters tests/unit/test_records.py. A result and a
     completion have no list in them, and a rejection has a hundred mistakes at most."""
-    values = {"mentor_id": ID, "activity_type": ID, "activity_date": "2026-03-25", "duration_minutes": 2**31 - 1}
-    correction = values | {"override_duplicates": True, "client_reference": ID}
+    correction: Correction = {
+        "mentor_id": ID,
+        "activity_type": ID,
+        "activity_date": TIME.date(),
+        "duration_minutes": 2**31 - 1,
+        "override_duplicates": True,
+    }
     parts = retry_events(
         batch_id=BATCH,
         organization_id=ID,
