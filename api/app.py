@@ -21,8 +21,6 @@ from api.load.group_commit import GroupCommit
 from api.load.watching import Watchers
 from orchestrator.batches.submit import submit_bulk_registrations
 from orchestrator.process.settings import Settings
-from orchestrator.registration.external import NoPrediction
-from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.preview import Planner
 from orchestrator.storage.relay_wakeup import RelayWaker
 
@@ -48,12 +46,7 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         database=database,
         watchers=watchers,
         tickets=Tickets(ticket_key(settings)),
-        planner=Planner(
-            _plan_key(settings),
-            InProcessRegistrationService(settings.earliest_activity_year)
-            if settings.registration_url is None
-            else NoPrediction(),
-        ),
+        planner=Planner(_plan_key(settings)),
         admission=Admission(database.backlog, most_items=settings.max_backlog_items),
         submissions=GroupCommit(
             lambda organization_id, requests: database.change(

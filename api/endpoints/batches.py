@@ -31,7 +31,7 @@ from orchestrator.batches.model import (
 )
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import SubmissionRequest
-from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.registration.port import Prediction
 from schemas.api import (
     BatchesQuery,
     Cancellation,
@@ -107,11 +107,11 @@ def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> S
     if plan is None:
         return service.submissions.submit(request)
 
-    def work(repository: PostgresActivityRepository) -> Submitted:
-        hold_to_plan = partial(service.planner.hold_to, plan, repository, repository.connection, request.actor)
+    def work(repository: ActivityRepository, prediction: Prediction) -> Submitted:
+        hold_to_plan = partial(service.planner.hold_to, plan, repository, prediction, request.actor)
         return operations.submit_bulk_registration(repository, request.actor, request.batch, request.idempotency, hold_to_plan)
 
-    return service.database.change(request.actor.organization_id, work)
+    return service.database.change_as_planned(request.actor.organization_id, work)
 
 
 def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> NewBatch:

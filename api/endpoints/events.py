@@ -16,8 +16,7 @@ from api.http.streaming import Stream, streaming
 from api.load.watching import Watch, is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, StatusView
-from orchestrator.storage.repository import PostgresActivityRepository
-from orchestrator.storage.watching import positions_changed_since
+from orchestrator.batches.repository import ActivityRepository
 from schemas.api import EventsQuery
 
 # Proxies close what is silent for a minute; a vanished client is noticed by the failing write.
@@ -72,12 +71,12 @@ def _change_since(call: Call, version: int | None) -> _Change:
     """
     batch_id, actor = call.batch_id(), call.actor()
 
-    def read(repository: PostgresActivityRepository) -> _Change:
+    def read(repository: ActivityRepository) -> _Change:
         view = operations.get_bulk_submission_status(repository, actor, batch_id, ItemFilter(limit=None))
         if version is None or version > view.batch.version:
             everything = ItemFilter(limit=view.batch.counts.total)
             return _Change(operations.get_bulk_submission_status(repository, actor, batch_id, everything), is_full=True)
-        changed = positions_changed_since(repository.connection, batch_id, version)
+        changed = repository.positions_changed_since(batch_id, version)
         return _Change(StatusView(view.batch, repository.items_at(batch_id, changed), None), is_full=False)
 
     return call.service.database.read(actor.organization_id, read)

@@ -14,9 +14,9 @@ def preview(call: Call) -> Reply:
     submission = submission_in(call)
     actor = call.actor(submission.organization_id)
     batch = new_batch(submission, actor, trace=None)
-    foretold = service.database.read(
+    foretold = service.database.preview(
         actor.organization_id,
-        lambda repository: service.planner.preview(repository, repository.connection, actor, batch),
+        lambda repository, prediction: service.planner.preview(repository, prediction, actor, batch),
     )
     items = [
         _predicted(position, item, error) for position, (item, error) in enumerate(zip(batch.items, foretold.errors, strict=True))

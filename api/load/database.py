@@ -8,8 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from sqlalchemy import Connection
+
 from api.http.problems import overloaded
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
+from orchestrator.registration.external import NoPrediction
+from orchestrator.registration.in_process import InProcessPrediction
+from orchestrator.registration.port import Prediction
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, check_writable, create_database_engine, transact
@@ -40,6 +46,8 @@ class Database:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api-database")
         self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
         self._error_counts = ErrorCounts()
+        # None: an external service decides.
+        self._earliest_year = settings.earliest_activity_year if settings.registration_url is None else None
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
     async def run(self, work: Callable[[], Result], *, is_large: bool = False) -> Result:
@@ -59,26 +67,36 @@ class Database:
         threads = self._large_threads if is_large else self._threads
         return await asyncio.get_running_loop().run_in_executor(threads, in_turn)
 
-    def change(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+    def change(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """One transaction that sees this organization and may change it."""
+        return self.change_as_planned(organization_id, lambda repository, _: work(repository))
+
+    def change_as_planned(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
+        """The same for work that also asks what registration would decide in this transaction."""
         return transact(
             self._engine,
-            lambda connection: work(PostgresActivityRepository(connection)),
+            lambda connection: work(PostgresActivityRepository(connection), self._prediction(connection)),
             organizations=[organization_id],
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 
-    def read(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+    def read(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """One transaction that sees this organization in one snapshot, and changes nothing."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self.preview(organization_id, lambda repository, _: work(repository))
 
-    def look(self, organization_id: str, work: Callable[[PostgresActivityRepository], Result]) -> Result:
+    def preview(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
+        """The same for work that also asks what registration would decide in this snapshot."""
+
+        def read(connection: Connection) -> Result:
+            repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
+            return work(repository, self._prediction(connection))
+
+        return transact(self._engine, read, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
+
+    def _prediction(self, connection: Connection) -> Prediction:
+        return NoPrediction() if self._earliest_year is None else InProcessPrediction(connection, self._earliest_year)
+
+    def look(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """The same for work that executes one prepared statement: in one round trip, if no errors have to be counted anew."""
         try:
             return ask(

@@ -78,6 +78,10 @@ class NewItem(NamedTuple):
     """What a preview foretold: `Outcome.SUCCESS` or an error code. None for a submission without a plan."""
 
 
+Numbered = Sequence[tuple[int, NewItem]]
+"""Items with their positions."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewBatch:
     """A well-formed submission. `batch_id` is drawn before the transaction, so that a repeated transaction makes one batch."""

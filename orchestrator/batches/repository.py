@@ -1,4 +1,4 @@
-"""The port to the activity repository: what the operations and handlers ask of storage. Each method is part of the caller's transaction."""
+"""The ports to storage: the activity repository, and the parts of upstream batches. Each method is part of the caller's transaction."""
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from orchestrator.batches.model import (
     ItemValues,
     ItemView,
     NewBatch,
+    Numbered,
     StatusView,
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
@@ -192,6 +193,9 @@ class ActivityRepository(Protocol):
     def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
         """The items at these positions, by position."""
 
+    def positions_changed_since(self, batch_id: UUID, version: int) -> Sequence[int]:
+        """The positions of the items that changed after that version of their batch, in order."""
+
     def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
         """Which items of a batch have the mentor, type and date of one of these."""
 
@@ -224,3 +228,34 @@ class ActivityRepository(Protocol):
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
         """The attempts of an item that are over, oldest first."""
+
+
+class PartStore(Protocol):
+    """Batches whose parts have not all come, and what is known of the others."""
+
+    def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
+        """What the database has, by part; batches that it does not know are absent."""
+
+    def tombstone(self, batch_id: UUID) -> Tombstone | None:
+        """What is left of a batch that was purged."""
+
+    def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
+        """Stores a batch whose parts have not all come: counted as pending, without items."""
+
+    def add(self, organization_id: str, batch_id: UUID, hashes: PartHashes, items: Numbered, *, data_bytes: int) -> None:
+        """Keeps a part, with its notes, until the others have come."""
+
+    def present(self, batch_id: UUID) -> tuple[int, int]:
+        """How many parts have come, and how many bytes their events had."""
+
+    def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
+        """The parts that have come, in order: number, items, and when each came.
+
+        Without the notes, which are most of a batch: checking it as a whole does not need them.
+        """
+
+    def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
+        """Moves a complete batch to `processing`, makes its items of what was collected, and tells its followers."""
+
+    def forget(self, batch_id: UUID) -> bool:
+        """Removes a batch that has no items yet, with its parts, and tells its followers; False when there is none."""

@@ -13,17 +13,15 @@ from sqlalchemy import Connection
 from orchestrator.batches.errors import PreviewUnavailableError
 from orchestrator.batches.model import ItemError, ItemValues
 from orchestrator.batches.repository import OutcomeKey
-from orchestrator.registration.port import Candidate, Decision, RegistrationService
+from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
 from orchestrator.registration.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
 from orchestrator.storage import dispatch
 
 
-class NoPrediction:
+class NoPrediction(Prediction):
     """The `Prediction` where an external service decides. Our own tables may be empty there; what they say would be made up."""
 
-    def predict(
-        self, _connection: Connection, _organization_id: str, _coordinator_id: str, _items: Sequence[ItemValues]
-    ) -> Sequence[ItemError | None]:
+    def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
         """Raises PreviewUnavailableError."""
         raise PreviewUnavailableError
 
@@ -85,7 +83,7 @@ Settled = Registered | Refused | Withdrawn
 """A definite answer. Anything else that may come from a service leaves the item in doubt."""
 
 
-class ExternalRegistrationService:
+class ExternalRegistrationService(RegistrationService):
     """Registers nothing in the transaction: what the service was asked for is decided by `dispatched_decisions`."""
 
     def register(self, _connection: Connection, candidates: Sequence[Candidate], _at: datetime) -> Sequence[Decision | None]:
@@ -129,8 +127,3 @@ def refusal(code: str, field: str | None, conflicting_activity_id: str | None) -
         return replace(duplicate_activity(""), conflicting_activity_id=conflicting_activity_id)
     known = _RULES_BY_CODE_AND_FIELD.get((code, field)) or _RULES_BY_CODE.get(code)
     return known or ItemError("invalid_item", f"The registration service refused the item ({code})", retryable=False)
-
-
-def _implements_the_port(service: ExternalRegistrationService) -> RegistrationService:
-    """Lets mypy say where the class departs from the port."""
-    return service

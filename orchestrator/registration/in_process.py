@@ -103,17 +103,16 @@ _PREDICT = text(f"""
 """)
 
 
-class InProcessRegistrationService:
-    """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
+class InProcessPrediction(Prediction):
+    """Foretells what `InProcessRegistrationService` would decide in the transaction of the connection."""
 
-    def __init__(self, earliest_year: int) -> None:
+    def __init__(self, connection: Connection, earliest_year: int) -> None:
+        self._connection = connection
         self._earliest_year = earliest_year
 
-    def predict(
-        self, connection: Connection, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]
-    ) -> Sequence[ItemError | None]:
+    def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
         """What each item would give now: None for success."""
-        rows = connection.execute(
+        rows = self._connection.execute(
             _PREDICT,
             {
                 "organization_id": organization_id,
@@ -135,6 +134,13 @@ class InProcessRegistrationService:
             else None
             for row in rows
         ]
+
+
+class InProcessRegistrationService(RegistrationService):
+    """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
+
+    def __init__(self, earliest_year: int) -> None:
+        self._earliest_year = earliest_year
 
     def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
         """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
@@ -196,8 +202,3 @@ def _arrays(candidates: Iterable[Candidate]) -> dict[str, str]:
         "positions": arrays.plain([candidate.position for candidate in listed]),
         "activity_ids": arrays.plain([candidate.activity_id for candidate in listed]),
     }
-
-
-def _implements_the_ports(service: InProcessRegistrationService) -> tuple[RegistrationService, Prediction]:
-    """Lets mypy say where the class departs from a port."""
-    return service, service

@@ -26,12 +26,10 @@ class Decision(NamedTuple):
 
 
 class Prediction(Protocol):
-    """Foretells registrations, by the same rules, without writing anything."""
+    """Foretells registrations in one transaction, by the same rules, without writing anything."""
 
-    def predict(
-        self, connection: Connection, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]
-    ) -> Sequence[ItemError | None]:
-        """What each item would give now: None for success."""
+    def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
+        """What each item would give now: None for success. Raises PreviewUnavailableError."""
 
 
 class RegistrationService(Protocol):

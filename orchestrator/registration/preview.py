@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 import jwt
 import orjson
-from sqlalchemy import Connection
 
 from orchestrator.batches.errors import InvalidRequestError, PlanChangedError, PlanDifference
 from orchestrator.batches.model import Actor, ItemError, NewBatch
@@ -44,15 +43,14 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Makes and checks plans with the deployment's key."""
+    """Makes and checks plans with the deployment's key. Repository and prediction are of one transaction."""
 
     key: str
-    prediction: Prediction
 
-    def preview(self, repository: ActivityRepository, connection: Connection, actor: Actor, batch: NewBatch) -> Preview:
+    def preview(self, repository: ActivityRepository, prediction: Prediction, actor: Actor, batch: NewBatch) -> Preview:
         """Foretells a submission; nothing is written. Raises what submitting it would raise, PreviewUnavailableError."""
         may_submit(repository, actor, batch)
-        errors = self._predict(connection, actor, batch)
+        errors = _predict(prediction, actor, batch)
         now = repository.clock()
         claims = {
             "aud": _AUDIENCE,
@@ -65,14 +63,14 @@ class Planner:
         return Preview(batch, errors, jwt.encode(claims, self.key, algorithm=_ALGORITHM))
 
     def hold_to(
-        self, plan: str, repository: ActivityRepository, connection: Connection, actor: Actor, batch: NewBatch
+        self, plan: str, repository: ActivityRepository, prediction: Prediction, actor: Actor, batch: NewBatch
     ) -> NewBatch:
         """The batch with what was foretold for each item, when every prediction still holds in this transaction.
 
         Raises InvalidRequestError for a plan that is not for this submission or is too old, PlanChangedError, PreviewUnavailableError.
         """
         planned = self._read(plan, repository.clock(), actor, batch)
-        now = [_outcome(error) for error in self._predict(connection, actor, batch)]
+        now = [_outcome(error) for error in _predict(prediction, actor, batch)]
         differences = [
             PlanDifference(position, item.values.mentor_id, before, after)
             for position, (item, before, after) in enumerate(zip(batch.items, planned, now, strict=True))
@@ -81,10 +79,6 @@ class Planner:
         if differences:
             raise PlanChangedError(differences)
         return replace(batch, items=[item._replace(planned=what) for item, what in zip(batch.items, planned, strict=True)])
-
-    def _predict(self, connection: Connection, actor: Actor, batch: NewBatch) -> Sequence[ItemError | None]:
-        values = [item.values for item in batch.items]
-        return self.prediction.predict(connection, actor.organization_id, batch.coordinator_id, values)
 
     def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> list[str]:
         try:
@@ -100,6 +94,10 @@ class Planner:
         if (claims["org"], claims["coordinator"], claims["items"]) != expected:
             raise _bad_plan("plan_mismatch", "The plan is for another submission; preview this one.")
         return [_OUTCOME[letter] for letter in claims["outcomes"]]
+
+
+def _predict(prediction: Prediction, actor: Actor, batch: NewBatch) -> Sequence[ItemError | None]:
+    return prediction.predict(actor.organization_id, batch.coordinator_id, [item.values for item in batch.items])
 
 
 def _outcome(error: ItemError | None) -> str:

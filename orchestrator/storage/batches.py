@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement
-from orchestrator.batches.repository import BatchChange, BatchToCreate, EventOf
+from orchestrator.batches.repository import ActivityRepository, BatchChange, BatchToCreate, EventOf
 from orchestrator.batches.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, watching
 from orchestrator.storage.prepared import Prepared
@@ -150,51 +150,43 @@ CountErrors = Callable[[Sequence[BatchView]], list[BatchView]]
 """Says of batches why their items failed."""
 
 
-class Batches:
+class Batches(ActivityRepository):
     """The part of the repository that is about batches."""
 
     def __init__(self, connection: Connection, count_errors: CountErrors | None = None) -> None:
-        self.connection = connection
+        self._connection = connection
         # Without it they are counted by the statement that reads the batch.
         self._count_errors = count_errors
 
     def clock(self) -> datetime:
-        """The database's time now, not at the transaction's start."""
-        now: datetime = _CLOCK.scalars(self.connection)[0]
+        now: datetime = _CLOCK.scalars(self._connection)[0]
         return now
 
     def clock_after_decisions(self, batch_id: UUID) -> datetime:
-        """The database's time now, but never before anything that was decided or asked about the batch: its clock may have been set back."""
-        now: datetime = self.connection.execute(_CLOCK_AFTER_DECISIONS, {"batch_id": batch_id}).scalar_one()
+        now: datetime = self._connection.execute(_CLOCK_AFTER_DECISIONS, {"batch_id": batch_id}).scalar_one()
         return now
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
-        """Stores batches with all their items, `processing`, and their events; those whose id exists already are left as they are.
-        Answers which were new."""
-        return creating.create_batches(self.connection, batches)
+        return creating.create_batches(self._connection, batches)
 
     def lock_batch(self, batch_id: UUID) -> BatchView | None:
-        """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""
-        locks.take_batches(self.connection, [batch_id])
-        row = self.connection.execute(_LOCK_ROW, {"batch_id": batch_id}).one_or_none()
+        locks.take_batches(self._connection, [batch_id])
+        row = self._connection.execute(_LOCK_ROW, {"batch_id": batch_id}).one_or_none()
         return None if row is None else batch_view(row)
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
-        """Takes several for itself, in the order that everybody takes them in; `lock_batch` of one of them waits for nobody then."""
-        locks.take_batches(self.connection, batch_ids)
+        locks.take_batches(self._connection, batch_ids)
         self.lock_for_fold(sorted(batch_ids))
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
-        """Takes the projections of these batches (in sorted order); registration goes on."""
-        rows = _LOCK_FOR_FOLD.named(self.connection, {"batch_ids": arrays.plain(batch_ids)})
+        rows = _LOCK_FOR_FOLD.named(self._connection, {"batch_ids": arrays.plain(batch_ids)})
         return {view.batch_id: view for view in map(batch_view, rows)}
 
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
-        """Writes the new counts and raises the versions. The batches are locked."""
         if not changes:
             return
         _CHANGE.count(
-            self.connection,
+            self._connection,
             {
                 "batch_ids": arrays.plain([change.batch_id for change in changes]),
                 "pending": arrays.plain([change.counts.pending for change in changes]),
@@ -206,38 +198,31 @@ class Batches:
                 "completed_at": [change.completed_at for change in changes],
             },
         )
-        watching.announce(self.connection, [change.batch_id for change in changes])
+        watching.announce(self._connection, [change.batch_id for change in changes])
 
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
-        """Notes who cancelled, when and why."""
-        self.connection.execute(_MARK_CANCELLED, {"batch_id": batch_id, "at": at, "by": by, "reason": reason})
+        self._connection.execute(_MARK_CANCELLED, {"batch_id": batch_id, "at": at, "by": by, "reason": reason})
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
-        """Edits the label."""
-        self.connection.execute(_RELABEL, {"batch_id": batch_id, "label": label, "at": at})
-        watching.announce(self.connection, [batch_id])
+        self._connection.execute(_RELABEL, {"batch_id": batch_id, "label": label, "at": at})
+        watching.announce(self._connection, [batch_id])
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
-        """Removes the batch from view."""
-        self.connection.execute(_DELETE, {"batch_id": batch_id, "at": at})
-        watching.announce(self.connection, [batch_id])
+        self._connection.execute(_DELETE, {"batch_id": batch_id, "at": at})
+        watching.announce(self._connection, [batch_id])
 
     def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
-        """Adds events of a batch to the outbox, in this order."""
         self.publish_all([EventOf(organization_id, batch_id, event) for event in events])
 
     def publish_all(self, events: Sequence[EventOf]) -> None:
-        """Adds events of several batches at once."""
-        outbox.insert_events(self.connection, events)
+        outbox.insert_events(self._connection, events)
 
     def wake_relays(self) -> None:
-        """Tells the relays at the commit that there is something to publish."""
-        self.connection.execute(_WAKE_RELAYS)
+        self._connection.execute(_WAKE_RELAYS)
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
-        """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
         parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._count_errors is None}
-        found = self._views(_FIND.named(self.connection, parameters))
+        found = self._views(_FIND.named(self._connection, parameters))
         return found[0] if found else None
 
     def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:
@@ -246,7 +231,6 @@ class Batches:
         return views if self._count_errors is None else self._count_errors(views)
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
-        """A page of an organization's batches, newest first."""
         after_at, after_id = wanted.after or (None, None)
         parameters = {
             "organization_id": organization_id,
@@ -265,8 +249,8 @@ class Batches:
             "offset": 0 if wanted.after else (wanted.page - 1) * wanted.limit,
             "counts_errors": self._count_errors is None,
         }
-        rows = self.connection.execute(_LIST, parameters).all()
+        rows = self._connection.execute(_LIST, parameters).all()
         batches = self._views(rows[: wanted.limit])
         last = batches[-1] if len(rows) > wanted.limit else None
-        total = rows[0].total if rows else self.connection.execute(_COUNT, parameters).scalar_one()
+        total = rows[0].total if rows else self._connection.execute(_COUNT, parameters).scalar_one()
         return BatchPage(batches, total, (last.submitted_at, last.batch_id) if last else None)

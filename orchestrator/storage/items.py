@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Row, text
 
 from orchestrator.batches.model import AttemptView, BatchView, ItemError, ItemFilter, ItemValues, ItemView, StatusView
 from orchestrator.batches.repository import Folded, NewAttempt, OutcomeKey
@@ -155,19 +155,19 @@ _HISTORY = text("""
 """)
 
 
+_CHANGED_SINCE = text("""
+    SELECT position FROM orchestrator.batch_item WHERE batch_id = :batch_id AND changed_version > :version ORDER BY position
+""")
+
+
 class Items(Batches):
     """The part of the repository that is about items and their outcomes."""
 
-    connection: Connection
-
     def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
-        """Puts the outcomes that the keys name into pending items of that attempt. These are their batches, locked.
-
-        The versions come from there: joined to the table again, for each item, they were half of the statement's time.
-        """
+        # The versions of the batches given: joined to the table again, for each item, they were half of the statement's time.
         versions = {str(batch_id): batch.version for batch_id, batch in batches.items()}
         rows = _FOLD.named(
-            self.connection,
+            self._connection,
             {
                 "batch_ids": arrays.plain([key.batch_id for key in keys]),
                 "positions": arrays.plain([key.position for key in keys]),
@@ -186,32 +186,28 @@ class Items(Batches):
         return Folded(changed, sorted(unknown))
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
-        """The same for every outcome of a locked batch; answers how many items changed, by new state."""
-        rows = self.connection.execute(_FOLD_BATCH, {"batch_id": batch_id})
+        rows = self._connection.execute(_FOLD_BATCH, {"batch_id": batch_id})
         return {ItemStatus(row.status): row.items for row in rows}
 
     def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
-        """Writes a `cancelled` outcome for every pending item of a locked batch that no external service may have registered;
-        (position, attempt) in order of position."""
-        rows = self.connection.execute(_CANCEL_PENDING, {"batch_id": batch_id, "at": at})
+        rows = self._connection.execute(_CANCEL_PENDING, {"batch_id": batch_id, "at": at})
         return [(row.position, row.attempt) for row in rows]
 
     def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
-        """Which of these items an external registration service may have registered, without a definite answer in its outcome."""
-        return dispatch.positions_in_doubt(self.connection, batch_id, positions)
+        return dispatch.positions_in_doubt(self._connection, batch_id, positions)
 
     def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
-        """All items of a batch in this state, by position."""
-        return [_item_view(row) for row in self.connection.execute(_BY_STATUS, {"batch_id": batch_id, "status": status})]
+        return [_item_view(row) for row in self._connection.execute(_BY_STATUS, {"batch_id": batch_id, "status": status})]
 
     def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
-        """The items at these positions, by position."""
-        rows = self.connection.execute(_AT_POSITIONS, {"batch_id": batch_id, "positions": arrays.plain(positions)})
+        rows = self._connection.execute(_AT_POSITIONS, {"batch_id": batch_id, "positions": arrays.plain(positions)})
         return [_item_view(row) for row in rows]
 
+    def positions_changed_since(self, batch_id: UUID, version: int) -> Sequence[int]:
+        return list(self._connection.execute(_CHANGED_SINCE, {"batch_id": batch_id, "version": version}).scalars())
+
     def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
-        """Which items of a batch have the mentor, type and date of one of these."""
-        rows = self.connection.execute(
+        rows = self._connection.execute(
             _BY_IDENTITY,
             {
                 "batch_id": batch_id,
@@ -223,15 +219,14 @@ class Items(Batches):
         return [(row.position, values[row.ord - 1]) for row in rows]
 
     def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
-        """Moves failed items to their next attempt, keeps the old one in their history; answers the batch's new retry number."""
         values = [attempt.values for attempt in attempts]
         positions = arrays.plain([attempt.position for attempt in attempts])
         corrections = [None if a.correction is None else orjson.dumps(a.correction).decode() for a in attempts]
-        self.connection.execute(
+        self._connection.execute(
             _KEEP_HISTORY,
             {"batch_id": batch.batch_id, "positions": positions, "corrections": arrays.texts(corrections), "by": by, "at": at},
         )
-        self.connection.execute(
+        self._connection.execute(
             _BEGIN_ATTEMPTS,
             {
                 "batch_id": batch.batch_id,
@@ -246,18 +241,17 @@ class Items(Batches):
                 "overrides": arrays.plain([value.override_duplicates for value in values]),
             },
         )
-        number: int = self.connection.execute(
+        number: int = self._connection.execute(
             _NEXT_RETRY, {"batch_id": batch.batch_id, "at": at, "attempts": len(attempts)}
         ).scalar_one()
         return number
 
     def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
-        """A batch and its items as they stood at one moment."""
         if items.limit is None:
             batch = self.find_batch(batch_id)
             return None if batch is None else StatusView(batch, (), None)
         rows = _STATUS.named(
-            self.connection,
+            self._connection,
             {
                 "batch_id": batch_id,
                 "after": items.after_position,
@@ -273,8 +267,7 @@ class Items(Batches):
         return StatusView(batch, shown, shown[-1].position if len(rows) > items.limit else None)
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
-        """The attempts of an item that are over, oldest first."""
-        rows = self.connection.execute(_HISTORY, {"batch_id": batch_id, "position": position})
+        rows = self._connection.execute(_HISTORY, {"batch_id": batch_id, "position": position})
         return [
             AttemptView(
                 r.attempt,

@@ -7,14 +7,12 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
-from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem
-from orchestrator.batches.repository import KnownPart, PartHashes, PartKey, Tombstone
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Numbered
+from orchestrator.batches.repository import KnownPart, PartHashes, PartKey, PartStore, Tombstone
 from orchestrator.storage import arrays, watching
 from orchestrator.storage.creating import item_id_parts
 from orchestrator.storage.prepared import Prepared
 from orchestrator.storage.tombstones import tombstones_among
-
-Numbered = list[tuple[int, NewItem]]
 
 _KNOWN_PARTS = Prepared("""
     SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
@@ -65,14 +63,13 @@ _FORGET_EDITS = text("DELETE FROM orchestrator.batch_edit WHERE batch_id = :batc
 _FORGET_BATCH = text("DELETE FROM orchestrator.batch WHERE batch_id = :batch_id AND status = 'pending'")
 
 
-class CollectedParts:
+class CollectedParts(PartStore):
     """The parts of upstream batches, in the transaction of the connection it is given."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
-        """What the database has, by part; batches that it does not know are absent."""
         rows = _KNOWN_PARTS.named(
             self._connection,
             {"batch_ids": arrays.plain([batch for batch, _ in parts]), "parts": arrays.plain([part for _, part in parts])},
@@ -85,11 +82,9 @@ class CollectedParts:
         }
 
     def tombstone(self, batch_id: UUID) -> Tombstone | None:
-        """What is left of a batch that was purged."""
         return tombstones_among(self._connection, [str(batch_id)]).get(str(batch_id))
 
     def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
-        """Stores an upstream batch whose parts have not all come: counted as pending, without items."""
         self._connection.execute(
             _CREATE,
             {
@@ -111,11 +106,10 @@ class CollectedParts:
         organization_id: str,
         batch_id: UUID,
         hashes: PartHashes,
-        items: Sequence[tuple[int, NewItem]],
+        items: Numbered,
         *,
         data_bytes: int,
     ) -> None:
-        """Keeps a part, with its notes, until the others have come."""
         rows = [
             (
                 position,
@@ -142,14 +136,11 @@ class CollectedParts:
         )
 
     def present(self, batch_id: UUID) -> tuple[int, int]:
-        """How many parts have come, and how many bytes their events had."""
         row = self._connection.execute(_PRESENT, {"batch_id": batch_id}).one()
         return int(row.parts), int(row.data_bytes)
 
-    def collected(self, batch_id: UUID, *, override: bool) -> list[tuple[int, Numbered, datetime]]:
-        """The parts that have come: number, items with their positions, and when each came. Without the notes: those of a whole batch are most
-        of what it is, and nobody needs them who looks at it as a whole."""
-        parts: dict[int, tuple[int, Numbered, datetime]] = {}
+    def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
+        parts: dict[int, tuple[int, list[tuple[int, NewItem]], datetime]] = {}
         for row in self._connection.execute(_COLLECTED, {"batch_id": batch_id}):
             values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, override)
             _, items, _ = parts.setdefault(row.part, (row.part, [], row.received_at))
@@ -157,7 +148,6 @@ class CollectedParts:
         return list(parts.values())
 
     def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
-        """Moves a complete batch to `processing`, makes its items of what was collected, and tells who follows it."""
         self._connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
         prefix, tail = item_id_parts(batch_id)
         # After the batch has its new version, which the items are of.
@@ -168,7 +158,6 @@ class CollectedParts:
         watching.announce(self._connection, [batch_id])
 
     def forget(self, batch_id: UUID) -> bool:
-        """Removes a batch that has no items yet, with its parts, and tells who follows it; False when there is none."""
         if not self._connection.execute(_FORGET_BATCH, {"batch_id": batch_id}).rowcount:
             return False
         self._connection.execute(_FORGET_PARTS, {"batch_id": batch_id})

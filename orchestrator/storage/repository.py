@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import text
 
 from orchestrator.batches.model import Actor, Idempotency
-from orchestrator.batches.repository import ActivityRepository, KeyUse, UsedKey
+from orchestrator.batches.repository import KeyUse, UsedKey
 from orchestrator.storage import arrays
 from orchestrator.storage.items import Items
 from orchestrator.storage.prepared import Prepared
@@ -49,39 +49,34 @@ class PostgresActivityRepository(Items):
     """Implements `ActivityRepository` in the transaction of the connection it is given."""
 
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
-        """Those of these whom the directory has."""
         parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
-        return frozenset(_KNOWN_COORDINATORS.scalars(self.connection, parameters))
+        return frozenset(_KNOWN_COORDINATORS.scalars(self._connection, parameters))
 
     def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
-        """`clock` and `known_coordinators` in one round trip."""
         parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
-        [(now, known)] = _CLOCK_AND_COORDINATORS.rows(self.connection, parameters)
+        [(now, known)] = _CLOCK_AND_COORDINATORS.rows(self._connection, parameters)
         return now, frozenset(known)
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
-        """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
         used: dict[UUID, UsedKey] = {}
         unsettled = list(uses)
         while unsettled:
-            claimed = set(_USE_KEYS.scalars(self.connection, _keys(unsettled)))
+            claimed = set(_USE_KEYS.scalars(self._connection, _keys(unsettled)))
             lost = [use for use in unsettled if str(use.batch_id) not in claimed]
             if not lost:
                 break
-            rows = self.connection.execute(_USED_KEYS, _keys(lost))
+            rows = self._connection.execute(_USED_KEYS, _keys(lost))
             used |= {UUID(row.wanted_by): UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer) for row in rows}
             # A key that stood in the way and is not there any more has expired in between: it is claimed like any other.
             unsettled = [use for use in lost if use.batch_id not in used]
         return used
 
     def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
-        """The committed use of the Idempotency-Key, if there is one; claims nothing, and waits for nobody."""
-        row = self.connection.execute(_USED_KEY, _key(actor, idempotency)).one_or_none()
+        row = self._connection.execute(_USED_KEY, _key(actor, idempotency)).one_or_none()
         return None if row is None else UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer)
 
     def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
-        """Keeps what a repetition of the request is answered."""
-        self.connection.execute(_ANSWER_KEY, {**_key(actor, idempotency), "answer": orjson.dumps(answer).decode()})
+        self._connection.execute(_ANSWER_KEY, {**_key(actor, idempotency), "answer": orjson.dumps(answer).decode()})
 
 
 def _keys(uses: Sequence[KeyUse]) -> dict[str, Any]:
@@ -96,8 +91,3 @@ def _keys(uses: Sequence[KeyUse]) -> dict[str, Any]:
 
 def _key(actor: Actor, idempotency: Idempotency) -> dict[str, str]:
     return {"organization_id": actor.organization_id, "subject": actor.subject, "key": idempotency.key}
-
-
-def _implements_the_port(repository: PostgresActivityRepository) -> ActivityRepository:
-    """Lets mypy say where the class departs from the port."""
-    return repository

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
@@ -12,9 +12,6 @@ CHANNEL = "bulkreg_batches"
 
 _ANNOUNCE = Prepared(f"SELECT pg_notify('{CHANNEL}', batch_id) FROM unnest(CAST(:batch_ids AS text[])) AS changed (batch_id)")
 _VERSIONS = Prepared("SELECT batch_id::text, version FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
-_CHANGED_SINCE = text("""
-    SELECT position FROM orchestrator.batch_item WHERE batch_id = :batch_id AND changed_version > :version ORDER BY position
-""")
 
 
 def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
@@ -29,8 +26,3 @@ def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
 def versions(connection: Connection, batch_ids: Sequence[str]) -> Mapping[str, int]:
     """The present version of each of these batches that the transaction may see."""
     return {row.batch_id: row.version for row in _VERSIONS.named(connection, {"batch_ids": arrays.plain(batch_ids)})}
-
-
-def positions_changed_since(connection: Connection, batch_id: UUID, version: int) -> Sequence[int]:
-    """The positions of the items that changed after that version of their batch."""
-    return list(connection.execute(_CHANGED_SINCE, {"batch_id": batch_id, "version": version}).scalars())

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
+from orchestrator.batches.model import Numbered
 from orchestrator.batches.parts import part_event
-from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, Tombstone
+from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, PartStore, Tombstone
 from orchestrator.batches.states import BatchStatus
-from orchestrator.upstream.part import MalformedPart, Numbered, Part, SubmittedPart, position_of
-from orchestrator.upstream.port import PartStore
+from orchestrator.upstream.part import MalformedPart, Part, SubmittedPart, position_of
 from schemas import events
 from schemas.events import place_of_mentor
 from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes

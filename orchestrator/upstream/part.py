@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role, upstream_channel
+from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Numbered, Role, upstream_channel
 from orchestrator.batches.parts import content_hash, part_hash
 from orchestrator.batches.repository import PartHashes, PartKey
 from schemas.envelope import Envelope, trace_id_of
 from schemas.events import BatchSubmitted, MalformedSubmission
 from schemas.mistakes import Mistake
-
-Numbered = Sequence[tuple[int, NewItem]]
-"""Items with their positions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from api.load.database import Database
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import ItemFilter, NewBatch, StatusView
 from orchestrator.batches.operations import get_bulk_submission_status, submit_bulk_registration
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
-from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
 from tests.faults.proxy import PostgresProxy
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
 
-Look = Callable[[PostgresActivityRepository], StatusView]
+Look = Callable[[ActivityRepository], StatusView]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def status_of(pipeline: Pipeline) -> Look:
     return lambda repository: get_bulk_submission_status(repository, ADMIN, batch_id, ItemFilter())
 
 
-def submission(repository: PostgresActivityRepository) -> None:
+def submission(repository: ActivityRepository) -> None:
     batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(3), "0" * 31 + "1")
     submit_bulk_registration(repository, COORDINATOR_ACTOR, batch)
 
@@ -59,7 +59,7 @@ def test_a_submission_takes_four(pipeline: Pipeline, database: Database, proxy: 
 def test_after_a_status_the_session_has_transactions_again(pipeline: Pipeline, database: Database) -> None:
     look = status_of(pipeline)
 
-    def submit_and_fail(repository: PostgresActivityRepository) -> None:
+    def submit_and_fail(repository: ActivityRepository) -> None:
         submission(repository)
         raise LookupError
 
@@ -82,7 +82,7 @@ def test_a_second_statement_of_a_look_sees_nothing(pipeline: Pipeline, database:
     look = status_of(pipeline)
     database.look(ORGANIZATION, look)
 
-    def look_twice(repository: PostgresActivityRepository) -> None:
+    def look_twice(repository: ActivityRepository) -> None:
         look(repository)
         look(repository)
 

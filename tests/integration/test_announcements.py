@@ -12,6 +12,7 @@ from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.parts import CollectedParts
+from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
 from tests.support.upstream import in_parts
@@ -98,7 +99,8 @@ def test_who_has_seen_a_version_is_told_of_the_items_that_changed_after_it(pipel
     versions.append(pipeline.status(batch_id).batch.version)
 
     with pipeline.engine.begin() as connection:
-        found = [watching.positions_changed_since(connection, batch_id, version) for version in (0, *versions)]
+        repository = PostgresActivityRepository(connection)
+        found = [repository.positions_changed_since(batch_id, version) for version in (0, *versions)]
         seen = watching.versions(connection, [str(batch_id), str(uuid4())])
         both = watching.versions(connection, [str(batch_id), str(other)])
     assert found == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1], [0], []]

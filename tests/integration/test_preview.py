@@ -2,50 +2,52 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import count
 
 import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
 from orchestrator.batches.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
 from orchestrator.batches.operations import submit_bulk_registration
-from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import EARLIEST_YEAR
-from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.in_process import InProcessPrediction
 from orchestrator.registration.preview import Planner, Preview
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
 
-PLANNER = Planner("k" * 32, InProcessRegistrationService(EARLIEST_YEAR))
+PLANNER = Planner("k" * 32)
 
 
 def new_batch(items: list[NewItem], coordinator: str = COORDINATOR) -> NewBatch:
     return NewBatch(new_batch_id(), coordinator, None, False, items, "1" * 32)
 
 
+def prediction(connection: Connection) -> InProcessPrediction:
+    return InProcessPrediction(connection, EARLIEST_YEAR)
+
+
 def preview(pipeline: Pipeline, batch: NewBatch, actor: Actor = ADMIN) -> Preview:
     return transact(
         pipeline.api,
-        lambda connection: PLANNER.preview(PostgresActivityRepository(connection), connection, actor, batch),
+        lambda connection: PLANNER.preview(PostgresActivityRepository(connection), prediction(connection), actor, batch),
         organizations=[actor.organization_id],
     )
 
 
 def submit_with(pipeline: Pipeline, batch: NewBatch, plan: str, idempotency: Idempotency | None = None) -> None:
-    def work(repository: ActivityRepository, actor: Actor) -> None:
-        assert isinstance(repository, PostgresActivityRepository)
-        connection = repository.connection
-        submit_bulk_registration(
-            repository, actor, batch, idempotency, lambda batch: PLANNER.hold_to(plan, repository, connection, actor, batch)
-        )
+    def work(connection: Connection) -> None:
+        repository = PostgresActivityRepository(connection)
+        hold_to_plan = partial(PLANNER.hold_to, plan, repository, prediction(connection), ADMIN)
+        submit_bulk_registration(repository, ADMIN, batch, idempotency, hold_to_plan)
 
-    pipeline.call(work, ADMIN)
+    transact(pipeline.api, work, organizations=[ORGANIZATION])
 
 
 def hold(pipeline: Pipeline, batch: NewBatch, plan: str, actor: Actor = ADMIN, later: timedelta = timedelta(0)) -> NewBatch:
@@ -57,7 +59,7 @@ def hold(pipeline: Pipeline, batch: NewBatch, plan: str, actor: Actor = ADMIN, l
 
     return transact(
         pipeline.api,
-        lambda connection: PLANNER.hold_to(plan, Later(connection), connection, actor, batch),
+        lambda connection: PLANNER.hold_to(plan, Later(connection), prediction(connection), actor, batch),
         organizations=[actor.organization_id],
     )
 
@@ -157,7 +159,7 @@ def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(pipeline: Pipeline) -
         try:
             transact(
                 pipeline.api,
-                lambda connection: PLANNER.hold_to(plan, At(connection), connection, ADMIN, batch),
+                lambda connection: PLANNER.hold_to(plan, At(connection), prediction(connection), ADMIN, batch),
                 organizations=[ORGANIZATION],
             )
         except InvalidRequestError as refused:

@@ -13,7 +13,7 @@ from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Rol
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.external import refusal
-from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.in_process import InProcessPrediction, InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.registration.rules import INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from orchestrator.storage.blame import TransientError
@@ -77,7 +77,7 @@ def register(pipeline: Pipeline, *candidates: Candidate) -> Sequence[Decision]:
 def refusals(pipeline: Pipeline, *values: ItemValues, coordinator: str = COORDINATOR) -> list[tuple[str, str | None] | None]:
     """What each would give: code and field. The preview says what the registration then says."""
     with pipeline.engine.begin() as connection:
-        foretold = SERVICE.predict(connection, ORGANIZATION, coordinator, values)
+        foretold = InProcessPrediction(connection, EARLIEST_YEAR).predict(ORGANIZATION, coordinator, values)
     batch = submit(pipeline, *values, coordinator=coordinator)
     decided = register(pipeline, *(batch.candidate(position) for position in range(len(values))))
     assert [decision.error for decision in decided] == list(foretold)
@@ -231,7 +231,8 @@ def test_the_rival_that_is_named_is_the_one_in_the_way(pipeline: Pipeline) -> No
         "conflicting_activity_id": rival.candidate(0).activity_id,
     }
     with pipeline.engine.begin() as connection:
-        assert list(SERVICE.predict(connection, ORGANIZATION, COORDINATOR, [wanted, of(override=True), of("mentor-3")])) == [
+        prediction = InProcessPrediction(connection, EARLIEST_YEAR)
+        assert list(prediction.predict(ORGANIZATION, COORDINATOR, [wanted, of(override=True), of("mentor-3")])) == [
             refused.error,
             None,
             None,

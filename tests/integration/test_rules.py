@@ -12,7 +12,7 @@ from sqlalchemy import text
 from orchestrator.batches.model import Actor, ItemError, NewBatch, NewItem, Role
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
-from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.in_process import InProcessPrediction
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
@@ -67,11 +67,10 @@ def test_today_is_where_the_organization_is(pipeline: Pipeline, zone: str, day: 
 
 @pytest.mark.parametrize("year", [EARLIEST_YEAR, 1950])
 def test_an_activity_of_before_the_earliest_year_is_a_slip(pipeline: Pipeline, year: int) -> None:
-    service = InProcessRegistrationService(year)
     days = [date(year, 1, 1) - ONE_DAY, date(year, 1, 1), date(1, 1, 1)]
     items = [item("mentor-1", day=day) for day in days]
     with pipeline.engine.begin() as connection:
-        foretold = service.predict(connection, ORGANIZATION, COORDINATOR, [each.values for each in items])
+        foretold = InProcessPrediction(connection, year).predict(ORGANIZATION, COORDINATOR, [each.values for each in items])
     assert [error and (error.code, error.field) for error in foretold] == [
         ("invalid_item", "activity_date"),
         None,
