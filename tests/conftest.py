@@ -19,6 +19,9 @@ from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, runn
 # A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests that several modules inherit say what they compared, as those of test modules do.
+pytest.register_assert_rewrite("tests.support.port_contract")
+
 # The tests make their own settings. One that the shell happens to have would reach them, and every program that they start.
 _OURS = ("BULKREG_TEST_", "BULKREG_SIMULATION_", "BULKREG_CACHE_DIR", *(EXTERNAL if chosen_kind() == "external" else ()))
 for _name in [name for name in os.environ if name.startswith("BULKREG_") and not name.startswith(_OURS)]:

@@ -1,0 +1,564 @@
+"""The ports to storage in memory, so that what the domain decides is tested without a server.
+
+`tests/support/port_contract.py` holds this and PostgreSQL to the same behaviour. Not imitated, because nothing of it shows in what a port
+returns: locks (one transaction runs at a time), NOTIFY, and row level security.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from orchestrator.batches.model import (
+    Actor,
+    AttemptView,
+    BatchFilter,
+    BatchPage,
+    BatchView,
+    Idempotency,
+    ItemFilter,
+    ItemValues,
+    ItemView,
+    Measurement,
+    NewBatch,
+    NewItem,
+    Numbered,
+    StatusView,
+)
+from orchestrator.batches.repository import (
+    ActivityRepository,
+    BatchChange,
+    BatchToCreate,
+    EventOf,
+    Folded,
+    KeyUse,
+    KnownPart,
+    NewAttempt,
+    OutcomeKey,
+    PartHashes,
+    PartKey,
+    PartStore,
+    Tombstone,
+    UsedKey,
+)
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from schemas.envelope import OutgoingEvent
+from schemas.ids import DerivedIds
+from schemas.spelling import canonical
+from tests.support.storage import Dispatch, Outcome, Ports, Storage
+
+_IN_DOUBT = frozenset({"asked", "registered"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    view: BatchView
+    content_hash: bytes
+    parts: int = 1
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    view: ItemView
+    attempt_at: datetime
+    changed_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    hashes: PartHashes
+    received_at: datetime
+    items: Numbered | None = None
+    data_bytes: int = 0
+
+
+_Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Rows are never changed, but replaced; so a copy of the dictionaries is a snapshot."""
+
+    batches: dict[UUID, _Batch] = field(default_factory=dict)
+    items: dict[UUID, dict[int, _Item]] = field(default_factory=dict)
+    outcomes: dict[UUID, dict[tuple[int, int], Outcome]] = field(default_factory=dict)
+    dispatches: dict[UUID, dict[int, Dispatch]] = field(default_factory=dict)
+    history: dict[tuple[UUID, int], tuple[AttemptView, ...]] = field(default_factory=dict)
+    parts: dict[UUID, dict[int, _Part]] = field(default_factory=dict)
+    tombstones: dict[UUID, Tombstone] = field(default_factory=dict)
+    keys: dict[_Key, UsedKey] = field(default_factory=dict)
+    outbox: list[EventOf] = field(default_factory=list)
+    coordinators: set[tuple[str, str]] = field(default_factory=set)
+
+    def snapshot(self) -> "_Tables":
+        return _Tables(
+            dict(self.batches),
+            {batch_id: dict(rows) for batch_id, rows in self.items.items()},
+            {batch_id: dict(rows) for batch_id, rows in self.outcomes.items()},
+            {batch_id: dict(rows) for batch_id, rows in self.dispatches.items()},
+            dict(self.history),
+            {batch_id: dict(rows) for batch_id, rows in self.parts.items()},
+            dict(self.tombstones),
+            dict(self.keys),
+            list(self.outbox),
+            set(self.coordinators),
+        )
+
+
+class MemoryStorage(Storage):
+    """A database in memory. `now` is its clock, which a test may set; it goes on by a microsecond with each look."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 25, 12, tzinfo=UTC)
+        self.tables = _Tables()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Ports]:
+        before = self.tables.snapshot()
+        try:
+            yield Ports(MemoryRepository(self), MemoryParts(self))
+        except BaseException:
+            self.tables = before
+            raise
+
+    def clock(self) -> datetime:
+        self.now += timedelta(microseconds=1)
+        return self.now
+
+    def know_coordinator(self, organization_id: str, coordinator_id: str) -> None:
+        self.tables.coordinators.add((organization_id, coordinator_id))
+
+    def forget_coordinator(self, organization_id: str, coordinator_id: str) -> None:
+        """As an import of a directory without the coordinator does."""
+        self.tables.coordinators.remove((organization_id, coordinator_id))
+
+    def decide(self, batch_id: UUID, position: int, attempt: int, outcome: Outcome) -> None:
+        stored = outcome if outcome.error is None else outcome._replace(error=_through_json(outcome.error))
+        self.tables.outcomes.setdefault(batch_id, {}).setdefault((position, attempt), stored)
+
+    def dispatch(self, batch_id: UUID, position: int, dispatch: Dispatch) -> None:
+        self.tables.dispatches.setdefault(batch_id, {})[position] = dispatch
+
+    def purge(self, batch_id: UUID) -> None:
+        tables = self.tables
+        batch = tables.batches.pop(batch_id)
+        tables.tombstones[batch_id] = Tombstone(batch.view.organization_id, batch.content_hash)
+        for rows in (tables.items, tables.outcomes, tables.dispatches, tables.parts):
+            rows.pop(batch_id, None)
+        tables.history = {key: past for key, past in tables.history.items() if key[0] != batch_id}
+
+    def take_outbox(self) -> list[EventOf]:
+        taken, self.tables.outbox = self.tables.outbox, []
+        return taken
+
+
+class MemoryRepository(ActivityRepository):
+    """`ActivityRepository` in memory."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+
+    @property
+    def _tables(self) -> _Tables:
+        return self._storage.tables
+
+    # --- Clock, coordinators, keys ------------------------------------------------------------------------------------------------
+
+    def clock(self) -> datetime:
+        return self._storage.clock()
+
+    def clock_after_decisions(self, batch_id: UUID) -> datetime:
+        decided = [outcome.decided_at for outcome in self._tables.outcomes.get(batch_id, {}).values()]
+        asked = [dispatch.dispatched_at for dispatch in self._tables.dispatches.get(batch_id, {}).values()]
+        return max(self.clock(), *decided, *asked) if decided or asked else self.clock()
+
+    def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
+        return frozenset(each for each in coordinator_ids if (organization_id, each) in self._tables.coordinators)
+
+    def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
+        return self.clock(), self.known_coordinators(organization_id, coordinator_ids)
+
+    def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
+        used: dict[UUID, UsedKey] = {}
+        for use in uses:
+            new = UsedKey(use.idempotency.request_hash, use.batch_id, None)
+            earlier = self._tables.keys.setdefault(_key(use.actor, use.idempotency), new)
+            if earlier is not new:
+                used[use.batch_id] = earlier
+        return used
+
+    def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
+        return self._tables.keys.get(_key(actor, idempotency))
+
+    def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
+        key = _key(actor, idempotency)
+        if key in self._tables.keys:
+            self._tables.keys[key] = replace(self._tables.keys[key], answer=_through_json(answer))
+
+    # --- Batches ------------------------------------------------------------------------------------------------------------------
+
+    def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
+        new = [each for each in batches if each.batch.batch_id not in self._tables.batches]
+        for each in new:
+            batch, at = each.batch, each.submitted_at
+            total = len(batch.items)
+            view = _new_view(each.actor, batch, BatchStatus.PROCESSING, total, at)
+            self._tables.batches[batch.batch_id] = _Batch(view, each.content_hash)
+            self._tables.items[batch.batch_id] = _new_items(batch.batch_id, list(enumerate(batch.items)), at, version=1)
+            self._tables.parts[batch.batch_id] = {hashes.part: _Part(hashes, at) for hashes in each.parts}
+            self.publish(each.actor.organization_id, batch.batch_id, each.events)
+        return frozenset(each.batch.batch_id for each in new)
+
+    def lock_batch(self, batch_id: UUID) -> BatchView | None:
+        batch = self._tables.batches.get(batch_id)
+        return None if batch is None or batch.deleted_at is not None else self._read(batch)
+
+    def lock_batches(self, batch_ids: Collection[UUID]) -> None:
+        """One transaction runs at a time."""
+
+    def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
+        found = sorted(set(batch_ids) & self._tables.batches.keys())
+        return {batch_id: self._read(self._tables.batches[batch_id]) for batch_id in found}
+
+    def change_batches(self, changes: Sequence[BatchChange]) -> None:
+        for change in changes:
+            view = self._tables.batches[change.batch_id].view
+            self._change(
+                change.batch_id,
+                counts=change.counts,
+                status=change.status,
+                changed_at=change.now,
+                completed_at=change.completed_at,
+                version=view.version + 1,
+            )
+
+    def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
+        edit_version = self._tables.batches[batch_id].view.edit_version + 1
+        self._change(batch_id, cancelled_at=at, cancelled_by=by, cancellation_reason=reason, edit_version=edit_version)
+
+    def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
+        self._edit(batch_id, at, label=label)
+
+    def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
+        self._edit(batch_id, at)
+        self._tables.batches[batch_id] = replace(self._tables.batches[batch_id], deleted_at=at)
+
+    def _edit(self, batch_id: UUID, at: datetime, **changes: Any) -> None:
+        view = self._tables.batches[batch_id].view
+        self._change(batch_id, version=view.version + 1, edit_version=view.edit_version + 1, changed_at=at, **changes)
+
+    def _change(self, batch_id: UUID, **changes: Any) -> None:
+        batch = self._tables.batches[batch_id]
+        self._tables.batches[batch_id] = replace(batch, view=replace(batch.view, **changes))
+
+    def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
+        self.publish_all([EventOf(organization_id, batch_id, event) for event in events])
+
+    def publish_all(self, events: Sequence[EventOf]) -> None:
+        self._tables.outbox.extend(events)
+
+    def wake_relays(self) -> None:
+        """There are none."""
+
+    def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
+        batch = self._tables.batches.get(batch_id)
+        if batch is None or (batch.deleted_at is not None and not or_deleted):
+            return None
+        return self._shown(batch)
+
+    def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
+        found = [
+            batch
+            for batch in self._tables.batches.values()
+            if batch.view.organization_id == organization_id and batch.deleted_at is None and _matches(batch.view, wanted)
+        ]
+        found.sort(key=lambda batch: _newness(batch.view), reverse=True)
+        if wanted.after is None:
+            rest = found[(wanted.page - 1) * wanted.limit :]
+        else:
+            rest = [batch for batch in found if _newness(batch.view) < wanted.after]
+        shown = [self._shown(batch) for batch in rest[: wanted.limit]]
+        return BatchPage(shown, len(found), _newness(shown[-1]) if len(rest) > wanted.limit else None)
+
+    def _read(self, batch: _Batch) -> BatchView:
+        return replace(batch.view, measurement=replace(batch.view.measurement, read_at=self.clock()))
+
+    def _shown(self, batch: _Batch) -> BatchView:
+        items = self._tables.items.get(batch.view.batch_id, {}).values()
+        errors = [item.view.error for item in items if item.view.status is ItemStatus.FAILED]
+        return replace(self._read(batch), errors_by_code=Counter(error["code"] for error in errors if error is not None))
+
+    # --- Items and outcomes -------------------------------------------------------------------------------------------------------
+
+    def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
+        changed: dict[UUID, Counter[ItemStatus]] = {}
+        unknown: list[int] = []
+        for index, key in enumerate(keys):
+            batch_id = UUID(key.batch_id)
+            if (key.position, key.attempt) not in self._tables.outcomes.get(batch_id, {}):
+                unknown.append(index)
+            elif batch_id in batches:
+                status = self._take_outcome(batch_id, key.position, key.attempt, batches[batch_id].version + 1)
+                if status is not None:
+                    changed.setdefault(batch_id, Counter())[status] += 1
+        return Folded(changed, unknown)
+
+    def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
+        version = self._tables.batches[batch_id].view.version + 1
+        taken = [self._take_outcome(batch_id, *key, version) for key in self._tables.outcomes.get(batch_id, {})]
+        return Counter(status for status in taken if status is not None)
+
+    def _take_outcome(self, batch_id: UUID, position: int, attempt: int, version: int) -> ItemStatus | None:
+        """The item's new state; None when it is not pending in this attempt."""
+        outcome = self._tables.outcomes[batch_id][position, attempt]
+        item = self._tables.items.get(batch_id, {}).get(position)
+        if item is None or item.view.attempt != attempt or item.view.status is not ItemStatus.PENDING:
+            return None
+        self._change_item(batch_id, item, version, status=outcome.status, activity_id=outcome.activity_id, error=outcome.error)
+        return outcome.status
+
+    def _change_item(self, batch_id: UUID, item: _Item, version: int, **changes: Any) -> None:
+        changed = replace(item, view=replace(item.view, **changes), changed_version=version)
+        self._tables.items[batch_id][item.view.position] = changed
+
+    def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
+        version = self._tables.batches[batch_id].view.version + 1
+        dispatches = self._tables.dispatches.get(batch_id, {})
+        cancelled: list[tuple[int, int]] = []
+        for item in self._items_of(batch_id):
+            dispatch = dispatches.get(item.view.position)
+            if item.view.status is ItemStatus.PENDING and (dispatch is None or dispatch.state not in _IN_DOUBT):
+                self._change_item(batch_id, item, version, status=ItemStatus.CANCELLED)
+                self._storage.decide(batch_id, item.view.position, item.view.attempt, Outcome(ItemStatus.CANCELLED, at))
+                cancelled.append((item.view.position, item.view.attempt))
+        return cancelled
+
+    def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
+        dispatches = self._tables.dispatches.get(batch_id, {})
+        return sorted(each for each in set(positions) & dispatches.keys() if dispatches[each].state in _IN_DOUBT)
+
+    def _items_of(self, batch_id: UUID) -> list[_Item]:
+        return [item for _, item in sorted(self._tables.items.get(batch_id, {}).items())]
+
+    def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
+        return [item.view for item in self._items_of(batch_id) if item.view.status is status]
+
+    def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
+        wanted = set(positions)
+        return [item.view for item in self._items_of(batch_id) if item.view.position in wanted]
+
+    def positions_changed_since(self, batch_id: UUID, version: int) -> Sequence[int]:
+        return [item.view.position for item in self._items_of(batch_id) if item.changed_version > version]
+
+    def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
+        return [
+            (item.view.position, each)
+            for item in self._items_of(batch_id)
+            for each in values
+            if each.identity == item.view.values.identity
+        ]
+
+    def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
+        items = self._tables.items[batch.batch_id]
+        for new in attempts:
+            item = items[new.position]
+            self._keep_history(batch.batch_id, item, new, by=by, at=at)
+            if item.view.status is ItemStatus.FAILED:
+                begun = replace(
+                    item.view,
+                    status=ItemStatus.PENDING,
+                    attempt=item.view.attempt + 1,
+                    error=None,
+                    planned=None,
+                    values=new.values,
+                )
+                items[new.position] = _Item(begun, at, batch.version + 1)
+        view = self._tables.batches[batch.batch_id].view
+        measurement = Measurement(at, view.counts.pending + len(attempts), at)
+        self._change(batch.batch_id, retry_number=view.retry_number + 1, measurement=measurement)
+        return view.retry_number + 1
+
+    def _keep_history(self, batch_id: UUID, item: _Item, new: NewAttempt, *, by: str, at: datetime) -> None:
+        assert item.view.error is not None, "only a failed item begins a new attempt"
+        past = AttemptView(
+            attempt=item.view.attempt,
+            values=_through_json(item.view.values._asdict()),
+            error=item.view.error,
+            attempted_at=item.attempt_at,
+            correction=None if new.correction is None else _through_json(new.correction),
+            retried_by=by,
+            retried_at=at,
+        )
+        key = (batch_id, item.view.position)
+        self._tables.history[key] = (*self._tables.history.get(key, ()), past)
+
+    def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
+        batch = self.find_batch(batch_id)
+        if batch is None or items.limit is None:
+            return None if batch is None else StatusView(batch, (), None)
+        found = [
+            item.view
+            for item in self._items_of(batch_id)
+            if item.view.position > items.after_position and items.status in (None, item.view.status)
+        ]
+        shown = found[: items.limit]
+        return StatusView(batch, shown, shown[-1].position if len(found) > items.limit else None)
+
+    def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
+        return list(self._tables.history.get((batch_id, position), ()))
+
+
+class MemoryParts(PartStore):
+    """`PartStore` in memory."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+
+    @property
+    def _tables(self) -> _Tables:
+        return self._storage.tables
+
+    def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
+        found: dict[PartKey, KnownPart] = {}
+        for key in parts:
+            batch_id = UUID(key[0])
+            batch = self._tables.batches.get(batch_id)
+            if batch is not None:
+                part = self._tables.parts.get(batch_id, {}).get(key[1])
+                hashes = (None, None) if part is None else (part.hashes.content_hash, part.hashes.public_hash)
+                found[key] = KnownPart(batch.view.organization_id, batch.parts, batch.content_hash, *hashes)
+        return found
+
+    def tombstone(self, batch_id: UUID) -> Tombstone | None:
+        return self._tables.tombstones.get(batch_id)
+
+    def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
+        view = _new_view(actor, batch, BatchStatus.PENDING, total, self._storage.clock())
+        self._tables.batches[batch.batch_id] = _Batch(view, content_hash, parts)
+
+    def add(self, organization_id: str, batch_id: UUID, hashes: PartHashes, items: Numbered, *, data_bytes: int) -> None:
+        part = _Part(hashes, self._storage.clock(), list(items), data_bytes)
+        self._tables.parts.setdefault(batch_id, {})[hashes.part] = part
+
+    def present(self, batch_id: UUID) -> tuple[int, int]:
+        parts = self._tables.parts.get(batch_id, {}).values()
+        return len(parts), sum(part.data_bytes for part in parts)
+
+    def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
+        return [
+            (number, _collected(part.items, override=override, with_notes=False), part.received_at)
+            for number, part in sorted(self._tables.parts.get(batch_id, {}).items())
+            if part.items
+        ]
+
+    def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
+        batch, parts = self._tables.batches[batch_id], self._tables.parts[batch_id]
+        version = batch.view.version + 1
+        view = replace(batch.view, status=BatchStatus.PROCESSING, submitted_at=at, changed_at=at, version=version)
+        view = replace(view, measurement=Measurement(at, view.counts.total, at))
+        self._tables.batches[batch_id] = replace(batch, view=view)
+        items = [item for part in parts.values() for item in part.items or ()]
+        collected = _collected(items, override=override, with_notes=True)
+        self._tables.items[batch_id] = _new_items(batch_id, collected, at, version=version)
+        self._tables.parts[batch_id] = {number: replace(part, items=None) for number, part in parts.items()}
+
+    def forget(self, batch_id: UUID) -> bool:
+        batch = self._tables.batches.get(batch_id)
+        if batch is None or batch.view.status is not BatchStatus.PENDING:
+            return False
+        del self._tables.batches[batch_id]
+        self._tables.parts.pop(batch_id, None)
+        return True
+
+
+def _new_view(actor: Actor, batch: NewBatch, status: BatchStatus, total: int, at: datetime) -> BatchView:
+    return BatchView(
+        batch_id=batch.batch_id,
+        organization_id=actor.organization_id,
+        coordinator_id=batch.coordinator_id,
+        submitted_by=actor.subject,
+        channel=actor.channel,
+        label=batch.label,
+        status=status,
+        counts=Counts(pending=total),
+        retry_number=0,
+        version=1,
+        edit_version=1,
+        submitted_at=at,
+        changed_at=at,
+        completed_at=None,
+        cancelled_at=None,
+        cancelled_by=None,
+        cancellation_reason=None,
+        trace_id=batch.trace_id,
+        measurement=Measurement(at, total, at),
+    )
+
+
+def _new_items(batch_id: UUID, items: Numbered, at: datetime, *, version: int) -> dict[int, _Item]:
+    ids = DerivedIds(batch_id)
+    return {
+        position: _Item(
+            ItemView(
+                item_id=ids.item_id(position),
+                position=position,
+                values=item.values,
+                client_reference=item.client_reference,
+                status=ItemStatus.PENDING,
+                attempt=1,
+                activity_id=None,
+                error=None,
+                planned=item.planned,
+            ),
+            at,
+            version,
+        )
+        for position, item in items
+    }
+
+
+def _collected(items: Numbered, *, override: bool, with_notes: bool) -> list[tuple[int, NewItem]]:
+    """A part keeps of an item what its event says, and the batch's override is not in it."""
+    return [
+        (
+            position,
+            NewItem(
+                item.values._replace(notes=item.values.notes if with_notes else None, override_duplicates=override),
+                item.client_reference,
+            ),
+        )
+        for position, item in items
+    ]
+
+
+def _matches(view: BatchView, wanted: BatchFilter) -> bool:
+    return (
+        wanted.status in (None, view.status)
+        and wanted.coordinator_id in (None, view.coordinator_id)
+        and (wanted.submitted_from is None or view.submitted_at >= wanted.submitted_from)
+        and (wanted.submitted_to is None or view.submitted_at < wanted.submitted_to)
+        and (
+            wanted.label_contains is None
+            or (view.label is not None and canonical(wanted.label_contains).lower() in canonical(view.label).lower())
+        )
+    )
+
+
+def _newness(view: BatchView) -> tuple[datetime, UUID]:
+    return view.submitted_at, view.batch_id
+
+
+def _key(actor: Actor, idempotency: Idempotency) -> _Key:
+    return actor.organization_id, actor.subject, idempotency.key
+
+
+def _through_json(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As a JSON column gives it back."""
+    read: Mapping[str, Any] = orjson.loads(orjson.dumps(value))
+    return read

@@ -1,0 +1,23 @@
+"""The ports in memory do what those on PostgreSQL do, so that a test on them says something about the product."""
+
+import pytest
+
+from tests.support.memory import MemoryStorage
+from tests.support.port_contract import ActivityRepositoryContract, PartStoreContract
+from tests.support.storage import Storage
+
+
+class InMemory:
+    """A new storage for each test."""
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return MemoryStorage()
+
+
+class TestActivityRepository(InMemory, ActivityRepositoryContract):
+    """`MemoryRepository`."""
+
+
+class TestPartStore(InMemory, PartStoreContract):
+    """`MemoryParts`."""
