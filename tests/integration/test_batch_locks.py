@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,13 +12,15 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.batches.model import Actor, Idempotency, Role
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import Actor, Idempotency, RetryRequest, Role
+from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.batches.repository import KeyUse
 from orchestrator.storage import locks
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import batch_lock_key, new_batch_id
-from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
+from tests.support.pipeline import COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors
 from tests.support.plans import without_indexes
 from tests.support.waiting import eventually
 
@@ -203,3 +206,20 @@ def test_the_oldest_deletions_are_purged_first(pipeline: Pipeline) -> None:
     assert due(3) == by_age[:3], "those of exactly three days ago are a moment older by now"
     assert due(0, at_most=2) == by_age[:2]
     assert due(0, aside=by_age[:2], at_most=2) == by_age[2:4]
+
+
+def test_nobody_waits_for_or_holds_a_batch_that_is_not_theirs(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    stranger = replace(COORDINATOR_ACTOR, subject="coord-2")
+    calls: Sequence[Callable[[], object]] = (
+        lambda: pipeline.call(cancel_batch, stranger, batch_id, None),
+        lambda: pipeline.call(retry_failed_items, stranger, batch_id, RetryRequest()),
+        lambda: pipeline.call(relabel_batch, stranger, batch_id, "mine"),
+        lambda: pipeline.call(delete_batch, stranger, batch_id),
+    )
+    with ThreadPoolExecutor(len(calls)) as threads, pipeline.engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": batch_lock_key(batch_id)})
+        connection.execute(text("SELECT FROM orchestrator.batch FOR UPDATE"))
+        for asked in [threads.submit(call) for call in calls]:
+            with pytest.raises(NotFoundError):
+                asked.result(30)

@@ -2,21 +2,18 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
-import pytest
 from sqlalchemy import text
 
 from consumers.loop.handler import Record
-from orchestrator.batches.errors import ConflictError, NotFoundError
 from orchestrator.batches.operations import cancel_batch
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import EventData
-from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, Pipeline, item, mentors, record
+from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
 from tests.support.waiting import eventually
 
 
@@ -54,30 +51,6 @@ def test_redelivered_command_of_a_cancelled_item_announces_the_cancel(pipeline: 
     pipeline.call(cancel_batch, ADMIN, batch_id, None)
     handled = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
     assert [dict(event.headers)["ce_type"] for event in handled.events] == [b"no.bulk-registration.RegistrationCancelled.v1"]
-
-
-def test_cancelling_twice_is_a_no_op(pipeline: Pipeline) -> None:
-    batch_id = pipeline.submit(mentors(3))
-    first = pipeline.call(cancel_batch, ADMIN, batch_id, "first")
-    second = pipeline.call(cancel_batch, COORDINATOR_ACTOR, batch_id, "second")
-    assert second.batch == first.batch
-
-
-def test_cancelling_a_finished_batch_is_a_conflict_even_before_the_fold(pipeline: Pipeline) -> None:
-    batch_id = pipeline.submit(mentors(2))
-    pipeline.relay()
-    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
-    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
-    with pytest.raises(ConflictError):
-        pipeline.call(cancel_batch, ADMIN, batch_id, None)
-    pipeline.drain()
-    assert pipeline.status(batch_id).batch.status == "completed"
-
-
-def test_a_colleagues_batch_is_not_found(pipeline: Pipeline) -> None:
-    batch_id = pipeline.submit(mentors(1))
-    with pytest.raises(NotFoundError):
-        pipeline.call(cancel_batch, replace(COORDINATOR_ACTOR, subject="coord-2"), batch_id, None)
 
 
 def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) -> None:

@@ -46,13 +46,15 @@ from orchestrator.batches.repository import (
     Tombstone,
     UsedKey,
 )
-from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus, Outcome
+from orchestrator.storage.dispatch import DispatchState
+from schemas.corrections import CORRECTION
 from schemas.envelope import OutgoingEvent
 from schemas.ids import DerivedIds
 from schemas.spelling import canonical
-from tests.support.storage import Dispatch, Outcome, Ports, Storage
+from tests.support.storage import Decided, Ports, Storage
 
-_IN_DOUBT = frozenset({"asked", "registered"})
+_IN_DOUBT = frozenset({DispatchState.ASKED, DispatchState.REGISTERED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class _Tables:
 
     batches: dict[UUID, _Batch] = field(default_factory=dict)
     items: dict[UUID, dict[int, _Item]] = field(default_factory=dict)
-    outcomes: dict[UUID, dict[tuple[int, int], Outcome]] = field(default_factory=dict)
-    dispatches: dict[UUID, dict[int, Dispatch]] = field(default_factory=dict)
+    outcomes: dict[UUID, dict[tuple[int, int], Decided]] = field(default_factory=dict)
+    dispatches: dict[UUID, dict[int, tuple[DispatchState, datetime]]] = field(default_factory=dict)
     history: dict[tuple[UUID, int], tuple[AttemptView, ...]] = field(default_factory=dict)
     parts: dict[UUID, dict[int, _Part]] = field(default_factory=dict)
     tombstones: dict[UUID, Tombstone] = field(default_factory=dict)
@@ -138,12 +140,11 @@ class MemoryStorage(Storage):
         """As an import of a directory without the coordinator does."""
         self.tables.coordinators.remove((organization_id, coordinator_id))
 
-    def decide(self, batch_id: UUID, position: int, attempt: int, outcome: Outcome) -> None:
-        stored = outcome if outcome.error is None else outcome._replace(error=_through_json(outcome.error))
-        self.tables.outcomes.setdefault(batch_id, {}).setdefault((position, attempt), stored)
+    def decide(self, batch_id: UUID, position: int, attempt: int, decided: Decided) -> None:
+        self.tables.outcomes.setdefault(batch_id, {}).setdefault((position, attempt), decided)
 
-    def dispatch(self, batch_id: UUID, position: int, dispatch: Dispatch) -> None:
-        self.tables.dispatches.setdefault(batch_id, {})[position] = dispatch
+    def dispatch(self, batch_id: UUID, position: int, state: DispatchState, at: datetime) -> None:
+        self.tables.dispatches.setdefault(batch_id, {})[position] = (state, at)
 
     def purge(self, batch_id: UUID) -> None:
         tables = self.tables
@@ -174,8 +175,8 @@ class MemoryRepository(ActivityRepository):
         return self._storage.clock()
 
     def clock_after_decisions(self, batch_id: UUID) -> datetime:
-        decided = [outcome.decided_at for outcome in self._tables.outcomes.get(batch_id, {}).values()]
-        asked = [dispatch.dispatched_at for dispatch in self._tables.dispatches.get(batch_id, {}).values()]
+        decided = [each.at for each in self._tables.outcomes.get(batch_id, {}).values()]
+        asked = [at for _, at in self._tables.dispatches.get(batch_id, {}).values()]
         return max(self.clock(), *decided, *asked) if decided or asked else self.clock()
 
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
@@ -292,7 +293,7 @@ class MemoryRepository(ActivityRepository):
     def _shown(self, batch: _Batch) -> BatchView:
         items = self._tables.items.get(batch.view.batch_id, {}).values()
         errors = [item.view.error for item in items if item.view.status is ItemStatus.FAILED]
-        return replace(self._read(batch), errors_by_code=Counter(error["code"] for error in errors if error is not None))
+        return replace(self._read(batch), errors_by_code=Counter(error.code for error in errors if error is not None))
 
     # --- Items and outcomes -------------------------------------------------------------------------------------------------------
 
@@ -316,12 +317,13 @@ class MemoryRepository(ActivityRepository):
 
     def _take_outcome(self, batch_id: UUID, position: int, attempt: int, version: int) -> ItemStatus | None:
         """The item's new state; None when it is not pending in this attempt."""
-        outcome = self._tables.outcomes[batch_id][position, attempt]
+        decided = self._tables.outcomes[batch_id][position, attempt]
+        status = ItemStatus(decided.outcome)
         item = self._tables.items.get(batch_id, {}).get(position)
         if item is None or item.view.attempt != attempt or item.view.status is not ItemStatus.PENDING:
             return None
-        self._change_item(batch_id, item, version, status=outcome.status, activity_id=outcome.activity_id, error=outcome.error)
-        return outcome.status
+        self._change_item(batch_id, item, version, status=status, activity_id=decided.activity_id, error=decided.error)
+        return status
 
     def _change_item(self, batch_id: UUID, item: _Item, version: int, **changes: Any) -> None:
         changed = replace(item, view=replace(item.view, **changes), changed_version=version)
@@ -329,19 +331,17 @@ class MemoryRepository(ActivityRepository):
 
     def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
         version = self._tables.batches[batch_id].view.version + 1
-        dispatches = self._tables.dispatches.get(batch_id, {})
         cancelled: list[tuple[int, int]] = []
         for item in self._items_of(batch_id):
-            dispatch = dispatches.get(item.view.position)
-            if item.view.status is ItemStatus.PENDING and (dispatch is None or dispatch.state not in _IN_DOUBT):
+            if item.view.status is ItemStatus.PENDING and not self.positions_in_doubt(batch_id, [item.view.position]):
                 self._change_item(batch_id, item, version, status=ItemStatus.CANCELLED)
-                self._storage.decide(batch_id, item.view.position, item.view.attempt, Outcome(ItemStatus.CANCELLED, at))
+                self._storage.decide(batch_id, item.view.position, item.view.attempt, Decided(Outcome.CANCELLED, at))
                 cancelled.append((item.view.position, item.view.attempt))
         return cancelled
 
     def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
         dispatches = self._tables.dispatches.get(batch_id, {})
-        return sorted(each for each in set(positions) & dispatches.keys() if dispatches[each].state in _IN_DOUBT)
+        return sorted(each for each in set(positions) & dispatches.keys() if dispatches[each][0] in _IN_DOUBT)
 
     def _items_of(self, batch_id: UUID) -> list[_Item]:
         return [item for _, item in sorted(self._tables.items.get(batch_id, {}).items())]
@@ -391,7 +391,7 @@ class MemoryRepository(ActivityRepository):
             values=_through_json(item.view.values._asdict()),
             error=item.view.error,
             attempted_at=item.attempt_at,
-            correction=None if new.correction is None else _through_json(new.correction),
+            correction=None if new.correction is None else CORRECTION.validate_python(_through_json(new.correction)),
             retried_by=by,
             retried_at=at,
         )

@@ -15,6 +15,7 @@ from orchestrator.batches.model import (
     BatchFilter,
     BatchView,
     Idempotency,
+    ItemError,
     ItemFilter,
     ItemView,
     Measurement,
@@ -35,16 +36,18 @@ from orchestrator.batches.repository import (
     Tombstone,
     UsedKey,
 )
-from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
+from orchestrator.batches.states import BatchStatus, Counts, ItemStatus, Outcome
+from orchestrator.storage.dispatch import DispatchState
+from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import DAY, item, mentors
-from tests.support.storage import Dispatch, Outcome, Storage
+from tests.support.storage import Decided, Storage
 
 COORDINATOR = "coord-1"
 TRACE = "ab" * 16
-ERROR = {"code": "mentor_not_found", "message": "No such mentor", "retryable": False, "field": "mentor_id"}
-OTHER_ERROR = {"code": "out_of_scope", "message": "Not theirs", "retryable": False}
+ERROR = ItemError("mentor_not_found", "No such mentor", retryable=False, field="mentor_id")
+OTHER_ERROR = ItemError("out_of_scope", "Not theirs", retryable=True, conflicting_activity_id="another")
 
 
 class Contract(ABC):
@@ -104,13 +107,13 @@ def states(storage: Storage, batch_id: UUID) -> list[tuple[str, int]]:
 def succeed(storage: Storage, batch_id: UUID, *positions: int, attempt: int = 1) -> None:
     at = now(storage)
     for position in positions:
-        storage.decide(batch_id, position, attempt, Outcome(ItemStatus.SUCCESS, at, activity_id=uuid4()))
+        storage.decide(batch_id, position, attempt, Decided(Outcome.SUCCESS, at, activity_id=uuid4()))
 
 
-def fail(storage: Storage, batch_id: UUID, *positions: int, attempt: int = 1, error: dict[str, Any] = ERROR) -> None:
+def fail(storage: Storage, batch_id: UUID, *positions: int, attempt: int = 1, error: ItemError = ERROR) -> None:
     at = now(storage)
     for position in positions:
-        storage.decide(batch_id, position, attempt, Outcome(ItemStatus.FAILED, at, error=error))
+        storage.decide(batch_id, position, attempt, Decided(Outcome.FAILED, at, error=error))
 
 
 def fold_all(storage: Storage, batch_id: UUID) -> None:
@@ -144,8 +147,8 @@ class ActivityRepositoryContract(Contract):
     def test_a_clock_that_was_set_back_is_not_before_what_was_decided_or_asked(self, storage: Storage, actor: Actor) -> None:
         decided, asked, neither = (created(storage, actor, mentors(2)) for _ in range(3))
         future = now(storage) + timedelta(hours=1)
-        storage.decide(decided, 1, 1, Outcome(ItemStatus.CANCELLED, future))
-        storage.dispatch(asked, 1, Dispatch("asked", future))
+        storage.decide(decided, 1, 1, Decided(Outcome.CANCELLED, future))
+        storage.dispatch(asked, 1, DispatchState.ASKED, future)
         with storage.transaction() as (repository, _):
             assert [repository.clock_after_decisions(each) for each in (decided, asked)] == [future, future]
             assert repository.clock() < repository.clock_after_decisions(neither) < future
@@ -489,8 +492,9 @@ class ActivityRepositoryContract(Contract):
         succeed(storage, batch_id, 0)
         fold_all(storage, batch_id)
         at = now(storage)
-        for position, state in ((2, "asked"), (3, "registered"), (4, "refused"), (5, "withdrawn"), (0, "registered")):
-            storage.dispatch(batch_id, position, Dispatch(state, at))
+        for position, state in enumerate(DispatchState, start=2):
+            storage.dispatch(batch_id, position, state, at)
+        storage.dispatch(batch_id, 0, DispatchState.REGISTERED, at)
         version = found(storage, batch_id).version
         with storage.transaction() as (repository, _):
             assert repository.positions_in_doubt(batch_id, [5, 4, 3, 2, 1]) == [2, 3]
@@ -540,7 +544,7 @@ class ActivityRepositoryContract(Contract):
         fold_all(storage, batch_id)
         before, batch, at = items_of(storage, batch_id), found(storage, batch_id), now(storage)
         corrected = before[1].values._replace(mentor_id="mentor-9", activity_date=date(2026, 3, 1), notes="now right")
-        correction = {"mentor_id": "mentor-9", "activity_date": date(2026, 3, 1), "notes": "now right"}
+        correction: Correction = {"mentor_id": "mentor-9", "activity_date": date(2026, 3, 1), "notes": "now right"}
         attempts = [NewAttempt(0, before[0].values, None), NewAttempt(1, corrected, correction)]
         with storage.transaction() as (repository, _):
             assert repository.begin_attempts(batch, attempts, by="boss", at=at) == 1
@@ -553,9 +557,7 @@ class ActivityRepositoryContract(Contract):
             before[2],
         ]
         submitted = {**before[1].values._asdict(), "activity_date": DAY.isoformat()}
-        assert second == AttemptView(
-            1, submitted, ERROR, batch.submitted_at, {**correction, "activity_date": "2026-03-01"}, "boss", at
-        )
+        assert second == AttemptView(1, submitted, ERROR, batch.submitted_at, correction, "boss", at)
         assert (first.values["mentor_id"], first.correction) == ("mentor-1", None)
         # The version is raised with the counts.
         assert found(storage, batch_id) == replace(
@@ -566,7 +568,7 @@ class ActivityRepositoryContract(Contract):
         batch_id = created(storage, actor, mentors(1))
         begun = [found(storage, batch_id).submitted_at]
         for attempt in (1, 2, 3):
-            fail(storage, batch_id, 0, attempt=attempt, error={**ERROR, "message": str(attempt)})
+            fail(storage, batch_id, 0, attempt=attempt, error=replace(ERROR, message=str(attempt)))
             fold_all(storage, batch_id)
             begun.append(now(storage))
             with storage.transaction() as (repository, _):
@@ -578,7 +580,7 @@ class ActivityRepositoryContract(Contract):
                 repository.change_batches([BatchChange(batch_id, counts, BatchStatus.PROCESSING, begun[-1], None)])
         with storage.transaction() as (repository, _):
             past = repository.history(batch_id, 0)
-        assert [(each.attempt, each.error["message"], each.attempted_at, each.retried_at) for each in past] == [
+        assert [(each.attempt, each.error.message, each.attempted_at, each.retried_at) for each in past] == [
             (attempt, str(attempt), begun[attempt - 1], begun[attempt]) for attempt in (1, 2, 3)
         ]
 

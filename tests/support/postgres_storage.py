@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,11 @@ import orjson
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.repository import EventOf
+from orchestrator.storage.dispatch import DispatchState
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import OutgoingEvent, Topic
-from tests.support.storage import Dispatch, Outcome, Ports, Storage
+from tests.support.storage import Decided, Ports, Storage
 
 _DECIDE = """
     INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, error, created_at)
@@ -55,20 +57,20 @@ class PostgresStorage(Storage):
             coordinator_id=coordinator_id,
         )
 
-    def decide(self, batch_id: UUID, position: int, attempt: int, outcome: Outcome) -> None:
+    def decide(self, batch_id: UUID, position: int, attempt: int, decided: Decided) -> None:
         self._execute(
             _DECIDE,
             batch_id=batch_id,
             position=position,
             attempt=attempt,
-            outcome=outcome.status,
-            activity_id=outcome.activity_id,
-            error=None if outcome.error is None else orjson.dumps(outcome.error).decode(),
-            at=outcome.decided_at,
+            outcome=decided.outcome,
+            activity_id=decided.activity_id,
+            error=None if decided.error is None else orjson.dumps(decided.error.as_json()).decode(),
+            at=decided.at,
         )
 
-    def dispatch(self, batch_id: UUID, position: int, dispatch: Dispatch) -> None:
-        self._execute(_DISPATCH, batch_id=batch_id, position=position, state=dispatch.state, at=dispatch.dispatched_at)
+    def dispatch(self, batch_id: UUID, position: int, state: DispatchState, at: datetime) -> None:
+        self._execute(_DISPATCH, batch_id=batch_id, position=position, state=state, at=at)
 
     def purge(self, batch_id: UUID) -> None:
         self._execute(_BURY, batch_id=batch_id)

@@ -1,13 +1,14 @@
 """A storage as a test sees it: the ports of one transaction, and what other parts of the product write beside them."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import ActivityRepository, EventOf, PartStore
-from orchestrator.batches.states import ItemStatus
+from orchestrator.batches.states import Outcome
+from orchestrator.storage.dispatch import DispatchState
 
 
 class Ports(NamedTuple):
@@ -17,20 +18,13 @@ class Ports(NamedTuple):
     parts: PartStore
 
 
-class Outcome(NamedTuple):
-    """What registration has decided about an item's attempt."""
+class Decided(NamedTuple):
+    """What registration has decided about an item's attempt, and when."""
 
-    status: ItemStatus
-    decided_at: datetime
+    outcome: Outcome
+    at: datetime
     activity_id: UUID | None = None
-    error: Mapping[str, Any] | None = None
-
-
-class Dispatch(NamedTuple):
-    """Where an item stands with an external registration service. `state` as in the table."""
-
-    state: str
-    dispatched_at: datetime
+    error: ItemError | None = None
 
 
 class Storage(Protocol):
@@ -42,11 +36,11 @@ class Storage(Protocol):
     def know_coordinator(self, organization_id: str, coordinator_id: str) -> None:
         """As an import of the directory does."""
 
-    def decide(self, batch_id: UUID, position: int, attempt: int, outcome: Outcome) -> None:
+    def decide(self, batch_id: UUID, position: int, attempt: int, decided: Decided) -> None:
         """As registration does. The first outcome of an attempt stands."""
 
-    def dispatch(self, batch_id: UUID, position: int, dispatch: Dispatch) -> None:
-        """As the request to an external registration service and its answer do."""
+    def dispatch(self, batch_id: UUID, position: int, state: DispatchState, at: datetime) -> None:
+        """As the request to an external registration service at that moment and its answer do."""
 
     def purge(self, batch_id: UUID) -> None:
         """As a purge does: nothing but a tombstone is left."""

@@ -1,16 +1,13 @@
 """What each operation publishes, and what it returns: every field, of a batch whose fields all differ."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
-from sqlalchemy import text
 
 from orchestrator.batches.access import may_see
 from orchestrator.batches.errors import (
@@ -42,12 +39,12 @@ from orchestrator.batches.operations import (
     retry_failed_items,
     submit_bulk_registration,
 )
-from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_ITEMS
-from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
+from schemas.ids import DerivedIds, new_batch_id
 from schemas.mistakes import MOST_MISTAKES
-from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors, record
+from tests.support.memory_flow import MemoryFlow
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, item, mentors
 
 SENDER = Actor(ORGANIZATION, "the-sender", Role.SERVICE, channel="the-channel")
 TRACE = "ab" * 16
@@ -57,10 +54,10 @@ def the_batch(*items: NewItem, override: bool = False) -> NewBatch:
     return NewBatch(new_batch_id(), COORDINATOR, "the label", override, items, TRACE)
 
 
-def published(pipeline: Pipeline, *topics: Topic) -> list[tuple[str, dict[str, Any]]]:
+def published(flow: MemoryFlow, *topics: Topic) -> list[tuple[str, dict[str, Any]]]:
     """Type and data of what was published on these topics since the last time, as it was written. Its trace is the batch's."""
-    pipeline.relay()
-    return [read(event) for event in pipeline.take(*topics)]
+    flow.relay()
+    return [read(event) for event in flow.take(*topics)]
 
 
 def read(event: OutgoingEvent) -> tuple[str, dict[str, Any]]:
@@ -69,26 +66,26 @@ def read(event: OutgoingEvent) -> tuple[str, dict[str, Any]]:
     return headers["ce_type"].split(".")[2], orjson.loads(event.value)
 
 
-def submit(pipeline: Pipeline, batch: NewBatch) -> UUID:
-    pipeline.call(submit_bulk_registration, SENDER, batch)
+def submit(flow: MemoryFlow, batch: NewBatch) -> UUID:
+    flow.call(submit_bulk_registration, SENDER, batch)
     return batch.batch_id
 
 
-def finish(pipeline: Pipeline) -> None:
+def finish(flow: MemoryFlow) -> None:
     """Everything is handled, and what was published about it forgotten."""
-    pipeline.drain()
-    pipeline.take(Topic.BATCHES, Topic.LIFECYCLE)
+    flow.drain()
+    flow.take(Topic.BATCHES, Topic.LIFECYCLE)
 
 
 # --- Submission -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("override", [False, True])
-def test_a_submission_is_published_whole_and_without_its_notes(pipeline: Pipeline, override: bool) -> None:
+def test_a_submission_is_published_whole_and_without_its_notes(flow: MemoryFlow, override: bool) -> None:
     first = NewItem(ItemValues("mentor-1", "visit", date(2026, 3, 25), 60, "a private note", override), "row 1")
     second = NewItem(ItemValues("mentor-2", "call", date(2026, 3, 24), 61, None, override))
-    batch_id = submit(pipeline, the_batch(first, second, override=override))
-    assert published(pipeline, Topic.BATCHES) == [
+    batch_id = submit(flow, the_batch(first, second, override=override))
+    assert published(flow, Topic.BATCHES) == [
         (
             "BatchSubmitted",
             {
@@ -124,22 +121,22 @@ def test_a_submission_is_published_whole_and_without_its_notes(pipeline: Pipelin
     ]
 
 
-def test_what_a_submission_returns_is_what_is_read_afterwards(pipeline: Pipeline) -> None:
+def test_what_a_submission_returns_is_what_is_read_afterwards(flow: MemoryFlow) -> None:
     batch = the_batch(*mentors(3), override=True)
-    submitted = pipeline.call(submit_bulk_registration, SENDER, batch)
-    view = pipeline.status(batch.batch_id).batch
+    submitted = flow.call(submit_bulk_registration, SENDER, batch)
+    view = flow.status(batch.batch_id).batch
     assert submitted == Submitted(view, replayed=False)
     assert (view.coordinator_id, view.submitted_by, view.channel) == (COORDINATOR, "the-sender", "the-channel")
     assert (view.label, view.trace_id, view.counts.pending) == ("the label", TRACE, 3)
 
 
-def test_who_may_not_submit_hears_that_before_whether_the_coordinator_is_known(pipeline: Pipeline) -> None:
+def test_who_may_not_submit_hears_that_before_whether_the_coordinator_is_known(flow: MemoryFlow) -> None:
     """Else a coordinator, or an auditor, could ask which coordinators there are."""
     unknown = replace(the_batch(*mentors(1)), coordinator_id="nobody")
     codes = []
     for actor in (replace(SENDER, role=Role.AUDITOR), COORDINATOR_ACTOR, SENDER):
         with pytest.raises((ForbiddenError, InvalidRequestError)) as refused:
-            pipeline.call(submit_bulk_registration, actor, unknown)
+            flow.call(submit_bulk_registration, actor, unknown)
         codes.append(refused.value.code)
     assert codes == ["role_may_not", "not_your_coordinator_id", "coordinator_unknown"]
 
@@ -151,9 +148,9 @@ def failing(count: int) -> list[NewItem]:
     return [item(f"nobody-{number}") for number in range(count)]
 
 
-def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(4)))
-    finish(pipeline)
+def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(4)))
+    finish(flow)
     ids = DerivedIds(batch_id)
     request = RetryRequest(
         item_ids=[ids.item_id(3), ids.item_id(0)],
@@ -162,7 +159,7 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(pi
             CorrectedItem(ids.item_id(1), {"notes": "another"}),
         ],
     )
-    retried = pipeline.call(retry_failed_items, SENDER, batch_id, request)
+    retried = flow.call(retry_failed_items, SENDER, batch_id, request)
     assert (retried.retried, retried.replayed, retried.batch.counts.pending, retried.batch.retry_number) == (4, False, 4, 1)
     expected = {
         "batch_id": str(batch_id),
@@ -178,38 +175,36 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(pi
             {"position": 3, "attempt": 2},
         ],
     }
-    assert published(pipeline, Topic.BATCHES)[:1] == [("BatchRetryRequested", expected)]
+    assert published(flow, Topic.BATCHES)[:1] == [("BatchRetryRequested", expected)]
 
 
-def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(3)))
-    pipeline.relay()
-    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
-    for command in pipeline.take(Topic.COMMANDS):
-        transact(pipeline.engine, partial(pipeline.registration.give_up, record=record(command), error=RuntimeError()))
+def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(3)))
+    flow.give_up(batch_id)
+    published(flow, Topic.BATCHES)
     corrections = [CorrectedItem(DerivedIds(batch_id).item_id(2), {"mentor_id": "mentor-1"})]
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(only_retryable=True, corrections=corrections))
-    [(_, data)] = published(pipeline, Topic.BATCHES)
+    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(only_retryable=True, corrections=corrections))
+    [(_, data)] = published(flow, Topic.BATCHES)
     assert [each["position"] for each in data["items"]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(MAX_PART_ITEMS, [500]), (MAX_PART_ITEMS + 1, [500, 1])])
-def test_a_retry_travels_in_parts_of_500(pipeline: Pipeline, count: int, sizes: list[int]) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(count)))
-    finish(pipeline)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
-    parts = [data for _, data in published(pipeline, Topic.BATCHES)]
+def test_a_retry_travels_in_parts_of_500(flow: MemoryFlow, count: int, sizes: list[int]) -> None:
+    batch_id = submit(flow, the_batch(*failing(count)))
+    finish(flow)
+    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    parts = [data for _, data in published(flow, Topic.BATCHES)]
     assert [(data["part"], len(data["items"])) for data in parts] == list(enumerate(sizes, start=1))
     assert [each["position"] for data in parts for each in data["items"]] == list(range(count))
 
 
-def test_the_end_of_a_retry_is_announced_with_its_counts(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(item("mentor-1"), *failing(2)))
-    pipeline.drain()
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(1)]))
-    pipeline.drain()
+def test_the_end_of_a_retry_is_announced_with_its_counts(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(item("mentor-1"), *failing(2)))
+    flow.drain()
+    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(1)]))
+    flow.drain()
     moments = []
-    for retry_number, (kind, data) in enumerate(published(pipeline, Topic.LIFECYCLE)):
+    for retry_number, (kind, data) in enumerate(published(flow, Topic.LIFECYCLE)):
         moments.append(data.pop("completed_at"))
         assert (kind, data) == (
             "BatchCompleted",
@@ -226,48 +221,48 @@ def test_the_end_of_a_retry_is_announced_with_its_counts(pipeline: Pipeline) -> 
             },
         )
     assert len(moments) == 2
-    shown = pipeline.status(batch_id).batch.completed_at
+    shown = flow.status(batch_id).batch.completed_at
     assert shown is not None
     assert moments[0] < moments[1] == shown.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def test_a_correction_takes_nothing_else_along_and_no_items_are_none(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(2)))
-    finish(pipeline)
+def test_a_correction_takes_nothing_else_along_and_no_items_are_none(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(2)))
+    finish(flow)
     second = DerivedIds(batch_id).item_id(1)
     correction = RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "mentor-1"})])
-    assert pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[])).retried == 0
-    assert published(pipeline, Topic.BATCHES) == []
-    assert pipeline.call(retry_failed_items, ADMIN, batch_id, correction).retried == 1
-    assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 2]
-    pipeline.drain()
-    assert pipeline.status(batch_id).items[1].status == "success"
+    assert flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[])).retried == 0
+    assert published(flow, Topic.BATCHES) == []
+    assert flow.call(retry_failed_items, ADMIN, batch_id, correction).retried == 1
+    assert [one.attempt for one in flow.status(batch_id).items] == [1, 2]
+    flow.drain()
+    assert flow.status(batch_id).items[1].status == "success"
     # The same call again: its acknowledgement may have been lost.
-    assert pipeline.call(retry_failed_items, ADMIN, batch_id, correction).retried == 0
-    assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 2]
+    assert flow.call(retry_failed_items, ADMIN, batch_id, correction).retried == 0
+    assert [one.attempt for one in flow.status(batch_id).items] == [1, 2]
 
 
-def test_a_correction_to_what_it_was_is_none(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(1)))
-    finish(pipeline)
+def test_a_correction_to_what_it_was_is_none(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(1)))
+    finish(flow)
     item_id = DerivedIds(batch_id).item_id(0)
     same = RetryRequest(corrections=[CorrectedItem(item_id, {"mentor_id": "nobody-0", "notes": None})])
-    assert pipeline.call(retry_failed_items, ADMIN, batch_id, same).retried == 1
-    [before] = pipeline.call(get_item, ADMIN, batch_id, item_id)[1]
+    assert flow.call(retry_failed_items, ADMIN, batch_id, same).retried == 1
+    [before] = flow.call(get_item, ADMIN, batch_id, item_id)[1]
     assert before.correction is None
 
 
-def test_a_pending_item_is_not_retried(pipeline: Pipeline) -> None:
+def test_a_pending_item_is_not_retried(flow: MemoryFlow) -> None:
     """Also not as if an earlier retry had begun it."""
-    batch_id = submit(pipeline, the_batch(*mentors(1)))
+    batch_id = submit(flow, the_batch(*mentors(1)))
     with pytest.raises(ConflictError) as refused:
-        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(0)]))
+        flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(0)]))
     assert refused.value.code == "item_not_failed"
 
 
-def test_items_that_would_become_the_same_are_each_named(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(4)))
-    finish(pipeline)
+def test_items_that_would_become_the_same_are_each_named(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(4)))
+    finish(flow)
     ids = DerivedIds(batch_id)
     # The last two become each other's rivals; the second becomes what the first is, which is retried as it is.
     corrections = [
@@ -276,70 +271,66 @@ def test_items_that_would_become_the_same_are_each_named(pipeline: Pipeline) -> 
         CorrectedItem(ids.item_id(1), {"mentor_id": "nobody-0"}),
     ]
     with pytest.raises(InvalidRequestError) as refused:
-        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)], corrections=corrections))
+        flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)], corrections=corrections))
     assert {(one.pointer, one.code, one.detail.split(" would")[0]) for one in refused.value.mistakes} == {
         ("/corrections/2/mentor_id", "duplicate_mentor", "The items at positions 1 and 0"),
         ("/corrections/1/mentor_id", "duplicate_mentor", "The items at positions 2 and 3"),
         ("/corrections/0/mentor_id", "duplicate_mentor", "The items at positions 3 and 2"),
     }
-    assert {one.attempt for one in pipeline.status(batch_id).items} == {1}
+    assert {one.attempt for one in flow.status(batch_id).items} == {1}
 
 
 @pytest.mark.parametrize("count", [MOST_MISTAKES, MOST_MISTAKES + 1])
-def test_more_mistakes_than_are_told_are_known_to_be_more(pipeline: Pipeline, count: int) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(count), *failing(count)))
-    finish(pipeline)
+def test_more_mistakes_than_are_told_are_known_to_be_more(flow: MemoryFlow, count: int) -> None:
+    batch_id = submit(flow, the_batch(*mentors(count), *failing(count)))
+    finish(flow)
     corrections = [
         CorrectedItem(DerivedIds(batch_id).item_id(count + number), {"mentor_id": f"mentor-{number + 1}"})
         for number in range(count)
     ]
     with pytest.raises(InvalidRequestError) as refused:
-        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
+        flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
     assert len(refused.value.mistakes) == count
 
 
-def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(2)))
-    finish(pipeline)
+def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(2)))
+    finish(flow)
     key = Idempotency("key", b"retry")
-    assert pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), key).retried == 2
-    pipeline.call(cancel_batch, ADMIN, batch_id, None)
-    again = pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), key)
+    assert flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), key).retried == 2
+    flow.call(cancel_batch, ADMIN, batch_id, None)
+    again = flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), key)
     assert (again.retried, again.replayed, again.batch.status) == (2, True, "cancelled")
     with pytest.raises(ConflictError):
-        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), Idempotency("another", b"retry"))
+        flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), Idempotency("another", b"retry"))
 
 
 @pytest.mark.parametrize("use", ["retry", "cancel", "relabel"])
-def test_the_key_of_a_submission_is_not_that_of_another_operation(pipeline: Pipeline, use: str) -> None:
+def test_the_key_of_a_submission_is_not_that_of_another_operation(flow: MemoryFlow, use: str) -> None:
     key, batch = Idempotency("key", b"the same bytes"), the_batch(*failing(1))
-    pipeline.call(submit_bulk_registration, ADMIN, batch, key)
-    finish(pipeline)
+    flow.call(submit_bulk_registration, ADMIN, batch, key)
+    finish(flow)
     calls: dict[str, Callable[[], object]] = {
-        "retry": lambda: pipeline.call(retry_failed_items, ADMIN, batch.batch_id, RetryRequest(), key),
-        "cancel": lambda: pipeline.call(cancel_batch, ADMIN, batch.batch_id, None, idempotency=key),
-        "relabel": lambda: pipeline.call(relabel_batch, ADMIN, batch.batch_id, "new", idempotency=key),
+        "retry": lambda: flow.call(retry_failed_items, ADMIN, batch.batch_id, RetryRequest(), key),
+        "cancel": lambda: flow.call(cancel_batch, ADMIN, batch.batch_id, None, idempotency=key),
+        "relabel": lambda: flow.call(relabel_batch, ADMIN, batch.batch_id, "new", idempotency=key),
     }
-    before = pipeline.status(batch.batch_id).batch
+    before = flow.status(batch.batch_id).batch
     with pytest.raises(KeyReusedError):
         calls[use]()
-    assert pipeline.status(batch.batch_id).batch == before
+    assert flow.status(batch.batch_id).batch == before
 
 
 # --- Cancel -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(pipeline: Pipeline) -> None:
+def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(flow: MemoryFlow) -> None:
     # After it: 0 and 1 pending, 2 registered, 3 pending again in its second attempt, 4 pending, 5 failed.
-    batch_id = submit(pipeline, the_batch(*mentors(3), item("nobody-3"), item("mentor-5"), item("nobody-5")))
-    pipeline.relay()
-    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
-    commands = sorted(pipeline.take(Topic.COMMANDS), key=lambda event: int(orjson.loads(event.value)["position"]))
-    decided = [commands[position] for position in (2, 3, 5)]
-    pipeline.handle(pipeline.registration, decided)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(3)]))
-    published(pipeline, Topic.BATCHES, Topic.LIFECYCLE)
-    cancelled = pipeline.call(cancel_batch, SENDER, batch_id, "wrong week")
+    batch_id = submit(flow, the_batch(*mentors(3), item("nobody-3"), item("mentor-5"), item("nobody-5")))
+    flow.register(batch_id, 2, 3, 5)
+    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(3)]))
+    published(flow, Topic.BATCHES, Topic.LIFECYCLE)
+    cancelled = flow.call(cancel_batch, SENDER, batch_id, "wrong week")
     counts = {"total_items": 6, "pending": 0, "completed": 1, "failed": 1, "cancelled": 4}
     expected = {
         "batch_id": str(batch_id),
@@ -350,83 +341,81 @@ def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(pip
         **counts,
         "cancelled_positions": [[0, 1, 1], [3, 3, 2], [4, 4, 1]],
     }
-    assert published(pipeline, Topic.BATCHES) == [("BatchCancelled", expected)]
-    [(kind, ended)] = published(pipeline, Topic.LIFECYCLE)
+    assert published(flow, Topic.BATCHES) == [("BatchCancelled", expected)]
+    [(kind, ended)] = published(flow, Topic.LIFECYCLE)
     assert (kind, ended["status"], ended["retry_number"]) == ("BatchCompleted", "cancelled", 1)
     assert {name: ended[name] for name in counts} == counts
     batch = cancelled.batch
-    assert batch == pipeline.status(batch_id).batch
+    assert batch == flow.status(batch_id).batch
     assert (batch.cancelled_by, batch.cancellation_reason, batch.cancelled_at) == ("the-sender", "wrong week", batch.completed_at)
     assert (batch.counts.as_event(), cancelled.replayed) == (counts, False)
 
 
-def test_a_cancel_replayed_says_so_and_only_then(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(1)))
+def test_a_cancel_replayed_says_so_and_only_then(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*mentors(1)))
     key = Idempotency("key", b"cancel")
-    answers = [pipeline.call(cancel_batch, ADMIN, batch_id, None, idempotency=each) for each in (key, key, None)]
+    answers = [flow.call(cancel_batch, ADMIN, batch_id, None, idempotency=each) for each in (key, key, None)]
     assert [answer.replayed for answer in answers] == [False, True, False]
 
 
 # --- Edits ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_edited_label_and_a_delete_are_published_with_the_version_that_they_make(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(1)))
-    finish(pipeline)
-    version = pipeline.status(batch_id).batch.version
+def test_an_edited_label_and_a_delete_are_published_with_the_version_that_they_make(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*mentors(1)))
+    finish(flow)
+    version = flow.status(batch_id).batch.version
     about = {"batch_id": str(batch_id), "organization_id": ORGANIZATION}
-    assert pipeline.call(relabel_batch, ADMIN, batch_id, "the label").version == version, "it had this label: no edit"
-    relabelled = pipeline.call(relabel_batch, ADMIN, batch_id, "another")
+    assert flow.call(relabel_batch, ADMIN, batch_id, "the label").version == version, "it had this label: no edit"
+    relabelled = flow.call(relabel_batch, ADMIN, batch_id, "another")
     assert (relabelled.label, relabelled.version) == ("another", version + 1)
-    pipeline.call(delete_batch, ADMIN, batch_id)
-    assert published(pipeline, Topic.BATCHES) == [
+    flow.call(delete_batch, ADMIN, batch_id)
+    assert published(flow, Topic.BATCHES) == [
         ("BatchRelabelled", about | {"label": "another", "version": version + 1}),
         ("BatchDeleted", about | {"version": version + 2}),
     ]
-    pipeline.call(delete_batch, ADMIN, batch_id)
-    assert published(pipeline, Topic.BATCHES) == [], "deleted already"
+    flow.call(delete_batch, ADMIN, batch_id)
+    assert published(flow, Topic.BATCHES) == [], "deleted already"
 
 
-def test_what_somebody_has_edited_meanwhile_is_neither_edited_nor_cancelled_nor_deleted(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(2)))
-    seen = {pipeline.status(batch_id).batch.edit_version}
-    edited = pipeline.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen)
+def test_what_somebody_has_edited_meanwhile_is_neither_edited_nor_cancelled_nor_deleted(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*mentors(2)))
+    seen = {flow.status(batch_id).batch.edit_version}
+    edited = flow.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen)
     now = {edited.edit_version}
     calls: Sequence[Callable[[set[int]], object]] = (
-        lambda versions: pipeline.call(relabel_batch, ADMIN, batch_id, "newer", edit_versions=versions),
-        lambda versions: pipeline.call(cancel_batch, ADMIN, batch_id, None, edit_versions=versions),
+        lambda versions: flow.call(relabel_batch, ADMIN, batch_id, "newer", edit_versions=versions),
+        lambda versions: flow.call(cancel_batch, ADMIN, batch_id, None, edit_versions=versions),
     )
     for call in calls:
         with pytest.raises(PreconditionError) as refused:
             call(seen)
         assert refused.value.code == "changed_since"
-    assert pipeline.status(batch_id).batch == edited
+    assert flow.status(batch_id).batch == edited
     # What is so already is so, whatever the caller has seen: perhaps it was this very call, whose acknowledgement was lost.
-    assert pipeline.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen).label == "new"
-    pipeline.call(cancel_batch, ADMIN, batch_id, None, edit_versions=now)
-    assert pipeline.call(cancel_batch, ADMIN, batch_id, None, edit_versions=seen).batch.status == "cancelled"
+    assert flow.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen).label == "new"
+    flow.call(cancel_batch, ADMIN, batch_id, None, edit_versions=now)
+    assert flow.call(cancel_batch, ADMIN, batch_id, None, edit_versions=seen).batch.status == "cancelled"
     with pytest.raises(PreconditionError):
-        pipeline.call(delete_batch, ADMIN, batch_id, edit_versions=seen)
-    pipeline.call(delete_batch, ADMIN, batch_id, edit_versions={pipeline.status(batch_id).batch.edit_version})
+        flow.call(delete_batch, ADMIN, batch_id, edit_versions=seen)
+    flow.call(delete_batch, ADMIN, batch_id, edit_versions={flow.status(batch_id).batch.edit_version})
 
 
-def test_a_key_of_an_edit_is_for_one_edit(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(1)))
+def test_a_key_of_an_edit_is_for_one_edit(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*mentors(1)))
     first = Idempotency("key", b"first")
     for label, key in (("new", first), ("newer", None)):
-        pipeline.call(relabel_batch, ADMIN, batch_id, label, idempotency=key)
-    assert pipeline.call(relabel_batch, ADMIN, batch_id, "new", idempotency=first).label == "newer", (
-        "answered, and not done again"
-    )
+        flow.call(relabel_batch, ADMIN, batch_id, label, idempotency=key)
+    assert flow.call(relabel_batch, ADMIN, batch_id, "new", idempotency=first).label == "newer", "answered, and not done again"
     with pytest.raises(KeyReusedError):
-        pipeline.call(relabel_batch, ADMIN, batch_id, "newest", idempotency=Idempotency("key", b"second"))
+        flow.call(relabel_batch, ADMIN, batch_id, "newest", idempotency=Idempotency("key", b"second"))
 
 
 # --- Whose it is ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_seen_by_its_organization_and_of_its_coordinators_by_its_own(pipeline: Pipeline) -> None:
-    batch = pipeline.status(submit(pipeline, the_batch(*mentors(1)))).batch
+def test_a_batch_is_seen_by_its_organization_and_of_its_coordinators_by_its_own(flow: MemoryFlow) -> None:
+    batch = flow.status(submit(flow, the_batch(*mentors(1)))).batch
     seen = {
         (role, subject, organization): may_see(Actor(organization, subject, role), batch)
         for role in Role
@@ -441,40 +430,23 @@ def test_a_batch_is_seen_by_its_organization_and_of_its_coordinators_by_its_own(
     }
 
 
-def test_a_coordinator_lists_no_colleagues_batches_also_when_asked_for_them(pipeline: Pipeline) -> None:
-    submit(pipeline, the_batch(*mentors(1)))
+def test_a_coordinator_lists_no_colleagues_batches_also_when_asked_for_them(flow: MemoryFlow) -> None:
+    submit(flow, the_batch(*mentors(1)))
     for wanted, found in ((COORDINATOR, 1), (None, 1), ("coord-2", 0)):
-        page = pipeline.call(list_batches, COORDINATOR_ACTOR, BatchFilter(coordinator_id=wanted))
+        page = flow.call(list_batches, COORDINATOR_ACTOR, BatchFilter(coordinator_id=wanted))
         assert (len(page.batches), page.total) == (found, found)
-        theirs = pipeline.call(list_batches, replace(COORDINATOR_ACTOR, subject="coord-2"), BatchFilter(coordinator_id=wanted))
+        theirs = flow.call(list_batches, replace(COORDINATOR_ACTOR, subject="coord-2"), BatchFilter(coordinator_id=wanted))
         assert (len(theirs.batches), theirs.total) == (0, 0)
 
 
-def test_nobody_waits_for_or_holds_a_batch_that_is_not_theirs(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*mentors(1)))
-    stranger = replace(COORDINATOR_ACTOR, subject="coord-2")
-    calls: Sequence[Callable[[], object]] = (
-        lambda: pipeline.call(cancel_batch, stranger, batch_id, None),
-        lambda: pipeline.call(retry_failed_items, stranger, batch_id, RetryRequest()),
-        lambda: pipeline.call(relabel_batch, stranger, batch_id, "mine"),
-        lambda: pipeline.call(delete_batch, stranger, batch_id),
-    )
-    with ThreadPoolExecutor(len(calls)) as threads, pipeline.engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": batch_lock_key(batch_id)})
-        connection.execute(text("SELECT FROM orchestrator.batch FOR UPDATE"))
-        for asked in [threads.submit(call) for call in calls]:
-            with pytest.raises(NotFoundError):
-                asked.result(30)
-
-
-def test_an_item_is_shown_with_its_own_history_only(pipeline: Pipeline) -> None:
-    batch_id = submit(pipeline, the_batch(*failing(2)))
-    finish(pipeline)
+def test_an_item_is_shown_with_its_own_history_only(flow: MemoryFlow) -> None:
+    batch_id = submit(flow, the_batch(*failing(2)))
+    finish(flow)
     ids = DerivedIds(batch_id)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)]))
-    finish(pipeline)
+    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)]))
+    finish(flow)
     for position, attempts in ((0, [1]), (1, [])):
-        shown, history = pipeline.call(get_item, ADMIN, batch_id, ids.item_id(position))
+        shown, history = flow.call(get_item, ADMIN, batch_id, ids.item_id(position))
         assert (shown.position, shown.values.mentor_id, [each.attempt for each in history]) == (
             position,
             f"nobody-{position}",
@@ -482,5 +454,5 @@ def test_an_item_is_shown_with_its_own_history_only(pipeline: Pipeline) -> None:
         )
     for stranger in (ids.item_id(2), DerivedIds(new_batch_id()).item_id(0)):
         with pytest.raises(NotFoundError) as refused:
-            pipeline.call(get_item, ADMIN, batch_id, stranger)
+            flow.call(get_item, ADMIN, batch_id, stranger)
         assert refused.value.code == "item_not_found"
