@@ -1,86 +1,53 @@
-"""Batches that upstream services send as events: a test for each sentence of docs/events.md about them."""
+"""Batches that upstream services send as events: a test for each sentence of docs/events.md about them, here or in tests/unit/test_intake.py."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import permutations
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
 from consumers.loop.handler import Handled
 from consumers.splitter import SplitterHandler
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
-from orchestrator.batches.errors import NotFoundError
-from orchestrator.batches.model import Actor, RetryRequest, Role
+from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.batches.states import Counts
 from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import read_backlog
-from orchestrator.storage.database import create_database_engine, transact
-from schemas.api import RefusedRequestError, read_submission
+from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import (
     BATCH_COMPLETED,
-    BATCH_REJECTED,
     MAX_PART_BYTES,
     MAX_PART_ITEMS,
 )
-from schemas.mistakes import MOST_MISTAKES
-from tests.support.databases import fresh_database
-from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
-from tests.support.stack import Stack
-from tests.support.upstream import SOURCE, TRACE, Data, in_parts, structured, submitted, upstream_item, upstream_items
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record
+from tests.support.upstream import (
+    SOURCE,
+    TRACE,
+    answer_events,
+    answers,
+    in_parts,
+    is_unknown,
+    places,
+    structured,
+    submitted,
+    upstream_item,
+    upstream_items,
+)
 from tests.support.waiting import eventually
 
 NOTHING = Handled([], [])
-OTHER = Actor("org-other", "boss", Role.ADMIN)
-
-
-@pytest.fixture(scope="module")
-def refusing(infrastructure: Stack, template_database: str) -> Iterator[Pipeline]:
-    """A pipeline for what is refused: many tests, and nothing that one leaves to the next."""
-    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
-        settings = Settings(database_url=SecretStr(url))
-        engine = create_database_engine(settings.worker_url, settings, connections=5, application_name="test")
-        standard_directory(engine)
-        pipeline = Pipeline(settings, engine)
-        yield pipeline
-        pipeline.close()
-        engine.dispose()
 
 
 def take_in(pipeline: Pipeline, *events: OutgoingEvent) -> Handled:
     """The splitter takes these in, as one micro-batch."""
     return pipeline.handle(pipeline.splitter, events)
-
-
-def answers(pipeline: Pipeline, event_type: str = BATCH_REJECTED) -> list[Data]:
-    """The data of the lifecycle events of a type that have been published since the last time; the others are forgotten."""
-    return [orjson.loads(event.value) for event in answer_events(pipeline, event_type)]
-
-
-def answer_events(pipeline: Pipeline, event_type: str = BATCH_REJECTED) -> list[OutgoingEvent]:
-    pipeline.relay()
-    return [event for event in pipeline.take(Topic.LIFECYCLE) if dict(event.headers)["ce_type"] == event_type.encode()]
-
-
-def places(rejection: Data) -> set[tuple[str, str]]:
-    return {(problem["pointer"], problem["code"]) for problem in rejection["problems"]}
-
-
-def is_unknown(pipeline: Pipeline, batch_id: UUID) -> bool:
-    """Whether GET answers 404."""
-    try:
-        pipeline.status(batch_id)
-    except NotFoundError:
-        return True
-    return False
 
 
 def assert_completed(pipeline: Pipeline, batch_id: UUID, total: int) -> None:
@@ -154,51 +121,6 @@ def test_the_same_batch_again_changes_nothing(pipeline: Pipeline) -> None:
     assert answers(pipeline) == []
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"label": "Tuesday group"},
-        {"override_duplicates": True},
-        {"coordinator_id": "coord-2"},
-        {"total_items": 4},
-        {"items": [*upstream_items(2), upstream_item(2, notes="another")]},
-        {"items": [*upstream_items(2), upstream_item(2, client_reference="row 9")]},
-        {"items": [*upstream_items(2), upstream_item(2, duration_minutes=61)]},
-        {"items": upstream_items(2)},
-    ],
-    ids=str,
-)
-def test_other_content_under_the_same_id_is_refused_and_the_batch_goes_on(pipeline: Pipeline, fields: Data) -> None:
-    batch_id = uuid4()
-    take_in(pipeline, submitted(batch_id, upstream_items(3)))
-    changed = submitted(batch_id, fields.pop("items", upstream_items(3)), event_id="event-2", **fields)
-    [(_, refusal)] = take_in(pipeline, changed).refused
-    assert refusal.reason == "batch_differs"
-    [rejection] = answers(pipeline)
-    assert (rejection["batch_continues"], rejection["rejected_event_id"]) == (True, "event-2")
-    assert places(rejection) == {("/batch_id", "batch_differs")}
-    assert_completed(pipeline, batch_id, 3)
-
-
-@pytest.mark.parametrize("is_malformed", [False, True], ids=["well formed", "malformed"])
-@pytest.mark.parametrize("sizes", [[3], [2, 1]], ids=["running", "collecting"])
-def test_an_id_that_another_organization_has_used_is_refused_without_saying_more(
-    pipeline: Pipeline, sizes: list[int], is_malformed: bool
-) -> None:
-    batch_id = uuid4()
-    first, *others = in_parts(batch_id, sizes)
-    take_in(pipeline, first)
-    items = [{}] if is_malformed else upstream_items(3)
-    [(_, refusal)] = take_in(pipeline, submitted(batch_id, items, organization_id=OTHER.organization_id)).refused
-    [rejection] = answers(pipeline)
-    assert (refusal.reason, rejection["batch_continues"]) == ("batch_id_taken", True)
-    assert [problem["code"] for problem in rejection["problems"]] == ["batch_id_taken"]
-    assert rejection["organization_id"] == OTHER.organization_id
-    assert ORGANIZATION not in orjson.dumps(rejection).decode()
-    take_in(pipeline, *others)
-    assert_completed(pipeline, batch_id, 3)
-
-
 def purge(pipeline: Pipeline, batch_id: UUID) -> None:
     """What a purge leaves: a tombstone."""
     with pipeline.engine.begin() as connection:
@@ -230,22 +152,6 @@ def test_a_purged_batch_is_never_resurrected(pipeline: Pipeline) -> None:
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-def test_parts_may_come_in_any_order_and_twice(pipeline: Pipeline, order: tuple[int, ...]) -> None:
-    batch_id = uuid4()
-    parts = in_parts(batch_id, [2, 2, 1])
-    first, second, last = (parts[index] for index in order)
-    for event in (first, first, second, first):
-        assert take_in(pipeline, event) == NOTHING
-        view = pipeline.status(batch_id)
-        assert (view.batch.status, view.batch.counts, list(view.items)) == ("pending", Counts(pending=5), [])
-    take_in(pipeline, last)
-    assert pipeline.status(batch_id).batch.status == "processing"
-    take_in(pipeline, last, second)
-    assert_completed(pipeline, batch_id, 5)
-    assert answers(pipeline) == []
 
 
 def test_only_a_batch_whose_parts_have_all_come_keeps_others_out(pipeline: Pipeline) -> None:
@@ -340,161 +246,14 @@ def test_splitters_that_take_in_the_same_batches_in_other_orders_do_not_block_ea
 # --- What a part can have wrong ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "fields", [{"total_items": 4}, {"parts": 3}, {"label": "another"}, {"coordinator_id": "coord-9"}], ids=str
-)
-def test_parts_that_disagree_are_refused_and_the_first_ones_stay(pipeline: Pipeline, fields: Data) -> None:
-    batch_id = uuid4()
-    first, second = in_parts(batch_id, [2, 1])
-    take_in(pipeline, first)
-    disagreeing = submitted(batch_id, upstream_items(1, 2), **{"part": 2, "parts": 2, "total_items": 3, **fields})
-    [(_, refusal)] = take_in(pipeline, disagreeing).refused
-    [rejection] = answers(pipeline)
-    assert (refusal.reason, rejection["batch_continues"]) == ("batch_differs", True)
-    take_in(pipeline, second)
-    assert_completed(pipeline, batch_id, 3)
-
-
-WRONG_PARTS: dict[str, tuple[Data, set[tuple[str, str]]]] = {
-    "part beyond parts": ({"part": 3}, {("/part", "out_of_range")}),
-    "too many items in all": ({"total_items": 10_001}, {("/total_items", "too_many_items")}),
-    "positions beyond the total": (
-        {"items": [upstream_item(2), upstream_item(3), upstream_item(9)]},
-        {("/items/1/position", "out_of_range"), ("/items/2/position", "out_of_range")},
-    ),
-    "a position twice": (
-        {"items": [upstream_item(2, "mentor-7"), upstream_item(2)]},
-        {("/items/0/position", "duplicate_position"), ("/items/1/position", "duplicate_position")},
-    ),
-    "a mentor twice": (
-        {"items": [upstream_item(2, "mentor-7"), upstream_item(1, "mentor-7")]},
-        {("/items/0/mentor_id", "duplicate_mentor"), ("/items/1/mentor_id", "duplicate_mentor")},
-    ),
-    "unknown coordinator": ({"coordinator_id": "nobody"}, {("/coordinator_id", "coordinator_unknown")}),
-    "no items": ({"items": []}, {("/items", "no_items")}),
-    "more than 500 items": ({"items": upstream_items(501), "total_items": 1_000}, {("/items", "too_many_items")}),
-    "more than 512 KB": (
-        {"items": [upstream_item(position, notes="n" * 9_000) for position in range(60)], "total_items": 1_000},
-        {("", "too_large")},
-    ),
-    "malformed": (
-        {"items": [upstream_item(2, duration_minutes="60"), "nothing"], "part": "2", "label": 7},
-        {
-            ("/items/0/duration_minutes", "wrong_type"),
-            ("/items/1", "wrong_type"),
-            ("/part", "wrong_type"),
-            ("/label", "wrong_type"),
-        },
-    ),
-    "position beyond all": ({"items": [upstream_item(1 << 20)]}, {("/items/0/position", "out_of_range")}),
-    "everything at once": (
-        {"items": [upstream_item(2, "mentor-7"), upstream_item(9, "mentor-7")], "part": 3, "coordinator_id": "nobody"},
-        {
-            ("/part", "out_of_range"),
-            ("/items/1/position", "out_of_range"),
-            ("/items/0/mentor_id", "duplicate_mentor"),
-            ("/items/1/mentor_id", "duplicate_mentor"),
-            ("/coordinator_id", "coordinator_unknown"),
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize(("fields", "expected"), WRONG_PARTS.values(), ids=WRONG_PARTS)
-def test_a_part_that_is_wrong_in_itself_is_dead_lettered_and_the_batch_rejected(
-    refusing: Pipeline, fields: Data, expected: set[tuple[str, str]]
-) -> None:
-    batch_id = uuid4()
-    fields = {"items": upstream_items(1, 2), "part": 2, "parts": 2, "total_items": 3, **fields}
-    wrong = submitted(batch_id, event_id="event-2", **fields)
-    [first, _] = in_parts(batch_id, [2, 1], **{name: value for name, value in fields.items() if name == "coordinator_id"})
-    # The total agrees, so that it is not that which is wrong.
-    first = first._replace(value=orjson.dumps(orjson.loads(first.value) | {"total_items": fields["total_items"]}))
-    take_in(refusing, first)
-    answers(refusing)
-    [(_, refusal)] = take_in(refusing, wrong).refused
-    [rejection] = answers(refusing)
-    assert refusal.reason in {code for _, code in expected}
-    assert places(rejection) == expected
-    assert (rejection["batch_continues"], rejection["rejected_event_id"]) == (False, "event-2")
-    assert (rejection["batch_id"], rejection["organization_id"]) == (str(batch_id), ORGANIZATION)
-    assert is_unknown(refusing, batch_id)
-
-
-def test_a_wrong_part_leaves_a_batch_alone_that_is_whole(pipeline: Pipeline) -> None:
-    batch_id = uuid4()
-    take_in(pipeline, *in_parts(batch_id, [2, 1]))
-    beyond = submitted(batch_id, upstream_items(1), part=3, parts=2, total_items=3)
-    malformed = submitted(batch_id, [{}])
-    assert len(take_in(pipeline, beyond, malformed).refused) == 2
-    assert [rejection["batch_continues"] for rejection in answers(pipeline)] == [True, True]
-    assert_completed(pipeline, batch_id, 3)
-
-
-@pytest.mark.parametrize(
-    ("second", "expected"),
-    [
-        ([upstream_item(1, "mentor-9")], {("/items/1/position", "duplicate_position")}),
-        (
-            [upstream_item(2, "mentor-1")],
-            {("/items/0/mentor_id", "duplicate_mentor"), ("/items/2/mentor_id", "duplicate_mentor")},
-        ),
-    ],
-    ids=["positions overlap", "a mentor in two parts"],
-)
-def test_a_batch_is_validated_as_a_whole_and_rejected_as_a_whole(
-    pipeline: Pipeline, second: list[Data], expected: set[tuple[str, str]]
-) -> None:
-    batch_id = uuid4()
-    take_in(pipeline, submitted(batch_id, upstream_items(2), part=1, parts=2, total_items=3))
-    handled = take_in(pipeline, submitted(batch_id, second, part=2, parts=2, total_items=3, event_id="event-2"))
-    assert (len(handled.refused), list(handled.events)) == (1, [])
-    [rejection] = answers(pipeline)
-    assert places(rejection) == expected
-    assert (rejection["batch_continues"], rejection["rejected_event_id"]) == (False, "event-2")
-    assert is_unknown(pipeline, batch_id)
-    take_in(pipeline, *in_parts(batch_id, [2, 1]))
-    assert_completed(pipeline, batch_id, 3)
-
-
-def test_positions_that_are_missing_are_named(refusing: Pipeline) -> None:
-    batch_id = uuid4()
-    take_in(refusing, submitted(batch_id, [upstream_item(0), upstream_item(3)], total_items=5))
-    [rejection] = answers(refusing)
-    [problem] = rejection["problems"]
-    assert (problem["pointer"], problem["code"]) == ("/items", "missing_positions")
-    assert problem["detail"].endswith("missing: 1, 2 and 4")
-
-
-def test_a_repeated_rejection_has_the_bytes_of_the_first(refusing: Pipeline) -> None:
-    event = submitted(uuid4(), upstream_items(1), coordinator_id="nobody", event_id="event-1")
-    malformed = submitted(uuid4(), [{}], event_id="event-2")
-    take_in(refusing, event, malformed)
-    first = answer_events(refusing)
-    take_in(refusing, event, malformed)
-    assert answer_events(refusing) == first
-    assert {dict(each.headers)["traceparent"].decode().split("-")[1] for each in first} == {TRACE}
-
-
-def test_a_long_list_of_problems_is_cut_after_a_hundred(refusing: Pipeline) -> None:
-    take_in(refusing, submitted(uuid4(), [0] * 200_000))
-    [rejection] = answers(refusing)
-    assert [problem["code"] for problem in rejection["problems"]] == [
-        "too_many_items",
-        *["wrong_type"] * (MOST_MISTAKES - 1),
-        "too_many_mistakes",
-    ]
-    batch_id = uuid4()
-    same = [upstream_item(position, "mentor-1") for position in range(6_000)]
-    for part in range(12):
-        items = same[part * MAX_PART_ITEMS : (part + 1) * MAX_PART_ITEMS]
-        # Each mentor is right in the part, and twice in the batch.
-        day = [one | {"activity_date": f"20{index // 28 + 10:02}-01-{index % 28 + 1:02}"} for index, one in enumerate(items)]
-        take_in(refusing, submitted(batch_id, day, part=part + 1, parts=12, total_items=6_000))
-    [event] = answer_events(refusing)
-    problems = orjson.loads(event.value)["problems"]
-    assert [problem["code"] for problem in problems] == ["duplicate_mentor"] * MOST_MISTAKES + ["too_many_mistakes"]
-    assert len(event.value) < 64 * 1024
+def test_what_the_intake_refuses_is_put_aside_and_nothing_of_it_is_expanded(pipeline: Pipeline) -> None:
+    """What else it refuses, and why: tests/unit/test_intake.py."""
+    wrong, right = submitted(uuid4(), [upstream_item(0), upstream_item(9)]), submitted(uuid4(), upstream_items(2))
+    handled = take_in(pipeline, right, wrong)
+    [(index, refusal)] = handled.refused
+    assert (index, refusal.reason) == (1, "out_of_range")
+    assert len(handled.events) == 2
+    assert [places(rejection) for rejection in answers(pipeline)] == [{("/items/1/position", "out_of_range")}]
 
 
 def test_a_batch_whose_parts_are_too_large_together_is_rejected_and_may_be_sent_again(pipeline: Pipeline) -> None:
@@ -515,55 +274,7 @@ def test_a_batch_whose_parts_are_too_large_together_is_rejected_and_may_be_sent_
     assert_completed(pipeline, batch_id, 3)
 
 
-# --- The same problems as over HTTP -----------------------------------------------------------------------------------------------
-
-BAD_ITEMS: dict[str, list[object]] = {
-    "wrong types": [upstream_item(0, duration_minutes="60", notes=3), upstream_item(1, activity_date=20260325)],
-    "missing fields": [{"position": 0}],
-    "not an object": [7, None, "text", []],
-    "empty and long": [upstream_item(0, activity_type=""), upstream_item(1, "m" * 101), upstream_item(2, notes="n" * 10_001)],
-    "no date": [upstream_item(0, activity_date="2026-02-30"), upstream_item(1, activity_date="25.03.2026")],
-    "beyond 32 bits": [upstream_item(0, duration_minutes=1 << 31)],
-    "NUL": [upstream_item(0, notes="a\x00b")],
-    "a mentor twice": [upstream_item(0, "mentor-1"), upstream_item(1, "mentor-2"), upstream_item(2, "mentor-1")],
-    "a mentor twice, and a mistake": [upstream_item(0, "m"), upstream_item(1, "m"), upstream_item(2, duration_minutes=None)],
-    "no items": [],
-}
-
-
-@pytest.mark.parametrize("items", BAD_ITEMS.values(), ids=BAD_ITEMS)
-def test_the_problems_are_those_that_http_answers(refusing: Pipeline, items: list[object]) -> None:
-    without_positions = [
-        {name: value for name, value in one.items() if name != "position"} if isinstance(one, dict) else one for one in items
-    ]
-    with pytest.raises(RefusedRequestError) as refused:
-        read_submission({"items": without_positions}, max_items=MAX_PART_ITEMS)
-    take_in(refusing, submitted(uuid4(), items))
-    [rejection] = answers(refusing)
-    assert rejection["problems"] == [mistake._asdict() for mistake in refused.value.mistakes]
-
-
 # --- Batches whose parts never all come -------------------------------------------------------------------------------------------
-
-
-def test_cancel_ends_a_batch_that_is_being_collected(pipeline: Pipeline) -> None:
-    batch_id = uuid4()
-    first, second = in_parts(batch_id, [2, 1])
-    take_in(pipeline, first)
-    cancelled = pipeline.call(cancel_batch, ADMIN, batch_id, "a mistake")
-    assert (cancelled.batch.status, cancelled.batch.counts) == ("cancelled", Counts(cancelled=3))
-    pipeline.relay()
-    assert [dict(event.headers)["ce_type"].decode() for event in pipeline.queues[Topic.LIFECYCLE]] == [BATCH_REJECTED]
-    [rejection] = answers(pipeline)
-    assert (places(rejection), rejection["batch_continues"]) == ({("/parts", "incomplete")}, False)
-    for event in (second, first):
-        assert take_in(pipeline, event) == NOTHING
-    assert pipeline.status(batch_id).batch.counts == Counts(cancelled=3)
-    pipeline.call(delete_batch, ADMIN, batch_id)
-    for event in (second, first):
-        assert take_in(pipeline, event) == NOTHING
-    pipeline.drain()
-    assert is_unknown(pipeline, batch_id)
 
 
 @pytest.mark.parametrize(("age_hours", "is_ended"), [(23, False), (25, True)])

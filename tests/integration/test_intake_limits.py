@@ -17,9 +17,9 @@ from orchestrator.storage.relay_wakeup import CHANNEL
 from schemas.envelope import SOURCE as OUR_SOURCE
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_BYTES
-from tests.integration.test_intake import NOTHING, answers, assert_completed, is_unknown, places, take_in
+from tests.integration.test_intake import NOTHING, assert_completed, take_in
 from tests.support.pipeline import Pipeline
-from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
+from tests.support.upstream import answers, in_parts, is_unknown, places, submitted, upstream_item, upstream_items
 
 
 def limit(pipeline: Pipeline, **limits: Any) -> None:

@@ -1,18 +1,16 @@
 """A preview foretells what then happens, by the same rules, and a submission can be held to it (docs/http.md, Preview and plan)."""
 
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from itertools import count
 
-import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
-from orchestrator.batches.model import Actor, Idempotency, ItemValues, NewBatch, NewItem
+from orchestrator.batches.errors import PlanChangedError, PlanDifference
+from orchestrator.batches.model import ItemValues, NewBatch, NewItem
 from orchestrator.batches.operations import submit_bulk_registration
 from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessPrediction
@@ -20,7 +18,7 @@ from orchestrator.registration.preview import Planner, Preview
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import new_batch_id
-from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item
 
 PLANNER = Planner("k" * 32)
 
@@ -33,35 +31,21 @@ def prediction(connection: Connection) -> InProcessPrediction:
     return InProcessPrediction(connection, EARLIEST_YEAR)
 
 
-def preview(pipeline: Pipeline, batch: NewBatch, actor: Actor = ADMIN) -> Preview:
+def preview(pipeline: Pipeline, batch: NewBatch) -> Preview:
     return transact(
         pipeline.api,
-        lambda connection: PLANNER.preview(PostgresActivityRepository(connection), prediction(connection), actor, batch),
-        organizations=[actor.organization_id],
+        lambda connection: PLANNER.preview(PostgresActivityRepository(connection), prediction(connection), ADMIN, batch),
+        organizations=[ORGANIZATION],
     )
 
 
-def submit_with(pipeline: Pipeline, batch: NewBatch, plan: str, idempotency: Idempotency | None = None) -> None:
+def submit_with(pipeline: Pipeline, batch: NewBatch, plan: str) -> None:
     def work(connection: Connection) -> None:
         repository = PostgresActivityRepository(connection)
         hold_to_plan = partial(PLANNER.hold_to, plan, repository, prediction(connection), ADMIN)
-        submit_bulk_registration(repository, ADMIN, batch, idempotency, hold_to_plan)
+        submit_bulk_registration(repository, ADMIN, batch, hold_to_plan=hold_to_plan)
 
     transact(pipeline.api, work, organizations=[ORGANIZATION])
-
-
-def hold(pipeline: Pipeline, batch: NewBatch, plan: str, actor: Actor = ADMIN, later: timedelta = timedelta(0)) -> NewBatch:
-    """Holds a batch to a plan by itself, when the database's clock has gone on for so long."""
-
-    class Later(PostgresActivityRepository):
-        def clock(self) -> datetime:
-            return super().clock() + later
-
-    return transact(
-        pipeline.api,
-        lambda connection: PLANNER.hold_to(plan, Later(connection), prediction(connection), actor, batch),
-        organizations=[actor.organization_id],
-    )
 
 
 def rows(pipeline: Pipeline, table: str) -> int:
@@ -102,85 +86,6 @@ def test_what_happens_after_acceptance_is_marked(pipeline: Pipeline) -> None:
     pipeline.drain()
     [one] = pipeline.status(batch.batch_id).items
     assert (one.status, one.plan_changed) == ("failed", True)
-
-
-def test_a_repeated_submission_with_its_key_is_not_held_to_the_plan_again(pipeline: Pipeline) -> None:
-    batch = new_batch([item("mentor-1")])
-    plan = preview(pipeline, batch).plan
-    submit_with(pipeline, batch, plan, Idempotency("key", b"hash"))
-    pipeline.drain()
-    again = new_batch([item("mentor-1")])
-    submit_with(pipeline, again, plan, Idempotency("key", b"hash"))
-    assert rows(pipeline, "orchestrator.batch") == 1
-
-
-def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(pipeline: Pipeline) -> None:
-    batch = new_batch([item("mentor-1")])
-    plan = preview(pipeline, batch).plan
-    assert hold(pipeline, batch, plan).items[0].planned == "success"
-    others = [new_batch([item("mentor-2")]), new_batch([item("mentor-1", minutes=61)]), new_batch(mentors(2))]
-    neighbour = replace(ADMIN, organization_id="org-neighbour")
-    for other, actor in [
-        *((other, ADMIN) for other in others),
-        (replace(batch, coordinator_id="coord-2"), ADMIN),
-        (batch, neighbour),
-    ]:
-        with pytest.raises(InvalidRequestError) as refused:
-            hold(pipeline, other, plan, actor)
-        assert refused.value.mistakes[0].code == "plan_mismatch"
-    with pytest.raises(InvalidRequestError) as refused:
-        hold(pipeline, batch, plan[:-4] + "AAAA")
-    assert refused.value.mistakes[0].code == "plan_invalid"
-
-
-def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(pipeline: Pipeline) -> None:
-    batch = new_batch([item("mentor-1")])
-    plan = preview(pipeline, batch).plan
-    assert hold(pipeline, batch, plan, later=timedelta(minutes=14)).items[0].planned == "success"
-    with pytest.raises(InvalidRequestError) as refused:
-        hold(pipeline, batch, plan, later=timedelta(minutes=15))
-    assert (refused.value.mistakes[0].pointer, refused.value.mistakes[0].code) == ("/plan", "plan_expired")
-
-
-def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(pipeline: Pipeline) -> None:
-    batch = new_batch([item("mentor-1")])
-    plan = preview(pipeline, batch).plan
-    claims = jwt.decode(plan, options={"verify_signature": False})
-    end = datetime.fromtimestamp(claims["exp"], UTC)
-
-    class At(PostgresActivityRepository):
-        now = end
-
-        def clock(self) -> datetime:
-            return self.now
-
-    def code(plan: str, now: datetime) -> str | None:
-        At.now = now
-        try:
-            transact(
-                pipeline.api,
-                lambda connection: PLANNER.hold_to(plan, At(connection), prediction(connection), ADMIN, batch),
-                organizations=[ORGANIZATION],
-            )
-        except InvalidRequestError as refused:
-            return refused.mistakes[0].code
-        return None
-
-    just_before = end - timedelta(microseconds=1)
-    assert (code(plan, just_before), code(plan, end)) == (None, "plan_expired")
-    # Signed with the same key for another purpose, without an end, and by somebody else.
-    others = [claims | {"aud": "another purpose"}, {name: value for name, value in claims.items() if name != "exp"}]
-    forged = [jwt.encode(each, PLANNER.key, algorithm="HS256") for each in others] + [
-        jwt.encode(claims, "z" * 32, algorithm="HS256")
-    ]
-    assert [code(each, just_before) for each in forged] == ["plan_invalid"] * 3
-
-
-def test_whoever_may_not_submit_may_not_preview(pipeline: Pipeline) -> None:
-    with pytest.raises(ForbiddenError):
-        preview(pipeline, new_batch(mentors(1), coordinator="coord-2"), COORDINATOR_ACTOR)
-    with pytest.raises(InvalidRequestError):
-        preview(pipeline, new_batch(mentors(1), coordinator="coord-2"))
 
 
 _worlds = count()

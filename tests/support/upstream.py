@@ -1,13 +1,15 @@
 """What upstream services write to the batches topic (docs/events.md)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import orjson
 
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import StatusView
 from schemas.envelope import Header, OutgoingEvent, Topic
-from schemas.events import BATCH_SUBMITTED
+from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION
 
 SOURCE = "/services/attendance"
@@ -72,3 +74,39 @@ def in_parts(batch_id: UUID, sizes: Sequence[int], **fields: Any) -> list[Outgoi
         events.append(submitted(batch_id, items, part=part, parts=len(sizes), total_items=total, **fields))
         first += size
     return events
+
+
+class Flow(Protocol):
+    """A flow that publishes: `Pipeline` or `MemoryFlow`."""
+
+    def relay(self) -> None:
+        """Publishes what the outbox holds."""
+
+    def take(self, *topics: Topic) -> list[OutgoingEvent]:
+        """Empties the queues of these topics."""
+
+    def status(self, batch_id: UUID) -> StatusView:
+        """The batch with all its items. Raises NotFoundError."""
+
+
+def answers(flow: Flow, event_type: str = BATCH_REJECTED) -> list[Data]:
+    """The data of the lifecycle events of a type that have been published since the last time; the others are forgotten."""
+    return [orjson.loads(event.value) for event in answer_events(flow, event_type)]
+
+
+def answer_events(flow: Flow, event_type: str = BATCH_REJECTED) -> list[OutgoingEvent]:
+    flow.relay()
+    return [event for event in flow.take(Topic.LIFECYCLE) if dict(event.headers)["ce_type"] == event_type.encode()]
+
+
+def places(rejection: Data) -> set[tuple[str, str]]:
+    return {(problem["pointer"], problem["code"]) for problem in rejection["problems"]}
+
+
+def is_unknown(flow: Flow, batch_id: UUID) -> bool:
+    """Whether GET answers 404."""
+    try:
+        flow.status(batch_id)
+    except NotFoundError:
+        return True
+    return False

@@ -1,0 +1,126 @@
+"""What a plan is good for: which submission, how long, and for whom (docs/http.md, Preview and plan)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import jwt
+import pytest
+
+from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError
+from orchestrator.batches.model import Actor, BatchFilter, Idempotency, ItemError, ItemValues, NewBatch, NewItem
+from orchestrator.batches.operations import list_batches, submit_bulk_registration
+from orchestrator.registration.port import Prediction
+from orchestrator.registration.preview import Planner, Preview
+from orchestrator.registration.rules import duplicate_activity
+from schemas.ids import new_batch_id
+from tests.support.memory_flow import MemoryFlow
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, item, mentors
+
+PLANNER = Planner("k" * 32)
+MOMENT = timedelta(microseconds=1)
+"""By which the clock in memory goes on with each look."""
+
+
+class Always(Prediction):
+    """Foretells the same for every item: that it is registered (None), or why not."""
+
+    def __init__(self, error: ItemError | None = None) -> None:
+        self._error = error
+
+    def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
+        return [self._error] * len(items)
+
+
+def new_batch(items: list[NewItem], coordinator: str = COORDINATOR) -> NewBatch:
+    return NewBatch(new_batch_id(), coordinator, None, False, items, "1" * 32)
+
+
+def preview(flow: MemoryFlow, batch: NewBatch, actor: Actor = ADMIN) -> Preview:
+    return flow.call(lambda repository, actor: PLANNER.preview(repository, Always(), actor, batch), actor)
+
+
+def hold(flow: MemoryFlow, batch: NewBatch, plan: str, actor: Actor = ADMIN) -> NewBatch:
+    return flow.call(lambda repository, actor: PLANNER.hold_to(plan, repository, Always(), actor, batch), actor)
+
+
+def submit_with(
+    flow: MemoryFlow, batch: NewBatch, plan: str, prediction: Prediction, idempotency: Idempotency | None = None
+) -> None:
+    with flow.storage.transaction() as (repository, _):
+        hold_to_plan = partial(PLANNER.hold_to, plan, repository, prediction, ADMIN)
+        submit_bulk_registration(repository, ADMIN, batch, idempotency, hold_to_plan)
+
+
+def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(flow: MemoryFlow) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(flow, batch).plan
+    assert hold(flow, batch, plan).items[0].planned == "success"
+    others = [new_batch([item("mentor-2")]), new_batch([item("mentor-1", minutes=61)]), new_batch(mentors(2))]
+    neighbour = replace(ADMIN, organization_id="org-neighbour")
+    for other, actor in [
+        *((other, ADMIN) for other in others),
+        (replace(batch, coordinator_id="coord-2"), ADMIN),
+        (batch, neighbour),
+    ]:
+        with pytest.raises(InvalidRequestError) as refused:
+            hold(flow, other, plan, actor)
+        assert refused.value.mistakes[0].code == "plan_mismatch"
+    with pytest.raises(InvalidRequestError) as refused:
+        hold(flow, batch, plan[:-4] + "AAAA")
+    assert refused.value.mistakes[0].code == "plan_invalid"
+
+
+def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(flow: MemoryFlow) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(flow, batch).plan
+    flow.storage.now += timedelta(minutes=14)
+    assert hold(flow, batch, plan).items[0].planned == "success"
+    flow.storage.now += timedelta(minutes=1)
+    with pytest.raises(InvalidRequestError) as refused:
+        hold(flow, batch, plan)
+    assert (refused.value.mistakes[0].pointer, refused.value.mistakes[0].code) == ("/plan", "plan_expired")
+
+
+def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(flow: MemoryFlow) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(flow, batch).plan
+    claims = jwt.decode(plan, options={"verify_signature": False})
+    end = datetime.fromtimestamp(claims["exp"], UTC)
+
+    def code(plan: str, now: datetime) -> str | None:
+        flow.storage.now = now - MOMENT
+        try:
+            hold(flow, batch, plan)
+        except InvalidRequestError as refused:
+            return refused.mistakes[0].code
+        return None
+
+    just_before = end - MOMENT
+    assert (code(plan, just_before), code(plan, end)) == (None, "plan_expired")
+    # Signed with the same key for another purpose, without an end, and by somebody else.
+    others = [claims | {"aud": "another purpose"}, {name: value for name, value in claims.items() if name != "exp"}]
+    forged = [jwt.encode(each, PLANNER.key, algorithm="HS256") for each in others] + [
+        jwt.encode(claims, "z" * 32, algorithm="HS256")
+    ]
+    assert [code(each, just_before) for each in forged] == ["plan_invalid"] * 3
+
+
+def test_whoever_may_not_submit_may_not_preview(flow: MemoryFlow) -> None:
+    with pytest.raises(ForbiddenError):
+        preview(flow, new_batch(mentors(1), coordinator="coord-2"), COORDINATOR_ACTOR)
+    with pytest.raises(InvalidRequestError):
+        preview(flow, new_batch(mentors(1), coordinator="coord-2"))
+
+
+def test_a_repeated_submission_with_its_key_is_not_held_to_the_plan_again(flow: MemoryFlow) -> None:
+    batch = new_batch([item("mentor-1")])
+    plan = preview(flow, batch).plan
+    key = Idempotency("key", b"hash")
+    submit_with(flow, batch, plan, Always(), key)
+    now_otherwise = Always(duplicate_activity("an activity"))
+    submit_with(flow, new_batch([item("mentor-1")]), plan, now_otherwise, key)
+    assert flow.call(list_batches, ADMIN, BatchFilter()).total == 1
+    with pytest.raises(PlanChangedError):
+        submit_with(flow, new_batch([item("mentor-1")]), plan, now_otherwise)
