@@ -13,11 +13,11 @@ from orchestrator.batches.operations import cancel_batch, retry_failed_items
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Counts, ItemStatus
+from orchestrator.storage.dispatch import DispatchState
 from schemas.envelope import Topic, open_envelope
 from schemas.events import BatchCompleted, read_event
 from tests.support.memory_flow import MemoryFlow
 from tests.support.pipeline import ADMIN, item, mentors
-from tests.support.storage import Dispatch
 
 
 def fold(flow: MemoryFlow, keys: Sequence[OutcomeKey]) -> Sequence[int]:
@@ -102,7 +102,7 @@ def test_a_set_is_one_new_version_of_each_batch_that_it_changes(flow: MemoryFlow
 
 def test_a_cancelled_batch_ends_when_the_last_item_in_doubt_is_decided(flow: MemoryFlow) -> None:
     batch_id = flow.submit(mentors(3))
-    flow.storage.dispatch(batch_id, 1, Dispatch("asked", flow.storage.clock()))
+    flow.storage.dispatch(batch_id, 1, DispatchState.ASKED, flow.storage.clock())
     cancelled = flow.call(cancel_batch, ADMIN, batch_id, None)
     assert (cancelled.unresolved, cancelled.batch.completed_at, ends(flow)) == (1, None, [])
     flow.register(batch_id, 1)
