@@ -1,5 +1,6 @@
-"""The pages about the code say what the code says: states, rules, invariants, tables, and tests that they name."""
+"""The pages about the code say what the code says: states, rules, invariants, tables, tests; and what they point to is there."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,3 +115,81 @@ def test_no_page_outside_the_repository_is_named() -> None:
     assert len(files) > 400
     named = [str(path) for path in files if path != Path(__file__) and outside.search(path.read_text(encoding="utf-8"))]
     assert named == []
+
+
+# --- What a page or a docstring points to -----------------------------------------------------------------------------------------
+
+PAGES = [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+FOLDERS = (*PACKAGES, "docs", "locks", "tests", r"\.ci")
+PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
+# What somebody makes by following the page.
+MADE_LATER = {"compose/docker/.env", "orchestrator/storage/migrations/versions/NNNN_name.py"}
+NAMED_THERE = re.compile(r"((?:`\w+`(?:, )?)+) (?:\(|in )`([\w/]+\.py)`|^\| `([\w/]+\.py)` \| (`\w+`) \|", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#:\s]*)#([^)\s]+)\)")
+SECTION = re.compile(r"(docs/[\w/-]+\.md), ([A-Z][\w ,-]+?)[);]")
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
+
+
+def defined(path: Path) -> set[str]:
+    """The functions, classes and assigned names of a module, methods among them."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_on_a_page_exists(page: Path) -> None:
+    named = set(PATH.findall(page.read_text(encoding="utf-8")))
+    assert sorted(path for path in named if path not in MADE_LATER and not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_is_defined_where_the_page_says(page: Path) -> None:
+    missing = []
+    for names, path, path_of_row, name_of_row in NAMED_THERE.findall(page.read_text(encoding="utf-8")):
+        module = ROOT / (path or path_of_row)
+        missing += [f"{name} in {module.relative_to(ROOT)}" for name in code(names or name_of_row) if name not in defined(module)]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS.rglob("*.md"), *(page for page in PAGES if page.parent == ROOT)], ids=lambda page: page.name
+)
+def test_every_anchor_of_a_link_is_a_heading(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [(target, anchor) for target, anchor in LINK.findall(text)]
+    wrong = [
+        f"{target}#{anchor}"
+        for target, anchor in links
+        if anchor not in anchors((page.parent / target).read_text() if target else text)
+    ]
+    assert wrong == []
+
+
+def test_every_page_and_section_that_the_code_names_exists() -> None:
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for folder in (*PACKAGES, "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in TEXTS
+    }
+    pages = {(path, name) for path, text in texts.items() for name in re.findall(r"docs/[\w/-]+\.md", text)}
+    assert len(pages) > 60
+    assert [f"{path}: {name}" for path, name in sorted(pages) if not (ROOT / name).exists()] == []
+    sections = {(path, *found) for path, text in texts.items() for found in SECTION.findall(text)}
+    assert [
+        f"{path}: {name}, {title}" for path, name, title in sorted(sections) if title not in headings((ROOT / name).read_text())
+    ] == []
