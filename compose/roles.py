@@ -38,7 +38,7 @@ MAX_LOOP_AGE_S = 30.0
 STEADY_AFTER_S = 60.0
 
 
-class Role(Protocol):
+class RunningRole(Protocol):
     """What can be run: `run` blocks its thread until `stop` is called from another."""
 
     health: LoopHealth
@@ -103,26 +103,26 @@ def _refuse_address(host: str, port: int, setting: str) -> None:
 # What a role needs is imported when it is made: a consumer would keep 25 MB of HTTP server and tokens, and the API the consumers.
 
 
-def _api(settings: Settings, checks: Mapping[str, Callable[[], Health]]) -> Role:
+def _api(settings: Settings, checks: Mapping[str, Callable[[], Health]]) -> RunningRole:
     from api.app import serving
 
     return ServerRole("api", serving(settings, health=checks))
 
 
-def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Health]]) -> Role:
+def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Health]]) -> RunningRole:
     from api.endpoints.health import serving_health
 
     return ServerRole("health", serving_health(settings, port, checks))
 
 
-def _relay(settings: Settings) -> Role:
+def _relay(settings: Settings) -> RunningRole:
     from producers.producer import EventProducer
     from producers.relay import OutboxRelay
 
     return OutboxRelay(settings, EventProducer(settings))
 
 
-def _splitter(settings: Settings) -> Role:
+def _splitter(settings: Settings) -> RunningRole:
     from consumers.splitter import SplitterHandler
 
     handler = SplitterHandler(
@@ -133,7 +133,7 @@ def _splitter(settings: Settings) -> Role:
     return _consumer(settings, handler)
 
 
-def _registration(settings: Settings) -> Role:
+def _registration(settings: Settings) -> RunningRole:
     from consumers.registration import RegistrationHandler
 
     if settings.registration_url is None:
@@ -153,13 +153,13 @@ def _registration(settings: Settings) -> Role:
     return ConsumerLoop(settings, handler, engine, EventProducer(settings), preparation=preparation)
 
 
-def _aggregator(settings: Settings) -> Role:
+def _aggregator(settings: Settings) -> RunningRole:
     from consumers.aggregator import AggregatorHandler
 
     return _consumer(settings, AggregatorHandler())
 
 
-def _sweeper(settings: Settings) -> Role:
+def _sweeper(settings: Settings) -> RunningRole:
     from consumers.upkeep.end_offsets import BrokerEndOffsets
     from consumers.upkeep.purger import PurgePolicy, Purger
     from consumers.upkeep.sweep_loop import SweepLoop
@@ -170,7 +170,7 @@ def _sweeper(settings: Settings) -> Role:
     return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
 
 
-def _consumer(settings: Settings, handler: "Handler") -> Role:
+def _consumer(settings: Settings, handler: "Handler") -> RunningRole:
     from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
 
@@ -181,7 +181,7 @@ def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
     return create_database_engine(settings.worker_url, settings, connections=connections, application_name=f"bulkreg {role}")
 
 
-_BUILDERS: Mapping[str, Callable[[Settings], Role]] = {
+_BUILDERS: Mapping[str, Callable[[Settings], RunningRole]] = {
     "relay": _relay,
     "splitter": _splitter,
     "registration": _registration,
@@ -210,7 +210,7 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         _be_batch_work()
         if settings.health_port is not None:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
-    roles: dict[str, Role] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
+    roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     starts = _note_starts(settings, list(roles))
     # What keeps a role from its work keeps no API from accepting batches.
     is_apis = "api" in names
@@ -225,7 +225,7 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
     failed = threading.Event()
     ended = threading.Event()
 
-    def work(name: str, role: Role) -> None:
+    def work(name: str, role: RunningRole) -> None:
         try:
             role.run()
         except Exception as error:

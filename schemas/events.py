@@ -124,7 +124,7 @@ class BatchRetryRequested(EventData):
     items: Annotated[tuple[RetriedItem, ...], Field(max_length=MAX_PART_ITEMS), FailFast()]
 
 
-class Counts(EventData):
+class CountsData(EventData):
     """`total_items = pending + completed + failed + cancelled`, at every moment that anybody can read."""
 
     total_items: Count
@@ -134,7 +134,7 @@ class Counts(EventData):
     cancelled: Count
 
 
-class BatchCancelled(Counts):
+class BatchCancelled(CountsData):
     """A batch was cancelled. Effective without a consumer; on the topic so that a replay knows it.
 
     In parts when it has many runs, each with the same counts. The order of the parts does not matter.
@@ -220,7 +220,7 @@ class RegistrationCancelled(Result):
     """The batch was cancelled before this item was registered."""
 
 
-class BatchCompleted(Counts):
+class BatchCompleted(CountsData):
     """A batch is terminal; again after each retry."""
 
     batch_id: UUID

@@ -1,7 +1,8 @@
 """What is said to an external registration service, and what it says (docs/external-registration.md)."""
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from enum import StrEnum
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,13 +27,22 @@ class RegistrationRequest(BaseModel):
     override_duplicates: bool
 
 
+class RegistrationStatus(StrEnum):
+    """What became of a key: a definite answer, or that the service is still at work on it."""
+
+    REGISTERED = "registered"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    PROCESSING = "processing"
+
+
 class RegistrationResponse(BaseModel):
     """What became of a key. It repeats the key: an answer that belongs to another request on the connection is found out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str
-    status: Literal["registered", "refused", "withdrawn", "processing"]
+    status: RegistrationStatus
     activity_id: UUID | None = None
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")] | None = None
     field: str | None = None
@@ -40,8 +50,8 @@ class RegistrationResponse(BaseModel):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if (self.status == "registered") != (self.activity_id is not None):
+        if (self.status is RegistrationStatus.REGISTERED) != (self.activity_id is not None):
             raise ValueError("an activity_id belongs to registered, and to nothing else")
-        if self.status == "refused" and self.code is None:
+        if self.status is RegistrationStatus.REFUSED and self.code is None:
             raise ValueError("a refusal needs its code")
         return self

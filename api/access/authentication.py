@@ -69,7 +69,7 @@ class _Claims(BaseModel):
 
 
 class Authenticator(Protocol):
-    """Answers who sends a request, given its `Authorization` header."""
+    """Returns who sends a request, given its `Authorization` header."""
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """The caller. Raises ProblemError `no_token` or `bad_token`."""

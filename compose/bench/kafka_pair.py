@@ -112,7 +112,7 @@ _COMMANDS = _commands()
 
 
 def main() -> None:
-    """The first line says where; each further one, how many messages to wait for. Answers each with the number."""
+    """The first line says where; each further one, how many messages to wait for. Writes the number for each."""
     where = orjson.loads(sys.stdin.readline())
     settings = Settings(kafka_bootstrap_servers=where["servers"])
     # It counts messages, and the end of a partition is none.

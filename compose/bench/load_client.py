@@ -8,7 +8,7 @@ import aiohttp
 import orjson
 
 from schemas.paths import API_PATH
-from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus
+from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
 
 _POLL_S = 0.02
 _POLL_ITEMS_S = 0.005
@@ -40,7 +40,7 @@ class LoadClient:
     async def begun(self, batch_id: str) -> None:
         """Returns when the first items are done."""
         while True:
-            if (await self._ask("GET", f"{API_PATH}/{batch_id}?items=failed", 200))["completed"]:
+            if (await self._ask("GET", f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}", 200))["completed"]:
                 return
             await asyncio.sleep(_POLL_ITEMS_S)
 
@@ -48,7 +48,7 @@ class LoadClient:
         """Waits for the end of the batch, as a client does that wants to know it at once."""
         etag, status = "", BatchStatus.PROCESSING
         while status not in TERMINAL_BATCH_STATUSES:
-            path = f"{API_PATH}/{batch_id}?items=failed&wait=20s"
+            path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}&wait=20s"
             async with self._session.get(path, headers={"If-None-Match": etag}) as response:
                 content = await response.read()
                 etag = response.headers.get("ETag", etag)

@@ -53,7 +53,7 @@ class Days:
 
 
 def make_organization(engine: Engine) -> Days:
-    """An organization whose one coordinator may register for all its mentors; safe to repeat. Answers its unused days."""
+    """An organization whose one coordinator may register for all its mentors; safe to repeat. Returns its unused days."""
     values = {"org": ORGANIZATION, "coordinator": COORDINATOR, "type": ACTIVITY_TYPE, "mentors": MENTORS}
     statements = (
         "INSERT INTO registration.organization VALUES (:org, 'Benchmark', 'Europe/Oslo') ON CONFLICT DO NOTHING",

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import cast
@@ -220,12 +220,19 @@ def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> li
     ]
 
 
+_STATES: Mapping[type[Settled], DispatchState] = {
+    Registered: DispatchState.REGISTERED,
+    Refused: DispatchState.REFUSED,
+    Withdrawn: DispatchState.WITHDRAWN,
+}
+
+
 def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
     """A definite answer as it is written down."""
     if isinstance(answer, Withdrawn) and not question.is_cancelled:
         # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
         answer = Refused(REGISTRATION_UNAVAILABLE)
-    state = DispatchState(type(answer).__name__.lower())
+    state = _STATES[type(answer)]
     activity_id = answer.activity_id if isinstance(answer, Registered) else None
     error = answer.error if isinstance(answer, Refused) else None
     return SettledDispatch(question.command.batch_id, question.command.position, question.refusals, state, activity_id, error)

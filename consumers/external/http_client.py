@@ -13,7 +13,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Settled, Withdrawn, refusal
 from schemas.envelope import traceparent
 from schemas.ids import event_id
-from schemas.registration_service import RegistrationRequest, RegistrationResponse
+from schemas.registration_service import RegistrationRequest, RegistrationResponse, RegistrationStatus
 
 # What a service that is up says about a key that nobody uses.
 _PROBE_KEY = "probe"
@@ -125,11 +125,11 @@ def _meaning(response: httpx.Response, key: str) -> Settled | Unknown | _NeverHe
         return Unknown(f"{status}, unreadable")
     if answer.key != key:
         return Unknown(f"{status}, of another key")
-    if answer.status == "processing":
+    if answer.status is RegistrationStatus.PROCESSING:
         return Unknown("processing", was_heard=True)
-    if answer.status == "withdrawn":
+    if answer.status is RegistrationStatus.WITHDRAWN:
         return Withdrawn()
-    if answer.status == "registered":
+    if answer.status is RegistrationStatus.REGISTERED:
         return Registered(str(answer.activity_id))
     conflicting = answer.conflicting_activity_id
     return Refused(refusal(answer.code or "", answer.field, None if conflicting is None else str(conflicting)))

@@ -218,7 +218,7 @@ class Sweeper:
         return len(commands)
 
     def _give_up(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
-        """Answers `internal_error` in the items' own dedup rows, under the lock that any registration of them takes, and announces it: a
+        """Writes `internal_error` into the items' own dedup rows, under the lock that any registration of them takes, and announces it: a
         replay knows an outcome by its result only."""
         if not keys:
             return 0

@@ -37,7 +37,7 @@ class Intake:
     def take(self, parts: Sequence[tuple[int, Part]]) -> Mapping[int, Sequence[Mistake]]:
         """Stores what is new; refuses what contradicts, breaks the request rules or belongs to somebody else.
 
-        A part that was seen before, and one of a purged batch, changes nothing. Answers what is wrong with those that were refused (by
+        A part that was seen before, and one of a purged batch, changes nothing. Returns what is wrong with those that were refused (by
         the caller's index); the others are in the database.
         """
         if not parts:
@@ -63,7 +63,7 @@ class Intake:
         return refused
 
     def _take_fresh(self, part: Part, taken: Collection[PartKey]) -> Sequence[Mistake]:
-        """Decides under the batch's lock. Answers what is wrong when the part, or the batch that it completes, is refused."""
+        """Decides under the batch's lock. Returns what is wrong when the part, or the batch that it completes, is refused."""
         batch = self._repository.lock_batch(part.batch_id)
         known = self._store.known([part.key]).get(part.key)
         if _is_repeated(part, known):

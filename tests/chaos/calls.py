@@ -8,7 +8,7 @@ import aiohttp
 import orjson
 
 from schemas.paths import API_PATH
-from tests.chaos.history import Counts, Outcome
+from tests.chaos.history import Counts, Ending
 
 TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited for tells less than one that is given up
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited fo
 class Reply:
     """`status` is None when there was no whole answer."""
 
-    outcome: Outcome
+    outcome: Ending
     status: int | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
     etag: str = ""
@@ -59,16 +59,16 @@ class Api:
             async with self._session.request(method, API_PATH + path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
-            return Reply(Outcome.FAILED if method == "POST" else Outcome.UNKNOWN)
+            return Reply(Ending.FAILED if method == "POST" else Ending.UNKNOWN)
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return Reply(Outcome.UNKNOWN)
+            return Reply(Ending.UNKNOWN)
         if response.status == 500:
             self._server_errors.append(f"{method} {API_PATH}{path.split('?')[0]}: {content[:300]!r}")
         document = orjson.loads(content) if content and "json" in response.content_type else {}
         return Reply(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
 
 
-def _outcome(status: int) -> Outcome:
+def _outcome(status: int) -> Ending:
     if status < 400:
-        return Outcome.OK
-    return Outcome.FAILED if status < 500 else Outcome.UNKNOWN
+        return Ending.OK
+    return Ending.FAILED if status < 500 else Ending.UNKNOWN

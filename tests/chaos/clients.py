@@ -11,7 +11,7 @@ import aiohttp
 import uvloop
 
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
-from tests.chaos.history import GONE, Call, History, Observation, Operation, Outcome, Submission, Values
+from tests.chaos.history import GONE, Call, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.work import ACTIVE, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
@@ -99,7 +99,7 @@ class Client:
         }
         key = self._maybe_key()
         answer = await self._call(Operation.SUBMIT, submission, "POST", "", body, key=key, repeated=key is not None)
-        return str(answer.document["batch_id"]) if answer.outcome is Outcome.OK else None
+        return str(answer.document["batch_id"]) if answer.outcome is Ending.OK else None
 
     async def _cancel(self, submission: Submission, batch_id: str) -> None:
         await self._call(Operation.CANCEL, submission, "POST", f"/{batch_id}/cancel", key=self._maybe_key(), repeated=True)
@@ -140,7 +140,7 @@ class Client:
                 etag = answer.etag
                 if answer.document["status"] not in ACTIVE:
                     return answer.document
-            elif answer.outcome is not Outcome.OK:
+            elif answer.outcome is not Ending.OK:
                 await asyncio.sleep(PAUSE_S)
         return None
 
@@ -187,7 +187,7 @@ class Client:
                     counts=answer.counts,
                 )
             )
-            if answer.outcome is not Outcome.UNKNOWN:
+            if answer.outcome is not Ending.UNKNOWN:
                 break
             await asyncio.sleep(PAUSE_S)
         return answer

@@ -16,7 +16,7 @@ class Operation(StrEnum):
     DELETE = "delete"
 
 
-class Outcome(StrEnum):
+class Ending(StrEnum):
     """How a call ended. What got no definite answer may have been carried out: that is found out in the end."""
 
     OK = "ok"
@@ -70,7 +70,7 @@ class Call:
 
     label: str
     operation: Operation
-    outcome: Outcome
+    outcome: Ending
     began_s: float
     ended_s: float
     status: int | None = None
@@ -114,7 +114,7 @@ class History:
         """Identities that were asked for more than once."""
         self.server_errors: list[str] = []
         """Answers 500: faults that the product did not know how to tell."""
-        self.reads: Counter[Outcome] = Counter()
+        self.reads: Counter[Ending] = Counter()
 
     def add(self, call: Call) -> None:
         """A call has ended."""
@@ -124,7 +124,7 @@ class History:
         """A batch has changed."""
         self.observations[observation.label].append(observation)
 
-    def counted(self) -> Mapping[tuple[Operation, Outcome], int]:
+    def counted(self) -> Mapping[tuple[Operation, Ending], int]:
         """How many calls there were of each kind and outcome."""
         return Counter((call.operation, call.outcome) for calls in self.all_calls() for call in calls)
 

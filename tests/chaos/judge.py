@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.chaos.history import GONE, Call, Counts, Ends, History, Operation, Outcome, Submission, Values
+from tests.chaos.history import GONE, Call, Counts, Ending, Ends, History, Operation, Submission, Values
 from tests.chaos.tables import BatchRow, ItemRow, Totals
 from tests.chaos.work import ACTIVE, expected_error
 from tests.support.pipeline import COORDINATOR
@@ -132,13 +132,13 @@ def _plus(seen: Totals, batch: BatchRow) -> Totals:
 def _existence(submission: Submission, calls: Sequence[Call], batch_ids: Sequence[str]) -> Iterator[Finding]:
     """Accepted is there once, refused is not there, unknown is there or not."""
     made = [call for call in calls if call.operation in (Operation.SUBMIT, Operation.UPSTREAM)]
-    answered = {call.batch_id for call in made if call.outcome is Outcome.OK and call.batch_id is not None}
+    answered = {call.batch_id for call in made if call.outcome is Ending.OK and call.batch_id is not None}
     is_accepted = _is_accepted(submission, made)
     if len(batch_ids) > 1:
         yield Finding(Rule.DOUBLED, submission.label, f"batches {batch_ids}")
     if is_accepted and not batch_ids:
         yield Finding(Rule.LOST, submission.label, f"accepted as {answered or submission.batch_id}, and not there")
-    if batch_ids and all(call.outcome is Outcome.FAILED for call in made):
+    if batch_ids and all(call.outcome is Ending.FAILED for call in made):
         yield Finding(Rule.REFUSED_AND_DONE, submission.label, f"batches {batch_ids}")
     expected = answered or ({submission.batch_id} if submission.batch_id else set(batch_ids))
     if batch_ids and set(batch_ids) != expected:
@@ -147,7 +147,7 @@ def _existence(submission: Submission, calls: Sequence[Call], batch_ids: Sequenc
 
 def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
     """By HTTP, one call was answered; from upstream, all parts that were sent were acknowledged."""
-    done = [call for call in made if call.outcome is Outcome.OK]
+    done = [call for call in made if call.outcome is Ending.OK]
     if submission.batch_id is None:
         return bool(done)
     return bool(done) and {call.part for call in done} == {call.part for call in made}
@@ -162,7 +162,7 @@ def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterato
 
 
 def _settled(calls: Iterable[Call], is_done: Callable[[Call], bool]) -> Counter[tuple[Operation, str]]:
-    return Counter((call.operation, "done" if is_done(call) else "not done") for call in calls if call.outcome is Outcome.UNKNOWN)
+    return Counter((call.operation, "done" if is_done(call) else "not done") for call in calls if call.outcome is Ending.UNKNOWN)
 
 
 class _Batch:
@@ -179,7 +179,7 @@ class _Batch:
             self._calls[call.operation].append(call)
         # What may have been carried out.
         self._possible = {
-            operation: [call for call in calls if call.outcome is not Outcome.FAILED] for operation, calls in self._calls.items()
+            operation: [call for call in calls if call.outcome is not Ending.FAILED] for operation, calls in self._calls.items()
         }
         self._new_attempts = sum(item.attempt - 1 for item in batch.items)
 
@@ -200,7 +200,7 @@ class _Batch:
                     return self._batch.is_deleted
                 case Operation.RETRY:
                     return self._new_attempts > retried_for_certain or any(
-                        other.key == call.key and other.outcome is Outcome.OK
+                        other.key == call.key and other.outcome is Ending.OK
                         for other in self._calls[Operation.RETRY]
                         if call.key is not None
                     )
@@ -281,11 +281,11 @@ class _Batch:
 
     def _retries(self) -> Broken:
         certain = self._certainly_retried()
-        keys = {call.key for call in self._calls[Operation.RETRY] if call.outcome is Outcome.OK and call.key}
+        keys = {call.key for call in self._calls[Operation.RETRY] if call.outcome is Ending.OK and call.key}
         unknown = [
             call
             for call in self._calls[Operation.RETRY]
-            if call.outcome is Outcome.UNKNOWN and (not call.key or call.key not in keys)
+            if call.outcome is Ending.UNKNOWN and (not call.key or call.key not in keys)
         ]
         possible = certain + len({call.key or id(call) for call in unknown}) * len(self._batch.items)
         if not certain <= self._new_attempts <= possible:
@@ -293,20 +293,20 @@ class _Batch:
 
     def _certainly_retried(self) -> int:
         """New attempts that answers told of; those under one key are one answer."""
-        answered = [call for call in self._calls[Operation.RETRY] if call.outcome is Outcome.OK]
+        answered = [call for call in self._calls[Operation.RETRY] if call.outcome is Ending.OK]
         return sum({call.key or id(call): call.retried or 0 for call in answered}.values())
 
     def _cancels(self) -> Broken:
         if self._batch.status == "cancelled" and not self._possible.get(Operation.CANCEL):
             yield Rule.WRONG_CANCEL, "nobody has cancelled it"
         for call in self._calls[Operation.CANCEL]:
-            if call.outcome is Outcome.OK and (self._batch.status, self._batch.counts) != ("cancelled", call.counts):
+            if call.outcome is Ending.OK and (self._batch.status, self._batch.counts) != ("cancelled", call.counts):
                 yield Rule.CANCEL_NOT_FINAL, f"answered {call.counts}, in the end {self._batch.status} {self._batch.counts}"
 
     def _deletes(self) -> Broken:
         if self._batch.is_deleted and not self._possible.get(Operation.DELETE):
             yield Rule.WRONG_DELETE, "nobody has deleted it"
-        if not self._batch.is_deleted and any(call.outcome is Outcome.OK for call in self._calls[Operation.DELETE]):
+        if not self._batch.is_deleted and any(call.outcome is Ending.OK for call in self._calls[Operation.DELETE]):
             yield Rule.DELETE_LOST, "deleted, and still there"
 
     def _seen(self) -> Broken:

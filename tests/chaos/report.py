@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from compose.bench.svg import Line, Plot, svg
-from tests.chaos.history import Operation, Outcome
+from tests.chaos.history import Ending, Operation
 from tests.chaos.monitor import NAMES, Sample, growths
 from tests.chaos.run import Result
 
@@ -43,7 +43,7 @@ def page(result: Result) -> str:
             f"service. {phases}. Judged: {judged}.</p>",
             _findings(result),
             "<h2>Calls</h2>",
-            table(["", *Outcome], _calls(result)),
+            table(["", *Ending], _calls(result)),
             "<h2>What became of the unknown</h2>",
             table(["", "done", "not done"], _settled(result)),
             "<h2>Faults</h2>",
@@ -118,8 +118,8 @@ def _story(label: str, result: Result) -> Iterable[Sequence[str]]:
 def _calls(result: Result) -> Iterable[Sequence[str]]:
     counted = result.history.counted()
     for operation in Operation:
-        yield [operation, *(f"{counted.get((operation, outcome), 0):,}" for outcome in Outcome)]
-    yield ["read", *(f"{result.history.reads[outcome]:,}" for outcome in Outcome)]
+        yield [operation, *(f"{counted.get((operation, outcome), 0):,}" for outcome in Ending)]
+    yield ["read", *(f"{result.history.reads[outcome]:,}" for outcome in Ending)]
 
 
 def _settled(result: Result) -> Iterable[Sequence[str]]:

@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 
 from tests.chaos.calls import Api
-from tests.chaos.history import Outcome
+from tests.chaos.history import Ending
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
-async def _ask_a_server_that_dies(method: str) -> tuple[Outcome, int]:
+async def _ask_a_server_that_dies(method: str) -> tuple[Ending, int]:
     """The outcome of a request on a used connection whose server stops, with its listener, once it has read it; and how many it read."""
     read = 0
     server: asyncio.Server
@@ -30,18 +30,18 @@ async def _ask_a_server_that_dies(method: str) -> tuple[Outcome, int]:
     port = server.sockets[0].getsockname()[1]
     async with aiohttp.ClientSession(base_url=f"http://127.0.0.1:{port}") as session:
         api = Api(session, [])
-        assert (await api.ask(method, "/a")).outcome is Outcome.OK
+        assert (await api.ask(method, "/a")).outcome is Ending.OK
         return (await api.ask(method, "/a")).outcome, read
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
 def test_a_request_that_was_sent_to_a_server_that_died_is_unknown(method: str) -> None:
-    assert asyncio.run(_ask_a_server_that_dies(method)) == (Outcome.UNKNOWN, 1)
+    assert asyncio.run(_ask_a_server_that_dies(method)) == (Ending.UNKNOWN, 1)
 
 
-@pytest.mark.parametrize(("method", "outcome"), [("DELETE", Outcome.UNKNOWN), ("POST", Outcome.FAILED)])
-def test_without_a_connection_only_a_post_is_known_to_have_failed(method: str, outcome: Outcome) -> None:
-    async def ask(port: int) -> Outcome:
+@pytest.mark.parametrize(("method", "outcome"), [("DELETE", Ending.UNKNOWN), ("POST", Ending.FAILED)])
+def test_without_a_connection_only_a_post_is_known_to_have_failed(method: str, outcome: Ending) -> None:
+    async def ask(port: int) -> Ending:
         async with aiohttp.ClientSession(base_url=f"http://127.0.0.1:{port}") as session:
             return (await Api(session, []).ask(method, "/a")).outcome
 

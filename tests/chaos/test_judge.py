@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.chaos.history import GONE, Call, Counts, History, Observation, Operation, Outcome, Submission, Values
+from tests.chaos.history import GONE, Call, Counts, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.judge import Rule, Verdict, judge
 from tests.chaos.monitor import Sample, leaks
 from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Totals
@@ -43,7 +43,7 @@ class World:
     def ends_of_tables(self) -> dict[str, set[tuple[str, Counts]]]:
         return {label: {(batch.status, batch.counts)} for label, batch in self.batches.items()}
 
-    def call(self, label: str, operation: Operation, outcome: Outcome = Outcome.OK, **told: object) -> None:
+    def call(self, label: str, operation: Operation, outcome: Ending = Ending.OK, **told: object) -> None:
         self.history.add(Call(label=label, operation=operation, outcome=outcome, began_s=10, ended_s=11, **told))  # type: ignore[arg-type]
 
     def see(self, label: str, status: str, counts: Counts | None, *, client: int = 0, at_s: float = 20) -> None:
@@ -109,11 +109,11 @@ def world() -> World:
     world.submitted("loser", unsuccessful(0, fought_for, "failed", "duplicate_activity"))
 
     world.history.submissions["upstream"] = Submission("upstream", (values("g"),), "id of upstream")
-    world.call("upstream", Operation.UPSTREAM, Outcome.UNKNOWN)
+    world.call("upstream", Operation.UPSTREAM, Ending.UNKNOWN)
     world.call("upstream", Operation.UPSTREAM)
     world.batches["upstream"] = row("upstream", success(0, values("g")))
 
-    for label, outcome in (("refused", Outcome.FAILED), ("never", Outcome.UNKNOWN), ("after all", Outcome.UNKNOWN)):
+    for label, outcome in (("refused", Ending.FAILED), ("never", Ending.UNKNOWN), ("after all", Ending.UNKNOWN)):
         world.history.submissions[label] = Submission(label, (values(label),))
         world.call(label, Operation.SUBMIT, outcome)
     world.batches["after all"] = row("after all", success(0, values("after all")))
@@ -134,7 +134,7 @@ def test_an_unknown_retry_cancel_and_delete_may_be_done_or_not(world: World) -> 
     """With the tables as if each had been done, and as if it had not."""
     for label in ("corrected", "cancelled", "deleted"):
         world.history.calls[label] = [
-            call if call.operation is Operation.SUBMIT else replace(call, outcome=Outcome.UNKNOWN, retried=None, counts=None)
+            call if call.operation is Operation.SUBMIT else replace(call, outcome=Ending.UNKNOWN, retried=None, counts=None)
             for call in world.history.calls[label]
         ]
     done = world.verdict()
@@ -209,7 +209,7 @@ def called_in_vain(label: str, operation: Operation) -> Callable[[World], None]:
 
     def corrupt(world: World) -> None:
         world.history.calls[label] = [
-            replace(call, outcome=Outcome.FAILED) if call.operation is operation else call for call in world.history.calls[label]
+            replace(call, outcome=Ending.FAILED) if call.operation is operation else call for call in world.history.calls[label]
         ]
 
     return corrupt
@@ -223,7 +223,7 @@ def retried_in_doubt(*, attempt: int, key: str | None = None) -> Callable[[World
             call for call in world.history.calls["corrected"] if call.operation is not Operation.RETRY
         ]
         for _ in range(1 if key is None else 2):
-            world.call("corrected", Operation.RETRY, Outcome.UNKNOWN, key=key, corrections={1: values("c")})
+            world.call("corrected", Operation.RETRY, Ending.UNKNOWN, key=key, corrections={1: values("c")})
         world.batches["corrected"].items[1] = success(1, values("c"), attempt=attempt)
 
     return corrupt
@@ -242,7 +242,7 @@ def a_key_that_was_answered(*, attempt: int) -> Callable[[World], None]:
 
 def calls_in_vain(world: World) -> None:
     for operation in (Operation.CANCEL, Operation.DELETE, Operation.RETRY):
-        world.call("plain", operation, Outcome.FAILED)
+        world.call("plain", operation, Ending.FAILED)
 
 
 def a_duplicate_of_what_can_not_be(world: World) -> None:
@@ -257,13 +257,13 @@ def all_fighters(*ends: tuple[str, str | None]) -> Callable[[World], None]:
     def corrupt(world: World) -> None:
         for label, (status, code) in zip(("winner", "loser"), ends, strict=True):
             world.batches[label] = row(label, unsuccessful(0, values("fought-for"), status, code))
-            world.call(label, Operation.CANCEL, Outcome.UNKNOWN)
+            world.call(label, Operation.CANCEL, Ending.UNKNOWN)
 
     return corrupt
 
 
 def a_part_that_may_not_have_come(world: World) -> None:
-    world.call("upstream", Operation.UPSTREAM, Outcome.UNKNOWN, part=2)
+    world.call("upstream", Operation.UPSTREAM, Ending.UNKNOWN, part=2)
     del world.batches["upstream"]
 
 
@@ -389,7 +389,7 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
 FAIR: dict[str, Callable[[World], None]] = {
     "calls that were refused": calls_in_vain,
     "a call that was refused, and one that was not answered": lambda world: world.call(
-        "after all", Operation.SUBMIT, Outcome.FAILED
+        "after all", Operation.SUBMIT, Ending.FAILED
     ),
     "a part that may not have come": a_part_that_may_not_have_come,
     "nobody who fought for a record has it, and nobody was told so": all_fighters(("cancelled", None), ("cancelled", None)),

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from orchestrator.process.settings import Settings
 from schemas.envelope import OutgoingEvent, Topic
-from tests.chaos.history import Call, History, Operation, Outcome, Submission
+from tests.chaos.history import Call, Ending, History, Operation, Submission
 from tests.chaos.work import Work
 from tests.support.upstream import submitted
 
@@ -51,7 +51,7 @@ class Upstream:
             events = self._events(submission)
             for part, event in enumerate(events, start=1):
                 outcome = self._send(submission, part, event)
-                if outcome is Outcome.UNKNOWN and (len(events) > 1 or self._rng.random() > LEFT_UNKNOWN):
+                if outcome is Ending.UNKNOWN and (len(events) > 1 or self._rng.random() > LEFT_UNKNOWN):
                     self._unfinished.append((submission, part, event))
             if self._rng.random() < SENT_TWICE:
                 self._send(submission, 1, events[0])
@@ -65,7 +65,7 @@ class Upstream:
         self._producer.flush(DELIVERY_TIMEOUT_S)
 
     def _finish_one(self) -> None:
-        if self._send(*self._unfinished[0]) is Outcome.OK:
+        if self._send(*self._unfinished[0]) is Ending.OK:
             del self._unfinished[0]
 
     def _events(self, submission: Submission) -> Sequence[OutgoingEvent]:
@@ -89,20 +89,20 @@ class Upstream:
             events.append(submitted(UUID(submission.batch_id), of_part, event_id=uuid4().hex, **fields))
         return events
 
-    def _send(self, submission: Submission, part: int, event: OutgoingEvent) -> Outcome:
+    def _send(self, submission: Submission, part: int, event: OutgoingEvent) -> Ending:
         """Waits for the answer, and records it."""
         began_s = time.monotonic()
-        told: list[Outcome] = []
+        told: list[Ending] = []
 
         def report(error: KafkaError | None, _message: Message) -> None:
-            told.append(Outcome.OK if error is None else Outcome.UNKNOWN)
+            told.append(Ending.OK if error is None else Ending.UNKNOWN)
 
         try:
             self._producer.produce(self._topic, event.value, event.key, headers=list(event.headers), on_delivery=report)
             while not told:
                 self._producer.poll(0.1)
         except KafkaException:
-            told.append(Outcome.FAILED)
+            told.append(Ending.FAILED)
         self._history.add(
             Call(
                 label=submission.label,

@@ -74,7 +74,7 @@ class Meter:
         raise ProcessLookupError(f"{self._files} has no process any more")
 
 
-class Outcome(NamedTuple):
+class Judgement(NamedTuple):
     """What came of one input: the answer of the child's function (None when there is none), and what is wrong, in words."""
 
     answer: Any
@@ -103,23 +103,23 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def run(self, given: Any) -> Outcome:
+    def run(self, given: Any) -> Judgement:
         """Gives the child one input. Returns when it has taken it, or has failed to."""
         self._meter.begin()
         try:
             self._connection.send(given)
             if not self._connection.poll(HANGS_AFTER_S):
                 self._replace()
-                return Outcome(None, [f"is still busy after {HANGS_AFTER_S:g} s"], _NOTHING)
+                return Judgement(None, [f"is still busy after {HANGS_AFTER_S:g} s"], _NOTHING)
             answer, error = self._connection.recv()
             used = self._meter.used()
         except (EOFError, OSError, psutil.NoSuchProcess):
             self._process.join(HANGS_AFTER_S)
             ended = f"ended the process: {_how(self._process.exitcode)}"
             self._replace()
-            return Outcome(None, [ended], _NOTHING)
+            return Judgement(None, [ended], _NOTHING)
         wrong = [f"raised {error}"] if error else []
-        return Outcome(answer, [*wrong, *used.excess()], used)
+        return Judgement(answer, [*wrong, *used.excess()], used)
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()

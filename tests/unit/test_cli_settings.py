@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from compose import roles
-from compose.roles import Role
+from compose.roles import RunningRole
 from orchestrator.process import logs
 from orchestrator.process.settings import Settings
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_run_is_wrong_usage(role: str, setting: dict[str, str], t
 
 @pytest.mark.usefixtures("without_logs")
 def test_a_bug_is_not_told_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(_settings: Settings) -> Role:
+    def build(_settings: Settings) -> RunningRole:
         raise ValueError("a bug in building a role")
 
     monkeypatch.setattr(roles, "_BUILDERS", {"relay": build})

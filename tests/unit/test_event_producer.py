@@ -18,7 +18,7 @@ PASSING = KafkaError(KafkaError._MSG_TIMED_OUT)
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 FATAL = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "by a test", fatal=True)
 
-Outcome = KafkaError | None
+Delivery = KafkaError | None
 
 
 class Client:
@@ -27,7 +27,7 @@ class Client:
     def __init__(self, properties: dict[str, Any]) -> None:
         self.properties = properties
         self.given: list[tuple[str, bytes, str, list[tuple[str, bytes]]]] = []
-        self.outcome: Callable[[bytes], Outcome] = lambda _: None
+        self.outcome: Callable[[bytes], Delivery] = lambda _: None
         self.refuses: dict[bytes, KafkaError] = {}
         """Values that it does not even take."""
         self.room = 1_000
@@ -36,9 +36,9 @@ class Client:
         self.asked: list[str] = []
         self.partitions: dict[str, int] = {}
         self.brokers = 1
-        self._queue: list[tuple[bytes, Callable[[Outcome, None], None]]] = []
+        self._queue: list[tuple[bytes, Callable[[Delivery, None], None]]] = []
 
-    def produce(self, topic: str, value: bytes, key: str, *, headers: Any, on_delivery: Callable[[Outcome, None], None]) -> None:
+    def produce(self, topic: str, value: bytes, key: str, *, headers: Any, on_delivery: Callable[[Delivery, None], None]) -> None:
         if len(self._queue) >= self.room:
             raise BufferError
         if value in self.refuses:
@@ -117,7 +117,7 @@ def events(*values: bytes) -> list[OutgoingEvent]:
     return [event(value) for value in values]
 
 
-def outcomes(**by_value: KafkaError) -> Callable[[bytes], Outcome]:
+def outcomes(**by_value: KafkaError) -> Callable[[bytes], Delivery]:
     return lambda value: by_value.get(value.decode())
 
 
@@ -156,7 +156,7 @@ def test_all_are_refused_with_one_and_only_the_one_is_refused_alone(producer: Fa
     [(None, None), (TOO_LARGE, Trouble(str(TOO_LARGE), is_permanent=True)), (PASSING, Trouble(str(PASSING)))],
 )
 def test_what_becomes_of_an_event_that_is_sent_alone(
-    producer: FakedProducer, client: Client, alone: Outcome, trouble: Trouble | None
+    producer: FakedProducer, client: Client, alone: Delivery, trouble: Trouble | None
 ) -> None:
     producer.send(events(b"x"))
     client.outcome = lambda _: TOO_LARGE
