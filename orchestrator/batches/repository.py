@@ -135,127 +135,140 @@ class ActivityRepository(Protocol):
     """Batches, their items, outcomes and events in one transaction."""
 
     def clock(self) -> datetime:
-        """The database's time now, not at the transaction's start."""
+        """Returns the database's time now, not at the start of the transaction."""
 
     def clock_after_decisions(self, batch_id: UUID) -> datetime:
-        """The database's time now, but never before anything that was decided or asked about the batch: its clock may have been set back."""
+        """Returns the database's time now, or the time of the batch's last outcome or dispatch if that is later.
+
+        The two differ only when the database's clock was set back.
+        """
 
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
-        """Those of these whom the directory has."""
+        """Returns those of these coordinators that are in the directory of the organization."""
 
     def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
-        """`clock` and `known_coordinators` in one round trip."""
+        """Returns `clock` and `known_coordinators` in one round trip."""
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
-        """Claims Idempotency-Keys; by batch of the request, the earlier uses. Waits for rivals that use one right now."""
+        """Claims Idempotency-Keys. Returns the earlier uses of those that were taken, by the batch of the request.
+
+        Waits for the end of any other transaction that is claiming one of them.
+        """
 
     def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
-        """The committed use of the Idempotency-Key, if there is one; claims nothing, and waits for nobody."""
+        """Returns the committed use of an Idempotency-Key, if there is one. Does not claim the key, and does not wait."""
 
     def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
         """Keeps what a repetition of the request is answered."""
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
-        """Stores batches with all their items, `processing`, and their events; those whose id exists already are left as they are.
-        Answers which were new."""
+        """Stores batches as `processing`, with their items, parts and events. Returns the ids of those that were new.
+
+        A batch whose id exists already is left as it is.
+        """
 
     def lock_batch(self, batch_id: UUID) -> BatchView | None:
-        """Takes the batch for itself: no registration, fold, retry, cancel or delete of it goes on elsewhere until the commit."""
+        """Locks a batch against registration, fold, retry, cancel and delete until the transaction ends, and reads it.
+
+        Returns None for a batch that is unknown or deleted.
+        """
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
-        """Takes several for itself, in the order that everybody takes them in; `lock_batch` of one of them waits for nobody then."""
+        """Locks several batches in the order that prevents deadlocks. After it, `lock_batch` of one of them does not wait."""
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
-        """Takes the projections of these batches (in sorted order); registration goes on."""
+        """Locks the rows of these batches, which come in sorted order, and reads them, deleted ones too. Registration goes on."""
 
     def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
-        """Puts the outcomes that the keys name into pending items of that attempt. These are their batches, locked."""
+        """Copies the outcomes that the keys name into items that are pending in that attempt. `batches` are locked; others are skipped."""
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
-        """The same for every outcome of a locked batch; answers how many items changed, by new state."""
+        """Does the same for every outcome of a locked batch. Returns how many items changed, by new state."""
 
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
-        """Writes the new counts and raises the versions. The batches are locked."""
+        """Writes new counts and statuses of locked batches, and raises their versions by one."""
 
     def cancel_pending(self, batch_id: UUID, at: datetime) -> Sequence[tuple[int, int]]:
-        """Writes a `cancelled` outcome for every pending item of a locked batch that no external service may have registered;
-        (position, attempt) in order of position."""
+        """Cancels the pending items of a locked batch, each with an outcome. Returns their positions and attempts, by position.
+
+        Items that are in doubt stay pending (`positions_in_doubt`).
+        """
 
     def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
-        """Which of these items an external registration service may have registered, without a definite answer in its outcome."""
+        """Returns the positions of those items that an external service was asked for and may have registered."""
 
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
-        """Notes who cancelled, when and why."""
+        """Writes who cancelled a batch, when and why. Its version is raised by `change_batches`, its edit version here."""
 
     def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
-        """All items of a batch in this state, by position."""
+        """Returns the items of a batch in this state, by position."""
 
     def items_at(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[ItemView]:
-        """The items at these positions, by position."""
+        """Returns the items at these positions, by position."""
 
     def positions_changed_since(self, batch_id: UUID, version: int) -> Sequence[int]:
-        """The positions of the items that changed after that version of their batch, in order."""
+        """Returns the positions of the items that changed after this version of their batch, in order."""
 
     def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
-        """Which items of a batch have the mentor, type and date of one of these."""
+        """Returns the items that have the mentor, type and date of one of these values: position and value, by position."""
 
     def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
-        """Moves failed items to their next attempt, keeps the old one in their history; answers the batch's new retry number."""
+        """Moves failed items to their next attempt, and the last one to their history. Returns the batch's new retry number."""
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
-        """Edits the label."""
+        """Changes the label. Raises the version and the edit version by one."""
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
-        """Removes the batch from view."""
+        """Marks a batch as deleted. Raises the version and the edit version by one."""
 
     def publish(self, organization_id: str, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
         """Adds events of a batch to the outbox, in this order."""
 
     def publish_all(self, events: Sequence[EventOf]) -> None:
-        """Adds events of several batches at once, each batch's in order."""
+        """Adds events of several batches to the outbox, those of each batch in this order."""
 
     def wake_relays(self) -> None:
-        """Tells the relays at the commit that there is something to publish. Not for submissions: it would serialise their commits."""
+        """Tells the relays at the commit that there are events to publish. Submissions don't use it: it would serialize their commits."""
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
-        """A batch, without a lock; one that is deleted and not purged yet only when asked for."""
+        """Reads a batch without a lock. `or_deleted`: also one that is deleted and not purged yet."""
 
     def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
-        """A batch and its items as they stood at one moment."""
+        """Reads a batch and a page of its items in one snapshot. Returns None for a batch that is unknown or deleted."""
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
-        """A page of an organization's batches, newest first."""
+        """Reads a page of an organization's batches, newest first, without deleted ones."""
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
-        """The attempts of an item that are over, oldest first."""
+        """Returns the earlier attempts of an item, oldest first."""
 
 
 class PartStore(Protocol):
-    """Batches whose parts have not all come, and what is known of the others."""
+    """Batches that come in parts, while parts are missing; and which parts of all batches are stored."""
 
     def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
-        """What the database has, by part; batches that it does not know are absent."""
+        """Returns what is stored of these parts and their batches. Parts of unknown batches are absent."""
 
     def tombstone(self, batch_id: UUID) -> Tombstone | None:
-        """What is left of a batch that was purged."""
+        """Returns what is left of a purged batch; None for any other."""
 
     def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
-        """Stores a batch whose parts have not all come: counted as pending, without items."""
+        """Stores a `pending` batch without items. All of `total` count as pending."""
 
     def add(self, organization_id: str, batch_id: UUID, hashes: PartHashes, items: Numbered, *, data_bytes: int) -> None:
-        """Keeps a part, with its notes, until the others have come."""
+        """Stores a part with its items and their notes."""
 
     def present(self, batch_id: UUID) -> tuple[int, int]:
-        """How many parts have come, and how many bytes their events had."""
+        """Returns how many parts are stored, and the bytes of their events."""
 
     def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
-        """The parts that have come, in order: number, items, and when each came.
+        """Returns the stored parts in order: number, items, and when it was stored.
 
-        Without the notes, which are most of a batch: checking it as a whole does not need them.
+        The items have no notes: these are most of a batch, and the check of the whole batch does not need them.
         """
 
     def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
-        """Moves a complete batch to `processing`, makes its items of what was collected, and tells its followers."""
+        """Moves a complete batch to `processing`, stores the items of its parts as its own, and notifies its followers."""
 
     def forget(self, batch_id: UUID) -> bool:
-        """Removes a batch that has no items yet, with its parts, and tells its followers; False when there is none."""
+        """Removes a `pending` batch with its parts, and notifies its followers. Returns False when there is none."""

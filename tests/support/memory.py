@@ -369,16 +369,15 @@ class MemoryRepository(ActivityRepository):
         for new in attempts:
             item = items[new.position]
             self._keep_history(batch.batch_id, item, new, by=by, at=at)
-            if item.view.status is ItemStatus.FAILED:
-                begun = replace(
-                    item.view,
-                    status=ItemStatus.PENDING,
-                    attempt=item.view.attempt + 1,
-                    error=None,
-                    planned=None,
-                    values=new.values,
-                )
-                items[new.position] = _Item(begun, at, batch.version + 1)
+            begun = replace(
+                item.view,
+                status=ItemStatus.PENDING,
+                attempt=item.view.attempt + 1,
+                error=None,
+                planned=None,
+                values=new.values,
+            )
+            items[new.position] = _Item(begun, at, batch.version + 1)
         view = self._tables.batches[batch.batch_id].view
         measurement = Measurement(at, view.counts.pending + len(attempts), at)
         self._change(batch.batch_id, retry_number=view.retry_number + 1, measurement=measurement)

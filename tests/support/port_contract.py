@@ -506,6 +506,8 @@ class ActivityRepositoryContract(Contract):
         expected = ["success", "cancelled", "pending", "pending", "cancelled", "cancelled", "cancelled"]
         assert [status for status, _ in states(storage, batch_id)] == expected
         # It has decided: what registration would say now comes too late.
+        with storage.transaction() as (repository, _):
+            assert repository.fold([key(batch_id, 1), key(batch_id, 6)], {}).unknown == []
         succeed(storage, batch_id, 1, 6)
         with storage.transaction() as (repository, _):
             assert repository.fold([key(batch_id, 1), key(batch_id, 6)], repository.lock_for_fold([batch_id])).unknown == []
@@ -688,8 +690,13 @@ class PartStoreContract(Contract):
         batch = new_batch(mentors(1))
         header, *_ = submitted_events(actor, batch, submitted_at=now(storage))
         created(storage, actor, batch.items, batch_id=batch.batch_id)
-        with storage.transaction() as (_, parts):
+        fail(storage, batch.batch_id, 0)
+        fold_all(storage, batch.batch_id)
+        with storage.transaction() as (repository, parts):
             assert parts.tombstone(batch.batch_id) is None
+            failed = repository.lock_batch(batch.batch_id)
+            assert failed
+            repository.begin_attempts(failed, [NewAttempt(0, batch.items[0].values, None)], by="boss", at=repository.clock())
         storage.purge(batch.batch_id)
         with storage.transaction() as (repository, parts):
             assert parts.tombstone(batch.batch_id) == Tombstone(actor.organization_id, header)
@@ -697,3 +704,4 @@ class PartStoreContract(Contract):
             assert parts.known([(str(batch.batch_id), 1)]) == {}
             assert repository.find_batch(batch.batch_id, or_deleted=True) is None
             assert repository.fold([key(batch.batch_id, 0)], {}).unknown == [0]
+            assert repository.history(batch.batch_id, 0) == []

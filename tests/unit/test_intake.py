@@ -161,7 +161,7 @@ WRONG_PARTS: dict[str, tuple[Data, set[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("fields", "expected"), WRONG_PARTS.values(), ids=WRONG_PARTS)
-def test_a_part_that_is_wrong_in_itself_is_dead_lettered_and_the_batch_rejected(
+def test_a_part_that_is_wrong_in_itself_is_refused_and_the_batch_rejected(
     flow: MemoryFlow, fields: Data, expected: set[tuple[str, str]]
 ) -> None:
     batch_id = uuid4()
