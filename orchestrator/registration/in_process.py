@@ -198,7 +198,6 @@ def _decided(decision: Decision | None) -> Decision:
 def _arrays(candidates: Iterable[Candidate]) -> dict[str, str]:
     listed = list(candidates)
     return {
-        "batch_ids": arrays.plain([candidate.batch_id for candidate in listed]),
-        "positions": arrays.plain([candidate.position for candidate in listed]),
+        **arrays.items((candidate.batch_id, candidate.position) for candidate in listed),
         "activity_ids": arrays.plain([candidate.activity_id for candidate in listed]),
     }

@@ -1,7 +1,9 @@
 """PostgreSQL array literals: one string per column of a set, several times cheaper than adapting each element."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
+
+from orchestrator.batches.repository import OutcomeKey
 
 
 def plain(values: Iterable[int | str | UUID | bool]) -> str:
@@ -22,3 +24,18 @@ def texts(values: Iterable[str | None]) -> str:
 
 def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def items(named: Iterable[tuple[str | UUID, int]]) -> dict[str, str]:
+    """The parameters `batch_ids` and `positions`: the items that these pairs of batch id and position name."""
+    pairs = list(named)
+    return {"batch_ids": plain([batch_id for batch_id, _ in pairs]), "positions": plain([position for _, position in pairs])}
+
+
+def attempts(keys: Sequence[OutcomeKey]) -> dict[str, str]:
+    """The parameters `batch_ids`, `positions` and `attempts`: the attempts that these keys name."""
+    return {
+        "batch_ids": plain([key.batch_id for key in keys]),
+        "positions": plain([key.position for key in keys]),
+        "attempts": plain([key.attempt for key in keys]),
+    }

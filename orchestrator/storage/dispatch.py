@@ -116,11 +116,7 @@ def mark_dispatched(connection: Connection, commands: Sequence[OutcomeKey]) -> S
 
     The commands are of different items, and the transaction shares the lock of their batches.
     """
-    keys = {
-        "batch_ids": arrays.plain([command.batch_id for command in commands]),
-        "positions": arrays.plain([command.position for command in commands]),
-        "attempts": arrays.plain([command.attempt for command in commands]),
-    }
+    keys = arrays.attempts(commands)
     connection.execute(_MARK, keys)
     return connection.execute(_OPEN, keys).all()
 
@@ -131,8 +127,7 @@ def record_settled(connection: Connection, answers: Sequence[SettledDispatch]) -
     connection.execute(
         _RECORD,
         {
-            "batch_ids": arrays.plain([answer.batch_id for answer in answers]),
-            "positions": arrays.plain([answer.position for answer in answers]),
+            **arrays.items((answer.batch_id, answer.position) for answer in answers),
             "refusals": arrays.plain([answer.refusals for answer in answers]),
             "states": arrays.plain([answer.state for answer in answers]),
             "activity_ids": arrays.plain([answer.activity_id or "NULL" for answer in answers]),
@@ -145,10 +140,7 @@ def dispatches(connection: Connection, items: Sequence[tuple[str, int]]) -> Mapp
     """By index, where these items (batch id, position) stand; absent: the service was never asked."""
     rows = connection.execute(
         _FIND,
-        {
-            "batch_ids": arrays.plain([batch_id for batch_id, _ in items]),
-            "positions": arrays.plain([position for _, position in items]),
-        },
+        arrays.items(items),
     )
     return {
         row.ord - 1: Dispatch(

@@ -42,16 +42,11 @@ class PendingItem:
 
 def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterator[PendingItem]:
     """The items that the keys name and that are pending in that attempt, in the order of the keys."""
-    batch_ids = [key.batch_id for key in keys]
     rows = _PENDING.rows(
         connection,
-        {
-            "batch_ids": arrays.plain(batch_ids),
-            "positions": arrays.plain([key.position for key in keys]),
-            "attempts": arrays.plain([key.attempt for key in keys]),
-        },
+        arrays.attempts(keys),
     )
-    batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain(set(batch_ids))})}
+    batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
     # The items of a batch mostly begin their attempt together: to read its moment anew for each was half of what a row costs.
     moments: dict[str, datetime] = {}

@@ -169,9 +169,7 @@ class Items(Batches):
         rows = _FOLD.named(
             self._connection,
             {
-                "batch_ids": arrays.plain([key.batch_id for key in keys]),
-                "positions": arrays.plain([key.position for key in keys]),
-                "attempts": arrays.plain([key.attempt for key in keys]),
+                **arrays.attempts(keys),
                 # A batch that a promotion brings back just now was not there to be locked: the promotion folds it, or the sweeper.
                 "versions": arrays.plain([versions.get(key.batch_id, "NULL") for key in keys]),
             },

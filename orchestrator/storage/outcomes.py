@@ -79,17 +79,12 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
 
     Commands of unknown or purged batches, and of attempts that the item does not hold, are absent: they have no effect.
     """
-    batch_ids = [key.batch_id for key in keys]
-    batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain(set(batch_ids))})}
+    batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     if not batches:
         return None, {}
     not_new = _NOT_NEW.rows(
         connection,
-        {
-            "batch_ids": arrays.plain(batch_ids),
-            "positions": arrays.plain([key.position for key in keys]),
-            "attempts": arrays.plain([key.attempt for key in keys]),
-        },
+        arrays.attempts(keys),
     )
     decided = {
         number - 1: (
@@ -122,9 +117,7 @@ def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: 
     inserted = _INSERT.count(
         connection,
         {
-            "batch_ids": arrays.plain([outcome.key.batch_id for outcome in outcomes]),
-            "positions": arrays.plain([outcome.key.position for outcome in outcomes]),
-            "attempts": arrays.plain([outcome.key.attempt for outcome in outcomes]),
+            **arrays.attempts([outcome.key for outcome in outcomes]),
             "organizations": arrays.texts([outcome.organization_id for outcome in outcomes]),
             "outcomes": arrays.plain([outcome.outcome for outcome in outcomes]),
             "activity_ids": arrays.plain(["NULL" if o.activity_id is None else o.activity_id for o in outcomes]),

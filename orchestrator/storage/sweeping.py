@@ -276,11 +276,7 @@ def sizes_of_requests(connection: Connection, keys: Sequence[OutcomeKey]) -> dic
     """How many items the submission or the retry had that began these attempts; without those that are no item's last."""
     rows = connection.execute(
         _SIZES_OF_REQUESTS,
-        {
-            "batch_ids": arrays.plain([key.batch_id for key in keys]),
-            "positions": arrays.plain([key.position for key in keys]),
-            "attempts": arrays.plain([key.attempt for key in keys]),
-        },
+        arrays.attempts(keys),
     )
     return {OutcomeKey(row.batch_id, row.position, row.attempt): row.items for row in rows}
 
@@ -296,9 +292,7 @@ def note_resent(
             "pause": pause,
             "gone": list(gone),
             "max_resends": max_resends,
-            "batch_ids": arrays.plain([key.batch_id for key in keys]),
-            "positions": arrays.plain([key.position for key in keys]),
-            "attempts": arrays.plain([key.attempt for key in keys]),
+            **arrays.attempts(keys),
         },
     )
 
