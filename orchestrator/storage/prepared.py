@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 Parameters = Mapping[str, Any]
 
 # As in `sqlalchemy.text`: `:name`, and not the `::` of a cast.
-_PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
+PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 
 # A plan is made for the tables as they were then, and so it would read a whole table that had one row, perhaps once for each key of a set.
 # So plans are kept only while the largest table has 1 MB, some 4,000 items, where a lookup by key is by far the cheapest way; and not for
@@ -58,8 +58,8 @@ class Prepared:
     """
 
     def __init__(self, sql: str) -> None:
-        names = list(dict.fromkeys(_PARAMETER.findall(sql)))
-        numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
+        names = list(dict.fromkeys(PARAMETER.findall(sql)))
+        numbered = PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
         self._sql = sql
         self._name = f"bulkreg_{hashlib.sha256(numbered.encode()).hexdigest()[:16]}"
         self._prepare = f"PREPARE {self._name} AS {numbered}"

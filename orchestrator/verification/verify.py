@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from orchestrator.batches.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.process.settings import Settings
 from orchestrator.storage.observing import RESTARTS_WITHIN
+from orchestrator.storage.statements import read_statements
 from orchestrator.verification.checks import CHECKS
 from schemas.ids import DerivedIds
 
@@ -20,14 +21,10 @@ STUCK_AFTER = timedelta(minutes=5)
 # So many breaches of one kind show what is wrong; a list of millions would not be read.
 MAX_BREACHES_PER_CHECK = 1_000
 
-_STATUSES = text("""
-    SELECT b.batch_id::text, b.status, b.pending, b.completed, b.failed, b.cancelled, b.cancelled_at IS NOT NULL AS was_cancelled,
-           b.parts = 1 OR EXISTS (SELECT FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id) AS has_items
-    FROM orchestrator.batch b
-    -- What is being purged loses its items a chunk at a time, and keeps the counts that it had.
-    WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = b.batch_id)
-""")
-_ITEM_IDS = text("SELECT batch_id::text, position, item_id::text FROM orchestrator.batch_item ORDER BY batch_id")
+_SQL = read_statements("orchestrator/verification/sql/verify.sql")
+
+_STATUSES = _SQL["statuses"].text()
+_ITEM_IDS = _SQL["item_ids"].text()
 _COUNTED = {
     "batches": "orchestrator.batch",
     "items": "orchestrator.batch_item",
@@ -85,7 +82,7 @@ def _sql_breaches(connection: Connection, settings: Settings) -> Iterator[Breach
         statement = text(
             f"SELECT batch_id::text, item_id::text, detail FROM ({check.sql}) AS breach LIMIT {MAX_BREACHES_PER_CHECK}"
         )
-        used = {name: value for name, value in parameters.items() if f":{name}" in check.sql}
+        used = {name: parameters[name] for name in check.parameters}
         for row in connection.execute(statement, used):
             yield Breach(check.invariant, row.batch_id, row.item_id, f"{check.name}: {row.detail}")
 

@@ -65,10 +65,13 @@ class CoverageMap:
             self._took_s |= json.loads(path.read_text())
         if not self._took_s:
             raise NoDataError(f"nothing was measured in {folder}")
-        self._users = _Users(root)
+        self._users = Users(root)
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that run the mutant's lines, or those that use the constants it changes; the shortest first, within the budget."""
+        """The tests that run the mutant's lines, or lines that use the constants or the statement that it changes.
+
+        The shortest first, within the budget.
+        """
         found = self._contexts(mutant.path, range(mutant.line, mutant.end_line + 1))
         for path, lines in self._users.of(mutant.names, mutant.path).items():
             found |= self._contexts(path, lines)
@@ -94,33 +97,43 @@ class CoverageMap:
         return found
 
 
-class _Users:
-    """The lines that use a constant: by its name, also through other constants made of it."""
+class Users:
+    """The lines that use a constant or a statement: by its name, also through constants made of it."""
 
     def __init__(self, root: Path) -> None:
-        self._texts = {path.as_posix(): (root / path).read_text().splitlines() for path in modules(root)}
+        self._texts = {path.as_posix(): (root / path).read_text().splitlines() for path in modules(root) if path.suffix == ".py"}
 
     def of(self, names: frozenset[str], path: str) -> dict[str, list[int]]:
-        """Private names in their own module, public ones everywhere."""
+        """The numbers of the lines, by module."""
+        begun = self._readers(names, path) if path.endswith(".sql") else [(path, name) for name in names]
         used: dict[str, list[int]] = {}
-        wanted, known = set(names), set(names)
+        wanted, known = begun, set(begun)
         for _ in range(3):
-            if not wanted:
-                break
-            pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(wanted))) + r")\b")
-            is_private = all(name.startswith("_") for name in wanted)
-            wanted = set()
-            for other, lines in self._texts.items():
-                if is_private and other != path:
-                    continue
-                for number, line in enumerate(lines, start=1):
-                    if pattern.search(line):
-                        used.setdefault(other, []).append(number)
-                        assigned = re.match(r"(\w+)(?:: [^=]+)? = ", line) or _owner(lines, number)
-                        if assigned and assigned[1] not in known:
-                            wanted.add(assigned[1])
-            known |= wanted
-        return used
+            found: list[tuple[str, str]] = []
+            for home, name in wanted:
+                for other in self._places(home, name):
+                    lines, owners = self._uses(other, rf"\b{re.escape(name)}\b")
+                    used.setdefault(other, []).extend(lines)
+                    found += [(other, owner) for owner in owners]
+            wanted = [one for one in dict.fromkeys(found) if one not in known]
+            known |= set(wanted)
+        return {other: sorted(set(lines)) for other, lines in used.items() if lines}
+
+    def _readers(self, names: frozenset[str], path: str) -> list[tuple[str, str]]:
+        """The constants that hold these statements of a file, with their modules. A module names the file that it reads."""
+        readers = [other for other, lines in self._texts.items() if any(f'"{path}"' in line for line in lines)]
+        return [(other, owner) for other in readers for name in names for owner in self._uses(other, f'"{re.escape(name)}"')[1]]
+
+    def _places(self, home: str, name: str) -> Sequence[str]:
+        """Private names are used in their own module, public ones everywhere."""
+        return [home] if name.startswith("_") else [*self._texts]
+
+    def _uses(self, module: str, pattern: str) -> tuple[list[int], list[str]]:
+        """The lines in which the pattern is found, and the constants that are made there."""
+        lines = self._texts.get(module, [])
+        numbers = [number for number, line in enumerate(lines, start=1) if re.search(pattern, line)]
+        owners = (re.match(r"(\w+)(?:: [^=]+)? = ", lines[number - 1]) or _owner(lines, number) for number in numbers)
+        return numbers, [owner[1] for owner in owners if owner]
 
 
 def _owner(lines: Sequence[str], number: int) -> re.Match[str] | None:

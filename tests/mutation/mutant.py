@@ -44,7 +44,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`start` and `end` are byte offsets in the file; `names` are module-level constants that the edit changes."""
+    """`start` and `end` are byte offsets in the file; `names`: what the edit changes.
+
+    In a module, constants of it or of its classes; in a `.sql` file, the statement.
+    """
 
     path: str
     start: int

@@ -35,22 +35,31 @@ def _mutants(path: str, content: bytes, members: python.Members) -> Iterator[Mut
     if path.endswith(".py"):
         yield from python.mutants(path, content, members)
         return
-    text = content.decode()
-    for edit in sql.edits(text):
-        names = [found[1] for found in _NAMED.finditer(text, 0, edit.start)]
-        line = text.count("\n", 0, edit.start) + 1
-        yield Mutant(
-            path=path,
-            start=len(text[: edit.start].encode()),
-            end=len(text[: edit.end].encode()),
-            replacement=edit.replacement,
-            kind=edit.kind,
-            line=line,
-            end_line=text.count("\n", 0, edit.end) + 1,
-            original=text[edit.start : edit.end],
-            names=frozenset(names[-1:]),
-            context=text.splitlines()[line - 1].strip(),
-        )
+    yield from _in_statements(path, content.decode())
+
+
+def _in_statements(path: str, text: str) -> Iterator[Mutant]:
+    """Each statement by itself: a condition does not go on in the next one."""
+    lines = text.splitlines()
+    begun = [*_NAMED.finditer(text)]
+    ends = [*(found.start() for found in begun[1:]), len(text)]
+    for found, end in zip(begun, ends, strict=True):
+        for edit in sql.edits(text[found.start() : end]):
+            first, last = found.start() + edit.start, found.start() + edit.end
+            line = text.count("\n", 0, first) + 1
+            yield Mutant(
+                path=path,
+                start=len(text[:first].encode()),
+                end=len(text[:last].encode()),
+                replacement=edit.replacement,
+                kind=edit.kind,
+                line=line,
+                end_line=text.count("\n", 0, last) + 1,
+                original=text[first:last],
+                names=frozenset([found[1]]),
+                # The same line may stand in two statements.
+                context=f"{found[1]}: {lines[line - 1].strip()}",
+            )
 
 
 def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:

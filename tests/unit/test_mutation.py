@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.storage.statements import read_statements
 from tests.mutation import python, sql
+from tests.mutation.coverage_map import Users
 from tests.mutation.mutant import Kind, Mutant, apply
 from tests.mutation.runner import copy_of, mutated
 from tests.mutation.session import Session
 from tests.mutation.tree import all_mutants, sample
+from tests.support.statements import FILES
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +99,63 @@ def test_mistakes_of_a_kind(kind: Kind, made: set[tuple[str, str]]) -> None:
 def test_mistakes_in_a_statement(statement: str, kind: Kind, mutated_to: set[str]) -> None:
     made = {statement[: one.start] + one.replacement + statement[one.end :] for one in sql.edits(statement) if one.kind is kind}
     assert made == mutated_to
+
+
+QUERIES = """-- Not of a statement: WHERE a AND b.
+
+-- name: find
+-- WHERE it is used: nowhere.
+SELECT a FROM t WHERE x = 1;
+
+-- name: other
+DELETE FROM t WHERE x = 1 AND y = 2;
+"""
+READER = """
+_SQL = read_statements("orchestrator/sql/q.sql")
+_FIND = _SQL["find"].text()
+_OTHER = _SQL["other"].text()
+
+def find():
+    return run(_FIND)
+
+def other():
+    return "find", run(_OTHER)
+"""
+STRANGER = """
+_FIND = text("SELECT 1")
+find = "find"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    for path, text in (("sql/q.sql", QUERIES), ("reader.py", READER), ("stranger.py", STRANGER)):
+        (tmp_path / "orchestrator" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "orchestrator" / path).write_text(text)
+    return tmp_path
+
+
+def test_mistakes_in_a_file_of_statements(small: Path) -> None:
+    made = [one for one in all_mutants(small) if one.path == "orchestrator/sql/q.sql"]
+    assert {(one.original, one.replacement, *one.names, one.line) for one in made} == {
+        ("x = 1", "true", "find", 5),
+        ("x = 1", "true", "other", 8),
+        ("AND y = 2", "", "other", 8),
+    }
+    assert len({one.id for one in made}) == 3
+    [first, *_] = made
+    assert apply(QUERIES.encode(), [first]).decode() == QUERIES.replace("x = 1", "true", 1)
+
+
+@pytest.mark.parametrize(("name", "lines"), [("find", [3, 7]), ("other", [4, 10])])
+def test_the_tests_of_a_statement_are_those_of_the_lines_that_use_its_name(small: Path, name: str, lines: list[int]) -> None:
+    assert Users(small).of(frozenset([name]), "orchestrator/sql/q.sql") == {"orchestrator/reader.py": lines}
+
+
+def test_each_statement_of_the_product_has_a_user() -> None:
+    users = Users(ROOT)
+    unused = [(path, name) for path in FILES for name in read_statements(path) if not users.of(frozenset([name]), path)]
+    assert unused == []
 
 
 def test_every_mistake_in_the_product_leaves_a_program_and_the_sample_can_be_made_at_once() -> None:

@@ -1,0 +1,367 @@
+-- What was read of the topics, folded into shadow tables beside the live ones. The tables are temporary: only their own session
+-- sees them, so no statement here waits for a lock, and none holds one that anybody else waits for.
+
+-- name: tables
+-- Script. The tables that COPY fills. They have no indexes: those that a step needs are built when everything has been read.
+CREATE TEMPORARY TABLE replay_part (
+    batch_id uuid NOT NULL, part integer NOT NULL, parts integer NOT NULL, total_items integer NOT NULL,
+    organization_id text NOT NULL, coordinator_id text NOT NULL, label text, override_duplicates boolean NOT NULL,
+    submitted_by text NOT NULL, channel text NOT NULL, is_ours boolean NOT NULL, event_id text NOT NULL, trace_id text NOT NULL,
+    header_hash bytea NOT NULL, content_hash bytea NOT NULL, public_hash bytea NOT NULL, first_item_id uuid NOT NULL,
+    at timestamptz NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL, item_count integer NOT NULL,
+    -- Read once, and gone soon: not worth compressing.
+    items json STORAGE EXTERNAL NOT NULL, part_number bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+);
+CREATE TEMPORARY TABLE replay_retry_read (
+    batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 1), correction jsonb,
+    retry_number integer NOT NULL, retried_by text NOT NULL, at timestamptz NOT NULL, organization_id text NOT NULL,
+    partition integer NOT NULL, record_offset bigint NOT NULL
+);
+CREATE TEMPORARY TABLE replay_cancel (
+    batch_id uuid NOT NULL, part integer NOT NULL, reason text, cancelled_by text NOT NULL, at timestamptz NOT NULL,
+    cancelled integer NOT NULL, runs jsonb NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
+);
+CREATE TEMPORARY TABLE replay_relabel (
+    batch_id uuid NOT NULL, version integer NOT NULL, label text, partition integer NOT NULL, record_offset bigint NOT NULL
+);
+CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NOT NULL, at timestamptz NOT NULL);
+CREATE TEMPORARY TABLE replay_completion (
+    batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
+);
+CREATE TEMPORARY TABLE replay_rejection (batch_id uuid NOT NULL, event_id text NOT NULL);
+CREATE TEMPORARY TABLE replay_result (
+    batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 0), outcome text NOT NULL,
+    activity_id uuid, error jsonb, partition integer NOT NULL, record_offset bigint NOT NULL
+);
+CREATE TEMPORARY TABLE replay_difference (
+    batch_id uuid NOT NULL, item_id uuid, position integer, field text NOT NULL, live jsonb, rebuilt jsonb
+);
+
+-- name: remember_live
+-- Script. The versions of the live batches, before the topics are read. One statement has one snapshot: a batch that is not in
+-- the outbox then, and has the same version when it is compared, has everything that made it what it is on the topics, before
+-- their ends, which are asked for afterwards.
+CREATE TEMPORARY TABLE replay_before AS
+SELECT b.batch_id, b.version, o.batch_id IS NOT NULL AS is_waiting
+FROM orchestrator.batch b LEFT JOIN (SELECT DISTINCT batch_id FROM orchestrator.outbox) o ON o.batch_id = b.batch_id;
+CREATE UNIQUE INDEX ON replay_before (batch_id);
+CREATE TEMPORARY TABLE replay_handled AS SELECT topic, partition, next_offset FROM orchestrator.consumer_progress;
+
+-- name: note_handled
+-- parameters: topics text[], partitions integer[], offsets bigint[]
+-- How far the consumers of partitions have come; the tables' own progress stands where nothing is given. One row for each
+-- partition: no index.
+WITH told AS (
+    SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
+                  AS t (topic, partition, next_offset)
+), known AS (
+    UPDATE replay_handled h SET next_offset = t.next_offset FROM told t WHERE (h.topic, h.partition) = (t.topic, t.partition)
+    RETURNING h.topic, h.partition
+)
+INSERT INTO replay_handled SELECT * FROM told t WHERE (t.topic, t.partition) NOT IN (SELECT topic, partition FROM known);
+
+-- name: fold
+-- Script. Batches and items, made of everything that was read. Each table gets its unique index and its statistics before it is
+-- joined: every join here goes over whole tables.
+ANALYZE replay_part (batch_id, header_hash, part, event_id); ANALYZE replay_result (batch_id, position, attempt);
+ANALYZE replay_retry_read; ANALYZE replay_completion; ANALYZE replay_cancel; ANALYZE replay_relabel; ANALYZE replay_delete;
+ANALYZE replay_rejection;
+
+-- The results of each item's highest attempt.
+CREATE TEMPORARY TABLE replay_outcome AS
+SELECT DISTINCT ON (batch_id, position) * FROM replay_result
+ORDER BY batch_id, position, attempt DESC, record_offset, partition;
+TRUNCATE replay_result;
+CREATE UNIQUE INDEX ON replay_outcome (batch_id, position);
+ANALYZE replay_outcome (batch_id, position);
+CREATE INDEX ON replay_part (batch_id);
+
+CREATE TEMPORARY TABLE replay_retry AS
+SELECT DISTINCT ON (batch_id, position, attempt) * FROM replay_retry_read r
+WHERE EXISTS (SELECT FROM replay_part p WHERE (p.batch_id, p.organization_id) = (r.batch_id, r.organization_id))
+ORDER BY batch_id, position, attempt, record_offset, partition;
+CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
+ANALYZE replay_retry;
+
+-- Each part once. What was refused counts only where nothing else came: it may have been sent again and taken.
+CREATE TEMPORARY TABLE replay_chosen_part AS
+SELECT DISTINCT ON (batch_id, header_hash, part) batch_id, header_hash, part, parts, total_items, organization_id, coordinator_id,
+       label, override_duplicates, submitted_by, channel, is_ours, event_id, trace_id, content_hash, public_hash, first_item_id, at,
+       partition, record_offset, item_count, part_number, r.batch_id IS NOT NULL AS is_rejected
+FROM replay_part p LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r USING (batch_id, event_id)
+ORDER BY batch_id, header_hash, part, r.batch_id IS NOT NULL, record_offset, partition;
+CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
+ANALYZE replay_chosen_part;
+
+-- Batches of which all parts were read, and that were taken: what nothing ever happened to after a refusal was not.
+CREATE TEMPORARY TABLE replay_batch AS
+WITH whole AS (
+    SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
+           min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
+    FROM replay_chosen_part
+    GROUP BY batch_id, header_hash
+    HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
+    ORDER BY batch_id, bool_or(is_rejected), min(record_offset), header_hash
+), cancel_part AS (
+    SELECT DISTINCT ON (batch_id, part) * FROM replay_cancel ORDER BY batch_id, part, record_offset, partition
+), cancel AS (
+    SELECT first.batch_id, first.reason, first.cancelled_by, first.at, first.cancelled,
+           coalesce((SELECT jsonb_agg(run) FROM cancel_part p CROSS JOIN LATERAL jsonb_array_elements(p.runs) AS run
+                     WHERE p.batch_id = first.batch_id AND first.parts > 1), first.runs) AS runs
+    FROM (SELECT *, count(*) OVER (PARTITION BY batch_id) AS parts FROM cancel_part) AS first WHERE part = 1
+), relabel AS (
+    SELECT DISTINCT ON (batch_id) batch_id, label FROM replay_relabel r
+    -- A batch that comes in parts may have been forgotten and sent again: the labels of its former life are not its own.
+    WHERE NOT EXISTS (SELECT FROM orchestrator.batch l
+                      WHERE l.batch_id = r.batch_id AND l.parts > 1
+                        AND NOT EXISTS (SELECT FROM orchestrator.batch_edit e
+                                        WHERE (e.batch_id, e.version) = (r.batch_id, r.version) AND e.label IS NOT DISTINCT FROM r.label))
+    ORDER BY batch_id, version DESC, record_offset, partition
+), retried AS (
+    SELECT batch_id, max(retry_number) AS retry_number, count(DISTINCT retry_number) AS retries FROM replay_retry GROUP BY batch_id
+), deleted AS (
+    SELECT batch_id, min(at) AS at FROM replay_delete GROUP BY batch_id
+), completion AS (
+    -- A second one, later, is that of a batch that a restore forgot and its consumers took in again.
+    SELECT batch_id, organization_id, retry_number, max(completed_at) AS completed_at
+    FROM replay_completion GROUP BY batch_id, organization_id, retry_number
+), resulted AS (
+    SELECT batch_id, count(*) AS results FROM replay_outcome GROUP BY batch_id
+)
+SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channel,
+       CASE WHEN r.batch_id IS NULL THEN p.label ELSE r.label END AS label, NULL::text AS status, w.total_items,
+       0 AS pending, 0 AS completed, 0 AS failed, 0 AS cancelled, coalesce(n.retry_number, 0) AS retry_number,
+       -- No lower than it was: a fold raised it by one, and each fold took at least one outcome.
+       2 + coalesce(o.results, 0) + 2 * coalesce(n.retries, 0) AS version, p.label AS submitted_label,
+       CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
+       c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
+       -- Cancelled before all its parts had come: it never got its items.
+       NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight
+FROM whole w
+CROSS JOIN LATERAL (
+    SELECT * FROM replay_chosen_part p WHERE (p.batch_id, p.header_hash) = (w.batch_id, w.header_hash) ORDER BY part LIMIT 1
+) AS p
+LEFT JOIN cancel c ON c.batch_id = w.batch_id
+LEFT JOIN relabel r ON r.batch_id = w.batch_id
+LEFT JOIN retried n ON n.batch_id = w.batch_id
+LEFT JOIN deleted d ON d.batch_id = w.batch_id
+LEFT JOIN completion f ON (f.batch_id, f.organization_id) = (w.batch_id, p.organization_id) AND f.retry_number = coalesce(n.retry_number, 0)
+LEFT JOIN resulted o ON o.batch_id = w.batch_id
+WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = w.batch_id)
+  AND (coalesce(o.batch_id, c.batch_id, n.batch_id, r.batch_id, f.batch_id) IS NOT NULL
+       OR NOT w.is_rejected
+          AND NOT EXISTS (SELECT FROM replay_rejection x WHERE x.batch_id = w.batch_id AND x.event_id = w.batch_id::text));
+CREATE UNIQUE INDEX ON replay_batch (batch_id);
+ANALYZE replay_batch;
+
+-- What was submitted, item by item.
+CREATE TEMPORARY TABLE replay_submitted AS
+SELECT b.batch_id, i.position,
+       -- Ids end with the position, in 20 bits (schemas.ids).
+       CAST(left(p.first_item_id::text, 31) || lpad(to_hex(i.position), 5, '0') AS uuid) AS item_id,
+       i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference, p.override_duplicates
+FROM replay_batch b JOIN replay_chosen_part p USING (batch_id, header_hash) JOIN replay_part r USING (part_number)
+CROSS JOIN LATERAL json_to_recordset(r.items) AS i (
+    position integer, mentor_id text, activity_type text, activity_date date, duration_minutes integer, notes text,
+    client_reference text)
+WHERE b.has_items AND i.position < b.total_items;
+-- Positions that occur twice make it no batch.
+DELETE FROM replay_batch b USING (
+    SELECT batch_id, count(DISTINCT position) AS positions FROM replay_submitted GROUP BY batch_id
+) AS s WHERE s.batch_id = b.batch_id AND s.positions <> b.total_items;
+DELETE FROM replay_submitted s WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = s.batch_id);
+CREATE UNIQUE INDEX ON replay_submitted (batch_id, position);
+ANALYZE replay_submitted (batch_id, position);
+
+CREATE TEMPORARY TABLE replay_item AS
+WITH corrected AS (
+    SELECT r.batch_id, r.position, max(r.attempt) AS attempt, jsonb_object_agg(c.key, c.value ORDER BY r.attempt)
+           FILTER (WHERE c.key IS NOT NULL) AS changes
+    FROM replay_retry r LEFT JOIN LATERAL jsonb_each(r.correction) AS c ON true
+    GROUP BY r.batch_id, r.position
+), stopped AS (
+    SELECT b.batch_id, position, CAST(run ->> 2 AS integer) AS attempt
+    FROM replay_batch b CROSS JOIN LATERAL jsonb_array_elements(b.runs) AS run
+    CROSS JOIN LATERAL generate_series(CAST(run ->> 0 AS integer), CAST(run ->> 1 AS integer)) AS position
+), joined AS (
+    SELECT s.*, c.changes, greatest(1, c.attempt) AS values_attempt, greatest(1, o.attempt, c.attempt, x.attempt) AS attempt,
+           o.attempt AS outcome_attempt, o.outcome, o.activity_id, o.error, x.attempt AS stopped_attempt,
+           coalesce(o.record_offset >= h.next_offset, false) AS is_in_flight
+    FROM replay_submitted s
+    LEFT JOIN corrected c USING (batch_id, position)
+    LEFT JOIN replay_outcome o USING (batch_id, position)
+    LEFT JOIN replay_handled h ON h.topic = 'results' AND h.partition = o.partition
+    LEFT JOIN (SELECT batch_id, position, max(attempt) AS attempt FROM stopped GROUP BY 1, 2) x USING (batch_id, position)
+)
+SELECT batch_id, position, item_id, coalesce(changes ->> 'mentor_id', mentor_id) AS mentor_id,
+       coalesce(changes ->> 'activity_type', activity_type) AS activity_type,
+       coalesce(CAST(changes ->> 'activity_date' AS date), activity_date) AS activity_date,
+       coalesce(CAST(changes ->> 'duration_minutes' AS integer), duration_minutes) AS duration_minutes, client_reference,
+       coalesce(CAST(changes ->> 'override_duplicates' AS boolean), override_duplicates) AS override_duplicates,
+       values_attempt, attempt,
+       CASE WHEN outcome_attempt = attempt THEN outcome WHEN stopped_attempt = attempt THEN 'cancelled' ELSE 'pending' END AS status,
+       CASE WHEN outcome_attempt = attempt THEN activity_id END AS activity_id,
+       CASE WHEN outcome_attempt = attempt THEN error END AS error, is_in_flight
+FROM joined;
+CREATE UNIQUE INDEX ON replay_item (batch_id, position);
+ANALYZE replay_item (batch_id, position);
+
+UPDATE replay_batch b
+SET pending = i.pending, completed = i.completed, failed = i.failed, cancelled = i.cancelled, is_in_flight = i.is_in_flight
+FROM (
+    SELECT batch_id, count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'success') AS completed,
+           count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+           bool_or(is_in_flight) AS is_in_flight
+    FROM replay_item GROUP BY batch_id
+) AS i WHERE i.batch_id = b.batch_id;
+UPDATE replay_batch SET cancelled = total_items WHERE NOT has_items;
+
+-- name: counts
+-- The different sets of counts: few, so that Python derives the status of each once. Reads the whole table.
+SELECT DISTINCT pending, completed, failed, cancelled, cancelled_at IS NOT NULL AS was_cancelled FROM replay_batch;
+
+-- name: set_status
+-- parameters: pending integer[], completed integer[], failed integer[], cancelled integer[], was_cancelled boolean[]
+-- parameters: statuses text[]
+-- The status that belongs to each set of counts. Reads the whole table.
+UPDATE replay_batch b SET status = s.status
+FROM unnest(CAST(:pending AS integer[]), CAST(:completed AS integer[]), CAST(:failed AS integer[]), CAST(:cancelled AS integer[]),
+            CAST(:was_cancelled AS boolean[]), CAST(:statuses AS text[]))
+     AS s (pending, completed, failed, cancelled, was_cancelled, status)
+WHERE (b.pending, b.completed, b.failed, b.cancelled, b.cancelled_at IS NOT NULL)
+      = (s.pending, s.completed, s.failed, s.cancelled, s.was_cancelled);
+
+-- name: compared
+-- Script. Which batches can be compared. What changed while the topics were read, or still waits in a queue, is in motion: there
+-- is nothing yet to compare. This and the next three run in one snapshot of the live tables.
+DROP TABLE IF EXISTS replay_compared;
+CREATE TEMPORARY TABLE replay_compared AS
+SELECT b.batch_id, l.batch_id IS NOT NULL AS is_live,
+       CASE WHEN l.batch_id IS NULL
+            THEN s.batch_id IS NOT NULL
+                 OR EXISTS (SELECT FROM replay_chosen_part p JOIN replay_handled h ON h.topic = 'batches' AND h.partition = p.partition
+                            WHERE (p.batch_id, p.header_hash) = (b.batch_id, b.header_hash) AND p.record_offset >= h.next_offset)
+            ELSE s.batch_id IS NULL OR s.is_waiting OR s.version <> l.version
+       END OR b.is_in_flight AS is_in_motion
+FROM replay_batch b
+LEFT JOIN orchestrator.batch l ON l.batch_id = b.batch_id
+LEFT JOIN replay_before s ON s.batch_id = b.batch_id;
+CREATE UNIQUE INDEX ON replay_compared (batch_id);
+ANALYZE replay_compared;
+TRUNCATE replay_difference;
+
+-- name: batch_differences
+-- The differences of the batches' own values. Reads whole tables.
+INSERT INTO replay_difference (batch_id, field, live, rebuilt)
+SELECT r.batch_id, d.field, d.live, d.rebuilt
+FROM replay_compared c
+JOIN replay_batch r ON r.batch_id = c.batch_id
+LEFT JOIN orchestrator.batch l ON l.batch_id = c.batch_id
+CROSS JOIN LATERAL (
+    SELECT 'batch', NULL, to_jsonb(r.status) WHERE l.batch_id IS NULL
+    UNION ALL
+    SELECT f.* FROM (VALUES
+        ('organization_id', to_jsonb(l.organization_id), to_jsonb(r.organization_id)),
+        ('coordinator_id', to_jsonb(l.coordinator_id), to_jsonb(r.coordinator_id)),
+        ('label', to_jsonb(l.label), to_jsonb(r.label)),
+        ('status', to_jsonb(l.status), to_jsonb(r.status)),
+        ('total_items', to_jsonb(l.total_items), to_jsonb(r.total_items)),
+        ('pending', to_jsonb(l.pending), to_jsonb(r.pending)),
+        ('completed', to_jsonb(l.completed), to_jsonb(r.completed)),
+        ('failed', to_jsonb(l.failed), to_jsonb(r.failed)),
+        ('cancelled', to_jsonb(l.cancelled), to_jsonb(r.cancelled)),
+        ('retry_number', to_jsonb(l.retry_number), to_jsonb(r.retry_number)),
+        ('cancelled_at', to_jsonb(l.cancelled_at), to_jsonb(r.cancelled_at)),
+        ('deleted', to_jsonb(l.deleted_at IS NOT NULL), to_jsonb(r.deleted_at IS NOT NULL)),
+        -- Known only where the completion was announced within what was read.
+        ('completed_at', to_jsonb(l.completed_at), to_jsonb(CASE
+            WHEN r.status IN ('pending', 'processing') OR r.status = 'cancelled' AND r.pending > 0 THEN NULL
+            ELSE coalesce(r.completed_at, l.completed_at) END))
+    ) AS f (field, live, rebuilt) WHERE l.batch_id IS NOT NULL AND f.live IS DISTINCT FROM f.rebuilt
+) AS d (field, live, rebuilt)
+WHERE NOT c.is_in_motion;
+
+-- name: lost_batches
+-- Batches that only their results show. Results are ours: they were written for a batch that was there. One that is neither there
+-- nor purged was lost from the tables, also when the topics no longer hold how it began. Reads all outcomes; each is looked up by
+-- unique indexes and primary keys.
+INSERT INTO replay_difference (batch_id, field, live, rebuilt)
+SELECT o.batch_id, 'batch', NULL, to_jsonb(CAST('results' AS text))
+FROM replay_outcome o LEFT JOIN replay_handled h ON h.topic = 'results' AND h.partition = o.partition
+WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = o.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_before s WHERE s.batch_id = o.batch_id)
+  AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = o.batch_id)
+  AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = o.batch_id)
+GROUP BY o.batch_id HAVING bool_or(o.record_offset < coalesce(h.next_offset, o.record_offset + 1));
+
+-- name: item_differences
+-- The differences of the items. An attempt's values are compared where both sides are at that attempt. Reads whole tables.
+INSERT INTO replay_difference
+SELECT batch_id, coalesce(r.item_id, l.item_id), position, d.field, d.live, d.rebuilt
+FROM (SELECT i.*, true AS is_there FROM replay_item i JOIN replay_compared c USING (batch_id) WHERE NOT c.is_in_motion) AS r
+FULL JOIN (
+    SELECT i.*, true AS is_there FROM orchestrator.batch_item i JOIN replay_compared c USING (batch_id) WHERE NOT c.is_in_motion
+) AS l USING (batch_id, position)
+CROSS JOIN LATERAL (
+    SELECT 'item', to_jsonb(l.status), to_jsonb(r.status) WHERE l.is_there IS NULL OR r.is_there IS NULL
+    UNION ALL
+    SELECT f.field, f.live, f.rebuilt FROM (VALUES
+        ('item_id', false, to_jsonb(l.item_id), to_jsonb(r.item_id)),
+        ('mentor_id', true, to_jsonb(l.mentor_id), to_jsonb(r.mentor_id)),
+        ('activity_type', true, to_jsonb(l.activity_type), to_jsonb(r.activity_type)),
+        ('activity_date', true, to_jsonb(l.activity_date), to_jsonb(r.activity_date)),
+        ('duration_minutes', true, to_jsonb(l.duration_minutes), to_jsonb(r.duration_minutes)),
+        ('override_duplicates', true, to_jsonb(l.override_duplicates), to_jsonb(r.override_duplicates)),
+        ('client_reference', false, to_jsonb(l.client_reference), to_jsonb(r.client_reference)),
+        ('attempt', false, to_jsonb(l.attempt), to_jsonb(r.attempt)),
+        ('status', false, to_jsonb(l.status), to_jsonb(r.status)),
+        ('activity_id', false, to_jsonb(l.activity_id), to_jsonb(r.activity_id)),
+        ('error', false, l.error, r.error)
+    ) AS f (field, is_of_attempt, live, rebuilt)
+    WHERE l.is_there AND r.is_there AND f.live IS DISTINCT FROM f.rebuilt
+      AND (NOT f.is_of_attempt OR l.attempt = r.attempt AND r.attempt = r.values_attempt)
+) AS d (field, live, rebuilt)
+WHERE (l.is_there, l.item_id, l.mentor_id, l.activity_type, l.activity_date, l.duration_minutes, l.override_duplicates,
+       l.client_reference, l.attempt, l.status, l.activity_id, l.error)
+      IS DISTINCT FROM
+      (r.is_there, r.item_id, r.mentor_id, r.activity_type, r.activity_date, r.duration_minutes, r.override_duplicates,
+       r.client_reference, r.attempt, r.status, r.activity_id, r.error);
+
+-- name: by_field
+-- How many differences there are, by field.
+SELECT field, count(*) AS differences FROM replay_difference GROUP BY field ORDER BY field;
+
+-- name: examples
+-- parameters: limit integer
+-- The first differences, by batch and position.
+SELECT batch_id::text, item_id::text, field, live, rebuilt FROM replay_difference
+ORDER BY batch_id, position NULLS FIRST, field LIMIT :limit;
+
+-- name: different_batches
+-- The batches with a difference.
+SELECT DISTINCT batch_id::text FROM replay_difference ORDER BY 1;
+
+-- name: in_motion
+-- The batches that were not compared.
+SELECT batch_id::text FROM replay_compared WHERE is_in_motion ORDER BY 1;
+
+-- name: folded
+-- How many batches and items were rebuilt.
+SELECT (SELECT count(*) FROM replay_compared) AS batches, (SELECT count(*) FROM replay_item) AS items;
+
+-- name: not_covered
+-- parameters: batch_id uuid
+-- The batches, of all or this one, that are known and were not rebuilt: not all of their parts were read. Reads whole tables; the
+-- rebuilt and the purged ones are looked up by their unique indexes.
+SELECT batch_id::text FROM (
+    SELECT batch_id FROM replay_before
+    UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read
+    UNION SELECT batch_id FROM replay_cancel UNION SELECT batch_id FROM replay_relabel UNION SELECT batch_id FROM replay_delete
+) AS seen
+WHERE (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
+  AND NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = seen.batch_id)
+  AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = seen.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_rejection r
+                  WHERE r.batch_id = seen.batch_id
+                    AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = seen.batch_id))
+ORDER BY 1;

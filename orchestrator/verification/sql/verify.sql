@@ -1,0 +1,13 @@
+-- What the checks in Python read. Whole tables, in the snapshot of all checks: no index, and no lock that anybody waits for.
+
+-- name: statuses
+-- The status of each batch, and what it is derived from. Without what is being purged: it loses its items a chunk at a time, and
+-- keeps the counts that it had.
+SELECT b.batch_id::text, b.status, b.pending, b.completed, b.failed, b.cancelled, b.cancelled_at IS NOT NULL AS was_cancelled,
+       b.parts = 1 OR EXISTS (SELECT FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id) AS has_items
+FROM orchestrator.batch b
+WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = b.batch_id);
+
+-- name: item_ids
+-- The id of each item, batch by batch. It is read as a stream, in the order of the primary key's first column.
+SELECT batch_id::text, position, item_id::text FROM orchestrator.batch_item ORDER BY batch_id;
