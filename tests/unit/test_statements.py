@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from orchestrator.storage import statements
 from orchestrator.storage.prepared import PARAMETER
@@ -89,3 +90,8 @@ def test_one_module_reads_a_file_and_uses_all_of_it(path: str) -> None:
 
 def _modules() -> list[str]:
     return [path.read_text() for package in ("api", "consumers", "orchestrator") for path in (ROOT / package).rglob("*.py")]
+
+
+def test_the_wheel_has_every_file_of_statements() -> None:
+    included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert set(FILES) <= included
