@@ -35,7 +35,7 @@ def test_each_statement_is_taken_with_its_declared_types(engine: Engine) -> None
 def test_a_statement_that_is_wrong_is_refused(engine: Engine) -> None:
     for sql, types, message in (
         ("SELECT version FORM orchestrator.batch", {}, "syntax error"),
-        ("SELECT lable FROM orchestrator.batch", {}, 'column "lable" does not exist'),
+        ("SELECT labels FROM orchestrator.batch", {}, 'column "labels" does not exist'),
         ("SELECT FROM orchestrator.batch WHERE batch_id = :id", {"id": "integer"}, "uuid = integer"),
     ):
         with engine.connect() as connection, pytest.raises(DBAPIError, match=re.escape(message)):
