@@ -12,6 +12,7 @@ from orchestrator.batches.repository import ActivityRepository, BatchChange, Bat
 from orchestrator.batches.states import BatchStatus, Counts
 from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, watching
 from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.envelope import OutgoingEvent
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
 
@@ -67,52 +68,14 @@ _LOCK_FOR_FOLD = Prepared(f"""
     SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY b.batch_id FOR NO KEY UPDATE
 """)
 
-_CHANGE = Prepared("""
-    UPDATE orchestrator.batch b
-    SET pending = n.pending, completed = n.completed, failed = n.failed, cancelled = n.cancelled, status = n.status,
-        changed_at = n.now, completed_at = n.completed_at, version = b.version + 1
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:pending AS integer[]), CAST(:completed AS integer[]), CAST(:failed AS integer[]),
-                CAST(:cancelled AS integer[]), CAST(:statuses AS text[]), CAST(:now AS timestamptz[]), CAST(:completed_at AS timestamptz[]))
-         AS n (batch_id, pending, completed, failed, cancelled, status, now, completed_at)
-    WHERE b.batch_id = n.batch_id
-""")
+_SQL = read_statements("orchestrator/storage/sql/batches.sql")
 
-# What people do to a batch is kept beside its row as well, where a replay finds it confirmed. A version is taken twice only where an older
-# copy was restored: then the batch's row alone says what came after.
-_KEEP_EDIT = """
-    INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
-    SELECT batch_id, version, organization_id, '{kind}', {label}, {reason}, {by}, :at FROM edited
-    ON CONFLICT DO NOTHING
-"""
-
-# The version is raised with the counts.
-_MARK_CANCELLED = text(f"""
-    WITH edited AS (
-        UPDATE orchestrator.batch SET cancelled_at = :at, cancelled_by = :by, cancellation_reason = :reason, edit_version = edit_version + 1
-        WHERE batch_id = :batch_id RETURNING batch_id, version + 1 AS version, organization_id
-    ) {_KEEP_EDIT.format(kind="cancelled", label="NULL", reason=":reason", by=":by")}
-""")
-
-_RELABEL = text(f"""
-    WITH edited AS (
-        UPDATE orchestrator.batch SET label = :label, version = version + 1, edit_version = edit_version + 1, changed_at = :at
-        WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
-    ) {_KEEP_EDIT.format(kind="relabelled", label=":label", reason="NULL", by="NULL")}
-""")
-
-_DELETE = text(f"""
-    WITH edited AS (
-        UPDATE orchestrator.batch SET deleted_at = :at, version = version + 1, edit_version = edit_version + 1, changed_at = :at
-        WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
-    ) {_KEEP_EDIT.format(kind="deleted", label="NULL", reason="NULL", by="NULL")}
-""")
-
-_CLOCK = Prepared("SELECT clock_timestamp()")
-_CLOCK_AFTER_DECISIONS = text("""
-    SELECT greatest(clock_timestamp(),
-                    (SELECT max(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id),
-                    (SELECT max(dispatched_at) FROM orchestrator.dispatch WHERE batch_id = :batch_id))
-""")
+_CHANGE = _SQL["change"].prepared()
+_MARK_CANCELLED = _SQL["mark_cancelled"].text()
+_RELABEL = _SQL["relabel"].text()
+_DELETE = _SQL["delete"].text()
+_CLOCK = _SQL["clock"].prepared()
+_CLOCK_AFTER_DECISIONS = _SQL["clock_after_decisions"].text()
 
 _WAKE_RELAYS = text(f"NOTIFY {relay_wakeup.CHANNEL}")
 

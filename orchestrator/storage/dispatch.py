@@ -12,63 +12,14 @@ from sqlalchemy import Connection, Row, text
 from orchestrator.batches.model import ItemError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
 
-# Under the shared lock of the batches (`share_batches`), so that a cancel comes before or after. Rows are taken in order of batch and
-# position, here and in `_RECORD`. An item whose key is in doubt is asked under the same again; a new attempt of a refused one under the
-# next. Whatever was answered for good is left alone, and so is a cancelled batch: nothing of it is ever sent anew.
-_MARK = text("""
-    INSERT INTO orchestrator.dispatch AS d (batch_id, position, organization_id, attempt, state, dispatched_at)
-    SELECT i.batch_id, i.position, i.organization_id, i.attempt, 'asked', clock_timestamp()
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-         AS n (batch_id, position, attempt)
-    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
-    JOIN orchestrator.batch b ON b.batch_id = i.batch_id
-    WHERE b.cancelled_at IS NULL
-    ORDER BY i.batch_id, i.position
-    ON CONFLICT (batch_id, position) DO UPDATE
-    SET attempt = excluded.attempt, state = 'asked', error = NULL, dispatched_at = excluded.dispatched_at, answered_at = NULL
-    WHERE d.state = 'asked' OR d.state = 'refused' AND d.attempt < excluded.attempt
-""")
+_SQL = read_statements("orchestrator/storage/sql/dispatch.sql")
 
-_OPEN = text("""
-    SELECT n.ord, d.refusals, i.item_id::text, i.organization_id, i.mentor_id, b.coordinator_id, b.submitted_by, b.channel,
-           i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.override_duplicates, b.trace_id,
-           b.cancelled_at IS NOT NULL AS is_cancelled
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-         WITH ORDINALITY AS n (batch_id, position, attempt, ord)
-    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
-    JOIN orchestrator.batch b ON b.batch_id = i.batch_id
-    JOIN orchestrator.dispatch d ON (d.batch_id, d.position) = (i.batch_id, i.position)
-    WHERE d.state = 'asked'
-    ORDER BY n.ord
-""")
-
-# Only an answer to the key that is in doubt counts: what comes late, or twice, changes nothing.
-_RECORD = text("""
-    WITH n AS (
-        SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:refusals AS integer[]),
-                             CAST(:states AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
-             AS n (batch_id, position, refusals, state, activity_id, error)
-    ), locked AS (
-        SELECT d.batch_id, d.position FROM orchestrator.dispatch d JOIN n USING (batch_id, position)
-        WHERE d.state = 'asked' AND d.refusals = n.refusals
-        ORDER BY d.batch_id, d.position FOR UPDATE OF d
-    )
-    UPDATE orchestrator.dispatch d
-    SET state = n.state, activity_id = n.activity_id, error = n.error, answered_at = clock_timestamp(),
-        refusals = d.refusals + CAST(n.state = 'refused' AS integer)
-    FROM n JOIN locked USING (batch_id, position)
-    WHERE (d.batch_id, d.position) = (n.batch_id, n.position)
-""")
-
-_FIND = text("""
-    SELECT n.ord, d.state, d.activity_id::text, d.error, d.attempt = i.attempt AS is_of_present_attempt,
-           b.cancelled_at IS NOT NULL AS is_cancelled
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[])) WITH ORDINALITY AS n (batch_id, position, ord)
-    JOIN orchestrator.dispatch d ON (d.batch_id, d.position) = (n.batch_id, n.position)
-    JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
-    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
-""")
+_MARK = _SQL["mark"].text()
+_OPEN = _SQL["open"].text()
+_RECORD = _SQL["record"].text()
+_FIND = _SQL["find"].text()
 
 IN_DOUBT_SQL = "state IN ('asked', 'registered')"
 """An item that is not decided and has a dispatch in such a state may exist at the service: it is not ours to cancel or to correct."""
@@ -138,10 +89,7 @@ def record_settled(connection: Connection, answers: Sequence[SettledDispatch]) -
 
 def dispatches(connection: Connection, items: Sequence[tuple[str, int]]) -> Mapping[int, Dispatch]:
     """By index, where these items (batch id, position) stand; absent: the service was never asked."""
-    rows = connection.execute(
-        _FIND,
-        arrays.items(items),
-    )
+    rows = connection.execute(_FIND, arrays.items(items))
     return {
         row.ord - 1: Dispatch(
             DispatchState(row.state),

@@ -7,17 +7,15 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.batches.model import BatchView
 from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
 
-_COUNT = text("""
-    SELECT batch_id::text, jsonb_object_agg(code, n) AS errors_by_code FROM (
-        SELECT i.batch_id, i.error ->> 'code' AS code, count(*) AS n FROM orchestrator.batch_item i
-        WHERE i.batch_id = ANY (CAST(:batch_ids AS uuid[])) AND i.status = 'failed' GROUP BY 1, 2
-    ) AS codes GROUP BY batch_id
-""")
+_SQL = read_statements("orchestrator/storage/sql/error_counts.sql")
+
+_COUNT = _SQL["count"].text()
 
 # With the time of the change: a projection that was restored or rebuilt may have come to the same number by another way.
 Version = tuple[UUID, int, datetime]

@@ -9,25 +9,13 @@ from sqlalchemy import Connection
 
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.ids import derived_ids
 
-# Only what is still pending in the very attempt: expanding twice, or after a cancel, brings at most commands that have no effect.
-_PENDING = Prepared("""
-    SELECT n.ord, i.attempt_at::text, i.mentor_id, i.activity_type, i.activity_date::text, i.duration_minutes, i.override_duplicates
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-         WITH ORDINALITY AS n (batch_id, position, attempt, ord)
-    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
-    WHERE i.status = 'pending'
-    ORDER BY n.ord
-""")
+_SQL = read_statements("orchestrator/storage/sql/expansion.sql")
 
-
-# What all commands of a batch have in common: read once, and not with each item.
-_BATCHES = Prepared("""
-    SELECT batch_id::text, trace_id, organization_id, coordinator_id
-    FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
-""")
+_PENDING = _SQL["pending"].prepared()
+_BATCHES = _SQL["batches"].prepared()
 
 
 @dataclass(slots=True)
@@ -42,10 +30,7 @@ class PendingItem:
 
 def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterator[PendingItem]:
     """The items that the keys name and that are pending in that attempt, in the order of the keys."""
-    rows = _PENDING.rows(
-        connection,
-        arrays.attempts(keys),
-    )
+    rows = _PENDING.rows(connection, arrays.attempts(keys))
     batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
     # The items of a batch mostly begin their attempt together: to read its moment anew for each was half of what a row costs.

@@ -14,6 +14,7 @@ from orchestrator.batches.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
 from orchestrator.storage.batches import BATCH_COLUMNS, ERRORS_BY_CODE, Batches
 from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.corrections import CORRECTION, Correction
 
 _COLUMNS = """
@@ -42,37 +43,10 @@ def _correction(stored: Any) -> Correction | None:
     return None if stored is None else CORRECTION.validate_python(stored)
 
 
-# Only a pending item of the very attempt takes the outcome: repeated, late and reordered results change nothing. The items' locks
-# come after their batches' (`_LOCK_FOR_FOLD`), so that a fold never waits for a cancel that waits for it.
-_FOLD = Prepared("""
-    WITH named AS (
-        SELECT n.ord, n.batch_id, n.version, o.position, o.attempt, o.outcome, o.activity_id, o.error
-        FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:versions AS bigint[]))
-             WITH ORDINALITY AS n (batch_id, position, attempt, version, ord)
-        LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (n.batch_id, n.position, n.attempt)
-    ), changed AS (
-        UPDATE orchestrator.batch_item i
-        SET status = n.outcome, activity_id = n.activity_id, error = n.error, changed_version = n.version + 1
-        FROM named n
-        WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending' AND n.version IS NOT NULL
-        RETURNING i.batch_id, i.status
-    )
-    SELECT NULL AS ord, batch_id::text, status, count(*) AS items FROM changed GROUP BY batch_id, status
-    UNION ALL
-    SELECT ord, NULL, NULL, NULL FROM named WHERE outcome IS NULL
-""")
+_SQL = read_statements("orchestrator/storage/sql/items.sql")
 
-_FOLD_BATCH = text("""
-    WITH changed AS (
-        UPDATE orchestrator.batch_item i
-        SET status = o.outcome, activity_id = o.activity_id, error = o.error, changed_version = b.version + 1
-        FROM orchestrator.outcome o JOIN orchestrator.batch b ON b.batch_id = o.batch_id
-        WHERE o.batch_id = :batch_id AND (i.batch_id, i.position, i.attempt) = (o.batch_id, o.position, o.attempt)
-          AND i.status = 'pending'
-        RETURNING i.status
-    )
-    SELECT status, count(*) AS items FROM changed GROUP BY status
-""")
+_FOLD = _SQL["fold"].prepared()
+_FOLD_BATCH = _SQL["fold_batch"].text()
 
 # Under the batch's exclusive lock, after a fold: whatever is pending has no outcome, and can't get another one any more. A request on
 # its way to an external service can't be fenced: such an item stays pending, and the service's answer decides (docs/states.md).
@@ -100,39 +74,10 @@ _AT_POSITIONS = text(f"""
     WHERE i.batch_id = :batch_id AND i.position = ANY (CAST(:positions AS integer[])) ORDER BY i.position
 """)
 
-_BY_IDENTITY = text("""
-    SELECT i.position, v.ord FROM orchestrator.batch_item i
-    JOIN unnest(CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]))
-         WITH ORDINALITY AS v (mentor_id, activity_type, activity_date, ord) USING (mentor_id, activity_type, activity_date)
-    WHERE i.batch_id = :batch_id ORDER BY i.position
-""")
-
-_KEEP_HISTORY = text("""
-    INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
-                                           retried_by, retried_at)
-    SELECT i.batch_id, i.position, i.attempt, i.organization_id,
-           jsonb_build_object('mentor_id', i.mentor_id, 'activity_type', i.activity_type, 'activity_date', i.activity_date,
-                              'duration_minutes', i.duration_minutes, 'notes', i.notes, 'override_duplicates', i.override_duplicates),
-           i.error, i.attempt_at, n.correction, :by, :at
-    FROM unnest(CAST(:positions AS integer[]), CAST(:corrections AS jsonb[])) AS n (position, correction)
-    JOIN orchestrator.batch_item i ON i.batch_id = :batch_id AND i.position = n.position
-""")
-
-_BEGIN_ATTEMPTS = text("""
-    UPDATE orchestrator.batch_item i
-    SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL, planned = NULL, changed_version = :version,
-        mentor_id = n.mentor_id, activity_type = n.activity_type, activity_date = n.activity_date,
-        duration_minutes = n.duration_minutes, notes = n.notes, override_duplicates = n.override_duplicates
-    FROM unnest(CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]),
-                CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
-         AS n (position, mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates)
-    WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed'
-""")
-
-_NEXT_RETRY = text("""
-    UPDATE orchestrator.batch SET retry_number = retry_number + 1, measured_from = :at, measured_items = pending + :attempts
-    WHERE batch_id = :batch_id RETURNING retry_number
-""")
+_BY_IDENTITY = _SQL["by_identity"].text()
+_KEEP_HISTORY = _SQL["keep_history"].text()
+_BEGIN_ATTEMPTS = _SQL["begin_attempts"].text()
+_NEXT_RETRY = _SQL["next_retry"].text()
 
 # One statement, so that batch and items are of one state. The batch stands in the row of the first item, or alone.
 _STATUS = Prepared(f"""
@@ -149,15 +94,10 @@ _STATUS = Prepared(f"""
     ORDER BY n
 """)
 
-_HISTORY = text("""
-    SELECT attempt, submitted, error, attempt_at, correction, retried_by, retried_at FROM orchestrator.item_history
-    WHERE batch_id = :batch_id AND position = :position ORDER BY attempt
-""")
+_HISTORY = _SQL["history"].text()
 
 
-_CHANGED_SINCE = text("""
-    SELECT position FROM orchestrator.batch_item WHERE batch_id = :batch_id AND changed_version > :version ORDER BY position
-""")
+_CHANGED_SINCE = _SQL["changed_since"].text()
 
 
 class Items(Batches):

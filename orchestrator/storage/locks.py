@@ -17,11 +17,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from orchestrator.storage import arrays
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.ids import batch_lock_key
 
-_SHARE = Prepared("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
-_ALONE = Prepared("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS locked (key)")
+_SQL = read_statements("orchestrator/storage/sql/locks.sql")
+
+_SHARE = _SQL["share"].prepared()
+_ALONE = _SQL["alone"].prepared()
 
 
 def share_batches(connection: Connection, batch_ids: Iterable[UUID | str]) -> None:

@@ -4,55 +4,21 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from orchestrator.storage.statements import read_statements
 from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 
-# A queue stands since it was first seen behind and not moving. Progress of another incarnation is none.
-_NOTE_QUEUES = text("""
-    INSERT INTO orchestrator.queue_end AS q (topic, partition, topic_id, next_offset, handled, stands_since, seen_at)
-    SELECT n.topic, n.partition, n.topic_id, n.next_offset, seen.handled,
-           CASE WHEN seen.handled < n.next_offset THEN clock_timestamp() END, clock_timestamp()
-    FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:topic_ids AS text[]), CAST(:firsts AS bigint[]),
-                CAST(:next_offsets AS bigint[])) AS n (topic, partition, topic_id, first_offset, next_offset)
-    LEFT JOIN orchestrator.consumer_progress p
-           ON (p.topic, p.partition) = (n.topic, n.partition) AND (p.topic_id = n.topic_id OR '' IN (p.topic_id, n.topic_id))
-    CROSS JOIN LATERAL (SELECT greatest(n.first_offset, coalesce(p.next_offset, 0)) AS handled) AS seen
-    ORDER BY n.topic, n.partition
-    ON CONFLICT (topic, partition) DO UPDATE
-    SET topic_id = excluded.topic_id, next_offset = excluded.next_offset, handled = excluded.handled, seen_at = excluded.seen_at,
-        stands_since = CASE WHEN excluded.stands_since IS NULL THEN NULL
-                            WHEN q.topic_id = excluded.topic_id AND q.handled = excluded.handled THEN coalesce(q.stands_since, excluded.seen_at)
-                            ELSE excluded.seen_at END
-""")
-_FORGET_QUEUES = text("""
-    DELETE FROM orchestrator.queue_end q
-    WHERE NOT EXISTS (SELECT FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[])) AS n (topic, partition)
-                      WHERE (n.topic, n.partition) = (q.topic, q.partition))
-""")
-_STANDING = text("""
-    SELECT topic, sum(greatest(0, next_offset - handled)) AS waiting,
-           coalesce(extract(epoch FROM max(clock_timestamp() - stands_since)), 0) AS stands_s
-    FROM orchestrator.queue_end GROUP BY topic
-""")
+_SQL = read_statements("orchestrator/storage/sql/observing.sql")
 
-_NOTE_STARTS = text("""
-    INSERT INTO orchestrator.role_start (role, host, started_at)
-    SELECT role, :host, clock_timestamp() FROM unnest(CAST(:roles AS text[])) AS r (role)
-""")
-_FORGET_STARTS = text("DELETE FROM orchestrator.role_start WHERE started_at < clock_timestamp() - :kept")
-_STARTS = text("""
-    SELECT role, count(*) AS starts FROM orchestrator.role_start
-    WHERE host = :host AND role = ANY (:roles) AND started_at > clock_timestamp() - :within GROUP BY role
-""")
-
-# The first of each slot by the index: the ages of all rows of a backlog would be read for nothing.
-_OLDEST_OUTBOX_ROW = text("""
-    SELECT extract(epoch FROM max(clock_timestamp() - row.created_at))
-    FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
-    CROSS JOIN LATERAL (SELECT created_at FROM orchestrator.outbox o WHERE o.slot = owned.slot ORDER BY outbox_id LIMIT 1) AS row
-""")
+_NOTE_QUEUES = _SQL["note_queues"].text()
+_FORGET_QUEUES = _SQL["forget_queues"].text()
+_STANDING = _SQL["standing"].text()
+_NOTE_STARTS = _SQL["note_starts"].text()
+_FORGET_STARTS = _SQL["forget_starts"].text()
+_STARTS = _SQL["starts"].text()
+_OLDEST_OUTBOX_ROW = _SQL["oldest_outbox_row"].text()
 
 RESTARTS_WITHIN = timedelta(minutes=10)
 """Over how long the starts of a role are counted."""

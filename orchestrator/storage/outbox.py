@@ -20,6 +20,7 @@ from sqlalchemy import Connection, text
 from orchestrator.batches.repository import EventOf
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.envelope import OutgoingEvent, Topic
 
 SLOTS = 16
@@ -232,14 +233,9 @@ def _read(
     ]
 
 
-_DELETE = Prepared("""
-    DELETE FROM orchestrator.outbox WHERE ctid = ANY (ARRAY (
-        SELECT row.ctid FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
-        CROSS JOIN LATERAL (
-            SELECT ctid FROM orchestrator.outbox WHERE (slot, outbox_id) = (published.slot, published.outbox_id) OFFSET 0
-        ) AS row
-    ))
-""")
+_SQL = read_statements("orchestrator/storage/sql/outbox.sql")
+
+_DELETE = _SQL["delete"].prepared()
 
 
 def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
@@ -249,13 +245,7 @@ def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     )
 
 
-_HOLD = Prepared("""
-    UPDATE orchestrator.outbox o SET slot = least(o.slot, -1 - o.slot), held_for = h.held_for, held_why = h.held_why,
-           held_at = coalesce(o.held_at, clock_timestamp())
-    FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[]), CAST(:places AS text[]), CAST(:reasons AS text[]))
-         AS h (slot, outbox_id, held_for, held_why)
-    WHERE (o.slot, o.outbox_id) = (h.slot, h.outbox_id)
-""")
+_HOLD = _SQL["hold"].prepared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,14 +270,8 @@ def hold_rows(connection: Connection, holds: Sequence[Hold]) -> None:
     )
 
 
-_PLACES = text("""
-    SELECT DISTINCT held_for FROM orchestrator.outbox
-    WHERE held_for IS NOT NULL AND held_for <> :refused AND slot = ANY (CAST(:slots AS smallint[]))
-""")
-# By topic, which is as good a place as any: the row is tried, and held anew if it has to be.
-_RECONSIDER = text("""
-    UPDATE orchestrator.outbox SET held_for = topic WHERE held_for = :refused AND slot = ANY (CAST(:slots AS smallint[]))
-""")
+_PLACES = _SQL["places"].text()
+_RECONSIDER = _SQL["reconsider"].text()
 
 
 def held_places(connection: Connection, slots: Sequence[int]) -> set[str]:
@@ -300,11 +284,8 @@ def reconsider_refused(connection: Connection, slots: Sequence[int]) -> None:
     connection.execute(_RECONSIDER, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]})
 
 
-_COUNT = text("SELECT count(*) FROM orchestrator.outbox")
-_HELD_NOW = text("""
-    SELECT topic, held_for, count(*) AS rows, min(held_at) AS since, (array_agg(held_why ORDER BY held_at))[1] AS why
-    FROM orchestrator.outbox WHERE held_for IS NOT NULL GROUP BY topic, held_for ORDER BY since
-""")
+_COUNT = _SQL["count"].text()
+_HELD_NOW = _SQL["held_now"].text()
 
 
 class HeldRows(NamedTuple):

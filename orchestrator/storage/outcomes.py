@@ -12,7 +12,7 @@ from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Outcome
 from orchestrator.storage import arrays
 from orchestrator.storage.blame import TransientError
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.ids import derived_ids
 
 
@@ -42,36 +42,11 @@ class NewOutcome(NamedTuple):
     error: ItemError | None
 
 
-# Statements of their own after the lock: their snapshots see what the lock's last holder committed. `now` is when this one came, after the
-# lock as well, so that no outcome of a batch is older than a cancel that it came after (invariant 7). The clock may be set back, the order
-# of the two may not: `cancel_batch` does the same for what it comes after.
-_BATCHES = Prepared("""
-    SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,
-           EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id),
-           greatest(statement_timestamp(), b.cancelled_at + interval '1 microsecond') AS now
-    FROM orchestrator.batch b WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
-""")
+_SQL = read_statements("orchestrator/storage/sql/outcomes.sql")
 
-# Mostly all commands are new, and there is no row: one for each was a tenth of the registration's CPU.
-_NOT_NEW = Prepared("""
-    SELECT n.ord, o.outcome, o.activity_id::text, o.error, o.created_at
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-         WITH ORDINALITY AS n (batch_id, position, attempt, ord)
-    LEFT JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
-    LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, n.attempt)
-    WHERE o.outcome IS NOT NULL OR i.attempt IS DISTINCT FROM n.attempt
-""")
-
-# Inserted last and complete. A rival can only be another delivery of the same command; the loser rolls everything back.
-_INSERT = Prepared("""
-    INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, error, created_at)
-    SELECT n.batch_id, n.position, n.attempt, n.organization_id, n.outcome, n.activity_id, n.error, CAST(:at AS timestamptz)
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:organizations AS text[]),
-                CAST(:outcomes AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
-         AS n (batch_id, position, attempt, organization_id, outcome, activity_id, error)
-    ORDER BY n.batch_id, n.position, n.attempt
-    ON CONFLICT DO NOTHING
-""")
+_BATCHES = _SQL["batches"].prepared()
+_NOT_NEW = _SQL["not_new"].prepared()
+_INSERT = _SQL["insert"].prepared()
 
 
 def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:
@@ -82,10 +57,7 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
     batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     if not batches:
         return None, {}
-    not_new = _NOT_NEW.rows(
-        connection,
-        arrays.attempts(keys),
-    )
+    not_new = _NOT_NEW.rows(connection, arrays.attempts(keys))
     decided = {
         number - 1: (
             None if outcome is None else Outcome(outcome),

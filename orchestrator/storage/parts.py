@@ -5,62 +5,28 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Numbered
 from orchestrator.batches.repository import KnownPart, PartHashes, PartKey, PartStore, Tombstone
 from orchestrator.storage import arrays, watching
 from orchestrator.storage.creating import item_id_parts
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from orchestrator.storage.tombstones import tombstones_among
 
-_KNOWN_PARTS = Prepared("""
-    SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
-    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
-    LEFT JOIN orchestrator.batch_part p ON (p.batch_id, p.part) = (n.batch_id, n.part)
-""")
-_CREATE = text("""
-    INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items,
-                                    pending, parts, content_hash, trace_id, submitted_at, changed_at)
-    VALUES (:batch_id, :organization_id, :coordinator_id, :submitted_by, :channel, :label, 'pending', :total,
-            :total, :parts, :content_hash, :trace_id, clock_timestamp(), clock_timestamp())
-""")
-_ADD = text("""
-    INSERT INTO orchestrator.batch_part (batch_id, part, organization_id, content_hash, public_hash, items, data_bytes, received_at)
-    VALUES (:batch_id, :part, :organization_id, :content_hash, :public_hash, CAST(:items AS jsonb), :data_bytes, clock_timestamp())
-""")
-_PRESENT = text("""
-    SELECT count(*) AS parts, coalesce(sum(data_bytes), 0) AS data_bytes FROM orchestrator.batch_part WHERE batch_id = :batch_id
-""")
-_COLLECTED = text("""
-    SELECT p.part, p.received_at, CAST(e.item ->> 0 AS integer) AS position, e.item ->> 1 AS mentor_id, e.item ->> 2 AS activity_type,
-           CAST(e.item ->> 3 AS date) AS activity_date, CAST(e.item ->> 4 AS integer) AS duration_minutes,
-           e.item ->> 6 AS client_reference
-    FROM orchestrator.batch_part p CROSS JOIN LATERAL jsonb_array_elements(p.items) WITH ORDINALITY AS e (item, place)
-    WHERE p.batch_id = :batch_id
-    ORDER BY p.part, e.place
-""")
-_INSERT_ITEMS = text("""
-    INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
-                                         duration_minutes, notes, client_reference, override_duplicates, attempt_at, changed_version)
-    SELECT b.batch_id, i.position, CAST(:item_prefix || lpad(to_hex(CAST(:item_tail AS bigint) + i.position), 16, '0') AS uuid),
-           b.organization_id, e.item ->> 1, e.item ->> 2, CAST(e.item ->> 3 AS date), CAST(e.item ->> 4 AS integer), e.item ->> 5,
-           e.item ->> 6, :override, :at, b.version
-    FROM orchestrator.batch b
-    JOIN orchestrator.batch_part p USING (batch_id)
-    CROSS JOIN LATERAL jsonb_array_elements(p.items) AS e (item)
-    CROSS JOIN LATERAL CAST(e.item ->> 0 AS integer) AS i (position)
-    WHERE b.batch_id = :batch_id
-""")
-_FINISH = text("""
-    UPDATE orchestrator.batch SET status = 'processing', submitted_at = :at, changed_at = :at, version = version + 1
-    WHERE batch_id = :batch_id
-""")
-_DROP_ITEMS = text("UPDATE orchestrator.batch_part SET items = NULL WHERE batch_id = :batch_id")
-_FORGET_PARTS = text("DELETE FROM orchestrator.batch_part WHERE batch_id = :batch_id")
-_FORGET_EDITS = text("DELETE FROM orchestrator.batch_edit WHERE batch_id = :batch_id")
-_FORGET_BATCH = text("DELETE FROM orchestrator.batch WHERE batch_id = :batch_id AND status = 'pending'")
+_SQL = read_statements("orchestrator/storage/sql/parts.sql")
+
+_KNOWN_PARTS = _SQL["known_parts"].prepared()
+_CREATE = _SQL["create"].text()
+_ADD = _SQL["add"].text()
+_PRESENT = _SQL["present"].text()
+_COLLECTED = _SQL["collected"].text()
+_INSERT_ITEMS = _SQL["insert_items"].text()
+_FINISH = _SQL["finish"].text()
+_DROP_ITEMS = _SQL["drop_items"].text()
+_FORGET_PARTS = _SQL["forget_parts"].text()
+_FORGET_EDITS = _SQL["forget_edits"].text()
+_FORGET_BATCH = _SQL["forget_batch"].text()
 
 
 class CollectedParts(PartStore):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 from schemas.envelope import Topic
 
 UNKNOWN_ID = ""
@@ -22,18 +22,9 @@ class Position(NamedTuple):
     topic_id: str = UNKNOWN_ID
 
 
-# Last in its transaction and sorted, so that whoever waits here (a consumer that has lost the partition unawares) holds no lock that
-# this transaction still wants. Within an incarnation it never goes back: such a consumer may be the last to commit.
-_ADVANCE = Prepared("""
-    INSERT INTO orchestrator.consumer_progress (topic, partition, next_offset, topic_id, updated_at)
-    SELECT topic, partition, next_offset, topic_id, clock_timestamp()
-    FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[]), CAST(:topic_ids AS text[]))
-         AS handled (topic, partition, next_offset, topic_id)
-    ORDER BY topic, partition
-    ON CONFLICT (topic, partition) DO UPDATE
-    SET next_offset = excluded.next_offset, topic_id = excluded.topic_id, updated_at = excluded.updated_at
-    WHERE consumer_progress.topic_id <> excluded.topic_id OR consumer_progress.next_offset < excluded.next_offset
-""")
+_SQL = read_statements("orchestrator/storage/sql/progress.sql")
+
+_ADVANCE = _SQL["advance"].prepared()
 
 
 def advance_progress(connection: Connection, positions: Mapping[tuple[Topic, int], Position]) -> None:

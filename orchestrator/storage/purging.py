@@ -9,70 +9,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
 
-# Locks the rows of batches that nobody sees any more. It waits for nobody and has no order to keep: what a promotion or a fold of a late
-# result holds right now is left for the next time. Those two may have to wait for it, for one chunk; they come to the rows of the items
-# through this one, and so does it (docs/decisions/0029-one-lock-order.md).
-_DUE = text("""
-    SELECT batch_id::text FROM orchestrator.batch
-    WHERE deleted_at < clock_timestamp() - :after AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
-    ORDER BY deleted_at LIMIT :max_batches FOR UPDATE SKIP LOCKED
-""")
+_SQL = read_statements("orchestrator/storage/sql/purging.sql")
 
-# What was found by an earlier transaction is locked anew, in the same way.
-_LOCK = text("""
-    SELECT batch_id::text FROM orchestrator.batch
-    WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND deleted_at IS NOT NULL FOR UPDATE SKIP LOCKED
-""")
-
-_BURY = text("""
-    INSERT INTO orchestrator.tombstone (batch_id, organization_id, content_hash, purged_at)
-    SELECT batch_id, organization_id, content_hash, clock_timestamp() FROM orchestrator.batch
-    WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
-    ON CONFLICT DO NOTHING
-""")
-
-_REMOVE_ITEMS = text("""
-    WITH chosen AS (
-        SELECT batch_id, position FROM orchestrator.batch_item
-        WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY batch_id, position LIMIT :max_items
-    ), items AS (
-        DELETE FROM orchestrator.batch_item i USING chosen c WHERE (i.batch_id, i.position) = (c.batch_id, c.position)
-    ), outcomes AS (
-        DELETE FROM orchestrator.outcome o USING chosen c WHERE (o.batch_id, o.position) = (c.batch_id, c.position)
-    ), history AS (
-        DELETE FROM orchestrator.item_history h USING chosen c WHERE (h.batch_id, h.position) = (c.batch_id, c.position)
-    ), dispatched AS (
-        DELETE FROM orchestrator.dispatch d USING chosen c WHERE (d.batch_id, d.position) = (c.batch_id, c.position)
-    )
-    SELECT count(*) FROM chosen
-""")
-
-# A statement of its own, which sees what the one above has removed.
-_REMOVE_EMPTY = text("""
-    WITH batches AS (
-        DELETE FROM orchestrator.batch b
-        WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[]))
-          AND NOT EXISTS (SELECT FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id)
-        RETURNING b.batch_id
-    ), parts AS (
-        DELETE FROM orchestrator.batch_part p USING batches b WHERE p.batch_id = b.batch_id
-    ), edits AS (
-        DELETE FROM orchestrator.batch_edit e USING batches b WHERE e.batch_id = b.batch_id
-    )
-    SELECT count(*) FROM batches
-""")
-
-# A request that uses an expired key right now holds its row, or waits for the end of this one and takes the key for itself.
-_REMOVE_KEYS = text("""
-    DELETE FROM orchestrator.idempotency_key k
-    USING (SELECT organization_id, subject, key FROM orchestrator.idempotency_key
-           WHERE created_at < clock_timestamp() - :after ORDER BY created_at LIMIT :max_keys FOR UPDATE SKIP LOCKED) AS old
-    WHERE (k.organization_id, k.subject, k.key) = (old.organization_id, old.subject, old.key)
-""")
+_DUE = _SQL["due"].text()
+_LOCK = _SQL["lock"].text()
+_BURY = _SQL["bury"].text()
+_REMOVE_ITEMS = _SQL["remove_items"].text()
+_REMOVE_EMPTY = _SQL["remove_empty"].text()
+_REMOVE_KEYS = _SQL["remove_keys"].text()
 
 
 class Chunk(NamedTuple):

@@ -6,42 +6,21 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 
 from orchestrator.batches.model import Actor, Idempotency
 from orchestrator.batches.repository import KeyUse, UsedKey
 from orchestrator.storage import arrays
 from orchestrator.storage.items import Items
 from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 
-# A rival that uses the same key right now is waited for: its row decides. In order of the key, so that two sets don't wait in a circle.
-_USE_KEYS = Prepared("""
-    INSERT INTO orchestrator.idempotency_key (organization_id, subject, key, request_hash, batch_id, created_at)
-    SELECT u.organization_id, u.subject, u.key, u.request_hash, u.batch_id, now()
-    FROM unnest(CAST(:organizations AS text[]), CAST(:subjects AS text[]), CAST(:keys AS text[]), CAST(:hashes AS bytea[]),
-                CAST(:batch_ids AS uuid[])) WITH ORDINALITY AS u (organization_id, subject, key, request_hash, batch_id, ord)
-    ORDER BY u.organization_id, u.subject, u.key, u.ord
-    ON CONFLICT DO NOTHING
-    RETURNING batch_id::text
-""")
-_USED_KEYS = text("""
-    SELECT u.batch_id::text AS wanted_by, k.request_hash, k.batch_id::text, k.answer
-    FROM unnest(CAST(:organizations AS text[]), CAST(:subjects AS text[]), CAST(:keys AS text[]), CAST(:batch_ids AS uuid[]))
-         AS u (organization_id, subject, key, batch_id)
-    JOIN orchestrator.idempotency_key k USING (organization_id, subject, key)
-""")
-_USED_KEY = text("""
-    SELECT request_hash, batch_id::text, answer FROM orchestrator.idempotency_key
-    WHERE (organization_id, subject, key) = (:organization_id, :subject, :key)
-""")
-_ANSWER_KEY = text("""
-    UPDATE orchestrator.idempotency_key SET answer = CAST(:answer AS jsonb)
-    WHERE (organization_id, subject, key) = (:organization_id, :subject, :key)
-""")
-_KNOWN_COORDINATORS = Prepared("""
-    SELECT coordinator_id FROM registration.coordinator
-    WHERE organization_id = :organization_id AND coordinator_id = ANY (CAST(:coordinator_ids AS text[]))
-""")
+_SQL = read_statements("orchestrator/storage/sql/repository.sql")
+
+_USE_KEYS = _SQL["use_keys"].prepared()
+_USED_KEYS = _SQL["used_keys"].text()
+_USED_KEY = _SQL["used_key"].text()
+_ANSWER_KEY = _SQL["answer_key"].text()
+_KNOWN_COORDINATORS = _SQL["known_coordinators"].prepared()
 _CLOCK_AND_COORDINATORS = Prepared(f"SELECT clock_timestamp(), ARRAY ({_KNOWN_COORDINATORS.sql})")
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.storage import arrays
 from orchestrator.storage.progress import UNKNOWN_ID
+from orchestrator.storage.statements import read_statements
 from schemas.envelope import Topic
 
 
@@ -37,71 +38,22 @@ class PassedMarks(NamedTuple):
         return self.handled + self.gone
 
 
-# One sweeper sweeps; the others of a deployment find it busy and go back to sleep.
-_SWEEP_LOCK = text("SELECT pg_try_advisory_xact_lock(:space, :which)")
+_SQL = read_statements("orchestrator/storage/sql/sweeping.sql")
+
+_SWEEP_LOCK = _SQL["sweep_lock"].text()
 _LOCK_SPACE, _LOCK_WHICH = 0x73776570, 1
 
-# With items to decide: running, or cancelled while an external service owed answers. Both have a partial index.
-_UNFINISHED = "(b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL)"
-
-# Rows that an item may follow from; a refused one leads to nothing.
-_IN_OUTBOX = """
-    SELECT FROM orchestrator.outbox x
-    WHERE x.batch_id = {batch} AND x.topic IN ('batches', 'commands', 'commands-bulk') AND x.held_for IS DISTINCT FROM 'refused'
-"""
-
-# By the item itself: a batch changes with each edit of its label, and with each retry of its other items.
-_QUIET = f"""
-    {_UNFINISHED} AND i.attempt_at < clock_timestamp() - :quiet
-    AND NOT EXISTS ({_IN_OUTBOX.format(batch="b.batch_id")})
-"""
-
-# Folding sends nothing, so it needs no patience beyond the quiet time.
-_DECIDED_NOT_FOLDED = text(f"""
-    SELECT i.batch_id::text, i.position, i.attempt
-    FROM orchestrator.batch b
-    JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
-    JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt)
-    WHERE {_UNFINISHED} AND o.created_at < clock_timestamp() - :quiet AND NOT b.batch_id = ANY (CAST(:aside AS uuid[]))
-    ORDER BY i.batch_id LIMIT :limit
-""")
-
-_WATCH = text(f"""
-    INSERT INTO orchestrator.sweep_watch (batch_id, position, attempt, organization_id, stage, mark_id, next_at)
-    SELECT i.batch_id, i.position, i.attempt, i.organization_id, 'splitter', :mark_id, clock_timestamp()
-    FROM orchestrator.batch b
-    JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
-    WHERE {_QUIET}
-      AND NOT EXISTS (SELECT FROM orchestrator.outcome o
-                      WHERE (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt))
-      -- Or the limit would be used up by those that are watched already.
-      AND NOT EXISTS (SELECT FROM orchestrator.sweep_watch w
-                      WHERE (w.batch_id, w.position, w.attempt) = (i.batch_id, i.position, i.attempt))
-    LIMIT :limit
-    ON CONFLICT DO NOTHING
-""")
-
-_FORGET_MOVED = text("""
-    DELETE FROM orchestrator.sweep_watch w
-    WHERE NOT EXISTS (SELECT FROM orchestrator.batch_item i
-                      WHERE (i.batch_id, i.position, i.attempt) = (w.batch_id, w.position, w.attempt) AND i.status = 'pending')
-       OR EXISTS (SELECT FROM orchestrator.outcome o
-                  WHERE (o.batch_id, o.position, o.attempt) = (w.batch_id, w.position, w.attempt))
-""")
-_FORGET_MARKS = text("""
-    DELETE FROM orchestrator.sweep_mark m WHERE NOT EXISTS (SELECT FROM orchestrator.sweep_watch w WHERE w.mark_id = m.mark_id)
-""")
+_DECIDED_NOT_FOLDED = _SQL["decided_not_folded"].text()
+_WATCH = _SQL["watch"].text()
+_FORGET_MOVED = _SQL["forget_moved"].text()
+_FORGET_MARKS = _SQL["forget_marks"].text()
 
 _AWAY = "away"
 """No topic's id."""
 
-_NEW_MARK = text("""
-    INSERT INTO orchestrator.sweep_mark (offsets, taken_at) VALUES ('[]', clock_timestamp()) RETURNING mark_id
-""")
-_SET_MARK = text("""
-    UPDATE orchestrator.sweep_mark m SET offsets = CAST(:offsets AS jsonb) WHERE m.mark_id = :mark_id
-""")
-_WAITED_FOR = text("SELECT EXISTS (SELECT FROM orchestrator.sweep_watch WHERE mark_id = :mark_id)")
+_NEW_MARK = _SQL["new_mark"].text()
+_SET_MARK = _SQL["set_mark"].text()
+_WAITED_FOR = _SQL["waited_for"].text()
 
 # A mark is passed when nothing before it is waited for on any partition: it has been handled that far, or what lay there is gone, with its
 # topic (another id, or, where a broker has none, an end before the mark) or with time. A topic that does not exist is waited for.
@@ -127,59 +79,12 @@ _PASSED = text(f"""
     HAVING coalesce(bool_and(o.is_handled OR o.is_gone), true)
 """)
 
-_TO_REGISTRATION = text("""
-    UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = :mark_id
-    WHERE stage = 'splitter' AND mark_id = ANY (:passed)
-""")
-
-# What was sent again is in the outbox first; the mark that it waits behind is taken when it has left.
-_MARK_SENT = text(f"""
-    UPDATE orchestrator.sweep_watch w SET mark_id = :mark_id
-    WHERE w.stage = 'registration' AND w.mark_id IS NULL
-      AND NOT EXISTS ({_IN_OUTBOX.format(batch="w.batch_id")})
-""")
-
-_LOST = text("""
-    SELECT w.batch_id::text, w.position, w.attempt,
-           w.resends >= :max_resends AND b.cancelled_at IS NULL AND NOT w.mark_id = ANY (:gone) AS is_hopeless
-    FROM orchestrator.sweep_watch w JOIN orchestrator.batch b ON b.batch_id = w.batch_id
-    WHERE w.stage = 'registration' AND w.mark_id = ANY (:passed) AND w.next_at <= clock_timestamp()
-      AND NOT w.batch_id = ANY (CAST(:aside AS uuid[]))
-    ORDER BY w.batch_id, w.position LIMIT :limit
-""")
-
-# What was lost with its topic was never tried: sending it again is no evidence against the item.
-_SENT_AGAIN = text("""
-    UPDATE orchestrator.sweep_watch w
-    SET resends = CASE WHEN w.mark_id = ANY (:gone) THEN w.resends ELSE least(w.resends + 1, :max_resends) END, mark_id = NULL,
-        next_at = clock_timestamp() + :pause * power(2, w.resends)
-    FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-         AS n (batch_id, position, attempt)
-    WHERE (w.batch_id, w.position, w.attempt) = (n.batch_id, n.position, n.attempt)
-""")
-
-# A retry is known by its time, which the items that it took carry as well. The batch's lock let no other one have the same.
-_SIZES_OF_REQUESTS = text("""
-    WITH named AS (
-        SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
-                      AS n (batch_id, position, attempt)
-    ), retries AS (
-        SELECT h.batch_id, h.retried_at, count(*) AS items FROM orchestrator.item_history h
-        WHERE h.batch_id IN (SELECT n.batch_id FROM named n WHERE n.attempt > 1) GROUP BY 1, 2
-    )
-    SELECT n.batch_id::text, n.position, n.attempt, CASE WHEN n.attempt = 1 THEN b.total_items ELSE r.items END AS items
-    FROM named n
-    JOIN orchestrator.batch b ON b.batch_id = n.batch_id
-    JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
-    LEFT JOIN retries r ON (r.batch_id, r.retried_at) = (i.batch_id, i.attempt_at)
-    WHERE n.attempt = 1 OR r.items IS NOT NULL
-""")
-
-_UNFINISHED_COLLECTIONS = text("""
-    SELECT batch_id::text FROM orchestrator.batch
-    WHERE status = 'pending' AND submitted_at < clock_timestamp() - :patience AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
-    ORDER BY batch_id LIMIT :limit
-""")
+_TO_REGISTRATION = _SQL["to_registration"].text()
+_MARK_SENT = _SQL["mark_sent"].text()
+_LOST = _SQL["lost"].text()
+_SENT_AGAIN = _SQL["sent_again"].text()
+_SIZES_OF_REQUESTS = _SQL["sizes_of_requests"].text()
+_UNFINISHED_COLLECTIONS = _SQL["unfinished_collections"].text()
 
 
 def try_lock(connection: Connection) -> bool:
@@ -274,10 +179,7 @@ def lost_commands(
 
 def sizes_of_requests(connection: Connection, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, int]:
     """How many items the submission or the retry had that began these attempts; without those that are no item's last."""
-    rows = connection.execute(
-        _SIZES_OF_REQUESTS,
-        arrays.attempts(keys),
-    )
+    rows = connection.execute(_SIZES_OF_REQUESTS, arrays.attempts(keys))
     return {OutcomeKey(row.batch_id, row.position, row.attempt): row.items for row in rows}
 
 

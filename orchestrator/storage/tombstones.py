@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.batches.repository import Tombstone
 from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
 
-_PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
+_SQL = read_statements("orchestrator/storage/sql/tombstones.sql")
 
-_TOMBSTONES = text("""
-    SELECT batch_id::text, organization_id, content_hash FROM orchestrator.tombstone
-    WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
-""")
+_PURGED = _SQL["purged"].text()
+_TOMBSTONES = _SQL["tombstones"].text()
 
 
 def tombstones_among(connection: Connection, batch_ids: Iterable[str]) -> dict[str, Tombstone]:

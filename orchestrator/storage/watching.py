@@ -7,11 +7,14 @@ from sqlalchemy import Connection
 
 from orchestrator.storage import arrays
 from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.statements import read_statements
 
 CHANNEL = "bulkreg_batches"
 
+_SQL = read_statements("orchestrator/storage/sql/watching.sql")
+
 _ANNOUNCE = Prepared(f"SELECT pg_notify('{CHANNEL}', batch_id) FROM unnest(CAST(:batch_ids AS text[])) AS changed (batch_id)")
-_VERSIONS = Prepared("SELECT batch_id::text, version FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))")
+_VERSIONS = _SQL["versions"].prepared()
 
 
 def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:

@@ -1,0 +1,60 @@
+-- Statements on `batch`. Those with the columns of a batch are put together in batches.py. What people do to a batch is kept in
+-- `batch_edit` as well, where a replay finds it confirmed. A version is taken twice only where an older copy was restored: then
+-- the batch's row alone says what came after.
+
+-- name: change
+-- parameters: batch_ids uuid[], pending integer[], completed integer[], failed integer[], cancelled integer[], statuses text[]
+-- parameters: now timestamptz[], completed_at timestamptz[]
+-- The counts and the status after a fold. The rows are locked already. By the primary key.
+UPDATE orchestrator.batch b
+SET pending = n.pending, completed = n.completed, failed = n.failed, cancelled = n.cancelled, status = n.status,
+    changed_at = n.now, completed_at = n.completed_at, version = b.version + 1
+FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:pending AS integer[]), CAST(:completed AS integer[]), CAST(:failed AS integer[]),
+            CAST(:cancelled AS integer[]), CAST(:statuses AS text[]), CAST(:now AS timestamptz[]), CAST(:completed_at AS timestamptz[]))
+     AS n (batch_id, pending, completed, failed, cancelled, status, now, completed_at)
+WHERE b.batch_id = n.batch_id;
+
+-- name: mark_cancelled
+-- parameters: at timestamptz, by text, reason text, batch_id uuid
+-- Marks a batch as cancelled. Its version is raised afterwards, with the counts. By the primary key.
+WITH edited AS (
+    UPDATE orchestrator.batch SET cancelled_at = :at, cancelled_by = :by, cancellation_reason = :reason, edit_version = edit_version + 1
+    WHERE batch_id = :batch_id RETURNING batch_id, version + 1 AS version, organization_id
+)
+INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
+SELECT batch_id, version, organization_id, 'cancelled', NULL, :reason, :by, :at FROM edited
+ON CONFLICT DO NOTHING;
+
+-- name: relabel
+-- parameters: label text, at timestamptz, batch_id uuid
+-- Gives a batch another label. By the primary key.
+WITH edited AS (
+    UPDATE orchestrator.batch SET label = :label, version = version + 1, edit_version = edit_version + 1, changed_at = :at
+    WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
+)
+INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
+SELECT batch_id, version, organization_id, 'relabelled', :label, NULL, NULL, :at FROM edited
+ON CONFLICT DO NOTHING;
+
+-- name: delete
+-- parameters: at timestamptz, batch_id uuid
+-- Marks a batch as deleted; the purge removes it later. By the primary key.
+WITH edited AS (
+    UPDATE orchestrator.batch SET deleted_at = :at, version = version + 1, edit_version = edit_version + 1, changed_at = :at
+    WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
+)
+INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
+SELECT batch_id, version, organization_id, 'deleted', NULL, NULL, NULL, :at FROM edited
+ON CONFLICT DO NOTHING;
+
+-- name: clock
+-- The database's time.
+SELECT clock_timestamp();
+
+-- name: clock_after_decisions
+-- parameters: batch_id uuid
+-- The database's time, and no earlier than what was decided or sent for this batch, though the clock may have been set back
+-- (invariant 7). Reads the batch's outcomes and dispatches, by the primary keys.
+SELECT greatest(clock_timestamp(),
+                (SELECT max(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id),
+                (SELECT max(dispatched_at) FROM orchestrator.dispatch WHERE batch_id = :batch_id));

@@ -1,0 +1,62 @@
+-- Statements on `dispatch`, under the shared locks of the batches, so that a cancel comes before or after. Rows are taken in
+-- order of batch and position.
+
+-- name: mark
+-- parameters: batch_ids uuid[], positions integer[], attempts integer[]
+-- Marks items as asked. An item whose key is in doubt is asked under the same key again; a new attempt of a refused one under the
+-- next. What was answered for good is left alone, and so is a cancelled batch: nothing of it is ever sent anew. By the primary
+-- keys.
+INSERT INTO orchestrator.dispatch AS d (batch_id, position, organization_id, attempt, state, dispatched_at)
+SELECT i.batch_id, i.position, i.organization_id, i.attempt, 'asked', clock_timestamp()
+FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+     AS n (batch_id, position, attempt)
+JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
+JOIN orchestrator.batch b ON b.batch_id = i.batch_id
+WHERE b.cancelled_at IS NULL
+ORDER BY i.batch_id, i.position
+ON CONFLICT (batch_id, position) DO UPDATE
+SET attempt = excluded.attempt, state = 'asked', error = NULL, dispatched_at = excluded.dispatched_at, answered_at = NULL
+WHERE d.state = 'asked' OR d.state = 'refused' AND d.attempt < excluded.attempt;
+
+-- name: open
+-- parameters: batch_ids uuid[], positions integer[], attempts integer[]
+-- The items in doubt, with their values. By the primary keys.
+SELECT n.ord, d.refusals, i.item_id::text, i.organization_id, i.mentor_id, b.coordinator_id, b.submitted_by, b.channel,
+       i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.override_duplicates, b.trace_id,
+       b.cancelled_at IS NOT NULL AS is_cancelled
+FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
+     WITH ORDINALITY AS n (batch_id, position, attempt, ord)
+JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
+JOIN orchestrator.batch b ON b.batch_id = i.batch_id
+JOIN orchestrator.dispatch d ON (d.batch_id, d.position) = (i.batch_id, i.position)
+WHERE d.state = 'asked'
+ORDER BY n.ord;
+
+-- name: record
+-- parameters: batch_ids uuid[], positions integer[], refusals integer[], states text[], activity_ids uuid[], errors jsonb[]
+-- Writes answers down. Only an answer to the key that is in doubt counts: what comes late, or twice, changes nothing. By the
+-- primary key; FOR UPDATE in its order, before the update takes the rows in any.
+WITH n AS (
+    SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:refusals AS integer[]),
+                         CAST(:states AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
+         AS n (batch_id, position, refusals, state, activity_id, error)
+), locked AS (
+    SELECT d.batch_id, d.position FROM orchestrator.dispatch d JOIN n USING (batch_id, position)
+    WHERE d.state = 'asked' AND d.refusals = n.refusals
+    ORDER BY d.batch_id, d.position FOR UPDATE OF d
+)
+UPDATE orchestrator.dispatch d
+SET state = n.state, activity_id = n.activity_id, error = n.error, answered_at = clock_timestamp(),
+    refusals = d.refusals + CAST(n.state = 'refused' AS integer)
+FROM n JOIN locked USING (batch_id, position)
+WHERE (d.batch_id, d.position) = (n.batch_id, n.position);
+
+-- name: find
+-- parameters: batch_ids uuid[], positions integer[]
+-- Where items stand with the service. By the primary keys.
+SELECT n.ord, d.state, d.activity_id::text, d.error, d.attempt = i.attempt AS is_of_present_attempt,
+       b.cancelled_at IS NOT NULL AS is_cancelled
+FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[])) WITH ORDINALITY AS n (batch_id, position, ord)
+JOIN orchestrator.dispatch d ON (d.batch_id, d.position) = (n.batch_id, n.position)
+JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
+JOIN orchestrator.batch b ON b.batch_id = n.batch_id;

@@ -1,0 +1,58 @@
+-- Statements about how the product is doing. The tables are small: a row for each partition, and the starts of one day.
+
+-- name: note_queues
+-- parameters: topics text[], partitions integer[], topic_ids text[], firsts bigint[], next_offsets bigint[]
+-- Notes where queues end and how far they are handled. A queue stands since it was first seen behind and not moving. Progress of
+-- another incarnation is none. Sorted by the primary key, so that two of these don't wait in a circle.
+INSERT INTO orchestrator.queue_end AS q (topic, partition, topic_id, next_offset, handled, stands_since, seen_at)
+SELECT n.topic, n.partition, n.topic_id, n.next_offset, seen.handled,
+       CASE WHEN seen.handled < n.next_offset THEN clock_timestamp() END, clock_timestamp()
+FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:topic_ids AS text[]), CAST(:firsts AS bigint[]),
+            CAST(:next_offsets AS bigint[])) AS n (topic, partition, topic_id, first_offset, next_offset)
+LEFT JOIN orchestrator.consumer_progress p
+       ON (p.topic, p.partition) = (n.topic, n.partition) AND (p.topic_id = n.topic_id OR '' IN (p.topic_id, n.topic_id))
+CROSS JOIN LATERAL (SELECT greatest(n.first_offset, coalesce(p.next_offset, 0)) AS handled) AS seen
+ORDER BY n.topic, n.partition
+ON CONFLICT (topic, partition) DO UPDATE
+SET topic_id = excluded.topic_id, next_offset = excluded.next_offset, handled = excluded.handled, seen_at = excluded.seen_at,
+    stands_since = CASE WHEN excluded.stands_since IS NULL THEN NULL
+                        WHEN q.topic_id = excluded.topic_id AND q.handled = excluded.handled THEN coalesce(q.stands_since, excluded.seen_at)
+                        ELSE excluded.seen_at END;
+
+-- name: forget_queues
+-- parameters: topics text[], partitions integer[]
+-- Forgets queues that do not exist any more. Reads the whole table.
+DELETE FROM orchestrator.queue_end q
+WHERE NOT EXISTS (SELECT FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[])) AS n (topic, partition)
+                  WHERE (n.topic, n.partition) = (q.topic, q.partition));
+
+-- name: standing
+-- How much waits, and how long queues have been standing, by topic. Reads the whole table.
+SELECT topic, sum(greatest(0, next_offset - handled)) AS waiting,
+       coalesce(extract(epoch FROM max(clock_timestamp() - stands_since)), 0) AS stands_s
+FROM orchestrator.queue_end GROUP BY topic;
+
+-- name: note_starts
+-- parameters: host text, roles text[]
+-- Notes that roles have begun.
+INSERT INTO orchestrator.role_start (role, host, started_at)
+SELECT role, :host, clock_timestamp() FROM unnest(CAST(:roles AS text[])) AS r (role);
+
+-- name: forget_starts
+-- parameters: kept interval
+-- Forgets what is too old to count. By the index role_start_recent.
+DELETE FROM orchestrator.role_start WHERE started_at < clock_timestamp() - :kept;
+
+-- name: starts
+-- parameters: host text, roles text[], within interval
+-- How often these roles have begun on this host within a while. By the index role_start_recent.
+SELECT role, count(*) AS starts FROM orchestrator.role_start
+WHERE host = :host AND role = ANY (:roles) AND started_at > clock_timestamp() - :within GROUP BY role;
+
+-- name: oldest_outbox_row
+-- parameters: slots smallint[]
+-- How long the oldest row of the outbox has waited. The first of each slot by the primary key: the ages of all rows of a backlog
+-- would be read for nothing.
+SELECT extract(epoch FROM max(clock_timestamp() - row.created_at))
+FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
+CROSS JOIN LATERAL (SELECT created_at FROM orchestrator.outbox o WHERE o.slot = owned.slot ORDER BY outbox_id LIMIT 1) AS row;
