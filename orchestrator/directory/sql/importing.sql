@@ -1,0 +1,148 @@
+-- Statements that import a directory. The rows of a file come as one JSON parameter. A row that says nothing new is not written
+-- again: the counts say what changed. The tables of a directory are small beside those of batches: what is not found by a primary
+-- key is read whole.
+
+-- name: import_lock
+-- One import at a time, or two would each prune whom only the other one has. An advisory lock until the end of the transaction.
+-- Nobody else writes these tables, and the registration reads them without locks: there is nothing that this lock could deadlock
+-- with.
+SELECT pg_advisory_xact_lock(0x64697265, 1);
+
+-- name: organizations
+-- parameters: time_zone text, rows json
+-- Writes organizations. A file without time zones leaves those of the organizations that are there already. By the primary key.
+WITH written AS (
+    INSERT INTO registration.organization AS o (organization_id, name, time_zone)
+    SELECT organization_id, coalesce(nullif(given.name, ''), organization_id), coalesce(given.time_zone, known.time_zone, :time_zone)
+    FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, name text, time_zone text)
+    LEFT JOIN registration.organization known USING (organization_id)
+    ON CONFLICT (organization_id) DO UPDATE SET name = EXCLUDED.name, time_zone = EXCLUDED.time_zone
+    WHERE (o.name, o.time_zone) IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.time_zone)
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
+
+-- name: named_elsewhere
+-- parameters: time_zone text, organizations text[]
+-- Creates organizations that only the other files name. By the primary key.
+INSERT INTO registration.organization (organization_id, name, time_zone)
+SELECT organization_id, organization_id, :time_zone FROM unnest(CAST(:organizations AS text[])) AS named (organization_id)
+ON CONFLICT (organization_id) DO NOTHING;
+
+-- name: mentors
+-- parameters: rows json
+-- Writes mentors. By the primary key.
+WITH written AS (
+    INSERT INTO registration.mentor AS m (organization_id, mentor_id, name, chapter_id, active_from, active_until)
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given
+        (organization_id text, mentor_id text, name text, chapter_id text, active_from date, active_until date)
+    ON CONFLICT (organization_id, mentor_id) DO UPDATE
+    SET name = EXCLUDED.name, chapter_id = EXCLUDED.chapter_id, active_from = EXCLUDED.active_from,
+        active_until = EXCLUDED.active_until
+    WHERE (m.name, m.chapter_id, m.active_from, m.active_until)
+        IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.chapter_id, EXCLUDED.active_from, EXCLUDED.active_until)
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
+
+-- name: coordinators
+-- parameters: rows json
+-- Writes coordinators. By the primary key.
+WITH written AS (
+    INSERT INTO registration.coordinator AS k (organization_id, coordinator_id, name, role)
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given
+        (organization_id text, coordinator_id text, name text, role text)
+    ON CONFLICT (organization_id, coordinator_id) DO UPDATE SET name = EXCLUDED.name, role = EXCLUDED.role
+    WHERE (k.name, k.role) IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.role)
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
+
+-- name: activity_types
+-- parameters: rows json
+-- Writes activity types. By the primary key.
+WITH written AS (
+    INSERT INTO registration.activity_type AS t (organization_id, activity_type, name)
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, activity_type text, name text)
+    ON CONFLICT (organization_id, activity_type) DO UPDATE SET name = EXCLUDED.name
+    WHERE t.name IS DISTINCT FROM EXCLUDED.name
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
+
+-- name: scopes
+-- parameters: rows json
+-- Scopes replace those of every organization that the file names: else access could never be withdrawn. A row that names an
+-- organization and nothing else grants nothing, so that the last access can be withdrawn too. By the primary key.
+WITH given AS (
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, chapter_id text)
+), withdrawn AS (
+    DELETE FROM registration.coordinator_scope s
+    WHERE organization_id IN (SELECT organization_id FROM given)
+      AND NOT EXISTS (SELECT FROM given g WHERE (g.organization_id, g.coordinator_id, g.chapter_id)
+                                                = (s.organization_id, s.coordinator_id, s.chapter_id))
+    RETURNING 1
+), granted AS (
+    INSERT INTO registration.coordinator_scope (organization_id, coordinator_id, chapter_id)
+    SELECT * FROM given WHERE coordinator_id IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM granted) AS added, (SELECT count(*) FROM withdrawn) AS withdrawn;
+
+-- name: absent_mentors
+-- parameters: organizations text[], rows json
+-- The mentors of the organizations that the file names who are not in it, and have not been closed before.
+SELECT m.organization_id, m.mentor_id AS id FROM registration.mentor m, registration.organization o
+WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:organizations AS text[]))
+  AND (m.active_until IS NULL OR m.active_until >= (statement_timestamp() AT TIME ZONE o.time_zone)::date)
+  AND (m.organization_id, m.mentor_id) NOT IN (
+      SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, mentor_id text))
+ORDER BY 1, 2;
+
+-- name: close_mentors
+-- parameters: organizations text[], rows json
+-- Closes the mentors that absent_mentors finds: their activity ends yesterday, in the organization's time zone, so that what was
+-- done until then can still be registered.
+UPDATE registration.mentor m SET active_until = (statement_timestamp() AT TIME ZONE o.time_zone)::date - 1
+FROM registration.organization o
+WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:organizations AS text[]))
+  AND (m.active_until IS NULL OR m.active_until >= (statement_timestamp() AT TIME ZONE o.time_zone)::date)
+  AND (m.organization_id, m.mentor_id) NOT IN (
+      SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, mentor_id text));
+
+-- name: absent_coordinators
+-- parameters: organizations text[], closed text, rows json
+-- The coordinators of the organizations that the file names who are not in it, and have not been closed before.
+SELECT k.organization_id, k.coordinator_id AS id FROM registration.coordinator k
+WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :closed
+  AND (k.organization_id, k.coordinator_id) NOT IN (
+      SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text))
+ORDER BY 1, 2;
+
+-- name: close_coordinators
+-- parameters: closed text, organizations text[], rows json
+-- Closes the coordinators that absent_coordinators finds: they lose the role and all scopes.
+WITH closed AS (
+    UPDATE registration.coordinator k SET role = :closed
+    WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :closed
+      AND (k.organization_id, k.coordinator_id) NOT IN (
+          SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text))
+    RETURNING k.organization_id, k.coordinator_id
+)
+DELETE FROM registration.coordinator_scope WHERE (organization_id, coordinator_id) IN (SELECT * FROM closed);
+
+-- name: unknown_time_zones
+-- parameters: time_zones text[]
+-- Which of these time zones PostgreSQL does not know, by number from 1.
+SELECT index FROM unnest(CAST(:time_zones AS text[])) WITH ORDINALITY AS given (time_zone, index)
+WHERE time_zone NOT IN (SELECT name FROM pg_timezone_names) ORDER BY 1;
+
+-- name: scopes_of_nobody
+-- parameters: rows json, closed text
+-- Which rows name somebody who is no coordinator of the organization. By the primary key.
+SELECT index FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, index int)
+WHERE given.coordinator_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM registration.coordinator k WHERE k.role <> :closed
+                  AND (k.organization_id, k.coordinator_id) = (given.organization_id, given.coordinator_id))
+ORDER BY 1;
