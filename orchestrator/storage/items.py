@@ -95,8 +95,6 @@ _STATUS = Prepared(f"""
 """)
 
 _HISTORY = _SQL["history"].text()
-
-
 _CHANGED_SINCE = _SQL["changed_since"].text()
 
 

@@ -2,8 +2,8 @@
 
 -- name: known_parts
 -- parameters: batch_ids uuid[], parts integer[]
--- What the database has of these parts, and of their batches. It runs before the lock, for parts that came before need none, and
--- again under it. By the primary keys.
+-- What the database has of these parts, and of their batches. It runs without the lock first: a part that
+-- came before needs none. For the others it runs again under it. By the primary keys.
 SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
 JOIN orchestrator.batch b ON b.batch_id = n.batch_id
