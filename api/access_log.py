@@ -1,6 +1,6 @@
-"""One line for each request but those for the process's health: who did what to which route, how it ended and how long it took.
+"""One log line for each request except health checks: caller, method, route, status and duration.
 
-No path, query or body: they can name tickets and hold notes.
+Never the path, query or body, which can contain tickets and notes.
 """
 
 import time
@@ -18,14 +18,14 @@ _log = structlog.get_logger("bulkreg.access")
 
 @web.middleware
 async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Counts and logs the request when it has been answered."""
+    """Counts and logs the request after its response."""
     began = time.perf_counter()
     response = await handler(request)
     took = time.perf_counter() - began
     resource = request.match_info.route.resource
     route = "none" if resource is None else resource.canonical
     identity = request.get(IDENTITY)
-    # A method is the sender's word; those that no route has would make a label each.
+    # The client chooses the method. Methods without a route share one label, so that clients can't create labels.
     method = request.method if resource is not None else "any"
     API_SECONDS.labels(method, route, str(response.status)).observe(took)
     if route in HEALTH_PATHS:

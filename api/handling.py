@@ -1,4 +1,4 @@
-"""How a request of aiohttp's gets to its endpoint and back."""
+"""How an aiohttp request gets to its endpoint and back."""
 
 import asyncio
 from functools import partial
@@ -19,21 +19,21 @@ from orchestrator.process.memory import give_free_memory_back
 
 IDENTITY = web.RequestKey("identity", Identity)
 
-# Some hundred items.
+# A few hundred items.
 _LARGE_BODY_BYTES = 64 * 1024
 
-# The answer is written by then. Not at once for each of a flood of large bodies: it takes some milliseconds.
+# By then the response is written. Freeing takes some milliseconds, so it is not done after each of a flood of large bodies.
 _RELEASED_AFTER_S = 0.05
 
 
 def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
-    """Adds everything that the API answers."""
+    """Adds every route of the API."""
     limits = RateLimits({Role(role): limit for role, limit in service.settings.api_requests_per_minute.items()})
     for route in ROUTES:
         handler = _handler(route, service, authenticator, limits)
         app.router.add_route(route.method, route.path, handler)
         if route.method == "GET":
-            # The same head; aiohttp leaves out the body, and conversations don't begin one.
+            # Same headers; aiohttp leaves out the body, and conversations don't start one.
             app.router.add_route("HEAD", route.path, handler)
     document = openapi.document(ROUTES)
     app.router.add_get("/openapi.json", _constant(openapi.encoded(document), "application/json"))
@@ -42,7 +42,7 @@ def add_routes(app: web.Application, service: Service, authenticator: Authentica
 
 
 def _handler(route: Route, service: Service, authenticator: Authenticator, limits: RateLimits) -> Handler:
-    """Who it is, the bytes, the answer."""
+    """The aiohttp handler of a route: authenticates, reads the body, calls the endpoint."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         ticket = request.query.get("ticket") if route.takes_ticket else None
@@ -53,7 +53,7 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
         request[IDENTITY] = identity
         limits.check(identity)
         if route.changes and identity.role is Role.AUDITOR:
-            raise ProblemError("role_may_not", "An auditor reads and changes nothing.")
+            raise ProblemError("role_may_not", "An auditor can read but not change anything. Use a token with another role.")
         call = Call(
             service=service,
             identity=identity,
@@ -70,7 +70,7 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
             return await service.database.run(partial(_answer, route.endpoint, call), is_large=is_large)
         finally:
             if is_large:
-                # Later: as long as this is on its way out, the request and what refused it hold what was read.
+                # Later, because until the response is written the request or its exception still references the body.
                 asyncio.get_running_loop().call_later(_RELEASED_AFTER_S, give_free_memory_back)
 
     return handle

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes, the models and the table of problems: nothing is written twice."""
+"""The OpenAPI 3.1 document, generated from the table of routes, the models and the table of problems."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 _VERSION = "1"
 _SCHEMAS = "#/components/schemas/"
 
-# What any route with a token can answer, and what any request with a body can come to.
+# Problems that any route with a token can return, and those of any request with a body.
 _EVERYWHERE = (
     "no_token",
     "bad_token",
@@ -40,20 +40,25 @@ _WITH_A_BODY = ("bad_json", "body_too_slow", "body_too_large", "not_json", "comp
 _TAG = {"type": "string", "pattern": '^(\\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$'}
 _REQUEST_HEADERS: Mapping[str, Json] = {
     "Idempotency-Key": {
-        "description": "The same key and request give the same answer again, for at least 7 days.",
+        "description": "Repeating a request with the same key returns the first response again, for at least 7 days.",
         "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
     },
-    "If-Match": {"description": "ETags: 412 unless what a person edits is as it was then.", "schema": _TAG},
-    "If-None-Match": {"description": "ETags: 304 while the batch is as it was then.", "schema": _TAG},
+    "If-Match": {"description": "ETags: returns 412 if the batch was edited since.", "schema": _TAG},
+    "If-None-Match": {"description": "ETags: returns 304 if the batch has not changed since.", "schema": _TAG},
     "traceparent": {
         "description": "W3C trace context: the batch's events carry on its trace.",
         "schema": {"type": "string", "maxLength": 200},
     },
-    "Last-Event-ID": {"description": "The id of the last event that was seen.", "schema": {"type": "string"}},
+    "Last-Event-ID": {"description": "The id of the last event that the client received.", "schema": {"type": "string"}},
 }
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}}
-_REPLAYED = {"Idempotent-Replayed": {"description": "`true`: answered before, under this key.", "schema": {"type": "string"}}}
+_REPLAYED = {
+    "Idempotent-Replayed": {
+        "description": "`true`: the first response to this key, repeated.",
+        "schema": {"type": "string"},
+    }
+}
 _LOCATION = {"Location": {"description": "The batch.", "required": True, "schema": {"type": "string"}}}
 _ETAG = {"ETag": {"description": "Weak: the batch's version and the query.", "required": True, "schema": _TAG}}
 
@@ -64,7 +69,7 @@ _PARAMETERS: Mapping[str, Json] = {
 _ORGANIZATION: Json = {
     "name": ORGANIZATION_HEADER,
     "in": "header",
-    "description": "Which organization, for a service that has several.",
+    "description": "The organization, required for a service token with several.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 100},
 }
 
@@ -139,14 +144,14 @@ def _parameters(route: Route) -> list[Json]:
     parameters += [{"name": name, "in": "header", **_REQUEST_HEADERS[name]} for name in route.request_headers]
     if route.query is not None:
         for name, schema in route.query.model_json_schema()["properties"].items():
-            # As a security scheme it is there already.
+            # Already listed as a security scheme.
             if name != "ticket":
                 parameters.append(_query_parameter(name, schema))
     return [*parameters, _ORGANIZATION]
 
 
 def _query_parameter(name: str, schema: Json) -> Json:
-    """A query has no null: a parameter is left out instead."""
+    """A query parameter can't be null: it is left out instead."""
     if "anyOf" in schema:
         (given,) = (choice for choice in schema["anyOf"] if choice.get("type") != "null")
         schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | given
@@ -159,7 +164,7 @@ def _responses(route: Route) -> Json:
     for status, shape in route.responses.items():
         response: Json = {"description": _DESCRIPTIONS[status], "headers": _response_headers(route, status)}
         if shape == "text/event-stream":
-            # OpenAPI 3.1 has no words for the single event.
+            # OpenAPI 3.1 can't describe a single event.
             response["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
             response["content"] = {shape: {"example": examples.TEXTS[shape]}}
         elif isinstance(shape, str):
@@ -174,16 +179,16 @@ def _responses(route: Route) -> Json:
 
 _DESCRIPTIONS = {
     200: "Done.",
-    201: "Made.",
-    202: "Accepted; look at Location to see how it goes.",
-    204: "Done; there is nothing to say.",
-    304: "Nothing has changed.",
+    201: "Created.",
+    202: "Accepted; poll the URL in Location for progress.",
+    204: "No content.",
+    304: "Not modified.",
 }
 
 _TO_THE_BATCH = {"batch_id": "$response.body#/batch_id"}
 _TO_AN_ITEM = _TO_THE_BATCH | {"item_id": "$response.body#/items/0/item_id"}
 
-# By operation and status, where an answer leads.
+# Links from a response to other operations, by operation and status.
 _LINKS: Mapping[tuple[str, int], Json] = {
     ("submit", 202): {
         route.name: {"operationId": route.name, "parameters": _TO_THE_BATCH}
@@ -249,12 +254,12 @@ def _example(code: str) -> Json:
 
 def _health(path: str) -> Json:
     content = {"application/json": _content(models.HealthResponse)}
-    responses: Json = {"200": {"description": "All is well.", "content": content}}
+    responses: Json = {"200": {"description": "All checks pass.", "content": content}}
     if path == "/readyz":
-        responses["503"] = {"description": "Not all is well; `checks` says what.", "content": content}
+        responses["503"] = {"description": "A check fails; `checks` says which.", "content": content}
     return {
         "operationId": path.strip("/"),
-        "summary": "Whether this process lives." if path == "/healthz" else "Whether it can do its work.",
+        "summary": "Whether this process is alive." if path == "/healthz" else "Whether this process can do its work.",
         "security": [],
         "responses": responses,
     }

@@ -302,7 +302,7 @@ def read_update(raw: Any) -> Relabelling | CancellingUpdate:
 
 
 def _mentor(entry: Any) -> Hashable:
-    # What is no string is a mistake of its own, and like nothing else.
+    # Non-strings are reported separately and never treated as duplicates.
     return canonical_id(entry) if isinstance(entry, str) else object()
 
 

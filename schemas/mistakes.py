@@ -157,7 +157,8 @@ def size_mistakes(place: str, entries: Sized, max_entries: int) -> list[Mistake]
 
 
 def mentor_type_and_date(entry: Any) -> Hashable:
-    """What may occur once in a submission, of an item that is yet unread. What is malformed is a mistake of its own, and like nothing else."""
+    """The identity that must be unique in a submission, from a raw item. Malformed items are reported separately and never treated as
+    duplicates."""
     if not isinstance(entry, dict):
         return object()
     identity = (canonical_id(entry.get("mentor_id")), canonical_id(entry.get("activity_type")), entry.get("activity_date"))

@@ -1,4 +1,4 @@
-"""What an endpoint is given and what it answers. Endpoints are plain functions that run in a worker thread: they may block."""
+"""What an endpoint takes and returns. Endpoints are plain functions that run in a worker thread, so they may block."""
 
 import hashlib
 import re
@@ -63,11 +63,11 @@ class Call:
         return self.identity.actor(header=self.headers.get(ORGANIZATION_HEADER), in_body=organization_in_body)
 
     def batch_id(self) -> UUID:
-        """The batch that the address names. What is no id is the id of nothing: raises NotFoundError."""
+        """The batch id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("batch")
 
     def item_id(self) -> UUID:
-        """The item that the address names. Raises NotFoundError."""
+        """The item id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("item")
 
     def _id(self, what: str) -> UUID:
@@ -108,7 +108,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an endpoint answers; `body` is JSON unless it is None."""
+    """What an endpoint returns; `body` is JSON unless it is None."""
 
     status: int
     body: Any = None

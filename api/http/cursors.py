@@ -13,14 +13,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode(place: tuple[datetime, UUID]) -> str:
-    """The cursor that goes on after this batch."""
+    """The cursor for the page after this batch."""
     submitted_at, batch_id = place
     microseconds = (submitted_at - _EPOCH) // _MICROSECOND
     return base64.urlsafe_b64encode(microseconds.to_bytes(8, "big", signed=True) + batch_id.bytes).decode()
 
 
 def decode(cursor: str) -> tuple[datetime, UUID]:
-    """Where a cursor goes on. Raises RefusedRequestError for a text that `encode` never made."""
+    """The place a cursor continues from. Raises RefusedRequestError for a text that `encode` did not make."""
     try:
         raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         if len(raw) != 24:
@@ -28,5 +28,5 @@ def decode(cursor: str) -> tuple[datetime, UUID]:
         return _EPOCH + int.from_bytes(raw[:8], "big", signed=True) * _MICROSECOND, UUID(bytes=raw[8:])
     except (ValueError, OverflowError, binascii.Error) as error:
         raise RefusedRequestError(
-            [Mistake("/query/cursor", "not_a_cursor", "must be a next_cursor of an earlier page")]
+            [Mistake("/query/cursor", "not_a_cursor", "must be the next_cursor of an earlier page")]
         ) from error

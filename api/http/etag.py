@@ -18,12 +18,12 @@ def query_hash(query: Mapping[str, object]) -> str:
 
 
 def etag(batch: BatchView, query: str) -> str:
-    """The tag of a batch's representation. Progress is not part of it, and so may differ under the same tag: it is weak."""
+    """The tag of a batch's representation. It is weak, because progress is not part of it and may differ under the same tag."""
     return f'W/"{batch.version}.{batch.edit_version}.{query}"'
 
 
 def none_matches(if_none_match: str | None, tag: str) -> bool:
-    """Whether a client that sent If-None-Match has to be sent the representation (RFC 9110, 13.1.2)."""
+    """Whether the representation has to be sent to a client that sent If-None-Match (RFC 9110, 13.1.2)."""
     if if_none_match is None:
         return True
     return not _is_any(if_none_match) and tag not in [f'W/"{given[1]}"' for given in _TAG.finditer(if_none_match)]
@@ -34,9 +34,9 @@ def _is_any(tags: str) -> bool:
 
 
 def edit_versions(if_match: str | None) -> frozenset[int] | None:
-    """The edit versions that If-Match allows, none for tags that are not ours; None when it allows any.
+    """The edit versions that If-Match allows; empty for tags that are not ours, None when it allows any.
 
-    RFC 9110, 13.1.1 compares strongly, so that a weak tag never matches; here it compares the version of what a person edits instead.
+    With the strong comparison of RFC 9110, 13.1.1 a weak tag never matches, so the edit version in the tag is compared instead.
     """
     if if_match is None or _is_any(if_match):
         return None

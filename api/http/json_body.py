@@ -1,4 +1,4 @@
-"""Bodies: what is refused before it is parsed, and how it is parsed."""
+"""Request bodies: the checks before parsing, and the parsing."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ _MAX_SECONDS_FOR_BODY = 32.0
 async def read_body(request: web.Request) -> bytes:
     """The body as sent.
 
-    Raises ProblemError for one that is compressed, comes too slowly or not to its end, aiohttp's 413 for one that is too large.
+    Raises ProblemError if the body is compressed, arrives too slowly or incompletely, and aiohttp's 413 if it is too large.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
@@ -25,10 +25,12 @@ async def read_body(request: web.Request) -> bytes:
         async with asyncio.timeout(_MAX_SECONDS_FOR_BODY):
             body = await request.read()
     except TimeoutError as error:
-        raise ProblemError("body_too_slow", "The body did not arrive in time.", headers={"Connection": "close"}) from error
+        raise ProblemError(
+            "body_too_slow", "The body did not arrive in time. Repeat the request.", headers={"Connection": "close"}
+        ) from error
     except (ConnectionError, web.RequestPayloadError) as error:
-        # Whoever sent it has left. Nobody gets this answer: it is how the request is counted and logged.
-        raise ProblemError("bad_request", "The body did not arrive as its headers announce it.") from error
+        # The client has disconnected. It never sees this response, which only decides how the request is counted and logged.
+        raise ProblemError("bad_request", "The body does not match its headers: it is incomplete or wrongly framed.") from error
     if body and not _is_json(request.content_type):
         raise ProblemError("not_json", "Send the body as Content-Type: application/json.")
     return body

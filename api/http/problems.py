@@ -1,4 +1,4 @@
-"""Every error that the API answers, in one table, as problem details (RFC 9457). Nothing else makes an error's body."""
+"""Every error that the API returns, in one table, as problem details (RFC 9457). No other module builds an error body."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from schemas.strict_json import BadJsonError
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:bulk-registration:problem:"
 
-# How long a client should leave a database alone that is away or overloaded: shorter than a person waits, longer than a hot loop.
+# Retry-After when the database is unreachable or overloaded: short for a person who waits, long enough to prevent a retry storm.
 RETRY_AFTER_UNAVAILABLE_S = 2
 
 _log = structlog.get_logger("bulkreg.api")
@@ -28,52 +28,52 @@ _log = structlog.get_logger("bulkreg.api")
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """One kind of problem: its status, and its title, which is the same each time."""
+    """One kind of problem: its status and its constant title."""
 
     status: int
     title: str
 
 
-# The code is the last part of the type URI. Codes that operations raise are here too; a test says that none is missing.
+# The code is the last part of the type URI. Codes that operations raise are here too; a test checks that none is missing.
 PROBLEMS: Mapping[str, ProblemType] = {
     "bad_json": ProblemType(400, "The body is not acceptable JSON"),
-    "bad_request": ProblemType(400, "The request can't be understood"),
-    "no_token": ProblemType(401, "A bearer token is needed"),
+    "bad_request": ProblemType(400, "The request is malformed"),
+    "no_token": ProblemType(401, "A bearer token is required"),
     "bad_token": ProblemType(401, "The token is not accepted"),
     "role_may_not": ProblemType(403, "The role does not allow this"),
-    "not_your_coordinator_id": ProblemType(403, "A coordinator submits in his own name only"),
+    "not_your_coordinator_id": ProblemType(403, "Coordinators can submit only in their own name"),
     "not_your_organization": ProblemType(403, "The token is not for this organization"),
-    "not_found": ProblemType(404, "There is nothing here"),
-    "batch_not_found": ProblemType(404, "There is no such batch"),
-    "item_not_found": ProblemType(404, "There is no such item"),
-    "method_not_allowed": ProblemType(405, "The method is not allowed here"),
+    "not_found": ProblemType(404, "No resource has this address"),
+    "batch_not_found": ProblemType(404, "The batch does not exist"),
+    "item_not_found": ProblemType(404, "The item does not exist"),
+    "method_not_allowed": ProblemType(405, "The method is not allowed for this address"),
     "body_too_slow": ProblemType(408, "The body did not arrive in time"),
     "batch_running": ProblemType(409, "The batch is still running"),
     "batch_finished": ProblemType(409, "The batch has finished"),
     "batch_cancelled": ProblemType(409, "The batch was cancelled"),
     "batch_deleted": ProblemType(409, "The batch was deleted"),
-    "item_not_failed": ProblemType(409, "Only failed items are retried"),
-    "item_retried_already": ProblemType(409, "The item was retried already, with other values"),
-    "item_in_doubt": ProblemType(409, "The item may be registered already"),
+    "item_not_failed": ProblemType(409, "Only failed items can be retried"),
+    "item_retried_already": ProblemType(409, "The item was already retried with other values"),
+    "item_in_doubt": ProblemType(409, "The item may already be registered"),
     "changed_since": ProblemType(412, "The batch has changed since it was read"),
     "plan_changed": ProblemType(412, "Something has changed since the preview"),
     "body_too_large": ProblemType(413, "The body is too large"),
     "address_too_long": ProblemType(414, "The address is too long"),
     "not_json": ProblemType(415, "The body must be JSON"),
     "compressed": ProblemType(415, "The body must not be compressed"),
-    "expectation_unknown": ProblemType(417, "The header Expect asks for something unknown"),
+    "expectation_unknown": ProblemType(417, "The Expect header is not supported"),
     "invalid_request": ProblemType(422, "The request has mistakes"),
-    "coordinator_unknown": ProblemType(422, "The directory does not know the coordinator"),
+    "coordinator_unknown": ProblemType(422, "The coordinator is not in the directory"),
     "organization_required": ProblemType(422, "The organization must be named"),
     "organization_differs": ProblemType(422, "Two different organizations are named"),
     "idempotency_key_reused": ProblemType(422, "The Idempotency-Key was used for another request"),
     "too_many_requests": ProblemType(429, "Too many requests"),
     "headers_too_large": ProblemType(431, "The headers are too large"),
-    "internal_error": ProblemType(500, "Something went wrong on our side"),
-    "preview_unavailable": ProblemType(501, "Nothing is foretold here"),
-    "database_unavailable": ProblemType(503, "The database can't be reached at the moment"),
-    "keys_unavailable": ProblemType(503, "The identity provider can't be reached at the moment"),
-    "overloaded": ProblemType(503, "Too much is waiting"),
+    "internal_error": ProblemType(500, "The server failed to handle the request"),
+    "preview_unavailable": ProblemType(501, "Preview is not available with an external registration service"),
+    "database_unavailable": ProblemType(503, "The database is temporarily unavailable"),
+    "keys_unavailable": ProblemType(503, "The identity provider is temporarily unavailable"),
+    "overloaded": ProblemType(503, "The server is overloaded"),
 }
 
 
@@ -85,24 +85,24 @@ class ProblemError(Exception):
     detail: str
     errors: Sequence[Mistake] = ()
     members: Mapping[str, Any] = field(default_factory=dict)
-    """What this kind of problem adds to its details (RFC 9457, 3.2)."""
+    """Extension members of this kind of problem (RFC 9457, 3.2)."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def overloaded(detail: str, *, retry_after_s: float = RETRY_AFTER_UNAVAILABLE_S) -> ProblemError:
-    """The answer to a request that is not even tried."""
+    """The problem for a request that is rejected before any work is done."""
     return ProblemError("overloaded", detail, headers=retry_after(retry_after_s))
 
 
 def bad_token(why: str) -> ProblemError:
-    """The answer to a token that is not accepted."""
+    """The problem for a token that is not accepted."""
     return ProblemError(
         "bad_token", f"The token is not accepted: {why}.", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
     )
 
 
 def retry_after(seconds: float) -> dict[str, str]:
-    """The header, in whole seconds (RFC 9110, 10.2.3)."""
+    """The Retry-After header, in whole seconds (RFC 9110, 10.2.3)."""
     return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
@@ -122,7 +122,7 @@ def body(problem: ProblemError) -> dict[str, Any]:
 
 
 def response(problem: ProblemError) -> web.Response:
-    """The problem as an answer."""
+    """The problem as an HTTP response."""
     return web.Response(
         status=PROBLEMS[problem.code].status,
         body=orjson.dumps(body(problem)),
@@ -132,7 +132,7 @@ def response(problem: ProblemError) -> web.Response:
 
 
 def problem_of(error: Exception) -> ProblemError | None:
-    """The problem that an exception stands for; None for a bug."""
+    """The problem that an exception maps to; None for a bug."""
     match error:
         case ProblemError():
             return error
@@ -150,24 +150,26 @@ def problem_of(error: Exception) -> ProblemError | None:
         case web.HTTPException():
             return _of_http_exception(error)
         case PoolTimeoutError():
-            return overloaded("No database connection became free in time.")
+            return overloaded("No database connection became free in time. Repeat the request after Retry-After.")
         case DBAPIError() | TransientError() if is_environments(error):
-            detail = "The database can't be reached at the moment; nothing was changed by an answer that you did not get."
+            detail = "The database is unavailable. The result is unknown. Repeat the request with the same Idempotency-Key."
             return ProblemError("database_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
         case _:
             return None
 
 
 def _of_http_exception(error: web.HTTPException) -> ProblemError:
-    """What aiohttp itself refuses: routes, methods, sizes."""
+    """The problem for a request that aiohttp itself rejects: unknown routes, methods, oversized bodies."""
     match error:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            return ProblemError("method_not_allowed", f"Allowed here: {allowed}.", headers={"Allow": allowed})
+            return ProblemError("method_not_allowed", f"This address allows only {allowed}.", headers={"Allow": allowed})
         case web.HTTPNotFound():
-            return ProblemError("not_found", "There is nothing at this address.")
+            return ProblemError("not_found", "No resource has this address. Check the path; /docs lists all of them.")
         case web.HTTPRequestEntityTooLarge():
-            return ProblemError("body_too_large", "The body is larger than the limit.", headers={"Connection": "close"})
+            return ProblemError(
+                "body_too_large", "The body is larger than the limit. Split the submission.", headers={"Connection": "close"}
+            )
         case _:
             return ProblemError("bad_request", error.reason)
 
@@ -177,29 +179,29 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every exception into problem details; a bug into a log entry and an answer that says nothing about it."""
+    """Turns every exception into problem details. A bug is logged, and the response reveals nothing about it."""
     try:
         return await handler(request)
     except Exception as error:
         problem = problem_of(error)
         if blame(error) is Blame.LASTING:
-            # A right or a table that is missing, a statement timeout: it may not pass by itself, so the operator has to see it.
+            # A missing right or table, or a statement timeout. It may not pass by itself, so the operator has to see it.
             _log.error("database_refused", error=kind_of(error), at=_where(error))
         if isinstance(error, web.HTTPNotFound) and request.path.endswith("/"):
             problem = ProblemError(
-                "not_found", "There is nothing at this address. No address here ends with a slash: leave it out."
+                "not_found", "No resource has this address. Remove the trailing slash: no address of this API ends with one."
             )
         if problem is None:
-            # A message of the database can quote values (notes among them); where it happened is enough to find a bug.
+            # A database message can quote values, notes among them. The place in the code is enough to find a bug.
             _log.error("request_failed", error=type(error).__name__, at=_where(error))
             problem = ProblemError(
-                "internal_error", "The request failed on our side. The server's log says why; repeat it later."
+                "internal_error", "The server failed to handle the request. See the server log; repeat the request later."
             )
         return response(problem)
 
 
 def _where(error: BaseException) -> str:
-    """The lines that an exception came through, without their values."""
+    """The file and line of each frame of the traceback, without values."""
     lines = []
     step = error.__traceback__
     while step is not None:

@@ -1,4 +1,4 @@
-"""What aiohttp answers before any handler: problem details too, and logged without what was sent (it can be a token)."""
+"""What aiohttp returns before any handler runs: also problem details, and logged without the request's content (it can be a token)."""
 
 from collections.abc import Awaitable, Callable
 
@@ -27,7 +27,7 @@ class Protocol(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer where no handler could give one. aiohttp's own quotes the request, to the client and to the log."""
+        """The response when no handler could run. aiohttp's own response quotes the request, to the client and in the log."""
         _log.warning("request_unreadable", status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
@@ -40,26 +40,30 @@ def _problem(status: int, error: BaseException | None) -> ProblemError:
     if isinstance(error, LineTooLong):
         # Of the parser's exception only the limit says what was too long.
         if error.args[1] == MAX_ADDRESS_BYTES:
-            return ProblemError("address_too_long", f"An address and its query have at most {MAX_ADDRESS_BYTES:,} bytes.")
+            return ProblemError(
+                "address_too_long", f"The address with its query may have at most {MAX_ADDRESS_BYTES:,} bytes; shorten it."
+            )
         return ProblemError(
             "headers_too_large",
-            f"A header has at most {MAX_HEADER_BYTES:,} bytes with its name. Is the token too long? Have it issued with fewer claims.",
+            f"A header may have at most {MAX_HEADER_BYTES:,} bytes including its name. If the token is too long, issue it with fewer claims.",
         )
     if isinstance(error, BadHttpMessage) and error.message == _TOO_MANY_HEADERS:
-        return ProblemError("headers_too_large", "The request has too many headers.")
+        return ProblemError("headers_too_large", "The request has too many headers; send fewer.")
     if status == PROBLEMS["bad_request"].status:
-        return ProblemError("bad_request", "The request is not HTTP as RFC 9112 has it.")
-    return ProblemError("internal_error", "The request failed on our side. The server's log says why; repeat it later.")
+        return ProblemError("bad_request", "The request is not valid HTTP/1.1 (RFC 9112).")
+    return ProblemError(
+        "internal_error", "The server failed to handle the request. See the server log; repeat the request later."
+    )
 
 
 def refusing_expectations(handler: AnyHandler) -> AnyHandler:
-    """The handler, for requests that expect nothing but `100-continue` (RFC 9110, 10.1.1)."""
+    """Wraps a handler to reject requests that expect anything but `100-continue` (RFC 9110, 10.1.1)."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         expected = request.headers.get("Expect") or "100-continue"
         if request.version >= HttpVersion11 and expected.lower() != "100-continue":
             _log.warning("request_unreadable", status=PROBLEMS["expectation_unknown"].status)
-            return response(ProblemError("expectation_unknown", "Leave out the header Expect, or send Expect: 100-continue."))
+            return response(ProblemError("expectation_unknown", "Remove the Expect header, or send Expect: 100-continue."))
         return await handler(request)
 
     return handle

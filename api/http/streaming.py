@@ -1,4 +1,4 @@
-"""Answers that are written piece by piece: what happens when the client is slow, or something fails half-way."""
+"""Responses that are written in chunks: what happens when the client is slow, or when writing fails half-way."""
 
 import asyncio
 import contextlib
@@ -16,19 +16,19 @@ _log = structlog.get_logger("bulkreg.api")
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer that has begun."""
+    """A response whose headers have been sent."""
 
     response: web.StreamResponse
 
     async def write(self, data: bytes) -> None:
-        """Sends a piece. Raises TimeoutError when the client takes none for too long, ConnectionError when it is gone."""
+        """Sends a chunk. Raises TimeoutError when the client reads nothing for too long, ConnectionError when it is gone."""
         async with asyncio.timeout(_WRITE_TIMEOUT_S):
             await self.response.write(data)
 
 
 @contextlib.asynccontextmanager
 async def streaming(request: web.Request, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
-    """Begins a 200. When the block fails the connection is cut: the client must not take a half for the whole."""
+    """Starts a 200 response. If the block fails, the connection is closed, so the client can't mistake a partial body for a whole one."""
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     try:

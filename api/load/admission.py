@@ -1,7 +1,7 @@
-"""Refuses submissions while more is waiting than can be done in a reasonable time.
+"""Rejects submissions while the backlog is larger than can be processed in a reasonable time.
 
-What is accepted is kept: in the tables, in the outbox while Kafka is away, in the topics while the database is slow. None of them should
-grow without bound, so whoever comes when it is full is told when to come again, measured from how fast it empties.
+Accepted items are kept in the tables, in the outbox while Kafka is down, and in the topics while the database is slow. None of them may
+grow without bound. A caller that is rejected gets a Retry-After, computed from how fast the backlog shrinks.
 """
 
 import math
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from api.http.problems import overloaded
 from orchestrator.storage.backlog import Backlog
 
-# One look for all requests of a process: at 500 a second nobody notices it, and the limit is passed by what other processes admit in between.
+# One query serves all requests of a process. The limit may be exceeded by what other processes admit between two queries.
 LOOK_EVERY_S = 1.0
-# With very many running batches a look takes longer: it may have a tenth of one connection's time, but not leave the numbers to grow old.
+# With very many running batches the query takes longer. It may use a tenth of one connection's time, as long as the numbers stay fresh.
 LOOK_SHARE = 0.1
 LOOK_AT_LEAST_EVERY_S = 10.0
-# From how far back the speed is measured: longer than the sweeper's or a restart's pause, short enough to follow a change.
+# The window for measuring speed: longer than a pause of the sweeper or a restart, short enough to follow a change.
 MEASURED_OVER_S = 30.0
-# While nothing moves there is nothing to measure: soon enough after an outage, and no storm.
+# While nothing moves, no speed can be measured. This is soon enough after an outage, and causes no retry storm.
 RETRY_AFTER_STANDSTILL_S = 30.0
 RETRY_AFTER_MAX_S = 300.0
 
@@ -29,7 +29,7 @@ class Admission:
     """Called by the threads that submit."""
 
     def __init__(self, look: Callable[[], Backlog], *, most_items: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`look` asks the database; `most_items` may wait."""
+        """`look` queries the backlog; at most `most_items` items may wait."""
         self._look = look
         self._most_items = most_items
         self._clock = clock
@@ -40,7 +40,7 @@ class Admission:
         self._admitted_since = 0
 
     def admit(self, items: int) -> None:
-        """Returns when so many more may wait. Raises ProblemError `overloaded`, or what the database raises."""
+        """Returns if this many more items may wait. Raises ProblemError `overloaded`, or what the database raises."""
         self._look_if_due()
         with self._lock:
             if not self._looks:
@@ -50,10 +50,12 @@ class Admission:
                 self._admitted_since += items
                 return
             wait_s = self._time_for(too_many)
-        raise overloaded("More items are waiting than can be done soon; nothing was accepted by this call.", retry_after_s=wait_s)
+        raise overloaded(
+            "Too many items are waiting. Nothing of this request was accepted; repeat it after Retry-After.", retry_after_s=wait_s
+        )
 
     def _look_if_due(self) -> None:
-        """One looks; the others go by what was seen last, so that a slow database does not make them queue here too."""
+        """One thread queries; the others use the last result, so that they do not queue here when the database is slow."""
         with self._lock:
             began = self._clock()
             if self._is_looking or began < self._next_look_at:

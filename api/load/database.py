@@ -24,14 +24,14 @@ from orchestrator.storage.repository import PostgresActivityRepository
 
 Result = TypeVar("Result")
 
-# A request that waited this long for a thread is not tried any more: whoever sent it has likely given up, and the queue clears fast.
+# A request that waited this long for a thread is rejected: its client has probably given up, and the queue empties quickly.
 _MAX_WAIT_S = 5.0
 
-# Long enough for a failover of a proxy or a deadlock's victim to come through, short enough that an outage is told to the client.
+# Long enough to survive a proxy's failover or a deadlock, short enough that the client learns of an outage.
 _GIVE_UP_AFTER_S = 2.0
 
-# Large bodies are read and stored two at a time: a batch of 10,000 is 30 MB of objects, and keeps a thread for a quarter of a second. So a
-# flood of them fills neither the memory nor the threads that all others need.
+# Large bodies are read and stored two at a time: a batch of 10,000 takes 30 MB of objects and a thread for a quarter of a second. A flood of
+# them then exhausts neither the memory nor the threads that other requests need.
 _LARGE_AT_ONCE = 2
 
 
@@ -53,13 +53,15 @@ class Database:
     async def run(self, work: Callable[[], Result], *, is_large: bool = False) -> Result:
         """Runs `work` in a worker thread. Raises ProblemError `overloaded` when too much is waiting, or it waited too long."""
         if not self._room.acquire(blocking=False):
-            raise overloaded("Too many requests are waiting; try again soon.")
+            raise overloaded("Too many requests are waiting. Repeat the request after Retry-After.")
         latest = time.monotonic() + _MAX_WAIT_S
 
         def in_turn() -> Result:
             try:
                 if time.monotonic() > latest:
-                    raise overloaded("The request waited too long for its turn; nothing was changed.")
+                    raise overloaded(
+                        "The request waited too long for its turn. Nothing was changed; repeat it after Retry-After."
+                    )
                 return work()
             finally:
                 self._room.release()
@@ -122,11 +124,11 @@ class Database:
         return transact(self._engine, read_backlog, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def ping(self) -> None:
-        """Raises SQLAlchemy's DBAPIError when the database does not answer, and ReadOnlyDatabaseError when it takes no changes."""
+        """Raises SQLAlchemy's DBAPIError when the database does not respond, and ReadOnlyDatabaseError when it is read-only."""
         check_writable(self._engine, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def close(self) -> None:
-        """Waits for the work in hand, then closes the connections."""
+        """Waits for running work, then closes the connections."""
         self._threads.shutdown()
         self._large_threads.shutdown()
         self._engine.dispose()

@@ -1,7 +1,7 @@
-"""Submissions that come while a transaction is on its way share the next one (decision 14).
+"""Submissions that arrive during a commit share the next one (decision 14).
 
-Whoever comes when nobody is storing stores at once, so one alone waits for nothing. While it does, others gather; the first of them then
-stores them all. A set is of one organization, because row level security lets a transaction see one.
+With no commit in flight, a submission commits immediately. Later arrivals queue; the first of them leads the next commit. Each commit holds
+submissions of one organization, because row level security lets a transaction see only one.
 """
 
 import threading
@@ -16,16 +16,16 @@ from orchestrator.storage.blame import is_transient, sqlstate
 Store = Callable[[str, Sequence[SubmissionRequest]], Sequence[SubmissionResult]]
 """Stores submissions of an organization in one transaction."""
 
-# A larger one goes alone: the others would wait for it.
+# A larger submission commits alone, so that the others do not wait for it.
 MAX_ITEMS = 100
 
-# Of a slow database: one after the other they would keep those that gather meanwhile for minutes.
+# The database is slow. Retrying the submissions one after the other would keep the next group waiting for minutes.
 _STATEMENT_TIMEOUT = "57014"
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A submission, and what its thread waits for: its result, or that it is its turn to store."""
+    """A queued submission. Its thread waits until the submission has a result, or until it leads the next commit."""
 
     request: SubmissionRequest
     woken: threading.Event = field(default_factory=threading.Event)
@@ -35,13 +35,13 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Lets threads that submit at the same time share transactions."""
+    """Commits the submissions of concurrent threads in shared transactions."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._gathering: dict[str, list[_Waiting]] = {}
-        """By organization, while somebody is storing: who waits."""
+        """Submissions queued behind a commit in flight, by organization."""
 
     def submit(self, request: SubmissionRequest) -> Submitted:
         """Returns when the submission is committed. Raises its own refusal, or what the database raised."""
@@ -64,7 +64,7 @@ class GroupCommit:
         return _result_of(mine)
 
     def _lead(self, organization_id: str, mine: _Waiting) -> None:
-        """Stores its own submission with those that have gathered, then hands on to one of those that gathered meanwhile."""
+        """Stores its own submission with the queued ones, then passes the lead to the first that arrived in the meantime."""
         with self._lock:
             together = [mine, *self._gathering[organization_id]]
             self._gathering[organization_id] = []
@@ -87,7 +87,7 @@ class GroupCommit:
             results = self._store(together[0].request.actor.organization_id, [waiting.request for waiting in together])
         except Exception as error:
             if len(together) > 1 and not is_transient(error) and sqlstate(error) != _STATEMENT_TIMEOUT:
-                # One of them may be at fault; the others must not pay.
+                # One submission may be at fault; the others must not fail with it.
                 for waiting in together:
                     self._store_together([waiting])
                 return

@@ -1,4 +1,4 @@
-"""Who follows a batch is woken when it changes: by one LISTEN per process, however many follow."""
+"""Wakes the followers of a batch when it changes. One LISTEN per process serves all followers."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ _log = structlog.get_logger("bulkreg.api")
 
 
 def is_settled(batch: BatchView) -> bool:
-    """Nothing changes any more but by somebody's doing. (A cancelled batch can have unresolved items: docs/states.md.)"""
+    """Whether the batch changes only when a person acts on it. (A cancelled batch can have unresolved items: docs/states.md.)"""
     return batch.status in TERMINAL_BATCH_STATUSES and batch.counts.pending == 0
 
 
 @dataclass(eq=False, slots=True)
 class Watch:
-    """One follower. `version` is what it has seen; `changed` is set when there is something else to see, or the process ends."""
+    """One follower. `version` is the last one it has seen; `changed` is set when there is a newer one, or when the process ends."""
 
     organization_id: str
     version: int = 0
@@ -60,17 +60,17 @@ class Watchers:
             settings.api_url, settings, connections=1, application_name="bulkreg api listener"
         ).execution_options(isolation_level="AUTOCOMMIT")
         self._database = database
-        # When a batch with a thousand followers changes they read one after the other, a few at a time: they neither fill the queue
-        # of the database (and are refused) nor keep everybody else out of it.
+        # When a batch with a thousand followers changes, only a few of them read at a time. So they do not fill the database queue,
+        # which would reject them and keep other requests out.
         self._turn = asyncio.Semaphore(max(1, settings.api_database_connections // 4))
         self._poll_s = settings.api_watch_poll_ms / 1000
-        # By the batch id's text, which is the payload of its notifications.
+        # Keyed by the batch id as text, which is the payload of its notifications.
         self._watches: dict[str, set[Watch]] = {}
         self.closing = False
 
     @contextlib.contextmanager
     def watch(self, batch_id: UUID, organization_id: str) -> Iterator[Watch]:
-        """Follows a batch while the block runs. Begin before you read it: what changes in between is not missed."""
+        """Follows a batch while the block runs. Enter it before reading the batch, so that no change in between is missed."""
         watch, name = Watch(organization_id), str(batch_id)
         self._watches.setdefault(name, set()).add(watch)
         try:
@@ -96,7 +96,7 @@ class Watchers:
             await asyncio.to_thread(self._engine.dispose)
 
     def close(self) -> None:
-        """Wakes everybody for the last time: answers in hand are ended."""
+        """Wakes all followers for the last time, so that open responses end."""
         self.closing = True
         self._wake(list(self._watches))
 
@@ -110,7 +110,7 @@ class Watchers:
             try:
                 connection = await asyncio.to_thread(_listening, self._engine)
                 try:
-                    # Whatever was announced while nobody listened.
+                    # Changes may have been announced while no connection listened.
                     self._wake(list(self._watches))
                     await self._hear(connection)
                 finally:
@@ -122,12 +122,12 @@ class Watchers:
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _hear(self, connection: Connection) -> None:
-        """Wakes whom each notification is about. Raises the driver's error when the connection is lost."""
+        """Wakes the followers of each notified batch. Raises the driver's error when the connection is lost."""
         driver = connection.connection.driver_connection
         assert driver is not None
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        # Asked now: a connection that has broken no longer says which it had. The loop must forget it all the same, or it is deaf to
+        # Read now, because a broken connection no longer tells its descriptor. The event loop must still remove it; otherwise it ignores
         # the next connection that gets the same number, which may be a client's.
         descriptor = driver.fileno()
         loop.add_reader(descriptor, readable.set)
@@ -142,7 +142,7 @@ class Watchers:
             loop.remove_reader(descriptor)
 
     async def _look(self) -> None:
-        """Finds what changed without an announcement that reached us: one statement for all that is followed."""
+        """Finds changes whose notification was lost, with one query for all followed batches."""
         while True:
             await asyncio.sleep(self._poll_s)
             if not self._watches:

@@ -194,9 +194,9 @@ class Sweeper:
         )
 
     def _watch(self, connection: Connection, *, passed_by_splitter: Sequence[int]) -> Swept:
-        """The mark is taken together with those that wait behind it: one that nobody waits behind is forgotten.
+        """Creates the mark together with its watches; unreferenced marks are deleted.
 
-        The broker is asked last: what was seen to have left the outbox lies before where the topics end then.
+        Reads the topics' end offsets last: events already seen to have left the outbox then lie before these offsets.
         """
         if not sweeping.try_lock(connection):
             return Swept()

@@ -105,7 +105,10 @@ def _check(request: SubmissionRequest, known_coordinators: Set[str]) -> None:
     actor, coordinator_id = request.actor, request.batch.coordinator_id
     may_change(actor)
     if actor.sees_only_coordinator not in (None, coordinator_id):
-        raise ForbiddenError("not_your_coordinator_id", "A coordinator submits in his own name only.")
+        raise ForbiddenError(
+            "not_your_coordinator_id",
+            "Coordinators can submit only in their own name: set coordinator_id to the token's subject.",
+        )
     if coordinator_id not in known_coordinators:
         raise InvalidRequestError([COORDINATOR_UNKNOWN], code=COORDINATOR_UNKNOWN.code)
 

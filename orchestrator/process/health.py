@@ -47,7 +47,7 @@ class LoopHealth:
         """Whether the loop does its work."""
         if self.loop_age_s > max_loop_age_s:
             why = f"; it tries the same work again: {self.retrying}" if self.retrying else ""
-            return Health(False, f"the loop has not got round for {self.loop_age_s:.0f} s{why}")
+            return Health(False, f"the loop has not completed an iteration for {self.loop_age_s:.0f} s{why}")
         if not self.broker_contact:
             return Health(False, "no broker answers")
         return Health(self.failing is None, self.failing or self.holding)

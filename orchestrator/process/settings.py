@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         ge=10,
         description="Time between two sweeps: a stuck item is driven on within 60 s (invariant 5).",
     )
-    sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="What has moved within this time is not looked at.")
+    sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="Ignore batches that changed within this time.")
     trouble_after_ms: int = Field(
         default=300_000,
         gt=0,

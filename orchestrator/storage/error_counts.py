@@ -20,8 +20,8 @@ _COUNT = _SQL["count"].text()
 # With the time of the change: a projection that was restored or rebuilt may have come to the same number by another way.
 Version = tuple[UUID, int, datetime]
 
-# As long as a count may take. One that takes longer waits for its server, in a connection that has gone silent maybe: nobody waits for that,
-# and nobody's snapshot stays open for longer behind the count of another batch.
+# Wait this long for another thread's count, then count ourselves: that thread's connection may be dead, and our snapshot should not stay open
+# because of the count of another batch.
 _PATIENCE_S = 1.0
 
 # More than are read while they change, and no memory to speak of: 1 MB.

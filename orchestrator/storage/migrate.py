@@ -20,14 +20,14 @@ from tenacity import (
 from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
 from orchestrator.storage.connecting import open_engine
 
-# Whoever migrates holds this advisory lock, so that any number of processes may start with an upgrade at once.
+# A migration holds this advisory lock, so any number of processes can start an upgrade at the same time.
 _MIGRATION_LOCK = (0x62756C6B, 1)
 
-# Whoever comes to a table while a migration waits for it would wait behind it: so it waits shortly, and not as long as PostgreSQL takes to
-# look for deadlocks (1 s), of which it might end the product's transaction; lets go of everything; and tries again.
+# A waiting migration blocks every later query on the table, so lock_timeout stays below deadlock_timeout (1 s), after which PostgreSQL could
+# abort a transaction of the product. On timeout the migration rolls back and retries.
 _LOCK_TIMEOUT_MS = 500
-# But an autovacuum in the way is ended only for whoever has waited that long (deadlock_timeout), and one of a large table works for hours: so
-# every tenth try waits longer. If that ends a transaction of the product for a deadlock, it is tried again like any other.
+# PostgreSQL cancels an autovacuum only for a session that has waited for deadlock_timeout, and the autovacuum of a large table runs for hours.
+# So every tenth try waits longer. If that aborts a transaction of the product as a deadlock victim, the product retries it as usual.
 _PATIENT_LOCK_TIMEOUT_MS = 1_500
 _PATIENT_EVERY = 10
 _TRY_FOR_S = 600

@@ -68,7 +68,7 @@ class Intake:
         known = self._store.known([part.key]).get(part.key)
         if _is_repeated(part, known):
             return ()
-        # Asked after the batch was: whoever no longer sees that sees what its purge has left.
+        # Read after the batch row: if a purge removed the batch, its tombstone is visible.
         tombstone = self._store.tombstone(part.batch_id)
         contradiction = _contradiction(part, known, tombstone)
         if contradiction is not None:

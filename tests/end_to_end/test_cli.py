@@ -331,7 +331,7 @@ def test_elsewhere_means_an_address_and_a_token(product: Product) -> None:
     assert bulkreg("status", batch["batch_id"], environment=elsewhere).returncode == 0
     # Another's name, another organization, no token: each refused, and nothing is a crash.
     for options, told in (
-        (["--coordinator", "coord-102"], "A coordinator submits in his own name only"),
+        (["--coordinator", "coord-102"], "Coordinators can submit only in their own name"),
         (["--org", "org-02"], "The token is not for the organization"),
     ):
         ran = bulkreg("submit", "-", *options, environment=elsewhere, given=body)

@@ -21,11 +21,13 @@ def test_row_53_loop_that_tries_the_same_again_says_why_once_it_is_late() -> Non
     assert health.check(max_loop_age_s=30.0) == Health(True)
     clock.now = 31.0
     late = health.check(max_loop_age_s=30.0)
-    assert late == Health(False, "the loop has not got round for 31 s; it tries the same work again: OperationalError 55P03")
+    assert late == Health(
+        False, "the loop has not completed an iteration for 31 s; it tries the same work again: OperationalError 55P03"
+    )
     health.turned()
     assert health.check(max_loop_age_s=30.0) == Health(True)
     clock.now = 62.0
-    assert health.check(max_loop_age_s=30.0) == Health(False, "the loop has not got round for 31 s")
+    assert health.check(max_loop_age_s=30.0) == Health(False, "the loop has not completed an iteration for 31 s")
 
 
 def test_row_53_loop_that_turns_and_does_not_do_its_work_is_not_ready() -> None:
