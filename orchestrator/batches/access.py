@@ -1,4 +1,4 @@
-"""Who may see and change what, beyond what row level security hides already."""
+"""Who may see and change what. Row level security already hides other organizations."""
 
 from uuid import UUID
 
@@ -10,11 +10,11 @@ from orchestrator.batches.repository import ActivityRepository
 def may_change(actor: Actor) -> None:
     """Returns when the caller's role may change anything. Raises ForbiddenError."""
     if not actor.may_change:
-        raise ForbiddenError("role_may_not", "This role reads and changes nothing.")
+        raise ForbiddenError("role_may_not", "This role can read but not change anything.")
 
 
 def may_see(actor: Actor, batch: BatchView) -> bool:
-    """Whether the batch is the caller's to see. Row level security hides other organizations; this holds without it."""
+    """Whether the caller may see the batch. Does not rely on row level security."""
     own = actor.sees_only_coordinator
     return batch.organization_id == actor.organization_id and own in (None, batch.coordinator_id)
 

@@ -1,4 +1,4 @@
-"""What an operation can refuse. Each exception's docstring says what happened and what the caller can do."""
+"""Why an operation can be refused. Each exception's docstring says what happened and what the caller can do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class OperationError(Exception):
 
 
 class NotFoundError(OperationError):
-    """No such batch (or item) that this caller may see. Another organization's and a colleague's answer the same."""
+    """This caller can see no such batch or item. Also raised for batches of another organization or coordinator."""
 
     def __init__(self, what: str = "batch") -> None:
-        super().__init__(f"{what}_not_found", f"There is no such {what}.")
+        super().__init__(f"{what}_not_found", f"There is no such {what}. Check its id and the organization.")
 
 
 class ForbiddenError(OperationError):
@@ -42,10 +42,10 @@ class InvalidRequestError(OperationError):
 
 
 class PreviewUnavailableError(OperationError):
-    """An external registration service decides here, and can't be asked beforehand. Submit without a plan."""
+    """An external registration service decides, and has no dry run. Submit without a plan."""
 
     def __init__(self) -> None:
-        detail = "An external service decides here, and can't be asked beforehand; submit without a plan."
+        detail = "Preview is not available with an external registration service; submit without a plan."
         super().__init__("preview_unavailable", detail)
 
 
@@ -53,12 +53,12 @@ class KeyReusedError(OperationError):
     """The Idempotency-Key was used before, for another request. Use a new key for a new request."""
 
     def __init__(self) -> None:
-        super().__init__("idempotency_key_reused", "This Idempotency-Key was used for a different request.")
+        super().__init__("idempotency_key_reused", "This Idempotency-Key was used for a different request. Use a new key.")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """An item that would now end otherwise than its preview said: `success` or an error code."""
+    """An item whose predicted result has changed since the preview. Each result is `success` or an error code."""
 
     position: int
     mentor_id: str
@@ -70,5 +70,7 @@ class PlanChangedError(OperationError):
     """Something changed since the preview, so the submission was not accepted. Look at `differences`, preview again, then decide."""
 
     def __init__(self, differences: Sequence[PlanDifference]) -> None:
-        super().__init__("plan_changed", "Something has changed since the preview; see differences.")
+        super().__init__(
+            "plan_changed", "The result of some items has changed since the preview; see differences, then preview again."
+        )
         self.differences = tuple(differences)

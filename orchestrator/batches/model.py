@@ -1,4 +1,4 @@
-"""The words of the domain as types: who acts, what is submitted, what people see."""
+"""The types of the domain: actors, submissions, and the views that are shown to people."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from schemas.corrections import Correction
 from schemas.envelope import SOURCE
 
 API_CHANNEL = "api"
-"""How a request by HTTP came, in batches and in the audit."""
+"""The channel of HTTP requests, as batches and the audit record it."""
 
 _OUR_CHANNELS = frozenset({API_CHANNEL, SOURCE})
 
@@ -29,7 +29,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks, in which organization. `channel` is how the request came: `api`, or `upstream_channel` of an event."""
+    """The caller, in one organization. `channel` is where the request came from: `api`, or the `upstream_channel` of an event."""
 
     organization_id: str
     subject: str
@@ -43,12 +43,12 @@ class Actor:
 
     @property
     def sees_only_coordinator(self) -> str | None:
-        """A coordinator sees the batches that are his own; None: all of the organization."""
+        """The coordinator whose batches the caller sees: a coordinator sees only his own. None: all of the organization."""
         return self.subject if self.role is Role.COORDINATOR else None
 
 
 def upstream_channel(source: str) -> str:
-    """The channel of a batch that came as an event: the source that its sender chose, marked where it could be taken for one of ours."""
+    """The channel of a batch that came as an event: the sender's source, prefixed if it could be mistaken for one of our channels."""
     seen = unicodedata.normalize("NFKC", source).strip().casefold()
     return f"upstream:{source}" if seen in _OUR_CHANNELS else source
 
@@ -65,7 +65,7 @@ class ItemValues(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, str, date]:
-        """What may not occur twice in one submission."""
+        """The values that must be unique in one submission."""
         return (self.mentor_id, self.activity_type, self.activity_date)
 
 
@@ -75,7 +75,7 @@ class NewItem(NamedTuple):
     values: ItemValues
     client_reference: str | None = None
     planned: str | None = None
-    """What a preview foretold: `Outcome.SUCCESS` or an error code. None for a submission without a plan."""
+    """What a preview predicted: `Outcome.SUCCESS` or an error code. None for a submission without a plan."""
 
 
 Numbered = Sequence[tuple[int, NewItem]]
@@ -84,7 +84,7 @@ Numbered = Sequence[tuple[int, NewItem]]
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A well-formed submission. `batch_id` is drawn before the transaction, so that a repeated transaction makes one batch."""
+    """A well-formed submission. `batch_id` is chosen before the transaction, so that a repeated transaction creates one batch."""
 
     batch_id: UUID
     coordinator_id: str
@@ -106,7 +106,7 @@ class ItemError:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "ItemError":
-        """The error in a row."""
+        """The error stored in a row."""
         return cls(
             code=stored["code"],
             message=stored["message"],
@@ -116,8 +116,8 @@ class ItemError:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As stored, announced and shown; without what does not apply. Always in this order: a repeated event has the bytes of the
-        first, and a column of jsonb has its own order."""
+        """The error as stored, published and shown, without empty fields. The order is fixed, because a repeated event must have the same
+        bytes as the first, and jsonb does not keep the order."""
         full = {
             "code": self.code,
             "conflicting_activity_id": self.conflicting_activity_id,
@@ -130,7 +130,7 @@ class ItemError:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a batch's speed is measured by: `pending` items waited at `began_at`, when its last attempts began; it was read at `read_at`."""
+    """The basis of a batch's speed: at `began_at`, when its last attempts began, `pending` items waited; it was read at `read_at`."""
 
     began_at: datetime
     pending: int
@@ -139,7 +139,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a processing batch is, how fast, and when it is finished at that speed."""
+    """How far a processing batch is, its speed, and when it finishes at that speed."""
 
     percent: float
     items_per_second: float
@@ -170,13 +170,13 @@ class BatchView:
     trace_id: str
     measurement: Measurement
     errors_by_code: Mapping[str, int] = field(default_factory=dict)
-    """Not of a batch that was read to be locked."""
+    """Empty for a batch that was read to be locked."""
 
     @property
     def progress(self) -> Progress | None:
-        """Measured from the batch's own results since its last attempts began; None until one has come, and when it has ended.
+        """Progress, measured from the batch's results since its last attempts began. None before the first result and after the end.
 
-        Time goes on while nothing comes, so that what is stuck gets slower and not finished.
+        Time counts even while no results come, so a stuck batch gets slower instead of seeming to finish.
         """
         seen = self.measurement
         handled = seen.pending - self.counts.pending
@@ -187,7 +187,7 @@ class BatchView:
             finished_at = seen.read_at + elapsed / handled * self.counts.pending
         except OverflowError:  # after the year 9999: no estimate
             return None
-        # Rounded down: nothing is 100 % while an item is pending.
+        # Rounded down, so that it is below 100 % while an item is pending.
         percent = (self.counts.total - self.counts.pending) * 1000 // self.counts.total / 10
         return Progress(percent, handled / elapsed.total_seconds(), finished_at)
 
@@ -208,13 +208,13 @@ class ItemView:
 
     @property
     def plan_changed(self) -> bool:
-        """It failed although a preview predicted otherwise: something changed in between (docs/http.md, Preview and plan)."""
+        """Whether the item failed although its preview predicted another result (docs/http.md, Preview and plan)."""
         return self.planned is not None and self.error is not None and self.error.code != self.planned
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """An attempt that is over: what was submitted, how it ended, and the correction that began the next."""
+    """A finished attempt: its values, its error, and the correction with which the next attempt began."""
 
     attempt: int
     values: Mapping[str, Any]
@@ -268,7 +268,7 @@ class StatusView:
 
 @dataclass(frozen=True, slots=True)
 class CorrectedItem:
-    """A failed item, and the values that its next attempt has instead."""
+    """A failed item, and the new values of its next attempt."""
 
     item_id: UUID
     correction: Correction
@@ -276,9 +276,9 @@ class CorrectedItem:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Which failed items to retry: those named, or those whose error is retryable; all where it says neither.
+    """Which failed items to retry: those in `item_ids`, those whose error is retryable, or by default all.
 
-    A correction names its item. Raises ValueError for `item_ids` with `only_retryable`: it could mean both, or either.
+    A corrected item is named by its correction. Raises ValueError for `item_ids` with `only_retryable`, which would be ambiguous.
     """
 
     item_ids: Sequence[UUID] | None = None
@@ -287,7 +287,7 @@ class RetryRequest:
 
     def __post_init__(self) -> None:
         if self.only_retryable and self.item_ids is not None:
-            raise ValueError("item_ids and only_retryable exclude each other")
+            raise ValueError("item_ids and only_retryable can't be combined; use one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +300,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The answer to a submission; `replayed` when the key had been used for the same request before."""
+    """The result of a submission; `replayed` if the key was used for the same request before."""
 
     batch: BatchView
     replayed: bool
@@ -308,7 +308,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The answer to a retry: how many items begin a new attempt, and the batch as it stands."""
+    """The result of a retry: how many items begin a new attempt, and the batch as it stands."""
 
     batch: BatchView
     retried: int
@@ -317,12 +317,12 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The answer to a cancel: final counts."""
+    """The result of a cancel: the batch with its final counts."""
 
     batch: BatchView
     replayed: bool = False
 
     @property
     def unresolved(self) -> int:
-        """Items that wait for an external service's answer."""
+        """How many items still wait for an external service's decision."""
         return self.batch.counts.pending

@@ -1,7 +1,7 @@
-"""The operations on batches: the four interfaces, and list, relabel, delete, one item.
+"""The operations on batches: submit, status, retry and cancel, and list, relabel, delete, one item.
 
-Each runs in the caller's transaction and either raises (nothing is changed) or returns what the client is told. Callers commit
-before they tell. `edit_versions` are those that the caller has seen; None: it does not matter what somebody edited meanwhile.
+Each runs in the caller's transaction. It either raises and changes nothing, or returns the client's result. The caller commits before it
+responds to the client. `edit_versions` are the versions that the client has seen; None: concurrent edits don't matter.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -51,11 +51,11 @@ def submit_bulk_registration(
     idempotency: Idempotency | None = None,
     hold_to_plan: PlanCheck | None = None,
 ) -> Submitted:
-    """Accepts a batch: stores it with its items and the event that sets it in motion, in one transaction.
+    """Accepts a batch: stores it with its items and the event that starts it, in one transaction.
 
-    `hold_to_plan` returns the batch with its predictions, or raises when one no longer holds (`preview.Planner.hold_to`); it is asked
-    after the key, because a batch that was accepted before has changed what would be foretold. Raises ForbiddenError,
-    InvalidRequestError (a coordinator that the directory does not know), KeyReusedError, ConflictError (what the key stands for was deleted).
+    `hold_to_plan` returns the batch with its predictions, or raises if one no longer holds (`preview.Planner.hold_to`). It is called after
+    the key is checked, because a batch that was already accepted changes the predictions. Raises ForbiddenError, InvalidRequestError (the
+    coordinator is not in the directory), KeyReusedError, ConflictError (the key's batch was deleted).
     """
     (result,) = submit_bulk_registrations(repository, [SubmissionRequest(actor, batch, idempotency)], hold_to_plan)
     if isinstance(result, OperationError):
@@ -84,7 +84,7 @@ def list_batches(repository: ActivityRepository, actor: Actor, wanted: BatchFilt
 def get_item(
     repository: ActivityRepository, actor: Actor, batch_id: UUID, item_id: UUID
 ) -> tuple[ItemView, Sequence[AttemptView]]:
-    """One item with the attempts that are over. Raises NotFoundError."""
+    """One item with its finished attempts. Raises NotFoundError."""
     visible(repository, actor, batch_id)
     position = item_position(batch_id, item_id)
     items = [] if position is None else repository.items_at(batch_id, [position])
@@ -96,7 +96,7 @@ def get_item(
 def retry_failed_items(
     repository: ActivityRepository, actor: Actor, batch_id: UUID, request: RetryRequest, idempotency: Idempotency | None = None
 ) -> Retried:
-    """Starts a new attempt of failed items, all or nothing; a success is never run again.
+    """Starts a new attempt of failed items, all or none. Successful items are never run again.
 
     Raises NotFoundError, ForbiddenError, ConflictError, InvalidRequestError, KeyReusedError.
     """
@@ -107,7 +107,7 @@ def retry_failed_items(
         return Retried(_present(repository, batch_id), int(answered["retried"]), replayed=True)
     if batch.status is BatchStatus.CANCELLED:
         raise ConflictError("batch_cancelled", "The batch was cancelled; its items can't be retried.")
-    # Outcomes that the aggregator has not come to yet count: an item that failed a moment ago can be retried.
+    # Fold outcomes that the aggregator has not handled yet, so that an item that failed a moment ago can be retried.
     folded = fold_whole_batch(repository, batch)
     if folded is not None:
         repository.change_batches([folded])
@@ -160,12 +160,12 @@ def cancel_batch(
     edit_versions: Set[int] | None = None,
     idempotency: Idempotency | None = None,
 ) -> Cancelled:
-    """Stops a batch. When the transaction has committed the counts are final: no activity of the batch is created afterwards.
+    """Stops a batch. Once the transaction has committed the counts are final: no activity of the batch is created afterwards.
 
-    With an external registration service, items that it was asked for and has not answered stay pending: they are counted as
-    `unresolved`, and its answer makes each registered or cancelled.
+    Items that were sent to an external registration service and are not decided yet stay pending. They are counted as `unresolved`; the
+    service's response makes each of them registered or cancelled.
 
-    Cancelling twice is a no-op. Raises NotFoundError, ForbiddenError, ConflictError (it is finished), PreconditionError, KeyReusedError.
+    Cancelling twice is a no-op. Raises NotFoundError, ForbiddenError, ConflictError (it has finished), PreconditionError, KeyReusedError.
     """
     may_change(actor)
     batch = _lock(repository, actor, batch_id)
@@ -182,13 +182,13 @@ def cancel_batch(
 def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reason: str | None) -> None:
     folded = fold_whole_batch(repository, batch)
     if folded is not None:
-        # The fold's counts are written with the cancel's: one change, one version.
+        # The counts of the fold and of the cancel are written together, as one change with one version.
         batch = replace(batch, counts=folded.counts, status=folded.status)
     if batch.status in TERMINAL_BATCH_STATUSES:
-        raise ConflictError("batch_finished", f"The batch is {batch.status} already; there is nothing left to cancel.")
+        raise ConflictError("batch_finished", f"The batch is already {batch.status}; there is nothing left to cancel.")
     now = repository.clock_after_decisions(batch.batch_id)
     cancelled = repository.cancel_pending(batch.batch_id, now)
-    # A batch whose parts have not all come has no items yet; it counts as if it had.
+    # A batch with missing parts has no items yet, but counts as if it had.
     stopped_items = batch.counts.pending if batch.status is BatchStatus.PENDING else len(cancelled)
     change = settle(batch, {ItemStatus.CANCELLED: stopped_items}, ItemStatus.PENDING, now=now, cancelling=True)
     repository.mark_cancelled(batch.batch_id, at=now, by=actor.subject, reason=reason)
@@ -211,7 +211,7 @@ def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reas
 
 
 def _runs(cancelled: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(position, attempt) in order of position, as runs of (first, last, attempt)."""
+    """Compresses (position, attempt), ordered by position, into runs of (first, last, attempt)."""
     runs: list[tuple[int, int, int]] = []
     for position, attempt in cancelled:
         if runs and runs[-1][1] == position - 1 and runs[-1][2] == attempt:
@@ -230,7 +230,7 @@ def relabel_batch(
     edit_versions: Set[int] | None = None,
     idempotency: Idempotency | None = None,
 ) -> BatchView:
-    """Edits the label; one that it has already is no edit. Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError."""
+    """Edits the label; the same label is no edit. Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError."""
     may_change(actor)
     batch = _lock(repository, actor, batch_id)
     if _replayed(repository, actor, idempotency, batch_id) is not None:
@@ -238,7 +238,7 @@ def relabel_batch(
     if idempotency is not None:
         repository.answer_key(actor, idempotency, {})
     if batch.label == label:
-        # Not asked what the caller has seen: perhaps it was this very call, whose acknowledgement was lost (RFC 9110, 13.1.1).
+        # The precondition is skipped: this very call may have set the label, with its acknowledgement lost (RFC 9110, 13.1.1).
         return _present(repository, batch_id)
     _check_edit_version(batch, edit_versions)
     now = repository.clock()
@@ -264,11 +264,11 @@ def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *
     visible(repository, actor, batch_id, or_deleted=True)
     batch = repository.lock_batch(batch_id)
     if batch is None:
-        # Deleted already: perhaps by this very call, whose acknowledgement was lost.
+        # Already deleted, perhaps by this very call, with its acknowledgement lost.
         return
     _check_edit_version(batch, edit_versions)
     if batch.status not in TERMINAL_BATCH_STATUSES or batch.counts.pending:
-        raise ConflictError("batch_running", "The batch is still running; cancel it or wait until it has finished.")
+        raise ConflictError("batch_running", "The batch is still running. Cancel it, or wait until it has finished.")
     now = repository.clock()
     repository.mark_deleted(batch_id, now)
     deleted = events.batch_deleted(
@@ -284,7 +284,7 @@ def _present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
 
 
 def _lock(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> BatchView:
-    """Visible first: nobody holds a lock on a batch that is not theirs to see."""
+    """Locks a batch that the caller may see. Checks visibility first, so that no caller locks a batch they may not see."""
     visible(repository, actor, batch_id)
     batch = repository.lock_batch(batch_id)
     if batch is None:
@@ -294,13 +294,15 @@ def _lock(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> Batch
 
 def _check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
     if allowed is not None and batch.edit_version not in allowed:
-        raise PreconditionError("changed_since", "Somebody has changed the batch since you read it; read it again.")
+        raise PreconditionError(
+            "changed_since", "The batch was edited since you read it. Read it again, then repeat the request with the new ETag."
+        )
 
 
 def _replayed(
     repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
 ) -> Mapping[str, Any] | None:
-    """What an earlier use of the key was answered; None when this is its first use. Raises KeyReusedError."""
+    """The stored result of the key's earlier use; None at its first use. Raises KeyReusedError."""
     if idempotency is None:
         return None
     used = repository.use_keys([KeyUse(actor, idempotency, batch_id)]).get(batch_id)

@@ -1,4 +1,4 @@
-"""From a well-formed submission to what is stored and published: content hashes and the parts of its event."""
+"""Turns a well-formed submission into what is stored and published: content hashes and the parts of its event."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent
 from schemas.mistakes import Mistake
 
-# What a part has besides its items: names and a label, each character of which JSON can write as six bytes.
+# Room for everything in a part but its items: names and a label, with up to six bytes of JSON per character.
 _ITEMS_BYTES = events.MAX_PART_BYTES - 16 * 1024
 
 
 def content_hash(
     *, organization_id: str, coordinator_id: str, label: str | None, override: bool, parts: int, total: int
 ) -> bytes:
-    """Identifies what all parts of a batch say alike."""
+    """The hash of what all parts of a batch have in common."""
     return hashlib.sha256(orjson.dumps([organization_id, coordinator_id, label, override, parts, total])).digest()
 
 
 def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *, with_notes: bool) -> bytes:
-    """Identifies the content of one part: (position, item) in the order of the part."""
+    """The hash of one part's content: (position, item) in the order of the part."""
     rows = [
         (
             position,
@@ -46,7 +46,7 @@ def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *,
 
 @dataclass(slots=True)
 class _Part:
-    """A part of a batch: its items, and each of them as the event carries it."""
+    """A part of a batch: its items, and the same items as the event carries them."""
 
     items: list[tuple[int, NewItem]] = field(default_factory=list)
     written: list[bytes] = field(default_factory=list)
@@ -54,7 +54,7 @@ class _Part:
 
 
 def _parts_of(batch: NewBatch) -> list[_Part]:
-    """The parts in which a batch travels: at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
+    """Splits a batch into parts of at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
     parts = [_Part()]
     for position, item in enumerate(batch.items):
         written = _public_item(position, item)
@@ -116,7 +116,7 @@ def part_event(
     total: int,
     time: datetime,
 ) -> OutgoingEvent:
-    """One part of a batch as an event of ours."""
+    """One part of a batch as an event that this product publishes."""
     return _event(actor, batch, part, parts, [_public_item(position, item) for position, item in items], total=total, time=time)
 
 
@@ -172,7 +172,7 @@ def retry_events(
 
 
 def incomplete_batch(batch: BatchView, *, at: datetime) -> OutgoingEvent:
-    """The end of an upstream batch whose parts have not all come. No event was refused, so the batch stands in for one."""
+    """The rejection of an upstream batch whose parts did not all arrive. No single event was refused, so it refers to the batch."""
     return events.batch_rejected(
         batch_id=batch.batch_id,
         organization_id=batch.organization_id,

@@ -1,6 +1,6 @@
-"""Folding outcomes into the projection, and what a batch's new counts bring with them.
+"""Folds outcomes into the projection and derives everything that depends on a batch's counts.
 
-Every change of an item's state goes through `settle`, so counts, status, version and the completion event can't part ways.
+Every change of an item's state goes through `settle`, so counts, status, version and the completion event stay consistent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from schemas import events
 
 
 def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) -> Sequence[int]:
-    """Folds the outcomes that the keys name into their batches; answers the indexes of keys that name none.
+    """Folds the outcomes that the keys name into their batches. Returns the indexes of keys without an outcome.
 
-    Idempotent, and independent of the order: any permutation of the same keys, with repetitions, ends in the same projection.
+    Idempotent and independent of order: any permutation of the same keys, with repetitions, gives the same projection.
     """
     batches = repository.lock_for_fold(list(map(UUID, sorted({key.batch_id for key in keys}))))
     folded = repository.fold(keys, batches)
@@ -33,7 +33,7 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
 
 
 def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchChange | None:
-    """Folds every outcome that a locked batch has, without writing the counts yet; None when nothing changed."""
+    """Folds all outcomes of a locked batch without writing the counts yet. Returns None if nothing changed."""
     moves = repository.fold_batch(batch.batch_id)
     return settle(batch, moves, ItemStatus.PENDING, now=repository.clock()) if moves else None
 
@@ -41,18 +41,18 @@ def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchC
 def settle(
     batch: BatchView, moves: Mapping[ItemStatus, int], source: ItemStatus, *, now: datetime, cancelling: bool = False
 ) -> BatchChange:
-    """What a batch's row becomes when so many items went from `source` to each state. Raises ValueError on an impossible move."""
+    """The batch's new row after this many items moved from `source` to each state. Raises ValueError on an impossible move."""
     counts: Counts = batch.counts
     for target, items in moves.items():
         counts = counts.moved(source, target, items)
     status = derive_batch_status(counts, was_cancelled=cancelling or batch.cancelled_at is not None)
-    # A cancelled batch is complete when no item waits for an external service's answer any more.
+    # A cancelled batch is complete when no item waits for an external service's decision any more.
     is_complete = status in TERMINAL_BATCH_STATUSES and not counts.pending
     return BatchChange(batch.batch_id, counts, status, now, now if is_complete else None)
 
 
 def announce_completion(repository: ActivityRepository, batch: BatchView, change: BatchChange) -> None:
-    """Adds the completion event to the transaction that completes the batch: redelivered results change no row and bring none."""
+    """Adds the completion event to the transaction that completes the batch. Redelivered results change no row and add no event."""
     completed = _completion(batch, change)
     if completed is not None:
         repository.publish_all([completed])

@@ -1,4 +1,4 @@
-"""The port to the event log: what code with events to publish asks of it. The adapter is `producers/producer.py`."""
+"""Interface for publishing events to the log. `producers/producer.py` implements it on Kafka."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ PERMANENT_REFUSALS = frozenset(
         "UNSUPPORTED_FOR_MESSAGE_FORMAT",
     }
 )
-"""Kafka's names of the errors that say something about the event itself: sent again unchanged, it is refused again. Every other error is
-about the topic, the partition, the broker or the network, and may pass."""
+"""Kafka's names of the errors that are caused by the event itself: sent again unchanged, it would be refused again. All other errors concern
+the topic, the partition, the broker or the network, and may pass."""
 
 
 class Trouble(NamedTuple):
@@ -30,19 +30,19 @@ class Trouble(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """What has become of events that were sent together. Changes only while its thread calls the publisher."""
+    """The delivery state of events that were sent together. Changes only while its thread calls the publisher."""
 
     events: Sequence[OutgoingEvent]
     outstanding: set[int] = field(init=False)
-    """Indexes of the events of which nothing is known yet."""
+    """Indexes of the events without an acknowledgement or error so far."""
     failed: dict[int, Trouble] = field(init=False, default_factory=dict)
-    """Indexes of the events that were not acknowledged. With a passing trouble an event may be on its topic all the same."""
+    """Indexes of the events that were not acknowledged. If the trouble is transient, the event may still be on its topic."""
 
     def __post_init__(self) -> None:
         self.outstanding = set(range(len(self.events)))
 
     def settle(self, index: int, trouble: Trouble | None = None) -> None:
-        """Notes what has become of an event; only the first call for an index counts."""
+        """Records the result of an event; only the first call for an index counts."""
         if index in self.outstanding:
             self.outstanding.remove(index)
             if trouble is not None:
@@ -50,10 +50,10 @@ class Delivery:
 
 
 class DeliveryError(Exception):
-    """Events were not acknowledged; some of them may be on their topics all the same. Publish the same events again, except for those
-    whose trouble is permanent.
+    """Some events were not acknowledged, although they may be on their topics. Publish the same events again, except for those whose trouble
+    is permanent.
 
-    `troubles` are by the events' indexes in what was to be published.
+    `troubles` is keyed by the events' indexes in the published sequence.
     """
 
     def __init__(self, troubles: dict[int, Trouble]) -> None:
@@ -77,18 +77,18 @@ class Publisher(Protocol):
         """
 
     def poll(self, timeout_s: float) -> None:
-        """Brings every delivery up to date. Returns when nothing is outstanding, or after the timeout."""
+        """Updates all deliveries. Returns when nothing is outstanding, or after the timeout."""
 
     def place(self, event: OutgoingEvent) -> str:
-        """The topic and, where it is known, the partition that the event goes to: events of one place share its troubles."""
+        """The topic and, if known, the partition of the event. Events of one place fail together."""
 
     def abandon(self) -> None:
-        """Forgets every delivery. What has not been sent yet is not sent any more, as far as that can be prevented."""
+        """Forgets all deliveries. Queued events are not sent any more, as far as that can be prevented."""
 
     def is_reachable(self) -> bool:
-        """Whether the log answers now; waits for a second at most."""
+        """Whether the log responds now; waits for a second at most."""
 
 
 def failures(delivery: Delivery) -> DeliveryError | None:
-    """The error of a delivery of which some events failed."""
+    """The error for a delivery with failed events."""
     return DeliveryError(dict(delivery.failed)) if delivery.failed else None

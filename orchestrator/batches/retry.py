@@ -1,4 +1,4 @@
-"""Which items a retry takes, and with which values (docs/states.md)."""
+"""Selects the items of a retry and their new values (docs/states.md)."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,11 +19,11 @@ _NOTHING = Correction()
 
 
 def choose_attempts(repository: ActivityRepository, batch: BatchView, request: RetryRequest) -> Chosen:
-    """The items that begin a new attempt, by position; without those that a rival's retry has begun already.
+    """The items that begin a new attempt, by position, without those that a concurrent retry has already begun.
 
-    What the request names and, with `only_retryable`, whatever else has failed for a reason that may pass; all that has failed where it
-    says neither. Raises InvalidRequestError with every id that is no item of the batch or is corrected twice, ConflictError for a named
-    item that can't be retried.
+    These are the items that the request names and, with `only_retryable`, all others whose error is retryable; by default all failed items.
+    Raises InvalidRequestError with every id that is not an item of the batch or is corrected twice, ConflictError for a named item that
+    can't be retried.
     """
     corrections = {corrected.item_id: corrected.correction for corrected in request.corrections}
     named = _named(repository, batch, request)
@@ -44,10 +44,12 @@ def _named(repository: ActivityRepository, batch: BatchView, request: RetryReque
     found = {item.item_id: item for item in items}
     first_corrections = {each.item_id: index for index, each in reversed(list(enumerate(request.corrections)))}
     mistakes = [
-        Mistake(pointer, "item_unknown", "The batch has no such item.") for pointer, item_id in references if item_id not in found
+        Mistake(pointer, "item_unknown", "The batch has no item with this id.")
+        for pointer, item_id in references
+        if item_id not in found
     ]
     mistakes += [
-        Mistake(f"/corrections/{index}/item_id", "duplicate_item", "The item is corrected twice.")
+        Mistake(f"/corrections/{index}/item_id", "duplicate_item", "The item has two corrections; send one.")
         for index, each in enumerate(request.corrections)
         if first_corrections[each.item_id] != index
     ]
@@ -61,7 +63,7 @@ def _is_retryable(item: ItemView) -> bool:
 
 
 def _can_begin(item: ItemView, correction: Correction) -> bool:
-    """True for a failed item; False for one whose later attempt a rival began with the same values. Raises ConflictError."""
+    """True for a failed item; False if a concurrent retry already began an attempt with the same values. Raises ConflictError."""
     if item.status is ItemStatus.FAILED:
         return True
     in_later_attempt = item.attempt > 1 and item.status in (ItemStatus.PENDING, ItemStatus.SUCCESS)
@@ -69,10 +71,10 @@ def _can_begin(item: ItemView, correction: Correction) -> bool:
         return False
     if in_later_attempt:
         raise ConflictError(
-            "item_retried_already", f"The item at position {item.position} was retried already, with other values."
+            "item_retried_already", f"The item at position {item.position} was already retried with other values."
         )
     raise ConflictError(
-        "item_not_failed", f"The item at position {item.position} is {item.status}; only failed items are retried."
+        "item_not_failed", f"The item at position {item.position} is {item.status}; only failed items can be retried."
     )
 
 
@@ -88,12 +90,12 @@ def _new_attempt(item: ItemView, correction: Correction) -> NewAttempt:
 
 
 def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchView, request: RetryRequest, chosen: Chosen) -> None:
-    """A corrected item may not become what another item of the batch is. Raises InvalidRequestError naming both positions."""
+    """Raises InvalidRequestError, naming both positions, if a corrected item would equal another item of the batch."""
     corrected = [new for _, new in chosen if new.correction is not None]
     if not corrected:
         return
     becoming = {new.position: new.values.identity for _, new in chosen}
-    # What already is or becomes this mentor, type and date: looked up, and asked of the database once, because all may be corrected to one.
+    # Which items have or get each mentor, type and date. One query with distinct values, because many items may be corrected to the same.
     wanted = {new.values.identity: new.values for new in corrected}
     claimed: dict[Hashable, set[int]] = defaultdict(set)
     for position, values in repository.positions_of_identities(batch.batch_id, list(wanted.values())):
@@ -106,21 +108,21 @@ def reject_duplicate_corrections(repository: ActivityRepository, batch: BatchVie
     for new in corrected:
         rivals = claimed[new.values.identity] - {new.position}
         for rival in sorted(rivals) if len(mistakes) <= MOST_MISTAKES else ():
-            detail = f"The items at positions {new.position} and {rival} would have the same mentor, type and date."
+            detail = f"The items at positions {new.position} and {rival} would have the same mentor, type and date; correct one of them."
             mistakes.append(Mistake(f"/corrections/{pointers[new.position]}/mentor_id", "duplicate_mentor", detail))
     if mistakes:
         raise InvalidRequestError(mistakes)
 
 
 def reject_corrections_in_doubt(repository: ActivityRepository, batch: BatchView, chosen: Chosen) -> None:
-    """Values that an external service may have registered can't be corrected. Raises ConflictError.
+    """Raises ConflictError if an external service may already have registered an item that is to be corrected.
 
-    A retry without a correction asks under the same key, and so finds out (docs/external-registration.md).
+    A retry without a correction asks the service under the same key, which resolves the doubt (docs/external-registration.md).
     """
     corrected = [new.position for _, new in chosen if new.correction is not None]
     if corrected and (in_doubt := repository.positions_in_doubt(batch.batch_id, corrected)):
         raise ConflictError(
             "item_in_doubt",
-            f"The registration service has not said whether the item at position {in_doubt[0]} is registered; "
+            f"It is unknown whether the registration service has registered the item at position {in_doubt[0]}; "
             "retry it without a correction first.",
         )

@@ -54,7 +54,7 @@ class Counts:
         return self.pending + self.completed + self.failed + self.cancelled
 
     def moved(self, source: ItemStatus, target: ItemStatus, items: int = 1) -> "Counts":
-        """The counts after so many items made this transition. Raises ValueError on one that the state machine does not know."""
+        """The counts after this many items made the transition. Raises ValueError if the state machine has no such transition."""
         if target not in ITEM_TRANSITIONS[source]:
             raise ValueError(f"an item never goes from {source} to {target}")
         counts = {status: self.of(status) for status in ItemStatus}
@@ -73,7 +73,7 @@ class Counts:
         return self.failed if status is ItemStatus.FAILED else self.cancelled
 
     def as_event(self) -> dict[str, int]:
-        """As the events and the API name them."""
+        """The counts with the names that events and the API use."""
         return {
             "total_items": self.total,
             "pending": self.pending,
@@ -84,7 +84,7 @@ class Counts:
 
 
 def derive_batch_status(counts: Counts, *, was_cancelled: bool, has_all_parts: bool = True) -> BatchStatus:
-    """The status of a batch whose items stand like this."""
+    """The status of a batch with these counts."""
     if was_cancelled:
         return BatchStatus.CANCELLED
     if not has_all_parts:

@@ -1,6 +1,6 @@
-"""Accepts submissions: several of one organization in one transaction, so that a flood costs one commit for many.
+"""Accepts submissions: several of one organization in one transaction, so that a burst needs few commits.
 
-One alone (`operations.submit_bulk_registration`) is a set of one.
+`operations.submit_bulk_registration` accepts a single one.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -26,7 +26,7 @@ from schemas.mistakes import COORDINATOR_UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRequest:
-    """Who wants to submit what. `batch` has its id already, so that a repeated transaction makes one batch."""
+    """A submission and its caller. `batch` already has its id, so that a repeated transaction creates one batch."""
 
     actor: Actor
     batch: NewBatch
@@ -41,10 +41,11 @@ PlanCheck = Callable[[NewBatch], NewBatch]
 def submit_bulk_registrations(
     repository: ActivityRepository, requests: Sequence[SubmissionRequest], hold_to_plan: PlanCheck | None = None
 ) -> list[SubmissionResult]:
-    """Accepts what can be accepted, and returns a result for each in order: what is refused changes nothing and hinders no other.
+    """Accepts all acceptable submissions and returns one result for each, in order. A refused submission changes nothing and does not affect
+    the others.
 
-    All are of one organization. A refusal is a ForbiddenError, InvalidRequestError (a coordinator that the directory does not know),
-    KeyReusedError or ConflictError (its batch was deleted). `hold_to_plan` returns a batch with its predictions, or raises when one no
+    All are of one organization. A refusal is a ForbiddenError, InvalidRequestError (the coordinator is not in the directory),
+    KeyReusedError or ConflictError (its batch was deleted). `hold_to_plan` returns a batch with its predictions, or raises if one no
     longer holds (`preview.Planner.hold_to`).
     """
     return list(_submit(repository, requests, hold_to_plan))
@@ -61,8 +62,8 @@ def _submit(
     organization_id = requests[0].actor.organization_id
     now, known = repository.clock_and_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
     refusals = [_refusal(request, known) for request in requests]
-    # Before anything is refused: what an earlier run of this very call has stored, the acknowledgement of whose commit was lost. It is
-    # the answer, whatever has changed since; the batch itself has changed what is foretold.
+    # Before any refusal, look for a batch that an earlier run of this very call stored before its commit's acknowledgement was lost. It is
+    # the result whatever has changed since; the stored batch itself changes the predictions.
     stored = {
         batch.batch_id: batch
         for request, refusal in zip(requests, refusals, strict=True)
@@ -83,7 +84,7 @@ def _submit(
     )
     fresh = [request for request in allowed if request.batch.batch_id not in used]
     if hold_to_plan is not None:
-        # After the key, for the same reason.
+        # After the keys, for the same reason.
         fresh = [replace(request, batch=hold_to_plan(request.batch)) for request in fresh]
     views = _create(repository, fresh, now)
     for request, refusal in zip(requests, refusals, strict=True):
@@ -97,7 +98,7 @@ def _submit(
         elif request.idempotency is not None and earlier.request_hash != request.idempotency.request_hash:
             yield KeyReusedError()
         else:
-            # The key of this very call is there already when the acknowledgement of its commit was lost.
+            # The key may be this very call's own, if its commit's acknowledgement was lost.
             yield _replayed(repository, request.actor, earlier.batch_id, is_own=earlier.batch_id == batch_id)
 
 
@@ -122,7 +123,7 @@ def _refusal(request: SubmissionRequest, known_coordinators: Set[str]) -> Operat
 
 
 def _create(repository: ActivityRepository, requests: Sequence[SubmissionRequest], now: datetime) -> dict[UUID, BatchView]:
-    """The new batches as they stand; one whose id exists already is left as it is, and out of the answer."""
+    """Creates the batches and returns the new ones. A batch whose id already exists is left unchanged and not returned."""
     if not requests:
         return {}
     made = repository.create_batches([_to_create(request, now) for request in requests])
@@ -135,7 +136,7 @@ def _to_create(request: SubmissionRequest, now: datetime) -> BatchToCreate:
 
 
 def _as_new(request: SubmissionRequest, now: datetime) -> BatchView:
-    """A batch as it stands when it has just been stored: what reading it back would answer."""
+    """A batch that has just been stored, exactly as reading it back would return it."""
     batch, actor = request.batch, request.actor
     total = len(batch.items)
     return BatchView(
@@ -165,5 +166,7 @@ def _replayed(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, i
     try:
         return Submitted(visible(repository, actor, batch_id), replayed=not is_own)
     except NotFoundError:
-        detail = "This was submitted before, and its batch was deleted since. To submit it again, use another Idempotency-Key."
+        detail = (
+            "This request was submitted before, and its batch has been deleted. To submit it again, use another Idempotency-Key."
+        )
         return ConflictError("batch_deleted", detail)
