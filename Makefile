@@ -59,7 +59,7 @@ schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI a
 	$(BIN)/python -m schemas.publish
 	$(BIN)/python -m schemas.asyncapi
 
-docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, from the settings and the metrics
+docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, from the settings, the metrics and the logged actions
 	$(BIN)/python -m compose.operations_page
 
 bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run

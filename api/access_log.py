@@ -5,15 +5,13 @@ Never the path, query or body, which can contain tickets and notes.
 
 import time
 
-import structlog
 from aiohttp import web
 
 from api.endpoints.health import HEALTH_PATHS
 from api.handling import IDENTITY
 from api.http.problems import Handler
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.metrics import API_SECONDS
-
-_log = structlog.get_logger("bulkreg.access")
 
 
 @web.middleware
@@ -30,13 +28,14 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
     API_SECONDS.labels(method, route, str(response.status)).observe(took)
     if route in HEALTH_PATHS:
         return response
-    _log.info(
-        "request",
+    log_action(
+        Action.REQUEST,
+        role="api",
         method=method,
         route=route,
         status=response.status,
         ms=round(took * 1000, 1),
         subject=None if identity is None else identity.subject,
-        role=None if identity is None else identity.role.value,
+        subject_role=None if identity is None else identity.role.value,
     )
     return response

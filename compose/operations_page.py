@@ -1,5 +1,9 @@
-"""The tables of docs/operations.md that say what the code says: settings and metrics. `python -m compose.operations_page` writes them anew."""
+"""The tables of docs/operations.md that say what the code says: settings, metrics and logged actions.
 
+`python -m compose.operations_page` writes them anew.
+"""
+
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +16,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -41,9 +46,16 @@ def metrics_table() -> str:
     return _table(["metric", "type", "labels", "what it counts"], rows)
 
 
+def actions_table() -> str:
+    """Every action that the log names."""
+    rows = ([f"`{each.label}`", logging.getLevelName(each.level).lower(), each.meaning] for each in Action)
+    return _table(["action", "level", "what it means"], rows)
+
+
 def written(page: str) -> str:
     """The page with its tables as the code has them now."""
-    for name, content in (("settings", settings_table()), ("metrics", metrics_table())):
+    tables = (("settings", settings_table()), ("metrics", metrics_table()), ("actions", actions_table()))
+    for name, content in tables:
         begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{content}\n{end}", page, flags=re.DOTALL)  # noqa: B023
     return page

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import Health, LoopHealth
 from orchestrator.process.memory import relieve_collector
@@ -30,7 +30,6 @@ from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts
 if TYPE_CHECKING:
     from consumers.loop.handler import Handler
 
-_logger = logging.getLogger(__name__)
 
 # A loop that has not completed an iteration for this long is stuck. Longer than the pauses between the retries of one unit of work.
 MAX_LOOP_AGE_S = 30.0
@@ -67,7 +66,7 @@ class ServerRole:
 
     async def _serve(self) -> None:
         async with self._serving as port:
-            _logger.info("%s: serving: port %d", self._name, port)
+            log_action(Action.SERVING, role=self._name, port=port)
             await self._stopping.wait()
 
     def stop(self) -> None:
@@ -119,7 +118,7 @@ def _relay(settings: Settings) -> RunningRole:
     from producers.producer import EventProducer
     from producers.relay import OutboxRelay
 
-    return OutboxRelay(settings, EventProducer(settings))
+    return OutboxRelay(settings, EventProducer(settings, role="relay"))
 
 
 def _splitter(settings: Settings) -> RunningRole:
@@ -150,7 +149,7 @@ def _registration(settings: Settings) -> RunningRole:
     engine = _engine(settings, RegistrationHandler.name, connections=1)
     preparation = ExternalRegistration(settings, engine)
     handler = RegistrationHandler(ExternalRegistrationService())
-    return ConsumerLoop(settings, handler, engine, EventProducer(settings), preparation=preparation)
+    return ConsumerLoop(settings, handler, engine, EventProducer(settings, role=handler.name), preparation=preparation)
 
 
 def _aggregator(settings: Settings) -> RunningRole:
@@ -174,7 +173,9 @@ def _consumer(settings: Settings, handler: "Handler") -> RunningRole:
     from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
 
-    return ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings))
+    return ConsumerLoop(
+        settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings, role=handler.name)
+    )
 
 
 def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
@@ -231,7 +232,8 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         except Exception as error:
             # Where, but not the message: a driver's can quote rows, and rows hold notes.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            _logger.critical("%s: role_failed: %s at %s:%s", name, without_values(error), place.filename, place.lineno)
+            at = f"{place.filename}:{place.lineno}"
+            log_action(Action.ROLE_FAILED, role=name, error=without_values(error), at=at)
             failed.set()
         finally:
             # One that ends takes the process with it: its supervisor starts all of them anew, clean.
@@ -267,7 +269,7 @@ def _be_batch_work() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         except OSError as error:
             # A sandbox may forbid the call. The work is done all the same.
-            _logger.warning("scheduler_class_refused: %s", error.strerror)
+            log_action(Action.SCHEDULER_CLASS_REFUSED, role=None, error=error.strerror)
 
 
 def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
@@ -279,7 +281,7 @@ def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
         with engine.begin() as connection:
             starts = note_starts(connection, roles, host=socket.gethostname())
     except SQLAlchemyError as error:
-        _logger.warning("role_starts_not_noted: %s", without_values(error))
+        log_action(Action.ROLE_STARTS_NOT_NOTED, role=None, roles=list(roles), error=without_values(error))
         return {}
     finally:
         engine.dispose()

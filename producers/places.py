@@ -1,13 +1,11 @@
 """Which topics and partitions are in trouble, and when to try each of them again."""
 
-import logging
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.process import metrics
-
-_logger = logging.getLogger(__name__)
+from orchestrator.process.actions import Action, log_action
 
 # After a failure, doubled with each in a row: soon enough for a broker's restart, and no hot loop while a topic is missing for hours.
 RETRY_FIRST_S = 0.1
@@ -63,7 +61,7 @@ class Places:
         if place.is_failing and now < place.retry_at:
             return
         if not place.is_failing:
-            _logger.warning("place_in_trouble: %s: %s", name, why)
+            log_action(Action.PLACE_IN_TROUBLE, role="relay", place=name, error=why)
         place.is_failing = True
         place.retry_at = now + backoff_s(place.failures)
         place.failures += 1
@@ -73,7 +71,7 @@ class Places:
         """An event was acknowledged there."""
         place = self._places.get(name)
         if place is not None and place.is_failing:
-            _logger.info("place_works_again: %s", name)
+            log_action(Action.PLACE_WORKS_AGAIN, role="relay", place=name)
             place.is_failing = False
             place.failures = 0
             self._count()

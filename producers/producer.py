@@ -1,6 +1,5 @@
 """Publishes events: produced idempotently, acknowledged by all in-sync replicas, or reported as not."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,13 +7,12 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from orchestrator.batches.publishing import PERMANENT_REFUSALS, Delivery, Trouble, failures
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from producers.config import producer_config
 from producers.partitions import partition_of
 from schemas.envelope import OutgoingEvent, Topic
-
-_logger = logging.getLogger(__name__)
 
 # Between two looks at a queue that is full, or at a flush that takes its time. The delivery timeout ends both.
 _WAIT_S = 1.0
@@ -27,8 +25,14 @@ _MISSING = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PAR
 class EventProducer:
     """The `Publisher` on Kafka."""
 
-    def __init__(self, settings: Settings, overrides: Mapping[str, str | int | bool] | None = None) -> None:
-        """`overrides` are librdkafka properties. Raises UnsafeKafkaError, KafkaException for a property that can't be."""
+    def __init__(
+        self, settings: Settings, overrides: Mapping[str, str | int | bool] | None = None, *, role: str | None = None
+    ) -> None:
+        """`overrides` are librdkafka properties; `role` is who publishes, for the log: None in a command.
+
+        Raises UnsafeKafkaError, and KafkaException for a property that can't be.
+        """
+        self._role = role
         self._config = producer_config(settings) | dict(overrides or {})
         self._logger = kafka_logger(settings, "producer")
         self._names = {topic: topic.on_cluster(settings.topic_prefix) for topic in Topic}
@@ -126,7 +130,7 @@ class EventProducer:
         if self._fatal:
             # An idempotent producer that can't tell any more what it has sent refuses everything from then on, and nobody can tell what
             # was acknowledged.
-            _logger.error("producer_rebuilt: %s", self._fatal)
+            log_action(Action.PRODUCER_REBUILT, role=self._role, error=self._fatal)
             self._rebuild(self._fatal)
         refused, self._refused = self._refused, []
         if refused:

@@ -19,7 +19,6 @@ ownership. A relay that has lost it unawares publishes rows a second time that h
 first copies of a stream's events are in order, and consumers don't mind the second.
 """
 
-import logging
 import select
 import threading
 import time
@@ -31,6 +30,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.batches.publishing import Delivery, Publisher, Trouble
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
@@ -56,8 +56,6 @@ from orchestrator.storage.outbox import (
 from orchestrator.storage.relay_wakeup import CHANNEL
 from orchestrator.storage.slots import announce, balance
 from producers.places import Places, backoff_s
-
-_logger = logging.getLogger(__name__)
 
 # Ten parts of a large batch: some milliseconds for which others wait.
 MAX_ROUND_BYTES = 1024 * 1024
@@ -205,7 +203,7 @@ class OutboxRelay:
 
     def _own(self, slots: frozenset[int]) -> None:
         if slots != self._slots:
-            _logger.info("relay_slots: %s", sorted(slots))
+            log_action(Action.RELAY_SLOTS, role="relay", slots=sorted(slots))
         self._slots = slots
         metrics.OUTBOX_SLOTS.set(len(slots))
         self.health.holding = f"owns {len(slots)} of the {SLOTS} slots of the outbox"
@@ -347,7 +345,15 @@ class OutboxRelay:
         metrics.OUTBOX_FAILURES.labels("delivery").inc()
         if trouble.is_permanent:
             metrics.OUTBOX_REFUSED.labels(topic).inc()
-            _logger.error("event_refused: %s, batch %s, row %d: %s", place, sent.row.batch_id, sent.row.outbox_id, trouble.detail)
+            log_action(
+                Action.EVENT_REFUSED,
+                role="relay",
+                batch=sent.row.batch_id,
+                topic=topic,
+                place=place,
+                row=sent.row.outbox_id,
+                error=trouble.detail,
+            )
             # A broker has looked at it, so the place works.
             for name in {place, sent.label or place}:
                 self._places.works(name)
@@ -395,6 +401,7 @@ class OutboxRelay:
     def _back_off(self, error: Exception) -> None:
         why = "broker" if isinstance(error, _NoBrokerError) else "database"
         metrics.OUTBOX_FAILURES.labels(why).inc()
-        _logger.warning("relay_failed: %s", error if isinstance(error, _NoBrokerError) else without_values(error))
+        told = str(error) if isinstance(error, _NoBrokerError) else without_values(error)
+        log_action(Action.RELAY_FAILED, role="relay", error=told)
         self._failures += 1
         self._stopping.wait(backoff_s(self._failures - 1))

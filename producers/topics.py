@@ -1,17 +1,15 @@
 """The topics: how many partitions, how long, how large; made explicitly, never by a client that names one."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
-
-_logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 
@@ -109,7 +107,7 @@ def _create(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
                 raise
         else:
             made.add(name)
-            _logger.info("topic_created: %s", name)
+            log_action(Action.TOPIC_CREATED, role=None, cluster_topic=name)
     return made
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import jwt
-import structlog
 
 from api.http.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.outgoing import heeds_environment, usable_way
 from orchestrator.process.settings import RefusedStartError
 from schemas import strict_json
@@ -25,8 +25,6 @@ _STALE_FOR_S = 3600.0
 
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 256 * 1024
-
-_log = structlog.get_logger("bulkreg.api")
 
 
 class Jwks:
@@ -92,7 +90,7 @@ class Jwks:
                 self._keys = _usable(document, self.algorithms)
                 self._fetched_at = self._clock()
             except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
-                _log.warning("jwks_refresh_failed", error=type(error).__name__)
+                log_action(Action.JWKS_REFRESH_FAILED, role="api", error=type(error).__name__)
 
 
 def _client(url: str) -> httpx.Client:

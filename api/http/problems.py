@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
-import structlog
 from aiohttp import web
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.batches.errors import InvalidRequestError, OperationError, PlanChangedError
+from orchestrator.process.actions import Action, log_action
 from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
 from schemas.api import RefusedRequestError
 from schemas.mistakes import Mistake, first_of
@@ -22,8 +22,6 @@ TYPE_PREFIX = "urn:bulk-registration:problem:"
 
 # Retry-After when the database is unreachable or overloaded: short for a person who waits, long enough to prevent a retry storm.
 RETRY_AFTER_UNAVAILABLE_S = 2
-
-_log = structlog.get_logger("bulkreg.api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +184,14 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         problem = problem_of(error)
         if blame(error) is Blame.LASTING:
             # A missing right or table, or a statement timeout. It may not pass by itself, so the operator has to see it.
-            _log.error("database_refused", error=kind_of(error), at=_where(error))
+            log_action(Action.DATABASE_REFUSED, role="api", error=kind_of(error), at=_where(error))
         if isinstance(error, web.HTTPNotFound) and request.path.endswith("/"):
             problem = ProblemError(
                 "not_found", "No resource has this address. Remove the trailing slash: no address of this API ends with one."
             )
         if problem is None:
             # A database message can quote values, notes among them. The place in the code is enough to find a bug.
-            _log.error("request_failed", error=type(error).__name__, at=_where(error))
+            log_action(Action.REQUEST_FAILED, role="api", error=type(error).__name__, at=_where(error))
             problem = ProblemError(
                 "internal_error", "The server failed to handle the request. See the server log; repeat the request later."
             )

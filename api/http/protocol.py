@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from api.http.problems import PROBLEMS, ProblemError, response
+from orchestrator.process.actions import Action, log_action
 
 # The parser's own limits. They have to differ: see `_problem`.
 MAX_ADDRESS_BYTES = 8_192
@@ -15,8 +15,6 @@ MAX_HEADER_BYTES = 8_190
 _TOO_MANY_HEADERS = "Too many headers received"
 
 AnyHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-_log = structlog.get_logger("bulkreg.api")
 
 
 class Protocol(web.RequestHandler):
@@ -28,7 +26,7 @@ class Protocol(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """The response when no handler could run. aiohttp's own response quotes the request, to the client and in the log."""
-        _log.warning("request_unreadable", status=status, error=type(exc).__name__)
+        log_action(Action.REQUEST_UNREADABLE, role="api", status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
         answer = response(_problem(status, exc))
@@ -62,7 +60,7 @@ def refusing_expectations(handler: AnyHandler) -> AnyHandler:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         expected = request.headers.get("Expect") or "100-continue"
         if request.version >= HttpVersion11 and expected.lower() != "100-continue":
-            _log.warning("request_unreadable", status=PROBLEMS["expectation_unknown"].status)
+            log_action(Action.REQUEST_UNREADABLE, role="api", status=PROBLEMS["expectation_unknown"].status)
             return response(ProblemError("expectation_unknown", "Remove the Expect header, or send Expect: 100-continue."))
         return await handler(request)
 

@@ -5,13 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-import structlog
 from aiohttp import web
+
+from orchestrator.process.actions import Action, log_action
 
 # A client that takes nothing for this long is gone or stopped.
 _WRITE_TIMEOUT_S = 30.0
-
-_log = structlog.get_logger("bulkreg.api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,6 @@ async def streaming(request: web.Request, headers: Mapping[str, str]) -> AsyncIt
     except ConnectionError:
         pass  # The client has left, which is what clients of streams do.
     except Exception as error:
-        _log.warning("stream_cut", error=type(error).__name__)
+        log_action(Action.STREAM_CUT, role="api", error=type(error).__name__)
         if request.transport is not None:
             request.transport.abort()

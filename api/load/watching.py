@@ -8,7 +8,6 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-import structlog
 from psycopg2 import Error as DriverError
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +16,7 @@ from api.http.problems import ProblemError
 from api.load.database import Database
 from orchestrator.batches.model import BatchView
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.database import create_database_engine
@@ -24,8 +24,6 @@ from orchestrator.storage.database import create_database_engine
 Result = TypeVar("Result")
 
 _RECONNECT_AFTER_S = 1.0
-
-_log = structlog.get_logger("bulkreg.api")
 
 
 def is_settled(batch: BatchView) -> bool:
@@ -118,7 +116,7 @@ class Watchers:
                     connection.invalidate()
                     connection.close()
             except (SQLAlchemyError, DriverError) as error:
-                _log.warning("listener_lost", error=type(error).__name__)
+                log_action(Action.LISTENER_LOST, role="api", error=type(error).__name__)
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _hear(self, connection: Connection) -> None:
@@ -152,7 +150,7 @@ class Watchers:
             try:
                 present = await self._database.run(partial(self._database.versions, organizations, batch_ids))
             except (SQLAlchemyError, ProblemError) as error:
-                _log.warning("watch_poll_failed", error=type(error).__name__)
+                log_action(Action.WATCH_POLL_FAILED, role="api", error=type(error).__name__)
                 continue
             for batch_id in batch_ids:
                 for watch in self._watches.get(batch_id, ()):

@@ -8,7 +8,6 @@ An item's patience counts its own tries and the pauses between them; while the b
 """
 
 import asyncio
-import logging
 import random
 import threading
 import time
@@ -25,6 +24,7 @@ from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Preparation, Record
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
@@ -34,8 +34,6 @@ from orchestrator.storage.dispatch import DispatchState, SettledDispatch, mark_d
 from orchestrator.storage.locks import take_batches
 from orchestrator.storage.outcomes import command_states
 from schemas.events import EventData, RegisterActivity
-
-_logger = logging.getLogger(__name__)
 
 # An item is tried again after about 0.1 s, then ever later: about ten tries within the deadline of 30 s.
 FIRST_PAUSE_S = 0.2
@@ -132,14 +130,14 @@ class ExternalRegistration:
         """Returns when the breaker is closed. This thread sleeps meanwhile, while the loop's goes on polling."""
         if not self._breaker.is_open:
             return
-        _logger.warning("registration: service_away: consumption pauses")
+        log_action(Action.SERVICE_AWAY, role="registration")
         metrics.REGISTRATION_BREAKER_OPEN.set(1)
         while self._breaker.is_open:
             _wait(stopping, self._breaker.next_pause_s())
             if self._runner.run(self._probe()):
                 self._breaker.close()
         metrics.REGISTRATION_BREAKER_OPEN.set(0)
-        _logger.warning("registration: service_back: consumption goes on")
+        log_action(Action.SERVICE_BACK, role="registration")
 
     async def _probe(self) -> bool:
         return await (await self._client()).is_there(self._policy.request_timeout_s)
@@ -174,7 +172,14 @@ class ExternalRegistration:
         if not isinstance(answer, Unknown) or answer.was_heard:
             self._breaker.answered()
             return
-        _logger.info("registration: unanswered: %s: %s", question.key, answer.reason)
+        log_action(
+            Action.UNANSWERED,
+            role="registration",
+            batch=question.command.batch_id,
+            position=question.command.position,
+            key=question.key,
+            reason=answer.reason,
+        )
         if answer.wait_s is not None:
             self._breaker.hold(answer.wait_s)
         else:

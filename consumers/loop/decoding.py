@@ -1,16 +1,14 @@
 """From a Kafka message to a record that a handler takes, or to the reason why there is none."""
 
-import logging
 from dataclasses import dataclass
 
 from consumers.loop.handler import Handler, Lane, Record, RefusedError
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord
+from orchestrator.process.actions import Action, RecordFields, log_action
 from orchestrator.process.error_text import without_values
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
 from schemas.events import EventData, InvalidEventError, read_event
-
-_logger = logging.getLogger(__name__)
 
 BAD_HEADERS = "bad_headers"
 """The reason of a record whose headers the client can't read. Its key and its value are all that there is of it."""
@@ -32,6 +30,17 @@ class Entry:
     def value_bytes(self) -> int:
         """How many bytes the record's value has: how much work it is. `bytes` is how much memory the whole record takes."""
         return len(self.raw.value or b"")
+
+    @property
+    def log_fields(self) -> RecordFields:
+        """Which record it is, for the log."""
+        batch_id = None if self.record is None else getattr(self.record.data, "batch_id", None)
+        return RecordFields(
+            batch=None if batch_id is None else str(batch_id),
+            topic=self.partition.topic.value,
+            partition=self.partition.partition,
+            offset=self.offset,
+        )
 
 
 def read(topic: Topic, envelope: Envelope) -> EventData:
@@ -55,7 +64,14 @@ def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Ent
     except UnreadableError as error:
         refusal = RefusedError(error.reason, str(error))
     except Exception as error:
-        _logger.error("decode_failed: %s/%d@%d: %s", topic.value, partition.partition, raw.offset, without_values(error))
+        log_action(
+            Action.DECODE_FAILED,
+            role=handler.name,
+            topic=topic.value,
+            partition=partition.partition,
+            offset=raw.offset,
+            error=without_values(error),
+        )
         refusal = RefusedError("internal_error", type(error).__name__)
     else:
         record = Record(topic, partition.partition, raw.offset, raw.timestamp_ms, envelope, data)

@@ -4,16 +4,14 @@ A micro-batch's events are sent together. Mostly they are acknowledged within mi
 acknowledge, the role goes on with other micro-batches meanwhile, within a limit; the offsets of this one wait (`runtime.py`).
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.batches.publishing import Delivery, Publisher
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from schemas.envelope import OutgoingEvent, Topic
-
-_logger = logging.getLogger(__name__)
 
 # How long a micro-batch is waited for before the next begins.
 PATIENCE_S = 0.2
@@ -104,10 +102,12 @@ class Deliveries:
                 # What it announces is in the tables, so the sweeper makes it again.
                 metrics.UNDELIVERABLE.labels(self._role, event.topic.value).inc()
                 event_id = dict(event.headers).get("ce_id", b"").decode()
-                _logger.error("%s: event_refused: %s, event %s: %s", self._role, event.topic.value, event_id, trouble.detail)
+                log_action(
+                    Action.EVENT_REFUSED, role=self._role, topic=event.topic.value, event_id=event_id, error=trouble.detail
+                )
             else:
                 if not pending.again:
                     metrics.RETRIES.labels(self._role, "delivery").inc()
-                    _logger.warning("%s: event_not_acknowledged: %s: %s", self._role, event.topic.value, trouble.detail)
+                    log_action(Action.EVENT_NOT_ACKNOWLEDGED, role=self._role, topic=event.topic.value, error=trouble.detail)
                     pending.again_at = self._clock() + min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(pending.attempts - 1, 10))
                 pending.again.append(event)

@@ -1,6 +1,5 @@
 """Steps 3 and 4 of the loop: one micro-batch is handled in the database, and what came of it is produced."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +18,12 @@ from consumers.loop.handler import Handled, Handler, Preparation, RefusedError
 from consumers.loop.postponing import Failure
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
-
-_logger = logging.getLogger(__name__)
 
 # A database or broker that is away is asked again after about 0.1 s, then ever later; the last bounds both the load on one that is
 # coming back and the time that passes until we notice.
@@ -124,8 +122,11 @@ class Processor:
         def note(state: RetryCallState) -> None:
             metrics.RETRIES.labels(self._handler.name, why).inc()
             error = state.outcome.exception() if state.outcome else None
-            _logger.warning(
-                "%s: micro_batch_retried: %s, attempt %d", self._handler.name, without_values(error), state.attempt_number
+            log_action(
+                Action.MICRO_BATCH_RETRIED,
+                role=self._handler.name,
+                attempt=state.attempt_number,
+                error=without_values(error),
             )
 
         retrying = Retrying(
@@ -200,7 +201,7 @@ class Processor:
         assert entry.record is not None
         if isinstance(error, RefusedError):
             return _Settled(refused=[(entry, error)])
-        _logger.error("%s: record_failed: %s: %s", self._handler.name, _place(entry), without_values(error))
+        log_action(Action.RECORD_FAILED, role=self._handler.name, **entry.log_fields, error=without_values(error))
         try:
             with self._engine.begin() as connection:
                 return _settled([entry], self._handler.give_up(connection, entry.record, error))
@@ -209,7 +210,7 @@ class Processor:
                 raise
             if blame(last) is Blame.LASTING and kind_of(last) != self._last_chance:
                 return _Settled(failures=[Failure([entry], last)])
-            _logger.error("%s: give_up_failed: %s: %s", self._handler.name, _place(entry), without_values(last))
+            log_action(Action.GIVE_UP_FAILED, role=self._handler.name, **entry.log_fields, error=without_values(last))
             return _Settled(refused=[(entry, RefusedError("internal_error", kind_of(last)))])
 
     def _count(self, entries: Sequence[Entry], settled: _Settled) -> None:
@@ -219,12 +220,8 @@ class Processor:
         metrics.RECORD_AGE_SECONDS.labels(role).set(time.time() - entries[0].raw.timestamp_ms / 1000)
         for entry, refusal in settled.refused:
             metrics.DEAD_LETTERS.labels(role, refusal.reason).inc()
-            _logger.warning("%s: dead_lettered: %s: %s", role, _place(entry), refusal.reason)
+            log_action(Action.DEAD_LETTERED, role=role, **entry.log_fields, reason=refusal.reason)
 
 
 def _settled(entries: Sequence[Entry], handled: Handled) -> _Settled:
     return _Settled(list(handled.events), [(entries[index], refusal) for index, refusal in handled.refused])
-
-
-def _place(entry: Entry) -> str:
-    return f"{entry.partition.topic.value}/{entry.partition.partition}@{entry.offset}"

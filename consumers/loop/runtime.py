@@ -12,7 +12,6 @@ without a leader), the next micro-batches are handled meanwhile, within a limit;
 acknowledged. A crash between any two steps leads to redelivery, and what is redelivered changes nothing and produces the same events.
 """
 
-import logging
 import threading
 import time
 from collections import defaultdict
@@ -39,6 +38,7 @@ from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
@@ -47,8 +47,6 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, kind_of
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
-
-_logger = logging.getLogger(__name__)
 
 # An idle loop blocks in poll, which returns at once when a record comes. This only bounds how late `stop` is seen.
 IDLE_POLL_S = 0.5
@@ -238,8 +236,14 @@ class ConsumerLoop:
         if damage is not None and entry.offset >= damage.next_offset:
             del self._damage[entry.partition]
             if damage.is_given_up:
-                place = f"{entry.partition.topic.value}/{entry.partition.partition}"
-                _logger.error("%s: records_lost: %s@%d to before %d", self._handler.name, place, damage.first, entry.offset)
+                log_action(
+                    Action.RECORDS_LOST,
+                    role=self._handler.name,
+                    topic=entry.partition.topic.value,
+                    partition=entry.partition.partition,
+                    offset=damage.first,
+                    next_offset=entry.offset,
+                )
 
     def _judge(self, error: KafkaError) -> None:
         """Errors come as messages. Most of them librdkafka tries again by itself, as with a topic that is yet to be made."""
@@ -247,7 +251,7 @@ class ConsumerLoop:
             raise ExpelledError(str(error))
         if error.fatal():
             raise KafkaException(error)
-        _logger.warning("%s: poll_error: %s", self._handler.name, error)
+        log_action(Action.POLL_ERROR, role=self._handler.name, error=str(error))
 
     def _pause_feeders(self, entries: Sequence[Entry]) -> None:
         """Stops the partitions that have just fed a full lane. Polling goes on, and with it the membership."""
@@ -378,17 +382,14 @@ class ConsumerLoop:
             if self._postponed.is_outage and now < self._tells_of_outage_at:
                 continue
             self._tells_of_outage_at = now + TELL_OF_OUTAGE_EVERY_S
-            first = failure.entries[0]
-            _logger.error(
-                "%s: records_postponed: %d from %s/%d@%d on, %d in all, %s: %s",
-                name,
-                len(failure.entries),
-                first.partition.topic.value,
-                first.partition.partition,
-                first.offset,
-                self._postponed.records,
-                "and nothing gets through" if self._postponed.is_outage else "others get through",
-                without_values(failure.error),
+            log_action(
+                Action.RECORDS_POSTPONED,
+                role=name,
+                **failure.entries[0].log_fields,
+                records=len(failure.entries),
+                waiting=self._postponed.records,
+                outage=self._postponed.is_outage,
+                error=without_values(failure.error),
             )
 
     def _drain(self) -> None:
@@ -397,7 +398,7 @@ class ConsumerLoop:
             while self._in_flight is not None:
                 wait([self._in_flight.future], max(0.0, until - time.monotonic()))
                 if not self._in_flight.future.done():
-                    _logger.warning("%s: drain_abandoned: the micro-batch will be redelivered", self._handler.name)
+                    log_action(Action.DRAIN_ABANDONED, role=self._handler.name)
                     return
                 self._finish(self._in_flight)
                 if self._unacknowledged and time.monotonic() < until:
@@ -405,7 +406,7 @@ class ConsumerLoop:
         except Exception as error:
             if not is_environments(error):
                 raise
-            _logger.warning("%s: drain_failed: %s; it will be redelivered", self._handler.name, without_values(error))
+            log_action(Action.DRAIN_FAILED, role=self._handler.name, error=without_values(error))
         else:
             self._commit()
 
@@ -433,7 +434,7 @@ class ConsumerLoop:
         for error in errors:
             if error.code() in _EXPELLED or error.fatal():
                 raise ExpelledError(str(error))
-            _logger.warning("%s: commit_failed: %s", self._handler.name, error)
+            log_action(Action.COMMIT_FAILED, role=self._handler.name, error=str(error))
         if not errors:
             self._committed |= moved
             self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
@@ -450,17 +451,20 @@ class ConsumerLoop:
                 ids = self._topic_ids(self._handler.topics, timeout_s=ASSIGNMENT_S)
                 outdated = self._outdated(consumer, partitions, ids)
             except KafkaException as error:
-                _logger.warning("%s: topic_ids_unknown: %s", self._handler.name, error)
+                log_action(Action.TOPIC_IDS_UNKNOWN, role=self._handler.name, error=str(error))
         for assigned in partitions:
             topic = self._topics[assigned.topic]
             offsets = PartitionOffsets(topic, assigned.topic, assigned.partition, ids.get(topic, UNKNOWN_ID))
             self._assigned[assigned.topic, assigned.partition] = offsets
-        _logger.info("%s: partitions_assigned: %d", self._handler.name, len(partitions))
+        log_action(Action.PARTITIONS_ASSIGNED, role=self._handler.name, partitions=self._names(partitions))
         if outdated:
             for partition in outdated:
                 partition.offset = OFFSET_BEGINNING
-            _logger.warning("%s: topic_replaced: %d partitions are read from their beginning", self._handler.name, len(outdated))
+            log_action(Action.TOPIC_REPLACED, role=self._handler.name, partitions=self._names(outdated))
             consumer.incremental_assign(partitions)
+
+    def _names(self, partitions: Sequence[TopicPartition]) -> list[str]:
+        return [f"{self._topics[each.topic].value}/{each.partition}" for each in partitions]
 
     def _outdated(self, consumer: Consumer, partitions: list[TopicPartition], ids: Mapping[Topic, str]) -> list[TopicPartition]:
         """Those for which the group has committed an offset of another incarnation. Raises KafkaException."""
@@ -486,7 +490,7 @@ class ConsumerLoop:
             self._committed.pop(partition, None)
             self._damage.pop(partition, None)
             self._noted.pop((partition.topic, partition.partition), None)
-        _logger.info("%s: partitions_revoked: %d", self._handler.name, len(partitions))
+        log_action(Action.PARTITIONS_REVOKED, role=self._handler.name, partitions=self._names(partitions))
 
     # The same, for the same reason: nothing is ever committed for what is not ours any more.
     _on_lost = _on_revoke

@@ -1,6 +1,5 @@
 """Reads topics from a point in the past to where they end now, outside of any consumer group: for replay and for dead letters."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,11 +10,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from consumers.loop.config import consumer_config
 from consumers.loop.damage import DAMAGE, DamagedBatch
 from consumers.loop.raw_record import RawRecord, take_apart
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
-
-_logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
 # Enough that Python's part of a call weighs nothing, few enough that progress moves.
@@ -150,7 +148,7 @@ class TopicReader:
                 if error is not None:
                     if error.code() in DAMAGE:
                         sought.add(place)
-                        self._step_over(place, message.offset() or 0, damage)
+                        self._step_over(topics[place[0]], place, message.offset() or 0, damage)
                         continue
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
@@ -165,11 +163,13 @@ class TopicReader:
             if chunk:
                 yield chunk
 
-    def _step_over(self, place: tuple[str, int], batch_offset: int, damage: dict[tuple[str, int], DamagedBatch]) -> None:
+    def _step_over(
+        self, topic: Topic, place: tuple[str, int], batch_offset: int, damage: dict[tuple[str, int], DamagedBatch]
+    ) -> None:
         """Seeks what comes next after a batch that the client can't read."""
         found = damage.get(place)
         if found is None or batch_offset > found.next_offset:
             found = damage[place] = DamagedBatch(batch_offset)
-            _logger.warning("damaged_batch: %s/%d@%d: passed over", *place, batch_offset)
+            log_action(Action.DAMAGED_BATCH, role=None, topic=topic.value, partition=place[1], offset=batch_offset)
         found.reported()
         self._consumer.seek(TopicPartition(*place, found.next_offset))

@@ -1,17 +1,15 @@
 """Work on many batches in one transaction; when one of them makes it fail, on all the others without it."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import transact
-
-_logger = logging.getLogger(__name__)
 
 # The environment's lasting refusal (a right that is missing, a statement that takes too long) that so many batches of one round meet is no
 # batch's fault.
@@ -79,7 +77,7 @@ class Isolation(Generic[Found, Done]):
                 raise error
             self._aside += batch_ids
             metrics.SWEEP_SET_ASIDE.labels(self._step).inc()
-            _logger.error("sweeper: batch_set_aside: batch %s in step %s: %s", batch_ids[0], self._step, without_values(error))
+            log_action(Action.BATCH_SET_ASIDE, role="sweeper", batch=batch_ids[0], step=self._step, error=without_values(error))
             return []
         first = set(batch_ids[: len(batch_ids) // 2])
         return [

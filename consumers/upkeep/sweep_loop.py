@@ -1,8 +1,8 @@
 """Sweeps and purges again and again, until told to stop."""
 
-import logging
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine
@@ -10,10 +10,9 @@ from sqlalchemy import Engine
 from consumers.upkeep.purger import Purged, Purger
 from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import LoopHealth
-
-_logger = logging.getLogger(__name__)
 
 
 class SweepLoop:
@@ -50,10 +49,11 @@ class SweepLoop:
                 failed.append(step)
                 metrics.SWEEP_FAILURES.labels(step).inc()
                 # Of Kafka's errors the message: they quote no records.
-                _logger.warning("sweeper: sweep_failed: step %s: %s", step, error if is_kafkas else without_values(error))
+                told = str(error) if is_kafkas else without_values(error)
+                log_action(Action.SWEEP_FAILED, role="sweeper", step=step, error=told)
             else:
                 if done:
-                    _logger.info("sweeper: %s: %s", step, done)
+                    log_action(Action.STEP_DONE, role="sweeper", step=step, **asdict(done))
             self.health.turned()
         self.health.broker_contact = has_contact
         self.health.failing = f"the last sweep failed in {', '.join(failed)}; the log says why" if failed else None

@@ -6,7 +6,6 @@ more rarely, and in the end answered with `internal_error`. What was lost togeth
 counts against the item. A batch that makes a step fail is set aside, and the others are swept (`isolation.py`).
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import timedelta
@@ -22,6 +21,7 @@ from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import EventOf, OutcomeKey
 from orchestrator.batches.states import Outcome
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
 from orchestrator.registration.commands import commands_for
 from orchestrator.registration.results import ResultWriter
@@ -34,8 +34,6 @@ from orchestrator.storage.outcomes import NewOutcome, command_states, insert_out
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
-
-_logger = logging.getLogger(__name__)
 
 _COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 _TO_REGISTRATION = (Topic.BATCHES, *_COMMANDS)
@@ -240,7 +238,7 @@ class Sweeper:
             key = outcome.key
             result = writer.write(key, state, outcome, bulk=is_bulk(key))
             results.append(EventOf(state.organization_id, UUID(key.batch_id), result))
-            _logger.error("sweeper: item_given_up: batch %s, position %d, attempt %d", key.batch_id, key.position, key.attempt)
+            log_action(Action.ITEM_GIVEN_UP, role="sweeper", batch=key.batch_id, position=key.position, attempt=key.attempt)
         outbox.insert_events(connection, results)
         return len(given_up)
 

@@ -4,19 +4,18 @@ NOTIFY inside the transactions would serialise their commits (docs/architecture.
 came while the last was on its way. A lost one costs `relay_poll_ms`: the relays look by themselves, too.
 """
 
-import logging
 import threading
 
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.prepared import run
 
 CHANNEL = "bulkreg_outbox"
 
-_logger = logging.getLogger(__name__)
 _NOTIFY = f"NOTIFY {CHANNEL}"
 
 
@@ -51,7 +50,7 @@ class RelayWaker:
                 with self._engine.connect() as connection:
                     self._serve(connection)
             except DBAPIError as error:
-                _logger.warning("relay_wake_failed: %s", type(error.orig).__name__)
+                log_action(Action.RELAY_WAKE_FAILED, role="api", error=type(error.orig).__name__)
                 # Asked again by the next commit: nobody tries in a hot loop to reach a database that is away.
                 self._asked.clear()
                 self._closed = self._closing

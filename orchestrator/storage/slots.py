@@ -7,16 +7,14 @@ The two-number form; batch locks are of the one-number form (schemas.ids.batch_l
 of these statements waits.
 """
 
-import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from orchestrator.process.actions import Action, log_action
 from orchestrator.storage.outbox import SLOTS
-
-_logger = logging.getLogger(__name__)
 
 # Arbitrary, and next to the migration lock's (0x62756C6B).
 _SLOT = 0x62756C6C
@@ -76,7 +74,7 @@ def balance(connection: Connection, owned: Collection[int], *, lease: timedelta,
     held = connection.execute(_HELD, {"lease": lease}).all()
     silent = {row.pid for row in held if row.is_silent}
     if silent:
-        _logger.warning("silent_relays_ended: %s", sorted(silent))
+        log_action(Action.SILENT_RELAYS_ENDED, role="relay", sessions=sorted(silent))
         connection.execute(_END, {"pids": sorted(silent)})
     held = [row for row in held if row.pid not in silent]
     relays = sum(row.kind == _PRESENCE for row in held)

@@ -132,6 +132,7 @@ CANARY = "canary-4711 diagnosis"
 def test_notes_are_in_no_log_metric_error_or_listing(
     api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, capfd: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
+    caplog.set_level("INFO")
     good = {
         "mentor_id": "mentor-1",
         "activity_type": "visit",

@@ -99,6 +99,7 @@ def test_routes_and_methods(sender: httpx.Client) -> None:
 def test_what_is_not_http_is_refused_and_not_repeated(
     refusing_api: ApiServer, head: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     url = httpx.URL(refusing_api.url)
     with socket.create_connection((url.host, url.port or 0)) as connection:
         connection.sendall(head)

@@ -72,7 +72,7 @@ def test_a_home_with_a_nasty_name_in_a_nasty_shell(tmp_path: Path) -> None:
         for path in ("healthz", "readyz", "metrics"):
             assert httpx.get(f"{stack['api']}/{path}").status_code == 200
         lines = [json.loads(line) for line in (home / "logs" / "api.log").read_text(encoding="utf-8").splitlines()]
-        routes = {line["route"] for line in lines if line["event"] == "request"}
+        routes = {line["route"] for line in lines if line.get("action") == "request"}
         assert routes == {"/api/v1/bulk-registrations", "/api/v1/bulk-registrations/{batch_id}"}
     finally:
         bulkreg("down")

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import check_writable, create_database_engine
@@ -17,6 +18,7 @@ from schemas.paths import API_PATH
 from tests.faults.roles import assert_exactly_once, running_flow, wait_until_completed
 from tests.support.api_server import KEY, running_api
 from tests.support.kafka import reading
+from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.read_only import read_only
 from tests.support.waiting import eventually
@@ -45,7 +47,7 @@ def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(se
 
 
 def test_row_43_the_api_tells_of_a_right_that_is_missing(
-    settings: Settings, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+    settings: Settings, pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
@@ -57,9 +59,9 @@ def test_row_43_the_api_tells_of_a_right_that_is_missing(
             connection.execute(text("GRANT INSERT ON orchestrator.batch TO bulkreg_api"))
         assert client.post(API_PATH, json=SUBMISSION).status_code == 202
     owner.dispose()
-    said = capsys.readouterr().out
-    assert "database_refused" in said
-    assert "InsufficientPrivilege 42501" in said
+    [line] = logged(caplog, Action.DATABASE_REFUSED)
+    assert (line["role"], line["level"]) == ("api", "error")
+    assert "InsufficientPrivilege 42501" in str(line["error"])
 
 
 def test_row_43_of_several_hosts_the_one_that_takes_changes_is_chosen(settings: Settings) -> None:

@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from consumers.upkeep import isolation as module
 from consumers.upkeep.isolation import Isolation
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
+from tests.support.log_lines import logged
 
 _TRANSACTION = text("SELECT CAST(pg_current_xact_id() AS text)")
 
@@ -99,7 +101,8 @@ def test_a_batch_that_fails_is_set_aside_and_the_others_are_done(
     count, done = sweep.round()
     assert (count, sorted(done, key=found.index)) == (10, others)
     assert aside.get() == before + 1
-    assert f"batch {bad:03} in step test" in caplog.text
+    [line] = logged(caplog, Action.BATCH_SET_ASIDE)
+    assert (line["role"], line["batch"], line["step"]) == ("sweeper", f"{bad:03}", "test")
     for part in sweep.transactions:
         numbers = {each.batch_id: [other.number for other in part if other.batch_id == each.batch_id] for each in part}
         assert set(map(tuple, numbers.values())) == {(0, 1)}

@@ -16,13 +16,15 @@ from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.processing import Processor
 from consumers.loop.raw_record import RawRecord
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
+from tests.support.log_lines import logged
 from tests.support.publishing import SettledAtOnce
-from tests.support.toy import ToyHandler, command, make_toy_table, toy_positions
+from tests.support.toy import BATCH_ID, ToyHandler, command, make_toy_table, toy_positions
 
 PLACE = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
 NEXT = {(Topic.COMMANDS, 0): Position(40, "incarnation")}
@@ -159,7 +161,8 @@ def test_letters_are_of_the_records_that_were_refused_wherever_they_stand(
         "damaged": before[1]["damaged"] + 2,
         "toy_refused": before[1]["toy_refused"] + 1,
     }
-    assert "commands/0@2: toy_refused" in caplog.text
+    refused = [line for line in logged(caplog, Action.DEAD_LETTERED) if line["reason"] == "toy_refused"]
+    assert [(line["role"], line["topic"], line["partition"], line["offset"]) for line in refused] == [("toy", "commands", 0, 2)]
 
 
 def test_nothing_but_unreadable_records_moves_the_progress_all_the_same(
@@ -189,6 +192,20 @@ def test_the_guilty_record_is_given_up_and_the_others_are_handled_without_it(
     assert len(topics.of(Topic.RESULTS)) == 4
     assert topics.of(Topic.COMMANDS) == [command(2_000).value], "what giving up produces is sent"
     assert [event.key for event in topics.events if event.topic is Topic.DEAD_LETTER] == [f"prefix.commands.v1/0/{position}"]
+
+
+def test_the_log_line_of_a_record_that_fails_can_be_filtered_by_each_field(
+    processor_of: Callable[..., Processor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says which record, and nothing of what is in it."""
+    processor_of(Troubled({3: KeyError("the notes of somebody")})).process(entries(1, 2, 3, 4), NEXT)
+    place = {"role": "toy", "batch": str(BATCH_ID), "topic": "commands", "partition": 0, "offset": 3}
+    [failed] = logged(caplog, Action.RECORD_FAILED)
+    [letter] = logged(caplog, Action.DEAD_LETTERED)
+    assert failed.items() >= {"action": "record_failed", "level": "error", **place}.items()
+    assert letter.items() >= {"action": "dead_lettered", "level": "warning", "reason": "given_up", **place}.items()
+    assert str(failed["error"]).startswith("KeyError at ")
+    assert "somebody" not in caplog.text
 
 
 def test_a_record_that_the_handler_refuses_by_raising_is_not_given_up(

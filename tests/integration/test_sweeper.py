@@ -18,12 +18,14 @@ from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import UNKNOWN_ID, Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues, note_resent
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
+from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.upstream import in_parts
 from tests.support.waiting import eventually
@@ -505,7 +507,7 @@ def test_row_51_batch_that_can_not_be_folded_leaves_the_others_to_be_folded(
     before = set_aside("fold")
     assert sweeper.sweep(pipeline.engine) == Swept(folded=18)
     assert set_aside("fold") == before + 1
-    assert str(batches[3]) in caplog.text
+    assert [(line["batch"], line["step"]) for line in logged(caplog, Action.BATCH_SET_ASIDE)] == [(str(batches[3]), "fold")]
     assert {pipeline.status(each).batch.status for each in batches if each != batches[3]} == {"completed"}
 
 

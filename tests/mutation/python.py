@@ -144,7 +144,7 @@ def _is_dull(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
-        return name.startswith(("_logger.", "logging.", "logger.", "cast", "TypeVar")) or name.endswith(("Option", "Argument"))
+        return name.startswith(("log_action", "logging.", "cast", "TypeVar")) or name.endswith(("Option", "Argument"))
     return isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__")
 
 

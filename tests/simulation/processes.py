@@ -1,7 +1,6 @@
 """The processes of the product: the real loop and the real relay, turned by hand, dying when they are told to."""
 
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, cast
@@ -21,8 +20,6 @@ from orchestrator.storage.slots import announce
 from producers.relay import OutboxRelay
 from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
 from tests.simulation.interleaving import Crash, point, without_points
-
-_logger = logging.getLogger(__name__)
 
 _END_SESSION = text("SELECT pg_terminate_backend(:pid)")
 _HAS_SESSION = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")

@@ -9,7 +9,9 @@ from consumers.loop import deliveries
 from consumers.loop.deliveries import Deliveries
 from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from schemas.envelope import OutgoingEvent, Topic
+from tests.support.log_lines import logged
 
 PASSING = Trouble("not now")
 FOR_GOOD = Trouble("too large", is_permanent=True)
@@ -159,7 +161,8 @@ def test_what_is_refused_for_good_is_told_of_and_not_sent_again(
     advance_to(role, broker, 10_000)
     assert len(broker.sent) == 1
     assert metrics.UNDELIVERABLE.labels("test-role", "results")._value.get() == before + 1
-    assert "event_refused: results, event 1: too large" in caplog.text
+    [line] = logged(caplog, Action.EVENT_REFUSED)
+    assert (line["role"], line["topic"], line["event_id"], line["error"]) == ("test-role", "results", "1", "too large")
 
 
 def test_a_dead_letter_is_sent_until_it_is_accepted(role: Deliveries, broker: Broker) -> None:

@@ -59,20 +59,25 @@ def test_lines_of_both_kinds_of_loggers_come_out_in_one_form(tmp_path: Path) -> 
     with (tmp_path / "log").open("wb") as log:
         answered(log.fileno())
     lines = [orjson.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    assert [(line["logger"], line["level"]) for line in lines] == [("other", "error"), ("bulkreg.access", "info")] * 100
+    assert [(line["logger"], line["level"]) for line in lines] == [("other", "error"), ("bulkreg", "info")] * 100
+    assert (lines[0]["event"], "action" in lines[0]) == ("x" * 200, False)
+    request = {"action": "request", "role": "api", "method": "GET", "route": "/", "status": 200}
+    assert lines[1].items() >= request.items()
+    assert "event" not in lines[1]
 
 
 ODD = """
-import logging, structlog
+import logging
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.logs import configure_logs
 from orchestrator.process.settings import Settings
 
 configure_logs(Settings())
 circle = []
 circle.append(circle)
-structlog.get_logger("ours").warning("a \\ud800 b", number=2**70, deep={"a": ["\\udfff", circle]}, half=0.5, infinite=float("inf"), of=None)
-structlog.get_logger("ours").warning("names", **{"\\ud800": 1})
-structlog.get_logger("ours").warning("after", number=7, deep={"a": ["\N{GREEK SMALL LETTER ALPHA}"]})
+log_action(Action.POLL_ERROR, role="a \\ud800 b", number=2**70, deep={"a": ["\\udfff", circle]}, half=0.5, infinite=float("inf"), of=None)
+log_action(Action.POLL_ERROR, role="names", **{"\\ud800": 1})
+log_action(Action.POLL_ERROR, role="after", number=7, deep={"a": ["\N{GREEK SMALL LETTER ALPHA}"]})
 logging.getLogger("theirs").error("read \\ud800")
 """
 
@@ -82,9 +87,9 @@ def test_whatever_others_have_sent_a_line_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         assert subprocess.run([sys.executable, "-c", ODD], stderr=log, timeout=60, check=False).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
-    assert [line["event"] for line in lines] == ["a \\ud800 b", "names", "after", "read \\ud800"]
+    assert [line.get("role", line.get("event")) for line in lines] == ["a \\ud800 b", "names", "after", "read \\ud800"]
     first, named, after, _ = lines
-    assert (first["number"], first["half"], first["infinite"], first["of"]) == (2**70, 0.5, "inf", None)
+    assert (first["number"], first["half"], first["infinite"], "of" in first) == (2**70, 0.5, "inf", False)
     assert "\\udfff" in first["deep"]
     assert named["\\ud800"] == 1
     assert (after["number"], after["deep"]) == (7, {"a": ["\N{GREEK SMALL LETTER ALPHA}"]})

@@ -8,7 +8,7 @@ import typer
 
 from cli.main import app
 from compose.embedded import kafka_jars
-from compose.operations_page import PAGE, metrics_table, settings_table, written
+from compose.operations_page import PAGE, actions_table, metrics_table, settings_table, written
 from compose.roles import ROLES
 
 DOCS = PAGE.parent
@@ -21,6 +21,7 @@ def test_the_tables_are_those_of_the_code() -> None:
     assert written(TEXT) == TEXT, "run: make docs"
     assert settings_table() in TEXT
     assert metrics_table() in TEXT
+    assert actions_table() in TEXT
 
 
 def test_a_table_that_has_drifted_is_written_anew() -> None:

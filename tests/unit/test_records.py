@@ -22,8 +22,10 @@ from consumers.loop.handler import Lane, RefusedError
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord, take_apart
 from consumers.reading.dead_letter_log import CannotRedriveError, PutAside
+from orchestrator.process.actions import Action
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, open_envelope
 from schemas.events import DeadLetter, EventData, read_event
+from tests.support.log_lines import logged
 from tests.support.toy import ToyHandler, command
 
 PLACE = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 3)
@@ -126,7 +128,8 @@ def test_what_cannot_be_decoded_is_refused_in_the_lane_that_nobody_waits_behind(
         assert (entry.partition, entry.offset) == (PLACE, 7)
     assert str(entries[BAD_HEADERS].refusal) == "the name of a header is not UTF-8"
     assert str(entries["internal_error"].refusal) == "KeyError"
-    assert "commands/3@7" in caplog.text
+    [line] = logged(caplog, Action.DECODE_FAILED)
+    assert (line["role"], line["topic"], line["partition"], line["offset"]) == ("toy", "commands", 3, 7)
     assert "somebody" not in caplog.text
 
 

@@ -12,6 +12,8 @@ from consumers.upkeep.purger import Purged, Purger
 from consumers.upkeep.sweep_loop import SweepLoop
 from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
+from tests.support.log_lines import logged
 
 NO_BROKER = KafkaException(KafkaError(KafkaError._TRANSPORT, "nobody answers"))
 
@@ -68,20 +70,28 @@ def test_a_step_that_fails_is_named_until_a_sweep_succeeds(caplog: pytest.LogCap
     ]
     assert {contact for contact, _ in sweeps.health} == {True}, "that is no trouble of the broker's"
     assert {step: value.get() - before[step] for step, value in failures.items()} == {"fold": 1, "drive_on": 0, "purge": 2}
-    assert "step fold: KeyError" in caplog.text
+    lines = logged(caplog, Action.SWEEP_FAILED)
+    assert {line["role"] for line in lines} == {"sweeper"}
+    assert [(line["step"], str(line["error"]).partition(" ")[0]) for line in lines] == [
+        ("fold", "KeyError"),
+        ("purge", "ValueError"),
+        ("purge", "ValueError"),
+    ]
     assert "somebody" not in caplog.text
 
 
 def test_a_broker_that_does_not_answer_is_told_of_in_its_words(caplog: pytest.LogCaptureFixture) -> None:
     sweeps = Sweeps({"fold": NO_BROKER, "drive_on": NO_BROKER}, {"drive_on": NO_BROKER, "purge": KeyError()}, {})
     assert [contact for contact, _ in sweeps.health] == [False, False, True]
-    assert "nobody answers" in caplog.text
+    assert any("nobody answers" in str(line["error"]) for line in logged(caplog, Action.SWEEP_FAILED))
 
 
 def test_what_a_step_did_is_told_and_nothing_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "consumers.upkeep.sweep_loop"):
+    with caplog.at_level("INFO", "bulkreg"):
         Sweeps({"fold": Swept(), "drive_on": Swept(resent=3), "purge": Purged(keys=2)}, {})
-    assert [record.getMessage().partition(":")[2].split(":")[0].strip() for record in caplog.records] == ["drive_on", "purge"]
+    lines = logged(caplog, Action.STEP_DONE)
+    assert len(lines) == len(caplog.records)
+    assert [(line["step"], line.get("resent"), line.get("keys")) for line in lines] == [("drive_on", 3, None), ("purge", None, 2)]
 
 
 @pytest.mark.parametrize("field", ["folded", "watched", "resent", "given_up", "batches_ended"])
