@@ -24,17 +24,17 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.preview import Planner
 from orchestrator.storage.relay_wakeup import RelayWaker
 
-# An idle connection, and one whose headers have not come, is closed after this: longer than a browser or proxy keeps one in reserve.
+# Idle connections, and those whose headers have not arrived, are closed after this. Longer than browsers and proxies keep idle connections.
 _KEEPALIVE_TIMEOUT_S = 75.0
 
-# Requests in hand have this long when the process is told to end; a supervisor waits longer before it kills.
+# Running requests have this long to finish when the process stops; a supervisor waits longer before it kills.
 _SHUTDOWN_TIMEOUT_S = 10.0
 
 
 def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web.Application:
     """The application. `health` are the checks of what else runs in this process.
 
-    Raises UnsafeStartError when the settings would let strangers in, or believe what anybody could have signed.
+    Raises UnsafeStartError if the settings would let anyone use the API, or accept plans that anyone could have signed.
     """
     authentication = authenticator(settings)
     app = web.Application(middlewares=[log_access, answer_problems], client_max_size=settings.max_body_bytes)
@@ -74,7 +74,7 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
 
 
 def refuse_unsafe_start(settings: Settings) -> None:
-    """What `create_app` checks, without making anything. Raises UnsafeStartError."""
+    """Makes the checks of `create_app` and nothing else. Raises UnsafeStartError."""
     authenticator(settings)
     _plan_key(settings)
 
@@ -82,7 +82,7 @@ def refuse_unsafe_start(settings: Settings) -> None:
 def _plan_key(settings: Settings) -> str:
     if settings.plan_key is None:
         raise UnsafeStartError(
-            "anybody could sign plans: the API's database role has no password to derive their key from; "
+            "anyone could sign plans: the API's database role has no password to derive their key from; "
             "set BULKREG_PLAN_SIGNING_KEY to 32 random characters or more, the same for every API process"
         )
     return settings.plan_key

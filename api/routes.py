@@ -1,4 +1,4 @@
-"""Every route, in one table: what serves it, and what the documentation says about it."""
+"""Every route, in one table: the function that serves it, and its documentation."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from schemas import api as models
 from schemas.paths import API_PATH
 
 Endpoint = Callable[[Call], Reply]
-"""Computes and waits in a worker thread."""
+"""Runs in a worker thread, where it may block."""
 
 Conversation = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
-"""Waits on the event loop, for as long as it takes, and hands what blocks to a thread."""
+"""Runs on the event loop for as long as the response takes, and hands blocking work to a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Route:
     endpoint: Endpoint | None = None
     conversation: Conversation | None = None
     changes: bool = False
-    """Auditors may not."""
+    """Whether it changes something. Auditors may not call it."""
     takes_ticket: bool = False
-    """Instead of a token."""
+    """Whether a ticket is accepted instead of a token."""
     query: type[models.Request] | None = None
     bodies: Sequence[type[models.Request]] = ()
     """The forms of the request body."""
@@ -38,7 +38,7 @@ class Route:
     responses: Mapping[int, type[models.Response] | str | None] = field(default_factory=dict)
     """By status: a model in JSON, another content type, or no body."""
     refusals: Sequence[str] = ()
-    """The codes of problems that not every route has (`api.http.problems`)."""
+    """The codes of problems specific to this route (`api.http.problems`)."""
 
     @property
     def summary(self) -> str:

@@ -53,11 +53,11 @@ def _settings(settings: Settings, environment: Mapping[str, str]) -> Iterator[Fi
     unknown = sorted(name for name in environment if name.startswith("BULKREG_") and name not in known)
     for name in unknown:
         yield Finding(
-            "settings", State.UNSAFE, f"{name} is no setting, and is read by nobody", f"correct its name, or unset {name}"
+            "settings", State.UNSAFE, f"{name} is not a setting and has no effect", f"correct its name, or unset {name}"
         )
     if settings.failpoints:
         yield Finding(
-            "settings", State.UNSAFE, "failpoints are set: processes end where tests want it", "unset BULKREG_FAILPOINTS"
+            "settings", State.UNSAFE, "failpoints are set: processes crash where tests want it", "unset BULKREG_FAILPOINTS"
         )
     if not unknown and not settings.failpoints:
         given = len(settings.model_fields_set)
@@ -74,7 +74,7 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "authentication",
             State.ADVICE,
-            "there is none: whoever reaches this machine's loopback may do everything",
+            "there is none: any process on this machine can do everything",
             "set BULKREG_JWT_JWKS_URL (or, for development, BULKREG_JWT_HS256_KEY)",
         )
     elif settings.jwt_jwks_url is None:
@@ -91,7 +91,7 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "plans",
             State.UNSAFE,
-            "the API would not start: its database role has no password that the key of the plans could be derived from",
+            "the API would not start: its database role has no password to derive the plans' signing key from",
             "set BULKREG_PLAN_SIGNING_KEY to 32 random characters or more, the same for every API process",
         )
 
@@ -104,13 +104,13 @@ def _identity_provider(url: str) -> Finding:
         number = len(answer.json()["keys"])
     except httpx.HTTPError as error:
         return Finding(
-            subject, State.UNREACHABLE, f"{url}: {error}", "check BULKREG_JWT_JWKS_URL, and the way there from the API"
+            subject, State.UNREACHABLE, f"{url}: {error}", "check BULKREG_JWT_JWKS_URL, and the network between the API and it"
         )
     except (ValueError, KeyError, TypeError):
-        return Finding(subject, State.UNREACHABLE, f"{url} answers no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
+        return Finding(subject, State.UNREACHABLE, f"{url} returns no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
     if not number:
         return Finding(subject, State.UNREACHABLE, f"{url} has no keys", "have the provider publish its signing keys")
-    return Finding(subject, State.OK, f"{urlsplit(url).hostname} answers with {number} keys")
+    return Finding(subject, State.OK, f"{urlsplit(url).hostname} returns {number} keys")
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
 
 
 def _registration(settings: Settings) -> Iterator[Finding]:
-    """What an external registration service was asked for and has not answered. Says nothing where the database can't be asked."""
+    """Items that an external registration service was asked for and has not decided. Silent if the database can't be reached."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
         with engine.connect() as connection:
@@ -191,16 +191,16 @@ def _registration(settings: Settings) -> Iterator[Finding]:
         engine.dispose()
     if not in_doubt:
         return
-    detail = f"{in_doubt:,} items are in doubt: an external service was asked to register them and has not answered"
+    detail = f"{in_doubt:,} items are in doubt: an external service was asked to register them and has not responded"
     if settings.registration_url is None:
-        fix = "set BULKREG_REGISTRATION_URL to that service again until they are settled; no other service registers them"
+        fix = "set BULKREG_REGISTRATION_URL to that service again until they are settled; no other service may register them"
         yield Finding("registration", State.ADVICE, detail, fix)
     else:
-        yield Finding("registration", State.OK, f"{detail}; keep BULKREG_REGISTRATION_URL at that service until they are settled")
+        yield Finding("registration", State.OK, f"{detail}; do not change BULKREG_REGISTRATION_URL until they are settled")
 
 
 def _outbox(settings: Settings) -> Iterator[Finding]:
-    """Says nothing where the database can't be asked: others do."""
+    """Silent if the database can't be reached: other checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
         with engine.connect() as connection:
@@ -213,8 +213,8 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
 
 def _role_fix(role: str, variable: str) -> str:
     return (
-        f"run: bulkreg db upgrade (it makes the role); where it may not, as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…', "
-        f"and name it in {variable}"
+        f"run: bulkreg db upgrade (it creates the role); if it lacks the right, run as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…', "
+        f"and set {variable}"
     )
 
 
@@ -222,7 +222,7 @@ def _transport(subject: str, url: URL, environment: Mapping[str, str]) -> Iterat
     mode = url.query.get("sslmode") or environment.get("PGSSLMODE") or "prefer"
     # An empty host is a socket of this machine.
     if url.host and not is_this_machine(url.host) and mode not in ("require", "verify-ca", "verify-full"):
-        detail = f"the connection to {url.host} may be readable on its way (sslmode is {mode})"
+        detail = f"the connection to {url.host} may be unencrypted (sslmode is {mode})"
         yield Finding(subject, State.UNSAFE, detail, "append ?sslmode=verify-full to its URL")
 
 
@@ -238,13 +238,13 @@ def _connected(
         if getattr(error.orig, "pgcode", None) in _NOT_THERE:
             fix = _UPGRADE
         elif "unsupported startup parameter" in reason:
-            fix = "remove the parameter from the URL, or name it in the pooler's ignore_startup_parameters: nothing depends on it"
+            fix = "remove the parameter from the URL, or add it to the pooler's ignore_startup_parameters: nothing depends on it"
         yield Finding(subject, State.UNREACHABLE, f"{url.render_as_string(hide_password=True)}: {reason}", fix)
     finally:
         engine.dispose()
 
 
-# Asked of a busy pooler, two questions in a row may reach the same server by chance; this often they never do.
+# Behind a busy pooler two queries may reach the same server by chance, but not this many in a row.
 _POOLING_ROUNDS = 20
 
 _BACKEND = text("SELECT pg_backend_pid()")
@@ -253,7 +253,7 @@ _VALUES = text("SELECT name, setting FROM pg_settings WHERE lower(name) = ANY (:
 
 
 def _pooling(settings: Settings) -> Iterator[Finding]:
-    """Whether a session keeps its server and its values. It says nothing about a database that is away: others do."""
+    """Whether a session keeps its server and its values. Silent if the database can't be reached: other checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=2, application_name="bulkreg-doctor")
     made: list[object] = []
     event.listen(engine, "connect", lambda connection, _: made.append(connection), insert=True)
@@ -263,26 +263,24 @@ def _pooling(settings: Settings) -> Iterator[Finding]:
             lost = [] if shared else _lost_values(one, session_values(session_limits(settings)))
     except DBAPIError:
         if made:  # PgBouncer with pool_mode = statement closes the connection without a word
-            yield Finding("pooling", State.UNSAFE, "the connection ends with its first transaction", _POOL_BY_SESSION)
+            yield Finding("pooling", State.UNSAFE, "the pooler closes the connection at its first transaction", _POOL_BY_SESSION)
         return
     finally:
         engine.dispose()
     if shared:
         detail = (
-            "a pooler gives each transaction another server: what a session prepares, locks and listens to is lost, and no batch "
-            "would be finished"
+            "a pooler runs each transaction on another server: prepared statements, locks and listeners of a session are lost, and no batch "
+            "would finish"
         )
         yield Finding("pooling", State.UNSAFE, detail, _POOL_BY_SESSION)
     elif lost:
-        yield Finding(
-            "pooling", State.UNSAFE, f"the session does not keep what was set in it: {', '.join(lost)}", _POOL_BY_SESSION
-        )
+        yield Finding("pooling", State.UNSAFE, f"the session does not keep its settings: {', '.join(lost)}", _POOL_BY_SESSION)
     else:
         yield Finding("pooling", State.OK, "sessions keep their server and their values")
 
 
 def _servers_change(one: Connection, other: Connection) -> bool:
-    """Whether two sessions share a server, or one of them has several. Each question is a transaction of its own."""
+    """Whether two sessions share a server, or one session uses several. Each query is its own transaction."""
     first: set[int] = set()
     second: set[int] = set()
     for _ in range(_POOLING_ROUNDS):
@@ -312,7 +310,7 @@ def _lost_values(connection: Connection, wanted: Mapping[str, str]) -> list[str]
 def _as_owner(connection: Connection) -> Iterator[Finding]:
     version = connection.scalar(_NEWEST)
     if version != newest_version():
-        detail = f"the schema is at version {version}, this program is written for {newest_version()}"
+        detail = f"the schema is at version {version}, but this program needs {newest_version()}"
         yield Finding(_OWNER, State.UNSAFE, detail, _UPGRADE)
     else:
         yield Finding(_OWNER, State.OK, f"reachable, schema version {version}")
@@ -325,20 +323,20 @@ def _as_worker(connection: Connection) -> Iterator[Finding]:
         if getattr(row, name) != "on":
             well = False
             yield Finding(
-                _WORKER, State.UNSAFE, f"{name} is off: a crash loses what was accepted", f"set {name} = on in the server"
+                _WORKER, State.UNSAFE, f"{name} is off: a crash loses accepted submissions", f"set {name} = on in the server"
             )
     if row.synchronous_commit == "off":
         well = False
-        detail = "synchronous_commit is off: a crash loses what was accepted"
+        detail = "synchronous_commit is off: a crash loses accepted submissions"
         yield Finding(_WORKER, State.UNSAFE, detail, "set synchronous_commit = on in the server")
     if row.clock_difference_s > MAX_CLOCK_DIFFERENCE_S:
         well = False
-        detail = f"its clock is {row.clock_difference_s:.0f} s away from this machine's"
+        detail = f"its clock differs from this machine's by {row.clock_difference_s:.0f} s"
         yield Finding(_WORKER, State.ADVICE, detail, "synchronise both clocks (NTP)")
     yield from _grants(connection, _WORKER)
     yield from _spelling(connection)
     if well:
-        yield Finding(_WORKER, State.OK, f"PostgreSQL {row.version}, which keeps what it has committed")
+        yield Finding(_WORKER, State.OK, f"PostgreSQL {row.version}, commits are durable")
 
 
 def _spelling(connection: Connection) -> Iterator[Finding]:
@@ -352,8 +350,8 @@ def _spelling(connection: Connection) -> Iterator[Finding]:
         "directory",
         State.UNSAFE,
         f"the {found.kind} {found.id!a} of {found.organization_id!a}{more} is stored with decomposed letters, invisible"
-        " characters or unusual blanks: nothing that comes in has this spelling any more",
-        "import the directory again, which stores the plain spelling; --prune then closes the old mentors and coordinators",
+        " characters or unusual blanks, so that no submission can match it",
+        "import the directory again, which stores the normalized spelling; --prune then closes the old mentors and coordinators",
     )
 
 
@@ -365,8 +363,8 @@ def _as_api(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             _API,
             State.UNSAFE,
-            "the API's role sees every organization: it owns tables, or row level security does not bind it",
-            f"name a role in BULKREG_API_DATABASE_URL that owns nothing, such as {API_ROLE}",
+            "the API's role sees every organization: it owns tables, or bypasses row level security",
+            f"set BULKREG_API_DATABASE_URL to a role that owns nothing, such as {API_ROLE}",
         )
     unprotected = list(connection.scalars(_UNPROTECTED))
     for table in unprotected:
@@ -374,13 +372,13 @@ def _as_api(connection: Connection) -> Iterator[Finding]:
         yield Finding(_API, State.UNSAFE, f"row level security is not forced on {table}", fix)
     yield from _grants(connection, _API)
     if well and not unprotected:
-        yield Finding(_API, State.OK, "reachable, and bound by row level security")
+        yield Finding(_API, State.OK, "reachable, and subject to row level security")
 
 
 def _grants(connection: Connection, subject: str) -> Iterator[Finding]:
     for table in connection.scalars(_NOT_GRANTED):
-        fix = f"run: bulkreg db upgrade, or: GRANT SELECT ON {table} TO the role"
-        yield Finding(subject, State.UNREACHABLE, f"{table} is not granted to it", fix)
+        fix = f"run: bulkreg db upgrade, or grant it yourself: GRANT SELECT ON {table} TO …"
+        yield Finding(subject, State.UNREACHABLE, f"its role has no SELECT privilege on {table}", fix)
 
 
 # --- Kafka --------------------------------------------------------------------------------------------------------------------
@@ -410,8 +408,8 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if not wrong:
         yield Finding("Kafka", State.OK, f"reachable, {len(reports)} topics as planned")
     if settings.topic_replication_factor < 3 and not _is_on_this_machine(settings):
-        detail = f"topics have {settings.topic_replication_factor} copies: a broker that is lost can take events with it"
-        yield Finding("Kafka", State.ADVICE, detail, "three brokers, BULKREG_TOPIC_REPLICATION_FACTOR=3")
+        detail = f"topics have {settings.topic_replication_factor} copies: losing a broker can lose events"
+        yield Finding("Kafka", State.ADVICE, detail, "run three brokers and set BULKREG_TOPIC_REPLICATION_FACTOR=3")
 
 
 def _is_on_this_machine(settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""What a look at a deployment comes to: findings, each with how serious it is and what to do about it."""
+"""The findings of an examination of a deployment: each with its severity and what to do about it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,15 +9,15 @@ class State(StrEnum):
 
     OK = "ok"
     ADVICE = "advice"
-    """It works, and could be better or safer."""
+    """It works, but could be better or safer."""
     UNSAFE = "unsafe"
-    """It would work, or seem to, and must not be run like this."""
+    """It works, or seems to, but must not run like this."""
     UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `fix` says what to do about it; None when it is well."""
+    """The result of one check. `fix` says what to do; None if all is well."""
 
     subject: str
     state: State

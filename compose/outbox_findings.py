@@ -13,7 +13,7 @@ _OUTBOX, _RELAYS = "outbox", "relays"
 
 
 def outbox_findings(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """As they are now. Needs the worker's or the owner's rights."""
+    """The present findings about the outbox and its relays. Needs the worker's or the owner's rights."""
     outbox = outbox_now(connection)
     yield from _set_aside(outbox)
     yield from _relays(connection, settings, outbox)
@@ -24,15 +24,15 @@ def _set_aside(outbox: Outbox) -> Iterator[Finding]:
         since = f"{held.rows:,} events for {held.topic} are set aside, the first since {held.since:%Y-%m-%d %H:%M:%S} UTC"
         if held.held_for == REFUSED:
             fix = (
-                "compare the topic's max.message.bytes with the plan (bulkreg doctor names a topic that differs), put it right, then restart"
-                " the relays: each tries these events once more"
+                "compare the topic's max.message.bytes with the plan (bulkreg doctor names a topic that differs), correct it, then restart"
+                " the relays: each retries these events once"
             )
             yield Finding(_OUTBOX, State.UNSAFE, f"{since}: Kafka refuses them as they are ({held.why})", fix)
         else:
-            fix = f"look at the topic, its leaders and the rights on it; when {held.held_for} takes events again they go out by themselves"
-            yield Finding(_OUTBOX, State.ADVICE, f"{since}: {held.held_for} takes no events ({held.why})", fix)
+            fix = f"check the topic, its leaders and its access rights; once {held.held_for} accepts events, they are sent automatically"
+            yield Finding(_OUTBOX, State.ADVICE, f"{since}: {held.held_for} accepts no events ({held.why})", fix)
     if not outbox.held:
-        yield Finding(_OUTBOX, State.OK, f"{outbox.rows:,} events wait, none of them is set aside")
+        yield Finding(_OUTBOX, State.OK, f"{outbox.rows:,} events wait, none is set aside")
 
 
 def _relays(connection: Connection, settings: Settings, outbox: Outbox) -> Iterator[Finding]:
@@ -41,8 +41,8 @@ def _relays(connection: Connection, settings: Settings, outbox: Outbox) -> Itera
     for holder in holders:
         who = f"the relay with the database session {holder.pid} ({holder.address or 'this machine'})"
         if holder.silent_s > lease_s:
-            detail = f"{who} holds {holder.slots} of {SLOTS} slots and has said nothing for {holder.silent_s:.0f} s; its lease is {lease_s:g} s"
-            fix = "continue or end that process; a second relay takes the slots over by itself"
+            detail = f"{who} holds {holder.slots} of {SLOTS} slots and has been silent for {holder.silent_s:.0f} s; its lease is {lease_s:g} s"
+            fix = "resume or end that process; another running relay takes over its slots automatically"
             yield Finding(_RELAYS, State.UNSAFE, detail, fix)
         else:
             yield Finding(_RELAYS, State.OK, f"{who} holds {holder.slots} of {SLOTS} slots")
@@ -51,4 +51,4 @@ def _relays(connection: Connection, settings: Settings, outbox: Outbox) -> Itera
             _RELAYS, State.ADVICE, f"{outbox.rows:,} events wait and no relay holds a slot", "start one: bulkreg run relay"
         )
     elif not holders:
-        yield Finding(_RELAYS, State.OK, "none holds a slot, and no event waits")
+        yield Finding(_RELAYS, State.OK, "no relay holds a slot, and no event waits")

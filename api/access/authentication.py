@@ -18,8 +18,8 @@ from orchestrator.batches.model import Role
 from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
 from schemas.fields import Id, canonical_id
 
-# A token that was verified is not verified again for so long, or until it expires: a tenth of what a small submission costs this process.
-# It is also how long a key that the identity provider has withdrawn is still honoured, so it is short.
+# A verified token is not verified again for this long, or until it expires: verification is a tenth of the cost of a small submission. A key
+# that the identity provider has withdrawn is still accepted for this long, so it is short.
 BELIEVED_S = 30.0
 _MOST_BELIEVED = 4_096
 
@@ -28,7 +28,7 @@ _OPTIONS: Options = {"require": ["exp", "iss", "aud", "sub"], "verify_iat": Fals
 
 
 class KeySource(Protocol):
-    """Where the keys come from that signatures are checked with."""
+    """Where the keys for checking signatures come from."""
 
     algorithms: Sequence[str]
     """Pinned: a token never chooses beyond these."""
@@ -94,7 +94,7 @@ class TokenAuthenticator:
                 "no_token", "Send the header Authorization: Bearer <token>.", headers={"WWW-Authenticate": "Bearer"}
             )
         if not token.isascii():
-            raise bad_token("it has characters that no token has")
+            raise bad_token("it contains characters that are not allowed in a token")
         identity, until = self._believed.get(token, (None, 0.0))
         if identity is None or time.time() >= until:
             identity = await self._verified(token)
@@ -120,7 +120,7 @@ class TokenAuthenticator:
                 options=_OPTIONS,
             )
         except jwt.PyJWTError as error:
-            # The name of the check that failed; the message could quote the token.
+            # Only the name of the failed check, because the message could quote the token.
             raise bad_token(type(error).__name__) from error
         return _identity(claims, self._leeway_s)
 
@@ -140,7 +140,7 @@ def _identity(raw: Mapping[str, Any], leeway_s: float) -> Identity:
 
 
 class NoAuthentication:
-    """On loopback, where nobody else comes: whoever calls is a service for every organization."""
+    """For loopback only: every caller is a service for all organizations."""
 
     async def authenticate(self, authorization: str | None) -> Identity:
         """Always the same caller."""
@@ -148,15 +148,15 @@ class NoAuthentication:
 
 
 class UnsafeStartError(RefusedStartError):
-    """The settings would open the API to strangers. The message says which setting mends it."""
+    """The settings would let anyone use the API. The message says which setting to change."""
 
 
 def authenticator(settings: Settings) -> Authenticator:
-    """What the settings ask for. Raises UnsafeStartError where that would be no authentication beyond loopback, RefusedStartError."""
+    """The authenticator that the settings select. Raises UnsafeStartError if there is none beyond loopback, and RefusedStartError."""
     keys: KeySource
     if settings.jwt_hs256_key is not None and settings.jwt_jwks_url is not None:
         raise UnsafeStartError(
-            "BULKREG_JWT_JWKS_URL and BULKREG_JWT_HS256_KEY are both set: whoever knows the development key could be anybody; unset it"
+            "BULKREG_JWT_JWKS_URL and BULKREG_JWT_HS256_KEY are both set. Unset the latter: with it, anyone could impersonate any caller"
         )
     if settings.jwt_jwks_url is not None:
         keys = Jwks(_safe_url(settings.jwt_jwks_url))
@@ -166,7 +166,7 @@ def authenticator(settings: Settings) -> Authenticator:
         return NoAuthentication()
     else:
         raise UnsafeStartError(
-            f"api_host is {settings.api_host}, which others can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL "
+            f"api_host is {settings.api_host}, which other machines can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL "
             "(or, for development, BULKREG_JWT_HS256_KEY), or BULKREG_API_HOST=127.0.0.1"
         )
     return TokenAuthenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience, leeway_s=settings.jwt_leeway_s)
@@ -176,7 +176,7 @@ def _safe_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise UnsafeStartError(f"BULKREG_JWT_JWKS_URL is no address: {error}") from error
+        raise UnsafeStartError(f"BULKREG_JWT_JWKS_URL is not a URL: {error}") from error
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
         return url
-    raise UnsafeStartError("BULKREG_JWT_JWKS_URL must be https: whoever can change the answer on its way can sign tokens")
+    raise UnsafeStartError("BULKREG_JWT_JWKS_URL must be https. Anyone who can change the response in transit could sign tokens")

@@ -1,4 +1,4 @@
-"""What a caller may name: from the verified token and the organization that a request names to the `Actor` of the operations."""
+"""Combines the verified token with the organization that a request names into the `Actor` of the operations."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Identity:
     role: Role
     organizations: Sequence[str]
     expires_at: float
-    """Seconds since 1970: what was opened in this name ends then."""
+    """Seconds since 1970: streams of this caller end then."""
 
     def actor(self, *, header: str | None, in_body: str | None = None) -> Actor:
         """The caller in the one organization that the request is about (docs/http.md, An address and a token).
@@ -37,7 +37,7 @@ class Identity:
         """
         header = None if header is None else canonical(header)
         if header is not None and in_body is not None and header != in_body:
-            detail = f"The header {ORGANIZATION_HEADER} and organization_id name two organizations."
+            detail = f"The header {ORGANIZATION_HEADER} and organization_id name different organizations; send one of them."
             raise ProblemError("organization_differs", detail, [Mistake("/organization_id", "organization_differs", detail)])
         named = in_body if in_body is not None else header
         if named is None:
@@ -47,7 +47,7 @@ class Identity:
                 raise ProblemError("organization_required", detail, [mistake])
             named = self.organizations[0]
         elif not self._covers(named):
-            raise ProblemError("not_your_organization", "The token is not for the organization that the request names.")
+            raise ProblemError("not_your_organization", "The token is not valid for the organization that the request names.")
         return Actor(named, self.subject, self.role)
 
     def _covers(self, organization_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Keys of an identity provider (JWKS, RFC 7517): fetched from the one address in the settings, and from nowhere that a token names."""
+"""Keys of an identity provider (JWKS, RFC 7517). They are fetched only from the URL in the settings, never from one that a token names."""
 
 import asyncio
 import time
@@ -14,13 +14,13 @@ from orchestrator.process.outgoing import heeds_environment, usable_way
 from orchestrator.process.settings import RefusedStartError
 from schemas import strict_json
 
-# A key that the provider withdraws is accepted at most this much longer.
+# A withdrawn key is accepted at most this much longer.
 _FRESH_FOR_S = 600.0
 
-# Tokens with unknown keys make us ask the provider; strangers can send any number of those.
+# A token with an unknown key causes a request to the provider, and anyone can send such tokens.
 _MIN_REFRESH_INTERVAL_S = 30.0
 
-# How long keys are used that could not be refreshed: the provider's outage is not ours, but a withdrawn key must go some time.
+# How long keys that can't be refreshed stay in use: the API must survive an outage of the provider, but a withdrawn key must expire.
 _STALE_FOR_S = 3600.0
 
 _TIMEOUT_S = 5.0
@@ -33,11 +33,11 @@ class Jwks:
     algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA")
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises RefusedStartError where the URL, or the proxy on the way there, can't be used."""
+        """Raises RefusedStartError if the URL, or the proxy for it, can't be used."""
         try:
             httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise RefusedStartError(f"BULKREG_JWT_JWKS_URL is no address: {error}") from error
+            raise RefusedStartError(f"BULKREG_JWT_JWKS_URL is not a URL: {error}") from error
         with usable_way(url):
             _client(url).close()
         self._url = url
@@ -55,18 +55,18 @@ class Jwks:
         """
         key_id, algorithm = header.get("kid"), header.get("alg")
         if key_id is not None and not isinstance(key_id, str):
-            raise bad_token("the id of its key (kid) is no text")
+            raise bad_token("its key id (kid) is not a string")
         found = self._find(key_id, algorithm)
         if not found or self._age() > _FRESH_FOR_S:
             await self._refresh()
             found = self._find(key_id, algorithm)
         if self._age() > _STALE_FOR_S:
-            detail = "The identity provider's keys can't be had at the moment."
+            detail = "The identity provider's keys can't be fetched at the moment. Repeat the request after Retry-After."
             raise ProblemError("keys_unavailable", detail, headers=retry_after(RETRY_AFTER_UNAVAILABLE_S))
         if not found:
-            raise bad_token("nobody knows the key that signed it")
+            raise bad_token("the key that signed it is unknown")
         if len(found) > 1:
-            raise bad_token("it does not say which key (kid) signed it, and there are several")
+            raise bad_token("it does not name its key (kid), and there are several keys")
         # PyJWT holds the token to the key's own algorithm, because it is given as a PyJWK.
         return found[0]
 
@@ -74,7 +74,7 @@ class Jwks:
         able = [key for key in self._keys if key.algorithm_name == algorithm]
         if key_id is None:
             return able
-        # A set that has two of one id is mistaken; one of them has to do.
+        # A set with two keys of one id is invalid; use either of them.
         return [key for key in able if key.key_id == key_id][-1:] or [key for key in able if key.key_id is None]
 
     def _age(self) -> float:
@@ -110,13 +110,13 @@ def _fetch(url: str) -> Any:
 
 
 def _usable(document: Any, algorithms: Sequence[str]) -> Sequence[jwt.PyJWK]:
-    """The public signing keys of a key set; others (symmetric ones above all) are not keys to check a token with.
+    """The public signing keys of a key set. Other keys, symmetric ones above all, must not be used to check a token.
 
-    Raises ValueError for what is no key set, or has none of these. One key that is not as it should be leaves the others usable.
+    Raises ValueError if this is not a key set or contains no such key. A malformed key is skipped.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("this is no key set")
+        raise ValueError("this is not a key set")
     keys = [key for entry in entries if (key := _signing_key(entry, algorithms)) is not None]
     if not keys:
         raise ValueError("the key set has no usable key")

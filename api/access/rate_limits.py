@@ -14,9 +14,9 @@ _MAX_REMEMBERED = 10_000
 
 
 class RateLimits:
-    """Counts for one process of the API; with several, each grants its own. Belongs to the event loop.
+    """The limits of one API process; several processes count separately. Belongs to the event loop.
 
-    Each caller has an account that a request charges by a minute's share; it may run a whole minute ahead, so a burst is no fault.
+    Each request charges the caller's account a share of a minute. The account may run one minute ahead, so bursts are allowed.
     """
 
     def __init__(self, per_minute: Mapping[Role, int], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,7 +25,7 @@ class RateLimits:
         self._paid_until: dict[tuple[str, ...], float] = {}
 
     def check(self, identity: Identity) -> None:
-        """Charges a request. Raises ProblemError `too_many_requests`, which says when the next one is welcome."""
+        """Charges a request. Raises ProblemError `too_many_requests` with a Retry-After."""
         limit = self._per_minute.get(identity.role)
         if limit is None:
             return
@@ -35,7 +35,11 @@ class RateLimits:
         ahead = paid_until - now - _MINUTE_S
         # The sum of many shares is a minute but for rounding.
         if ahead > 1e-6:
-            raise ProblemError("too_many_requests", f"The limit is {limit:,} requests a minute.", headers=retry_after(ahead))
+            raise ProblemError(
+                "too_many_requests",
+                f"The limit is {limit:,} requests a minute. Retry later.",
+                headers=retry_after(ahead),
+            )
         self._paid_until[caller] = paid_until
         if len(self._paid_until) > _MAX_REMEMBERED:
             self._paid_until = {caller: until for caller, until in self._paid_until.items() if until > now}

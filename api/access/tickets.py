@@ -1,6 +1,6 @@
-"""Tickets for event streams: a browser's EventSource can't send a token, and a token never stands in a URL (docs/http.md).
+"""Tickets for event streams: a browser's EventSource can't send a token, and a token must not appear in a URL (docs/http.md).
 
-A ticket opens one batch's stream, for a minute. It is signed and not stored, so that any process of the API can honour it.
+A ticket opens the stream of one batch and is valid for a minute. It is signed and not stored, so every process of the API accepts it.
 """
 
 import hmac
@@ -22,7 +22,7 @@ _ALGORITHM = "HS256"
 
 
 def ticket_key(settings: Settings) -> bytes:
-    """The same in every process of a deployment, where there is a secret that all have; else tickets are good for one process."""
+    """The signing key. It is the same in all processes of a deployment that share a secret; otherwise tickets work in one process only."""
     return hmac.digest(settings.api_secret or secrets.token_bytes(32), b"bulkreg event stream tickets", "sha256")
 
 
@@ -48,7 +48,7 @@ class Tickets:
     def identity(self, ticket: str, batch_id: str) -> Identity:
         """Whose ticket it is. Raises ProblemError `bad_token`."""
         if not ticket.isascii():
-            raise bad_token("it has characters that no ticket has")
+            raise bad_token("it contains characters that are not allowed in a ticket")
         try:
             claims = jwt.decode(
                 ticket,

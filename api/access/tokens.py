@@ -12,7 +12,7 @@ from orchestrator.process.settings import Settings
 def make_development_token(settings: Settings, *, sub: str, role: Role, orgs: Sequence[str], ttl_s: int) -> str:
     """A signed token. A service token carries `orgs` (`["*"]`: every organization), the others exactly one organization.
 
-    Raises ValueError when there is no shared key, or the organizations don't fit the role.
+    Raises ValueError if there is no shared key, or if the organizations don't fit the role.
     """
     if settings.jwt_hs256_key is None:
         raise ValueError("there is no development key: set BULKREG_JWT_HS256_KEY")
@@ -32,6 +32,6 @@ def make_development_token(settings: Settings, *, sub: str, role: Role, orgs: Se
         claims["orgs"] = list(orgs)
     else:
         if len(orgs) != 1:
-            raise ValueError(f"a token of the role {role} is for exactly one organization")
+            raise ValueError(f"a token for the role {role} needs exactly one organization")
         claims["org"] = orgs[0]
     return jwt.encode(claims, settings.jwt_hs256_key.get_secret_value(), algorithm="HS256")

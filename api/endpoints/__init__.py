@@ -1,1 +1,1 @@
-"""What each route does: one function per endpoint, and how the domain looks as JSON."""
+"""One function per endpoint, and the conversion of the domain's views to JSON."""

@@ -1,4 +1,4 @@
-"""The endpoints on batches and items: from a request to an operation to an answer (docs/http.md)."""
+"""The endpoints on batches and items: from a request to an operation to a response (docs/http.md)."""
 
 import asyncio
 import secrets
@@ -50,7 +50,7 @@ from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake
 from schemas.paths import API_PATH
 
-# When to look again: a batch of 25 is done well within it, and whoever wants to know sooner listens.
+# The polling interval: a batch of 25 finishes well within it, and clients that want to know sooner follow the event stream.
 LOOK_AGAIN = {"Retry-After": "1"}
 
 
@@ -79,12 +79,14 @@ def submission_in(call: Call) -> Submission:
     """The submission in the body. Raises RefusedRequestError, BadJsonError."""
     limit = call.service.settings.max_batch_bytes
     if len(call.body) > limit:
-        raise RefusedRequestError([Mistake("", "too_large", f"has {len(call.body):,} bytes; the limit of a batch is {limit:,}")])
+        raise RefusedRequestError(
+            [Mistake("", "too_large", f"has {len(call.body):,} bytes; the limit of a batch is {limit:,}, so split it")]
+        )
     return read_submission(call.json(), max_items=call.service.settings.max_items)
 
 
 def _admit(service: Service, request: SubmissionRequest) -> None:
-    """Returns when the submission may be stored, or was before under its key. Raises ProblemError `overloaded`."""
+    """Returns if the submission may be stored, or was already stored under its key. Raises ProblemError `overloaded`."""
     try:
         service.admission.admit(len(request.batch.items))
     except ProblemError:
@@ -93,7 +95,7 @@ def _admit(service: Service, request: SubmissionRequest) -> None:
 
 
 def _is_repeated(service: Service, request: SubmissionRequest) -> bool:
-    """Whether this was accepted before: then it adds nothing to what is waiting, and the caller gets the first answer again."""
+    """Whether this was accepted before. Then it adds nothing to the backlog, and the caller gets the first response again."""
     idempotency = request.idempotency
     if idempotency is None:
         return False
@@ -115,7 +117,7 @@ def _submit(service: Service, request: SubmissionRequest, plan: str | None) -> S
 
 
 def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> NewBatch:
-    """The submission as the domain takes it; whoever names no coordinator means himself."""
+    """Converts the submission for the domain. Without a coordinator_id the caller is the coordinator."""
     coordinator_id = actor.subject if submission.coordinator_id is None else submission.coordinator_id
     override = submission.override_duplicates
     items = [
@@ -156,7 +158,7 @@ def list_batches(call: Call) -> Reply:
 
 
 async def get_batch(request: web.Request, call: Call) -> web.Response:
-    """`GET /{batch_id}`: status and items in one snapshot; 304 when the client has it, after `wait` if it asks for that."""
+    """`GET /{batch_id}`: status and items in one snapshot; 304 if the client already has it, after up to `wait` seconds."""
     query = call.read_query(OneBatchQuery)
     service = call.service
     if not query.wait or "If-None-Match" not in call.headers or request.method == "HEAD":
@@ -221,8 +223,8 @@ def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> 
 
 
 def _own_key() -> Idempotency:
-    """For a call without the client's key: a transaction that is run again, because the acknowledgement of its commit was lost, finds it
-    and answers what it did, and does nothing anew, whatever somebody else has done in between."""
+    """A key for a call without one from the client. If the acknowledgement of the commit is lost and the transaction runs again, it finds
+    this key, returns what the first run did, and changes nothing, whatever happened in between."""
     return Idempotency(secrets.token_hex(16), b"")
 
 
@@ -246,7 +248,7 @@ def _cancel(call: Call, actor: Actor, batch_id: UUID, reason: str | None) -> Rep
 
 
 def delete(call: Call) -> Reply:
-    """`DELETE /{batch_id}`: 204, and the batch is gone from view; 204 again when it was deleted before."""
+    """`DELETE /{batch_id}`: 204, and the batch is no longer visible; 204 again if it was already deleted."""
     batch_id, actor = call.batch_id(), call.actor()
     call.service.database.change(
         actor.organization_id,

@@ -27,7 +27,7 @@ from schemas.mistakes import Mistake
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
-# The textual form of RFC 9562, 4, in either case. Python's UUID() would read braces and URNs too: many addresses for one batch.
+# The textual form of RFC 9562, 4, in either case. Python's UUID() also accepts braces and URNs, which would give a batch many addresses.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 RequestModel = TypeVar("RequestModel", bound=Request)
@@ -35,7 +35,7 @@ RequestModel = TypeVar("RequestModel", bound=Request)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What endpoints work with. `wake_relays` is called after each commit that may have written events."""
+    """The services that endpoints use. `wake_relays` is called after each commit that may have written events."""
 
     settings: Settings
     database: Database
@@ -59,7 +59,7 @@ class Call:
     body: bytes
 
     def actor(self, organization_in_body: str | None = None) -> Actor:
-        """Who acts, in which organization. Raises ProblemError."""
+        """The caller in the organization of the request. Raises ProblemError."""
         return self.identity.actor(header=self.headers.get(ORGANIZATION_HEADER), in_body=organization_in_body)
 
     def batch_id(self) -> UUID:
@@ -81,16 +81,16 @@ class Call:
         given: dict[str, str] = {}
         for name, value in self.query:
             if name in given:
-                raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "must be given once")])
+                raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "is given more than once; send it once")])
             given[name] = value
         return read(model, given, at="/query")
 
     def tags(self, header: str) -> str | None:
-        """What a header lists, which may be sent more than once (RFC 9110, 5.3)."""
+        """The value of a list header, which may be sent more than once (RFC 9110, 5.3)."""
         return ", ".join(self.headers.getall(header)) if header in self.headers else None
 
     def json(self, *, default: Any = None) -> Any:
-        """The parsed body; `default` where none was sent. Raises BadJsonError."""
+        """The parsed body, or `default` if none was sent. Raises BadJsonError."""
         if not self.body and default is not None:
             return default
         return json_body.parse(self.body, self.service.settings)
@@ -115,7 +115,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self) -> web.Response:
-        """As aiohttp sends it."""
+        """The reply as an aiohttp response."""
         if self.body is None:
             return web.Response(status=self.status, headers=self.headers)
         body = orjson.dumps(self.body, option=orjson.OPT_UTC_Z)

@@ -19,10 +19,10 @@ from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.batches.repository import ActivityRepository
 from schemas.api import EventsQuery
 
-# Proxies close what is silent for a minute; a vanished client is noticed by the failing write.
+# Proxies close connections that are silent for a minute. Writing also detects a client that has gone.
 _HEARTBEAT_S = 30.0
 
-# What changes within this time comes in one event: no eye reads faster, and a batch of 10,000 makes some 20 events, not hundreds.
+# Changes within this time are sent as one event: people can't read faster, and a batch of 10,000 makes about 20 events instead of hundreds.
 _COALESCE_S = 0.2
 
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -43,7 +43,7 @@ def issue_ticket(call: Call) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The batch with the items that changed since a version, or with all of them (`is_full`)."""
+    """The batch with the items that changed since a version, or with all items (`is_full`)."""
 
     view: StatusView
     is_full: bool
@@ -64,10 +64,10 @@ class _Change:
 
 
 def _change_since(call: Call, version: int | None) -> _Change:
-    """What is new after this version of the batch. Raises NotFoundError.
+    """The changes after this version of the batch. Raises NotFoundError.
 
-    Each item knows in which version it changed last, so no gap is too long; a version that the batch has not reached (its database
-    was restored) or that is none gets the full present state.
+    Each item stores the version of its last change, so gaps of any length are filled. For an invalid version, or one that the batch has not
+    reached (its database was restored), returns the full present state.
     """
     batch_id, actor = call.batch_id(), call.actor()
 
@@ -88,7 +88,7 @@ def _last_seen(call: Call) -> int | None:
 
 
 async def stream(request: web.Request, call: Call) -> web.StreamResponse:
-    """`GET /{batch_id}/events`: the changes as they come; 204 to a reconnect that has seen the terminal state."""
+    """`GET /{batch_id}/events`: a stream of changes; 204 to a reconnect that has seen the terminal state."""
     call.read_query(EventsQuery)
     service, batch_id, seen = call.service, call.batch_id(), _last_seen(call)
     with service.watchers.watch(batch_id, call.actor().organization_id) as watch:
@@ -105,7 +105,7 @@ async def stream(request: web.Request, call: Call) -> web.StreamResponse:
 
 
 async def _follow(call: Call, watch: Watch, change: _Change, out: Stream) -> None:
-    """Writes this change and all that come, until the batch is terminal, the token has expired or the process ends."""
+    """Writes this change and all later ones, until the batch is terminal, the token expires or the process ends."""
     while True:
         if change.version != watch.version:
             await out.write(change.encoded())

@@ -1,7 +1,7 @@
 """All items of a batch as a download, also while it runs: CSV for spreadsheets, NDJSON for programs.
 
-The items are read in chunks by position, each in a short transaction, and a connection is never held while a client is slow. So each
-item is as it stood when its chunk was read, and stands there exactly once; who wants counts and items of one moment asks for the batch.
+The items are read in chunks by position, each in a short transaction, so that a slow client never holds a database connection. Each item
+appears exactly once, with its state when its chunk was read. For counts and items of one moment, clients read the batch instead.
 """
 
 import csv
@@ -55,19 +55,19 @@ class Format:
 
 def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    # All text in quotes, so that what stands in it is not taken for a delimiter, whichever the program looks for.
+    # All text is quoted, so that no program mistakes a character in it for a delimiter.
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerows([[value if isinstance(value, int) else _text(value) for value in row] for row in rows])
     return text.getvalue().encode()
 
 
 def _text(value: object) -> str:
-    """As it stands in a cell. (The writer takes an id for a number, and leaves out its quotes.)"""
+    """The value of a cell. (The CSV writer would take an id for a number and leave out its quotes.)"""
     return "" if value is None else neutral(str(value))
 
 
 def _csv_header(with_notes: bool) -> bytes:
-    # Without a byte order mark Excel takes the bytes for Windows-1252, and makes other people of kåre and bjørn.
+    # Without a byte order mark Excel reads the file as Windows-1252, which garbles names such as kåre and bjørn.
     return BOM_UTF8 + _csv([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
 
 
@@ -104,14 +104,14 @@ NDJSON = Format("ndjson", "application/x-ndjson", lambda _with_notes: b"", _ndjs
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some of the download, and where it goes on; `after_position` is None when this is the last."""
+    """A chunk of the download, and where the next begins; `after_position` is None for the last chunk."""
 
     content: bytes
     after_position: int | None
 
 
 def read_chunk(call: Call, form: Format, after_position: int) -> Chunk:
-    """The items after this position (-1: from the start, with the header), as bytes. Raises what `get_bulk_submission_status` does."""
+    """The items after this position (-1: from the start, with the header), as bytes. Raises what `get_bulk_submission_status` raises."""
     batch_id, query, actor = call.batch_id(), call.read_query(ExportQuery), call.actor()
     wanted = ItemFilter(after_position=after_position, limit=CHUNK_ITEMS)
     view = call.service.database.read(

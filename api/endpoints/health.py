@@ -1,4 +1,4 @@
-"""`/healthz` (this process lives), `/readyz` (it can do its work, and what runs beside it in the process can too) and `/metrics`."""
+"""`/healthz` (this process is alive), `/readyz` (it and the roles in the same process can do their work) and `/metrics`."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,18 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import ReadOnlyDatabaseError, check_writable, create_database_engine
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked every few seconds by whatever looks after the process; no line of the log is about them."""
+"""Polled every few seconds by supervisors, and therefore not logged."""
 
 HealthChecks = Mapping[str, Callable[[], Health]]
-"""By name (a role's, mostly): asked in a worker thread at each /readyz, so they answer at once or not at all."""
+"""Checks by name, mostly a role's. Each /readyz calls them in a worker thread, so they must return quickly."""
 
 
 Waiting = Callable[[Callable[[], web.Response]], Awaitable[web.Response]]
-"""Runs what blocks in a worker thread."""
+"""Runs blocking work in a worker thread."""
 
 
 def add_health_routes(app: web.Application, ping: Callable[[], None], others: HealthChecks, waiting: Waiting) -> None:
-    """Adds the three. `ping` raises SQLAlchemy's errors when the database does not answer, and ReadOnlyDatabaseError."""
+    """Adds the three routes. `ping` raises SQLAlchemy's errors when the database does not respond, and ReadOnlyDatabaseError."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return Reply(200, {"status": "ok", "checks": {}}).response()
@@ -43,7 +43,7 @@ def add_health_routes(app: web.Application, ping: Callable[[], None], others: He
 
 
 def _readiness(ping: Callable[[], None], others: HealthChecks) -> Reply:
-    """200 when all is well, 503 with what is not."""
+    """Returns 200 when all checks pass, else 503 with those that fail."""
     checks = {"database": _database(ping), **{name: check() for name, check in others.items()}}
     is_ready = all(check.ok for check in checks.values())
     shown = {name: {"ok": check.ok} | ({"detail": check.detail} if check.detail else {}) for name, check in checks.items()}
@@ -62,7 +62,7 @@ def _database(ping: Callable[[], None]) -> Health:
 
 @contextlib.asynccontextmanager
 async def serving_health(settings: Settings, port: int, checks: HealthChecks) -> AsyncIterator[int]:
-    """Serves the three alone while the block runs, for roles without the API; yields the port. Raises OSError when it is taken."""
+    """Serves only these routes while the block runs, for roles without the API; yields the port. Raises OSError when it is taken."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg health")
 
     app = web.Application()

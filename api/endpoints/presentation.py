@@ -1,4 +1,4 @@
-"""How the domain's views look in JSON: exactly the models of `schemas.api`, as plain dicts."""
+"""Converts the domain's views to JSON: exactly the models of `schemas.api`, as plain dicts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The preview of a submission: what each item would give now, and a plan to hold the submission to."""
+"""The preview of a submission: the predicted result of each item, and a plan that the submission can be held to."""
 
 from typing import Any
 

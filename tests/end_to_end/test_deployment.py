@@ -140,7 +140,7 @@ def test_the_api_does_not_start_where_it_can_not_and_says_what_mends_it(
     given = environment("api", addresses, program, port)
     told = refusal({name: value for name, value in given.items() if name != "BULKREG_JWT_HS256_KEY"})
     assert told.startswith(
-        "api_host is 0.0.0.0, which others can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL"
+        "api_host is 0.0.0.0, which other machines can reach, and there is no authentication: set BULKREG_JWT_JWKS_URL"
     )
     with socket.create_server(("0.0.0.0", port)):
         assert f"0.0.0.0:{port}" in (told := refusal(given))

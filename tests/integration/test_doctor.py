@@ -71,7 +71,7 @@ def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
 
 def test_a_variable_that_nobody_reads(sound: Settings) -> None:
     finding = only(sound, {"BULKREG_KAFKA_BOOTSTRAP": "x:9092"})
-    assert (finding.state, "BULKREG_KAFKA_BOOTSTRAP is no setting" in finding.detail) == (State.UNSAFE, True)
+    assert (finding.state, "BULKREG_KAFKA_BOOTSTRAP is not a setting" in finding.detail) == (State.UNSAFE, True)
 
 
 def test_items_in_doubt_at_an_external_service(sound: Settings) -> None:
@@ -99,7 +99,7 @@ HELD = (
     ("held_for", "why", "state", "said"),
     [
         ("refused", "message too large", State.UNSAFE, "Kafka refuses them as they are (message too large)"),
-        ("lifecycle", "unknown topic", State.ADVICE, "lifecycle takes no events (unknown topic)"),
+        ("lifecycle", "unknown topic", State.ADVICE, "lifecycle accepts no events (unknown topic)"),
     ],
 )
 def test_row_53_events_that_are_set_aside(sound: Settings, held_for: str, why: str, state: State, said: str) -> None:
@@ -126,7 +126,7 @@ def test_row_53_relay_that_holds_slots_and_says_nothing(sound: Settings) -> None
         [holds] = [finding for finding in examine(sound, {}) if finding.subject == "relays"]
         assert (holds.state, f"holds {SLOTS} of {SLOTS} slots" in holds.detail) == (State.OK, True)
         [finding] = eventually(lambda: wrong(changed(sound, relay_lease_ms=1_000)))
-        assert (finding.subject, finding.state, "said nothing for" in finding.detail) == ("relays", State.UNSAFE, True)
+        assert (finding.subject, finding.state, "been silent for" in finding.detail) == ("relays", State.UNSAFE, True)
     engine.dispose()
 
 
