@@ -231,6 +231,9 @@ WELL: list[tuple[str, str]] = [
     ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b"),
     # A request was on its way when the batch was cancelled.
     ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
+    # At the same moment.
+    ("cancelled", OUTCOME.format("created_at = (SELECT cancelled_at FROM orchestrator.batch WHERE batch_id = :b)") + " AND position = 2"),
+    ("deleted", "INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', deleted_at FROM orchestrator.batch WHERE batch_id = :b; UPDATE registration.activity SET created_at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b) WHERE batch_id = :b"),
     # A purge has begun.
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'")),
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0; DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 0"),
@@ -238,4 +241,16 @@ WELL: list[tuple[str, str]] = [
     # Seven characters are in many texts.
     ("failed", f"{ITEM.format('notes = $$1234567$$, error = ' + ERROR.format('1234567'))} AND position = 0; UPDATE orchestrator.outcome SET error = {ERROR.format('1234567')} WHERE batch_id = :b AND position = 0"),
     ("retried", f"UPDATE orchestrator.item_history SET submitted = submitted || '{{\"notes\": \"1234567\"}}', error = {ERROR.format('1234567')} WHERE batch_id = :b"),
+]
+
+# The check, whether it is the older or the younger that is wrong, and what is made to have the age `:age`.
+AGED: list[Case] = [
+    ("decided_and_not_folded", "older", OUTCOME.format("created_at = now() - :age")),
+    ("waiting_and_not_watched", "older", "DELETE FROM orchestrator.outcome WHERE batch_id = :b; DELETE FROM orchestrator.outbox;" + ITEM.format("attempt_at = now() - :age")),
+    ("parts_overdue", "older", BATCH.format("status = 'pending', submitted_at = now() - :age")),
+    ("event_waits", "older", OUTBOX.format("batches", 0) + "; UPDATE orchestrator.outbox SET created_at = now() - :age"),
+    ("queue_stands", "older", "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - :age, now())"),
+    ("queue_stands", "younger", "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - interval '2 hours', now() - :age)"),
+    ("role_restarts", "younger", "INSERT INTO orchestrator.role_start VALUES ('splitter', 'host', now() - :age)"),
+    ("nothing_decided", "older", ITEM.format("attempt_at = now() - :age") + ";" + OUTCOME.format("created_at = now() - :age")),
 ]

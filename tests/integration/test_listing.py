@@ -75,6 +75,22 @@ def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
     assert listed(pipeline, BatchFilter(), "org-other")[1] == 1
 
 
+def test_of_batches_of_one_moment_none_is_on_two_pages(pipeline: Pipeline) -> None:
+    batches = sorted((pipeline.submit(mentors(1, first=number)) for number in range(1, 8)), reverse=True)
+    for batch_id in sorted(batches, key=lambda each: each.int % 7):
+        write(pipeline, batch_id, submitted_at=NOON)
+    found, after = [], None
+    with pipeline.engine.begin() as connection:
+        repository = PostgresActivityRepository(connection)
+        for _ in range(4):
+            page = repository.list_batches(ORGANIZATION, BatchFilter(limit=2, after=after))
+            found += [batch.batch_id for batch in page.batches]
+            after = page.next_after
+    assert (found, after) == (batches, None)
+    assert [batch_id for page in range(1, 5) for batch_id in listed(pipeline, BatchFilter(limit=2, page=page))[0]] == batches
+    assert listed(pipeline, BatchFilter())[0] == batches
+
+
 def test_each_batch_is_shown_with_its_own_errors(pipeline: Pipeline) -> None:
     failed, partial, *_ = four(pipeline)
     page = pipeline.call(lambda repository, _: repository.list_batches(ORGANIZATION, BatchFilter()), ADMIN)

@@ -74,6 +74,23 @@ def test_the_oldest_of_each_stream_is_read_by_age_whatever_its_slot(connection: 
     assert values(outbox.oldest_rows(connection, [2], ALL)) == [second]
 
 
+@pytest.mark.parametrize("join", ["hashjoin", "mergejoin", "nestloop"])
+def test_events_stay_in_their_order_however_they_are_joined_to_their_batches(connection: Connection, join: str) -> None:
+    for other in {"hashjoin", "mergejoin", "nestloop"} - {join}:
+        connection.execute(text(f"SET LOCAL enable_{other} = off"))
+    batches = [batch_in(slot) for slot in range(4)]
+    given = [b"%d" % number for number in range(40)]
+    insert_events(
+        connection,
+        [
+            EventOf("org", batches[number % 4], OutgoingEvent(Topic.BATCHES, str(batches[number % 4]), (), value))
+            for number, value in enumerate(given)
+        ],
+    )
+    there = connection.execute(text("SELECT value FROM orchestrator.outbox ORDER BY outbox_id")).scalars()
+    assert list(map(bytes, there)) == given
+
+
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_so_many_rows_are_read_at_a_time(connection: Connection, most: int) -> None:
     put_there = [value for key in "abc" for value in put(connection, batch_in(1), key)]

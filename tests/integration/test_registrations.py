@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -245,6 +246,15 @@ def test_of_two_that_come_together_the_first_wins(pipeline: Pipeline) -> None:
     assert won == newer.success(0)
     assert lost.error is not None
     assert lost.error.conflicting_activity_id == newer.candidate(0).activity_id
+
+
+def test_of_many_that_come_together_the_first_of_each_key_wins(pipeline: Pipeline) -> None:
+    batches = [submit(pipeline, *(of(f"mentor-{number}") for number in range(1, 4))) for _ in range(20)]
+    candidates = [batch.candidate(position) for batch in batches for position in range(3)]
+    Random(1).shuffle(candidates)
+    first = {each.position: each.activity_id for each in reversed(candidates)}
+    decided = register(pipeline, *candidates)
+    assert {decision.activity_id for decision in decided if decision.error is None} == set(first.values())
 
 
 def test_each_decision_is_that_of_its_candidate(people: Pipeline) -> None:

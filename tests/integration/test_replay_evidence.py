@@ -1,7 +1,7 @@
 """What a replay compares and what a promotion believes: each column by itself, each piece of evidence by itself, each contradiction."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
+from orchestrator.replay.rebuild import ReadRecord, Replay
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
@@ -27,8 +28,9 @@ from tests.integration.test_replay import (
     replayed,
     run,
     upstream,
+    versions,
 )
-from tests.integration.test_replay_trust import as_written_by, completion, whole
+from tests.integration.test_replay_trust import as_written_by, completion, rejection, whole
 from tests.support.pipeline import ADMIN, item, mentors, standard_directory
 
 
@@ -108,6 +110,17 @@ def test_each_column_is_compared_and_mended(pipeline: RecordingPipeline, owner: 
             assert replay.compare(examples=EXAMPLES).differences == [], name
         assert projection(owner) == before, name
     assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_an_item_comes_back_to_the_organization_of_its_batch(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.drain()
+    before = projection(owner)
+    run(owner, "UPDATE orchestrator.batch_item SET organization_id = 'org-other'")
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+        replay.compare(examples=EXAMPLES)
+        assert promote(connection, batch_id) is Promoted.MERGED
+    assert projection(owner) == before
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -222,6 +235,59 @@ def test_of_two_records_that_contradict_each_other_the_one_that_came_first_count
         assert before.differences != [], what
 
 
+@pytest.mark.parametrize("comes_first", [0, 1])
+def test_of_two_records_at_one_offset_the_one_of_the_first_partition_counts(
+    pipeline: RecordingPipeline, comes_first: int
+) -> None:
+    """Whichever is read first."""
+    batch_id = pipeline.submit([item("nobody"), item("no one"), item("mentor-1")], label="old")
+    pipeline.drain()
+    second = DerivedIds(batch_id).item_id(1)
+    corrections = [CorrectedItem(second, {"mentor_id": "nobody else"})]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, batch_id, "new")
+    pipeline.drain()
+    items = orjson.loads(written(pipeline, events.BATCH_SUBMITTED, batch_id).value)["items"]
+    otherwise: dict[str, dict[str, object]] = {
+        events.BATCH_SUBMITTED: {"items": [each | {"duration_minutes": 7} for each in items]},
+        events.BATCH_RETRY_REQUESTED: {"items": [{"position": 1, "attempt": 2, "correction": {"mentor_id": "x"}}]},
+        events.FAILED: {"error": {"code": "x", "message": "x", "retryable": False}},
+        events.BATCH_RELABELLED: {"label": "x"},
+    }
+    contradicting = [
+        (offset, changed(event, **otherwise[kind]))
+        for offset, event in pipeline.written
+        if (kind := dict(event.headers)["ce_type"].decode()) in otherwise
+    ]
+    partitions = [(0, pipeline.written), (1, contradicting)]
+    with pipeline.engine.connect() as connection:
+        replay = Replay(connection)
+        for partition, records in sorted(partitions, key=lambda each: each[0] != comes_first):
+            replay.add_results([(partition, offset, event.value) for offset, event in records if event.topic is Topic.RESULTS])
+            replay.add(
+                [
+                    ReadRecord(event.topic, partition, offset, 1_790_000_000_000, event.headers, event.value)
+                    for offset, event in records
+                    if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
+                ]
+            )
+        replay.fold()
+        assert replay.compare(examples=EXAMPLES).differences == []
+        connection.invalidate()
+
+
+def test_what_was_refused_and_is_not_there_is_covered(pipeline: RecordingPipeline) -> None:
+    refused, running, unknown = (new_batch_id() for _ in range(3))
+    first = {batch_id: upstream(batch_id, [0], part=1, parts=2, total=2) for batch_id in (refused, running, unknown)}
+    pipeline.queues[Topic.BATCHES].append(first[running])
+    pipeline.drain()
+    read = [*first.values(), rejection(refused), rejection(running)]
+    told = compared(pipeline.engine, list(enumerate(read)))
+    # One was refused later on, and its batch is there; of one nobody knows what became of it.
+    assert told.not_covered == sorted([running, unknown])
+
+
 def test_a_part_that_is_missing_leaves_its_batch_uncovered(pipeline: RecordingPipeline) -> None:
     batch_id = new_batch_id()
     parts = [upstream(batch_id, range(2 * n, 2 * n + 2), part=n + 1, parts=3, total=6) for n in range(3)]
@@ -271,10 +337,11 @@ def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner
         retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[CorrectedItem(second, {"mentor_id": "mentor-2"})])
     )
     pipeline.relay()
+    # By different people, so that nobody is named for what another one did.
     for label in ("newer", "newest"):
-        pipeline.call(relabel_batch, ADMIN, batch_id, label)
+        pipeline.call(relabel_batch, replace(ADMIN, subject="a-helper"), batch_id, label)
     pipeline.call(cancel_batch, ADMIN, batch_id, "a reason")
-    pipeline.call(delete_batch, ADMIN, batch_id)
+    pipeline.call(delete_batch, replace(ADMIN, subject="another-helper"), batch_id)
     pipeline.drain()
 
     def rows() -> dict[str, list[dict[str, Any]]]:
@@ -330,6 +397,56 @@ def test_what_was_planned_stays_with_its_attempt(pipeline: RecordingPipeline, ow
         ("success", None),
         ("out_of_scope", None),
     ]
+
+
+def test_the_rows_of_other_batches_are_no_evidence(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Of those that waited, were cancelled, were purged, come in parts, or belong to another organization."""
+    waiting = pipeline.submit(mentors(2))
+    pipeline.relay()
+    cancelled = pipeline.submit(mentors(2, first=10))
+    pipeline.relay()
+    pipeline.call(cancel_batch, ADMIN, cancelled, "a reason")
+    collecting = new_batch_id()
+    pipeline.handle(pipeline.splitter, [upstream(collecting, range(2), part=1, parts=2, total=4)])
+    pipeline.queues.clear()
+    purged, foreign, finished = (pipeline.submit(mentors(2, first=first)) for first in (20, 30, 40))
+    pipeline.drain()
+    pipeline.call(cancel_batch, ADMIN, waiting, None)
+    run(
+        owner,
+        f"INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', now() FROM orchestrator.batch WHERE batch_id = '{purged}'",
+        *(
+            f"UPDATE orchestrator.{table} SET organization_id = 'org-other' WHERE batch_id = '{foreign}'"
+            for table in ("batch", "batch_item", "batch_part", "outcome")
+        ),
+        f"UPDATE orchestrator.batch SET label = 'x' WHERE batch_id = '{finished}'",
+    )
+    lost = pipeline.submit(mentors(2, first=50))
+    pipeline.relay()
+    run(
+        owner, *(f"DELETE FROM orchestrator.{table} WHERE batch_id = '{lost}'" for table in ("batch", "batch_item", "batch_part"))
+    )
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts[finished], verdicts[lost]) == (Promoted.MERGED, Promoted.NOT_BORNE_OUT)
+    batch = pipeline.status(finished).batch
+    assert (batch.status, batch.label, batch.cancelled_at) == ("completed", None, None)
+
+
+def test_a_label_that_was_written_meanwhile_stays_whatever_version_another_batch_has(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    one, other = pipeline.submit(mentors(1), label="old"), pipeline.submit(mentors(1, first=10))
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, other, "new")
+    pipeline.drain()
+    before = versions(owner)
+    assert before[str(other)] == before[str(one)] + 1
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+        replay.compare(examples=EXAMPLES)
+        # By a hand that keeps no account.
+        run(owner, f"UPDATE orchestrator.batch SET label = 'mine', version = version + 1 WHERE batch_id = '{one}'")
+        promote(connection, one)
+    assert pipeline.status(one).batch.label == "mine"
 
 
 CONTRADICTED: dict[str, tuple[str, Callable[[UUID], OutgoingEvent]]] = {

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.storage import observing, purging, sweeping
 from orchestrator.storage.observing import QueueState
@@ -135,6 +136,93 @@ def test_a_batch_is_collected_for_as_long_as_the_settings_say(pipeline: Pipeline
     assert set(left) == {ids[0], ids[2]}
 
 
+def in_order(pages: Sequence[Sequence[str]], ids: Sequence[UUID]) -> bool:
+    """Whether these are the first one, two, three and four of three."""
+    return [list(page) for page in pages] == [[str(each) for each in ids[:most]] for most in (1, 2, 3, 4)]
+
+
+def test_collections_are_ended_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+    ids = sorted(uuid4() for _ in range(3))
+    for batch_id in reversed(ids):
+        pipeline.queues[Topic.BATCHES] += in_parts(batch_id, [2, 2])[:1]
+    pipeline.drain()
+
+    def overdue(most: int, *aside: UUID) -> list[str]:
+        with pipeline.engine.begin() as connection:
+            found = sweeping.unfinished_collections(connection, patience=timedelta(0), aside=list(map(str, aside)), limit=most)
+        return [each.batch_id for each in found]
+
+    assert in_order([overdue(most) for most in (1, 2, 3, 4)], ids)
+    assert overdue(9, ids[1]) == [str(ids[0]), str(ids[2])]
+
+
+def test_results_are_made_up_for_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+    ids = sorted(pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3))
+    pipeline.drain_until_registered()
+
+    def lost_results(most: int, *aside: UUID) -> list[str]:
+        with pipeline.engine.begin() as connection:
+            found = sweeping.decided_not_folded(connection, quiet=timedelta(0), aside=list(map(str, aside)), limit=most)
+        return [each.batch_id for each in found]
+
+    assert in_order([lost_results(most) for most in (1, 2, 3, 4)], ids)
+    assert lost_results(9, ids[1]) == [str(ids[0]), str(ids[2])]
+
+
+def test_lost_commands_are_found_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+    ids = sorted(lost(pipeline, 1, first) for first in (1, 2, 3))
+    with pipeline.engine.begin() as connection:
+        mark = sweeping.new_mark(connection)
+        counts = [sweeping.watch_quiet_items(connection, mark, quiet=timedelta(0), limit=most) for most in (1, 1, 2)]
+        assert counts == [1, 1, 1], "those that are watched already don't count"
+        connection.execute(text("UPDATE orchestrator.sweep_watch SET stage = 'registration'"))
+
+    def commands(most: int, *aside: UUID) -> list[str]:
+        passed = sweeping.PassedMarks([mark], [])
+        with pipeline.engine.begin() as connection:
+            found = sweeping.lost_commands(connection, passed, max_resends=5, aside=list(map(str, aside)), limit=most)
+        return [each.batch_id for each in found]
+
+    assert in_order([commands(most) for most in (1, 2, 3, 4)], ids)
+    assert commands(9, ids[1]) == [str(ids[0]), str(ids[2])]
+
+
+def test_a_request_has_the_size_of_the_submission_or_of_the_retry_that_began_the_attempt(pipeline: Pipeline) -> None:
+    retried = pipeline.submit([item("nobody"), item("no one"), *mentors(1)])
+    other = pipeline.submit([item("nobody"), *mentors(1, first=9)])
+    pipeline.drain()
+    for batch_id in (retried, other):
+        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    keys = [OutcomeKey(str(batch_id), *place) for batch_id in (retried, other) for place in ((0, 1), (0, 2), (1, 1), (1, 2))]
+    with pipeline.engine.begin() as connection:
+        found = sweeping.sizes_of_requests(connection, keys)
+        connection.execute(text("DELETE FROM orchestrator.item_history"))
+        unknown = sweeping.sizes_of_requests(connection, keys)
+    first = {OutcomeKey(str(other), 1, 1): 2}
+    assert found == first | {
+        OutcomeKey(str(retried), 0, 2): 2,
+        OutcomeKey(str(retried), 1, 2): 2,
+        OutcomeKey(str(other), 0, 2): 1,
+    }
+    assert unknown == first
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_gone"),
+    [("a", "a", False), ("a", "b", True), ("a", "", False), ("", "b", False), ("", "", False), ("a", None, False)],
+)
+def test_a_topic_is_another_one_when_both_ids_are_known_and_differ(
+    pipeline: Pipeline, then: str, now: str | None, is_gone: bool
+) -> None:
+    """A topic that is not there is waited for."""
+    queues = {} if now is None else {(Topic.BATCHES, 0): Queue(0, 5, now)}
+    with pipeline.engine.begin() as connection:
+        mark = sweeping.new_mark(connection)
+        sweeping.set_mark(connection, mark, [Topic.BATCHES], {(Topic.BATCHES, 0): Queue(0, 5, then)})
+        passed = sweeping.passed_marks(connection, [Topic.BATCHES], queues)
+    assert passed == ([], [mark] if is_gone else [])
+
+
 def test_only_what_still_waits_is_watched(pipeline: Pipeline) -> None:
     failed = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
@@ -211,6 +299,37 @@ def test_what_waits_is_the_sum_of_a_topics_partitions(pipeline: Pipeline) -> Non
     del queues[Topic.COMMANDS, 2]
     told = note(pipeline, queues)
     assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
+
+
+def test_a_queue_stands_since_it_was_seen_behind_where_it_is_now(pipeline: Pipeline) -> None:
+    queue = {(Topic.COMMANDS, 0): Queue(0, 10, "old")}
+
+    def stands(first_seen: bool) -> bool:
+        """Whether it stands: since now if this is the first time that it is seen so, otherwise for an hour, which then passes."""
+        hours = round(note(pipeline, queue)[Topic.COMMANDS].stands_s / 3_600)
+        run(pipeline, "UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'")
+        with pipeline.engine.begin() as connection:
+            is_behind = connection.execute(text("SELECT stands_since IS NOT NULL FROM orchestrator.queue_end")).scalar_one()
+        assert hours == (0 if first_seen or not is_behind else 1)
+        return bool(is_behind)
+
+    def handled(offset: int, topic_id: str) -> None:
+        with pipeline.engine.begin() as connection:
+            advance_progress(connection, {(Topic.COMMANDS, 0): Position(offset, topic_id)})
+
+    assert stands(first_seen=True)
+    assert stands(first_seen=False)
+    handled(4, "old")
+    assert stands(first_seen=True), "it has moved"
+    assert stands(first_seen=False)
+    queue = {(Topic.COMMANDS, 0): Queue(4, 10, "new")}
+    assert stands(first_seen=True), "it is another topic"
+    assert stands(first_seen=False)
+    handled(10, "new")
+    assert not stands(first_seen=True), "it is at its end"
+    queue = {(Topic.COMMANDS, 0): Queue(4, 12, "new")}
+    assert stands(first_seen=True)
+    assert stands(first_seen=False)
 
 
 def test_starts_of_a_role_are_counted_on_its_host_for_ten_minutes_and_kept_for_a_day(pipeline: Pipeline) -> None:

@@ -6,6 +6,7 @@ All of it is made in one database, each case on a batch of its own, and found by
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -21,7 +22,7 @@ from orchestrator.verification import verify as verification
 from orchestrator.verification.checks import CHECKS
 from orchestrator.verification.verify import Breach, verify
 from schemas.ids import new_batch_id
-from tests.integration.corruptions import ASKED, CLAUSES, OUTBOX, WELL
+from tests.integration.corruptions import AGED, ASKED, CLAUSES, OUTBOX, WELL
 from tests.integration.test_verify import CONSTRAINTS
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
@@ -221,3 +222,29 @@ def test_an_api_role_that_passes_by_row_level_security_is_seen(settings: Setting
         assert len(connection.execute(text(check.sql)).all()) == 1
         connection.rollback()
     owner.dispose()
+
+
+HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(("check", "wrong_when", "statements"), AGED, ids=[f"{check}, {when}" for check, when, _ in AGED])
+def test_an_age_is_no_breach_at_its_limit_and_one_a_moment_beyond(
+    pipeline: Pipeline, check: str, wrong_when: str, statements: str
+) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain_until_registered()
+    pipeline.relay()
+    [sql] = [each.sql for each in CHECKS if each.name == check]
+    limits = dict.fromkeys(("stuck_after", "trouble_after", "batch_stuck_after", "restarts_within"), HOUR)
+    limits |= {"parts_patience": timedelta(0)}
+    parameters = {name: value for name, value in (limits | {"max_restarts": 0}).items() if f":{name}" in sql}
+    found = []
+    for age in (HOUR, HOUR + (MOMENT if wrong_when == "older" else -MOMENT)):
+        # In one transaction, in which the clock stands.
+        with pipeline.engine.connect() as connection:
+            for statement in statements.split(";"):
+                values = {"b": batch_id, "age": age}
+                connection.execute(text(statement), {name: value for name, value in values.items() if f":{name}" in statement})
+            found.append(len(connection.execute(text(sql), parameters).all()))
+            connection.rollback()
+    assert found == [0, 1]
