@@ -136,8 +136,12 @@ def test_only_the_oldest_held_row_of_a_stream_is_read(connection: Connection) ->
     hold(connection, [row], "elsewhere")
     hold(connection, [behind], "here")
     assert held(connection, "here") == [], "the row before it waits for another place"
+    # Another key, or the same one on another topic, is another stream.
+    others = [*put(connection, batch_id, "b"), *put(connection, batch_id, "a", topic=Topic.LIFECYCLE)]
+    hold(connection, read(connection), "here")
+    assert values(held(connection, "here")) == others
     hold(connection, held(connection, "elsewhere"), "here")
-    assert values(held(connection, "here")) == [first]
+    assert values(held(connection, "here")) == [first, *others]
     outbox.delete_rows(connection, held(connection, "here"))
     assert values(held(connection, "here")) == [second]
 
