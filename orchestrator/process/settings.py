@@ -19,7 +19,7 @@ from schemas.events import MAX_BATCH_BYTES
 from schemas.strict_json import MAX_JSON_DEPTH
 
 EARLIEST_YEAR = 1990
-"""Before it no activity was done, unless a deployment says otherwise: such dates are slips, a year of two digits or a number taken for a day."""
+"""The default earliest year of an activity. Earlier dates are mistakes: a two-digit year, or a number read as a date."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -28,55 +28,55 @@ API_ROLE = "bulkreg_api"
 
 
 class RefusedStartError(ValueError):
-    """With these settings nothing is started. The message says which one mends it."""
+    """The product does not start with these settings. The message says which one to change."""
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Raises pydantic's ValidationError on a value that can't be."""
+    """The settings of one process. Raises pydantic's ValidationError on an invalid value."""
 
-    # A mistake is told without the value: that of a secret would be in the clear.
+    # Error messages omit the value, which may be a secret.
     model_config = SettingsConfigDict(env_prefix="BULKREG_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # --- PostgreSQL ---------------------------------------------------------------------------------------------------
     database_url: SecretStr = Field(
         default=SecretStr("postgresql://localhost/bulkreg"),
-        description="URL with the owner's rights: migrations, and (where no other is given) what the other two derive from.",
+        description="URL with the owner's rights, for migrations. The other two URLs derive from it unless they are set.",
     )
     worker_database_url: SecretStr | None = Field(
         default=None,
         description="URL of the relay and the consumers. Default: the role bulkreg_worker on DATABASE_URL.",
     )
     api_database_url: SecretStr | None = Field(
-        default=None, description="URL of the API, which owns nothing. Default: the role bulkreg_api on DATABASE_URL."
+        default=None, description="URL of the API's role, which owns no tables. Default: the role bulkreg_api on DATABASE_URL."
     )
     statement_timeout_ms: int = Field(
         default=30_000,
         gt=0,
-        description="A statement that runs longer is stuck: the longest, a cancel of 10,000, takes 1 s.",
+        description="A statement that runs longer is cancelled as stuck. The longest, a cancel of 10,000 items, takes 1 s.",
     )
     lock_timeout_ms: int = Field(
         default=10_000,
         gt=0,
-        description="Shorter than the statement's: a queue behind a lock is retried, not waited out.",
+        description="A statement that waits longer for a lock is cancelled and retried. Shorter than the statement timeout.",
     )
     idle_in_transaction_timeout_ms: int = Field(
-        # The longest that a healthy process thinks inside a transaction is 2 s, for a batch of 10,000 on two busy cores.
+        # A healthy process computes for up to 2 s inside a transaction, for a batch of 10,000 on two busy cores.
         default=15_000,
         gt=0,
-        description="A process that is stopped inside a transaction gives its locks back after this.",
+        description="The locks of a process that is stopped inside a transaction are released after this.",
     )
     api_database_connections: int = Field(
-        # At 16 clients on two cores: 4 made 5,400 items/s, 8 6,100, 12 6,600, 16 6,400. Those that wait for one that stores are its next set.
+        # With 16 clients on two cores: 4 connections made 5,400 items/s, 8 6,100, 12 6,600, 16 6,400. Waiting submissions form the next commit.
         default=12,
         ge=1,
-        description="Connections, and threads, of one API process for all but large bodies: as many submissions as one commit may gather.",
+        description="Connections and threads of one API process, except for large bodies. Also the most submissions that share a commit.",
     )
 
     # --- Kafka --------------------------------------------------------------------------------------------------------
-    kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port, several with commas.")
+    kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port, separated by commas.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_allow_plaintext: bool = Field(
-        default=False, description="PLAINTEXT to a broker that is not on loopback is refused unless this asks for it."
+        default=False, description="Allow PLAINTEXT to a broker that is not on loopback. Otherwise the product refuses to start."
     )
     kafka_sasl_mechanism: str | None = None
     kafka_sasl_username: str | None = None
@@ -89,111 +89,119 @@ class Settings(BaseSettings):
         default=3,
         ge=1,
         le=1000,
-        description="Of each topic: the most consumers of one role that can share the work. Each costs: with 6 an item takes 6 % more CPU.",
+        description="Partitions of each topic: the most consumers of one role that can share the work. With 6, an item costs 6 % more CPU.",
     )
     topic_replication_factor: int = Field(
-        default=1, ge=1, description="3 in production: a record then has two copies before it is acknowledged."
+        default=1, ge=1, description="Use 3 in production: a record then has two copies before it is acknowledged."
     )
     topic_retention_hours: int = Field(
         default=14 * 24,
         ge=1,
-        description="The replay window. Shorter than the purge time: a replayed event must find its batch or the tombstone.",
+        description="The replay window. Must be shorter than the purge time, so that a replayed event finds its batch or its tombstone.",
     )
     max_poll_interval_ms: int = Field(
         default=120_000,
         ge=6_000,
-        description="A consumer that has not polled for this long has lost its partitions and ends.",
+        description="A consumer that has not polled for this long loses its partitions, and its process ends.",
     )
-    max_batch_records: int = Field(default=500, ge=1, description="Most records in one micro-batch, one transaction.")
+    max_batch_records: int = Field(
+        default=500, ge=1, description="The most records in one micro-batch, which is one transaction."
+    )
     set_aside_after_ms: int = Field(
         default=180_000,
         gt=0,
-        description="A record that fails in the same way for so long, while others get through, is set aside as internal_error. "
+        description="A record that fails in the same way for this long, while others succeed, is set aside as internal_error. "
         "Longer than a failover takes.",
     )
     bulk_threshold_items: int = Field(
         default=100,
         ge=1,
-        description="A batch with more items travels in the bulk lane, so that small batches don't wait behind it.",
+        description="A batch with more items uses the bulk lane, so that small batches don't wait behind it.",
     )
     bulk_lane_share: float = Field(
-        default=0.25, gt=0, lt=1, description="Share of a micro-batch that the bulk lane gets while the other has work."
+        default=0.25, gt=0, lt=1, description="The bulk lane's share of a micro-batch while the other lane has work."
     )
 
     # --- Outbox relay and sweeper -------------------------------------------------------------------------------------
     relay_poll_ms: int = Field(
         default=1_000,
         ge=1,
-        description="How late a row is found whose NOTIFY was lost. Each poll of an idle relay costs CPU.",
+        description="The relay polls this often, which finds rows whose NOTIFY was lost. Each poll of an idle relay costs CPU.",
     )
-    relay_batch_rows: int = Field(default=500, ge=1, description="Outbox rows published between two commits.")
+    relay_batch_rows: int = Field(default=500, ge=1, description="The most outbox rows published between two commits.")
     relay_lease_ms: int = Field(
         default=10_000,
         ge=1_000,
-        description="A relay that has not spoken to the database for this long (it is stopped, or its machine is) loses its slots to another.",
+        description="A relay that has not contacted the database for this long (its process or machine is stopped) loses its slots to another.",
     )
     sweep_interval_ms: int = Field(
-        # A lost item has been quiet for 20 s, is seen by the next sweep, known to be behind the splitter by the one after, and behind the
-        # registration by the third, which sends it again: 20 + 3 x 12 = 56 s at most.
+        # A lost item is quiet for 20 s. The next sweep sees it, the one after knows that the splitter has passed it, and the third knows that
+        # the registration has passed it and sends it again: 20 + 3 x 12 = 56 s at most.
         default=12_000,
         ge=10,
-        description="Time between two sweeps: a stuck item is driven on within 60 s (invariant 5).",
+        description="Time between two sweeps. With it, a stuck item is sent again within 60 s (invariant 5).",
     )
     sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="Ignore batches that changed within this time.")
     trouble_after_ms: int = Field(
         default=300_000,
         gt=0,
-        description="An event that waits in the outbox, or a queue that does not move, for this long is a breach to `verify`, and its relay is "
-        "not ready. Longer than an outage that is over by itself.",
+        description="`verify` reports a breach if an event waits in the outbox, or a queue does not move, for this long; the relay is then "
+        "not ready. Longer than outages that end by themselves.",
     )
     batch_stuck_after_minutes: int = Field(
         default=60,
         gt=0,
-        description="A running batch of which nothing was decided for this long is a breach to `verify`, whatever it waits for. Longer than the "
-        "queue ever is.",
+        description="`verify` reports a breach if no item of a running batch was decided for this long, for whatever reason. Longer than the "
+        "longest queue.",
     )
     max_restarts: int = Field(
         default=5,
         ge=1,
-        description="A role that begins more often than this within 10 minutes on one host is a breach to `verify`, and not ready for a minute.",
+        description="More starts of a role within 10 minutes on one host are a breach to `verify`, and the role is not ready for a minute.",
     )
-    sweep_max_resends: int = Field(default=5, ge=1, description="After so many the item ends as internal_error (invariant 5).")
+    sweep_max_resends: int = Field(
+        default=5, ge=1, description="After this many resends a lost item ends as internal_error (invariant 5)."
+    )
     purge_after_hours: int = Field(default=90 * 24, ge=1, description="A deleted batch is purged this long after its deletion.")
     parts_timeout_hours: int = Field(
-        default=24, ge=1, description="An upstream batch whose parts have not all come by then is rejected as incomplete."
+        default=24,
+        ge=1,
+        description="An upstream batch whose parts have not all arrived within this time is rejected as incomplete.",
     )
 
     # --- External registration service (docs/external-registration.md) ------------------------------------------------
     registration_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+(/\S*)?$",
-        description="Base URL of an external registration service, for the API, too. Unset: activities are registered in our own database.",
+        description="Base URL of an external registration service, also needed by the API. Unset: activities are registered in the own database.",
     )
     registration_token: SecretStr | None = Field(default=None, description="Bearer token for the external service.")
     registration_allow_plaintext: bool = Field(
         default=False,
-        description="Requests carry notes: http to a service that is not on loopback is refused unless this asks for it.",
+        description="Allow http to a service that is not on loopback, although requests carry notes. Otherwise the product refuses to start.",
     )
     registration_concurrency: int = Field(
         default=16,
         ge=1,
-        description="Requests on their way at once from one process: what the service must bear, times the processes.",
+        description="Concurrent requests from one process. The service must handle this number times the processes.",
     )
     registration_request_timeout_ms: int = Field(
         default=8_000,
         ge=10,
-        description="One try, from connecting to the end of the answer. Less than a stopping process waits (10 s).",
+        description="Timeout of one try, from connecting to the end of the response. Shorter than a stopping process waits (10 s).",
     )
     registration_deadline_ms: int = Field(
-        default=30_000, ge=10, description="All tries of one item together; then it is answered registration_unavailable."
+        default=30_000,
+        ge=10,
+        description="Time limit for all tries of one item together; then the item fails with registration_unavailable.",
     )
     registration_breaker_failures: int = Field(
         default=5,
         ge=1,
-        description="So many items in a row without one definite answer: the service is away, and consumption pauses.",
+        description="After this many items in a row without a definite response, the service counts as unavailable, and consumption pauses.",
     )
     registration_breaker_max_pause_ms: int = Field(
-        default=30_000, ge=10, description="Longest time between two looks whether the service is back."
+        default=30_000, ge=10, description="Longest pause between two probes of an unavailable service."
     )
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
@@ -203,47 +211,49 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="Where a process that does not run the API answers /healthz, /readyz and /metrics, on API_HOST. Unset: nowhere.",
+        description="Port on API_HOST where a process without the API serves /healthz, /readyz and /metrics. Unset: not served.",
     )
     max_items: int = Field(
-        default=10_000, ge=1, le=1_000_000, description="Items in one submission. Ids hold 20 bits of position."
+        default=10_000, ge=1, le=1_000_000, description="The most items in one submission. Item ids hold 20 bits of position."
     )
     earliest_activity_year: int = Field(
         default=EARLIEST_YEAR,
         ge=1,
         le=9999,
-        description="An activity of an earlier year is refused as invalid_item: a slip of the keyboard, or a number taken for a day of 1900. "
-        "An external registration service has rules of its own.",
+        description="An activity of an earlier year fails with invalid_item: it is a typing mistake, or a number read as a date in 1900. "
+        "An external registration service has its own rules.",
     )
-    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="A larger request body is 413.")
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="A larger request body is rejected with 413.")
     max_batch_bytes: int = Field(
         default=MAX_BATCH_BYTES,
         ge=1024,
-        description="Of one batch as it was sent: the body of a submission, or the data of all parts of an upstream batch together. "
-        "A larger one is refused as too_large. Its notes are held in memory a few times over while it is stored.",
+        description="The most bytes of one batch as sent: the body of a submission, or the data of all parts of an upstream batch. "
+        "A larger one is rejected as too_large. Its notes are in memory several times while it is stored.",
     )
     api_max_waiting_requests: int = Field(
         default=1_000,
         ge=1,
-        description="Requests in one API process that wait for the database or use it; more are 503. At 500/s the last waits 2 s.",
+        description="The most requests in one API process that wait for or use the database; more get 503. At 500/s the last waits 2 s.",
     )
     max_backlog_items: int = Field(
         default=1_000_000,
         ge=1,
-        description="Accepted items that may wait, of all organizations: with more, submissions are 503 and told when to come again. "
-        "Some minutes of work, or 1.2 GB of tables and outbox while Kafka is away.",
+        description="The most accepted items that may wait, of all organizations; with more, submissions get 503 with Retry-After. "
+        "A few minutes of work, or 1.2 GB of tables and outbox while Kafka is down.",
     )
     api_requests_per_minute: dict[Literal["coordinator", "admin", "service", "auditor"], Annotated[int, Field(ge=1)]] = Field(
         default={},
-        description='Of one caller, by role, in each API process; more are 429. JSON: {"coordinator": 600}. Absent: no limit.',
+        description='Requests per minute of one caller, by role, in each API process; more get 429. JSON: {"coordinator": 600}. Absent: no limit.',
     )
     api_watch_poll_ms: int = Field(
         default=5_000,
         ge=10,
-        description="How late a follower learns of a change whose NOTIFY was lost: one statement for all followers of a process.",
+        description="How often a process polls for changes whose NOTIFY was lost, with one statement for all its followers.",
     )
-    max_json_depth: int = Field(default=MAX_JSON_DEPTH, ge=4, description="A deeper JSON document is 400.")
-    idempotency_key_days: int = Field(default=7, ge=7, description="How long an Idempotency-Key is honoured.")
+    max_json_depth: int = Field(
+        default=MAX_JSON_DEPTH, ge=4, description="A more deeply nested JSON document is rejected with 400."
+    )
+    idempotency_key_days: int = Field(default=7, ge=7, description="How long an Idempotency-Key is remembered.")
 
     # --- Identity -----------------------------------------------------------------------------------------------------
     jwt_hs256_key: SecretStr | None = Field(
@@ -258,24 +268,22 @@ class Settings(BaseSettings):
         default=10,
         ge=0,
         le=300,
-        description="How many seconds a token is accepted before its nbf and after its exp: the clocks of an issuer and of this machine differ.",
+        description="Tokens are accepted this many seconds before nbf and after exp, because the clocks of issuer and API differ.",
     )
 
     plan_signing_key: SecretStr | None = Field(
         default=None,
         min_length=32,
-        description="Signs the plans of previews; the same in every API process. "
+        description="Key that signs the plans of previews; must be the same in every API process. "
         "Default: derived from JWT_HS256_KEY or the API's database password.",
     )
 
     # --- Observation --------------------------------------------------------------------------------------------------
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_directory: Path | None = Field(
-        default=None, description="Where librdkafka's lines go; the product's own go to standard error."
+        default=None, description="Directory for librdkafka's log lines; the product's own go to standard error."
     )
-    failpoints: str = Field(
-        default="", description="Tests only: names of crash windows to act on, `name=crash@3,…`. Empty: none exists."
-    )
+    failpoints: str = Field(default="", description="Tests only: failpoints to activate, `name=crash@3,…`. Empty: none.")
 
     @field_validator("database_url", "worker_database_url", "api_database_url")
     @classmethod
@@ -284,7 +292,7 @@ class Settings(BaseSettings):
             try:
                 make_url(value.get_secret_value())
             except (ArgumentError, ValueError):
-                raise ValueError("no URL like postgresql://user:password@host:5432/database") from None
+                raise ValueError("must be a URL like postgresql://user:password@host:5432/database") from None
         return value
 
     @model_validator(mode="after")
@@ -300,7 +308,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _largest_submission_fits_the_backlog(self) -> Self:
         if self.max_items > self.max_backlog_items:
-            message = f"max_items ({self.max_items}) must not be larger than max_backlog_items ({self.max_backlog_items})"
+            message = f"max_items ({self.max_items}) must not exceed max_backlog_items ({self.max_backlog_items})"
             raise ValueError(message)
         return self
 
@@ -309,41 +317,41 @@ class Settings(BaseSettings):
         if self.registration_url is not None and not self.registration_allow_plaintext:
             url = urlsplit(self.registration_url)
             if url.scheme != "https" and url.hostname not in LOOPBACK:
-                raise ValueError("registration_url must be https outside loopback; registration_allow_plaintext lifts this")
+                raise ValueError("registration_url must be https outside loopback, or set registration_allow_plaintext")
         return self
 
     @cached_property
     def owner_url(self) -> URL:
-        """Where migrations run."""
+        """The URL for migrations."""
         return make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
 
     @cached_property
     def worker_url(self) -> URL:
-        """Where the relay and the consumers work; they see every organization."""
+        """The URL of the relay and the consumers, which see every organization."""
         return self._role_url(self.worker_database_url, WORKER_ROLE)
 
     @cached_property
     def api_url(self) -> URL:
-        """Where the API works; it sees the organizations that its transaction names."""
+        """The URL of the API, which sees only the organizations that its transaction names."""
         return self._role_url(self.api_database_url, API_ROLE)
 
     @property
     def plan_key(self) -> str | None:
-        """What plans are signed with; None: there is no secret that it could come from."""
+        """The key that signs plans; None if there is no secret to derive it from."""
         if self.plan_signing_key is not None:
             return self.plan_signing_key.get_secret_value()
         return None if self.api_secret is None else hmac.new(self.api_secret, b"plan", hashlib.sha256).hexdigest()
 
     @property
     def api_secret(self) -> bytes | None:
-        """A secret that every API process of a deployment has, and nobody else; None where there is none."""
+        """A secret shared by exactly the API processes of a deployment; None if there is none."""
         if self.jwt_hs256_key is not None:
             return self.jwt_hs256_key.get_secret_value().encode()
         return self.api_url.password.encode() if self.api_url.password else None
 
     @property
     def max_json_values(self) -> int:
-        """In a request body: room for the largest submission or retry with three times the fields that there are."""
+        """The most JSON values in a request body: enough for the largest submission or retry with three times its fields."""
         return 25 * self.max_items + 10_000
 
     def _role_url(self, given: SecretStr | None, role: str) -> URL:
