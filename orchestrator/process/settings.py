@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     registration_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/\s]+(/\S*)?$",
-        description="Base URL of an external registration service, also needed by the API. Unset: activities are registered in the own database.",
+        description="Base URL of an external registration service; the API needs it, too. Unset: activities are registered in PostgreSQL.",
     )
     registration_token: SecretStr | None = Field(default=None, description="Bearer token for the external service.")
     registration_allow_plaintext: bool = Field(
@@ -243,7 +243,7 @@ class Settings(BaseSettings):
     )
     api_requests_per_minute: dict[Literal["coordinator", "admin", "service", "auditor"], Annotated[int, Field(ge=1)]] = Field(
         default={},
-        description='Requests per minute of one caller, by role, in each API process; more get 429. JSON: {"coordinator": 600}. Absent: no limit.',
+        description='A caller's requests per minute, by role, in each API process; more get 429. JSON: {"coordinator": 600}. Absent: no limit.',
     )
     api_watch_poll_ms: int = Field(
         default=5_000,
