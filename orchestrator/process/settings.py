@@ -243,7 +243,7 @@ class Settings(BaseSettings):
     )
     api_requests_per_minute: dict[Literal["coordinator", "admin", "service", "auditor"], Annotated[int, Field(ge=1)]] = Field(
         default={},
-        description='A caller's requests per minute, by role, in each API process; more get 429. JSON: {"coordinator": 600}. Absent: no limit.',
+        description='Requests per minute of a caller, by role, in each API process; more get 429. JSON: {"coordinator": 600}. Absent: no limit.',
     )
     api_watch_poll_ms: int = Field(
         default=5_000,
