@@ -75,12 +75,12 @@ MAX_PLACES = 100
 STOP_LOOK_S = 0.25
 # How long `stop` waits for the acknowledgements of what is on its way.
 DRAIN_S = 5.0
-# How often the relay asks whether a broker answers (`LoopHealth`).
+# How often the relay checks whether a broker responds (`LoopHealth`).
 CONTACT_INTERVAL_S = 5.0
 
 
 class _NoBrokerError(Exception):
-    """No broker answers this relay. Another may reach one, so this one gives its slots back."""
+    """No broker responds to this relay. Another relay may reach one, so this one releases its slots."""
 
 
 @dataclass(slots=True)
@@ -379,7 +379,7 @@ class OutboxRelay:
         retries = [self._places.retry_at(name) for name in self._places.known if not self._is_awaited(name)]
         now = self._clock()
         deadline = min(now + self._balance_s, max(now + ACK_LOOK_S, min(retries, default=float("inf"))))
-        # A NOTIFY may have come with the answer to the last statement. Whatever lies on the socket the next statement will read, also
+        # A NOTIFY may have come with the result of the last statement. Whatever lies on the socket the next statement will read, also
         # that the connection is gone.
         while not driver.notifies and not self._stopping.is_set() and (remaining := deadline - self._clock()) > 0:
             if self._flight:
@@ -396,7 +396,7 @@ class OutboxRelay:
         if self.health.broker_contact:
             self._reached_at = now
         elif now - self._reached_at >= self._lease.total_seconds():
-            raise _NoBrokerError("no broker answers")
+            raise _NoBrokerError("no broker responds")
 
     def _back_off(self, error: Exception) -> None:
         why = "broker" if isinstance(error, _NoBrokerError) else "database"

@@ -68,17 +68,17 @@ _NOT_EMPTY = Field(json_schema_extra={"minItems": 1})
 class Submission(Request):
     """What both forms of a submission have in common."""
 
-    organization_id: Annotated[Id | None, Field(description="For a service with several organizations.")] = None
-    coordinator_id: Annotated[Id | None, Field(description="Who registers; may be left out when it is the token's subject.")] = (
-        None
-    )
+    organization_id: Annotated[Id | None, Field(description="Required for a service token with several organizations.")] = None
+    coordinator_id: Annotated[Id | None, Field(description="The coordinator who registers. Default: the token's subject.")] = None
     label: Label | None = None
-    override_duplicates: Annotated[Flag, Field(description="Register even what is registered already.")] = False
+    override_duplicates: Annotated[Flag, Field(description="Register items even if the same activity is already registered.")] = (
+        False
+    )
     plan: Annotated[
         str | None,
         Field(
             max_length=MAX_PLAN_LENGTH,
-            description="Of a preview: accept only if every prediction still holds (else 412).",
+            description="The plan of a preview. The submission is accepted only if every prediction still holds, else 412.",
             strict=True,
         ),
     ] = None
@@ -160,7 +160,8 @@ class Retry(Request):
 
     item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
     only_retryable: Annotated[
-        Flag, Field(description="Those whose error may pass, beside those corrected; not together with `item_ids`.")
+        Flag,
+        Field(description="Retry items whose error is retryable, and those with a correction. Not together with `item_ids`."),
     ] = False
     corrections: Annotated[
         Annotated[tuple[ItemCorrection, ...], _NOT_EMPTY] | None, Field(description="A correction selects its item.")
@@ -211,7 +212,7 @@ class OneBatchQuery(Request):
 
     items: Annotated[ItemState | None, Field(description="Only items in this state.")] = None
     item_limit: Annotated[int, Field(ge=1, le=1_000)] = 200
-    item_cursor: Annotated[str | None, Field(pattern=r"^[0-9]{1,7}$", description="`next_item_cursor` of the page before.")] = (
+    item_cursor: Annotated[str | None, Field(pattern=r"^[0-9]{1,7}$", description="`next_item_cursor` of the previous page.")] = (
         None
     )
     wait: Annotated[
@@ -220,7 +221,7 @@ class OneBatchQuery(Request):
         Field(
             ge=0,
             le=60,
-            description="With If-None-Match: seconds (`20s`) to wait until something changes.",
+            description="With If-None-Match: how many seconds to wait for a change, e.g. `20s`.",
             # As it is written in a query.
             json_schema_extra={"default": "0"},
         ),
@@ -230,13 +231,15 @@ class OneBatchQuery(Request):
 class ExportQuery(Request):
     """What a download holds."""
 
-    notes: Annotated[bool, Field(description="With the notes, which may be about people's health.")] = False
+    notes: Annotated[bool, Field(description="Include the notes, which may contain health data.")] = False
 
 
 class EventsQuery(Request):
     """How a stream is opened where no header can be sent."""
 
-    ticket: Annotated[str | None, Field(max_length=2_000, description="Of `POST …/events`; then no token is needed.")] = None
+    ticket: Annotated[str | None, Field(max_length=2_000, description="A ticket from `POST …/events`, instead of a token.")] = (
+        None
+    )
 
 
 class BatchesQuery(Request):
@@ -244,14 +247,14 @@ class BatchesQuery(Request):
 
     status: BatchState | None = None
     coordinator_id: Id | None = None
-    submitted_from: Annotated[Time | None, Field(description="Submitted then or later.")] = None
-    submitted_to: Annotated[Time | None, Field(description="Submitted before then.")] = None
-    q: Annotated[Label | None, Field(description="A part of the label.")] = None
+    submitted_from: Annotated[Time | None, Field(description="Only batches submitted at this time or later.")] = None
+    submitted_to: Annotated[Time | None, Field(description="Only batches submitted before this time.")] = None
+    q: Annotated[Label | None, Field(description="Only batches whose label contains this text.")] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the page before; `page` is ignored.")] = (
-        None
-    )
+    cursor: Annotated[
+        str | None, Field(max_length=100, description="`next_cursor` of the previous page; `page` is then ignored.")
+    ] = None
 
 
 # --- Reading requests ---------------------------------------------------------------------------------------------------------
@@ -337,8 +340,8 @@ def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MIS
             sizes += size_mistakes(pointer(field), entries, max_items)
             raw = raw | {field: entries[:max_items]}
     if isinstance(raw, dict) and raw.get("only_retryable") is True and raw.get("item_ids") is not None:
-        # Only these of those, or also those? Whoever means one must not get the other.
-        sizes.append(Mistake("/only_retryable", "not_with_item_ids", "must not be given together with item_ids"))
+        # Ambiguous: it could mean the intersection or the union, so it is rejected.
+        sizes.append(Mistake("/only_retryable", "not_with_item_ids", "can't be combined with item_ids; send one of them"))
     return _read_with(Retry, raw, sizes, (), most_mistakes)
 
 
@@ -354,7 +357,7 @@ class Response(BaseModel):
 class ProgressResponse(Response, title="ProgressAnswer"):
     """How far a processing batch is, measured from its own results since its last attempts began."""
 
-    percent: Annotated[float, Field(description="Of all items, those that are not pending; rounded down.")]
+    percent: Annotated[float, Field(description="Share of the items that are not pending, rounded down.")]
     items_per_second: Annotated[float, Field(description="Since the submission, or the last retry.")]
     estimated_completion_at: Annotated[AwareDatetime, Field(description="At that speed.")]
 
@@ -392,7 +395,7 @@ class RetriedResponse(BatchResponse, title="RetriedAnswer"):
 
 
 class CancelledResponse(BatchResponse, title="CancelledAnswer"):
-    """The batch with its final counts; `unresolved` items (0 but for an external registration service) still await its answer."""
+    """The batch with its final counts; `unresolved` items (always 0 without an external registration service) still await its decision."""
 
     unresolved: int
 
@@ -427,7 +430,7 @@ class ItemResponse(Response, title="ItemAnswer"):
     attempt: int
     activity_id: UUID | None = None
     error: ItemErrorResponse | None = None
-    plan_changed: Annotated[bool, Field(description="It failed although the preview foretold otherwise.")] = False
+    plan_changed: Annotated[bool, Field(description="The item failed although its preview predicted another result.")] = False
 
 
 class BatchWithItemsResponse(BatchResponse, title="BatchWithItemsAnswer"):
@@ -516,7 +519,10 @@ class MistakeResponse(Response, title="ProblemEntry"):
     """One mistake in a request."""
 
     pointer: Annotated[
-        str, Field(description="JSON pointer; into the query it begins with `/query`, into the headers `/headers`.")
+        str,
+        Field(
+            description="JSON pointer into the body; it begins with `/query` for the query and with `/headers` for the headers."
+        ),
     ]
     code: str
     detail: str
@@ -540,7 +546,7 @@ class ProblemResponse(Response, title="ProblemAnswer"):
     detail: str
     code: Annotated[str, Field(description="The last part of `type`.")]
     errors: tuple[MistakeResponse, ...] | None = None
-    differences: Annotated[tuple[PlanDifferenceResponse, ...] | None, Field(description="Of `plan_changed`.")] = None
+    differences: Annotated[tuple[PlanDifferenceResponse, ...] | None, Field(description="Only with `plan_changed`.")] = None
 
 
 class HealthCheck(Response):

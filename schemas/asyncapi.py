@@ -35,8 +35,8 @@ the first. Readers ignore fields that they do not know. docs/events.md says what
 
 _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
     Topic.BATCHES: (
-        "Batches that were submitted and what is asked of them. Upstream services write `BatchSubmitted` here, in binary or structured"
-        " mode; whoever may write here speaks for every organization. The other types are the product's.",
+        "Submitted batches and operations on them. Upstream services write `BatchSubmitted` here, in binary or structured mode. A sender"
+        " with write access can submit for every organization. Only the product writes the other types.",
         {**_UUID, "description": "The batch's id, so that its events stay in order."},
     ),
     Topic.COMMANDS: (

@@ -18,4 +18,4 @@ class Correction(TypedDict, total=False):
 
 
 CORRECTION: TypeAdapter[Correction] = TypeAdapter(Correction)
-"""Reads a correction from JSON that was parsed. Raises ValidationError; ignores what is no field of an item."""
+"""Reads a correction from parsed JSON. Raises ValidationError; ignores unknown fields."""

@@ -24,7 +24,7 @@ CONTENT_TYPE_STRUCTURED = "application/cloudevents+json"
 TYPE_PREFIX = "no.bulk-registration."
 
 MAX_ATTRIBUTE_LENGTH = 1_000
-"""Of an event's id and source, which are stored and answered."""
+"""The most characters of an event's id and source, which are stored and returned."""
 
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024

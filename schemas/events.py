@@ -98,7 +98,7 @@ class BatchSubmitted(EventData):
 
 
 class MalformedSubmission(EventData):
-    """What can be read of a `BatchSubmitted` that is not what its schema says: whom to answer, and what is wrong. It is no event."""
+    """The readable part of a `BatchSubmitted` that breaks its schema: the sender to notify, and the mistakes. Not an event itself."""
 
     batch_id: UUID
     organization_id: Id
@@ -359,7 +359,7 @@ def _duplicates(document: Any) -> Iterator[Mistake]:
 
 
 def _malformed(document: Any, mistakes: Sequence[Mistake]) -> MalformedSubmission | None:
-    """What a submission is answered with; None when it does not even tell whose it is."""
+    """The malformed submission to reject; None if its batch or organization is unreadable."""
     if not isinstance(document, dict):
         return None
     try:
@@ -396,7 +396,7 @@ class InvalidEventError(UnreadableError):
         shown = "; ".join(f"{place}: {message}" for place, message in places[:20])
         super().__init__("invalid_data", f"not a {model.__name__}: {shown}")
         self.submission = submission
-        """What to answer a sender; None when nobody can be answered."""
+        """What to tell the sender; None if the sender is unknown."""
 
 
 # --- Building -----------------------------------------------------------------------------------------------------------------
@@ -579,10 +579,10 @@ def batch_rejected(
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
-    """The answer to an upstream event that was refused.
+    """The rejection of an upstream event.
 
-    The same record can be refused again when others have changed what it contradicts, and a batch can be incomplete twice: what is said,
-    and when, belongs to the id.
+    The same record can be rejected again for another reason after the batch that it contradicts has changed, and a batch can be incomplete
+    twice. So the id includes the content and the time.
     """
     data = {
         "batch_id": batch_id,

@@ -58,7 +58,7 @@ def _can_be_composed(value: Any) -> bool:
 
 
 def canonical_id(value: Any) -> Any:
-    """An id in its one spelling. What is no text, far too long or has too many marks on one letter is left as it is."""
+    """An id in its canonical spelling. Non-strings, far too long text and letters with too many marks are returned unchanged."""
     return canonical(value) if _can_be_composed(value) else value
 
 

@@ -1,9 +1,9 @@
-"""Ids: which are drawn, which are derived, and from what.
+"""Ids: which are random, which are derived, and from what.
 
-A batch id is a UUIDv7 (RFC 9562, 5.7) drawn once. Item and activity ids are derived from the batch id and the position, so that
-whoever redoes the work arrives at the same ids; they begin with the batch id's 48 bits of time, so that index inserts go to the
-right-hand edge (docs/decisions/0004-ids.md: random keys cost three times the WAL), and end with the position, so that an item is found from
-its id without an index of its own. Event ids are UUIDv5.
+A batch id is a new UUIDv7 (RFC 9562, 5.7). Item and activity ids are derived from the batch id and the position, so repeated work yields the
+same ids. They begin with the batch id's 48 bits of time, so that index inserts go to the right-hand edge (docs/decisions/0004-ids.md:
+random keys cost three times the WAL). They end with the position, so that an item is found by its id without another index. Event ids are
+UUIDv5.
 """
 
 import hashlib

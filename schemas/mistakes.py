@@ -74,7 +74,7 @@ def pointer(*parts: object) -> str:
 
 
 def _printable(part: str) -> str:
-    """An unpaired surrogate in a field's name can't be encoded in the answer."""
+    """Replaces unpaired surrogates in a field's name, which can't be encoded in the response."""
     return part[:_MAX_POINTER_PART].encode(errors="replace").decode()
 
 

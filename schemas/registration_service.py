@@ -28,7 +28,7 @@ class RegistrationRequest(BaseModel):
 
 
 class RegistrationStatus(StrEnum):
-    """What became of a key: a definite answer, or that the service is still at work on it."""
+    """The state of a key: a definite result, or that the service is still working on it."""
 
     REGISTERED = "registered"
     REFUSED = "refused"
@@ -37,7 +37,7 @@ class RegistrationStatus(StrEnum):
 
 
 class RegistrationResponse(BaseModel):
-    """What became of a key. It repeats the key: an answer that belongs to another request on the connection is found out."""
+    """The state of a key. It repeats the key, so that a response to another request on the connection is detected."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

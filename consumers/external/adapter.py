@@ -81,7 +81,7 @@ class ExternalRegistration:
         self._runner.close()
 
     def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
-        """Asks until every command has a definite answer or has used up its patience. Raises TransientError when told to stop."""
+        """Asks until every command has a definite response or its deadline has passed. Raises TransientError when told to stop."""
         commands = _keys(records)
         spent_s: dict[OutcomeKey, float] = defaultdict(float)
         longest_pause_s = FIRST_PAUSE_S
@@ -101,7 +101,7 @@ class ExternalRegistration:
             longest_pause_s = min(2 * longest_pause_s, MAX_PAUSE_S)
 
     def _round(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float], pause_s: float) -> list[OutcomeKey]:
-        """Asks once for each, writes down what was answered for good; the commands that go on waiting, for `pause_s` at first."""
+        """Asks once for each and stores the definite responses. Returns the commands that are still open, to wait `pause_s` at first."""
         answers = self._runner.run(self._ask(questions, spent_s))
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS)
         definite: list[SettledDispatch] = []
@@ -150,7 +150,7 @@ class ExternalRegistration:
         return self._opened
 
     async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Settled | Unknown | None]:
-        """An answer for each, in order; None: not asked, because the breaker opened before its turn."""
+        """A response for each, in order; None if it was not asked, because the breaker opened before its turn."""
         client = await self._client()
         turns = asyncio.Semaphore(self._policy.concurrency)
 
@@ -233,7 +233,7 @@ _STATES: Mapping[type[Settled], DispatchState] = {
 
 
 def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
-    """A definite answer as it is written down."""
+    """A definite response in the form that is stored."""
     if isinstance(answer, Withdrawn) and not question.is_cancelled:
         # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
         answer = Refused(REGISTRATION_UNAVAILABLE)
@@ -245,7 +245,7 @@ def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
 
 def _wait(stopping: threading.Event, pause_s: float) -> None:
     if stopping.wait(pause_s):
-        raise TransientError("told to stop before the registration service had answered; it is asked again under the same keys")
+        raise TransientError("stopped before the registration service had responded; it is asked again under the same keys")
 
 
 def _implements_the_protocol(external: ExternalRegistration) -> Preparation:

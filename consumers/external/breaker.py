@@ -1,4 +1,4 @@
-"""Whether a service is away: then nobody asks it but a probe, ever more rarely."""
+"""A circuit breaker: while a service is unavailable, only probes are sent, at increasing intervals."""
 
 import random
 from collections.abc import Callable, Hashable
@@ -15,9 +15,9 @@ class BreakerPolicy:
 
 
 class CircuitBreaker:
-    """Opens when so many askers in a row got no answer. Waiting and probing are its owner's, so it needs neither clock nor lock.
+    """Opens when a number of different askers in a row got no response. Its owner waits and probes, so it needs neither clock nor lock.
 
-    Askers are told apart: one item that the service chokes on is no sign that the service is away, however often it is tried.
+    Each asker counts once, because one item that the service can't handle does not mean that the service is unavailable.
     """
 
     def __init__(self, policy: BreakerPolicy, jitter: Callable[[], float] = random.random) -> None:
@@ -29,30 +29,30 @@ class CircuitBreaker:
         self._asked_to_wait_s = 0.0
 
     def answered(self) -> None:
-        """Somebody got an answer: the service is there."""
+        """Notes that an asker got a response: the service is available."""
         self._unanswered.clear()
         self._pause_s = self._policy.first_pause_s
 
     def unanswered(self, asker: Hashable) -> None:
-        """An asker got none; counts once until somebody gets one."""
+        """Notes that an asker got no response. Each asker counts once until any asker gets a response."""
         self._unanswered.add(asker)
         if len(self._unanswered) >= self._policy.failures:
             self.is_open = True
 
     def hold(self, wait_s: float) -> None:
-        """The service asked to be left alone for so long (`Retry-After`)."""
+        """Notes the pause that the service asked for (`Retry-After`)."""
         self._asked_to_wait_s = max(self._asked_to_wait_s, wait_s)
         self.is_open = True
 
     def next_pause_s(self) -> float:
-        """How long to wait before the next probe: doubles until an answer, between half and all of it at random; at most the longest
-        pause, also when the service asks for more."""
+        """How long to wait before the next probe. Doubles until a response, with jitter between half and all of it; never more than the
+        longest pause, even if the service asks for more."""
         pause_s = max(self._asked_to_wait_s, self._pause_s * (1 + self._jitter()) / 2)
         self._pause_s = min(2 * self._pause_s, self._policy.max_pause_s)
         self._asked_to_wait_s = 0.0
         return min(pause_s, self._policy.max_pause_s)
 
     def close(self) -> None:
-        """A probe was answered. The pauses only shrink when somebody is."""
+        """Closes the breaker after a successful probe. The pauses shrink only when an asker gets a response."""
         self.is_open = False
         self._unanswered.clear()

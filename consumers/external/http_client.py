@@ -1,4 +1,4 @@
-"""One request to an external registration service, and what its answer means (docs/external-registration.md)."""
+"""One request to an external registration service, and what its response means (docs/external-registration.md)."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _ASKS_TO_WAIT = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UN
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No definite answer. `was_heard`: the service is there, and at work. `wait_s`: it asked to be left alone for so long."""
+    """No definite response. `was_heard`: the service is available and busy. `wait_s`: the pause that it asked for."""
 
     reason: str
     was_heard: bool = False
@@ -78,7 +78,7 @@ class RegistrationClient:
         return _definite(await self._send("DELETE", question, timeout_s))
 
     async def is_there(self, timeout_s: float) -> bool:
-        """Whether the service answers at all."""
+        """Whether the service responds at all."""
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._http.get(f"registrations/{_PROBE_KEY}")
@@ -114,7 +114,7 @@ def _meaning(response: httpx.Response, key: str) -> Settled | Unknown | _NeverHe
     if status == httpx.codes.NOT_FOUND:
         return _NeverHeardOf()
     if status in _ASKS_TO_WAIT and "Retry-After" in response.headers:
-        # A date is allowed too; whoever sends one waits for the breaker's own pause.
+        # A date is valid too, but it is ignored, and the breaker's own pause applies.
         seconds = response.headers["Retry-After"]
         return Unknown(str(status), wait_s=float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0)
     if status not in _SPEAKS_OF_THE_KEY:

@@ -44,7 +44,7 @@ class Entry:
 
 
 def read(topic: Topic, envelope: Envelope) -> EventData:
-    """The data of an event, or what can be read of a submission that has to be answered. Raises UnreadableError."""
+    """The data of an event, or the readable part of a malformed submission that has to be rejected. Raises UnreadableError."""
     try:
         return read_event(topic, envelope)
     except InvalidEventError as error:

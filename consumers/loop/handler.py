@@ -57,9 +57,9 @@ class Handled:
 
 
 class Preparation(Protocol):
-    """What a role does before the transaction of a micro-batch, outside of any: it asks somebody who may take long to answer.
+    """Work of a role before the transaction of a micro-batch: calls to a service that may take long to respond.
 
-    May be run again with any of the same records, also at the same time elsewhere.
+    May run again with any of the same records, also concurrently in another process.
     """
 
     def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
@@ -87,4 +87,4 @@ class Handler(Protocol):
         """
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """The answer to a record that fails even alone, in a new transaction: a durable `internal_error`, or a refusal."""
+        """Settles a record that fails even alone, in a new transaction: with a durable `internal_error`, or a refusal."""

@@ -82,11 +82,11 @@ class Lanes:
         return taken
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether whoever feeds the lane should stop."""
+        """Whether the consumer should pause the partitions that feed the lane."""
         return self._fills(lane, 1.0)
 
     def has_room(self, lane: Lane) -> bool:
-        """Whether whoever fed it may go on. Later than when it stops being full: each stop throws away what was prefetched."""
+        """Whether paused partitions may resume. Only at half full, because each pause discards prefetched records."""
         return not self._fills(lane, 0.5)
 
     def _fills(self, lane: Lane, share: float) -> bool:

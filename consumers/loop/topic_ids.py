@@ -15,7 +15,7 @@ _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 def topic_ids(admin: AdminClient, topics: Sequence[Topic], *, prefix: str, timeout_s: float) -> Mapping[Topic, str]:
-    """The ids of those of the topics that exist. Raises KafkaException when the broker does not answer."""
+    """The ids of those of the topics that exist. Raises KafkaException when the broker does not respond."""
     names = {topic.on_cluster(prefix): topic for topic in topics}
     found: dict[Topic, str] = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():

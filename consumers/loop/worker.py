@@ -18,7 +18,7 @@ class Worker(Generic[Returned]):
         self._thread.start()
 
     def submit(self, task: Callable[[], Returned]) -> Future[Returned]:
-        """Has the thread do it; its answer, or what it raises, comes with the future."""
+        """Runs it in the thread. The future gets its result, or what it raises."""
         future: Future[Returned] = Future()
         self._tasks.put((task, future))
         return future

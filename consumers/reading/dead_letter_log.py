@@ -56,7 +56,7 @@ class PutAside:
         return self.letter.key_truncated or self.letter.value_truncated
 
     def shown_value(self) -> object:
-        """The value for people's eyes: JSON without its notes, and without any text that may be some. What is no JSON is not shown."""
+        """The value for people: JSON without notes, and without any text that may be notes. Values that are not JSON are not shown."""
         raw = self.value
         if raw is None:
             return None

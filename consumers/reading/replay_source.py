@@ -28,7 +28,7 @@ Start = datetime | RecordPlace | None
 
 
 class ReplaySource:
-    """A context manager, for one thread. Raises KafkaException on a broker that does not answer."""
+    """A context manager, for one thread. Raises KafkaException if the broker does not respond."""
 
     def __init__(self, settings: Settings) -> None:
         self._reader = TopicReader(settings)
@@ -56,7 +56,7 @@ class ReplaySource:
         }
 
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:
-        """Adds everything to the replay; answers how many records that were. `on_progress` gets each chunk's number of offsets."""
+        """Adds everything to the replay. Returns the number of records. `on_progress` gets each chunk's number of offsets."""
         records = 0
         for chunk in self._reader.read(spans):
             replay.add_results([(raw.partition, raw.offset, raw.value) for topic, raw in chunk if topic is Topic.RESULTS])

@@ -71,7 +71,7 @@ class TopicReader:
         self._consumer.close()
 
     def spans(self, topics: Sequence[Topic], *, since: datetime | None = None) -> list[Span]:
-        """What there is to read. Raises KafkaException when the broker does not answer, or has no such topic."""
+        """What there is to read. Raises KafkaException when the broker does not respond, or has no such topic."""
         return [self._span(topic, partition, since) for topic in topics for partition in self._partitions(topic)]
 
     def time_of(self, topic: Topic, partition: int, offset: int) -> datetime:

@@ -2,7 +2,7 @@
 
 What is only queued is not stuck. An item counts as lost only when the consumers have passed where the topics ended at a moment when
 it was old already and nothing of its batch was in the outbox: first the splitter, then the registration. Then it is sent again, ever
-more rarely, and in the end answered with `internal_error`. What was lost together with a topic is sent again as well, and that never
+more rarely, and finally fails with `internal_error`. What was lost together with a topic is sent again as well, and that never
 counts against the item. A batch that makes a step fail is set aside, and the others are swept (`isolation.py`).
 """
 
@@ -93,7 +93,7 @@ class Sweeper:
         self._end_offsets = end_offsets
 
     def sweep(self, engine: Engine) -> Swept:
-        """All steps, one after the other. Raises errors that no single batch causes, for instance a broker that does not answer."""
+        """All steps, one after the other. Raises errors that no single batch causes, for instance a broker that does not respond."""
         return sum((step(engine) for step in self.steps.values()), Swept())
 
     @property
@@ -225,7 +225,7 @@ class Sweeper:
         given_up = [
             (state, NewOutcome(keys[index], state.organization_id, Outcome.FAILED, None, INTERNAL_ERROR))
             for index, state in states.items()
-            # Cancelled since it was found hopeless: what is left of it waits for an external service's answer.
+            # Cancelled since it was found hopeless: its remaining items wait for an external service's decision.
             if state.outcome is None and not state.is_cancelled
         ]
         if now is None or not given_up:

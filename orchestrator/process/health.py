@@ -1,4 +1,4 @@
-"""How a loop is, for /readyz: when it last got round, what it is held up by, and whether a broker answers."""
+"""The health of a loop, for /readyz: when it last completed an iteration, what it waits for, and whether a broker responds."""
 
 import time
 from collections.abc import Callable
@@ -49,5 +49,5 @@ class LoopHealth:
             why = f"; it tries the same work again: {self.retrying}" if self.retrying else ""
             return Health(False, f"the loop has not completed an iteration for {self.loop_age_s:.0f} s{why}")
         if not self.broker_contact:
-            return Health(False, "no broker answers")
+            return Health(False, "no broker responds")
         return Health(self.failing is None, self.failing or self.holding)

@@ -40,7 +40,7 @@ REGISTRATION_BREAKER_OPEN = Gauge(
 )
 OUTBOX_PUBLISHED = Counter("bulkreg_outbox_published", "Outbox rows that were published and deleted.")
 OUTBOX_FAILURES = Counter(
-    "bulkreg_outbox_failures", "Failures of the relay; why: database, delivery (of one row), broker (none answers).", ["why"]
+    "bulkreg_outbox_failures", "Failures of the relay; why: database, delivery (of one row), broker (none responds).", ["why"]
 )
 OUTBOX_HELD = Counter("bulkreg_outbox_held", "Outbox rows that were held because their place is in trouble.", ["topic"])
 OUTBOX_REFUSED = Counter("bulkreg_outbox_refused", "Outbox rows that Kafka will never accept as they are.", ["topic"])
@@ -66,7 +66,7 @@ SWEEP_SET_ASIDE = Counter(
 )
 API_SECONDS = Histogram(
     "bulkreg_api_request_seconds",
-    "Time from a request's head to the end of its answer (streams and long polls: as long as they are followed).",
+    "Time from a request's headers to the end of its response (streams and long polls: as long as they are followed).",
     ["method", "route", "status"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )

@@ -1,7 +1,7 @@
-"""Registration through an external service: what it is asked, what its answers mean (docs/external-registration.md).
+"""Registration through an external service: the requests, and what its responses mean (docs/external-registration.md).
 
-Asking takes long and nobody may hold a lock meanwhile, so it is done before the transaction that decides outcomes: whoever asks marks the
-items as dispatched, commits, asks, and writes the answers down. `ExternalRegistrationService` then decides from what is written.
+Requests take long, and no lock may be held meanwhile, so they are sent before the transaction that decides outcomes. The adapter marks the
+items as dispatched, commits, sends the requests, and stores the responses. `ExternalRegistrationService` then decides from what is stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ class Withdrawn:
 
 
 Settled = Registered | Refused | Withdrawn
-"""A definite answer. Anything else that may come from a service leaves the item in doubt."""
+"""A definite response. Any other response leaves the item in doubt."""
 
 
 class ExternalRegistrationService(RegistrationService):

@@ -29,9 +29,9 @@ _AUDIT = """
 
 _INSERTED = "activity_id, organization_id, registered_by, attributed_to, batch_id, item_id, created_at"
 
-# The unique indexes decide who registers an activity. An insert waits for a rival's uncommitted row of the same key, so all
-# transactions insert in the order of that key: waiting never becomes a circle. Losers get no row and are looked at afterwards, by a
-# later statement, which sees what the winner has committed. Answered are the exceptions, behind a row with the number of records made.
+# The unique indexes decide which transaction registers an activity. An insert waits for another transaction's uncommitted row with the same
+# key, so all transactions insert in the order of that key and never deadlock. The losers get no row; a later statement, which sees what the
+# winner committed, handles them. Returns a row with the number of inserted records, followed by the exceptions.
 _REGISTER = Prepared(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
     judged AS MATERIALIZED (SELECT c.*, {BROKEN_RULE_SQL} AS broken FROM c {RULE_JOINS_SQL}),

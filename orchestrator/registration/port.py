@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The service's answer to a candidate: the activity that now exists, or why there is none; neither: it was cancelled."""
+    """The service's decision on a candidate: the activity that now exists, or why there is none; neither if it was cancelled."""
 
     activity_id: str | None
     error: ItemError | None
@@ -36,9 +36,9 @@ class RegistrationService(Protocol):
     """Registers activities in the caller's transaction."""
 
     def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision | None]:
-        """Decides the candidates, in order; `at` becomes the records' time. One that is registered already is answered with its id.
+        """Decides the candidates, in order; `at` becomes the records' time. For an item that is already registered, returns its activity's id.
 
-        None stands for one that can't be decided yet: it stays pending.
+        Returns None for a candidate that can't be decided yet; it stays pending.
 
-        Raises TransientError when a rival got in the way and the whole transaction should be tried again.
+        Raises TransientError if a concurrent transaction interfered and the whole transaction should be retried.
         """

@@ -1,7 +1,7 @@
 """Preview: what each item of a submission would give now, and the signed plan that a submission can be held to (docs/http.md, Preview and plan).
 
-The plan is a JSON Web Token of our own making, for us alone: organization, coordinator, a hash of the items, and a letter per item for
-what was foretold.
+The plan is a JSON Web Token that only this product signs and reads: organization, coordinator, a hash of the items, and a letter per item
+for its prediction.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ PLAN_LIFETIME = timedelta(minutes=15)
 _AUDIENCE = "bulkreg-plan"
 _ALGORITHM = "HS256"
 
-# What can be foretold, a letter each. Plans live for minutes, so letters may change between versions.
+# All possible predictions, one letter each. Plans live for minutes, so letters may change between versions.
 _OUTCOMES = (Outcome.SUCCESS.value, *dict.fromkeys(rule.error.code for rule in RULES), DUPLICATE_ACTIVITY)
 _LETTER = dict(zip(_OUTCOMES, string.ascii_letters, strict=False))
 _OUTCOME = {letter: outcome for outcome, letter in _LETTER.items()}
@@ -65,9 +65,9 @@ class Planner:
     def hold_to(
         self, plan: str, repository: ActivityRepository, prediction: Prediction, actor: Actor, batch: NewBatch
     ) -> NewBatch:
-        """The batch with what was foretold for each item, when every prediction still holds in this transaction.
+        """The batch with the prediction of each item, if every prediction still holds in this transaction.
 
-        Raises InvalidRequestError for a plan that is not for this submission or is too old, PlanChangedError, PreviewUnavailableError.
+        Raises InvalidRequestError for a plan that is not for this submission or has expired, PlanChangedError, PreviewUnavailableError.
         """
         planned = self._read(plan, repository.clock(), actor, batch)
         now = [_outcome(error) for error in _predict(prediction, actor, batch)]

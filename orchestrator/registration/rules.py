@@ -1,8 +1,8 @@
-"""The registration rules (docs/rules.md): their order, their codes, their words, and the SQL that evaluates them for a set of items.
+"""The registration rules (docs/rules.md): their order, codes and messages, and the SQL that evaluates them for a set of items.
 
 The same evaluation serves the registration and the preview. Each rule's condition is SQL over the relations `c` (the candidate), `m`
 (its mentor), `k` (its coordinator), `t` (its activity type), `today` (the database's date in the organization's time zone); the first
-that is true is the item's answer. `duplicate_activity` is not among them: a unique index decides it.
+that is true decides the item. `duplicate_activity` is not among them: a unique index decides it.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DEFAULT_TIME_ZONE = "Europe/Oslo"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: when it applies (SQL), and the answer that it gives."""
+    """One rule: when it applies (SQL), and the error that it gives."""
 
     condition: str
     error: ItemError
@@ -79,7 +79,7 @@ DUPLICATE_ACTIVITY = "duplicate_activity"
 
 
 def duplicate_activity(conflicting_activity_id: str) -> ItemError:
-    """The answer to an item whose activity is registered already."""
+    """The error of an item whose activity is already registered."""
     return ItemError(
         DUPLICATE_ACTIVITY,
         "Duplicate activity on this date",

@@ -89,7 +89,7 @@ class ShadowTables:
             self.connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
     def copy(self, table: str, lines: Sequence[str]) -> int:
-        """Adds rows (`copy_line`); answers how many the table's types and checks refuse, each of which is left out."""
+        """Adds rows (`copy_line`). Returns how many were skipped because the table's types or checks reject them."""
         if not lines:
             return 0
         try:

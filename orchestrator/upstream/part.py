@@ -15,7 +15,7 @@ from schemas.mistakes import Mistake
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The event that brought a part: what a rejection answers. Without a trace of its own a batch gets one that follows from its id."""
+    """The event that brought a part, to which a rejection refers. Without a trace of its own, a batch gets one derived from its id."""
 
     source: str
     event_id: str

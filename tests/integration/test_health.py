@@ -71,7 +71,7 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
 def test_a_role_without_a_broker_says_so(settings: Settings, port: int) -> None:
     with running(settings, port, "splitter", BULKREG_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as url:
         told = eventually(lambda: readiness(url), within_s=30)
-    assert told == (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker answers"}})
+    assert told == (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker responds"}})
 
 
 def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(

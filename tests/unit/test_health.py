@@ -34,7 +34,7 @@ def test_row_53_loop_that_turns_and_does_not_do_its_work_is_not_ready() -> None:
     health = LoopHealth(Clock(), broker_contact=True, failing="the oldest event waits")
     assert health.check(max_loop_age_s=30.0) == Health(False, "the oldest event waits")
     health.broker_contact = False
-    assert health.check(max_loop_age_s=30.0) == Health(False, "no broker answers")
+    assert health.check(max_loop_age_s=30.0) == Health(False, "no broker responds")
 
 
 def test_row_53_api_beside_a_role_in_trouble_accepts_batches_and_tells_of_it() -> None:
