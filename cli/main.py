@@ -28,8 +28,8 @@ def _show_version(is_asked: bool) -> None:
 
 @app.callback(
     help="One bulk submission in, one activity record per mentor out."
-    "\n\nExit codes: 0 done; 1 done, but some items failed; 2 wrong usage, bad input or refused; 3 something that is needed can't be reached; "
-    "4 the answer can't be written; 130 interrupted."
+    "\n\nExit codes: 0 done; 1 done, but some items failed; 2 wrong usage, bad input or refused; 3 a required service can't be reached; "
+    "4 the output can't be written; 130 interrupted."
 )
 def main(
     _version: Annotated[

@@ -39,7 +39,7 @@ class RoleOption(StrEnum):
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     db = typer.Typer(no_args_is_help=True, help="The database's schema.")
-    topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
+    topics = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
     directory = typer.Typer(no_args_is_help=True, help="Organizations, mentors, coordinators, scopes, activity types.")
     app.add_typer(db, name="db", rich_help_panel=Audience.OPERATORS)
     app.add_typer(topics, name="topics", rich_help_panel=Audience.OPERATORS)
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
     @command(db, "upgrade", example="BULKREG_DATABASE_URL=postgresql://owner:…@db/bulkreg bulkreg db upgrade")
     def upgrade_schema(deployment: Deployment, output: Output) -> None:
-        """Bring the database to the schema of this version, and make its two roles. Safe to repeat."""
+        """Upgrade the database to this version's schema, and create its two roles. Safe to repeat."""
         from cli.servers.database import reachable_database
         from orchestrator.storage.migrate import upgrade
 
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
     @command(topics, "create", example="bulkreg topics create")
     def create(deployment: Deployment, output: Output) -> ExitCode:
-        """Make the topics that are missing, and say what differs from the plan in those that exist. Safe to repeat."""
+        """Create missing topics, and report where existing topics differ from the plan. Safe to repeat."""
         from producers.topics import create_topics
 
         settings = deployment.settings()
@@ -74,23 +74,24 @@ def register(app: typer.Typer) -> None:
         deployment: Deployment,
         output: Output,
         path: Annotated[
-            Path, typer.Argument(metavar="DIR", help="Where mentors.csv, coordinators.csv, scopes.csv, … are.", file_okay=False)
+            Path,
+            typer.Argument(metavar="DIR", help="The folder with mentors.csv, coordinators.csv, scopes.csv, …", file_okay=False),
         ],
-        prune: Annotated[bool, typer.Option("--prune", help="Close the people whom the files no longer name.")] = False,
+        prune: Annotated[bool, typer.Option("--prune", help="Close people who are no longer in the files.")] = False,
         yes: Annotated[
-            bool, typer.Option("--yes", "-y", help="With --prune: without asking first, as where no terminal is.")
+            bool, typer.Option("--yes", "-y", help="With --prune: don't ask first. Needed without a terminal.")
         ] = False,
     ) -> None:
-        """Import a directory: all of it or nothing. The same again changes nothing; scopes replace those that were."""
+        """Import a directory, all or nothing. Repeating it changes nothing; the new scopes replace the old ones."""
         from cli.servers.database import database
         from orchestrator.directory.files import read_directory
         from orchestrator.directory.importing import import_directory
         from orchestrator.storage.database import transact
 
         if not path.is_dir():
-            raise BadInputError(f"{path} is no directory")
+            raise BadInputError(f"{path} is not a folder")
         if prune:
-            confirm(f"Close everybody whom the files in {printable(path)} do not name?", yes=yes)
+            confirm(f"Close everyone who is not in the files in {printable(path)}?", yes=yes)
         settings = deployment.settings()
         with working(output, "Importing"), database(settings, settings.worker_url) as engine:
             records, remarks = read_directory(path)

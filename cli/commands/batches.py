@@ -52,14 +52,16 @@ def register(app: typer.Typer) -> None:
     async def list_batches(
         connection: Connection,
         output: Output,
-        status: Annotated[BatchStatus | None, typer.Option(help="Only those in this status.")] = None,
-        coordinator: Annotated[str | None, typer.Option(help="Only those that this coordinator registers.")] = None,
-        submitted_from: Annotated[datetime | None, typer.Option(help="Submitted then or later; local time.")] = None,
-        submitted_to: Annotated[datetime | None, typer.Option(help="Submitted before then; local time.")] = None,
-        label: Annotated[str | None, typer.Option(help="Only those whose label has this in it.")] = None,
-        limit: Annotated[int, typer.Option(help="Batches on a page.", min=1, max=100)] = 20,
-        page: Annotated[int, typer.Option(help="Which page, from 1.", min=1)] = 1,
-        cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before, instead of --page.")] = None,
+        status: Annotated[BatchStatus | None, typer.Option(help="Only batches in this status.")] = None,
+        coordinator: Annotated[str | None, typer.Option(help="Only batches of this coordinator.")] = None,
+        submitted_from: Annotated[
+            datetime | None, typer.Option(help="Only batches submitted at this local time or later.")
+        ] = None,
+        submitted_to: Annotated[datetime | None, typer.Option(help="Only batches submitted before this local time.")] = None,
+        label: Annotated[str | None, typer.Option(help="Only batches whose label contains this text.")] = None,
+        limit: Annotated[int, typer.Option(help="Batches per page.", min=1, max=100)] = 20,
+        page: Annotated[int, typer.Option(help="Page number, from 1.", min=1)] = 1,
+        cursor: Annotated[str | None, typer.Option(help="The next_cursor of the previous page, instead of --page.")] = None,
     ) -> None:
         """List batches, newest first."""
         async with connected(connection.target(), output.remark) as client:
@@ -90,7 +92,7 @@ def register(app: typer.Typer) -> None:
         batch_id: BatchId,
         watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
     ) -> ExitCode:
-        """Show where a batch stands, and what has failed. With --watch it ends when the batch does: 1 if some items failed."""
+        """Show the state of a batch and its failed items. With --watch, follow it to its end; exit code 1 if items failed."""
         target = connection.target()
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
@@ -110,19 +112,21 @@ def register(app: typer.Typer) -> None:
         output: Output,
         batch_id: BatchId,
         status: Annotated[ItemStatus | None, typer.Option(help="Only items in this status (not with a format).")] = None,
-        format: Annotated[ResultsFormat, typer.Option(help="A table for people, or a file of all items.")] = ResultsFormat.TABLE,  # noqa: A002
-        notes: Annotated[bool, typer.Option("--notes", help="With the notes, which may hold health data (csv, ndjson).")] = False,
-        save: Annotated[Path | None, typer.Option(help="Where to; default: standard output.", dir_okay=False)] = None,
+        format: Annotated[  # noqa: A002
+            ResultsFormat, typer.Option(help="A table for people, or a file of all items.")
+        ] = ResultsFormat.TABLE,
+        notes: Annotated[
+            bool, typer.Option("--notes", help="Include the notes, which may contain health data (csv, ndjson).")
+        ] = False,
+        save: Annotated[Path | None, typer.Option(help="The file to write. Default: standard output.", dir_okay=False)] = None,
     ) -> None:
-        """Show what has become of each item, also while the batch runs."""
+        """Show the result of each item, also while the batch runs."""
         target = connection.target()
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             if format is not ResultsFormat.TABLE:
                 if status is not None or output.json:
-                    raise BadInputError(
-                        f"--format {format} is a document of its own, with all items: without --status and --json"
-                    )
+                    raise BadInputError(f"--format {format} always writes all items; remove --status and --json")
                 path = f"{API_PATH}/{batch_id}/results.{format}"
                 # What runs through a terminal is a sign of life itself, and a bar would run through it.
                 is_shown = save is None and sys.stdout.isatty()
@@ -131,7 +135,7 @@ def register(app: typer.Typer) -> None:
                         await _save(body, save)
                 return
             if notes or save is not None:
-                raise BadInputError("--notes and --save are for --format csv or ndjson")
+                raise BadInputError("--notes and --save need --format csv or ndjson")
             with working(output, _READING):
                 items = [item async for item in _items(client, batch_id, organization_id, status)]
         rows = [
@@ -161,23 +165,27 @@ def register(app: typer.Typer) -> None:
         output: Output,
         batch_id: BatchId,
         item: Annotated[
-            list[UUID] | None, typer.Option(help="Only this item; can be repeated. Default: all that failed.")
+            list[UUID] | None, typer.Option(help="Only this item; can be repeated. Default: all failed items.")
         ] = None,
         only_retryable: Annotated[
-            bool, typer.Option("--only-retryable", help="Only items whose error may pass, and those corrected; not with --item.")
+            bool, typer.Option("--only-retryable", help="Only items with a retryable error, and corrected ones; not with --item.")
         ] = False,
         correct: Annotated[
             Path | None,
-            typer.Option(help="New values: a table with item_id and the columns to change, or .json.", dir_okay=False),
+            typer.Option(
+                help="A file with new values: a table with item_id and the columns to change, or .json.", dir_okay=False
+            ),
         ] = None,
         yes: Annotated[
             bool,
-            typer.Option("--yes", "-y", help="Corrections may change mentors: do not ask. Without a terminal, needed for that."),
+            typer.Option("--yes", "-y", help="Don't ask before corrections that change mentors. Needed without a terminal."),
         ] = False,
         watch: Annotated[bool, typer.Option("--watch", help="Show each change until the batch is finished.")] = False,
-        idempotency_key: Annotated[str | None, typer.Option(help="The same key never retries twice.")] = None,
+        idempotency_key: Annotated[
+            str | None, typer.Option(help="Repeating the command with the same key retries only once.")
+        ] = None,
     ) -> ExitCode:
-        """Try failed items again, with corrections if something about them was wrong. Successes are never run again."""
+        """Retry failed items, optionally with corrections. Successful items are never run again."""
         body: dict[str, Any] = {}
         if item:
             body["item_ids"] = [str(each) for each in item]
@@ -196,10 +204,10 @@ def register(app: typer.Typer) -> None:
                 body["corrections"] = corrections.corrections
             batch = (await client.post(f"{API_PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
             if not watch:
-                sentence = f"{batch['retried']} items are tried again; follow them with: bulkreg status {batch_id} --watch"
+                sentence = f"{batch['retried']} items are being retried; follow them with: bulkreg status {batch_id} --watch"
                 output.answer(batch, sentence, done=sentence)
                 return ExitCode.DONE
-            output.remark(f"{batch['retried']} items are tried again")
+            output.remark(f"{batch['retried']} items are being retried")
             await _watch(client, batch_id, organization_id, output)
             batch = await _show(client, batch_id, organization_id, output)
         return ExitCode.DONE if batch["status"] == BatchStatus.COMPLETED else ExitCode.SOME_FAILED
@@ -214,15 +222,15 @@ def register(app: typer.Typer) -> None:
         connection: Connection,
         output: Output,
         batch_id: BatchId,
-        reason: Annotated[str | None, typer.Option(help="Why, for whoever looks at the batch later.")] = None,
+        reason: Annotated[str | None, typer.Option(help="The reason, which is shown with the batch.")] = None,
     ) -> None:
-        """Stop a batch: what is registered stays, nothing more is registered. The counts in the answer are final."""
+        """Stop a batch. Registered items stay, and no more are registered. The counts shown are final."""
         target = connection.target()
         organization_id = connection.org or _organization_in_home(target, batch_id)
         body = {} if reason is None else {"cancellation_reason": reason}
         async with connected(target, output.remark) as client:
             batch = (await client.post(f"{API_PATH}/{batch_id}/cancel", organization_id, body)).json()
-        unresolved = f"; {batch['unresolved']} still await an answer of the registration service" if batch["unresolved"] else ""
+        unresolved = f"; {batch['unresolved']} still wait for the registration service" if batch["unresolved"] else ""
         sentence = f"Batch {batch_id}: {described(batch)}{unresolved}"
         output.answer(batch, sentence, done=sentence)
 
@@ -231,15 +239,15 @@ def register(app: typer.Typer) -> None:
         connection: Connection,
         output: Output,
         batch_id: BatchId,
-        yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking first, as where no terminal is.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. Needed without a terminal.")] = False,
     ) -> None:
-        """Remove a finished batch from view. What it registered stays."""
+        """Remove a finished batch from view. The activities that it registered stay."""
         target = connection.target()
-        confirm(f"Delete batch {batch_id}? It can't be brought back.", yes=yes)
+        confirm(f"Delete batch {batch_id}? This can't be undone.", yes=yes)
         organization_id = connection.org or _organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             await client.delete(f"{API_PATH}/{batch_id}", organization_id)
-        sentence = f"Batch {batch_id} is deleted. The activities that it registered stay."
+        sentence = f"Deleted batch {batch_id}. The activities that it registered stay."
         output.answer({"deleted": str(batch_id)}, sentence, done=sentence)
 
 
@@ -341,7 +349,7 @@ def _agreed(corrections: "Corrections", output: Output, *, yes: bool) -> None:
         return
     if output.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise BadInputError(
-            "The file changes mentors. Nothing was done; if these changes are right, repeat the command with --yes:",
+            "The file changes mentors. Nothing was done; if these changes are correct, repeat the command with --yes:",
             lines=lines,
             details={"changes": [asdict(change) for change in corrections.changes]},
         )

@@ -1,4 +1,4 @@
-"""`bulkreg dead-letters`: what could not be read, and sending it again."""
+"""`bulkreg dead-letters`: lists and resends records that could not be processed."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _ALL = "all"
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    letters = typer.Typer(no_args_is_help=True, help="What could not be read: where it came from, why; sending it again.")
+    letters = typer.Typer(no_args_is_help=True, help="Records that could not be processed: list them, and send them again.")
     app.add_typer(letters, name="dead-letters", rich_help_panel=Audience.OPERATORS)
 
     @command(letters, "list", example="bulkreg dead-letters list --all")
     def show_all(
         deployment: Deployment,
         output: Output,
-        everything: Annotated[bool, typer.Option("--all", help="Also those that were sent again.")] = False,
+        everything: Annotated[bool, typer.Option("--all", help="Include those that were already sent again.")] = False,
     ) -> None:
         """List dead letters, oldest first, and how many there are for each reason."""
         found = _read(deployment.settings(), output)
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         output.answer(
             {"dead_letters": [_document(letter) for letter in shown], "by_reason": dict(reasons)},
             table(["id", "put aside", "from", "reason"], rows),
-            ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "There are none.",
+            ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "There are no dead letters.",
         )
 
     @command(letters, "show", example="bulkreg dead-letters show 6d0a3c1e-5d0f-5f0e-9a51-0c1f6a2b7d11")
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         output: Output,
         dead_letter_ids: Annotated[list[str], typer.Argument(metavar="ID…", help=f"One or several, or `{_ALL}`.")],
     ) -> None:
-        """Send records to their topics again, with the ids they had. What still can't be read comes back with its new reason."""
+        """Send records to their topics again, with their ids. Those that still fail return as dead letters with a new reason."""
         from orchestrator.batches.publishing import DeliveryError
         from producers.producer import EventProducer
         from schemas import events
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
             producer.publish([records[letter.id] for letter in chosen])
             producer.publish(marks)
         except DeliveryError as error:
-            raise UnreachableError(f"Kafka has not taken all of it; do it again: {error}") from error
+            raise UnreachableError(f"Kafka did not accept all records. Repeat the command: {error}") from error
         finally:
             producer.close()
         output.answer(
@@ -121,7 +121,7 @@ def _chosen(found: "Sequence[PutAside]", wanted: Sequence[str]) -> "list[PutAsid
     try:
         return [by_id[UUID(each)] for each in wanted]
     except (ValueError, KeyError) as error:
-        raise BadInputError("There is no such dead letter waiting; `bulkreg dead-letters list` has them.") from error
+        raise BadInputError("No dead letter with this id is waiting; `bulkreg dead-letters list` shows them.") from error
 
 
 def _origin(letter: "PutAside") -> str:

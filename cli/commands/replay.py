@@ -45,15 +45,17 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--from",
                 metavar="TIME|RECORD",
-                help="Read what was written since a time (UTC unless it says otherwise), or since a record: TOPIC/PARTITION@OFFSET, as"
-                " dead-letters list shows it. Default: everything that the topics hold.",
+                help="Read from a time (UTC unless it names an offset), or from a record: TOPIC/PARTITION@OFFSET, as"
+                " dead-letters list shows it. Default: everything in the topics.",
             ),
         ] = None,
-        promote: Annotated[bool, typer.Option("--promote", help="Merge what differs into the tables, batch by batch.")] = False,
+        promote: Annotated[
+            bool, typer.Option("--promote", help="Merge the differences into the tables, batch by batch.")
+        ] = False,
     ) -> ExitCode:
-        """Rebuild all batches from the topics, beside the live ones, and show where they differ. Changes nothing without --promote.
+        """Rebuild all batches from the topics, and show where they differ from the tables. Changes nothing without --promote.
 
-        The service may run. Nothing is ever registered or published. Exit code 1 when there is a difference that was not promoted.
+        The service may keep running. Nothing is registered or published. Exit code 1 if there is a difference that was not promoted.
         """
         settings = deployment.settings()
         read = _replay(settings, output, _batch_id(batch), _start(start, settings), promote=promote)
@@ -88,7 +90,7 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
             before = replay.compare(examples=_LISTED)
         if batch_id is not None and not before.batches and not before.not_covered:
             raise BadInputError(
-                f"Neither the tables nor what was read of the topics know a batch {batch_id}: it was refused or purged, or there never was one."
+                f"Neither the tables nor the records read contain batch {batch_id}: it was rejected or purged, or never existed."
             )
         promoted = _promote(connection, output, before) if promote else {}
         with working(output, "Comparing again"):
@@ -108,7 +110,7 @@ def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
             raise
         url = connection.engine.url
         raise UnreachableError(
-            f"The role {url.username} may not make temporary tables: GRANT TEMPORARY ON DATABASE {url.database} TO {url.username}"
+            f"The role {url.username} may not create temporary tables. Run: GRANT TEMPORARY ON DATABASE {url.database} TO {url.username}"
         ) from error
 
 
@@ -120,7 +122,7 @@ def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start"
         try:
             spans = source.spans(start)
         except LookupError as error:
-            raise BadInputError(f"{error}; leave --from out to read all that there is.") from error
+            raise BadInputError(f"{error}; leave out --from to read everything.") from error
         replay.note_handled(source.handled())
         with counting(output, "Reading", sum(span.offsets for span in spans)) as advance:
             return source.read_into(replay, spans, advance)
@@ -141,7 +143,7 @@ def _batch_id(given: str | None) -> UUID | None:
     try:
         return None if given is None else UUID(given)
     except ValueError as error:
-        raise BadInputError(f"{given} is no batch id.") from error
+        raise BadInputError(f"{given} is not a batch id.") from error
 
 
 def _start(given: str | None, settings: "Settings") -> "Start":
@@ -206,7 +208,7 @@ def _for_people(read: _Done) -> Sequence[Any]:
         verdicts = Counter(read.promoted.values())
         said.append("Promotion: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common()) + ".")
     if not before.by_field:
-        said.append("In what was compared there is no difference." if before.in_motion else "The tables are what the topics say.")
+        said.append("No differences in the compared batches." if before.in_motion else "The tables are what the topics say.")
     else:
         said.append(f"Differences: {_by_field(before)}." + (f" Left: {_by_field(after)}." if after is not None else ""))
     return said

@@ -17,10 +17,10 @@ def register(app: typer.Typer) -> None:
     def run(
         roles: Annotated[
             list[str],
-            typer.Argument(metavar="ROLE…", help="One or several of: api relay splitter registration aggregator sweeper."),
+            typer.Argument(metavar="ROLE…", help="One or more of: api relay splitter registration aggregator sweeper."),
         ],
     ) -> None:
-        """Run roles in this process until SIGTERM; a second signal leaves at once. Settings come from the environment."""
+        """Run roles in this process until SIGTERM; a second signal exits immediately. Settings come from the environment."""
         # Imported here: no other command need wait for it.
         from compose.roles import run_roles
         from orchestrator.process.logs import configure_logs

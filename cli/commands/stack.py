@@ -27,7 +27,7 @@ DOWN_TIMEOUT_S = 90.0  # more than all the supervisor's own deadlines together
 POLL_S = 0.05
 
 
-HomeOption = Annotated[Path, typer.Option("--home", envvar="BULKREG_HOME", help="Where data, logs and addresses are kept.")]
+HomeOption = Annotated[Path, typer.Option("--home", envvar="BULKREG_HOME", help="The folder for data, logs and addresses.")]
 
 
 def register(app: typer.Typer, product: Product) -> None:
@@ -38,22 +38,24 @@ def register(app: typer.Typer, product: Product) -> None:
         output: Output,
         home: HomeOption = DEFAULT_HOME,
         port: Annotated[
-            int | None, typer.Option(help="Of the API. Default: last time's, 8080 or a free one.", min=1, max=65535)
+            int | None, typer.Option(help="Port of the API. Default: the last one, 8080 or a free one.", min=1, max=65535)
         ] = None,
-        detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; it runs on in the background.")] = False,
+        detach: Annotated[
+            bool, typer.Option("--detach", help="Return when it is ready, and keep it running in the background.")
+        ] = False,
     ) -> ExitCode:
-        """Start the whole product on this machine and keep it running. Ctrl-C stops it, a second one leaves at once."""
+        """Start the whole product on this machine and keep it running. Ctrl-C stops it; a second one exits immediately."""
         if not detach:
             return run_stack(Home(home), product, port, lambda file: show(file, json=output.json))
         _detached(Home(home))
         show(_running(Home(home)), json=output.json)
         if refusal() is not None:
-            output.remark("It runs. Its addresses: bulkreg info")
+            output.remark("It is running. Show its addresses with: bulkreg info")
         return ExitCode.DONE
 
     @command(app, "down", audience=Audience.DEVELOPERS, example="bulkreg down --home /var/tmp/bulkreg")
     def down(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
-        """Stop what `up` has started in a home, all in order. The data stays."""
+        """Stop what `up` has started in a home, in order. The data stays."""
         place = Home(home)
         pid = place.holder()
         if pid is None:
@@ -69,7 +71,7 @@ def register(app: typer.Typer, product: Product) -> None:
 
     @command(app, "info", audience=Audience.DEVELOPERS, example="bulkreg info --json | jq -r .token")
     def info(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
-        """Print the addresses, the tokens and the processes of what runs in a home."""
+        """Print the addresses, tokens and processes of the stack in a home."""
         show(_running(Home(home)), json=output.json)
 
 
@@ -142,7 +144,7 @@ def _running(home: Home) -> StackFile:
 
 
 def show(file: StackFile, *, json: bool) -> None:
-    """Prints where everything is; a document on one line, so that whoever starts `up` knows when he has read it."""
+    """Prints all addresses. A document is one line, so that a program that starts `up` knows when it is complete."""
     if json:
         typer.echo(orjson.dumps(file.model_dump()).decode())
         sys.stdout.flush()

@@ -52,27 +52,25 @@ def register(app: typer.Typer) -> None:
         file: Annotated[
             Path, typer.Argument(metavar="FILE", help="A .csv, .tsv, .xlsx, .json or .ndjson file; - for standard input.")
         ],
-        coordinator: Annotated[str | None, typer.Option(help="Who registers, where the file does not say.")] = None,
-        label: Annotated[str | None, typer.Option(help="A name for the batch, to find it again.")] = None,
-        preview: Annotated[bool, typer.Option("--preview", help="Only say what each item would give now.")] = False,
+        coordinator: Annotated[str | None, typer.Option(help="The coordinator, unless the file names one.")] = None,
+        label: Annotated[str | None, typer.Option(help="A label for the batch, to find it later.")] = None,
+        preview: Annotated[bool, typer.Option("--preview", help="Only predict the result of each item.")] = False,
         plan: Annotated[
             str | None,
-            typer.Option(
-                help="Only if what a preview has said still holds: its plan, or @FILE with what --preview --json printed."
-            ),
+            typer.Option(help="Submit only if a preview still holds: its plan, or @FILE with the output of --preview --json."),
         ] = None,
-        watch: Annotated[bool, typer.Option("--watch", help="Show each change on the way.")] = False,
+        watch: Annotated[bool, typer.Option("--watch", help="Show each change until the end.")] = False,
         idempotency_key: Annotated[
             str | None, typer.Option(help="Default: derived from content, label and line, so that nothing is submitted twice.")
         ] = None,
-        again: Annotated[bool, typer.Option("--again", help="Submit even what was submitted before.")] = False,
+        again: Annotated[bool, typer.Option("--again", help="Submit again what was already submitted.")] = False,
         concurrency: Annotated[
             int, typer.Option(help="Batches of an .ndjson file that run at the same time.", min=1, max=64)
         ] = 1,
     ) -> ExitCode:
         """Submit registrations from a file, and wait until the batches are finished."""
         if again and idempotency_key:
-            raise BadInputError("--again and --idempotency-key contradict each other")
+            raise BadInputError("--again and --idempotency-key can't be combined; use one of them")
         from orchestrator.files.submissions import Given
 
         content = _read(file, Given(connection.org, coordinator, label))
@@ -118,7 +116,7 @@ class _Run:
         """How far it came, in a sentence."""
         return (
             f"{len(self.batches)} of {self.total} submissions were sent, {len(self.finished)} of them are finished."
-            " The same command goes on where it ended: what was sent is not sent twice."
+            " Repeat the command to continue: nothing is submitted twice."
         )
 
 
@@ -142,13 +140,13 @@ def _with_keys(file: Path, submissions: "Sequence[FileSubmission]", given: str |
 
 def _with_plan(keyed: Sequence[_Keyed], plan: str) -> _Keyed:
     if len(keyed) != 1:
-        raise BadInputError("a plan is for one submission, and the file has several")
+        raise BadInputError("a plan is for one submission, but the file has several")
     if plan.startswith("@"):
         text = read_bytes(Path(plan[1:])).strip()
         try:
             plan = orjson.loads(text)["plan"] if text.startswith(b"{") else text.decode()
         except (ValueError, KeyError) as error:
-            raise BadInputError(f"{plan[1:]} holds neither a plan nor what --preview --json has printed") from error
+            raise BadInputError(f"{plan[1:]} contains neither a plan nor the output of --preview --json") from error
     [only] = keyed
     return replace(only, submission=replace(only.submission, body={**only.submission.body, "plan": plan}))
 
@@ -255,7 +253,7 @@ async def _answer_one(client: "ApiClient", submission: "FileSubmission", run: _R
         output.answer({**full, "replayed": bool(run.replayed)}, done=done)
         return
     if run.replayed:
-        output.remark("This was submitted before, and is not submitted twice; --again does it.")
+        output.remark("This was already submitted, so it was not submitted again. Use --again to submit it anyway.")
     parts: list[RenderableType] = [done]
     if batch["failed"]:
         failed = (await client.get(path, organization_id, items=ItemStatus.FAILED, item_limit=MOST_ITEMS_LISTED)).json()["items"]
@@ -293,7 +291,7 @@ def _answer_many(keyed: Sequence[_Keyed], run: _Run, output: Output) -> None:
         f"{sums['total_items']} items: {sums['completed']} success, {sums['failed']} failed, {sums['cancelled']} cancelled"
     )
     if run.replayed:
-        parts.append(f"{len(run.replayed)} of the batches had been submitted before; --again submits them once more")
+        parts.append(f"{len(run.replayed)} of the batches were already submitted; --again submits them again")
     by_line = {each.submission.line: each.submission for each in keyed}
     for line, refusal in sorted(run.refused.items()):
         parts.append(f"Line {line} was refused: {refusal}")

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "verify", audience=Audience.OPERATORS, example="bulkreg verify --json | jq .breaches")
     def verify_all(deployment: Deployment, output: Output) -> ExitCode:
-        """Check that every record, count and status is what it must be. Exit code 1 when anything is not; changes nothing."""
+        """Check the invariants of all records, counts and statuses. Exit code 1 if one is breached; changes nothing."""
         # Imported here: shell completion and --help need not wait for the database driver.
         from cli.servers.database import database
         from orchestrator.verification.verify import verify

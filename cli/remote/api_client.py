@@ -33,15 +33,15 @@ class Patience:
     """How long a client goes on asking."""
 
     first_answer_s: float = 5.0
-    """An address that has never answered is wrong, or nothing runs there; 5 s let a start that is under way come to its end."""
+    """An address that has never responded is wrong, or nothing runs there. 5 s are enough for a start in progress to finish."""
     outage_s: float = 60.0
     """A process, the broker or the database that was killed is back in seconds; a machine in less than this."""
     request_timeout_s: float = 30.0
     """Longer than the server lets any statement run, but for a cancel that waits its turn, which is then asked for again."""
     long_poll_s: int = 1
-    """The server answers as soon as something changes; should a wake-up be lost there, it costs no more than this."""
+    """The server responds as soon as something changes. If a wake-up is lost there, the delay is at most this."""
     shortest_poll_s: float = 0.01
-    """Two looks at one batch are never closer, also at a server that answers at once instead of waiting."""
+    """The shortest time between two polls of a batch, for a server that responds at once instead of waiting."""
     longest_poll_s: float = 0.5
 
 
@@ -90,7 +90,7 @@ class ApiClient:
                     raise _refusal(response)
                 yield response.aiter_bytes()
         except httpx.TransportError as error:
-            raise UnreachableError(f"{self._target.url} went away during the download: {_reason(error)}") from error
+            raise UnreachableError(f"{self._target.url} closed the download; repeat the command: {_reason(error)}") from error
 
     async def finished(
         self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
@@ -126,7 +126,7 @@ class ApiClient:
                 with attempt:
                     response = await self._send(method, path, encoded, **content)
         except _NotNowError as error:
-            raise UnreachableError(f"{self._target.url} can't serve this now: {error}") from error
+            raise UnreachableError(f"{self._target.url} is unavailable: {error}") from error
         if response.is_error:
             raise _refusal(response)
         return response
@@ -154,7 +154,7 @@ class ApiClient:
 
     def _says_so(self, state: RetryCallState) -> None:
         if state.attempt_number == _ATTEMPTS_IN_SILENCE and state.outcome is not None:
-            self._remark(f"{self._target.url} can't serve this now, trying again: {state.outcome.exception()}")
+            self._remark(f"{self._target.url} is unavailable, retrying: {state.outcome.exception()}")
 
 
 @asynccontextmanager
@@ -163,9 +163,9 @@ async def opened(target: Target, remark: Callable[[str], None], patience: Patien
     try:
         url = httpx.URL(target.url)
     except httpx.InvalidURL as error:
-        raise BadInputError(f"{target.url} is not an address: {error}") from error
+        raise BadInputError(f"{target.url} is not a valid URL: {error}") from error
     if url.scheme not in {"http", "https"} or not url.host:
-        raise BadInputError(f"{target.url} is not an address like https://bulkreg.example.org")
+        raise BadInputError(f"{target.url} is not a URL like https://bulkreg.example.org")
     try:
         with usable_way(target.url):
             client = httpx.AsyncClient(base_url=url, timeout=patience.request_timeout_s, trust_env=heeds_environment(target.url))
@@ -179,7 +179,7 @@ def _encoded(headers: Mapping[str, str]) -> httpx.Headers:
     """In UTF-8, as the server reads them. Raises BadInputError."""
     for name, value in headers.items():
         if _NO_HEADER_VALUE.search(value):
-            raise BadInputError(f"What is given for the header {name} has control characters, blanks around it, or is not UTF-8.")
+            raise BadInputError(f"The value for the header {name} has control characters or surrounding blanks, or is not UTF-8.")
     return httpx.Headers(headers, encoding="utf-8")
 
 
@@ -192,8 +192,10 @@ def _reason(error: httpx.TransportError) -> str:
 
 
 def _refusal(response: httpx.Response) -> CommandError:
-    """The failure that an answer stands for."""
+    """The failure for an error response."""
     if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
-        return UnreachableError(f"What answers at {response.url} is not this product's API (status {response.status_code}).")
+        return UnreachableError(
+            f"The server at {response.url} is not this product's API (status {response.status_code}). Check the URL."
+        )
     refusal = RefusedError(response.json())
     return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

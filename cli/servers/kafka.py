@@ -1,4 +1,4 @@
-"""What commands say when Kafka does not answer, or must not be asked."""
+"""The errors of commands when Kafka does not respond, or when the settings forbid the connection."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,5 +22,5 @@ def reachable_kafka(settings: "Settings") -> Iterator[None]:
     except UnsafeKafkaError as error:
         raise BadInputError(str(error)) from error
     except KafkaException as error:
-        message = f"Kafka at {settings.kafka_bootstrap_servers} does not answer, or refuses: {error.args[0].str()}"
+        message = f"Kafka at {settings.kafka_bootstrap_servers} does not respond, or refuses: {error.args[0].str()}"
         raise UnreachableError(message) from error

@@ -54,5 +54,5 @@ def _variable(place: tuple[int | str, ...]) -> str:
 
 def _refusal(mistakes: list[str]) -> BadInputError:
     return BadInputError(
-        "The settings in the environment have mistakes; correct them, or unset them for the defaults:", lines=mistakes
+        "The settings in the environment are invalid. Correct them, or unset them to use the defaults:", lines=mistakes
     )

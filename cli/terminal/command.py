@@ -78,7 +78,7 @@ def _refuse_bytes(texts: Mapping[str, str]) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise BadInputError(f"What is given for {name.replace('_', '-')} is not UTF-8 text.") from error
+            raise BadInputError(f"The value for {name.replace('_', '-')} is not UTF-8 text.") from error
 
 
 def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:

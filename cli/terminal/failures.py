@@ -39,7 +39,7 @@ class BadInputError(CommandError):
 
 
 class RefusedError(CommandError):
-    """The API has answered with a problem (RFC 9457): `problem` is its document."""
+    """The API returned a problem (RFC 9457): `problem` is its document."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
         self.problem = problem
@@ -56,13 +56,13 @@ class RefusedError(CommandError):
 
 
 class UnwritableError(CommandError):
-    """The answer can't be written where it should go; what the command was asked to do may be done all the same."""
+    """The output can't be written; the command's work may be done nevertheless."""
 
     exit_code = ExitCode.UNWRITABLE
 
 
 class UnreachableError(CommandError):
-    """Something that the command needs does not answer, or is not able to: start or mend it, and try again."""
+    """A service that the command needs does not respond or can't serve it. Start or repair it, then repeat the command."""
 
     exit_code = ExitCode.UNREACHABLE
 

@@ -30,7 +30,9 @@ class Output:
     """How this command's answer is printed."""
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks: the answer and errors alone.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no remarks, only results and errors.")] = (
+        False
+    )
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (as with NO_COLOR in the environment).")] = False
 
     @property

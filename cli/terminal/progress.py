@@ -18,7 +18,7 @@ STATES = ("completed", "failed", "cancelled", "pending")
 
 
 class BatchProgress:
-    """The sum of what is known of some batches. `update` takes a batch as the API answers it."""
+    """The combined progress of some batches. `update` takes a batch as the API returns it."""
 
     def __init__(self, total_batches: int, total_items: int, bar: Progress | None, *, prints_lines: bool) -> None:
         self._batches: dict[str, Mapping[str, Any]] = {}

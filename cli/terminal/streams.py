@@ -79,7 +79,7 @@ def stop_unread() -> None:
 
 
 def finished(exit_code: int) -> int:
-    """The exit code of the program, when everything is written that can be: 4 where the answer did not come out whole."""
+    """The exit code of the program after all output is flushed: 4 if the output is incomplete."""
     sys.stdout.flush()
     error = refusal()
     if error is None:

@@ -108,7 +108,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
     home = tmp_path / "home"
     command = [*BULKREG, "demo", "--home", str(home)]
     with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
-        assert "submitted before" not in demonstration.text
+        assert "already submitted" not in demonstration.text
         shown = result(demonstration.text)
         assert shown == result((ROOT / "README.md").read_text()), "the README shows what is to be seen"
         assert "6 success, 5 failed of 11" in shown[0]
@@ -128,7 +128,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
             [name] = {"status", "list", "results", "retry", "submit", "cancel", "verify"} & set(step.split())
             codes[f"{name} --preview" if "--preview" in step else name] = done.returncode
             if name == "retry":
-                assert "1 items are tried again" in done.stderr
+                assert "1 items are being retried" in done.stderr
                 assert "7 success, 4 failed of 11" in done.stdout
             if name == "cancel":
                 assert "nothing left to cancel" in done.stderr
@@ -144,7 +144,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
         }
     # Again on the same home: it knows its lists, and what was put right meanwhile stays so.
     with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
-        assert demonstration.text.count("This was submitted before") == 2
+        assert demonstration.text.count("This was already submitted") == 2
         assert "7 success, 4 failed of 11" in demonstration.text
 
 

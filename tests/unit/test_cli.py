@@ -104,7 +104,7 @@ def test_what_people_typed_cannot_steer_a_terminal() -> None:
 
 
 def test_bytes_that_are_no_text_are_bad_input() -> None:
-    assert invoke("it", "--name", "\udce6") == (2, "", "What is given for name is not UTF-8 text.\n")
+    assert invoke("it", "--name", "\udce6") == (2, "", "The value for name is not UTF-8 text.\n")
     # The name of a file may be such.
     result = CliRunner().invoke(app, ["submit", "no such \udcff.csv", "--json"])
     told = json.loads(result.stdout)["error"]["detail"]

@@ -85,7 +85,7 @@ def test_a_mistake_in_a_secret_does_not_show_it() -> None:
 def test_up_tells_of_a_database_that_is_away(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, ["up", "--home", str(tmp_path)], env=UNREACHABLE)
     assert (ran.exit_code, type(ran.exception)) == (3, SystemExit)
-    assert "The database at postgresql+psycopg2://owner:***@127.0.0.1:1/x does not answer" in ran.stderr
+    assert "The database at postgresql+psycopg2://owner:***@127.0.0.1:1/x does not respond" in ran.stderr
     assert "short-secret" not in ran.output
 
 

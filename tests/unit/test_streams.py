@@ -187,7 +187,7 @@ def test_the_help_tells_the_commands_by_whom_they_serve() -> None:
     for command, part in (("submit", coordinators), ("results", coordinators), ("doctor", operators), ("db", operators)):
         assert f"│ {command} " in part
     assert "│ demo " in developers
-    assert "4 the answer can't be written" in shown
+    assert "4 the output can't be written" in shown
 
 
 def test_help_fits_a_narrow_terminal() -> None:
