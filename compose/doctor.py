@@ -25,7 +25,7 @@ from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
 
-# Whoever looks waits for the answer: longer than a healthy server ever takes, shorter than the clients' own patience.
+# A person waits for the result: longer than a healthy server ever takes, shorter than the clients' own timeouts.
 TIMEOUT_S = 5.0
 
 # Tokens are checked by the API's clock and dates by the database's; `exp` and "today" must not be far apart.

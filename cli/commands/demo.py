@@ -88,7 +88,7 @@ class _Story:
         return self._run(arguments) in (ExitCode.DONE, ExitCode.SOME_FAILED)
 
     def _answer(self, arguments: list[str]) -> dict[str, Any]:
-        """The document that a command answers."""
+        """The document that a command prints."""
         printed = BytesIO()
         with redirect_stdout(TextIOWrapper(printed, write_through=True)) as text:
             self._run([*arguments, "--json"])

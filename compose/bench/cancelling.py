@@ -1,4 +1,4 @@
-"""How long a cancel of a running batch takes, and whether its answer was final: what is in flight then must change nothing."""
+"""How long a cancel of a running batch takes, and whether its result is final: what is in flight then must change nothing."""
 
 import time
 from uuid import UUID
@@ -28,11 +28,11 @@ _NOW = text("""
 
 
 class NotFinalError(Exception):
-    """Something of a batch has changed after its cancel had answered, or its answer was wrong. `bulkreg verify` shows more."""
+    """A batch changed after its cancel had returned, or the cancel's result was wrong. `bulkreg verify` shows more."""
 
 
 def measure_cancel(settings: Settings, engine: Engine, generator: Generator, items: int) -> float:
-    """Seconds until a running batch's cancel is answered. Raises NotFinalError, and TimeoutError when the topics are not drained."""
+    """Seconds until a running batch's cancel returns. Raises NotFinalError, and TimeoutError when the topics are not drained."""
     seen = generator.cancel(CancelRunning(items))
     ends = BrokerEndOffsets(settings)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

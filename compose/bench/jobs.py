@@ -10,7 +10,7 @@ MEDIUM_ITEMS = 50
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """So many batches of one size from so many clients, each of which sends the next when it has the answer to the last.
+    """A number of batches of one size from a number of clients. Each client sends the next after the response to the last.
 
     `is_watched`: a client waits for the end of its batch, too.
     """
@@ -65,7 +65,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SeenCancel:
-    """What a cancel answered, and when. The four counts are the answer's."""
+    """What a cancel returned, and when. The four counts are the response's."""
 
     batch_id: str
     answered_s: float

@@ -35,7 +35,7 @@ class ConsumerEndedError(Exception):
 
 @contextmanager
 def bare_pair(settings: Settings) -> Iterator[Callable[[int], float]]:
-    """A function that sends so many messages and answers how many per second have arrived. Its topic is removed afterwards.
+    """A function that sends this many messages and returns how many per second have arrived. Its topic is removed afterwards.
 
     Raises KafkaException, UnsafeKafkaError; the function raises ConsumerEndedError.
     """

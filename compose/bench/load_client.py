@@ -15,7 +15,7 @@ _POLL_ITEMS_S = 0.005
 
 
 class UnexpectedResponseError(Exception):
-    """The product has answered what it should not have. The benchmark's figures would mean nothing; see the product's logs."""
+    """The product returned an unexpected response. The benchmark's figures would mean nothing; see the product's logs."""
 
 
 class LoadClient:
@@ -55,7 +55,7 @@ class LoadClient:
                 if response.status == 200:
                     status = BatchStatus(orjson.loads(content)["status"])
                 elif response.status != 304:
-                    raise UnexpectedResponseError(f"GET {path} was answered {response.status}: {content[:500]!r}")
+                    raise UnexpectedResponseError(f"GET {path} returned {response.status}: {content[:500]!r}")
         if status != BatchStatus.COMPLETED:
             raise UnexpectedResponseError(f"batch {batch_id} ended {status}")
 
@@ -80,6 +80,6 @@ class LoadClient:
         async with self._session.request(method, path, data=body) as response:
             content = await response.read()
             if response.status != expected:
-                raise UnexpectedResponseError(f"{method} {path} was answered {response.status}: {content[:500]!r}")
+                raise UnexpectedResponseError(f"{method} {path} returned {response.status}: {content[:500]!r}")
             answer: Mapping[str, Any] = orjson.loads(content)
             return answer

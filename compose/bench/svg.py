@@ -34,7 +34,7 @@ class Plot:
 
 
 def svg(plot: Plot) -> str:
-    """The plot as an `<svg>` element. Each mark tells its figure to whoever points at it."""
+    """The plot as an `<svg>` element. Each mark shows its figure as a tooltip."""
     step = _round_step(max(value for line in plot.lines for value in line.values) * _HEADROOM / _TICKS)
     x = _scale(0, max(1, len(plot.places) - 1), _LEFT + 20, WIDTH - _RIGHT - 20)
     y = _scale(0, step * _TICKS, HEIGHT - _BOTTOM, _TOP)

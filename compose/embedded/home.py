@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 PORTS = range(15_000, 32_000)
 PORT_TRIES = 200
 
-CLAIM_TIMEOUT_S = 0.5  # whoever only asks who holds the home holds it for a moment
+CLAIM_TIMEOUT_S = 0.5  # a process that only checks who holds the home holds it for a moment
 
 
 class HomeInUseError(Exception):
@@ -145,7 +145,7 @@ class Home:
 
 
 def _open_reservation(port: int) -> int:
-    """The file that whoever has the port locks. Raises StartError."""
+    """The file that the owner of the port locks. Raises StartError."""
     # Everybody writes to the folder, and can guess the name: what is there already may be somebody else's, or a link to where we would write.
     directory = Path(tempfile.gettempdir()) / f"bulkreg-ports-{os.getuid()}"
     try:

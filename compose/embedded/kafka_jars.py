@@ -95,7 +95,7 @@ def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
         message = f"{directory} can't be made: {error.strerror}; name another folder in BULKREG_CACHE_DIR"
         raise JarError(message) from error
     if _missing(jars, directory):
-        with one_at_a_time(directory):  # whoever comes second waits here, and then finds everything there
+        with one_at_a_time(directory):  # a second process waits here, and then finds everything downloaded
             for abandoned in directory.glob(f"{SCRATCH}*"):
                 shutil.rmtree(abandoned)
             missing = _missing(jars, directory)

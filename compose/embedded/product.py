@@ -26,7 +26,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Bearer tokens for whoever may read the home."""
+    """Bearer tokens, readable by users with access to the home."""
 
     service: str
     admin: str | None

@@ -154,7 +154,7 @@ class Stack:
         )
 
     def _withdraw(self) -> None:
-        """Nobody is told an address where nothing answers any more."""
+        """Removes the addresses of what no longer runs."""
         self._home.stack_file.unlink(missing_ok=True)
 
     def _stop(self) -> None:
@@ -182,7 +182,7 @@ def listens(pid: int, port: int) -> bool:
 
 
 def answers(port: int, path: str) -> bool:
-    """Whether a server on loopback answers 200 there."""
+    """Whether a server on loopback returns 200 there."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=API_PROBE_TIMEOUT_S)
     try:
         connection.request("GET", path)

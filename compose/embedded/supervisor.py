@@ -74,7 +74,7 @@ class RestartPolicy:
     most_delay_s: float = 10.0
     """Each early end doubles the delay up to this: a child that can't start costs little, and is back soon when it can."""
     steady_after_s: float = 30.0
-    """Whoever has lived this long has started well: its end is a new fault, and counts as the first."""
+    """A process that has run this long started successfully. Its end is a new fault, and counts as the first."""
 
 
 class Restarts:
