@@ -332,7 +332,7 @@ def test_elsewhere_means_an_address_and_a_token(product: Product) -> None:
     # Another's name, another organization, no token: each refused, and nothing is a crash.
     for options, told in (
         (["--coordinator", "coord-102"], "Coordinators can submit only in their own name"),
-        (["--org", "org-02"], "The token is not for the organization"),
+        (["--org", "org-02"], "The token is not valid for the organization"),
     ):
         ran = bulkreg("submit", "-", *options, environment=elsewhere, given=body)
         assert (ran.returncode, told in ran.stderr) == (2, True), ran.stderr

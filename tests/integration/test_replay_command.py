@@ -138,7 +138,7 @@ NONSENSE = [
     (["--from", "nothing/0@1"], "neither a time"),
     (["--from", "batches/0@17"], "holds no record 0@17"),
     (["--from", "batches/99@0"], "holds no record 99@0"),
-    (["--batch", "x"], "no batch id"),
+    (["--batch", "x"], "not a batch id"),
 ]
 
 
