@@ -1,6 +1,6 @@
 """What `bulkreg doctor` looks at: every setting and every connection of a deployment, and how to mend what is wrong with it.
 
-Nothing here changes anything. A check answers with findings; one that can't be made because something else is wrong says nothing.
+Nothing here changes anything. A check returns findings; one that can't run because something else is wrong returns none.
 """
 
 import time

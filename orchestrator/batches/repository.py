@@ -159,7 +159,7 @@ class ActivityRepository(Protocol):
         """Returns the committed use of an Idempotency-Key, if there is one. Does not claim the key, and does not wait."""
 
     def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
-        """Keeps what a repetition of the request is answered."""
+        """Stores the result that a repetition of the request returns."""
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
         """Stores batches as `processing`, with their items, parts and events. Returns the ids of those that were new.

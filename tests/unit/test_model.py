@@ -10,5 +10,5 @@ from orchestrator.batches.model import RetryRequest
 def test_a_retry_names_items_or_takes_the_retryable_ones() -> None:
     assert RetryRequest(item_ids=[uuid4()]).only_retryable is False
     assert RetryRequest(only_retryable=True).item_ids is None
-    with pytest.raises(ValueError, match="can.t be combined"):
+    with pytest.raises(ValueError, match="be combined"):
         RetryRequest(item_ids=[], only_retryable=True)
