@@ -56,4 +56,4 @@ class SweepLoop:
                     log_action(Action.STEP_DONE, role="sweeper", step=step, **asdict(done))
             self.health.turned()
         self.health.broker_contact = has_contact
-        self.health.failing = f"the last sweep failed in {', '.join(failed)}; the log says why" if failed else None
+        self.health.failing = f"the last sweep failed in {', '.join(failed)}; see the log" if failed else None

@@ -34,13 +34,13 @@ class LoopHealth:
         self._turned_at = self.clock()
 
     def turned(self) -> None:
-        """The loop has got round: it is idle, or a unit of work is complete."""
+        """Notes that the loop has completed an iteration: it is idle, or a unit of work is complete."""
         self._turned_at = self.clock()
         self.retrying = None
 
     @property
     def loop_age_s(self) -> float:
-        """Seconds since the loop last got round; grows while a unit of work is retried."""
+        """Seconds since the loop last completed an iteration; grows while a unit of work is retried."""
         return self.clock() - self._turned_at
 
     def check(self, *, max_loop_age_s: float) -> Health:

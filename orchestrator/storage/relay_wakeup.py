@@ -59,7 +59,7 @@ class RelayWaker:
         """Notifies whenever it is asked to, until the end. In one session: to take it from the pool for each cost twice the NOTIFY."""
         while not self._closed:
             self._asked.wait()
-            # Before the NOTIFY: whoever commits from here on gets another one.
+            # Before the NOTIFY, so that later commits cause another one.
             self._asked.clear()
             closing = self._closing
             run(connection, _NOTIFY, {})
