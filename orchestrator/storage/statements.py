@@ -1,9 +1,9 @@
 """Reads the statements of a `.sql` file. Each begins with a header of comments, and ends where the next one begins:
 
-    -- name: lock_row
+    -- name: status
     -- parameters: batch_id uuid, wanted text[]
     -- What it is for, and which index or lock it relies on.
-    SELECT status FROM orchestrator.batch WHERE batch_id = :batch_id FOR UPDATE;
+    SELECT status FROM orchestrator.batch WHERE batch_id = :batch_id AND label = ANY (:wanted);
 
 A statement without parameters has no such line. Several commands under one name are a script. Comments stay in the file: the server gets
 none of them.

@@ -247,7 +247,7 @@ class NextVersion:
         self._newest = newest_version()
         self.add_migration("expand", EXPAND_EVERY_TABLE)
         # It writes a column that the present version does not know.
-        statements = folder / "orchestrator" / "storage" / "outcomes.py"
+        statements = folder / "orchestrator" / "storage" / "sql" / "outcomes.sql"
         source = statements.read_text()
         for present, next_ in (
             ("error, created_at)", "error, created_at, of_the_next_version)"),

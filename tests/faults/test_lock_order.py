@@ -215,17 +215,16 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
     """Who takes locks that others wait for is on this list, and has been thought about."""
     places: dict[str, set[str]] = {}
     for folder in ("orchestrator", "consumers", "producers", "api", "cli", "compose"):
-        for file in (ROOT / folder).rglob("*.py"):
-            found = re.findall(
-                r"batch_lock_key|FOR NO KEY UPDATE|FOR UPDATE|FOR SHARE|FOR KEY SHARE|LOCK TABLE", file.read_text()
-            )
+        for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sql")):
+            text = re.sub(r"^--.*$", "", file.read_text(), flags=re.MULTILINE)
+            found = re.findall(r"batch_lock_key|FOR NO KEY UPDATE|FOR UPDATE|FOR SHARE|FOR KEY SHARE|LOCK TABLE", text)
             if found:
                 places[str(file.relative_to(ROOT))] = set(found)
     assert places == {
         "orchestrator/storage/locks.py": {"batch_lock_key"},
         "orchestrator/storage/slots.py": {"batch_lock_key"},
         "orchestrator/storage/batches.py": {"FOR NO KEY UPDATE"},
-        "orchestrator/replay/batch_merge.py": {"FOR NO KEY UPDATE"},
-        "orchestrator/storage/dispatch.py": {"FOR UPDATE"},
-        "orchestrator/storage/purging.py": {"FOR UPDATE"},
+        "orchestrator/replay/sql/batch_merge.sql": {"FOR NO KEY UPDATE"},
+        "orchestrator/storage/sql/dispatch.sql": {"FOR UPDATE"},
+        "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},
     }
