@@ -103,14 +103,14 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def run(self, given: Any) -> Judgement:
-        """Gives the child one input. Returns when it has taken it, or has failed to."""
+    def run(self, given: Any, *, patience_s: float = HANGS_AFTER_S) -> Judgement:
+        """Gives the child one input. Returns when it has taken it, or has failed to, or is still busy after `patience_s`."""
         self._meter.begin()
         try:
             self._connection.send(given)
-            if not self._connection.poll(HANGS_AFTER_S):
+            if not self._connection.poll(patience_s):
                 self._replace()
-                return Judgement(None, [f"is still busy after {HANGS_AFTER_S:g} s"], _NOTHING)
+                return Judgement(None, [f"is still busy after {patience_s:g} s"], _NOTHING)
             answer, error = self._connection.recv()
             used = self._meter.used()
         except (EOFError, OSError, psutil.NoSuchProcess):

@@ -15,7 +15,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import Topic
-from tests.fuzz.budget import Child
+from tests.fuzz.budget import HANGS_AFTER_S, Child
 from tests.fuzz.findings import Findings
 from tests.support.databases import fresh_database, migrated_template
 from tests.support.kafka import made_topics
@@ -67,8 +67,8 @@ def fuzz(settings: Settings, *, seconds: float, seed: int, folder: Path) -> list
             if outcome.answer is None:
                 break
         else:
-            # All of them at once are no single input: memory does not count.
-            read = child.run(None)
+            # All of them at once are no single input: memory does not count, and reading them may take as long as making them did.
+            read = child.run(None, patience_s=max(HANGS_AFTER_S, seconds))
             if read.answer is None:
                 findings.note(read.wrong[0], b"", what="reading all of it as replay does")
         timer.cancel()
