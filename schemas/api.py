@@ -333,7 +333,7 @@ def read_submission(raw: Any, *, max_items: int, most_mistakes: int | None = MOS
 
 
 def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Retry:
-    """A retry. Raises one RefusedRequestError for everything that is wrong with it but for what only its batch can tell."""
+    """A retry. Raises one RefusedRequestError for everything that is wrong with it except mistakes that only the batch shows."""
     sizes: list[Mistake] = []
     for field in ("item_ids", "corrections"):
         if isinstance(raw, dict) and isinstance(entries := raw.get(field), list):

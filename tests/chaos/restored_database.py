@@ -29,7 +29,7 @@ ENDED_WITHIN_S = 30.0
 
 
 class OlderCopy:
-    """A copy of the database as it is now, while everybody works: whoever is connected loses the connection."""
+    """A copy of the database as it is now, while everybody works. Open connections are lost."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

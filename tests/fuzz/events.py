@@ -149,7 +149,7 @@ def _joined(items: list[bytes]) -> bytes:
 
 
 def _parts(random: Random) -> list[bytes]:
-    """A batch up to the limits, well-formed but for what it may have twice, in parts of the largest size."""
+    """A batch up to the limits, well-formed except that something may stand in it twice, in parts of the largest size."""
     count = random.choice((2, 600, 10_000, 10_001))
     notes = grammar.text(random, random.choice((0, 100, 1_000, 9_000)))
     same = random.random() < 0.1

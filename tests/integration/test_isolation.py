@@ -39,7 +39,7 @@ def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sweep:
-    """Finds what is there but for what is set aside, and works on it unless a batch is bad."""
+    """Finds everything that is not set aside, and works on it unless a batch is bad."""
 
     def __init__(self, engine: Engine, found: Sequence[Found]) -> None:
         self.found = list(found)

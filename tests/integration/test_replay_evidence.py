@@ -327,7 +327,7 @@ def test_what_is_left_of_a_batch_that_waits_bears_it_out(pipeline: RecordingPipe
 
 
 def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """Column by column, but for what only grows, and for what nobody has written down elsewhere."""
+    """Column by column, except those that only grow, and those that are written down nowhere else."""
     batch_id = pipeline.submit(
         [item("mentor-1", notes="a note")._replace(planned="success"), item("nobody"), item("no one")], label="old"
     )

@@ -91,7 +91,7 @@ class Client:
 
 
 class Work:
-    """What the worker does: everything succeeds, but for what the test says."""
+    """What the worker does: everything succeeds, except what the test names."""
 
     def __init__(self) -> None:
         self.done: list[list[tuple[int, int]]] = []
