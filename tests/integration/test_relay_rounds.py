@@ -521,6 +521,7 @@ def test_a_relay_whose_broker_is_away_says_so_and_gives_its_slots_back_after_the
         assert not running.relay.health.broker_contact
         assert len(running.relay.slots) == SLOTS
     broker.now = began + LEASE_S
+    running.wake()  # it may have begun its wait after the clock went on
     running.soon(lambda: not running.relay.slots)
     broker.is_up = True
     running.owns_all()
