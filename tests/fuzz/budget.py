@@ -103,8 +103,9 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def run(self, given: Any, *, patience_s: float = HANGS_AFTER_S) -> Judgement:
-        """Gives the child one input. Returns when it has taken it, or has failed to, or is still busy after `patience_s`."""
+    def run(self, given: Any, *, patience_s: float | None = None) -> Judgement:
+        """Gives the child one input. Returns when it has taken it, or has failed to, or is still busy after `patience_s` (`HANGS_AFTER_S`)."""
+        patience_s = patience_s or HANGS_AFTER_S
         self._meter.begin()
         try:
             self._connection.send(given)
