@@ -1,1 +1,1 @@
-"""From Kafka: the loop, and one handler per role."""
+"""Everything that consumes from Kafka: the loop, and one handler for each role."""

@@ -1,4 +1,4 @@
-"""The aggregator role: results in, the projection of their batches folded."""
+"""The aggregator role: reads results and folds their outcomes into the projection of the batches."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -16,17 +16,17 @@ from schemas.events import EventData, Result
 
 
 class AggregatorHandler:
-    """Folds the outcomes that results announce. What a result says is not believed: the dedup table is asked."""
+    """Folds the outcomes that results announce. It takes the outcome from the dedup table, never from the result."""
 
     name = AGGREGATOR
     topics: tuple[Topic, ...] = (Topic.RESULTS,)
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
-        """Results come back in the lane that their commands took."""
+        """Returns the lane that the item's command took."""
         return Lane.BULK if cast("Result", data).bulk else Lane.SMALL
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
-        """Folds; a result that names no outcome is refused, unless its batch was purged: that one is only late."""
+        """Folds the outcomes. Refuses a result that names no outcome, unless its batch was purged: then the result only came late."""
         results = [cast("Result", record.data) for record in records]
         keys = [OutcomeKey(str(result.batch_id), result.position, result.attempt) for result in results]
         unknown = fold_outcomes(PostgresActivityRepository(connection), keys)
@@ -37,5 +37,5 @@ class AggregatorHandler:
         return Handled((), [(index, nameless) for index in unknown if keys[index].batch_id not in purged])
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """A result that can't be folded is put aside; the sweeper folds its outcome from the dedup table."""
+        """Puts a result aside that can't be folded. The sweeper folds its outcome from the dedup table later."""
         return Handled((), [(0, RefusedError("internal_error", kind_of(error)))])

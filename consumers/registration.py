@@ -1,4 +1,4 @@
-"""The registration role: commands in, one outcome each, results out."""
+"""The registration role: reads commands, decides one outcome for each, and produces results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +25,9 @@ Register = Callable[[Connection, Sequence[Candidate], datetime], Sequence[Decisi
 
 
 class RegistrationHandler:
-    """Handles commands at least once against the dedup table; a redelivered command only repeats its result.
+    """Handles commands at least once, with the dedup table: a redelivered command only repeats its result.
 
-    Values come from the database and not from the command: no event makes anything happen that the database does not bear out.
+    It reads values from the database and not from the command, so an event alone can't make anything happen.
     """
 
     name = REGISTRATION
@@ -37,17 +37,17 @@ class RegistrationHandler:
         self._service = service
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
-        """Each command topic is a lane."""
+        """Returns the lane of the command topic: each of the two is a lane."""
         return Lane.BULK if topic is Topic.COMMANDS_BULK else Lane.SMALL
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
-        """Decides what is new, repeats what is not."""
+        """Decides new commands, and repeats the results of decided ones."""
         return self._handle(connection, records, self._service.register)
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """A command that fails even alone ends as `internal_error`, and is put aside for those who look for the bug.
+        """Ends the item of a command that fails even alone as `internal_error`, and puts the record aside for those who look for the bug.
 
-        An item that an external service was asked for ends as the books say, or waits: it may exist there.
+        If an external service was asked for the item, the item may exist there. Then the `dispatch` row decides, or the item waits.
         """
 
         def fail(_: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
@@ -83,9 +83,9 @@ class RegistrationHandler:
 def _decisions(
     connection: Connection, candidates: Sequence[Candidate], states: Sequence[CommandState], register: Register, now: datetime
 ) -> Sequence[Decision | None]:
-    """The books of an external service come first, then the cancel, and `register` decides the others.
+    """Returns the decisions. The `dispatch` rows of an external service come first, then a cancel; `register` decides the others.
 
-    So neither a cancelled batch nor an item that an external service may have registered gets an activity, whatever service is set.
+    So neither a cancelled batch nor an item that an external service may have registered gets an activity, whatever service is configured.
     """
     if not any(state.has_dispatches or state.is_cancelled for state in states):
         return register(connection, candidates, now)
@@ -100,7 +100,7 @@ def _decisions(
 
 
 def _first_of_each(keys: Sequence[OutcomeKey], states: Mapping[int, CommandState]) -> list[int]:
-    """The indexes of commands without an outcome; of a command that came twice in the set, the first."""
+    """Returns the indexes of commands without an outcome. A command that occurs twice in the set counts once."""
     seen: set[OutcomeKey] = set()
     new: list[int] = []
     for index, state in states.items():

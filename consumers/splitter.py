@@ -1,7 +1,7 @@
-"""The splitter role: batch events in, a command per item out.
+"""The splitter role: reads batch events and produces one command for each item.
 
-Large batches travel as parts of at most 500 items, each an event of its own in the bulk lane: that is where the splitter yields to
-other batches.
+Large batches travel as parts of at most 500 items. Each part is an event of its own in the bulk lane, so that the splitter can serve
+other batches in between.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from schemas.mistakes import Mistake
 
 
 class SplitterHandler:
-    """Expands batches into commands from the database; takes in batches of upstream services first."""
+    """Expands batches into commands, with values from the database. First takes in batches of upstream services."""
 
     name = SPLITTER
     topics: tuple[Topic, ...] = (Topic.BATCHES,)
@@ -34,7 +34,7 @@ class SplitterHandler:
         self._max_batch_bytes = max_batch_bytes
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
-        """A part of a large batch, or a large retry, waits in the bulk lane."""
+        """Returns the bulk lane for a part of a large batch and for a large retry, and the small lane otherwise."""
         return Lane.BULK if self._is_bulk(data) else Lane.SMALL
 
     def _is_bulk(self, data: EventData) -> bool:
@@ -43,7 +43,7 @@ class SplitterHandler:
         return isinstance(data, BatchRetryRequested) and (data.part > 1 or len(data.items) > self._bulk_threshold_items)
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
-        """Commands for every item that an event names and that is pending in that attempt."""
+        """Returns commands for every item that an event names and that is pending in that attempt."""
         repository = PostgresActivityRepository(connection)
         intake = Intake(repository, CollectedParts(connection), max_items=self._max_items, max_batch_bytes=self._max_batch_bytes)
         parts = [(index, part) for index, record in enumerate(records) if (part := _part(record)) is not None]
@@ -60,7 +60,7 @@ class SplitterHandler:
         return Handled([event for _, event in commands], [(index, _refusal(problems)) for index, problems in refused.items()])
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """An event that can't be expanded is put aside; what the database knows of its batch, the sweeper drives on."""
+        """Puts an event aside that can't be expanded. The sweeper sends again the items of its batch that the database holds."""
         return Handled((), [(0, RefusedError("internal_error", kind_of(error)))])
 
 
@@ -74,12 +74,12 @@ def _part(record: Record[EventData]) -> Part | None:
 
 
 def _refusal(problems: Sequence[Mistake]) -> RefusedError:
-    """The sender is told all of them, in `BatchRejected`; the dead letter names the first ones."""
+    """Returns a refusal for the dead letter, which names the first mistakes. `BatchRejected` tells the sender all of them."""
     return RefusedError(problems[0].code, "; ".join(f"{problem.pointer} {problem.detail}" for problem in problems[:20]))
 
 
 def _named(data: EventData) -> list[OutcomeKey]:
-    """The attempts that an event asks for. Events that are effective without a consumer ask for none."""
+    """Returns the attempts that an event asks for. Events that take effect without a consumer ask for none."""
     if isinstance(data, BatchSubmitted):
         batch_id = str(data.batch_id)
         return [OutcomeKey(batch_id, item.position, 1) for item in data.items]

@@ -1,1 +1,1 @@
-"""Asking an external registration service by HTTP before a micro-batch is decided."""
+"""Asks an external registration service by HTTP before a micro-batch is decided."""

@@ -1,10 +1,11 @@
 """Asks an external registration service before the registration decides (docs/external-registration.md; decision 12).
 
-In rounds: wait until the service is there; mark the items as dispatched, commit; send one request for each, several at once; write the
-definite answers down, commit; pause, and ask again for the others under the same keys. Each round begins with the database, so what
-was cancelled or decided meanwhile is not sent anew. No transaction is open, and no lock is held, while the service is waited for.
+It works in rounds. A round waits until the service is available, marks the items as dispatched and commits, sends one request for each
+item (several at once), stores the definite responses and commits. After a pause, the next round asks again for the other items, under the
+same keys. Each round first reads the database, so it does not send again what was cancelled or decided meanwhile. While the service is
+waited for, no transaction is open and no lock is held.
 
-An item's patience counts its own tries and the pauses between them; while the breaker is open nothing is lost but time.
+Only an item's own tries and the pauses between them count against its deadline. The time in which the breaker is open does not count.
 """
 
 import asyncio
@@ -35,14 +36,14 @@ from orchestrator.storage.locks import take_batches
 from orchestrator.storage.outcomes import command_states
 from schemas.events import EventData, RegisterActivity
 
-# An item is tried again after about 0.1 s, then ever later: about ten tries within the deadline of 30 s.
+# An item is tried again after about 0.1 s, then at growing intervals: about ten tries within the deadline of 30 s.
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class PatiencePolicy:
-    """How long an item is tried."""
+    """How long the service is asked for an item, and for how many items at once."""
 
     concurrency: int
     request_timeout_s: float
@@ -50,7 +51,7 @@ class PatiencePolicy:
 
 
 class ExternalRegistration:
-    """The preparation of the registration role. Runs in the loop's worker thread; `close` when that has ended."""
+    """The preparation of the registration role. It runs in the loop's worker thread; call `close` after that thread has ended."""
 
     def __init__(self, settings: Settings, engine: Engine, *, jitter: Callable[[], float] = random.random) -> None:
         self._engine = engine
@@ -72,16 +73,16 @@ class ExternalRegistration:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the service is away, and consumption waits for it."""
+        """Whether the service is unavailable and consumption waits for it."""
         return self._breaker.is_open
 
     def close(self) -> None:
-        """Closes the connections. Not while `prepare` runs."""
+        """Closes the connections. Must not be called while `prepare` runs."""
         self._runner.run(self._resources.aclose())
         self._runner.close()
 
     def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
-        """Asks until every command has a definite response or its deadline has passed. Raises TransientError when told to stop."""
+        """Asks until every command has a definite response or its deadline has passed. Raises TransientError when it is told to stop."""
         commands = _keys(records)
         spent_s: dict[OutcomeKey, float] = defaultdict(float)
         longest_pause_s = FIRST_PAUSE_S
@@ -101,7 +102,10 @@ class ExternalRegistration:
             longest_pause_s = min(2 * longest_pause_s, MAX_PAUSE_S)
 
     def _round(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float], pause_s: float) -> list[OutcomeKey]:
-        """Asks once for each and stores the definite responses. Returns the commands that are still open, to wait `pause_s` at first."""
+        """Asks once for each question and stores the definite responses. Returns the commands that are still open.
+
+        The caller pauses for `pause_s` before it asks again, so the pause is charged to these commands here.
+        """
         answers = self._runner.run(self._ask(questions, spent_s))
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS)
         definite: list[SettledDispatch] = []
@@ -120,14 +124,14 @@ class ExternalRegistration:
         return waiting
 
     def _dispatch(self, commands: Sequence[OutcomeKey]) -> list[Question]:
-        """The items to ask for, each with its committed mark."""
+        """Returns a question for each item that has to be asked for. Its mark is committed."""
         with self._engine.begin() as connection:
             return mark_questions(connection, commands)
 
     # --- The breaker ------------------------------------------------------------------------------------------------------
 
     def _await_service(self, stopping: threading.Event) -> None:
-        """Returns when the breaker is closed. This thread sleeps meanwhile, while the loop's goes on polling."""
+        """Returns when the breaker is closed. Only this thread sleeps: the loop's thread goes on polling."""
         if not self._breaker.is_open:
             return
         log_action(Action.SERVICE_AWAY, role="registration")
@@ -150,7 +154,7 @@ class ExternalRegistration:
         return self._opened
 
     async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Settled | Unknown | None]:
-        """A response for each, in order; None if it was not asked, because the breaker opened before its turn."""
+        """Returns a response for each question, in order. None: not asked, because the breaker opened before its turn."""
         client = await self._client()
         turns = asyncio.Semaphore(self._policy.concurrency)
 
@@ -183,18 +187,18 @@ class ExternalRegistration:
         if answer.wait_s is not None:
             self._breaker.hold(answer.wait_s)
         else:
-            # Nobody was there: that says nothing about the item, so each time counts.
+            # The service was not reached. That says nothing about this item, so each time counts as another asker.
             self._breaker.unanswered(question.command if answer.was_reached else object())
 
 
 def _keys(records: Sequence[Record[EventData]]) -> list[OutcomeKey]:
-    """The commands, each once."""
+    """Returns the commands, each once."""
     commands = (cast("RegisterActivity", record.data) for record in records)
     return list(dict.fromkeys(OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands))
 
 
 def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:
-    """Marks what may be sent as dispatched; the questions that are open, with the marks that were there already."""
+    """Marks the items that may be asked for as dispatched. Returns their open questions, including those that were marked before."""
     take_batches(connection, [command.batch_id for command in commands])
     _, states = command_states(connection, commands)
     undecided = [commands[index] for index, state in states.items() if state.outcome is None]
@@ -233,9 +237,9 @@ _STATES: Mapping[type[Settled], DispatchState] = {
 
 
 def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
-    """A definite response in the form that is stored."""
+    """Returns a definite response in the form that is stored."""
     if isinstance(answer, Withdrawn) and not question.is_cancelled:
-        # We have not withdrawn it: somebody has done so at the service. The key is used up, and a retry may ask under the next.
+        # This product did not withdraw it, so the service did on its own. The key is used up; a retry asks under the next key.
         answer = Refused(REGISTRATION_UNAVAILABLE)
     state = _STATES[type(answer)]
     activity_id = answer.activity_id if isinstance(answer, Registered) else None
@@ -249,5 +253,5 @@ def _wait(stopping: threading.Event, pause_s: float) -> None:
 
 
 def _implements_the_protocol(external: ExternalRegistration) -> Preparation:
-    """Lets mypy say where the class departs from the protocol."""
+    """Makes mypy report where the class departs from the protocol."""
     return external

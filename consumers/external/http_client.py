@@ -1,4 +1,4 @@
-"""One request to an external registration service, and what its response means (docs/external-registration.md)."""
+"""Sends one request to an external registration service and interprets the response (docs/external-registration.md)."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from schemas.envelope import traceparent
 from schemas.ids import event_id
 from schemas.registration_service import RegistrationRequest, RegistrationResponse, RegistrationStatus
 
-# What a service that is up says about a key that nobody uses.
+# The probe asks for a key that no item has.
 _PROBE_KEY = "probe"
 
 _SPEAKS_OF_THE_KEY = frozenset({httpx.codes.OK, httpx.codes.CREATED, httpx.codes.GONE, httpx.codes.UNPROCESSABLE_ENTITY})
@@ -24,7 +24,7 @@ _ASKS_TO_WAIT = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UN
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No definite response. `was_heard`: the service is available and busy. `wait_s`: the pause that it asked for."""
+    """No definite response. `was_heard`: the service responded, but is busy. `wait_s`: the pause that it asked for."""
 
     reason: str
     was_heard: bool = False
@@ -37,13 +37,13 @@ class _NeverHeardOf:
 
 
 def refuse_unusable_way(url: str) -> None:
-    """Raises UnusableWayError where the environment names a proxy to the service that can't be used."""
+    """Raises UnusableWayError when the environment names a proxy to the service that can't be used."""
     with usable_way(url):
         httpx.Client(trust_env=heeds_environment(url)).close()
 
 
 class RegistrationClient:
-    """Speaks HTTP with the service; keeps connections open. To be used in one event loop, as a context."""
+    """Sends requests to the service and keeps connections open. Use it in one event loop, as a context manager."""
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """`transport` replaces the network."""
@@ -55,7 +55,7 @@ class RegistrationClient:
             limits=httpx.Limits(
                 max_connections=settings.registration_concurrency, max_keepalive_connections=settings.registration_concurrency
             ),
-            # Of each read or write. The whole, which may drip, has a limit in `_send`.
+            # The limit of each read or write. `_send` limits the whole request, in case the response trickles in.
             timeout=settings.registration_request_timeout_ms / 1000,
             transport=transport,
             trust_env=heeds_environment(settings.registration_url),
@@ -68,13 +68,13 @@ class RegistrationClient:
         await self._http.aclose()
 
     async def settle(self, question: Question, timeout_s: float) -> Settled | Unknown:
-        """Registers the item; or, when it was cancelled, finds out what became of it, and sees to it that nothing more will."""
+        """Registers the item. If the item was cancelled, finds out whether it was registered, and makes sure that it never will be."""
         if not question.is_cancelled:
             return _definite(await self._send("POST", question, timeout_s))
         told = await self._send("GET", question, timeout_s)
         if not isinstance(told, _NeverHeardOf):
             return told
-        # Nothing yet. A request may still lie in a queue on its way, or in a stopped process of ours: only the service can forbid it.
+        # Nothing is registered yet. A request may still be on its way, or in a stopped process of ours: only the service can refuse it.
         return _definite(await self._send("DELETE", question, timeout_s))
 
     async def is_there(self, timeout_s: float) -> bool:
@@ -114,7 +114,7 @@ def _meaning(response: httpx.Response, key: str) -> Settled | Unknown | _NeverHe
     if status == httpx.codes.NOT_FOUND:
         return _NeverHeardOf()
     if status in _ASKS_TO_WAIT and "Retry-After" in response.headers:
-        # A date is valid too, but it is ignored, and the breaker's own pause applies.
+        # A date is valid too. It is ignored, and the breaker's own pause applies.
         seconds = response.headers["Retry-After"]
         return Unknown(str(status), wait_s=float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0)
     if status not in _SPEAKS_OF_THE_KEY:

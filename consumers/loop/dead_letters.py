@@ -1,4 +1,4 @@
-"""The event that puts a record aside, with where it came from and why."""
+"""The event that puts a record aside, with where the record came from and why it was refused."""
 
 import base64
 import hashlib
@@ -13,25 +13,25 @@ from schemas.envelope import MAX_ATTRIBUTE_LENGTH, MAX_MESSAGE_BYTES, OutgoingEv
 from schemas.events import DEAD_LETTER, DeadLetter
 from schemas.ids import content_id
 
-# What reading the record again needs. Others may hold anything, notes too, and headers are shown in listings.
+# The headers that are needed to read the record again. Other headers may hold anything, also notes, and listings show headers.
 KEPT_HEADERS = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", "traceparent"},
 )
-# One more than an attribute may have, so that one which is too long still is when the record is sent again.
+# One more than an attribute may have: a header that is too long stays too long when the record is sent again.
 MAX_HEADER_LENGTH = MAX_ATTRIBUTE_LENGTH + 1
-# A letter always fits its topic. Each of its parts has a limit, and these are chosen so that all of them together stay below
-# MAX_DEAD_LETTER_BYTES: a value and a key as base64 take a third more, a character of a header or of a detail at most six bytes.
+# A dead letter always fits its topic. Each of its parts has a limit, and together they stay below MAX_DEAD_LETTER_BYTES: base64 makes
+# a value and a key a third longer, and a character of a header or a detail takes six bytes at most.
 MAX_KEPT_KEY_BYTES = 64 * 1024
-# The beginning of a value that is kept when the whole is more than MAX_MESSAGE_BYTES: enough to tell what it is.
+# How much of a value is kept when the whole has more than MAX_MESSAGE_BYTES: enough to recognise it.
 KEPT_OF_LARGE_VALUE_BYTES = 64 * 1024
 MAX_DETAIL_LENGTH = 20_000
 
 
 def dead_letter(entry: Entry, refusal: RefusedError) -> OutgoingEvent:
-    """The dead letter of a record: the same bytes each time it is refused for the same reason.
+    """Returns the dead letter of a record: the same bytes each time the record is refused for the same reason.
 
-    The record's own bytes are whole, unless they are more than a topic takes. Then the letter says so, and says where the record is. A topic
-    that was made anew counts from 0 again, so a place alone says not which record it was: its time and its bytes do.
+    It holds all of the record's bytes, unless they are more than a topic takes. Then it says so, and says where the record is. Offsets of
+    a topic that was recreated start at 0 again, so a place alone does not identify a record: its time and its bytes do.
     """
     raw = entry.raw
     kept = _kept_headers(raw)
@@ -42,7 +42,7 @@ def dead_letter(entry: Entry, refusal: RefusedError) -> OutgoingEvent:
         partition=raw.partition,
         offset=raw.offset,
         reason=refusal.reason,
-        # A sender's field names may be part of the detail, and a lone surrogate of one can't be written.
+        # The detail may contain a sender's field names, and a lone surrogate in one of them can't be encoded.
         detail=str(refusal)[:MAX_DETAIL_LENGTH].encode(errors="replace").decode(),
         headers=kept,
         key=_base64(key),

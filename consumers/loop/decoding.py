@@ -1,4 +1,4 @@
-"""From a Kafka message to a record that a handler takes, or to the reason why there is none."""
+"""Turns a Kafka message into a record for a handler, or into the reason why it can't be one."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError
 from schemas.events import EventData, InvalidEventError, read_event
 
 BAD_HEADERS = "bad_headers"
-"""The reason of a record whose headers the client can't read. Its key and its value are all that there is of it."""
+"""The reason for a record whose headers the client can't read. Only its key and its value are known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,12 +28,12 @@ class Entry:
 
     @property
     def value_bytes(self) -> int:
-        """How many bytes the record's value has: how much work it is. `bytes` is how much memory the whole record takes."""
+        """The size of the record's value, which says how much work it is. `bytes` is how much memory the whole record takes."""
         return len(self.raw.value or b"")
 
     @property
     def log_fields(self) -> RecordFields:
-        """Which record it is, for the log."""
+        """The fields that identify the record in the log."""
         batch_id = None if self.record is None else getattr(self.record.data, "batch_id", None)
         return RecordFields(
             batch=None if batch_id is None else str(batch_id),
@@ -44,7 +44,7 @@ class Entry:
 
 
 def read(topic: Topic, envelope: Envelope) -> EventData:
-    """The data of an event, or the readable part of a malformed submission that has to be rejected. Raises UnreadableError."""
+    """Returns the data of an event, or the readable part of a malformed submission that has to be rejected. Raises UnreadableError."""
     try:
         return read_event(topic, envelope)
     except InvalidEventError as error:
@@ -54,7 +54,7 @@ def read(topic: Topic, envelope: Envelope) -> EventData:
 
 
 def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Entry:
-    """Raises nothing: what can't be decoded now can't be decoded ever, and must not stop its partition."""
+    """Raises nothing: a record that can't be decoded now never can be, and must not stop its partition."""
     topic, size = partition.topic, raw.bytes
     try:
         _check(raw, size)
@@ -80,16 +80,16 @@ def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Ent
 
 
 def damaged(partition: PartitionOffsets, offset: int) -> Entry:
-    """What stands for a record that the client can't read, and for those behind it in its batch."""
+    """Returns the entry that stands for a record that the client can't read, and for those behind it in its batch."""
     raw = RawRecord(partition.cluster_topic, partition.partition, offset, 0, None, None, ())
     refusal = RefusedError("damaged", "Kafka's copy of this record's batch is damaged, or too large once it is decompressed")
     return Entry(raw, partition, offset, 0, Lane.SMALL, None, refusal)
 
 
 def _check(raw: RawRecord, size: int) -> None:
-    """Refuses what is not worth decoding. Raises UnreadableError.
+    """Raises UnreadableError for a record that is not worth decoding.
 
-    The broker compares a topic's limit with what a sender has compressed, so a record may have many times as many bytes.
+    The broker applies a topic's limit to the compressed record batch, so a record may be many times larger.
     """
     if size > MAX_MESSAGE_BYTES:
         message = f"the record has {size:,} bytes when it is not compressed; at most {MAX_MESSAGE_BYTES:,} are read"

@@ -1,7 +1,7 @@
-"""What a role has produced and Kafka has not acknowledged yet.
+"""The events that a role has produced and Kafka has not acknowledged yet.
 
 A micro-batch's events are sent together. Mostly they are acknowledged within milliseconds. When a partition or a topic does not
-acknowledge, the role goes on with other micro-batches meanwhile, within a limit; the offsets of this one wait (`runtime.py`).
+acknowledge, the role continues with other micro-batches, within a limit; only the offsets of this one wait (`runtime.py`).
 """
 
 import time
@@ -13,43 +13,44 @@ from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from schemas.envelope import OutgoingEvent, Topic
 
-# How long a micro-batch is waited for before the next begins.
+# How long to wait for a micro-batch's acknowledgements before the next one begins.
 PATIENCE_S = 0.2
 LOOK_S = 0.01
-# The same for a role that has nothing else to do.
+# How long to wait when the role has nothing else to do.
 IDLE_LOOK_S = 0.05
-# What may be outstanding: some minutes of a third of the full load. Less than the producer's queue has room for.
+# How many events may be outstanding: minutes of production at a third of the full load. Less than the producer's queue can hold.
 MAX_EVENTS = 20_000
 MAX_BYTES = 16 * 1024 * 1024
-# Between two attempts at what was refused: the first soon, the last bounds the load on a topic that is missing for hours.
+# The pause before a refused event is sent again: short at first; the longest bounds the load when a topic is missing for hours.
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """The events of one micro-batch. Changes only while the worker is at work."""
+    """The events of one micro-batch. It changes only while the worker runs."""
 
     bytes: int
     deliveries: list[Delivery]
     again: list[OutgoingEvent] = field(default_factory=list)
-    """What failed in a way that may pass."""
+    """The events that failed in a way that may pass."""
     attempts: int = 1
     again_at: float = 0.0
 
     @property
     def is_done(self) -> bool:
-        """Whether every event is acknowledged, or will never be."""
+        """Whether every event is acknowledged, or never will be."""
         return not self.deliveries and not self.again
 
     @property
     def outstanding(self) -> int:
-        """How many events are neither."""
+        """How many events are neither acknowledged nor given up."""
         return len(self.again) + sum(len(delivery.outstanding) for delivery in self.deliveries)
 
 
 class Deliveries:
-    """Of one role. For the worker's thread, which is the publisher's; `has_room` while it does nothing."""
+    """The deliveries of one role. Only the worker's thread, which is also the publisher's, uses it; `has_room` may be read while the worker
+    is idle."""
 
     def __init__(self, role: str, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
         self._role = role
@@ -59,14 +60,14 @@ class Deliveries:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be sent."""
+        """Whether more events may be sent."""
         return (
             sum(pending.outstanding for pending in self._pending) < MAX_EVENTS
             and sum(pending.bytes for pending in self._pending) < MAX_BYTES
         )
 
     def send(self, events: Sequence[OutgoingEvent]) -> Pending:
-        """Sends, and waits for the acknowledgements as long as they usually take. Raises nothing that is Kafka's fault."""
+        """Sends the events, and waits for their acknowledgements as long as these usually take. Raises nothing for errors of Kafka."""
         pending = Pending(sum([len(event.value) for event in events]), [self._publisher.send(events)] if events else [])
         self._pending.append(pending)
         until = self._clock() + PATIENCE_S
@@ -76,7 +77,7 @@ class Deliveries:
         return pending
 
     def advance(self, timeout_s: float) -> None:
-        """Waits for acknowledgements, and sends what may be accepted now."""
+        """Waits for acknowledgements, and sends again what is due."""
         now = self._clock()
         for pending in self._pending:
             if pending.again and now >= pending.again_at:
@@ -97,9 +98,10 @@ class Deliveries:
     def _note_failures(self, pending: Pending, delivery: Delivery) -> None:
         for index in sorted(delivery.failed):
             event, trouble = delivery.events[index], delivery.failed.pop(index)
-            # A dead letter is the only trace of its record, and always fits a topic as it was planned: its topic will be put right.
+            # A dead letter is the only trace of its record, and always fits a topic that is as planned. So retry until an operator repairs
+            # the topic.
             if trouble.is_permanent and event.topic is not Topic.DEAD_LETTER:
-                # What it announces is in the tables, so the sweeper makes it again.
+                # The tables hold what it announces, so the sweeper creates it again.
                 metrics.UNDELIVERABLE.labels(self._role, event.topic.value).inc()
                 event_id = dict(event.headers).get("ce_id", b"").decode()
                 log_action(

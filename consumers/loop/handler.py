@@ -1,4 +1,4 @@
-"""What a handler is to the loop: it knows no Kafka (docs/architecture.md, The loop)."""
+"""The interface between the loop and a handler. A handler knows no Kafka (docs/architecture.md, The loop)."""
 
 import threading
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from schemas.envelope import Envelope, OutgoingEvent, Topic
 from schemas.events import EventData
 
 SPLITTER, REGISTRATION, AGGREGATOR = "splitter", "registration", "aggregator"
-"""The roles that read topics. Consumer groups and metrics have these names."""
+"""The roles that read topics. Their consumer groups and metrics have the same names."""
 
 
 class Lane(StrEnum):
-    """Small batches never wait behind large ones: each lane has its own queue in the loop, served with a weight."""
+    """Each lane has its own queue in the loop, served with a weight, so small batches never wait behind large ones."""
 
     SMALL = "small"
     BULK = "bulk"
@@ -32,15 +32,15 @@ class Record(NamedTuple, Generic[Data]):
     partition: int
     offset: int
     timestamp_ms: int
-    """When the broker took it, in milliseconds since 1970 and before 10000: the same each time it is redelivered."""
+    """When the broker received it, in milliseconds since 1970 and before the year 10000. The same at each redelivery."""
     envelope: Envelope
     data: Data
 
 
 class RefusedError(Exception):
-    """The handler looked at one record and will never accept it: the loop dead-letters it, with everything else unharmed.
+    """The handler will never accept this record. The loop dead-letters it and handles all others.
 
-    `reason` is a stable code, the message the detail; neither quotes values of the record.
+    `reason` is a stable code, the message is the detail. Neither quotes values of the record.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -50,16 +50,16 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """What a micro-batch came to: the events to produce, and the records (by index) that go to the dead-letter topic with a reason."""
+    """The result of a micro-batch: the events to produce, and the records (by index) to dead-letter, each with a reason."""
 
     events: Sequence[OutgoingEvent]
     refused: Sequence[tuple[int, RefusedError]] = ()
 
 
 class Preparation(Protocol):
-    """Work of a role before the transaction of a micro-batch: calls to a service that may take long to respond.
+    """What a role does before the transaction of a micro-batch: it calls a service that may take long to respond.
 
-    May run again with any of the same records, also concurrently in another process.
+    It may run again with any of the same records, also concurrently in another process.
     """
 
     def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
@@ -67,24 +67,24 @@ class Preparation(Protocol):
 
 
 class Handler(Protocol):
-    """One role's work. `handle` is a pure function of the database and its input, so a simulation can run it too.
+    """The work of one role. `handle` depends only on the database and its input, so a simulation can run it too.
 
-    It may be run again with any of the same records, in any order, also at the same time elsewhere: the outcome must be the same.
+    It may run again with any of the same records, in any order, also concurrently elsewhere. The outcome must be the same.
     """
 
     name: str
-    """The role's: one of those above."""
+    """The role's name: one of the three above."""
 
     topics: tuple[Topic, ...]
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
-        """Which queue a record waits in."""
+        """Returns the lane in which a record waits."""
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         """Handles a micro-batch in the given transaction, which the caller commits.
 
-        Raises whatever goes wrong: the loop retries what is transient and bisects the rest until the guilty record stands alone.
+        Raises any error. The loop retries transient ones, and bisects the micro-batch for the others until the guilty record is alone.
         """
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """Settles a record that fails even alone, in a new transaction: with a durable `internal_error`, or a refusal."""
+        """Settles a record that fails even alone, in a new transaction: with a durable `internal_error`, or with a refusal."""

@@ -1,4 +1,4 @@
-"""The queues between polling and handling, and which of them is served next."""
+"""The queues between polling and handling, and the choice of the next micro-batch."""
 
 from collections import deque
 from collections.abc import Collection
@@ -12,21 +12,21 @@ from orchestrator.process.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class LanePolicy:
-    """Bounds of the queues and of the micro-batches taken from them."""
+    """The limits of the queues, and of the micro-batches taken from them."""
 
     max_batch_records: int
     max_batch_bytes: int = 160 * 1024
-    """Of the records' values, which say how much work there is. A micro-batch of commands fits (300 bytes each, and as many of headers).
-    Of a large batch's parts (63 KB) it is two, a thousand commands: the splitter serves others in between."""
+    """Counts the records' values, which say how much work there is. A micro-batch of commands fits (300 bytes each, and headers of the same
+    size). Of a large batch's parts (63 KB) two fit, a thousand commands: between them the splitter serves other batches."""
     bulk_share: float
     max_lane_records: int = 3_000
-    """Half of it is work for longer than a resumed partition's records take to come (`fetch.wait.max.ms`)."""
+    """Half of it is more work than the time in which a resumed partition's records arrive (`fetch.wait.max.ms`)."""
     max_lane_bytes: int = 2 * 1024 * 1024
-    """Of the whole records, with their headers: it bounds memory. Decoded, a record takes ten to twenty times its bytes."""
+    """Counts whole records, with their headers: it bounds memory. A decoded record takes ten to twenty times its bytes."""
 
     @classmethod
     def of(cls, settings: Settings) -> "LanePolicy":
-        """The policy of a deployment."""
+        """Returns the policy that the settings ask for."""
         return cls(max_batch_records=settings.max_batch_records, bulk_share=settings.bulk_lane_share)
 
 
@@ -39,9 +39,11 @@ class _Queue:
 
 
 class Lanes:
-    """A queue per lane. A micro-batch is of one lane: mixed, the few records of small batches would wait for the many beside them.
+    """One queue for each lane. A micro-batch comes from one lane: mixed, the few records of small batches would wait for the many beside
+    them.
 
-    While both have work they take turns, with micro-batches sized by the bulk lane's share; while one is idle the other has it all.
+    While both lanes have work they take turns, and the bulk lane gets its share of a micro-batch. While one is idle, the other gets whole
+    micro-batches.
     """
 
     def __init__(self, policy: LanePolicy) -> None:
@@ -50,13 +52,14 @@ class Lanes:
         self._last = Lane.BULK
 
     def put(self, entry: Entry) -> None:
-        """Appends; also when the lane is full, for what has been polled can't be given back."""
+        """Appends an entry, even to a full lane, because a polled record can't be returned to Kafka."""
         queue = self._queues[entry.lane]
         queue.entries.append(entry)
         queue.bytes += entry.bytes
 
     def take(self) -> list[Entry]:
-        """The next micro-batch, empty when there is no work; within count and bytes, but at least one record."""
+        """Returns the next micro-batch, empty when there is no work. It keeps the limits of count and bytes, but has at least one
+        record."""
         waiting = [lane for lane in Lane if self._queues[lane].entries]
         if not waiting:
             return []
@@ -86,7 +89,7 @@ class Lanes:
         return self._fills(lane, 1.0)
 
     def has_room(self, lane: Lane) -> bool:
-        """Whether paused partitions may resume. Only at half full, because each pause discards prefetched records."""
+        """Whether paused partitions may resume. True only at half full or less, because each pause discards prefetched records."""
         return not self._fills(lane, 0.5)
 
     def _fills(self, lane: Lane, share: float) -> bool:
@@ -94,7 +97,7 @@ class Lanes:
         return len(queue.entries) >= self._policy.max_lane_records * share or queue.bytes >= self._policy.max_lane_bytes * share
 
     def drop(self, partitions: Collection[PartitionOffsets]) -> None:
-        """Forgets the records of partitions that now are somebody else's."""
+        """Drops the records of partitions that another member owns now."""
         for queue in self._queues.values():
             queue.entries = deque(entry for entry in queue.entries if entry.partition not in partitions)
             queue.bytes = sum(entry.bytes for entry in queue.entries)

@@ -1,4 +1,4 @@
-"""Which offset of a partition may be committed: the end of the contiguous prefix of what is done."""
+"""Decides which offset of a partition may be committed: the end of the contiguous prefix of done records."""
 
 from collections import deque
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from schemas.envelope import Topic
 
 
 class _Prefix:
-    """How far everything has come to one point."""
+    """How far all records have come to one stage (handled, or done)."""
 
     __slots__ = ("_done", "_outstanding", "next_offset")
 
@@ -31,7 +31,7 @@ class _Prefix:
 
     def ends_at(self, end: int) -> None:
         if end > self.up_to:
-            # The last offset before the end counts as a record that is done.
+            # The last offset before the end counts as a done record.
             self.expect(end - 1)
             self.done([end - 1])
 
@@ -57,11 +57,11 @@ class _Prefix:
 
 
 class PartitionOffsets:
-    """The offsets of one partition, for one assignment: an assignment anew is another object, so what is still under way from the
-    last can't be taken for its own. `cluster_topic` is the topic's name in Kafka, `topic_id` says which incarnation of it was assigned.
+    """The offsets of one partition during one assignment. A new assignment creates a new object, so that records still under way from the
+    last assignment are not counted. `cluster_topic` is the topic's name in Kafka, `topic_id` the incarnation that was assigned.
 
-    Lanes overtake each other, so records are done out of order; a commit of the highest would lose those before it. A record is handled
-    when its effect is in the database, and done when what came of it is acknowledged as well.
+    Lanes overtake each other, so records are done out of order, and committing the highest offset would lose earlier ones. A record is
+    handled when its effect is in the database, and done when the events that it led to are acknowledged as well.
     """
 
     __slots__ = ("_done", "_handled", "cluster_topic", "partition", "topic", "topic_id")
@@ -76,38 +76,38 @@ class PartitionOffsets:
 
     @property
     def next_offset(self) -> int | None:
-        """What to commit: the offset after the last of the prefix that is done. None: nothing is done yet."""
+        """The offset to commit: the one after the prefix of done records. None: nothing is done yet."""
         return self._done.next_offset
 
     @property
     def undone(self) -> int:
-        """How many records have come since that offset."""
+        """How many records have been polled since that offset."""
         return len(self._done)
 
     @property
     def polled_up_to(self) -> int:
-        """The offset behind the last that was polled; 0 when nothing was."""
+        """The offset after the last that was polled; 0 when none was."""
         return self._handled.up_to
 
     def polled(self, offset: int) -> None:
-        """A record has come; offsets rise, with gaps where the log has none. One that comes again, because the client has gone back, is
-        waited for once."""
+        """Notes a polled record. Offsets rise, with gaps where the log has no record. A record that is polled again, because the client
+        went back, is counted once."""
         self._handled.expect(offset)
         self._done.expect(offset)
 
     def ends_at(self, end: int) -> None:
-        """The partition ends before `end`, and what has not been polled by now is no record: a transaction's mark, for example."""
+        """Notes that the partition ends before `end`. Offsets not polled by now hold no record, but for example a transaction's marker."""
         self._handled.ends_at(end)
         self._done.ends_at(end)
 
     def handled(self, offsets: Collection[int]) -> None:
-        """The effects of the records at these offsets are durable."""
+        """Notes that the effects of the records at these offsets are durable."""
         self._handled.done(offsets)
 
     def done(self, offsets: Collection[int]) -> None:
-        """The records at these offsets need never come again."""
+        """Notes that the records at these offsets need not be delivered again."""
         self._done.done(offsets)
 
     def next_handled_after(self, offsets: Collection[int]) -> int | None:
-        """The offset after the last of the prefix that will be handled when these are, too."""
+        """Returns the offset after the prefix of handled records, once the records at `offsets` are handled too."""
         return self._handled.next_offset_after(offsets)

@@ -1,8 +1,8 @@
-"""Units of work that fail for a reason that is not known to be their own, and what becomes of them (docs/decisions/0022-what-repeats.md).
+"""Units of work that fail for an unknown reason, and what happens to them (docs/decisions/0022-what-repeats.md).
 
-The loop goes on with other records and tries such a unit again in between, ever more rarely, in smaller parts: many of them may be well by
-themselves, or stand in for one that is not. A record that fails alone in the same way for minutes, while others get through, is to blame.
-While nothing gets through, nobody is: it is an outage, however long it takes.
+The loop handles other records and retries such a unit in between, at growing intervals and in smaller parts: many of its records may
+succeed without the one that fails. A record that fails alone in the same way for minutes, while others get through, is to blame. While
+nothing gets through, it is an outage, and no record is blamed, however long the outage lasts.
 """
 
 import time
@@ -15,13 +15,13 @@ from orchestrator.storage.blame import Blame, blame, kind_of
 
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
-# A try that ends in a timeout costs others its time: they get three times as much before the next.
+# A try that ends in a timeout takes time from others, so they get three times as much before the next try.
 PAUSE_PER_TRY = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Records that were tried together, and what they met. Nothing of it has stayed."""
+    """Records that were tried together, and the error. Their transaction was rolled back."""
 
     entries: Sequence[Entry]
     error: Exception
@@ -35,14 +35,14 @@ class Unit:
     blame: Blame
     kind: str
     since_s: float
-    """When they, or those that they were part of, first failed in this way."""
+    """When these records, or the unit that they were part of, first failed in this way."""
     passed_before: int
     tries: int = 0
     due_s: float = 0.0
 
 
 class PostponedUnits:
-    """Belongs to the loop's thread."""
+    """All postponed units of a loop. Only the loop's thread uses it."""
 
     def __init__(self, *, set_aside_after_s: float, most_records: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._set_aside_after_s = set_aside_after_s
@@ -61,20 +61,20 @@ class PostponedUnits:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more may be added: so many don't fail because of themselves."""
+        """Whether no more may be added. So many records do not fail on their own account."""
         return self.records >= self._most_records
 
     @property
     def is_outage(self) -> bool:
-        """Whether something failed and nothing got through since."""
+        """Whether something has failed and nothing has got through since."""
         return any(unit.passed_before == self._passed for unit in self._units)
 
     def due_in_s(self) -> float | None:
-        """Seconds until the next try; None: there is nothing to try."""
+        """Seconds until the next try. None: there is nothing to try."""
         return max(0.0, min(unit.due_s for unit in self._units) - self._clock()) if self._units else None
 
     def take(self) -> Unit | None:
-        """The unit whose turn it is, if one's is. It is given back by `failed`, or is done."""
+        """Returns the next unit that is due, or None. If it fails again, the caller gives it back with `failed`."""
         unit = min(self._units, key=lambda unit: unit.due_s, default=None)
         if unit is None or unit.due_s > self._clock():
             return None
@@ -82,7 +82,7 @@ class PostponedUnits:
         return unit
 
     def may_be_set_aside(self, unit: Unit) -> bool:
-        """Whether the next failure of the same kind is the unit's own fault: it is one record, has failed for long, and is not one of many."""
+        """Whether the unit is to blame if it fails in the same way again: it is one record, has failed for long, and is not one of many."""
         is_lonely = not self._units and self._passed == unit.passed_before
         gets_through = self._passed - unit.passed_before > self.records
         return (
@@ -93,14 +93,14 @@ class PostponedUnits:
         )
 
     def passed(self, records: int) -> None:
-        """So many records got through. After an outage all that wait are due."""
+        """Notes that so many records got through. After an outage this makes all waiting units due."""
         if self.is_outage:
             for unit in self._units:
                 unit.due_s = 0.0
         self._passed += records
 
     def failed(self, failure: Failure, tried: Unit | None, *, took_s: float) -> None:
-        """Keeps what failed, in parts; `tried` is the unit that it was, or was part of."""
+        """Keeps the failed records, in parts. `tried` is the unit that they were, or were part of."""
         now, kind = self._clock(), kind_of(failure.error)
         is_same = tried is not None and tried.kind == kind
         for entries in _parts(failure.entries, blame(failure.error)):
@@ -117,14 +117,14 @@ class PostponedUnits:
             self._units.append(unit)
 
     def drop(self, partitions: Collection[PartitionOffsets]) -> None:
-        """Forgets the records of partitions that now are somebody else's."""
+        """Drops the records of partitions that another member owns now."""
         for unit in self._units:
             unit.entries = [entry for entry in unit.entries if entry.partition not in partitions]
         self._units = [unit for unit in self._units if unit.entries]
 
 
 def _parts(entries: Sequence[Entry], fault: Blame) -> Sequence[Sequence[Entry]]:
-    """Two halves that share no batch; of one batch, two halves, unless what it meets is a lock, which the whole batch meets."""
+    """Returns two halves that share no batch. A single batch is split too, unless the error is a lock: that blocks the whole batch."""
     by_batch: dict[object, list[Entry]] = {}
     for entry in entries:
         assert entry.record is not None, "what can't be read is refused at once"

@@ -1,4 +1,4 @@
-"""Steps 3 and 4 of the loop: one micro-batch is handled in the database, and what came of it is produced."""
+"""Steps 3 and 4 of the loop: handles a micro-batch in the database and produces the events that result."""
 
 import threading
 import time
@@ -25,12 +25,12 @@ from orchestrator.storage.blame import Blame, blame, is_environments, is_transie
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
 
-# A database or broker that is away is asked again after about 0.1 s, then ever later; the last bounds both the load on one that is
-# coming back and the time that passes until we notice.
+# A database or broker that is unavailable is tried again after about 0.1 s, then at growing intervals. The longest bounds both the load on
+# a server that is coming back and the time until its return is noticed.
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 
-# A rival, or the holder of a lock, is mostly gone at the next try. Then the unit waits its turn behind others.
+# A rival, or the holder of a lock, is mostly gone at the next try. After these tries the unit waits its turn behind others.
 TRIES_OF_LOCKED = 3
 
 Returned = TypeVar("Returned")
@@ -39,12 +39,12 @@ NextOffsets = Mapping[tuple[Topic, int], Position]
 
 @dataclass(slots=True)
 class _Settled:
-    """What part of a micro-batch came to, durably."""
+    """The durable results of a part of a micro-batch."""
 
     events: list[OutgoingEvent] = field(default_factory=list)
     refused: list[tuple[Entry, RefusedError]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    """What is not settled: to be tried again, behind others."""
+    """The records that are not settled. They are tried again behind others."""
 
     def __add__(self, other: "_Settled") -> "_Settled":
         return _Settled(self.events + other.events, self.refused + other.refused, self.failures + other.failures)
@@ -52,7 +52,7 @@ class _Settled:
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What the worker has come to: records that failed, and events that may not be acknowledged yet."""
+    """What the worker returns: records that failed, and events that may not be acknowledged yet."""
 
     failures: Sequence[Failure]
     pending: Pending
@@ -62,7 +62,7 @@ NOTHING = Processed((), Pending(0, []))
 
 
 class Processor:
-    """Runs in the loop's worker thread."""
+    """Handles micro-batches. It runs in the loop's worker thread."""
 
     def __init__(
         self,
@@ -83,12 +83,13 @@ class Processor:
         self._last_chance: str | None = None
 
     def process(self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None = None) -> Processed:
-        """Returns when every effect is durable and every event sent (mostly all of them are acknowledged then), but for the failures that
-        it returns: nothing came of these records, and whether they are to blame is not known. One that fails alone in the way
-        `last_chance` is.
+        """Returns when every effect is durable and every event is sent. Mostly all events are acknowledged by then.
 
-        Tries again for as long as the database is away, unless the loop is stopping: then raises what the database said. Anything else
-        that it raises is a bug.
+        Returns failures for records that had no effect and whose blame is not known. A record that fails alone with an error of the kind
+        `last_chance` is given up instead.
+
+        Retries for as long as the database is unavailable. If the loop is stopping, it raises the database's error. Any other error that it
+        raises is a bug.
         """
         self._passed(Failpoint.CONSUMER_BEFORE_HANDLE)
         self._tries_of_locked = TRIES_OF_LOCKED
@@ -104,7 +105,7 @@ class Processor:
         return Processed(settled.failures, pending)
 
     def look_for_acknowledgements(self) -> Processed:
-        """Has what is outstanding sent again where that is due, and waits a moment for acknowledgements."""
+        """Sends again the outstanding events that are due, and waits a moment for acknowledgements."""
         self._deliveries.advance(IDLE_LOOK_S)
         return NOTHING
 
@@ -114,7 +115,7 @@ class Processor:
         return self._deliveries.has_room
 
     def note_progress(self, next_offsets: NextOffsets) -> Processed:
-        """Writes down the progress of partitions whose last offsets hold no record. Raises as `process`; nothing else can fail."""
+        """Stores the progress of partitions whose last offsets hold no record. Raises as `process` does; nothing else can fail."""
         self._persistently(is_environments, "database", lambda: self._settle((), next_offsets))
         return NOTHING
 
@@ -142,7 +143,7 @@ class Processor:
     # --- Step 3 -------------------------------------------------------------------------------------------------------
 
     def _handle(self, entries: Sequence[Entry], next_offsets: NextOffsets) -> _Settled:
-        """The whole in one transaction; when a record spoils it, as many as it takes, each of them on its own."""
+        """Handles all entries in one transaction. If a record makes it fail, handles parts in transactions of their own."""
         unreadable = _Settled(refused=[(entry, entry.refusal) for entry in entries if entry.refusal is not None])
         readable = [entry for entry in entries if entry.record is not None]
         return unreadable + self._settle(readable, next_offsets)
@@ -160,7 +161,7 @@ class Processor:
             if not entries or self._repeats_at_once(error):
                 raise
             settled = self._judge(entries, error)
-            # The offsets are of the whole, so they wait for the last part.
+            # The offsets belong to the whole micro-batch, so they are written after the last part.
             if not settled.failures:
                 with self._engine.begin() as connection:
                     advance_progress(connection, next_offsets)
@@ -168,7 +169,7 @@ class Processor:
         return _settled(entries, handled) if handled is not None else _Settled()
 
     def _repeats_at_once(self, error: Exception) -> bool:
-        """Whether the same is tried again before anything else is."""
+        """Whether the same work is tried again before any other."""
         if self._stopping.is_set() and is_transient(error):
             return True
         match blame(error):
@@ -181,7 +182,7 @@ class Processor:
                 return False
 
     def _judge(self, entries: Sequence[Entry], error: Exception) -> _Settled:
-        """What is the record's fault, or a bug that it meets, is found and ends at once. For anything else nobody is blamed yet."""
+        """Finds the record if the error is the record's fault or a bug, and settles it now. For other errors no record is blamed yet."""
         if blame(error) in (Blame.RECORD, Blame.BUG):
             return self._divide(entries, error)
         if len(entries) == 1 and kind_of(error) == self._last_chance:
@@ -189,8 +190,8 @@ class Processor:
         return _Settled(failures=[Failure(entries, error)])
 
     def _divide(self, entries: Sequence[Entry], error: Exception) -> _Settled:
-        """Finds the record that can't be handled, and handles the others. The parts are transactions, not savepoints: those would keep
-        the locks of what was rolled back, out of order."""
+        """Finds the record that can't be handled, and handles the others. Each part has its own transaction. Savepoints would keep the
+        locks of what was rolled back, and so break the lock order."""
         if len(entries) == 1:
             return self._give_up(entries[0], error)
         metrics.BISECTIONS.labels(self._handler.name).inc()

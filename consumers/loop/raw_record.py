@@ -1,7 +1,7 @@
-"""A Kafka message, taken apart once: nothing else of the product touches what the client library hands out.
+"""Takes a Kafka message apart once. No other module touches the client library's messages.
 
-A header whose name is not UTF-8 makes `Message.headers()` fail. A second call returns a list with a hole, and code that looks into it ends
-the process with a segmentation fault. So each part of a message is asked for once, and a call that failed is never made again.
+A header whose name is not UTF-8 makes `Message.headers()` fail. A second call returns a list with an empty slot, and code that reads that
+slot ends the process with a segmentation fault. So each part of a message is read once, and a call that failed is never repeated.
 """
 
 from operator import call
@@ -10,27 +10,27 @@ from typing import Any, NamedTuple
 from confluent_kafka import Message
 
 MAX_TIMESTAMP_MS = 253_370_764_800_000
-"""The year 9999 begins, and Python's calendar ends with it: a year that deadlines and time zones may add to."""
+"""The beginning of the year 9999. Python's calendar ends with that year; deadlines and time zones may still be added to this time."""
 
 
 class RawRecord(NamedTuple):
-    """What the log holds at one place."""
+    """The contents of one record in the log."""
 
     cluster_topic: str
     partition: int
     offset: int
     timestamp_ms: int
-    """In milliseconds since 1970. A time before 1970 or after the year 9998, which a sender may write to a topic that keeps senders'
-    times, is moved to the nearest of these."""
+    """In milliseconds since 1970. A topic that keeps senders' times may hold a time before 1970 or after the year 9998; it is moved to the
+    nearest of these limits."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     unreadable: str | None = None
-    """Why there are no headers, though the record has some. None: they are all there."""
+    """Why the headers could not be read. None: they are all there."""
 
     @property
     def bytes(self) -> int:
-        """How many bytes the record has when it is not compressed. They are counted at each call."""
+        """The uncompressed size of the record, counted at each call."""
         size = len(self.key or b"") + len(self.value or b"")
         for name, value in self.headers:
             size += len(name) + len(value or b"")
@@ -51,13 +51,13 @@ def take_apart(message: Message) -> RawRecord:
 
 
 def _headers(message: Message) -> tuple[tuple[tuple[str, bytes | None], ...], str | None]:
-    """The headers, or why there are none.
+    """Returns the headers, or the reason why they can't be read.
 
-    `Message.headers` sets the error and returns a list all the same. The interpreter's fast path for a call of a method does not look for
-    that: the error would come up in some later line, and the list would be in use. `operator.call` always looks, and drops the list.
+    `Message.headers` sets an error and returns a list all the same. The interpreter's fast path for method calls does not check for that:
+    the error would surface in some later line, after the list was used. `operator.call` always checks, and drops the list.
     """
     try:
-        # The library's type is also that of what one may give to a producer.
+        # The library's annotation also covers the headers that a producer may pass in.
         found: Any = call(Message.headers, message)
     except Exception as error:  # what the library raises is its own affair, and the message must not be asked again
         cause = error.__cause__ or error

@@ -1,15 +1,15 @@
 """The loop that every consumer runs (docs/architecture.md, The loop; docs/decisions/0003-the-loop.md).
 
 1. poll
-2. decode; what can't be goes to the dead-letter topic with what step 4 produces
-3. handle: one database transaction, with the progress, commit; before it, outside of any, a role's preparation, if it has one
-4. produce what the handler returned, wait for all acknowledgements
+2. decode; what can't be decoded goes to the dead-letter topic in step 4
+3. handle: one database transaction with the effect and the progress. A role's preparation, if it has one, runs before it
+4. produce the events that the handler returned, and wait for their acknowledgements
 5. commit the contiguous offsets, synchronously
 
-One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time, so that
-polling goes on while a database or a broker is away: the member keeps its partitions. When acknowledgements don't come (a partition
-without a leader), the next micro-batches are handled meanwhile, within a limit; the offsets of each are committed when its own events are
-acknowledged. A crash between any two steps leads to redelivery, and what is redelivered changes nothing and produces the same events.
+One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time. So polling
+continues while a database or a broker is unavailable, and the member keeps its partitions. When acknowledgements are late (a partition
+without a leader), the next micro-batches are handled meanwhile, within a limit. The offsets of each are committed when its own events are
+acknowledged. A crash between any two steps leads to redelivery. A redelivered record changes nothing and produces the same events.
 """
 
 import threading
@@ -48,26 +48,26 @@ from orchestrator.storage.blame import is_environments, kind_of
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
-# An idle loop blocks in poll, which returns at once when a record comes. This only bounds how late `stop` is seen.
+# An idle loop blocks in poll, which returns as soon as a record arrives. This only bounds how late it notices `stop`.
 IDLE_POLL_S = 0.5
-# An idle loop that gets a record waits this long for those that were sent with it: the commands of a batch of 25 go to several partitions and
-# come in two or three fetches, each of which would be a transaction of its own, with its commit, its flush and its offsets.
+# An idle loop that gets a record waits this long for those that were sent with it. The commands of a batch of 25 are on several partitions
+# and arrive in two or three fetches; each would otherwise be a transaction of its own, with its commit, its flush and its offsets.
 GATHER_S = 0.003
-# While the worker is busy the loop looks for new records after this time, and ever more rarely the longer it takes (an outage).
+# While the worker is busy the loop polls at this interval. It grows with the time that the worker takes (an outage).
 BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
-# A healthy broker acknowledges within a second. What it has not within this time holds up offsets, though nothing else.
+# A healthy broker acknowledges within a second. An event that is later than this only holds up offsets.
 LATE_ACKNOWLEDGEMENT_S = 60.0
-# While nothing gets through the log says so again after this time.
+# While nothing gets through, the loop logs it at this interval.
 TELL_OF_OUTAGE_EVERY_S = 10.0
-# How long a consumer that is given partitions waits for what the broker says of their topics, before it reads from where the group is.
+# When a consumer is assigned partitions, how long it waits for the broker's topic ids before it reads from the committed offsets.
 ASSIGNMENT_S = 10.0
 # How many records may wait for their offsets to be committed: some megabytes.
 MAX_UNDONE_RECORDS = 50_000
-# How long `stop` waits for the micro-batch that is under way; the supervisor's patience is longer.
+# How long `stop` waits for the micro-batch that is under way. The supervisor waits longer.
 DRAIN_S = 10.0
 
-# The group goes on without this member, which has noticed too late: whatever it holds is somebody else's.
+# The group removed this member before the member noticed. Another member owns its partitions now.
 _EXPELLED = frozenset(
     {
         KafkaError._MAX_POLL_EXCEEDED,
@@ -80,21 +80,21 @@ _EXPELLED = frozenset(
 
 
 class ExpelledError(Exception):
-    """The group has gone on without this consumer, because it did not poll or was cut off for too long. End the process: a new one
-    starts clean, and what this one has done without committing its offsets is redelivered."""
+    """The group removed this consumer, because it did not poll or was cut off for too long. End the process: a new one starts clean, and
+    Kafka redelivers what this one did without committing its offsets."""
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """What the worker does: a micro-batch, or (without entries) looking for acknowledgements."""
+    """What the worker does: a micro-batch or, without entries, writing progress or waiting for acknowledgements."""
 
     entries: Sequence[Entry]
     offsets: Mapping[PartitionOffsets, Collection[int]]
-    """Where the entries are."""
+    """The offsets of the entries."""
     next_offsets: NextOffsets
-    """What is written down as progress when all of them are done."""
+    """The progress that is stored when all entries are handled."""
     unit: Unit | None
-    """What the entries are when they were tried before."""
+    """The postponed unit that the entries are. None: they are tried for the first time."""
     future: Future[Processed]
     since: float
 
@@ -121,7 +121,7 @@ class ConsumerLoop:
         policy: LanePolicy | None = None,
         preparation: Preparation | None = None,
     ) -> None:
-        """`engine`, `publisher` and `preparation` are used by one thread of the loop's. Raises UnsafeKafkaError."""
+        """Only one of the loop's threads uses `engine`, `publisher` and `preparation`. Raises UnsafeKafkaError."""
         self.health = LoopHealth()
         self._handler = handler
         self._topics = {topic.on_cluster(settings.topic_prefix): topic for topic in handler.topics}
@@ -141,7 +141,7 @@ class ConsumerLoop:
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._committed: dict[PartitionOffsets, int] = {}
         self._noted: dict[tuple[Topic, int], Position] = {}
-        """What is written down as progress, of the partitions that are assigned."""
+        """The progress that is stored, for the assigned partitions."""
         self._paused: dict[PartitionOffsets, Lane] = {}
         self._damage: dict[PartitionOffsets, DamagedBatch] = {}
         self._in_flight: _InFlight | None = None
@@ -152,8 +152,8 @@ class ConsumerLoop:
         self._stopping.set()
 
     def run(self) -> None:
-        """Raises ExpelledError, KafkaException on a fatal error of the client, and what a bug in a handler's surroundings raises."""
-        # Not set before: librdkafka's threads begin with the consumer.
+        """Raises ExpelledError, KafkaException for a fatal error of the client, and any error of a bug outside the handler."""
+        # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
         self._worker: Worker[Processed] = Worker(f"{self._handler.name}-worker")
         try:
@@ -186,17 +186,17 @@ class ConsumerLoop:
     # --- Steps 1 and 2: poll, decode --------------------------------------------------------------------------------------
 
     def _receive(self, timeout_s: float) -> None:
-        """Takes what is there; waits only when nothing is."""
+        """Takes the records that are there. Waits only when there are none."""
         messages: list[Message] = []
         if timeout_s and (first := self._consumer.poll(timeout_s)) is not None:
             messages.append(first)
-        # What comes alone with no record, as the end of a partition does, is no sign of more to gather.
+        # A message that is no record, such as the end of a partition, is no sign that more records follow.
         if not timeout_s or (messages and messages[0].error() is None):
             messages += self._consumer.consume(self._max_polled, timeout=GATHER_S if messages else 0)
         entries: list[Entry] = []
         sought: set[PartitionOffsets] = set()
         for message in messages:
-            # None: a callback of this very call revoked it, or an error is of no partition.
+            # None: a callback of this call revoked the partition, or the error is not about a partition.
             partition = self._assigned.get(_origin(message))
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
@@ -208,13 +208,13 @@ class ConsumerLoop:
                     entries += map(self._take_in, self._step_over(partition, cast("int", message.offset())))
             elif error is not None:
                 self._judge(error)
-            elif partition is not None and partition not in sought:  # else it comes again, from where it was sought
+            elif partition is not None and partition not in sought:  # else the record comes again, after the seek
                 entries.append(self._take_in(decode(take_apart(message), partition, self._handler)))
         self._pause_feeders(entries)
         self._resume_feeders()
 
     def _take_in(self, entry: Entry) -> Entry:
-        """At once, in the order of the log: what the client says of a partition next is about what lies behind the entry."""
+        """Adds an entry immediately, in the order of the log: the client's next report about the partition is about later offsets."""
         entry.partition.polled(entry.offset)
         self._lanes.put(entry)
         if self._damage:
@@ -222,7 +222,7 @@ class ConsumerLoop:
         return entry
 
     def _step_over(self, partition: PartitionOffsets, batch_offset: int) -> list[Entry]:
-        """Seeks what comes next after a batch that the client can't read. Returns what is put aside: once for the batch."""
+        """Seeks past a batch that the client can't read. Returns the entry to dead-letter, once for the batch."""
         damage = self._damage.get(partition)
         if damage is None or batch_offset > damage.next_offset:
             damage = self._damage[partition] = DamagedBatch(max(batch_offset, partition.polled_up_to))
@@ -246,7 +246,8 @@ class ConsumerLoop:
                 )
 
     def _judge(self, error: KafkaError) -> None:
-        """Errors come as messages. Most of them librdkafka tries again by itself, as with a topic that is yet to be made."""
+        """Handles an error, which arrives as a message. librdkafka retries most of them itself, for example a topic that does not exist
+        yet."""
         if error.code() in _EXPELLED:
             raise ExpelledError(str(error))
         if error.fatal():
@@ -254,7 +255,7 @@ class ConsumerLoop:
         log_action(Action.POLL_ERROR, role=self._handler.name, error=str(error))
 
     def _pause_feeders(self, entries: Sequence[Entry]) -> None:
-        """Stops the partitions that have just fed a full lane. Polling goes on, and with it the membership."""
+        """Pauses the partitions that have just fed a full lane. Polling continues, so the member stays in the group."""
         full = {lane for lane in Lane if self._lanes.is_full(lane)}
         if not full:
             return
@@ -264,7 +265,7 @@ class ConsumerLoop:
             self._paused |= feeders
 
     def _resume_feeders(self) -> None:
-        """Lets go what was paused, and nothing else, once the lane that it fed has room."""
+        """Resumes the paused partitions whose lane has room again."""
         roomy = {lane for lane in set(self._paused.values()) if self._lanes.has_room(lane)}
         resumed = [partition for partition, lane in self._paused.items() if lane in roomy]
         if resumed:
@@ -278,8 +279,8 @@ class ConsumerLoop:
     # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker writes down what has been
-        passed without a record, or looks for acknowledgements."""
+        """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker stores progress over offsets
+        without records, or waits for acknowledgements."""
         unit, entries = self._next() if self._has_room() else (None, ())
         offsets = _offsets(entries)
         next_offsets = self._progress_after(offsets)
@@ -295,7 +296,7 @@ class ConsumerLoop:
         self._in_flight = _InFlight(entries, offsets, next_offsets, unit, future, time.monotonic())
 
     def _next(self) -> tuple[Unit | None, Sequence[Entry]]:
-        """New records and those that were postponed take turns; too many of the latter are an outage, and nothing new is begun."""
+        """Alternates between new and postponed records. Too many postponed ones are an outage: then it takes no new ones."""
         self._is_turn_of_postponed = not self._is_turn_of_postponed
         if not self._is_turn_of_postponed and not self._postponed.is_full and (entries := self._lanes.take()):
             return None, entries
@@ -304,7 +305,8 @@ class ConsumerLoop:
         return None, () if self._postponed.is_full else self._lanes.take()
 
     def _progress_after(self, offsets: Mapping[PartitionOffsets, Collection[int]]) -> NextOffsets:
-        """What is to be written down once these are done: of their own partitions, and of those whose last offsets hold no record."""
+        """Returns the progress to store once these records are handled: of their partitions, and of partitions that end without a
+        record."""
         return {
             place: position
             for partition in self._assigned.values()
@@ -326,15 +328,15 @@ class ConsumerLoop:
         assert self._in_flight is not None
         age_s = time.monotonic() - self._in_flight.since
         wait([self._in_flight.future], min(BUSY_POLL_MAX_S, max(BUSY_POLL_MIN_S, age_s / 4)))
-        # When stopping, what the worker says is for `_drain` to judge.
+        # When the loop is stopping, `_drain` handles the worker's result.
         if self._in_flight.future.done() and not self._stopping.is_set():
             self._finish(self._in_flight)
-            # The next before the commit: the worker need not wait for it.
+            # Hand over the next micro-batch before the commit, so that the worker need not wait for it.
             self._hand_over()
             self._commit()
 
     def _finish(self, finished: _InFlight) -> None:
-        """Raises what the worker raised: it has tried again whatever is worth that."""
+        """Raises the worker's error. The worker has already retried where a retry could help."""
         self._in_flight = None
         processed = finished.future.result()
         failures = processed.failures
@@ -353,7 +355,7 @@ class ConsumerLoop:
             self._postponed.failed(failure, finished.unit, took_s=time.monotonic() - finished.since)
         if done:
             self._postponed.passed(len(done))
-        # What was revoked meanwhile is somebody else's.
+        # Another member owns partitions that were revoked meanwhile.
         self._postponed.drop(finished.offsets.keys() - set(self._assigned.values()))
         self._tell(failures)
         self._note_turn()
@@ -372,7 +374,7 @@ class ConsumerLoop:
         )
 
     def _tell(self, failures: Sequence[Failure]) -> None:
-        """The operator sees each record that fails alone; in an outage, now and then, that it is one."""
+        """Logs each record that fails alone. In an outage, logs the outage at intervals instead."""
         name = self._handler.name
         metrics.POSTPONED_RECORDS.labels(name).set(self._postponed.records)
         now = time.monotonic()
@@ -413,7 +415,7 @@ class ConsumerLoop:
     # --- Step 5: commit -----------------------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
-        """Commits what has moved. A commit that fails is made up for by the next; until then there is redelivery.
+        """Commits the offsets that have moved. After a failure the next commit includes them; until then a crash leads to redelivery.
 
         Raises ExpelledError.
         """
@@ -442,7 +444,7 @@ class ConsumerLoop:
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """A topic that is made anew is assigned anew; what is committed for its name may be an offset of the last incarnation."""
+        """Starts a new topic incarnation at its beginning: the offset committed under the topic's name may belong to the previous one."""
         self.health.broker_contact = True
         ids: Mapping[Topic, str] = {}
         outdated: list[TopicPartition] = []
@@ -467,7 +469,7 @@ class ConsumerLoop:
         return [f"{self._topics[each.topic].value}/{each.partition}" for each in partitions]
 
     def _outdated(self, consumer: Consumer, partitions: list[TopicPartition], ids: Mapping[Topic, str]) -> list[TopicPartition]:
-        """Those for which the group has committed an offset of another incarnation. Raises KafkaException."""
+        """Returns the partitions for which the group has committed an offset of another incarnation. Raises KafkaException."""
         places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
         committed = {(each.topic, each.partition): each.metadata for each in consumer.committed(places, timeout=ASSIGNMENT_S)}
         return [
@@ -479,12 +481,12 @@ class ConsumerLoop:
         ]
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Forgets them. The micro-batch under way goes on: its effect is welcome, its offsets are the next owner's to commit."""
+        """Drops the partitions. The micro-batch under way continues: its effect stays valid, and the next owner commits its offsets."""
         keys = {(partition.topic, partition.partition) for partition in partitions}
         revoked = {self._assigned.pop(key) for key in keys & self._assigned.keys()}
         self._lanes.drop(revoked)
         self._postponed.drop(revoked)
-        # A partition that comes back would still be paused.
+        # A partition that is assigned again would otherwise still be paused.
         self._resume([partition for partition in self._paused if partition in revoked])
         for partition in revoked:
             self._committed.pop(partition, None)
@@ -492,7 +494,7 @@ class ConsumerLoop:
             self._noted.pop((partition.topic, partition.partition), None)
         log_action(Action.PARTITIONS_REVOKED, role=self._handler.name, partitions=self._names(partitions))
 
-    # The same, for the same reason: nothing is ever committed for what is not ours any more.
+    # A lost partition is treated like a revoked one: no offset is committed for it.
     _on_lost = _on_revoke
 
     def _note_statistics(self, statistics: str) -> None:
@@ -501,7 +503,7 @@ class ConsumerLoop:
 
 
 def _origin(message: Message) -> tuple[str, int]:
-    """Topic and partition; of an error that is of neither, what no partition has."""
+    """Returns topic and partition. For an error that concerns no partition, returns a pair that no partition has."""
     topic, partition = message.topic(), message.partition()
     return topic or "", -1 if partition is None else partition
 
@@ -514,5 +516,5 @@ def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:
 
 
 def _position(partition: PartitionOffsets, offset: int = OFFSET_INVALID) -> TopicPartition:
-    """With the topic's id beside a committed offset: Kafka keeps those by name."""
+    """Returns a position with the topic's id as metadata, because Kafka stores committed offsets by topic name only."""
     return TopicPartition(partition.cluster_topic, partition.partition, offset, partition.topic_id)

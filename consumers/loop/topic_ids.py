@@ -1,4 +1,4 @@
-"""Which incarnation of a topic there is: its id in Kafka, which a topic that is deleted and made anew does not keep."""
+"""The incarnation of a topic: its id in Kafka, which changes when the topic is deleted and recreated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +10,12 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import UNKNOWN_ID
 from schemas.envelope import Topic
 
-# What a broker says that has no ids (before Kafka 2.8).
+# The id that a broker returns when it has no ids (before Kafka 2.8).
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 def topic_ids(admin: AdminClient, topics: Sequence[Topic], *, prefix: str, timeout_s: float) -> Mapping[Topic, str]:
-    """The ids of those of the topics that exist. Raises KafkaException when the broker does not respond."""
+    """Returns the ids of the topics that exist. Raises KafkaException when the broker does not respond."""
     names = {topic.on_cluster(prefix): topic for topic in topics}
     found: dict[Topic, str] = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
@@ -30,7 +30,8 @@ def topic_ids(admin: AdminClient, topics: Sequence[Topic], *, prefix: str, timeo
 
 
 class BrokerTopicIds:
-    """Asks the broker, over a connection of its own that it does not keep: a consumer asks when it is given partitions, which is rare."""
+    """Asks the broker over a connection that it closes again, because a consumer asks only when it is assigned partitions, which is
+    rare."""
 
     def __init__(self, settings: Settings, client: str) -> None:
         """Raises UnsafeKafkaError."""
@@ -39,5 +40,5 @@ class BrokerTopicIds:
         self._prefix = settings.topic_prefix
 
     def __call__(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
-        """As `topic_ids`."""
+        """Returns the same as `topic_ids`."""
         return topic_ids(AdminClient(self._config, logger=self._logger), topics, prefix=self._prefix, timeout_s=timeout_s)

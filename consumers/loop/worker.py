@@ -1,4 +1,4 @@
-"""One thread that does one thing at a time for another, which goes on meanwhile."""
+"""A thread that runs one task at a time for another thread."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,8 @@ Returned = TypeVar("Returned")
 
 
 class Worker(Generic[Returned]):
-    """A daemon, unlike the threads of a ThreadPoolExecutor: one that waits for a frozen database must not keep the process alive."""
+    """Its thread is a daemon, unlike those of a ThreadPoolExecutor: one that waits for a frozen database must not keep the process
+    alive."""
 
     def __init__(self, name: str) -> None:
         self._tasks: SimpleQueue[tuple[Callable[[], Returned], Future[Returned]] | None] = SimpleQueue()
@@ -18,13 +19,13 @@ class Worker(Generic[Returned]):
         self._thread.start()
 
     def submit(self, task: Callable[[], Returned]) -> Future[Returned]:
-        """Runs it in the thread. The future gets its result, or what it raises."""
+        """Runs the task in the thread. The future gets its result, or its exception."""
         future: Future[Returned] = Future()
         self._tasks.put((task, future))
         return future
 
     def close(self) -> None:
-        """Lets the thread end after what it has been given. Does not wait."""
+        """Ends the thread after the tasks it has been given. Does not wait."""
         self._tasks.put(None)
 
     def _run(self) -> None:
@@ -32,7 +33,7 @@ class Worker(Generic[Returned]):
             task, future = given
             try:
                 answer = task()
-            except BaseException as error:  # the other thread's to judge
+            except BaseException as error:  # the other thread handles it
                 future.set_exception(error)
             else:
                 future.set_result(answer)

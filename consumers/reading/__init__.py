@@ -1,1 +1,1 @@
-"""Reading topics outside of any consumer group: for a replay, and for the dead letters."""
+"""Reads topics outside any consumer group: for a replay, and for the dead letters."""

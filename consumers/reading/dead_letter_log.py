@@ -1,4 +1,4 @@
-"""The dead-letter topic as a list: what could not be read, where it came from, why, and whether it was sent again."""
+"""Reads the dead-letter topic as a list: each record with its origin, the reason, and whether it was sent again."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,13 +26,13 @@ def _field_names(models: Iterable[type[EventData]]) -> Iterator[str]:
             yield from part["properties"]
 
 
-# Text under any other name, or under none, may be notes that a sender has put in the wrong place.
+# Text under any other name, or under none, may be notes that a sender put in the wrong place.
 _SHOWN = (_CLOUD_EVENT | frozenset(_field_names(model for models in EVENTS.values() for model in models))) - {"notes"}
 
 
 @dataclass(frozen=True, slots=True)
 class PutAside:
-    """A dead letter. `topic` is the role of the topic that it came from."""
+    """A dead letter. `topic` is the role of the topic that its record came from."""
 
     id: UUID
     topic: Topic
@@ -42,21 +42,21 @@ class PutAside:
 
     @property
     def value(self) -> bytes | None:
-        """The record's value, as it was; of a very large one, the beginning."""
+        """The record's value, unchanged. Of a very large one, only the beginning."""
         return None if self.letter.value is None else base64.b64decode(self.letter.value)
 
     @property
     def key(self) -> bytes | None:
-        """The record's key, as it was; of a very large one, the beginning."""
+        """The record's key, unchanged. Of a very large one, only the beginning."""
         return None if self.letter.key is None else base64.b64decode(self.letter.key)
 
     @property
     def is_truncated(self) -> bool:
-        """Whether the letter does not hold the whole record."""
+        """Whether the letter holds only a part of the record."""
         return self.letter.key_truncated or self.letter.value_truncated
 
     def shown_value(self) -> object:
-        """The value for people: JSON without notes, and without any text that may be notes. Values that are not JSON are not shown."""
+        """The value for display: JSON without notes, and without any text that may be notes. Values that are not JSON are not shown."""
         raw = self.value
         if raw is None:
             return None
@@ -70,10 +70,10 @@ class PutAside:
             return f"({len(raw)} bytes of JSON, nested too deeply to be shown)"
 
     def as_event(self, original: RawRecord | None = None) -> OutgoingEvent:
-        """The record as it was, for its own topic: same id, so harmless twice. `original` is the record itself, which a letter that does
-        not hold all of it needs. Raises CannotRedriveError.
+        """Returns the record as an event for its own topic. It has the same id, so a second copy is harmless. A letter that does not hold
+        the whole record needs `original`, the record itself. Raises CannotRedriveError.
 
-        Its key decides on nothing but the partition; one that is not UTF-8 goes to another.
+        The key decides only the partition. A key that is not UTF-8 may lead to another partition than before.
         """
         if self.letter.reason == BAD_HEADERS:
             raise CannotRedriveError(
@@ -92,7 +92,7 @@ class PutAside:
         return OutgoingEvent(self.topic, (key or b"").decode(errors="replace"), kept, value)
 
     def _whole(self, original: RawRecord | None) -> tuple[bytes | None, bytes | None]:
-        """The key and the value of the record itself, if it still is the one that was put aside."""
+        """Returns the key and the value of the record itself, if it still is the one that was put aside."""
         if (
             original is None
             or not _begins_with(original.value, self.value)
@@ -125,7 +125,7 @@ def _without_notes(name: str, value: object) -> object:
 
 
 def read_dead_letters(settings: Settings) -> list[PutAside]:
-    """Every dead letter that the topic holds, oldest first. One that was written twice is there once."""
+    """Returns every dead letter that the topic holds, oldest first. Removes duplicates."""
     names = {topic.on_cluster(settings.topic_prefix): topic for topic in Topic}
     letters: dict[UUID, PutAside] = {}
     with TopicReader(settings) as reader:
@@ -134,7 +134,7 @@ def read_dead_letters(settings: Settings) -> list[PutAside]:
                 try:
                     identity, data = _read(raw)
                 except (UnreadableError, ValueError):
-                    continue  # somebody else's: only the product writes here, and nothing is done with it
+                    continue  # another program wrote it: only the product's own letters are listed
                 if isinstance(data, DeadLetterRedriven) and data.dead_letter_id in letters:
                     letters[data.dead_letter_id] = replace(letters[data.dead_letter_id], redriven_at=data.redriven_at)
                 elif isinstance(data, DeadLetter) and data.topic in names:
@@ -144,7 +144,7 @@ def read_dead_letters(settings: Settings) -> list[PutAside]:
 
 
 def _read(raw: RawRecord) -> tuple[UUID, EventData]:
-    """A record of the dead-letter topic. Raises UnreadableError, ValueError."""
+    """Decodes a record of the dead-letter topic. Raises UnreadableError, ValueError."""
     envelope = open_envelope(raw.headers, raw.value)
     data = read_event(Topic.DEAD_LETTER, envelope)
     if isinstance(data, DeadLetter):
@@ -154,7 +154,7 @@ def _read(raw: RawRecord) -> tuple[UUID, EventData]:
 
 
 def read_originals(settings: Settings, letters: Sequence[PutAside]) -> dict[UUID, RawRecord]:
-    """The records that letters were written about, of those that their topics still hold. Raises KafkaException."""
+    """Returns the records that the letters are about, as far as their topics still hold them. Raises KafkaException."""
     with TopicReader(settings) as reader:
         found = {each.id: reader.record_at(each.topic, each.letter.partition, each.letter.offset) for each in letters}
     return {identity: raw for identity, raw in found.items() if raw is not None}

@@ -1,4 +1,4 @@
-"""The topics as a replay reads them: from where they are asked for to where they end, outside of any consumer group."""
+"""Reads the topics for a replay, from a given start to their present end, outside any consumer group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _HANDLED_BY = {Topic.BATCHES: SPLITTER, Topic.RESULTS: AGGREGATOR}
 
 @dataclass(frozen=True, slots=True)
 class RecordPlace:
-    """A record: what was written before it is not read, on any topic."""
+    """A record. A replay that starts there skips what was written before it, on every topic."""
 
     topic: Topic
     partition: int
@@ -24,7 +24,7 @@ class RecordPlace:
 
 
 Start = datetime | RecordPlace | None
-"""From when: a time, that of a record, or the oldest that the topics hold."""
+"""Where a replay starts: at a time, at the time of a record, or (None) at the oldest record that the topics hold."""
 
 
 class ReplaySource:
@@ -40,14 +40,14 @@ class ReplaySource:
         self._reader.__exit__(*exception)
 
     def spans(self, start: Start) -> Sequence[Span]:
-        """What there is to read now. Raises LookupError when `start` names a record that is not there."""
+        """Returns the spans to read now. Raises LookupError when `start` names a record that is not there."""
         since = self._reader.time_of(start.topic, start.partition, start.offset) if isinstance(start, RecordPlace) else start
         return self._reader.spans(TOPICS, since=since)
 
     def handled(self) -> Mapping[tuple[Topic, int], int]:
-        """Up to where the groups have come that take batches and results in, as Kafka knows it; no partition without a commit.
+        """Returns, from Kafka, how far the groups that read batches and results have come. Partitions without a commit are left out.
 
-        The database may know less, when it was restored from an older copy: what the groups have passed does not come to it again.
+        The database may know less, when it was restored from an older copy: the groups do not receive again what they have passed.
         """
         return {
             (topic, partition): offset
@@ -56,7 +56,7 @@ class ReplaySource:
         }
 
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:
-        """Adds everything to the replay. Returns the number of records. `on_progress` gets each chunk's number of offsets."""
+        """Adds all records to the replay and returns their number. Calls `on_progress` with each chunk's number of offsets."""
         records = 0
         for chunk in self._reader.read(spans):
             replay.add_results([(raw.partition, raw.offset, raw.value) for topic, raw in chunk if topic is Topic.RESULTS])
@@ -67,6 +67,6 @@ class ReplaySource:
 
 
 def _record(topic: Topic, raw: RawRecord) -> ReadRecord:
-    # What the roles did not read, because it is too large, counts here as a record without a value: unreadable, too.
+    # The roles do not read a record that is too large. Without a value it is unreadable here, too.
     value = None if raw.bytes > MAX_MESSAGE_BYTES else raw.value
     return ReadRecord(topic, raw.partition, raw.offset, raw.timestamp_ms, raw.headers, value)

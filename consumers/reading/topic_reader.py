@@ -1,4 +1,4 @@
-"""Reads topics from a point in the past to where they end now, outside of any consumer group: for replay and for dead letters."""
+"""Reads topics from a point in the past to their present end, outside any consumer group: for replay and for dead letters."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 
 _TIMEOUT_S = 10.0
-# Enough that Python's part of a call weighs nothing, few enough that progress moves.
+# Large enough that the cost of a Python call does not matter, small enough that progress is visible.
 _CHUNK = 5_000
 
 
-# A cluster makes the topic of the groups' offsets when it is asked for the first time.
+# A cluster creates the topic of the groups' offsets at the first request for it.
 _STARTING = frozenset(
     {
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -37,7 +37,7 @@ def _is_coordinator_starting(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The part of a partition that is read: from the first offset to before the end."""
+    """The part of a partition to read: from the first offset to before the end."""
 
     topic: Topic
     partition: int
@@ -46,20 +46,20 @@ class Span:
 
     @property
     def offsets(self) -> int:
-        """How many offsets that is; at most so many records."""
+        """How many offsets that is. It holds at most as many records."""
         return max(0, self.end - self.first)
 
 
 class TopicReader:
-    """Reads; moves no group's offsets. A context manager, for one thread."""
+    """Reads topics and moves no group's offsets. A context manager, for one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._prefix = settings.topic_prefix
         config = consumer_config(settings, "reader") | {
-            # Assigned, never subscribed: the group exists in name only.
+            # Partitions are assigned, never subscribed to, so the group has no members.
             "group.protocol": "classic",
-            # This one reads as fast as it can, and lives for as long as that takes.
+            # This reader reads as fast as it can, and lives only for that.
             "queued.max.messages.kbytes": 65_536,
         }
         self._consumer = Consumer(config, logger=kafka_logger(settings, "reader"))
@@ -71,18 +71,18 @@ class TopicReader:
         self._consumer.close()
 
     def spans(self, topics: Sequence[Topic], *, since: datetime | None = None) -> list[Span]:
-        """What there is to read. Raises KafkaException when the broker does not respond, or has no such topic."""
+        """Returns what there is to read. Raises KafkaException when the broker does not respond, or has no such topic."""
         return [self._span(topic, partition, since) for topic in topics for partition in self._partitions(topic)]
 
     def time_of(self, topic: Topic, partition: int, offset: int) -> datetime:
-        """When a record was written. Raises LookupError when the topic does not hold it, KafkaException as `spans`."""
-        # The first there is from there on: the offset itself may have been a mark, or compacted away.
+        """Returns when a record was written. Raises LookupError when the topic does not hold it, KafkaException as `spans` does."""
+        # Take the first record at or after the offset: the offset itself may be a transaction's marker, or compacted away.
         if (raw := self._first_from(topic, partition, offset)) is None:
             raise LookupError(f"{topic.on_cluster(self._prefix)} holds no record {partition}@{offset}")
         return datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC)
 
     def record_at(self, topic: Topic, partition: int, offset: int) -> RawRecord | None:
-        """The record at a place; None when the topic does not hold it. Raises KafkaException as `spans`."""
+        """Returns the record at a place. None: the topic does not hold it. Raises KafkaException as `spans` does."""
         raw = self._first_from(topic, partition, offset)
         return raw if raw is not None and raw.offset == offset else None
 
@@ -96,10 +96,10 @@ class TopicReader:
         return None
 
     def committed(self, role: str, topic: Topic) -> dict[int, int]:
-        """By partition, the next offset that the role's group has committed. Raises KafkaException as `spans`."""
+        """Returns the next offset that the role's group has committed, by partition. Raises KafkaException as `spans` does."""
         name = topic.on_cluster(self._prefix)
         places = [TopicPartition(name, partition) for partition in self._partitions(topic)]
-        # In the role's group by name only: it subscribes to nothing, and so never joins.
+        # It uses the role's group id but subscribes to nothing, so it never joins the group.
         asking = Consumer(consumer_config(self._settings, role), logger=kafka_logger(self._settings, "reader"))
         retrying = Retrying(
             retry=retry_if_exception(_is_coordinator_starting),
@@ -130,7 +130,7 @@ class TopicReader:
         return Span(topic, partition, low, high)
 
     def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, RawRecord]]]:
-        """The records of the spans, in chunks; each partition's in its order. Raises KafkaException on a broken connection."""
+        """Yields the records of the spans in chunks, each partition's in order. Raises KafkaException on a broken connection."""
         topics = {span.topic.on_cluster(self._prefix): span.topic for span in spans}
         left = {(span.topic.on_cluster(self._prefix), span.partition): span.end for span in spans if span.offsets}
         self._consumer.assign(
@@ -144,7 +144,7 @@ class TopicReader:
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
                 if place in sought:
-                    continue  # it comes again, from where it was sought
+                    continue  # the record comes again, after the seek
                 if error is not None:
                     if error.code() in DAMAGE:
                         sought.add(place)
@@ -152,7 +152,7 @@ class TopicReader:
                         continue
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
-                    # The last offsets may hold no record (a transaction's mark): the end of the partition ends it all the same.
+                    # The last offsets may hold no record (a transaction's marker). The end of the partition ends the span all the same.
                     left.pop(place, None)
                 elif (end := left.get(place)) is not None:
                     offset = message.offset() or 0
@@ -166,7 +166,7 @@ class TopicReader:
     def _step_over(
         self, topic: Topic, place: tuple[str, int], batch_offset: int, damage: dict[tuple[str, int], DamagedBatch]
     ) -> None:
-        """Seeks what comes next after a batch that the client can't read."""
+        """Seeks past a batch that the client can't read."""
         found = damage.get(place)
         if found is None or batch_offset > found.next_offset:
             found = damage[place] = DamagedBatch(batch_offset)

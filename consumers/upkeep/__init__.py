@@ -1,1 +1,1 @@
-"""What runs by the clock and consumes nothing: the sweeper, which drives on what got lost, and the purger."""
+"""Work that runs by the clock and consumes no topic: the sweeper, which drives stuck items forward, and the purger."""

@@ -1,4 +1,4 @@
-"""Where the topics begin and end, asked from the broker: what the sweeper compares the consumers' progress with."""
+"""Asks the broker where the topics begin and end. The sweeper compares the consumers' progress with these offsets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ _TIMEOUT_S = 10.0
 class BrokerEndOffsets:
     """Implements the sweeper's `EndOffsets`. One request for all partitions.
 
-    The ends are those of the log (high watermarks), whatever transactions are open: what an open one hides is waited for.
+    The ends are those of the log (high watermarks), even while transactions are open: the sweeper waits also for records in those.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +26,7 @@ class BrokerEndOffsets:
         self._prefix = settings.topic_prefix
 
     def __call__(self, topics: Sequence[Topic]) -> Queues:
-        """Every partition of those of the topics that exist. Raises KafkaException when the broker does not answer, or a topic was
+        """Returns every partition of those topics that exist. Raises KafkaException when the broker does not respond, or a topic was
         replaced meanwhile."""
         by_name = {topic.on_cluster(self._prefix): topic for topic in topics}
         ids = self._ids(topics)
@@ -42,7 +42,7 @@ class BrokerEndOffsets:
         first = self._ask(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         last = self._ask(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         if ids != self._ids(topics):
-            # Offsets are asked for by name: they could be those of either incarnation.
+            # Offsets are requested by topic name, so they may belong to either incarnation.
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_ID, "a topic was replaced while its ends were asked for"))
         return {
             (by_name[name], number): Queue(first[name, number], end, ids[by_name[name]]) for (name, number), end in last.items()

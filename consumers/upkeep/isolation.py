@@ -1,4 +1,4 @@
-"""Work on many batches in one transaction; when one of them makes it fail, on all the others without it."""
+"""Works on many batches in one transaction. When one of them makes it fail, works on the others without it."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -11,8 +11,8 @@ from orchestrator.process.error_text import without_values
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import transact
 
-# The environment's lasting refusal (a right that is missing, a statement that takes too long) that so many batches of one round meet is no
-# batch's fault.
+# When so many batches of one round meet a lasting error of the environment (a missing right, a statement that takes too long), no batch
+# is to blame.
 _MAX_REFUSED = 20
 
 
@@ -21,7 +21,7 @@ class OfBatch(Protocol):
 
     @property
     def batch_id(self) -> str:
-        """Which."""
+        """The batch."""
 
 
 Found = TypeVar("Found", bound=OfBatch)
@@ -29,7 +29,7 @@ Done = TypeVar("Done")
 
 
 class Isolation(Generic[Found, Done]):
-    """One step of a sweep. A batch that makes it fail is set aside until the next sweep, and told of."""
+    """One step of a sweep. It sets aside a batch that makes the step fail until the next sweep, and logs it."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Isolation(Generic[Found, Done]):
         *,
         may_work: Callable[[Connection], bool] = lambda _: True,
     ) -> None:
-        """`find` looks for what is to be done, but for the batches that it is given; `work` does it, in the same transaction.
+        """`find` returns what is to be done, without the batches that it is given. `work` does it, in the same transaction.
 
-        It is also given part of what an earlier transaction found. Neither is called while `may_work` says no.
+        `work` may also get a part of what an earlier transaction found. Neither is called while `may_work` returns False.
         """
         self._engine = engine
         self._step = step
@@ -53,7 +53,7 @@ class Isolation(Generic[Found, Done]):
         self._refused = 0
 
     def round(self) -> tuple[int, list[Done]]:
-        """How much was found, and what came of it, by transaction. Raises errors that no batch causes."""
+        """Returns how much was found, and the result of each transaction. Raises errors that no batch causes."""
         found: list[Found] = []
         self._refused = 0
 
@@ -102,6 +102,6 @@ class Isolation(Generic[Found, Done]):
 
 
 def _may_be_a_batchs(error: Exception) -> bool:
-    """Whether another batch may do better: values and constraints, a trigger, a damaged page, a lock that somebody holds for long. What
-    passes by itself fails for every batch alike."""
+    """Whether the error may be this batch's own: values and constraints, a trigger, a damaged page, a lock that somebody holds for long.
+    Errors that pass by themselves hit every batch alike."""
     return blame(error) is not Blame.PASSING

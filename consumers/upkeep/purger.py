@@ -1,4 +1,4 @@
-"""The other half of the sweeper role: removes what was deleted, and what has expired, longer ago than it has to be kept."""
+"""The other half of the sweeper role: removes deleted batches and expired keys after their retention."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class PurgePolicy:
 
     purge_after: timedelta
     keys_after: timedelta
-    # One transaction's work: 20 ms or so, which a late result of a purged batch may have to wait.
+    # The size of one transaction: about 20 ms, for which a late result of a purged batch may have to wait.
     max_items: int = 1_000
     max_batches: int = 200
-    # What one round may do before the sweep is due again: a second or two. What is left over is found by the next.
+    # What one round may do before the sweep is due again: a second or two. The next round finds what is left.
     max_chunks: int = 50
 
     @classmethod
     def of(cls, settings: Settings) -> "PurgePolicy":
-        """The policy that the settings ask for."""
+        """Returns the policy that the settings ask for."""
         return cls(timedelta(hours=settings.purge_after_hours), timedelta(days=settings.idempotency_key_days))
 
 
@@ -46,22 +46,22 @@ class Purged:
 
 
 class Purger:
-    """Any number of purgers may run: each leaves alone what another is at."""
+    """Any number of purgers may run. Each skips what another one is removing."""
 
     def __init__(self, policy: PurgePolicy) -> None:
         self._policy = policy
 
     def purge(self, engine: Engine) -> Purged:
-        """Removes what is due, in transactions that are short whatever there is to remove. May be interrupted anywhere and repeated."""
+        """Removes what is due, in short transactions however much there is. May be interrupted anywhere and repeated."""
         return sum((step(engine) for step in self.steps.values()), Purged())
 
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
-        """The steps of a purge by name: each does what it can, whatever has become of the other."""
+        """Returns the steps of a purge by name. Each runs even if the other failed."""
         return {"purge": self._remove_batches, "expire_keys": self._remove_keys}
 
     def _remove_batches(self, engine: Engine) -> Purged:
-        """A batch that makes the purge fail is left out until the next, and the others are removed."""
+        """Removes batches. One that makes the purge fail is left out until the next purge."""
         isolation = Isolation(engine, "purge", self._due, self._purge_batches)
         total = Purged()
         for _ in range(self._policy.max_chunks):

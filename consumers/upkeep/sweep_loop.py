@@ -1,4 +1,4 @@
-"""Sweeps and purges again and again, until told to stop."""
+"""Sweeps and purges repeatedly, until told to stop."""
 
 import threading
 from collections.abc import Callable
@@ -30,9 +30,9 @@ class SweepLoop:
         self._stopping.set()
 
     def run(self) -> None:
-        """A step that fails, whatever it raises, is tried again by the next sweep and keeps no other from being done.
+        """Runs until stopped. A step that fails with any error is tried again by the next sweep, and the other steps still run.
 
-        An outage only delays a sweep: what is stuck stays stuck until the next.
+        An outage only delays a sweep: a stuck item stays stuck until the next one.
         """
         while not self._stopping.wait(self._interval_s):
             self._sweep()
@@ -48,7 +48,7 @@ class SweepLoop:
                 has_contact = has_contact and not is_kafkas
                 failed.append(step)
                 metrics.SWEEP_FAILURES.labels(step).inc()
-                # Of Kafka's errors the message: they quote no records.
+                # Kafka's errors quote no records, so their message can be logged.
                 told = str(error) if is_kafkas else without_values(error)
                 log_action(Action.SWEEP_FAILED, role="sweeper", step=step, error=told)
             else:

@@ -1,9 +1,10 @@
-"""The sweeper role: looks for what should have moved and has not, and drives it forward (invariant 5).
+"""The sweeper role: finds items that should have moved and have not, and drives them forward (invariant 5).
 
-What is only queued is not stuck. An item counts as lost only when the consumers have passed where the topics ended at a moment when
-it was old already and nothing of its batch was in the outbox: first the splitter, then the registration. Then it is sent again, ever
-more rarely, and finally fails with `internal_error`. What was lost together with a topic is sent again as well, and that never
-counts against the item. A batch that makes a step fail is set aside, and the others are swept (`isolation.py`).
+An item that only waits in a queue is not stuck. An item counts as lost when the consumers have passed a mark: where the topics ended at a
+moment when the item was old already and nothing of its batch was in the outbox. The splitter has to pass such a mark first, then the
+registration. Then the item is sent again, at growing intervals, and finally fails with `internal_error`. Items that were lost together
+with a topic are sent again as well, and that never counts against the item. A batch that makes a step fail is set aside, and the others
+are swept (`isolation.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,20 +46,20 @@ EndOffsets = Callable[[Sequence[Topic]], sweeping.Queues]
 
 @dataclass(frozen=True, slots=True)
 class SweepPolicy:
-    """How patient the sweeper is."""
+    """How long the sweeper waits, and how much it does at once."""
 
     quiet: timedelta
     resend_pause: timedelta
     max_resends: int
     parts_patience: timedelta
     bulk_threshold_items: int
-    # Of each kind in one transaction. After an outage there are many at once: a sweep goes on while it finds as many as it may.
+    # The most of each kind in one transaction. After an outage there are many, so a sweep continues while it finds as many as this.
     max_items: int = 5_000
     max_rounds: int = 20
 
     @classmethod
     def of(cls, settings: Settings) -> "SweepPolicy":
-        """The policy that the settings ask for."""
+        """Returns the policy that the settings ask for."""
         return cls(
             quiet=timedelta(milliseconds=settings.sweep_stuck_after_ms),
             resend_pause=timedelta(milliseconds=settings.sweep_interval_ms),
@@ -70,7 +71,7 @@ class SweepPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did, in items; `batches_ended` are upstream batches whose parts never came."""
+    """What one sweep did, in items. `batches_ended` are upstream batches whose parts never came."""
 
     folded: int = 0
     watched: int = 0
@@ -86,21 +87,21 @@ class Swept:
 
 
 class Sweeper:
-    """Any number of sweepers may run; one of them sweeps at a time."""
+    """Any number of sweepers may run. One of them sweeps at a time."""
 
     def __init__(self, policy: SweepPolicy, end_offsets: EndOffsets) -> None:
         self._policy = policy
         self._end_offsets = end_offsets
 
     def sweep(self, engine: Engine) -> Swept:
-        """All steps, one after the other. Raises errors that no single batch causes, for instance a broker that does not respond."""
+        """Runs all steps in order. Raises errors that no single batch causes, for instance a broker that does not respond."""
         return sum((step(engine) for step in self.steps.values()), Swept())
 
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Swept]]:
-        """The steps of a sweep by name: each does what it can, whatever has become of the others.
+        """Returns the steps of a sweep by name. Each runs even if others failed.
 
-        Each transaction takes its batches' locks before any row (decision 29), which one that began with folding could not.
+        Each transaction takes its batches' locks before any row (decision 29). A transaction that began with folding could not do that.
         """
         return {
             "fold": self._fold_lost,
@@ -110,13 +111,13 @@ class Sweeper:
         }
 
     def _fold_lost(self, engine: Engine) -> Swept:
-        """Folds what is decided."""
+        """Folds decided outcomes."""
         return self._repeatedly(engine, "fold", self._decided, self._fold)
 
     def _drive_on_lost(self, engine: Engine) -> Swept:
-        """Drives on what is lost, and watches what may be."""
-        # Progress is read once, before the marks of this sweep are taken: what this sweep gives a mark is for the next one to find behind
-        # it. Where the queues are is asked for before: what is gone by now was gone when the progress was read.
+        """Drives lost items forward, and watches those that may be lost."""
+        # Progress is read once, before this sweep takes its marks: the next sweep finds what this one puts behind a mark. The queues' ends
+        # are read before the progress, so whatever is gone by then was also gone when the progress was read.
         queues = self._end_offsets(_CONSUMED)
         passed_by_splitter, passed = transact(engine, partial(self._passed_marks, queues=queues))
         driven = self._repeatedly(
@@ -131,11 +132,11 @@ class Sweeper:
         return driven + watched
 
     def _end_overdue(self, engine: Engine) -> Swept:
-        """Ends what will never be whole."""
+        """Ends batches that will never be complete."""
         return self._repeatedly(engine, "end_collections", self._overdue, self._end_collections)
 
     def _observe(self, engine: Engine) -> Swept:
-        """Notes where the queues end and whether they move: the broker knows the one, the database the other."""
+        """Notes where the queues end and whether they move. The broker knows their ends, the database the progress."""
         queues = self._end_offsets(_CONSUMED)
 
         def note(connection: Connection) -> dict[Topic, QueueState]:
@@ -153,7 +154,7 @@ class Sweeper:
         find: Callable[[Connection, Sequence[str]], Sequence[Found]],
         work: Callable[[Connection, Sequence[Found]], Swept],
     ) -> Swept:
-        """One transaction after the other while they come to their limit; none of them does anything while somebody else sweeps."""
+        """Runs one transaction after another while each reaches its limit. None of them does anything while another sweeper sweeps."""
         isolation = Isolation(engine, step, find, work, may_work=sweeping.try_lock)
         total = Swept()
         for _ in range(self._policy.max_rounds):
@@ -173,7 +174,7 @@ class Sweeper:
     def _passed_marks(
         self, connection: Connection, *, queues: sweeping.Queues
     ) -> tuple[sweeping.PassedMarks, sweeping.PassedMarks]:
-        """The marks that the splitter has passed, and those that the registration has."""
+        """Returns the marks that the splitter has passed, and those that the registration has."""
         if not sweeping.try_lock(connection):
             return sweeping.PassedMarks([], []), sweeping.PassedMarks([], [])
         sweeping.forget_moved(connection)
@@ -206,7 +207,7 @@ class Sweeper:
         return Swept(watched=watched)
 
     def _send_again(self, connection: Connection, keys: Sequence[OutcomeKey], gone: Sequence[int]) -> int:
-        """Through the outbox: what is sent, and that it was sent, is one decision."""
+        """Sends the items again through the outbox. The same transaction records that they were sent."""
         is_bulk = self._lane_of(connection, keys)
         commands = commands_for(connection, keys, is_bulk=lambda index: is_bulk(keys[index]))
         sent = [EventOf(item.data["organization_id"], UUID(item.data["batch_id"]), command) for item, command in commands]
@@ -216,8 +217,8 @@ class Sweeper:
         return len(commands)
 
     def _give_up(self, connection: Connection, keys: Sequence[OutcomeKey]) -> int:
-        """Writes `internal_error` into the items' own dedup rows, under the lock that any registration of them takes, and announces it: a
-        replay knows an outcome by its result only."""
+        """Writes `internal_error` into the items' rows of the dedup table, under the lock that their registration would take. Also
+        announces it with a result, because a replay learns an outcome only from its result."""
         if not keys:
             return 0
         share_batches(connection, [key.batch_id for key in keys])
@@ -225,7 +226,7 @@ class Sweeper:
         given_up = [
             (state, NewOutcome(keys[index], state.organization_id, Outcome.FAILED, None, INTERNAL_ERROR))
             for index, state in states.items()
-            # Cancelled since it was found hopeless: its remaining items wait for an external service's decision.
+            # The batch was cancelled since the item was found: its remaining items wait for an external service's decision.
             if state.outcome is None and not state.is_cancelled
         ]
         if now is None or not given_up:
@@ -243,10 +244,11 @@ class Sweeper:
         return len(given_up)
 
     def _lane_of(self, connection: Connection, keys: Sequence[OutcomeKey]) -> Callable[[OutcomeKey], bool]:
-        """Tells whether an item travels in the bulk lane: as with the splitter, by how many were submitted or retried with it.
+        """Returns a function that tells whether an item travels in the bulk lane. As in the splitter, the number of items that were
+        submitted or retried together decides.
 
-        So a repeated event is the first one, byte for byte. It is not where the threshold was set anew in between, or is above what an
-        event holds: then the first part of a retry travels in the small lane. Nothing but fairness depends on the lane.
+        So a repeated event equals the first one byte for byte, with two exceptions: the threshold was changed in between, or it is above
+        what an event holds. Then the first part of a retry travels in the small lane. Only fairness depends on the lane.
         """
         sizes = sweeping.sizes_of_requests(connection, keys)
         return lambda key: sizes.get(key, 0) > self._policy.bulk_threshold_items
@@ -256,7 +258,7 @@ class Sweeper:
         return sweeping.unfinished_collections(connection, patience=policy.parts_patience, aside=aside, limit=policy.max_items)
 
     def _end_collections(self, connection: Connection, overdue: Sequence[sweeping.Overdue]) -> Swept:
-        """Upstream batches whose parts did not come in time are rejected as a whole."""
+        """Rejects upstream batches as a whole when their parts did not come in time."""
         repository, parts = PostgresActivityRepository(connection), CollectedParts(connection)
         batch_ids = [UUID(each.batch_id) for each in overdue]
         repository.lock_batches(batch_ids)
