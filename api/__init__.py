@@ -1,1 +1,1 @@
-"""The HTTP API: submitting and polling."""
+"""The HTTP API for submitting batches and following them."""

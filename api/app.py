@@ -24,7 +24,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.preview import Planner
 from orchestrator.storage.relay_wakeup import RelayWaker
 
-# Idle connections, and those whose headers have not arrived, are closed after this. Longer than browsers and proxies keep idle connections.
+# Connections that are idle, or whose headers have not arrived, are closed after this. Browsers and proxies close idle connections earlier.
 _KEEPALIVE_TIMEOUT_S = 75.0
 
 # Running requests have this long to finish when the process stops; a supervisor waits longer before it kills.
@@ -32,7 +32,7 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 
 
 def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web.Application:
-    """The application. `health` are the checks of what else runs in this process.
+    """Returns the application. `health` are the checks of the other roles in this process.
 
     Raises UnsafeStartError if the settings would let anyone use the API, or accept plans that anyone could have signed.
     """

@@ -23,7 +23,7 @@ td { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom
 
 
 def page(document: Json) -> bytes:
-    """The page."""
+    """Returns the page."""
     info = document["info"]
     return "".join(
         [
@@ -90,7 +90,7 @@ def _answer(status: str, answer: Json) -> str:
 
 
 def _link(schema: Json) -> str:
-    """To the schema's own entry, where it has one."""
+    """Returns a link to the schema's own entry, if it has one."""
     reference = schema.get("$ref") or next((part["$ref"] for part in schema.get("allOf", ()) if "$ref" in part), None)
     if reference is None:
         return ""
@@ -99,7 +99,7 @@ def _link(schema: Json) -> str:
 
 
 def _shown(content: Json) -> str:
-    """Its example, or where its examples are."""
+    """Returns the content's example, or a reference to its examples."""
     if "example" in content:
         return f"<pre>{escape(content['example'])}</pre>"
     names = map(escape, content.get("examples", ()))
@@ -118,6 +118,6 @@ def _schema(name: str, schema: Json) -> str:
 
 
 def _words(text: str) -> str:
-    """Text whose `code` stands between backticks."""
+    """Returns HTML in which text between backticks is `code`."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))

@@ -106,7 +106,7 @@ def document(routes: Sequence[Route] = ROUTES) -> Json:
 
 
 def encoded(made: Json) -> bytes:
-    """The document's bytes, the same each time."""
+    """Returns the document's bytes, the same each time."""
     return orjson.dumps(made, option=orjson.OPT_SORT_KEYS)
 
 

@@ -19,7 +19,7 @@ Conversation = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method on one path. `name` is its operation id; the summary is the first line of what serves it."""
+    """One method on one path. `name` is its operation id; the summary is the first line of its function's docstring."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Route:
 
     @property
     def summary(self) -> str:
-        """What it does."""
+        """The first line of the function's docstring."""
         served_by = self.endpoint or self.conversation
         return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
 

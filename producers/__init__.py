@@ -1,1 +1,1 @@
-"""To Kafka: topics, the producer, the outbox relay."""
+"""Everything that writes to Kafka: topics, the producer, the outbox relay."""

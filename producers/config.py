@@ -1,4 +1,4 @@
-"""The producer's librdkafka configuration, each value with its reason."""
+"""The producer's librdkafka configuration, with a reason for each value."""
 
 from orchestrator.process.kafka_settings import ClientConfig, connection_config
 from orchestrator.process.settings import Settings
@@ -8,24 +8,25 @@ FLUSH_LINGER_MS = 50
 
 
 def producer_config(settings: Settings) -> ClientConfig:
-    """The properties of an idempotent producer. Raises UnsafeKafkaError."""
+    """Returns the properties of an idempotent producer. Raises UnsafeKafkaError."""
     return connection_config(settings) | {
         "client.id": "bulkreg-producer",
-        # Retries inside the client neither repeat nor reorder. What it can't settle in the delivery time is published again under the
-        # same event id, so at least once (and recognisable) is what holds.
+        # Retries inside the client neither duplicate nor reorder. An event that the client can't settle within the delivery timeout is
+        # published again under the same event id. So delivery is at least once, and duplicates are recognisable.
         "enable.idempotence": True,
         "acks": "all",
-        # How long a broker may be away before the caller is told "unknown" and starts over.
+        # How long a broker may be unavailable before the caller gets "unknown" and starts over.
         "delivery.timeout.ms": 120_000,
-        # `publish` flushes, which sends at once whatever lingers. So this is not a delay, it keeps the first events of a set from being
+        # `publish` flushes, which sends lingering events at once. So this causes no delay; it keeps the first events of a set from being
         # sent alone while the others are still being queued.
         "linger.ms": FLUSH_LINGER_MS,
-        # JSON of one kind shrinks to a fifth, for less CPU than the bytes cost on their way.
+        # Similar JSON shrinks to a fifth, and compressing it costs less CPU than sending the bytes.
         "compression.type": "lz4",
-        # The Java clients' choice of partition for a key; librdkafka's own default is another (CRC32). Upstream services share keys.
+        # The partitioner of the Java clients. librdkafka's default is another (CRC32), and upstream services use the same keys.
         "partitioner": "murmur2_random",
         "message.max.bytes": MAX_DEAD_LETTER_BYTES,
-        # Room for some micro-batches. More would only hide that the broker is slower than we are; `publish` waits when it is full.
+        # Room for some micro-batches. A longer queue would only hide that the broker is slower than this process. `publish` waits when it
+        # is full.
         "queue.buffering.max.messages": 50_000,
         "queue.buffering.max.kbytes": 65_536,
     }

@@ -1,11 +1,11 @@
-"""The partition of a key, as the producer chooses it (`partitioner=murmur2_random`, the Java clients' choice)."""
+"""The partition of a key, as the producer chooses it (`partitioner=murmur2_random`, the partitioner of the Java clients)."""
 
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key that is not empty."""
+    """Returns the partition of a key, which must not be empty."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 

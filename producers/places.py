@@ -1,4 +1,4 @@
-"""Which topics and partitions are in trouble, and when to try each of them again."""
+"""Keeps which topics and partitions are in trouble, and when to try each of them again."""
 
 import random
 from collections.abc import Iterable
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 
-# After a failure, doubled with each in a row: soon enough for a broker's restart, and no hot loop while a topic is missing for hours.
+# The first pause after a failure. It doubles with each further failure: short for a broker's restart, and no hot loop while a topic is
+# missing for hours.
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 
 
 def backoff_s(failures: int) -> float:
-    """How long to wait after so many failures in a row. With jitter, so that what failed together does not come back together."""
+    """Returns the pause after so many failures in a row. It has jitter, so that places that failed together are not retried together."""
     longest: float = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures, 10))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
@@ -26,36 +27,36 @@ class _Place:
 
 
 class Places:
-    """The places that fail, and those that are well again but may still have held rows."""
+    """The places that are in trouble, and those that have recovered but may still have held rows."""
 
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}
 
     @property
     def known(self) -> list[str]:
-        """The names of all."""
+        """The names of all these places."""
         return list(self._places)
 
     def is_failing(self, name: str) -> bool:
-        """Whether nothing but a probe is to be sent there."""
+        """Whether only a probe may be sent there."""
         place = self._places.get(name)
         return place is not None and place.is_failing
 
     def retry_at(self, name: str) -> float:
-        """When it is to be tried again."""
+        """When to try it again."""
         return self._places[name].retry_at
 
     def expect_held(self, names: Iterable[str]) -> None:
-        """Rows are held for these places, by this relay or by one before it. What is new among them is tried at once."""
+        """Notes that this relay, or one before it, has held rows for these places. Places that were not known are due at once."""
         for name in names:
             self._places.setdefault(name, _Place(is_failing=True, failures=0, retry_at=float("-inf")))
         self._count()
 
     def failed(self, name: str, now: float, why: str) -> None:
-        """An event was not acknowledged there, or has not been for too long.
+        """Notes that an event was not acknowledged there, or not for too long.
 
-        Many events that fail at once are one failure. So is one that was on its way already when the place failed, and fails before the
-        place is tried again.
+        Many events that fail at once count as one failure. An event that was already on its way when the place failed, and fails before the
+        next try, belongs to the same failure.
         """
         place = self._places.setdefault(name, _Place(is_failing=False, failures=0, retry_at=now))
         if place.is_failing and now < place.retry_at:
@@ -68,7 +69,7 @@ class Places:
         self._count()
 
     def works(self, name: str) -> None:
-        """An event was acknowledged there."""
+        """Notes that an event was acknowledged there."""
         place = self._places.get(name)
         if place is not None and place.is_failing:
             log_action(Action.PLACE_WORKS_AGAIN, role="relay", place=name)
@@ -77,7 +78,7 @@ class Places:
             self._count()
 
     def forget(self, name: str) -> None:
-        """Nothing is held for it."""
+        """Removes the place, because no row is held for it."""
         del self._places[name]
         self._count()
 

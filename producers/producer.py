@@ -1,4 +1,4 @@
-"""Publishes events: produced idempotently, acknowledged by all in-sync replicas, or reported as not."""
+"""Publishes events. The producer is idempotent; each event is acknowledged by all in-sync replicas, or reported as failed."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from producers.config import producer_config
 from producers.partitions import partition_of
 from schemas.envelope import OutgoingEvent, Topic
 
-# Between two looks at a queue that is full, or at a flush that takes its time. The delivery timeout ends both.
+# How long one wait for room in the queue, or for a flush, lasts. Waiting repeats until the delivery timeout.
 _WAIT_S = 1.0
-# How long what is known of a topic's partitions is good for. A wrong count only makes `place` less exact.
+# How long a topic's partition count is cached. A wrong count only makes `place` less exact.
 _PARTITIONS_KNOWN_S = 60.0
-# The client refuses events of a topic that it takes for missing, and asks for it again only after minutes.
+# The client refuses events of a topic that it believes missing, and by itself checks again only after minutes.
 _MISSING = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})
 
 
 class EventProducer:
-    """The `Publisher` on Kafka."""
+    """Implements `Publisher` on Kafka."""
 
     def __init__(
         self, settings: Settings, overrides: Mapping[str, str | int | bool] | None = None, *, role: str | None = None
     ) -> None:
-        """`overrides` are librdkafka properties; `role` is who publishes, for the log: None in a command.
+        """`overrides` are librdkafka properties. `role` names the publishing role in the log; None: a command.
 
-        Raises UnsafeKafkaError, and KafkaException for a property that can't be.
+        Raises UnsafeKafkaError, and KafkaException for an invalid property.
         """
         self._role = role
         self._config = producer_config(settings) | dict(overrides or {})
@@ -48,7 +48,8 @@ class EventProducer:
         return Producer(self._config | more, logger=self._logger)
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        """Sends all and returns when all are acknowledged. Raises DeliveryError. Waits at most the delivery timeout for each event."""
+        """Sends all events, and returns when all are acknowledged. Raises DeliveryError. Waits at most the delivery timeout for each
+        event."""
         delivery = self.send(events)
         while delivery.outstanding:
             self.poll(_WAIT_S)
@@ -87,7 +88,7 @@ class EventProducer:
             return
 
     def poll(self, timeout_s: float) -> None:
-        """Implements `Publisher.poll`. Sends at once what lingers."""
+        """Implements `Publisher.poll`. Sends lingering events at once."""
         until = time.monotonic() + timeout_s
         self._flush(self._producer, timeout_s)
         self._settle()
@@ -99,13 +100,13 @@ class EventProducer:
         try:
             producer.flush(timeout_s)
         except (KafkaException, SystemError) as error:
-            # Only a fatal error is raised. It is while there may still be reports to call, and one that is called then ends in SystemError.
+            # Only a fatal error is raised here. Delivery reports may still be pending then, and calling one of them ends in SystemError.
             self._fatal = str(error)
 
     def _report(self, delivery: Delivery, index: int, error: KafkaError | None, _message: Message) -> None:
         """Called by librdkafka inside poll and flush, where nothing may raise."""
         if error is None:
-            # What `settle` would do, without another call: two events are acknowledged for each item.
+            # The same as `settle` does, without another call: this runs twice for each item.
             delivery.outstanding.discard(index)
         elif error.name() in PERMANENT_REFUSALS:
             self._refused.append((delivery, index, error))
@@ -126,10 +127,10 @@ class EventProducer:
         delivery.settle(index, Trouble(str(error), error.name() in PERMANENT_REFUSALS))
 
     def _settle(self) -> None:
-        """What the reports may not do themselves."""
+        """Does what the delivery reports must not do themselves."""
         if self._fatal:
-            # An idempotent producer that can't tell any more what it has sent refuses everything from then on, and nobody can tell what
-            # was acknowledged.
+            # After a fatal error an idempotent producer no longer knows what it has sent. It refuses every further event, and nobody can
+            # tell which events were acknowledged.
             log_action(Action.PRODUCER_REBUILT, role=self._role, error=self._fatal)
             self._rebuild(self._fatal)
         refused, self._refused = self._refused, []
@@ -148,7 +149,7 @@ class EventProducer:
         self._alone = None
 
     def _send_alone(self, refused: Sequence[tuple[Delivery, int, KafkaError]]) -> None:
-        """Sends each event in a record batch of its own: a broker that refuses one event refuses all that came in the same batch."""
+        """Sends each event in a record batch of its own, because a broker that refuses one event refuses all of the same record batch."""
         if self._alone is None:
             self._alone = self._new_producer(**{"batch.num.messages": 1})
         for delivery, index, first_error in refused:
@@ -162,7 +163,7 @@ class EventProducer:
                     on_delivery=partial(self._report_alone, delivery, index),
                 )
             except BufferError:
-                # There are more than fit. It is told as passing, and sent again by the caller.
+                # The queue is full. The event is reported with a passing failure, so the caller sends it again.
                 delivery.settle(index, Trouble(str(first_error)))
             except KafkaException as error:
                 self._failed(delivery, index, error.args[0])
@@ -173,7 +174,7 @@ class EventProducer:
                 self._missing.discard(topic)
 
     def place(self, event: OutgoingEvent) -> str:
-        """Implements `Publisher.place`. The partition is unknown while the topic's partitions are."""
+        """Implements `Publisher.place`. The place has no partition while the topic's partitions are unknown."""
         count, known_at = self._partitions.get(event.topic, (0, float("-inf")))
         if time.monotonic() - known_at > _PARTITIONS_KNOWN_S:
             count = self._count_partitions(event.topic) or count
@@ -204,7 +205,7 @@ class EventProducer:
             return False
 
     def close(self) -> None:
-        """Ends the client's threads. What is outstanding is not waited for."""
+        """Ends the client's threads. Does not wait for outstanding events."""
         for producer in filter(None, (self._producer, self._alone)):
             producer.purge()
             producer.close()

@@ -1,22 +1,22 @@
-"""The outbox relay: publishes what transactions decided to publish, in order per batch, at least once.
+"""The outbox relay: publishes the events that transactions wrote to the outbox, in order for each batch, at least once.
 
-1. take slots, or give some back, so that the relays that live share them evenly
-2. read the oldest rows of the owned slots: of each stream (a key on its topic) the first, unless it is on its way already
-3. send them; note what has been acknowledged, without waiting long for what has not
-4. delete what was acknowledged; hold what was not accepted
-5. again while there may be more; then wait for a NOTIFY, for an acknowledgement, or for the poll interval
+1. take or release slots, so that all live relays share them evenly
+2. read the oldest rows of the owned slots: the first of each stream (a key on its topic), unless it is on its way already
+3. send them; note what is acknowledged, without waiting long for the others
+4. delete acknowledged rows; hold rows that were not accepted
+5. repeat while there may be more; then wait for a NOTIFY, for an acknowledgement, or for the poll interval
 
-No cursor is kept and no row is locked: what is published is deleted, so a row that commits late, with a lower id, is found like any
-other. Order holds because a batch's rows are in one slot, a slot has one owner, the writers of a batch take turns (they hold its lock),
-and a stream has at most one row on its way.
+The relay keeps no cursor and locks no row. It deletes what is published, so it also finds a row that commits late with a lower id. Order
+holds because a batch's rows are in one slot, a slot has one owner, the writers of a batch take turns (they hold its lock), and at most one
+row of a stream is on its way.
 
-Trouble stays where it is (docs/decisions/0023-relay.md). A place, a topic or a partition, that does not acknowledge gets nothing but a
-probe now and then; its rows are held in the table until one is accepted. A row that Kafka refuses for what it is, also when it is sent
-alone, is held as refused, and its stream with it.
+Trouble stays where it is (docs/decisions/0023-relay.md). A place is a topic or a partition. A place that does not acknowledge gets only an
+occasional probe, and its rows are held in the table until one is accepted. A row that Kafka refuses even when it is sent alone is held as
+refused, and so is its stream.
 
-The owner of a slot is the session that holds the slot's advisory lock, the very one that reads and deletes: with the session goes the
-ownership. A relay that has lost it unawares publishes rows a second time that have been published before, never one that has not: so the
-first copies of a stream's events are in order, and consumers don't mind the second.
+The owner of a slot is the session that holds the slot's advisory lock. The same session reads and deletes, so the ownership ends with it. A
+relay that has lost a slot without noticing may publish rows a second time that were published before, never a new one. So the first copies
+of a stream's events are in order, and consumers ignore the second copies.
 """
 
 import select
@@ -57,23 +57,23 @@ from orchestrator.storage.relay_wakeup import CHANNEL
 from orchestrator.storage.slots import announce, balance
 from producers.places import Places, backoff_s
 
-# Ten parts of a large batch: some milliseconds for which others wait.
+# Ten parts of a large batch: they delay others by some milliseconds.
 MAX_ROUND_BYTES = 1024 * 1024
-# How long a round waits for its acknowledgements, which take some milliseconds. Then the next begins, and they are deleted as they come.
+# How long a round waits for acknowledgements, which take some milliseconds. Later ones are handled in the next rounds.
 ROUND_S = 0.1
-# How often acknowledgements are looked for while some are outstanding.
+# How often to check for acknowledgements while some are outstanding.
 ACK_LOOK_S = 0.01
-# A place that has not acknowledged a row for this long is in trouble. (A busy broker takes a tenth of it.)
+# A place that has not acknowledged a row for this long is in trouble. (A busy broker takes a tenth of that.)
 SLOW_S = 2.0
-# What may be on its way to the places that are well, and in all. Less than the producer's queue, or the relay would wait for room in it.
+# How many rows may be on their way to places that work, and to all. Less than the producer's queue, or the relay would wait for room in it.
 MAX_FLIGHT_ROWS = 2_000
 MAX_FLIGHT_BYTES = 4 * MAX_ROUND_BYTES
 MAX_TOTAL_FLIGHT_BYTES = 32 * MAX_ROUND_BYTES
-# So many places may be tried again by themselves, streams with a trouble of their own among them.
+# How many places are tried separately. Streams that have a trouble of their own count, too.
 MAX_PLACES = 100
-# How late `stop` is seen by an idle relay.
+# How late an idle relay notices `stop`.
 STOP_LOOK_S = 0.25
-# How long `stop` waits for the acknowledgements of what is on its way.
+# How long `stop` waits for outstanding acknowledgements.
 DRAIN_S = 5.0
 # How often the relay checks whether a broker responds (`LoopHealth`).
 CONTACT_INTERVAL_S = 5.0
@@ -85,7 +85,7 @@ class _NoBrokerError(Exception):
 
 @dataclass(slots=True)
 class _Sent:
-    """A row on its way. `label`: what it was held for."""
+    """A row on its way. `label` is the place that it was held for."""
 
     row: OutboxRow
     label: str | None
@@ -94,14 +94,14 @@ class _Sent:
     at: float
     place: str | None = None
     is_late: bool = False
-    """Not acknowledged in its own round: rows of its stream that came meanwhile were not seen."""
+    """It was not acknowledged in its own round. Rows that its stream got in the meantime were not read."""
 
 
 class OutboxRelay:
     """One relay. `run` blocks its thread until `stop`, which any thread or signal handler may call."""
 
     def __init__(self, settings: Settings, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
-        """`publisher` is used by the thread that runs. `clock` decides when to look again, and nothing else."""
+        """Only the thread of `run` uses `publisher`. `clock` decides only when to act again."""
         self.health = LoopHealth()
         self._settings = settings
         self._publisher = publisher
@@ -109,7 +109,7 @@ class OutboxRelay:
         self._poll_s = settings.relay_poll_ms / 1000
         self._lease = timedelta(milliseconds=settings.relay_lease_ms)
         self._trouble_after_s = settings.trouble_after_ms / 1000
-        # Often enough that another relay never takes this one for silent.
+        # Often enough that other relays do not take this one for silent.
         self._balance_s = min(self._poll_s, self._lease.total_seconds() / 4)
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
@@ -122,15 +122,15 @@ class OutboxRelay:
 
     @property
     def slots(self) -> frozenset[int]:
-        """The slots that it owns."""
+        """The slots that this relay owns."""
         return self._slots
 
     def stop(self) -> None:
-        """Asks the relay to finish its round and to give its slots back."""
+        """Asks the relay to finish its round and to release its slots."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Goes on when the database or the broker is away; raises what else goes wrong, which is a bug."""
+        """Continues when the database or the broker is unavailable. Raises any other error, which is a bug."""
         engine = create_database_engine(
             self._settings.worker_url, self._settings, connections=1, application_name="bulkreg relay"
         )
@@ -148,15 +148,15 @@ class OutboxRelay:
             engine.dispose()
 
     def _session(self, connection: Connection) -> None:
-        """Works until it is stopped or fails. Then the session is ended, so that another relay, which may do better, has its slots."""
+        """Works until it is stopped or fails. Then it ends the session, so that another relay gets its slots."""
         try:
             connection.execute(text(f"LISTEN {CHANNEL}"))
-            # A deletion that a crash of the server undoes publishes the row again; so no round waits for the disk.
+            # No round waits for the disk. If a crash of the server loses a deletion, the row is published again.
             connection.execute(text("SET synchronous_commit = off"))
-            # Longer than any statement here takes, and shorter than the lease: within it a healthy session speaks.
+            # Longer than any statement here takes, and shorter than the lease, so that a healthy session keeps its lease.
             connection.execute(text(f"SET statement_timeout = {self._settings.relay_lease_ms // 2}"))
             read_by_key(connection)
-            # A relay without a broker takes no slots, or it would keep them from one that has.
+            # A relay without a broker takes no slots, so that relays with a broker get them.
             self._reached_at = self._clock() - self._lease.total_seconds()
             self._note_contact()
             announce(connection)
@@ -174,14 +174,14 @@ class OutboxRelay:
             self._own(frozenset())
             self._flight.clear()
             self._publisher.abandon()
-            # Returned to the pool, the session would live on, and the locks with it.
+            # A session that returns to the pool would live on and keep its locks.
             connection.invalidate()
 
     # --- Step 1: slots ----------------------------------------------------------------------------------------------------
 
     def _balance(self, connection: Connection) -> None:
         self._gather(connection, ROUND_S)
-        # What a place in trouble has had for long keeps no slot: that the next owner publishes it, too, is harmless.
+        # Rows that are on their way to a place in trouble do not keep the slot: it is harmless if the next owner publishes them as well.
         busy = {sent.row.owned_slot for sent in self._well()}
         owned = balance(connection, self._slots, lease=self._lease, busy=busy)
         new = owned - self._slots
@@ -211,10 +211,10 @@ class OutboxRelay:
     # --- Steps 2 to 5: a round ----------------------------------------------------------------------------------------------
 
     def _round(self, connection: Connection) -> bool:
-        """Publishes and deletes some rows; whether there may be more to read. Raises DBAPIError.
+        """Publishes and deletes some rows. Returns whether there may be more to read. Raises DBAPIError.
 
-        What is committed after the rows were read is followed by a NOTIFY: to look again at once would find nothing, mostly, and costs as
-        much as the round. (Half of all looks did, at 5,000 items/s.)
+        Rows that commit after the read are announced by a NOTIFY, so there is no need to read again at once. Such a read would mostly find
+        nothing and cost as much as the round. (Half of all reads did, at 5,000 items/s.)
         """
         is_more = self._send_held(connection)
         is_more = self._send_oldest(connection) or is_more
@@ -224,7 +224,7 @@ class OutboxRelay:
         return is_more
 
     def _send_oldest(self, connection: Connection) -> bool:
-        """Whether reading stopped at a limit."""
+        """Sends the oldest rows of each stream. Returns whether reading stopped at a limit."""
         limits = self._room()
         if not self._slots or limits.max_rows <= 0:
             return False
@@ -243,7 +243,7 @@ class OutboxRelay:
         return is_more
 
     def _send_held(self, connection: Connection) -> bool:
-        """Sends what is held for places that are well again, and a probe to those that may be. Whether there may be more."""
+        """Sends held rows of places that work again, and a probe to places that may. Returns whether there may be more."""
         is_more = False
         now = self._clock()
         for name in self._places.known:
@@ -252,7 +252,7 @@ class OutboxRelay:
             room = self._room()
             if (is_probe and (is_awaited or now < self._places.retry_at(name))) or room.max_rows <= 0:
                 continue
-            # A probe is the oldest row of each slot: one that has a trouble of its own does not keep the others from showing that it works.
+            # A probe is the oldest row of each slot. So one row that has a trouble of its own can't hide that the place works again.
             limits = replace(room, max_rows_of_slot=1) if is_probe else room
             rows = held_rows(connection, name, sorted(self._slots), limits, busy=self._flight) if self._slots else []
             self._send(rows, label=name)
@@ -265,7 +265,7 @@ class OutboxRelay:
         return any(place in (sent.place, sent.label) for sent in self._flight.values())
 
     def _room(self) -> ReadLimits:
-        """How much may be read. What is on its way to places in trouble keeps no room from the others: it grows no more."""
+        """Returns how much may be read. Rows on their way to places in trouble take no room from others: no more are sent there."""
         bytes_in_all = sum(len(sent.row.event.value) for sent in self._flight.values())
         well = self._well()
         bytes_left = MAX_FLIGHT_BYTES - sum(len(sent.row.event.value) for sent in well)
@@ -283,7 +283,8 @@ class OutboxRelay:
             self._flight[row.stream] = _Sent(row, label, delivery, index, now)
 
     def _gather(self, connection: Connection, within_s: float) -> bool:
-        """Waits for what is on its way, but not for places in trouble; deletes, and holds. Whether something may have waited for it."""
+        """Waits for acknowledgements, except of places in trouble; then deletes and holds rows. Returns whether rows may have waited for
+        these."""
         until = self._clock() + within_s
         while self._flight and (remaining := until - self._clock()) > 0:
             self._publisher.poll(min(ACK_LOOK_S, remaining))
@@ -292,14 +293,14 @@ class OutboxRelay:
         return self._take_stock(connection)
 
     def _drain(self, connection: Connection) -> None:
-        """Waits for what is on its way to places that are well: the next owner of its slot would publish it, too."""
+        """Waits for the rows on their way to places that work. Otherwise the next owner of their slots would publish them again."""
         until = self._clock() + DRAIN_S
         while self._well() and self._clock() < until:
             self._publisher.poll(ACK_LOOK_S)
             self._take_stock(connection)
 
     def _well(self) -> list[_Sent]:
-        """What is on its way to places that are not in trouble."""
+        """The rows on their way to places that are not in trouble."""
         return [sent for sent in self._flight.values() if sent.place is None or not self._places.is_failing(sent.place)]
 
     def _take_stock(self, connection: Connection) -> bool:
@@ -340,7 +341,8 @@ class OutboxRelay:
         self._passed(Failpoint.RELAY_AFTER_DELETE)
 
     def _failed(self, sent: _Sent, trouble: Trouble, now: float, well: Collection[str]) -> Hold | None:
-        """What the row is to wait for; None when it waits for that already. `well` are places that have acknowledged others just now."""
+        """Returns what the row is to wait for. None: it waits for that already. `well` are places that have just acknowledged other
+        rows."""
         topic, place = sent.row.event.topic.value, self._place(sent)
         metrics.OUTBOX_FAILURES.labels("delivery").inc()
         if trouble.is_permanent:
@@ -354,11 +356,11 @@ class OutboxRelay:
                 row=sent.row.outbox_id,
                 error=trouble.detail,
             )
-            # A broker has looked at it, so the place works.
+            # A broker has examined the row, so the place works.
             for name in {place, sent.label or place}:
                 self._places.works(name)
             return Hold(sent.row, REFUSED, trouble.detail)
-        # The trouble of one row is no reason to stop its place.
+        # If others get through, the trouble is the row's own: its stream waits and its place goes on.
         cause = ":".join(sent.row.stream) if place in well and len(self._places.known) < MAX_PLACES else place
         for name in {cause, sent.label or cause}:
             self._places.failed(name, now, trouble.detail)
@@ -373,14 +375,15 @@ class OutboxRelay:
                 metrics.OUTBOX_HELD.labels(hold.row.event.topic.value).inc()
 
     def _wait(self, connection: Connection) -> None:
-        """Until a NOTIFY or an acknowledgement comes, a place may be tried again, the poll interval is over, or the relay is to stop."""
+        """Returns at a NOTIFY, at an acknowledgement, when a place may be tried again, after the poll interval, or when the relay is to
+        stop."""
         driver = connection.connection.driver_connection
         assert driver is not None
         retries = [self._places.retry_at(name) for name in self._places.known if not self._is_awaited(name)]
         now = self._clock()
         deadline = min(now + self._balance_s, max(now + ACK_LOOK_S, min(retries, default=float("inf"))))
-        # A NOTIFY may have come with the result of the last statement. Whatever lies on the socket the next statement will read, also
-        # that the connection is gone.
+        # A NOTIFY may have arrived with the result of the last statement. The next statement reads whatever is on the socket, also the end
+        # of the connection.
         while not driver.notifies and not self._stopping.is_set() and (remaining := deadline - self._clock()) > 0:
             if self._flight:
                 self._publisher.poll(min(ACK_LOOK_S, remaining))

@@ -1,4 +1,4 @@
-"""The topics: how many partitions, how long, how large; made explicitly, never by a client that names one."""
+"""The topics: partitions, retention, sizes. They are created explicitly, never by a client that uses a topic's name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 TIMEOUT_S = 30.0
 
 MISSING = ("it does not exist",)
-"""The difference of a topic that is not there."""
+"""The difference that is reported for a missing topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """What a topic shall be."""
+    """How a topic should be."""
 
     topic: Topic
     name: str
@@ -30,8 +30,8 @@ class TopicPlan:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """What `create_topics` found: whether it made the topic, and else what is not as planned, in words. Differences are not changed:
-    more partitions send keys elsewhere, and an operator may have had reasons."""
+    """The result of `create_topics`: whether it created the topic, and otherwise what differs from the plan, in words. It changes no
+    difference: more partitions would move keys, and an operator may have chosen the value on purpose."""
 
     name: str
     created: bool
@@ -39,7 +39,7 @@ class TopicReport:
 
 
 def planned_topics(settings: Settings) -> list[TopicPlan]:
-    """The six topics."""
+    """Returns the plans of the six topics."""
     return [_plan(topic, settings) for topic in Topic]
 
 
@@ -49,18 +49,18 @@ def _plan(topic: Topic, settings: Settings) -> TopicPlan:
     return TopicPlan(
         topic=topic,
         name=topic.on_cluster(settings.topic_prefix),
-        # Nobody shares the work on dead letters: they are read by people, in the order in which they came.
+        # Dead letters are read by people, in the order in which they came, so there is no work to share.
         partitions=1 if is_dead_letter else settings.topic_partitions,
         replication_factor=replicas,
         config={
             "cleanup.policy": "delete",
-            # The replay window.
+            # How far back a replay can reach.
             "retention.ms": str(settings.topic_retention_hours * 3_600_000),
-            # The broker's clock: else an upstream's wrong one would delete its records at once or never, and hide them from
-            # a replay that begins at a time.
+            # The broker's clock. With a sender's wrong clock, records would be deleted at once or never, and a replay that begins at a time
+            # would miss them.
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(MAX_DEAD_LETTER_BYTES if is_dead_letter else MAX_MESSAGE_BYTES),
-            # An acknowledged record survives the loss of a broker where there are three, and one broker may be down.
+            # With three brokers, an acknowledged record survives the loss of one, and one may be down.
             "min.insync.replicas": str(max(1, replicas - 1)),
             "unclean.leader.election.enable": "false",
         },
@@ -68,7 +68,7 @@ def _plan(topic: Topic, settings: Settings) -> TopicPlan:
 
 
 def inspect_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> list[TopicReport]:
-    """What is not as planned, as `create_topics` reports it, but nothing is made. Raises as it does."""
+    """Returns how the topics differ from the plan, as `create_topics` does, but creates none. Raises the same errors."""
     admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
     known = admin.list_topics(timeout=timeout_s).topics
     plans = planned_topics(settings)
@@ -78,9 +78,9 @@ def inspect_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> list[
 
 
 def create_topics(settings: Settings) -> list[TopicReport]:
-    """Makes the topics that are missing and reports on all. Safe to repeat, and to run twice at once.
+    """Creates missing topics and reports on all. It may be repeated, and may run twice at once.
 
-    Raises UnsafeKafkaError, and KafkaException when the cluster does not answer or refuses.
+    Raises UnsafeKafkaError, and KafkaException when the cluster does not respond or refuses.
     """
     admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
     plans = planned_topics(settings)
@@ -93,7 +93,7 @@ def create_topics(settings: Settings) -> list[TopicReport]:
 
 
 def _create(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
-    """The names of those that this call made; not those that somebody else made meanwhile."""
+    """Returns the names of the topics that this call created, without those that another process created meanwhile."""
     new = [
         NewTopic(plan.name, plan.partitions, replication_factor=plan.replication_factor, config=dict(plan.config))
         for plan in plans

@@ -1,4 +1,4 @@
-"""Who sends a request: a bearer JWT, checked for its signature, `exp`, `iss` and `aud`, and for `nbf` where it has one."""
+"""Authenticates requests: checks a bearer JWT's signature, `exp`, `iss` and `aud`, and `nbf` where it has one."""
 
 import math
 import time
@@ -28,15 +28,15 @@ _OPTIONS: Options = {"require": ["exp", "iss", "aud", "sub"], "verify_iat": Fals
 
 
 class KeySource(Protocol):
-    """Where the keys for checking signatures come from."""
+    """The keys for checking signatures."""
 
     algorithms: Sequence[str]
-    """Pinned: a token never chooses beyond these."""
+    """The accepted algorithms. A token can't choose another one."""
 
     async def key(self, header: Mapping[str, Any]) -> Any:
-        """The key for a token with this (unverified) header. Raises ProblemError `bad_token` when there is none.
+        """Returns the key for a token with this (unverified) header. Raises ProblemError `bad_token` when there is none.
 
-        Of the header only `kid` and `alg` may be read: `jku`, `x5u` and `jwk` are the sender's word.
+        It may read only `kid` and `alg` of the header: the sender controls `jku`, `x5u` and `jwk`.
         """
 
 
@@ -49,7 +49,7 @@ class SharedKey:
         self._key = key
 
     async def key(self, header: Mapping[str, Any]) -> Any:
-        """The one key there is."""
+        """Returns the only key."""
         return self._key
 
 
@@ -72,14 +72,14 @@ class Authenticator(Protocol):
     """Returns who sends a request, given its `Authorization` header."""
 
     async def authenticate(self, authorization: str | None) -> Identity:
-        """The caller. Raises ProblemError `no_token` or `bad_token`."""
+        """Returns the caller. Raises ProblemError `no_token` or `bad_token`."""
 
 
 class TokenAuthenticator:
     """Reads bearer tokens."""
 
     def __init__(self, keys: KeySource, *, issuer: str, audience: str, leeway_s: float) -> None:
-        """`leeway_s`: how far the issuer's clock may be from ours."""
+        """`leeway_s`: how far the issuer's clock may differ from ours."""
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -87,7 +87,7 @@ class TokenAuthenticator:
         self._believed: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
     async def authenticate(self, authorization: str | None) -> Identity:
-        """The caller that the token names. Raises ProblemError."""
+        """Returns the caller that the token names. Raises ProblemError."""
         scheme, token, *more = [*(authorization or "").split(), "", ""][:3]
         if scheme.lower() != "bearer" or not token or any(more):
             raise ProblemError(
@@ -120,7 +120,7 @@ class TokenAuthenticator:
                 options=_OPTIONS,
             )
         except jwt.PyJWTError as error:
-            # Only the name of the failed check, because the message could quote the token.
+            # Only the name of the failed check is returned, because the message could quote the token.
             raise bad_token(type(error).__name__) from error
         return _identity(claims, self._leeway_s)
 

@@ -10,19 +10,19 @@ from schemas.mistakes import Mistake
 from schemas.spelling import canonical
 
 ANY_ORGANIZATION = "*"
-"""In a service token's `orgs` (development): every organization there is."""
+"""In a service token's `orgs` (development): all organizations."""
 
 ORGANIZATION_HEADER = "X-Organization-Id"
 
-# No control characters: row level security is told the organization in a text whose separator is one (`storage.database`). No
-# unpaired surrogates: what a header has that is not UTF-8.
+# No control characters: the setting for row level security separates organizations with one (`storage.database`). No unpaired
+# surrogates: they stand for header bytes that are not UTF-8.
 ORGANIZATION_ID_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
 _ORGANIZATION_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the token says the caller is. Only a service has several organizations, or ANY_ORGANIZATION."""
+    """The caller as the token names it. Only a service has several organizations, or ANY_ORGANIZATION."""
 
     subject: str
     role: Role
@@ -31,7 +31,7 @@ class Identity:
     """Seconds since 1970: streams of this caller end then."""
 
     def actor(self, *, header: str | None, in_body: str | None = None) -> Actor:
-        """The caller in the one organization that the request is about (docs/http.md, An address and a token).
+        """Returns the caller in the one organization that the request is about (docs/http.md, An address and a token).
 
         Raises ProblemError: `organization_differs`, `organization_required`, `not_your_organization`.
         """

@@ -1,4 +1,4 @@
-"""Keys of an identity provider (JWKS, RFC 7517). They are fetched only from the URL in the settings, never from one that a token names."""
+"""Keys of an identity provider (JWKS, RFC 7517). They are fetched only from the URL in the settings, never from one in a token."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from orchestrator.process.outgoing import heeds_environment, usable_way
 from orchestrator.process.settings import RefusedStartError
 from schemas import strict_json
 
-# A withdrawn key is accepted at most this much longer.
+# A withdrawn key is accepted for at most this long.
 _FRESH_FOR_S = 600.0
 
 # A token with an unknown key causes a request to the provider, and anyone can send such tokens.
@@ -28,7 +28,7 @@ _MAX_BYTES = 256 * 1024
 
 
 class Jwks:
-    """A `KeySource`. Belongs to the event loop."""
+    """A `KeySource`. Only the event loop's thread uses it."""
 
     algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA")
 
@@ -48,10 +48,10 @@ class Jwks:
         self._refreshing = asyncio.Lock()
 
     async def key(self, header: Mapping[str, Any]) -> jwt.PyJWK:
-        """The key that a token with this header is checked with. Raises ProblemError `bad_token`, `keys_unavailable`.
+        """Returns the key to check a token with this header. Raises ProblemError `bad_token`, `keys_unavailable`.
 
-        It is the key of the token's `kid`. Where the token has none, or the set gives its keys none, it is the only key of the token's
-        algorithm. The keys are fetched anew when there is no such key, or they are old.
+        It is the key of the token's `kid`. If the token has no `kid`, or the set's keys have none, it is the only key of the token's
+        algorithm. Fetches the keys again when there is no such key, or when they are old.
         """
         key_id, algorithm = header.get("kid"), header.get("alg")
         if key_id is not None and not isinstance(key_id, str):
@@ -67,7 +67,7 @@ class Jwks:
             raise bad_token("the key that signed it is unknown")
         if len(found) > 1:
             raise bad_token("it does not name its key (kid), and there are several keys")
-        # PyJWT holds the token to the key's own algorithm, because it is given as a PyJWK.
+        # Given a PyJWK, PyJWT accepts only the key's own algorithm.
         return found[0]
 
     def _find(self, key_id: str | None, algorithm: object) -> Sequence[jwt.PyJWK]:
@@ -98,7 +98,7 @@ def _client(url: str) -> httpx.Client:
 
 
 def _fetch(url: str) -> Any:
-    """The document. Raises httpx.HTTPError, ValueError. Redirects are not followed: they would name another address."""
+    """Returns the document. Raises httpx.HTTPError, ValueError. Follows no redirects: they would name another address."""
     with _client(url) as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
         content = bytearray()
@@ -110,7 +110,7 @@ def _fetch(url: str) -> Any:
 
 
 def _usable(document: Any, algorithms: Sequence[str]) -> Sequence[jwt.PyJWK]:
-    """The public signing keys of a key set. Other keys, symmetric ones above all, must not be used to check a token.
+    """Returns the public signing keys of a key set. Other keys, above all symmetric ones, must not be used to check a token.
 
     Raises ValueError if this is not a key set or contains no such key. A malformed key is skipped.
     """

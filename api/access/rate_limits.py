@@ -9,12 +9,12 @@ from orchestrator.batches.model import Role
 
 _MINUTE_S = 60.0
 
-# Callers that are remembered before those who have nothing on their account are forgotten.
+# How many callers are remembered. Beyond that, callers whose account is empty are dropped.
 _MAX_REMEMBERED = 10_000
 
 
 class RateLimits:
-    """The limits of one API process; several processes count separately. Belongs to the event loop.
+    """The limits of one API process; several processes count separately. Only the event loop's thread uses it.
 
     Each request charges the caller's account a share of a minute. The account may run one minute ahead, so bursts are allowed.
     """

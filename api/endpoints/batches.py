@@ -223,8 +223,8 @@ def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> 
 
 
 def _own_key() -> Idempotency:
-    """A key for a call without one from the client. If the acknowledgement of the commit is lost and the transaction runs again, it finds
-    this key, returns what the first run did, and changes nothing, whatever happened in between."""
+    """Returns a key for a request without one. If the acknowledgement of the commit is lost, the transaction runs again. It then finds this
+    key, returns what the first run did, and changes nothing, whatever happened in between."""
     return Idempotency(secrets.token_hex(16), b"")
 
 

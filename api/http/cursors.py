@@ -20,7 +20,7 @@ def encode(place: tuple[datetime, UUID]) -> str:
 
 
 def decode(cursor: str) -> tuple[datetime, UUID]:
-    """The place a cursor continues from. Raises RefusedRequestError for a text that `encode` did not make."""
+    """Returns the place that a cursor continues from. Raises RefusedRequestError for text that `encode` did not make."""
     try:
         raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         if len(raw) != 24:

@@ -1,4 +1,4 @@
-"""Entity tags (docs/http.md): weak, of the batch's version and the query; If-Match looks at the edit version in them."""
+"""Entity tags (docs/http.md): weak, of the batch's version and the query. If-Match compares the edit version in them."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ def _is_any(tags: str) -> bool:
 
 
 def edit_versions(if_match: str | None) -> frozenset[int] | None:
-    """The edit versions that If-Match allows; empty for tags that are not ours, None when it allows any.
+    """Returns the edit versions that If-Match allows: none for tags of another origin, None when it allows any.
 
     With the strong comparison of RFC 9110, 13.1.1 a weak tag never matches, so the edit version in the tag is compared instead.
     """

@@ -1,4 +1,4 @@
-"""What aiohttp returns before any handler runs: also problem details, and logged without the request's content (it can be a token)."""
+"""Turns errors that aiohttp reports before any handler runs into problem details. It does not log the request, which may hold a token."""
 
 from collections.abc import Awaitable, Callable
 
@@ -36,7 +36,7 @@ class Protocol(web.RequestHandler):
 
 def _problem(status: int, error: BaseException | None) -> ProblemError:
     if isinstance(error, LineTooLong):
-        # Of the parser's exception only the limit says what was too long.
+        # The parser's exception tells only by its limit which part was too long.
         if error.args[1] == MAX_ADDRESS_BYTES:
             return ProblemError(
                 "address_too_long", f"The address with its query may have at most {MAX_ADDRESS_BYTES:,} bytes; shorten it."

@@ -33,7 +33,7 @@ async def streaming(request: web.Request, headers: Mapping[str, str]) -> AsyncIt
     try:
         yield Stream(response)
     except ConnectionError:
-        pass  # The client has left, which is what clients of streams do.
+        pass  # The client disconnected. Clients of streams do that.
     except Exception as error:
         log_action(Action.STREAM_CUT, role="api", error=type(error).__name__)
         if request.transport is not None:

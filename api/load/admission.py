@@ -1,7 +1,7 @@
 """Rejects submissions while the backlog is larger than can be processed in a reasonable time.
 
 Accepted items are kept in the tables, in the outbox while Kafka is down, and in the topics while the database is slow. None of them may
-grow without bound. A caller that is rejected gets a Retry-After, computed from how fast the backlog shrinks.
+grow without bound. A rejected caller gets a Retry-After, computed from how fast the backlog shrinks.
 """
 
 import math
@@ -26,7 +26,7 @@ RETRY_AFTER_MAX_S = 300.0
 
 
 class Admission:
-    """Called by the threads that submit."""
+    """Admits or rejects submissions. The threads that submit share it."""
 
     def __init__(self, look: Callable[[], Backlog], *, most_items: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`look` queries the backlog; at most `most_items` items may wait."""
@@ -44,7 +44,7 @@ class Admission:
         self._look_if_due()
         with self._lock:
             if not self._looks:
-                return  # somebody is looking for the first time
+                return  # another thread is making the first query
             too_many = self._looks[-1][1].pending + self._admitted_since + items - self._most_items
             if too_many <= 0:
                 self._admitted_since += items
@@ -55,7 +55,7 @@ class Admission:
         )
 
     def _look_if_due(self) -> None:
-        """One thread queries; the others use the last result, so that they do not queue here when the database is slow."""
+        """One thread queries. The others use the last result, so that they do not queue here when the database is slow."""
         with self._lock:
             began = self._clock()
             if self._is_looking or began < self._next_look_at:

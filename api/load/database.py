@@ -1,4 +1,4 @@
-"""The API's way to the database: a fixed number of threads, each with a connection, and a queue that can't grow without bound."""
+"""Runs the API's database work: in a fixed number of threads with a connection each, behind a queue of limited length."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ _LARGE_AT_ONCE = 2
 
 
 class Database:
-    """Runs work in worker threads, one transaction each. `run` belongs to the event loop, the rest to the threads."""
+    """Runs work in worker threads, one transaction each. The event loop calls `run`, the threads call the rest."""
 
     def __init__(self, settings: Settings) -> None:
         threads = settings.api_database_connections
@@ -46,7 +46,7 @@ class Database:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api-database")
         self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
         self._error_counts = ErrorCounts()
-        # None: an external service decides.
+        # None: an external service decides, so nothing can be predicted.
         self._earliest_year = settings.earliest_activity_year if settings.registration_url is None else None
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
@@ -70,11 +70,11 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(threads, in_turn)
 
     def change(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
-        """One transaction that sees this organization and may change it."""
+        """Runs `work` in a transaction that sees this organization and may change it."""
         return self.change_as_planned(organization_id, lambda repository, _: work(repository))
 
     def change_as_planned(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
-        """The same for work that also asks what registration would decide in this transaction."""
+        """As `change`, for work that also needs a prediction of what registration would decide in this transaction."""
         return transact(
             self._engine,
             lambda connection: work(PostgresActivityRepository(connection), self._prediction(connection)),
@@ -83,11 +83,11 @@ class Database:
         )
 
     def read(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
-        """One transaction that sees this organization in one snapshot, and changes nothing."""
+        """Runs `work` in a transaction that sees this organization in one snapshot and changes nothing."""
         return self.preview(organization_id, lambda repository, _: work(repository))
 
     def preview(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
-        """The same for work that also asks what registration would decide in this snapshot."""
+        """As `read`, for work that also needs a prediction of what registration would decide in this snapshot."""
 
         def read(connection: Connection) -> Result:
             repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
@@ -99,7 +99,7 @@ class Database:
         return NoPrediction() if self._earliest_year is None else InProcessPrediction(connection, self._earliest_year)
 
     def look(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
-        """The same for work that executes one prepared statement: in one round trip, if no errors have to be counted anew."""
+        """As `read`, for work that executes one prepared statement: one round trip, unless errors have to be counted again."""
         try:
             return ask(
                 self._engine,
@@ -111,7 +111,7 @@ class Database:
             return self.read(organization_id, work)
 
     def versions(self, organization_ids: Sequence[str], batch_ids: Sequence[str]) -> Mapping[str, int]:
-        """The present versions of these batches of these organizations."""
+        """Returns the present versions of these batches of these organizations."""
         return ask(
             self._engine,
             lambda connection: watching.versions(connection, batch_ids),
@@ -120,7 +120,7 @@ class Database:
         )
 
     def backlog(self) -> Backlog:
-        """How much is waiting, of all organizations."""
+        """Returns how many items are waiting, in all organizations."""
         return transact(self._engine, read_backlog, give_up_after_s=_GIVE_UP_AFTER_S)
 
     def ping(self) -> None:

@@ -51,15 +51,15 @@ class Watch:
 
 
 class Watchers:
-    """All followers of this process. Belongs to the event loop."""
+    """All followers of this process. Only the event loop's thread uses it."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._engine = create_database_engine(
             settings.api_url, settings, connections=1, application_name="bulkreg api listener"
         ).execution_options(isolation_level="AUTOCOMMIT")
         self._database = database
-        # When a batch with a thousand followers changes, only a few of them read at a time. So they do not fill the database queue,
-        # which would reject them and keep other requests out.
+        # When a batch with a thousand followers changes, only a few of them read at a time. Otherwise they would fill the database queue,
+        # which would then reject them and other requests.
         self._turn = asyncio.Semaphore(max(1, settings.api_database_connections // 4))
         self._poll_s = settings.api_watch_poll_ms / 1000
         # Keyed by the batch id as text, which is the payload of its notifications.
@@ -68,7 +68,7 @@ class Watchers:
 
     @contextlib.contextmanager
     def watch(self, batch_id: UUID, organization_id: str) -> Iterator[Watch]:
-        """Follows a batch while the block runs. Enter it before reading the batch, so that no change in between is missed."""
+        """Follows a batch while the block runs. Enter the block before reading the batch, so that no change is missed in between."""
         watch, name = Watch(organization_id), str(batch_id)
         self._watches.setdefault(name, set()).add(watch)
         try:
@@ -112,7 +112,7 @@ class Watchers:
                     self._wake(list(self._watches))
                     await self._hear(connection)
                 finally:
-                    # It may be broken: not back into the pool.
+                    # The connection may be broken, so it must not return to the pool.
                     connection.invalidate()
                     connection.close()
             except (SQLAlchemyError, DriverError) as error:
@@ -125,8 +125,8 @@ class Watchers:
         assert driver is not None
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        # Read now, because a broken connection no longer tells its descriptor. The event loop must still remove it; otherwise it ignores
-        # the next connection that gets the same number, which may be a client's.
+        # Read the descriptor now, because a broken connection no longer returns it. The event loop must still remove it. Otherwise the loop
+        # ignores the next connection with the same number, which may be a client's.
         descriptor = driver.fileno()
         loop.add_reader(descriptor, readable.set)
         try:
