@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, events, exports, previews
+from api.endpoints import batches, events, exports, me, previews
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
-from schemas.paths import API_PATH
+from schemas.paths import API_PATH, API_ROOT
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -58,6 +58,7 @@ _MATCH = ("If-Match",)
 _CHANGED = ("changed_since",)
 
 ROUTES: Sequence[Route] = (
+    Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: models.MeResponse}),
     Route(
         "POST",
         API_PATH,

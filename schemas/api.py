@@ -549,6 +549,44 @@ class ProblemResponse(Response, title="ProblemAnswer"):
     differences: Annotated[tuple[PlanDifferenceResponse, ...] | None, Field(description="Only with `plan_changed`.")] = None
 
 
+class OrganizationResponse(Response):
+    """An organization. One that the directory does not have is called by its id."""
+
+    organization_id: str
+    name: str
+    time_zone: str
+    today: Annotated[date, Field(description="The date in that time zone now: no activity may be later.")]
+
+
+class LimitsResponse(Response):
+    """The limits on a submission. With an external registration service some are its own, and null here."""
+
+    max_items: int
+    max_batch_bytes: Annotated[int, Field(description="The largest body of a submission.")]
+    max_notes_length: Annotated[int, Field(description="In characters.")]
+    max_duration_minutes: int | None
+    earliest_date: Annotated[date | None, Field(description="No activity may be earlier.")]
+
+
+class FeaturesResponse(Response):
+    """What this deployment can do."""
+
+    preview: Annotated[bool, Field(description="Not available with an external registration service.")]
+    revoke: Annotated[bool, Field(description="Whether registered activities can be taken back.")]
+
+
+class MeResponse(Response):
+    """The caller, in the organization of the request."""
+
+    subject: str
+    name: Annotated[str | None, Field(description="From the directory; null for somebody whom it does not have.")]
+    role: Literal["coordinator", "admin", "service", "auditor"]
+    organization: OrganizationResponse
+    limits: LimitsResponse
+    features: FeaturesResponse
+    session_ends_at: Annotated[AwareDatetime | None, Field(description="When the token expires; null if it never does.")]
+
+
 class HealthCheck(Response):
     """One thing that readiness depends on."""
 

@@ -184,6 +184,26 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "counts": {"success": 1, "failed": 1},
     },
     api.TicketResponse: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
+    api.MeResponse: {
+        "subject": "ingrid",
+        "name": "Ingrid Solvang",
+        "role": "coordinator",
+        "organization": {
+            "organization_id": "nordlys",
+            "name": "Nordlys likepersonforening",
+            "time_zone": "Europe/Oslo",
+            "today": "2026-03-26",
+        },
+        "limits": {
+            "max_items": 10000,
+            "max_batch_bytes": 16777216,
+            "max_notes_length": 2000,
+            "max_duration_minutes": 1440,
+            "earliest_date": "1990-01-01",
+        },
+        "features": {"preview": True, "revoke": False},
+        "session_ends_at": "2026-03-26T22:00:00Z",
+    },
     api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
 }
 

@@ -1,3 +1,5 @@
 """Where the API is, below an address."""
 
-API_PATH = "/api/v1/bulk-registrations"
+API_ROOT = "/api/v1"
+
+API_PATH = f"{API_ROOT}/bulk-registrations"

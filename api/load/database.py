@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from api.http.problems import overloaded
 from orchestrator.batches.repository import ActivityRepository
+from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessPrediction
@@ -109,6 +110,16 @@ class Database:
             )
         except NotCountedError:
             return self.read(organization_id, work)
+
+    def directory(self, organization_id: str, work: Callable[[DirectoryReader], Result]) -> Result:
+        """One transaction that reads the directory of this organization in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(DirectoryReader(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
 
     def versions(self, organization_ids: Sequence[str], batch_ids: Sequence[str]) -> Mapping[str, int]:
         """Returns the present versions of these batches of these organizations."""

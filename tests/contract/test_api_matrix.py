@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
-from schemas.paths import API_PATH
+from schemas.paths import API_PATH, API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
@@ -19,6 +19,7 @@ NEIGHBOUR = "org-neighbour"
 
 # What each operation is sent. An operation that the document has and this has not fails the test.
 BODIES: dict[str, Any] = {
+    "getMe": None,
     "submit": {
         "items": [{"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}]
     },
@@ -43,7 +44,7 @@ OPERATIONS = [
     (operation["operationId"], method.upper(), path)
     for path, methods in openapi.document()["paths"].items()
     for method, operation in methods.items()
-    if path.startswith(API_PATH)
+    if path.startswith(API_ROOT)
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 

@@ -63,8 +63,9 @@ NOWHERE = {"not_found", "method_not_allowed", "bad_request"}
 DOCUMENT = openapi.document()
 # Clients generate code from these names, so a renamed class keeps its own.
 PUBLISHED_SCHEMAS = """
-    AttemptAnswer BatchAnswer BatchEvent BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate HealthAnswer
-    HealthCheck ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission MentorsSubmission OneItemAnswer Pagination PlanDifferenceAnswer
+    AttemptAnswer BatchAnswer BatchEvent BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate FeaturesResponse
+    HealthAnswer HealthCheck ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission LimitsResponse MeResponse MentorsSubmission
+    OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer Relabelling RetriedAnswer Retry SharedActivity
     SubmissionItem TicketAnswer UpdatedAnswer
 """
