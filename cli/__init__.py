@@ -1,1 +1,1 @@
-"""`bulkreg`, the command line: each command a thin call into the packages below it."""
+"""`bulkreg`, the command line. Each command is a thin call into the packages below it."""

@@ -39,7 +39,7 @@ def main(
     """Options of the program itself."""
 
 
-# In the order of the help.
+# In the order of the help page.
 submit.register(app)
 batches.register(app)
 run_command.register(app)

@@ -1,1 +1,1 @@
-"""How the parts are put together to run."""
+"""Puts the parts together to run."""

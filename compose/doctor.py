@@ -1,6 +1,6 @@
-"""What `bulkreg doctor` looks at: every setting and every connection of a deployment, and how to mend what is wrong with it.
+"""The checks of `bulkreg doctor`: every setting and every connection of a deployment, with how to fix what is wrong.
 
-Nothing here changes anything. A check returns findings; one that can't run because something else is wrong returns none.
+The checks change nothing. A check returns findings. One that can't run because something else is wrong returns none.
 """
 
 import time
@@ -25,18 +25,18 @@ from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
 
-# A person waits for the result: longer than a healthy server ever takes, shorter than the clients' own timeouts.
+# A person waits for the result: longer than a healthy server needs, shorter than the clients' own timeouts.
 TIMEOUT_S = 5.0
 
-# Tokens are checked by the API's clock and dates by the database's; `exp` and "today" must not be far apart.
+# The API's clock checks tokens and the database's clock checks dates; `exp` and "today" must not be far apart.
 MAX_CLOCK_DIFFERENCE_S = 5.0
 
-# Read by programs of ours that are not processes of a deployment.
+# Variables of other programs of ours, which are no settings.
 _OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "TEST_PGBOUNCER", "COMPLETE"})
 
 
 def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Looks at everything, one finding at a time as it is found. `environment`: where the settings came from."""
+    """Runs all checks, and yields each finding as soon as it is found. `environment`: where the settings came from."""
     yield from _settings(settings, environment)
     yield from _identity(settings)
     yield from _databases(settings, environment)
@@ -120,7 +120,7 @@ _OWNER, _WORKER, _API = "database (owner)", "database (worker)", "database (API)
 _UPGRADE = "run: bulkreg db upgrade"
 _POOL_BY_SESSION = "set pool_mode = session in the pooler for this database, or connect without it"
 
-# What is asked for is not there (undefined table, column or function, invalid schema), or not granted.
+# Something is missing (undefined table, column or function, invalid schema), or not granted.
 _NOT_THERE = ("42P01", "42703", "42883", "3F000", "42501")
 
 _NEWEST = text("SELECT version_num FROM public.schema_version")
@@ -131,14 +131,14 @@ _SERVER = text("""
            abs(extract(epoch FROM clock_timestamp()) - :now) AS clock_difference_s
 """)
 
-# Failed items count: a retry of theirs asks under the same key, and so must reach the same service.
+# Failed items count, because their retry asks under the same key and must reach the same service.
 _IN_DOUBT = text("SELECT count(*) FROM orchestrator.dispatch WHERE state = 'asked'")
 
 _ROLE = text("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 _OWNED = text("SELECT count(*) FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration') AND tableowner = current_user")
 
-# Everything that carries an organization must show the API's role only what its transaction names.
+# Tables with an organization. Each must show the API's role only the organizations that its transaction names.
 _UNPROTECTED = text("""
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'
     WHERE c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace) AND c.relkind IN ('r', 'p')
@@ -154,7 +154,7 @@ _NOT_GRANTED = text("""
 
 _HAS_DIRECTORY = text("SELECT to_regclass('registration.mentor') IS NOT NULL")
 
-# What comes in has one spelling since decision 26. A name that was stored in another one before then is found by nobody any more.
+# Since decision 26 every name that comes in gets one spelling. A name that was stored in another spelling before can't be found any more.
 _MISSPELLED = text("""
     SELECT kind, organization_id, id, count(*) OVER () AS number
     FROM (SELECT 'organization' AS kind, organization_id, organization_id AS id FROM registration.organization
@@ -180,7 +180,7 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
 
 
 def _registration(settings: Settings) -> Iterator[Finding]:
-    """Items that an external registration service was asked for and has not decided. Silent if the database can't be reached."""
+    """Finds items that an external registration service was asked for and has not decided. Silent if the database can't be reached."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
         with engine.connect() as connection:
@@ -220,7 +220,7 @@ def _role_fix(role: str, variable: str) -> str:
 
 def _transport(subject: str, url: URL, environment: Mapping[str, str]) -> Iterator[Finding]:
     mode = url.query.get("sslmode") or environment.get("PGSSLMODE") or "prefer"
-    # An empty host is a socket of this machine.
+    # An empty host means a socket on this machine.
     if url.host and not is_this_machine(url.host) and mode not in ("require", "verify-ca", "verify-full"):
         detail = f"the connection to {url.host} may be unencrypted (sslmode is {mode})"
         yield Finding(subject, State.UNSAFE, detail, "append ?sslmode=verify-full to its URL")
@@ -262,7 +262,7 @@ def _pooling(settings: Settings) -> Iterator[Finding]:
             shared = _servers_change(one, other)
             lost = [] if shared else _lost_values(one, session_values(session_limits(settings)))
     except DBAPIError:
-        if made:  # PgBouncer with pool_mode = statement closes the connection without a word
+        if made:  # PgBouncer with pool_mode = statement closes the connection without an error
             yield Finding("pooling", State.UNSAFE, "the pooler closes the connection at its first transaction", _POOL_BY_SESSION)
         return
     finally:
@@ -288,7 +288,7 @@ def _servers_change(one: Connection, other: Connection) -> bool:
         second.add(other.scalar(_BACKEND) or 0)
         if first & second:
             return True
-        # The transaction of the other session is still open: if servers are given to transactions, this one may get another.
+        # The other session's transaction is still open, so a pooler that assigns servers by transaction may give this session another one.
         first.add(_backend(one))
         other.rollback()
         if len(first) + len(second) > 2:

@@ -17,7 +17,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `fix` says what to do; None if all is well."""
+    """The result of one check. `fix` says what to do. None: all is well."""
 
     subject: str
     state: State

@@ -1,6 +1,6 @@
-"""The tables of docs/operations.md that say what the code says: settings, metrics and logged actions.
+"""Generates the tables of docs/operations.md from the code: settings, metrics and logged actions.
 
-`python -m compose.operations_page` writes them anew.
+`python -m compose.operations_page` writes them into the page.
 """
 
 import logging
@@ -21,12 +21,12 @@ from orchestrator.process.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 
-# The words of JSON Schema for the bounds of a number.
+# How the table names the bounds of a number in JSON Schema.
 _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
 def settings_table() -> str:
-    """Every setting: its variable, what it is when it is not set, what it may be, and why."""
+    """Every setting: its variable, its default, its allowed values, and its reason."""
     schemas = Settings.model_json_schema()["properties"]
     rows = (
         [f"`BULKREG_{name.upper()}`", _default(field), _limits(schemas[name]), field.description or ""]
@@ -53,7 +53,7 @@ def actions_table() -> str:
 
 
 def written(page: str) -> str:
-    """The page with its tables as the code has them now."""
+    """Returns the page with the tables that the code has now."""
     tables = (("settings", settings_table()), ("metrics", metrics_table()), ("actions", actions_table()))
     for name, content in tables:
         begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
@@ -77,7 +77,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    # A bar within a cell would end it.
+    # A bar within a cell would end the cell.
     lines = [headers, ["---"] * len(headers), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

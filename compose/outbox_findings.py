@@ -1,4 +1,4 @@
-"""Whether events leave the outbox: which of them are set aside, and which relays hold its slots."""
+"""Checks whether events leave the outbox: which of them are held, and which relays own its slots."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ _OUTBOX, _RELAYS = "outbox", "relays"
 
 
 def outbox_findings(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """The present findings about the outbox and its relays. Needs the worker's or the owner's rights."""
+    """Yields the present findings about the outbox and its relays. Needs the worker's or the owner's rights."""
     outbox = outbox_now(connection)
     yield from _set_aside(outbox)
     yield from _relays(connection, settings, outbox)

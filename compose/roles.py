@@ -1,4 +1,4 @@
-"""Runs roles in this process: one thread each, until a signal or until one of them can't go on."""
+"""Runs roles in this process, each in a thread, until a signal arrives or one of them can't continue."""
 
 import asyncio
 import contextlib
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from consumers.loop.handler import Handler
 
 
-# A loop that has not completed an iteration for this long is stuck. Longer than the pauses between the retries of one unit of work.
+# A loop that has not completed an iteration for this long is stuck. It is longer than the pauses between the retries of one unit of work.
 MAX_LOOP_AGE_S = 30.0
-# A role that has begun too often is believed again when it has lasted this long.
+# A role that has begun too often counts as working again after this time.
 STEADY_AFTER_S = 60.0
 
 
 class RunningRole(Protocol):
-    """What can be run: `run` blocks its thread until `stop` is called from another."""
+    """A role that can be run: `run` blocks its thread until another thread calls `stop`."""
 
     health: LoopHealth
 
     def run(self) -> None:
-        """Works. Raises when a new process has to take over."""
+        """Works until stopped. Raises when a new process has to take over."""
 
     def stop(self) -> None:
-        """Asks it to finish what is under way and to return."""
+        """Asks the role to finish what is under way and to return."""
 
 
 class ServerRole:
@@ -70,22 +70,22 @@ class ServerRole:
             await self._stopping.wait()
 
     def stop(self) -> None:
-        """Lets the requests in hand finish."""
-        # What could not serve has closed its loop already.
+        """Lets the running requests finish."""
+        # A server that could not start has already closed its loop.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 class UnknownRoleError(RefusedStartError):
-    """What is to run is no role. The message says what there is."""
+    """The given name is not a role. The message lists the roles."""
 
 
 class AddressError(RefusedStartError):
-    """Nothing can be served at the address of the settings. The message says which setting names another."""
+    """The API can't be served at the address in the settings. The message says which setting names another one."""
 
 
 def _refuse_address(host: str, port: int, setting: str) -> None:
-    """Raises AddressError where the address is taken, or none of this machine."""
+    """Raises AddressError if the address is taken, or is not one of this machine."""
 
     async def listen() -> None:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
@@ -99,7 +99,8 @@ def _refuse_address(host: str, port: int, setting: str) -> None:
         ) from error
 
 
-# What a role needs is imported when it is made: a consumer would keep 25 MB of HTTP server and tokens, and the API the consumers.
+# Each role imports what it needs when it is made. Otherwise a consumer would keep 25 MB of HTTP server and tokens, and the API the
+# consumers.
 
 
 def _api(settings: Settings, checks: Mapping[str, Callable[[], Health]]) -> RunningRole:
@@ -195,9 +196,10 @@ ROLES = ("api", *_BUILDERS)
 
 
 def run_roles(settings: Settings, names: Sequence[str]) -> int:
-    """Runs the roles until SIGTERM or SIGINT; the exit code: 0, or 1 when a role could not go on. A second signal leaves at once.
+    """Runs the roles until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when a role could not continue. A second signal exits
+    immediately.
 
-    To be called in the main thread. Raises RefusedStartError (which says why) before anything runs.
+    Call it in the main thread. Raises RefusedStartError (which says why) before anything runs.
     """
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
@@ -213,7 +215,7 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
     roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     starts = _note_starts(settings, list(roles))
-    # What keeps a role from its work keeps no API from accepting batches.
+    # What stops another role does not stop the API from accepting batches.
     is_apis = "api" in names
     checks = {
         name: _check(role.health, None if is_apis else starts.get(name), settings.max_restarts, tells_only=is_apis)
@@ -230,13 +232,13 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         try:
             role.run()
         except Exception as error:
-            # Where, but not the message: a driver's can quote rows, and rows hold notes.
+            # Log the place and not the message: a driver's message can quote rows, and rows contain notes.
             place = traceback.extract_tb(error.__traceback__)[-1]
             at = f"{place.filename}:{place.lineno}"
             log_action(Action.ROLE_FAILED, role=name, error=without_values(error), at=at)
             failed.set()
         finally:
-            # One that ends takes the process with it: its supervisor starts all of them anew, clean.
+            # One role that ends takes the process with it. The supervisor starts all of them again, clean.
             ended.set()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -268,12 +270,12 @@ def _be_batch_work() -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         except OSError as error:
-            # A sandbox may forbid the call. The work is done all the same.
+            # A sandbox may forbid the call. The role works without it.
             log_action(Action.SCHEDULER_CLASS_REFUSED, role=None, error=error.strerror)
 
 
 def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
-    """How often each role began on this host of late; nothing when the database is away, which other checks say."""
+    """Returns how often each role began on this host recently. Empty when the database is unavailable, which other checks report."""
     if not roles:
         return {}
     engine = _engine(settings, "starts", connections=1)
@@ -291,7 +293,8 @@ def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
 
 
 def _check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Health]:
-    """`starts`: how often the role began of late. With `tells_only`, what keeps a turning loop from its work is told and does not count."""
+    """`starts`: how often the role began recently. With `tells_only`, a trouble of a loop that still turns is reported but does not
+    count."""
     steady_at = time.monotonic() + STEADY_AFTER_S
 
     def check() -> Health:

@@ -16,19 +16,19 @@ from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.output import Output, confirm, printable, table
 from cli.terminal.progress import working
 
-# What the commands need is imported in them: shell completion and --help need not wait for database drivers and Kafka.
+# The commands import what they need themselves, so that shell completion and --help do not wait for database drivers and Kafka.
 if TYPE_CHECKING:
     from orchestrator.directory.importing import Person
 
-# A working day, and the evening after it.
+# A working day and the evening after it.
 TOKEN_HOURS = 12
 
-# Absent people beyond these are counted, not named: the list is for looking it over.
+# Further absent people are counted and not named, because the list is read by a person.
 _MOST_PEOPLE_LISTED = 20
 
 
 class RoleOption(StrEnum):
-    """The roles of tokens, to choose from."""
+    """The roles that a token can have."""
 
     COORDINATOR = "coordinator"
     ADMIN = "admin"

@@ -1,4 +1,4 @@
-"""The commands on batches that exist: the same contract as HTTP (docs/http.md), for a terminal."""
+"""The commands on existing batches: the same contract as HTTP (docs/http.md), for a terminal."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -38,7 +38,7 @@ _BATCH_FIELDS = ("organization_id", "coordinator_id", "submitted_by", "label", "
 
 
 class ResultsFormat(StrEnum):
-    """The forms in which results can be had."""
+    """The formats of results."""
 
     TABLE = "table"
     CSV = "csv"
@@ -128,7 +128,7 @@ def register(app: typer.Typer) -> None:
                 if status is not None or output.json:
                     raise BadInputError(f"--format {format} always writes all items; remove --status and --json")
                 path = f"{API_PATH}/{batch_id}/results.{format}"
-                # What runs through a terminal is a sign of life itself, and a bar would run through it.
+                # Results that are printed to a terminal show the progress themselves, and a bar would mix with them.
                 is_shown = save is None and sys.stdout.isatty()
                 with nullcontext() if is_shown else working(output, _READING):
                     async with client.download(path, organization_id, notes="true" if notes else None) as body:
@@ -256,15 +256,15 @@ def _with_offset(moment: datetime | None) -> str | None:
         return None
     try:
         return moment.astimezone().isoformat()
-    except (OverflowError, ValueError):  # at an end of the calendar, where some hours more or less find the same batches
+    except (OverflowError, ValueError):  # at an end of the calendar, where a few hours make no difference to the batches found
         return moment.replace(tzinfo=UTC).isoformat()
 
 
 def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
-    """The organization of a batch in a home, whose owner may see them all; None: no such batch, or elsewhere."""
+    """Returns the organization of a batch in a home, whose owner may see all of them. None: no such batch, or not a home."""
     if target.postgres_url is None:
         return None
-    # Imported here: the database's driver is for a home alone.
+    # Imported here, because only a home needs the database's driver.
     from cli.servers.database import organization_of_batch
 
     return organization_of_batch(target.postgres_url, batch_id)
@@ -281,7 +281,7 @@ async def _watch(client: "ApiClient", batch_id: UUID, organization_id: str | Non
 
 
 async def _show(client: "ApiClient", batch_id: UUID, organization_id: str | None, output: Output) -> Mapping[str, Any]:
-    """Prints the batch, as a document with its items, for people with those that failed."""
+    """Prints the batch: as a document with all items, or for people with the failed ones."""
     if output.json:
         batch: Mapping[str, Any] = (await client.get(f"{API_PATH}/{batch_id}", organization_id, item_limit=1_000)).json()
         output.answer(batch)
@@ -326,7 +326,7 @@ async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
 async def _items_with_values(
     client: "ApiClient", batch_id: UUID, organization_id: str | None, *, notes: bool
 ) -> list[Mapping[str, Any]]:
-    """All items as they are now, for comparison."""
+    """Returns all items as they are now, for comparison."""
     path = f"{API_PATH}/{batch_id}/results.ndjson"
     async with client.download(path, organization_id, notes="true" if notes else None) as body:
         document = b"".join([part async for part in body])
@@ -334,14 +334,14 @@ async def _items_with_values(
 
 
 def _corrections(file: Path) -> "CorrectionFile":
-    # Imported here: the other commands need not wait for it.
+    # Imported here, so that the other commands do not wait for it.
     from orchestrator.files.corrections import read_corrections
 
     return read_corrections(printable(file.name), read_bytes(file))
 
 
 def _agreed(corrections: "Corrections", output: Output, *, yes: bool) -> None:
-    """Shows what becomes of mentors and activity types. Raises BadInputError where another mentor needs a yes, and nobody says it."""
+    """Shows the changes of mentors and activity types. Raises BadInputError if another mentor needs a confirmation and nobody gives one."""
     lines = [printable(change) for change in corrections.changes]
     if yes or not corrections.moves_to_another_mentor:
         for line in lines:
@@ -353,6 +353,6 @@ def _agreed(corrections: "Corrections", output: Output, *, yes: bool) -> None:
             lines=lines,
             details={"changes": [asdict(change) for change in corrections.changes]},
         )
-    for line in lines:  # also where --quiet is given: they are the question
+    for line in lines:  # even with --quiet, because they are what the question is about
         typer.echo(line, err=True)
     confirm("Register these items for the mentors on the right?", yes=yes)

@@ -1,4 +1,4 @@
-"""`bulkreg bench`: the product's speed beside its limits, measured in the same run."""
+"""`bulkreg bench`: measures the product's speed and its limits in the same run."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class _Started:
-    """A running stack, and how many seconds `up` took, by the kind of start."""
+    """A running stack, and how many seconds `up` took for each kind of start."""
 
     home: Path
     up_s: Mapping[str, float]
@@ -92,7 +92,7 @@ class _Started:
 
 @contextmanager
 def _started(home: Path | None, step: Callable[[str], AbstractContextManager[None]]) -> Iterator[_Started]:
-    """The given stack, or one that lives as long as the block. `up` is timed on a home of its own in both cases."""
+    """Yields the given stack, or one that lives as long as the block. In both cases `up` is timed in a home of its own."""
     with tempfile.TemporaryDirectory(prefix="bulkreg-bench-") as folder, ExitStack() as running:
         own = Path(folder) / "home"
         _download()
@@ -106,7 +106,7 @@ def _started(home: Path | None, step: Callable[[str], AbstractContextManager[Non
 
 
 def _download() -> None:
-    """What a first start would download, so that no start is timed with it. Raises UnreachableError."""
+    """Downloads what a first start would download, so that it is in no measured time. Raises UnreachableError."""
     with embedded_installed():
         from compose.embedded.kafka import fetch
     from compose.embedded.product import StartError

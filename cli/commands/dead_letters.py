@@ -15,7 +15,7 @@ from cli.terminal.failures import BadInputError, UnreachableError
 from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import working
 
-# Imported in the functions, so that shell completion need not wait for Kafka's client.
+# Imported in the functions, so that shell completion does not wait for Kafka's client.
 if TYPE_CHECKING:
     from consumers.reading.dead_letter_log import PutAside
     from orchestrator.process.settings import Settings
@@ -76,7 +76,7 @@ def register(app: typer.Typer) -> None:
         marks = [events.dead_letter_redriven(dead_letter_id=letter.id, time=now, trace_id=letter.id.hex) for letter in chosen]
         producer = EventProducer(settings)
         try:
-            # The marks come after the records: one that is sent twice does no harm, one that is only marked would be lost.
+            # The records are sent before they are marked. A record that is sent twice does no harm; one that is only marked would be lost.
             producer.publish([records[letter.id] for letter in chosen])
             producer.publish(marks)
         except DeliveryError as error:
@@ -101,7 +101,7 @@ def _read(settings: "Settings", output: Output) -> "list[PutAside]":
 def _records(
     settings: "Settings", output: Output, letters: "Sequence[PutAside]"
 ) -> "tuple[dict[UUID, OutgoingEvent], dict[UUID, str]]":
-    """What there is to send again for each letter, and why for the others there is nothing."""
+    """Returns the record to send again for each letter, and the reason for letters without one."""
     from consumers.reading.dead_letter_log import CannotRedriveError, read_originals
 
     truncated = [letter for letter in letters if letter.is_truncated]

@@ -1,4 +1,4 @@
-"""`bulkreg demo`: the whole product with an example organization and a first batch; then it keeps serving."""
+"""`bulkreg demo`: starts the whole product with an example organization and a first batch, and keeps serving."""
 
 import os
 import shlex
@@ -35,7 +35,7 @@ def register(app: typer.Typer, product: Product) -> None:
         story = _Story(app, home)
 
         def ready(stack: StackFile) -> None:
-            # Not here: this thread is the one that supervises from now on.
+            # In a thread of its own, because this one supervises from now on.
             tell = story.tell_machines if output.json else story.tell
             threading.Thread(target=tell, args=(stack,), name="demo", daemon=True).start()
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer, product: Product) -> None:
 
 
 class _Story:
-    """What the demonstration does: the commands that anybody could type, each shown before it runs. All of them are safe to repeat."""
+    """The steps of the demonstration: ordinary commands, each shown before it runs. All of them may be repeated."""
 
     def __init__(self, app: typer.Typer, home: Path) -> None:
         self._app = app
@@ -53,7 +53,7 @@ class _Story:
         self._first = self._submit("tuesday-visits.csv", COORDINATOR, "Tuesday visits")
 
     def tell(self, stack: StackFile) -> None:
-        """For people: every step with its answer, live, and at the end what to try next."""
+        """Shows people every step with its output, live, and what to try next."""
         self._say("The example organization: its mentors, and who may register for whom.")
         if not self._type(self._directory):
             return
@@ -65,11 +65,11 @@ class _Story:
             return
         batch = self._answer(self._first)
         typer.echo()
-        show(StackFile.read(Home(self._home)) or stack, json=False)  # with the token of the organization that has just come
+        show(StackFile.read(Home(self._home)) or stack, json=False)  # with the token of the organization that was just imported
         typer.echo(self._next_steps(stack, batch["batch_id"]))
 
     def tell_machines(self, stack: StackFile) -> None:
-        """For machines: one document, when the first batch is finished."""
+        """Prints one document for programs when the first batch is finished."""
         self._answer(self._directory)
         self._answer(self._before)
         batch = self._answer(self._first)
@@ -83,12 +83,12 @@ class _Story:
         typer.echo(f"\n{sentence}")
 
     def _type(self, arguments: list[str]) -> bool:
-        """Shows a command and runs it; whether it could be done (some items may have failed)."""
+        """Shows a command and runs it. Returns whether the command worked (some items may have failed)."""
         typer.echo(f"$ {self._typed(arguments)}")
         return self._run(arguments) in (ExitCode.DONE, ExitCode.SOME_FAILED)
 
     def _answer(self, arguments: list[str]) -> dict[str, Any]:
-        """The document that a command prints."""
+        """Returns the document that a command prints."""
         printed = BytesIO()
         with redirect_stdout(TextIOWrapper(printed, write_through=True)) as text:
             self._run([*arguments, "--json"])
@@ -101,7 +101,7 @@ class _Story:
         return code
 
     def _typed(self, arguments: list[str]) -> str:
-        """A command as it can be copied into a terminal, in the same working directory."""
+        """Returns a command as it can be copied into a terminal in the same working directory."""
         home = [] if self._home == DEFAULT_HOME else ["--home", str(self._home)]
         return shlex.join([*_program(), *arguments, *home])
 
@@ -130,12 +130,12 @@ In a browser: {stack.api}/docs. The README and docs/cli.md go on from here. Serv
 
 
 def _shown(path: Path) -> str:
-    """A path as short as it can be typed here."""
+    """Returns a path in the shortest form that can be typed here."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _program() -> list[str]:
-    """How this program was called."""
+    """Returns the words with which this program was called."""
     called = sys.argv[0]
     return [called] if os.access(called, os.X_OK) else [sys.executable, "-m", "cli"]

@@ -1,4 +1,4 @@
-"""`bulkreg doctor`: what is unsafe or unreachable, and how to fix it."""
+"""`bulkreg doctor`: reports what is unsafe or unreachable, and how to fix it."""
 
 import os
 from dataclasses import asdict
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "doctor", audience=Audience.OPERATORS, example="bulkreg doctor")
     def doctor(deployment: Deployment, output: Output) -> ExitCode:
         """Check every setting and connection, and say how to fix problems. Exit code 3: something is unreachable; 1: something is unsafe."""
-        # Imported here: the other commands need not wait for Kafka's client.
+        # Imported here, so that the other commands do not wait for Kafka's client.
         from compose.doctor import examine
         from compose.findings import State
 

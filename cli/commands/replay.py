@@ -1,4 +1,4 @@
-"""`bulkreg replay`: what the topics say of every batch, beside what the tables say; and the merge of the one into the other."""
+"""`bulkreg replay`: compares the batches in the topics with those in the tables, and merges the former into the latter."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import counting, working
 
-# Imported in the functions, so that shell completion and --help need not wait for the drivers.
+# Imported in the functions, so that shell completion and --help do not wait for the drivers.
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.replay.promote import Promoted
     from orchestrator.replay.rebuild import Comparison, Replay
 
-# A person looks through so many; a machine gets more, and the number of all.
+# How many differences a person reads. A program gets more, and the total.
 _SHOWN = 20
 _LISTED = 10_000
 
@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class _Done:
-    """A replay that is over. `after` is the comparison after the promotion, None without one."""
+    """A finished replay. `after` is the comparison after the promotion; None without one."""
 
     records: int
     unreadable: int

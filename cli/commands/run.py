@@ -1,4 +1,4 @@
-"""`bulkreg run`: roles in this process, which is what a deployment runs."""
+"""`bulkreg run`: runs roles in this process, as deployments do."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         ],
     ) -> None:
         """Run roles in this process until SIGTERM; a second signal exits immediately. Settings come from the environment."""
-        # Imported here: no other command need wait for it.
+        # Imported here, so that the other commands do not wait for it.
         from compose.roles import run_roles
         from orchestrator.process.logs import configure_logs
         from orchestrator.process.settings import RefusedStartError

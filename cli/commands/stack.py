@@ -23,7 +23,7 @@ from compose.embedded.home import Home, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
 
-DOWN_TIMEOUT_S = 90.0  # more than all the supervisor's own deadlines together
+DOWN_TIMEOUT_S = 90.0  # more than all the supervisor's own timeouts together
 POLL_S = 0.05
 
 
@@ -31,7 +31,7 @@ HomeOption = Annotated[Path, typer.Option("--home", envvar="BULKREG_HOME", help=
 
 
 def register(app: typer.Typer, product: Product) -> None:
-    """Adds the three commands. `product` says what `up` sets up and runs."""
+    """Adds the three commands. `product` is what `up` sets up and runs."""
 
     @command(app, "up", audience=Audience.DEVELOPERS, example="bulkreg up --detach --home /var/tmp/bulkreg --port 8080")
     def up(
@@ -77,7 +77,7 @@ def register(app: typer.Typer, product: Product) -> None:
 
 def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None]) -> ExitCode:
     """Runs the product here until a signal stops it. Raises BadInputError, and UnreachableError when something does not start."""
-    # Imported here: a deployment that has its own Kafka and PostgreSQL is installed without the embedded ones.
+    # Imported here, because a deployment with its own Kafka and PostgreSQL has no embedded servers installed.
     with embedded_installed():
         from compose.embedded.stack import PortTakenError, Stack, StackOptions
 
@@ -94,7 +94,7 @@ def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable
 
 
 def _given_servers() -> tuple[str | None, str | None]:
-    """URL of PostgreSQL and bootstrap servers of Kafka, where the environment names them; None for what is to be embedded."""
+    """Returns PostgreSQL's URL and Kafka's bootstrap servers from the environment. None: that server is to be embedded."""
     settings = load_settings()
     given = settings.model_fields_set
     return (
@@ -104,21 +104,21 @@ def _given_servers() -> tuple[str | None, str | None]:
 
 
 def _detached(home: Home) -> None:
-    """Runs this same command without --detach in a session of its own; returns when it is ready."""
+    """Runs this command without --detach in a new session. Returns when it is ready."""
     _, kafka_bootstrap_servers = _given_servers()
     if kafka_bootstrap_servers is None:
         with embedded_installed():
             from compose.embedded.kafka import fetch
 
         try:
-            fetch()  # here, where somebody can see how far it is
+            fetch()  # in the foreground, so that the user sees the progress
         except StartError as error:
             raise UnreachableError(str(error)) from error
     home.create()
     with (home.logs / "up.log").open("a+b") as log:
         said_before = log.seek(0, os.SEEK_END)
         command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--detach")]
-        supervisor = subprocess.Popen(  # its standard output has the tokens, which belong in no log
+        supervisor = subprocess.Popen(  # its standard output contains the tokens, so it goes to no log
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
         )
         try:
@@ -144,7 +144,7 @@ def _running(home: Home) -> StackFile:
 
 
 def show(file: StackFile, *, json: bool) -> None:
-    """Prints all addresses. A document is one line, so that a program that starts `up` knows when it is complete."""
+    """Prints all addresses. The JSON document is one line, so that a program that starts `up` knows when it is complete."""
     if json:
         typer.echo(orjson.dumps(file.model_dump()).decode())
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`bulkreg submit`: a file of any kind, as one batch or many; finished when the batches are."""
+"""`bulkreg submit`: submits a file as one batch or many, and waits until the batches are finished."""
 
 import asyncio
 import re
@@ -23,17 +23,17 @@ from cli.terminal.progress import STATES, BatchProgress, batch_progress, describ
 from schemas.paths import API_PATH
 from schemas.statuses import BatchStatus, ItemStatus, Outcome
 
-# Imported in the functions: no other command need wait for what reads files.
+# Imported in the functions, so that the other commands do not wait for the file readers.
 if TYPE_CHECKING:
     from cli.remote.api_client import ApiClient
     from orchestrator.files.submissions import FileSubmission, Given, SubmissionFile
 
-# Refusals of one submission, which say nothing about the next: not who asks, but what is asked.
+# The statuses that refuse one submission for its content. The next submission may still be accepted.
 _ABOUT_THE_SUBMISSION = frozenset({400, 409, 412, 413, 422})
 
 _ITEM_POINTER = re.compile(r"/(?:items|mentor_ids)/(\d+)(.*)", re.DOTALL)
 
-# A list of batches that is longer helps nobody: then the sums are printed alone, and `bulkreg list` has the rest.
+# Above this number only the totals are printed; `bulkreg list` shows the batches.
 _MOST_BATCHES_LISTED = 20
 
 
@@ -87,13 +87,13 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Keyed:
-    """A submission, and the key under which it counts once."""
+    """A submission and its Idempotency-Key."""
 
     submission: "FileSubmission"
     key: str
 
     def organization(self, org: str | None) -> str | None:
-        """Whose batch it will be, as far as the file or the command line say it."""
+        """The organization of its batch, if the file or the command line names one."""
         named: str | None = self.submission.body.get("organization_id", org)
         return named
 
@@ -104,7 +104,7 @@ class _Keyed:
 
 @dataclass(slots=True)
 class _Run:
-    """What has become of the submissions so far, by line."""
+    """The results of the submissions so far, by line."""
 
     total: int
     batches: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class _Run:
     replayed: set[int] = field(default_factory=set)
 
     def told(self) -> str:
-        """How far it came, in a sentence."""
+        """The progress in a sentence."""
         return (
             f"{len(self.batches)} of {self.total} submissions were sent, {len(self.finished)} of them are finished."
             " Repeat the command to continue: nothing is submitted twice."
@@ -236,7 +236,7 @@ async def _send(client: "ApiClient", org: str | None, keyed: _Keyed, run: _Run, 
 
 
 def _placed(refusal: RefusedError, submission: "FileSubmission") -> CommandError:
-    """The refusal, with the rows of the table in the place of positions in the request."""
+    """Returns the refusal with rows of the table instead of positions in the request."""
     lines = []
     for line in refusal.lines:
         match = _ITEM_POINTER.match(line)

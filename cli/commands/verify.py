@@ -1,4 +1,4 @@
-"""`bulkreg verify`: the invariants, checked on a live system."""
+"""`bulkreg verify`: checks the invariants on a live system."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "verify", audience=Audience.OPERATORS, example="bulkreg verify --json | jq .breaches")
     def verify_all(deployment: Deployment, output: Output) -> ExitCode:
         """Check the invariants of all records, counts and statuses. Exit code 1 if one is breached; changes nothing."""
-        # Imported here: shell completion and --help need not wait for the database driver.
+        # Imported here, so that shell completion and --help do not wait for the database driver.
         from cli.servers.database import database
         from orchestrator.verification.verify import verify
 

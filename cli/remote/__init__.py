@@ -1,1 +1,1 @@
-"""Talking to the API: where it is, who asks, and what is repeated."""
+"""Calls the API: finds it, authenticates, and repeats what may be repeated."""

@@ -1,4 +1,4 @@
-"""The HTTP client of the commands: finds its way through restarts, repeats only what is harmless, and speaks in failures."""
+"""The HTTP client of the commands. It survives restarts, repeats only harmless requests, and reports errors as failures of a command."""
 
 import asyncio
 import re
@@ -20,33 +20,33 @@ from schemas.statuses import TERMINAL_BATCH_STATUSES
 
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 
-# What ends a header, what no text holds (bytes of the command line that are not UTF-8), and blanks that would not arrive.
+# Characters that end a header, lone surrogates (bytes of the command line that are not UTF-8), and spaces at an end, which get lost.
 _NO_HEADER_VALUE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^ | $")
 
-# Enough for what is over within a second: a person need not know.
+# Enough for an outage of less than a second, about which the user need not know.
 _ATTEMPTS_IN_SILENCE = 4
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a client goes on asking."""
+    """How long a client keeps trying."""
 
     first_answer_s: float = 5.0
-    """An address that has never responded is wrong, or nothing runs there. 5 s are enough for a start in progress to finish."""
+    """If an address has never responded, it is wrong or nothing runs there. 5 s are enough for a start in progress to finish."""
     outage_s: float = 60.0
-    """A process, the broker or the database that was killed is back in seconds; a machine in less than this."""
+    """A process, broker or database that was killed is back in seconds, a machine within this time."""
     request_timeout_s: float = 30.0
-    """Longer than the server lets any statement run, but for a cancel that waits its turn, which is then asked for again."""
+    """Longer than the server lets any statement run. A cancel may wait longer for its turn; it is then sent again."""
     long_poll_s: int = 1
-    """The server responds as soon as something changes. If a wake-up is lost there, the delay is at most this."""
+    """The server responds as soon as something changes. If it misses a wake-up, this limits the delay."""
     shortest_poll_s: float = 0.01
     """The shortest time between two polls of a batch, for a server that responds at once instead of waiting."""
     longest_poll_s: float = 0.5
 
 
 class _NotNowError(Exception):
-    """The request may succeed when it is repeated. `after_s`: the server's own wish (Retry-After)."""
+    """The request may succeed when it is repeated. `after_s` is the server's Retry-After."""
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class _NotNowError(Exception):
 
 
 class ApiClient:
-    """One connection to the API. Every request that it sends may be repeated: reads, and changes under an Idempotency-Key."""
+    """One connection to the API. Each of its requests may be repeated: reads, and changes with an Idempotency-Key."""
 
     def __init__(self, http: httpx.AsyncClient, target: Target, patience: Patience, remark: Callable[[str], None]) -> None:
         self._http = http
@@ -64,24 +64,24 @@ class ApiClient:
         self._has_answered = False
 
     async def get(self, path: str, organization_id: str | None, **query: object) -> httpx.Response:
-        """A read. `query`: parameters that are None are left out."""
+        """Sends a read. `query`: parameters that are None are left out."""
         return await self._request("GET", path, self._target.headers(organization_id), params=_given(query))
 
     async def post(
         self, path: str, organization_id: str | None, body: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> httpx.Response:
-        """A change, under the key or one of its own."""
+        """Sends a change, with the given Idempotency-Key or a new one."""
         is_named = body is not None and "organization_id" in body
         headers = self._target.headers(organization_id, is_named_in_body=is_named) | {"Idempotency-Key": key or str(uuid4())}
         return await self._request("POST", path, headers, json=body)
 
     async def delete(self, path: str, organization_id: str | None) -> None:
-        """Deletes."""
+        """Sends a deletion."""
         await self._request("DELETE", path, self._target.headers(organization_id))
 
     @asynccontextmanager
     async def download(self, path: str, organization_id: str | None, **query: object) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A body as it comes, for what has no bounds."""
+        """Yields a body in chunks as it arrives, for responses of any size."""
         headers = _encoded(self._target.headers(organization_id))
         try:
             async with self._http.stream("GET", path, headers=headers, params=_given(query)) as response:
@@ -95,7 +95,7 @@ class ApiClient:
     async def finished(
         self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
     ) -> Mapping[str, Any]:
-        """The batch once it is terminal, with its first item; `changed` is told each state on the way."""
+        """Returns the batch with its first item once it is terminal. Calls `changed` with each state on the way."""
         path, tag, pause_s = f"{API_PATH}/{batch_id}", None, self._patience.shortest_poll_s
         while True:
             asked_s = time.monotonic()
@@ -112,7 +112,7 @@ class ApiClient:
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
 
     async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
-        """Sends until there is an answer. Raises BadInputError for what no header can say, RefusedError, UnreachableError."""
+        """Sends until there is a response. Raises BadInputError for values that no header can hold, RefusedError, UnreachableError."""
         encoded = _encoded(headers)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_NotNowError),
@@ -159,7 +159,7 @@ class ApiClient:
 
 @asynccontextmanager
 async def opened(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[ApiClient]:
-    """A client of the target's API. Raises BadInputError on an address that is none."""
+    """Yields a client of the target's API. Raises BadInputError for an invalid address."""
     try:
         url = httpx.URL(target.url)
     except httpx.InvalidURL as error:
@@ -176,7 +176,7 @@ async def opened(target: Target, remark: Callable[[str], None], patience: Patien
 
 
 def _encoded(headers: Mapping[str, str]) -> httpx.Headers:
-    """In UTF-8, as the server reads them. Raises BadInputError."""
+    """Returns the headers in UTF-8, as the server reads them. Raises BadInputError."""
     for name, value in headers.items():
         if _NO_HEADER_VALUE.search(value):
             raise BadInputError(f"The value for the header {name} has control characters or surrounding blanks, or is not UTF-8.")
@@ -192,7 +192,7 @@ def _reason(error: httpx.TransportError) -> str:
 
 
 def _refusal(response: httpx.Response) -> CommandError:
-    """The failure for an error response."""
+    """Returns the failure for an error response."""
     if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
         return UnreachableError(
             f"The server at {response.url} is not this product's API (status {response.status_code}). Check the URL."

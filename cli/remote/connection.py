@@ -1,4 +1,4 @@
-"""Where a command finds the product: a home on this machine, or an address and a token for one elsewhere."""
+"""Decides where a command finds the product: in a home on this machine, or at an address with a token."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Connection:
-    """The options that say where the product is, on every command that talks to it."""
+    """The options that say where the product is. Every command that calls it has them."""
 
     home: Annotated[
         Path | None,
@@ -32,7 +32,7 @@ class Connection:
     ] = None
 
     def target(self) -> Target:
-        """What is said on the command line goes before what the environment says, and an address before a home.
+        """The API to call. The command line takes precedence over the environment, and an address over a home.
 
         Raises UnreachableError when nothing runs in the home.
         """
@@ -46,8 +46,8 @@ class Connection:
 
 
 def connected(target: Target, remark: Callable[[str], None]) -> AbstractAsyncContextManager["ApiClient"]:
-    """A client of the target's API. Raises BadInputError on an address that is none."""
-    # Imported here: the processes of the roles are this program, too, and would each keep 11 MB of an HTTP client.
+    """Returns a client of the target's API. Raises BadInputError for an invalid address."""
+    # Imported here: the processes of the roles are this program too, and would each keep 11 MB of an HTTP client.
     from cli.remote.api_client import opened
 
     return opened(target, remark)

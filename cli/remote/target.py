@@ -1,11 +1,11 @@
-"""An API to talk to: its address, and what a request says to be let in."""
+"""An API: its address and its credentials."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Target:
-    """An API, and what to say to be let in. `home` is its home, if it is on this machine."""
+    """An API and how to authenticate there. `home` is its home, if it is on this machine."""
 
     url: str
     token: str | None
@@ -13,9 +13,9 @@ class Target:
     postgres_url: str | None = None
 
     def headers(self, organization_id: str | None, *, is_named_in_body: bool = False) -> dict[str, str]:
-        """Identifies the caller, in an organization.
+        """Returns the headers that identify the caller and the organization.
 
-        A home's own token is for every organization, so one has to be named; where none is, its first organization is meant.
+        A home's own token is for every organization, so one has to be named. Without a name it is the home's first organization.
         """
         token = self.token
         if organization_id is None and not is_named_in_body and self.first_organization_token is not None:

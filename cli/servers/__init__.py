@@ -1,1 +1,1 @@
-"""The stack of a home, or the database and the broker that the environment names: found, reached, and their failures in a sentence."""
+"""Reaches the stack of a home, or the database and broker that the environment names, and turns their failures into messages."""

@@ -1,4 +1,4 @@
-"""What commands ask a database directly, because it is no business of the API; with its trouble in words."""
+"""The questions that commands ask a database directly, because the API does not offer them, and the messages for its failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _NO_SCHEMA = ("42P01", "3F000")
 
 @contextmanager
 def database(settings: Settings, url: URL) -> Iterator[Engine]:
-    """One connection to a database, for a command. Raises UnreachableError when it is away, or has no schema yet."""
+    """Yields one connection to a database for a command. Raises UnreachableError when it is unavailable or has no schema yet."""
     engine = create_database_engine(url, settings, connections=1, application_name="bulkreg")
     try:
         with reachable_database(url):
@@ -32,7 +32,7 @@ def database(settings: Settings, url: URL) -> Iterator[Engine]:
 
 @contextmanager
 def reachable_database(url: URL) -> Iterator[None]:
-    """Turns the trouble of the database in the block, not of what is asked of it, into UnreachableError."""
+    """Turns failures to reach the database in the block into UnreachableError. Other errors of a statement pass through."""
     try:
         yield
     except DBAPIError as error:
@@ -46,7 +46,7 @@ def reachable_database(url: URL) -> Iterator[None]:
 
 
 def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:
-    """Whose batch this is, in a home, whose owner may see all. None when there is no such batch."""
+    """Returns the organization of a batch in a home, whose owner may see all of them. None: no such batch."""
     url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
     with database(load_settings(), url) as engine, engine.connect() as connection:
         organization_id: str | None = connection.scalar(_ORGANIZATION_OF_BATCH, {"batch_id": batch_id})

@@ -1,4 +1,4 @@
-"""Which database, Kafka and signing key a command works on: those of a home, or those of the environment's settings."""
+"""Decides which database, Kafka and signing key a command uses: those of a home, or those in the settings."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import typer
 from cli.servers.running import running_stack
 from cli.servers.settings import forget_servers, load_settings
 
-# Imported in the functions, so that shell completion need not wait for them.
+# Imported in the functions, so that shell completion does not wait for them.
 if TYPE_CHECKING:
     from compose.embedded.home import Home
     from compose.embedded.stack_file import StackFile
@@ -24,7 +24,7 @@ _DEPLOYMENT_VARIABLES = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVER
 
 @dataclass(frozen=True)
 class Deployment:
-    """The option that names a home; without it, the database and the broker that the environment names are meant."""
+    """The option that names a home. Without it the command uses the database and the broker that the environment names."""
 
     home: Annotated[
         Path | None,
@@ -35,7 +35,7 @@ class Deployment:
     ] = None
 
     def settings(self) -> "Settings":
-        """The settings of what is meant. Raises BadInputError on values that can't be, UnreachableError when nothing runs there."""
+        """The settings to use. Raises BadInputError for invalid values, UnreachableError when nothing runs in the home."""
         from pydantic import SecretStr
 
         running = self._stack()
@@ -53,7 +53,7 @@ class Deployment:
         )
 
     def refresh_admin_token(self) -> None:
-        """Writes the token of the first organization's administrator into `stack.json` of a home that had no organization yet."""
+        """Writes a token of the first organization's administrator into `stack.json`, if the home had no organization before."""
         from cli.servers.product import tokens
         from compose.embedded.product import Endpoints
         from compose.embedded.stack_file import StackFile
@@ -63,12 +63,12 @@ class Deployment:
             return
         home, stack = running
         made = tokens(Endpoints(stack.postgres, stack.kafka), home.secret(SIGNING_KEY))
-        # Read again: the supervisor may have restarted something meanwhile.
+        # Read again, because the supervisor may have restarted something meanwhile.
         now = StackFile.read(home) or stack
         now.model_copy(update={"admin_token": made.admin}).write(home.stack_file)
 
     def _stack(self) -> "tuple[Home, StackFile] | None":
-        """What runs in the home; None when the environment is meant."""
+        """Returns what runs in the home. None: the environment names the servers."""
         is_home_named = self.home is not None or "BULKREG_HOME" in os.environ
         if not is_home_named and any(name in os.environ for name in _DEPLOYMENT_VARIABLES):
             return None

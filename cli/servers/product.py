@@ -1,4 +1,4 @@
-"""What `bulkreg up` runs: this product's set-up, tokens and role processes, for the supervisor that knows none of them."""
+"""What `bulkreg up` runs: this product's set-up, tokens and role processes. The supervisor itself knows none of them."""
 
 import sys
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from cli.servers.kafka import reachable_kafka
 from cli.servers.settings import load_settings
 from compose.embedded.product import Endpoints, Product, Tokens
 
-# The rest is imported in the functions: every command, shell completion too, would wait for database drivers and Kafka.
+# Imported in the functions, so that other commands and shell completion do not wait for database drivers and Kafka.
 if TYPE_CHECKING:
     from orchestrator.process.settings import Settings
 
-# A development stack's tokens outlive any session with it; its key is the home's own.
+# Longer than anybody uses a development stack. The signing key is the home's own.
 TOKEN_LIFETIME_S = 365 * 24 * 3600
 
 
@@ -27,7 +27,8 @@ def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
 
 
 def prepare(endpoints: Endpoints) -> None:
-    """Migrations and topics; safe to repeat. Raises UnreachableError, and BadInputError where the settings forbid the way to a server."""
+    """Runs migrations and creates topics; may be repeated. Raises UnreachableError, and BadInputError if the settings forbid a
+    connection."""
     from cli.servers.database import reachable_database
     from orchestrator.storage.migrate import upgrade
     from producers.topics import create_topics
@@ -40,7 +41,7 @@ def prepare(endpoints: Endpoints) -> None:
 
 
 def tokens(endpoints: Endpoints, key: str) -> Tokens:
-    """A service token for every organization, and one for an administrator of the first."""
+    """Returns a service token for every organization, and one for an administrator of the first."""
     from sqlalchemy import text
 
     from api.access.tokens import make_development_token
@@ -59,8 +60,8 @@ def tokens(endpoints: Endpoints, key: str) -> Tokens:
 
 
 def command(roles: Sequence[str]) -> Sequence[str]:
-    """Runs these roles in one process."""
-    # -P: a folder named like a package of ours, where `up` was typed, is not taken for it.
+    """Returns the command line that runs these roles in one process."""
+    # -P: Python must not import a folder of the working directory that has the name of one of our packages.
     return [sys.executable, "-P", "-m", "cli", "run", *roles]
 
 

@@ -1,4 +1,4 @@
-"""What runs on this machine: the stack of a home."""
+"""Finds the stack that runs in a home on this machine."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ DEFAULT_HOME = Path(".bulkreg")
 
 
 def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
-    """What runs in a home (BULKREG_HOME, or .bulkreg). Raises UnreachableError when nothing does."""
-    # Imported here: shell completion need not wait for it.
+    """Returns what runs in a home (BULKREG_HOME, or .bulkreg). Raises UnreachableError when nothing does."""
+    # Imported here, so that shell completion does not wait for it.
     from compose.embedded.home import Home
     from compose.embedded.stack_file import StackFile
 

@@ -1,11 +1,11 @@
-"""The settings that the environment gives; what is wrong with them in words."""
+"""Reads the settings from the environment, and says in words what is wrong with them."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
 from cli.terminal.failures import BadInputError
 
-# Imported in the function, so that shell completion need not wait for it.
+# Imported in the function, so that shell completion does not wait for it.
 if TYPE_CHECKING:
     from orchestrator.process.settings import Settings
 
@@ -15,9 +15,9 @@ _OF_KAFKA = "BULKREG_KAFKA_"
 
 
 def load_settings(**given: Any) -> "Settings":
-    """The settings; what is given goes before what the environment says.
+    """Returns the settings. Given values take precedence over the environment.
 
-    Raises BadInputError, which names each variable that has a value that can't be, and never shows the value: it may be a secret.
+    Raises BadInputError, which names each variable with an invalid value. It never shows the value, which may be a secret.
     """
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
@@ -29,14 +29,15 @@ def load_settings(**given: Any) -> "Settings":
     except ValidationError as error:
         mistakes = [f"{_variable(each['loc'])}{each['msg']}" for each in error.errors(include_input=False)]
         raise _refusal(mistakes) from error
-    except SettingsError as error:  # no JSON where a table is wanted
+    except SettingsError as error:  # a variable that must be JSON is not
         raise _refusal([str(error)]) from error
 
 
 def forget_servers(*, database: bool, kafka: bool) -> None:
-    """Removes from the environment what it says about another database, or another Kafka, than those of a home.
+    """Removes the variables about another database or another Kafka from the environment, when a home's servers are used.
 
-    A home's are known by their addresses. Roles, passwords and certificates of others would be taken for theirs.
+    The servers of a home are known by their addresses. Without this, the roles, passwords and certificates of others would be used for
+    them.
     """
     names = list(_OF_DATABASES) if database else []
     names += [name for name in os.environ if kafka and name.startswith(_OF_KAFKA)]
@@ -45,7 +46,7 @@ def forget_servers(*, database: bool, kafka: bool) -> None:
 
 
 def _variable(place: tuple[int | str, ...]) -> str:
-    """What is to be corrected, and where in it; nothing for a mistake that several variables make together, which names them itself."""
+    """Returns the name of the variable, and the place in it. Empty for a mistake of several variables, which names them itself."""
     if not place:
         return ""
     name, *within = place

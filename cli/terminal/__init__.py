@@ -1,1 +1,1 @@
-"""What every command says and how: options, output, progress, exit codes."""
+"""What all commands share: options, output, progress, exit codes."""

@@ -1,4 +1,4 @@
-"""Makes a function a command: shared groups of options, coroutines, and failures that become exit codes."""
+"""Turns a function into a command: shared groups of options, coroutines, and failures that become exit codes."""
 
 import asyncio
 import inspect
@@ -20,7 +20,7 @@ from orchestrator.files.mistakes import BadFileError
 
 
 class Audience(StrEnum):
-    """Whom a command serves: the help lists the commands of each together."""
+    """The users of a command. The help lists the commands of each audience together."""
 
     COORDINATORS = "Submitting, for coordinators"
     OPERATORS = "Running it, for operators"
@@ -30,10 +30,10 @@ class Audience(StrEnum):
 def command(
     app: typer.Typer, name: str, *, example: str, audience: Audience | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function as a command of `app`. (The commands of a group are its audience's.)
+    """Registers a function as a command of `app`. (The commands of a group have the group's audience.)
 
-    A parameter whose type is a dataclass is a group of options: each of its fields becomes an option of the command, and the
-    function gets the object. Every command has the group `Output`. The function answers None or its exit code.
+    A parameter whose type is a dataclass is a group of options. Each of its fields becomes an option of the command, and the function gets
+    the object. Every command has the group `Output`. The function returns None or its exit code.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,7 +73,7 @@ def command(
 
 
 def _refuse_bytes(texts: Mapping[str, str]) -> None:
-    """Raises BadInputError for what the command line says in bytes that are no text; only names of files may be such."""
+    """Raises BadInputError for arguments that are not valid text. Only file names may be any bytes."""
     for name, text in texts.items():
         try:
             text.encode()
@@ -88,7 +88,7 @@ def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
     except BadFileError as refused:
         raise _bad_input(refused) from refused
     except OSError as error:
-        # The machine's trouble with a file (a full disk, a right that is missing); any other is a fault of ours.
+        # The machine's trouble with a file (a full disk, a missing right). Any other OSError is a bug of ours.
         if error.filename is None or error.strerror is None:
             raise
         raise UnreachableError(f"{printable(os.fsdecode(error.filename))}: {error.strerror}") from error
@@ -96,7 +96,7 @@ def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file that the command line names. Raises BadInputError."""
+    """Returns the content of a file that the command line names. Raises BadInputError."""
     try:
         return file.read_bytes()
     except OSError as error:

@@ -1,10 +1,10 @@
-"""The exit codes (docs/cli.md), and the failures that lead to them. Nothing else in the command line decides on one."""
+"""The exit codes (docs/cli.md) and the failures that lead to them. No other module of the command line chooses an exit code."""
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-# What helps against a refusal, where it is an option of the command line.
+# The option of the command line that helps against a refusal, where there is one.
 _HINTS: Mapping[str, str] = {
     "organization_required": "Here: with --org.",
     "coordinator_unknown": "--coordinator names one.",
@@ -13,7 +13,7 @@ _HINTS: Mapping[str, str] = {
 
 
 class ExitCode(IntEnum):
-    """What a script learns from a command's end."""
+    """How a command ended, for scripts."""
 
     DONE = 0
     SOME_FAILED = 1
@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command can't do what it was asked. The message is for people and says what helps; `details` are for machines."""
+    """A command can't do what it was asked. The message tells people what is wrong and what helps; `details` are for programs."""
 
     exit_code = ExitCode.BAD_INPUT
 
@@ -56,7 +56,7 @@ class RefusedError(CommandError):
 
 
 class UnwritableError(CommandError):
-    """The output can't be written; the command's work may be done nevertheless."""
+    """The output can't be written. The command's work may be done nevertheless."""
 
     exit_code = ExitCode.UNWRITABLE
 
@@ -68,5 +68,5 @@ class UnreachableError(CommandError):
 
 
 def _difference(difference: Mapping[str, Any]) -> str:
-    """One way in which a plan no longer holds, at the place of its item."""
+    """Describes one way in which a plan no longer holds, with the place of its item."""
     return f"/items/{difference['position']}: planned {difference['planned']}, now {difference['now']}"

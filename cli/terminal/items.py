@@ -1,4 +1,4 @@
-"""Items for people: what failed and why, with the row of the spreadsheet where there is one."""
+"""Shows items to people: what failed and why, with the row of the spreadsheet if there is one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,12 @@ from rich.console import RenderableType
 from cli.terminal.output import table
 
 MOST_ITEMS_LISTED = 50
-"""A person looks through so many; the rest is a file's."""
+"""As many as a person reads. Longer lists belong in a file."""
 
 
 def failed_items(items: Sequence[Mapping[str, Any]], rows: Sequence[int] = ()) -> list[RenderableType]:
-    """What failed, as a table; nothing for nothing. `rows`: the row of each position, for items that came from a table."""
+    """Returns the failed items as a table; nothing if none failed. `rows`: the table row of each position, for items that came from a
+    table."""
     if not items:
         return []
     content = [
@@ -29,5 +30,5 @@ def failed_items(items: Sequence[Mapping[str, Any]], rows: Sequence[int] = ()) -
 
 
 def without_items(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch as a listing has it."""
+    """Returns a batch as a listing shows it."""
     return {name: value for name, value in batch.items() if name not in {"items", "next_item_cursor"}}

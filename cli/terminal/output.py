@@ -1,4 +1,5 @@
-"""What a command prints: for people or, with `--json`, one document for machines. Answers go to standard output, the rest to error."""
+"""Prints a command's output: for people or, with `--json`, as one document for programs. Results go to standard output, the rest to
+error."""
 
 import json
 import os
@@ -15,19 +16,19 @@ from rich.table import Table
 from cli.terminal.failures import BadInputError, CommandError
 from cli.terminal.streams import refusal
 
-# Where the output is not a terminal nobody sees a table's edge: wide enough for every column to stay whole.
+# Outside a terminal the width is not limited by a screen: wide enough to keep every column whole.
 _PIPE_WIDTH = 500
 
 
 def printable(value: object) -> str:
-    """The text of a value for a terminal: without control characters, which could steer it."""
+    """Returns the text of a value for a terminal, without control characters, which could control the terminal."""
     text = "" if value is None else str(value)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 @dataclass(frozen=True)
 class Output:
-    """How this command's answer is printed."""
+    """How this command prints its result."""
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no remarks, only results and errors.")] = (
@@ -37,13 +38,13 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody watches a terminal: only then are there progress bars."""
+        """Whether a person watches a terminal. Only then are there progress bars."""
         return not self.json and not self.quiet and sys.stderr.isatty()
 
     def answer(self, document: Any, *human: RenderableType, done: str | None = None) -> None:
-        """Prints what the command was asked for: the document, or its form for people.
+        """Prints the command's result: the document, or its form for people.
 
-        `done` is what has changed, in a sentence: it is printed to standard error where the answer can't be written.
+        `done` is a sentence about what has changed. It is printed to standard error if the result can't be written.
         """
         if self.json:
             typer.echo(json_bytes(document))
@@ -56,12 +57,12 @@ class Output:
             self._console(sys.stderr).print(printable(done))
 
     def remark(self, text: str) -> None:
-        """Prints what a person should know beside the answer."""
+        """Prints what a person should know besides the result."""
         if not self.quiet:
             self._console(sys.stderr).print(text)
 
     def failure(self, failure: CommandError) -> None:
-        """Prints why the command could not do it: for people always, and as the document that a machine waits for."""
+        """Prints why the command failed: for people always, and with `--json` also as the document that the program waits for."""
         console = self._console(sys.stderr)
         console.print(str(failure))
         for line in failure.lines:
@@ -70,7 +71,7 @@ class Output:
             typer.echo(json_bytes({"error": {"detail": str(failure), **failure.details}}))
 
     def _console(self, file: IO[str]) -> Console:
-        # What people typed is printed as it is: no markup, no emoji, no colours guessed from the text.
+        # Text that people typed is printed unchanged: no markup, no emoji, no colours guessed from it.
         return Console(
             file=file,
             width=None if file.isatty() else _PIPE_WIDTH,
@@ -78,13 +79,13 @@ class Output:
             highlight=False,
             emoji=False,
             soft_wrap=True,
-            # NO_COLOR means its colours alone to Rich; bold print is of no use to a log either.
+            # Rich takes NO_COLOR to forbid only colours. Bold text is of no use in a log either, so all styles are switched off.
             color_system=None if self.no_color or os.environ.get("NO_COLOR") else "auto",
         )
 
 
 def json_bytes(document: Any) -> bytes:
-    """The document for machines, in UTF-8 also where a name of a file in it is none."""
+    """Returns the document for programs in UTF-8, even if a file name in it is not valid UTF-8."""
     try:
         return orjson.dumps(document, option=orjson.OPT_INDENT_2)
     except TypeError:
@@ -92,7 +93,7 @@ def json_bytes(document: Any) -> bytes:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks a person at a terminal before something that can't be undone. Raises BadInputError on a no. A script is not asked."""
+    """Asks a person at a terminal before an action that can't be undone. Raises BadInputError on a no. A script is not asked."""
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     if not typer.confirm(question, err=True):
@@ -100,7 +101,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table for people; numbers to the right."""
+    """Returns a table for people, with numbers aligned to the right."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     content = [list(row) for row in rows]
     for position, header in enumerate(headers):

@@ -1,4 +1,4 @@
-"""How far the batches of a command are: a bar where somebody watches, lines where `--watch` is asked for and nobody does."""
+"""Shows how far a command's batches are: a bar on a terminal, lines elsewhere if `--watch` is given."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from cli.terminal.output import Output, printable
 
-# What is over sooner needs no bar.
+# Shorter work needs no bar.
 BAR_AFTER_S = 2.0
 
 STATES = ("completed", "failed", "cancelled", "pending")
@@ -29,7 +29,7 @@ class BatchProgress:
         self._prints_lines = prints_lines
 
     def update(self, batch: Mapping[str, Any]) -> None:
-        """Shows the batch as it stands now."""
+        """Shows the present state of the batch."""
         if self._prints_lines and self._batches.get(batch["batch_id"]) != batch:
             print(f"{batch['batch_id']}  {described(batch)}", flush=True)
         self._batches[batch["batch_id"]] = batch
@@ -52,20 +52,20 @@ _WORDS = {"completed": "success", "failed": "failed", "cancelled": "cancelled", 
 
 
 def described(batch: Mapping[str, Any]) -> str:
-    """A batch's state in a line."""
+    """Returns a batch's state in a line."""
     counts = ", ".join(f"{batch[state]} {_WORDS[state]}" for state in STATES if batch[state])
     return f"{batch['status']}: {counts} of {batch['total_items']}"
 
 
 def speed(progress: Mapping[str, Any]) -> str:
-    """The progress of a batch that is processing."""
+    """Returns the speed and the remaining time of a batch that is processing."""
     finished_at = printable(progress["estimated_completion_at"])
     return f"{progress['percent']} %, {progress['items_per_second']:.3g} items a second, finished about {finished_at}"
 
 
 @contextmanager
 def batch_progress(output: Output, *, total_batches: int, total_items: int, watch: bool) -> Iterator[BatchProgress]:
-    """Progress of batches while the block runs: at once with `watch`, else when it takes longer than two seconds."""
+    """Shows the progress of batches while the block runs: immediately with `watch`, otherwise if it takes longer than two seconds."""
     bar = _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}")) if output.is_live else None
     progress = BatchProgress(total_batches, total_items, bar, prints_lines=watch and bar is None and not output.json)
     with _shown(bar, after_s=0.0 if watch else BAR_AFTER_S):
@@ -74,7 +74,7 @@ def batch_progress(output: Output, *, total_batches: int, total_items: int, watc
 
 @contextmanager
 def working(output: Output, description: str) -> Iterator[None]:
-    """A sign of life while the block runs, when it takes longer than two seconds."""
+    """Shows a spinner while the block runs, if it takes longer than two seconds."""
     bar = _bar() if output.is_live else None
     if bar is not None:
         bar.add_task(description, total=None)
@@ -84,7 +84,8 @@ def working(output: Output, description: str) -> Iterator[None]:
 
 @contextmanager
 def counting(output: Output, description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """How far the block is, when it takes longer than two seconds: it calls what it gets with the number of steps that it has done."""
+    """Shows how far the block is, if it takes longer than two seconds. The block calls the yielded function with the number of steps
+    done."""
     bar = _bar(BarColumn(), MofNCompleteColumn()) if output.is_live else None
     task = None if bar is None else bar.add_task(description, total=total)
 

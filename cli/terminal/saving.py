@@ -1,4 +1,4 @@
-"""Where a command saves what it downloads: a new file appears whole or not at all, and what is there already stays what it is."""
+"""Saves a download in a file: a new file appears whole or not at all, and an existing special file stays what it is."""
 
 import os
 import shutil
@@ -12,16 +12,16 @@ from typing import IO
 from cli.terminal.failures import UnwritableError
 from cli.terminal.output import printable
 
-# Names of what is open elsewhere. Behind one that leads to a file, somebody else holds that file.
+# Folders with names of files that are open elsewhere. Through such a name, another program holds the file.
 _OPEN_ELSEWHERE = (Path("/dev"), Path("/proc"))
 
 
 @contextmanager
 def saved_to(file: Path) -> Iterator[IO[bytes]]:
-    """What is written to it is saved in the file when the block ends, and not at all when it fails. Raises UnwritableError.
+    """Yields a file. What is written to it is saved when the block ends, and not at all when the block fails. Raises UnwritableError.
 
-    A regular file, or the target of a link, is replaced and keeps its permissions. A device, a pipe, or a file with several names
-    is written to.
+    A regular file, or the target of a link, is replaced and keeps its permissions. A device, a pipe, or a file with several names is
+    written to in place.
     """
     try:
         target = file.resolve()
@@ -33,7 +33,7 @@ def saved_to(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _is_replaced(file: Path, target: Path) -> bool:
-    """Whether a complete file may take the place of what is there: nothing, or a regular file of one name, in a folder of ours."""
+    """Whether a complete file may replace what is there: nothing, or a regular file with one name, in a folder of ours."""
     if any(file.absolute().is_relative_to(folder) for folder in _OPEN_ELSEWHERE):
         return False
     if not os.access(target.parent, os.W_OK | os.X_OK):
@@ -42,7 +42,7 @@ def _is_replaced(file: Path, target: Path) -> bool:
         found = target.stat()
     except FileNotFoundError:
         return True
-    # What may not be written is not replaced either; opening it says so.
+    # A file that may not be written is not replaced either; opening it raises the error.
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid() and os.access(target, os.W_OK)
 
 
@@ -62,7 +62,7 @@ def _replacement(target: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _content_of(file: Path) -> Iterator[IO[bytes]]:
-    # Complete before the first byte is written: half a file of results looks like a whole one.
+    # Collect everything before writing the first byte, because half a file of results looks like a whole one.
     with tempfile.TemporaryFile() as whole:
         yield whole
         whole.seek(0)
@@ -71,7 +71,7 @@ def _content_of(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _umask() -> int:
-    """What new files of this process are kept from being."""
+    """Returns this process's umask: the permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,8 @@
-"""The program's standard streams: writing to them never fails in the middle of a command, and what could not be written is known at its end.
+"""The program's standard streams. Writing to them never fails in the middle of a command; at its end the command knows what was not
+written.
 
-A full disk, a pipe that nobody reads any more, a stream that was closed before the start, or an encoding without the character must not make
-a command that has done its work look as if it had failed: only `finished` says so, by an exit code of its own.
+A full disk, a pipe without a reader, a stream that was closed before the start, or an encoding without the character must not make a
+command look failed that has done its work. Only `finished` reports it, with an exit code of its own.
 """
 
 import errno
@@ -15,22 +16,22 @@ from cli.terminal.failures import ExitCode
 
 
 class NobodyReadsError(Exception):
-    """Standard output can't be written any more: what would only go on to print ends."""
+    """Standard output can't be written any more, so work that only prints further output ends."""
 
 
 class Outlet(io.RawIOBase):
-    """A stream of bytes to a file descriptor. `refusal` is why a write failed; from then on nothing more is written."""
+    """A stream of bytes to a file descriptor. `refusal` is why a write failed. After a failure nothing more is written."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.refusal: OSError | None = None
 
     def writable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor, for callers that ask what it leads to."""
+        """The descriptor, for callers that examine what it leads to."""
         return self._descriptor
 
     def isatty(self) -> bool:
@@ -38,13 +39,13 @@ class Outlet(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, content: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]
-        """Takes it all, whether it can be written or not."""
+        """Accepts all bytes, whether they can be written or not."""
         with memoryview(content) as view:
             rest = view.cast("B")
             while rest and self.refusal is None:
                 try:
                     rest = rest[os.write(self._descriptor, rest) :]
-                except BlockingIOError:  # another program has put the terminal into this mode
+                except BlockingIOError:  # another program has put the terminal into non-blocking mode
                     select.select([], [self._descriptor], [])
                 except OSError as error:
                     self.refusal = error
@@ -52,12 +53,12 @@ class Outlet(io.RawIOBase):
 
 
 def guard() -> None:
-    """Replaces standard output and error of this process. To be called before anything is written."""
+    """Replaces standard output and error of this process. Call it before anything is written."""
     if sys.stdin is None:
         _reopen(0, os.O_RDONLY)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
     if sys.stdout is None:
-        # Writing to it fails, as it would have failed to the closed one; but no file that is opened later gets its number.
+        # Writing to it fails, as writing to the closed one would; and no file that is opened later gets its number.
         _reopen(1, os.O_RDONLY)
     if sys.stderr is None:
         _reopen(2, os.O_WRONLY)
@@ -66,25 +67,25 @@ def guard() -> None:
 
 
 def refusal() -> OSError | None:
-    """Why standard output could not be written so far."""
+    """Returns why standard output could not be written so far. None: all was written."""
     outlet = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return outlet.refusal if isinstance(outlet, Outlet) else None
 
 
 def stop_unread() -> None:
-    """Raises NobodyReadsError once standard output can't be written."""
+    """Raises NobodyReadsError if standard output can't be written any more."""
     sys.stdout.flush()
     if refusal() is not None:
         raise NobodyReadsError
 
 
 def finished(exit_code: int) -> int:
-    """The exit code of the program after all output is flushed: 4 if the output is incomplete."""
+    """Flushes all output and returns the exit code of the program: 4 if the output is incomplete."""
     sys.stdout.flush()
     error = refusal()
     if error is None:
         return exit_code
-    if error.errno != errno.EPIPE:  # a reader that wants only the first lines needs no message
+    if error.errno != errno.EPIPE:  # no message for a reader that wanted only the first lines
         print(f"Standard output can't be written: {error.strerror}.", file=sys.stderr)
     sys.stderr.flush()
     return ExitCode.UNWRITABLE if exit_code in (ExitCode.DONE, ExitCode.SOME_FAILED) else exit_code
@@ -100,7 +101,7 @@ def _reopen(descriptor: int, flags: int) -> None:
 def _guarded(descriptor: int, stream: TextIO | None) -> io.TextIOWrapper:
     outlet = Outlet(descriptor)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # Standard error is read while the program runs; and a terminal is.
+    # Standard error, and a terminal, are read while the program runs.
     is_read_by_line = descriptor == 2 or outlet.isatty()
     return io.TextIOWrapper(
         io.BufferedWriter(cast("io.RawIOBase", outlet)),

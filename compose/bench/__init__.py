@@ -1,1 +1,1 @@
-"""Measures the product beside what its database can do at most, in the same run on the same servers (docs/performance.md)."""
+"""Measures the product and the most that its database can do, in the same run on the same servers (docs/performance.md)."""

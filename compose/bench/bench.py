@@ -1,4 +1,4 @@
-"""The benchmark: warms the product up, measures round after round, and makes the table and the curves."""
+"""The benchmark: warms the product up, measures several rounds, and makes the table and the curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from orchestrator.storage.connecting import open_engine
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a run has measured."""
+    """The results of a run."""
 
     rows: Sequence[Row]
     curves: Sequence[Curve]
 
 
 class Bench:
-    """Measures a target by a plan. `step` tells people what is being done.
+    """Measures a target by a plan. `step` tells people what is being measured.
 
     Every method raises GeneratorEndedError, NotFinalError, ProcessReplacedError or ConsumerEndedError when the figures would mean nothing.
     """
@@ -40,12 +40,12 @@ class Bench:
         self._processes = Processes(target.pids)
 
     def run(self, *, up_s: Mapping[str, float]) -> Figures:
-        """Everything that the plan says. `up_s` is how long the product took to start, by what kind of start it was."""
+        """Measures everything in the plan. `up_s` is how long the product took to start, for each kind of start."""
         engine = open_engine(self._target.settings().owner_url, application_name="bulkreg bench")
         days = make_organization(engine)
         try:
             with Generator(self._target, days) as generator:
-                with self._step("warming up"):  # nothing is measured cold
+                with self._step("warming up"):  # so that no figure is of a cold product
                     generator.load(Closed(self._plan.warm_up_batches, SMALL_ITEMS, CLIENTS, is_watched=False))
                 curves = Curves(generator, self._plan.rounds, self._step)
                 grown = [curves.at(count_activities(engine), self._plan.sizes)] if self._plan.grown else []

@@ -1,4 +1,4 @@
-"""How long a cancel of a running batch takes, and whether its result is final: what is in flight then must change nothing."""
+"""Measures how long a cancel of a running batch takes, and checks that its result is final: events in flight must change nothing."""
 
 import time
 from uuid import UUID
@@ -12,14 +12,14 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 
-# What handles one puts something on the next: where each ends is asked when the one before it is drained.
+# A role that handles an event on one stage produces to the next. So the ends of a stage are read after the stage before it has drained.
 _STAGES = ((Topic.BATCHES,), (Topic.COMMANDS, Topic.COMMANDS_BULK), (Topic.RESULTS,))
 _POLL_S = 0.02
 _GIVE_UP_S = 120.0
 
 _PROGRESS = text("SELECT topic, partition, next_offset FROM orchestrator.consumer_progress")
 
-# What the batch's rows say, to be held against the answer.
+# The batch's rows, to compare with the response.
 _NOW = text("""
     SELECT b.pending, b.completed, b.failed, b.cancelled,
            (SELECT count(*) FROM registration.activity a WHERE a.batch_id = b.batch_id) AS activities

@@ -1,4 +1,4 @@
-"""Throughput and latency against concurrency, batch size and table size."""
+"""Measures throughput and latency against concurrency, batch size and table size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _MOST_BATCHES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a curve has points."""
+    """The places of a curve's points."""
 
     clients: Sequence[int]
     batch_sizes: Sequence[int]
     items: int
-    """Submitted for each sample, though at least two batches from each client and 1,000 batches at most."""
+    """How many are submitted for each sample: at least two batches from each client, and 1,000 batches at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The rounds at one place; `place` is what the curve is against."""
+    """The rounds at one place. `place` is the value on the curve's axis."""
 
     place: int
     samples: Sequence[Sample]
 
     @property
     def rate(self) -> float:
-        """Items per second, the median."""
+        """Items per second: the median of the rounds."""
         return median(sample.rate for sample in self.samples)
 
     @property
     def latency(self) -> Latency:
-        """The medians."""
+        """The medians of the rounds."""
         return Latency(
             median(sample.latency.p50_ms for sample in self.samples), median(sample.latency.p99_ms for sample in self.samples)
         )
@@ -53,7 +53,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points in the order of their places. `against` says what a place counts, `how` under which load it was measured."""
+    """Points in the order of their places. `against` names the axis, `how` the load of the measurement."""
 
     against: str
     how: str
@@ -62,26 +62,26 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Measures points, each in so many rounds."""
+    """Measures points, each in the given number of rounds."""
 
     generator: Generator
     rounds: int
     step: Step
 
     def against_clients(self, places: Places) -> Curve:
-        """The typical batch from more and more clients."""
+        """The typical batch from a growing number of clients."""
         jobs = [_watched(SMALL_ITEMS, clients, places.items) for clients in places.clients]
         how = f"Batches of {SMALL_ITEMS}. Each client waits for the end of its batch, then sends the next."
         return self._curve("clients", how, places.clients, jobs)
 
     def against_batch_size(self, places: Places) -> Curve:
-        """Larger and larger batches from as many clients."""
+        """Batches of growing size from a fixed number of clients."""
         jobs = [_watched(size, CLIENTS, places.items) for size in places.batch_sizes]
         how = f"{CLIENTS} clients. Each waits for the end of its batch, then sends the next."
         return self._curve("items in a batch", how, places.batch_sizes, jobs)
 
     def at(self, activities: int, sizes: Sizes) -> Point:
-        """With so many activities in the tables: the rate at full load, and then the latency of batches one at a time."""
+        """With so many activities in the tables: the rate at full load, then the latency of one batch at a time."""
         loaded = Closed(sizes.batches[SMALL_ITEMS], SMALL_ITEMS, CLIENTS, is_watched=False)
         alone = Closed(sizes.alone_batches, SMALL_ITEMS, 1, is_watched=True)
         samples = []
@@ -91,7 +91,7 @@ class Curves:
         return Point(activities, samples)
 
     def _curve(self, against: str, how: str, places: Sequence[int], jobs: Sequence[Closed]) -> Curve:
-        """The points in turn, so that all of them meet the same machine."""
+        """Measures the points in turn in each round, so that all of them meet the same state of the machine."""
         rounds = []
         for number in range(1, self.rounds + 1):
             with self.step(f"curve against {against}, round {number} of {self.rounds}"):

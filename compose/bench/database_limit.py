@@ -1,7 +1,7 @@
-"""The database limit: the rows that the product writes for an item, written as fast as the same server takes them (docs/performance.md).
+"""The database limit: writes the rows that the product writes for an item as fast as the same server can (docs/performance.md).
 
-Sets of 500 from memory over two connections, one commit each; no HTTP, no Kafka, no rules. On the product's own tables, in a database
-of its own, so that indexes, row widths and durability are the real ones.
+It writes sets of 500 from memory over two connections, with one commit each; no HTTP, no Kafka, no rules. It uses the product's own tables
+in a separate database, so that indexes, row widths and durability are the real ones.
 """
 
 import threading
@@ -24,9 +24,9 @@ SET_ITEMS = 500
 BATCH_ITEMS = 25
 CONNECTIONS = 2
 
-# Each statement takes its values from the client, as the product's own statements do: it writes the rows of a batch in the API, the
-# activity and the outcome in the registration and the updates in the aggregator, and none of them has the others' values at hand. (With the
-# set kept in a temporary table it would be 1.3 times as fast: docs/performance.md.)
+# Each statement takes its values from the client, as the product's own statements do. The product writes the batch's rows in the API, the
+# activity and the outcome in the registration, and the updates in the aggregator, and none of them has the others' values at hand. (With
+# the set kept in a temporary table it would be 1.3 times as fast: docs/performance.md.)
 _ITEMS = """
     unnest(%(batches)s::uuid[], %(positions)s::int[], %(items)s::uuid[], %(mentors)s::text[], %(days)s::date[])
     AS n (batch_id, position, item_id, mentor_id, day)
@@ -72,7 +72,7 @@ _Parameters = dict[str, object]
 
 @contextmanager
 def limit_database(postgres: str) -> Iterator[str]:
-    """A database with the product's schema on the same server, dropped afterwards."""
+    """Yields a database with the product's schema on the same server, and drops it afterwards."""
     name = f"bench_limit_{uuid4().hex}"
     server = psycopg2.connect(postgres)
     server.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
@@ -89,7 +89,7 @@ def limit_database(postgres: str) -> Iterator[str]:
 
 
 def measure(url: str, items: int) -> float:
-    """Items per second."""
+    """Returns items per second."""
     sets = [_parameters(number) for number in range(max(CONNECTIONS, items // SET_ITEMS))]
     waiting = list(sets)
     lock = threading.Lock()
@@ -124,7 +124,7 @@ def _parameters(number: int) -> _Parameters:
     batches = [new_batch_id() for _ in range(SET_ITEMS // BATCH_ITEMS)]
     ids = [DerivedIds(batch) for batch in batches]
     rows = [(index, position) for index in range(len(batches)) for position in range(BATCH_ITEMS)]
-    # A day has 10,000 mentors' activities, as in the product's own load; what one measurement wrote, the next does not meet.
+    # A day has 10,000 mentors' activities, as in the product's own load. Each measurement uses new days.
     run_day = _FIRST_DAY + timedelta(days=time.time_ns() // 1_000_000 % 20_000)
     return {
         "batch_items": BATCH_ITEMS,

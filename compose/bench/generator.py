@@ -1,4 +1,4 @@
-"""The load generator as the benchmark uses it: a process that stays, so that no measurement pays for a start."""
+"""The load generator as the benchmark uses it: a process that keeps running, so that no measurement includes a start."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ _STOP_TIMEOUT_S = 10
 
 
 class GeneratorEndedError(Exception):
-    """The load generator ended in the middle of a job. It has written why to standard error."""
+    """The load generator ended in the middle of a job. It wrote the reason to standard error."""
 
 
 class Generator:
-    """Does one job after the other. A context manager: the process lives as long as the block."""
+    """Runs one job after another. A context manager: the process lives as long as the block."""
 
     def __init__(self, target: Target, days: Days) -> None:
         self._target = target

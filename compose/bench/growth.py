@@ -1,4 +1,4 @@
-"""Fills the tables with finished batches, in sets: what a deployment holds after some years, in minutes."""
+"""Fills the tables with finished batches, in sets: in minutes, as much as a deployment holds after some years."""
 
 from datetime import date
 
@@ -11,8 +11,8 @@ from schemas.ids import DerivedIds, new_batch_id
 BATCH_ITEMS = 25
 _SET_BATCHES = 4_000
 
-# The rows that the product leaves for a batch whose every item succeeded, with ids that it would have derived: the prefix is that of
-# position 0, whose last five digits are the position. Items are numbered through the set, and every mentor has one on each day.
+# The rows that the product leaves for a batch whose every item succeeded, with the ids that it would derive. The prefix is that of
+# position 0; its last five digits are the position. Items are numbered through the set, and every mentor has one on each day.
 _ITEMS = f"""
     WITH item AS MATERIALIZED (
         SELECT b.batch_id, p.position,
@@ -53,13 +53,13 @@ _TABLES = ("orchestrator.batch", "orchestrator.batch_item", "orchestrator.outcom
 
 
 def count_activities(engine: Engine) -> int:
-    """How many there are."""
+    """Returns the number of activities."""
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one())
 
 
 def fill(engine: Engine, days: Days, activities: int) -> None:
-    """Adds finished batches until there are so many activities, and leaves the tables as autovacuum would: analysed, and flushed."""
+    """Adds finished batches up to that number of activities. Leaves the tables as autovacuum would: analysed, and flushed."""
     missing = activities - count_activities(engine)
     while missing > 0:
         batches = min(_SET_BATCHES, -(-missing // BATCH_ITEMS))

@@ -1,18 +1,18 @@
-"""What the load generator is asked to do, and what it saw: the two ends of a pipe. Times are in seconds."""
+"""The jobs of the load generator and their results, as the two ends of a pipe exchange them. Times are in seconds."""
 
 from dataclasses import dataclass, field
 
 SMALL_ITEMS = 25
-"""The typical batch, whose way to its terminal status is timed."""
+"""The typical batch. The time to its terminal status is measured."""
 MEDIUM_ITEMS = 50
 """The batch whose `POST` and `GET` are timed (docs/performance.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A number of batches of one size from a number of clients. Each client sends the next after the response to the last.
+    """A number of batches of one size from a number of clients. Each client sends its next batch after the response to the last.
 
-    `is_watched`: a client waits for the end of its batch, too.
+    `is_watched`: each client also waits for the end of its batch.
     """
 
     batches: int
@@ -23,9 +23,10 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A steady rate for so long, whatever the answers: batches of 25, watched, in turn with batches of 50, looked up once.
+    """A steady rate for a given time, however fast the responses are. It alternates watched batches of 25 with batches of 50 that are read
+    once.
 
-    A client that waited for slow answers would send less just then, and not see what others had to wait; so each time counts from
+    A client that waited for slow responses would send less at just that time, and miss what others had to wait. So each time counts from
     the moment at which the request was due.
     """
 
@@ -35,7 +36,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """So many batches of 25, watched, one at a time, each begun while a large batch runs."""
+    """A number of batches of 25, watched, one at a time, each begun while a large batch runs."""
 
     batches: int
     large_items: int
@@ -43,20 +44,20 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class CancelRunning:
-    """A large batch, cancelled when the first of its items are done."""
+    """A large batch that is cancelled when the first of its items are done."""
 
     items: int
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came of a load. `generator_cpu_s` is what the generator itself took."""
+    """The results of a load. `generator_cpu_s` is the CPU time of the generator itself."""
 
     items: int
     total_s: float
     generator_cpu_s: float
     accepted_s: list[float] = field(default_factory=list)
-    """Of each `POST`; at a steady rate, of the batches of 50 only."""
+    """Of each `POST`. At a steady rate, only of the batches of 50."""
     found_s: list[float] = field(default_factory=list)
     """Of each `GET` of a batch of 50."""
     finished_s: list[float] = field(default_factory=list)
@@ -92,5 +93,5 @@ def most_items(job: Job) -> int:
 
 
 def pairs(job: Open) -> int:
-    """How many batches of each size make the load."""
+    """Returns how many batches of each size the load has."""
     return max(1, round(job.duration_s * job.items_per_s / (SMALL_ITEMS + MEDIUM_ITEMS)))

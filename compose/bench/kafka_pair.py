@@ -1,7 +1,7 @@
-"""A bare producer and a bare consumer on the same Kafka: what transport alone takes, in messages per second.
+"""A bare producer and a bare consumer on the same Kafka: how many messages per second the transport alone carries.
 
-The messages are commands with their keys and headers, written as safely as the product writes (idempotent, acknowledged by all), read by
-another process; nobody looks into them. `python -m compose.bench.kafka_pair` is the consumer.
+The messages are commands with their keys and headers, written as safely as the product writes (idempotent, acknowledged by all) and read by
+another process, which does not decode them. `python -m compose.bench.kafka_pair` is the consumer.
 """
 
 import subprocess
@@ -30,17 +30,17 @@ _TIMEOUT_S = 30.0
 
 
 class ConsumerEndedError(Exception):
-    """The bare consumer ended before it had read all messages. It has written why to standard error."""
+    """The bare consumer ended before it had read all messages. It wrote the reason to standard error."""
 
 
 @contextmanager
 def bare_pair(settings: Settings) -> Iterator[Callable[[int], float]]:
-    """A function that sends this many messages and returns how many per second have arrived. Its topic is removed afterwards.
+    """Yields a function that sends a number of messages and returns how many per second arrived. Removes its topic afterwards.
 
     Raises KafkaException, UnsafeKafkaError; the function raises ConsumerEndedError.
     """
     topic = f"{settings.topic_prefix}.bench-{uuid4().hex}"
-    logger = kafka_logger(settings, "bench")  # it would write to standard error by itself
+    logger = kafka_logger(settings, "bench")  # by default the client writes to standard error
     admin = AdminClient(connection_config(settings), logger=logger)
     new = NewTopic(topic, settings.topic_partitions, replication_factor=settings.topic_replication_factor)
     admin.create_topics([new], operation_timeout=_TIMEOUT_S)[topic].result()
@@ -112,10 +112,10 @@ _COMMANDS = _commands()
 
 
 def main() -> None:
-    """The first line says where; each further one, how many messages to wait for. Writes the number for each."""
+    """Reads the place from the first line, and from each further line a number of messages. Waits for them and writes the number."""
     where = orjson.loads(sys.stdin.readline())
     settings = Settings(kafka_bootstrap_servers=where["servers"])
-    # It counts messages, and the end of a partition is none.
+    # It counts messages, and a report of a partition's end is not one.
     config = consumer_config(settings, "bench") | {"enable.partition.eof": False}
     consumer = Consumer(config, logger=kafka_logger(settings, "bench"))
     partitions = range(where["partitions"])

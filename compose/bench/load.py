@@ -1,6 +1,6 @@
-"""The load generator, a process of its own: `python -m compose.bench.load` reads jobs and writes what it saw, a line of JSON each.
+"""The load generator as a process: `python -m compose.bench.load` reads jobs and writes results, one line of JSON each.
 
-It measures its own share of the machine: a generator that is the bottleneck measures itself.
+It also measures its own CPU time: a generator that is the bottleneck would measure itself.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ JOBS: dict[str, type[Job]] = {kind.__name__: kind for kind in (Closed, Open, Bes
 
 
 async def perform(client: LoadClient, job: Job, first_day: date) -> Seen | SeenCancel:
-    """Does one job. Raises UnexpectedResponseError, alone or in a group; TimeoutError when it takes ten minutes."""
+    """Runs one job. Raises UnexpectedResponseError, alone or in a group, and TimeoutError after ten minutes."""
     submissions = Submissions(first_day)
     async with asyncio.timeout(_GIVE_UP_S):
         match job:
@@ -73,7 +73,8 @@ async def _closed(client: LoadClient, job: Closed, submissions: Submissions) -> 
         for _ in range(job.clients):
             clients.create_task(work())
     if not job.is_watched:
-        # Most of the others end before the last: each client's waiting for its own took 3 % of what is measured, a listing every 20 ms 7 %.
+        # Most other batches end before the last. If each client waited for its own, that took 3 % of the result; a listing every 20 ms took
+        # 7 %.
         await client.finished(last)
         await client.all_finished()
     total_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
@@ -152,9 +153,9 @@ async def _cancel(client: LoadClient, job: CancelRunning, submissions: Submissio
 
 
 async def serve(api: str, token: str, read: Callable[[], Coroutine[None, None, bytes]]) -> None:
-    """Does the jobs that it reads, until there is an empty line."""
+    """Runs the jobs that it reads, until an empty line."""
     headers = {"Authorization": f"Bearer {token}", "X-Organization-Id": ORGANIZATION, "Content-Type": "application/json"}
-    connector = aiohttp.TCPConnector(limit=0)  # a connection for each client
+    connector = aiohttp.TCPConnector(limit=0)  # as many connections as clients
     async with aiohttp.ClientSession(api, headers=headers, connector=connector) as session:
         while line := await read():
             asked = orjson.loads(line)
@@ -165,7 +166,7 @@ async def serve(api: str, token: str, read: Callable[[], Coroutine[None, None, b
 
 
 def main() -> None:
-    """The first line says where the product is."""
+    """Reads from the first line where the product is, then serves."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     where = orjson.loads(sys.stdin.buffer.readline())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -15,26 +15,26 @@ _POLL_ITEMS_S = 0.005
 
 
 class UnexpectedResponseError(Exception):
-    """The product returned an unexpected response. The benchmark's figures would mean nothing; see the product's logs."""
+    """The product returned an unexpected response. The figures would be meaningless; see the product's logs."""
 
 
 class LoadClient:
-    """Any number of clients over one session. All raise UnexpectedResponseError."""
+    """Any number of clients that share one session. All methods raise UnexpectedResponseError."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def submit(self, body: bytes) -> str:
-        """The id of the accepted batch."""
+        """Submits a batch and returns its id."""
         batch = await self._ask("POST", API_PATH, 202, body)
         return str(batch["batch_id"])
 
     async def find(self, batch_id: str) -> Mapping[str, Any]:
-        """The batch with its items."""
+        """Returns the batch with its items."""
         return await self._ask("GET", f"{API_PATH}/{batch_id}", 200)
 
     async def cancel(self, batch_id: str) -> Mapping[str, Any]:
-        """The final counts."""
+        """Cancels the batch and returns the final counts."""
         return await self._ask("POST", f"{API_PATH}/{batch_id}/cancel", 200)
 
     async def begun(self, batch_id: str) -> None:
@@ -45,7 +45,7 @@ class LoadClient:
             await asyncio.sleep(_POLL_ITEMS_S)
 
     async def finished(self, batch_id: str) -> None:
-        """Waits for the end of the batch, as a client does that wants to know it at once."""
+        """Waits for the end of the batch, as a client does that wants to learn it immediately."""
         etag, status = "", BatchStatus.PROCESSING
         while status not in TERMINAL_BATCH_STATUSES:
             path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}&wait=20s"
@@ -60,14 +60,14 @@ class LoadClient:
             raise UnexpectedResponseError(f"batch {batch_id} ended {status}")
 
     async def all_finished(self) -> None:
-        """Asks the listing until no batch of the organization is running."""
+        """Reads the listing until no batch of the organization is running."""
         while True:
             if not await self._number_of(BatchStatus.PROCESSING):
                 return
             await asyncio.sleep(_POLL_S)
 
     async def check_none_failed(self) -> None:
-        """That no batch of the organization has an item that failed."""
+        """Raises if a batch of the organization has a failed item."""
         for status in (BatchStatus.PARTIAL, BatchStatus.FAILED):
             if number := await self._number_of(status):
                 raise UnexpectedResponseError(f"{number} batches of the benchmark ended {status}")

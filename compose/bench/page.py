@@ -1,4 +1,4 @@
-"""The benchmark's figures as one HTML page that needs nothing from anywhere else."""
+"""Renders the benchmark's figures as one self-contained HTML page."""
 
 import os
 import platform
@@ -37,12 +37,12 @@ def page(figures: Figures) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits that matter; from 100 on, whole numbers."""
+    """Returns the value with three significant digits; from 100 on, as a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def verdict(row: Row) -> str:
-    """Whether the goal was met, in a word."""
+    """Returns in a word whether the goal was met."""
     return "" if row.met is None else "yes" if row.met else "no"
 
 

@@ -1,4 +1,4 @@
-"""How much is measured: the short form that `make bench` runs, and the long one."""
+"""The extent of a measurement: the short form that `make bench` runs, and the long one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ _GROWN = (1_000_000, 5_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many rounds of what size, and what comes after them."""
+    """The number and size of rounds, and what follows them."""
 
     warm_up_batches: int
-    """Of 25 items. The first 20,000 items cost the broker's virtual machine twice what the later ones do, until it has compiled what it uses."""
+    """Batches of 25 items. The first 20,000 items cost the broker's virtual machine twice as much as later ones, until it has compiled its
+    code."""
     rounds: int
     sizes: Sizes
     idle_s: float
-    """The sweeper looks around every 15 s: less would miss it."""
+    """The sweeper runs every 15 s, so a shorter time would miss it."""
     places: Places | None = None
-    """Where to measure curves; None: nowhere."""
+    """Where to measure curves. None: no curves."""
     grown: Sequence[int] = ()
-    """What to fill the tables to, one after the other, and measure again: activities."""
+    """The numbers of activities to fill the tables to, in order; the benchmark measures again at each."""
 
 
 SHORT = Plan(
@@ -58,5 +59,5 @@ PLACES = Places(clients=(1, 4, 16, 64), batch_sizes=(1, 10, 25, 50, 1_000), item
 
 
 def grown_to(activities: int) -> Sequence[int]:
-    """The steps to so many activities: 1,000,000 and 5,000,000 as far as they are on the way, and the number itself. None for 0."""
+    """Returns the steps to so many activities: 1,000,000 and 5,000,000 if they are below the number, then the number itself. None for 0."""
     return (*(step for step in _GROWN if step < activities), activities) if activities else ()

@@ -1,4 +1,4 @@
-"""What the product's own processes take of the machine: CPU time, and memory."""
+"""Measures the CPU time and the memory of the product's own processes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ _SERVERS = ("kafka", "postgres")
 
 
 class ProcessReplacedError(Exception):
-    """A process of the product ended while it was measured: the figures would be those of a restart. Its log says why it ended."""
+    """A process of the product ended while it was measured, so the figures would be those of a restart. Its log says why it ended."""
 
 
 class Processes:
-    """The product's processes, without the servers; several roles in one process are one."""
+    """The product's processes, without the servers. Several roles in one process count once."""
 
     def __init__(self, pids: Mapping[str, Sequence[int]]) -> None:
-        """`pids` is by role, as `stack.json` has it."""
+        """`pids` is by role, as in `stack.json`."""
         roles: dict[int, list[str]] = {}
         for role, numbers in pids.items():
             for number in () if role in _SERVERS else numbers:
@@ -29,22 +29,22 @@ class Processes:
         return {name: process.memory_info().rss / 1e6 for name, process in self._living()}
 
     def cpu_s(self) -> float:
-        """CPU time of all together since each started. Raises ProcessReplacedError."""
+        """Returns the CPU time of all processes since each started. Raises ProcessReplacedError."""
         return sum(sum(process.cpu_times()[:2]) for _, process in self._living())
 
     def cpu_by_part_s(self) -> dict[str, float]:
-        """CPU time since each started: of our processes by their roles, of Kafka, and of PostgreSQL with its backends.
+        """Returns the CPU time since each started: of our processes by their roles, of Kafka, and of PostgreSQL with its backends.
 
         Raises ProcessReplacedError.
         """
         parts = {name: sum(process.cpu_times()[:2]) for name, process in self._living()}
         for name, server in self._servers.items():
-            # A server's own time has that of its children that have ended.
+            # A server's own time includes that of its children that have ended.
             parts[name] = sum(server.cpu_times()[:4]) + sum(map(own_cpu_s, server.children()))
         return parts
 
     def idle_percent(self, duration_s: float) -> float:
-        """Their share of one core over this time, while nobody asks for anything. Raises ProcessReplacedError."""
+        """Returns their share of one core over this time, while there is no load. Raises ProcessReplacedError."""
         before, began = self.cpu_s(), time.perf_counter()
         time.sleep(duration_s)
         return 100 * (self.cpu_s() - before) / (time.perf_counter() - began)
@@ -57,7 +57,7 @@ class Processes:
 
 
 def own_cpu_s(child: psutil.Process) -> float:
-    """A server's child's CPU time; 0 when it has just ended, as PostgreSQL's workers do: its time is its parent's then."""
+    """Returns the CPU time of a server's child. 0 if it has just ended, as PostgreSQL's workers do: its time then counts for its parent."""
     try:
         return sum(child.cpu_times()[:2])
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""One round of the benchmark: every figure once, so that all of them have met the same machine."""
+"""One round of the benchmark: measures every figure once, so that all of them meet the same state of the machine."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -22,16 +22,16 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much a round measures. Items but where it says otherwise."""
+    """How much a round measures, in items unless it says otherwise."""
 
     batches: Mapping[int, int]
-    """How many batches, by their size."""
+    """How many batches of each size."""
     alone_batches: int
     beside_batches: int
     half_load_s: float
     large_items: int
     limit_items: int
-    """Some seconds of writing: less would measure how much the write-ahead log's buffers take."""
+    """Enough for some seconds of writing. A shorter run would measure the buffers of the write-ahead log."""
     pair_messages: int
 
 
@@ -44,22 +44,22 @@ class Latency:
 
     @classmethod
     def of(cls, samples_s: list[float]) -> "Latency":
-        """Of samples in seconds."""
+        """Returns the percentiles of samples in seconds."""
         return cls(1000 * percentile(samples_s, 50), 1000 * percentile(samples_s, 99))
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round has measured. Rates are items, or messages, per second."""
+    """The results of one round. Rates are items, or messages, per second."""
 
     limit_rate: float
     pair_rate: float
     rates: Mapping[int, float]
     """By batch size."""
     budget_us: Mapping[str, float]
-    """CPU for an item of the small batches, by who spends it; the load generator too."""
+    """CPU time for an item of the small batches, by process; the load generator too."""
     generator_percent: float
-    """The load generator's share of a core, where it was largest."""
+    """The load generator's largest share of a core."""
     alone: Latency
     half_load: Latency
     post: Latency
@@ -74,7 +74,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What a round measures with."""
+    """What a round needs for measuring."""
 
     settings: Settings
     engine: Engine
@@ -86,7 +86,7 @@ class Instruments:
 
 
 def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
-    """Every figure once. `name` stands before each step's words."""
+    """Measures every figure once. `name` begins each step's description."""
     loads: list[Seen] = []
 
     def load(words: str, job: Closed | Open | Beside) -> Seen:
@@ -106,7 +106,7 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
         if items == SMALL_ITEMS:
             spent = {part: after - before[part] for part, after in tools.processes.cpu_by_part_s().items()}
             budget_us = {part: 1e6 * s / seen.items for part, s in {**spent, "load generator": seen.generator_cpu_s}.items()}
-    # Not before the above: just behind it the product was a twentieth slower.
+    # Last, because just after it the product was slower by a twentieth.
     with tools.step(f"{name}: a bare producer and consumer"):
         pair_rate = tools.pair_rate(sizes.pair_messages)
     alone = load(

@@ -1,4 +1,4 @@
-"""The table: the rounds' figures beside the goals (docs/performance.md)."""
+"""The table: the rounds' figures and the goals (docs/performance.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ LIMIT_SHARE = 1 / 3
 MOST_GENERATOR_PERCENT = 50
 MOST_GROWTH = 1.2
 MOST_GROWN_MB = 16
-"""The body of 10,000 items and what it becomes: flat is what does not grow with every such batch."""
+"""The body of 10,000 items and what it becomes. Memory is flat if it does not grow with every such batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class AtRest:
-    """The product after all the load, with nothing to do."""
+    """The product after the load, when it is idle."""
 
     idle_percent: float
-    """Of one core, all our processes together."""
+    """Of one core, for all our processes together."""
     memory_mb: Mapping[str, float]
-    """By the roles of the process."""
+    """By the roles of a process."""
 
 
 def throughput_rows(rounds: Sequence[Round]) -> list[Row]:
-    """Items per second, and what they stand beside."""
+    """Items per second, and the limits to compare them with."""
     limit = median(each.limit_rate for each in rounds)
     goal = Goal(f">= {LIMIT_SHARE * limit:,.0f}, a third of the limit", at_least=LIMIT_SHARE * limit)
     rows = [
@@ -60,7 +60,7 @@ def throughput_rows(rounds: Sequence[Round]) -> list[Row]:
 
 
 def budget_rows(rounds: Sequence[Round]) -> list[Row]:
-    """Where an item's CPU time goes: a core has 1,000,000 µs for all items of a second."""
+    """How an item's CPU time is spent. A core has 1,000,000 µs for all items of a second."""
     name = f"CPU for an item of batches of {SMALL_ITEMS}"
     parts = [row(f"{name}: {part}", "us", [each.budget_us[part] for each in rounds]) for part in rounds[0].budget_us]
     return [*parts, row(f"{name}: all", "us", [sum(each.budget_us.values()) for each in rounds])]
@@ -88,7 +88,7 @@ def _both(what: str, samples: Sequence[Latency], p50_ms: float | None, p99_ms: f
 
 
 def large_rows(rounds: Sequence[Round], items: int) -> list[Row]:
-    """A batch of as many items as one may have."""
+    """A batch with the most items that are allowed."""
     rate = median(each.rates[SMALL_ITEMS] for each in rounds)
     share_ms = 1000 * items / rate
     name = f"batch of {items:,}"
@@ -111,18 +111,18 @@ def large_rows(rounds: Sequence[Round], items: int) -> list[Row]:
 
 
 def rest_rows(rest: AtRest) -> list[Row]:
-    """What the product takes when nobody wants anything of it."""
+    """What the idle product takes."""
     memory = [row(f"idle: memory of {roles}", "MB", [size], Goal("< 150", at_most=150)) for roles, size in rest.memory_mb.items()]
     return [row("idle: all our processes together", "% of a core", [rest.idle_percent], Goal("< 2", at_most=2)), *memory]
 
 
 def start_rows(seconds: Mapping[str, float]) -> list[Row]:
-    """How long `up` takes with everything downloaded, by what kind of start it is."""
+    """How long `up` takes with everything downloaded, for each kind of start."""
     return [row(f"up, {kind}", "s", [taken], Goal("< 8", at_most=8)) for kind, taken in seconds.items()]
 
 
 def growth_rows(points: Sequence[Point]) -> list[Row]:
-    """What an item costs, at each number of activities; the first is what the others are held against."""
+    """What an item costs at each number of activities. The first is the reference for the others."""
     most_us = MOST_GROWTH * 1e6 / points[0].rate
     goal = Goal(f"< {most_us:,.0f}, 20 % more than at first", at_most=most_us)
     return [

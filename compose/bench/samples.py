@@ -1,4 +1,4 @@
-"""From samples to the figures of a row: medians, spreads and percentiles."""
+"""Turns samples into the figures of a row: medians, spreads and percentiles."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: the median of the rounds with its spread, in a unit, beside its goal."""
+    """One line of the table: the median of the rounds with its spread, its unit and its goal."""
 
     what: str
     unit: str
@@ -17,12 +17,12 @@ class Row:
     highest: float
     goal: str = ""
     met: bool | None = None
-    """Whether the median meets the goal in this run; None where there is none."""
+    """Whether the median meets the goal in this run. None: there is no goal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound that the median has to keep, and its words."""
+    """A limit for the median, and its words."""
 
     words: str
     at_least: float = -math.inf
@@ -30,7 +30,7 @@ class Goal:
 
 
 def row(what: str, unit: str, samples: Sequence[float], goal: Goal | None = None) -> Row:
-    """One sample from each round."""
+    """Returns a row of one sample from each round."""
     median = statistics.median(samples)
     lowest, highest = min(samples), max(samples)
     if goal is None:
@@ -39,5 +39,5 @@ def row(what: str, unit: str, samples: Sequence[float], goal: Goal | None = None
 
 
 def percentile(samples: Sequence[float], percent: int) -> float:
-    """The smallest sample that so many percent of them do not exceed."""
+    """Returns the smallest sample that is not below this percentage of the samples."""
     return sorted(samples)[max(0, math.ceil(len(samples) * percent / 100) - 1)]

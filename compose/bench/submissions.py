@@ -1,4 +1,4 @@
-"""The bodies that the load generator submits: each item new, and written so fast that a large one delays nothing that is timed."""
+"""The bodies that the load generator submits. Each item is new. A large body is made so fast that it delays nothing that is timed."""
 
 from datetime import date, timedelta
 
@@ -10,14 +10,14 @@ _REST = f'","activity_type":"{ACTIVITY_TYPE}","duration_minutes":60,"notes":"{NO
 
 
 class Submissions:
-    """Makes one body after the other. No two items of them are of the same mentor and day."""
+    """Makes one body after another. No two of their items have the same mentor and day."""
 
     def __init__(self, first_day: date) -> None:
         self._first_day = first_day
         self._next = 0
 
     def body(self, items: int) -> bytes:
-        """A submission of so many items."""
+        """Returns a submission of so many items."""
         begin, self._next = self._next, self._next + items
         days: dict[int, bytes] = {}
         parts = []

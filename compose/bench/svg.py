@@ -1,4 +1,4 @@
-"""Line plots as SVG: what a page shows without another's script, font or address."""
+"""Line plots as SVG, so that a page needs no other script, font or address."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ _HEADROOM = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A name in the legend, and a value for each of the plot's places."""
+    """A name for the legend, and a value for each of the plot's places."""
 
     name: str
     values: Sequence[float]
@@ -22,11 +22,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Lines over places that are shown at equal distances: they are few, and far apart."""
+    """Lines over places at equal distances, because they are few and far apart."""
 
     title: str
     across: str
-    """What the places count."""
+    """The label of the places."""
     up: str
     """The unit of the values."""
     places: Sequence[str]
@@ -34,7 +34,7 @@ class Plot:
 
 
 def svg(plot: Plot) -> str:
-    """The plot as an `<svg>` element. Each mark shows its figure as a tooltip."""
+    """Returns the plot as an `<svg>` element. Each mark shows its figure as a tooltip."""
     step = _round_step(max(value for line in plot.lines for value in line.values) * _HEADROOM / _TICKS)
     x = _scale(0, max(1, len(plot.places) - 1), _LEFT + 20, WIDTH - _RIGHT - 20)
     y = _scale(0, step * _TICKS, HEIGHT - _BOTTOM, _TOP)
@@ -88,6 +88,6 @@ def _scale(low: float, high: float, begin: float, end: float) -> Callable[[float
 
 
 def _round_step(least: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    """Returns the next larger of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least)

@@ -1,4 +1,4 @@
-"""What is measured: a running stack, and an organization made for the measurement."""
+"""What is measured: a running stack, and an organization that was made for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ class Target:
     pids: Mapping[str, Sequence[int]]
 
     def settings(self) -> Settings:
-        """The settings of a process that works on the same servers; all else as the environment has it."""
+        """The settings of a process that works on the same servers. Other values come from the environment."""
         return Settings(database_url=SecretStr(self.postgres), kafka_bootstrap_servers=self.kafka)
 
 
 class Days:
-    """Days on which nobody in the benchmark's organization has an activity, so that each item of each measurement is new."""
+    """Days on which the benchmark's organization has no activity, so that each item of each measurement is new."""
 
     def __init__(self, first: date) -> None:
         self._next = first
 
     def take(self, items: int) -> date:
-        """The first of as many days as the items need, with one item for each mentor on each. Nobody else gets them.
+        """Returns the first of as many days as the items need, with one item for each mentor on each day. No other caller gets these days.
 
         Raises RuntimeError when a stack has been measured so often that the days are used up.
         """
@@ -53,7 +53,7 @@ class Days:
 
 
 def make_organization(engine: Engine) -> Days:
-    """An organization whose one coordinator may register for all its mentors; safe to repeat. Returns its unused days."""
+    """Creates an organization whose one coordinator may register for all its mentors; may be repeated. Returns its unused days."""
     values = {"org": ORGANIZATION, "coordinator": COORDINATOR, "type": ACTIVITY_TYPE, "mentors": MENTORS}
     statements = (
         "INSERT INTO registration.organization VALUES (:org, 'Benchmark', 'Europe/Oslo') ON CONFLICT DO NOTHING",

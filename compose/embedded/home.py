@@ -20,8 +20,8 @@ from compose.embedded.product import StartError
 
 LOOPBACK = "127.0.0.1"
 
-# Below the range from which Linux and macOS take the ports of outgoing connections (32768, 49152): none of those can sit on
-# a component's port in the moment in which it restarts. Above what well-known servers use.
+# Below the range from which Linux and macOS take the ports of outgoing connections (32768, 49152), so that none of those can occupy
+# a component's port while it restarts. Above what well-known servers use.
 PORTS = range(15_000, 32_000)
 PORT_TRIES = 200
 
@@ -29,7 +29,7 @@ CLAIM_TIMEOUT_S = 0.5  # a process that only checks who holds the home holds it 
 
 
 class HomeInUseError(Exception):
-    """Another process works in this home. `pid` says which; stop it with `down`, or take another home."""
+    """Another process uses this home. `pid` says which. Stop it with `down`, or choose another home."""
 
     def __init__(self, home: Path, pid: int | None) -> None:
         super().__init__(f"{home} is in use by process {pid or 'unknown'}")
@@ -37,16 +37,16 @@ class HomeInUseError(Exception):
 
 
 class HomeError(StartError):
-    """Nothing can be kept in this home. The message says why."""
+    """This home can't store anything. The message says why."""
 
 
 class Home:
-    """The paths of a home, and what is kept there from one start to the next."""
+    """The paths of a home, and what it keeps from one start to the next."""
 
     def __init__(self, path: Path) -> None:
         try:
             self.path = path.expanduser().resolve()
-        except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle, or a user that does not exist
+        except (OSError, RuntimeError) as error:  # a name that is too long; a loop of links, or a user that does not exist
             raise HomeError(f"{path} can't be a home: {error}") from error
         self.logs = self.path / "logs"
         self.records = self.path / "run"
@@ -58,7 +58,7 @@ class Home:
         self._reserved: set[int] = set()
 
     def create(self) -> None:
-        """Makes the directories. Only their owner may enter: they hold passwords and people's data. Raises HomeError."""
+        """Creates the directories. Only their owner may enter, because they hold passwords and people's data. Raises HomeError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             for directory in (self.logs, self.records):
@@ -68,7 +68,7 @@ class Home:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Holds the home for this process; the kernel lets go of it however the process ends. Raises HomeInUseError."""
+        """Holds the home for this process. The kernel releases it however the process ends. Raises HomeInUseError."""
         self.create()
         deadline = time.monotonic() + CLAIM_TIMEOUT_S
         with self._lock_file.open("a+") as lock:
@@ -86,7 +86,7 @@ class Home:
             yield
 
     def holder(self) -> int | None:
-        """The process that holds the home, or None."""
+        """Returns the process that holds the home, or None."""
         try:
             lock = self._lock_file.open("r")
         except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +101,7 @@ class Home:
             return None
 
     def secret(self, name: str) -> str:
-        """A random secret of 256 bits, the same at each call; made at the first, readable by its owner alone."""
+        """Returns a random secret of 256 bits. The first call creates it, readable only by its owner; later calls return the same."""
         path = self.path / name
         if not path.exists():
             new = path.with_suffix(".new")
@@ -112,7 +112,7 @@ class Home:
         return path.read_text()
 
     def port(self, name: str, *, preferred: int | None = None) -> int:
-        """A free loopback port for a component, the same as last time if that is free now. Raises StartError when none is."""
+        """Returns a free loopback port for a component: the same as last time if it is free now. Raises StartError when none is."""
         known: dict[str, int] = orjson.loads(self._ports_file.read_bytes()) if self._ports_file.exists() else {}
         candidates = [known.get(name), preferred, *random.SystemRandom().sample(PORTS, PORT_TRIES)]
         taken = {port for other, port in known.items() if other != name}
@@ -124,17 +124,18 @@ class Home:
         raise StartError(message)
 
     def reserve(self, port: int) -> bool:
-        """Whether a server of this home can have the port; then no other home's is given it while this object lives.
+        """Whether a server of this home can have the port. While this object lives, no other home gets it.
 
-        A port that is free now is still free when another stack looks, some seconds before either listens [seen: two that started
-        together took 8080, and the first one's API answered for the second]. Raises StartError where no reservation can be written.
+        Being free is not enough: a port that is free now is still free when another stack checks, some seconds before either listens [seen:
+        two that started together took 8080, and the first one's API responded for the second]. Raises StartError if the reservation can't
+        be written.
         """
         if not is_free(port):
             return False
         if port not in self._reserved:
             reservation = _open_reservation(port)
             try:
-                # The kernel lets go of it when this process ends, however it does.
+                # The kernel releases the lock when this process ends, however it ends.
                 fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(reservation)
@@ -145,8 +146,8 @@ class Home:
 
 
 def _open_reservation(port: int) -> int:
-    """The file that the owner of the port locks. Raises StartError."""
-    # Everybody writes to the folder, and can guess the name: what is there already may be somebody else's, or a link to where we would write.
+    """Opens the file that the owner of the port locks. Raises StartError."""
+    # Everybody may write to the temporary folder and can guess the name. So an existing file may belong to somebody else, or be a link.
     directory = Path(tempfile.gettempdir()) / f"bulkreg-ports-{os.getuid()}"
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -163,7 +164,7 @@ def _open_reservation(port: int) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there on loopback now. Connections of the last one that linger don't count."""
+    """Whether a server could listen there on loopback now. Lingering connections of the last one don't count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

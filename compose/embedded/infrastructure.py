@@ -1,4 +1,4 @@
-"""PostgreSQL and Kafka of one home, started together; for tests, and the lower half of the supervisor."""
+"""Starts PostgreSQL and Kafka of one home together. Tests use it, and the supervisor is built on it."""
 
 import time
 from collections.abc import Callable
@@ -14,27 +14,27 @@ from compose.embedded.product import Endpoints
 
 
 class Service(Protocol):
-    """A server that can be embedded."""
+    """An embedded server."""
 
     name: str
     start_timeout_s: float
     stop_timeout_s: float
 
     def prepare(self) -> None:
-        """Makes what it needs before it can run; safe to repeat."""
+        """Creates what the server needs before it can run; may be repeated."""
 
     def program(self) -> Program:
-        """What to run."""
+        """Returns what to run."""
 
     def is_ready(self, pid: int) -> bool:
-        """Whether the process serves clients now."""
+        """Whether the process accepts clients now."""
 
 
 class Infrastructure:
     """The servers of one home. `with Infrastructure(path) as endpoints:` starts and stops them.
 
-    A server that is given by its address is used as it is, and neither started nor stopped. Nothing here restarts what
-    dies: that is the supervisor's. Start it from a thread that lives as long as the servers may (`process.Child`).
+    A server that is given by its address is used as it is, and neither started nor stopped. This class restarts nothing that ends; the
+    supervisor does. Start it from a thread that lives as long as the servers may (`process.Child`).
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Infrastructure:
         kafka_bootstrap_servers: str | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`pause` waits between two looks at a server that starts; what it raises ends the start."""
+        """`pause` waits between two checks of a server that starts. An exception from it ends the start."""
         self._pause = pause
         self.home = home if isinstance(home, Home) else Home(home)
         self.home.create()
         postgres = None if postgres_url else PostgresServer(self.home)
         kafka = None if kafka_bootstrap_servers else KafkaBroker(self.home)
-        # In the order in which they stop: the clients' writes come to rest first.
+        # In the order in which they stop, so that the clients' writes end first.
         self.services: dict[str, Service] = {service.name: service for service in (kafka, postgres) if service}
         self.endpoints = Endpoints(
             postgres_url=postgres_url or (postgres.url if postgres else ""),
@@ -67,11 +67,11 @@ class Infrastructure:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each server that runs."""
+        """The process id of each running server."""
         return {name: child.pid for name, child in self.children.items() if child.pid is not None}
 
     def start(self) -> Endpoints:
-        """Starts both at the same time and returns when both serve clients. Raises StartError."""
+        """Starts both at the same time. Returns when both accept clients. Raises StartError."""
         try:
             self.launch()
             for name in self.children:
@@ -82,7 +82,7 @@ class Infrastructure:
         return self.endpoints
 
     def launch(self) -> None:
-        """Prepares and starts both; returns when their processes run."""
+        """Prepares and starts both. Returns when their processes run."""
         with ThreadPoolExecutor(len(self.services) or 1) as pool:
             prepared = {pool.submit(service.prepare): service for service in self.services.values()}
             for done in as_completed(prepared):
@@ -105,10 +105,10 @@ class Infrastructure:
                 child.wait(time.monotonic() + service.stop_timeout_s)
 
     def kill(self, name: str) -> None:
-        """Ends one with SIGKILL, as a crash would."""
+        """Ends one server with SIGKILL, as a crash would."""
         self.children[name].kill()
 
     def restart(self, name: str) -> None:
-        """Starts one again that has ended, at the same address, and waits until it serves. Raises ProcessError."""
+        """Starts a server again that has ended, at the same address, and waits until it accepts clients. Raises ProcessError."""
         self.children[name].start()
         self.wait_ready(name)

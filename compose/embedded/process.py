@@ -16,8 +16,8 @@ import psutil
 from compose.embedded import launch
 from compose.embedded.product import StartError
 
-KILL_TIMEOUT_S = 10.0  # the kernel ends a killed process in milliseconds; longer means that its disk hangs
-ORPHAN_TIMEOUT_S = 5.0  # PostgreSQL's last checkpoint; after a kill it recovers instead
+KILL_TIMEOUT_S = 10.0  # the kernel ends a killed process in milliseconds; a longer time means that its disk hangs
+ORPHAN_TIMEOUT_S = 5.0  # for PostgreSQL's last checkpoint; after a kill it recovers instead
 POLL_S = 0.02  # while something starts; nothing polls once it runs
 LAST_LINES = 15
 
@@ -34,22 +34,22 @@ class Program:
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Added to what is inherited."""
+    """Added to the inherited variables."""
     inherits: Collection[str] | None = None
-    """The variables that it is given of ours; None is all."""
+    """The variables that it inherits. None: all."""
     directory: Path | None = None
-    """Where it runs; None is where we do."""
+    """Its working directory. None: ours."""
     user: str = ""
-    """Runs as this user; empty is the present one."""
+    """The user that it runs as. Empty: the present one."""
     stop_signal: signal.Signals = signal.SIGTERM
     orphan_signal: signal.Signals = signal.SIGKILL
-    """What it gets when the process that started it dies."""
+    """The signal that it gets when the process that started it dies."""
 
 
 class Child:
-    """A program's process, which may be started again after it has ended.
+    """A program's process. It may be started again after it has ended.
 
-    Start it from a thread that lives as long as the child may: Linux counts the end of that thread as the parent's death.
+    Start it from a thread that lives as long as the child may: Linux treats the end of that thread as the parent's death.
     """
 
     def __init__(self, program: Program, records: Path) -> None:
@@ -64,11 +64,11 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; None while it runs. Negative is a signal's number, as in `subprocess`."""
+        """How it ended. None: it runs. A negative number is a signal, as in `subprocess`."""
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Starts it, after ending what an earlier, killed starter may have left. Returns at once."""
+        """Starts it, after ending a process that an earlier, killed starter may have left. Returns immediately."""
         end_recorded(self._record, self.program.orphan_signal)
         with self.program.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**environment(self.program.inherits), **self.program.environment},
                 cwd=self.program.directory,
-                start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone, which stops all in order
+                start_new_session=True,  # so that a terminal's Ctrl-C reaches only the supervisor, which stops all in order
             )
         write_record(self._record, self._process.pid)
 
@@ -92,12 +92,12 @@ class Child:
             pause(POLL_S)
 
     def signal_stop(self) -> None:
-        """Asks it to end; does nothing when it has."""
+        """Asks it to end. Does nothing if it has ended."""
         if self._process is not None:
             self._process.send_signal(self.program.stop_signal)
 
     def wait(self, deadline: float) -> None:
-        """Waits for the end until the deadline (`time.monotonic()`), then kills it."""
+        """Waits until it ends. Kills it at the deadline (`time.monotonic()`)."""
         if self._process is None:
             return
         try:
@@ -107,12 +107,12 @@ class Child:
         self._record.unlink(missing_ok=True)
 
     def signal_kill(self) -> None:
-        """Ends it with SIGKILL; does nothing when it has ended."""
+        """Sends SIGKILL. Does nothing if it has ended."""
         if self._process is not None:
             self._process.kill()
 
     def kill(self) -> None:
-        """Ends it with SIGKILL and waits until it is gone."""
+        """Sends SIGKILL and waits until it is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(KILL_TIMEOUT_S)
@@ -123,15 +123,16 @@ class Child:
         return "\n".join([f"{self.program.name} {what}; the end of {log}:", *(f"  {line}" for line in lines)])
 
 
-# All that a server needs of a shell. What else there is (JAVA_TOOL_OPTIONS, CLASSPATH, PGDATA, a locale that does not exist) would change it.
+# The only variables of a shell that a server needs. Others (JAVA_TOOL_OPTIONS, CLASSPATH, PGDATA, a locale that does not exist) would
+# affect it.
 SERVER_INHERITS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH")
 
-# The C locale reads file names as ASCII.
+# In the C locale, file names would be read as ASCII.
 SERVER_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def environment(inherits: Collection[str] | None) -> dict[str, str]:
-    """These variables of ours, as far as there are any; None is all."""
+    """Returns those of our variables that are set. None: all variables."""
     return {name: value for name, value in os.environ.items() if inherits is None or name in inherits}
 
 
@@ -154,14 +155,14 @@ def run_to_end(
 
 
 def launched(command: Sequence[str], *, user: str = "", orphan_signal: int = signal.SIGKILL) -> list[str]:
-    """The command, run by the launcher on behalf of this process."""
+    """Returns the command as the launcher runs it on behalf of this process."""
     python = [sys.executable, "-I", "-S", launch.__file__]
     return [*python, str(os.getpid()), str(int(orphan_signal)), user, *command]
 
 
 def write_record(record: Path, pid: int) -> None:
-    """Writes down a process so that it is known again: ids are reused, but not with the same time of birth."""
-    with contextlib.suppress(psutil.NoSuchProcess):  # ended already; nothing to know again
+    """Records a process so that it can be recognised: ids are reused, but not with the same start time."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, so there is nothing to record
         content = orjson.dumps({"pid": pid, "created": psutil.Process(pid).create_time()})
         new = record.with_suffix(".new")
         new.write_bytes(content)
@@ -169,7 +170,7 @@ def write_record(record: Path, pid: int) -> None:
 
 
 def end_recorded(record: Path, orphan_signal: signal.Signals) -> None:
-    """Ends the process that the record names, if it lives: its starter was killed and could not."""
+    """Ends the recorded process if it lives. Its starter was killed and could not end it."""
     try:
         known = orjson.loads(record.read_bytes())
         process = psutil.Process(known["pid"])

@@ -1,9 +1,9 @@
-"""What the supervisor runs on the infrastructure. Passed in by the command line, so that this folder knows no role's insides."""
+"""What the supervisor runs on the infrastructure. The command line passes it in, so that this folder knows nothing about the roles."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Which roles share a process: those that wait most of the time. The ones with a CPU of their own to fill stand alone.
+# The roles that share a process: those that wait most of the time. Roles that can fill a CPU have a process of their own.
 ROLE_GROUPS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("relay", "splitter", "sweeper"),
@@ -13,12 +13,12 @@ ROLE_GROUPS: tuple[tuple[str, ...], ...] = (
 
 
 class StartError(Exception):
-    """Something that a start needs can't be had. The message says what, where to look, and what to do."""
+    """Something that a start needs is not available. The message says what, where to look, and what to do."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the infrastructure is, with the rights of its owner."""
+    """The addresses of the infrastructure, with the rights of its owner."""
 
     postgres_url: str
     kafka_bootstrap_servers: str
@@ -30,7 +30,7 @@ class Tokens:
 
     service: str
     admin: str | None
-    """Of the first organization; None while there is none."""
+    """Of the first organization. None: there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Product:
     """How to set up and run the product."""
 
     prepare: Callable[[Endpoints], None]
-    """Migrations, topics and whatever else must be there before a role starts; safe to repeat. What it raises ends the start."""
+    """Runs migrations and everything else that must be done before a role starts; may be repeated. An exception ends the start."""
     tokens: Callable[[Endpoints, str], Tokens]
-    """Made with the home's signing key, after `prepare`."""
+    """Makes tokens with the home's signing key, after `prepare`."""
     command: Callable[[Sequence[str]], Sequence[str]]
-    """The command line that runs these roles in one process."""
+    """Returns the command line that runs these roles in one process."""

@@ -1,4 +1,4 @@
-"""The whole product on one machine: infrastructure, set-up, roles, supervised until told to stop."""
+"""Runs the whole product on one machine: infrastructure, set-up and roles, supervised until told to stop."""
 
 import http.client
 import os
@@ -19,28 +19,28 @@ from compose.embedded.supervisor import Signals, StopRequestedError, supervise
 
 API_PORT = 8080  # unless it is taken
 
-# Memory that is free goes back to the system (mallopt(3)): with eight arenas a core, and thresholds that grow with what was once freed, the
-# API kept 184 MB after some batches of 10,000; so it keeps 133, and no slower. The Dockerfile sets the same.
+# Return free memory to the system (mallopt(3)). With eight arenas for each core, and thresholds that grow with what was freed once, the API
+# kept 184 MB after some batches of 10,000. With these values it keeps 133, and is no slower. The Dockerfile sets the same.
 FRUGAL_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
 
 API_START_TIMEOUT_S = 60.0
 API_PROBE_TIMEOUT_S = 5.0
-ROLE_STOP_TIMEOUT_S = 15.0  # a role finishes its micro-batch; a kill loses nothing, it only repeats work
+ROLE_STOP_TIMEOUT_S = 15.0  # a role finishes its micro-batch; a kill loses nothing and only repeats work
 
 
 class PortTakenError(Exception):
-    """The port that was asked for is in use. Take another, or none: then a free one is found."""
+    """The requested port is in use. Choose another one, or leave it out: then a free one is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """How to run it here."""
+    """How to run the product here."""
 
     port: int | None = None
-    """Of the API; None takes last time's, or 8080, or a free one."""
+    """The API's port. None: last time's, or 8080, or a free one."""
     postgres_url: str | None = None
     kafka_bootstrap_servers: str | None = None
-    """Servers that run elsewhere; None runs our own."""
+    """Servers that run elsewhere. None: runs our own."""
 
 
 class Stack:
@@ -54,9 +54,9 @@ class Stack:
         self._roles: dict[tuple[str, ...], Child] = {}
 
     def run(self, on_ready: Callable[[StackFile], None]) -> signal.Signals:
-        """Starts everything, calls `on_ready`, and keeps it running until a signal comes, which is returned. Main thread only.
+        """Starts everything, calls `on_ready`, and keeps it running until a signal arrives. Returns the signal. Main thread only.
 
-        Raises HomeInUseError, PortTakenError; StartError when something does not start.
+        Raises HomeInUseError, PortTakenError, and StartError when something does not start.
         """
         with self._home.claimed():
             self._home.stack_file.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ class Stack:
         pids = {role: [child.pid] for roles, child in self._roles.items() for role in roles if child.pid is not None}
         servers = {name: [pid] for name, pid in self._infrastructure.pids.items()}
         endpoints = self._infrastructure.endpoints
-        # The first organization may have come since: who imports a directory writes its administrator's token into the file.
+        # The first organization may have been added since: a directory import writes its administrator's token into the file.
         written = StackFile.read(self._home)
         return StackFile(
             api=self._api_url,
@@ -154,7 +154,7 @@ class Stack:
         )
 
     def _withdraw(self) -> None:
-        """Removes the addresses of what no longer runs."""
+        """Removes the file with the addresses, because nothing runs any more."""
         self._home.stack_file.unlink(missing_ok=True)
 
     def _stop(self) -> None:
@@ -173,7 +173,7 @@ class Stack:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether this very process serves the port, and not somebody who was there first."""
+    """Whether this very process serves the port, and not another that was there first."""
     try:
         connections = psutil.Process(pid).net_connections("tcp")
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""`stack.json`: the addresses of what runs in a home, for commands and tests. Needs nothing of the embedded servers."""
+"""`stack.json`: the addresses of what runs in a home, for commands and tests. Needs no package of the embedded servers."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from compose.embedded.home import Home, HomeError
 
 
 class StackFile(BaseModel):
-    """`stack.json`: where everything is, for those who may read the home (docs/cli.md)."""
+    """`stack.json`: all addresses, for users who may read the home (docs/cli.md)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -18,11 +18,11 @@ class StackFile(BaseModel):
     postgres: str
     token: str
     admin_token: str | None
-    """Of the first organization; None while the directory has none."""
+    """Of the first organization. None: the directory has none."""
     pids: dict[str, list[int]]
 
     def write(self, path: Path) -> None:
-        """Replaces the file in one step, readable by its owner alone: it holds tokens and a password."""
+        """Replaces the file in one step, readable only by its owner, because it holds tokens and a password."""
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600)
@@ -31,7 +31,7 @@ class StackFile(BaseModel):
 
     @classmethod
     def read(cls, home: Home) -> "StackFile | None":
-        """What runs in the home, or None. A file that a killed supervisor has left counts for nothing."""
+        """Returns what runs in the home, or None. A file that a killed supervisor left behind is ignored."""
         try:
             content = home.stack_file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Keeps children running: starts again what has ended, sooner or later, until a signal asks for the end of all."""
+"""Keeps children running: starts each again when it ends, after a delay, until a signal asks to stop all."""
 
 import os
 import select
@@ -12,11 +12,11 @@ from typing import NoReturn, Self
 
 from compose.embedded.process import Child
 
-INTERRUPTED = 130  # what a shell shows for a program that SIGINT has ended
+INTERRUPTED = 130  # the exit code that a shell shows for a program ended by SIGINT
 
 
 class StopRequestedError(Exception):
-    """SIGINT, SIGTERM or SIGHUP has come. `signal` says which."""
+    """SIGINT, SIGTERM or SIGHUP has arrived. `signal` says which."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -24,10 +24,10 @@ class StopRequestedError(Exception):
 
 
 class Signals:
-    """Turns signals into something to wait for, in the main thread. It sleeps in the kernel until one comes.
+    """Turns signals into something that the main thread can wait for. The thread sleeps in the kernel until one arrives.
 
-    A request to stop raises StopRequestedError, but only from `wait`: never between a child's start and its record. The
-    second one doesn't wait for anything: it calls `leave` and ends the process.
+    A request to stop raises StopRequestedError, but only from `wait`: never between a child's start and its record. The second request
+    waits for nothing: it calls `leave` and ends the process.
     """
 
     STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,7 +53,7 @@ class Signals:
         self._write.close()
 
     def wait(self, seconds: float | None) -> None:
-        """Returns when a signal has come (a child's end is one) or the time is over. Raises StopRequestedError."""
+        """Returns when a signal has arrived (a child's end is one) or after the time. Raises StopRequestedError."""
         if self._stop is None and select.select([self._read], [], [], seconds)[0]:
             self._read.recv(4096)  # many signals are one reason to look
         if self._stop is not None:
@@ -72,13 +72,13 @@ class RestartPolicy:
 
     first_delay_s: float = 0.1
     most_delay_s: float = 10.0
-    """Each early end doubles the delay up to this: a child that can't start costs little, and is back soon when it can."""
+    """Each early end doubles the delay, up to this: a child that can't start costs little, and is back soon when it can."""
     steady_after_s: float = 30.0
-    """A process that has run this long started successfully. Its end is a new fault, and counts as the first."""
+    """A process that has run this long started successfully. If it ends, its delay is the first one again."""
 
 
 class Restarts:
-    """When one child starts again."""
+    """The restart times of one child."""
 
     def __init__(self, policy: RestartPolicy, now_s: float) -> None:
         self._policy = policy
@@ -87,14 +87,14 @@ class Restarts:
         self.due_s: float | None = None
 
     def ended(self, now_s: float) -> float:
-        """The delay in seconds after which it is due."""
+        """Notes the child's end. Returns the delay in seconds until its restart."""
         steady = self._delay_s == 0 or now_s - self._started_s >= self._policy.steady_after_s
         self._delay_s = self._policy.first_delay_s if steady else min(self._delay_s * 2, self._policy.most_delay_s)
         self.due_s = now_s + self._delay_s
         return self._delay_s
 
     def started(self, now_s: float) -> None:
-        """It runs again."""
+        """Notes that it runs again."""
         self._started_s = now_s
         self.due_s = None
 
@@ -109,7 +109,8 @@ def supervise(
     tidy_every_s: float,
     policy: RestartPolicy | None = None,
 ) -> NoReturn:
-    """Restarts whichever child ends, and calls `changed` when process ids have, `tidy` now and then. Ends only by StopRequestedError."""
+    """Restarts each child that ends. Calls `changed` when process ids have changed, and `tidy` at intervals. Ends only by
+    StopRequestedError."""
     now_s = time.monotonic()
     restarts = [(child, Restarts(policy or RestartPolicy(), now_s)) for child in children]
     tidy_s = now_s
