@@ -1,35 +1,53 @@
-"""Batches of records that the client can't read: Kafka's copy is damaged, or decompresses to more than the client accepts.
+"""Batches of records that the client can't read: Kafka's copy is damaged, or decompresses to more than the client takes.
 
-The client reports such a batch and does not get past it. After a wrong checksum it even loses its place: it continues in the middle of
-the batch, finds nonsense there, and starts again at the beginning of the partition. So at each report the reader seeks explicitly: to the
-same place a few times, in case the damage happened in transit, and then past each of the batch's records in turn. Their number is unknown,
-because Kafka returns the whole batch for each of its offsets. Each step takes a millisecond.
+The client reports such a batch, by the offset at which the batch begins, and does not get past it. With a wrong checksum it even loses its
+place: it goes on in the middle of the batch, finds nonsense there, and starts again at the beginning of the partition. It does so even after
+it was told where to read, and then reports the same batch once more. A report therefore says nothing about the place that was sought last.
+
+So the batch is tried a few times in its place, in case the damage happened on the way. Then another client finds out where the next batch
+begins (`batch_probe.py`), and each later report of the same batch leads there.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError
 
 DAMAGE = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION})
-"""The errors with which the client reports such a batch."""
+"""What the client reports."""
 
 TRIES = 5
 
 
+@dataclass(slots=True)
 class DamagedBatch:
-    """A batch that the client can't read, and where to read on."""
+    """One of them."""
 
-    __slots__ = ("_reports", "first", "next_offset")
+    first: int
+    """The first offset of it that was not read before."""
+    next_batch: int | None = None
+    """Where the next batch begins, once this one is given up: its records count as lost."""
+    reports: int = 0
 
-    def __init__(self, first: int) -> None:
-        self.first = self.next_offset = first
-        self._reports = 0
 
-    def reported(self) -> None:
-        """Notes that the client could not read what is at `next_offset`."""
-        self._reports += 1
-        if self.is_given_up:
-            self.next_offset += 1
+class PartitionDamage:
+    """The damaged batches of one partition, and where its reader goes on after a report."""
 
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it was tried often enough. Its records then count as lost."""
-        return self._reports > TRIES
+    def __init__(self, next_batch: Callable[[int], int | None]) -> None:
+        """`next_batch` returns the offset of the batch that follows the one beginning at an offset; None when it can't find out now."""
+        self._next_batch = next_batch
+        self._batches: dict[int, DamagedBatch] = {}
+
+    def reported(self, batch_offset: int, read_up_to: int) -> tuple[int, DamagedBatch | None]:
+        """Takes in a report about the batch that begins at `batch_offset`. `read_up_to` is the offset behind the last that was read.
+
+        Returns where to read on, and the batch if this report has made the reader give it up.
+        """
+        batch = self._batches.setdefault(batch_offset, DamagedBatch(max(batch_offset, read_up_to)))
+        given_up = None
+        if batch.next_batch is None:
+            batch.reports += 1
+            if batch.reports > TRIES and (found := self._next_batch(batch_offset)) is not None:
+                batch.next_batch = found
+                given_up = batch
+        return max(batch.first if batch.next_batch is None else batch.next_batch, read_up_to), given_up

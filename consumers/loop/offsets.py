@@ -25,9 +25,8 @@ class _Prefix:
         return self._outstanding[-1] + 1 if self._outstanding else self.next_offset or 0
 
     def expect(self, offset: int) -> None:
-        outstanding = self._outstanding
-        if not outstanding or offset > outstanding[-1] or offset not in outstanding:
-            outstanding.append(offset)
+        if offset >= self.up_to:
+            self._outstanding.append(offset)
 
     def ends_at(self, end: int) -> None:
         if end > self.up_to:

@@ -24,8 +24,9 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 
+from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.config import consumer_config
-from consumers.loop.damage import DAMAGE, DamagedBatch
+from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.decoding import Entry, damaged, decode
 from consumers.loop.deliveries import Pending
 from consumers.loop.handler import Handler, Lane, Preparation
@@ -128,6 +129,7 @@ class ConsumerLoop:
         self._config = consumer_config(settings, handler.name)
         self._client_logger = kafka_logger(settings, handler.name)
         self._topic_ids = BrokerTopicIds(settings, handler.name)
+        self._probe = BatchProbe(settings, handler.name)
         self._max_polled = settings.max_batch_records
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
@@ -143,7 +145,7 @@ class ConsumerLoop:
         self._noted: dict[tuple[Topic, int], Position] = {}
         """The progress that is stored, for the assigned partitions."""
         self._paused: dict[PartitionOffsets, Lane] = {}
-        self._damage: dict[PartitionOffsets, DamagedBatch] = {}
+        self._damage: dict[PartitionOffsets, PartitionDamage] = {}
         self._in_flight: _InFlight | None = None
         self._unacknowledged: list[_Unacknowledged] = []
 
@@ -200,7 +202,7 @@ class ConsumerLoop:
             partition = self._assigned.get(_origin(message))
             error = message.error()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                if partition is not None:
+                if partition is not None and partition not in sought:
                     partition.ends_at(cast("int", message.offset()))
             elif error is not None and error.code() in DAMAGE and partition is not None:
                 if partition not in sought:
@@ -217,33 +219,28 @@ class ConsumerLoop:
         """Adds an entry immediately, in the order of the log: the client's next report about the partition is about later offsets."""
         entry.partition.polled(entry.offset)
         self._lanes.put(entry)
-        if self._damage:
-            self._note_passed_damage(entry)
         return entry
 
     def _step_over(self, partition: PartitionOffsets, batch_offset: int) -> list[Entry]:
-        """Seeks past a batch that the client can't read. Returns the entry to dead-letter, once for the batch."""
+        """Seeks what comes next after a batch that the client can't read. Returns what is put aside: once for the batch."""
         damage = self._damage.get(partition)
-        if damage is None or batch_offset > damage.next_offset:
-            damage = self._damage[partition] = DamagedBatch(max(batch_offset, partition.polled_up_to))
-        was_given_up = damage.is_given_up
-        damage.reported()
-        self._consumer.seek(_position(partition, damage.next_offset))
-        return [damaged(partition, damage.first)] if damage.is_given_up and not was_given_up else []
-
-    def _note_passed_damage(self, entry: Entry) -> None:
-        damage = self._damage.get(entry.partition)
-        if damage is not None and entry.offset >= damage.next_offset:
-            del self._damage[entry.partition]
-            if damage.is_given_up:
-                log_action(
-                    Action.RECORDS_LOST,
-                    role=self._handler.name,
-                    topic=entry.partition.topic.value,
-                    partition=entry.partition.partition,
-                    offset=damage.first,
-                    next_offset=entry.offset,
-                )
+        if damage is None:
+            damage = self._damage[partition] = PartitionDamage(
+                lambda offset: self._probe.next_batch(partition.cluster_topic, partition.partition, offset)
+            )
+        next_offset, given_up = damage.reported(batch_offset, partition.polled_up_to)
+        self._consumer.seek(_position(partition, next_offset))
+        if given_up is None:
+            return []
+        log_action(
+            Action.RECORDS_LOST,
+            role=self._handler.name,
+            topic=partition.topic.value,
+            partition=partition.partition,
+            offset=given_up.first,
+            next_offset=next_offset,
+        )
+        return [damaged(partition, given_up.first)]
 
     def _judge(self, error: KafkaError) -> None:
         """Handles an error, which arrives as a message. librdkafka retries most of them itself, for example a topic that does not exist

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.config import consumer_config
-from consumers.loop.damage import DAMAGE, DamagedBatch
+from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import kafka_logger
@@ -63,6 +64,7 @@ class TopicReader:
             "queued.max.messages.kbytes": 65_536,
         }
         self._consumer = Consumer(config, logger=kafka_logger(settings, "reader"))
+        self._probe = BatchProbe(settings, "reader")
 
     def __enter__(self) -> "TopicReader":
         return self
@@ -136,7 +138,8 @@ class TopicReader:
         self._consumer.assign(
             [TopicPartition(s.topic.on_cluster(self._prefix), s.partition, s.first) for s in spans if s.offsets]
         )
-        damage: dict[tuple[str, int], DamagedBatch] = {}
+        damage = {place: self._damage(*place) for place in left}
+        read_up_to = {(span.topic.on_cluster(self._prefix), span.partition): span.first for span in spans if span.offsets}
         while left:
             chunk = []
             sought: set[tuple[str, int]] = set()
@@ -144,18 +147,30 @@ class TopicReader:
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
                 if place in sought:
-                    continue  # the record comes again, after the seek
+                    continue  # it comes again, from where it was sought
+                offset = message.offset() or 0
                 if error is not None:
                     if error.code() in DAMAGE:
                         sought.add(place)
-                        self._step_over(topics[place[0]], place, message.offset() or 0, damage)
+                        next_offset, given_up = damage[place].reported(offset, read_up_to[place])
+                        self._consumer.seek(TopicPartition(*place, next_offset))
+                        if given_up is not None:
+                            log_action(
+                                Action.DAMAGED_BATCH,
+                                role=None,
+                                topic=topics[place[0]].value,
+                                partition=place[1],
+                                offset=given_up.first,
+                                next_offset=next_offset,
+                            )
                         continue
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaException(error)
-                    # The last offsets may hold no record (a transaction's marker). The end of the partition ends the span all the same.
+                    # The last offsets may hold no record (a transaction's mark): the end of the partition ends it all the same.
                     left.pop(place, None)
-                elif (end := left.get(place)) is not None:
-                    offset = message.offset() or 0
+                # After damage the client may begin again at the beginning: what has been read is not read again.
+                elif (end := left.get(place)) is not None and offset >= read_up_to[place]:
+                    read_up_to[place] = offset + 1
                     if offset < end:
                         chunk.append((topics[place[0]], take_apart(message)))
                     if offset + 1 >= end:
@@ -163,13 +178,5 @@ class TopicReader:
             if chunk:
                 yield chunk
 
-    def _step_over(
-        self, topic: Topic, place: tuple[str, int], batch_offset: int, damage: dict[tuple[str, int], DamagedBatch]
-    ) -> None:
-        """Seeks past a batch that the client can't read."""
-        found = damage.get(place)
-        if found is None or batch_offset > found.next_offset:
-            found = damage[place] = DamagedBatch(batch_offset)
-            log_action(Action.DAMAGED_BATCH, role=None, topic=topic.value, partition=place[1], offset=batch_offset)
-        found.reported()
-        self._consumer.seek(TopicPartition(*place, found.next_offset))
+    def _damage(self, topic: str, partition: int) -> PartitionDamage:
+        return PartitionDamage(lambda batch_offset: self._probe.next_batch(topic, partition, batch_offset))

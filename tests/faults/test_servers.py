@@ -278,20 +278,21 @@ def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
     batches = [submitted_upstream(uuid4(), [upstream_item(0, f"mentor-{number}")]) for number in range(1, 12)]
     records = [RawRecord(event.value, [(name.encode(), value) for name, value in event.headers]) for event in batches]
     sets = [records[:1], records[1:4], records[4:5], records[5:8], records[8:9], records[9:10], records[10:]]
-    damaged = (1, 5, 9)
+    # One of three, and one right behind it.
+    damaged = (1, 4, 9)
     for each in sets:
         produce(on_own_kafka.kafka_bootstrap_servers, topic, 1, each, compression=Compression.LZ4)
     for offset, is_checked in zip(damaged, (True, False, True), strict=True):
         spoil(own_kafka, topic, 1, offset, is_checked=is_checked)
-    whole = [UUID(batches[number].key) for number in (0, 4, 8, 10)]
+    whole = [UUID(batches[number].key) for number in (0, 5, 6, 7, 8, 10)]
     with running_flow(on_own_kafka), reading(on_own_kafka, Topic.DEAD_LETTER) as letters:
         wait_until_completed(its_pipeline.engine, [*whole, submitted(its_pipeline, 1)])
-        # Where the client begins again after damage is sometimes far away, and it comes back in its own time.
-        eventually(lambda: committed_offsets(on_own_kafka, "splitter", Topic.BATCHES).get(1) == len(batches), within_s=60.0)
+        # The batch of the API may be on that partition, too.
+        eventually(lambda: committed_offsets(on_own_kafka, "splitter", Topic.BATCHES)[1] >= len(batches), within_s=60.0)
         found = letters.wait_for(len(damaged))
     assert [(each.data["offset"], each.data["reason"], each.data["value"]) for each in found] == [
         (offset, "damaged", None) for offset in damaged
     ]
     with TopicReader(on_own_kafka) as reader:
         spans = [span for span in reader.spans([Topic.BATCHES]) if span.partition == 1]
-        assert [raw.offset for chunk in reader.read(spans) for _, raw in chunk] == [0, 4, 8, 10]
+        assert [raw.offset for chunk in reader.read(spans) for _, raw in chunk][:6] == [0, 5, 6, 7, 8, 10]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
@@ -11,6 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from sqlalchemy import Engine
 
 from consumers.loop import runtime as module
+from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
 from consumers.loop.lanes import LanePolicy
@@ -158,6 +160,9 @@ class Loop:
         self.loop._worker = cast("Worker[Processed]", self.worker)
         self.loop._processor = cast("Processor", self.work)
         self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
+        self.loop._probe = cast("BatchProbe", SimpleNamespace(next_batch=lambda *place: self.next_batch[place[-1]]))
+        self.next_batch: dict[int, int] = {}
+        """Of a damaged batch, by where it begins."""
 
     def _topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
         assert timeout_s > 0
@@ -503,15 +508,19 @@ def test_a_partition_that_is_revoked_while_it_is_stopped_does_not_come_back_stop
 
 def test_a_damaged_batch_is_tried_again_and_then_passed_over(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(record(0, 5))
+    loop.next_batch = {6: 9, 10: 11}
     for offset in range(8):
         # The client loses its place, and what it says of the partition after the report is not what comes next.
-        loop.turn(record(1, offset), damage(0, 6), record(0, 3), damage(0, 6))
-    assert loop.client.sought == [(0, 6)] * 5 + [(0, 7), (0, 8), (0, 9)]
+        loop.turn(record(1, offset), damage(0, 6), record(0, 3), damage(0, 6), end(0, 12))
+    assert loop.client.sought == [(0, 6)] * 5 + [(0, 9)] * 3
     of_it = [place for batch in loop.work.done for place in batch if place[0] == 0]
     assert of_it == [(0, 5), (0, 6)], "one letter stands for the batch"
-    loop.turn(record(0, 9))
     [line] = logged(caplog, Action.RECORDS_LOST)
     assert (line["topic"], line["partition"], line["offset"], line["next_offset"]) == ("commands", 0, 6, 9)
+    # It begins again at the beginning, and reports the same batch again.
+    loop.turn(record(0, 9))
+    loop.turn(record(0, 0), damage(0, 6))
+    assert loop.client.sought[-1] == (0, 10)
     assert loop.commits[-1] == {0: 10}
     loop.turn(damage(0, 10))
     assert loop.client.sought[-1] == (0, 10), "another one has its own tries"

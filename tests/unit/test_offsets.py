@@ -73,6 +73,21 @@ def test_end_of_the_partition_counts_where_nothing_was_polled_and_never_goes_bac
     assert partition.next_handled_after({4}) == 5
 
 
+def test_records_that_come_again_move_nothing_back() -> None:
+    """The client has gone back to the beginning, behind which everything but the last is done."""
+    partition = offsets_of([5, 6, 9])
+    partition.handled({5, 6})
+    partition.done({5, 6})
+    for offset in (2, 5, 6, 9):
+        partition.polled(offset)
+    assert (partition.polled_up_to, partition.undone) == (10, 1)
+    partition.handled({2, 5, 6})
+    partition.done({2, 5, 6})
+    assert (partition.next_offset, partition.next_handled_after({9})) == (7, 10)
+    partition.done({9})
+    assert partition.next_offset == 10
+
+
 def test_record_that_comes_again_is_waited_for_once() -> None:
     """The client has gone back: two of the three are in one micro-batch."""
     partition = offsets_of([5, 6, 5])
