@@ -25,14 +25,14 @@ class ApiServer:
     url: str
 
     def token(self, role: Role = Role.COORDINATOR, *, sub: str = COORDINATOR, orgs: tuple[str, ...] = (ORGANIZATION,)) -> str:
-        """A token that this API accepts."""
+        """Returns a token that this API accepts."""
         return make_development_token(self.settings, sub=sub, role=role, orgs=orgs, ttl_s=600)
 
     @contextlib.contextmanager
     def client(
         self, role: Role = Role.COORDINATOR, *, sub: str = COORDINATOR, orgs: tuple[str, ...] = (ORGANIZATION,)
     ) -> Iterator[httpx.Client]:
-        """A client that sends such a token."""
+        """Yields a client that sends such a token."""
         headers = {"Authorization": f"Bearer {self.token(role, sub=sub, orgs=orgs)}"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=30) as client:
             yield client
@@ -40,7 +40,7 @@ class ApiServer:
 
 @contextlib.contextmanager
 def running_api(settings: Settings) -> Iterator[ApiServer]:
-    """Serves until the block ends; what goes wrong at the start is raised here."""
+    """Serves until the block ends. Raises errors of the start here."""
     settings = settings.model_copy(update={"api_port": 0})
     started = threading.Event()
     state: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""One id has one content: whatever the product publishes is held against what it has published before (decision 31)."""
+"""One id has one content: compares everything that the product publishes with what it published before (decision 31)."""
 
 import hashlib
 from collections.abc import Iterator, Sequence, Set
@@ -9,11 +9,11 @@ from schemas.envelope import SOURCE, Header
 
 
 def said_by(key: str, headers: Sequence[Header], value: bytes) -> tuple[str, str] | None:
-    """The id of an event of ours, and all that it says; None for the events of others."""
+    """Returns the id of an event of ours and its whole content. None: another service's event."""
     header = dict(headers)
     if header.get("ce_source") != SOURCE.encode():
         return None
-    # How this delivery of a result travels, and no part of what it says: a command that is sent again may take the other lane.
+    # `bulk` says how this delivery of a result travels and is no part of its content: a command that is sent again may take the other lane.
     data = {name: each for name, each in orjson.loads(value).items() if name != "bulk"}
     return header["ce_id"].decode(), repr((key, sorted(headers), data))
 
@@ -25,7 +25,7 @@ class Contents:
         self._digests: dict[str, bytes] = {}
 
     def difference(self, key: str, headers: Sequence[Header], value: bytes) -> str | None:
-        """What is wrong with an event of ours whose id was published before with other content; None for all others."""
+        """Returns what is wrong with an event of ours whose id was published before with other content. None for all others."""
         found = said_by(key, headers, value)
         if found is None:
             return None
@@ -37,7 +37,7 @@ class Contents:
 
 
 class ManyContents:
-    """The same for millions of events, in 24 bytes for each: says which ids have two contents, once all have been added."""
+    """The same for millions of events, in 24 bytes each. It tells which ids have two contents, after all have been added."""
 
     HEAPS = 256
     ID_BYTES, ENTRY_BYTES = 16, 24
@@ -46,13 +46,13 @@ class ManyContents:
         self._heaps = [bytearray() for _ in range(self.HEAPS)]
 
     def add(self, event_id: str, said: str) -> None:
-        """An event was published."""
+        """Notes that an event was published."""
         digest = hashlib.sha256(event_id.encode()).digest()[: self.ID_BYTES]
         content = hashlib.sha256(said.encode()).digest()[: self.ENTRY_BYTES - self.ID_BYTES]
         self._heaps[digest[0]] += digest + content
 
     def with_two(self) -> Set[bytes]:
-        """The digests of the ids that came with two contents."""
+        """Returns the digests of the ids that came with two contents."""
         return {digest for heap in self._heaps for digest in self._with_two(heap)}
 
     def is_among(self, event_id: str, digests: Set[bytes]) -> bool:
@@ -60,7 +60,7 @@ class ManyContents:
         return hashlib.sha256(event_id.encode()).digest()[: self.ID_BYTES] in digests
 
     def _with_two(self, heap: bytearray) -> Iterator[bytes]:
-        """One heap after the other is unpacked: Python's own objects take ten times the room."""
+        """Unpacks one heap after the other, because Python's own objects take ten times the memory."""
         contents: dict[bytes, bytes] = {}
         for begin in range(0, len(heap), self.ENTRY_BYTES):
             entry = bytes(heap[begin : begin + self.ENTRY_BYTES])

@@ -1,4 +1,4 @@
-"""The little of curl that docs/http.md uses, for machines without it; tells the status of the answer on standard error."""
+"""The small part of curl that docs/http.md uses, for machines without it. It prints the response's status on standard error."""
 
 import argparse
 import sys

@@ -1,7 +1,7 @@
-"""The data sets in `tests/data`: what must come out of one, worked out without the product, and how another is made.
+"""The data sets in `tests/data`: works out the expected outcomes without the product, and makes new sets.
 
-`python -m tests.support.data_sets expect FOLDER` writes `expected.ndjson` of a folder anew; `… make FOLDER --seed 7` makes a small set.
-The rules are written here a second time, on purpose: a mistake in `orchestrator` must not be in what it is compared with.
+`python -m tests.support.data_sets expect FOLDER` writes `expected.ndjson` of a folder again; `… make FOLDER --seed 7` makes a small set.
+The rules are written here a second time on purpose, so that a mistake in `orchestrator` is not also in the expected outcomes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 Row = Mapping[str, str]
 
 EARLIEST = date(1990, 1, 1)
-# Any day will do that is neither before the last sound activity of the sets, nor after the first of the future ones, in 2099.
+# Any day that is neither before the last valid activity of the sets, nor after the first of the future ones, in 2099.
 TODAY = date(2026, 12, 31)
 TYPES = ("peer_session", "hospital_visit", "training")
 
@@ -31,7 +31,7 @@ class Directory:
         self._types = {(row["organization_id"], row["activity_type"]) for row in _rows(folder / "activity_types.csv")}
 
     def broken_rule(self, organization: str, coordinator: str, item: Mapping[str, Any]) -> str | None:
-        """The code of the first rule that the item breaks (docs/rules.md), without the one about duplicates."""
+        """Returns the code of the first rule that the item breaks (docs/rules.md), without the one about duplicates."""
         mentor = self._mentors.get((organization, item["mentor_id"]))
         if mentor is None:
             return "mentor_not_found"
@@ -48,7 +48,7 @@ class Directory:
 
 
 def expected(folder: Path) -> Iterator[dict[str, Any]]:
-    """What becomes of each submission, when each batch has ended before the next is sent, in an empty database."""
+    """Yields the outcome of each submission to an empty database, when each batch has ended before the next is sent."""
     directory = Directory(folder / "directory")
     registered: set[tuple[str, str, str, str]] = set()
     for number, line in enumerate((folder / "submissions.ndjson").read_text(encoding="utf-8").splitlines(), start=1):
@@ -70,7 +70,7 @@ def expected(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def make(folder: Path, seed: int) -> None:
-    """Writes a set in which every rule is broken now and then: the directory, the submissions, the expected outcomes. A seed makes one set."""
+    """Writes a set in which every rule is sometimes broken: the directory, the submissions, the expected outcomes. A seed makes one set."""
     random = Random(seed)
     mentors = [_mentor(random, number) for number in range(60)]
     coordinators = [
@@ -116,7 +116,7 @@ def _submission(random: Random, mentors: Sequence[Row]) -> dict[str, Any]:
 
 
 def _item(random: Random, mentor_id: str, day: date) -> dict[str, Any]:
-    """Mostly sound; one in ten breaks a rule."""
+    """Returns an item. Most are valid; one in ten breaks a rule."""
     item: dict[str, Any] = {
         "mentor_id": mentor_id,
         "activity_type": random.choice(TYPES[:2]),
@@ -148,7 +148,7 @@ def _write(path: Path, lines: Sequence[Mapping[str, Any]] | Iterator[Mapping[str
 
 
 def main() -> None:
-    """The two commands."""
+    """Runs one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=("expect", "make"))
     parser.add_argument("folder", type=Path)

@@ -1,4 +1,4 @@
-"""A database of its own for each test, copied from a template that was migrated once."""
+"""Gives each test a database of its own, copied from a template that was migrated once."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _execute(server: URL, statement: str) -> None:
 
 @contextlib.contextmanager
 def fresh_database(server_url: str, *, template: str | None = None) -> Iterator[str]:
-    """Makes a database with a random name, yields its URL, and drops it whoever is still connected."""
+    """Creates a database with a random name, yields its URL, and drops it even if there are connections to it."""
     server = make_url(server_url).set(drivername="postgresql+psycopg2")
     name = f"test_{uuid4().hex}"
     _execute(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {make_url(template).database}" if template else ""))
@@ -33,7 +33,7 @@ def fresh_database(server_url: str, *, template: str | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def migrated_template(server_url: str) -> Iterator[str]:
-    """The URL of a database at the newest schema version, to copy from. Nobody may stay connected to it."""
+    """Yields the URL of a database with the newest schema version, to copy from. No connection to it may stay open."""
     with fresh_database(server_url) as url:
         upgrade(Settings(database_url=url))
         yield url

@@ -1,4 +1,4 @@
-"""The schema of a version that is yet to come, as far as one that is in use may meet it: everything has more columns than it knows."""
+"""The schema of a future version, as a running older version may meet it: every table has additional columns."""
 
 EXPAND_EVERY_TABLE = """
     DO $$

@@ -1,4 +1,4 @@
-"""A registration service (docs/external-registration.md) that misbehaves when it is told to. A real HTTP server in a thread of its own."""
+"""A registration service (docs/external-registration.md) that misbehaves on demand: a real HTTP server in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from aiohttp import web
 
 
 class Fault(Enum):
-    """What the service does to one POST instead of answering it at once."""
+    """What the service does to a POST instead of responding at once."""
 
     SLOW = auto()
     HANGS = auto()
@@ -33,7 +33,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came."""
+    """A request as it arrived."""
 
     method: str
     key: str
@@ -42,20 +42,20 @@ class Asked:
 
 
 class FaultyService:
-    """Keeps its promises about keys whatever it does to requests: the work of a key is done once, and its answer stays."""
+    """Keeps its promises about keys whatever it does to requests: it does the work of a key once, and keeps its response."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.answers: dict[str, dict[str, Any]] = {}
-        """By key, what it says for good."""
+        """By key, the response that it keeps."""
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
-        """By mentor, what happens to his next requests."""
+        """By mentor, the faults of the next requests."""
         self.refusals: dict[str, dict[str, Any]] = {}
-        """By mentor, the refusal that REFUSES answers."""
+        """By mentor, the refusal that REFUSES returns."""
         self.always: Fault | None = None
         """What happens to every POST."""
         self.may_go_on = threading.Event()
-        """Lets go what HANGS: it then does its work and answers, if anybody still listens."""
+        """Releases requests that HANG: the service then does the work and responds, if the client still waits."""
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -78,11 +78,11 @@ class FaultyService:
     # --- Up and down --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Listens; the second time on the same port."""
+        """Listens, after a stop on the same port."""
         self._do(self._start())
 
     def stop(self) -> None:
-        """Nobody listens any more."""
+        """Closes the port."""
         self._do(self._stop())
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class FaultyService:
         return response
 
     def _work(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Once for each key."""
+        """Does the work once for each key."""
         if key not in self.answers:
             self.answers[key] = {
                 "key": key,
@@ -193,7 +193,7 @@ _STATUS = {"registered": 201, "refused": 422, "withdrawn": 410}
 
 async def _dies(service: FaultyService, request: web.Request) -> None:
     await service._die(request)
-    raise web.HTTPInternalServerError  # nobody hears it, and the work is not done
+    raise web.HTTPInternalServerError  # the client has left, and the work is not done
 
 
 _BEFORE_THE_WORK: dict[Fault, Callable[[FaultyService, web.Request], Awaitable[None]]] = {
@@ -205,7 +205,7 @@ _BEFORE_THE_WORK: dict[Fault, Callable[[FaultyService, web.Request], Awaitable[N
 
 @contextlib.contextmanager
 def faulty_service(*, up: bool = True) -> Iterator[FaultyService]:
-    """A service with a port of its own; not `up`: it has the port, and nobody listens."""
+    """Yields a service with a port of its own. Not `up`: it has the port and does not listen."""
     service = FaultyService()
     try:
         service.start()

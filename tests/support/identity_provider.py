@@ -19,21 +19,21 @@ PRIVATE: Mapping[str, Any] = {
 
 
 def public(algorithm: str, key_id: str, **more: Any) -> dict[str, Any]:
-    """The public half of a key, as a key set has it."""
+    """Returns the public half of a key, as a key set contains it."""
     made = jwt.get_algorithm_by_name(algorithm).to_jwk(PRIVATE[algorithm].public_key(), as_dict=True)
     return {**made, "kid": key_id, "use": "sig", **more}
 
 
 class Provider:
-    """An identity provider: its key set, whether it answers, and how often it was asked for what."""
+    """An identity provider: its key set, whether it responds, and which requests it got."""
 
     def __init__(self) -> None:
         self.keys = [public(algorithm, algorithm) for algorithm in PRIVATE]
         self.status = 200
         self.body: bytes | None = None
-        """What is answered instead of the key set."""
+        """The response instead of the key set."""
         self.location: str | None = None
-        """Where a redirect leads."""
+        """The target of a redirect."""
         self.asked: list[str] = []
         provider = self
 
@@ -56,9 +56,9 @@ class Provider:
 
 @contextmanager
 def running_provider() -> Iterator[Provider]:
-    """A provider that answers while the block runs."""
+    """Yields a provider that responds while the block runs."""
     provider = Provider()
-    # Looks often whether it is to end: tests end many.
+    # Checks often whether to stop, because many tests stop one.
     thread = Thread(target=provider.server.serve_forever, args=(0.005,))
     thread.start()
     try:
@@ -72,7 +72,8 @@ def running_provider() -> Iterator[Provider]:
 def signed(
     algorithm: str, key: Any = None, *, issuer: str, audience: str, kid: str | None = "", org: str = "org-1", **headers: Any
 ) -> str:
-    """A coordinator's token, signed with the provider's key of this algorithm unless another is given, whose id it names (None: no id)."""
+    """Returns a coordinator's token. The provider's key of this algorithm signs it, unless a key is given; it names that key's id (None: no
+    id)."""
     now = int(time.time())
     claims = {"iss": issuer, "aud": audience, "nbf": now, "exp": now + 60, "sub": "coord-1", "role": "coordinator", "org": org}
     signer = PRIVATE[algorithm] if key is None else key

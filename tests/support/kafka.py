@@ -1,4 +1,4 @@
-"""Looking at topics from outside, and writing to them what no producer of ours would."""
+"""Reads topics from outside, and writes to them what no producer of ours would write."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def _seen(raw: RawRecord) -> Seen:
 
 @contextlib.contextmanager
 def made_topics(settings: Settings) -> Iterator[None]:
-    """The six topics, deleted afterwards: a broker with thousands of them is slow."""
+    """Creates the six topics, and deletes them afterwards: a broker with thousands of topics is slow."""
     create_topics(settings)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
@@ -53,7 +53,7 @@ def made_topics(settings: Settings) -> Iterator[None]:
 
 
 def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
-    """A topic that was just made may be known before its partitions have a leader that knows of it."""
+    """A new topic may be known before its partitions have a leader that knows of it."""
     places = {
         TopicPartition(plan.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for plan in planned_topics(settings)
@@ -68,7 +68,7 @@ def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
 
 
 class TopicReader:
-    """Reads a topic from its beginning, again and again further."""
+    """Reads a topic from its beginning, and at each call further."""
 
     def __init__(self, settings: Settings, topic: Topic) -> None:
         self.records: list[Seen] = []
@@ -85,12 +85,13 @@ class TopicReader:
         self._consumer.assign([TopicPartition(name, partition, 0) for partition in partitions])
 
     def read(self) -> list[Seen]:
-        """Everything that has been written and could be fetched by now; in order per partition."""
+        """Returns everything that has been written and could be fetched by now, in order for each partition."""
         self.records += self._fetched()
         return self.records
 
     def each(self, count: int, *, within_s: float) -> Iterator[Seen]:
-        """So many records, of which none is kept. Raises AssertionError when there is none within that time of the one before."""
+        """Yields so many records and keeps none. Raises AssertionError when a record does not come within that time after the one
+        before."""
         while count > 0:
             fetched = eventually(self._fetched, within_s=within_s, what=f"{count} more records")
             count -= len(fetched)
@@ -103,7 +104,7 @@ class TopicReader:
         return [_seen(take_apart(message)) for message in messages]
 
     def wait_for(self, count: int, *, within_s: float = 20.0) -> list[Seen]:
-        """At least that many records; none is waited for where none is asked."""
+        """Waits for at least that many records. Does not wait when the number is 0."""
         if not count:
             return self.read()
         return eventually(lambda: self.read() if len(self.read()) >= count else [], within_s=within_s, what=f"{count} records")
@@ -124,8 +125,8 @@ def reading(settings: Settings, topic: Topic) -> Iterator[TopicReader]:
 def write_raw(
     settings: Settings, topic: Topic, records: Sequence[tuple[bytes | None, dict[str, bytes]]], *, partition: int
 ) -> None:
-    """Values and headers as they are, to one partition."""
-    # Idempotent, or a retry to a partition that has just been made would change the order.
+    """Writes values and headers unchanged to one partition."""
+    # Idempotent. Otherwise a retry to a new partition would change the order.
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 0, "enable.idempotence": True})
     for value, headers in records:
         producer.produce(
@@ -135,7 +136,7 @@ def write_raw(
 
 
 def committed_offsets(settings: Settings, role: str, topic: Topic) -> dict[int, int]:
-    """The next offset of each partition that the role's group has committed one for."""
+    """Returns the next offset that the role's group has committed, for each partition with a commit."""
     name = topic.on_cluster(settings.topic_prefix)
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"})
     try:

@@ -10,6 +10,6 @@ from orchestrator.process.logs import JsonFormatter
 
 
 def logged(caplog: pytest.LogCaptureFixture, action: Action) -> list[Mapping[str, object]]:
-    """The lines of this action, as the product writes them."""
+    """Returns the lines of this action, as the product writes them."""
     lines = [orjson.loads(JsonFormatter().format(record)) for record in caplog.records]
     return [line for line in lines if line.get("action") == action.label]

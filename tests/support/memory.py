@@ -1,7 +1,7 @@
-"""The ports to storage in memory, so that what the domain decides is tested without a server.
+"""The ports to storage in memory, so that tests of the domain need no server.
 
-`tests/support/port_contract.py` holds this and PostgreSQL to the same behaviour. Not imitated, because nothing of it shows in what a port
-returns: locks (one transaction runs at a time), NOTIFY, and row level security.
+`tests/support/port_contract.py` holds this implementation and PostgreSQL to the same behaviour. It does not imitate locks (one transaction
+runs at a time), NOTIFY and row level security, because they do not show in what a port returns.
 """
 
 from collections import Counter
@@ -85,7 +85,7 @@ _Key = tuple[str, str, str]
 
 @dataclass(slots=True)
 class _Tables:
-    """Rows are never changed, but replaced; so a copy of the dictionaries is a snapshot."""
+    """Rows are replaced, never changed in place, so a copy of the dictionaries is a snapshot."""
 
     batches: dict[UUID, _Batch] = field(default_factory=dict)
     items: dict[UUID, dict[int, _Item]] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Tables:
 
 
 class MemoryStorage(Storage):
-    """A database in memory. `now` is its clock, which a test may set; it goes on by a microsecond with each look."""
+    """A database in memory. `now` is its clock, which a test may set. Each reading advances it by a microsecond."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 25, 12, tzinfo=UTC)
@@ -137,7 +137,7 @@ class MemoryStorage(Storage):
         self.tables.coordinators.add((organization_id, coordinator_id))
 
     def forget_coordinator(self, organization_id: str, coordinator_id: str) -> None:
-        """As an import of a directory without the coordinator does."""
+        """Does what an import of a directory without the coordinator does."""
         self.tables.coordinators.remove((organization_id, coordinator_id))
 
     def decide(self, batch_id: UUID, position: int, attempt: int, decided: Decided) -> None:
@@ -221,7 +221,7 @@ class MemoryRepository(ActivityRepository):
         return None if batch is None or batch.deleted_at is not None else self._read(batch)
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
-        """One transaction runs at a time."""
+        """Does nothing, because one transaction runs at a time."""
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
         found = sorted(set(batch_ids) & self._tables.batches.keys())
@@ -265,7 +265,7 @@ class MemoryRepository(ActivityRepository):
         self._tables.outbox.extend(events)
 
     def wake_relays(self) -> None:
-        """There are none."""
+        """Does nothing, because there are no relays."""
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         batch = self._tables.batches.get(batch_id)
@@ -316,7 +316,7 @@ class MemoryRepository(ActivityRepository):
         return Counter(status for status in taken if status is not None)
 
     def _take_outcome(self, batch_id: UUID, position: int, attempt: int, version: int) -> ItemStatus | None:
-        """The item's new state; None when it is not pending in this attempt."""
+        """Returns the item's new state. None: it is not pending in this attempt."""
         decided = self._tables.outcomes[batch_id][position, attempt]
         status = ItemStatus(decided.outcome)
         item = self._tables.items.get(batch_id, {}).get(position)
@@ -523,7 +523,7 @@ def _new_items(batch_id: UUID, items: Numbered, at: datetime, *, version: int) -
 
 
 def _collected(items: Numbered, *, override: bool, with_notes: bool) -> list[tuple[int, NewItem]]:
-    """A part keeps of an item what its event says, and the batch's override is not in it."""
+    """Returns the items as a part keeps them: what their event says, without the batch's override."""
     return [
         (
             position,
@@ -558,6 +558,6 @@ def _key(actor: Actor, idempotency: Idempotency) -> _Key:
 
 
 def _through_json(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As a JSON column gives it back."""
+    """Returns the value as a JSON column would return it."""
     read: Mapping[str, Any] = orjson.loads(orjson.dumps(value))
     return read

@@ -1,6 +1,6 @@
-"""The flow of batches without a server: the domain's own code on the ports in memory, and a registration that knows the standard directory.
+"""The flow of batches without a server: the domain's own code on the ports in memory, and a registration with the standard directory.
 
-It has the names of `tests/support/pipeline.py`, where the roles do the same with real SQL.
+Its names are those of `tests/support/pipeline.py`, where the roles do the same with real SQL.
 """
 
 import re
@@ -36,7 +36,7 @@ _MENTOR_NOT_FOUND = RULES[0].error
 
 
 class MemoryFlow:
-    """Runs the domain's code by hand. Nothing is registered twice, because nothing is delivered twice."""
+    """Runs the domain's code step by step. It registers nothing twice, because it delivers nothing twice."""
 
     def __init__(self) -> None:
         self.storage = MemoryStorage()
@@ -62,25 +62,25 @@ class MemoryFlow:
             return operation(repository, actor, *arguments, **named)
 
     def status(self, batch_id: UUID, *, actor: Actor = ADMIN) -> StatusView:
-        """The batch with all its items."""
+        """Returns the batch with all its items."""
         return self.call(operations.get_bulk_submission_status, actor, batch_id, ItemFilter(limit=10_000))
 
     def relay(self) -> None:
-        """Publishes what the outbox holds."""
+        """Publishes the contents of the outbox."""
         for _, _, event in self.storage.take_outbox():
             difference = self._contents.difference(event.key, event.headers, event.value)
             assert difference is None, difference
             self.queues[event.topic].append(event)
 
     def take(self, *topics: Topic) -> list[OutgoingEvent]:
-        """Empties the queues of these topics."""
+        """Empties the queues of these topics and returns their events."""
         taken = [event for topic in topics for event in self.queues[topic]]
         for topic in topics:
             self.queues[topic].clear()
         return taken
 
     def register(self, batch_id: UUID, *positions: int) -> None:
-        """Decides the pending items at these positions, or all; what is decided is not folded yet."""
+        """Decides the pending items at these positions, or all of them. The outcomes are not folded yet."""
         for item in self._pending(batch_id, positions):
             if _KNOWN_MENTOR.fullmatch(item.values.mentor_id):
                 activity_id = UUID(DerivedIds(batch_id).activity_id(item.position))
@@ -89,7 +89,7 @@ class MemoryFlow:
                 self._fail(batch_id, item, _MENTOR_NOT_FOUND)
 
     def give_up(self, batch_id: UUID, *positions: int) -> None:
-        """The pending items at these positions, or all, fail through a fault on our side; it is not folded yet."""
+        """Fails the pending items at these positions, or all of them, with an internal error. The outcomes are not folded yet."""
         for item in self._pending(batch_id, positions):
             self._fail(batch_id, item, INTERNAL_ERROR)
 
@@ -112,7 +112,7 @@ class MemoryFlow:
             assert fold_outcomes(repository, keys) == []
 
     def drain(self) -> None:
-        """Everything is decided and folded, and the events about it published; nobody waits for those that set it in motion."""
+        """Decides and folds everything, and publishes the events about it. Drops the events that asked for the work."""
         for batch_id in self.storage.tables.batches:
             self.register(batch_id)
         self.fold()
@@ -120,7 +120,7 @@ class MemoryFlow:
         self.queues[Topic.BATCHES].clear()
 
     def take_in(self, *events: OutgoingEvent) -> dict[int, Sequence[Mistake]]:
-        """Takes in events of upstream services as one set; what is wrong with those that are refused, by index."""
+        """Takes in events of upstream services as one set. Returns the mistakes of refused ones, by index."""
         parts = [(index, _part(record(event))) for index, event in enumerate(events)]
         with self.storage.transaction() as (repository, store):
             intake = Intake(repository, store, max_items=10_000, max_batch_bytes=MAX_BATCH_BYTES)

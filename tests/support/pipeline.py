@@ -1,4 +1,4 @@
-"""The whole flow without a broker: real handlers and real SQL, with queues in memory that a test can repeat, reorder and hold back."""
+"""The whole flow without a broker: real handlers and real SQL. A test can repeat, reorder and hold back the events in its queues."""
 
 import csv
 from collections import defaultdict
@@ -40,17 +40,17 @@ TIMESTAMP_MS = 1_774_515_600_000
 
 
 def item(mentor: str, *, day: date = DAY, kind: str = "visit", minutes: int = 60, notes: str | None = None) -> NewItem:
-    """One item with usual values."""
+    """Returns an item with usual values."""
     return NewItem(ItemValues(mentor, kind, day, minutes, notes))
 
 
 def mentors(count: int, first: int = 1) -> list[NewItem]:
-    """Items for so many mentors of the standard directory."""
+    """Returns items for so many mentors of the standard directory."""
     return [item(f"mentor-{number}") for number in range(first, first + count)]
 
 
 def standard_directory(engine: Engine, *, mentor_count: int = 100) -> None:
-    """One organization with one chapter, one coordinator with scope on it, and mentors `mentor-1` to `mentor-N`."""
+    """Creates one organization with a chapter, a coordinator with scope on it, and mentors `mentor-1` to `mentor-N`."""
     with engine.begin() as connection:
         for statement in (
             "INSERT INTO registration.organization VALUES (:org, 'Standard', 'Europe/Oslo')",
@@ -63,7 +63,7 @@ def standard_directory(engine: Engine, *, mentor_count: int = 100) -> None:
 
 
 class Pipeline:
-    """Runs the roles by hand, one micro-batch at a time."""
+    """Runs the roles step by step, one micro-batch at a time."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.engine = engine
@@ -113,7 +113,7 @@ class Pipeline:
         )
 
     def status(self, batch_id: UUID, *, actor: Actor = ADMIN) -> StatusView:
-        """The batch with all its items."""
+        """Returns the batch with all its items."""
         view = transact(
             self.api,
             lambda connection: operations.get_bulk_submission_status(
@@ -126,10 +126,10 @@ class Pipeline:
         return view
 
     def relay(self) -> None:
-        """Publishes what the outbox holds."""
+        """Publishes the contents of the outbox."""
         limits = outbox.ReadLimits(100_000, 1 << 30)
         with self.engine.begin() as connection:
-            # Of each stream one row at a time.
+            # One row of each stream at a time.
             while rows := outbox.oldest_rows(connection, range(outbox.SLOTS), limits):
                 outbox.delete_rows(connection, rows)
                 for row in rows:
@@ -141,18 +141,18 @@ class Pipeline:
         self.queues[event.topic].append(event)
 
     def forget_what_was_published(self) -> None:
-        """The database was restored: what it has forgotten happens again, under the same ids, at another time (decision 31)."""
+        """Notes a restored database: what it has lost happens again, with the same ids, at another time (decision 31)."""
         self._contents = Contents()
 
     def take(self, *topics: Topic) -> list[OutgoingEvent]:
-        """Empties the queues of these topics."""
+        """Empties the queues of these topics and returns their events."""
         taken = [event for topic in topics for event in self.queues[topic]]
         for topic in topics:
             self.queues[topic].clear()
         return taken
 
     def handle(self, handler: Handler, events: Iterable[OutgoingEvent]) -> Handled:
-        """One micro-batch of a role; what it produces is queued."""
+        """Runs one micro-batch of a role, and queues what it produces."""
         records = [record(event, offset) for offset, event in enumerate(events)]
         if not records:
             return Handled(())
@@ -163,19 +163,19 @@ class Pipeline:
         return handled
 
     def step(self) -> None:
-        """Relay, then every role once with all that waits for it."""
+        """Runs the relay, then every role once with all events that wait for it."""
         self.relay()
         for handler in self.handlers:
             self.handle(handler, self.take(*handler.topics))
 
     def drain(self) -> None:
-        """Steps until nothing waits."""
+        """Steps until no event waits."""
         self.step()
         while any(self.queues[topic] for handler in self.handlers for topic in handler.topics) or self._outbox_rows():
             self.step()
 
     def drain_until_registered(self) -> None:
-        """Everything up to the outcomes; the results that announce them are left in their queue."""
+        """Does everything up to the outcomes. The results that announce them stay in their queue."""
         self.relay()
         self.handle(self.splitter, self.take(Topic.BATCHES))
         self.handle(self.registration, self.take(Topic.COMMANDS, Topic.COMMANDS_BULK))
@@ -185,18 +185,18 @@ class Pipeline:
             return int(connection.execute(text("SELECT count(*) FROM orchestrator.outbox")).scalar_one())
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self.api.dispose()
 
 
 def record(event: OutgoingEvent, offset: int = 0) -> Record[EventData]:
-    """An event as the loop hands it to a handler."""
+    """Returns an event as the loop passes it to a handler."""
     envelope = open_envelope(event.headers, event.value)
     return Record(event.topic, 0, offset, TIMESTAMP_MS, envelope, read(event.topic, envelope))
 
 
 def load_directory(engine: Engine, folder: Path) -> None:
-    """Loads a directory's CSV files as they are."""
+    """Loads a directory's CSV files without checks."""
     columns = {
         "activity_types": ("activity_type", "organization_id, activity_type, name"),
         "coordinators": ("coordinator", "organization_id, coordinator_id, name, role"),

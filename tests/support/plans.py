@@ -1,9 +1,9 @@
-"""How PostgreSQL finds rows, where a test does not want to depend on it."""
+"""Controls how PostgreSQL finds rows, for tests that must not depend on it."""
 
 from sqlalchemy import Connection, text
 
 
 def without_indexes(connection: Connection) -> None:
-    """Rows come as they stand in their tables until the transaction ends, if nothing sorts them: an index would hide that."""
+    """Makes rows come in the order of their table until the transaction ends. An index would hide a missing ORDER BY."""
     for way in ("indexscan", "indexonlyscan", "bitmapscan"):
         connection.execute(text(f"SET LOCAL enable_{way} = off"))

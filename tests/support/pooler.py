@@ -18,7 +18,7 @@ from orchestrator.process.settings import Settings
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
-# As Debian's package installs it, which is on no ordinary user's PATH.
+# Debian's package installs it in a folder that is not on an ordinary user's PATH.
 _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 
@@ -31,12 +31,12 @@ class Pooler:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it listens."""
+        """Starts it. Returns when it listens."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(lambda: _listens(self._port), within_s=10, what="PgBouncer")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Returns when it has ended."""
+        """Sends the signal. Returns when it has ended."""
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait()
@@ -44,16 +44,16 @@ class Pooler:
 
 @contextlib.contextmanager
 def pooled(settings: Settings, **options: str) -> Iterator[Settings]:
-    """The settings of the same deployment behind a pooler with these options. Skips the test where PgBouncer is not installed."""
+    """Yields the settings of the same deployment behind a pooler with these options. Skips the test if PgBouncer is not installed."""
     with running_pooler(settings, **options) as (through, _):
         yield through
 
 
 @contextlib.contextmanager
 def running_pooler(settings: Settings, **options: str) -> Iterator[tuple[Settings, Pooler]]:
-    """The same with the pooler itself.
+    """As `pooled`, with the pooler itself.
 
-    CI installs it, and sets BULKREG_TEST_PGBOUNCER=required: there its absence fails the test.
+    CI installs PgBouncer and sets BULKREG_TEST_PGBOUNCER=required. There, a missing PgBouncer fails the test.
     """
     program = shutil.which("pgbouncer", path=_PLACES)
     if program is None:
@@ -77,7 +77,7 @@ def running_pooler(settings: Settings, **options: str) -> Iterator[tuple[Setting
 
 
 def _command(program: str, folder: Path, port: int, settings: Settings, options: Mapping[str, str]) -> Sequence[str]:
-    """Writes its configuration."""
+    """Writes the configuration and returns the command line."""
     users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
     urls = (settings.owner_url, settings.worker_url, settings.api_url)
     users.write_text("".join(f'"{url.username}" "{url.password}"\n' for url in urls))
@@ -94,7 +94,7 @@ def _command(program: str, folder: Path, port: int, settings: Settings, options:
     parts = ["[databases]", server, "[pgbouncer]", *(f"{name} = {value}" for name, value in lines.items())]
     configuration.write_text("\n".join(parts) + "\n")
     as_user = []
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:  # PgBouncer refuses to run as root
         as_user = ["-u", "nobody"]
         for path in (folder, users, configuration):
             shutil.chown(path, "nobody")

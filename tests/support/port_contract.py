@@ -1,4 +1,5 @@
-"""What every implementation of the ports to storage does. Each has a test module with a class that inherits a contract and makes a `storage`."""
+"""Tests that every implementation of the storage ports passes. Each has a test module with a class that inherits a contract and has a
+`storage`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,16 +52,16 @@ OTHER_ERROR = ItemError("out_of_scope", "Not theirs", retryable=True, conflictin
 
 
 class Contract(ABC):
-    """What the tests of both ports stand on. Each test has an organization of its own, so that they can share a database."""
+    """The common base of both ports' tests. Each test has an organization of its own, so that all can share a database."""
 
     @pytest.fixture
     @abstractmethod
     def storage(self) -> Storage:
-        """The storage, with nothing in it of the test's organization."""
+        """Returns a storage that holds nothing of the test's organization."""
 
     @pytest.fixture
     def actor(self) -> Actor:
-        """Somebody of an organization of the test's own."""
+        """Returns a person of the test's own organization."""
         return Actor(f"org-{uuid4()}", "the-sender", Role.SERVICE, channel="the-channel")
 
 
@@ -75,7 +76,7 @@ def to_create(actor: Actor, batch: NewBatch, at: datetime) -> BatchToCreate:
 
 
 def created(storage: Storage, actor: Actor, items: Sequence[NewItem], **fields: Any) -> UUID:
-    """A batch of these items; its events are forgotten."""
+    """Creates a batch of these items and drops its events."""
     batch = new_batch(items, **fields)
     with storage.transaction() as (repository, _):
         repository.create_batches([to_create(actor, batch, repository.clock())])
@@ -117,7 +118,7 @@ def fail(storage: Storage, batch_id: UUID, *positions: int, attempt: int = 1, er
 
 
 def fold_all(storage: Storage, batch_id: UUID) -> None:
-    """Folds what is decided, and writes the counts that follow."""
+    """Folds decided outcomes, and writes the resulting counts."""
     with storage.transaction() as (repository, _):
         batch = repository.lock_batch(batch_id)
         assert batch is not None
@@ -404,13 +405,13 @@ class ActivityRepositoryContract(Contract):
         at = now(storage)
         batches = [new_batch(mentors(1)) for _ in range(5)]
         with storage.transaction() as (repository, _):
-            # The last three come at the same moment: their ids decide.
+            # The last three come at the same moment, so their ids decide the order.
             repository.create_batches(
                 [to_create(actor, each, at + timedelta(seconds=min(n, 2))) for n, each in enumerate(batches)]
             )
         expected = [*sorted([each.batch_id for each in batches[2:]], reverse=True), batches[1].batch_id, batches[0].batch_id]
         seen: list[UUID] = []
-        wanted = BatchFilter(limit=2, page=7)  # which says nothing beside a cursor
+        wanted = BatchFilter(limit=2, page=7)  # a page number is ignored beside a cursor
         after: tuple[datetime, UUID] | None = (at + timedelta(days=1), uuid4())
         while after is not None:
             with storage.transaction() as (repository, _):
@@ -505,7 +506,7 @@ class ActivityRepositoryContract(Contract):
             assert repository.cancel_pending(batch_id, at) == []
         expected = ["success", "cancelled", "pending", "pending", "cancelled", "cancelled", "cancelled"]
         assert [status for status, _ in states(storage, batch_id)] == expected
-        # It has decided: what registration would say now comes too late.
+        # The attempt is decided, so a later decision of the registration has no effect.
         with storage.transaction() as (repository, _):
             assert repository.fold([key(batch_id, 1), key(batch_id, 6)], {}).unknown == []
         succeed(storage, batch_id, 1, 6)
@@ -561,7 +562,7 @@ class ActivityRepositoryContract(Contract):
         submitted = {**before[1].values._asdict(), "activity_date": DAY.isoformat()}
         assert second == AttemptView(1, submitted, ERROR, batch.submitted_at, correction, "boss", at)
         assert (first.values["mentor_id"], first.correction) == ("mentor-1", None)
-        # The version is raised with the counts.
+        # The version is raised together with the counts.
         assert found(storage, batch_id) == replace(
             batch, retry_number=1, measurement=Measurement(at, batch.counts.pending + 2, at), errors_by_code={}
         )

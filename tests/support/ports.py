@@ -1,10 +1,10 @@
-"""Ports for what a test starts."""
+"""Free ports for servers that a test starts."""
 
 import socket
 
 
 def free_port() -> int:
-    """One that nobody listens at now."""
+    """Returns a port on which no server listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The ports to storage on PostgreSQL, as tests see them: in transactions of the workers' role, which sees every organization."""
+"""The storage ports on PostgreSQL for tests: in transactions of the workers' role, which sees every organization."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Runs a function of a test module in a process of its own, so that it can be killed."""
+"""Runs a function of a test module in a process of its own, so that the test can kill it."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ TIMEOUT_S = 30
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment in which another process has these settings."""
+    """Returns the environment that gives another process these settings."""
     given = settings.model_dump(include=settings.model_fields_set)
     given["database_url"] = settings.database_url.get_secret_value()
     return os.environ | {f"BULKREG_{name.upper()}": str(value) for name, value in given.items()}
@@ -20,7 +20,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @contextlib.contextmanager
 def in_process(main: Callable[[], None], settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs `main`, a function of a module, with these settings in its environment. Killed at the end if it lives."""
+    """Yields a process that runs `main`, a function of a module, with these settings. Kills it at the end if it lives."""
     command = [sys.executable, "-c", f"from {main.__module__} import {main.__name__}; {main.__name__}()"]
     with subprocess.Popen(command, env=environment(settings)) as process:
         try:

@@ -17,20 +17,20 @@ BULKREG = [sys.executable, "-m", "cli"]
 
 
 class Product:
-    """A product in a home. `environment` is added to our own for what runs there."""
+    """A product in a home. `environment` is added to ours for its processes."""
 
     def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
         self.home = home
         self._environment = os.environ | dict(environment or {})
 
     def up(self) -> None:
-        """Starts it in the background; returns when it is ready."""
+        """Starts it in the background. Returns when it is ready."""
         up = [*BULKREG, "up", "--detach", "--home", str(self.home)]
         with (self.home.parent / "up.out").open("ab") as out:
             subprocess.run(up, stdout=out, stderr=out, env=self._environment, timeout=UP_WITHIN_S, check=True)
 
     def bulkreg(self, *arguments: str, code: int | None = 0, within_s: float = COMMAND_WITHIN_S) -> str:
-        """Runs a command on this home; its standard output. Fails on any other exit code than the expected (None: any)."""
+        """Runs a command on this home and returns its standard output. Fails on another exit code than the expected one (None: any)."""
         done = subprocess.run(
             [*BULKREG, *arguments, "--home", str(self.home)],
             capture_output=True,
@@ -44,19 +44,19 @@ class Product:
 
     @property
     def stack(self) -> dict[str, Any]:
-        """What stack.json says now."""
+        """Returns the present contents of stack.json."""
         found: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
         return found
 
     def client(self, organization: str) -> httpx.Client:
-        """An HTTP client with the service token, in one organization."""
+        """Returns an HTTP client with the service token, in one organization."""
         headers = {"Authorization": f"Bearer {self.stack['token']}", "X-Organization-Id": organization}
         return httpx.Client(base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=30)
 
 
 @contextlib.contextmanager
 def running_product(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Product]:
-    """`bulkreg up` until the block ends; `environment` is added to our own."""
+    """Runs `bulkreg up` until the block ends. `environment` is added to ours."""
     product = Product(home, environment)
     product.up()
     try:

@@ -1,4 +1,4 @@
-"""Publishers of tests."""
+"""A publisher for tests."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ from schemas.envelope import OutgoingEvent
 
 
 class SettledAtOnce:
-    """A publisher whose every event is acknowledged or refused when it is sent. `publish` says which: it raises DeliveryError."""
+    """A publisher that acknowledges or refuses every event when it is sent. `publish` decides: it raises DeliveryError for refused
+    events."""
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Writes record batches byte by byte, over a socket: what Kafka stores of a producer that shares no code with ours.
+"""Writes record batches byte by byte over a socket, as a producer would that shares no code with ours.
 
-Kafka looks at the frame of a batch (magic, CRC, offsets, sequence). It does not look at what a record's key, value, headers and
-timestamp hold, so a stranger may put anything there, and a client library may refuse to write it.
+Kafka checks the frame of a batch (magic, CRC, offsets, sequence). It does not check a record's key, value, headers and timestamp, so a
+foreign producer may put anything there that a client library would refuse to write.
 """
 
 import gzip
@@ -22,7 +22,7 @@ _TIMEOUT_MS = 10_000
 
 NO_ERROR = 0
 _NOT_THERE_YET = frozenset({3, 5, 6})
-"""Unknown topic or partition, no leader, not the leader: a topic that has just been made."""
+"""Unknown topic or partition, no leader, not the leader: the errors of a topic that was just created."""
 
 
 class Compression(IntEnum):
@@ -37,7 +37,7 @@ class Compression(IntEnum):
 
 @dataclass(frozen=True)
 class RawRecord:
-    """A record. Header names are bytes here, as they are in Kafka."""
+    """A record. Header names are bytes, as in Kafka."""
 
     value: bytes | None
     headers: Sequence[tuple[bytes, bytes | None]] = ()
@@ -57,12 +57,12 @@ def produce(
     *,
     compression: Compression = Compression.NONE,
 ) -> int:
-    """Writes the records as one batch; returns the first one's offset. Raises RefusedByBrokerError."""
+    """Writes the records as one batch and returns the first one's offset. Raises RefusedByBrokerError."""
     return produce_batch(bootstrap_servers, topic, partition, record_batch(records, compression=compression))
 
 
 def produce_batch(bootstrap_servers: str, topic: str, partition: int, batch: bytes) -> int:
-    """Writes a batch as it is; returns its offset. Waits for a topic that has just been made. Raises RefusedByBrokerError."""
+    """Writes a batch unchanged and returns its offset. Waits for a topic that was just created. Raises RefusedByBrokerError."""
     error, offset = eventually(
         lambda: answer if (answer := _send(bootstrap_servers, topic, partition, batch))[0] not in _NOT_THERE_YET else None
     ) or (0, 0)
@@ -72,7 +72,7 @@ def produce_batch(bootstrap_servers: str, topic: str, partition: int, batch: byt
 
 
 def _send(bootstrap_servers: str, topic: str, partition: int, batch: bytes) -> tuple[int, int]:
-    """The broker's error code, and the batch's offset."""
+    """Returns the broker's error code and the batch's offset."""
     metadata = AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(topic, timeout=10)
     leader = metadata.brokers[metadata.topics[topic].partitions[partition].leader]
     body = struct.pack(">hhih", _PRODUCE, _VERSION, 1, -1)  # correlation id 1, no client id
@@ -81,20 +81,20 @@ def _send(bootstrap_servers: str, topic: str, partition: int, batch: bytes) -> t
     with socket.create_connection((leader.host, leader.port), timeout=_TIMEOUT_MS / 1000) as connection:
         connection.sendall(struct.pack(">i", len(body)) + body)
         response = _receive(connection, *struct.unpack(">i", _receive(connection, 4)))
-    # Correlation id, number of topics, the topic's name, number of partitions, the partition: then what was asked for.
+    # Correlation id, number of topics, the topic's name, number of partitions, the partition; then the error code and the offset.
     error, offset = struct.unpack_from(">hq", response, 4 + 4 + len(_string(topic)) + 4 + 4)
     return error, offset
 
 
 def record_batch(records: Sequence[RawRecord], *, compression: Compression = Compression.NONE) -> bytes:
-    """The records as a batch of the format 2, the only one that brokers take since Kafka 4.0."""
+    """Returns the records as a batch of format 2, the only one that brokers accept since Kafka 4.0."""
     base = records[0].timestamp_ms
     raw = b"".join(_record(delta, record, base) for delta, record in enumerate(records))
     return batch_of(_COMPRESS[compression](raw), records, compression)
 
 
 def batch_of(payload: bytes, records: Sequence[RawRecord], compression: Compression) -> bytes:
-    """A batch with the frame of the records, and with any payload."""
+    """Returns a batch with the frame of the records and any payload."""
     times = [record.timestamp_ms for record in records]
     # Attributes, last offset delta, first and largest time, no producer id, epoch and sequence, number of records.
     frame = struct.pack(">hiqqqhii", compression, len(records) - 1, times[0], max(times), -1, -1, -1, len(records))
@@ -119,7 +119,7 @@ def _string(text: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Zigzag: small numbers of both signs are short."""
+    """Zigzag encoding: small numbers of both signs are short."""
     return _unsigned((number << 1) ^ (number >> 63))
 
 
@@ -142,7 +142,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return received
 
 
-# --- Codecs. gzip compresses; of the others there is only the frame, around bytes as they are (zstd: around runs) --------------
+# --- Codecs. gzip compresses; the others only frame the bytes unchanged (zstd: as runs) ---------------------------------------
 
 _SNAPPY_LITERAL = 1 << 16
 _LZ4_BLOCK = 1 << 16
@@ -150,20 +150,20 @@ _ZSTD_BLOCK = 1 << 17
 
 
 def _snappy(raw: bytes) -> bytes:
-    """A block of literals, each of at most 64 KiB: its tag says that two bytes with its length follow."""
+    """Returns a block of literals of at most 64 KiB each. Their tag says that two bytes with the length follow."""
     blocks = [raw[at : at + _SNAPPY_LITERAL] for at in range(0, len(raw), _SNAPPY_LITERAL)]
     return _unsigned(len(raw)) + b"".join(b"\xf4" + struct.pack("<H", len(block) - 1) + block for block in blocks)
 
 
 def _lz4(raw: bytes) -> bytes:
-    """A frame of blocks that say of themselves that they are not compressed. The head's checksum goes with these flags."""
+    """Returns a frame of blocks that are marked as uncompressed. The header's checksum belongs to these flags."""
     blocks = [raw[at : at + _LZ4_BLOCK] for at in range(0, len(raw), _LZ4_BLOCK)]
     head = bytes.fromhex("04224d18604082")
     return head + b"".join(struct.pack("<I", len(block) | 1 << 31) + block for block in blocks) + bytes(4)
 
 
 def _zstd(raw: bytes) -> bytes:
-    """A frame of blocks: a run of one byte as that byte and its length, everything else as it is."""
+    """Returns a frame of blocks: a run of one byte as that byte and its length, everything else unchanged."""
     blocks = [raw[at : at + _ZSTD_BLOCK] for at in range(0, len(raw), _ZSTD_BLOCK)]
     frame = struct.pack("<IBQ", 0xFD2FB528, 0xE0, len(raw))
     for number, block in enumerate(blocks):
@@ -195,7 +195,7 @@ _TABLE = _crc32c_table()
 
 
 def crc32c(raw: bytes) -> int:
-    """The checksum of a batch (Castagnoli), which Python's libraries do not have."""
+    """Returns the checksum of a batch (Castagnoli), which Python's libraries do not have."""
     crc = 0xFFFFFFFF
     for byte in raw:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]

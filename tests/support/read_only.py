@@ -1,4 +1,4 @@
-"""A database that takes no changes for a while, as each failover makes the former primary."""
+"""Makes a database read-only for a while, as a failover does with the former primary."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _END_SESSIONS = text(
 
 @contextlib.contextmanager
 def read_only(owner_url: URL) -> Iterator[None]:
-    """All sessions are ended, and new ones can't write. Those that are made meanwhile stay read-only afterwards."""
+    """Ends all sessions; new ones can't write. Sessions that begin meanwhile stay read-only afterwards."""
     engine = create_engine(owner_url, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
@@ -24,12 +24,12 @@ def read_only(owner_url: URL) -> Iterator[None]:
         engine.dispose()
         yield
     finally:
-        # On a connection of its own: the server may have been killed meanwhile.
+        # On a connection of its own, because the server may have been killed meanwhile.
         eventually(lambda: _is_writable_again(owner_url), within_s=60)
 
 
 def _is_writable_again(owner_url: URL) -> bool:
-    # A session of this database would be read-only itself.
+    # Connects to another database, because a session of this one would itself be read-only.
     engine = create_engine(owner_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""The PostgreSQL and the Kafka that the tests run on: from packages, in containers, or a given pair."""
+"""The PostgreSQL and the Kafka that the tests use: from packages, in containers, or given ones."""
 
 import contextlib
 import os
@@ -19,24 +19,24 @@ POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 CONTAINERS_READY_WITHIN_S = 120.0
 EXTERNAL = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS")
-"""Name the servers of the kind `external`, in the order of `Stack`."""
+"""The variables with the servers of the kind `external`, in the order of `Stack`."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the two are; the PostgreSQL user may create databases and roles."""
+    """The addresses of both. The PostgreSQL user may create databases and roles."""
 
     postgres_url: str
     kafka_bootstrap_servers: str
 
 
 def chosen_kind() -> str:
-    """What BULKREG_TEST_STACK says: `embedded` (the default), `containers` or `external`."""
+    """Returns the value of BULKREG_TEST_STACK: `embedded` (the default), `containers` or `external`."""
     return os.environ.get("BULKREG_TEST_STACK") or "embedded"
 
 
 def check_choice(kind: str) -> None:
-    """Whether a stack of the kind can be had here. Raises pytest.UsageError, which says what is missing."""
+    """Raises pytest.UsageError, which says what is missing, if this machine can't run a stack of the kind."""
     if kind not in ("embedded", "containers", "external"):
         raise pytest.UsageError(f"BULKREG_TEST_STACK is embedded, containers or external, not {kind!r}")
     if kind == "external" and (missing := [name for name in EXTERNAL if name not in os.environ]):
@@ -46,7 +46,7 @@ def check_choice(kind: str) -> None:
 
 
 def _find_engine() -> None:
-    # Imported here: it looks for an engine, and warns about it, at import.
+    # Imported here, because at import it looks for an engine and warns about it.
     from docker.errors import DockerException  # type: ignore[import-untyped]
     from testcontainers.core.docker_client import DockerClient
 
@@ -58,7 +58,7 @@ def _find_engine() -> None:
 
 @contextlib.contextmanager
 def running_stack(kind: str, home: Path) -> Iterator[Stack]:
-    """The stack of a kind that `check_choice` has let pass."""
+    """Yields a stack of a kind that `check_choice` has accepted."""
     if kind == "embedded":
         with Infrastructure(home) as endpoints:
             yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
@@ -75,8 +75,8 @@ def _containers() -> Iterator[Stack]:
 
     port = free_port()
     postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
-    # Generic, because testcontainers' own KafkaContainer wants the layout of another image. The broker tells its clients the
-    # address to come back to, so its port is the same inside and outside.
+    # A generic container, because testcontainers' own KafkaContainer expects another image's layout. The broker tells its clients the
+    # address for further connections, so its port is the same inside and outside.
     kafka = DockerContainer(KAFKA_IMAGE, env=_kafka_environment(port)).with_bind_ports(port, port)
     with postgres, kafka:
         host = postgres.get_container_host_ip()

@@ -1,4 +1,4 @@
-"""The `.sql` files of the product, but for the migrations: those run once, in their order."""
+"""The `.sql` files of the product without the migrations, which run once, in their order."""
 
 from pathlib import Path
 

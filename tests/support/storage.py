@@ -1,4 +1,4 @@
-"""A storage as a test sees it: the ports of one transaction, and what other parts of the product write beside them."""
+"""A storage for tests: the ports of one transaction, and what other parts of the product write."""
 
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -19,7 +19,7 @@ class Ports(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What registration has decided about an item's attempt, and when."""
+    """What registration decided about an item's attempt, and when."""
 
     outcome: Outcome
     at: datetime
@@ -28,22 +28,22 @@ class Decided(NamedTuple):
 
 
 class Storage(Protocol):
-    """Something that has the ports."""
+    """An implementation of the ports."""
 
     def transaction(self) -> AbstractContextManager[Ports]:
-        """One transaction: what it changed is undone when the block raises."""
+        """Runs one transaction. It is rolled back when the block raises."""
 
     def know_coordinator(self, organization_id: str, coordinator_id: str) -> None:
-        """As an import of the directory does."""
+        """Does what an import of the directory does."""
 
     def decide(self, batch_id: UUID, position: int, attempt: int, decided: Decided) -> None:
-        """As registration does. The first outcome of an attempt stands."""
+        """Does what registration does. The first outcome of an attempt stands."""
 
     def dispatch(self, batch_id: UUID, position: int, state: DispatchState, at: datetime) -> None:
-        """As the request to an external registration service at that moment and its answer do."""
+        """Does what a request to an external registration service at that moment and its response do."""
 
     def purge(self, batch_id: UUID) -> None:
-        """As a purge does: nothing but a tombstone is left."""
+        """Does what a purge does: only a tombstone is left."""
 
     def take_outbox(self) -> list[EventOf]:
-        """Empties the outbox; oldest first."""
+        """Empties the outbox and returns its events, oldest first."""

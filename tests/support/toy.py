@@ -1,4 +1,4 @@
-"""A handler that does as little as a handler can, so that a test of the loop sees the loop."""
+"""A handler that does as little as possible, so that a test of the loop tests only the loop."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ class BugError(Exception):
 
 
 def command(position: int, *, bulk: bool = False) -> OutgoingEvent:
-    """On the topic of small batches, whichever lane it is for, so that the lanes share partitions."""
+    """Returns a command on the topic of small batches, whatever its lane, so that the lanes share partitions."""
     data = {
         "batch_id": BATCH_ID,
         "item_id": _ids.item_id(position),
@@ -50,7 +50,7 @@ def command(position: int, *, bulk: bool = False) -> OutgoingEvent:
 
 
 class ToyHandler:
-    """Counts each position in the table `toy`, once, and answers with a result of its own each time."""
+    """Counts each position once in the table `toy`, and each time returns a result for it."""
 
     name = "toy"
     topics: tuple[Topic, ...] = (Topic.COMMANDS,)
@@ -62,7 +62,7 @@ class ToyHandler:
         self.hopeless = hopeless
         self.refused = refused
         self.handled: list[list[int]] = []
-        """The positions of each micro-batch, in order, with those that were rolled back."""
+        """The positions of each micro-batch, in order, including those that were rolled back."""
         self.given_up: list[int] = []
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -111,13 +111,13 @@ def make_toy_table(settings: Settings) -> None:
 
 
 def toy_positions(engine: Engine) -> list[int]:
-    """What has been counted."""
+    """Returns the positions that were counted."""
     with engine.connect() as connection:
         return list(connection.scalars(text("SELECT position FROM toy ORDER BY position")))
 
 
 class ObservedLoop(ConsumerLoop):
-    """The loop, and what a test wants to know of it."""
+    """The loop, with what a test needs to know about it."""
 
     has_ended = False
 
@@ -130,7 +130,7 @@ class ObservedLoop(ConsumerLoop):
 def running_loop(
     settings: Settings, handler: ToyHandler, *, publisher: Publisher | None = None, policy: LanePolicy | None = None
 ) -> Iterator[ObservedLoop]:
-    """The loop in a thread of its own; what it raises is raised here in the end."""
+    """Runs the loop in a thread of its own. An error of the loop is raised at the end of the block."""
     producer = publisher or EventProducer(settings)
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="toy")
     loop = ObservedLoop(settings, handler, engine, producer, policy=policy)
@@ -160,7 +160,7 @@ def running_loop(
 
 
 def toy_process() -> None:
-    """The loop as a process; BULKREG_FAILPOINTS says where it ends."""
+    """Runs the loop as a process. BULKREG_FAILPOINTS says where it ends."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="toy")
     ConsumerLoop(settings, ToyHandler(), engine, EventProducer(settings)).run()

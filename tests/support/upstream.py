@@ -1,4 +1,4 @@
-"""What upstream services write to the batches topic (docs/events.md)."""
+"""Events that upstream services write to the batches topic (docs/events.md)."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ Data = dict[str, Any]
 
 
 def upstream_item(position: int, mentor: str | None = None, **values: object) -> Data:
-    """What an upstream service says of one mentor: `mentor-1` at position 0, and so on."""
+    """Returns an item of an upstream service: for `mentor-1` at position 0, and so on."""
     return {
         "position": position,
         "mentor_id": mentor or f"mentor-{position + 1}",
@@ -35,7 +35,7 @@ def upstream_items(count: int, first: int = 0) -> list[Data]:
 
 
 def submitted(batch_id: UUID, items: Sequence[object], *, event_id: str = "", **fields: object) -> OutgoingEvent:
-    """A `BatchSubmitted` as an upstream service writes it, in binary mode."""
+    """Returns a `BatchSubmitted` as an upstream service writes it, in binary mode."""
     data = {
         "batch_id": str(batch_id),
         "organization_id": ORGANIZATION,
@@ -60,14 +60,14 @@ def binary_headers(event_id: str) -> tuple[Header, ...]:
 
 
 def structured(event: OutgoingEvent) -> OutgoingEvent:
-    """The same event in structured mode."""
+    """Returns the same event in structured mode."""
     document = {name.removeprefix("ce_"): value.decode() for name, value in event.headers if name != "content-type"}
     document |= {"datacontenttype": "application/json", "data": orjson.loads(event.value)}
     return event._replace(headers=(("content-type", b"application/cloudevents+json"),), value=orjson.dumps(document))
 
 
 def in_parts(batch_id: UUID, sizes: Sequence[int], **fields: Any) -> list[OutgoingEvent]:
-    """A batch in parts of these sizes."""
+    """Returns a batch in parts of these sizes."""
     total, first, events = sum(sizes), 0, []
     for part, size in enumerate(sizes, start=1):
         items = upstream_items(size, first)
@@ -80,17 +80,17 @@ class Flow(Protocol):
     """A flow that publishes: `Pipeline` or `MemoryFlow`."""
 
     def relay(self) -> None:
-        """Publishes what the outbox holds."""
+        """Publishes the contents of the outbox."""
 
     def take(self, *topics: Topic) -> list[OutgoingEvent]:
-        """Empties the queues of these topics."""
+        """Empties the queues of these topics and returns their events."""
 
     def status(self, batch_id: UUID) -> StatusView:
-        """The batch with all its items. Raises NotFoundError."""
+        """Returns the batch with all its items. Raises NotFoundError."""
 
 
 def answers(flow: Flow, event_type: str = BATCH_REJECTED) -> list[Data]:
-    """The data of the lifecycle events of a type that have been published since the last time; the others are forgotten."""
+    """Returns the data of the lifecycle events of a type that were published since the last call. Drops other events."""
     return [orjson.loads(event.value) for event in answer_events(flow, event_type)]
 
 
@@ -104,7 +104,7 @@ def places(rejection: Data) -> set[tuple[str, str]]:
 
 
 def is_unknown(flow: Flow, batch_id: UUID) -> bool:
-    """Whether GET answers 404."""
+    """Whether GET returns 404."""
     try:
         flow.status(batch_id)
     except NotFoundError:

@@ -1,4 +1,4 @@
-"""Waiting for what another process or thread does: looks again until a deadline, instead of sleeping for luck."""
+"""Waits for another process or thread: checks again until a deadline, instead of sleeping for luck."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ LOOK_EVERY_S = 0.01
 
 
 def eventually(look: Callable[[], Returned], *, within_s: float = 15.0, what: str = "") -> Returned:
-    """The first answer that is true. Raises AssertionError when there is none in time."""
+    """Returns the first true result of `look`. Raises AssertionError when there is none in time."""
     deadline = time.monotonic() + within_s
     while not (answer := look()):
         assert time.monotonic() < deadline, f"not within {within_s} s: {what or look}; the last answer was {answer!r}"
