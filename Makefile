@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz mutate clean lock
+.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz mutate clean lock vendor
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -97,6 +97,9 @@ lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded --extra dev -o locks/dev.lock
 
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
+
+vendor: $(VENV)/.installed ## fetch the browser files of api/vendored/manifest.json anew, by npm
+	$(BIN)/python -m api.vendored.renew
 
 clean: ## remove the environment and the data of `make run`
 	rm -rf $(VENV) .bulkreg .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api import documentation, openapi
+from api import openapi, reference
 from api.access.authentication import Authenticator
 from api.access.identity import Identity
 from api.access.rate_limits import RateLimits
@@ -14,6 +14,7 @@ from api.endpoints.health import HealthChecks, add_health_routes
 from api.http.json_body import read_body
 from api.http.problems import Handler, ProblemError
 from api.routes import ROUTES, Endpoint, Route
+from api.vendored.serving import add_vendored_files
 from orchestrator.batches.model import Role
 from orchestrator.process.memory import give_free_memory_back
 
@@ -37,7 +38,9 @@ def add_routes(app: web.Application, service: Service, authenticator: Authentica
             app.router.add_route("HEAD", route.path, handler)
     document = openapi.document(ROUTES)
     app.router.add_get("/openapi.json", _constant(openapi.encoded(document), "application/json"))
-    app.router.add_get("/docs", _constant(documentation.page(document), "text/html", documentation.HEADERS))
+    app.router.add_get("/docs", _constant(reference.page(document), "text/html", reference.HEADERS))
+    app.router.add_get(reference.START, _constant(reference.START_SCRIPT, "text/javascript"))
+    add_vendored_files(app)
     add_health_routes(app, service.database.ping, health, service.database.run)
 
 

@@ -12,6 +12,7 @@ from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
 from api.routes import ROUTES, Route
 from schemas import api as models
 from schemas import examples
+from schemas.paths import API_ROOT
 from schemas.published import published_name, published_schemas
 
 Json = dict[str, Any]
@@ -113,6 +114,7 @@ def encoded(made: Json) -> bytes:
 def _operation(route: Route) -> Json:
     operation: Json = {
         "operationId": route.name,
+        "tags": [route.path.removeprefix(API_ROOT + "/").split("/")[0]],
         "summary": route.summary.capitalize(),
         "parameters": _parameters(route),
         "responses": _responses(route) | _refusals(route),
@@ -259,6 +261,7 @@ def _health(path: str) -> Json:
         responses["503"] = {"description": "A check fails; `checks` says which.", "content": content}
     return {
         "operationId": path.strip("/"),
+        "tags": ["health"],
         "summary": "Whether this process is alive." if path == "/healthz" else "Whether this process can do its work.",
         "security": [],
         "responses": responses,
