@@ -65,7 +65,7 @@ _ETAG = {"ETag": {"description": "Weak: the batch's version and the query.", "re
 
 _PARAMETERS: Mapping[str, Json] = {
     name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-    for name in ("batch_id", "item_id")
+    for name in ("batch_id", "item_id", "activity_id")
 }
 _ORGANIZATION: Json = {
     "name": ORGANIZATION_HEADER,

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, events, exports, me, previews
+from api.endpoints import batches, events, exports, me, previews, revocations
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
-from schemas.paths import API_PATH, API_ROOT
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -141,6 +141,28 @@ ROUTES: Sequence[Route] = (
         request_headers=(*_KEY, *_MATCH),
         responses={200: models.CancelledResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_finished"),
+    ),
+    Route(
+        "POST",
+        BATCH + "/revoke",
+        "revokeBatch",
+        revocations.revoke_batch,
+        changes=True,
+        bodies=(models.BatchRevocation,),
+        request_headers=(*_KEY, *_MATCH),
+        responses={200: models.RevokedResponse},
+        refusals=(*_CHANGED, *_REUSED, "batch_running", "revocation_unavailable"),
+    ),
+    Route(
+        "POST",
+        ACTIVITIES_PATH + "/{activity_id}/revoke",
+        "revokeActivity",
+        revocations.revoke_activity,
+        changes=True,
+        bodies=(models.ActivityRevocation,),
+        request_headers=_KEY,
+        responses={200: models.RevokedActivityResponse},
+        refusals=(*_REUSED, "activity_not_found", "revocation_window_over", "revocation_unavailable"),
     ),
     Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: models.TicketResponse}),
     Route(

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, Bef
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from schemas.corrections import Correction
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, canonical_id, one_of
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, RevocationReason, canonical_id, one_of
 from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
@@ -27,7 +27,7 @@ from schemas.mistakes import (
     pointer,
     size_mistakes,
 )
-from schemas.statuses import BatchStatus, ItemStatus, Outcome
+from schemas.statuses import BatchStatus, ItemStatus, KeptBecause, Outcome
 
 # --- Requests -----------------------------------------------------------------------------------------------------------------
 
@@ -166,6 +166,20 @@ class Retry(Request):
     corrections: Annotated[
         Annotated[tuple[ItemCorrection, ...], _NOT_EMPTY] | None, Field(description="A correction selects its item.")
     ] = None
+
+
+class BatchRevocation(Request):
+    """Which registered activities of a batch to take back, and why: those of the items named, or all."""
+
+    reason: Annotated[RevocationReason, Field(description="For auditors.")]
+    item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
+    dry_run: Annotated[Flag, Field(description="Only tell what would be revoked; change nothing.")] = False
+
+
+class ActivityRevocation(Request):
+    """Why an activity is taken back."""
+
+    reason: Annotated[RevocationReason, Field(description="For auditors.")]
 
 
 ItemState = Annotated[ItemStatus, one_of(*ItemStatus)]
@@ -345,6 +359,15 @@ def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MIS
     return _read_with(Retry, raw, sizes, (), most_mistakes)
 
 
+def read_revocation(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> BatchRevocation:
+    """A revocation. Raises one RefusedRequestError for everything that is wrong with it but for what only its batch can tell."""
+    sizes: list[Mistake] = []
+    if isinstance(raw, dict) and isinstance(entries := raw.get("item_ids"), list):
+        sizes += size_mistakes(pointer("item_ids"), entries, max_items)
+        raw = raw | {"item_ids": entries[:max_items]}
+    return _read_with(BatchRevocation, raw, sizes, (), most_mistakes)
+
+
 # --- Responses ------------------------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +399,7 @@ class BatchResponse(Response, title="BatchAnswer"):
     completed: int
     failed: int
     cancelled: int
+    revoked: Annotated[int, Field(description="Of the completed items, those whose activity was taken back.")] = 0
     errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
     progress: Annotated[
         ProgressResponse | None,
@@ -398,6 +422,35 @@ class CancelledResponse(BatchResponse, title="CancelledAnswer"):
     """The batch with its final counts; `unresolved` items (always 0 without an external registration service) still await its decision."""
 
     unresolved: int
+
+
+class KeptResponse(Response):
+    """An item whose activity was not revoked, and why."""
+
+    item_id: UUID
+    code: Annotated[KeptBecause, one_of(*KeptBecause)]
+
+
+class RevokedResponse(BatchResponse):
+    """The batch, and what became of the activities that a revocation covers."""
+
+    revoked: Annotated[int, Field(description="Taken back by this call.")]
+    total_revoked: Annotated[int, Field(description="Of the whole batch, by this call and those before.")]
+    already_revoked: Annotated[int, Field(description="Revoked before this call.")]
+    kept: tuple[KeptResponse, ...]
+
+
+class RevokedActivityResponse(Response):
+    """An activity that is revoked. `revoked` is 1 when this call did it, and `already_revoked` when an earlier one did."""
+
+    activity_id: UUID
+    batch_id: UUID
+    item_id: UUID
+    revoked: int
+    already_revoked: int
+    revoked_at: AwareDatetime
+    revoked_by: str
+    revocation_reason: str
 
 
 class UpdatedResponse(BatchResponse, title="UpdatedAnswer"):
@@ -430,6 +483,9 @@ class ItemResponse(Response, title="ItemAnswer"):
     attempt: int
     activity_id: UUID | None = None
     error: ItemErrorResponse | None = None
+    revoked_at: Annotated[AwareDatetime | None, Field(description="The activity was taken back; the item stays `success`.")] = None
+    revoked_by: str | None = None
+    revocation_reason: str | None = None
     plan_changed: Annotated[bool, Field(description="The item failed although its preview predicted another result.")] = False
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Va
 from schemas import strict_json
 from schemas.envelope import (
     ITEM_HEADERS,
+    SOURCE,
     TYPE_PREFIX,
     Envelope,
     Header,
@@ -25,7 +26,19 @@ from schemas.envelope import (
     headers,
     rfc3339,
 )
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, StoredDate, StoredId, one_of
+from schemas.fields import (
+    CalendarDate,
+    Flag,
+    Id,
+    Int32,
+    Label,
+    Notes,
+    Reason,
+    RevocationReason,
+    StoredDate,
+    StoredId,
+    one_of,
+)
 from schemas.ids import MAX_POSITIONS, EventIds, content_id, event_id
 from schemas.mistakes import (
     MOST_MISTAKES,
@@ -48,6 +61,12 @@ MAX_EVENT_JSON_VALUES = 1_000_000
 """More than a record has room for; of objects that is 80 MB."""
 MAX_CANCELLED_RUNS = 20_000
 """Of 28 bytes at most: a quarter of what a topic takes in one message. A batch of a million items may have half a million runs."""
+
+
+MAX_REVOKED_RUNS = 20_000
+"""As of a cancel; of 19 bytes at most."""
+LATER_EVENTS_COME_ON = frozenset({Topic.BATCHES})
+"""Where later versions may add types that need no consumer to be effective (docs/decisions/0034-undo.md)."""
 
 
 def _null_means(default: object) -> BeforeValidator:
@@ -166,6 +185,29 @@ class BatchDeleted(EventData):
     version: Count
 
 
+class ActivitiesRevoked(EventData):
+    """Activities of a batch were taken back. Their items stay successful. Effective without a consumer.
+
+    On the topic batches so that a replay knows it, and with the same id and bytes on lifecycle for upstream services. In parts when it
+    has many runs; the order of the parts does not matter.
+    """
+
+    batch_id: UUID
+    organization_id: Id
+    revocation: Count
+    """The version of the batch that this revocation made; 0 for a batch of which only its activities are left."""
+    part: Attempt = 1
+    reason: RevocationReason
+    revoked_by: str
+    revoked_at: str
+    revoked_positions: Annotated[tuple[tuple[Position, Position], ...], FailFast()]
+    """Runs of revoked items: first position, last position."""
+
+
+class LaterEvent(EventData):
+    """An event of a type that a later version of the product has added. Nothing of it is read."""
+
+
 class RegisterActivity(EventData):
     """The command: register this item, attempt n. Carries its own attempt's values, but for the notes (they stay in the database)."""
 
@@ -276,11 +318,11 @@ class DeadLetterRedriven(EventData):
 
 
 EVENTS: Mapping[Topic, tuple[type[EventData], ...]] = {
-    Topic.BATCHES: (BatchSubmitted, BatchRetryRequested, BatchCancelled, BatchRelabelled, BatchDeleted),
+    Topic.BATCHES: (BatchSubmitted, BatchRetryRequested, BatchCancelled, BatchRelabelled, BatchDeleted, ActivitiesRevoked),
     Topic.COMMANDS: (RegisterActivity,),
     Topic.COMMANDS_BULK: (RegisterActivity,),
     Topic.RESULTS: (RegistrationSucceeded, RegistrationFailed, RegistrationCancelled),
-    Topic.LIFECYCLE: (BatchCompleted, BatchRejected),
+    Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked),
     Topic.DEAD_LETTER: (DeadLetter, DeadLetterRedriven),
 }
 
@@ -299,6 +341,7 @@ BATCH_RETRY_REQUESTED = type_name(BatchRetryRequested)
 BATCH_CANCELLED = type_name(BatchCancelled)
 BATCH_RELABELLED = type_name(BatchRelabelled)
 BATCH_DELETED = type_name(BatchDeleted)
+ACTIVITIES_REVOKED = type_name(ActivitiesRevoked)
 REGISTER_ACTIVITY = type_name(RegisterActivity)
 SUCCEEDED = type_name(RegistrationSucceeded)
 FAILED = type_name(RegistrationFailed)
@@ -312,9 +355,13 @@ DEAD_LETTER_REDRIVEN = type_name(DeadLetterRedriven)
 def read_event(topic: Topic, envelope: Envelope) -> EventData:
     """The data of an event. A type only selects among the schemas that its topic allows. Raises UnreadableError.
 
+    What the product itself calls by a type that is unknown comes from a later version, and is a LaterEvent.
+
     Strangers write to the batches topic, so its JSON is parsed strictly; the other topics are ours and take the fast path.
     """
     model = _BY_TOPIC[topic].get(envelope.type)
+    if model is None and topic in LATER_EVENTS_COME_ON and envelope.source == SOURCE and envelope.type.startswith(TYPE_PREFIX):
+        return LaterEvent()
     if model is None:
         raise UnreadableError("unknown_type", f"no event of this type belongs on {topic.value}")
     try:
@@ -544,6 +591,43 @@ def batch_deleted(*, batch_id: UUID, organization_id: str, version: int, time: d
     """A deleted batch, which happens once."""
     data = {"batch_id": batch_id, "organization_id": organization_id, "version": version}
     return _event(Topic.BATCHES, BATCH_DELETED, (batch_id,), time, trace_id, str(batch_id), data)
+
+
+def activities_revoked(
+    *,
+    batch_id: UUID,
+    organization_id: str,
+    revocation: int,
+    reason: str,
+    revoked_by: str,
+    revoked_positions: Sequence[tuple[int, int]],
+    time: datetime,
+    trace_id: str,
+) -> list[OutgoingEvent]:
+    """A revocation, for both of its topics, in parts of MAX_REVOKED_RUNS.
+
+    Versions begin anew where a batch was forgotten before all its parts had come, and times do not. Without a version one activity is
+    revoked at a time, and tells one revocation from another.
+    """
+    published: list[OutgoingEvent] = []
+    for part, start in enumerate(range(0, len(revoked_positions), MAX_REVOKED_RUNS), start=1):
+        runs = revoked_positions[start : start + MAX_REVOKED_RUNS]
+        identity = (batch_id, revocation, rfc3339(time), part) if revocation else (batch_id, rfc3339(time), runs[0][0])
+        data = {
+            "batch_id": batch_id,
+            "organization_id": organization_id,
+            "revocation": revocation,
+            "part": part,
+            "reason": reason,
+            "revoked_by": revoked_by,
+            "revoked_at": rfc3339(time),
+            "revoked_positions": runs,
+        }
+        published += [
+            _event(topic, ACTIVITIES_REVOKED, identity, time, trace_id, str(batch_id), data)
+            for topic in (Topic.BATCHES, Topic.LIFECYCLE)
+        ]
+    return published
 
 
 def batch_completed(

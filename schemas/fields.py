@@ -19,6 +19,7 @@ MAX_ID_LENGTH = 100
 MAX_LABEL_LENGTH = 200
 MAX_NOTES_LENGTH = 10_000
 MAX_REASON_LENGTH = 1_000
+MAX_REVOCATION_REASON_LENGTH = 500
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -74,6 +75,9 @@ StoredId = Annotated[str, _ID]
 Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True), BeforeValidator(_composed)]
 Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_NO_NUL, strict=True)]
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
+RevocationReason = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_REVOCATION_REASON_LENGTH, pattern=_NO_NUL, strict=True)
+]
 Int32 = Annotated[int, Field(ge=INT32_MIN, le=INT32_MAX, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 

@@ -3,3 +3,4 @@
 API_ROOT = "/api/v1"
 
 API_PATH = f"{API_ROOT}/bulk-registrations"
+ACTIVITIES_PATH = f"{API_ROOT}/activities"

@@ -31,4 +31,12 @@ class BatchStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class KeptBecause(StrEnum):
+    """Why a revocation leaves an activity as it is."""
+
+    WINDOW_OVER = "revocation_window_over"
+    NOT_REGISTERED = "not_registered"
+    REGISTERED_ELSEWHERE = "registered_elsewhere"
+
+
 TERMINAL_BATCH_STATUSES = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED})

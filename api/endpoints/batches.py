@@ -9,9 +9,9 @@ from uuid import UUID
 from aiohttp import web
 
 from api.endpoints import presentation
-from api.endpoints.calls import Call, Reply, Service
+from api.endpoints.calls import Call, Reply, Service, key_of_our_own, replayed, seen_edits
 from api.http import cursors
-from api.http.etag import edit_versions, etag, none_matches, query_hash
+from api.http.etag import etag, none_matches, query_hash
 from api.http.problems import ProblemError
 from api.load.watching import is_settled
 from orchestrator.batches import operations
@@ -71,7 +71,7 @@ def submit(call: Call) -> Reply:
     _admit(call.service, request)
     submitted = _submit(call.service, request, submission.plan)
     call.service.wake_relays()
-    headers = {"Location": f"{API_PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **_replayed(submitted.replayed)}
+    headers = {"Location": f"{API_PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
 
 
@@ -129,10 +129,6 @@ def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> New
     ]
     trace_id = trace_id_of(trace) or secrets.token_hex(16)
     return NewBatch(new_batch_id(), coordinator_id, submission.label, override, items, trace_id)
-
-
-def _replayed(replayed: bool) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if replayed else {}
 
 
 def list_batches(call: Call) -> Reply:
@@ -210,22 +206,16 @@ def update(call: Call) -> Reply:
 
 
 def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> Reply:
-    idempotency = _own_key()
+    idempotency = key_of_our_own()
 
     def work(repository: ActivityRepository) -> BatchView:
         return operations.relabel_batch(
-            repository, actor, batch_id, request.label, edit_versions=_seen(call), idempotency=idempotency
+            repository, actor, batch_id, request.label, edit_versions=seen_edits(call), idempotency=idempotency
         )
 
     batch = call.service.database.change(actor.organization_id, work)
     call.service.wake_relays()
     return Reply(200, presentation.batch(batch))
-
-
-def _own_key() -> Idempotency:
-    """Returns a key for a request without one. If the acknowledgement of the commit is lost, the transaction runs again. It then finds this
-    key, returns what the first run did, and changes nothing, whatever happened in between."""
-    return Idempotency(secrets.token_hex(16), b"")
 
 
 def cancel(call: Call) -> Reply:
@@ -239,12 +229,12 @@ def _cancel(call: Call, actor: Actor, batch_id: UUID, reason: str | None) -> Rep
     idempotency = call.idempotency("cancel", batch_id, reason)
 
     def work(repository: ActivityRepository) -> Cancelled:
-        return operations.cancel_batch(repository, actor, batch_id, reason, edit_versions=_seen(call), idempotency=idempotency)
+        return operations.cancel_batch(repository, actor, batch_id, reason, edit_versions=seen_edits(call), idempotency=idempotency)
 
     cancelled = call.service.database.change(actor.organization_id, work)
     call.service.wake_relays()
     body = {**presentation.batch(cancelled.batch), "unresolved": cancelled.unresolved}
-    return Reply(200, body, _replayed(cancelled.replayed))
+    return Reply(200, body, replayed(cancelled.replayed))
 
 
 def delete(call: Call) -> Reply:
@@ -252,14 +242,10 @@ def delete(call: Call) -> Reply:
     batch_id, actor = call.batch_id(), call.actor()
     call.service.database.change(
         actor.organization_id,
-        lambda repository: operations.delete_batch(repository, actor, batch_id, edit_versions=_seen(call)),
+        lambda repository: operations.delete_batch(repository, actor, batch_id, edit_versions=seen_edits(call)),
     )
     call.service.wake_relays()
     return Reply(204)
-
-
-def _seen(call: Call) -> frozenset[int] | None:
-    return edit_versions(call.tags("If-Match"))
 
 
 def retry(call: Call) -> Reply:
@@ -274,7 +260,7 @@ def retry(call: Call) -> Reply:
     given = call.idempotency(
         "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.correction) for c in wanted.corrections]
     )
-    idempotency = given or _own_key()
+    idempotency = given or key_of_our_own()
     retried = call.service.database.change(
         actor.organization_id,
         lambda repository: operations.retry_failed_items(repository, actor, batch_id, wanted, idempotency),
@@ -283,7 +269,7 @@ def retry(call: Call) -> Reply:
     headers = {
         "Location": f"{API_PATH}/{batch_id}",
         **(LOOK_AGAIN if retried.retried else {}),
-        **_replayed(retried.replayed and given is not None),
+        **replayed(retried.replayed and given is not None),
     }
     body = {**presentation.batch(retried.batch), "retried": retried.retried}
     return Reply(202 if retried.retried else 200, body, headers)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from multidict import MultiMapping
 from api.access.identity import ORGANIZATION_HEADER, Identity
 from api.access.tickets import Tickets
 from api.http import json_body
+from api.http.etag import edit_versions
 from api.load.admission import Admission
 from api.load.database import Database
 from api.load.group_commit import GroupCommit
@@ -70,6 +72,10 @@ class Call:
         """The item id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("item")
 
+    def activity_id(self) -> UUID:
+        """The activity id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
+        return self._id("activity")
+
     def _id(self, what: str) -> UUID:
         text = self.path[f"{what}_id"]
         if not _UUID.fullmatch(text):
@@ -104,6 +110,22 @@ class Call:
             detail = "must be 1 to 255 printable ASCII characters"
             raise RefusedRequestError([Mistake("/headers/Idempotency-Key", "bad_characters", detail)])
         return Idempotency(key, hashlib.sha256(orjson.dumps([operation, *request])).digest())
+
+
+def key_of_our_own() -> Idempotency:
+    """Returns a key for a request without one. If the acknowledgement of the commit is lost, the transaction runs again. It then finds this
+    key, returns what the first run did, and changes nothing, whatever happened in between."""
+    return Idempotency(secrets.token_hex(16), b"")
+
+
+def seen_edits(call: Call) -> frozenset[int] | None:
+    """The edit versions that If-Match allows; None: any."""
+    return edit_versions(call.tags("If-Match"))
+
+
+def replayed(replayed: bool) -> dict[str, str]:
+    """The header that tells a repeated answer."""
+    return {"Idempotent-Replayed": "true"} if replayed else {}
 
 
 @dataclass(frozen=True, slots=True)

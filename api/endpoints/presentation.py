@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.batches.model import AttemptView, BatchPage, BatchView, ItemView, StatusView
+from orchestrator.batches.model import AttemptView, BatchPage, BatchView, ItemView, Revocation, Revoked, RevokedActivity, StatusView
 from orchestrator.batches.states import BatchStatus
 
 
@@ -21,6 +21,7 @@ def batch(view: BatchView) -> dict[str, Any]:
         "label": view.label,
         "status": view.status,
         **view.counts.as_event(),
+        "revoked": view.revoked,
         "errors_by_code": view.errors_by_code,
         **({"progress": view.progress} if view.status is BatchStatus.PROCESSING else {}),
         "submitted_at": view.submitted_at,
@@ -54,9 +55,38 @@ def item(view: ItemView) -> dict[str, Any]:
         shown["activity_id"] = view.activity_id
     if view.error is not None:
         shown["error"] = view.error.as_json()
+    if view.revocation is not None:
+        shown |= _revocation(view.revocation)
     if view.plan_changed:
         shown["plan_changed"] = True
     return shown
+
+
+def _revocation(revocation: Revocation) -> dict[str, Any]:
+    return {"revoked_at": revocation.at, "revoked_by": revocation.by, "revocation_reason": revocation.reason}
+
+
+def revoked(result: Revoked) -> dict[str, Any]:
+    """A `RevokedResponse`."""
+    return {
+        **batch(result.batch),
+        "revoked": result.revoked,
+        "total_revoked": result.batch.revoked,
+        "already_revoked": result.already_revoked,
+        "kept": [{"item_id": kept.item_id, "code": kept.code} for kept in result.kept],
+    }
+
+
+def revoked_activity(result: RevokedActivity) -> dict[str, Any]:
+    """A `RevokedActivityResponse`."""
+    return {
+        "activity_id": result.activity_id,
+        "batch_id": result.batch_id,
+        "item_id": result.item_id,
+        "revoked": int(not result.was_revoked_before),
+        "already_revoked": int(result.was_revoked_before),
+        **_revocation(result.revocation),
+    }
 
 
 def batch_with_items(view: StatusView) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from api.http.problems import overloaded
+from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessPrediction
 from orchestrator.registration.port import Prediction
+from orchestrator.registration.records import InProcessRecords, NoRecords
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, check_writable, create_database_engine, transact
@@ -83,6 +85,24 @@ class Database:
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 
+    def change_records(self, organization_id: str, work: Callable[[ActivityRepository, ActivityRecords], Result]) -> Result:
+        """The same for work that takes activities back."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), self._records(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read_records(self, organization_id: str, work: Callable[[ActivityRepository, ActivityRecords], Result]) -> Result:
+        """One transaction that sees this organization and its activities in one snapshot, and changes nothing."""
+
+        def read(connection: Connection) -> Result:
+            repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
+            return work(repository, self._records(connection))
+
+        return transact(self._engine, read, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
+
     def read(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """Runs `work` in a transaction that sees this organization in one snapshot and changes nothing."""
         return self.preview(organization_id, lambda repository, _: work(repository))
@@ -98,6 +118,9 @@ class Database:
 
     def _prediction(self, connection: Connection) -> Prediction:
         return NoPrediction() if self._earliest_year is None else InProcessPrediction(connection, self._earliest_year)
+
+    def _records(self, connection: Connection) -> ActivityRecords:
+        return NoRecords() if self._earliest_year is None else InProcessRecords(connection)
 
     def look(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """As `read`, for work that executes one prepared statement: one round trip, unless errors have to be counted again."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from consumers.loop.handler import Handler, Lane, Record, RefusedError
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord
+from orchestrator.process import metrics
 from orchestrator.process.actions import Action, RecordFields, log_action
 from orchestrator.process.error_text import without_values
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
-from schemas.events import EventData, InvalidEventError, read_event
+from schemas.events import EventData, InvalidEventError, LaterEvent, read_event
 
 BAD_HEADERS = "bad_headers"
 """The reason for a record whose headers the client can't read. Only its key and its value are known."""
@@ -74,6 +75,9 @@ def decode(raw: RawRecord, partition: PartitionOffsets, handler: Handler) -> Ent
         )
         refusal = RefusedError("internal_error", type(error).__name__)
     else:
+        if isinstance(data, LaterEvent):
+            # A handler finds nothing in it to do.
+            metrics.LATER_EVENTS.labels(handler.name).inc()
         record = Record(topic, partition.partition, raw.offset, raw.timestamp_ms, envelope, data)
         return Entry(raw, partition, raw.offset, size, lane, record, None)
     return Entry(raw, partition, raw.offset, size, Lane.SMALL, None, refusal)

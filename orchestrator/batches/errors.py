@@ -49,6 +49,14 @@ class PreviewUnavailableError(OperationError):
         super().__init__("preview_unavailable", detail)
 
 
+class RevocationUnavailableError(OperationError):
+    """An external registration service holds the activities, and can't be asked to take one back. Have it revoked there."""
+
+    def __init__(self) -> None:
+        detail = "An external service holds the activities, and takes none back from here; have them revoked there."
+        super().__init__("revocation_unavailable", detail)
+
+
 class KeyReusedError(OperationError):
     """The Idempotency-Key was used before, for another request. Use a new key for a new request."""
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.corrections import Correction
 from schemas.envelope import SOURCE
+from schemas.statuses import KeptBecause
 
 API_CHANNEL = "api"
 """The channel of HTTP requests, as batches and the audit record it."""
@@ -171,6 +172,8 @@ class BatchView:
     measurement: Measurement
     errors_by_code: Mapping[str, int] = field(default_factory=dict)
     """Empty for a batch that was read to be locked."""
+    revoked: int = 0
+    """How many of its items are revoked. They stay counted as completed."""
 
     @property
     def progress(self) -> Progress | None:
@@ -193,6 +196,15 @@ class BatchView:
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """When an activity was taken back, by whom, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ItemView:
     """An item as its projection stands."""
 
@@ -205,6 +217,8 @@ class ItemView:
     activity_id: UUID | None
     error: ItemError | None
     planned: str | None = None
+    revocation: Revocation | None = None
+    """Its activity was taken back. The item stays a success."""
 
     @property
     def plan_changed(self) -> bool:
@@ -326,3 +340,42 @@ class Cancelled:
     def unresolved(self) -> int:
         """How many items still wait for an external service's decision."""
         return self.batch.counts.pending
+
+
+@dataclass(frozen=True, slots=True)
+class KeptItem:
+    """An item whose activity was not revoked."""
+
+    item_id: UUID
+    code: KeptBecause
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationRequest:
+    """Which activities of a batch to take back: those of the items named, or all. `reason` is for auditors."""
+
+    reason: str
+    item_ids: Sequence[UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The result of a revocation: how many activities it took back, how many were before, what it kept, and the batch as it stands."""
+
+    batch: BatchView
+    revoked: int
+    already_revoked: int
+    kept: Sequence[KeptItem] = ()
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedActivity:
+    """One activity that is revoked. `was_revoked_before`: this call changed nothing."""
+
+    activity_id: UUID
+    batch_id: UUID
+    item_id: UUID
+    revocation: Revocation
+    was_revoked_before: bool
+    replayed: bool = False

@@ -4,19 +4,13 @@ Each runs in the caller's transaction. It either raises and changes nothing, or 
 responds to the client. `edit_versions` are the versions that the client has seen; None: concurrent edits don't matter.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from orchestrator.batches.access import may_change, may_see, visible
-from orchestrator.batches.errors import (
-    ConflictError,
-    KeyReusedError,
-    NotFoundError,
-    OperationError,
-    PreconditionError,
-)
+from orchestrator.batches.errors import ConflictError, NotFoundError, OperationError
+from orchestrator.batches.guards import check_edit_version, earlier_answer, lock_visible, present
 from orchestrator.batches.model import (
     Actor,
     AttemptView,
@@ -34,8 +28,8 @@ from orchestrator.batches.model import (
     Submitted,
 )
 from orchestrator.batches.parts import incomplete_batch, retry_events
-from orchestrator.batches.projection import announce_completion, fold_whole_batch, settle
-from orchestrator.batches.repository import ActivityRepository, KeyUse, NewAttempt
+from orchestrator.batches.projection import announce_completion, fold_and_announce, fold_whole_batch, settle
+from orchestrator.batches.repository import ActivityRepository, NewAttempt
 from orchestrator.batches.retry import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
 from orchestrator.batches.submit import PlanCheck, SubmissionRequest, submit_bulk_registrations
@@ -101,19 +95,15 @@ def retry_failed_items(
     Raises NotFoundError, ForbiddenError, ConflictError, InvalidRequestError, KeyReusedError.
     """
     may_change(actor)
-    batch = _lock(repository, actor, batch_id)
-    answered = _replayed(repository, actor, idempotency, batch_id)
+    batch = lock_visible(repository, actor, batch_id)
+    answered = earlier_answer(repository, actor, idempotency, batch_id)
     if answered is not None:
-        return Retried(_present(repository, batch_id), int(answered["retried"]), replayed=True)
+        return Retried(present(repository, batch_id), int(answered["retried"]), replayed=True)
     if batch.status is BatchStatus.CANCELLED:
         raise ConflictError("batch_cancelled", "The batch was cancelled; its items can't be retried.")
     # Fold outcomes that the aggregator has not handled yet, so that an item that failed a moment ago can be retried.
-    folded = fold_whole_batch(repository, batch)
-    if folded is not None:
-        repository.change_batches([folded])
-        if folded.completed_at is not None:
-            announce_completion(repository, batch, folded)
-    batch = _present(repository, batch_id)
+    fold_and_announce(repository, batch)
+    batch = present(repository, batch_id)
     attempts = choose_attempts(repository, batch, request)
     reject_duplicate_corrections(repository, batch, request, attempts)
     reject_corrections_in_doubt(repository, batch, attempts)
@@ -140,7 +130,7 @@ def _begin(
         trace_id=batch.trace_id,
     )
     repository.publish(batch.organization_id, batch.batch_id, published)
-    return _present(repository, batch.batch_id)
+    return present(repository, batch.batch_id)
 
 
 def _without_notes(correction: Correction | None) -> Correction | None:
@@ -168,15 +158,15 @@ def cancel_batch(
     Cancelling twice is a no-op. Raises NotFoundError, ForbiddenError, ConflictError (it has finished), PreconditionError, KeyReusedError.
     """
     may_change(actor)
-    batch = _lock(repository, actor, batch_id)
-    if _replayed(repository, actor, idempotency, batch_id) is not None:
-        return Cancelled(_present(repository, batch_id), replayed=True)
+    batch = lock_visible(repository, actor, batch_id)
+    if earlier_answer(repository, actor, idempotency, batch_id) is not None:
+        return Cancelled(present(repository, batch_id), replayed=True)
     if batch.status is not BatchStatus.CANCELLED:
-        _check_edit_version(batch, edit_versions)
+        check_edit_version(batch, edit_versions)
         _cancel(repository, actor, batch, reason)
     if idempotency is not None:
         repository.answer_key(actor, idempotency, {})
-    return Cancelled(_present(repository, batch_id))
+    return Cancelled(present(repository, batch_id))
 
 
 def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reason: str | None) -> None:
@@ -232,15 +222,15 @@ def relabel_batch(
 ) -> BatchView:
     """Edits the label; the same label is no edit. Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError."""
     may_change(actor)
-    batch = _lock(repository, actor, batch_id)
-    if _replayed(repository, actor, idempotency, batch_id) is not None:
-        return _present(repository, batch_id)
+    batch = lock_visible(repository, actor, batch_id)
+    if earlier_answer(repository, actor, idempotency, batch_id) is not None:
+        return present(repository, batch_id)
     if idempotency is not None:
         repository.answer_key(actor, idempotency, {})
     if batch.label == label:
         # The precondition is skipped: this very call may have set the label, with its acknowledgement lost (RFC 9110, 13.1.1).
-        return _present(repository, batch_id)
-    _check_edit_version(batch, edit_versions)
+        return present(repository, batch_id)
+    check_edit_version(batch, edit_versions)
     now = repository.clock()
     repository.relabel(batch_id, label, now)
     relabelled = events.batch_relabelled(
@@ -252,7 +242,7 @@ def relabel_batch(
         trace_id=batch.trace_id,
     )
     repository.publish(batch.organization_id, batch_id, [relabelled])
-    return _present(repository, batch_id)
+    return present(repository, batch_id)
 
 
 def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, edit_versions: Set[int] | None = None) -> None:
@@ -266,7 +256,7 @@ def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *
     if batch is None:
         # Already deleted, perhaps by this very call, with its acknowledgement lost.
         return
-    _check_edit_version(batch, edit_versions)
+    check_edit_version(batch, edit_versions)
     if batch.status not in TERMINAL_BATCH_STATUSES or batch.counts.pending:
         raise ConflictError("batch_running", "The batch is still running. Cancel it, or wait until it has finished.")
     now = repository.clock()
@@ -275,39 +265,3 @@ def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *
         batch_id=batch_id, organization_id=batch.organization_id, version=batch.version + 1, time=now, trace_id=batch.trace_id
     )
     repository.publish(batch.organization_id, batch_id, [deleted])
-
-
-def _present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
-    batch = repository.find_batch(batch_id)
-    assert batch is not None, "the batch is locked by this transaction"
-    return batch
-
-
-def _lock(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> BatchView:
-    """Locks a batch that the caller may see. Checks visibility first, so that no caller locks a batch they may not see."""
-    visible(repository, actor, batch_id)
-    batch = repository.lock_batch(batch_id)
-    if batch is None:
-        raise NotFoundError
-    return batch
-
-
-def _check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
-    if allowed is not None and batch.edit_version not in allowed:
-        raise PreconditionError(
-            "changed_since", "The batch was edited since you read it. Read it again, then repeat the request with the new ETag."
-        )
-
-
-def _replayed(
-    repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
-) -> Mapping[str, Any] | None:
-    """The stored result of the key's earlier use; None at its first use. Raises KeyReusedError."""
-    if idempotency is None:
-        return None
-    used = repository.use_keys([KeyUse(actor, idempotency, batch_id)]).get(batch_id)
-    if used is None:
-        return None
-    if used.request_hash != idempotency.request_hash or used.answer is None:
-        raise KeyReusedError
-    return used.answer

@@ -38,6 +38,14 @@ def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchC
     return settle(batch, moves, ItemStatus.PENDING, now=repository.clock()) if moves else None
 
 
+def fold_and_announce(repository: ActivityRepository, batch: BatchView) -> None:
+    """Folds every outcome that a locked batch has, and writes what comes of it. The view is not that of the batch any more."""
+    folded = fold_whole_batch(repository, batch)
+    if folded is not None:
+        repository.change_batches([folded])
+        announce_completion(repository, batch, folded)
+
+
 def settle(
     batch: BatchView, moves: Mapping[ItemStatus, int], source: ItemStatus, *, now: datetime, cancelling: bool = False
 ) -> BatchChange:

@@ -18,6 +18,7 @@ from orchestrator.batches.model import (
     ItemView,
     NewBatch,
     Numbered,
+    Revocation,
     StatusView,
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
@@ -167,10 +168,10 @@ class ActivityRepository(Protocol):
         A batch whose id exists already is left as it is.
         """
 
-    def lock_batch(self, batch_id: UUID) -> BatchView | None:
+    def lock_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """Locks a batch against registration, fold, retry, cancel and delete until the transaction ends, and reads it.
 
-        Returns None for a batch that is unknown or deleted.
+        Returns None for a batch that is unknown, or deleted unless it asks for those too. It is locked all the same.
         """
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
@@ -217,6 +218,9 @@ class ActivityRepository(Protocol):
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
         """Changes the label. Raises the version and the edit version by one."""
+
+    def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
+        """Notes at these items that their activities were taken back, and counts them. Raises the version and the edit version by one."""
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
         """Marks a batch as deleted. Raises the version and the edit version by one."""

@@ -17,6 +17,11 @@ STEP_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 DEAD_LETTERS = Counter("bulkreg_dead_letters", "Records that went to the dead-letter topic.", ["role", "reason"])
+LATER_EVENTS = Counter(
+    "bulkreg_later_events",
+    "Events of a type that a later version has added, skipped: upgrade the role if it goes on.",
+    ["role"],
+)
 RETRIES = Counter("bulkreg_micro_batch_retries", "Micro-batches tried again; why: database, delivery.", ["role", "why"])
 BISECTIONS = Counter("bulkreg_micro_batch_bisections", "Micro-batches split in two because one record fails.", ["role"])
 POSTPONED_RECORDS = Gauge(

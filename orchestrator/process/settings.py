@@ -169,6 +169,13 @@ class Settings(BaseSettings):
         description="An upstream batch whose parts have not all arrived within this time is rejected as incomplete.",
     )
 
+    revocation_window_days: int = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description="So many days after its registration a coordinator can revoke an activity; administrators and services always can.",
+    )
+
     # --- External registration service (docs/external-registration.md) ------------------------------------------------
     registration_url: str | None = Field(
         default=None,

@@ -68,15 +68,26 @@ _WHY_NOT = text(f"""
     ORDER BY c.ord
 """)
 
-# Flagged only because it lost: a flag copied from the request would let a later plain submission in (docs/rules.md).
+# Flagged only because it lost: a flag copied from the request would let a later plain submission in (docs/rules.md). The unflagged rival is
+# the lock of its mentor, type and date. It is shared in the order of the key until the commit, so that nobody revokes it without seeing the
+# flagged one (docs/decisions/0034-undo.md). Without a rival that lives there is no row, and the transaction is tried again.
 _REGISTER_FLAGGED = text(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
+    shared AS MATERIALIZED (
+        SELECT c.item_id FROM c
+        JOIN registration.activity rival
+             ON (rival.organization_id, rival.attributed_to, rival.activity_type, rival.activity_date)
+                = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
+        WHERE NOT rival.overrides_duplicate AND rival.revoked_at IS NULL
+        ORDER BY c.organization_id, c.mentor_id, c.activity_type, c.activity_date, c.ord
+        FOR SHARE OF rival
+    ),
     inserted AS (
         INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
                                            duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
         SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
                batch_id, item_id, true, :at
-        FROM c ORDER BY item_id
+        FROM c WHERE item_id IN (SELECT item_id FROM shared) ORDER BY item_id
         ON CONFLICT DO NOTHING
         RETURNING {_INSERTED}
     ),

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement
+from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement, Revocation
 from orchestrator.batches.repository import ActivityRepository, BatchChange, BatchToCreate, EventOf
 from orchestrator.batches.states import BatchStatus, Counts
-from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, watching
+from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, revoking, watching
 from orchestrator.storage.prepared import Prepared
 from orchestrator.storage.statements import read_statements
 from schemas.envelope import OutgoingEvent
@@ -19,7 +19,7 @@ from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
 BATCH_COLUMNS = """
     b.batch_id::text, b.organization_id, b.coordinator_id, b.submitted_by, b.channel, b.label, b.status, b.pending, b.completed,
     b.failed, b.cancelled, b.retry_number, b.version, b.edit_version, b.submitted_at, b.changed_at, b.completed_at,
-    b.cancelled_at, b.cancelled_by, b.cancellation_reason, b.trace_id,
+    b.cancelled_at, b.cancelled_by, b.cancellation_reason, b.trace_id, b.revoked,
     coalesce(b.measured_from, b.submitted_at) AS measured_from, coalesce(b.measured_items, b.total_items) AS measured_items,
     clock_timestamp() AS read_at
 """
@@ -55,12 +55,14 @@ def batch_view(row: Row[Any]) -> BatchView:
         trace_id=row.trace_id,
         measurement=Measurement(row.measured_from, row.measured_items, row.read_at),
         errors_by_code=getattr(row, "errors_by_code", {}),
+        revoked=row.revoked,
     )
 
 
 # The row lock keeps the aggregator out. It must not deadlock with `_LOCK_FOR_FOLD`: both take batches in order of id, then items.
 _LOCK_ROW = text(
-    f"SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND b.deleted_at IS NULL FOR NO KEY UPDATE"
+    f"SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND (b.deleted_at IS NULL OR :or_deleted)"
+    " FOR NO KEY UPDATE"
 )
 
 # The aggregator's lock on its batches, taken before any item; see `_LOCK_ROW`.
@@ -132,9 +134,9 @@ class Batches(ActivityRepository):
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
         return creating.create_batches(self._connection, batches)
 
-    def lock_batch(self, batch_id: UUID) -> BatchView | None:
+    def lock_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         locks.take_batches(self._connection, [batch_id])
-        row = self._connection.execute(_LOCK_ROW, {"batch_id": batch_id}).one_or_none()
+        row = self._connection.execute(_LOCK_ROW, {"batch_id": batch_id, "or_deleted": or_deleted}).one_or_none()
         return None if row is None else batch_view(row)
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
@@ -168,6 +170,10 @@ class Batches(ActivityRepository):
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
         self._connection.execute(_RELABEL, {"batch_id": batch_id, "label": label, "at": at})
+        watching.announce(self._connection, [batch_id])
+
+    def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
+        revoking.mark_revoked(self._connection, batch_id, positions, revocation)
         watching.announce(self._connection, [batch_id])
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:

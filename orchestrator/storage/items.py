@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row, text
 
-from orchestrator.batches.model import AttemptView, BatchView, ItemError, ItemFilter, ItemValues, ItemView, StatusView
+from orchestrator.batches.model import AttemptView, BatchView, ItemError, ItemFilter, ItemValues, ItemView, Revocation, StatusView
 from orchestrator.batches.repository import Folded, NewAttempt, OutcomeKey
 from orchestrator.batches.states import ItemStatus
 from orchestrator.storage import arrays, dispatch
@@ -19,7 +19,8 @@ from schemas.corrections import CORRECTION, Correction
 
 _COLUMNS = """
     i.item_id::text, i.position, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
-    i.override_duplicates, i.status AS item_status, i.attempt, i.activity_id::text, i.error, i.planned
+    i.override_duplicates, i.status AS item_status, i.attempt, i.activity_id::text, i.error, i.planned,
+    i.revoked_at, i.revoked_by, i.revocation_reason
 """
 
 
@@ -36,6 +37,7 @@ def _item_view(row: Row[Any]) -> ItemView:
         activity_id=None if row.activity_id is None else UUID(row.activity_id),
         error=None if row.error is None else ItemError.from_json(row.error),
         planned=row.planned,
+        revocation=None if row.revoked_at is None else Revocation(row.revoked_at, row.revoked_by, row.revocation_reason),
     )
 
 

@@ -28,6 +28,7 @@ from orchestrator.batches.model import (
     NewBatch,
     NewItem,
     Numbered,
+    Revocation,
     StatusView,
 )
 from orchestrator.batches.repository import (
@@ -216,9 +217,9 @@ class MemoryRepository(ActivityRepository):
             self.publish(each.actor.organization_id, batch.batch_id, each.events)
         return frozenset(each.batch.batch_id for each in new)
 
-    def lock_batch(self, batch_id: UUID) -> BatchView | None:
+    def lock_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         batch = self._tables.batches.get(batch_id)
-        return None if batch is None or batch.deleted_at is not None else self._read(batch)
+        return None if batch is None or (batch.deleted_at is not None and not or_deleted) else self._read(batch)
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
         """Does nothing, because one transaction runs at a time."""
@@ -245,6 +246,13 @@ class MemoryRepository(ActivityRepository):
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
         self._edit(batch_id, at, label=label)
+
+    def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
+        view, items = self._tables.batches[batch_id].view, self._tables.items.get(batch_id, {})
+        marked = [items[position] for position in positions if position in items]
+        for item in marked:
+            self._change_item(batch_id, item, view.version + 1, revocation=revocation)
+        self._edit(batch_id, revocation.at, revoked=view.revoked + len(marked))
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
         self._edit(batch_id, at)

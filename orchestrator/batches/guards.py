@@ -1,0 +1,49 @@
+"""What the operations on a batch begin with: the lock, the caller's rights, what the caller has seen, and the Idempotency-Key."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+from uuid import UUID
+
+from orchestrator.batches.access import visible
+from orchestrator.batches.errors import KeyReusedError, NotFoundError, PreconditionError
+from orchestrator.batches.model import Actor, BatchView, Idempotency
+from orchestrator.batches.repository import ActivityRepository, KeyUse
+
+
+def lock_visible(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> BatchView:
+    """Locks a batch that the caller may see. Checks visibility first, so that no caller locks a batch they may not see. Raises
+    NotFoundError."""
+    visible(repository, actor, batch_id)
+    batch = repository.lock_batch(batch_id)
+    if batch is None:
+        raise NotFoundError
+    return batch
+
+
+def present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
+    """A batch that this transaction has locked, as it stands now."""
+    batch = repository.find_batch(batch_id)
+    assert batch is not None, "the batch is locked by this transaction"
+    return batch
+
+
+def check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
+    """Returns when the caller has seen the newest edit, or does not say what it has seen. Raises PreconditionError."""
+    if allowed is not None and batch.edit_version not in allowed:
+        raise PreconditionError(
+            "changed_since", "The batch was edited since you read it. Read it again, then repeat the request with the new ETag."
+        )
+
+
+def earlier_answer(
+    repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
+) -> Mapping[str, Any] | None:
+    """What an earlier use of the key returned, None when this is its first use. Raises KeyReusedError."""
+    if idempotency is None:
+        return None
+    used = repository.use_keys([KeyUse(actor, idempotency, batch_id)]).get(batch_id)
+    if used is None:
+        return None
+    if used.request_hash != idempotency.request_hash or used.answer is None:
+        raise KeyReusedError
+    return used.answer

@@ -1,0 +1,282 @@
+"""Undo: taking back the activities of a batch, or a single one (docs/decisions/0034-undo.md)."""
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from orchestrator.batches.access import may_change, visible
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError
+from orchestrator.batches.guards import check_edit_version, earlier_answer, lock_visible, present
+from orchestrator.batches.model import (
+    Actor,
+    BatchView,
+    Idempotency,
+    KeptItem,
+    Revocation,
+    RevocationRequest,
+    Revoked,
+    RevokedActivity,
+    Role,
+)
+from orchestrator.batches.projection import fold_and_announce
+from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords
+from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.states import ItemStatus
+from schemas import events
+from schemas.ids import DerivedIds, item_position
+from schemas.mistakes import Mistake
+from schemas.statuses import KeptBecause
+
+_BOUND_BY_WINDOW = frozenset({Role.COORDINATOR})
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationPolicy:
+    """For how long a coordinator may take back what was registered, from the activity's creation."""
+
+    window: timedelta
+
+    def is_over(self, actor: Actor, record: ActivityRecord, now: datetime) -> bool:
+        """Whether the caller is too late for this activity."""
+        return actor.role in _BOUND_BY_WINDOW and record.created_at < now - self.window
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a revocation does to each of the items that it covers."""
+
+    living: Sequence[ActivityRecord]
+    already_revoked: int
+    kept: Sequence[KeptItem]
+
+
+def revoke_batch(
+    repository: ActivityRepository,
+    records: ActivityRecords,
+    actor: Actor,
+    batch_id: UUID,
+    request: RevocationRequest,
+    policy: RevocationPolicy,
+    *,
+    edit_versions: Set[int] | None = None,
+    idempotency: Idempotency | None = None,
+) -> Revoked:
+    """Takes back the activities of a batch, all or those of the items named, as far as each can be.
+
+    Raises NotFoundError, ForbiddenError, ConflictError (an item is pending), InvalidRequestError (no such item), PreconditionError,
+    KeyReusedError, RevocationUnavailableError.
+    """
+    may_change(actor)
+    batch = lock_visible(repository, actor, batch_id)
+    answer = earlier_answer(repository, actor, idempotency, batch_id)
+    if answer is not None:
+        kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in answer["kept"]]
+        return Revoked(present(repository, batch_id), answer["revoked"], answer["already_revoked"], kept, replayed=True)
+    # Outcomes that the aggregator has not come to yet count: what was registered a moment ago can be revoked.
+    fold_and_announce(repository, batch)
+    batch = present(repository, batch_id)
+    positions = _positions(repository, batch, request)
+    judged = _judge(repository, actor, batch, positions, records.take(batch_id, positions), policy)
+    if judged.living:
+        # A call that changes nothing is not asked what it has seen: perhaps it was this very call, whose acknowledgement was lost.
+        check_edit_version(batch, edit_versions)
+        _revoke(repository, records, actor, batch, judged.living, request.reason)
+    if idempotency is not None:
+        repository.answer_key(actor, idempotency, _as_answer(judged))
+    return Revoked(present(repository, batch_id), len(judged.living), judged.already_revoked, judged.kept)
+
+
+def foresee_revocation(
+    repository: ActivityRepository,
+    records: ActivityRecords,
+    actor: Actor,
+    batch_id: UUID,
+    request: RevocationRequest,
+    policy: RevocationPolicy,
+) -> Revoked:
+    """What `revoke_batch` would do now. Changes nothing, and takes no lock. Raises what `revoke_batch` raises, but for what is about
+    `edit_versions` and keys."""
+    may_change(actor)
+    batch = visible(repository, actor, batch_id)
+    positions = _positions(repository, batch, request)
+    judged = _judge(repository, actor, batch, positions, records.read(batch_id, positions), policy)
+    return Revoked(batch, len(judged.living), judged.already_revoked, judged.kept)
+
+
+def revoke_activity(
+    repository: ActivityRepository,
+    records: ActivityRecords,
+    actor: Actor,
+    activity_id: UUID,
+    reason: str,
+    policy: RevocationPolicy,
+    *,
+    idempotency: Idempotency | None = None,
+) -> RevokedActivity:
+    """Takes back a single activity, also that of a batch that was deleted or purged. One that was revoked before stays as it was.
+
+    Raises NotFoundError, ForbiddenError, ConflictError (the caller is too late), KeyReusedError, RevocationUnavailableError.
+    """
+    may_change(actor)
+    place = records.place(activity_id)
+    if place is None or not _may_see(actor, place):
+        raise NotFoundError("activity")
+    batch = repository.lock_batch(place.batch_id, or_deleted=True)
+    answer = earlier_answer(repository, actor, idempotency, place.batch_id)
+    if batch is not None:
+        fold_and_announce(repository, batch)
+        batch = repository.find_batch(place.batch_id, or_deleted=True)
+    [record] = records.take(place.batch_id, [place.position])
+    was_revoked_before = record.revocation is not None if answer is None else bool(answer["already_revoked"])
+    if record.revocation is None:
+        now = repository.clock()
+        if policy.is_over(actor, record, now):
+            detail = f"The activity was registered more than {policy.window.days} days ago; ask an administrator to revoke it."
+            raise ConflictError(KeptBecause.WINDOW_OVER, detail)
+        if batch is None:
+            revocation = _revoke_purged(repository, records, actor, place, record, reason)
+        else:
+            revocation = _revoke(repository, records, actor, batch, [record], reason)
+    else:
+        revocation = record.revocation
+    if idempotency is not None and answer is None:
+        repository.answer_key(actor, idempotency, {"already_revoked": int(was_revoked_before)})
+    item_id = DerivedIds(place.batch_id).item_id(place.position)
+    return RevokedActivity(activity_id, place.batch_id, item_id, revocation, was_revoked_before, replayed=answer is not None)
+
+
+def _may_see(actor: Actor, place: ActivityPlace) -> bool:
+    """Row level security hides other organizations; this holds without it."""
+    return place.organization_id == actor.organization_id and actor.sees_only_coordinator in (None, place.registered_by)
+
+
+def _positions(repository: ActivityRepository, batch: BatchView, request: RevocationRequest) -> Sequence[int] | None:
+    """The positions of the items named, in order; None: all. Raises InvalidRequestError for those that the batch does not have, and
+    ConflictError while the batch runs."""
+    if batch.counts.pending:
+        raise ConflictError("batch_running", "Items of the batch are pending; cancel it or wait until it has finished.")
+    if request.item_ids is None:
+        return None
+    named = [item_position(batch.batch_id, item_id) for item_id in request.item_ids]
+    there = {item.position for item in repository.items_at(batch.batch_id, [each for each in named if each is not None])}
+    mistakes = [
+        Mistake(f"/item_ids/{index}", "item_unknown", "The batch has no such item.")
+        for index, position in enumerate(named)
+        if position not in there
+    ]
+    if mistakes:
+        raise InvalidRequestError(mistakes)
+    return sorted(there)
+
+
+def _judge(
+    repository: ActivityRepository,
+    actor: Actor,
+    batch: BatchView,
+    positions: Sequence[int] | None,
+    found: Sequence[ActivityRecord],
+    policy: RevocationPolicy,
+) -> _Judged:
+    now = repository.clock()
+    alive = [record for record in found if record.revocation is None]
+    late = {record.position for record in alive if policy.is_over(actor, record, now)}
+    kept = {position: KeptBecause.WINDOW_OVER for position in late} | _without_activity(repository, batch, positions, found)
+    ids = DerivedIds(batch.batch_id)
+    return _Judged(
+        [record for record in alive if record.position not in late],
+        len(found) - len(alive),
+        [KeptItem(ids.item_id(position), code) for position, code in sorted(kept.items())],
+    )
+
+
+def _without_activity(
+    repository: ActivityRepository, batch: BatchView, positions: Sequence[int] | None, found: Collection[ActivityRecord]
+) -> dict[int, KeptBecause]:
+    """The items that a request covers and that have no activity here, with the reason."""
+    if len(found) == (batch.counts.completed if positions is None else len(positions)):
+        return {}
+    if positions is None:
+        covered = repository.items_by_status(batch.batch_id, ItemStatus.SUCCESS)
+    else:
+        covered = repository.items_at(batch.batch_id, positions)
+    with_activity = {record.position for record in found}
+    return {
+        item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
+        for item in covered
+        if item.position not in with_activity
+    }
+
+
+def _revoke(
+    repository: ActivityRepository,
+    records: ActivityRecords,
+    actor: Actor,
+    batch: BatchView,
+    living: Sequence[ActivityRecord],
+    reason: str,
+) -> Revocation:
+    revocation = Revocation(repository.clock(), actor.subject, reason)
+    positions = [record.position for record in living]
+    records.revoke([record.activity_id for record in living], actor, revocation)
+    repository.mark_revoked(batch.batch_id, positions, revocation)
+    _publish(repository, batch.organization_id, batch.batch_id, batch.version + 1, positions, revocation, batch.trace_id)
+    return revocation
+
+
+def _revoke_purged(
+    repository: ActivityRepository,
+    records: ActivityRecords,
+    actor: Actor,
+    place: ActivityPlace,
+    record: ActivityRecord,
+    reason: str,
+) -> Revocation:
+    """Nothing but the activity is left, so the event has neither a version nor a trace to go by."""
+    revocation = Revocation(repository.clock(), actor.subject, reason)
+    records.revoke([record.activity_id], actor, revocation)
+    _publish(repository, place.organization_id, place.batch_id, 0, [place.position], revocation, place.batch_id.hex)
+    return revocation
+
+
+def _publish(
+    repository: ActivityRepository,
+    organization_id: str,
+    batch_id: UUID,
+    number: int,
+    positions: Sequence[int],
+    revocation: Revocation,
+    trace_id: str,
+) -> None:
+    published = events.activities_revoked(
+        batch_id=batch_id,
+        organization_id=organization_id,
+        revocation=number,
+        reason=revocation.reason,
+        revoked_by=revocation.by,
+        revoked_positions=position_runs(positions),
+        time=revocation.at,
+        trace_id=trace_id,
+    )
+    repository.publish(organization_id, batch_id, published)
+
+
+def position_runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending positions as runs of (first, last)."""
+    runs: list[tuple[int, int]] = []
+    for position in positions:
+        if runs and runs[-1][1] == position - 1:
+            runs[-1] = (runs[-1][0], position)
+        else:
+            runs.append((position, position))
+    return runs
+
+
+def _as_answer(judged: _Judged) -> dict[str, Any]:
+    """What a repetition under the same key returns."""
+    return {
+        "revoked": len(judged.living),
+        "already_revoked": judged.already_revoked,
+        "kept": [{"item_id": str(each.item_id), "code": each.code.value} for each in judged.kept],
+    }

@@ -1,0 +1,92 @@
+"""The activities that people take back: in the schema `registration` of the same database, or not at all."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row
+
+from orchestrator.batches.errors import RevocationUnavailableError
+from orchestrator.batches.model import Actor, Revocation
+from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords
+from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
+from schemas.ids import MAX_POSITIONS, DerivedIds, item_position
+
+_SQL = read_statements("orchestrator/registration/sql/records.sql")
+
+_PLACE = _SQL["place"].text()
+_OF_BATCH = _SQL["of_batch"].text()
+_OF_ITEMS = _SQL["of_items"].text()
+_LOCK = _SQL["lock"].text()
+_REVOKE = _SQL["revoke"].text()
+_CLEAR_FLAGS = _SQL["clear_flags"].text()
+
+
+class InProcessRecords(ActivityRecords):
+    """The activities of `InProcessRegistrationService`, in the transaction of the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def place(self, activity_id: UUID) -> ActivityPlace | None:
+        row = self._connection.execute(_PLACE, {"activity_id": activity_id}).one_or_none()
+        if row is None:
+            return None
+        batch_id = UUID(row.batch_id)
+        return ActivityPlace(row.organization_id, row.registered_by, batch_id, _position(batch_id, row.item_id))
+
+    def read(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
+        ids = DerivedIds(batch_id)
+        if positions is None:
+            bounds = {"first_item_id": ids.item_id(0), "last_item_id": ids.item_id(MAX_POSITIONS - 1)}
+            rows = self._connection.execute(_OF_BATCH, {"batch_id": batch_id, **bounds})
+        else:
+            item_ids = arrays.plain([ids.item_id(position) for position in positions])
+            rows = self._connection.execute(_OF_ITEMS, {"batch_id": batch_id, "item_ids": item_ids})
+        return [_record(batch_id, row) for row in rows]
+
+    def take(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
+        found = self.read(batch_id, positions)
+        living = [record.activity_id for record in found if record.revocation is None]
+        if not living:
+            return found
+        self._connection.execute(_LOCK, {"activity_ids": arrays.plain(living)})
+        # The lock may have waited for somebody who revoked one of them by its own id: what it is now, a later statement sees.
+        return self.read(batch_id, positions)
+
+    def revoke(self, activity_ids: Sequence[UUID], actor: Actor, revocation: Revocation) -> None:
+        ids = {"activity_ids": arrays.plain(activity_ids)}
+        values = {"at": revocation.at, "by": revocation.by, "reason": revocation.reason, "channel": actor.channel}
+        self._connection.execute(_REVOKE, {**ids, **values})
+        self._connection.execute(_CLEAR_FLAGS, ids)
+
+
+class NoRecords(ActivityRecords):
+    """The `ActivityRecords` where an external service holds the activities."""
+
+    def place(self, activity_id: UUID) -> ActivityPlace | None:
+        raise RevocationUnavailableError
+
+    def read(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
+        raise RevocationUnavailableError
+
+    def take(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
+        raise RevocationUnavailableError
+
+    def revoke(self, activity_ids: Sequence[UUID], actor: Actor, revocation: Revocation) -> None:
+        raise RevocationUnavailableError
+
+
+def _record(batch_id: UUID, row: Row[Any]) -> ActivityRecord:
+    revocation = None
+    if row.revoked_at is not None:
+        # Before the product revoked anything itself, an operator did, by hand and without a name.
+        revocation = Revocation(row.revoked_at, row.revoked_by or "", row.revocation_reason or "")
+    return ActivityRecord(_position(batch_id, row.item_id), UUID(row.activity_id), row.created_at, revocation)
+
+
+def _position(batch_id: UUID, item_id: str) -> int:
+    position = item_position(batch_id, UUID(item_id))
+    assert position is not None, "an item's id follows from its batch and its position"
+    return position

@@ -1,0 +1,21 @@
+-- Undo (docs/decisions/0034-undo.md). A revoked activity says who revoked it and why; `revoked_at` was there from the beginning.
+ALTER TABLE registration.activity ADD COLUMN revoked_by text, ADD COLUMN revocation_reason text;
+-- Why, of an action that has a reason.
+ALTER TABLE registration.audit ADD COLUMN reason text;
+
+-- The item stays `success`, because it was registered.
+ALTER TABLE orchestrator.batch_item ADD COLUMN revoked_at timestamptz, ADD COLUMN revoked_by text, ADD COLUMN revocation_reason text;
+-- How many items are revoked. A constant default fills no rows.
+ALTER TABLE orchestrator.batch ADD COLUMN revoked integer NOT NULL DEFAULT 0;
+
+-- NOT VALID: the rows that are there were checked by the narrower constraint, and so need no scan.
+ALTER TABLE orchestrator.batch_edit DROP CONSTRAINT batch_edit_kind,
+    ADD CONSTRAINT batch_edit_kind CHECK (kind IN ('relabelled', 'cancelled', 'deleted', 'revoked')) NOT VALID;
+
+-- Of one mentor, type and date, the flagged activities that live: a revocation of the unflagged one makes the oldest of them unflagged.
+CREATE INDEX activity_flagged ON registration.activity (organization_id, attributed_to, activity_type, activity_date)
+    WHERE overrides_duplicate AND revoked_at IS NULL;
+
+-- The API revokes, and changes nothing else of an activity. Its policies stay as they are.
+GRANT UPDATE (revoked_at, revoked_by, revocation_reason, overrides_duplicate) ON registration.activity TO bulkreg_api;
+GRANT INSERT ON registration.audit TO bulkreg_api;

@@ -1,0 +1,22 @@
+"""What a revocation writes about a batch and its items."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.batches.model import Revocation
+from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
+
+_SQL = read_statements("orchestrator/storage/sql/revoking.sql")
+
+_MARK_ITEMS = _SQL["mark_items"].text()
+_MARK_BATCH = _SQL["mark_batch"].text()
+
+
+def mark_revoked(connection: Connection, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
+    """Notes the revocation at the items at these positions, which had none, and in the batch's row."""
+    values = {"batch_id": batch_id, "at": revocation.at, "by": revocation.by, "reason": revocation.reason}
+    marked = connection.execute(_MARK_ITEMS, {**values, "positions": arrays.plain(positions)}).rowcount
+    connection.execute(_MARK_BATCH, {**values, "revoked": marked})
