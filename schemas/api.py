@@ -483,7 +483,9 @@ class ItemResponse(Response, title="ItemAnswer"):
     attempt: int
     activity_id: UUID | None = None
     error: ItemErrorResponse | None = None
-    revoked_at: Annotated[AwareDatetime | None, Field(description="The activity was taken back; the item stays `success`.")] = None
+    revoked_at: Annotated[AwareDatetime | None, Field(description="The activity was taken back; the item stays `success`.")] = (
+        None
+    )
     revoked_by: str | None = None
     revocation_reason: str | None = None
     plan_changed: Annotated[bool, Field(description="The item failed although its preview predicted another result.")] = False

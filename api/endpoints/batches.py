@@ -21,7 +21,6 @@ from orchestrator.batches.model import (
     BatchView,
     Cancelled,
     CorrectedItem,
-    Idempotency,
     ItemFilter,
     ItemValues,
     NewBatch,
@@ -229,7 +228,9 @@ def _cancel(call: Call, actor: Actor, batch_id: UUID, reason: str | None) -> Rep
     idempotency = call.idempotency("cancel", batch_id, reason)
 
     def work(repository: ActivityRepository) -> Cancelled:
-        return operations.cancel_batch(repository, actor, batch_id, reason, edit_versions=seen_edits(call), idempotency=idempotency)
+        return operations.cancel_batch(
+            repository, actor, batch_id, reason, edit_versions=seen_edits(call), idempotency=idempotency
+        )
 
     cancelled = call.service.database.change(actor.organization_id, work)
     call.service.wake_relays()

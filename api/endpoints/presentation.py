@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.batches.model import AttemptView, BatchPage, BatchView, ItemView, Revocation, Revoked, RevokedActivity, StatusView
+from orchestrator.batches.model import (
+    AttemptView,
+    BatchPage,
+    BatchView,
+    ItemView,
+    Revocation,
+    Revoked,
+    RevokedActivity,
+    StatusView,
+)
 from orchestrator.batches.states import BatchStatus
 
 

@@ -182,7 +182,7 @@ def _judge(
     now = repository.clock()
     alive = [record for record in found if record.revocation is None]
     late = {record.position for record in alive if policy.is_over(actor, record, now)}
-    kept = {position: KeptBecause.WINDOW_OVER for position in late} | _without_activity(repository, batch, positions, found)
+    kept = dict.fromkeys(late, KeptBecause.WINDOW_OVER) | _without_activity(repository, batch, positions, found)
     ids = DerivedIds(batch.batch_id)
     return _Judged(
         [record for record in alive if record.position not in late],

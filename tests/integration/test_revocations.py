@@ -1,0 +1,252 @@
+"""Undo on a real PostgreSQL: what is written, for whom, what is kept, and what becomes free."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, PreconditionError
+from orchestrator.batches.model import Actor, NewItem, RevocationRequest, Revoked, RevokedActivity, Role
+from orchestrator.batches.operations import delete_batch
+from orchestrator.batches.revoke import RevocationPolicy, foresee_revocation, revoke_activity, revoke_batch
+from orchestrator.registration.records import InProcessRecords
+from orchestrator.storage.database import transact
+from orchestrator.storage.repository import PostgresActivityRepository
+from schemas.envelope import Topic
+from schemas.ids import DerivedIds
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors, record
+from tests.support.waiting import eventually
+
+_WAITS_FOR_A_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+
+POLICY = RevocationPolicy(timedelta(days=30))
+COLLEAGUE = Actor(ORGANIZATION, "coord-2", Role.COORDINATOR)
+
+
+def revoke(
+    pipeline: Pipeline, batch_id: UUID, *, actor: Actor = COORDINATOR_ACTOR, item_ids: list[UUID] | None = None, **named: Any
+) -> Revoked:
+    request = RevocationRequest("wrong date", item_ids)
+    return transact(
+        pipeline.api,
+        lambda connection: revoke_batch(
+            PostgresActivityRepository(connection), InProcessRecords(connection), actor, batch_id, request, POLICY, **named
+        ),
+        organizations=[actor.organization_id],
+    )
+
+
+def revoke_one(pipeline: Pipeline, activity_id: UUID, *, actor: Actor = COORDINATOR_ACTOR) -> RevokedActivity:
+    return transact(
+        pipeline.api,
+        lambda connection: revoke_activity(
+            PostgresActivityRepository(connection), InProcessRecords(connection), actor, activity_id, "wrong date", POLICY
+        ),
+        organizations=[actor.organization_id],
+    )
+
+
+def rows(pipeline: Pipeline, query: str) -> list[Any]:
+    with pipeline.engine.begin() as connection:
+        return list(connection.execute(text(query)).all())
+
+
+def execute(pipeline: Pipeline, statement: str, **values: object) -> None:
+    with pipeline.engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+def test_a_whole_batch_is_taken_back(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    before = pipeline.status(batch_id)
+    result = revoke(pipeline, batch_id)
+    assert (result.revoked, result.already_revoked, list(result.kept), result.batch.revoked) == (3, 0, [], 3)
+    after = pipeline.status(batch_id)
+    assert (after.batch.status, after.batch.counts) == (before.batch.status, before.batch.counts)
+    assert (after.batch.version, after.batch.edit_version) == (before.batch.version + 1, before.batch.edit_version + 1)
+    for item in after.items:
+        assert item.status == "success"
+        assert item.revocation is not None
+        assert (item.revocation.by, item.revocation.reason) == (COORDINATOR_ACTOR.subject, "wrong date")
+    shown = {(item.revocation.at, item.revocation.by, item.revocation.reason) for item in after.items if item.revocation}
+    assert set(map(tuple, rows(pipeline, "SELECT revoked_at, revoked_by, revocation_reason FROM registration.activity"))) == shown
+    audits = "SELECT action, submitted_by, channel, reason FROM registration.audit WHERE action = 'revoked'"
+    assert list(map(tuple, rows(pipeline, audits))) == [("revoked", COORDINATOR_ACTOR.subject, "api", "wrong date")] * 3
+    edits = "SELECT kind, version, reason, edited_by FROM orchestrator.batch_edit"
+    assert list(map(tuple, rows(pipeline, edits))) == [("revoked", after.batch.version, "wrong date", COORDINATOR_ACTOR.subject)]
+
+
+def test_what_was_revoked_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:
+    first = pipeline.submit(mentors(2))
+    pipeline.drain()
+    revoke(pipeline, first)
+    again = pipeline.submit(mentors(2))
+    pipeline.drain()
+    assert pipeline.status(again).batch.status == "completed"
+    assert pipeline.refused == []
+
+
+def test_an_upstream_service_is_told_what_a_replay_reads(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(4))
+    pipeline.drain()
+    pipeline.take(*Topic)
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(position) for position in (0, 1, 3)])
+    pipeline.relay()
+    [for_replay], [for_services] = pipeline.take(Topic.BATCHES), pipeline.take(Topic.LIFECYCLE)
+    assert (for_replay.key, for_replay.headers, for_replay.value) == (for_services.key, for_services.headers, for_services.value)
+    assert b'"revoked_positions":[[0,1],[3,3]]' in for_replay.value
+    assert pipeline.handle(pipeline.splitter, [for_replay]).refused == []
+
+
+def test_revoking_twice_changes_nothing(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    version = revoke(pipeline, batch_id).batch.version
+    again = revoke(pipeline, batch_id, edit_versions={0})
+    assert (again.revoked, again.already_revoked, again.batch.version) == (0, 2, version)
+
+
+def test_a_dry_run_tells_and_changes_nothing(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    before = pipeline.status(batch_id)
+    foreseen = transact(
+        pipeline.api,
+        lambda connection: foresee_revocation(
+            PostgresActivityRepository(connection),
+            InProcessRecords(connection),
+            COORDINATOR_ACTOR,
+            batch_id,
+            RevocationRequest("wrong date"),
+            POLICY,
+        ),
+        organizations=[ORGANIZATION],
+        snapshot=True,
+    )
+    assert foreseen.revoked == 2
+    assert pipeline.status(batch_id).items == before.items
+    assert revoke(pipeline, batch_id).revoked == 2
+
+
+def test_a_coordinator_is_too_late_and_an_administrator_is_not(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    ids = DerivedIds(batch_id)
+    late = "UPDATE registration.activity SET created_at = created_at - interval '31 days' WHERE item_id = :item"
+    execute(pipeline, late, item=ids.item_id(1))
+    result = revoke(pipeline, batch_id)
+    assert (result.revoked, [(kept.item_id, kept.code) for kept in result.kept]) == (
+        2,
+        [(ids.item_id(1), "revocation_window_over")],
+    )
+    with pytest.raises(ConflictError) as refused:
+        revoke_one(pipeline, UUID(ids.activity_id(1)))
+    assert refused.value.code == "revocation_window_over"
+    assert revoke(pipeline, batch_id, actor=ADMIN).revoked == 1
+
+
+def overriding(pipeline: Pipeline, count: int) -> UUID:
+    batch_id = pipeline.submit([NewItem(each.values._replace(override_duplicates=True)) for each in mentors(count)])
+    pipeline.drain()
+    return batch_id
+
+
+def flags(pipeline: Pipeline) -> dict[UUID, bool]:
+    """Of the living activities of the first mentor, by batch: whether each is flagged."""
+    living = (
+        "SELECT batch_id, overrides_duplicate FROM registration.activity WHERE revoked_at IS NULL AND attributed_to = 'mentor-1'"
+    )
+    return {row.batch_id: row.overrides_duplicate for row in rows(pipeline, living)}
+
+
+def test_the_oldest_flagged_activity_loses_its_flag(pipeline: Pipeline) -> None:
+    first = pipeline.submit(mentors(2))
+    pipeline.drain()
+    second, third = overriding(pipeline, 2), overriding(pipeline, 2)
+    assert flags(pipeline) == {first: False, second: True, third: True}
+    revoke(pipeline, first)
+    assert flags(pipeline) == {second: False, third: True}
+    revoke(pipeline, third)
+    assert flags(pipeline) == {second: False}
+    revoke(pipeline, second)
+    assert flags(pipeline) == {}
+
+
+def test_a_registration_that_is_about_to_flag_and_a_revocation_wait_for_each_other(pipeline: Pipeline) -> None:
+    """Without the shared lock the flagged activity would stand alone (invariant 6)."""
+    first = pipeline.submit(mentors(1))
+    pipeline.drain()
+    second = pipeline.submit([NewItem(each.values._replace(override_duplicates=True)) for each in mentors(1)])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = [record(command) for command in pipeline.take(Topic.COMMANDS, Topic.COMMANDS_BULK)]
+    with ThreadPoolExecutor(1) as others, pipeline.engine.connect() as connection, pipeline.engine.connect() as watcher:
+        with connection.begin():
+            pipeline.registration.handle(connection, commands)
+            revoked = others.submit(revoke, pipeline, first)
+            eventually(lambda: revoked.done() or bool(watcher.execute(text(_WAITS_FOR_A_ROW)).scalar_one()))
+            assert not revoked.done(), "the revocation did not wait for the registration"
+        assert revoked.result().revoked == 1
+    assert flags(pipeline) == {second: False}
+
+
+def test_what_failed_is_kept_when_it_is_named(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit([*mentors(1), *mentors(1, first=999)])
+    pipeline.drain()
+    ids = DerivedIds(batch_id)
+    named = revoke(pipeline, batch_id, item_ids=[ids.item_id(1)])
+    assert [(kept.item_id, kept.code) for kept in named.kept] == [(ids.item_id(1), "not_registered")]
+    assert (revoke(pipeline, batch_id).revoked, revoke(pipeline, batch_id).kept) == (1, [])
+
+
+def test_who_may_not_see_it_finds_nothing(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    activity_id = UUID(DerivedIds(batch_id).activity_id(0))
+    for actor in (COLLEAGUE, Actor("org-other", "boss", Role.ADMIN)):
+        with pytest.raises(NotFoundError):
+            revoke(pipeline, batch_id, actor=actor)
+        with pytest.raises(NotFoundError):
+            revoke_one(pipeline, activity_id, actor=actor)
+
+
+def test_a_running_batch_and_unknown_items_are_refused(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    with pytest.raises(ConflictError) as running:
+        revoke(pipeline, batch_id)
+    assert running.value.code == "batch_running"
+    pipeline.drain_until_registered()
+    with pytest.raises(InvalidRequestError) as unknown:
+        revoke(pipeline, batch_id, item_ids=[DerivedIds(batch_id).item_id(1)])
+    assert [mistake.pointer for mistake in unknown.value.mistakes] == ["/item_ids/0"]
+    with pytest.raises(PreconditionError):
+        revoke(pipeline, batch_id, edit_versions={7})
+    # The outcomes were not folded yet.
+    assert revoke(pipeline, batch_id).revoked == 1
+
+
+def test_a_single_activity_of_a_deleted_and_of_a_purged_batch(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    ids = DerivedIds(batch_id)
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    with pytest.raises(NotFoundError):
+        revoke(pipeline, batch_id)
+    one = revoke_one(pipeline, UUID(ids.activity_id(0)))
+    assert (one.item_id, one.was_revoked_before) == (ids.item_id(0), False)
+    assert revoke_one(pipeline, UUID(ids.activity_id(0))).was_revoked_before
+    assert rows(pipeline, "SELECT revoked FROM orchestrator.batch") == [(1,)]
+    for table in ("batch_item", "outcome", "batch_part", "batch_edit", "batch"):
+        execute(pipeline, f"DELETE FROM orchestrator.{table}")
+    pipeline.relay()
+    pipeline.take(*Topic)
+    revoke_one(pipeline, UUID(ids.activity_id(1)))
+    revoke_one(pipeline, UUID(ids.activity_id(2)))
+    pipeline.relay()
+    assert len({dict(event.headers)["ce_id"] for event in pipeline.take(Topic.BATCHES)}) == 2
+    assert rows(pipeline, "SELECT count(*) FROM registration.activity WHERE revoked_at IS NULL") == [(0,)]
