@@ -24,6 +24,7 @@ _INSERT_PARTS = _SQL["insert_parts"].text()
 _MERGE_ITEMS = _SQL["merge_items"].text()
 _UNDECIDED = _SQL["undecided"].text()
 _FOLD = _SQL["fold"].text()
+_MERGE_REVOCATIONS = _SQL["merge_revocations"].text()
 _MERGE_HISTORY = _SQL["merge_history"].text()
 _COUNTS = _SQL["counts"].text()
 _MERGE_BATCH = _SQL["merge_batch"].text()
@@ -37,6 +38,7 @@ class MergedBatch:
     is_label_known: bool
     label: str | None
     counts: Counts
+    revoked: int
     status: BatchStatus
     retry_number: int
     completed_at: datetime | None
@@ -108,10 +110,14 @@ class BatchMerge:
         """Puts every item where its outcome says it is; how many changed."""
         return int(self._execute(_FOLD, folds_pending=folds_pending, is_cancelled=is_cancelled, version=self.version).rowcount)
 
-    def counts(self) -> tuple[Counts, int]:
-        """The counts of the items, and how many retries their history knows."""
+    def merge_revocations(self) -> int:
+        """Puts into every item what its activity says of its revocation; how many changed."""
+        return int(self._execute(_MERGE_REVOCATIONS, version=self.version).rowcount)
+
+    def counts(self) -> tuple[Counts, int, int]:
+        """The counts of the items, how many retries their history knows, and how many are revoked."""
         row = self._execute(_COUNTS).one()
-        return Counts(row.pending, row.completed, row.failed, row.cancelled), row.retries
+        return Counts(row.pending, row.completed, row.failed, row.cancelled), row.retries, row.revoked
 
     def merge_batch(self, merged: MergedBatch, edits: Row[Any], *, has_changed: bool, now: datetime) -> bool:
         """Writes the batch's row where it differs, and tells who follows it; whether it did."""
@@ -122,6 +128,7 @@ class BatchMerge:
             completed=merged.counts.completed,
             failed=merged.counts.failed,
             cancelled=merged.counts.cancelled,
+            revoked=merged.revoked,
             retry_number=merged.retry_number,
             completed_at=merged.completed_at,
             cancelled_at=merged.cancelled_at,

@@ -2,7 +2,8 @@
 
 The topics propose, the database decides. Somebody who may write to the topic batches could have written any batch, retry, cancel, label or
 deletion (docs/events.md). So a batch counts when the database has its parts or an outcome of it, an attempt when an outcome or the history
-bears it out, a label, a cancel and a deletion when the database has kept it beside the batch's row. Items never lose an outcome, attempts
+bears it out, a label, a cancel and a deletion when the database has kept it beside the
+batch's row, and a revocation when the activity says so. Items never lose an outcome, attempts
 never go down, cancels and deletions stay.
 """
 
@@ -88,13 +89,14 @@ def _merge(merge: BatchMerge) -> Promoted:
         # The completion event belongs to the transaction that completes the batch (docs/architecture.md), and a replay publishes
         # nothing: a batch whose completion was never announced keeps its last pending items for the sweeper to fold.
         changed += merge.fold(folds_pending=is_announced or merge.undecided() > 0, is_cancelled=cancelled_at is not None)
-    counts, retries = merge.counts()
+        changed += merge.merge_revocations()
+    counts, retries, revoked = merge.counts()
     if not has_items:
         counts = Counts(cancelled=rebuilt.total_items)
     if counts.total != rebuilt.total_items:
         raise _MovedError
     is_label_known = live is None or (evidence.is_unmoved and edits.edits >= live.edit_version - 1)
-    merged = _merged_batch(rebuilt, live, counts, retries, cancelled_at, edits, announced_at, is_label_known=is_label_known)
+    merged = _merged_batch(rebuilt, live, counts, retries, revoked, cancelled_at, edits, announced_at, is_label_known=is_label_known)
     is_changed = merge.merge_batch(merged, edits, has_changed=changed > 0 or live is None, now=evidence.now)
     return Promoted.MERGED if is_changed else Promoted.UNCHANGED
 
@@ -113,6 +115,7 @@ def _merged_batch(
     live: Row[Any] | None,
     counts: Counts,
     retries: int,
+    revoked: int,
     cancelled_at: Any,
     edits: Row[Any],
     announced_at: datetime | None,
@@ -127,6 +130,7 @@ def _merged_batch(
         is_label_known=is_label_known,
         label=edits.label if edits.is_relabelled else rebuilt.submitted_label,
         counts=counts,
+        revoked=revoked,
         status=status,
         retry_number=max(retries, 0 if live is None else live.retry_number),
         completed_at=completed_at,

@@ -182,6 +182,11 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
             yield "replay_cancel", (data.batch_id, data.part, data.reason, by, at, data.cancelled, runs, *place)
         case events.BatchRelabelled():
             yield "replay_relabel", (data.batch_id, data.version, data.label, *place)
+        case events.ActivitiesRevoked() if record.topic is Topic.BATCHES:
+            if not _are_runs(data.revoked_positions):
+                raise UnreadableError("invalid_data", "the revoked positions are no runs in ascending order")
+            runs = orjson.dumps(data.revoked_positions).decode()
+            yield "replay_revocation_read", (data.batch_id, data.organization_id, at, data.revoked_by, data.reason, runs, *place)
         case events.BatchDeleted():
             yield "replay_delete", (data.batch_id, data.version, at)
         case events.BatchCompleted():
@@ -190,10 +195,10 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
             yield "replay_rejection", (data.batch_id, data.rejected_event_id)
 
 
-def _are_runs(positions: Sequence[tuple[int, int, int]]) -> bool:
+def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
     """Whether these are runs as the product writes them: each position once, so that no event names more than a batch can have."""
-    ends = [-1, *(last for _, last, _ in positions)]
-    return all(end < first <= last for end, (first, last, _) in zip(ends, positions, strict=False))
+    ends = [-1, *(run[1] for run in positions)]
+    return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
 
 
 def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int]) -> Sequence[object]:

@@ -64,9 +64,12 @@ CHECKS: tuple[Check, ...] = (
         "two_activities_of_an_item",
         "activity_differs_from_item",
         "activity_without_audit",
+        "revocation_without_audit",
+        "audit_of_no_activity",
+        "revocation_differs_from_activity",
     ),
     *_checks(2, "two_outcomes_of_an_attempt", "outcome_of_a_later_attempt", "outcome_without_item", "attempt_after_success"),
-    *_checks(3, "counts_differ_from_items", "positions_not_contiguous", "item_without_batch"),
+    *_checks(3, "counts_differ_from_items", "revoked_differs_from_items", "positions_not_contiguous", "item_without_batch"),
     *_checks(
         4,
         "item_differs_from_outcome",

@@ -21,6 +21,15 @@ CORRUPTIONS: list[Corruption] = [
     ("activity_differs_from_item", "completed", "UPDATE registration.activity SET notes = 'another note' WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
     ("activity_differs_from_item", "completed", "UPDATE registration.activity SET notes = NULL WHERE batch_id = :b AND notes IS NOT NULL"),
     ("activity_without_audit", "completed", "DELETE FROM registration.audit WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
+    ("revocation_without_audit", "revoked", "DELETE FROM registration.audit WHERE batch_id = :b AND action = 'revoked'"),
+    ("revocation_without_audit", "revoked", "UPDATE registration.audit SET reason = 'another' WHERE batch_id = :b AND action = 'revoked'"),
+    ("revocation_without_audit", "completed", "UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
+    ("revocation_without_audit", "revoked", "UPDATE registration.activity SET revoked_at = NULL WHERE batch_id = :b"),
+    ("audit_of_no_activity", "revoked", "UPDATE registration.audit SET activity_id = gen_random_uuid() WHERE batch_id = :b AND action = 'revoked'"),
+    ("revocation_differs_from_activity", "revoked", "UPDATE registration.activity SET revoked_by = 'somebody else' WHERE batch_id = :b"),
+    ("revocation_differs_from_activity", "revoked", "UPDATE orchestrator.batch_item SET revoked_at = NULL, revoked_by = NULL, revocation_reason = NULL WHERE batch_id = :b"),
+    ("revocation_differs_from_activity", "partial", "UPDATE orchestrator.batch_item SET revoked_at = now(), revoked_by = 'boss', revocation_reason = 'why' WHERE batch_id = :b AND position = 1"),
+    ("revoked_differs_from_items", "revoked", "UPDATE orchestrator.batch SET revoked = 0 WHERE batch_id = :b"),
     ("two_outcomes_of_an_attempt", "completed", "INSERT INTO orchestrator.outcome SELECT * FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
     ("outcome_of_a_later_attempt", "partial", "INSERT INTO orchestrator.outcome SELECT batch_id, position, 2, organization_id, outcome, activity_id, error, created_at FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
     ("outcome_without_item", "partial", "INSERT INTO orchestrator.outcome SELECT batch_id, 77, 1, organization_id, outcome, activity_id, error, created_at FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
@@ -201,6 +210,14 @@ CLAUSES: list[Case] = [
     ("item_id_not_derived", "done", ITEM.format("item_id = gen_random_uuid()") + " AND position = 1"),
 ]
 
+# What follows from revoked activities everywhere else.
+REVOKED_TOO = (
+    "; UPDATE registration.activity SET revoked_by = 'boss', revocation_reason = 'a mistake' WHERE revoked_at IS NOT NULL AND revoked_by IS NULL"
+    "; INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason) SELECT organization_id, 'revoked', activity_id, registered_by, attributed_to, revoked_by, batch_id, 'api', revoked_at, revocation_reason FROM registration.activity a WHERE revoked_at IS NOT NULL AND NOT EXISTS (SELECT FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'revoked')"
+    "; UPDATE orchestrator.batch_item i SET revoked_at = a.revoked_at, revoked_by = a.revoked_by, revocation_reason = a.revocation_reason FROM registration.activity a WHERE a.item_id = i.item_id AND a.revoked_at IS NOT NULL"
+    "; UPDATE orchestrator.batch b SET revoked = (SELECT count(revoked_at) FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id)"
+)
+
 WELL: list[tuple[str, str]] = [
     *((kind, "") for kind in ("done", "failed", "failing", "retried", "again", "waiting", "decided", "cancelled", "unresolved", "collecting", "stopped", "deleted", "overriding")),
     # Registered by an external service: there is no activity of ours.
@@ -226,9 +243,9 @@ WELL: list[tuple[str, str]] = [
     ("done", OUTBOX.format("batches", 4)),
     # Records like others, but for one column.
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-x'") + ";" + ACTIVITY.format(organization="'org-x'", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
-    ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="now()") + ";" + AUDITED.format(batch=PURGED)),
+    ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="now()") + ";" + AUDITED.format(batch=PURGED) + REVOKED_TOO),
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="true", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
-    ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b"),
+    ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b" + REVOKED_TOO),
     # A request was on its way when the batch was cancelled.
     ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
     # At the same moment.

@@ -1,7 +1,6 @@
 """Undo on a real PostgreSQL: what is written, for whom, what is kept, and what becomes free."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,44 +8,21 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, PreconditionError
-from orchestrator.batches.model import Actor, NewItem, RevocationRequest, Revoked, RevokedActivity, Role
+from orchestrator.batches.model import Actor, NewItem, RevocationRequest, Role
 from orchestrator.batches.operations import delete_batch
-from orchestrator.batches.revoke import RevocationPolicy, foresee_revocation, revoke_activity, revoke_batch
+from orchestrator.batches.revoke import foresee_revocation
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors, record
+from tests.support.revoking import POLICY, revoke, revoke_one
 from tests.support.waiting import eventually
 
 _WAITS_FOR_A_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
 
-POLICY = RevocationPolicy(timedelta(days=30))
 COLLEAGUE = Actor(ORGANIZATION, "coord-2", Role.COORDINATOR)
-
-
-def revoke(
-    pipeline: Pipeline, batch_id: UUID, *, actor: Actor = COORDINATOR_ACTOR, item_ids: list[UUID] | None = None, **named: Any
-) -> Revoked:
-    request = RevocationRequest("wrong date", item_ids)
-    return transact(
-        pipeline.api,
-        lambda connection: revoke_batch(
-            PostgresActivityRepository(connection), InProcessRecords(connection), actor, batch_id, request, POLICY, **named
-        ),
-        organizations=[actor.organization_id],
-    )
-
-
-def revoke_one(pipeline: Pipeline, activity_id: UUID, *, actor: Actor = COORDINATOR_ACTOR) -> RevokedActivity:
-    return transact(
-        pipeline.api,
-        lambda connection: revoke_activity(
-            PostgresActivityRepository(connection), InProcessRecords(connection), actor, activity_id, "wrong date", POLICY
-        ),
-        organizations=[actor.organization_id],
-    )
 
 
 def rows(pipeline: Pipeline, query: str) -> list[Any]:

@@ -18,6 +18,7 @@ from schemas.ids import new_batch_id
 from tests.integration.corruptions import CORRUPTIONS
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.revoking import revoke
 from tests.support.stack import Stack
 
 # Constraints that make corruptions impossible; dropped, because `verify` must not rely on what a restore or a hand may have lost.
@@ -51,10 +52,7 @@ def healthy(pipeline: Pipeline) -> dict[str, UUID]:
     batches["revoked"] = pipeline.submit(mentors(1, first=21))
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, batches["deleted"])
-    with pipeline.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b"), {"b": batches["revoked"]}
-        )
+    revoke(pipeline, batches["revoked"])
     batches["running"] = pipeline.submit(mentors(2, first=30))
     pipeline.drain_until_registered()
     batches["queued"] = pipeline.submit(mentors(1, first=40))

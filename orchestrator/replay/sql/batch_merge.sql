@@ -178,6 +178,21 @@ FROM state s
 WHERE (i.batch_id, i.position) = (:batch_id, s.position)
   AND (i.status, i.activity_id, i.error) IS DISTINCT FROM (s.status, s.activity_id, s.error);
 
+-- name: merge_revocations
+-- parameters: batch_id uuid, version bigint
+-- Puts into every item what its activity says of its revocation, whatever the topics say: no event revokes anything. By the primary key, and
+-- the unique index on the activities' item_id.
+WITH said AS (
+    SELECT i.position, a.revoked_at, a.revoked_by, a.revocation_reason
+    FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id AND i.status = 'success'
+    WHERE i.batch_id = :batch_id
+)
+UPDATE orchestrator.batch_item i
+SET revoked_at = s.revoked_at, revoked_by = s.revoked_by, revocation_reason = s.revocation_reason, changed_version = :version
+FROM said s
+WHERE (i.batch_id, i.position) = (:batch_id, s.position)
+  AND (i.revoked_at, i.revoked_by, i.revocation_reason) IS DISTINCT FROM (s.revoked_at, s.revoked_by, s.revocation_reason);
+
 -- name: merge_history
 -- parameters: batch_id uuid, submitted_at timestamptz
 -- Creates the missing attempts that are over: those that failed, and whose correction is known. The primary key of `item_history`
@@ -213,7 +228,7 @@ ON CONFLICT DO NOTHING;
 -- How many items are in each state, and how many retries the history knows. By the primary keys of `batch_item` and
 -- `item_history`.
 SELECT count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'success') AS completed,
-       count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+       count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled, count(revoked_at) AS revoked,
        (SELECT count(DISTINCT retried_at) FROM orchestrator.item_history WHERE batch_id = :batch_id) AS retries
 FROM orchestrator.batch_item WHERE batch_id = :batch_id;
 
@@ -221,12 +236,12 @@ FROM orchestrator.batch_item WHERE batch_id = :batch_id;
 -- parameters: batch_id uuid, is_label_known boolean, label text, status text, pending integer, completed integer
 -- parameters: failed integer, cancelled integer, retry_number integer, completed_at timestamptz, cancelled_at timestamptz
 -- parameters: cancelled_by text, cancellation_reason text, deleted_at timestamptz, edits integer, version bigint
--- parameters: now timestamptz, has_changed boolean
+-- parameters: now timestamptz, has_changed boolean, revoked integer
 -- Writes the batch's row if anything of the batch has changed. By the primary key of `batch`.
 UPDATE orchestrator.batch b
 SET coordinator_id = r.coordinator_id, label = CASE WHEN :is_label_known THEN :label ELSE b.label END,
     status = :status, total_items = r.total_items, pending = :pending, completed = :completed, failed = :failed,
-    cancelled = :cancelled, retry_number = :retry_number, completed_at = :completed_at, cancelled_at = :cancelled_at,
+    cancelled = :cancelled, revoked = :revoked, retry_number = :retry_number, completed_at = :completed_at, cancelled_at = :cancelled_at,
     cancelled_by = CASE WHEN :cancelled_at IS NOT NULL THEN coalesce(b.cancelled_by, :cancelled_by, r.cancelled_by) END,
     cancellation_reason = CASE WHEN :cancelled_at IS NOT NULL
                                THEN coalesce(b.cancellation_reason, :cancellation_reason, r.cancellation_reason) END,
@@ -235,10 +250,10 @@ FROM replay_batch r
 WHERE b.batch_id = :batch_id AND r.batch_id = b.batch_id
   AND (:has_changed OR
        (b.coordinator_id, CASE WHEN :is_label_known THEN b.label END, b.status, b.total_items, b.pending, b.completed, b.failed,
-        b.cancelled, b.retry_number, b.completed_at, b.cancelled_at, b.deleted_at)
+        b.cancelled, b.revoked, b.retry_number, b.completed_at, b.cancelled_at, b.deleted_at)
        IS DISTINCT FROM
        (r.coordinator_id, CASE WHEN :is_label_known THEN :label END, :status, r.total_items, :pending, :completed, :failed,
-        :cancelled, :retry_number, CAST(:completed_at AS timestamptz), CAST(:cancelled_at AS timestamptz),
+        :cancelled, :revoked, :retry_number, CAST(:completed_at AS timestamptz), CAST(:cancelled_at AS timestamptz),
         CAST(:deleted_at AS timestamptz)));
 
 -- name: remember

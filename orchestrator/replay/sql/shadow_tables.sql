@@ -24,6 +24,10 @@ CREATE TEMPORARY TABLE replay_cancel (
 CREATE TEMPORARY TABLE replay_relabel (
     batch_id uuid NOT NULL, version integer NOT NULL, label text, partition integer NOT NULL, record_offset bigint NOT NULL
 );
+CREATE TEMPORARY TABLE replay_revocation_read (
+    batch_id uuid NOT NULL, organization_id text NOT NULL, at timestamptz NOT NULL, revoked_by text NOT NULL, reason text NOT NULL,
+    runs jsonb NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
+);
 CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NOT NULL, at timestamptz NOT NULL);
 CREATE TEMPORARY TABLE replay_completion (
     batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
@@ -65,7 +69,7 @@ INSERT INTO replay_handled SELECT * FROM told t WHERE (t.topic, t.partition) NOT
 -- joined: every join here goes over whole tables.
 ANALYZE replay_part (batch_id, header_hash, part, event_id); ANALYZE replay_result (batch_id, position, attempt);
 ANALYZE replay_retry_read; ANALYZE replay_completion; ANALYZE replay_cancel; ANALYZE replay_relabel; ANALYZE replay_delete;
-ANALYZE replay_rejection;
+ANALYZE replay_rejection; ANALYZE replay_revocation_read;
 
 -- The results of each item's highest attempt.
 CREATE TEMPORARY TABLE replay_outcome AS
@@ -130,7 +134,7 @@ WITH whole AS (
 )
 SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channel,
        CASE WHEN r.batch_id IS NULL THEN p.label ELSE r.label END AS label, NULL::text AS status, w.total_items,
-       0 AS pending, 0 AS completed, 0 AS failed, 0 AS cancelled, coalesce(n.retry_number, 0) AS retry_number,
+       0 AS pending, 0 AS completed, 0 AS failed, 0 AS cancelled, 0 AS revoked, coalesce(n.retry_number, 0) AS retry_number,
        -- No lower than it was: a fold raised it by one, and each fold took at least one outcome.
        2 + coalesce(o.results, 0) + 2 * coalesce(n.retries, 0) AS version, p.label AS submitted_label,
        CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
@@ -201,17 +205,30 @@ SELECT batch_id, position, item_id, coalesce(changes ->> 'mentor_id', mentor_id)
        values_attempt, attempt,
        CASE WHEN outcome_attempt = attempt THEN outcome WHEN stopped_attempt = attempt THEN 'cancelled' ELSE 'pending' END AS status,
        CASE WHEN outcome_attempt = attempt THEN activity_id END AS activity_id,
-       CASE WHEN outcome_attempt = attempt THEN error END AS error, is_in_flight
+       CASE WHEN outcome_attempt = attempt THEN error END AS error, is_in_flight,
+       NULL::timestamptz AS revoked_at, NULL::text AS revoked_by, NULL::text AS revocation_reason
 FROM joined;
 CREATE UNIQUE INDEX ON replay_item (batch_id, position);
 ANALYZE replay_item (batch_id, position);
 
+-- An activity is revoked once. Runs are not written out: what an event names may be more than its batch has.
+UPDATE replay_item i SET revoked_at = r.at, revoked_by = r.revoked_by, revocation_reason = r.reason
+FROM (
+    SELECT DISTINCT ON (n.batch_id, n.position) n.batch_id, n.position, r.at, r.revoked_by, r.reason
+    FROM replay_revocation_read r
+    JOIN replay_batch b USING (batch_id, organization_id)
+    CROSS JOIN LATERAL jsonb_array_elements(r.runs) AS run
+    JOIN replay_item n ON n.batch_id = r.batch_id AND n.position BETWEEN CAST(run ->> 0 AS integer) AND CAST(run ->> 1 AS integer)
+    ORDER BY n.batch_id, n.position, r.record_offset, r.partition
+) AS r WHERE (i.batch_id, i.position, i.status) = (r.batch_id, r.position, 'success');
+
 UPDATE replay_batch b
-SET pending = i.pending, completed = i.completed, failed = i.failed, cancelled = i.cancelled, is_in_flight = i.is_in_flight
+SET pending = i.pending, completed = i.completed, failed = i.failed, cancelled = i.cancelled, revoked = i.revoked,
+    is_in_flight = i.is_in_flight
 FROM (
     SELECT batch_id, count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'success') AS completed,
            count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
-           bool_or(is_in_flight) AS is_in_flight
+           count(revoked_at) AS revoked, bool_or(is_in_flight) AS is_in_flight
     FROM replay_item GROUP BY batch_id
 ) AS i WHERE i.batch_id = b.batch_id;
 UPDATE replay_batch SET cancelled = total_items WHERE NOT has_items;
@@ -270,6 +287,7 @@ CROSS JOIN LATERAL (
         ('completed', to_jsonb(l.completed), to_jsonb(r.completed)),
         ('failed', to_jsonb(l.failed), to_jsonb(r.failed)),
         ('cancelled', to_jsonb(l.cancelled), to_jsonb(r.cancelled)),
+        ('revoked', to_jsonb(l.revoked), to_jsonb(r.revoked)),
         ('retry_number', to_jsonb(l.retry_number), to_jsonb(r.retry_number)),
         ('cancelled_at', to_jsonb(l.cancelled_at), to_jsonb(r.cancelled_at)),
         ('deleted', to_jsonb(l.deleted_at IS NOT NULL), to_jsonb(r.deleted_at IS NOT NULL)),
@@ -316,16 +334,19 @@ CROSS JOIN LATERAL (
         ('attempt', false, to_jsonb(l.attempt), to_jsonb(r.attempt)),
         ('status', false, to_jsonb(l.status), to_jsonb(r.status)),
         ('activity_id', false, to_jsonb(l.activity_id), to_jsonb(r.activity_id)),
-        ('error', false, l.error, r.error)
+        ('error', false, l.error, r.error),
+        ('revoked_at', false, to_jsonb(l.revoked_at), to_jsonb(r.revoked_at)),
+        ('revoked_by', false, to_jsonb(l.revoked_by), to_jsonb(r.revoked_by)),
+        ('revocation_reason', false, to_jsonb(l.revocation_reason), to_jsonb(r.revocation_reason))
     ) AS f (field, is_of_attempt, live, rebuilt)
     WHERE l.is_there AND r.is_there AND f.live IS DISTINCT FROM f.rebuilt
       AND (NOT f.is_of_attempt OR l.attempt = r.attempt AND r.attempt = r.values_attempt)
 ) AS d (field, live, rebuilt)
 WHERE (l.is_there, l.item_id, l.mentor_id, l.activity_type, l.activity_date, l.duration_minutes, l.override_duplicates,
-       l.client_reference, l.attempt, l.status, l.activity_id, l.error)
+       l.client_reference, l.attempt, l.status, l.activity_id, l.error, l.revoked_at, l.revoked_by, l.revocation_reason)
       IS DISTINCT FROM
       (r.is_there, r.item_id, r.mentor_id, r.activity_type, r.activity_date, r.duration_minutes, r.override_duplicates,
-       r.client_reference, r.attempt, r.status, r.activity_id, r.error);
+       r.client_reference, r.attempt, r.status, r.activity_id, r.error, r.revoked_at, r.revoked_by, r.revocation_reason);
 
 -- name: by_field
 -- How many differences there are, by field.
@@ -357,6 +378,7 @@ SELECT batch_id::text FROM (
     SELECT batch_id FROM replay_before
     UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read
     UNION SELECT batch_id FROM replay_cancel UNION SELECT batch_id FROM replay_relabel UNION SELECT batch_id FROM replay_delete
+    UNION SELECT batch_id FROM replay_revocation_read
 ) AS seen
 WHERE (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = seen.batch_id)

@@ -66,6 +66,29 @@ FROM registration.activity a
 LEFT JOIN registration.audit u ON u.activity_id = a.activity_id AND u.action = 'registered' AND u.batch_id = a.batch_id
 GROUP BY a.activity_id, a.batch_id, a.item_id HAVING count(u.activity_id) <> 1;
 
+-- name: revocation_without_audit
+-- An activity whose revocation is not what one audit row says, or an audit row of a revocation whose activity is alive.
+SELECT a.batch_id, a.item_id, count(u.activity_id) || ' audit rows tell its revocation, and it is '
+       || CASE WHEN a.revoked_at IS NULL THEN 'alive' ELSE 'revoked' END AS detail
+FROM registration.activity a
+LEFT JOIN registration.audit u ON u.activity_id = a.activity_id AND u.action = 'revoked' AND u.batch_id = a.batch_id
+      AND (a.revoked_at IS NULL
+           OR (u.at, u.submitted_by, u.reason) IS NOT DISTINCT FROM (a.revoked_at, a.revoked_by, a.revocation_reason))
+GROUP BY a.activity_id, a.batch_id, a.item_id, a.revoked_at
+HAVING count(u.activity_id) <> CAST(a.revoked_at IS NOT NULL AS integer);
+
+-- name: audit_of_no_activity
+-- An audit row about an activity that does not exist.
+SELECT u.batch_id, NULL AS item_id, 'an audit row, ' || u.action || ', is about no activity' AS detail
+FROM registration.audit u LEFT JOIN registration.activity a ON a.activity_id = u.activity_id WHERE a.activity_id IS NULL;
+
+-- name: revocation_differs_from_activity
+-- An item that says something else of its revocation than its activity does.
+SELECT i.batch_id, i.item_id, 'the item is ' || i.status || CASE WHEN i.revoked_at IS NULL THEN '' ELSE ' and revoked' END
+       || ', and its activity says otherwise' AS detail
+FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id AND i.status = 'success'
+WHERE (i.revoked_at, i.revoked_by, i.revocation_reason) IS DISTINCT FROM (a.revoked_at, a.revoked_by, a.revocation_reason);
+
 -- 2. At most one outcome per (item, attempt); no attempt above the item's own.
 
 -- name: two_outcomes_of_an_attempt
@@ -108,6 +131,14 @@ WHERE (b.total_items, b.pending, b.completed, b.failed, b.cancelled)
       IS DISTINCT FROM (i.total, i.pending, i.completed, i.failed, i.cancelled)
   AND NOT (i.batch_id IS NULL AND b.parts > 1 AND b.completed = 0 AND b.failed = 0
            AND (b.status, b.total_items) IN (('pending', b.pending), ('cancelled', b.cancelled)))
+  AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = b.batch_id);
+
+-- name: revoked_differs_from_items
+-- A batch whose number of revoked items is not that of its items. One that is being purged keeps the number that it had.
+SELECT b.batch_id, NULL AS item_id, 'revoked is ' || b.revoked || ', and ' || coalesce(i.revoked, 0) || ' items are' AS detail
+FROM orchestrator.batch b
+LEFT JOIN (SELECT batch_id, count(revoked_at) AS revoked FROM orchestrator.batch_item GROUP BY batch_id) i ON i.batch_id = b.batch_id
+WHERE b.revoked <> coalesce(i.revoked, 0)
   AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = b.batch_id);
 
 -- name: positions_not_contiguous
