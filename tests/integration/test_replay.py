@@ -25,6 +25,7 @@ from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
+from tests.support.revoking import revoke
 from tests.support.waiting import eventually
 
 EXAMPLES = 1_000
@@ -104,9 +105,10 @@ def projection(engine: Engine, *, with_notes: bool = True) -> dict[str, list[tup
     tables = {
         "batch": "batch_id::text, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending, completed,"
         " failed, cancelled, retry_number, edit_version, parts, content_hash, trace_id, completed_at, cancelled_at, cancelled_by,"
-        " cancellation_reason, deleted_at",
+        " cancellation_reason, deleted_at, revoked",
         "batch_item": "batch_id::text, position, item_id::text, organization_id, mentor_id, activity_type, activity_date, duration_minutes,"
-        " client_reference, override_duplicates, status, attempt, activity_id::text, error" + (", notes" if with_notes else ""),
+        " client_reference, override_duplicates, status, attempt, activity_id::text, error, revoked_at, revoked_by, revocation_reason"
+        + (", notes" if with_notes else ""),
         "item_history": "batch_id::text, position, attempt, error, attempt_at, retried_by, retried_at, "
         + ("submitted, correction" if with_notes else "submitted - 'notes', correction - 'notes'"),
         "batch_part": "batch_id::text, part, organization_id, content_hash, public_hash",
@@ -276,6 +278,55 @@ def test_what_was_destroyed_is_rebuilt(pipeline: RecordingPipeline, owner: Engin
     assert verify(pipeline.engine, settings).breaches == []
     assert outbox(owner) == 0, "something was published"
     pipeline.drain()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE orchestrator.batch_item SET revoked_at = NULL, revoked_by = NULL, revocation_reason = NULL",
+        "UPDATE orchestrator.batch_item SET revocation_reason = 'another' WHERE revoked_at IS NOT NULL",
+        "UPDATE orchestrator.batch_item SET revoked_at = now(), revoked_by = 'boss', revocation_reason = 'none' WHERE position = 1",
+        "UPDATE orchestrator.batch SET revoked = 0",
+    ],
+)
+def test_a_damaged_revocation_is_seen_and_mended(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, damage: str
+) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(0), ids.item_id(2)])
+    pipeline.drain()
+    before = projection(owner)
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {}
+    run(owner, damage)
+    assert verify(pipeline.engine, settings).breaches != []
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_a_forged_revocation_is_shown_and_revokes_nothing(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    before = projection(owner)
+    forged, _ = events.activities_revoked(
+        batch_id=batch_id,
+        organization_id=ORGANIZATION,
+        revocation=9,
+        reason="forged",
+        revoked_by="nobody",
+        revoked_positions=[(0, 700_000)],
+        time=pipeline.status(batch_id).batch.submitted_at,
+        trace_id="1" * 32,
+    )
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (10_000, forged)])
+    assert verdicts == {batch_id: Promoted.UNCHANGED}
+    assert {difference.field for difference in after.differences} == {"revoked", "revoked_at", "revoked_by", "revocation_reason"}
+    assert projection(owner) == before
     assert verify(pipeline.engine, settings).breaches == []
 
 
