@@ -431,7 +431,7 @@ class KeptResponse(Response):
     code: Annotated[KeptBecause, one_of(*KeptBecause)]
 
 
-class RevokedResponse(BatchResponse):
+class RevokedResponse(BatchResponse, title="RevokedResponse"):
     """The batch, and what became of the activities that a revocation covers."""
 
     revoked: Annotated[int, Field(description="Taken back by this call.")]

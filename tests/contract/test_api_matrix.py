@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
+from schemas.ids import DerivedIds
 from schemas.paths import API_PATH, API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
@@ -33,6 +34,8 @@ BODIES: dict[str, Any] = {
     "deleteBatch": None,
     "retryBatch": {},
     "cancelBatch": None,
+    "revokeBatch": {"reason": "a mistake"},
+    "revokeActivity": {"reason": "a mistake"},
     "issueTicket": None,
     "followBatch": None,
     "downloadCsv": None,
@@ -100,14 +103,15 @@ def finished(pipeline: Pipeline) -> tuple[str, str]:
 def ask(client: httpx.Client, operation: tuple[str, str, str], batch_id: str, item_id: str) -> httpx.Response:
     name, method, path = operation
     # An event stream has an end here: the batch is finished.
-    return client.request(method, path.format(batch_id=batch_id, item_id=item_id), json=BODIES[name])
+    address = path.format(batch_id=batch_id, item_id=item_id, activity_id=DerivedIds(UUID(batch_id)).activity_id(0))
+    return client.request(method, address, json=BODIES[name])
 
 
 @pytest.mark.usefixtures("everybody_is_known")
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[operation[0] for operation in OPERATIONS])
 def test_who_may_do_what(api: ApiServer, finished: tuple[str, str], operation: tuple[str, str, str]) -> None:
     name, _, path = operation
-    is_about_a_batch = "{batch_id}" in path
+    is_about_a_batch = "{batch_id}" in path or "{activity_id}" in path
     # The one who may do most comes last: what he changes, nobody is asked about afterwards.
     for caller in sorted(CALLERS, key=lambda caller: (caller.may_see, caller.role is not Role.AUDITOR)):
         with api.client(caller.role, sub=caller.subject, orgs=(caller.organization,)) as client:
