@@ -122,6 +122,7 @@ def _written() -> list[OutgoingEvent]:
         *events.batch_cancelled(**common, reason=None, cancelled_by="me", counts=COUNTS, cancelled_positions=[(0, 3, 1)]),
         events.batch_relabelled(**common, label=None, version=2),
         events.batch_deleted(**common, version=3),
+        *events.activities_revoked(**common, revocation=4, reason="wrong", revoked_by="me", revoked_positions=[(0, 3)]),
         *(
             events.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
             for bulk in (False, True)
