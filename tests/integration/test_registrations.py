@@ -360,6 +360,8 @@ def test_an_activity_has_the_values_of_its_item(pipeline: Pipeline, is_flagged: 
         "overrides_duplicate": is_flagged,
         "created_at": AT,
         "revoked_at": None,
+        "revoked_by": None,
+        "revocation_reason": None,
     }
     audits = rows(pipeline, f"SELECT * FROM registration.audit WHERE batch_id = '{batch.batch_id}'")
     assert [(one["activity_id"], one["at"]) for one in audits] == [(activity["activity_id"], AT)]
