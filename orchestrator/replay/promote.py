@@ -96,7 +96,9 @@ def _merge(merge: BatchMerge) -> Promoted:
     if counts.total != rebuilt.total_items:
         raise _MovedError
     is_label_known = live is None or (evidence.is_unmoved and edits.edits >= live.edit_version - 1)
-    merged = _merged_batch(rebuilt, live, counts, retries, revoked, cancelled_at, edits, announced_at, is_label_known=is_label_known)
+    merged = _merged_batch(
+        rebuilt, live, counts, retries, revoked, cancelled_at, edits, announced_at, is_label_known=is_label_known
+    )
     is_changed = merge.merge_batch(merged, edits, has_changed=changed > 0 or live is None, now=evidence.now)
     return Promoted.MERGED if is_changed else Promoted.UNCHANGED
 
