@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import administration, batches, bench, dead_letters, demo, doctor, replay, stack, submit, verify
+from cli.commands import administration, batches, bench, dead_letters, demo, doctor, replay, revoke, stack, submit, verify
 from cli.commands import run as run_command
 from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
@@ -42,6 +42,7 @@ def main(
 # In the order of the help page.
 submit.register(app)
 batches.register(app)
+revoke.register(app)
 run_command.register(app)
 administration.register(app)
 doctor.register(app)

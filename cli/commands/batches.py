@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
     ) -> ExitCode:
         """Show the state of a batch and its failed items. With --watch, follow it to its end; exit code 1 if items failed."""
         target = connection.target()
-        organization_id = connection.org or _organization_in_home(target, batch_id)
+        organization_id = connection.org or organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             if watch:
                 await _watch(client, batch_id, organization_id, output)
@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show the result of each item, also while the batch runs."""
         target = connection.target()
-        organization_id = connection.org or _organization_in_home(target, batch_id)
+        organization_id = connection.org or organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             if format is not ResultsFormat.TABLE:
                 if status is not None or output.json:
@@ -193,7 +193,7 @@ def register(app: typer.Typer) -> None:
             body["only_retryable"] = True
         file = None if correct is None else _corrections(correct)
         target = connection.target()
-        organization_id = connection.org or _organization_in_home(target, batch_id)
+        organization_id = connection.org or organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             if file is not None:
                 items = await _items_with_values(client, batch_id, organization_id, notes=file.has_notes)
@@ -226,7 +226,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Stop a batch. Registered items stay, and no more are registered. The counts shown are final."""
         target = connection.target()
-        organization_id = connection.org or _organization_in_home(target, batch_id)
+        organization_id = connection.org or organization_in_home(target, batch_id)
         body = {} if reason is None else {"cancellation_reason": reason}
         async with connected(target, output.remark) as client:
             batch = (await client.post(f"{API_PATH}/{batch_id}/cancel", organization_id, body)).json()
@@ -244,7 +244,7 @@ def register(app: typer.Typer) -> None:
         """Remove a finished batch from view. The activities that it registered stay."""
         target = connection.target()
         confirm(f"Delete batch {batch_id}? This can't be undone.", yes=yes)
-        organization_id = connection.org or _organization_in_home(target, batch_id)
+        organization_id = connection.org or organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
             await client.delete(f"{API_PATH}/{batch_id}", organization_id)
         sentence = f"Deleted batch {batch_id}. The activities that it registered stay."
@@ -260,7 +260,7 @@ def _with_offset(moment: datetime | None) -> str | None:
         return moment.replace(tzinfo=UTC).isoformat()
 
 
-def _organization_in_home(target: Target, batch_id: UUID) -> str | None:
+def organization_in_home(target: Target, batch_id: UUID) -> str | None:
     """Returns the organization of a batch in a home, whose owner may see all of them. None: no such batch, or not a home."""
     if target.postgres_url is None:
         return None

@@ -252,7 +252,12 @@ async def _answer_one(client: "ApiClient", submission: "FileSubmission", run: _R
         full = (await client.get(path, organization_id, item_limit=1_000)).json()
         output.answer({**full, "replayed": bool(run.replayed)}, done=done)
         return
-    if run.replayed:
+    if run.replayed and batch["revoked"]:
+        output.remark(
+            f"This was already submitted, and {batch['revoked']} of its {batch['completed']} activities were revoked since."
+            " It was not submitted again. Use --again to register them anew."
+        )
+    elif run.replayed:
         output.remark("This was already submitted, so it was not submitted again. Use --again to submit it anyway.")
     parts: list[RenderableType] = [done]
     if batch["failed"]:
@@ -292,6 +297,8 @@ def _answer_many(keyed: Sequence[_Keyed], run: _Run, output: Output) -> None:
     )
     if run.replayed:
         parts.append(f"{len(run.replayed)} of the batches were already submitted; --again submits them again")
+        if undone := sum(1 for line in run.replayed if run.batches[line]["revoked"]):
+            parts.append(f"{undone} of them were revoked since, in part or as a whole")
     by_line = {each.submission.line: each.submission for each in keyed}
     for line, refusal in sorted(run.refused.items()):
         parts.append(f"Line {line} was refused: {refusal}")
