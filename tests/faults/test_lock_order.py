@@ -224,6 +224,8 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/storage/locks.py": {"batch_lock_key"},
         "orchestrator/storage/slots.py": {"batch_lock_key"},
         "orchestrator/storage/batches.py": {"FOR NO KEY UPDATE"},
+        "orchestrator/registration/in_process.py": {"FOR SHARE"},
+        "orchestrator/registration/sql/records.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/replay/sql/batch_merge.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/storage/sql/dispatch.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},
