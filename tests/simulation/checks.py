@@ -23,7 +23,7 @@ def check_step(before: Snapshot, after: Snapshot, model: Model, ledger: Ledger, 
     _outcomes(before, after, model)
     _items(before, after, model)
     _batches(before, after, model)
-    _activities(before, after)
+    _activities(before, after, model)
     _nothing_is_forgotten(after, model, ledger, broker)
 
 
@@ -51,11 +51,11 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
     values = now.values if now.attempt == outcome.attempt or then is None else then.values
     organization = after.batches[outcome.batch_id].organization_id
     answers = model.rule_answers(organization, values)
+    # Also one that was revoked, or lost its flag, since the decision.
     rivals = [
         activity
         for activity in after.activities.values()
-        if not activity.is_flagged
-        and activity.once == (organization, values.mentor_id, values.activity_type, values.activity_date)
+        if activity.once == (organization, values.mentor_id, values.activity_type, values.activity_date)
         and (activity.batch_id, activity.position) != place
     ]
     if outcome.outcome == "cancelled":
@@ -69,7 +69,7 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
         assert outcome.error is not None
         code = outcome.error["code"]
         if code == "duplicate_activity":
-            assert [r.activity_id for r in rivals] == [outcome.error["conflicting_activity_id"]], f"{place}: {rivals}, {outcome}"
+            assert outcome.error["conflicting_activity_id"] in [r.activity_id for r in rivals], f"{place}: {rivals}, {outcome}"
             assert None in answers, f"{place} is a duplicate, and the rules say {answers}"
             assert not values.override_duplicates, f"{place} overrides duplicates, and failed as one"
         elif code == "internal_error":
@@ -94,6 +94,8 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
             assert item.attempt == 1, f"{place} began with attempt {item.attempt}"
             variants = [variant[item.position] for variant in model.asked[item.batch_id].variants if item.position < len(variant)]
             assert item.values in variants, f"{place} has values that nobody submitted: {item.values}"
+        activity = after.activities.get(place)
+        assert item.is_revoked == (activity is not None and activity.is_revoked), f"{place} and {activity} differ in the revocation"
         if item.status == "pending":
             assert item.activity_id is None, f"{place} is pending with an activity"
             assert item.error is None, f"{place} is pending with an error"
@@ -106,6 +108,13 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
 
 def _transition(then: ItemRow, now: ItemRow, after: Snapshot, model: Model) -> None:
     place = (now.batch_id, now.position)
+    assert now.is_revoked >= then.is_revoked, f"{place} was revoked, and is not any more"
+    if now.is_revoked and not then.is_revoked:
+        # The call may have folded it too.
+        assert model.asked[now.batch_id].may_be_revoked(now.position), f"{place} is revoked, and nobody asked for it"
+        now = now._replace(is_revoked=False)
+        if now == then:
+            return
     if now.attempt == then.attempt:
         assert then.status == "pending", f"{place} went from {then.status} to {now.status}"
         assert now.values == then.values, f"{place} has new values in the same attempt"
@@ -124,8 +133,10 @@ def _transition(then: ItemRow, now: ItemRow, after: Snapshot, model: Model) -> N
 def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
     states: dict[str, Counter[str]] = defaultdict(Counter)
     attempts: Counter[str] = Counter()
+    revoked: Counter[str] = Counter()
     for item in after.items.values():
         states[item.batch_id][item.status] += 1
+        revoked[item.batch_id] += item.is_revoked
         attempts[item.batch_id] += item.attempt - 1
     assert before.purged <= after.purged, "a tombstone has vanished"
     for batch_id in after.purged - before.purged:
@@ -152,6 +163,8 @@ def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
             assert attempts[batch_id] in asked.attempts_begun, (
                 f"{batch_id} has begun {attempts[batch_id]} more attempts; its retries were answered {asked.retries}"
             )
+        assert batch.revoked == revoked[batch_id], f"{batch_id} counts {batch.revoked} revoked items of {revoked[batch_id]}"
+        assert batch.revoked in asked.revoked, f"{batch_id} has {batch.revoked} revoked items; asked for were {asked.revocations}"
         assert batch.total == sum(batch.counts), f"{batch_id} has {batch.total} items and counts {batch.counts}"
         assert batch.status == _status(batch, has_items=counted is not None), f"{batch_id} is {batch.status} with {batch.counts}"
         assert batch.is_completed == (batch.status in _TERMINAL), f"{batch_id} is {batch.status}, completed: {batch.is_completed}"
@@ -194,9 +207,9 @@ def _batch_transition(then: BatchRow, now: BatchRow, before: Snapshot, after: Sn
 # --- Activities: one for each success, none for anything else --------------------------------------------------------------------
 
 
-def _activities(before: Snapshot, after: Snapshot) -> None:
-    for place, activity in before.activities.items():
-        assert after.activities.get(place) == activity, f"the activity of {place} has changed"
+def _activities(before: Snapshot, after: Snapshot, model: Model) -> None:
+    for place, then in before.activities.items():
+        _activity_transition(then, after.activities.get(place), before, after, model)
     succeeded = {(o.batch_id, o.position): o for o in after.outcomes.values() if o.outcome == "success"}
     # Outcomes go with their batch; the activities stay for good.
     remaining = {place for place in before.activities.keys() - succeeded.keys() if place[0] in after.purged}
@@ -206,8 +219,30 @@ def _activities(before: Snapshot, after: Snapshot) -> None:
     once: Counter[object] = Counter()
     for place in after.activities.keys() - before.activities.keys():
         _activity(after.activities[place], succeeded[place], after)
-    once.update(activity.once for activity in after.activities.values() if not activity.is_flagged)
+    living = [activity for activity in after.activities.values() if not activity.is_revoked]
+    once.update(activity.once for activity in living if not activity.is_flagged)
     assert not [key for key, number in once.items() if number > 1], "two unflagged activities of one mentor, type and date"
+    alone = [activity for activity in living if activity.is_flagged and activity.once not in once]
+    assert not alone, f"flagged, and there is no other: {alone}"
+
+
+def _activity_transition(then: ActivityRow, now: ActivityRow | None, before: Snapshot, after: Snapshot, model: Model) -> None:
+    """An activity is revoked once, because somebody asked for it; and its flag goes when the unflagged one of its key does."""
+    place = (then.batch_id, then.position)
+    assert now is not None, f"the activity of {place} has vanished"
+    if now == then:
+        return
+    assert now.revocation_audits == int(now.is_revoked), f"{now.revocation_audits} audit rows of the revocation of {now}"
+    if now.is_revoked and not then.is_revoked:
+        assert model.asked[then.batch_id].may_be_revoked(then.position), f"{then} is revoked, and nobody asked for it"
+        now = now._replace(is_revoked=False, revocation_audits=0)
+    if then.is_flagged and not now.is_flagged:
+        assert not then.is_revoked, f"{then} was revoked, and has lost its flag since"
+        ended = [one for one in before.activities.values() if one.once == then.once and not one.is_revoked and not one.is_flagged]
+        assert ended, f"{then} lost its flag, and there was no other"
+        assert all(after.activities[one.batch_id, one.position].is_revoked for one in ended), f"{then} lost its flag, and {ended} live"
+        now = now._replace(is_flagged=True)
+    assert now == then, f"the activity of {place} has changed"
 
 
 def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> None:
@@ -217,6 +252,7 @@ def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> No
                   activity.activity_date, activity.duration_minutes, activity.notes)  # fmt: skip
     assert registered == (batch.organization_id, batch.coordinator_id, *item.values[:5]), f"{activity} is not what {item} says"
     assert activity.audits == 1, f"{activity.audits} audit rows of {activity}"
+    assert activity.revocation_audits == int(activity.is_revoked), f"{activity.revocation_audits} audit rows of its revocation: {activity}"
 
 
 # --- What is undecided or unfolded is on its way ----------------------------------------------------------------------------------

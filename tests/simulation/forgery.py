@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import orjson
 
 from schemas import events
-from schemas.envelope import CONTENT_TYPE_JSON, SOURCE, OutgoingEvent, Topic
+from schemas.envelope import CONTENT_TYPE_JSON, SOURCE, TYPE_PREFIX, OutgoingEvent, Topic
 
 FORGED_LABEL = "forged"
 
@@ -23,6 +23,17 @@ FORGERIES: Mapping[str, tuple[str, Claim]] = {
     "a label": (events.BATCH_RELABELLED, lambda _total, version: {"version": version + 1, "label": FORGED_LABEL}),
     "a cancel": (events.BATCH_CANCELLED, lambda total, _version: _cancelled(total, [[0, total - 1, 1]])),
     "a cancel before all parts": (events.BATCH_CANCELLED, lambda total, _version: _cancelled(total, [])),
+    "a revocation": (
+        events.ACTIVITIES_REVOKED,
+        lambda total, version: {
+            "revocation": version + 1,
+            "reason": "forged",
+            "revoked_by": "x",
+            "revoked_at": "2026-03-26T10:00:00.000000Z",
+            "revoked_positions": [[0, total - 1]],
+        },
+    ),
+    "an event of a later version": (f"{TYPE_PREFIX}BatchForwarded.v1", lambda _total, _version: {"to": "nobody"}),
     "a retry": (
         events.BATCH_RETRY_REQUESTED,
         lambda _total, _version: {

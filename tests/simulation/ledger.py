@@ -43,7 +43,8 @@ class Ledger:
     """Judges each record when it is stored."""
 
     def __init__(self) -> None:
-        self.published: set[str] = set()
+        self.published: set[tuple[str, str]] = set()
+        """By topic: a revocation is on two of them."""
         self.completions: dict[tuple[str, int], dict[str, object]] = {}
         self.rejections: set[str] = set()
         self.forged: set[str] = set()
@@ -51,7 +52,7 @@ class Ledger:
         self._contents = Contents()
         self._names: dict[int, Named] = {}
         self._order: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self._decided: set[str] = set()
+        self._decided: set[tuple[str, str]] = set()
 
     def stored(self, event: OutgoingEvent) -> None:
         """Raises AssertionError when this record must not be there, or not yet, or not like this."""
@@ -59,14 +60,15 @@ class Ledger:
         if name.source != SOURCE or name.event_id in self.forged:
             return
         self._judge_content(event, name)
-        if name.event_id not in self.published:
+        published = (event.topic.value, name.event_id)
+        if published not in self.published:
             self._judge_order(event, name)
-        self.published.add(name.event_id)
+        self.published.add(published)
         if event.topic is Topic.LIFECYCLE:
             data = orjson.loads(event.value)
             if name.type == "BatchCompleted":
                 self.completions[name.batch_id, data["retry_number"]] = data
-            else:
+            elif name.type == "BatchRejected":
                 self.rejections.add(data["rejected_event_id"])
 
     def named(self, event: OutgoingEvent) -> Named:
@@ -81,14 +83,15 @@ class Ledger:
     def _judge_order(self, event: OutgoingEvent, name: Named) -> None:
         order = self._order[event.topic, event.key]
         if name.event_id in order:
-            early = [event for event in order[: order.index(name.event_id)] if event not in self.published]
+            before = order[: order.index(name.event_id)]
+            early = [event_id for event_id in before if (event.topic.value, event_id) not in self.published]
             assert not early, (
                 f"{name.type} of {name.batch_id} was published before {len(early)} events that were decided before it"
             )
 
     def decided(self, snapshot: Snapshot) -> None:
         """Reads the outbox. Raises AssertionError when a row has left it that nobody has published."""
-        present = {row.event_id for row in snapshot.outbox}
+        present = {(row.topic, row.event_id) for row in snapshot.outbox}
         vanished = self._decided - present - self.published
         assert not vanished, f"{len(vanished)} events left the outbox without having been published"
         for row in snapshot.outbox:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,17 +25,22 @@ from orchestrator.batches.model import (
     NewItem,
     Retried,
     RetryRequest,
+    RevocationRequest,
+    Revoked,
+    RevokedActivity,
     Role,
     Submitted,
 )
+from orchestrator.batches.revoke import RevocationPolicy, revoke_activity, revoke_batch
 from orchestrator.process.failpoints import Failpoint
 from schemas.corrections import Correction
 from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
 from schemas.events import BATCH_SUBMITTED
 from schemas.ids import DerivedIds
+from schemas.statuses import KeptBecause
 from tests.simulation.broker import Fetch, Outage, Stored
 from tests.simulation.forgery import FORGERIES, forged
-from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, items_of, values_of
+from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, RevocationAsked, items_of, values_of
 from tests.simulation.processes import places_of
 from tests.simulation.snapshot import BatchRow, Values
 from tests.simulation.world import Action, Database, Fate, Unanswered, World
@@ -44,6 +50,8 @@ LOSABLE = (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS)
 CONSUMED = (Topic.BATCHES, *LOSABLE)
 CHANGES = ("south_in_scope", "newcomer_known", "leaver_left", "talks_known")
 UPSTREAM = "/services/attendance"
+# The caller is an administrator, who has no window.
+_POLICY = RevocationPolicy(timedelta(days=30))
 # Which number a batch id is made of: ids must be the same when an example is run again. 2026-03-26, as milliseconds.
 FIRST_MILLISECOND = 1_774_500_000_000
 
@@ -249,6 +257,56 @@ class Simulation(RuleBasedStateMachine):
         call = self.world.call("the retry", operations.retry_failed_items, _actor(asked), done, UUID(asked.batch_id), request)
         self._do(call, fate, f"retry {asked.batch_id} {chosen} {changes}")
 
+    @operation(
+        6,
+        index=indexes,
+        positions=st.none() | st.lists(st.integers(0, 6), min_size=1, max_size=3, unique=True),
+        fate=fates,
+    )
+    def revoke(self, index: int, positions: list[int] | None, fate: Fate | None) -> None:
+        asked = self._pick(index, lambda batch: bool(batch.completed) and not batch.pending and not batch.is_deleted)
+        size, ids = len(asked.variants[0]), DerivedIds(UUID(asked.batch_id))
+        chosen = None if positions is None else sorted({position % size for position in positions})
+        ask = RevocationAsked(None if chosen is None else frozenset(chosen))
+        asked.revocations.append(ask)
+        request = RevocationRequest("a mistake", None if chosen is None else [ids.item_id(position) for position in chosen])
+
+        def done(answer: Revoked | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                ask.revoked = 0
+                known = ("batch_not_found", "batch_running", "invalid_request")
+                assert answer.code in known, f"the revocation was refused: {answer.code}"
+            elif isinstance(answer, Revoked):
+                ask.revoked = answer.revoked
+                assert {kept.code for kept in answer.kept} <= {KeptBecause.NOT_REGISTERED}, f"kept without a reason: {answer.kept}"
+                self._judge_answer(answer.batch)
+
+        call = self.world.call_with_records(
+            "the revocation", revoke_batch, _actor(asked), done, UUID(asked.batch_id), request, _POLICY
+        )
+        self._do(call, fate, f"revoke {asked.batch_id} {chosen}")
+
+    @operation(3, index=indexes, fate=fates)
+    def revoke_one(self, index: int, fate: Fate | None) -> None:
+        """An activity by its id, also of a batch that is deleted, or of which nothing else is left."""
+        activities = sorted(self.world.snapshot.activities.values())
+        if not activities:
+            return
+        activity = activities[index % len(activities)]
+        asked = self.world.model.asked[activity.batch_id]
+        ask = RevocationAsked(frozenset({activity.position}))
+        asked.revocations.append(ask)
+
+        def done(answer: RevokedActivity | OperationError | Unanswered) -> None:
+            assert not isinstance(answer, OperationError), f"the revocation was refused: {answer.code}"
+            if isinstance(answer, RevokedActivity):
+                ask.revoked = int(not answer.was_revoked_before)
+
+        call = self.world.call_with_records(
+            "the revocation of one", revoke_activity, _actor(asked), done, UUID(activity.activity_id), "a mistake", _POLICY
+        )
+        self._do(call, fate, f"revoke the activity of {activity.batch_id}, {activity.position}")
+
     @operation(4, index=indexes, fate=fates)
     def delete(self, index: int, fate: Fate | None) -> None:
         asked = self._pick(index, lambda batch: batch.is_completed and not batch.is_deleted)
@@ -434,7 +492,7 @@ class Simulation(RuleBasedStateMachine):
     def replay(self, fate: Fate | None) -> None:
         self._do(self.world.replay([]), fate, "the replay")
 
-    @operation(15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "registration", "aggregator"]), index=indexes)
+    @operation(15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "registration", "aggregator"]), index=indexes)
     def rival(self, what: str, index: int) -> None:
         """Somebody waits in the middle of something, and another comes who may want the same."""
         if not self.world.somebody_waits:
@@ -445,6 +503,8 @@ class Simulation(RuleBasedStateMachine):
             self.retry(index, None, [], None)
         elif what == "delete":
             self.delete(index, None)
+        elif what == "revoke":
+            self.revoke(index, None, None)
         else:
             self._consume(what, index, 8, index, None)
 

@@ -51,6 +51,14 @@ class RetryAsked:
 
 
 @dataclass(slots=True)
+class RevocationAsked:
+    """One call of revoke. `positions` None: the whole batch. `revoked` is what it was answered, None while nobody knows."""
+
+    positions: frozenset[int] | None
+    revoked: int | None = None
+
+
+@dataclass(slots=True)
 class Asked:
     """A batch that somebody asked for, by HTTP or from upstream, and what was asked of it since."""
 
@@ -70,6 +78,7 @@ class Asked:
     delete_asked: bool = False
     is_deleted: bool = False
     retries: list[RetryAsked] = field(default_factory=list)
+    revocations: list[RevocationAsked] = field(default_factory=list)
 
     def values_after_retry(self, position: int, values: Values) -> list[Values]:
         """What an item's values may have become in its next attempt."""
@@ -84,6 +93,18 @@ class Asked:
         """How many attempts the retries may have begun, altogether: from what was answered to what may have happened."""
         certain = sum(retry.begun or 0 for retry in self.retries)
         unknown = sum(1 for retry in self.retries if retry.begun is None)
+        return range(certain, certain + unknown * len(self.variants[0]) + 1)
+
+
+    def may_be_revoked(self, position: int) -> bool:
+        """Whether somebody has asked for it."""
+        return any(each.revoked != 0 and (each.positions is None or position in each.positions) for each in self.revocations)
+
+    @property
+    def revoked(self) -> range:
+        """How many of its activities the calls have taken back: from what was answered to what may have happened."""
+        certain = sum(each.revoked or 0 for each in self.revocations)
+        unknown = sum(1 for each in self.revocations if each.revoked is None)
         return range(certain, certain + unknown * len(self.variants[0]) + 1)
 
 

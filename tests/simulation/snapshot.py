@@ -29,6 +29,7 @@ class BatchRow(NamedTuple):
     is_completed: bool
     is_cancelled: bool
     is_deleted: bool
+    revoked: int
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -57,6 +58,7 @@ class ItemRow(NamedTuple):
     activity_id: str | None
     error: dict[str, Any] | None
     values: Values
+    is_revoked: bool
 
 
 class OutcomeRow(NamedTuple):
@@ -72,7 +74,7 @@ class OutcomeRow(NamedTuple):
 
 
 class ActivityRow(NamedTuple):
-    """A row of `registration.activity`, with the number of its audit rows."""
+    """A row of `registration.activity`, with the numbers of its audit rows."""
 
     activity_id: str
     organization_id: str
@@ -85,7 +87,10 @@ class ActivityRow(NamedTuple):
     batch_id: str
     position: int
     is_flagged: bool
+    is_revoked: bool
     audits: int
+    """Of its registration."""
+    revocation_audits: int
 
     @property
     def once(self) -> tuple[str, str, str, date]:
@@ -104,12 +109,13 @@ class OutboxRow(NamedTuple):
 
 _BATCHES = text("""
     SELECT batch_id::text, organization_id, coordinator_id, label, status, total_items, pending, completed, failed, cancelled,
-           retry_number, version, completed_at IS NOT NULL, cancelled_at IS NOT NULL, deleted_at IS NOT NULL
+           retry_number, version, completed_at IS NOT NULL, cancelled_at IS NOT NULL, deleted_at IS NOT NULL,
+           revoked
     FROM orchestrator.batch ORDER BY batch_id
 """)
 _ITEMS = text("""
     SELECT batch_id::text, position, status, attempt, activity_id::text, error,
-           mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates
+           mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates, revoked_at IS NOT NULL
     FROM orchestrator.batch_item ORDER BY batch_id, position
 """)
 _OUTCOMES = text("""
@@ -118,8 +124,9 @@ _OUTCOMES = text("""
 """)
 _ACTIVITIES = text("""
     SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, notes,
-           batch_id::text, ('x' || right(item_id::text, 5))::bit(20)::integer, overrides_duplicate,
-           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id)
+           batch_id::text, ('x' || right(item_id::text, 5))::bit(20)::integer, overrides_duplicate, revoked_at IS NOT NULL,
+           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'registered'),
+           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'revoked')
     FROM registration.activity a
 """)
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
@@ -167,7 +174,7 @@ def take_snapshot(connection: Connection) -> Snapshot:
     return Snapshot(
         {row[0]: BatchRow(*row) for row in connection.execute(_BATCHES)},
         {
-            (row[0], row[1]): ItemRow(row[0], row[1], row[2], row[3], row[4], row[5], Values(*row[6:]))
+            (row[0], row[1]): ItemRow(row[0], row[1], row[2], row[3], row[4], row[5], Values(*row[6:12]), row[12])
             for row in connection.execute(_ITEMS)
         },
         {(row[0], row[1], row[2]): OutcomeRow(*row) for row in connection.execute(_OUTCOMES)},

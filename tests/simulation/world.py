@@ -14,6 +14,7 @@ from consumers.upkeep.purger import PurgePolicy, Purger
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
+from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import promote
@@ -243,10 +244,26 @@ class World:
         **named: Arguments.kwargs,
     ) -> Action:
         """A client's call. `done` is told the answer, or the refusal, or that the client will never learn."""
+        return self._called(name, lambda: self.database.pipeline.call(operation, actor, *arguments, **named), done)
+
+    def call_with_records(
+        self,
+        name: str,
+        operation: Callable[Concatenate[ActivityRepository, ActivityRecords, Actor, Arguments], Returned],
+        actor: Actor,
+        done: Callable[[Returned | OperationError | Unanswered], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Action:
+        """The same for an operation that takes activities back."""
+        return self._called(name, lambda: self.database.pipeline.call_with_records(operation, actor, *arguments, **named), done)
+
+    @staticmethod
+    def _called(name: str, ask: Callable[[], Returned], done: Callable[[Returned | OperationError | Unanswered], None]) -> Action:
         answers: list[Returned] = []
 
         def work() -> None:
-            answer = self.database.pipeline.call(operation, actor, *arguments, **named)
+            answer = ask()
             point("answer")
             answers.append(answer)
 

@@ -17,9 +17,11 @@ from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from orchestrator.batches import operations
 from orchestrator.batches.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
+from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -109,6 +111,22 @@ class Pipeline:
         return transact(
             self.api,
             lambda connection: operation(PostgresActivityRepository(connection), actor, *arguments, **named),
+            organizations=[actor.organization_id],
+        )
+
+    def call_with_records(
+        self,
+        operation: Callable[Concatenate[ActivityRepository, ActivityRecords, Actor, Arguments], Returned],
+        actor: Actor,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Returned:
+        """The same for an operation that takes activities back."""
+        return transact(
+            self.api,
+            lambda connection: operation(
+                PostgresActivityRepository(connection), InProcessRecords(connection), actor, *arguments, **named
+            ),
             organizations=[actor.organization_id],
         )
 

@@ -7,9 +7,6 @@ from uuid import UUID
 
 from orchestrator.batches.model import Actor, RevocationRequest, Revoked, RevokedActivity
 from orchestrator.batches.revoke import RevocationPolicy, revoke_activity, revoke_batch
-from orchestrator.registration.records import InProcessRecords
-from orchestrator.storage.database import transact
-from orchestrator.storage.repository import PostgresActivityRepository
 from tests.support.pipeline import COORDINATOR_ACTOR, Pipeline
 
 POLICY = RevocationPolicy(timedelta(days=30))
@@ -26,22 +23,9 @@ def revoke(
     **named: Any,
 ) -> Revoked:
     """Takes back a batch, or some of its items."""
-    request = RevocationRequest(reason, item_ids)
-    return transact(
-        pipeline.api,
-        lambda connection: revoke_batch(
-            PostgresActivityRepository(connection), InProcessRecords(connection), actor, batch_id, request, POLICY, **named
-        ),
-        organizations=[actor.organization_id],
-    )
+    return pipeline.call_with_records(revoke_batch, actor, batch_id, RevocationRequest(reason, item_ids), POLICY, **named)
 
 
 def revoke_one(pipeline: Pipeline, activity_id: UUID, *, actor: Actor = COORDINATOR_ACTOR, **named: Any) -> RevokedActivity:
     """Takes back one activity."""
-    return transact(
-        pipeline.api,
-        lambda connection: revoke_activity(
-            PostgresActivityRepository(connection), InProcessRecords(connection), actor, activity_id, REASON, POLICY, **named
-        ),
-        organizations=[actor.organization_id],
-    )
+    return pipeline.call_with_records(revoke_activity, actor, activity_id, REASON, POLICY, **named)
