@@ -355,12 +355,12 @@ DEAD_LETTER_REDRIVEN = type_name(DeadLetterRedriven)
 def read_event(topic: Topic, envelope: Envelope) -> EventData:
     """The data of an event. A type only selects among the schemas that its topic allows. Raises UnreadableError.
 
-    What the product itself calls by a type that is unknown comes from a later version, and is a LaterEvent.
+    An event of the product's own whose type no topic knows comes from a later version. It is read as a LaterEvent.
 
     Strangers write to the batches topic, so its JSON is parsed strictly; the other topics are ours and take the fast path.
     """
     model = _BY_TOPIC[topic].get(envelope.type)
-    if model is None and topic in LATER_EVENTS_COME_ON and envelope.source == SOURCE and envelope.type.startswith(TYPE_PREFIX):
+    if model is None and _is_of_later_version(topic, envelope):
         return LaterEvent()
     if model is None:
         raise UnreadableError("unknown_type", f"no event of this type belongs on {topic.value}")
@@ -374,6 +374,11 @@ def read_event(topic: Topic, envelope: Envelope) -> EventData:
         raise UnreadableError("not_json", str(error)) from error
     except ValidationError as error:
         raise InvalidEventError(model, _places(error), None) from error
+
+
+def _is_of_later_version(topic: Topic, envelope: Envelope) -> bool:
+    is_ours = envelope.source == SOURCE and envelope.type.startswith(TYPE_PREFIX)
+    return topic in LATER_EVENTS_COME_ON and is_ours and not any(envelope.type in known for known in _BY_TOPIC.values())
 
 
 def _read_submitted(document: Any) -> BatchSubmitted:

@@ -16,6 +16,7 @@ from schemas import events, publish
 from schemas.corrections import Correction
 from schemas.envelope import (
     MAX_MESSAGE_BYTES,
+    SOURCE,
     Envelope,
     OutgoingEvent,
     Topic,
@@ -136,6 +137,22 @@ def test_a_type_selects_only_among_the_schemas_of_its_topic(topic: Topic) -> Non
             assert refused.value.reason == "unknown_type"
     with pytest.raises(UnreadableError):
         read_event(topic, envelope("no.bulk-registration.BatchSubmitted.v2", b"{}"))
+
+
+@pytest.mark.parametrize("topic", list(Topic))
+def test_what_a_later_version_of_ours_adds_to_batches_is_read_as_such(topic: Topic) -> None:
+    """A splitter skips it. A sender who misspells a type is told, and a type of another topic is no later one."""
+    later = Envelope("id", SOURCE, "no.bulk-registration.BatchForwarded.v1", b"{}", None)
+    if topic is Topic.BATCHES:
+        assert read_event(topic, later) == events.LaterEvent()
+        refused = [later._replace(source="/services/attendance"), later._replace(type="BatchForwarded")]
+        refused.append(later._replace(type=events.REGISTER_ACTIVITY))
+    else:
+        refused = [later]
+    for each in refused:
+        with pytest.raises(UnreadableError) as error:
+            read_event(topic, each)
+        assert error.value.reason == "unknown_type"
 
 
 ITEM_VALUES = {

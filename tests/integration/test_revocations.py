@@ -1,12 +1,17 @@
 """Undo on a real PostgreSQL: what is written, for whom, what is kept, and what becomes free."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
+from consumers.loop.decoding import decode
+from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.raw_record import RawRecord
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, PreconditionError
 from orchestrator.batches.model import Actor, NewItem, RevocationRequest, Role
 from orchestrator.batches.operations import delete_batch
@@ -15,8 +20,9 @@ from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
+from schemas.events import activities_revoked
 from schemas.ids import DerivedIds
-from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors, record
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, TIMESTAMP_MS, Pipeline, mentors, record
 from tests.support.revoking import POLICY, revoke, revoke_one
 from tests.support.waiting import eventually
 
@@ -77,6 +83,31 @@ def test_an_upstream_service_is_told_what_a_replay_reads(pipeline: Pipeline) -> 
     assert (for_replay.key, for_replay.headers, for_replay.value) == (for_services.key, for_services.headers, for_services.value)
     assert b'"revoked_positions":[[0,1],[3,3]]' in for_replay.value
     assert pipeline.handle(pipeline.splitter, [for_replay]).refused == []
+
+
+def test_the_splitter_skips_what_a_later_version_adds_and_counts_it(pipeline: Pipeline) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("bulkreg_later_events_total", {"role": "splitter"}) or 0.0
+
+    later = activities_revoked(
+        batch_id=UUID(int=1),
+        organization_id=ORGANIZATION,
+        revocation=1,
+        reason="any",
+        revoked_by="boss",
+        revoked_positions=[(0, 0)],
+        time=datetime(2026, 3, 26, tzinfo=UTC),
+        trace_id="1" * 32,
+    )[0]
+    headers = tuple((name, b"no.bulk-registration.BatchForwarded.v1" if name == "ce_type" else value) for name, value in later.headers)
+    raw = RawRecord("prefix.batches.v1", 0, 0, TIMESTAMP_MS, b"key", later.value, headers)
+    before = counted()
+    entry = decode(raw, PartitionOffsets(Topic.BATCHES, "prefix.batches.v1", 0), pipeline.splitter)
+    assert (entry.refusal, counted()) == (None, before + 1)
+    assert entry.record is not None
+    with pipeline.engine.begin() as connection:
+        handled = pipeline.splitter.handle(connection, [entry.record])
+    assert (handled.events, handled.refused) == ([], [])
 
 
 def test_revoking_twice_changes_nothing(pipeline: Pipeline) -> None:
