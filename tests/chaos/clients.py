@@ -1,4 +1,4 @@
-"""People at work: each submits, follows, corrects, retries, cancels and deletes, and meddles with the others' batches."""
+"""People at work: each submits, follows, corrects, retries, cancels, revokes and deletes, and meddles with the others' batches."""
 
 import asyncio
 import random
@@ -6,10 +6,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import uvloop
 
+from schemas.ids import DerivedIds
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.work import ACTIVE, Work
@@ -22,7 +24,7 @@ PAUSE_S = 0.3
 HASTY, HASTE_S = 0.1, 0.08
 """How often a client gives up within so many seconds: about as long as an answer takes, so that many calls are carried out unheard."""
 
-KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2
+KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED, REVOKED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2, 0.15
 """How often a client does so."""
 
 
@@ -73,17 +75,21 @@ class Client:
             shown = await self._follow(submission, batch_id, is_over)
         if self._rng.random() < CANCELLED_LATE:
             await self._cancel(submission, batch_id)
+        if shown is not None and self._rng.random() < REVOKED:
+            await self._revoke(submission, batch_id)
         if shown is not None and self._rng.random() < DELETED:
             await self._delete(submission, batch_id)
             await self._look(submission, batch_id, etag="")
 
     async def _meddle(self, submission: Submission, batch_id: str) -> None:
         """What another client is busy with."""
-        match self._rng.randrange(4):
+        match self._rng.randrange(5):
             case 0:
                 await self._cancel(submission, batch_id)
             case 1:
                 await self._delete(submission, batch_id)
+            case 2:
+                await self._revoke(submission, batch_id)
             case _:
                 answer = await self._look(submission, batch_id, etag="")
                 if answer.document.get("failed"):
@@ -103,6 +109,17 @@ class Client:
 
     async def _cancel(self, submission: Submission, batch_id: str) -> None:
         await self._call(Operation.CANCEL, submission, "POST", f"/{batch_id}/cancel", key=self._maybe_key(), repeated=True)
+
+    async def _revoke(self, submission: Submission, batch_id: str) -> None:
+        """All of it, or some items. Again is harmless, with and without a key."""
+        body: dict[str, Any] = {"reason": "a mistake"}
+        if self._rng.random() < 0.5:
+            ids = DerivedIds(UUID(batch_id))
+            positions = range(len(submission.items))
+            chosen = [position for position in positions if self._rng.random() < 0.3] or [0]
+            body["item_ids"] = [str(ids.item_id(position)) for position in chosen]
+        path = f"/{batch_id}/revoke"
+        await self._call(Operation.REVOKE, submission, "POST", path, body, key=self._maybe_key(), repeated=True)
 
     async def _delete(self, submission: Submission, batch_id: str) -> None:
         await self._call(Operation.DELETE, submission, "DELETE", f"/{batch_id}", repeated=True)
@@ -183,6 +200,7 @@ class Client:
                     key=key,
                     batch_id=answer.document.get("batch_id"),
                     retried=answer.document.get("retried"),
+                    revoked=answer.document.get("revoked") if operation is Operation.REVOKE else None,
                     corrections=corrections or {},
                     counts=answer.counts,
                 )

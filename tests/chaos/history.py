@@ -14,6 +14,7 @@ class Operation(StrEnum):
     RETRY = "retry"
     CANCEL = "cancel"
     DELETE = "delete"
+    REVOKE = "revoke"
 
 
 class Ending(StrEnum):
@@ -80,6 +81,7 @@ class Call:
     batch_id: str | None = None
     """That a submission was answered."""
     retried: int | None = None
+    revoked: int | None = None
     corrections: Mapping[int, Values] = field(default_factory=dict)
     """By position: all values that the item has with the correction."""
     counts: Counts | None = None

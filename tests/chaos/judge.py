@@ -44,6 +44,8 @@ class Rule(StrEnum):
     RAN_AGAIN = "an attempt after a success"
     NOT_FOLDED = "the item differs from what was decided"
     RETRIES = "other new attempts than the retries have answered"
+    REVOKED = "other revocations than the revokes have answered"
+    REVOKED_DIFFERS = "batch, item, activity and audit differ in what is revoked"
     NOT_FOUND = "404 for a batch that is there"
     SUM = "an answer whose counts don't add up"
     END_NOT_ANNOUNCED = "the end was not announced, or as another one"
@@ -104,7 +106,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
         verdict.settled += of_batch.settled()
         for item in batch.items:
             if item.values.identity in history.contested:
-                fought_for[item.values.identity].append(item.error_code or item.status)
+                fought_for[item.values.identity].append("revoked" if item.is_revoked else item.error_code or item.status)
         seen = _plus(seen, batch)
         verdict.judged["batches"] += 1
         verdict.judged["items"] += len(batch.items)
@@ -125,7 +127,7 @@ def _plus(seen: Totals, batch: BatchRow) -> Totals:
         seen.items + len(batch.items),
         seen.outcomes + sum(len(item.outcomes) for item in batch.items),
         seen.activities + sum(len(item.activities) for item in batch.items),
-        seen.audits + sum(activity.audits for item in batch.items for activity in item.activities),
+        seen.audits + sum(one.audits + one.revocation_audits for item in batch.items for one in item.activities),
     )
 
 
@@ -154,10 +156,10 @@ def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
 
 
 def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[Finding]:
-    """Where several batches asked for the same, one has it; and nobody was told `duplicate` where there was none."""
+    """Where several batches asked for the same, one has it, unless it was revoked; and nobody was told `duplicate` where there was none."""
     for identity, ends in fought_for.items():
         winners = ends.count("success")
-        if winners > 1 or (winners == 0 and DUPLICATE in ends):
+        if winners > 1 or (winners == 0 and DUPLICATE in ends and "revoked" not in ends):
             yield Finding(Rule.FIGHT, " ".join(identity), f"ended {dict(Counter(ends))}")
 
 
@@ -185,12 +187,22 @@ class _Batch:
 
     def findings(self) -> list[Finding]:
         label = self._submission.label
-        rules = (self._counts(), self._items(), self._retries(), self._cancels(), self._deletes(), self._seen())
+        rules = (
+            self._counts(),
+            self._items(),
+            self._retries(),
+            self._revocations(),
+            self._cancels(),
+            self._deletes(),
+            self._seen(),
+        )
         return [Finding(rule, label, detail) for found in rules for rule, detail in found]
 
     def settled(self) -> Counter[tuple[Operation, str]]:
         """What became of the calls that nobody knew the outcome of."""
-        retried_for_certain = self._certainly_retried()
+        retried_for_certain = self._certain(Operation.RETRY)
+        revoked_for_certain = self._certain(Operation.REVOKE)
+        revoked = sum(item.is_revoked for item in self._batch.items)
 
         def is_done(call: Call) -> bool:
             match call.operation:
@@ -199,15 +211,19 @@ class _Batch:
                 case Operation.DELETE:
                     return self._batch.is_deleted
                 case Operation.RETRY:
-                    return self._new_attempts > retried_for_certain or any(
-                        other.key == call.key and other.outcome is Ending.OK
-                        for other in self._calls[Operation.RETRY]
-                        if call.key is not None
-                    )
+                    return self._new_attempts > retried_for_certain or self._was_answered(call)
+                case Operation.REVOKE:
+                    return revoked > revoked_for_certain or self._was_answered(call)
                 case _:
                     return True  # there it is
 
         return _settled((call for calls in self._calls.values() for call in calls), is_done)
+
+    def _was_answered(self, call: Call) -> bool:
+        """Whether the same call, repeated under its key, was."""
+        return call.key is not None and any(
+            other.key == call.key and other.outcome is Ending.OK for other in self._calls[call.operation]
+        )
 
     def _counts(self) -> Broken:
         batch = self._batch
@@ -280,21 +296,38 @@ class _Batch:
             yield Rule.NOT_FOLDED, f"{item.status} {item.activity_id}, decided was {item.outcomes[item.attempt]}"
 
     def _retries(self) -> Broken:
-        certain = self._certainly_retried()
-        keys = {call.key for call in self._calls[Operation.RETRY] if call.outcome is Ending.OK and call.key}
-        unknown = [
-            call
-            for call in self._calls[Operation.RETRY]
-            if call.outcome is Ending.UNKNOWN and (not call.key or call.key not in keys)
-        ]
-        possible = certain + len({call.key or id(call) for call in unknown}) * len(self._batch.items)
+        certain = self._certain(Operation.RETRY)
+        possible = certain + self._in_doubt(Operation.RETRY) * len(self._batch.items)
         if not certain <= self._new_attempts <= possible:
             yield Rule.RETRIES, f"{self._new_attempts} new attempts, answered were {certain}, possible {possible}"
 
-    def _certainly_retried(self) -> int:
-        """New attempts that answers told of; those under one key are one answer."""
-        answered = [call for call in self._calls[Operation.RETRY] if call.outcome is Ending.OK]
-        return sum({call.key or id(call): call.retried or 0 for call in answered}.values())
+    def _revocations(self) -> Broken:
+        """As many as were answered; and everybody who tells of them tells the same."""
+        batch = self._batch
+        certain = self._certain(Operation.REVOKE)
+        possible = certain + self._in_doubt(Operation.REVOKE) * len(batch.items)
+        revoked = sum(item.is_revoked for item in batch.items)
+        if not certain <= revoked <= possible:
+            yield Rule.REVOKED, f"{revoked} items, answered were {certain}, possible {possible}"
+        if batch.revoked != revoked:
+            yield Rule.REVOKED_DIFFERS, f"the batch counts {batch.revoked}, and {revoked} items are revoked"
+        for item in batch.items:
+            told = [(activity.is_revoked, activity.revocation_audits) for activity in item.activities]
+            if any(each != (item.is_revoked, int(item.is_revoked)) for each in told) or (item.is_revoked and not told):
+                yield Rule.REVOKED_DIFFERS, f"position {item.position}: revoked {item.is_revoked}, activity and audit rows {told}"
+
+    def _certain(self, operation: Operation) -> int:
+        """What answers told of: new attempts, or revoked activities. Those under one key are one answer."""
+        answered = [call for call in self._calls[operation] if call.outcome is Ending.OK]
+        return sum({call.key or id(call): call.retried or call.revoked or 0 for call in answered}.values())
+
+    def _in_doubt(self, operation: Operation) -> int:
+        """How many calls may have been carried out, and nobody knows. Those under one key are one call."""
+        keys = {call.key for call in self._calls[operation] if call.outcome is Ending.OK and call.key}
+        unknown = [
+            call for call in self._calls[operation] if call.outcome is Ending.UNKNOWN and (not call.key or call.key not in keys)
+        ]
+        return len({call.key or id(call) for call in unknown})
 
     def _cancels(self) -> Broken:
         if self._batch.status == "cancelled" and not self._possible.get(Operation.CANCEL):

@@ -27,6 +27,7 @@ class ItemRow:
     outcomes: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     """By attempt: outcome and activity."""
     activities: list["ActivityRow"] = field(default_factory=list)
+    is_revoked: bool = False
 
 
 @dataclass(slots=True)
@@ -37,6 +38,9 @@ class ActivityRow:
     values: Values
     registered_by: str
     audits: int
+    """Of its registration."""
+    is_revoked: bool = False
+    revocation_audits: int = 0
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class BatchRow:
     is_completed: bool
     retry_number: int
     items: list[ItemRow] = field(default_factory=list)
+    revoked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,9 @@ def read_batches(url: str) -> Iterator[BatchRow]:
     with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:
         cursor.execute(
             "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
-            " completed_at IS NOT NULL, retry_number FROM orchestrator.batch"
+            " completed_at IS NOT NULL, retry_number, revoked FROM orchestrator.batch"
         )
-        rows = (BatchRow(i, label, status, Counts(*row[:5]), *row[5:]) for i, label, status, *row in cursor)
+        rows = (BatchRow(i, label, status, Counts(*row[:5]), *row[5:8], revoked=row[8]) for i, label, status, *row in cursor)
         while batches := list(islice(rows, BATCHES_AT_ONCE)):
             _fill(connection, batches)
             yield from batches
@@ -97,25 +102,28 @@ def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
         outcomes[batch_id, position][attempt] = (outcome, activity_id)
     by_id = {batch.batch_id: batch for batch in batches}
     by_item: dict[str, ItemRow] = {}
-    for batch_id, item_id, *values, position, status, attempt, activity_id, error_code in _rows(
+    for batch_id, item_id, *values, position, status, attempt, activity_id, error_code, is_revoked in _rows(
         connection,
         "SELECT batch_id::text, item_id::text, mentor_id, activity_type, activity_date::text, duration_minutes, position, status, attempt,"
-        " activity_id::text, error->>'code' FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
+        " activity_id::text, error->>'code', revoked_at IS NOT NULL FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
         ids,
     ):
         decided = outcomes[batch_id, position]
         item = by_item[item_id] = ItemRow(position, Values(*values), status, attempt, activity_id, error_code, decided)
+        item.is_revoked = is_revoked
         by_id[batch_id].items.append(item)
     # By item: that has an index, and what belongs to no item is missing in the totals.
-    for item_id, activity_id, *values, registered_by, audits in _rows(
+    for item_id, activity_id, *values, registered_by, audits, is_revoked, revocation_audits in _rows(
         connection,
         "SELECT a.item_id::text, a.activity_id::text, attributed_to, activity_type, activity_date::text, duration_minutes, a.registered_by,"
-        " coalesce(u.number, 0) FROM registration.activity a"
-        " LEFT JOIN (SELECT activity_id, count(*) AS number FROM registration.audit WHERE batch_id = ANY(%s::uuid[]) GROUP BY 1) u"
+        " coalesce(u.registered, 0), a.revoked_at IS NOT NULL, coalesce(u.revoked, 0) FROM registration.activity a"
+        " LEFT JOIN (SELECT activity_id, count(*) FILTER (WHERE action = 'registered') AS registered,"
+        " count(*) FILTER (WHERE action = 'revoked') AS revoked"
+        " FROM registration.audit WHERE batch_id = ANY(%s::uuid[]) GROUP BY 1) u"
         " USING (activity_id) WHERE item_id = ANY(%s::uuid[])",
         (*ids, list(by_item)),
     ):
-        by_item[item_id].activities.append(ActivityRow(activity_id, Values(*values), registered_by, audits))
+        by_item[item_id].activities.append(ActivityRow(activity_id, Values(*values), registered_by, audits, is_revoked, revocation_audits))
 
 
 def _rows(connection: Connection, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

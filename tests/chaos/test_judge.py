@@ -35,7 +35,7 @@ class World:
             sum(len(batch.items) for batch in batches) + self.unattached.items,
             sum(len(item.outcomes) for batch in batches for item in batch.items) + self.unattached.outcomes,
             len(activities) + self.unattached.activities,
-            sum(activity.audits for activity in activities) + self.unattached.audits,
+            sum(activity.audits + activity.revocation_audits for activity in activities) + self.unattached.audits,
         )
         ends = self.ends or self.ends_of_tables()
         return judge(self.history, batches, totals, {(f"id of {label}", 0): told for label, told in ends.items()})
@@ -67,6 +67,12 @@ def success(position: int, asked: Values, attempt: int = 1) -> ItemRow:
     return ItemRow(position, asked, "success", attempt, activity, None, outcomes | {attempt: ("success", activity)}, records)
 
 
+def revoked(position: int, asked: Values) -> ItemRow:
+    item = success(position, asked)
+    [activity] = item.activities
+    return replace(item, is_revoked=True, activities=[replace(activity, is_revoked=True, revocation_audits=1)])
+
+
 def unsuccessful(position: int, asked: Values, status: str, code: str | None = None) -> ItemRow:
     return ItemRow(position, asked, status, 1, None, code, {1: (status, None)})
 
@@ -80,7 +86,8 @@ def row(label: str, *items: ItemRow, deleted: bool = False) -> BatchRow:
         status = "completed"
     else:
         status = "partial" if counts.completed else "failed"
-    return BatchRow(f"id of {label}", label, status, counts, deleted, True, 0, list(items))
+    taken_back = sum(item.is_revoked for item in items)
+    return BatchRow(f"id of {label}", label, status, counts, deleted, True, 0, list(items), taken_back)
 
 
 @pytest.fixture
@@ -102,6 +109,10 @@ def world() -> World:
     world.submitted("deleted", success(0, values("f")), deleted=True)
     world.call("deleted", Operation.DELETE)
     world.see("deleted", GONE, None)
+
+    world.submitted("undone", revoked(0, values("h")), success(1, values("i")), unsuccessful(2, ghost, "failed", "mentor_not_found"))
+    world.call("undone", Operation.REVOKE, revoked=1)
+    world.call("undone", Operation.REVOKE, revoked=0)
 
     fought_for = values("fought-for")
     world.history.contested.add(fought_for.identity)
@@ -281,6 +292,47 @@ def seen_in_turn(*completed: int) -> Callable[[World], None]:
     return corrupt
 
 
+def revoked_in_doubt(*, key: str | None = None, done: bool = True) -> Callable[[World], None]:
+    """A revoke, sent twice where it has a key, is not known to have been carried out."""
+
+    def corrupt(world: World) -> None:
+        world.history.calls["undone"] = [call for call in world.history.calls["undone"] if call.operation is not Operation.REVOKE]
+        for _ in range(1 if key is None else 2):
+            world.call("undone", Operation.REVOKE, Ending.UNKNOWN, key=key)
+        if not done:
+            items = world.batches["undone"].items
+            world.batches["undone"] = row("undone", success(0, values("h")), *items[1:])
+
+    return corrupt
+
+
+def change_revoked_activity(**changes: object) -> Callable[[World], None]:
+    def corrupt(world: World) -> None:
+        for name, value in changes.items():
+            setattr(world.batches["undone"].items[0].activities[0], name, value)
+
+    return corrupt
+
+
+def a_revoke_that_was_answered_twice(world: World) -> None:
+    world.history.calls["undone"] = [call for call in world.history.calls["undone"] if call.operation is not Operation.REVOKE]
+    for _ in range(2):
+        world.call("undone", Operation.REVOKE, key="k", revoked=1)
+
+
+def won_again(world: World) -> None:
+    """The winner's record was revoked, and another batch has it."""
+    world.batches["winner"] = row("winner", revoked(0, values("fought-for")))
+    world.call("winner", Operation.REVOKE, revoked=1)
+    world.batches["loser"] = row("loser", success(0, values("fought-for")))
+
+
+def lost_and_revoked(world: World) -> None:
+    """A duplicate was refused, and what it lost to was revoked later."""
+    world.batches["winner"] = row("winner", revoked(0, values("fought-for")))
+    world.call("winner", Operation.REVOKE, revoked=1)
+
+
 GHOST = values("ghost-1")
 
 # Each differs from what was asked for in one field.
@@ -383,6 +435,18 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.WENT_BACK, seen_in_turn(2, 1)),
     (Rule.WENT_BACK, seen_in_turn(1, 2, 1)),
     (Rule.FIGHT, all_fighters(("failed", "duplicate_activity"), ("cancelled", None))),
+    (Rule.REVOKED, never_called("undone", Operation.REVOKE)),
+    (Rule.REVOKED, called_in_vain("undone", Operation.REVOKE)),
+    (Rule.REVOKED, lambda world: world.call("undone", Operation.REVOKE, revoked=1)),
+    (Rule.REVOKED, lambda world: world.call("plain", Operation.REVOKE, revoked=1)),
+    (Rule.REVOKED_DIFFERS, change("undone", revoked=0)),
+    (Rule.REVOKED_DIFFERS, change("plain", revoked=1)),
+    (Rule.REVOKED_DIFFERS, change_revoked_activity(is_revoked=False)),
+    (Rule.REVOKED_DIFFERS, change_revoked_activity(revocation_audits=0)),
+    (Rule.REVOKED_DIFFERS, change_revoked_activity(revocation_audits=2)),
+    (Rule.REVOKED_DIFFERS, change_item("undone", 0, activities=[])),
+    (Rule.REVOKED_DIFFERS, change_activity(is_revoked=True)),
+    (Rule.REVOKED_DIFFERS, change_activity(revocation_audits=1)),
 ]
 
 # What may be, though it looks like what must not.
@@ -399,6 +463,12 @@ FAIR: dict[str, Callable[[World], None]] = {
     "one client sees late what another has seen": seen("plain", "processing", 2, 2, 0, 0, 0),
     "a batch that waits has an item that is pending": seen("plain", "pending", 2, 2, 0, 0, 0),
     "more and more is completed": seen_in_turn(0, 0, 1, 3),
+    "a revoke in doubt was carried out": revoked_in_doubt(),
+    "a revoke in doubt was not": revoked_in_doubt(done=False),
+    "a revoke in doubt under a key, sent twice": revoked_in_doubt(key="k"),
+    "two answers under one key of a revoke": a_revoke_that_was_answered_twice,
+    "what was fought for was revoked and won again": won_again,
+    "what a duplicate lost to was revoked": lost_and_revoked,
 }
 
 
@@ -409,7 +479,7 @@ def test_what_may_be_is_no_finding(world: World, happened: Callable[[World], Non
 
 
 def test_what_was_judged_is_counted(world: World) -> None:
-    assert world.verdict().judged == {"batches": 8, "items": 11, "activities": 8}
+    assert world.verdict().judged == {"batches": 9, "items": 14, "activities": 10}
 
 
 @pytest.mark.parametrize(("attempt", "key", "became"), [(1, None, "not done"), (2, None, "done"), (1, "k", "not done")])
