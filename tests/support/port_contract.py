@@ -22,6 +22,7 @@ from orchestrator.batches.model import (
     Measurement,
     NewBatch,
     NewItem,
+    Revocation,
     Role,
 )
 from orchestrator.batches.parts import submitted_events
@@ -291,6 +292,9 @@ class ActivityRepositoryContract(Contract):
             assert repository.status(deleted, ItemFilter()) is None
             assert repository.status(deleted, ItemFilter(limit=None)) is None
             assert repository.lock_batch(deleted) is None
+            locked = repository.lock_batch(deleted, or_deleted=True)
+            assert locked is not None
+            assert locked.batch_id == deleted
             assert repository.lock_for_fold(sorted([deleted, other])).keys() == {deleted, other}, "results may still come"
             repository.lock_batches([deleted, other])
             assert repository.lock_batch(other) == found(storage, other)
@@ -537,6 +541,27 @@ class ActivityRepositoryContract(Contract):
             repository.mark_deleted(batch_id, later)
         assert found(storage, batch_id) == replace(relabelled, version=3, edit_version=3, changed_at=later)
         assert found(storage, other).version == 1
+
+    def test_revoked_items_stay_what_they_are_and_are_counted(self, storage: Storage, actor: Actor) -> None:
+        batch_id, other = created(storage, actor, mentors(4)), created(storage, actor, mentors(1))
+        succeed(storage, batch_id, 0, 1, 2, 3)
+        fold_all(storage, batch_id)
+        before, items = found(storage, batch_id), items_of(storage, batch_id)
+        first, second = (Revocation(now(storage), by, "wrong date") for by in ("coord-1", "boss"))
+        with storage.transaction() as (repository, _):
+            repository.mark_revoked(batch_id, [0, 2], first)
+        with storage.transaction() as (repository, _):
+            repository.mark_revoked(batch_id, [3], second)
+            assert repository.positions_changed_since(batch_id, before.version) == [0, 2, 3]
+            assert repository.positions_changed_since(batch_id, before.version + 1) == [3]
+        version, edit_version = before.version + 2, before.edit_version + 2
+        revoked = replace(before, revoked=3, version=version, edit_version=edit_version, changed_at=second.at)
+        assert found(storage, batch_id) == revoked
+        assert items_of(storage, batch_id) == [
+            replace(each, revocation=revocation)
+            for each, revocation in zip(items, (first, None, first, second), strict=True)
+        ]
+        assert found(storage, other).revoked == 0
 
     # --- Retry --------------------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,13 @@ def batch_cancelled(**arguments: Any) -> OutgoingEvent:
     return event
 
 
+def activities_revoked(**arguments: Any) -> OutgoingEvent:
+    for_replay, for_services = events.activities_revoked(**arguments)
+    assert (for_replay.topic, for_services.topic) == (Topic.BATCHES, Topic.LIFECYCLE)
+    assert for_services._replace(topic=Topic.BATCHES) == for_replay
+    return for_replay
+
+
 # Of each builder: arguments, another value for each, and those that belong to the event's id.
 CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], set[str]]] = [
     (
@@ -84,6 +91,18 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         events.batch_deleted,
         {"batch_id": (BATCH, OTHER), "organization_id": ("o", "p"), "version": (1, 2)},
         {"batch_id"},
+    ),
+    (
+        activities_revoked,
+        {
+            "batch_id": (BATCH, OTHER),
+            "organization_id": ("o", "p"),
+            "revocation": (3, 4),
+            "reason": ("r", "q"),
+            "revoked_by": ("s", "t"),
+            "revoked_positions": ([(0, 3)], [(0, 4)]),
+        },
+        {"batch_id", "revocation", "time"},
     ),
     (
         events.batch_completed,
@@ -174,6 +193,48 @@ def test_a_cancel_is_told_in_parts_of_so_many_runs(monkeypatch: pytest.MonkeyPat
     assert {name: told[-1][name] for name in told[0] if name not in ("part", "cancelled_positions")} == {
         name: value for name, value in told[0].items() if name not in ("part", "cancelled_positions")
     }
+
+
+@pytest.mark.parametrize(("runs", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
+def test_a_revocation_is_told_in_parts_of_so_many_runs_on_both_topics(
+    monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(events, "MAX_REVOKED_RUNS", 2)
+    positions = [(2 * number, 2 * number) for number in range(runs)]
+    told = events.activities_revoked(
+        batch_id=BATCH,
+        organization_id="o",
+        revocation=3,
+        reason="r",
+        revoked_by="s",
+        revoked_positions=positions,
+        time=TIME,
+        trace_id=TRACE,
+    )
+    for topic in (Topic.BATCHES, Topic.LIFECYCLE):
+        parts = [event for event in told if event.topic is topic]
+        read = [orjson.loads(part.value) for part in parts]
+        assert [len(each["revoked_positions"]) for each in read] == sizes
+        assert [tuple(run) for each in read for run in each["revoked_positions"]] == positions
+        assert [each["part"] for each in read] == [*range(1, len(sizes) + 1)]
+        assert len({header(part, "ce_id") for part in parts}) == len(parts)
+
+
+def test_without_a_version_a_revocation_is_told_apart_by_its_position() -> None:
+    def build(position: int, time: datetime) -> str:
+        event = activities_revoked(
+            batch_id=BATCH,
+            organization_id="o",
+            revocation=0,
+            reason="r",
+            revoked_by="s",
+            revoked_positions=[(position, position)],
+            time=time,
+            trace_id=TRACE,
+        )
+        return header(event, "ce_id")
+
+    assert len({build(position, time) for position in (1, 2) for time in (TIME, LATER)}) == 4
 
 
 @pytest.mark.parametrize("event_type", [events.REGISTER_ACTIVITY, events.SUCCEEDED, events.FAILED, events.CANCELLED])
