@@ -184,6 +184,24 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
     assert bulkreg("status", batch_id, home=product.home).returncode == 2
 
 
+def test_what_was_registered_is_taken_back_and_submitted_again(product: Product) -> None:
+    given = submission(*(activity(f"mentor-{number}", "2026-02-17") for number in range(101, 104)))
+    batch = document(bulkreg("submit", "-", "--json", home=product.home, given=given))
+    assert states(batch) == ("completed", 3, 0)
+    batch_id = batch["batch_id"]
+    foreseen = bulkreg("revoke", batch_id, "--reason", "Wrong date", "--dry-run", home=product.home)
+    assert (foreseen.returncode, "3 activities would be revoked" in foreseen.stdout) == (0, True), foreseen.stderr
+    one = bulkreg("revoke", batch_id, "--reason", "Wrong date", "--items", batch["items"][0]["item_id"], "--json", home=product.home)
+    assert (one.returncode, document(one)["revoked"], document(one)["total_revoked"]) == (0, 1, 1)
+    rest = bulkreg("revoke", batch_id, "--reason", "Wrong date", home=product.home)
+    assert "2 activities are revoked, 1 were revoked before" in rest.stdout
+    again = bulkreg("submit", "-", home=product.home, given=given)
+    assert "3 of its 3 activities were revoked since" in again.stderr
+    assert "--again" in again.stderr
+    anew = document(bulkreg("submit", "-", "--again", "--json", home=product.home, given=given))
+    assert (states(anew), anew["batch_id"] != batch_id) == (("completed", 3, 0), True)
+
+
 def test_a_running_batch_is_cancelled_for_good(product: Product) -> None:
     given = submission(*(activity(f"mentor-{number}", "2026-02-03") for number in range(101, 106)))
     with stopped(product, "registration"):

@@ -1,13 +1,16 @@
 """Undo on a real PostgreSQL: what is written, for whom, what is kept, and what becomes free."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from consumers.loop.decoding import decode
 from consumers.loop.offsets import PartitionOffsets
@@ -16,12 +19,16 @@ from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotF
 from orchestrator.batches.model import Actor, NewItem, RevocationRequest, Role
 from orchestrator.batches.operations import delete_batch
 from orchestrator.batches.revoke import foresee_revocation
+from orchestrator.process.settings import Settings
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import activities_revoked
 from schemas.ids import DerivedIds
+from tests.faults.test_races import looking
+from tests.simulation.interleaving import Deadlocks, Run, mark_statements
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, TIMESTAMP_MS, Pipeline, mentors, record
 from tests.support.revoking import POLICY, revoke, revoke_one
 from tests.support.waiting import eventually
@@ -200,6 +207,46 @@ def test_a_registration_that_is_about_to_flag_and_a_revocation_wait_for_each_oth
             assert not revoked.done(), "the revocation did not wait for the registration"
         assert revoked.result().revoked == 1
     assert flags(pipeline) == {second: False}
+
+
+def crossed(pipeline: Pipeline, first: int) -> tuple[UUID, UUID]:
+    """Two batches of the same two mentors: of each mentor one batch has the unflagged activity, and the other the flagged one."""
+    items = [NewItem(each.values._replace(override_duplicates=True)) for each in mentors(2, first)]
+    one, other = pipeline.submit(items), pipeline.submit(items)
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = {
+        (orjson.loads(command.value)["batch_id"], orjson.loads(command.value)["position"]): command
+        for command in pipeline.take(Topic.COMMANDS, Topic.COMMANDS_BULK)
+    }
+    for batch_id, position in ((one, 0), (other, 0), (other, 1), (one, 1)):
+        pipeline.handle(pipeline.registration, [commands[str(batch_id), position]])
+    pipeline.drain()
+    return one, other
+
+
+def test_two_revocations_of_each_others_mentors_never_wait_in_a_circle(
+    pipeline: Pipeline, engine: Engine, settings: Settings
+) -> None:
+    """One stops before each of its statements and the other runs, as far as a lock lets it."""
+    deadlocks = Deadlocks()
+    deadlocks.watch(pipeline.api)
+    mark_statements(pipeline.api)
+    with looking(engine) as watcher:
+        for stop_at in itertools.count():
+            one_id, other_id = crossed(pipeline, first=1 + 2 * stop_at)
+            one = Run("one", partial(revoke, pipeline, one_id), stop_at=stop_at)
+            other = Run("other", partial(revoke, pipeline, other_id))
+            if not one.begin():
+                break
+            if not other.beside(one, watcher):
+                one.resume()
+            assert (one.error, other.error) == (None, None), one.stopped_at
+            assert (pipeline.status(one_id).batch.revoked, pipeline.status(other_id).batch.revoked) == (2, 2)
+    assert stop_at > 5
+    assert deadlocks.count == 0
+    pipeline.drain()
+    assert verify(pipeline.engine, settings).breaches == []
 
 
 def test_what_failed_is_kept_when_it_is_named(pipeline: Pipeline) -> None:
