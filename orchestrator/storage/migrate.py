@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema: the two roles, then Alembic's migrations, one upgrade at a time."""
+"""Brings a database to the newest schema: the two roles, Alembic's migrations, one upgrade at a time, then the indexes of large tables."""
 
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tenacity import (
 
 from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
 from orchestrator.storage.connecting import open_engine
+from orchestrator.storage.large_indexes import build_large_indexes
 
 # A migration holds this advisory lock, so any number of processes can start an upgrade at the same time.
 _MIGRATION_LOCK = (0x62756C6B, 1)
@@ -98,6 +99,7 @@ def upgrade(settings: Settings) -> str:
     try:
         _make_roles(engine, settings)
         _migrate(engine)
+        build_large_indexes(engine)
     finally:
         engine.dispose()
     return newest_version()

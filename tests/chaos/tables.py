@@ -105,7 +105,8 @@ def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
     for batch_id, item_id, *values, position, status, attempt, activity_id, error_code, is_revoked in _rows(
         connection,
         "SELECT batch_id::text, item_id::text, mentor_id, activity_type, activity_date::text, duration_minutes, position, status, attempt,"
-        " activity_id::text, error->>'code', revoked_at IS NOT NULL FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
+        " activity_id::text, error->>'code', revoked_at IS NOT NULL"
+        " FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
         ids,
     ):
         decided = outcomes[batch_id, position]

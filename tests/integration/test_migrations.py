@@ -166,6 +166,46 @@ def test_migration_that_adds_is_not_complained_of(settings: Settings) -> None:
     engine.dispose()
 
 
+# --- Indexes that no migration builds -----------------------------------------------------------------------------------------------
+
+_FLAGGED = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('registration.activity_flagged')")
+_HALF_DONE = text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('registration.activity_flagged')")
+
+
+@pytest.mark.parametrize("left", ["DROP INDEX registration.activity_flagged", str(_HALF_DONE)], ids=["missing", "half done"])
+def test_an_index_that_is_missing_or_half_done_is_built(settings: Settings, left: str) -> None:
+    engine = create_engine(settings.owner_url)
+    with engine.begin() as connection:
+        assert connection.scalar(_FLAGGED) is True
+        connection.execute(text(left))
+    migrate.upgrade(settings)
+    with engine.begin() as connection:
+        assert connection.scalar(_FLAGGED) is True
+    engine.dispose()
+
+
+def test_an_index_is_built_while_others_write(pipeline: Pipeline, settings: Settings) -> None:
+    """A transaction that has written to the table is waited for, and nobody waits behind the upgrade that waits."""
+    engine = create_engine(settings.owner_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX registration.activity_flagged"))
+    with engine.connect() as writing, engine.connect() as looking, ThreadPoolExecutor(1) as thread:
+        writing.execute(text("UPDATE registration.activity SET notes = NULL"))
+        upgrading = thread.submit(migrate.upgrade, settings)
+        try:
+            waits = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'virtualxid')")
+            eventually(lambda: looking.execute(waits).scalar_one())
+            batch_id = pipeline.submit(mentors(3))
+            pipeline.drain()
+            assert pipeline.status(batch_id).batch.status == "completed"
+            assert not upgrading.done()
+        finally:
+            writing.rollback()
+        upgrading.result()
+        assert looking.scalar(_FLAGGED) is True
+    engine.dispose()
+
+
 # --- An upgrade while everybody is at work ----------------------------------------------------------------------------------------
 
 NEXT = """

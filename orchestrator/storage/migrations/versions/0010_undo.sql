@@ -12,9 +12,7 @@ ALTER TABLE orchestrator.batch ADD COLUMN revoked integer NOT NULL DEFAULT 0;
 -- the kinds.
 ALTER TABLE orchestrator.batch_edit DROP CONSTRAINT batch_edit_kind;
 
--- Of one mentor, type and date, the flagged activities that live: a revocation of the unflagged one makes the oldest of them unflagged.
-CREATE INDEX activity_flagged ON registration.activity (organization_id, attributed_to, activity_type, activity_date)
-    WHERE overrides_duplicate AND revoked_at IS NULL;
+-- The index that a revocation needs is built afterwards, without a lock (orchestrator/storage/large_indexes.py).
 
 -- The API revokes, and changes nothing else of an activity. Its policies stay as they are.
 GRANT UPDATE (revoked_at, revoked_by, revocation_reason, overrides_duplicate) ON registration.activity TO bulkreg_api;

@@ -1,0 +1,49 @@
+"""Indexes of large tables, which a migration would build under a lock: built after it, while everybody goes on writing."""
+
+from sqlalchemy import Connection, Engine, text
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random
+
+from orchestrator.storage.statements import read_statements
+
+# By the schema that it is in.
+_SCHEMAS = {"activity_flagged": "registration"}
+_SQL = read_statements("orchestrator/storage/sql/large_indexes.sql")
+
+# One builds at a time. Another waits without a transaction, for which the one that builds would have to wait.
+_LOCK = (0x62756C6B, 2)
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:a, :b)")
+
+# It is built in two passes, each of which waits for transactions that began before it, up to so long.
+_WAIT_FOR_OTHERS = "10min"
+_TRY_FOR_S = 1_800
+
+_IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+
+
+def build_large_indexes(engine: Engine) -> None:
+    """Builds the indexes that are missing, or that a process began and did not finish.
+
+    Raises SQLAlchemy's DBAPIError when a transaction stays open for ten minutes: end it, and repeat the upgrade.
+    """
+    with engine.connect() as opened:
+        connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+        _take_turn(connection)
+        connection.execute(text(f"SET lock_timeout = '{_WAIT_FOR_OTHERS}'"))
+        for name, statement in _SQL.items():
+            _build(connection, f"{_SCHEMAS[name]}.{name}", statement.sql)
+        # With the session go its lock and its settings.
+        opened.invalidate()
+
+
+def _take_turn(connection: Connection) -> None:
+    tries = Retrying(retry=retry_if_result(lambda taken: not taken), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5))
+    tries(lambda: bool(connection.scalar(_TRY_LOCK, dict(zip("ab", _LOCK, strict=True)))))
+
+
+def _build(connection: Connection, name: str, sql: str) -> None:
+    is_valid = connection.scalar(_IS_VALID, {"name": name})
+    if is_valid:
+        return
+    if is_valid is not None:
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY {name}")
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
