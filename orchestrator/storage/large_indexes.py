@@ -3,11 +3,14 @@
 from sqlalchemy import Connection, Engine, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random
 
-from orchestrator.storage.statements import read_statements
 
-# By the schema that it is in.
-_SCHEMAS = {"activity_flagged": "registration"}
-_SQL = read_statements("orchestrator/storage/sql/large_indexes.sql")
+_INDEXES = {
+    # Of one mentor, type and date the flagged activities that live. A revocation of the unflagged one makes the oldest of them unflagged.
+    "registration.activity_flagged": """
+        CREATE INDEX CONCURRENTLY activity_flagged ON registration.activity (organization_id, attributed_to, activity_type, activity_date)
+        WHERE overrides_duplicate AND revoked_at IS NULL
+    """,
+}
 
 # One builds at a time. Another waits without a transaction, for which the one that builds would have to wait.
 _LOCK = (0x62756C6B, 2)
@@ -29,8 +32,8 @@ def build_large_indexes(engine: Engine) -> None:
         connection = opened.execution_options(isolation_level="AUTOCOMMIT")
         _take_turn(connection)
         connection.execute(text(f"SET lock_timeout = '{_WAIT_FOR_OTHERS}'"))
-        for name, statement in _SQL.items():
-            _build(connection, f"{_SCHEMAS[name]}.{name}", statement.sql)
+        for name, sql in _INDEXES.items():
+            _build(connection, name, sql)
         # With the session go its lock and its settings.
         opened.invalidate()
 
