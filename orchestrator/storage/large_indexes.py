@@ -3,7 +3,6 @@
 from sqlalchemy import Connection, Engine, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random
 
-
 _INDEXES = {
     # Of one mentor, type and date the flagged activities that live. A revocation of the unflagged one makes the oldest of them unflagged.
     "registration.activity_flagged": """

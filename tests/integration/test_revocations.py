@@ -79,6 +79,21 @@ def test_what_was_revoked_can_be_registered_by_another_batch(pipeline: Pipeline)
     assert pipeline.refused == []
 
 
+def test_a_redelivered_command_of_a_revoked_item_changes_nothing(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS, Topic.COMMANDS_BULK)
+    told = pipeline.handle(pipeline.registration, commands).events
+    pipeline.drain()
+    revoke(pipeline, batch_id)
+    everything = "SELECT * FROM registration.activity ORDER BY activity_id"
+    before, seen = rows(pipeline, everything), pipeline.status(batch_id).items
+    assert pipeline.handle(pipeline.registration, commands).events == told
+    pipeline.drain()
+    assert (rows(pipeline, everything), pipeline.status(batch_id).items) == (before, seen)
+
+
 def test_an_upstream_service_is_told_what_a_replay_reads(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(4))
     pipeline.drain()
