@@ -127,6 +127,7 @@ def test_the_audit_says_who_for_whom_when_in_which_batch_and_through_which_chann
         "batch_id": batch.batch_id,
         "channel": "the-channel",
         "at": activity["created_at"],
+        "reason": None,
     }
     assert (activity["registered_by"], activity["attributed_to"]) == (COORDINATOR, "mentor-1")
     assert activity["overrides_duplicate"] is is_duplicate

@@ -45,8 +45,12 @@ from orchestrator.batches.model import (
     ItemError,
     ItemValues,
     ItemView,
+    KeptItem,
     Measurement,
     NewBatch,
+    Revocation,
+    Revoked,
+    RevokedActivity,
     Role,
     StatusView,
     Submitted,
@@ -59,6 +63,7 @@ from orchestrator.storage.blame import TransientError
 from schemas.api import OneBatchQuery, RefusedRequestError
 from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake
+from schemas.statuses import KeptBecause
 from schemas.strict_json import BadJsonError
 from tests.support.pipeline import mentors
 from tests.support.waiting import eventually
@@ -124,6 +129,7 @@ VIEW = BatchView(
     trace_id="f" * 32,
     measurement=Measurement(moment(1), 10, moment(5)),
     errors_by_code={"mentor_not_found": 3},
+    revoked=11,
 )
 SHOWN = {
     "batch_id": BATCH_ID,
@@ -137,6 +143,7 @@ SHOWN = {
     "completed": 2,
     "failed": 3,
     "cancelled": 4,
+    "revoked": 11,
     "errors_by_code": {"mentor_not_found": 3},
     "submitted_at": moment(1),
     "completed_at": moment(3),
@@ -168,6 +175,7 @@ ITEM = ItemView(
     ACTIVITY_ID,
     ItemError("x", "an x", retryable=True, field="notes", conflicting_activity_id="another"),
     "success",
+    Revocation(moment(9), "the-revoker", "the mistake"),
 )
 SHOWN_ITEM = {
     "item_id": ITEM_ID,
@@ -187,14 +195,18 @@ SHOWN_ITEM = {
         "field": "notes",
         "conflicting_activity_id": "another",
     },
+    "revoked_at": moment(9),
+    "revoked_by": "the-revoker",
+    "revocation_reason": "the mistake",
     "plan_changed": True,
 }
+REVOKED = {name: SHOWN_ITEM[name] for name in ("revoked_at", "revoked_by", "revocation_reason")}
 
 
 def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
     assert presentation.item(ITEM) == SHOWN_ITEM
-    bare = replace(ITEM, client_reference=None, activity_id=None, error=None, planned=None)
-    absent = {"client_reference", "activity_id", "error", "plan_changed"}
+    bare = replace(ITEM, client_reference=None, activity_id=None, error=None, planned=None, revocation=None)
+    absent = {"client_reference", "activity_id", "error", "plan_changed", *REVOKED}
     assert presentation.item(bare) == {name: value for name, value in SHOWN_ITEM.items() if name not in absent}
     attempt = AttemptView(
         1, {"mentor_id": "m"}, ItemError("y", "a y", retryable=False), moment(7), {"mentor_id": "n"}, "somebody", moment(8)
@@ -218,6 +230,26 @@ def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
         assert presentation.batch_with_items(StatusView(VIEW, [ITEM], after)) == SHOWN | {
             "items": [SHOWN_ITEM],
             "next_item_cursor": cursor,
+        }
+
+
+def test_what_a_revocation_did_is_shown() -> None:
+    result = Revoked(VIEW, revoked=2, already_revoked=3, kept=[KeptItem(ITEM_ID, KeptBecause.WINDOW_OVER)])
+    assert presentation.revoked(result) == SHOWN | {
+        "revoked": 2,
+        "total_revoked": 11,
+        "already_revoked": 3,
+        "kept": [{"item_id": ITEM_ID, "code": "revocation_window_over"}],
+    }
+    assert ITEM.revocation is not None
+    for before, counted in ((False, (1, 0)), (True, (0, 1))):
+        shown = presentation.revoked_activity(RevokedActivity(ACTIVITY_ID, BATCH_ID, ITEM_ID, ITEM.revocation, before))
+        assert shown == REVOKED | {
+            "activity_id": ACTIVITY_ID,
+            "batch_id": BATCH_ID,
+            "item_id": ITEM_ID,
+            "revoked": counted[0],
+            "already_revoked": counted[1],
         }
 
 
