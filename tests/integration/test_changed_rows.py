@@ -35,6 +35,7 @@ from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, standard_directory
+from tests.support.revoking import revoke
 from tests.support.stack import Stack
 from tests.support.upstream import SOURCE, TRACE, in_parts, submitted, upstream_item
 
@@ -401,6 +402,45 @@ def test_fold(pipeline: Pipeline, bystanders: Bystanders) -> None:
     }
 
 
+def test_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
+    """Of three items the first and the last are taken back. Their outcomes stay, and so does the other item."""
+    batch_id = pipeline.submit([somebody(), somebody(), somebody()])
+    pipeline.drain()
+    before, began = tables(pipeline), clock(pipeline)
+    ids = DerivedIds(batch_id)
+    with bystanders.untouched(batch_id):
+        revoke(pipeline, batch_id, actor=ADMIN, item_ids=[ids.item_id(0), ids.item_id(2)], reason="wrong date")
+    after = tables(pipeline)
+    old, new = before.of("batch", batch_id), after.of("batch", batch_id)
+    at, version = new["changed_at"], old["version"] + 1
+    assert began < at < clock(pipeline)
+    assert differences(old, new) == {
+        "revoked": 2,
+        "version": version,
+        "edit_version": old["edit_version"] + 1,
+        "changed_at": at,
+    }
+    assert after.of("batch_edit", batch_id, version) == {
+        "batch_id": batch_id,
+        "version": version,
+        "organization_id": ORGANIZATION,
+        "kind": "revoked",
+        "label": None,
+        "reason": "wrong date",
+        "edited_by": ADMIN.subject,
+        "edited_at": at,
+    }
+    taken_back = {
+        "revoked_at": at,
+        "revoked_by": ADMIN.subject,
+        "revocation_reason": "wrong date",
+        "changed_version": version,
+    }
+    items = [differences(before.of("batch_item", batch_id, n), after.of("batch_item", batch_id, n)) for n in range(3)]
+    assert items == [taken_back, {}, taken_back]
+    assert after.rows["outcome"] == before.rows["outcome"]
+
+
 def submission(batch_id: UUID, actor: Actor) -> tuple[Actor, NewBatch]:
     """A batch in which every value is another."""
     first = item("mentor-31", day=date(2026, 3, 1), kind="camp", minutes=10, notes="note 1")
@@ -428,6 +468,9 @@ def stored_item(values: NewItem, **others: object) -> Row:
         "attempt": 1,
         "activity_id": None,
         "error": None,
+        "revoked_at": None,
+        "revoked_by": None,
+        "revocation_reason": None,
         **others,
     }
 
@@ -470,6 +513,7 @@ def test_submission(pipeline: Pipeline, bystanders: Bystanders) -> None:
         "deleted_at": None,
         "measured_from": None,
         "measured_items": None,
+        "revoked": 0,
     }
     assert (part["part"], part["organization_id"], part["items"], part["received_at"]) == (1, ORGANIZATION, None, at)
     ids = DerivedIds(batch.batch_id)
