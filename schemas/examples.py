@@ -250,9 +250,10 @@ MEMBERS: Mapping[str, Json] = {
 TEXTS: Mapping[str, str] = {
     "text/csv": (
         '"position","item_id","client_reference","mentor_id","activity_type","activity_date","duration_minutes","status","attempt",'
-        '"activity_id","error_code","error_message","error_field","conflicting_activity_id"\r\n'
+        '"activity_id","error_code","error_message","error_field","conflicting_activity_id",'
+        '"revoked_at","revoked_by","revocation_reason"\r\n'
         '0,"01a20651-14d3-8a55-8b41-6a1a3bd00000","","astrid-01","hospital_visit","2025-04-01",60,"success",1,'
-        '"01a20651-14d3-8a55-9b41-6a1a3bd00000","","","",""\r\n'
+        '"01a20651-14d3-8a55-9b41-6a1a3bd00000","","","","","","",""\r\n'
     ),
     "application/x-ndjson": f"{json.dumps(_ITEMS[0])}\n",
     "text/event-stream": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[api.BatchEvent])}\n\n",

@@ -22,6 +22,7 @@ from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, ItemView
 from orchestrator.files.formulas import neutral
 from schemas.api import ExportQuery
+from schemas.envelope import rfc3339
 
 CHUNK_ITEMS = 1_000
 
@@ -40,6 +41,9 @@ _COLUMNS = (
     "error_message",
     "error_field",
     "conflicting_activity_id",
+    "revoked_at",
+    "revoked_by",
+    "revocation_reason",
 )
 
 
@@ -76,7 +80,7 @@ def _csv_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:
 
 
 def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
-    error, values = item.error, item.values
+    error, values, revocation = item.error, item.values, item.revocation
     cells = (
         item.position,
         item.item_id,
@@ -89,6 +93,7 @@ def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
         item.attempt,
         item.activity_id,
         *((None,) * 4 if error is None else (error.code, error.message, error.field, error.conflicting_activity_id)),
+        *((None,) * 3 if revocation is None else (rfc3339(revocation.at), revocation.by, revocation.reason)),
     )
     return (*cells, values.notes) if with_notes else cells
 

@@ -185,6 +185,9 @@ def test_a_download_says_of_each_item_what_the_batch_says(coordinator: httpx.Cli
             "error_message": error.get("message"),
             "error_field": error.get("field"),
             "conflicting_activity_id": error.get("conflicting_activity_id"),
+            "revoked_at": None,
+            "revoked_by": None,
+            "revocation_reason": None,
             "notes": given.get("notes"),
         }
         assert row == {name: "" if value is None else str(value) for name, value in expected.items()}
