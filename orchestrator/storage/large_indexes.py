@@ -38,7 +38,9 @@ def build_large_indexes(engine: Engine) -> None:
 
 
 def _take_turn(connection: Connection) -> None:
-    tries = Retrying(retry=retry_if_result(lambda taken: not taken), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5))
+    tries = Retrying(
+        retry=retry_if_result(lambda taken: not taken), stop=stop_after_delay(_TRY_FOR_S), wait=wait_random(0.1, 0.5)
+    )
     tries(lambda: bool(connection.scalar(_TRY_LOCK, dict(zip("ab", _LOCK, strict=True)))))
 
 

@@ -75,7 +75,10 @@ def read_batches(url: str) -> Iterator[BatchRow]:
             "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
             " completed_at IS NOT NULL, retry_number, revoked FROM orchestrator.batch"
         )
-        rows = (BatchRow(i, label, status, Counts(*row[:5]), *row[5:8], revoked=row[8]) for i, label, status, *row in cursor)
+        rows = (
+            BatchRow(i, label, status, Counts(*row[:5]), row[5], row[6], row[7], revoked=row[8])
+            for i, label, status, *row in cursor
+        )
         while batches := list(islice(rows, BATCHES_AT_ONCE)):
             _fill(connection, batches)
             yield from batches
@@ -124,7 +127,9 @@ def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
         " USING (activity_id) WHERE item_id = ANY(%s::uuid[])",
         (*ids, list(by_item)),
     ):
-        by_item[item_id].activities.append(ActivityRow(activity_id, Values(*values), registered_by, audits, is_revoked, revocation_audits))
+        by_item[item_id].activities.append(
+            ActivityRow(activity_id, Values(*values), registered_by, audits, is_revoked, revocation_audits)
+        )
 
 
 def _rows(connection: Connection, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -110,7 +110,9 @@ def world() -> World:
     world.call("deleted", Operation.DELETE)
     world.see("deleted", GONE, None)
 
-    world.submitted("undone", revoked(0, values("h")), success(1, values("i")), unsuccessful(2, ghost, "failed", "mentor_not_found"))
+    world.submitted(
+        "undone", revoked(0, values("h")), success(1, values("i")), unsuccessful(2, ghost, "failed", "mentor_not_found")
+    )
     world.call("undone", Operation.REVOKE, revoked=1)
     world.call("undone", Operation.REVOKE, revoked=0)
 

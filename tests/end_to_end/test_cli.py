@@ -191,7 +191,9 @@ def test_what_was_registered_is_taken_back_and_submitted_again(product: Product)
     batch_id = batch["batch_id"]
     foreseen = bulkreg("revoke", batch_id, "--reason", "Wrong date", "--dry-run", home=product.home)
     assert (foreseen.returncode, "3 activities would be revoked" in foreseen.stdout) == (0, True), foreseen.stderr
-    one = bulkreg("revoke", batch_id, "--reason", "Wrong date", "--items", batch["items"][0]["item_id"], "--json", home=product.home)
+    one = bulkreg(
+        "revoke", batch_id, "--reason", "Wrong date", "--items", batch["items"][0]["item_id"], "--json", home=product.home
+    )
     assert (one.returncode, document(one)["revoked"], document(one)["total_revoked"]) == (0, 1, 1)
     rest = bulkreg("revoke", batch_id, "--reason", "Wrong date", home=product.home)
     assert "2 activities are revoked, 1 were revoked before" in rest.stdout

@@ -121,7 +121,9 @@ def test_the_splitter_skips_what_a_later_version_adds_and_counts_it(pipeline: Pi
         time=datetime(2026, 3, 26, tzinfo=UTC),
         trace_id="1" * 32,
     )[0]
-    headers = tuple((name, b"no.bulk-registration.BatchForwarded.v1" if name == "ce_type" else value) for name, value in later.headers)
+    headers = tuple(
+        (name, b"no.bulk-registration.BatchForwarded.v1" if name == "ce_type" else value) for name, value in later.headers
+    )
     raw = RawRecord("prefix.batches.v1", 0, 0, TIMESTAMP_MS, b"key", later.value, headers)
     before = counted()
     entry = decode(raw, PartitionOffsets(Topic.BATCHES, "prefix.batches.v1", 0), pipeline.splitter)

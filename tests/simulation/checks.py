@@ -95,7 +95,9 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
             variants = [variant[item.position] for variant in model.asked[item.batch_id].variants if item.position < len(variant)]
             assert item.values in variants, f"{place} has values that nobody submitted: {item.values}"
         activity = after.activities.get(place)
-        assert item.is_revoked == (activity is not None and activity.is_revoked), f"{place} and {activity} differ in the revocation"
+        assert item.is_revoked == (activity is not None and activity.is_revoked), (
+            f"{place} and {activity} differ in the revocation"
+        )
         if item.status == "pending":
             assert item.activity_id is None, f"{place} is pending with an activity"
             assert item.error is None, f"{place} is pending with an error"
@@ -240,7 +242,9 @@ def _activity_transition(then: ActivityRow, now: ActivityRow | None, before: Sna
         assert not then.is_revoked, f"{then} was revoked, and has lost its flag since"
         ended = [one for one in before.activities.values() if one.once == then.once and not one.is_revoked and not one.is_flagged]
         assert ended, f"{then} lost its flag, and there was no other"
-        assert all(after.activities[one.batch_id, one.position].is_revoked for one in ended), f"{then} lost its flag, and {ended} live"
+        assert all(after.activities[one.batch_id, one.position].is_revoked for one in ended), (
+            f"{then} lost its flag, and {ended} live"
+        )
         now = now._replace(is_flagged=True)
     assert now == then, f"the activity of {place} has changed"
 
@@ -252,7 +256,9 @@ def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> No
                   activity.activity_date, activity.duration_minutes, activity.notes)  # fmt: skip
     assert registered == (batch.organization_id, batch.coordinator_id, *item.values[:5]), f"{activity} is not what {item} says"
     assert activity.audits == 1, f"{activity.audits} audit rows of {activity}"
-    assert activity.revocation_audits == int(activity.is_revoked), f"{activity.revocation_audits} audit rows of its revocation: {activity}"
+    assert activity.revocation_audits == int(activity.is_revoked), (
+        f"{activity.revocation_audits} audit rows of its revocation: {activity}"
+    )
 
 
 # --- What is undecided or unfolded is on its way ----------------------------------------------------------------------------------

@@ -278,7 +278,9 @@ class Simulation(RuleBasedStateMachine):
                 assert answer.code in known, f"the revocation was refused: {answer.code}"
             elif isinstance(answer, Revoked):
                 ask.revoked = answer.revoked
-                assert {kept.code for kept in answer.kept} <= {KeptBecause.NOT_REGISTERED}, f"kept without a reason: {answer.kept}"
+                assert {kept.code for kept in answer.kept} <= {KeptBecause.NOT_REGISTERED}, (
+                    f"kept without a reason: {answer.kept}"
+                )
                 self._judge_answer(answer.batch)
 
         call = self.world.call_with_records(
@@ -492,7 +494,9 @@ class Simulation(RuleBasedStateMachine):
     def replay(self, fate: Fate | None) -> None:
         self._do(self.world.replay([]), fate, "the replay")
 
-    @operation(15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "registration", "aggregator"]), index=indexes)
+    @operation(
+        15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "registration", "aggregator"]), index=indexes
+    )
     def rival(self, what: str, index: int) -> None:
         """Somebody waits in the middle of something, and another comes who may want the same."""
         if not self.world.somebody_waits:

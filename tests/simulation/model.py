@@ -95,7 +95,6 @@ class Asked:
         unknown = sum(1 for retry in self.retries if retry.begun is None)
         return range(certain, certain + unknown * len(self.variants[0]) + 1)
 
-
     def may_be_revoked(self, position: int) -> bool:
         """Whether somebody has asked for it."""
         return any(each.revoked != 0 and (each.positions is None or position in each.positions) for each in self.revocations)

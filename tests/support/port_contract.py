@@ -558,8 +558,7 @@ class ActivityRepositoryContract(Contract):
         revoked = replace(before, revoked=3, version=version, edit_version=edit_version, changed_at=second.at)
         assert found(storage, batch_id) == revoked
         assert items_of(storage, batch_id) == [
-            replace(each, revocation=revocation)
-            for each, revocation in zip(items, (first, None, first, second), strict=True)
+            replace(each, revocation=revocation) for each, revocation in zip(items, (first, None, first, second), strict=True)
         ]
         assert found(storage, other).revoked == 0
 
