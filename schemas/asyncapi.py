@@ -104,6 +104,16 @@ _EXAMPLES: Mapping[type[EventData], Json] = {
         "retry_number": 0,
         "completed_at": "2026-03-26T10:00:00.214000Z",
     },
+    events.ActivitiesRevoked: {
+        "batch_id": _BATCH_ID,
+        "organization_id": "org-01",
+        "revocation": 4,
+        "part": 1,
+        "reason": "Wrong date",
+        "revoked_by": "coord-119",
+        "revoked_at": "2026-03-27T08:00:00.105000Z",
+        "revoked_positions": [[0, 0]],
+    },
     events.BatchRejected: {
         "batch_id": _BATCH_ID,
         "organization_id": "org-01",

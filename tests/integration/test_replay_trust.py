@@ -17,6 +17,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import RecordingPipeline, compared, ours, projection, promoted, run, upstream, versions
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.revoking import revoke
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Batches:
     cancelled: UUID
     stopped: UUID
     """Cancelled before its parts had come."""
+    undone: UUID
+    """Completed, and the first of its two items revoked."""
 
 
 @pytest.fixture
@@ -64,10 +67,14 @@ def batches(pipeline: RecordingPipeline) -> Batches:
     pipeline.drain()
     pipeline.call(cancel_batch, ADMIN, stopped, None)
     pipeline.drain()
+    undone = pipeline.submit(mentors(2, first=20))
+    pipeline.drain()
+    revoke(pipeline, undone, item_ids=[DerivedIds(undone).item_id(0)])
+    pipeline.drain()
     running = pipeline.submit(mentors(2, first=30))
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
-    return Batches(finished, failed, running, cancelled, stopped)
+    return Batches(finished, failed, running, cancelled, stopped, undone)
 
 
 def as_written_by(organization: str, event: OutgoingEvent) -> OutgoingEvent:
@@ -77,6 +84,13 @@ def as_written_by(organization: str, event: OutgoingEvent) -> OutgoingEvent:
 def cancel(batch: UUID, total: int, *runs: tuple[int, int, int]) -> OutgoingEvent:
     counts = {"total_items": total, "pending": 0, "completed": 0, "failed": 0, "cancelled": total}
     return ours(events.BATCH_CANCELLED, batch, **counts, reason="forged", cancelled_by="x", cancelled_positions=runs)
+
+
+def revocation(batch: UUID, *runs: tuple[int, int]) -> OutgoingEvent:
+    at = "2026-03-26T10:00:00.000000Z"
+    return ours(
+        events.ACTIVITIES_REVOKED, batch, revocation=2, reason="forged", revoked_by="x", revoked_at=at, revoked_positions=runs
+    )
 
 
 def result(event_type: str, batch: UUID, position: int, attempt: int = 1, **data: object) -> OutgoingEvent:
@@ -142,6 +156,11 @@ FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
             items=[{"position": 0, "attempt": 2**31 - 1, "correction": {"mentor_id": "mentor-99"}}],
         )
     ],
+    "ActivitiesRevoked": lambda b: [revocation(each, (0, 1)) for each in (b.finished, b.failed, b.running, b.cancelled)],
+    "ActivitiesRevoked, what is revoked": lambda b: [revocation(b.undone, (0, 0))],
+    "ActivitiesRevoked, what is left": lambda b: [revocation(b.undone, (1, 1)), revocation(b.undone, (0, 1))],
+    "ActivitiesRevoked, for services": lambda b: [revocation(b.finished, (0, 1))._replace(topic=Topic.LIFECYCLE)],
+    "ActivitiesRevoked, every position": lambda b: [revocation(b.finished, (0, 2**20 - 1))],
     "BatchSubmitted, other items": lambda b: [whole(b.finished, 99, 2), whole(b.running, 99, 2), whole(b.stopped, 99, 4)],
     "BatchSubmitted, another label": lambda b: [whole(b.finished, 1, 2, label="forged")],
     "BatchSubmitted, as if by HTTP": lambda b: [
