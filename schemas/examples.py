@@ -236,7 +236,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             "max_duration_minutes": 1440,
             "earliest_date": "1990-01-01",
         },
-        "features": {"preview": True, "revoke": False},
+        "features": {"preview": True, "revoke": True},
         "session_ends_at": "2026-03-26T22:00:00Z",
     },
     api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},

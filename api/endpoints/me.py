@@ -13,6 +13,7 @@ from schemas.fields import MAX_NOTES_LENGTH
 def me(call: Call) -> Reply:
     """`GET /me`: who the caller is, in which organization, and what they can do there."""
     actor, settings = call.actor(), call.service.settings
+    is_registered_here = settings.registration_url is None
     organization, name = call.service.database.directory(
         actor.organization_id, lambda directory: directory.organization(actor.organization_id, actor.subject)
     )
@@ -22,7 +23,7 @@ def me(call: Call) -> Reply:
         "role": actor.role,
         "organization": organization,
         "limits": _limits(settings),
-        "features": {"preview": settings.registration_url is None, "revoke": False},
+        "features": {"preview": is_registered_here, "revoke": is_registered_here},
         "session_ends_at": _time(call.identity.expires_at),
     }
     return Reply(200, body, {"Cache-Control": "no-store"})

@@ -38,7 +38,7 @@ def test_a_coordinator_of_the_directory(api: ApiServer, coordinator: httpx.Clien
         "max_duration_minutes": 1_440,
         "earliest_date": date(1990, 1, 1),
     }
-    assert found.features.preview
+    assert (found.features.preview, found.features.revoke) == (True, True)
 
 
 def test_the_session_ends_with_the_token(coordinator: httpx.Client, api: ApiServer) -> None:
@@ -83,7 +83,8 @@ def test_what_an_external_service_decides_is_not_said(settings: Settings) -> Non
     external = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "registration_url": "http://127.0.0.1:1"})
     with running_api(external) as server, server.client() as client:
         found = me(client)
-    assert (found.features.preview, found.limits.earliest_date, found.limits.max_duration_minutes) == (False, None, None)
+    assert (found.features.preview, found.features.revoke) == (False, False)
+    assert (found.limits.earliest_date, found.limits.max_duration_minutes) == (None, None)
     assert found.limits.max_notes_length == 10_000
 
 
