@@ -44,6 +44,8 @@ class Broker:
     calls: list[list[OutgoingEvent]] = field(default_factory=list)
     accepted: list[OutgoingEvent] = field(default_factory=list)
     abandoned: int = 0
+    is_awaited: bool = False
+    """Whether the relay has begun to wait for what it sent last: only then does moving the clock end that round."""
     _live: list[Delivery] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -56,6 +58,7 @@ class Broker:
     def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
         if self.bug is not None:
             raise self.bug
+        self.is_awaited = False
         self.calls.append(list(events))
         self._live.append(Delivery(events))
         return self._live[-1]
@@ -70,6 +73,7 @@ class Broker:
                     if verdict is None:
                         self.accepted.append(delivery.events[index])
                     delivery.settle(index, verdict)
+        self.is_awaited = True
 
     def place(self, event: OutgoingEvent) -> str:
         return self.place_of(event)
@@ -138,6 +142,11 @@ class Running:
 
     def moves_by(self, seconds: float) -> None:
         self.moves_to(self.broker.now + seconds)
+
+    def round_ends(self, look: Callable[[], object]) -> None:
+        """The relay has sent what `look` sees, has begun to wait for it, and now waits no longer."""
+        eventually(lambda: look() and self.broker.is_awaited)
+        self.broker.now += ROUND_S
 
     def soon(self, look: Callable[[], object]) -> None:
         """It comes by itself. Hardly any time passes: less than any pause takes, and more than the relay waits for acknowledgements."""
@@ -213,8 +222,7 @@ def test_later_rows_of_a_stream_wait_for_the_acknowledgement_of_the_first_and_th
     insert(engine, free, of_free)
     broker.verdict = lambda each: WAITS if each == of_stuck[0] else None
     relay = start().owns_all()
-    eventually(lambda: broker.sent)
-    broker.now += ROUND_S
+    relay.round_ends(lambda: broker.sent)
     eventually(lambda: broker.accepted == of_free and rows_left(engine) == 3)
     relay.turns()
     assert [each for each in broker.sent if each.key == str(stuck)] == of_stuck[:1]
@@ -231,9 +239,7 @@ def test_rows_that_came_while_their_stream_was_busy_are_looked_for_when_it_is_fr
     [batch_id] = batches(1)
     insert(engine, batch_id, [event(batch_id, 0)])
     broker.verdict = lambda _: WAITS
-    start().owns_all()
-    eventually(lambda: broker.sent)
-    broker.now += ROUND_S
+    start().owns_all().round_ends(lambda: broker.sent)
     insert(engine, batch_id, [event(batch_id, 1)])
     eventually(lambda: broker.sent == [event(batch_id, 0)])
     broker.verdict = lambda _: None
@@ -274,8 +280,7 @@ def test_no_more_is_sent_than_may_be_on_its_way(
     broker.verdict = lambda _: WAITS
     relay = start(relay_batch_rows=2).owns_all()
     for count in (2, 3):
-        eventually(partial(has_sent, broker, count))
-        broker.now += ROUND_S
+        relay.round_ends(partial(has_sent, broker, count))
     relay.turns()
     assert broker.sent == made[:3]
     broker.verdict = lambda each: WAITS if each == made[0] else None
@@ -292,15 +297,14 @@ def test_what_is_on_its_way_to_places_in_trouble_keeps_no_room_from_others_up_to
     broker.place_of = lambda each: each.key
     broker.verdict = lambda _: WAITS
     relay = start().owns_all()
-    eventually(lambda: len(broker.sent) == 2)
-    broker.now += ROUND_S
+    relay.round_ends(lambda: len(broker.sent) == 2)
     more = insert_one_each(engine, batches(3))
     relay.turns()
     assert broker.sent == stuck, "there is no room while nothing is known of them"
     broker.now += SLOW_S
-    eventually(lambda: broker.sent == stuck + more[:2], what="two are in trouble, and two others on their way")
-    broker.now += SLOW_S
-    relay.turns()
+    relay.wake()
+    relay.round_ends(lambda: broker.sent == stuck + more[:2])
+    relay.moves_by(SLOW_S)
     assert in_trouble() == 4
     relay.turns()
     assert broker.sent == stuck + more[:2]
@@ -332,8 +336,7 @@ def test_a_place_that_says_nothing_for_too_long_gets_nothing_more_until_it_does(
     insert(engine, first, made[:1])
     began = broker.now
     relay = start().owns_all()
-    eventually(lambda: broker.sent)
-    broker.now += ROUND_S
+    relay.round_ends(lambda: broker.sent)
     relay.moves_to(began + SLOW_S - 0.001)
     assert in_trouble() == 0
     insert(engine, second, made[1:2])
@@ -477,9 +480,7 @@ def test_what_was_on_its_way_when_the_session_ended_is_published_again(
 ) -> None:
     made = insert_one_each(engine, batches(2))
     broker.verdict = lambda _: WAITS
-    start().owns_all()
-    eventually(lambda: broker.sent == made)
-    broker.now += ROUND_S
+    start().owns_all().round_ends(lambda: broker.sent == made)
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -497,9 +498,9 @@ def test_a_relay_without_a_broker_takes_no_slots(engine: Engine, broker: Broker,
     broker.is_up = False
     insert_one_each(engine, batches(1))
     failures = metrics.OUTBOX_FAILURES.labels("broker")._value
-    before = failures.get()
     relay = start().relay
     relay.health.broker_contact = True
+    before = failures.get()
     eventually(lambda: failures.get() >= before + 2)
     assert (relay.slots, broker.sent, relay.health.broker_contact) == (frozenset(), [], False)
     broker.is_up = True
@@ -533,7 +534,7 @@ def test_a_relay_that_is_told_to_stop_waits_for_what_is_on_its_way(
     insert_one_each(engine, batches(2))
     broker.verdict = lambda _: WAITS
     running = start().owns_all()
-    eventually(lambda: len(broker.sent) == 2)
+    eventually(lambda: len(broker.sent) == 2 and broker.is_awaited)
     running.relay.stop()
     broker.now += ROUND_S
     eventually(lambda: broker.accepted == [])
@@ -551,18 +552,20 @@ def test_it_does_not_wait_for_a_place_in_trouble_nor_for_ever(
     insert_one_each(engine, batches(1))
     broker.verdict = lambda _: WAITS
     running = start().owns_all()
-    eventually(lambda: broker.sent)
-    broker.now += ROUND_S
+    running.round_ends(lambda: broker.sent)
     running.turns()
     if is_slow:
         running.moves_by(SLOW_S)
         assert in_trouble() == 1
     running.relay.stop()
-    if not is_slow:
-        running.wake()
-        time.sleep(0.05)
-        broker.now += DRAIN_S
-    eventually(lambda: running.has_ended)
+    running.wake()
+
+    def has_ended() -> bool:
+        if not is_slow:  # it may begin to wait for what is on its way only now
+            broker.now += DRAIN_S
+        return running.has_ended
+
+    eventually(has_ended)
     assert rows_left(engine) == 1
 
 
@@ -571,7 +574,7 @@ def test_a_slot_with_a_row_on_its_way_is_not_given_back(engine: Engine, broker: 
     made = insert_one_each(engine, of_each_slot)
     broker.verdict = lambda _: WAITS
     first = start().owns_all()
-    eventually(lambda: sorted(broker.sent) == sorted(made))
+    first.round_ends(lambda: sorted(broker.sent) == sorted(made))
     second = start(Broker(is_up=True))
     for _ in range(5):
         first.broker.now += ROUND_S
