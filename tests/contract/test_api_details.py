@@ -26,9 +26,8 @@ from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, submit
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, item, mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
-SOON_S = 30
 Json = dict[str, Any]
 
 
@@ -151,7 +150,7 @@ def test_large_bodies_are_kept_from_the_threads_of_the_others(
     body = b'{"label": "' + b"x" * (size - 13) + b'"}'
     assert sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
     assert (len(body), seen) == (size, [is_large])
-    assert given_back.acquire(timeout=SOON_S if is_large else 0) is is_large
+    assert given_back.acquire(timeout=PATIENCE_S if is_large else 0) is is_large
 
 
 # --- Downloads ------------------------------------------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ def test_what_changes_in_a_moment_comes_in_one_event(
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
-        await asyncio.to_thread(go_on.wait, SOON_S)
+        await asyncio.to_thread(go_on.wait, PATIENCE_S)
 
     class Paused:
         sleep = staticmethod(pause)
@@ -289,7 +288,7 @@ def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
         assert driver is not None
 
         def is_told() -> bool:
-            found = bool(select.select([driver], [], [], SOON_S)[0])
+            found = bool(select.select([driver], [], [], PATIENCE_S)[0])
             driver.poll()
             driver.notifies.clear()
             return found

@@ -23,7 +23,7 @@ from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.upstream import in_parts, submitted, upstream_item
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 # Far beyond what a test waits: whoever is woken in time was woken by the announcement.
 LITTLE_ROOM = 20
@@ -81,7 +81,7 @@ class Events:
 
     def finish(self) -> None:
         """Waits for the end of the stream, as the server means it."""
-        assert self.ended.wait(15)
+        assert self.ended.wait(PATIENCE_S)
         assert not self.is_cut
         self._thread.join()
 
@@ -144,7 +144,7 @@ def test_listener_is_back_after_it_was_thrown_out(
     stream = Events(coordinator, f"{API_PATH}/{batch_id}/events")
     eventually(lambda: stream.events)
     with owner.begin() as connection:
-        connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {LISTENERS}"))
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 60000) {LISTENERS}"))
     # Announced to nobody: whoever listens again has to look.
     pipeline.drain()
     announce(engine, batch_id)
@@ -223,7 +223,7 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
     wrong = submitted(batch_id, [upstream_item(2, "mentor-1")], part=2, parts=2, total_items=3)
     pipeline.handle(pipeline.splitter, [wrong])
     # A heartbeat would find it after 30 s.
-    assert stream.ended.wait(15)
+    assert stream.ended.wait(PATIENCE_S)
     assert stream.is_cut
     assert coordinator.get(url).status_code == 404
 
@@ -235,7 +235,7 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
     assert answer.status_code == 201
     models.TicketResponse.model_validate_json(answer.content, extra="forbid")
     ticket = answer.json()["ticket"]
-    with httpx.Client(base_url=api.url, timeout=30) as browser:
+    with httpx.Client(base_url=api.url, timeout=PATIENCE_S) as browser:
         stream = Events(browser, f"{API_PATH}/{batch_id}/events?ticket={ticket}")
         stream.finish()
         assert (stream.status, stream.events[-1]["status"]) == (200, "completed")
@@ -267,7 +267,9 @@ def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipe
             now = int(time.time())
             claims = jwt.decode(server.token(), options={"verify_signature": False}) | {"exp": now + 2}
             short = stack.enter_context(
-                httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}, timeout=30)
+                httpx.Client(
+                    base_url=server.url, headers={"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}, timeout=PATIENCE_S
+                )
             )
             ending = Events(short, f"{API_PATH}/{batch_id}/events")
             ending.finish()
@@ -308,7 +310,7 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
         door = asyncio.Semaphore(LITTLE_ROOM // 2)
         headers = {"Authorization": f"Bearer {api.token()}"}
         limits = httpx.Limits(max_connections=followers)
-        async with httpx.AsyncClient(base_url=api.url, headers=headers, limits=limits, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=api.url, headers=headers, limits=limits, timeout=PATIENCE_S) as client:
             streams = [asyncio.create_task(read_events(client, begun, door)) for _ in range(followers)]
             await asyncio.to_thread(eventually, lambda: len(begun) == followers)
             before = await asyncio.to_thread(transactions)

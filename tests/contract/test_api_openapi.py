@@ -31,6 +31,7 @@ from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
 from tests.support.pipeline import COORDINATOR, standard_directory
 from tests.support.stack import Stack
+from tests.support.waiting import PATIENCE_S
 
 # Enough to reach each branch of the generators; the same requests in each run, so a failure is never luck.
 EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -89,7 +90,7 @@ def test_every_operation_keeps_to_the_document(
     @EXAMPLES
     @given(case=api_schema[path][method].as_strategy(generation_mode=mode))
     def holds(case: Any) -> None:
-        case.call_and_validate(headers=headers, excluded_checks=NOT_MEANT, timeout=30)
+        case.call_and_validate(headers=headers, excluded_checks=NOT_MEANT, timeout=PATIENCE_S)
 
     try:
         holds()

@@ -26,7 +26,7 @@ from schemas import api as models
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 POISON: dict[str, tuple[bytes, int]] = {
     "no JSON": (b"{", 400),
@@ -82,7 +82,7 @@ def test_after_a_large_body_and_its_answer_free_memory_goes_back(
     body = b'{"label": "' + b"x" * size + b'"}'
     assert sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"}).status_code == 422
     if times:
-        assert given_back.acquire(timeout=30)
+        assert given_back.acquire(timeout=PATIENCE_S)
     assert not given_back.acquire(blocking=False)
 
 
@@ -285,10 +285,10 @@ def test_slow_senders_are_cut(settings: Settings, monkeypatch: pytest.MonkeyPatc
     head = f"POST {API_PATH} HTTP/1.1\r\nHost: x\r\n".encode()
     with running_api(settings) as server:
         url = httpx.URL(server.url)
-        with socket.create_connection((url.host, url.port or 0), timeout=15) as in_the_headers:
+        with socket.create_connection((url.host, url.port or 0), timeout=PATIENCE_S) as in_the_headers:
             in_the_headers.sendall(head)
             assert in_the_headers.recv(65536) == b""
-        with socket.create_connection((url.host, url.port or 0), timeout=15) as in_the_body:
+        with socket.create_connection((url.host, url.port or 0), timeout=PATIENCE_S) as in_the_body:
             in_the_body.sendall(head + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
             answer = in_the_body.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408 ")

@@ -22,6 +22,7 @@ from schemas.envelope import Topic
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+from tests.support.waiting import PATIENCE_S
 
 Json = dict[str, Any]
 
@@ -76,7 +77,7 @@ class Readers:
         """Waits until they have read so many times more: never in vain, because they never end by themselves but by a failure."""
         with self._read:
             enough = self._reads + times
-            assert self._read.wait_for(lambda: self._reads >= enough or self._stop.is_set(), timeout=30)
+            assert self._read.wait_for(lambda: self._reads >= enough or self._stop.is_set(), timeout=PATIENCE_S)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from confluent_kafka import Producer
 
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 SMALL = Path(__file__).parents[1] / "data" / "small"
 SPREADSHEETS = SMALL / "spreadsheets"
@@ -220,7 +220,7 @@ def test_a_running_batch_is_cancelled_for_good(product: Product) -> None:
         cancelled = document(bulkreg("cancel", batch_id, "--reason", "Wrong week", "--json", home=product.home))
         assert (states(cancelled), cancelled["cancelled"]) == (("cancelled", 0, 0), 5)
         # Who waits for the batch learns that it is over.
-        assert submit.wait(timeout=30) == 1
+        assert submit.wait(timeout=PATIENCE_S) == 1
     assert submit.stdout is not None
     submit.stdout.close()
     again = document(bulkreg("status", batch_id, "--json", home=product.home))
@@ -275,7 +275,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_same_command_goes_on(product: Produ
         # The client knows of its first batch when it says so; that the server has it, is earlier.
         assert "processing" in submit.stdout.readline()
         submit.send_signal(signal.SIGINT)
-        _, told = submit.communicate(timeout=20)
+        _, told = submit.communicate(timeout=PATIENCE_S)
     assert submit.returncode == 130
     assert "1 of 2 submissions were sent, 0 of them are finished." in told
     ran = bulkreg("submit", file, "--label", "Two", "--json", home=product.home)
@@ -299,7 +299,7 @@ def test_a_killed_api_is_waited_for(product: Product) -> None:
         submit.stdin.close()
         assert eventually(lambda: batch_called(product, "Patient"))
         os.kill(product.stack["pids"]["api"][0], signal.SIGKILL)
-    assert submit.wait(timeout=60) == 0
+    assert submit.wait(timeout=PATIENCE_S) == 0
     assert submit.stdout is not None
     assert "completed: 1 success of 1" in submit.stdout.read()
     submit.stdout.close()
@@ -332,7 +332,7 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(product: Product) -> None:
     assert piped.stderr is not None
     assert (b"2 pending" in seen, piped.stderr.read()) == (True, b"")
     piped.stderr.close()
-    assert (watched.wait(timeout=20), piped.wait(timeout=20)) == (0, 0)
+    assert (watched.wait(timeout=PATIENCE_S), piped.wait(timeout=PATIENCE_S)) == (0, 0)
     os.close(terminal)
 
 
@@ -423,7 +423,7 @@ def upstream(product: Product, batch_id: UUID, value: bytes) -> None:
     producer = Producer({"bootstrap.servers": product.stack["kafka"], "acks": "all", "log_level": 0})
     sent: list[tuple[str, str | bytes | None]] = list(headers.items())
     producer.produce("bulk-registration.batches.v1", value, str(batch_id).encode(), headers=sent)
-    assert producer.flush(30) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def upstream_batch(batch_id: UUID, coordinator: str, day: str, label: str) -> bytes:
@@ -448,7 +448,7 @@ def put_aside(product: Product, *reasons: str) -> list[dict[str, Any]]:
         waiting = dead_letters(product)
         return waiting if Counter(each["reason"] for each in waiting) == Counter(reasons) else None
 
-    return eventually(found, within_s=30, what=f"dead letters for {reasons}") or []
+    return eventually(found, what=f"dead letters for {reasons}") or []
 
 
 def finished(product: Product, batch_id: UUID) -> dict[str, Any]:
@@ -540,5 +540,5 @@ def test_a_deployment_without_a_home_is_named_by_the_environment(product: Produc
 
 
 def test_python_m_cli_is_the_program() -> None:
-    ran = subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, text=True, timeout=30, check=True)
+    ran = subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert "directory" in ran.stdout

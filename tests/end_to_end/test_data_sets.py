@@ -15,10 +15,8 @@ import pytest
 
 from orchestrator.process.settings import Settings
 from tests.faults.roles import shorten_session
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, UP_WITHIN_S, Product, running_product
+from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
-
-pytestmark = pytest.mark.timeout(UP_WITHIN_S + COMMAND_WITHIN_S)
 
 DATA = Path(__file__).parents[1] / "data"
 OUR_ROLES = ("api", "relay", "registration", "aggregator")
@@ -118,7 +116,7 @@ def test_large_data_set_while_everything_is_killed(product: Product) -> None:
                 if victim == "supervisor":
                     product.up()
                 else:
-                    eventually(partial(_is_replaced, product, victim, pid), within_s=60, what=f"a new {victim}")
+                    eventually(partial(_is_replaced, product, victim, pid), what=f"a new {victim}")
             assert submit.wait(COMMAND_WITHIN_S) == 1, said.read_text()[-4000:]
         finally:
             submit.kill()
@@ -143,7 +141,7 @@ class Progress:
 
     def finished_batches(self) -> int:
         """How many batches are terminal."""
-        return eventually(self._ask, within_s=60, what="an answer of the database")[0]
+        return eventually(self._ask, what="an answer of the database")[0]
 
     def _ask(self) -> tuple[int, ...]:
         """The number; nothing while the database is away."""

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.support.product import BULKREG, Product
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,7 +174,7 @@ def test_for_machines_one_document(tmp_path: Path) -> None:
 @pytest.mark.timeout(FRESH_CLONE_WITHIN_S + 120)
 def test_make_run_in_a_fresh_clone_with_empty_caches(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=60)
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=PATIENCE_S)
     caches = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_CACHE_DIR": str(tmp_path / "pip")}
     with on_terminal(["make", "run"], clone, environment(**caches), FRESH_CLONE_WITHIN_S) as demonstration:
         assert "Downloading Apache Kafka" in demonstration.text

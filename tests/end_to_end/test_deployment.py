@@ -19,17 +19,14 @@ from sqlalchemy import make_url
 from tests.support.databases import fresh_database
 from tests.support.ports import free_port
 from tests.support.stack import Stack
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "compose" / "embedded" / "example"
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "docker" / "compose.yaml").read_text())["services"]
 ROLES = {name: service["command"] for name, service in SERVICES.items() if service.get("command", [None])[0] == "run"}
 
-READY_WITHIN_S = 30.0
-STOP_WITHIN_S = 20.0
 """The file's stop_grace_period."""
-COMMAND_WITHIN_S = 60.0
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
             "kafka:9092": infrastructure.kafka_bootstrap_servers,
         }
         admin = AdminClient({"bootstrap.servers": infrastructure.kafka_bootstrap_servers})
-        made = [name for name in admin.list_topics(timeout=30).topics if name.startswith(f"{here.database}.")]
+        made = [name for name in admin.list_topics(timeout=PATIENCE_S).topics if name.startswith(f"{here.database}.")]
         for deleted in admin.delete_topics(made).values() if made else ():
             deleted.result()
 
@@ -85,7 +82,7 @@ def test_roles_of_the_compose_file_register_a_batch(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=COMMAND_WITHIN_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -104,7 +101,7 @@ def test_roles_of_the_compose_file_register_a_batch(
         for process in processes:
             running.callback(process.kill)
         api = f"http://127.0.0.1:{port}"
-        eventually(lambda: is_ready(api), within_s=READY_WITHIN_S, what="the API is ready")
+        eventually(lambda: is_ready(api), what="the API is ready")
         in_service("api", ["bulkreg", "directory", "import", str(EXAMPLE / "directory")])
         token = in_service("api", ["bulkreg", "token", "--org", "nordlys", "--sub", "leader", "--role", "admin"]).strip()
         at = ["--url", api, "--token", token]
@@ -115,7 +112,7 @@ def test_roles_of_the_compose_file_register_a_batch(
         in_service("api", ["bulkreg", "verify"])
         for process in processes:
             process.terminate()
-        assert [process.wait(STOP_WITHIN_S) for process in processes] == [0] * len(processes)
+        assert [process.wait(PATIENCE_S) for process in processes] == [0] * len(processes)
 
 
 def is_ready(api: str) -> bool:
@@ -130,9 +127,7 @@ def test_the_api_does_not_start_where_it_can_not_and_says_what_mends_it(
 ) -> None:
     def refusal(given: Mapping[str, str]) -> str:
         command = ["bulkreg", *ROLES["api"]]
-        done = subprocess.run(
-            command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False
-        )
+        done = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         [told] = done.stderr.splitlines()
         return told

@@ -43,15 +43,13 @@ from tests.support.kafka import reading
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
 from tests.support.ports import free_port
 from tests.support.process import environment
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "cli", "compose", "consumers", "orchestrator", "producers", "schemas")
 ITEMS = 5
 MENTORS = 100
 FIRST_DAY = date(1990, 1, 1)
-READY_WITHIN_S = 60.0
-STOPPED_WITHIN_S = 20.0
 
 # --- A deployment -----------------------------------------------------------------------------------------------------------------
 
@@ -72,7 +70,7 @@ class RoleProcess:
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOPPED_WITHIN_S)
+        return self.process.wait(PATIENCE_S)
 
 
 class Deployment:
@@ -97,7 +95,9 @@ class Deployment:
 
     def upgrade(self, code: Path) -> None:
         """`bulkreg db upgrade` of a version."""
-        subprocess.run([sys.executable, "-m", "cli", "db", "upgrade"], cwd=code, env=self._environment, check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-m", "cli", "db", "upgrade"], cwd=code, env=self._environment, check=True, timeout=PATIENCE_S
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -105,14 +105,14 @@ class Deployment:
     def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         for started in self._processes:
             started.process.kill()
-            started.process.wait(STOPPED_WITHIN_S)
+            started.process.wait(PATIENCE_S)
         if kind is not None:
             print(self._log.read_text()[-4_000:])
 
 
 def wait_until_ready(processes: Sequence[RoleProcess]) -> None:
     for process in processes:
-        eventually(process.answers, within_s=READY_WITHIN_S, what="a role that is ready")
+        eventually(process.answers, what="a role that is ready")
 
 
 # --- Clients ----------------------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Clients:
         """Requests that had to be repeated, by what came of them."""
         with_key = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
         token = make_development_token(with_key, sub=COORDINATOR, role=Role.COORDINATOR, orgs=(ORGANIZATION,), ttl_s=7_200)
-        self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
         self._numbers = count()
         self._stopping = threading.Event()
         self._raised: list[BaseException] = []
@@ -187,7 +187,7 @@ class Clients:
     def go_on(self) -> None:
         """Returns when each client has had some more batches finished."""
         goal = len(self.times_s) + 10
-        eventually(lambda: self._raised or len(self.times_s) >= goal, within_s=60, what="more finished batches")
+        eventually(lambda: self._raised or len(self.times_s) >= goal, what="more finished batches")
         assert not self._raised, self._raised
 
     @contextlib.contextmanager
@@ -337,7 +337,7 @@ def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> No
         clients = Clients(settings, [running["api",].url])
         with clients.at_work(1, pause_s=0.05, follow=False):
             for server in ("kafka", "postgres"):
-                eventually(lambda: unfinished(engine) < 5, within_s=60, what="a flow that keeps up")
+                eventually(lambda: unfinished(engine) < 5, what="a flow that keeps up")
                 own.kill(server)
                 accepted, began = len(clients.accepted), cpu_s(processes)
                 time.sleep(outage_s)  # the outage's length
@@ -346,13 +346,15 @@ def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> No
                 own.restart(server)
                 back_s = time.monotonic()
                 engine.dispose()
-                eventually(lambda: unfinished(engine) < 5, within_s=30 + outage_s, what=f"the end of what waited for {server}")
+                eventually(
+                    lambda: unfinished(engine) < 5, within_s=PATIENCE_S + outage_s, what=f"the end of what waited for {server}"
+                )
                 print(
                     f"{server} away for {outage_s:.0f} s: {waiting} batches accepted meanwhile, done {time.monotonic() - back_s:.1f} s"
                     f" after it was back; cores used: {', '.join(f'{share:.3f}' for share in shares)}"
                 )
                 assert max(shares) < HOT, f"a process was busy while {server} was away: {shares}"
-        eventually(lambda: unfinished(engine) == 0, within_s=60, what="the end of everything")
+        eventually(lambda: unfinished(engine) == 0, what="the end of everything")
         assert [started.process.poll() for started in processes] == [None] * len(processes), "a process has ended"
         assert_exactly_once(engine, settings, activities=ITEMS * len(clients.accepted))
         engine.dispose()

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import httpx
 import psycopg2
-import pytest
 
 from compose.embedded.infrastructure import Infrastructure
 from tests.integration.test_poolers import SHELL
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, UP_WITHIN_S
-
-pytestmark = pytest.mark.timeout(UP_WITHIN_S + COMMAND_WITHIN_S)
+from tests.support.product import BULKREG, UP_WITHIN_S
 
 EXAMPLE = Path(__file__).parents[2] / "compose" / "embedded" / "example"
 

@@ -16,7 +16,8 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from tests.support.kafka import Seen, committed_offsets, reading
 from tests.support.ports import free_port
-from tests.support.process import TIMEOUT_S, environment
+from tests.support.process import environment
+from tests.support.waiting import PATIENCE_S
 
 ROLES = ("api", "relay", "splitter", "registration", "aggregator")
 
@@ -38,7 +39,7 @@ def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
                 yield port
             finally:
                 process.terminate()
-                process.wait(TIMEOUT_S)
+                process.wait(PATIENCE_S)
 
 
 def ends(settings: Settings, topic: Topic) -> dict[int, int]:
@@ -46,8 +47,8 @@ def ends(settings: Settings, topic: Topic) -> dict[int, int]:
     name = topic.on_cluster(settings.topic_prefix)
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test-ends"})
     try:
-        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
-        found = {p: consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10) for p in partitions}
+        partitions = consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
+        found = {p: consumer.get_watermark_offsets(TopicPartition(name, p), timeout=PATIENCE_S) for p in partitions}
     finally:
         consumer.close()
     return {partition: high for partition, (_, high) in found.items() if high}

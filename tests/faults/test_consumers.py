@@ -40,8 +40,8 @@ from tests.faults.roles import (
 )
 from tests.support.kafka import reading, write_raw
 from tests.support.pipeline import DAY, Pipeline, item, mentors, standard_directory
-from tests.support.process import TIMEOUT_S, environment, in_process
-from tests.support.waiting import eventually
+from tests.support.process import environment, in_process
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -64,14 +64,14 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
             with subprocess.Popen(command, env=slow) as process:
                 results.wait_for(already + 10)
                 process.send_signal(end)
-                assert process.wait(TIMEOUT_S) == expected
+                assert process.wait(PATIENCE_S) == expected
             assert count(engine, "orchestrator.outcome") < ITEMS, "it was over before it was told to end"
             if end is signal.SIGTERM:
                 # All that it had decided it has announced, and nobody needs to do it again.
                 decided = count(engine, "orchestrator.outcome")
                 assert len(results.wait_for(decided)) == decided == committed(settings, "registration", Topic.COMMANDS_BULK)
         with running_role(settings, registration_role()):
-            eventually(lambda: len({result.id for result in results.read()}) == ITEMS, within_s=60)
+            eventually(lambda: len({result.id for result in results.read()}) == ITEMS)
         fold(pipeline, results.records)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert_exactly_once(engine, settings, activities=ITEMS)
@@ -108,7 +108,7 @@ def test_row_16_stopped_in_a_handler_and_continued_later(
     publisher.publish(expanded(pipeline, batch_id))
     standing = armed(settings, idle_in_transaction_timeout_ms=500)
     with in_process(standing_process, standing) as process, reading(settings, Topic.RESULTS) as results:
-        eventually(lambda: b"T (stopped)" in Path(f"/proc/{process.pid}/status").read_bytes(), within_s=TIMEOUT_S)
+        eventually(lambda: b"T (stopped)" in Path(f"/proc/{process.pid}/status").read_bytes())
         with running_role(settings, registration_role()):
             results.wait_for(20)
             eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
@@ -134,9 +134,9 @@ def test_row_19_partitions_added_while_consumers_run(
         assert loop.health.broker_contact
         admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
         admin.create_partitions([NewPartitions(name, partitions + 1)])[name].result()
-        eventually(lambda: len(admin.list_topics(name, timeout=5).topics[name].partitions) == partitions + 1)
+        eventually(lambda: len(admin.list_topics(name, timeout=PATIENCE_S).topics[name].partitions) == partitions + 1)
         write_raw(settings, Topic.COMMANDS, [(c.value, dict(c.headers)) for c in commands[10:]], partition=partitions)
-        found = results.wait_for(20, within_s=40)
+        found = results.wait_for(20)
     fold(pipeline, found)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert_exactly_once(engine, settings, activities=20)
@@ -194,7 +194,7 @@ def test_row_27_splitter_dies_half_way(
     shorten_session(settings, "splitter")
     dying = armed(settings, max_batch_records=1, failpoints=f"{Failpoint.CONSUMER_AFTER_PRODUCE}=crash@2")
     with in_process(splitter_process, dying) as process:
-        assert process.wait(TIMEOUT_S) == EXIT_CODE
+        assert process.wait(PATIENCE_S) == EXIT_CODE
     with running_role(settings, registration_role()), running_role(settings, aggregator_role()):
         eventually(lambda: pipeline.status(batch_id).batch.counts.completed == 20)
         half = pipeline.status(batch_id).batch

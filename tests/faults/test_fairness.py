@@ -27,7 +27,7 @@ from tests.faults.roles import (
 )
 from tests.support.kafka import made_topics, reading
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, Pipeline, item, mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 ITEMS = 10_000
 BATCH_RECORDS = 100
@@ -63,7 +63,7 @@ class Metered:
         self.longest = max(self.longest, len(records))
         if any(batch_of(record.data) == self._large for record in records):
             self._turns_of_the_large += 1
-            assert (self._small_has_come if self._turns_of_the_large == 1 else self._may_go_on).wait(60)
+            assert (self._small_has_come if self._turns_of_the_large == 1 else self._may_go_on).wait(PATIENCE_S)
         return self._handler.handle(connection, records)
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
@@ -94,7 +94,7 @@ def test_row_26_small_batch_waits_for_one_micro_batch_of_a_large_one_in_each_rol
             with reading(settings, Topic.BATCHES) as batches:
                 batches.wait_for(ITEMS // MAX_PART_ITEMS)
             pipeline.call(submit_bulk_registration, ADMIN, NewBatch(small, COORDINATOR, None, False, mentors(1), "1" * 32))
-            eventually(lambda: status_of(engine, small) == "completed", within_s=30, what="the small batch")
+            eventually(lambda: status_of(engine, small) == "completed", what="the small batch")
             beside = pipeline.status(large).batch
             stopped = pipeline.call(cancel_batch, ADMIN, large, None).batch
         finally:

@@ -29,7 +29,7 @@ from tests.support.pipeline import Pipeline, item, standard_directory
 from tests.support.raw_producer import Compression, RawRecord, produce
 from tests.support.stack import Stack
 from tests.support.upstream import binary_headers, structured, submitted, upstream_item
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 PARTITION = 1
 ACCEPTED = "accepted"
@@ -199,7 +199,7 @@ def send_in_transaction(settings: Settings, producer: Producer, topic: Topic, pa
     headers = [(name.decode(), value or b"") for name, value in record.headers]
     producer.begin_transaction()
     producer.produce(topic.on_cluster(settings.topic_prefix), record.value, b"key", partition=partition, headers=list(headers))
-    assert producer.flush(10) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def progress_of(engine: Engine) -> dict[tuple[str, int], int]:
@@ -269,7 +269,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
                 # Each partition of the flow has an unfinished transaction; what it says of no batch is put aside.
                 for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS):
                     endless.produce(topic.on_cluster(settings.topic_prefix), b"{}", b"key", partition=partition)
-            assert endless.flush(10) == 0
+            assert endless.flush(PATIENCE_S) == 0
             with running_roles(settings, folder):
                 by_http = pipeline.submit([item("mentor-70"), item("mentor-71")])
                 wait_until_completed(engine, [by_http])
@@ -280,7 +280,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
                 send_in_transaction(settings, other, Topic.BATCHES, 2, committed.record)
                 other.commit_transaction(10)
                 wait_until_completed(engine, [committed.batch_id])
-                eventually(lambda: are_at_their_ends(settings), within_s=60)
+                eventually(lambda: are_at_their_ends(settings))
                 eventually(lambda: progress_of(engine) == all_ends(settings), what=f"{progress_of(engine)} {all_ends(settings)}")
             letters = [
                 each for each in whole(settings, Topic.DEAD_LETTER) if each.headers.get("ce_source") == b"/bulk-registration"

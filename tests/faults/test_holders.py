@@ -23,7 +23,7 @@ from schemas.ids import batch_lock_key
 from tests.faults.roles import armed, count, relay_process, running_relay
 from tests.support.kafka import reading
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
-from tests.support.process import TIMEOUT_S, in_process
+from tests.support.process import in_process
 from tests.support.upstream import submitted, upstream_items
 from tests.support.waiting import eventually
 
@@ -63,7 +63,7 @@ def test_row_46_relay_that_stands_still_loses_its_slots_and_is_harmless_when_it_
         in_process(relay_process, settings) as frozen,
         reading(settings, Topic.BATCHES) as topic,
     ):
-        eventually(lambda: len(survivor.slots) == SLOTS // 2, within_s=TIMEOUT_S)
+        eventually(lambda: len(survivor.slots) == SLOTS // 2)
         frozen.send_signal(signal.SIGSTOP)
         first = one_event_of_each_slot(engine)
         assert sorted(seen.key for seen in topic.wait_for(SLOTS)) == first
@@ -93,7 +93,7 @@ def deaf_relay_process() -> None:
 def test_row_46_relay_that_stands_still_while_it_is_sent_rows(settings: Settings, engine: Engine) -> None:
     """Its session is not idle, it writes: no timeout of the server's ends it."""
     with in_process(deaf_relay_process, settings) as deaf:
-        eventually(lambda: stands_still(deaf.pid), within_s=TIMEOUT_S)
+        eventually(lambda: stands_still(deaf.pid))
         one_event_of_each_slot(engine)
         with running_relay(settings), reading(settings, Topic.BATCHES) as topic:
             topic.wait_for(SLOTS)
@@ -136,21 +136,21 @@ def is_swept(engine: Engine) -> bool:
 def test_row_46_batch_of_a_process_that_stands_still(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = pipeline.submit(mentors(1))
     with in_process(batch_holder, settings) as holder:
-        eventually(lambda: stands_still(holder.pid), within_s=TIMEOUT_S)
+        eventually(lambda: stands_still(holder.pid))
         pipeline.call(cancel_batch, ADMIN, batch_id, None)
     assert pipeline.status(batch_id).batch.status == "cancelled"
 
 
 def test_row_46_sweep_of_a_process_that_stands_still(settings: Settings, engine: Engine) -> None:
     with in_process(sweep_holder, settings) as holder:
-        eventually(lambda: stands_still(holder.pid), within_s=TIMEOUT_S)
+        eventually(lambda: stands_still(holder.pid))
         eventually(lambda: is_swept(engine))
 
 
 def test_row_46_migration_of_a_process_that_stands_still(settings: Settings) -> None:
     with in_process(migration_holder, settings) as holder:
-        eventually(lambda: stands_still(holder.pid), within_s=TIMEOUT_S)
+        eventually(lambda: stands_still(holder.pid))
         reached: list[str] = []
         # In a thread that nobody waits for: an upgrade that waits for the lock can't be interrupted.
         threading.Thread(target=lambda: reached.append(migrate.upgrade(settings)), daemon=True).start()
-        assert eventually(lambda: reached, within_s=TIMEOUT_S) == [migrate.newest_version()]
+        assert eventually(lambda: reached) == [migrate.newest_version()]

@@ -38,8 +38,8 @@ from tests.faults.roles import (
 )
 from tests.support.kafka import TopicReader, reading, write_raw
 from tests.support.pipeline import DAY, Pipeline, item, mentors
-from tests.support.process import TIMEOUT_S, in_process
-from tests.support.waiting import eventually
+from tests.support.process import in_process
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -60,7 +60,7 @@ def test_row_7_killed_between_database_commit_and_offset_commit(
     publisher.publish(expanded(pipeline, batch_id))
     shorten_session(settings, "registration")
     with in_process(registration_process, armed(settings, failpoints=f"{window}=crash@1")) as process:
-        assert process.wait(TIMEOUT_S) == EXIT_CODE
+        assert process.wait(PATIENCE_S) == EXIT_CODE
     decided = count(engine, "orchestrator.outcome")
     assert decided
     assert committed(settings, "registration", Topic.COMMANDS) == 0
@@ -84,12 +84,12 @@ class Zombie(RegistrationHandler):
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
         if self.is_handling.is_set():
-            assert self.may_go_on.wait(TIMEOUT_S)
+            assert self.may_go_on.wait(PATIENCE_S)
         return super().lane(topic, data)
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         self.is_handling.set()
-        assert self.may_go_on.wait(TIMEOUT_S)
+        assert self.may_go_on.wait(PATIENCE_S)
         return super().handle(connection, records)
 
 
@@ -185,7 +185,7 @@ class PollingAhead(SplitterHandler):
         return super().lane(topic, data)
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
-        assert self._all_polled.wait(TIMEOUT_S)
+        assert self._all_polled.wait(PATIENCE_S)
         return super().handle(connection, records)
 
 

@@ -222,7 +222,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
             for topic, records in corpus.items():
                 write_raw(settings, topic, [(value, dict(headers)) for value, headers in records], partition=PARTITION)
             with running_roles(settings, folder) as port:
-                eventually(lambda: are_at_their_ends(settings), within_s=60)
+                eventually(lambda: are_at_their_ends(settings))
                 eventually(lambda: count(engine, "orchestrator.outbox") == 0)
                 metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").content
             letters, answers = whole(settings, Topic.DEAD_LETTER), whole(settings, Topic.LIFECYCLE)

@@ -27,9 +27,9 @@ from tests.faults.roles import (
 )
 from tests.support.kafka import reading
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
-from tests.support.process import TIMEOUT_S, in_process
+from tests.support.process import in_process
 from tests.support.upstream import submitted, upstream_items
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -45,7 +45,7 @@ def test_row_8_killed_between_produce_and_mark_published(pipeline: Pipeline, set
     """The same event comes twice, and what comes of it once."""
     batch_id = pipeline.submit(mentors(ITEMS))
     with in_process(relay_process, armed(settings, failpoints=f"{Failpoint.RELAY_AFTER_PUBLISH}=crash@1")) as process:
-        assert process.wait(TIMEOUT_S) == EXIT_CODE
+        assert process.wait(PATIENCE_S) == EXIT_CODE
     assert count(engine, "orchestrator.outbox") == 1
     with reading(settings, Topic.BATCHES) as batches, running_flow(settings):
         first, second = batches.wait_for(2)

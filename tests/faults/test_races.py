@@ -26,6 +26,7 @@ from tests.faults.roles import assert_exactly_once, count, expanded
 from tests.simulation.interleaving import Run, mark_statements
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
 from tests.support.upstream import submitted, upstream_item
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +79,7 @@ def test_row_28_two_aggregators_fold_the_same_shuffled_results(pipeline: Pipelin
     def fold(pile: list[OutgoingEvent]) -> None:
         for first in range(0, len(pile), 15):
             records = [record(each, offset) for offset, each in enumerate(pile[first : first + 15])]
-            meet.wait(30)
+            meet.wait(PATIENCE_S)
             transact(pipeline.engine, partial(pipeline.aggregator.handle, records=records))
 
     with ThreadPoolExecutor(2) as threads:

@@ -101,7 +101,7 @@ def test_row_43_no_good_record_is_put_aside_while_the_database_is_read_only(
         with read_only(settings.owner_url):
             publisher.publish(waiting)
             roles.enter_context(running_flow(settings))
-            eventually(lambda: all(retries(role) >= before[role] + 2 for role in before), within_s=30)
+            eventually(lambda: all(retries(role) >= before[role] + 2 for role in before))
         engine.dispose()
         wait_until_completed(engine, batches)
         assert letters.read() == []

@@ -36,7 +36,7 @@ from tests.faults.roles import (
 from tests.support.kafka import Seen, committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.publishing import SettledAtOnce
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -55,7 +55,7 @@ class MeetsItsRival(InProcessRegistrationService):
     def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
         if not self._has_met:
             self._has_met = True
-            self._meet.wait(30)
+            self._meet.wait(PATIENCE_S)
         return super().register(connection, candidates, at)
 
 
@@ -144,7 +144,7 @@ class Held(SettledAtOnce):
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
         self.has_begun.set()
-        assert self.may_go_on.wait(30)
+        assert self.may_go_on.wait(PATIENCE_S)
         self._producer.publish(events)
 
 
@@ -157,7 +157,7 @@ def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
     batches = [pipeline.submit(mentors(30, first=1 + 30 * number)) for number in range(3)]
     held = Held(publisher)
     with running_relay(settings, held) as first, reading(settings, Topic.BATCHES) as topic:
-        assert held.has_begun.wait(15)
+        assert held.has_begun.wait(PATIENCE_S)
         end_relays(engine)
         with running_relay(settings) as second:
             eventually(lambda: len(second.slots) == SLOTS)
@@ -185,7 +185,7 @@ def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
 def end_relays(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
-            text("""SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+            text("""SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
                     WHERE application_name = 'bulkreg relay' AND datname = current_database()""")
         )
 

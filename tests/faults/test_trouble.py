@@ -42,7 +42,7 @@ from tests.faults.roles import (
 from tests.support.kafka import reading
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.publishing import SettledAtOnce
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -80,7 +80,7 @@ def test_row_47_deleted_topic_stops_no_other(settings: Settings, engine: Engine)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     name = Topic.LIFECYCLE.on_cluster(settings.topic_prefix)
     admin.delete_topics([name])[name].result()
-    eventually(lambda: admin.list_topics(name, timeout=5).topics[name].error is not None)
+    eventually(lambda: admin.list_topics(name, timeout=PATIENCE_S).topics[name].error is not None)
     batches = [uuid4() for _ in range(MANY)]
     insert(engine, [event(Topic.LIFECYCLE, each, number) for each in batches for number in range(2)])
     with running_relay(settings), reading(settings, Topic.BATCHES) as topic:
@@ -91,7 +91,7 @@ def test_row_47_deleted_topic_stops_no_other(settings: Settings, engine: Engine)
         assert count(engine, "orchestrator.outbox") == 2 * MANY
         create_topics(settings)
         with reading(settings, Topic.LIFECYCLE) as lifecycle:
-            records = lifecycle.wait_for(2 * MANY, within_s=60)
+            records = lifecycle.wait_for(2 * MANY)
             eventually(lambda: count(engine, "orchestrator.outbox") == 0)
     numbers: dict[str, list[object]] = {}
     for record in records:
@@ -241,11 +241,11 @@ def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_the_relay(
         for start in range(0, len(later), MANY):
             insert(engine, later[start : start + MANY])
             eventually(lambda: count(engine, "orchestrator.outbox WHERE slot >= 0") == stuck)
-        eventually(lambda: count(engine, "orchestrator.outbox") == stuck + of_it, within_s=60)
+        eventually(lambda: count(engine, "orchestrator.outbox") == stuck + of_it)
         assert len([seen for seen in topic.read() if seen.partition == 0]) == stuck
         assert {held_for for held_for, _ in held(engine)} == {"batches/0"}
         withholding.withheld = set()
-        eventually(lambda: count(engine, "orchestrator.outbox") == 0, within_s=60)
+        eventually(lambda: count(engine, "orchestrator.outbox") == 0)
         assert len({seen.id for seen in topic.wait_for(MANY + len(later))}) == MANY + len(later)
 
 

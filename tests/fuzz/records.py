@@ -101,9 +101,9 @@ def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
         if end is None:
             with TopicReader(settings) as reader:
                 return sum(len(chunk) for chunk in reader.read(reader.spans([Topic.BATCHES]))) > 0
-        return eventually(lambda: has_passed(end), within_s=50.0)
+        return eventually(lambda: has_passed(end))
 
-    eventually(lambda: loop._assigned, within_s=30.0)
+    eventually(lambda: loop._assigned)
     yield take
     loop.stop()
     thread.join()

@@ -16,8 +16,8 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
 from tests.support.upstream import in_parts
+from tests.support.waiting import PATIENCE_S
 
-SOON_S = 15.0
 Heard = Callable[[], list[str]]
 
 
@@ -36,7 +36,7 @@ def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
                 # Announcements come in the order of the commits: what comes before this one was committed before.
                 another.exec_driver_sql("NOTIFY test_is_over")
             told: list[str] = []
-            while select.select([driver], [], [], SOON_S)[0]:
+            while select.select([driver], [], [], PATIENCE_S)[0]:
                 driver.poll()
                 told += [each.payload or each.channel for each in driver.notifies]
                 driver.notifies.clear()

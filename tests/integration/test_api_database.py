@@ -7,12 +7,12 @@ from sqlalchemy import Engine
 
 from api.load.database import Database
 from orchestrator.process.settings import Settings
-from tests.support.process import TIMEOUT_S
+from tests.support.waiting import PATIENCE_S
 
 
 def test_small_and_large_requests_have_their_connections_at_the_same_time(settings: Settings, engine: Engine) -> None:
     database = Database(settings.model_copy(update={"api_database_connections": 1}))
-    all_in_a_transaction = threading.Barrier(3, timeout=TIMEOUT_S)
+    all_in_a_transaction = threading.Barrier(3, timeout=PATIENCE_S)
 
     def work() -> int:
         return database.read("org-a", lambda _: all_in_a_transaction.wait())

@@ -22,7 +22,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.ids import batch_lock_key, new_batch_id
 from tests.support.pipeline import COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors
 from tests.support.plans import without_indexes
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 Take = Callable[[Connection, Sequence[UUID]], object]
 
@@ -222,4 +222,4 @@ def test_nobody_waits_for_or_holds_a_batch_that_is_not_theirs(pipeline: Pipeline
         connection.execute(text("SELECT FROM orchestrator.batch FOR UPDATE"))
         for asked in [threads.submit(call) for call in calls]:
             with pytest.raises(NotFoundError):
-                asked.result(30)
+                asked.result(PATIENCE_S)

@@ -13,7 +13,7 @@ from orchestrator.directory.files import read_directory
 from orchestrator.directory.importing import Change, ImportReport, Person, import_directory
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.storage.database import transact
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -246,7 +246,7 @@ def test_the_second_of_two_imports_at_once_sees_what_the_first_has_written(put: 
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as observer:
             eventually(lambda: second.done() or observer.scalar(WAITS_FOR_A_LOCK))
         first.commit()
-        second.result(timeout=10)
+        second.result(timeout=PATIENCE_S)
     assert [row[1] for row in rows(engine, "mentor") if row[5] is None] == ["m-2"]
 
 

@@ -13,6 +13,7 @@ from orchestrator.batches.model import BatchView
 from orchestrator.storage import error_counts
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from tests.support.pipeline import Pipeline, item
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("other", ["another batch", "the same batch"])
@@ -25,7 +26,7 @@ def test_a_count_that_hangs_holds_nobody_up(pipeline: Pipeline, engine: Engine, 
 
     def hang(*_: object) -> None:
         hangs.set()
-        assert goes_on.wait(60)
+        assert goes_on.wait(PATIENCE_S)
 
     def count(connection: Connection) -> None:
         counts.fill(connection, [first])
@@ -34,14 +35,14 @@ def test_a_count_that_hangs_holds_nobody_up(pipeline: Pipeline, engine: Engine, 
         event.listen(silent, "before_cursor_execute", hang)
         hanging = threads.submit(count, silent)
         try:
-            assert hangs.wait(15)
+            assert hangs.wait(PATIENCE_S)
             wanted = second if other == "another batch" else first
             reading = threads.submit(counts.fill, connection, [wanted])
-            assert reading.result(15)[0].errors_by_code == {"mentor_not_found": 1}
+            assert reading.result(PATIENCE_S)[0].errors_by_code == {"mentor_not_found": 1}
             assert not hanging.done()
         finally:
             goes_on.set()
-        hanging.result(15)
+        hanging.result(PATIENCE_S)
 
 
 def statements(connection: Connection) -> list[str]:
@@ -115,6 +116,6 @@ def test_a_count_that_failed_holds_nobody_up(pipeline: Pipeline, engine: Engine,
         with pytest.raises(ProgrammingError):
             counts.fill(broken, [batch])
     with engine.connect() as connection, ThreadPoolExecutor(1) as threads:
-        assert threads.submit(counts.fill, connection, [batch]).result(15) == [batch]
+        assert threads.submit(counts.fill, connection, [batch]).result(PATIENCE_S) == [batch]
         other = failing(pipeline, "no one")
-        assert threads.submit(counts.fill, connection, [other]).result(15) == [other]
+        assert threads.submit(counts.fill, connection, [other]).result(PATIENCE_S) == [other]

@@ -33,7 +33,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
 from tests.support.faulty_service import Fault, FaultyService, faulty_service
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record, standard_directory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 NEVER = threading.Event()
 ALL = RetryRequest()
@@ -236,7 +236,7 @@ def test_concurrent_deliveries_of_the_same_commands_make_one_activity_each(
 
     with ThreadPoolExecutor(2) as threads:
         both = [threads.submit(deliver, external) for external in (pipeline.external, rival)]
-        results = [both[0].result(20), both[1].result(20)]
+        results = [both[0].result(PATIENCE_S), both[1].result(PATIENCE_S)]
     rival.close()
     assert results[0] == results[1]
     assert set(service.activities().values()) == {1}
@@ -286,7 +286,7 @@ def test_cancel_waits_for_no_request_and_its_answer_decides(
         eventually(lambda: len(service.asked) == 2)
         answer = pipeline.call(cancel_batch, ADMIN, batch_id, "a mistake")
         service.may_go_on.set()
-        delivery.result(10)
+        delivery.result(PATIENCE_S)
     counts = answer.batch.counts
     assert (answer.batch.status, answer.unresolved, counts.pending, counts.cancelled) == ("cancelled", 2, 2, 2)
     assert answer.batch.completed_at is None
@@ -343,7 +343,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
         cancel = threads.submit(when_asked)
         with pytest.raises(TransientError):
             pipeline.external.prepare([record(command) for command in commands], cancelled)
-        cancel.result(10)
+        cancel.result(PATIENCE_S)
     # The command is lost: nothing but the sweeper drives the item on.
     pipeline.queues.clear()
     end: Queues = {(topic, 0): Queue(0, 1) for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK)}
@@ -438,7 +438,7 @@ def test_mark_waits_for_an_in_process_registration_of_its_batch(pipeline: Extern
             in_process().handle(connection, [record(command) for command in commands])
             rival = threads.submit(pipeline.external.prepare, [record(command) for command in commands], NEVER)
             eventually(lambda: waiting_for_locks(pipeline) == 1)
-        rival.result(10)
+        rival.result(PATIENCE_S)
     assert (own_activities(pipeline), service.asked) == (1, [])
     pipeline.handle(pipeline.registration, commands)
     pipeline.drain()

@@ -19,7 +19,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas.ids import new_batch_id
 from tests.support.pipeline import COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 def request(items: int = 2, *, coordinator: str = COORDINATOR, label: str | None = None, key: str = "") -> SubmissionRequest:
@@ -41,7 +41,7 @@ class Store:
     def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
         self.sets.append(len(requests))
         self.began.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE_S)
         return transact(
             self._pipeline.api,
             lambda connection: submit_bulk_registrations(PostgresActivityRepository(connection), requests),
@@ -60,7 +60,7 @@ def together(store: Store, requests: Sequence[SubmissionRequest]) -> list[Future
     store.go_on.clear()
     with ThreadPoolExecutor(len(requests)) as threads:
         submitting = [threads.submit(group.submit, requests[0])]
-        assert store.began.wait(30)
+        assert store.began.wait(PATIENCE_S)
         submitting += [threads.submit(group.submit, each) for each in requests[1:]]
         eventually(lambda: len(group._gathering[ORGANIZATION]) == len(requests) - 1)
         store.go_on.set()
@@ -153,7 +153,7 @@ def test_a_large_one_goes_alone(pipeline: Pipeline) -> None:
     store.go_on.clear()
     with ThreadPoolExecutor(2) as threads:
         small = threads.submit(group.submit, request())
-        assert store.began.wait(30)
+        assert store.began.wait(PATIENCE_S)
         large = threads.submit(group.submit, request(MAX_ITEMS + 1))
         eventually(lambda: store.sets == [1, 1])
         store.go_on.set()

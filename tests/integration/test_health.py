@@ -20,7 +20,7 @@ from schemas import api as models
 from schemas.envelope import Topic
 from tests.support.ports import free_port
 from tests.support.product import BULKREG
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def running(settings: Settings, port: int, *roles: str, **changes: str) -> Itera
         try:
             yield f"http://127.0.0.1:{port}"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
 
@@ -62,7 +62,7 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
     with running(settings, port, "relay", "splitter") as url:
         well: dict[str, Any] = {name: {"ok": True} for name in ("database", "relay", "splitter")}
         well["relay"]["detail"] = "owns 16 of the 16 slots of the outbox"
-        eventually(lambda: readiness(url) == (200, well), within_s=30)
+        eventually(lambda: readiness(url) == (200, well))
         assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
         assert "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics").text
         assert httpx.get(f"{url}/api/v1/bulk-registrations").status_code == 404
@@ -70,7 +70,7 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
 
 def test_a_role_without_a_broker_says_so(settings: Settings, port: int) -> None:
     with running(settings, port, "splitter", BULKREG_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as url:
-        told = eventually(lambda: readiness(url), within_s=30)
+        told = eventually(lambda: readiness(url))
     assert told == (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker responds"}})
 
 
@@ -95,11 +95,11 @@ def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
             told = readiness(url)
             return told is not None and told[0] == 503 and "the oldest event" in told[1]["relay"].get("detail", "")
 
-        eventually(is_told, within_s=30)
+        eventually(is_told)
         assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics").text
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM orchestrator.outbox"))
-        eventually(lambda: (told := readiness(url)) is not None and told[0] == 200, within_s=30)
+        eventually(lambda: (told := readiness(url)) is not None and told[0] == 200)
     create_topics(settings)
 
 
@@ -109,7 +109,7 @@ def test_row_53_role_that_begins_again_and_again_is_not_ready_until_it_lasts(
     with engine.begin() as connection:
         note_starts(connection, ["splitter"] * 2 + ["relay"], host=socket.gethostname())
     with running(settings, port, "relay", "splitter", BULKREG_MAX_RESTARTS="2") as url:
-        eventually(lambda: (found := readiness(url)) is not None and found[1]["relay"]["ok"], within_s=30)
+        eventually(lambda: (found := readiness(url)) is not None and found[1]["relay"]["ok"])
         told = readiness(url)
         assert told is not None
         assert told[0] == 503

@@ -15,7 +15,7 @@ from producers.topics import create_topics
 from schemas.envelope import Topic
 from tests.support.kafka import committed_offsets
 from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -36,13 +36,13 @@ def replace_topic(admin: AdminClient, settings: Settings, topic: Topic) -> None:
             create_topics(settings)
         except KafkaException:  # the broker is still deleting it
             return False
-        return name in admin.list_topics(timeout=10).topics
+        return name in admin.list_topics(timeout=PATIENCE_S).topics
 
     eventually(is_there)
 
 
 def topic_id(admin: AdminClient, settings: Settings) -> str:
-    return topic_ids(admin, [Topic.COMMANDS], prefix=settings.topic_prefix, timeout_s=10)[Topic.COMMANDS]
+    return topic_ids(admin, [Topic.COMMANDS], prefix=settings.topic_prefix, timeout_s=PATIENCE_S)[Topic.COMMANDS]
 
 
 def progress(engine: Engine) -> tuple[int, set[str]]:
@@ -68,7 +68,7 @@ def test_row_50_running_consumer_reads_all_of_a_topic_that_is_made_anew(
         publisher = EventProducer(settings)
         publisher.publish([command(position) for position in range(1_000, 1_000 + second)])
         publisher.close()
-        eventually(lambda: len(toy_positions(engine)) == 300 + second, within_s=30)
+        eventually(lambda: len(toy_positions(engine)) == 300 + second)
         eventually(lambda: progress(engine) == (second, {topic_id(admin, settings)}))
         eventually(lambda: sum(committed_offsets(settings, ToyHandler.name, Topic.COMMANDS).values()) == second)
         assert not loop.has_ended

@@ -20,9 +20,9 @@ from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import event_id
 from tests.support.kafka import Seen, reading
-from tests.support.process import TIMEOUT_S, in_process
+from tests.support.process import in_process
 from tests.support.publishing import SettledAtOnce
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 def event(batch_id: UUID, number: int, *, padding: int = 0) -> OutgoingEvent:
@@ -99,7 +99,7 @@ def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Eng
 def test_waker_that_lost_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
     settings = settings.model_copy(update={"relay_poll_ms": 600_000})
     wakers = text(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE application_name = 'bulkreg waker' AND datname = current_database()"
     )
     with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
@@ -127,7 +127,7 @@ def test_waker_ends_while_the_database_is_away(settings: Settings) -> None:
         waker.wake()
         closing = threading.Thread(target=waker.close, daemon=True)
         closing.start()
-        closing.join(TIMEOUT_S)
+        closing.join(PATIENCE_S)
         assert not closing.is_alive()
 
 
@@ -158,7 +158,7 @@ def test_relays_share_the_slots_and_keep_the_order_of_each_batch(settings: Setti
 
 def test_slots_of_a_killed_relay_are_taken_over(settings: Settings, engine: Engine, topics: None) -> None:
     with running(settings) as survivor, in_process(relay_process, settings) as other:
-        eventually(lambda: len(survivor.slots) == SLOTS // 2, within_s=TIMEOUT_S)
+        eventually(lambda: len(survivor.slots) == SLOTS // 2)
         other.kill()
         for number in range(40):
             insert(engine, batch_id := uuid4(), [event(batch_id, number)])

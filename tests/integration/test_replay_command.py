@@ -23,6 +23,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from tests.integration.test_replay import RecordingPipeline, projection
 from tests.support.kafka import committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -206,8 +207,10 @@ def commit(settings: Settings, role: str, topic: Topic) -> None:
     consumer = Consumer(group)
     try:
         ends = [
-            TopicPartition(name, partition, consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)[1])
-            for partition in consumer.list_topics(name, timeout=10).topics[name].partitions
+            TopicPartition(
+                name, partition, consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=PATIENCE_S)[1]
+            )
+            for partition in consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
         ]
         consumer.commit(offsets=ends, asynchronous=False)
     finally:

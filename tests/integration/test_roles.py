@@ -16,7 +16,7 @@ from tests.support.pipeline import Pipeline, mentors
 from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.product import BULKREG
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bulkreg relay' AND wait_event_type = 'Lock'")
 LONGER_THAN_THE_TEST_MS = "200000"
@@ -46,7 +46,7 @@ def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
     given = environment(settings) | {f"BULKREG_{'API' if role == 'api' else 'HEALTH'}_PORT": str(port)}
     with subprocess.Popen([*BULKREG, "run", role], env=given) as process:
         try:
-            eventually(lambda: answers(port), within_s=60, what="the role")
+            eventually(lambda: answers(port), what="the role")
             assert policies(process.pid) == {getattr(os, policy)}
         finally:
             process.kill()
@@ -72,9 +72,9 @@ def test_a_role_runs_where_the_scheduler_may_not_be_asked(settings: Settings, to
         [sys.executable, "-c", IN_A_SANDBOX, "run", "registration"], env=given, stderr=subprocess.PIPE
     ) as process:
         try:
-            eventually(lambda: answers(port), within_s=60, what="the role")
+            eventually(lambda: answers(port), what="the role")
             process.terminate()
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert b"scheduler_class_refused" in said
@@ -99,11 +99,11 @@ def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipel
         connection.execute(text("SELECT 1 FROM orchestrator.outbox FOR UPDATE")).one()
         with subprocess.Popen([*BULKREG, "run", "relay"], env=environment(settings) | patient) as process:
             try:
-                eventually(lambda: is_blocked() and answers(port), within_s=60, what="a relay in the middle of its work")
+                eventually(lambda: is_blocked() and answers(port), what="a relay in the middle of its work")
                 process.send_signal(signal.SIGTERM)
                 eventually(lambda: not answers(port), what="the end of the health server, which was told to stop with the relay")
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(20) == 1
+                assert process.wait(PATIENCE_S) == 1
             finally:
                 process.kill()

@@ -20,7 +20,7 @@ from orchestrator.storage.connecting import forget_shell, open_engine
 from orchestrator.storage.database import ask, create_database_engine, transact
 from orchestrator.storage.prepared import Prepared
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 SESSIONS = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
 
@@ -72,7 +72,7 @@ def test_there_are_no_more_sessions_than_connections(settings: Settings, engine:
             with pytest.raises(TimeoutError):
                 third.result(0.2)
             assert sessions(engine, "limited") == 2
-        third.result(15)
+        third.result(PATIENCE_S)
     assert sessions(engine, "limited") == 2
     limited.dispose()
 

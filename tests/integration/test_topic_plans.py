@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from orchestrator.process.settings import Settings
 from producers.topics import MISSING, create_topics, inspect_topics, planned_topics
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -37,7 +38,9 @@ def test_topics_that_are_made_are_as_the_product_needs_them(settings: Settings, 
     }
     for topic in Topic:
         name = name_of(settings, topic)
-        assert len(admin.list_topics(name, timeout=10).topics[name].partitions) == (1 if topic is Topic.DEAD_LETTER else 3)
+        assert len(admin.list_topics(name, timeout=PATIENCE_S).topics[name].partitions) == (
+            1 if topic is Topic.DEAD_LETTER else 3
+        )
         [described] = admin.describe_configs([ConfigResource("topic", name)]).values()
         found = described.result()
         largest = MAX_DEAD_LETTER_BYTES if topic is Topic.DEAD_LETTER else MAX_MESSAGE_BYTES

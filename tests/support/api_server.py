@@ -13,6 +13,7 @@ from api.app import serving
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
+from tests.support.waiting import PATIENCE_S
 
 KEY = "a key for tests only, 32 bytes or more"
 
@@ -34,7 +35,7 @@ class ApiServer:
     ) -> Iterator[httpx.Client]:
         """Yields a client that sends such a token."""
         headers = {"Authorization": f"Bearer {self.token(role, sub=sub, orgs=orgs)}"}
-        with httpx.Client(base_url=self.url, headers=headers, timeout=30) as client:
+        with httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S) as client:
             yield client
 
 

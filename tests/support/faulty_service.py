@@ -12,6 +12,8 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from tests.support.waiting import PATIENCE_S
+
 
 class Fault(Enum):
     """What the service does to a POST instead of responding at once."""
@@ -96,7 +98,7 @@ class FaultyService:
         async def run() -> None:
             await work
 
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_S)
 
     async def _start(self) -> None:
         app = web.Application()

@@ -13,7 +13,7 @@ from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.settings import Settings
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
         for partition in range(plan.partitions)
     }
     try:
-        for future in admin.list_offsets(places, request_timeout=10).values():
+        for future in admin.list_offsets(places, request_timeout=PATIENCE_S).values():
             future.result()
     except KafkaException:
         return False
@@ -81,7 +81,7 @@ class TopicReader:
             }
         )
         name = topic.on_cluster(settings.topic_prefix)
-        partitions = self._consumer.list_topics(name, timeout=10).topics[name].partitions
+        partitions = self._consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
         self._consumer.assign([TopicPartition(name, partition, 0) for partition in partitions])
 
     def read(self) -> list[Seen]:
@@ -103,7 +103,7 @@ class TopicReader:
             assert message.error() is None, message.error()
         return [_seen(take_apart(message)) for message in messages]
 
-    def wait_for(self, count: int, *, within_s: float = 20.0) -> list[Seen]:
+    def wait_for(self, count: int, *, within_s: float = PATIENCE_S) -> list[Seen]:
         """Waits for at least that many records. Does not wait when the number is 0."""
         if not count:
             return self.read()
@@ -132,7 +132,7 @@ def write_raw(
         producer.produce(
             topic.on_cluster(settings.topic_prefix), value, b"key", partition=partition, headers=list(headers.items())
         )
-    assert producer.flush(10) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def committed_offsets(settings: Settings, role: str, topic: Topic) -> dict[int, int]:
@@ -140,8 +140,8 @@ def committed_offsets(settings: Settings, role: str, topic: Topic) -> dict[int, 
     name = topic.on_cluster(settings.topic_prefix)
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"})
     try:
-        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
-        found = consumer.committed([TopicPartition(name, partition) for partition in partitions], timeout=10)
+        partitions = consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
+        found = consumer.committed([TopicPartition(name, partition) for partition in partitions], timeout=PATIENCE_S)
     finally:
         consumer.close()
     return {position.partition: position.offset for position in found if position.offset >= 0}

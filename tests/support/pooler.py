@@ -33,7 +33,7 @@ class Pooler:
     def start(self) -> None:
         """Starts it. Returns when it listens."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: _listens(self._port), within_s=10, what="PgBouncer")
+        eventually(lambda: _listens(self._port), what="PgBouncer")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends the signal. Returns when it has ended."""

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from orchestrator.process.settings import Settings
-
-TIMEOUT_S = 30
+from tests.support.waiting import PATIENCE_S
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -27,4 +26,4 @@ def in_process(main: Callable[[], None], settings: Settings) -> Iterator[subproc
             yield process
         finally:
             process.kill()
-            process.wait(TIMEOUT_S)
+            process.wait(PATIENCE_S)

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 
-UP_WITHIN_S = 120
+from tests.support.waiting import PATIENCE_S
+
+UP_WITHIN_S = 300
 COMMAND_WITHIN_S = 400
 BULKREG = [sys.executable, "-m", "cli"]
 
@@ -51,7 +53,7 @@ class Product:
     def client(self, organization: str) -> httpx.Client:
         """Returns an HTTP client with the service token, in one organization."""
         headers = {"Authorization": f"Bearer {self.stack['token']}", "X-Organization-Id": organization}
-        return httpx.Client(base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=30)
+        return httpx.Client(base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=PATIENCE_S)
 
 
 @contextlib.contextmanager

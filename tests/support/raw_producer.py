@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from confluent_kafka.admin import AdminClient
 
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 _PRODUCE, _VERSION = 0, 7
 _MAGIC = 2
@@ -73,12 +73,12 @@ def produce_batch(bootstrap_servers: str, topic: str, partition: int, batch: byt
 
 def _send(bootstrap_servers: str, topic: str, partition: int, batch: bytes) -> tuple[int, int]:
     """Returns the broker's error code and the batch's offset."""
-    metadata = AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(topic, timeout=10)
+    metadata = AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(topic, timeout=PATIENCE_S)
     leader = metadata.brokers[metadata.topics[topic].partitions[partition].leader]
     body = struct.pack(">hhih", _PRODUCE, _VERSION, 1, -1)  # correlation id 1, no client id
     body += struct.pack(">hhii", -1, _ACKS_ALL, _TIMEOUT_MS, 1)  # no transactional id, one topic
     body += _string(topic) + struct.pack(">iii", 1, partition, len(batch)) + batch
-    with socket.create_connection((leader.host, leader.port), timeout=_TIMEOUT_MS / 1000) as connection:
+    with socket.create_connection((leader.host, leader.port), timeout=PATIENCE_S) as connection:
         connection.sendall(struct.pack(">i", len(body)) + body)
         response = _receive(connection, *struct.unpack(">i", _receive(connection, 4)))
     # Correlation id, number of topics, the topic's name, number of partitions, the partition; then the error code and the offset.

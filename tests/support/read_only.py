@@ -25,7 +25,7 @@ def read_only(owner_url: URL) -> Iterator[None]:
         yield
     finally:
         # On a connection of its own, because the server may have been killed meanwhile.
-        eventually(lambda: _is_writable_again(owner_url), within_s=60)
+        eventually(lambda: _is_writable_again(owner_url))
 
 
 def _is_writable_again(owner_url: URL) -> bool:

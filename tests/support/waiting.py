@@ -6,10 +6,14 @@ from typing import TypeVar
 
 Returned = TypeVar("Returned")
 
+# How long a test waits for what must come. Far beyond what it takes: a machine may be slow, and may stand still for seconds.
+# A wait that succeeds costs nothing, whatever the limit is.
+PATIENCE_S = 60.0
+
 LOOK_EVERY_S = 0.01
 
 
-def eventually(look: Callable[[], Returned], *, within_s: float = 15.0, what: str = "") -> Returned:
+def eventually(look: Callable[[], Returned], *, within_s: float = PATIENCE_S, what: str = "") -> Returned:
     """Returns the first true result of `look`. Raises AssertionError when there is none in time."""
     deadline = time.monotonic() + within_s
     while not (answer := look()):

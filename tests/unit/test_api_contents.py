@@ -66,9 +66,8 @@ from schemas.mistakes import Mistake
 from schemas.statuses import KeptBecause
 from schemas.strict_json import BadJsonError
 from tests.support.pipeline import mentors
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
-PATIENCE_S = 30
 BATCH_ID, ITEM_ID, ACTIVITY_ID = (UUID(int=number) for number in (1, 2, 3))
 
 

@@ -25,6 +25,7 @@ from api.http.problems import ProblemError
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
+from tests.support.waiting import PATIENCE_S
 
 
 class Clock:
@@ -206,7 +207,7 @@ def test_those_who_come_together_wait_for_one_fetch(provider: Provider, monkeypa
     fetch, all_have_come = jwks._fetch, threading.Event()
 
     def slow(url: str) -> Any:
-        assert all_have_come.wait(30)
+        assert all_have_come.wait(PATIENCE_S)
         return fetch(url)
 
     monkeypatch.setattr(jwks, "_fetch", slow)

@@ -9,8 +9,7 @@ import pytest
 
 from api.load.database import Database
 from orchestrator.process.settings import Settings
-
-PATIENCE_S = 30
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture

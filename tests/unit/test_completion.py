@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 ROWS = re.findall(r"^\| (bash|zsh|fish) \|.*\| `([^`]+)` \|$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
 START_UP = {shell: line.replace(r"\|", "|") for shell, line in ROWS}
@@ -27,7 +29,7 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
 
 def bash(script: str, environment: Mapping[str, str], **more: str) -> str:
     done = subprocess.run(
-        ["bash", "-c", script], env={**environment, **more}, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", script], env={**environment, **more}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.ids import MAX_POSITIONS, DerivedIds, EventIds, batch_lock_key, event_id, item_position, new_batch_id
+from tests.support.waiting import PATIENCE_S
 
 positions = st.integers(0, MAX_POSITIONS - 1)
 
@@ -51,7 +52,9 @@ from schemas.ids import DerivedIds, event_id
 ids = DerivedIds(UUID('{batch_id}'))
 print(ids.item_id(3), ids.activity_id(3), event_id('type', ids.item_id(3), 1))
 """
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    there = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    ).stdout.split()
     ids = DerivedIds(batch_id)
     assert there == [str(ids.item_id(3)), ids.activity_id(3), str(event_id("type", ids.item_id(3), 1))]
 

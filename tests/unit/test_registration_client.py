@@ -15,6 +15,7 @@ from consumers.external.http_client import RegistrationClient, Unknown
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
+from tests.support.waiting import PATIENCE_S
 
 BATCH, ITEM, ACTIVITY, RIVAL = (f"01990000-0000-7000-8000-00000000000{number}" for number in range(4))
 KEY = f"{ITEM}:2"
@@ -52,7 +53,7 @@ def settle(service: Any, question: Question = QUESTION, *, timeout_s: float = 5.
 
     async def ask() -> Settled | Unknown:
         async with RegistrationClient(settings, httpx.MockTransport(service)) as client:
-            return await asyncio.wait_for(client.settle(question, timeout_s), 10)
+            return await asyncio.wait_for(client.settle(question, timeout_s), PATIENCE_S)
 
     return asyncio.run(ask())
 
@@ -62,7 +63,7 @@ def is_there(service: Any) -> bool:
 
     async def ask() -> bool:
         async with RegistrationClient(settings, httpx.MockTransport(service)) as client:
-            return await asyncio.wait_for(client.is_there(0.02), 10)
+            return await asyncio.wait_for(client.is_there(0.02), PATIENCE_S)
 
     return asyncio.run(ask())
 
