@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
-from tests.support.databases import fresh_database, migrated_template
+from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import made_topics
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 
@@ -66,10 +66,18 @@ def template_database(infrastructure: Stack) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def databases(infrastructure: Stack, template_database: str) -> Iterator[ReadyDatabases]:
+    """One for each test, made while the test before it runs."""
+    databases = ReadyDatabases(infrastructure.postgres_url, template_database)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def settings(infrastructure: Stack, template_database: str) -> Iterator[Settings]:
+def settings(infrastructure: Stack, databases: ReadyDatabases) -> Iterator[Settings]:
     """The settings of a deployment that is this test's alone: a database, and a topic prefix (topics: fixture `topics`)."""
-    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+    with databases.one() as url:
         yield Settings(
             database_url=url,
             kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers,

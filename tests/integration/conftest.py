@@ -7,6 +7,14 @@ from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from tests.support.pipeline import Pipeline, standard_directory
+from tests.support.stack import Stack, durable
+
+
+@pytest.fixture(scope="module")
+def durable_server(infrastructure: Stack) -> Iterator[None]:
+    """PostgreSQL is set up as a deployment's should be."""
+    with durable(infrastructure.postgres_url):
+        yield
 
 
 @pytest.fixture

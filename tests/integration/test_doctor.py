@@ -24,7 +24,7 @@ KEY = SecretStr("k" * 32)
 
 
 @pytest.fixture
-def sound(settings: Settings) -> Settings:
+def sound(settings: Settings, durable_server: None) -> Settings:
     """A deployment with nothing wrong."""
     create_topics(settings)
     return changed(settings, jwt_hs256_key=KEY)

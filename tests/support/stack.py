@@ -3,15 +3,18 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg2
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from sqlalchemy import create_engine, make_url, text
 
 from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.postgres import PostgresServer
+from compose.embedded.process import Program
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -60,13 +63,60 @@ def _find_engine() -> None:
 def running_stack(kind: str, home: Path) -> Iterator[Stack]:
     """Yields a stack of a kind that `check_choice` has accepted."""
     if kind == "embedded":
-        with Infrastructure(home) as endpoints:
+        servers = Infrastructure(home)
+        servers.services[PostgresServer.name] = _ForgetfulPostgres(servers.home)
+        with servers as endpoints:
             yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
     elif kind == "containers":
         with _containers() as stack:
             yield stack
     else:
         yield Stack(*(os.environ[name] for name in EXTERNAL))
+
+
+# Whether data is on the disk when it is said to be. Nothing that tests keep on this server has to outlive a crash of the machine, and a
+# disk may be slow. What kills a server has one of its own.
+_FLUSHES = ("fsync", "full_page_writes")
+
+
+class _ForgetfulPostgres(PostgresServer):
+    """PostgreSQL that never waits for the disk, unless it is told to by `durable`."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = off\n" for name in _FLUSHES)
+
+    def program(self) -> Program:
+        program = super().program()
+        # On the command line they could not be changed any more.
+        options = [each for each in program.command if each.partition("=")[0] in _FLUSHES]
+        command = list(program.command)
+        for option in options:
+            at = command.index(option)
+            del command[at - 1 : at + 1]  # with its -c
+        return replace(program, command=command)
+
+
+@contextlib.contextmanager
+def durable(server_url: str) -> Iterator[None]:
+    """Meanwhile the server flushes to the disk, as that of a deployment does."""
+    engine = create_engine(make_url(server_url).set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+
+        def is_on(name: str) -> bool:
+            return bool(connection.scalar(text("SELECT current_setting(:name) = 'on'"), {"name": name}))
+
+        off = [name for name in _FLUSHES if not is_on(name)]
+        for name in off:
+            connection.execute(text(f"ALTER SYSTEM SET {name} = on"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+        eventually(lambda: all(map(is_on, off)))
+        yield
+        for name in off:
+            connection.execute(text(f"ALTER SYSTEM RESET {name}"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
 
 
 @contextlib.contextmanager
