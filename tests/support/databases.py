@@ -1,12 +1,14 @@
 """Gives each test a database of its own, copied from a template that was migrated once."""
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import uuid4
 
-from sqlalchemy import URL, create_engine, make_url, text
+import psycopg2
+from sqlalchemy import URL, make_url
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage.migrate import upgrade
@@ -15,77 +17,89 @@ from orchestrator.storage.migrate import upgrade
 READY = 2
 
 
-def _execute(server: URL, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-    finally:
-        engine.dispose()
+class _Server:
+    """Makes and drops databases on one connection, which a test that changes the environment does not reach."""
 
+    def __init__(self, url: URL) -> None:
+        self._url = url.set(drivername="postgresql")
+        self._connection = psycopg2.connect(self._url.render_as_string(hide_password=False))
+        self._connection.autocommit = True
 
-class _Database:
-    """A database with a random name."""
+    def create(self, name: str, template: str | None) -> str:
+        """Returns its URL."""
+        self._execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return self._url.set(database=name).render_as_string(hide_password=False)
 
-    def __init__(self, server_url: str, template: str | None) -> None:
-        self._server = make_url(server_url).set(drivername="postgresql+psycopg2")
-        self._name = f"test_{uuid4().hex}"
-        _execute(self._server, f"CREATE DATABASE {self._name}" + (f" TEMPLATE {make_url(template).database}" if template else ""))
-
-    @property
-    def url(self) -> str:
-        return self._server.set(drivername="postgresql", database=self._name).render_as_string(hide_password=False)
-
-    def drop(self) -> None:
+    def drop(self, name: str) -> None:
         """Drops it even if there are connections to it."""
-        _execute(self._server, f"DROP DATABASE {self._name} WITH (FORCE)")
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _execute(self, statement: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
 
 
 @contextlib.contextmanager
 def fresh_database(server_url: str, *, template: str | None = None) -> Iterator[str]:
-    """Creates a database with a random name, yields its URL, and drops it."""
-    database = _Database(server_url, template)
-    try:
-        yield database.url
-    finally:
-        database.drop()
+    """Creates a database with a random name, yields its URL, and drops it. `template` is the URL of another."""
+    with contextlib.closing(_Server(make_url(server_url))) as server:
+        name = f"test_{uuid4().hex}"
+        url = server.create(name, make_url(template).database if template else None)
+        try:
+            yield url
+        finally:
+            server.drop(name)
 
 
 @contextlib.contextmanager
 def migrated_template(server_url: str) -> Iterator[str]:
-    """Yields the URL of a database with the newest schema version, to copy from. No connection to it may stay open."""
+    """The URL of a database at the newest schema version, to copy from. Nobody may stay connected to it."""
     with fresh_database(server_url) as url:
         upgrade(Settings(database_url=url))
         yield url
 
 
 class ReadyDatabases:
-    """Copies of a template for one test each. The next is made, and the last dropped, while a test runs."""
+    """Copies of a template, one for each test. The next is made, and the last is dropped, while a test runs."""
 
     def __init__(self, server_url: str, template: str) -> None:
-        self._server_url = server_url
-        self._template = template
-        self._makers, self._removers = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._ready = deque(self._makers.submit(self._make) for _ in range(READY))
+        url = make_url(server_url)
+        self._maker, self._remover = _Server(url), _Server(url)
+        self._making, self._removing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._template = make_url(template).database
+        prefix = f"test_{uuid4().hex}"
+        self._names = (f"{prefix}_{number}" for number in itertools.count())
+        self._ready = deque(self._make() for _ in range(READY))
         self._removed: list[Future[None]] = []
 
     @contextlib.contextmanager
     def one(self) -> Iterator[str]:
         """The URL of a database that nobody has used."""
-        database = self._ready.popleft().result()
-        self._ready.append(self._makers.submit(self._make))
+        name, making = self._ready.popleft()
+        url = making.result()
+        self._ready.append(self._make())
         try:
-            yield database.url
+            yield url
         finally:
-            self._removed.append(self._removers.submit(database.drop))
+            self._remove(name)
 
     def close(self) -> None:
-        """Drops what was never asked for. Raises what kept a database from being dropped."""
-        self._removed += [self._removers.submit(database.result().drop) for database in self._ready]
+        """Drops what no test has asked for. Raises what kept a database from being made or dropped."""
+        for name, making in self._ready:
+            making.result()
+            self._remove(name)
         for removed in self._removed:
             removed.result()
-        for threads in (self._makers, self._removers):
+        for threads, server in ((self._making, self._maker), (self._removing, self._remover)):
             threads.shutdown()
+            server.close()
 
-    def _make(self) -> "_Database":
-        return _Database(self._server_url, self._template)
+    def _make(self) -> tuple[str, Future[str]]:
+        name = next(self._names)
+        return name, self._making.submit(self._maker.create, name, self._template)
+
+    def _remove(self, name: str) -> None:
+        self._removed.append(self._removing.submit(self._remover.drop, name))
