@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
+from compose import doctor
 from compose.doctor import examine
 from compose.findings import Finding, State
 from orchestrator.process.settings import Settings
@@ -18,9 +19,14 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import SLOTS
 from orchestrator.storage.slots import announce, balance
 from producers.topics import create_topics
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 KEY = SecretStr("k" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -40,7 +46,9 @@ def wrong(settings: Settings, environment: Mapping[str, str] | None = None) -> l
 
 
 def only(settings: Settings, environment: Mapping[str, str] | None = None) -> Finding:
-    [finding] = wrong(settings, environment)
+    found = wrong(settings, environment)
+    assert len(found) == 1, found
+    [finding] = found
     assert finding.fix is not None
     return finding
 
@@ -193,7 +201,8 @@ def test_a_role_that_may_not_enter(sound: Settings) -> None:
     assert "BULKREG_WORKER_DATABASE_URL" in (finding.fix or "")
 
 
-def test_servers_that_are_away(sound: Settings) -> None:
+def test_servers_that_are_away(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
     away = changed(sound, database_url=SecretStr("postgresql://x:secret@127.0.0.1:1/x"), kafka_bootstrap_servers="127.0.0.1:1")
     found = wrong(away)
     assert [(finding.subject, finding.state) for finding in found] == [
@@ -202,7 +211,8 @@ def test_servers_that_are_away(sound: Settings) -> None:
     assert "secret" not in str(found)
 
 
-def test_connections_that_others_can_read(sound: Settings) -> None:
+def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
     remote = SecretStr("postgresql://x:y@database.invalid/x")
     found = wrong(changed(sound, database_url=remote, kafka_bootstrap_servers="broker.invalid:9092"))
     unsafe = [finding for finding in found if finding.state is State.UNSAFE]

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, make_url, text
 
 from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.kafka import KafkaBroker
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.process import Program
 from tests.support.ports import free_port
@@ -64,6 +65,7 @@ def running_stack(kind: str, home: Path) -> Iterator[Stack]:
     """Yields a stack of a kind that `check_choice` has accepted."""
     if kind == "embedded":
         servers = Infrastructure(home)
+        servers.services[KafkaBroker.name] = _PatientKafka(servers.home)
         servers.services[PostgresServer.name] = _ForgetfulPostgres(servers.home)
         with servers as endpoints:
             yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
@@ -96,6 +98,15 @@ class _ForgetfulPostgres(PostgresServer):
             at = command.index(option)
             del command[at - 1 : at + 1]  # with its -c
         return replace(program, command=command)
+
+
+class _PatientKafka(KafkaBroker):
+    """Kafka that a machine may hold up for a minute: the two seconds of an embedded broker are for those that are killed."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        with self._properties.open("a") as file:
+            file.write("broker.session.timeout.ms=60000\n")  # of two lines for one name, the last counts
 
 
 @contextlib.contextmanager
