@@ -18,6 +18,7 @@ from orchestrator.batches.model import Role
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
+from tests.support.waiting import PATIENCE_S
 
 ITEM = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
 SUBMISSION = {"items": [ITEM]}
@@ -94,21 +95,26 @@ FORGED: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
 def test_forged_token_is_refused(refusing_api: ApiServer, forge: Callable[[], str]) -> None:
-    answer = httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"Bearer {forge()}"})
+    answer = httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"Bearer {forge()}"}, timeout=PATIENCE_S)
     assert answer.status_code == 401, answer.text
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
 def test_the_unforged_token_is_accepted(refusing_api: ApiServer) -> None:
-    assert httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"bearer {signed(claims())}"}).status_code == 200
+    assert (
+        httpx.get(
+            refusing_api.url + API_PATH, headers={"Authorization": f"bearer {signed(claims())}"}, timeout=PATIENCE_S
+        ).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer", "Bearer \udcff", "bearer\ttoken"])
 def test_without_a_token_nothing_is_answered(refusing_api: ApiServer, header: str | None) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode(errors="surrogateescape"))]
     for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{uuid4()}"), ("DELETE", f"/{uuid4()}")):
-        answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers)
+        answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers, timeout=PATIENCE_S)
         assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
 
 

@@ -95,19 +95,18 @@ def test_long_poll_answers_when_something_changes(
     eventually(lambda: listening(owner))
     answers: list[httpx.Response] = []
     poll = threading.Thread(
-        target=lambda: answers.append(coordinator.get(url, params={"wait": "20s"}, headers={"If-None-Match": tag}))
+        target=lambda: answers.append(coordinator.get(url, params={"wait": "60s"}, headers={"If-None-Match": tag}))
     )
-    began = time.monotonic()
     poll.start()
     pipeline.drain()
     announce(engine, batch_id)
-    poll.join(15)
-    assert time.monotonic() - began < 10
+    poll.join()
+    # At the end of its time it would answer 304.
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
 
     began = time.monotonic()
-    terminal = coordinator.get(url, params={"wait": "20s"}, headers={"If-None-Match": answers[0].headers["ETag"]})
-    assert (terminal.status_code, time.monotonic() - began < 5) == (304, True)
+    terminal = coordinator.get(url, params={"wait": "60s"}, headers={"If-None-Match": answers[0].headers["ETag"]})
+    assert (terminal.status_code, time.monotonic() - began < 55) == (304, True)
 
 
 def test_long_poll_ends_unchanged_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
@@ -260,24 +259,25 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
 
 
 def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipeline: Pipeline) -> None:
-    running = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), **NEVER_POLLS})
+    running = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "jwt_leeway_s": 0, **NEVER_POLLS})
     batch_id = pipeline.submit(mentors(1))
     with contextlib.ExitStack() as stack:
         with running_api(running) as server:
-            now = int(time.time())
-            claims = jwt.decode(server.token(), options={"verify_signature": False}) | {"exp": now + 2}
-            short = stack.enter_context(
-                httpx.Client(
-                    base_url=server.url, headers={"Authorization": f"Bearer {jwt.encode(claims, KEY)}"}, timeout=PATIENCE_S
+            claims = jwt.decode(server.token(), options={"verify_signature": False})
+            for life_s in (2, 40):  # a slow machine may take longer than the short life to ask
+                expires_at = int(time.time()) + life_s
+                token = jwt.encode(claims | {"exp": expires_at}, KEY)
+                short = stack.enter_context(
+                    httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
                 )
-            )
-            ending = Events(short, f"{API_PATH}/{batch_id}/events")
-            ending.finish()
-            assert time.time() >= now + 1.9
+                ending = Events(short, f"{API_PATH}/{batch_id}/events")
+                ending.finish()
+                if ending.status == 200:
+                    break
+            assert (ending.status, time.time() >= expires_at - 0.1) == (200, True)
             lasting = Events(stack.enter_context(server.client()), f"{API_PATH}/{batch_id}/events")
             eventually(lambda: lasting.events)
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
+        # It was not cut: that is how the server ends what does not end by itself.
         lasting.finish()
 
 
@@ -285,12 +285,16 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
     followers, batch_id = 200, pipeline.submit(mentors(1))
     eventually(lambda: listening(owner))
 
-    def transactions() -> int:
+    def asked_at() -> dict[int, object]:
+        """When each session of the API has begun its last statement."""
         with owner.connect() as connection:
-            counted = connection.execute(
-                text("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+            sessions = connection.execute(
+                text(
+                    "SELECT pid, query_start FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name LIKE 'bulkreg api%'"
+                )
             )
-            return int(counted.scalar_one())
+            return {session.pid: session.query_start for session in sessions}
 
     async def read_events(client: httpx.AsyncClient, begun: list[None], door: asyncio.Semaphore) -> str:
         status = ""
@@ -313,10 +317,10 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
         async with httpx.AsyncClient(base_url=api.url, headers=headers, limits=limits, timeout=PATIENCE_S) as client:
             streams = [asyncio.create_task(read_events(client, begun, door)) for _ in range(followers)]
             await asyncio.to_thread(eventually, lambda: len(begun) == followers)
-            before = await asyncio.to_thread(transactions)
+            before = await asyncio.to_thread(asked_at)
             await asyncio.sleep(1.5)  # while nothing happens: what is measured
-            # PostgreSQL's own workers and this very question are a few.
-            assert await asyncio.to_thread(transactions) - before < 20
+            assert before
+            assert await asyncio.to_thread(asked_at) == before
             await asyncio.to_thread(pipeline.drain)
             await asyncio.to_thread(announce, engine, batch_id)
             return await asyncio.gather(*streams)

@@ -11,6 +11,7 @@ from schemas import api as models
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline, mentors
+from tests.support.waiting import PATIENCE_S
 
 VARYING = {"date", "content-length", "transfer-encoding"}
 
@@ -59,7 +60,7 @@ def test_head_of_an_item_and_of_nothing(coordinator: httpx.Client, batch: str) -
 
 
 def test_head_asks_for_a_token_too(api: ApiServer, batch: str) -> None:
-    with httpx.Client(base_url=api.url) as stranger:
+    with httpx.Client(base_url=api.url, timeout=PATIENCE_S) as stranger:
         assert stranger.head(batch).status_code == stranger.head(f"{batch}/events").status_code == 401
 
 

@@ -10,6 +10,7 @@ from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
 from tests.support.api_server import running_api
 from tests.support.identity_provider import PRIVATE, public, running_provider, signed
+from tests.support.waiting import PATIENCE_S
 
 
 def test_tokens_of_an_identity_provider_are_accepted_through_a_change_of_its_keys(
@@ -20,7 +21,7 @@ def test_tokens_of_an_identity_provider_are_accepted_through_a_change_of_its_key
     with (
         running_provider() as provider,
         running_api(settings.model_copy(update={"jwt_jwks_url": f"{provider.url}/keys"})) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client,
     ):
 
         def answered(token: str) -> tuple[int, str | None]:

@@ -15,6 +15,7 @@ from schemas.api import MeResponse
 from schemas.paths import API_ROOT
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
+from tests.support.waiting import PATIENCE_S
 
 ME = f"{API_ROOT}/me"
 
@@ -91,7 +92,7 @@ def test_what_an_external_service_decides_is_not_said(settings: Settings) -> Non
 def test_without_authentication_the_session_has_no_end(settings: Settings) -> None:
     with (
         running_api(settings) as server,
-        httpx.Client(base_url=server.url, headers={ORGANIZATION_HEADER: ORGANIZATION}) as client,
+        httpx.Client(base_url=server.url, headers={ORGANIZATION_HEADER: ORGANIZATION}, timeout=PATIENCE_S) as client,
     ):
         found = me(client)
     assert (found.role, found.session_ends_at) == ("service", None)

@@ -153,21 +153,21 @@ def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: st
     url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4())
     for token in (None, "x"):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        answer = httpx.request(method, url, headers=headers)
+        answer = httpx.request(method, url, headers=headers, timeout=PATIENCE_S)
         assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
 
 
 def test_document_and_page_are_served_without_a_token(standard_api: ApiServer) -> None:
-    answer = httpx.get(f"{standard_api.url}/openapi.json")
+    answer = httpx.get(f"{standard_api.url}/openapi.json", timeout=PATIENCE_S)
     assert answer.json() == openapi.document()
-    page = httpx.get(f"{standard_api.url}/docs")
+    page = httpx.get(f"{standard_api.url}/docs", timeout=PATIENCE_S)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     for address in re.findall(r"(?:src|href)='?([^' >]+)", page.text):
         # Every file that the page loads is ours.
-        assert address == "data:," or httpx.get(f"{standard_api.url}{address}").status_code == 200
+        assert address == "data:," or httpx.get(f"{standard_api.url}{address}", timeout=PATIENCE_S).status_code == 200
     policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
     assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
-    metrics = httpx.get(f"{standard_api.url}/metrics")
+    metrics = httpx.get(f"{standard_api.url}/metrics", timeout=PATIENCE_S)
     assert 'bulkreg_api_request_seconds_count{method="GET",route="/docs",status="200"}' in metrics.text
 
 

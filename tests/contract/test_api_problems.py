@@ -256,7 +256,7 @@ def _waits_for_a_lock(owner: Engine) -> bool:
 
 def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
     for path in ("/healthz", "/readyz"):
-        answer = httpx.get(refusing_api.url + path)
+        answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S)
         models.HealthResponse.model_validate_json(answer.content, extra="forbid")
         assert answer.status_code == 200
 
@@ -275,7 +275,7 @@ def test_start_is_refused_where_anybody_could_sign_plans(settings: Settings) -> 
 
 def test_on_loopback_authentication_may_be_left_out(settings: Settings) -> None:
     with running_api(settings) as server:
-        answer = httpx.get(server.url + API_PATH, headers={"X-Organization-Id": "org-any"})
+        answer = httpx.get(server.url + API_PATH, headers={"X-Organization-Id": "org-any"}, timeout=PATIENCE_S)
     assert (answer.status_code, answer.json()["data"]) == (200, [])
 
 

@@ -114,7 +114,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
         assert "6 success, 5 failed of 11" in shown[0]
         product = Product(home)
         assert product.stack["admin_token"] in demonstration.text.replace("\n", "")
-        assert httpx.get(f"{product.stack['api']}/docs").status_code == 200
+        assert httpx.get(f"{product.stack['api']}/docs", timeout=PATIENCE_S).status_code == 200
         codes = {}
         for step in steps(demonstration.text):
             done = subprocess.run(

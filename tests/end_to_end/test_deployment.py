@@ -108,7 +108,7 @@ def test_roles_of_the_compose_file_register_a_batch(
         group = ["submit", str(EXAMPLE / "monday-group.csv"), "--coordinator", "ingrid", "--json", *at]
         batch = orjson.loads(in_service("api", ["bulkreg", *group], code=1))
         assert (batch["status"], batch["completed"], batch["failed"]) == ("partial", 9, 2)
-        assert httpx.get(f"{api}/api/v1/bulk-registrations").status_code == 401
+        assert httpx.get(f"{api}/api/v1/bulk-registrations", timeout=PATIENCE_S).status_code == 401
         in_service("api", ["bulkreg", "verify"])
         for process in processes:
             process.terminate()

@@ -11,6 +11,7 @@ import psycopg2
 from compose.embedded.infrastructure import Infrastructure
 from tests.integration.test_poolers import SHELL
 from tests.support.product import BULKREG, UP_WITHIN_S
+from tests.support.waiting import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "compose" / "embedded" / "example"
 
@@ -67,7 +68,7 @@ def test_a_home_with_a_nasty_name_in_a_nasty_shell(tmp_path: Path) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([NASTY, "api", "cli", "orchestrator", "list.csv"])
         assert (home / "kafka" / "meta.properties").exists()
         for path in ("healthz", "readyz", "metrics"):
-            assert httpx.get(f"{stack['api']}/{path}").status_code == 200
+            assert httpx.get(f"{stack['api']}/{path}", timeout=PATIENCE_S).status_code == 200
         lines = [json.loads(line) for line in (home / "logs" / "api.log").read_text(encoding="utf-8").splitlines()]
         routes = {line["route"] for line in lines if line.get("action") == "request"}
         assert routes == {"/api/v1/bulk-registrations", "/api/v1/bulk-registrations/{batch_id}"}

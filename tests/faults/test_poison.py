@@ -31,7 +31,7 @@ from tests.support.kafka import Seen, made_topics, write_raw
 from tests.support.pipeline import standard_directory
 from tests.support.stack import Stack
 from tests.support.upstream import binary_headers, structured, submitted, upstream_item, upstream_items
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 CANARY = "canary-7f3a-somebody's health"
 SECRET = b"canary"
@@ -224,7 +224,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
             with running_roles(settings, folder) as port:
                 eventually(lambda: are_at_their_ends(settings))
                 eventually(lambda: count(engine, "orchestrator.outbox") == 0)
-                metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").content
+                metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).content
             letters, answers = whole(settings, Topic.DEAD_LETTER), whole(settings, Topic.LIFECYCLE)
             topics = {topic.on_cluster(settings.topic_prefix): topic for topic in Topic}
             yield Aftermath(

@@ -49,7 +49,7 @@ def port() -> int:
 
 def readiness(url: str) -> tuple[int, dict[str, Any]] | None:
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=10)
+        answer = httpx.get(f"{url}/readyz", timeout=PATIENCE_S)
     except httpx.TransportError:
         return None
     models.HealthResponse.model_validate_json(answer.content, extra="forbid")
@@ -63,15 +63,15 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
         well: dict[str, Any] = {name: {"ok": True} for name in ("database", "relay", "splitter")}
         well["relay"]["detail"] = "owns 16 of the 16 slots of the outbox"
         eventually(lambda: readiness(url) == (200, well))
-        assert httpx.get(f"{url}/healthz").json()["status"] == "ok"
-        assert "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics").text
-        assert httpx.get(f"{url}/api/v1/bulk-registrations").status_code == 404
+        assert httpx.get(f"{url}/healthz", timeout=PATIENCE_S).json()["status"] == "ok"
+        assert "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
+        assert httpx.get(f"{url}/api/v1/bulk-registrations", timeout=PATIENCE_S).status_code == 404
 
 
 def test_a_role_without_a_broker_says_so(settings: Settings, port: int) -> None:
     with running(settings, port, "splitter", BULKREG_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as url:
-        told = eventually(lambda: readiness(url))
-    assert told == (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker responds"}})
+        expected = (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker responds"}})
+        eventually(lambda: readiness(url) == expected)
 
 
 def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
@@ -96,7 +96,7 @@ def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
             return told is not None and told[0] == 503 and "the oldest event" in told[1]["relay"].get("detail", "")
 
         eventually(is_told)
-        assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics").text
+        assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM orchestrator.outbox"))
         eventually(lambda: (told := readiness(url)) is not None and told[0] == 200)
@@ -109,9 +109,12 @@ def test_row_53_role_that_begins_again_and_again_is_not_ready_until_it_lasts(
     with engine.begin() as connection:
         note_starts(connection, ["splitter"] * 2 + ["relay"], host=socket.gethostname())
     with running(settings, port, "relay", "splitter", BULKREG_MAX_RESTARTS="2") as url:
-        eventually(lambda: (found := readiness(url)) is not None and found[1]["relay"]["ok"])
-        told = readiness(url)
-        assert told is not None
-        assert told[0] == 503
-        assert "began 3 times within 10 minutes" in told[1]["splitter"]["detail"]
-        assert 'bulkreg_role_starts{role="splitter"} 3.0' in httpx.get(f"{url}/metrics").text
+
+        def is_told() -> bool:
+            told = readiness(url)
+            if told is None or not told[1]["relay"]["ok"]:
+                return False
+            return told[0] == 503 and "began 3 times within 10 minutes" in told[1]["splitter"].get("detail", "")
+
+        eventually(is_told)
+        assert 'bulkreg_role_starts{role="splitter"} 3.0' in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text

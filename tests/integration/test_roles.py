@@ -24,7 +24,7 @@ LONGER_THAN_THE_TEST_MS = "200000"
 
 def answers(port: int) -> bool:
     try:
-        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code)
+        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S).status_code)
     except httpx.TransportError:
         return False
 

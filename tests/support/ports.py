@@ -1,11 +1,13 @@
-"""Free ports for servers that a test starts."""
+"""Ports for what a test starts."""
 
-import socket
+import random
+
+from compose.embedded.home import PORTS, is_free
+
+# Not the module's own generator, which a test may have seeded.
+_draws = random.SystemRandom()
 
 
 def free_port() -> int:
-    """Returns a port on which no server listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns one that nobody listens at now, and that no outgoing connection can get before the test's server has it."""
+    return next(port for port in iter(lambda: _draws.choice(PORTS), None) if is_free(port))
