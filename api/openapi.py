@@ -45,7 +45,7 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
         "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
     },
     "If-Match": {"description": "ETags: returns 412 if the batch was edited since.", "schema": _TAG},
-    "If-None-Match": {"description": "ETags: returns 304 if the batch has not changed since.", "schema": _TAG},
+    "If-None-Match": {"description": "ETags: returns 304 if nothing has changed since.", "schema": _TAG},
     "traceparent": {
         "description": "W3C trace context: the batch's events carry on its trace.",
         "schema": {"type": "string", "maxLength": 200},
@@ -61,7 +61,13 @@ _REPLAYED = {
     }
 }
 _LOCATION = {"Location": {"description": "The batch.", "required": True, "schema": {"type": "string"}}}
-_ETAG = {"ETag": {"description": "Weak: the batch's version and the query.", "required": True, "schema": _TAG}}
+_ETAG = {
+    "ETag": {
+        "description": "Weak: of a batch its version and the query, otherwise of the content.",
+        "required": True,
+        "schema": _TAG,
+    }
+}
 
 _PARAMETERS: Mapping[str, Json] = {
     name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}

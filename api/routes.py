@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, events, exports, me, previews, revocations
+from api.endpoints import batches, directory, events, exports, me, previews, revocations
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
@@ -47,6 +47,7 @@ class Route:
         return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
 
 
+DIRECTORY = API_ROOT + "/directory"
 BATCH = API_PATH + "/{batch_id}"
 _SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
@@ -56,9 +57,50 @@ _KEY = ("Idempotency-Key",)
 _REUSED = ("idempotency_key_reused",)
 _MATCH = ("If-Match",)
 _CHANGED = ("changed_since",)
+_NOT_CHANGED = ("If-None-Match",)
+_NOT_ONES_SCOPE = ("not_your_scope", "coordinator_unknown")
 
 ROUTES: Sequence[Route] = (
     Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: models.MeResponse}),
+    Route(
+        "GET",
+        DIRECTORY + "/mentors",
+        "listMentors",
+        directory.mentors,
+        query=models.MentorsQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.MentorsResponse, 304: None},
+        refusals=_NOT_ONES_SCOPE,
+    ),
+    Route(
+        "GET",
+        DIRECTORY + "/chapters",
+        "listChapters",
+        directory.chapters,
+        query=models.ChaptersQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.ChaptersResponse, 304: None},
+        refusals=_NOT_ONES_SCOPE,
+    ),
+    Route(
+        "GET",
+        DIRECTORY + "/activity-types",
+        "listActivityTypes",
+        directory.activity_types,
+        query=models.DirectoryQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.ActivityTypesResponse, 304: None},
+    ),
+    Route(
+        "GET",
+        DIRECTORY + "/coordinators",
+        "listCoordinators",
+        directory.coordinators,
+        query=models.CoordinatorsQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.CoordinatorsResponse, 304: None},
+        refusals=("role_may_not",),
+    ),
     Route(
         "POST",
         API_PATH,
@@ -94,7 +136,7 @@ ROUTES: Sequence[Route] = (
         "getBatch",
         conversation=batches.get_batch,
         query=models.OneBatchQuery,
-        request_headers=("If-None-Match",),
+        request_headers=_NOT_CHANGED,
         responses={200: models.BatchWithItemsResponse, 304: None},
     ),
     Route(

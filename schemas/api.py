@@ -271,6 +271,43 @@ class BatchesQuery(Request):
     ] = None
 
 
+_Q = Field(description="Only entries whose name or id contains this text, in any case; o finds ø, ae finds æ, a finds å.")
+_SCOPE_OF = Field(
+    description="Only what is in this coordinator's scope. Coordinators can name only themselves, and it is the default."
+)
+
+
+class DirectoryQuery(Request):
+    """Which page of a part of the directory is listed, by id."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 200
+    # The longest id, of characters that take four bytes.
+    cursor: Annotated[str | None, Field(max_length=600, description="`next_cursor` of the previous page.")] = None
+
+
+class MentorsQuery(DirectoryQuery):
+    """Which mentors are listed."""
+
+    coordinator_id: Annotated[Id | None, _SCOPE_OF] = None
+    q: Annotated[Label | None, _Q] = None
+    chapter_id: Id | None = None
+    active_on: Annotated[
+        CalendarDate | None, Field(description="The date that `active` is about; default: today. Nobody is left out for it.")
+    ] = None
+
+
+class ChaptersQuery(DirectoryQuery):
+    """Which chapters are listed."""
+
+    coordinator_id: Annotated[Id | None, _SCOPE_OF] = None
+
+
+class CoordinatorsQuery(DirectoryQuery):
+    """Which coordinators are listed."""
+
+    q: Annotated[Label | None, _Q] = None
+
+
 # --- Reading requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -534,6 +571,14 @@ class OneItemResponse(ItemResponse, title="OneItemAnswer"):
     history: tuple[AttemptResponse, ...]
 
 
+class WarningResponse(Response):
+    """Something about an item that is unusual. It does not keep the item from being registered."""
+
+    code: Literal["shorter_than_usual"]
+    message: str
+    field: str
+
+
 class PredictedItem(Response):
     """What one item would give now."""
 
@@ -542,6 +587,7 @@ class PredictedItem(Response):
     client_reference: str | None = None
     outcome: Annotated[Outcome, one_of(Outcome.SUCCESS, Outcome.FAILED)]
     error: ItemErrorResponse | None = None
+    warnings: tuple[WarningResponse, ...] = ()
 
 
 class PredictedCounts(Response):
@@ -643,6 +689,75 @@ class MeResponse(Response):
     limits: LimitsResponse
     features: FeaturesResponse
     session_ends_at: Annotated[AwareDatetime | None, Field(description="When the token expires; null if it never does.")]
+
+
+class MentorResponse(Response):
+    """A mentor of the directory."""
+
+    mentor_id: str
+    name: str
+    chapter_id: str
+    active_from: Annotated[date | None, Field(description="Null: since ever.")]
+    active_until: Annotated[date | None, Field(description="The last day; null: open.")]
+    active: Annotated[bool, Field(description="On `active_on`, or today.")]
+
+
+class ChapterResponse(Response):
+    """A chapter of the organization."""
+
+    chapter_id: str
+    name: Annotated[str, Field(description="The id, where the directory has no name.")]
+
+
+class ActivityTypeResponse(Response):
+    """An activity type of the organization."""
+
+    activity_type: str
+    name: str
+    default_minutes: Annotated[int | None, Field(description="How long it mostly takes.")]
+    minimum_minutes: Annotated[int | None, Field(description="A preview warns about a shorter one; it is never refused.")]
+
+
+class CoordinatorResponse(Response):
+    """A coordinator of the organization."""
+
+    coordinator_id: str
+    name: str
+    role: Annotated[
+        Literal["coordinator", "admin", "closed"],
+        Field(description="`admin`: may register for everybody. `closed`: for nobody any more."),
+    ]
+
+
+_NEXT = Field(description="The `cursor` of the next page; null on the last one.")
+
+
+class MentorsResponse(Response):
+    """A page of mentors, by id."""
+
+    data: tuple[MentorResponse, ...]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class ChaptersResponse(Response):
+    """A page of chapters, by id."""
+
+    data: tuple[ChapterResponse, ...]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class ActivityTypesResponse(Response):
+    """A page of activity types, by their code."""
+
+    data: tuple[ActivityTypeResponse, ...]
+    next_cursor: Annotated[str | None, _NEXT]
+
+
+class CoordinatorsResponse(Response):
+    """A page of coordinators, by id."""
+
+    data: tuple[CoordinatorResponse, ...]
+    next_cursor: Annotated[str | None, _NEXT]
 
 
 class HealthCheck(Response):

@@ -239,6 +239,28 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "features": {"preview": True, "revoke": True},
         "session_ends_at": "2026-03-26T22:00:00Z",
     },
+    api.MentorsResponse: {
+        "data": [
+            {
+                "mentor_id": "bjorn-02",
+                "name": "Bjørn Haugen",
+                "chapter_id": "bergen",
+                "active_from": "2020-08-15",
+                "active_until": None,
+                "active": True,
+            }
+        ],
+        "next_cursor": None,
+    },
+    api.ChaptersResponse: {"data": [{"chapter_id": "bergen", "name": "Bergen og omegn"}], "next_cursor": None},
+    api.ActivityTypesResponse: {
+        "data": [{"activity_type": "hospital_visit", "name": "Sykehusbesøk", "default_minutes": 60, "minimum_minutes": None}],
+        "next_cursor": "aG9zcGl0YWxfdmlzaXQ=",
+    },
+    api.CoordinatorsResponse: {
+        "data": [{"coordinator_id": "ingrid", "name": "Ingrid Solvang", "role": "coordinator"}],
+        "next_cursor": None,
+    },
     api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
 }
 

@@ -1,4 +1,4 @@
-"""The keyset cursor of a listing: where a page ended, as opaque text."""
+"""The keyset cursors of listings: where a page ended, as opaque text."""
 
 import base64
 import binascii
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from schemas.api import RefusedRequestError
+from schemas.fields import MAX_ID_LENGTH
 from schemas.mistakes import Mistake
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,6 +28,24 @@ def decode(cursor: str) -> tuple[datetime, UUID]:
             raise ValueError("not a cursor")
         return _EPOCH + int.from_bytes(raw[:8], "big", signed=True) * _MICROSECOND, UUID(bytes=raw[8:])
     except (ValueError, OverflowError, binascii.Error) as error:
-        raise RefusedRequestError(
-            [Mistake("/query/cursor", "not_a_cursor", "must be the next_cursor of an earlier page")]
-        ) from error
+        raise _not_a_cursor() from error
+
+
+def encode_id(place: str) -> str:
+    """The cursor for the page after this id."""
+    return base64.urlsafe_b64encode(place.encode()).decode()
+
+
+def decode_id(cursor: str) -> str:
+    """The id a cursor continues from. Raises RefusedRequestError for a text that `encode_id` did not make."""
+    try:
+        place = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except ValueError as error:
+        raise _not_a_cursor() from error
+    if not 1 <= len(place) <= MAX_ID_LENGTH or "\0" in place:
+        raise _not_a_cursor()
+    return place
+
+
+def _not_a_cursor() -> RefusedRequestError:
+    return RefusedRequestError([Mistake("/query/cursor", "not_a_cursor", "must be the next_cursor of an earlier page")])

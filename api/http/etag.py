@@ -1,4 +1,5 @@
-"""Entity tags (docs/http.md): weak, of the batch's version and the query. If-Match compares the edit version in them."""
+"""Entity tags (docs/http.md), all weak. A batch's tag has its version and the query, and If-Match compares the edit version in it. Other
+tags are hashes of the content."""
 
 import hashlib
 import re
@@ -10,6 +11,15 @@ from orchestrator.batches.model import BatchView
 
 # version . edit version . query, in quotes. A proxy that compresses puts `-gzip` behind it (Apache; Jetty `--gzip`), and some drop the W/.
 _TAG = re.compile(r'(?:W/)?"((\d{1,18})\.(\d{1,9})\.([0-9a-f]{8}))(?:[-;]{1,2}[A-Za-z0-9]{1,10})?"', re.ASCII)
+
+
+# A hash of what is shown.
+_CONTENT_TAG = re.compile(r'(?:W/)?"([0-9a-f]{32})(?:[-;]{1,2}[A-Za-z0-9]{1,10})?"', re.ASCII)
+
+
+def content_etag(content: bytes) -> str:
+    """The tag of a representation without a version."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def query_hash(query: Mapping[str, object]) -> str:
@@ -26,7 +36,8 @@ def none_matches(if_none_match: str | None, tag: str) -> bool:
     """Whether the representation has to be sent to a client that sent If-None-Match (RFC 9110, 13.1.2)."""
     if if_none_match is None:
         return True
-    return not _is_any(if_none_match) and tag not in [f'W/"{given[1]}"' for given in _TAG.finditer(if_none_match)]
+    given = [f'W/"{found[1]}"' for kind in (_TAG, _CONTENT_TAG) for found in kind.finditer(if_none_match)]
+    return not _is_any(if_none_match) and tag not in given
 
 
 def _is_any(tags: str) -> bool:

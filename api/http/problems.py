@@ -40,6 +40,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "bad_token": ProblemType(401, "The token is not accepted"),
     "role_may_not": ProblemType(403, "The role does not allow this"),
     "not_your_coordinator_id": ProblemType(403, "Coordinators can submit only in their own name"),
+    "not_your_scope": ProblemType(403, "Coordinators can read only their own scope"),
     "not_your_organization": ProblemType(403, "The token is not for this organization"),
     "not_found": ProblemType(404, "No resource has this address"),
     "batch_not_found": ProblemType(404, "The batch does not exist"),

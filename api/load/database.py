@@ -105,14 +105,14 @@ class Database:
 
     def read(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """Runs `work` in a transaction that sees this organization in one snapshot and changes nothing."""
-        return self.preview(organization_id, lambda repository, _: work(repository))
+        return self.preview(organization_id, lambda repository, _prediction, _directory: work(repository))
 
-    def preview(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
-        """As `read`, for work that also needs a prediction of what registration would decide in this snapshot."""
+    def preview(self, organization_id: str, work: Callable[[ActivityRepository, Prediction, DirectoryReader], Result]) -> Result:
+        """As `read`, for work that also needs a prediction of what registration would decide in this snapshot, and the directory."""
 
         def read(connection: Connection) -> Result:
             repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
-            return work(repository, self._prediction(connection))
+            return work(repository, self._prediction(connection), DirectoryReader(connection))
 
         return transact(self._engine, read, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
 

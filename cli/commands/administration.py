@@ -1,20 +1,23 @@
 """The commands that set a deployment up: schema, topics, directory, tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
+from cli.remote.connection import Connection, connected
 from cli.servers.deployment import Deployment
 from cli.servers.kafka import reachable_kafka
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.output import Output, confirm, printable, table
 from cli.terminal.progress import working
+from schemas.paths import API_ROOT
 
 # The commands import what they need themselves, so that shell completion and --help do not wait for database drivers and Kafka.
 if TYPE_CHECKING:
@@ -25,6 +28,19 @@ TOKEN_HOURS = 12
 
 # Further absent people are counted and not named, because the list is read by a person.
 _MOST_PEOPLE_LISTED = 20
+
+
+# The most that one request may ask for.
+_DIRECTORY_PAGE = 1_000
+
+
+class Part(StrEnum):
+    """The parts of a directory that can be shown."""
+
+    MENTORS = "mentors"
+    CHAPTERS = "chapters"
+    ACTIVITY_TYPES = "activity-types"
+    COORDINATORS = "coordinators"
 
 
 class RoleOption(StrEnum):
@@ -106,6 +122,39 @@ def register(app: typer.Typer) -> None:
         parts += _absent("coordinators", report.absent_coordinators, pruned=prune)
         output.answer(asdict(report), *parts, done="The directory is imported.")
 
+    @command(directory, "show", example="bulkreg directory show mentors --coordinator coord-101 --active-on 2026-03-25")
+    async def show(
+        connection: Connection,
+        output: Output,
+        part: Annotated[Part, typer.Argument(metavar="PART", help="mentors, chapters, activity-types or coordinators.")],
+        coordinator: Annotated[str | None, typer.Option(help="Only this coordinator's scope (mentors, chapters).")] = None,
+        q: Annotated[str | None, typer.Option(help="Only whose name or id contains this (mentors, coordinators).")] = None,
+        active_on: Annotated[
+            datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The date that the column active is about (mentors).")
+        ] = None,
+    ) -> None:
+        """Show whom a coordinator may register for, and with which activity types."""
+        query = {
+            "coordinator_id": coordinator,
+            "q": q,
+            "active_on": None if active_on is None else active_on.date(),
+            "limit": _DIRECTORY_PAGE,
+        }
+        rows: list[Mapping[str, Any]] = []
+        cursor = None
+        with working(output, "Reading the directory"):
+            async with connected(connection.target(), output.remark) as client:
+                while True:
+                    path = f"{API_ROOT}/directory/{part}"
+                    page = (await client.get(path, connection.org, **query, cursor=cursor)).json()
+                    rows += page["data"]
+                    cursor = page["next_cursor"]
+                    if cursor is None:
+                        break
+        headers = list(rows[0]) if rows else []
+        shown = [table(headers, [[_cell(row[name]) for name in headers] for row in rows])] if rows else []
+        output.answer({"data": rows}, *shown, f"{len(rows)} {part.replace('-', ' ')}")
+
     @command(app, "token", audience=Audience.DEVELOPERS, example="bulkreg token --org org-01 --sub coord-101 --role coordinator")
     def token(
         deployment: Deployment,
@@ -128,6 +177,10 @@ def register(app: typer.Typer) -> None:
         except ValueError as error:
             raise BadInputError(str(error)) from error
         output.answer({"token": made, "expires_in_s": TOKEN_HOURS * 3_600}, made)
+
+
+def _cell(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
 def _absent(kind: str, people: "Sequence[Person]", *, pruned: bool) -> list[RenderableType]:

@@ -1,4 +1,4 @@
-"""A directory: an organization's people, their scopes and its activity types, as CSV files (docs/files.md).
+"""A directory: an organization's people, their scopes, its activity types and chapters, as CSV files (docs/files.md).
 
 Reading finds what is wrong in the files themselves; what only the database knows is found by the import
 (`orchestrator/directory/importing.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
@@ -15,7 +15,7 @@ from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.submissions import TABLES
 from orchestrator.files.tables import Column, TableCheck, TableRow, read_table, repeated
-from orchestrator.registration.rules import DEFAULT_TIME_ZONE
+from orchestrator.registration.rules import DEFAULT_TIME_ZONE, MAX_DURATION_MINUTES, MIN_DURATION_MINUTES
 from schemas.spelling import canonical
 
 DIRECTORY_ROLES = ("coordinator", "admin")
@@ -39,6 +39,15 @@ def _identifier_or_none(cell: Cell) -> str | None:
     return None if cells.is_blank(cell) else cells.identifier(cell)
 
 
+def _minutes_or_none(cell: Cell) -> int | None:
+    if cells.is_blank(cell):
+        return None
+    minutes = cells.minutes(cell)
+    if not MIN_DURATION_MINUTES <= minutes <= MAX_DURATION_MINUTES:
+        raise BadCellError(f"is not {MIN_DURATION_MINUTES} to {MAX_DURATION_MINUTES} minutes")
+    return minutes
+
+
 _ORGANIZATION = Column("organization_id", cells.identifier)
 _COORDINATOR = Column("coordinator_id", cells.identifier)
 
@@ -59,7 +68,14 @@ FILES: Mapping[str, Sequence[Column]] = {
     "coordinators.csv": (_ORGANIZATION, _COORDINATOR, Column("name", cells.name), Column("role", _role)),
     # Both blank: an organization that has no scopes any more.
     "scopes.csv": (_ORGANIZATION, Column("coordinator_id", _identifier_or_none), Column("chapter_id", _identifier_or_none)),
-    "activity_types.csv": (_ORGANIZATION, Column("activity_type", cells.identifier), Column("name", cells.name)),
+    "activity_types.csv": (
+        _ORGANIZATION,
+        Column("activity_type", cells.identifier),
+        Column("name", cells.name),
+        Column("default_minutes", _minutes_or_none, is_required=False),
+        Column("minimum_minutes", _minutes_or_none, is_required=False),
+    ),
+    "chapters.csv": (_ORGANIZATION, Column("chapter_id", cells.identifier), Column("name", cells.name)),
 }
 
 # What may stand only once in a file.
@@ -69,10 +85,11 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "coordinators.csv": ("organization_id", "coordinator_id"),
     "scopes.csv": ("organization_id", "coordinator_id", "chapter_id"),
     "activity_types.csv": ("organization_id", "activity_type"),
+    "chapters.csv": ("organization_id", "chapter_id"),
 }
 
 # What the tables are about: a file whose name has one of these words in it is meant to be one of them.
-_SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit")
+_SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit|chapter")
 
 # What systems and spreadsheet programs leave in folders, hidden or beside a file that is open.
 _LEFT_BEHIND = (".", "~$")

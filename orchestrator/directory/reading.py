@@ -1,16 +1,28 @@
-"""Reads the directory: an organization and its people, as the API shows them."""
+"""Reads the directory: an organization, its people, chapters and activity types, as the API shows them."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, TextClause
 
+from orchestrator.batches.errors import ForbiddenError, InvalidRequestError
+from orchestrator.batches.model import Actor, Role
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
+from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
+from schemas.mistakes import COORDINATOR_UNKNOWN
 
 _SQL = read_statements("orchestrator/directory/sql/reading.sql")
 
 _ORGANIZATION = _SQL["organization"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
+_KNOWN_COORDINATOR = _SQL["known_coordinator"].text()
+_MENTORS = _SQL["mentors"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
+_CHAPTERS = _SQL["chapters"].text()
+_ACTIVITY_TYPES = _SQL["activity_types"].text()
+_COORDINATORS = _SQL["coordinators"].text()
+_MINIMUM_MINUTES = _SQL["minimum_minutes"].text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,75 @@ class OrganizationView:
     today: date
 
 
+@dataclass(frozen=True, slots=True)
+class MentorView:
+    """A mentor. `active` is about the date that was asked for."""
+
+    mentor_id: str
+    name: str
+    chapter_id: str
+    active_from: date | None
+    active_until: date | None
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChapterView:
+    """A chapter. One without a name is called by its id."""
+
+    chapter_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityTypeView:
+    """An activity type, and how long its activities mostly take, and take at least."""
+
+    activity_type: str
+    name: str
+    default_minutes: int | None
+    minimum_minutes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorView:
+    """A coordinator; `role` is that of the directory (`orchestrator.directory.files`)."""
+
+    coordinator_id: str
+    name: str
+    role: str
+
+
+View = TypeVar("View")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[View]):
+    """One page of a listing by id. `next_after` is the id to continue from; None on the last page."""
+
+    rows: Sequence[View]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page begins, and how long it may be. `after` is the last id of the page before."""
+
+    after: str | None = None
+    limit: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MentorFilter:
+    """Which mentors to list: in the scope of `coordinator_id`, in a chapter, whose name or id contains `q`. Nobody is left out because
+    of `active_on`: it is the date that `MentorView.active` is about, by default today."""
+
+    coordinator_id: str | None = None
+    chapter_id: str | None = None
+    q: str | None = None
+    active_on: date | None = None
+
+
 class DirectoryReader:
     """The directory as the transaction of the connection sees it."""
 
@@ -33,3 +114,68 @@ class DirectoryReader:
         """The organization, and the name of this coordinator in its directory, if it has one."""
         row = self._connection.execute(_ORGANIZATION, {"organization_id": organization_id, "subject": subject}).one()
         return OrganizationView(organization_id, row.name, row.time_zone, row.today), row.name_of_caller
+
+    def mentors(self, actor: Actor, wanted: MentorFilter, place: Place) -> Page[MentorView]:
+        """A page of mentors. Raises ForbiddenError, InvalidRequestError."""
+        parameters = {
+            "coordinator_id": self._scope(actor, wanted.coordinator_id),
+            "chapter_id": wanted.chapter_id,
+            "q": wanted.q,
+            "active_on": wanted.active_on,
+        }
+        return self._page(_MENTORS, MentorView, lambda mentor: mentor.mentor_id, actor, place, parameters)
+
+    def chapters(self, actor: Actor, coordinator_id: str | None, place: Place) -> Page[ChapterView]:
+        """A page of the chapters in a coordinator's scope, or of the organization. Raises ForbiddenError, InvalidRequestError."""
+        parameters = {"coordinator_id": self._scope(actor, coordinator_id)}
+        return self._page(_CHAPTERS, ChapterView, lambda chapter: chapter.chapter_id, actor, place, parameters)
+
+    def activity_types(self, actor: Actor, place: Place) -> Page[ActivityTypeView]:
+        """A page of the organization's activity types."""
+        return self._page(_ACTIVITY_TYPES, ActivityTypeView, lambda kind: kind.activity_type, actor, place, {})
+
+    def coordinators(self, actor: Actor, q: str | None, place: Place) -> Page[CoordinatorView]:
+        """A page of the organization's coordinators. Raises ForbiddenError."""
+        if actor.role is Role.COORDINATOR:
+            raise ForbiddenError("role_may_not", "A coordinator can't list the organization's coordinators.")
+        return self._page(_COORDINATORS, CoordinatorView, lambda coordinator: coordinator.coordinator_id, actor, place, {"q": q})
+
+    def minimum_minutes(self, organization_id: str, activity_types: Iterable[str]) -> Mapping[str, int]:
+        """How long activities of these types take at least, for those types that say so."""
+        parameters = {"organization_id": organization_id, "types": arrays.texts(set(activity_types))}
+        return {row.activity_type: row.minimum_minutes for row in self._connection.execute(_MINIMUM_MINUTES, parameters)}
+
+    def _scope(self, actor: Actor, coordinator_id: str | None) -> str | None:
+        """The coordinator whose scope is read; None: the whole organization. A coordinator may name only themselves."""
+        own = actor.sees_only_coordinator
+        if own is not None:
+            if coordinator_id not in (None, own):
+                detail = "Coordinators can read only their own scope: leave out coordinator_id, or set it to the token's subject."
+                raise ForbiddenError("not_your_scope", detail)
+            return own
+        if coordinator_id is not None:
+            named = {"organization_id": actor.organization_id, "coordinator_id": coordinator_id}
+            if not self._connection.execute(_KNOWN_COORDINATOR, named).scalar_one():
+                mistake = COORDINATOR_UNKNOWN._replace(pointer="/query/coordinator_id")
+                raise InvalidRequestError([mistake], code=mistake.code)
+        return coordinator_id
+
+    def _page(
+        self,
+        statement: TextClause,
+        view: Callable[..., View],
+        id_of: Callable[[View], str],
+        actor: Actor,
+        place: Place,
+        parameters: Mapping[str, Any],
+    ) -> Page[View]:
+        given = {
+            **parameters,
+            "organization_id": actor.organization_id,
+            "after": place.after,
+            # One more than shown tells whether there is a next page.
+            "most": place.limit + 1,
+        }
+        rows: Sequence[Row[Any]] = self._connection.execute(statement, given).all()
+        shown = [view(**row._mapping) for row in rows[: place.limit]]
+        return Page(shown, id_of(shown[-1]) if len(rows) > place.limit else None)

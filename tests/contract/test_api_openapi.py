@@ -64,11 +64,13 @@ NOWHERE = {"not_found", "method_not_allowed", "bad_request"}
 DOCUMENT = openapi.document()
 # Clients generate code from these names, so a renamed class keeps its own.
 PUBLISHED_SCHEMAS = """
-    ActivityRevocation AttemptAnswer BatchAnswer BatchEvent BatchRevocation BatchWithItemsAnswer BatchesAnswer Cancellation
-    CancelledAnswer CancellingUpdate FeaturesResponse HealthAnswer HealthCheck ItemAnswer ItemCorrection ItemErrorAnswer
-    ItemsSubmission KeptResponse LimitsResponse MeResponse MentorsSubmission OneItemAnswer OrganizationResponse Pagination
-    PlanDifferenceAnswer PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer Relabelling
-    RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TicketAnswer UpdatedAnswer
+    ActivityRevocation ActivityTypeResponse ActivityTypesResponse AttemptAnswer BatchAnswer BatchEvent BatchRevocation
+    BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate ChapterResponse ChaptersResponse
+    CoordinatorResponse CoordinatorsResponse FeaturesResponse HealthAnswer HealthCheck ItemAnswer ItemCorrection
+    ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse MentorsResponse MentorsSubmission
+    OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer PredictedCounts PredictedItem PreviewAnswer
+    ProblemAnswer ProblemEntry ProgressAnswer Relabelling RetriedAnswer Retry RevokedActivityResponse RevokedResponse
+    SharedActivity SubmissionItem TicketAnswer UpdatedAnswer WarningResponse
 """
 
 OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]

@@ -184,8 +184,8 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
     with pytest.raises(BadFileError) as refusal:
         put(files)
     assert [str(mistake) for mistake in refusal.value.mistakes] == [
-        "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv; give it one of these names,"
-        " or take it out of the folder",
+        "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv, chapters.csv;"
+        " give it one of these names, or take it out of the folder",
         'mentors.csv, line 6, column mentor_id: "" is empty',
         'mentors.csv, line 6, column active_from: "25/03/2020" has slashes, which some read as day/month and others as month/day;'
         " write 2026-03-25 or 25.03.2026 instead",
@@ -386,12 +386,19 @@ ORGANIZATIONS = """organization_id,name,time_zone
 a,Alpha,Europe/Oslo
 b,Beta,Europe/Oslo
 """
-EVERY_FILE = FILES | {"organizations": ORGANIZATIONS}
-TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type")
+MINUTES = """organization_id,activity_type,name,default_minutes,minimum_minutes
+a,workshop,Kurs,60,30
+"""
+CHAPTERS = """organization_id,chapter_id,name
+a,north,Nord
+"""
+EVERY_FILE = FILES | {"organizations": ORGANIZATIONS, "activity_types": MINUTES, "chapters": CHAPTERS}
+MAY_BE_LEFT_OUT = {"time_zone", "default_minutes", "minimum_minutes"}
+TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type", "chapter")
 
 
 def test_each_file_counts_what_it_adds_and_the_same_again_adds_nothing(put: Import) -> None:
-    lines = {"organizations": 2, "mentors": 3, "coordinators": 3, "scopes": 3, "activity_types": 1}
+    lines = {"organizations": 2, "mentors": 3, "coordinators": 3, "scopes": 3, "activity_types": 1, "chapters": 1}
     assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count, added=count) for name, count in lines.items()}
     assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count) for name, count in lines.items()}
 
@@ -408,7 +415,12 @@ def test_each_value_that_differs_is_changed_and_no_other(put: Import, engine: En
         ("mentors", "a,m-2,Ola,south,,2024-12-31", "a,m-2,Ola,south,,"),
         ("coordinators", "a,c-1,Bente,coordinator", "a,c-1,Another,coordinator"),
         ("coordinators", "a,c-1,Bente,coordinator", "a,c-1,Bente,admin"),
-        ("activity_types", "a,workshop,Kurs", "a,workshop,Another"),
+        ("activity_types", "a,workshop,Kurs,60,30", "a,workshop,Another,60,30"),
+        ("activity_types", "a,workshop,Kurs,60,30", "a,workshop,Kurs,90,30"),
+        ("activity_types", "a,workshop,Kurs,60,30", "a,workshop,Kurs,60,15"),
+        ("activity_types", "a,workshop,Kurs,60,30", "a,workshop,Kurs,,30"),
+        ("activity_types", "a,workshop,Kurs,60,30", "a,workshop,Kurs,60,"),
+        ("chapters", "a,north,Nord", "a,north,Another"),
     ):
         put(EVERY_FILE)
         before = {table: set(rows(engine, table)) for table in TABLES}
@@ -416,11 +428,37 @@ def test_each_value_that_differs_is_changed_and_no_other(put: Import, engine: En
         changes = report.changes[f"{name}.csv"]
         assert (changes.added, changes.changed) == (0, 1), new
         written = {
-            tuple(value.isoformat() if isinstance(value, date) else value for value in row)
+            tuple(None if value is None else str(value) for value in row)
             for table in TABLES
             for row in set(rows(engine, table)) - before[table]
         }
         assert written == {tuple(value or None for value in new.split(","))}
+
+
+def test_a_file_without_minutes_leaves_them(put: Import, engine: Engine) -> None:
+    put(EVERY_FILE)
+    report = put({"activity_types": TYPES + "a,visit,Besøk\n"})
+    assert report.changes["activity_types.csv"] == Change(given=2, added=1)
+    assert rows(engine, "activity_type") == [("a", "visit", "Besøk", None, None), ("a", "workshop", "Kurs", 60, 30)]
+
+
+def test_a_file_with_one_column_of_minutes_leaves_the_other(put: Import, engine: Engine) -> None:
+    put(EVERY_FILE)
+    put({"activity_types": "organization_id,activity_type,name,minimum_minutes\na,workshop,Kurs,\n"})
+    assert rows(engine, "activity_type") == [("a", "workshop", "Kurs", 60, None)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "minutes"), [("0", None), ("1", 1), ("1440", 1440), ("1441", None), ("1:30", 90), ('"1,5 h"', 90), ("an hour", None)]
+)
+def test_minutes_of_a_type_are_those_of_an_activity(put: Import, engine: Engine, cell: str, minutes: int | None) -> None:
+    content = f"organization_id,activity_type,name,default_minutes\na,workshop,Kurs,{cell}\n"
+    if minutes is None:
+        with pytest.raises(BadFileError, match="column default_minutes"):
+            put({"activity_types": content})
+    else:
+        put({"activity_types": content})
+    assert rows(engine, "activity_type") == ([] if minutes is None else [("a", "workshop", "Kurs", minutes, None)])
 
 
 def test_of_the_scopes_of_organizations_that_the_file_names_those_in_it_are_left(put: Import, engine: Engine) -> None:
@@ -553,12 +591,12 @@ def test_somebody_may_be_active_for_one_day_and_not_for_less(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
-def test_every_column_has_to_be_there_but_the_time_zone(tmp_path: Path, name: str) -> None:
+def test_every_column_has_to_be_there_but_a_few(tmp_path: Path, name: str) -> None:
     """Else an export without a column would set it to nothing for everybody."""
     titles = EVERY_FILE[name].splitlines()[0].split(",")
     (tmp_path / f"{name}.csv").write_text("x\n")
     missing = [found.split("column ")[1].split(":")[0] for found in refusals(tmp_path, {name: "x\n"})]
-    assert missing == [title for title in titles if title != "time_zone"]
+    assert missing == [title for title in titles if title not in MAY_BE_LEFT_OUT]
 
 
 @pytest.mark.parametrize(

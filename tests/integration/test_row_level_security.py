@@ -18,7 +18,8 @@ OURS, THEIRS = "org-ours", "org-theirs"
 TABLES = [
     *("orchestrator." + name for name in ("batch", "batch_edit", "batch_item", "batch_part", "dispatch", "idempotency_key")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
-    *("registration." + name for name in ("activity", "activity_type", "audit", "coordinator", "coordinator_scope", "mentor")),
+    *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
+    "registration.mentor",
     "registration.organization",
 ]
 # About partitions, and nobody's data: the API has no business there.

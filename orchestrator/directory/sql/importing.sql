@@ -60,12 +60,34 @@ SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_ne
 
 -- name: activity_types
 -- parameters: rows json
--- Writes activity types. By the primary key.
+-- Writes activity types. A file without a column of minutes leaves those of the types that are there already; a blank cell removes
+-- them. By the primary key.
+WITH given AS (
+    SELECT g.organization_id, g.activity_type, g.name,
+           CASE WHEN (r.record -> 'default_minutes') IS NULL THEN known.default_minutes ELSE g.default_minutes END AS default_minutes,
+           CASE WHEN (r.record -> 'minimum_minutes') IS NULL THEN known.minimum_minutes ELSE g.minimum_minutes END AS minimum_minutes
+    FROM json_array_elements(CAST(:rows AS json)) AS r (record)
+    CROSS JOIN LATERAL json_to_record(r.record) AS g
+        (organization_id text, activity_type text, name text, default_minutes integer, minimum_minutes integer)
+    LEFT JOIN registration.activity_type known USING (organization_id, activity_type)
+), written AS (
+    INSERT INTO registration.activity_type AS t (organization_id, activity_type, name, default_minutes, minimum_minutes)
+    SELECT * FROM given
+    ON CONFLICT (organization_id, activity_type) DO UPDATE
+    SET name = EXCLUDED.name, default_minutes = EXCLUDED.default_minutes, minimum_minutes = EXCLUDED.minimum_minutes
+    WHERE (t.name, t.default_minutes, t.minimum_minutes)
+        IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.default_minutes, EXCLUDED.minimum_minutes)
+    RETURNING xmax = 0 AS is_new
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
+
+-- name: chapters
+-- parameters: rows json
+-- Writes the names of chapters. By the primary key.
 WITH written AS (
-    INSERT INTO registration.activity_type AS t (organization_id, activity_type, name)
-    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, activity_type text, name text)
-    ON CONFLICT (organization_id, activity_type) DO UPDATE SET name = EXCLUDED.name
-    WHERE t.name IS DISTINCT FROM EXCLUDED.name
+    INSERT INTO registration.chapter AS c (organization_id, chapter_id, name)
+    SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, chapter_id text, name text)
+    ON CONFLICT (organization_id, chapter_id) DO UPDATE SET name = EXCLUDED.name WHERE c.name IS DISTINCT FROM EXCLUDED.name
     RETURNING xmax = 0 AS is_new
 )
 SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM written;
