@@ -221,7 +221,19 @@ Time = Annotated[
 ]
 
 
-class OneBatchQuery(Request):
+class NamesQuery(Request):
+    """Whether items come with names."""
+
+    names: Annotated[
+        bool,
+        Field(
+            description="Add `mentor_name` and `activity_type_name`, and to `duplicate_activity` who registered the other one and when. "
+            "Only for mentors in the caller's scope."
+        ),
+    ] = False
+
+
+class OneBatchQuery(NamesQuery):
     """What of a batch is shown, and how long to wait for a change."""
 
     items: Annotated[ItemState | None, Field(description="Only items in this state.")] = None
@@ -504,6 +516,16 @@ class ItemErrorResponse(Response, title="ItemErrorAnswer"):
     retryable: bool
     field: str | None = None
     conflicting_activity_id: UUID | None = None
+    registered_by_name: Annotated[
+        str | None, Field(description="With `names=true`: the coordinator who registered the conflicting activity.")
+    ] = None
+    registered_at: Annotated[AwareDatetime | None, Field(description="With `names=true`: when it was registered.")] = None
+
+
+_MENTOR_NAME = Field(
+    description="With `names=true`; null for a mentor whom the directory does not have, or not in the caller's scope."
+)
+_TYPE_NAME = Field(description="With `names=true`; null for a type that the directory does not have.")
 
 
 class ItemResponse(Response, title="ItemAnswer"):
@@ -515,6 +537,8 @@ class ItemResponse(Response, title="ItemAnswer"):
     activity_type: str
     activity_date: date
     duration_minutes: int
+    mentor_name: Annotated[str | None, _MENTOR_NAME] = None
+    activity_type_name: Annotated[str | None, _TYPE_NAME] = None
     client_reference: str | None = None
     status: ItemState
     attempt: int
@@ -584,6 +608,8 @@ class PredictedItem(Response):
 
     position: int
     mentor_id: str
+    mentor_name: Annotated[str | None, _MENTOR_NAME] = None
+    activity_type_name: Annotated[str | None, _TYPE_NAME] = None
     client_reference: str | None = None
     outcome: Annotated[Outcome, one_of(Outcome.SUCCESS, Outcome.FAILED)]
     error: ItemErrorResponse | None = None

@@ -118,6 +118,8 @@ _ITEMS: list[Json] = [
 _CORRECTED: Json = {
     **_ITEMS[2],
     "activity_date": "2024-12-16",
+    "mentor_name": "Dag Nesse",
+    "activity_type_name": "Sykehusbesøk",
     "status": "success",
     "attempt": 2,
     "activity_id": "01a20651-14d3-8a55-9b41-6a1a3bd00002",
@@ -203,10 +205,18 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.PreviewResponse: {
         "plan": "…",
         "items": [
-            {"position": 0, "mentor_id": "cecilie-03", "outcome": "success"},
+            {
+                "position": 0,
+                "mentor_id": "cecilie-03",
+                "mentor_name": "Cecilie Vik",
+                "activity_type_name": "Opplæring",
+                "outcome": "success",
+            },
             {
                 "position": 1,
                 "mentor_id": "kari-11",
+                "mentor_name": None,
+                "activity_type_name": "Opplæring",
                 "outcome": "failed",
                 "error": {
                     "code": "out_of_scope",

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -17,24 +18,29 @@ from api.load.watching import is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import (
     Actor,
+    AttemptView,
     BatchFilter,
     BatchView,
     Cancelled,
     CorrectedItem,
     ItemFilter,
     ItemValues,
+    ItemView,
     NewBatch,
     NewItem,
     RetryRequest,
+    StatusView,
     Submitted,
 )
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import SubmissionRequest
+from orchestrator.directory.reading import DirectoryReader, Names
 from orchestrator.registration.port import Prediction
 from schemas.api import (
     BatchesQuery,
     Cancellation,
     CancellingUpdate,
+    NamesQuery,
     OneBatchQuery,
     RefusedRequestError,
     Relabelling,
@@ -184,16 +190,35 @@ def _get_batch(call: Call, query: OneBatchQuery) -> _Found:
         after_position=-1 if query.item_cursor is None else int(query.item_cursor),
         limit=query.item_limit,
     )
+    view, names = _with_names(call, actor, batch_id, items) if query.names else _without_names(call, actor, batch_id, items)
+    # Names change without the batch: they are part of what the tag stands for.
+    tag = etag(view.batch, query_hash(query.model_dump(exclude={"wait"}) | {"shown": names}))
+    if none_matches(call.tags("If-None-Match"), tag):
+        reply = Reply(200, presentation.batch_with_items(view, names), {"ETag": tag, **_private(names)})
+    else:
+        reply = Reply(304, headers={"ETag": tag})
+    return _Found(reply, view.batch.version, is_settled(view.batch))
+
+
+def _without_names(call: Call, actor: Actor, batch_id: UUID, items: ItemFilter) -> tuple[StatusView, None]:
     view = call.service.database.look(
         actor.organization_id,
         lambda repository: operations.get_bulk_submission_status(repository, actor, batch_id, items),
     )
-    tag = etag(view.batch, query_hash(query.model_dump(exclude={"wait"})))
-    if none_matches(call.tags("If-None-Match"), tag):
-        reply = Reply(200, presentation.batch_with_items(view), {"ETag": tag})
-    else:
-        reply = Reply(304, headers={"ETag": tag})
-    return _Found(reply, view.batch.version, is_settled(view.batch))
+    return view, None
+
+
+def _with_names(call: Call, actor: Actor, batch_id: UUID, items: ItemFilter) -> tuple[StatusView, Names]:
+    def work(repository: ActivityRepository, directory: DirectoryReader) -> tuple[StatusView, Names]:
+        view = operations.get_bulk_submission_status(repository, actor, batch_id, items)
+        return view, directory.names(actor, [item.values for item in view.items], [item.error for item in view.items])
+
+    return call.service.database.read_with_directory(actor.organization_id, work)
+
+
+def _private(names: Names | None) -> dict[str, str]:
+    """Names of mentors are health data: no cache keeps them."""
+    return {} if names is None else {"Cache-Control": "no-store"}
 
 
 def update(call: Call) -> Reply:
@@ -278,8 +303,12 @@ def retry(call: Call) -> Reply:
 
 def get_item(call: Call) -> Reply:
     """`GET /{batch_id}/items/{item_id}`: one item with its history."""
-    batch_id, item_id, actor = call.batch_id(), call.item_id(), call.actor()
-    item, attempts = call.service.database.read(
-        actor.organization_id, lambda repository: operations.get_item(repository, actor, batch_id, item_id)
-    )
-    return Reply(200, presentation.one_item(item, attempts))
+    query, batch_id, item_id, actor = call.read_query(NamesQuery), call.batch_id(), call.item_id(), call.actor()
+
+    def work(repository: ActivityRepository, directory: DirectoryReader) -> tuple[ItemView, Sequence[AttemptView], Names | None]:
+        item, attempts = operations.get_item(repository, actor, batch_id, item_id)
+        errors = [item.error, *(attempt.error for attempt in attempts)]
+        return item, attempts, directory.names(actor, [item.values], errors) if query.names else None
+
+    item, attempts, names = call.service.database.read_with_directory(actor.organization_id, work)
+    return Reply(200, presentation.one_item(item, attempts, names), _private(names))

@@ -7,6 +7,8 @@ from orchestrator.batches.model import (
     AttemptView,
     BatchPage,
     BatchView,
+    ItemError,
+    ItemValues,
     ItemView,
     Revocation,
     Revoked,
@@ -14,6 +16,7 @@ from orchestrator.batches.model import (
     StatusView,
 )
 from orchestrator.batches.states import BatchStatus
+from orchestrator.directory.reading import Names
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,8 +48,8 @@ def batch(view: BatchView) -> dict[str, Any]:
     }
 
 
-def item(view: ItemView) -> dict[str, Any]:
-    """An `ItemResponse`."""
+def item(view: ItemView, names: Names | None = None) -> dict[str, Any]:
+    """An `ItemResponse`, with names where they were asked for."""
     values = view.values
     shown: dict[str, Any] = {
         "item_id": view.item_id,
@@ -57,13 +60,14 @@ def item(view: ItemView) -> dict[str, Any]:
         "duration_minutes": values.duration_minutes,
         "status": view.status,
         "attempt": view.attempt,
+        **item_names(values, names),
     }
     if view.client_reference is not None:
         shown["client_reference"] = view.client_reference
     if view.activity_id is not None:
         shown["activity_id"] = view.activity_id
     if view.error is not None:
-        shown["error"] = view.error.as_json()
+        shown["error"] = error(view.error, names)
     if view.revocation is not None:
         shown |= _revocation(view.revocation)
     if view.plan_changed:
@@ -98,12 +102,33 @@ def revoked_activity(result: RevokedActivity) -> dict[str, Any]:
     }
 
 
-def batch_with_items(view: StatusView) -> dict[str, Any]:
+def item_names(values: ItemValues, names: Names | None) -> dict[str, Any]:
+    """What the mentor and the activity type are called; null for what the caller may not read, or the directory does not have."""
+    if names is None:
+        return {}
+    return {
+        "mentor_name": names.mentors.get(values.mentor_id),
+        "activity_type_name": names.activity_types.get(values.activity_type),
+    }
+
+
+def error(found: ItemError, names: Names | None = None) -> dict[str, Any]:
+    """An `ItemErrorResponse`. With names, a duplicate says who registered the other activity, and when."""
+    shown = found.as_json()
+    if names is None or found.conflicting_activity_id is None:
+        return shown
+    other = names.registrations.get(found.conflicting_activity_id)
+    if other is None:
+        return shown
+    return shown | {"registered_by_name": other.registered_by_name, "registered_at": other.registered_at}
+
+
+def batch_with_items(view: StatusView, names: Names | None = None) -> dict[str, Any]:
     """A `BatchWithItemsResponse`."""
     after = view.next_after_position
     return {
         **batch(view.batch),
-        "items": [item(shown) for shown in view.items],
+        "items": [item(shown, names) for shown in view.items],
         "next_item_cursor": None if after is None else str(after),
     }
 
@@ -116,17 +141,17 @@ def batches(page: BatchPage, *, number: int | None, limit: int, next_cursor: str
     }
 
 
-def one_item(view: ItemView, attempts: Sequence[AttemptView]) -> dict[str, Any]:
+def one_item(view: ItemView, attempts: Sequence[AttemptView], names: Names | None = None) -> dict[str, Any]:
     """A `OneItemResponse`."""
     return {
-        **item(view),
+        **item(view, names),
         "notes": view.values.notes,
         "override_duplicates": view.values.override_duplicates,
         "history": [
             {
                 "attempt": attempt.attempt,
                 "submitted": attempt.values,
-                "error": attempt.error.as_json(),
+                "error": error(attempt.error, names),
                 "attempted_at": attempt.attempted_at,
                 "correction": attempt.correction,
                 "retried_by": attempt.retried_by,

@@ -107,6 +107,10 @@ class Database:
         """Runs `work` in a transaction that sees this organization in one snapshot and changes nothing."""
         return self.preview(organization_id, lambda repository, _prediction, _directory: work(repository))
 
+    def read_with_directory(self, organization_id: str, work: Callable[[ActivityRepository, DirectoryReader], Result]) -> Result:
+        """The same for work that also asks what the directory says."""
+        return self.preview(organization_id, lambda repository, _prediction, directory: work(repository, directory))
+
     def preview(self, organization_id: str, work: Callable[[ActivityRepository, Prediction, DirectoryReader], Result]) -> Result:
         """As `read`, for work that also needs a prediction of what registration would decide in this snapshot, and the directory."""
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Row, TextClause
 
 from orchestrator.batches.errors import ForbiddenError, InvalidRequestError
-from orchestrator.batches.model import Actor, Role
+from orchestrator.batches.model import Actor, ItemError, ItemValues, Role
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
@@ -17,12 +17,15 @@ from schemas.mistakes import COORDINATOR_UNKNOWN
 _SQL = read_statements("orchestrator/directory/sql/reading.sql")
 
 _ORGANIZATION = _SQL["organization"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
-_KNOWN_COORDINATOR = _SQL["known_coordinator"].text()
+_SCOPE = _SQL["scope"].text()
 _MENTORS = _SQL["mentors"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
 _CHAPTERS = _SQL["chapters"].text()
 _ACTIVITY_TYPES = _SQL["activity_types"].text()
 _COORDINATORS = _SQL["coordinators"].text()
 _MINIMUM_MINUTES = _SQL["minimum_minutes"].text()
+_MENTOR_NAMES = _SQL["mentor_names"].text()
+_ACTIVITY_TYPE_NAMES = _SQL["activity_type_names"].text()
+_REGISTRATIONS = _SQL["registrations"].text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,23 @@ class CoordinatorView:
     role: str
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrationView:
+    """Who registered an activity, and when. None: a coordinator whom the directory does not have."""
+
+    registered_by_name: str | None
+    registered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names by id: of mentors in the caller's scope, of activity types; and who registered activities of such mentors."""
+
+    mentors: Mapping[str, str]
+    activity_types: Mapping[str, str]
+    registrations: Mapping[str, RegistrationView]
+
+
 View = TypeVar("View")
 
 
@@ -118,7 +138,7 @@ class DirectoryReader:
     def mentors(self, actor: Actor, wanted: MentorFilter, place: Place) -> Page[MentorView]:
         """A page of mentors. Raises ForbiddenError, InvalidRequestError."""
         parameters = {
-            "coordinator_id": self._scope(actor, wanted.coordinator_id),
+            "scope": self._scope(actor, wanted.coordinator_id),
             "chapter_id": wanted.chapter_id,
             "q": wanted.q,
             "active_on": wanted.active_on,
@@ -127,7 +147,7 @@ class DirectoryReader:
 
     def chapters(self, actor: Actor, coordinator_id: str | None, place: Place) -> Page[ChapterView]:
         """A page of the chapters in a coordinator's scope, or of the organization. Raises ForbiddenError, InvalidRequestError."""
-        parameters = {"coordinator_id": self._scope(actor, coordinator_id)}
+        parameters = {"scope": self._scope(actor, coordinator_id)}
         return self._page(_CHAPTERS, ChapterView, lambda chapter: chapter.chapter_id, actor, place, parameters)
 
     def activity_types(self, actor: Actor, place: Place) -> Page[ActivityTypeView]:
@@ -145,20 +165,39 @@ class DirectoryReader:
         parameters = {"organization_id": organization_id, "types": arrays.texts(set(activity_types))}
         return {row.activity_type: row.minimum_minutes for row in self._connection.execute(_MINIMUM_MINUTES, parameters)}
 
-    def _scope(self, actor: Actor, coordinator_id: str | None) -> str | None:
-        """The coordinator whose scope is read; None: the whole organization. A coordinator may name only themselves."""
+    def names(self, actor: Actor, values: Iterable[ItemValues], errors: Iterable[ItemError | None]) -> "Names":
+        """The names that the caller may read: of the mentors and types of these values, and who registered what these errors name."""
+        scope = self._scope(actor, None)
+        pairs = {(value.mentor_id, value.activity_type) for value in values}
+        conflicting = {error.conflicting_activity_id for error in errors if error is not None} - {None}
+        of_organization = {"organization_id": actor.organization_id}
+        mentors = {"mentors": arrays.texts({mentor for mentor, _ in pairs}), "scope": scope, **of_organization}
+        types = {"types": arrays.texts({kind for _, kind in pairs}), **of_organization}
+        activities = {"activities": arrays.texts(conflicting), "scope": scope, **of_organization}
+        return Names(
+            {row.mentor_id: row.name for row in self._connection.execute(_MENTOR_NAMES, mentors)},
+            {row.activity_type: row.name for row in self._connection.execute(_ACTIVITY_TYPE_NAMES, types)},
+            {
+                row.activity_id: RegistrationView(row.registered_by_name, row.registered_at)
+                for row in (self._connection.execute(_REGISTRATIONS, activities) if conflicting else ())
+            },
+        )
+
+    def _scope(self, actor: Actor, coordinator_id: str | None) -> Sequence[str] | None:
+        """The chapters that are read; None: the whole organization. A coordinator may name only themselves."""
         own = actor.sees_only_coordinator
-        if own is not None:
-            if coordinator_id not in (None, own):
-                detail = "Coordinators can read only their own scope: leave out coordinator_id, or set it to the token's subject."
-                raise ForbiddenError("not_your_scope", detail)
-            return own
-        if coordinator_id is not None:
-            named = {"organization_id": actor.organization_id, "coordinator_id": coordinator_id}
-            if not self._connection.execute(_KNOWN_COORDINATOR, named).scalar_one():
-                mistake = COORDINATOR_UNKNOWN._replace(pointer="/query/coordinator_id")
-                raise InvalidRequestError([mistake], code=mistake.code)
-        return coordinator_id
+        if own is not None and coordinator_id not in (None, own):
+            detail = "Coordinators can read only their own scope: leave out coordinator_id, or set it to the token's subject."
+            raise ForbiddenError("not_your_scope", detail)
+        whose = coordinator_id if own is None else own
+        if whose is None:
+            return None
+        found = self._connection.execute(_SCOPE, {"organization_id": actor.organization_id, "coordinator_id": whose}).one()
+        if own is None and not found.is_known:
+            mistake = COORDINATOR_UNKNOWN._replace(pointer="/query/coordinator_id")
+            raise InvalidRequestError([mistake], code=mistake.code)
+        chapters: Sequence[str] | None = found.chapters
+        return chapters
 
     def _page(
         self,

@@ -97,6 +97,7 @@ QUERIES: list[dict[str, Any]] = [
     {"items": "success"},
     {"item_cursor": "7"},
     {"item_cursor": "8"},
+    {"names": "true"},
 ]
 
 

@@ -12,17 +12,20 @@ SELECT coalesce(o.name, given.organization_id) AS name, coalesce(o.time_zone, :t
 FROM (SELECT CAST(:organization_id AS text) AS organization_id) AS given
 LEFT JOIN registration.organization o USING (organization_id);
 
--- name: known_coordinator
+-- name: scope
 -- parameters: organization_id text, coordinator_id text
--- Whether the directory has this coordinator. By the primary key.
-SELECT EXISTS (SELECT FROM registration.coordinator
-               WHERE organization_id = :organization_id AND coordinator_id = :coordinator_id);
+-- The chapters that a coordinator may register for, as the registration rules see it: null for an admin, who may register for all.
+-- `is_known`: whether the directory has the coordinator. By the primary keys.
+SELECT k.coordinator_id IS NOT NULL AS is_known,
+       CASE WHEN k.role IS DISTINCT FROM 'admin' THEN ARRAY (
+           SELECT s.chapter_id FROM registration.coordinator_scope s
+           WHERE (s.organization_id, s.coordinator_id) = (given.organization_id, given.coordinator_id)) END AS chapters
+FROM (SELECT CAST(:organization_id AS text) AS organization_id, CAST(:coordinator_id AS text) AS coordinator_id) AS given
+LEFT JOIN registration.coordinator k USING (organization_id, coordinator_id);
 
 -- name: mentors
--- parameters: organization_id text, coordinator_id text, chapter_id text, q text, active_on date, after text, time_zone text
--- parameters: most integer
--- A page of mentors by id, of a coordinator's scope or of the whole organization. The scope is that of the registration rules. By
--- the primary key, which is read on until the page is full.
+-- parameters: organization_id text, scope text[], chapter_id text, q text, active_on date, after text, time_zone text, most integer
+-- A page of mentors by id, of some chapters or of the whole organization. By the primary key, which is read on until the page is full.
 SELECT m.mentor_id, m.name, m.chapter_id, m.active_from, m.active_until,
        coalesce(m.active_from <= day.value, true) AND coalesce(m.active_until >= day.value, true) AS active
 FROM registration.mentor m
@@ -35,28 +38,19 @@ WHERE m.organization_id = :organization_id
   AND (CAST(:chapter_id AS text) IS NULL OR m.chapter_id = :chapter_id)
   AND (CAST(:q AS text) IS NULL OR strpos(registration.folded(m.name), registration.folded(:q)) > 0
        OR strpos(registration.folded(m.mentor_id), registration.folded(:q)) > 0)
-  AND (CAST(:coordinator_id AS text) IS NULL
-       OR EXISTS (SELECT FROM registration.coordinator k
-                  WHERE (k.organization_id, k.coordinator_id) = (m.organization_id, :coordinator_id) AND k.role = 'admin')
-       OR EXISTS (SELECT FROM registration.coordinator_scope s
-                  WHERE (s.organization_id, s.coordinator_id, s.chapter_id) = (m.organization_id, :coordinator_id, m.chapter_id)))
+  AND (CAST(:scope AS text[]) IS NULL OR m.chapter_id = ANY (CAST(:scope AS text[])))
 ORDER BY m.mentor_id LIMIT :most;
 
 -- name: chapters
--- parameters: organization_id text, coordinator_id text, after text, most integer
--- A page of chapters by id: those that mentors, scopes and chapters.csv name, in a coordinator's scope or in the whole organization.
--- Reads the organization's mentors.
+-- parameters: organization_id text, scope text[], after text, most integer
+-- A page of chapters by id: those of a scope, or all that mentors, scopes and chapters.csv name. Reads the organization's mentors.
 SELECT c.chapter_id, coalesce(n.name, c.chapter_id) AS name
 FROM (SELECT chapter_id FROM registration.mentor WHERE organization_id = :organization_id
       UNION SELECT chapter_id FROM registration.coordinator_scope WHERE organization_id = :organization_id
       UNION SELECT chapter_id FROM registration.chapter WHERE organization_id = :organization_id) AS c
 LEFT JOIN registration.chapter n ON (n.organization_id, n.chapter_id) = (:organization_id, c.chapter_id)
 WHERE (CAST(:after AS text) IS NULL OR c.chapter_id > :after)
-  AND (CAST(:coordinator_id AS text) IS NULL
-       OR EXISTS (SELECT FROM registration.coordinator k
-                  WHERE (k.organization_id, k.coordinator_id) = (:organization_id, :coordinator_id) AND k.role = 'admin')
-       OR EXISTS (SELECT FROM registration.coordinator_scope s
-                  WHERE (s.organization_id, s.coordinator_id, s.chapter_id) = (:organization_id, :coordinator_id, c.chapter_id)))
+  AND (CAST(:scope AS text[]) IS NULL OR c.chapter_id = ANY (CAST(:scope AS text[])))
 ORDER BY c.chapter_id LIMIT :most;
 
 -- name: activity_types
@@ -80,3 +74,26 @@ ORDER BY coordinator_id LIMIT :most;
 -- The shortest usual duration of those of these types that have one. By the primary key.
 SELECT activity_type, minimum_minutes FROM registration.activity_type
 WHERE organization_id = :organization_id AND activity_type = ANY (CAST(:types AS text[])) AND minimum_minutes IS NOT NULL;
+
+-- name: mentor_names
+-- parameters: organization_id text, scope text[], mentors text[]
+-- The names of those of these mentors that are in the scope. By the primary key.
+SELECT mentor_id, name FROM registration.mentor
+WHERE organization_id = :organization_id AND mentor_id = ANY (CAST(:mentors AS text[]))
+  AND (CAST(:scope AS text[]) IS NULL OR chapter_id = ANY (CAST(:scope AS text[])));
+
+-- name: activity_type_names
+-- parameters: organization_id text, types text[]
+-- The names of these activity types. By the primary key.
+SELECT activity_type, name FROM registration.activity_type
+WHERE organization_id = :organization_id AND activity_type = ANY (CAST(:types AS text[]));
+
+-- name: registrations
+-- parameters: organization_id text, scope text[], activities uuid[]
+-- Who registered these activities, and when, of mentors in the scope. By the primary keys.
+SELECT a.activity_id::text, k.name AS registered_by_name, a.created_at AS registered_at
+FROM registration.activity a
+JOIN registration.mentor m ON (m.organization_id, m.mentor_id) = (a.organization_id, a.attributed_to)
+LEFT JOIN registration.coordinator k ON (k.organization_id, k.coordinator_id) = (a.organization_id, a.registered_by)
+WHERE a.organization_id = :organization_id AND a.activity_id = ANY (CAST(:activities AS uuid[]))
+  AND (CAST(:scope AS text[]) IS NULL OR m.chapter_id = ANY (CAST(:scope AS text[])));
