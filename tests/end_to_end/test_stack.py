@@ -19,14 +19,13 @@ from confluent_kafka import Consumer, Producer
 
 from compose.embedded.home import Home
 from compose.embedded.product import Product
-from compose.embedded.stack import ROLE_STOP_TIMEOUT_S, Stack, StackOptions
+from compose.embedded.stack import Stack, StackOptions
 from tests.end_to_end import stand_in
 from tests.end_to_end.stand_in import STUBBORN, TOPIC
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 COMMAND = [sys.executable, "-m", "tests.end_to_end.stand_in"]
 ROLES = {"api", "relay", "splitter", "sweeper", "registration", "aggregator"}
-WITHIN_S = 60.0
 
 
 def bulkreg(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +62,7 @@ def write(stack: dict[str, Any], value: str) -> None:
     connection.close()
     producer = Producer({"bootstrap.servers": stack["kafka"], "acks": "all", "log_level": 0})
     producer.produce(TOPIC, value.encode())
-    assert producer.flush(WITHIN_S) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 def rows(stack: dict[str, Any]) -> list[str]:
@@ -88,7 +87,7 @@ def messages(stack: dict[str, Any], count: int) -> list[str]:
     )
     consumer.subscribe([TOPIC])
     found: list[str] = []
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < count and time.monotonic() < deadline:
         message = consumer.poll(0.5)
         if message is not None and message.error() is None:
@@ -165,7 +164,7 @@ def write_when_back(stack: dict[str, Any], value: str) -> None:
             return False
         return True
 
-    eventually(written, within_s=WITHIN_S, what="a write")
+    eventually(written, what="a write")
 
 
 def with_another(home: Path, before: dict[str, Any], name: str) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def with_another(home: Path, before: dict[str, Any], name: str) -> dict[str, Any
         pids = current(home)["pids"].get(name)
         return bool(pids) and pids != before["pids"][name]
 
-    eventually(is_another, within_s=WITHIN_S, what=f"{name} in stack.json again")
+    eventually(is_another, what=f"{name} in stack.json again")
     return current(home)
 
 
@@ -250,7 +249,7 @@ def test_an_idle_supervisor_sleeps(home: Path) -> None:
         return supervisor.num_ctx_switches() == woken
 
     # It looks after its logs every few seconds, and may just be at it.
-    assert any(sleeps_for_a_second() for _ in range(3))
+    eventually(sleeps_for_a_second)
 
 
 def test_two_homes_side_by_side_are_stopped_one_by_one(home: Path, another_home: Path) -> None:
@@ -306,7 +305,7 @@ def test_ctrl_c_stops_all_in_order_and_a_second_one_at_once(another_home: Path, 
         if stubborn:
             assert any("Stopping" in line for line in iter(process.stderr.readline, ""))
             os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(ROLE_STOP_TIMEOUT_S / 2) == 130
+        assert process.wait(PATIENCE_S) == 130
     eventually(lambda: all_gone(processes), what="the end of every process")
     assert not (another_home / "stack.json").exists()
     # Whether PostgreSQL was stopped or fell.

@@ -32,7 +32,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.waiting import eventually
 
 # Of one group in these tests. A member that is gone is noticed after the first; the second is how often it is heard of.
-SESSION_TIMEOUT_MS, HEARTBEAT_MS = 1_500, 300
+SESSION_TIMEOUT_MS, HEARTBEAT_MS = 3_000, 300
 
 
 class CountingLoop(ConsumerLoop):

@@ -1,17 +1,18 @@
 """Rows 14, 16, 19, 20 and 27 of the fault catalogue: processes that end or stand still in the middle, and groups that change."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from consumers.loop.runtime import ConsumerLoop
 from consumers.registration import RegistrationHandler
@@ -39,7 +40,7 @@ from tests.faults.roles import (
     wait_until_completed,
 )
 from tests.support.kafka import reading, write_raw
-from tests.support.pipeline import DAY, Pipeline, item, mentors, standard_directory
+from tests.support.pipeline import DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
 from tests.support.process import environment, in_process
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -49,11 +50,16 @@ pytestmark = pytest.mark.usefixtures("topics")
 ITEMS = 1_000
 
 
+def of_item(number: int) -> tuple[str, date]:
+    """Its mentor and its day."""
+    return f"mentor-{number % 100 + 1}", DAY - timedelta(days=number // 100)
+
+
 def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
     """`bulkreg run registration`, told to end in the middle of its work; then another one, killed; the third finishes."""
-    batch_id = pipeline.submit([item(f"mentor-{n % 100 + 1}", day=DAY - timedelta(days=n // 100)) for n in range(ITEMS)])
+    batch_id = pipeline.submit([item(mentor, day=day) for mentor, day in map(of_item, range(ITEMS))])
     publisher.publish(expanded(pipeline, batch_id))
     shorten_session(settings, "registration")
     slow = environment(settings) | {"BULKREG_MAX_BATCH_RECORDS": "10", "BULKREG_LOG_LEVEL": "WARNING"}
@@ -61,10 +67,16 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
     with reading(settings, Topic.RESULTS) as results:
         for end, expected in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
             already = len(results.read())
-            with subprocess.Popen(command, env=slow) as process:
-                results.wait_for(already + 10)
-                process.send_signal(end)
-                assert process.wait(PATIENCE_S) == expected
+            # The first is met half way. The second comes to what is left, and gets no further than the last item.
+            last = ITEMS // 2 if end is signal.SIGTERM else last_undecided(engine)
+            with held_up(engine, last) as may_go_on, subprocess.Popen(command, env=slow) as process:
+                try:
+                    results.wait_for(already + 10)
+                    process.send_signal(end)
+                    may_go_on()
+                    assert process.wait(PATIENCE_S) == expected
+                finally:
+                    process.kill()
             assert count(engine, "orchestrator.outcome") < ITEMS, "it was over before it was told to end"
             if end is signal.SIGTERM:
                 # All that it had decided it has announced, and nobody needs to do it again.
@@ -75,6 +87,29 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
         fold(pipeline, results.records)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert_exactly_once(engine, settings, activities=ITEMS)
+
+
+def last_undecided(engine: Engine) -> int:
+    """The position of an item of the only batch."""
+    with engine.connect() as connection:
+        decided = text(
+            "SELECT max(position) FROM orchestrator.batch_item WHERE position NOT IN (SELECT position FROM orchestrator.outcome)"
+        )
+        return int(connection.execute(decided).scalar_one())
+
+
+@contextlib.contextmanager
+def held_up(engine: Engine, number: int) -> Iterator[Callable[[], None]]:
+    """Nobody gets past this item until the yielded function is called: somebody else is about to register the same activity."""
+    same = text(
+        "INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type,"
+        " activity_date, duration_minutes, batch_id, item_id, created_at)"
+        " VALUES (gen_random_uuid(), :org, :mentor, 'x', 'visit', :day, 60, gen_random_uuid(), gen_random_uuid(), now())"
+    )
+    mentor, day = of_item(number)
+    with engine.connect() as connection:
+        connection.execute(same, {"org": ORGANIZATION, "mentor": mentor, "day": day})
+        yield connection.rollback
 
 
 class StandsStillOnce(InProcessRegistrationService):

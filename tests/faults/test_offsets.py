@@ -48,7 +48,7 @@ ITEMS = 20
 MANY_ITEMS = 400
 
 # Shorter than the settings allow: heartbeats would come in between.
-MAX_POLL_INTERVAL_MS = 2_000
+MAX_POLL_INTERVAL_MS = 3_000
 
 
 @pytest.mark.parametrize("window", [Failpoint.CONSUMER_AFTER_HANDLE_COMMIT, Failpoint.CONSUMER_AFTER_PRODUCE])

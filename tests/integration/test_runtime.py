@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.usefixtures("topics")
 
 # Shorter than the settings allow: heartbeats would come in between.
-MAX_POLL_INTERVAL_MS = 2_000
+MAX_POLL_INTERVAL_MS = 3_000
 
 SMALL_BATCHES = LanePolicy(max_batch_records=10, bulk_share=0.5)
 
