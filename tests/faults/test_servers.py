@@ -42,7 +42,7 @@ from tests.support.upstream import upstream_item
 from tests.support.waiting import eventually
 
 ITEMS = 20
-MAX_POLL_INTERVAL_MS = 2_000
+MAX_POLL_INTERVAL_MS = 3_000
 
 # In a batch of records: what its checksum is about, and its records.
 CHECKED_AT, PAYLOAD_AT = 21, 61

@@ -88,7 +88,7 @@ def test_row_47_deleted_topic_stops_no_other(settings: Settings, engine: Engine)
         topic.wait_for(MANY)
         insert(engine, [event(Topic.BATCHES, each, 1) for each in batches])
         topic.wait_for(2 * MANY)
-        assert count(engine, "orchestrator.outbox") == 2 * MANY
+        eventually(lambda: count(engine, "orchestrator.outbox") == 2 * MANY)
         create_topics(settings)
         with reading(settings, Topic.LIFECYCLE) as lifecycle:
             records = lifecycle.wait_for(2 * MANY)
@@ -163,6 +163,7 @@ def test_row_48_event_that_is_too_large_waits_with_its_batch_and_is_not_tried_ag
         eventually(lambda: count(engine, "orchestrator.outbox") == 2)
         insert(engine, [event(Topic.BATCHES, each, 1) for each in others])
         topic.wait_for(2 * MANY)
+        eventually(lambda: count(engine, "orchestrator.outbox") == 2)
         [(held_for, why)] = held(engine)
         assert held_for == "refused"
         assert "too large" in why
