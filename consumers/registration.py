@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from consumers.loop.handler import REGISTRATION, Handled, Lane, Record, RefusedError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Outcome
-from orchestrator.registration.external import CANCELLED, dispatched_decisions
+from orchestrator.registration.external import CANCELLED_DECISION, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.registration.results import ResultWriter
 from orchestrator.registration.rules import INTERNAL_ERROR
@@ -92,7 +92,9 @@ def _decisions(
     asked = [index for index, state in enumerate(states) if state.has_dispatches]
     settled = dispatched_decisions(connection, [candidates[index] for index in asked]) if asked else {}
     decisions: dict[int, Decision | None] = {asked[number]: decision for number, decision in settled.items()}
-    decisions |= {index: CANCELLED for index, state in enumerate(states) if state.is_cancelled and index not in decisions}
+    decisions |= {
+        index: CANCELLED_DECISION for index, state in enumerate(states) if state.is_cancelled and index not in decisions
+    }
     free = [index for index in range(len(candidates)) if index not in decisions]
     if free:
         decisions |= zip(free, register(connection, [candidates[index] for index in free], now), strict=True)

@@ -1,7 +1,7 @@
-"""Every body of the HTTP contract (docs/http.md): what clients send, and the shapes of what they get.
+"""Every body of the HTTP contract (docs/http.md): requests and responses.
 
-Requests forbid what they don't know and coerce nothing. The responses' models are the documentation (OpenAPI) and what the tests hold
-the responses against; the API writes its responses as plain dicts, because a batch of 10,000 items is no place for 10,000 models.
+Requests forbid unknown fields and coerce no values. The models of the responses are for the documentation (OpenAPI) and for the tests, which
+compare the API's responses with them. The API itself writes plain dicts, because 10,000 models for a batch of 10,000 items would be too slow.
 """
 
 import re
@@ -33,7 +33,7 @@ from schemas.statuses import BatchStatus, ItemStatus, KeptBecause, Outcome
 
 
 class Request(BaseModel):
-    """What all requests have in common: an unknown field is a mistake."""
+    """The base of all requests: an unknown field is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class SubmissionItem(Request):
 
 
 class SharedActivity(Request):
-    """What every mentor of a submission did together."""
+    """The activity that all mentors of a submission did together."""
 
     activity_type: Id
     activity_date: CalendarDate
@@ -58,15 +58,15 @@ class SharedActivity(Request):
     notes: Notes | None = None
 
 
-# A letter for each of a million items, and what signs them.
+# Enough for a letter for each of a million items, and the signature.
 MAX_PLAN_LENGTH = 2 * 1024 * 1024
 
-# `size_mistakes` checks it: pydantic's own limit counts only the entries that are well formed.
+# `size_mistakes` checks this limit, because pydantic's own counts only well-formed entries.
 _NOT_EMPTY = Field(json_schema_extra={"minItems": 1})
 
 
 class Submission(Request):
-    """What both forms of a submission have in common."""
+    """The fields that both forms of a submission have in common."""
 
     organization_id: Annotated[Id | None, Field(description="Required for a service token with several organizations.")] = None
     coordinator_id: Annotated[Id | None, Field(description="The coordinator who registers. Default: the token's subject.")] = None
@@ -84,7 +84,7 @@ class Submission(Request):
     ] = None
 
     def as_items(self) -> Sequence[SubmissionItem]:
-        """The items, whatever the form."""
+        """The items, in either form."""
         raise NotImplementedError
 
 
@@ -131,7 +131,7 @@ class Cancellation(Request):
     cancellation_reason: Annotated[Reason | None, Field(validation_alias=AliasChoices("cancellation_reason", "reason"))] = None
 
 
-# Left out is not null: a correction that says `"notes": null` removes the notes. Read `model_fields_set`, never these.
+# A field that is left out differs from null: a correction with `"notes": null` removes the notes. Read `model_fields_set`, never these values.
 _LEFT_OUT: Any = Field(default_factory=lambda: None)
 
 
@@ -153,7 +153,7 @@ class ItemCorrection(Request):
 
 
 class Retry(Request):
-    """Which failed items to try again: those named, or those whose error is retryable (and those corrected); all where it says neither.
+    """Which failed items to retry: the named ones, or those whose error is retryable, and those with a correction. By default all.
 
     The whole body may be left out.
     """
@@ -169,15 +169,15 @@ class Retry(Request):
 
 
 class BatchRevocation(Request):
-    """Which registered activities of a batch to take back, and why: those of the items named, or all."""
+    """Which activities of a batch to revoke, and why: those of the named items, or all."""
 
     reason: Annotated[RevocationReason, Field(description="For auditors.")]
     item_ids: Annotated[tuple[UUID, ...], _NOT_EMPTY] | None = None
-    dry_run: Annotated[Flag, Field(description="Only tell what would be revoked; change nothing.")] = False
+    dry_run: Annotated[Flag, Field(description="Only return what would be revoked; change nothing.")] = False
 
 
 class ActivityRevocation(Request):
-    """Why an activity is taken back."""
+    """Why an activity is revoked."""
 
     reason: Annotated[RevocationReason, Field(description="For auditors.")]
 
@@ -190,11 +190,11 @@ def _without_unit(value: Any) -> Any:
     return value.removesuffix("s") if isinstance(value, str) else value
 
 
-# pydantic alone would also take a number of seconds since 1970.
+# pydantic alone would also accept a number of seconds since 1970.
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 
 
-# Of a time in a query that was not encoded.
+# A time in a query whose `+` was not encoded.
 _BLANK_FOR_PLUS = re.compile(r".*:\d{2}(\.\d+)? \d{2}(:?\d{2})?")
 
 
@@ -207,7 +207,7 @@ def _written_out(value: Any) -> Any:
 
 
 def _in_utc(value: datetime) -> datetime:
-    """PostgreSQL knows no offset beyond 16 hours, and no year 0 or 10,000."""
+    """The time in UTC, because PostgreSQL accepts no offset beyond 16 hours, and no year 0 or 10,000."""
     try:
         return value.astimezone(UTC)
     except OverflowError:
@@ -234,7 +234,7 @@ class NamesQuery(Request):
 
 
 class OneBatchQuery(NamesQuery):
-    """What of a batch is shown, and how long to wait for a change."""
+    """Which items of a batch to show, and how long to wait for a change."""
 
     items: Annotated[ItemState | None, Field(description="Only items in this state.")] = None
     item_limit: Annotated[int, Field(ge=1, le=1_000)] = 200
@@ -248,20 +248,20 @@ class OneBatchQuery(NamesQuery):
             ge=0,
             le=60,
             description="With If-None-Match: how many seconds to wait for a change, e.g. `20s`.",
-            # As it is written in a query.
+            # As a query writes it.
             json_schema_extra={"default": "0"},
         ),
     ] = 0
 
 
 class ExportQuery(Request):
-    """What a download holds."""
+    """What a download contains."""
 
     notes: Annotated[bool, Field(description="Include the notes, which may contain health data.")] = False
 
 
 class EventsQuery(Request):
-    """How a stream is opened where no header can be sent."""
+    """How to open a stream when no header can be sent."""
 
     ticket: Annotated[str | None, Field(max_length=2_000, description="A ticket from `POST …/events`, instead of a token.")] = (
         None
@@ -269,7 +269,7 @@ class EventsQuery(Request):
 
 
 class BatchesQuery(Request):
-    """Which batches are listed."""
+    """Which batches to list."""
 
     status: BatchState | None = None
     coordinator_id: Id | None = None
@@ -324,7 +324,7 @@ class CoordinatorsQuery(DirectoryQuery):
 
 
 class RefusedRequestError(ValueError):
-    """A request is not what it has to be; `mistakes` has all of them, or the first and one that says that there are more."""
+    """A request is invalid. `mistakes` has all mistakes, or the first ones and an entry that says that there are more."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__(f"{len(mistakes)} mistakes")
@@ -337,7 +337,7 @@ _ENTRIES: Entries = {"items": SubmissionItem, "mentor_ids": Id, "item_ids": UUID
 
 
 def read(model: type[RequestModel], raw: Any, *, at: str = "") -> RequestModel:
-    """A request from its parsed JSON. Raises RefusedRequestError; `at` is the pointer to where `raw` stands."""
+    """A request from its parsed JSON. Raises RefusedRequestError. `at` is the pointer to `raw` in the whole request."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -348,12 +348,13 @@ def read(model: type[RequestModel], raw: Any, *, at: str = "") -> RequestModel:
 def _read_with(
     model: type[RequestModel], raw: Any, sizes: Sequence[Mistake], others: Iterable[Mistake], most: int | None
 ) -> RequestModel:
-    """As `read`, for a request that may have mistakes which its model does not know. Raises RefusedRequestError with the first `most`:
-    those of size, those of the model, the others."""
+    """As `read`, for a request with further mistakes that its model can't find. Raises RefusedRequestError with the first `most` of all: the
+    sizes, then those of the model, then the others."""
     try:
         request = model.model_validate(raw)
     except ValidationError as error:
-        # No variable may hold the iterator: it holds the error, whose traceback holds the variables, and no collector frees that circle.
+        # Don't keep the iterator in a variable: it refers to the error, whose traceback refers to the variables, and that cycle would stay in
+        # memory.
         raise RefusedRequestError(first_of(chain(sizes, mistakes_in(model, raw, error, _ENTRIES), others), most)) from error
     if mistakes := first_of(chain(sizes, others), most):
         raise RefusedRequestError(mistakes)
@@ -361,7 +362,7 @@ def _read_with(
 
 
 def read_update(raw: Any) -> Relabelling | CancellingUpdate:
-    """An update: what has a status is a cancellation. Raises RefusedRequestError."""
+    """An update. With a status it is a cancellation. Raises RefusedRequestError."""
     if isinstance(raw, dict) and "status" in raw:
         return read(CancellingUpdate, raw)
     return read(Relabelling, raw)
@@ -373,7 +374,7 @@ def _mentor(entry: Any) -> Hashable:
 
 
 def read_submission(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Submission:
-    """A submission in either form. Raises one RefusedRequestError for everything that is wrong with it."""
+    """A submission in either form. Raises one RefusedRequestError with all its mistakes."""
     if not isinstance(raw, dict):
         return read(ItemsSubmission, raw)
     is_shared = "items" not in raw and not raw.keys().isdisjoint({"mentor_ids", "activity"})
@@ -396,7 +397,7 @@ def read_submission(raw: Any, *, max_items: int, most_mistakes: int | None = MOS
 
 
 def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Retry:
-    """A retry. Raises one RefusedRequestError for everything that is wrong with it except mistakes that only the batch shows."""
+    """A retry. Raises one RefusedRequestError with all mistakes that can be found without the batch."""
     sizes: list[Mistake] = []
     for field in ("item_ids", "corrections"):
         if isinstance(raw, dict) and isinstance(entries := raw.get(field), list):
@@ -409,7 +410,7 @@ def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MIS
 
 
 def read_revocation(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> BatchRevocation:
-    """A revocation. Raises one RefusedRequestError for everything that is wrong with it but for what only its batch can tell."""
+    """A revocation. Raises one RefusedRequestError with all mistakes that can be found without the batch."""
     sizes: list[Mistake] = []
     if isinstance(raw, dict) and isinstance(entries := raw.get("item_ids"), list):
         sizes += size_mistakes(pointer("item_ids"), entries, max_items)
@@ -421,7 +422,7 @@ def read_revocation(raw: Any, *, max_items: int, most_mistakes: int | None = MOS
 
 
 class Response(BaseModel):
-    """What all responses have in common: fields may be added, so clients ignore what they don't know."""
+    """The base of all responses. Fields may be added, so clients must ignore unknown ones."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -435,7 +436,7 @@ class ProgressResponse(Response, title="ProgressAnswer"):
 
 
 class BatchResponse(Response, title="BatchAnswer"):
-    """A batch as it stands. `total_items = pending + completed + failed + cancelled`, always."""
+    """The present state of a batch. `total_items = pending + completed + failed + cancelled`, always."""
 
     batch_id: UUID
     organization_id: str
@@ -448,7 +449,7 @@ class BatchResponse(Response, title="BatchAnswer"):
     completed: int
     failed: int
     cancelled: int
-    revoked: Annotated[int, Field(description="Of the completed items, those whose activity was taken back.")] = 0
+    revoked: Annotated[int, Field(description="How many of the completed items have a revoked activity.")] = 0
     errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
     progress: Annotated[
         ProgressResponse | None,
@@ -468,7 +469,7 @@ class RetriedResponse(BatchResponse, title="RetriedAnswer"):
 
 
 class CancelledResponse(BatchResponse, title="CancelledAnswer"):
-    """The batch with its final counts; `unresolved` items (always 0 without an external registration service) still await its decision."""
+    """The batch with its final counts. `unresolved` items still await the decision of an external registration service; without one it is 0."""
 
     unresolved: int
 
@@ -481,16 +482,16 @@ class KeptResponse(Response):
 
 
 class RevokedResponse(BatchResponse, title="RevokedResponse"):
-    """The batch, and what became of the activities that a revocation covers."""
+    """The batch, and the result of the revocation."""
 
-    revoked: Annotated[int, Field(description="Taken back by this call.")]
-    total_revoked: Annotated[int, Field(description="Of the whole batch, by this call and those before.")]
-    already_revoked: Annotated[int, Field(description="Revoked before this call.")]
+    revoked: Annotated[int, Field(description="How many activities this call revoked.")]
+    total_revoked: Annotated[int, Field(description="How many activities of the whole batch this and earlier calls revoked.")]
+    already_revoked: Annotated[int, Field(description="How many of the activities had been revoked before this call.")]
     kept: tuple[KeptResponse, ...]
 
 
 class RevokedActivityResponse(Response):
-    """An activity that is revoked. `revoked` is 1 when this call did it, and `already_revoked` when an earlier one did."""
+    """A revoked activity. `revoked` is 1 if this call revoked it, `already_revoked` is 1 if an earlier one did."""
 
     activity_id: UUID
     batch_id: UUID
@@ -503,7 +504,7 @@ class RevokedActivityResponse(Response):
 
 
 class UpdatedResponse(BatchResponse, title="UpdatedAnswer"):
-    """The batch as updated; `unresolved` when it was cancelled."""
+    """The updated batch. `unresolved` is present if it was cancelled."""
 
     unresolved: int | None = None
 
@@ -529,7 +530,7 @@ _TYPE_NAME = Field(description="With `names=true`; null for a type that the dire
 
 
 class ItemResponse(Response, title="ItemAnswer"):
-    """An item as it stands. Notes are not part of it."""
+    """The present state of an item, without its notes."""
 
     item_id: UUID
     position: int
@@ -544,7 +545,7 @@ class ItemResponse(Response, title="ItemAnswer"):
     attempt: int
     activity_id: UUID | None = None
     error: ItemErrorResponse | None = None
-    revoked_at: Annotated[AwareDatetime | None, Field(description="The activity was taken back; the item stays `success`.")] = (
+    revoked_at: Annotated[AwareDatetime | None, Field(description="When the activity was revoked; the item stays `success`.")] = (
         None
     )
     revoked_by: str | None = None
@@ -560,7 +561,7 @@ class BatchWithItemsResponse(BatchResponse, title="BatchWithItemsAnswer"):
 
 
 class Pagination(Response):
-    """Where a listing stands. `page` is null when it was reached by a cursor."""
+    """The position of a page in a listing. `page` is null if the request had a cursor."""
 
     page: int | None
     limit: int
@@ -576,7 +577,7 @@ class BatchesResponse(Response, title="BatchesAnswer"):
 
 
 class AttemptResponse(Response, title="AttemptAnswer"):
-    """An attempt that is over, and the correction that began the next."""
+    """A finished attempt, and the correction that began the next one."""
 
     attempt: int
     submitted: Mapping[str, Any]
@@ -588,7 +589,7 @@ class AttemptResponse(Response, title="AttemptAnswer"):
 
 
 class OneItemResponse(ItemResponse, title="OneItemAnswer"):
-    """An item with its notes, and with what it was before."""
+    """An item with its notes and its finished attempts."""
 
     notes: str | None
     override_duplicates: bool
@@ -604,7 +605,7 @@ class WarningResponse(Response):
 
 
 class PredictedItem(Response):
-    """What one item would give now."""
+    """The predicted outcome of one item."""
 
     position: int
     mentor_id: str
@@ -617,14 +618,14 @@ class PredictedItem(Response):
 
 
 class PredictedCounts(Response):
-    """How many would succeed and fail."""
+    """How many items would succeed, and how many would fail."""
 
     success: int
     failed: int
 
 
 class PreviewResponse(Response, title="PreviewAnswer"):
-    """A dry run, and the plan to hold the submission to (for 15 minutes)."""
+    """The result of a dry run, and a plan that the submission can be held to for 15 minutes."""
 
     plan: str
     items: tuple[PredictedItem, ...]
@@ -639,7 +640,7 @@ class TicketResponse(Response, title="TicketAnswer"):
 
 
 class BatchEvent(BatchResponse, title="BatchEvent"):
-    """The data of a server-sent event: the batch, and its items that changed since the last one (all of them when `full`)."""
+    """The data of a server-sent event: the batch, and the items that changed since the last event (all items if `full`)."""
 
     items: tuple[ItemResponse, ...]
     full: bool
@@ -659,7 +660,7 @@ class MistakeResponse(Response, title="ProblemEntry"):
 
 
 class PlanDifferenceResponse(Response, title="PlanDifferenceAnswer"):
-    """An item that would now end otherwise than its plan says: `success` or an error code."""
+    """An item whose predicted result has changed since the plan. Each result is `success` or an error code."""
 
     position: int
     mentor_id: str
@@ -680,16 +681,16 @@ class ProblemResponse(Response, title="ProblemAnswer"):
 
 
 class OrganizationResponse(Response):
-    """An organization. One that the directory does not have is called by its id."""
+    """An organization. If the directory does not have it, its name is its id."""
 
     organization_id: str
     name: str
     time_zone: str
-    today: Annotated[date, Field(description="The date in that time zone now: no activity may be later.")]
+    today: Annotated[date, Field(description="Today's date in that time zone. No activity may have a later date.")]
 
 
 class LimitsResponse(Response):
-    """The limits on a submission. With an external registration service some are its own, and null here."""
+    """The limits on a submission. With an external registration service, some limits are up to the service, and null here."""
 
     max_items: int
     max_batch_bytes: Annotated[int, Field(description="The largest body of a submission.")]
@@ -702,14 +703,14 @@ class FeaturesResponse(Response):
     """What this deployment can do."""
 
     preview: Annotated[bool, Field(description="Not available with an external registration service.")]
-    revoke: Annotated[bool, Field(description="Whether registered activities can be taken back.")]
+    revoke: Annotated[bool, Field(description="Whether registered activities can be revoked.")]
 
 
 class MeResponse(Response):
     """The caller, in the organization of the request."""
 
     subject: str
-    name: Annotated[str | None, Field(description="From the directory; null for somebody whom it does not have.")]
+    name: Annotated[str | None, Field(description="From the directory; null if the directory does not have the caller.")]
     role: Literal["coordinator", "admin", "service", "auditor"]
     organization: OrganizationResponse
     limits: LimitsResponse
@@ -787,14 +788,14 @@ class CoordinatorsResponse(Response):
 
 
 class HealthCheck(Response):
-    """One thing that readiness depends on."""
+    """One condition of readiness."""
 
     ok: bool
     detail: str | None = None
 
 
 class HealthResponse(Response, title="HealthAnswer"):
-    """Alive, or ready; and if not, why not."""
+    """Whether the process is alive or ready, and if not, why not."""
 
     status: Literal["ok", "unavailable"]
     checks: Mapping[str, HealthCheck]

@@ -1,6 +1,6 @@
-"""Writes the AsyncAPI 3 document of all topics, from the models: `python -m schemas.asyncapi`. Nothing is written twice.
+"""Writes the AsyncAPI 3 document of all topics from the models: `python -m schemas.asyncapi`.
 
-Its schemas are JSON Schema draft 7, which every AsyncAPI tool reads; those in `schemas/json` are 2020-12, as pydantic makes them.
+Its schemas are JSON Schema draft 7, which every AsyncAPI tool reads. Those in `schemas/json` are 2020-12, as pydantic writes them.
 """
 
 import inspect
@@ -27,10 +27,10 @@ _TEXT: Json = {"type": "string", "minLength": 1}
 
 _ABOUT = """\
 One list of mentors in, one activity record each out, exactly once. Upstream services write `BatchSubmitted` to the batches topic and
-read from the lifecycle topic what became of it; the other topics are the product's own, and described for those who look into them.
+read its result from the lifecycle topic. The other topics are internal, and described for those who inspect them.
 
-Every message is a CloudEvents 1.0 event in Kafka binary mode with a JSON value. Ids are deterministic: a repeated message has the id of
-the first. Readers ignore fields that they do not know. docs/events.md says what a producer has to do, with an example.
+Every message is a CloudEvents 1.0 event in Kafka binary mode with a JSON value. Ids are deterministic: a repeated message has the same id
+as the first. Readers ignore unknown fields. docs/events.md says what a producer has to do, with an example.
 """
 
 _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
@@ -44,24 +44,27 @@ _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
         {**_TEXT, "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions."},
     ),
     Topic.COMMANDS_BULK: (
-        "The same for large batches, so that small ones never wait behind them. Only the product writes here.",
+        "The commands of large batches, so that small ones never wait behind them. Only the product writes here.",
         {**_TEXT, "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions."},
     ),
     Topic.RESULTS: (
-        "Announces the outcome of each command, which is in the database already. Only the product writes here.",
-        {**_TEXT, "description": "`batch_id:n`, where n counts a hundred positions: a large batch does not fill one partition."},
+        "Announces the outcome of each command, which is already in the database. Only the product writes here.",
+        {
+            **_TEXT,
+            "description": "`batch_id:n`, with one n for each hundred positions, so that a large batch does not fill one partition.",
+        },
     ),
     Topic.LIFECYCLE: (
-        "What became of batches, for upstream services to react to. Only the product writes here.",
+        "The completion or rejection of batches, for upstream services. Only the product writes here.",
         {**_UUID, "description": "The batch's id."},
     ),
     Topic.DEAD_LETTER: (
-        "Records that could not be read or are never accepted, with where they came from and why. Only the product writes here.",
-        {**_TEXT, "description": "`topic/partition/offset` of the record; of a `DeadLetterRedriven` the dead letter's id."},
+        "Records that could not be read or will never be accepted, with their origin and the reason. Only the product writes here.",
+        {**_TEXT, "description": "`topic/partition/offset` of the record; for `DeadLetterRedriven` the dead letter's id."},
     ),
 }
 
-# What the product reads: the splitter, the registration, the aggregator.
+# The topics that the product reads, and the role that reads each.
 _READ_BY: Mapping[Topic, str] = {
     Topic.BATCHES: "splitter",
     Topic.COMMANDS: "registration",
@@ -123,7 +126,7 @@ _EXAMPLES: Mapping[type[EventData], Json] = {
             {
                 "pointer": "/items/0/activity_date",
                 "code": "not_a_date",
-                "detail": "must be a date of the calendar, like 2026-03-25",
+                "detail": "must be a valid date, like 2026-03-25",
             }
         ],
     },
@@ -152,10 +155,10 @@ def rendered() -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """For people: no anchors, and lines as they were broken."""
+    """Writes YAML for people: no anchors, and line breaks as in the source."""
 
     def ignore_aliases(self, _data: object) -> bool:
-        """What occurs twice is written twice."""
+        """Writes repeated content in full each time."""
         return True
 
 
@@ -199,12 +202,12 @@ def _message(topic: Topic, model: type[EventData]) -> Json:
 
 
 def _operations() -> Json:
-    """From the product's point of view: it receives what others send to it."""
+    """The operations from the product's point of view: it receives what others send to it."""
     operations: Json = {
         "receiveUpstreamBatches": {
             "action": "receive",
             "channel": _channel_ref(Topic.BATCHES),
-            "summary": "What upstream services send: a batch, or one part of it. `batch_id` is the sender's idempotency key.",
+            "summary": "Upstream services send a batch, or one part of it. `batch_id` is the sender's idempotency key.",
             "messages": [_message_ref(Topic.BATCHES, events.BatchSubmitted)],
         }
     }
@@ -237,10 +240,13 @@ def _cloud_event() -> Json:
         "required": ["ce_specversion", "ce_id", "ce_source"],
         "properties": {
             "ce_specversion": {"const": "1.0"},
-            "ce_id": {**_TEXT, "description": "Unique for its source. Ours is a UUID that a repetition has again."},
-            "ce_source": {**_TEXT, "description": f"Who sent it. Ours is `{SOURCE}`."},
+            "ce_id": {
+                **_TEXT,
+                "description": "Unique for its source. The product's ids are UUIDs; a repeated event has the same id.",
+            },
+            "ce_source": {**_TEXT, "description": f"The sender. The product's source is `{SOURCE}`."},
             "ce_time": {"type": "string", "format": "date-time"},
-            "ce_subject": {**_TEXT, "description": "On some of ours: what the event is about, its key."},
+            "ce_subject": {**_TEXT, "description": "On some events of the product: the event's key."},
             "content-type": {"const": CONTENT_TYPE_JSON.decode()},
             "traceparent": {"type": "string", "description": "W3C Trace Context; a batch keeps its sender's trace."},
         },
@@ -253,7 +259,7 @@ def _payloads() -> Json:
 
 
 def _as_draft_7(schema: Any) -> Any:
-    """Draft 7 has a tuple's schemas in `items`; all else that pydantic writes here is the same."""
+    """Converts a schema to draft 7, which has a tuple's schemas in `items`. Everything else that pydantic writes here is the same."""
     if isinstance(schema, list):
         return [_as_draft_7(each) for each in schema]
     if not isinstance(schema, dict):

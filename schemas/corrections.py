@@ -1,7 +1,7 @@
-"""What a retry changes of an item: the same type in the request, the event, the row and the history."""
+"""What a retry changes in an item. The request, the event, the row and the history share this type."""
 
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict  # pydantic takes the standard library's only from Python 3.12
+from typing_extensions import TypedDict  # pydantic accepts the standard library's only from Python 3.12
 
 from schemas.fields import CalendarDate, Flag, Id, Int32, Notes
 

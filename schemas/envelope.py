@@ -1,7 +1,7 @@
-"""The CloudEvents 1.0 envelope in Kafka binary mode, both ways, and structured mode for reading.
+"""The CloudEvents 1.0 envelope: writes and reads Kafka's binary mode, and reads structured mode.
 
-Headers are metadata for tools and tracing. What an event does follows from its topic, its type and its data, never from another
-header (docs/events.md).
+Headers are metadata for tools and tracing. The effect of an event depends only on its topic, type and data, never on another header
+(docs/events.md).
 """
 
 import hashlib
@@ -24,33 +24,33 @@ CONTENT_TYPE_STRUCTURED = "application/cloudevents+json"
 TYPE_PREFIX = "no.bulk-registration."
 
 MAX_ATTRIBUTE_LENGTH = 1_000
-"""The most characters of an event's id and source, which are stored and returned."""
+"""The most characters in an event's id and in its source, which are stored and returned."""
 
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""Of a record: what its topic takes, and what is read of it. The largest event that we write is a part of 500 items whose every text has
-100 characters that JSON writes as six bytes: 1.3 MB."""
+"""The size of a record that a topic accepts and that is read. The largest event that we write has 1.3 MB: a part of 500 items whose every text
+has 100 characters that JSON writes as six bytes each."""
 
 MAX_DEAD_LETTER_BYTES = 2 * MAX_MESSAGE_BYTES
-"""A dead letter holds a record of MAX_MESSAGE_BYTES as base64, a third longer, and where it came from."""
+"""A dead letter contains a record of MAX_MESSAGE_BYTES as base64, which is a third longer, and its origin."""
 
 ITEM_HEADERS: tuple[Header, ...] = (
     ("ce_specversion", b"1.0"),
     ("ce_source", SOURCE.encode()),
     ("content-type", CONTENT_TYPE_JSON),
 )
-"""What the headers of a command or a result begin with. Its own follow."""
+"""The first headers of a command or a result. Its own headers follow."""
 _ITEM_NAMES = ("ce_id", "ce_type", "ce_time", "traceparent")
 
 _CLOUD_EVENTS = "application/cloudevents"
 _CLOUD_EVENTS_BATCH = "application/cloudevents-batch"
 
-# Of UTF-8, and of UTF-16 in both orders.
+# The byte order marks of UTF-8, and of UTF-16 in both orders.
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
 class Topic(StrEnum):
-    """The topics by their role; the name on the cluster is prefix, role and version."""
+    """The topics by their role. The name on the cluster consists of prefix, role and version."""
 
     BATCHES = "batches"
     COMMANDS = "commands"
@@ -65,7 +65,7 @@ class Topic(StrEnum):
 
 
 class UnreadableError(ValueError):
-    """A record is not an event that its topic allows; `reason` is a stable code, the message says what is wrong with it."""
+    """A record is not an event that its topic allows. `reason` is a stable code; the message says what is wrong."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class UnreadableError(ValueError):
 
 
 class OutgoingEvent(NamedTuple):
-    """An event ready to be produced: where to, and its exact bytes."""
+    """An event ready to be produced: its topic and key, and its exact bytes."""
 
     topic: Topic
     key: str
@@ -82,7 +82,7 @@ class OutgoingEvent(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """What the envelope of a received event says. `data` is the undecoded JSON."""
+    """The envelope of a received event. `data` is the undecoded JSON."""
 
     id: str
     source: str
@@ -97,12 +97,12 @@ def rfc3339(moment: datetime) -> str:
 
 
 def traceparent(trace_id: str, event_id: UUID) -> str:
-    """W3C trace context: the batch's trace, and a span that is the event's own, so a repeated event has the same bytes."""
+    """The W3C trace context: the batch's trace, and a span derived from the event's id, so that a repeated event has the same bytes."""
     return f"00-{trace_id}-{hashlib.sha256(event_id.bytes).hexdigest()[:16]}-01"
 
 
 def trace_id_of(value: str | None) -> str | None:
-    """The trace id of a `traceparent`, or None when it is none (W3C Trace Context, 3.2)."""
+    """The trace id of a `traceparent`, or None if it is invalid (W3C Trace Context, 3.2)."""
     if value is None:
         return None
     fields = value.split("-")
@@ -112,7 +112,7 @@ def trace_id_of(value: str | None) -> str | None:
 
 
 def headers(event_id: UUID, event_type: str, time: datetime, trace_id: str, *, subject: str = "") -> tuple[Header, ...]:
-    """The binary-mode headers of an event of ours."""
+    """The binary-mode headers of one of our events."""
     optional = (("ce_subject", subject.encode()),) if subject else ()
     return (
         ("ce_specversion", b"1.0"),
@@ -137,9 +137,9 @@ def _text(raw: Mapping[str, bytes | None], name: str) -> str | None:
 
 
 def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes | None) -> Envelope:
-    """Reads a record as a CloudEvent, binary or structured. Raises UnreadableError on anything else.
+    """Reads a record as a CloudEvent, binary or structured. Raises UnreadableError for anything else.
 
-    Of a header that is there twice the last one counts. Names of headers and media types are the same in upper and lower case.
+    If a header occurs twice, the last one counts. Names of headers and media types are case-insensitive.
     """
     if value is None:
         raise UnreadableError("no_value", "the record has no value")
@@ -161,7 +161,7 @@ def open_envelope(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes 
 
 
 def _of_item(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes) -> Envelope | None:
-    """The envelope of a command or a result as we write it. None: it is none, and anything may be wrong with it."""
+    """The envelope of a command or a result as we write it; None for any other record, which needs all checks."""
     (id_name, id_), (type_name, type_), (time_name, _), (trace_name, trace) = raw_headers[3:]
     if (id_name, type_name, time_name, trace_name) != _ITEM_NAMES or not (id_ and type_ and trace):
         return None
@@ -174,7 +174,7 @@ def _of_item(raw_headers: Sequence[tuple[str, bytes | None]], value: bytes) -> E
 
 
 def _is_structured(content_type: str) -> bool:
-    """Whether the value is a whole CloudEvent. Raises UnreadableError when its format, or its character set, is not one that is read."""
+    """Whether the value is a whole CloudEvent. Raises UnreadableError for an unsupported format or character set."""
     media_type, *parameters = [part.strip().lower() for part in content_type.split(";")]
     for parameter in parameters:
         name, _, text = parameter.partition("=")
@@ -183,9 +183,11 @@ def _is_structured(content_type: str) -> bool:
     if not media_type.startswith(_CLOUD_EVENTS):
         return False
     if media_type.startswith(_CLOUD_EVENTS_BATCH):
-        raise UnreadableError("bad_envelope", "a batch of CloudEvents is not read; send each event as a record of its own")
+        raise UnreadableError("bad_envelope", "batches of CloudEvents are not supported; send each event as a record of its own")
     if media_type != CONTENT_TYPE_STRUCTURED:
-        raise UnreadableError("bad_envelope", f"a CloudEvent in structured mode is read only as {CONTENT_TYPE_STRUCTURED}")
+        raise UnreadableError(
+            "bad_envelope", f"the only supported content-type of a CloudEvent in structured mode is {CONTENT_TYPE_STRUCTURED}"
+        )
     return True
 
 
@@ -195,9 +197,9 @@ def _open_structured(value: bytes, header_traceparent: str | None) -> Envelope:
     except strict_json.BadJsonError as error:
         raise UnreadableError("not_json", f"the structured event is not JSON: {error}") from error
     if isinstance(document, dict) and document.get("data_base64") is not None:
-        raise UnreadableError("bad_envelope", "data_base64 is not read; send the data as JSON, in `data`")
+        raise UnreadableError("bad_envelope", "data_base64 is not supported; send the data as JSON, in `data`")
     if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
-        raise UnreadableError("bad_envelope", "a structured event is a JSON object with an object `data`")
+        raise UnreadableError("bad_envelope", "a structured event must be a JSON object with an object `data`")
     fields: dict[str, str | None] = {}
     for name in ("specversion", "id", "source", "type", "traceparent"):
         field = document.get(name)
@@ -212,7 +214,7 @@ def _as_json(data: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(data)
     except TypeError:
-        # An unpaired surrogate, or an integer beyond 64 bits: for the event's model to refuse, with the place where it is.
+        # orjson refuses unpaired surrogates and integers beyond 64 bits. The event's model refuses them, too, and names the place.
         return json.dumps(data).encode()
 
 

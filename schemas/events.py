@@ -1,7 +1,7 @@
 """Every event on every topic: its data as a pydantic model, and the one function that builds it.
 
-Fields are only ever added, with defaults; readers ignore what they don't know (docs/events.md, Evolution). The models are what a
-reader accepts; the functions write bytes that are the same every time: times and values come from stored rows, ids are derived.
+Fields are only ever added, with defaults, and readers ignore unknown fields (docs/events.md, Evolution). The models define what a reader
+accepts. The functions write the same bytes every time, because times and values come from stored rows and ids are derived.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,21 +56,22 @@ from schemas.statuses import BatchStatus
 MAX_PART_ITEMS = 500
 MAX_PART_BYTES = 512 * 1024
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""Of all parts of a batch together, unless the settings say otherwise: what a batch by HTTP may have."""
+"""The default limit on all parts of a batch together; the same as for a batch sent by HTTP."""
 MAX_EVENT_JSON_VALUES = 1_000_000
-"""More than a record has room for; of objects that is 80 MB."""
+"""More values than a record has room for. As Python objects they take 80 MB."""
 MAX_CANCELLED_RUNS = 20_000
-"""Of 28 bytes at most: a quarter of what a topic takes in one message. A batch of a million items may have half a million runs."""
+"""The most runs in one event. A run has at most 28 bytes, so these take a quarter of the largest message. A batch of a million items may have
+half a million runs."""
 
 
 MAX_REVOKED_RUNS = 20_000
-"""As of a cancel; of 19 bytes at most."""
+"""The most runs in one event, as for a cancel. A run has at most 19 bytes."""
 LATER_EVENTS_COME_ON = frozenset({Topic.BATCHES})
-"""Where later versions may add types that need no consumer to be effective (docs/decisions/0034-undo.md)."""
+"""The topics to which later versions may add types that are effective without a consumer (docs/decisions/0034-undo.md)."""
 
 
 def _null_means(default: object) -> BeforeValidator:
-    """JSON null in an optional field says what the absent field says. The published schema does not offer it to senders."""
+    """Makes JSON null in an optional field mean the same as an absent field. The published schema does not mention null."""
     return BeforeValidator(lambda value: default if value is None else value)
 
 
@@ -81,7 +82,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
 
 
 class EventData(BaseModel):
-    """What all event data have in common: unknown fields are ignored, values are never coerced."""
+    """The base of all event data: unknown fields are ignored, values are never coerced."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -99,7 +100,7 @@ class SubmittedItem(EventData):
 
 
 class BatchSubmitted(EventData):
-    """A batch, or one part of it. The only event that others send us; `batch_id` is the sender's idempotency key."""
+    """A batch, or one part of it. The only event that other services send to the product. `batch_id` is the sender's idempotency key."""
 
     batch_id: UUID
     organization_id: Id
@@ -110,9 +111,9 @@ class BatchSubmitted(EventData):
     parts: Annotated[PartNumber, _null_means(1)] = 1
     total_items: Annotated[int, Field(ge=1, le=MAX_POSITIONS, strict=True)] | None = None
     submitted_by: str | None = None
-    """Who submitted, in events of ours: what a replay needs and an upstream service need not say."""
+    """The submitter, in our own events. A replay needs it; an upstream service need not send it."""
     channel: str | None = None
-    # `size_mistakes` checks it, with the mistakes that the schema can't name.
+    # `size_mistakes` checks these limits, and reports them with the mistakes that the schema can't find.
     items: Annotated[tuple[SubmittedItem, ...], Field(json_schema_extra={"minItems": 1, "maxItems": MAX_PART_ITEMS})]
 
 
@@ -144,7 +145,7 @@ class BatchRetryRequested(EventData):
 
 
 class CountsData(EventData):
-    """`total_items = pending + completed + failed + cancelled`, at every moment that anybody can read."""
+    """The counts of a batch. `total_items = pending + completed + failed + cancelled`, always."""
 
     total_items: Count
     pending: Count
@@ -154,9 +155,9 @@ class CountsData(EventData):
 
 
 class BatchCancelled(CountsData):
-    """A batch was cancelled. Effective without a consumer; on the topic so that a replay knows it.
+    """A batch was cancelled. The cancel is effective without a consumer; the event is for replays.
 
-    In parts when it has many runs, each with the same counts. The order of the parts does not matter.
+    With many runs, there are several parts, each with the same counts. The order of the parts does not matter.
     """
 
     batch_id: UUID
@@ -186,16 +187,16 @@ class BatchDeleted(EventData):
 
 
 class ActivitiesRevoked(EventData):
-    """Activities of a batch were taken back. Their items stay successful. Effective without a consumer.
+    """Activities of a batch were revoked. Their items stay successful. The revocation is effective without a consumer.
 
-    On the topic batches so that a replay knows it, and with the same id and bytes on lifecycle for upstream services. In parts when it
-    has many runs; the order of the parts does not matter.
+    The event is on the topic batches for replays, and on lifecycle, with the same id and bytes, for upstream services. With many runs, there are
+    several parts. The order of the parts does not matter.
     """
 
     batch_id: UUID
     organization_id: Id
     revocation: Count
-    """The version of the batch that this revocation made; 0 for a batch of which only its activities are left."""
+    """The batch's version after this revocation; 0 for a purged batch, of which only activities are left."""
     part: Attempt = 1
     reason: RevocationReason
     revoked_by: str
@@ -205,11 +206,11 @@ class ActivitiesRevoked(EventData):
 
 
 class LaterEvent(EventData):
-    """An event of a type that a later version of the product has added. Nothing of it is read."""
+    """An event of a type that a later version of the product has added. Its data is not read."""
 
 
 class RegisterActivity(EventData):
-    """The command: register this item, attempt n. Carries its own attempt's values, but for the notes (they stay in the database)."""
+    """The command to register an item in attempt n. It has the values of that attempt, except for the notes, which stay in the database."""
 
     batch_id: UUID
     item_id: UUID
@@ -225,7 +226,7 @@ class RegisterActivity(EventData):
 
 
 class ItemErrorData(EventData, title="ItemError"):
-    """Why an item failed: a stable code, words for people, and what a correction needs to know."""
+    """Why an item failed: a stable code, a message for people, and the details that a correction needs."""
 
     code: StoredId
     message: str
@@ -243,7 +244,7 @@ class Result(EventData):
     attempt: Attempt
     organization_id: StoredId
     bulk: Flag = False
-    """Came through the bulk lane: folded with the bulk lane's weight."""
+    """Whether the item came through the bulk lane. The result is then folded with the bulk lane's weight."""
 
 
 class RegistrationSucceeded(Result):
@@ -253,7 +254,7 @@ class RegistrationSucceeded(Result):
 
 
 class RegistrationFailed(Result):
-    """There is no activity, and why."""
+    """The item was not registered, with the reason."""
 
     error: ItemErrorData
 
@@ -263,7 +264,7 @@ class RegistrationCancelled(Result):
 
 
 class BatchCompleted(CountsData):
-    """A batch is terminal; again after each retry."""
+    """A batch is terminal. Sent again after each retry."""
 
     batch_id: UUID
     organization_id: Id
@@ -273,7 +274,7 @@ class BatchCompleted(CountsData):
 
 
 class MistakeData(EventData, title="Problem"):
-    """One mistake in a request: where (a JSON pointer), a stable code, and words."""
+    """One mistake in a request: its place (a JSON pointer), a stable code, and a message for people."""
 
     pointer: str
     code: str
@@ -291,8 +292,8 @@ class BatchRejected(EventData):
 
 
 class DeadLetter(EventData):
-    """Where an unreadable record came from and why it was put aside. The record itself is in `key` and `value`, base64; of one that is
-    larger than its topic takes, the beginning."""
+    """Where an unreadable record came from, and why it was put aside. The record itself is in `key` and `value`, as base64. Of a record that is
+    too large for the topic, they have the beginning."""
 
     topic: str
     partition: int
@@ -305,13 +306,13 @@ class DeadLetter(EventData):
     key_truncated: Flag = False
     """`key` is only the beginning of the record's key."""
     value_truncated: Flag = False
-    """`value` is only the beginning of the record's value. The whole is where the record is, for as long as its topic keeps it."""
+    """`value` is only the beginning of the record's value. The topic has the whole record, until its retention ends."""
     value_bytes: int | None = None
-    """How many bytes the record's value has."""
+    """The number of bytes in the record's value."""
 
 
 class DeadLetterRedriven(EventData):
-    """A dead letter was sent to its topic again. It is on the dead-letter topic itself, so that listings need nothing else."""
+    """A dead letter was sent to its original topic again. This event is on the dead-letter topic, so that listings need no other topic."""
 
     dead_letter_id: UUID
     redriven_at: str
@@ -353,11 +354,11 @@ DEAD_LETTER_REDRIVEN = type_name(DeadLetterRedriven)
 
 
 def read_event(topic: Topic, envelope: Envelope) -> EventData:
-    """The data of an event. A type only selects among the schemas that its topic allows. Raises UnreadableError.
+    """The data of an event. Its type selects one of the schemas that its topic allows. Raises UnreadableError.
 
-    An event of the product's own whose type no topic knows comes from a later version. It is read as a LaterEvent.
+    An event of ours with a type that belongs to no topic comes from a later version. It is read as a LaterEvent.
 
-    Strangers write to the batches topic, so its JSON is parsed strictly; the other topics are ours and take the fast path.
+    Other services write to the batches topic, so its JSON is parsed strictly. Only we write to the other topics, so these take the fast path.
     """
     model = _BY_TOPIC[topic].get(envelope.type)
     if model is None and _is_of_later_version(topic, envelope):
@@ -382,7 +383,8 @@ def _is_of_later_version(topic: Topic, envelope: Envelope) -> bool:
 
 
 def _read_submitted(document: Any) -> BatchSubmitted:
-    """A part. Raises InvalidEventError, with what its sender is told. Of more items than a part may have only the first are looked at."""
+    """A part. Raises InvalidEventError, with the mistakes for the sender. If there are too many items, only the first MAX_PART_ITEMS are
+    checked."""
     items = document.get("items") if isinstance(document, dict) else None
     shown = document
     sizes: list[Mistake] = []
@@ -411,7 +413,7 @@ def _duplicates(document: Any) -> Iterator[Mistake]:
 
 
 def _malformed(document: Any, mistakes: Sequence[Mistake]) -> MalformedSubmission | None:
-    """The malformed submission to reject; None if its batch or organization is unreadable."""
+    """The malformed submission to reject; None if its batch or organization can't be read."""
     if not isinstance(document, dict):
         return None
     try:
@@ -423,7 +425,7 @@ def _malformed(document: Any, mistakes: Sequence[Mistake]) -> MalformedSubmissio
 
 
 def _places(error: ValidationError) -> Sequence[tuple[str, str]]:
-    """Where an event is not what its type says, and how, without values."""
+    """The places at which an event does not match its type, with messages without values."""
     if error.error_count() > MOST_MISTAKES:
         return [("", f"has {error.error_count():,} mistakes")]
     found = error.errors(include_input=False, include_url=False, include_context=False)
@@ -431,24 +433,24 @@ def _places(error: ValidationError) -> Sequence[tuple[str, str]]:
 
 
 def place_of_mentor(index: int) -> str:
-    """Where a `BatchSubmitted` names the mentor of an item: its place in the list, not its position in the batch."""
+    """The pointer to an item's mentor in a `BatchSubmitted`. `index` is the item's place in the list, not its position in the batch."""
     return pointer("items", index, "mentor_id")
 
 
 def _position(item: dict[str, Any], index: int) -> int:
-    """Only what can be a position is repeated to the sender."""
+    """The item's position if it has a valid one, so that nothing else is repeated to the sender; else its index."""
     position = item.get("position")
     return position if type(position) is int and 0 <= position < MAX_POSITIONS else index
 
 
 class InvalidEventError(UnreadableError):
-    """JSON, but not what its type says. Carries the places, and never a value (values may be notes)."""
+    """Valid JSON that does not match the event's type. Has the places, but never a value, because values may be notes."""
 
     def __init__(self, model: type[EventData], places: Sequence[tuple[str, str]], submission: MalformedSubmission | None) -> None:
         shown = "; ".join(f"{place}: {message}" for place, message in places[:20])
         super().__init__("invalid_data", f"not a {model.__name__}: {shown}")
         self.submission = submission
-        """What to tell the sender; None if the sender is unknown."""
+        """The rejection to send; None if the batch or its organization can't be read."""
 
 
 # --- Building -----------------------------------------------------------------------------------------------------------------
@@ -488,7 +490,7 @@ def batch_submitted(
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
-    """One part of an accepted batch, without notes; each of the items in JSON."""
+    """One part of an accepted batch, without notes. Each item is already JSON."""
     data = {
         "batch_id": batch_id,
         "organization_id": organization_id,
@@ -516,7 +518,7 @@ def batch_retry_requested(
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
-    """One part of a retry. The first part has the id of (batch, retry number); the further ones add the part."""
+    """One part of a retry. The first part's id is derived from batch and retry number; further parts add their number."""
     identity = (batch_id, retry_number) if part == 1 else (batch_id, retry_number, part)
     data = {
         "batch_id": batch_id,
@@ -540,7 +542,7 @@ def batch_cancelled(
     time: datetime,
     trace_id: str,
 ) -> list[OutgoingEvent]:
-    """The cancel of a batch, which happens once; in parts of MAX_CANCELLED_RUNS."""
+    """The cancel of a batch, which happens once, in parts of at most MAX_CANCELLED_RUNS runs."""
     starts = range(0, max(1, len(cancelled_positions)), MAX_CANCELLED_RUNS)
     return [
         _cancelled_part(
@@ -570,7 +572,7 @@ def _cancelled_part(
     time: datetime,
     trace_id: str,
 ) -> OutgoingEvent:
-    """The first part has the id of the batch's cancel; the further ones add the part."""
+    """One part of a cancel. The first part's id is derived from the batch; further parts add their number."""
     identity = (batch_id,) if part == 1 else (batch_id, part)
     data = {
         "batch_id": batch_id,
@@ -587,13 +589,13 @@ def _cancelled_part(
 def batch_relabelled(
     *, batch_id: UUID, organization_id: str, label: str | None, version: int, time: datetime, trace_id: str
 ) -> OutgoingEvent:
-    """An edited label. Versions begin anew where a batch was forgotten before all its parts had come, and times do not."""
+    """An edited label. The id includes the time, because versions restart if a batch was removed before all its parts had arrived."""
     data = {"batch_id": batch_id, "organization_id": organization_id, "label": label, "version": version}
     return _event(Topic.BATCHES, BATCH_RELABELLED, (batch_id, version, rfc3339(time)), time, trace_id, str(batch_id), data)
 
 
 def batch_deleted(*, batch_id: UUID, organization_id: str, version: int, time: datetime, trace_id: str) -> OutgoingEvent:
-    """A deleted batch, which happens once."""
+    """The deletion of a batch, which happens once."""
     data = {"batch_id": batch_id, "organization_id": organization_id, "version": version}
     return _event(Topic.BATCHES, BATCH_DELETED, (batch_id,), time, trace_id, str(batch_id), data)
 
@@ -611,8 +613,8 @@ def activities_revoked(
 ) -> list[OutgoingEvent]:
     """A revocation, for both of its topics, in parts of MAX_REVOKED_RUNS.
 
-    Versions begin anew where a batch was forgotten before all its parts had come, and times do not. Without a version one activity is
-    revoked at a time, and tells one revocation from another.
+    The id includes the time, because versions restart if a batch was removed before all its parts had arrived. Of a purged batch, which has no
+    version, only one activity is revoked at a time, so the id includes its position.
     """
     published: list[OutgoingEvent] = []
     for part, start in enumerate(range(0, len(revoked_positions), MAX_REVOKED_RUNS), start=1):
@@ -686,15 +688,15 @@ def batch_rejected(
 
 
 def dead_letter_redriven(*, dead_letter_id: UUID, time: datetime, trace_id: str) -> OutgoingEvent:
-    """The mark of a redrive. A letter can be sent again more than once."""
+    """The record of a redrive. A dead letter can be redriven more than once."""
     data = {"dead_letter_id": dead_letter_id, "redriven_at": rfc3339(time)}
     return _event(
         Topic.DEAD_LETTER, DEAD_LETTER_REDRIVEN, (dead_letter_id, rfc3339(time)), time, trace_id, str(dead_letter_id), data
     )
 
 
-# Commands and results are the hot path: one call per item. Headers that are the same for a whole batch are encoded once per batch
-# by the caller's `ItemEventHeaders`, ids and values per item.
+# Commands and results are the hot path: one call per item. The caller's `ItemEventHeaders` encodes headers that a batch has in common once per
+# batch. Only ids and values are encoded per item.
 
 
 class ItemEventHeaders:
@@ -713,11 +715,11 @@ class ItemEventHeaders:
         self._time_bytes = b""
 
     def of(self, event_type: str, item_id: UUID | str, attempt: int, time: datetime) -> tuple[Header, ...]:
-        """The headers of one event; its span id is the tail of its own id."""
+        """The headers of one event. Its span id is taken from its own id."""
         ids, type_bytes = self._TYPES[event_type]
         event = ids.text(item_id, attempt)
         if time is not self._time:
-            # The items of a set have one moment.
+            # The items of a set usually have the same time.
             self._time, self._time_bytes = time, rfc3339(time).encode()
         return (
             *ITEM_HEADERS,
@@ -738,6 +740,6 @@ RESULTS_PER_KEY = 100
 
 
 def result(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, batch_id: str, position: int) -> OutgoingEvent:
-    """A result. Its key is the batch and a hundred positions: a small batch stays together, a large one doesn't fill one partition
-    in front of others (docs/architecture.md, Fairness)."""
+    """A result. Its key is the batch and a hundred positions, so that a small batch stays together, and a large one does not delay others by
+    filling one partition (docs/architecture.md, Fairness)."""
     return OutgoingEvent(Topic.RESULTS, f"{batch_id}:{position // RESULTS_PER_KEY}", item_headers, orjson.dumps(data))

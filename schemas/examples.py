@@ -1,5 +1,5 @@
-"""An example of each body of the HTTP contract, for its documentation. The answers are those of docs/http.md, which a test gets from a
-running product; tests hold the others against the models."""
+"""An example of each body of the HTTP contract, for its documentation. The responses are those of docs/http.md, which a test compares with a
+running product; other tests validate the rest against the models."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -274,10 +274,10 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
 }
 
-# What problems carry beside their title, by code.
+# The mistakes in the examples of problems, by code.
 MISTAKES: Mapping[str, Sequence[Mistake]] = {
     "invalid_request": [
-        Mistake("/items/0/activity_date", "not_a_date", "must be a date of the calendar, like 2026-03-25"),
+        Mistake("/items/0/activity_date", "not_a_date", "must be a valid date, like 2026-03-25"),
         Mistake("/items/1/mentor_id", "empty", "must not be empty"),
         Mistake("/items/1/duration_minutes", "wrong_type", "must be an integer"),
     ],
@@ -291,7 +291,7 @@ MEMBERS: Mapping[str, Json] = {
     },
 }
 
-# By content type, what is not JSON: the first item of the batch.
+# Examples that are not JSON, by content type. They show the first item of the batch.
 TEXTS: Mapping[str, str] = {
     "text/csv": (
         '"position","item_id","client_reference","mentor_id","activity_type","activity_date","duration_minutes","status","attempt",'

@@ -1,7 +1,6 @@
 """The field types that bodies and events share, with the limits of a well-formed request (docs/http.md).
 
-They say what can be stored and named. Whether an item may be registered is for the registration rules (docs/rules.md), which
-answer item by item.
+They define what can be stored. The registration rules (docs/rules.md) decide for each item whether it may be registered.
 """
 
 import re
@@ -29,7 +28,7 @@ _NO_NUL = r"^[^\x00]*$"
 
 
 def _calendar_date(value: Any) -> Any:
-    """A date only as `2026-03-25`: pydantic alone would also take timestamps and numbers."""
+    """Accepts a date only as `2026-03-25`. pydantic alone would also accept timestamps and numbers."""
     if isinstance(value, date):
         return value
     if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
@@ -37,11 +36,11 @@ def _calendar_date(value: Any) -> Any:
     return date.fromisoformat(value)
 
 
-# What is so long is refused, whatever it is composed to.
+# A longer text is refused in any case, even if composing would shorten it.
 _MAX_CANONICAL_LENGTH = 4 * MAX_LABEL_LENGTH
 
-# Composing takes a time that is quadratic in the number of marks on one letter, 2 ms for 800. No language has more than a few; this is the
-# limit of Unicode's own Stream-Safe Text Format.
+# The time for composing is quadratic in the number of marks on one letter: 2 ms for 800. No language needs more than a few. This is the limit of
+# Unicode's Stream-Safe Text Format.
 _MOST_MARKS = 30
 
 
@@ -64,14 +63,14 @@ def canonical_id(value: Any) -> Any:
 
 
 def _composed(value: Any) -> Any:
-    """A label with composed letters. Its invisible characters stay: they shape what people see, a family of emoji for instance."""
+    """A label with composed letters. It keeps invisible characters, because they can change what people see, as in a family emoji."""
     return unicodedata.normalize("NFC", value) if _can_be_composed(value) else value
 
 
 _ID = StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_NUL, strict=True)
 Id = Annotated[str, _ID, BeforeValidator(canonical_id)]
 StoredId = Annotated[str, _ID]
-"""An id in an event that is written from the tables: it was spelled when it came in, and the reader need not look at its spelling."""
+"""An id in an event that is written from the tables. It got its canonical spelling when it came in, so the reader need not check it."""
 Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True), BeforeValidator(_composed)]
 Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_NO_NUL, strict=True)]
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
@@ -83,8 +82,8 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 def one_of(*members: StrEnum) -> GetPydanticSchema:
-    """Takes the texts of these members of an enumeration. In the published documents the texts are listed where they are taken: an
-    enumeration's own schema would be a definition with a name."""
+    """Accepts the texts of these members of an enumeration. The published documents list the texts in the field itself; the schema of the
+    enumeration would be a named definition."""
     (kind,) = {type(member) for member in members}
     texts = core_schema.literal_schema([member.value for member in members])
     return GetPydanticSchema(lambda _source, _handler: core_schema.no_info_after_validator_function(kind, texts))
@@ -103,4 +102,4 @@ StoredDate = Annotated[
     ),
     WithJsonSchema({"type": "string", "format": "date"}),
 ]
-"""The texts that `CalendarDate` takes, at a quarter of its cost: its mistakes are told to nobody who could mend them."""
+"""Accepts the same texts as `CalendarDate` at a quarter of its cost. Its error messages are less helpful, but no client sees them."""

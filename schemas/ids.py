@@ -1,9 +1,8 @@
 """Ids: which are random, which are derived, and from what.
 
-A batch id is a new UUIDv7 (RFC 9562, 5.7). Item and activity ids are derived from the batch id and the position, so repeated work yields the
-same ids. They begin with the batch id's 48 bits of time, so that index inserts go to the right-hand edge (docs/decisions/0004-ids.md:
-random keys cost three times the WAL). They end with the position, so that an item is found by its id without another index. Event ids are
-UUIDv5.
+A batch id is a new UUIDv7 (RFC 9562, 5.7). Item and activity ids are derived from the batch id and the position, so that repeated work yields
+the same ids. They begin with the batch id's 48 bits of time, so that index inserts go to the right-hand edge (random keys cost three times the
+WAL, docs/decisions/0004-ids.md). They end with the position, so that an item can be found by its id without another index. Event ids are UUIDv5.
 """
 
 import hashlib
@@ -22,20 +21,20 @@ _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
 
 
 def new_batch_id() -> UUID:
-    """A UUIDv7 of now."""
+    """A UUIDv7 with the present time."""
     milliseconds = time.time_ns() // 1_000_000
     return UUID(int=(milliseconds << 80) | _VERSION_AND_VARIANT | (secrets.randbits(12) << 64) | secrets.randbits(62))
 
 
 def _prefix(kind: bytes, batch_id: UUID) -> int:
-    """All bits but the position: the batch's time, then 54 bits of a hash that tell batches of one millisecond apart."""
+    """All bits except the position: the batch's time, then 54 bits of a hash that distinguish batches of one millisecond."""
     digest = int.from_bytes(hashlib.sha256(kind + batch_id.bytes).digest()[:8], "big")
     high, low = (digest >> 42) & 0xFFF, digest & ((1 << 42) - 1)
     return (batch_id.int & _TIME_MASK) | _VERSION_AND_VARIANT | (high << 64) | (low << POSITION_BITS)
 
 
 class DerivedIds:
-    """The item and activity ids of one batch; the hashing is done once."""
+    """The item and activity ids of one batch. Hashes the batch id only once."""
 
     __slots__ = ("_activity", "_item", "_item_text")
 
@@ -49,7 +48,7 @@ class DerivedIds:
         return UUID(int=self._item | position)
 
     def activity_id(self, position: int) -> str:
-        """The id that the item's activity has once it exists, as text: there is one for each command."""
+        """The id that the item's activity has once it exists. It is text, because each command needs one."""
         return f"{self._activity}{position:05x}"
 
     def item_id_text(self, position: int) -> str:
@@ -59,34 +58,34 @@ class DerivedIds:
 
 @lru_cache(maxsize=4_096)
 def derived_ids(batch_id: str) -> DerivedIds:
-    """The ids of a batch that is named as text. The items of a batch come in several sets, and each asks again."""
+    """The ids of a batch that is named as text. Cached, because the items of a batch come in several sets."""
     return DerivedIds(UUID(batch_id))
 
 
 def _text_before_position(prefix: int) -> str:
-    """An id as text without its last five digits: these are the position."""
+    """An id as text without its last five digits, which are the position."""
     x = f"{prefix:032x}"[: -POSITION_BITS // 4]
     return f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}"
 
 
 def item_position(batch_id: UUID, item_id: UUID) -> int | None:
-    """The position that an item id stands for; None when it is not an id of that batch."""
+    """The position in an item id; None if it is not an id of that batch."""
     position = item_id.int & (MAX_POSITIONS - 1)
     return position if DerivedIds(batch_id).item_id(position) == item_id else None
 
 
 def event_id(event_type: str, *parts: object) -> UUID:
-    """The id of an event: the same type and parts give the same id, so a repeated event is recognised."""
+    """The id of an event. The same type and parts give the same id, so that a repeated event is recognised."""
     return uuid5(EVENT_NAMESPACE, "/".join([event_type, *map(str, parts)]))
 
 
 def content_id(event_type: str, *parts: object, value: bytes) -> UUID:
-    """The id of an event that may be said again in other words: another content under the same parts has another id."""
+    """The id of an event whose content may differ for the same parts. Different content gives a different id."""
     return event_id(event_type, *parts, hashlib.sha256(value).hexdigest())
 
 
 class EventIds:
-    """The ids of one type's events as text, as `event_id` gives them at a fifth of its cost: there are two events for each item."""
+    """The ids of one type's events as text: the same as from `event_id`, at a fifth of its cost. There are two such events for each item."""
 
     __slots__ = ("_hash",)
 

@@ -1,6 +1,6 @@
-"""The mistakes in a request, all at once: where each is (a JSON pointer), a stable code, and words that never quote a value.
+"""The mistakes in a request, all at once: the place of each (a JSON pointer), a stable code, and a message that never quotes a value.
 
-HTTP answers them (`errors`), `BatchRejected` carries them (`problems`): the same list for the same mistakes.
+HTTP responses (`errors`) and `BatchRejected` (`problems`) have the same list for the same mistakes.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -14,9 +14,9 @@ from pydantic_core import ErrorDetails
 from schemas.fields import canonical_id
 
 MOST_MISTAKES = 100
-"""How many mistakes of a request or an event are named: a body of 16 MiB can have millions. Files have theirs all named."""
+"""The most mistakes of a request or an event that are listed, because a body of 16 MiB can have millions. Those of a file are all listed."""
 
-# An unknown field's name is its sender's; a longer one is cut in the pointer.
+# The sender chooses the name of an unknown field. The pointer cuts longer names.
 _MAX_POINTER_PART = 200
 
 
@@ -30,7 +30,7 @@ class Mistake(NamedTuple):
 
 COORDINATOR_UNKNOWN = Mistake("/coordinator_id", "coordinator_unknown", "The organization's directory has no such coordinator.")
 
-# pydantic's error types, as ours: the code, and words with pydantic's own limits filled in.
+# Our code and message for each of pydantic's error types. pydantic's own limits are filled in.
 _CODES: Mapping[str, tuple[str, str]] = {
     "missing": ("missing_field", "is missing"),
     "extra_forbidden": ("unknown_field", "is not a field of this request"),
@@ -61,7 +61,7 @@ _CODES: Mapping[str, tuple[str, str]] = {
     "datetime_type": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
     "datetime_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
     "datetime_from_date_parsing": ("not_a_time", "must be a time like 2026-03-25T10:00:00Z"),
-    "blank_for_plus": ("not_a_time", "has a blank before its offset: in a query, + means a blank and has to be written %2B"),
+    "blank_for_plus": ("not_a_time", "has a blank before its offset: in a query, + means a blank and must be written %2B"),
     "timezone_aware": ("not_a_time", "must name its offset from UTC, as in 2026-03-25T10:00:00Z"),
     "enum": ("unknown_value", "must be {expected}"),
     "literal_error": ("unknown_value", "must be {expected}"),
@@ -69,7 +69,7 @@ _CODES: Mapping[str, tuple[str, str]] = {
 
 
 def pointer(*parts: object) -> str:
-    """The JSON pointer to a place (RFC 6901, 3)."""
+    """The JSON pointer with these parts (RFC 6901, 3)."""
     return "".join(f"/{_printable(str(part)).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
@@ -81,17 +81,17 @@ def _printable(part: str) -> str:
 def _mistake(error: ErrorDetails) -> Mistake:
     place = pointer(*error["loc"])
     if error["type"] == "value_error":
-        # The only validator of ours is the date's (schemas/fields.py).
+        # Our only validator that raises ValueError is the date's (schemas/fields.py).
         is_text = isinstance(error["input"], str)
-        return Mistake(place, "not_a_date" if is_text else "wrong_type", "must be a date of the calendar, like 2026-03-25")
+        return Mistake(place, "not_a_date" if is_text else "wrong_type", "must be a valid date, like 2026-03-25")
     code, words = _CODES[error["type"]]
     return Mistake(place, code, words.format_map(error.get("ctx", {})))
 
 
 def first_of(mistakes: Iterable[Mistake], most: int | None = MOST_MISTAKES) -> list[Mistake]:
-    """The first `most` mistakes, and one more entry that says so when there are others; all of them where `most` is None.
+    """The first `most` mistakes, with a further entry if there are more; all mistakes if `most` is None.
 
-    Of an iterator no more is drawn than that takes.
+    Takes no more from an iterator than that needs.
     """
     if most is None:
         return list(mistakes)
@@ -106,15 +106,15 @@ Entries = Mapping[str, Any]
 
 
 def mistakes_of(error: ValidationError) -> list[Mistake]:
-    """What pydantic found wrong, in its order."""
+    """The mistakes that pydantic found, in its order."""
     return [_mistake(found) for found in error.errors(include_url=False)]
 
 
 def mistakes_in(model: type[BaseModel], raw: Any, error: ValidationError, entries: Entries) -> Iterator[Mistake]:
     """The mistakes for which `model` refused `raw` with this error.
 
-    pydantic describes all of its errors or none, at a kilobyte each. Where there are many this goes through the document piece by piece,
-    the entries of its lists one after the other: a caller that takes the first hundred does not pay for the others.
+    pydantic describes either all of its errors or none, at a kilobyte each. If there are many, this validates the document piece by piece, one
+    entry of its lists after the other, so that a caller who takes the first hundred does not pay for the others.
     """
     if error.error_count() <= MOST_MISTAKES or not isinstance(raw, dict):
         yield from mistakes_of(error)
@@ -140,7 +140,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _trimmed(kind: Any, raw: Any) -> Any:
-    """An object without most of its unknown fields: no more of them are named than there are listed mistakes."""
+    """An object without most of its unknown fields, because no more of them can be listed than MOST_MISTAKES."""
     if not isinstance(raw, dict) or not isinstance(kind, type) or not issubclass(kind, BaseModel):
         return raw
     known = {name: _trimmed(field.annotation, raw[name]) for name, field in kind.model_fields.items() if name in raw}
@@ -148,7 +148,7 @@ def _trimmed(kind: Any, raw: Any) -> Any:
 
 
 def size_mistakes(place: str, entries: Sized, max_entries: int) -> list[Mistake]:
-    """The mistake of a list that has no entries, or too many. (pydantic's own limits count only the entries that are well formed.)"""
+    """The mistake of a list with no entries, or with too many. (pydantic's own limits count only well-formed entries.)"""
     if not entries:
         return [Mistake(place, "no_items", "must have at least one entry")]
     if len(entries) > max_entries:
@@ -168,9 +168,9 @@ def mentor_type_and_date(entry: Any) -> Hashable:
 def duplicate_mentors(
     identities: Iterable[Hashable], place_of: Callable[[int], str], position_of: Callable[[int], object] = int
 ) -> Iterator[Mistake]:
-    """The mistakes for what must occur once in a submission (mentor, activity type and date): one at each entry that shares it.
+    """The mistakes for identities (mentor, activity type and date) that occur more than once in a submission: one for each such entry.
 
-    `position_of` says which position an entry's item has where that is not its place in the list.
+    `position_of` returns the position of an entry's item, if that is not its place in the list.
     """
     entries: dict[Hashable, list[int]] = {}
     for entry, identity in enumerate(identities):
@@ -182,7 +182,7 @@ def duplicate_mentors(
 
 
 def listed(positions: Sequence[object]) -> str:
-    """Positions in words: `3 and 5`; cut for a mentor who stands there 10,000 times."""
+    """Positions in words: `3 and 5`. Cut after ten, because a mentor may occur 10,000 times."""
     if len(positions) == 1:
         return str(positions[0])
     shown, hidden = positions[:10], len(positions) - 10

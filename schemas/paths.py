@@ -1,4 +1,4 @@
-"""Where the API is, below an address."""
+"""The path of the API below the server's address."""
 
 API_ROOT = "/api/v1"
 

@@ -1,6 +1,6 @@
-"""Writes the JSON Schema of every event to `schemas/json`, one file a type and version: `python -m schemas.publish`.
+"""Writes the JSON Schema of every event to `schemas/json`, one file for each type and version: `python -m schemas.publish`.
 
-What is committed there is the contract with readers and writers elsewhere; `incompatibilities` says what would break it.
+The committed files are the contract with readers and writers elsewhere. `incompatibilities` finds changes that would break it.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from schemas.published import published_schema
 
 DIRECTORY = Path(__file__).parent / "json"
 
-# A reader that was written against the old schema relies on these bounds, a writer on being accepted within them.
+# Readers that were written for the old schema rely on these bounds, and writers rely on values within them being accepted.
 _UPPER_BOUNDS = ("maxLength", "maxItems", "maximum", "exclusiveMaximum")
 _LOWER_BOUNDS = ("minLength", "minItems", "minimum", "exclusiveMinimum")
 
@@ -31,18 +31,18 @@ def rendered(model: type[EventData]) -> bytes:
 
 
 def path_of(model: type[EventData]) -> Path:
-    """Where the schema of an event is committed."""
+    """The file in which the schema of an event is committed."""
     return DIRECTORY / f"{model.__name__}.v1.json"
 
 
 def incompatibilities(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of the old contract the new schema breaks: fields are only ever added, with defaults, and nothing is narrowed or widened
-    in type (docs/events.md, Evolution)."""
+    """The changes in the new schema that break the old contract. Fields may only be added, with defaults, and types may be neither narrowed nor
+    widened (docs/events.md, Evolution)."""
     return list(_compare("", _resolved(old, old), _resolved(new, new)))
 
 
 def _resolved(schema: Any, root: dict[str, Any]) -> Any:
-    """The schema with its references put in place."""
+    """The schema with its references replaced by their definitions."""
     if isinstance(schema, list):
         return [_resolved(each, root) for each in schema]
     if not isinstance(schema, dict):
@@ -84,16 +84,16 @@ def _compare_fields(where: str, old: dict[str, Any], new: dict[str, Any]) -> Ite
     for name in before.keys() - after.keys():
         yield f"{where}/{name}: was removed"
     for name in set(new.get("required", ())) - set(old.get("required", ())):
-        yield f"{where}/{name}: is required now"
-    # What was always there, readers rely on.
+        yield f"{where}/{name}: is now required"
+    # Readers rely on required fields being present.
     for name in set(old.get("required", ())) - set(new.get("required", ())):
-        yield f"{where}/{name}: is optional now"
+        yield f"{where}/{name}: is now optional"
     for name in before.keys() & after.keys():
         yield from _compare(f"{where}/{name}", before[name], after[name])
 
 
 def publish() -> None:
-    """Writes all schemas. Raises ValueError, and writes nothing, when one would break what is committed."""
+    """Writes all schemas. Raises ValueError, and writes nothing, if a change is incompatible with a committed schema."""
     DIRECTORY.mkdir(exist_ok=True)
     broken = [
         f"{path_of(model).name}: {problem}"
@@ -102,7 +102,7 @@ def publish() -> None:
         for problem in incompatibilities(orjson.loads(path_of(model).read_bytes()), orjson.loads(rendered(model)))
     ]
     if broken:
-        raise ValueError("incompatible with what is published; make a new version of the event:\n" + "\n".join(broken))
+        raise ValueError("incompatible with the published schemas; add a new version of the event instead:\n" + "\n".join(broken))
     for model in event_models():
         path_of(model).write_bytes(rendered(model))
 

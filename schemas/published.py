@@ -1,6 +1,6 @@
-"""The names that the published documents give to models: a model's `title`, else the name of its class.
+"""The names that models have in the published documents: a model's `title`, else the name of its class.
 
-A class can be renamed. What is published keeps its name, because clients generate code from it.
+A class can be renamed, but its published name stays, because clients generate code from it.
 """
 
 from collections.abc import Iterable
@@ -15,24 +15,24 @@ _OWN = "#/$defs/"
 
 
 def published_name(model: type[BaseModel]) -> str:
-    """What the documents call the model."""
+    """The model's name in the published documents."""
     return model.model_config.get("title") or model.__name__
 
 
 def published_schema(model: type[BaseModel]) -> Json:
-    """The JSON Schema of one model, with the models inside it as `$defs`."""
+    """The JSON Schema of one model, with nested models as `$defs`."""
     return _renamed(model.model_json_schema(), _OWN)
 
 
 def published_schemas(models: Iterable[type[BaseModel]], *, prefix: str) -> Json:
-    """The schemas of these models and of those inside them, by published name; references begin with the prefix."""
+    """The schemas of these models and of nested ones, by published name. References begin with the prefix."""
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=prefix + "{model}")
     definitions: Json = _renamed(schemas, prefix)["$defs"]
     return definitions
 
 
 def _renamed(schema: Json, prefix: str) -> Json:
-    """The schema with its definitions, and the references to them, named by their titles. Raises ValueError when two have one title."""
+    """The schema with its definitions and references named by titles. Raises ValueError if two definitions have the same title."""
     definitions: Json = schema.get("$defs", {})
     names = {name: definition.get("title", name) for name, definition in definitions.items()}
     if len(set(names.values())) < len(names):

@@ -1,4 +1,4 @@
-"""What is said to an external registration service, and what it says (docs/external-registration.md)."""
+"""The requests to an external registration service, and its responses (docs/external-registration.md)."""
 
 from datetime import date
 from enum import StrEnum
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RegistrationRequest(BaseModel):
-    """The activity to create. The same for every try under one key."""
+    """The activity to create. Every try under one key sends the same."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ class RegistrationResponse(BaseModel):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if (self.status is RegistrationStatus.REGISTERED) != (self.activity_id is not None):
-            raise ValueError("an activity_id belongs to registered, and to nothing else")
+            raise ValueError("registered needs an activity_id, and no other status may have one")
         if self.status is RegistrationStatus.REFUSED and self.code is None:
-            raise ValueError("a refusal needs its code")
+            raise ValueError("refused needs a code")
         return self

@@ -1,13 +1,13 @@
-"""One spelling for names that look the same: ids and types are compared character by character, and people can't see every character.
+"""One spelling for names that look the same. Ids and types are compared character by character, but people can't see every character.
 
-Decision 26 says why. Ids are changed where they come in (`schemas.fields.Id`, the files, the directory), so that everything behind
-compares plain texts.
+Decision 26 has the reasons. Ids get their canonical spelling where they enter the product (`schemas.fields.Id`, the files, the directory), so
+that all other code compares plain texts.
 """
 
 import unicodedata
 
-# Format characters and others that Unicode calls default ignorable: nothing shows them. The Arabic number signs are format characters
-# too, but visible, and stay.
+# Format characters and others that Unicode calls default ignorable, which are invisible. The Arabic number signs are format characters, too,
+# but visible, so they stay.
 _INVISIBLE_RANGES = (
     (0xAD, 0xAD),  # soft hyphen
     (0x34F, 0x34F),
@@ -27,7 +27,7 @@ _INVISIBLE_RANGES = (
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
 )
-# Blanks of every width but that of the space bar; none of them breaks a line.
+# Blanks of every width except the plain space. None of them breaks a line.
 _BLANKS = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u2800\u3000"
 
 _UNSEEN: dict[int, str | None] = {
@@ -36,7 +36,7 @@ _UNSEEN: dict[int, str | None] = {
 }
 
 SQL_INVISIBLE = "".join(chr(code) for first, last in _INVISIBLE_RANGES if last < 0xE0000 for code in range(first, last + 1))
-"""The characters that `canonical` removes, for PostgreSQL's `translate`, but for the thousands of tags that no keyboard has."""
+"""The characters that `canonical` removes, for PostgreSQL's `translate`; without the thousands of tag characters, which no keyboard has."""
 
 SQL_BLANKS = _BLANKS
 

@@ -1,10 +1,10 @@
-"""The states of items and batches as tables, events and responses name them; how they follow each other is in `batches/states.py`."""
+"""The states of items and batches as tables, events and responses name them. `batches/states.py` has the transitions."""
 
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What was decided for one attempt of an item, once and for all."""
+    """The final decision on one attempt of an item."""
 
     SUCCESS = "success"
     FAILED = "failed"
@@ -12,7 +12,7 @@ class Outcome(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """Where one mentor's registration stands: pending, or its outcome."""
+    """The state of an item: pending, or its outcome."""
 
     PENDING = "pending"
     SUCCESS = Outcome.SUCCESS.value
@@ -21,7 +21,7 @@ class ItemStatus(StrEnum):
 
 
 class BatchStatus(StrEnum):
-    """Where a batch stands; derived from its items, never set by hand except for `cancelled`."""
+    """The state of a batch. It is derived from the items, except for `cancelled`."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -32,7 +32,7 @@ class BatchStatus(StrEnum):
 
 
 class KeptBecause(StrEnum):
-    """Why a revocation leaves an activity as it is."""
+    """Why a revocation leaves an activity unchanged."""
 
     WINDOW_OVER = "revocation_window_over"
     NOT_REGISTERED = "not_registered"

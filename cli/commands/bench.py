@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
             from compose.bench.bench import Bench
             from compose.bench.page import figure, page, verdict
             from compose.bench.plans import LONG, PLACES, SHORT, grown_to
-            from compose.bench.target import Target
+            from compose.bench.target import BenchTarget
 
         if report is not None and not report.parent.is_dir():
             raise BadInputError(f"{report.parent} is no directory: --report writes a file into one that exists")
@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
 
         with _started(home, step) as started:
             _, stack = running_stack(started.home)
-            target = Target(stack.api, stack.token, stack.postgres, stack.kafka, stack.pids)
+            target = BenchTarget(stack.api, stack.token, stack.postgres, stack.kafka, stack.pids)
             figures = Bench(target, plan, step).run(up_s=started.up_s)
         if report is not None:
             try:

@@ -16,7 +16,7 @@ from rich.console import RenderableType
 
 from cli.remote.connection import Connection, connected
 from cli.terminal.command import Audience, command, read_bytes
-from cli.terminal.failures import BadInputError, CommandError, ExitCode, RefusedError
+from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, ExitCode
 from cli.terminal.items import MOST_ITEMS_LISTED, failed_items, without_items
 from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import STATES, BatchProgress, batch_progress, described
@@ -109,7 +109,7 @@ class _Run:
     total: int
     batches: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)
-    refused: dict[int, RefusedError] = field(default_factory=dict)
+    refused: dict[int, ApiProblemError] = field(default_factory=dict)
     replayed: set[int] = field(default_factory=set)
 
     def told(self) -> str:
@@ -156,7 +156,7 @@ async def _preview(client: "ApiClient", org: str | None, keyed: Sequence[_Keyed]
     for each in keyed:
         try:
             response = await client.post(f"{API_PATH}/preview", each.organization(org), each.submission.body, key=each.key)
-        except RefusedError as refusal:
+        except ApiProblemError as refusal:
             raise _placed(refusal, each.submission) from refusal
         answers.append({"line": each.submission.line, **response.json()})
     would_fail = sum(answer["counts"]["failed"] for answer in answers)
@@ -218,7 +218,7 @@ async def _send(client: "ApiClient", org: str | None, keyed: _Keyed, run: _Run, 
     line = keyed.submission.line
     try:
         response = await client.post(API_PATH, keyed.organization(org), keyed.submission.body, key=keyed.key)
-    except RefusedError as refusal:
+    except ApiProblemError as refusal:
         if refusal.status not in _ABOUT_THE_SUBMISSION:
             raise
         run.refused[line] = refusal
@@ -235,7 +235,7 @@ async def _send(client: "ApiClient", org: str | None, keyed: _Keyed, run: _Run, 
     run.finished.add(line)
 
 
-def _placed(refusal: RefusedError, submission: "FileSubmission") -> CommandError:
+def _placed(refusal: ApiProblemError, submission: "FileSubmission") -> CommandError:
     """Returns the refusal with rows of the table instead of positions in the request."""
     lines = []
     for line in refusal.lines:

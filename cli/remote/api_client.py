@@ -13,7 +13,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from cli.remote.target import Target
-from cli.terminal.failures import BadInputError, CommandError, RefusedError, UnreachableError
+from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
 from schemas.paths import API_PATH
 from schemas.statuses import TERMINAL_BATCH_STATUSES
@@ -112,7 +112,7 @@ class ApiClient:
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
 
     async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
-        """Sends until there is a response. Raises BadInputError for values that no header can hold, RefusedError, UnreachableError."""
+        """Sends until there is a response. Raises BadInputError for values that no header can hold, ApiProblemError, UnreachableError."""
         encoded = _encoded(headers)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_NotNowError),
@@ -197,5 +197,5 @@ def _refusal(response: httpx.Response) -> CommandError:
         return UnreachableError(
             f"The server at {response.url} is not this product's API (status {response.status_code}). Check the URL."
         )
-    refusal = RefusedError(response.json())
+    refusal = ApiProblemError(response.json())
     return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

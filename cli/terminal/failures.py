@@ -38,7 +38,7 @@ class BadInputError(CommandError):
     """Wrong usage or bad input: change the command or the file, and try again. Nothing was done."""
 
 
-class RefusedError(CommandError):
+class ApiProblemError(CommandError):
     """The API returned a problem (RFC 9457): `problem` is its document."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:

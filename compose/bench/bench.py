@@ -15,7 +15,7 @@ from compose.bench.plans import Plan
 from compose.bench.processes import Processes
 from compose.bench.rounds import CLIENTS, Instruments, Step, measure_round
 from compose.bench.samples import Row
-from compose.bench.target import Target, make_organization
+from compose.bench.target import BenchTarget, make_organization
 from orchestrator.storage.connecting import open_engine
 
 
@@ -33,7 +33,7 @@ class Bench:
     Every method raises GeneratorEndedError, NotFinalError, ProcessReplacedError or ConsumerEndedError when the figures would mean nothing.
     """
 
-    def __init__(self, target: Target, plan: Plan, step: Step) -> None:
+    def __init__(self, target: BenchTarget, plan: Plan, step: Step) -> None:
         self._target = target
         self._plan = plan
         self._step = step

@@ -13,7 +13,7 @@ _MOST_BATCHES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class CurvePlaces:
     """The places of a curve's points."""
 
     clients: Sequence[int]
@@ -68,13 +68,13 @@ class Curves:
     rounds: int
     step: Step
 
-    def against_clients(self, places: Places) -> Curve:
+    def against_clients(self, places: CurvePlaces) -> Curve:
         """The typical batch from a growing number of clients."""
         jobs = [_watched(SMALL_ITEMS, clients, places.items) for clients in places.clients]
         how = f"Batches of {SMALL_ITEMS}. Each client waits for the end of its batch, then sends the next."
         return self._curve("clients", how, places.clients, jobs)
 
-    def against_batch_size(self, places: Places) -> Curve:
+    def against_batch_size(self, places: CurvePlaces) -> Curve:
         """Batches of growing size from a fixed number of clients."""
         jobs = [_watched(size, CLIENTS, places.items) for size in places.batch_sizes]
         how = f"{CLIENTS} clients. Each waits for the end of its batch, then sends the next."

@@ -9,7 +9,7 @@ from typing import IO, Any, Self
 import orjson
 
 from compose.bench.jobs import Beside, CancelRunning, Closed, Job, Open, Seen, SeenCancel, most_items
-from compose.bench.target import Days, Target
+from compose.bench.target import BenchTarget, Days
 
 _STOP_TIMEOUT_S = 10
 
@@ -21,7 +21,7 @@ class GeneratorEndedError(Exception):
 class Generator:
     """Runs one job after another. A context manager: the process lives as long as the block."""
 
-    def __init__(self, target: Target, days: Days) -> None:
+    def __init__(self, target: BenchTarget, days: Days) -> None:
         self._target = target
         self._days = days
 

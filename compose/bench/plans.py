@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compose.bench.curves import Places
+from compose.bench.curves import CurvePlaces
 from compose.bench.rounds import Sizes
 from compose.bench.target import MENTORS
 
@@ -21,7 +21,7 @@ class Plan:
     sizes: Sizes
     idle_s: float
     """The sweeper runs every 15 s, so a shorter time would miss it."""
-    places: Places | None = None
+    places: CurvePlaces | None = None
     """Where to measure curves. None: no curves."""
     grown: Sequence[int] = ()
     """The numbers of activities to fill the tables to, in order; the benchmark measures again at each."""
@@ -55,7 +55,7 @@ LONG = Plan(
     ),
     idle_s=60,
 )
-PLACES = Places(clients=(1, 4, 16, 64), batch_sizes=(1, 10, 25, 50, 1_000), items=4_000)
+PLACES = CurvePlaces(clients=(1, 4, 16, 64), batch_sizes=(1, 10, 25, 50, 1_000), items=4_000)
 
 
 def grown_to(activities: int) -> Sequence[int]:

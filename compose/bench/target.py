@@ -20,7 +20,7 @@ _END = date(2026, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """A running stack: the API with a service token, the servers with their owner's rights, and the processes by role."""
 
     api: str

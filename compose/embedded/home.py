@@ -18,7 +18,7 @@ import orjson
 
 from compose.embedded.product import StartError
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK_ADDRESS = "127.0.0.1"
 
 # Below the range from which Linux and macOS take the ports of outgoing connections (32768, 49152), so that none of those can occupy
 # a component's port while it restarts. Above what well-known servers use.
@@ -168,7 +168,7 @@ def is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((LOOPBACK_ADDRESS, port))
         except OSError:
             return False
         return True

@@ -13,7 +13,7 @@ from compose.embedded.process import Child, Program
 from compose.embedded.product import Endpoints
 
 
-class Service(Protocol):
+class EmbeddedServer(Protocol):
     """An embedded server."""
 
     name: str
@@ -52,7 +52,7 @@ class Infrastructure:
         postgres = None if postgres_url else PostgresServer(self.home)
         kafka = None if kafka_bootstrap_servers else KafkaBroker(self.home)
         # In the order in which they stop, so that the clients' writes end first.
-        self.services: dict[str, Service] = {service.name: service for service in (kafka, postgres) if service}
+        self.services: dict[str, EmbeddedServer] = {service.name: service for service in (kafka, postgres) if service}
         self.endpoints = Endpoints(
             postgres_url=postgres_url or (postgres.url if postgres else ""),
             kafka_bootstrap_servers=kafka_bootstrap_servers or (kafka.bootstrap_servers if kafka else ""),

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
-from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.kafka_jars import KAFKA_VERSION, cache_directory, class_path, locked_jars, one_at_a_time
 from compose.embedded.process import SERVER_ENVIRONMENT, SERVER_INHERITS, Child, Program, run_to_end
 from compose.embedded.product import StartError
@@ -111,7 +111,7 @@ class KafkaBroker:
     @property
     def bootstrap_servers(self) -> str:
         """The address: host:port."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{LOOPBACK_ADDRESS}:{self.port}"
 
     def prepare(self) -> None:
         """Downloads missing jars, and formats the storage. Raises StartError."""
@@ -147,7 +147,7 @@ class KafkaBroker:
     def is_ready(self, _pid: int) -> bool:
         """Whether the broker accepts clients. It is listed only after the controller has registered it."""
         try:
-            socket.create_connection((LOOPBACK, self.port), PROBE_TIMEOUT_S).close()
+            socket.create_connection((LOOPBACK_ADDRESS, self.port), PROBE_TIMEOUT_S).close()
             client = AdminClient({"bootstrap.servers": self.bootstrap_servers}, logger=_silent)
             return bool(client.list_topics(timeout=PROBE_TIMEOUT_S).brokers)
         except (OSError, KafkaException):
@@ -166,9 +166,9 @@ class KafkaBroker:
 
     def _write_properties(self, log_directory: Path) -> None:
         settings = SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK_ADDRESS}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
-            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
+            "controller.quorum.voters": f"1@{LOOPBACK_ADDRESS}:{self._controller_port}",
             "log.dirs": _HERE + log_directory.name,
         }
         lines = (f"{name}={value}\n" for name, value in settings.items())

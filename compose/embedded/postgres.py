@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import psutil
 
-from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.process import SERVER_ENVIRONMENT, SERVER_INHERITS, Program, run_to_end
 from compose.embedded.product import StartError
 
@@ -21,7 +21,7 @@ INITDB_TIMEOUT_S = 60
 LONGEST_PATH_BYTES = 900  # PostgreSQL's programs allow 1,023, including the longest name inside the folder
 
 SETTINGS = {
-    "listen_addresses": LOOPBACK,
+    "listen_addresses": LOOPBACK_ADDRESS,
     "unix_socket_directories": "",  # a home's path may be too long for a socket
     # Acknowledged data is never lost. These are the defaults, stated because everything relies on them.
     "fsync": "on",
@@ -76,7 +76,7 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """Its URL, with the owner's rights."""
-        return f"postgresql://{OWNER}:{quote(self._password)}@{LOOPBACK}:{self.port}/{DATABASE}"
+        return f"postgresql://{OWNER}:{quote(self._password)}@{LOOPBACK_ADDRESS}:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
         """Creates the cluster and its database if there is none. Raises StartError with initdb's output."""

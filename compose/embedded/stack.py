@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.log_files import LOOK_EVERY_S, shorten_logs
 from compose.embedded.process import Child, Program
@@ -108,11 +108,11 @@ class Stack:
         key = self._home.secret("jwt-key")
         self._tokens = self._product.tokens(endpoints, key)
         self._report(f"Schema and topics are ready after {time.monotonic() - began_s:.1f} s")
-        self._api_url = f"http://{LOOPBACK}:{port}"
+        self._api_url = f"http://{LOOPBACK_ADDRESS}:{port}"
         environment = {
             "BULKREG_DATABASE_URL": endpoints.postgres_url,
             "BULKREG_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
-            "BULKREG_API_HOST": LOOPBACK,
+            "BULKREG_API_HOST": LOOPBACK_ADDRESS,
             "BULKREG_API_PORT": str(port),
             "BULKREG_JWT_HS256_KEY": key,
             "BULKREG_LOG_DIRECTORY": str(self._home.logs),
@@ -183,7 +183,7 @@ def listens(pid: int, port: int) -> bool:
 
 def answers(port: int, path: str) -> bool:
     """Whether a server on loopback returns 200 there."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=API_PROBE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(LOOPBACK_ADDRESS, port, timeout=API_PROBE_TIMEOUT_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -8,7 +8,7 @@ from orchestrator.batches.repository import ActivityRepository
 
 
 def may_change(actor: Actor) -> None:
-    """Returns when the caller's role may change anything. Raises ForbiddenError."""
+    """Raises ForbiddenError unless the caller's role may make changes."""
     if not actor.may_change:
         raise ForbiddenError("role_may_not", "This role can read but not change anything.")
 

@@ -50,10 +50,10 @@ class PreviewUnavailableError(OperationError):
 
 
 class RevocationUnavailableError(OperationError):
-    """An external registration service holds the activities, and can't be asked to take one back. Have it revoked there."""
+    """An external registration service has the activities, and can't be asked to revoke one. Have it revoked there."""
 
     def __init__(self) -> None:
-        detail = "An external service holds the activities, and takes none back from here; have them revoked there."
+        detail = "An external registration service has the activities, so they can't be revoked here; have them revoked there."
         super().__init__("revocation_unavailable", detail)
 
 

@@ -1,4 +1,4 @@
-"""What the operations on a batch begin with: the lock, the caller's rights, what the caller has seen, and the Idempotency-Key."""
+"""The first steps of operations on a batch: the lock, the caller's rights, the version that the caller has seen, and the Idempotency-Key."""
 
 from collections.abc import Mapping, Set
 from typing import Any
@@ -21,29 +21,29 @@ def lock_visible(repository: ActivityRepository, actor: Actor, batch_id: UUID) -
 
 
 def present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
-    """A batch that this transaction has locked, as it stands now."""
+    """The present state of a batch that this transaction has locked."""
     batch = repository.find_batch(batch_id)
     assert batch is not None, "the batch is locked by this transaction"
     return batch
 
 
 def check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
-    """Returns when the caller has seen the newest edit, or does not say what it has seen. Raises PreconditionError."""
+    """Raises PreconditionError unless the caller has seen the newest edit, or does not send a version."""
     if allowed is not None and batch.edit_version not in allowed:
         raise PreconditionError(
             "changed_since", "The batch was edited since you read it. Read it again, then repeat the request with the new ETag."
         )
 
 
-def earlier_answer(
+def earlier_result(
     repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
 ) -> Mapping[str, Any] | None:
-    """What an earlier use of the key returned, None when this is its first use. Raises KeyReusedError."""
+    """The stored result of the key's earlier use; None at its first use. Raises KeyReusedError."""
     if idempotency is None:
         return None
     used = repository.use_keys([KeyUse(actor, idempotency, batch_id)]).get(batch_id)
     if used is None:
         return None
-    if used.request_hash != idempotency.request_hash or used.answer is None:
+    if used.request_hash != idempotency.request_hash or used.result is None:
         raise KeyReusedError
-    return used.answer
+    return used.result

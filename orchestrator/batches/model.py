@@ -197,7 +197,7 @@ class BatchView:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """When an activity was taken back, by whom, and why."""
+    """When an activity was revoked, by whom, and why."""
 
     at: datetime
     by: str
@@ -218,7 +218,7 @@ class ItemView:
     error: ItemError | None
     planned: str | None = None
     revocation: Revocation | None = None
-    """Its activity was taken back. The item stays a success."""
+    """The revocation of its activity. The item stays a success."""
 
     @property
     def plan_changed(self) -> bool:
@@ -352,7 +352,7 @@ class KeptItem:
 
 @dataclass(frozen=True, slots=True)
 class RevocationRequest:
-    """Which activities of a batch to take back: those of the items named, or all. `reason` is for auditors."""
+    """Which activities of a batch to revoke: those of the named items, or all. `reason` is for auditors."""
 
     reason: str
     item_ids: Sequence[UUID] | None = None
@@ -360,7 +360,7 @@ class RevocationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The result of a revocation: how many activities it took back, how many were before, what it kept, and the batch as it stands."""
+    """The result of a revocation: how many activities it revoked, how many were already revoked, which it kept, and the present batch."""
 
     batch: BatchView
     revoked: int
@@ -371,7 +371,7 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class RevokedActivity:
-    """One activity that is revoked. `was_revoked_before`: this call changed nothing."""
+    """A revoked activity. If it `was_revoked_before`, this call changed nothing."""
 
     activity_id: UUID
     batch_id: UUID

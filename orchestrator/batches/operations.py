@@ -10,7 +10,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, may_see, visible
 from orchestrator.batches.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.batches.guards import check_edit_version, earlier_answer, lock_visible, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, present
 from orchestrator.batches.model import (
     Actor,
     AttemptView,
@@ -96,9 +96,9 @@ def retry_failed_items(
     """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    answered = earlier_answer(repository, actor, idempotency, batch_id)
-    if answered is not None:
-        return Retried(present(repository, batch_id), int(answered["retried"]), replayed=True)
+    earlier = earlier_result(repository, actor, idempotency, batch_id)
+    if earlier is not None:
+        return Retried(present(repository, batch_id), int(earlier["retried"]), replayed=True)
     if batch.status is BatchStatus.CANCELLED:
         raise ConflictError("batch_cancelled", "The batch was cancelled; its items can't be retried.")
     # Fold outcomes that the aggregator has not handled yet, so that an item that failed a moment ago can be retried.
@@ -110,7 +110,7 @@ def retry_failed_items(
     if attempts:
         batch = _begin(repository, actor, batch, attempts)
     if idempotency is not None:
-        repository.answer_key(actor, idempotency, {"retried": len(attempts)})
+        repository.store_result(actor, idempotency, {"retried": len(attempts)})
     return Retried(batch, len(attempts))
 
 
@@ -159,13 +159,13 @@ def cancel_batch(
     """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    if earlier_answer(repository, actor, idempotency, batch_id) is not None:
+    if earlier_result(repository, actor, idempotency, batch_id) is not None:
         return Cancelled(present(repository, batch_id), replayed=True)
     if batch.status is not BatchStatus.CANCELLED:
         check_edit_version(batch, edit_versions)
         _cancel(repository, actor, batch, reason)
     if idempotency is not None:
-        repository.answer_key(actor, idempotency, {})
+        repository.store_result(actor, idempotency, {})
     return Cancelled(present(repository, batch_id))
 
 
@@ -220,13 +220,16 @@ def relabel_batch(
     edit_versions: Set[int] | None = None,
     idempotency: Idempotency | None = None,
 ) -> BatchView:
-    """Edits the label; the same label is no edit. Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError."""
+    """Changes the label. Setting the same label again is not an edit.
+
+    Raises NotFoundError, ForbiddenError, PreconditionError, KeyReusedError.
+    """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    if earlier_answer(repository, actor, idempotency, batch_id) is not None:
+    if earlier_result(repository, actor, idempotency, batch_id) is not None:
         return present(repository, batch_id)
     if idempotency is not None:
-        repository.answer_key(actor, idempotency, {})
+        repository.store_result(actor, idempotency, {})
     if batch.label == label:
         # The precondition is skipped: this very call may have set the label, with its acknowledgement lost (RFC 9110, 13.1.1).
         return present(repository, batch_id)

@@ -179,7 +179,7 @@ def incomplete_batch(batch: BatchView, *, at: datetime) -> OutgoingEvent:
         rejected_source=batch.channel,
         rejected_event_id=str(batch.batch_id),
         batch_continues=False,
-        mistakes=[Mistake("/parts", "incomplete", "not all parts of the batch have come")],
+        mistakes=[Mistake("/parts", "incomplete", "Not all parts of the batch arrived.")],
         time=at,
         trace_id=batch.trace_id,
     )

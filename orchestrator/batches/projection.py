@@ -39,7 +39,7 @@ def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchC
 
 
 def fold_and_announce(repository: ActivityRepository, batch: BatchView) -> None:
-    """Folds every outcome that a locked batch has, and writes what comes of it. The view is not that of the batch any more."""
+    """Folds every outcome of a locked batch, and writes the new counts and the completion event. `batch` is out of date afterwards."""
     folded = fold_whole_batch(repository, batch)
     if folded is not None:
         repository.change_batches([folded])

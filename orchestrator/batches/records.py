@@ -1,4 +1,4 @@
-"""The port to the activities that were registered, as far as people take them back. Each method is part of the caller's transaction."""
+"""The port to registered activities, for revoking them. Each method is part of the caller's transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ class ActivityRecord(NamedTuple):
 
 
 class ActivityPlace(NamedTuple):
-    """Whose an activity is, and which item it came from."""
+    """The organization and the coordinator of an activity, and the item that it came from."""
 
     organization_id: str
     registered_by: str
@@ -27,20 +27,20 @@ class ActivityPlace(NamedTuple):
 
 
 class ActivityRecords(Protocol):
-    """Activities by the items that they came from. With a service that can't take anything back, each method raises
-    RevocationUnavailableError."""
+    """Activities by their items. With a registration service that can't revoke, each method raises RevocationUnavailableError."""
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
-        """Where an activity belongs, None for one that does not exist. Takes no lock."""
+        """Returns the place of an activity, or None if it does not exist. Takes no lock."""
 
     def read(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
-        """The activities of the items at these positions, or of the whole batch, by position. Takes no lock."""
+        """Returns the activities of the items at these positions, or of the whole batch, by position. Takes no lock."""
 
     def take(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
-        """The same, locked with all living activities of the same mentors, types and dates. The transaction holds the batch."""
+        """As `read`, but locks the activities, with all living ones of the same mentors, types and dates. The transaction must hold the batch's
+        lock."""
 
     def revoke(self, activity_ids: Sequence[UUID], actor: Actor, revocation: Revocation) -> None:
-        """Takes back living activities that the transaction has locked by `take`, and writes an audit row for each.
+        """Revokes living activities that the transaction has locked with `take`, and writes an audit row for each.
 
-        Where a flagged activity is left without an unflagged one of its mentor, type and date, the oldest of them loses its flag.
+        If flagged activities are left without an unflagged one of their mentor, type and date, the oldest of them loses its flag.
         """

@@ -76,7 +76,7 @@ PartKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class KnownPart:
-    """A part that the database has, by its two hashes; None where it has the batch but not this part."""
+    """A stored part, by its two hashes. They are None when the batch is stored, but not this part."""
 
     organization_id: str
     parts: int
@@ -87,7 +87,7 @@ class KnownPart:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Whose a purged batch was, and the hash of what all its parts said alike."""
+    """The organization of a purged batch, and the hash of what all its parts had in common."""
 
     organization_id: str
     header_hash: bytes
@@ -95,7 +95,7 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class PartHashes:
-    """What identifies the content of one part: as its sender wrote it, and as published, without notes."""
+    """The hashes that identify the content of one part: as its sender wrote it, and as we publish it, without notes."""
 
     part: int
     content_hash: bytes
@@ -108,7 +108,7 @@ class UsedKey:
 
     request_hash: bytes
     batch_id: UUID
-    answer: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class BatchToCreate:
-    """A batch with all that is stored with it: what identifies its content, and the events that set it in motion."""
+    """A batch with everything that is stored with it: the hashes of its content, and the events that start it."""
 
     actor: Actor
     batch: NewBatch
@@ -145,46 +145,49 @@ class ActivityRepository(Protocol):
         """
 
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
-        """Returns those of these coordinators that are in the directory of the organization."""
+        """Returns the given coordinators that are in the directory of the organization."""
 
     def clock_and_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> tuple[datetime, Set[str]]:
         """Returns `clock` and `known_coordinators` in one round trip."""
 
     def use_keys(self, uses: Sequence[KeyUse]) -> Mapping[UUID, UsedKey]:
-        """Claims Idempotency-Keys. Returns the earlier uses of those that were taken, by the batch of the request.
+        """Claims Idempotency-Keys. Returns the earlier uses of keys that were already taken, by the batch of the request.
 
-        Waits for the end of any other transaction that is claiming one of them.
+        Waits for the end of any other transaction that is claiming one of the keys.
         """
 
     def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
         """Returns the committed use of an Idempotency-Key, if there is one. Does not claim the key, and does not wait."""
 
-    def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
+    def store_result(self, actor: Actor, idempotency: Idempotency, result: Mapping[str, Any]) -> None:
         """Stores the result that a repetition of the request returns."""
 
     def create_batches(self, batches: Sequence[BatchToCreate]) -> Set[UUID]:
-        """Stores batches as `processing`, with their items, parts and events. Returns the ids of those that were new.
+        """Stores batches as `processing`, with their items, parts and events. Returns the ids of the new batches.
 
-        A batch whose id exists already is left as it is.
+        A batch whose id already exists is left unchanged.
         """
 
     def lock_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """Locks a batch against registration, fold, retry, cancel and delete until the transaction ends, and reads it.
 
-        Returns None for a batch that is unknown, or deleted unless it asks for those too. It is locked all the same.
+        Returns None for a batch that is unknown or, without `or_deleted`, deleted. Its advisory lock is taken even then.
         """
 
     def lock_batches(self, batch_ids: Collection[UUID]) -> None:
         """Locks several batches in the order that prevents deadlocks. After it, `lock_batch` of one of them does not wait."""
 
     def lock_for_fold(self, batch_ids: Sequence[UUID]) -> Mapping[UUID, BatchView]:
-        """Locks the rows of these batches, which come in sorted order, and reads them, deleted ones too. Registration goes on."""
+        """Locks the rows of these batches and reads them, including deleted ones. Does not block registration.
+
+        The ids must be sorted.
+        """
 
     def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
         """Copies the outcomes that the keys name into items that are pending in that attempt. `batches` are locked; others are skipped."""
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
-        """Does the same for every outcome of a locked batch. Returns how many items changed, by new state."""
+        """Folds every outcome of a locked batch. Returns how many items changed, by new state."""
 
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
         """Writes new counts and statuses of locked batches, and raises their versions by one."""
@@ -196,10 +199,10 @@ class ActivityRepository(Protocol):
         """
 
     def positions_in_doubt(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
-        """Returns the positions of those items that an external service was asked for and may have registered."""
+        """Returns the positions of the given items that an external service was asked to register and may have registered."""
 
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
-        """Writes who cancelled a batch, when and why. Its version is raised by `change_batches`, its edit version here."""
+        """Writes who cancelled a batch, when and why. Raises its edit version by one; `change_batches` raises its version."""
 
     def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
         """Returns the items of a batch in this state, by position."""
@@ -211,16 +214,16 @@ class ActivityRepository(Protocol):
         """Returns the positions of the items that changed after this version of their batch, in order."""
 
     def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
-        """Returns the items that have the mentor, type and date of one of these values: position and value, by position."""
+        """Returns the position and values of each item with the mentor, type and date of one of these values, by position."""
 
     def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
-        """Moves failed items to their next attempt, and the last one to their history. Returns the batch's new retry number."""
+        """Moves failed items to their next attempt, and their last attempt to the history. Returns the batch's new retry number."""
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
         """Changes the label. Raises the version and the edit version by one."""
 
     def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
-        """Notes at these items that their activities were taken back, and counts them. Raises the version and the edit version by one."""
+        """Writes the revocation of their activities to these items, and counts them. Raises the version and the edit version by one."""
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
         """Marks a batch as deleted. Raises the version and the edit version by one."""
@@ -232,32 +235,33 @@ class ActivityRepository(Protocol):
         """Adds events of several batches to the outbox, those of each batch in this order."""
 
     def wake_relays(self) -> None:
-        """Tells the relays at the commit that there are events to publish. Submissions don't use it: it would serialize their commits."""
+        """Notifies the relays, at the commit, that there are events to publish. Submissions don't call it: it would serialize their
+        commits."""
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
-        """Reads a batch without a lock. `or_deleted`: also one that is deleted and not purged yet."""
+        """Reads a batch without a lock. With `or_deleted`, also a batch that is deleted but not purged yet."""
 
     def status(self, batch_id: UUID, items: ItemFilter) -> StatusView | None:
         """Reads a batch and a page of its items in one snapshot. Returns None for a batch that is unknown or deleted."""
 
     def list_batches(self, organization_id: str, wanted: BatchFilter) -> BatchPage:
-        """Reads a page of an organization's batches, newest first, without deleted ones."""
+        """Reads a page of an organization's batches, newest first. Leaves out deleted batches."""
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
         """Returns the earlier attempts of an item, oldest first."""
 
 
 class PartStore(Protocol):
-    """Batches that come in parts, while parts are missing; and which parts of all batches are stored."""
+    """The stored parts of all batches, and the batches of which parts are missing."""
 
     def known(self, parts: Sequence[PartKey]) -> Mapping[PartKey, KnownPart]:
         """Returns what is stored of these parts and their batches. Parts of unknown batches are absent."""
 
     def tombstone(self, batch_id: UUID) -> Tombstone | None:
-        """Returns what is left of a purged batch; None for any other."""
+        """Returns the tombstone of a purged batch; None for any other batch."""
 
     def begin(self, actor: Actor, batch: NewBatch, *, content_hash: bytes, parts: int, total: int) -> None:
-        """Stores a `pending` batch without items. All of `total` count as pending."""
+        """Stores a `pending` batch without items. All `total` items count as pending."""
 
     def add(self, organization_id: str, batch_id: UUID, hashes: PartHashes, items: Numbered, *, data_bytes: int) -> None:
         """Stores a part with its items and their notes."""
@@ -266,13 +270,13 @@ class PartStore(Protocol):
         """Returns how many parts are stored, and the bytes of their events."""
 
     def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
-        """Returns the stored parts in order: number, items, and when it was stored.
+        """Returns the number, the items and the time of storing of each stored part, by number.
 
-        The items have no notes: these are most of a batch, and the check of the whole batch does not need them.
+        The items have no notes: notes are most of a batch's bytes, and the check of the whole batch does not need them.
         """
 
     def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
-        """Moves a complete batch to `processing`, stores the items of its parts as its own, and notifies its followers."""
+        """Moves a complete batch to `processing`, stores the items of its parts as its items, and notifies its followers."""
 
     def forget(self, batch_id: UUID) -> bool:
-        """Removes a `pending` batch with its parts, and notifies its followers. Returns False when there is none."""
+        """Removes a `pending` batch with its parts, and notifies its followers. Returns False when there is no such batch."""

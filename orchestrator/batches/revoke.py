@@ -1,4 +1,4 @@
-"""Undo: taking back the activities of a batch, or a single one (docs/decisions/0034-undo.md)."""
+"""Undo: revokes the activities of a batch, or a single one (docs/decisions/0034-undo.md)."""
 
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, visible
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError
-from orchestrator.batches.guards import check_edit_version, earlier_answer, lock_visible, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, present
 from orchestrator.batches.model import (
     Actor,
     BatchView,
@@ -34,18 +34,18 @@ _BOUND_BY_WINDOW = frozenset({Role.COORDINATOR})
 
 @dataclass(frozen=True, slots=True)
 class RevocationPolicy:
-    """For how long a coordinator may take back what was registered, from the activity's creation."""
+    """How long after its creation a coordinator may revoke an activity."""
 
     window: timedelta
 
     def is_over(self, actor: Actor, record: ActivityRecord, now: datetime) -> bool:
-        """Whether the caller is too late for this activity."""
+        """Whether it is too late for the caller to revoke this activity."""
         return actor.role in _BOUND_BY_WINDOW and record.created_at < now - self.window
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a revocation does to each of the items that it covers."""
+    """What a revocation does to each item that it covers."""
 
     living: Sequence[ActivityRecord]
     already_revoked: int
@@ -63,28 +63,28 @@ def revoke_batch(
     edit_versions: Set[int] | None = None,
     idempotency: Idempotency | None = None,
 ) -> Revoked:
-    """Takes back the activities of a batch, all or those of the items named, as far as each can be.
+    """Revokes the activities of a batch, all or those of the named items, as far as each can be revoked.
 
     Raises NotFoundError, ForbiddenError, ConflictError (an item is pending), InvalidRequestError (no such item), PreconditionError,
     KeyReusedError, RevocationUnavailableError.
     """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    answer = earlier_answer(repository, actor, idempotency, batch_id)
-    if answer is not None:
-        kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in answer["kept"]]
-        return Revoked(present(repository, batch_id), answer["revoked"], answer["already_revoked"], kept, replayed=True)
-    # Outcomes that the aggregator has not come to yet count: what was registered a moment ago can be revoked.
+    earlier = earlier_result(repository, actor, idempotency, batch_id)
+    if earlier is not None:
+        kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in earlier["kept"]]
+        return Revoked(present(repository, batch_id), earlier["revoked"], earlier["already_revoked"], kept, replayed=True)
+    # Fold outcomes that the aggregator has not handled yet, so that an activity that was registered a moment ago can be revoked.
     fold_and_announce(repository, batch)
     batch = present(repository, batch_id)
     positions = _positions(repository, batch, request)
     judged = _judge(repository, actor, batch, positions, records.take(batch_id, positions), policy)
     if judged.living:
-        # A call that changes nothing is not asked what it has seen: perhaps it was this very call, whose acknowledgement was lost.
+        # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
         check_edit_version(batch, edit_versions)
         _revoke(repository, records, actor, batch, judged.living, request.reason)
     if idempotency is not None:
-        repository.answer_key(actor, idempotency, _as_answer(judged))
+        repository.store_result(actor, idempotency, _as_result(judged))
     return Revoked(present(repository, batch_id), len(judged.living), judged.already_revoked, judged.kept)
 
 
@@ -96,8 +96,8 @@ def foresee_revocation(
     request: RevocationRequest,
     policy: RevocationPolicy,
 ) -> Revoked:
-    """What `revoke_batch` would do now. Changes nothing, and takes no lock. Raises what `revoke_batch` raises, but for what is about
-    `edit_versions` and keys."""
+    """What `revoke_batch` would do now. Changes nothing, and takes no lock. Raises the same errors, except for PreconditionError and
+    KeyReusedError."""
     may_change(actor)
     batch = visible(repository, actor, batch_id)
     positions = _positions(repository, batch, request)
@@ -115,7 +115,7 @@ def revoke_activity(
     *,
     idempotency: Idempotency | None = None,
 ) -> RevokedActivity:
-    """Takes back a single activity, also that of a batch that was deleted or purged. One that was revoked before stays as it was.
+    """Revokes a single activity, even of a deleted or purged batch. An activity that was already revoked stays unchanged.
 
     Raises NotFoundError, ForbiddenError, ConflictError (the caller is too late), KeyReusedError, RevocationUnavailableError.
     """
@@ -124,12 +124,12 @@ def revoke_activity(
     if place is None or not _may_see(actor, place):
         raise NotFoundError("activity")
     batch = repository.lock_batch(place.batch_id, or_deleted=True)
-    answer = earlier_answer(repository, actor, idempotency, place.batch_id)
+    earlier = earlier_result(repository, actor, idempotency, place.batch_id)
     if batch is not None:
         fold_and_announce(repository, batch)
         batch = repository.find_batch(place.batch_id, or_deleted=True)
     [record] = records.take(place.batch_id, [place.position])
-    was_revoked_before = record.revocation is not None if answer is None else bool(answer["already_revoked"])
+    was_revoked_before = record.revocation is not None if earlier is None else bool(earlier["already_revoked"])
     if record.revocation is None:
         now = repository.clock()
         if policy.is_over(actor, record, now):
@@ -141,20 +141,20 @@ def revoke_activity(
             revocation = _revoke(repository, records, actor, batch, [record], reason)
     else:
         revocation = record.revocation
-    if idempotency is not None and answer is None:
-        repository.answer_key(actor, idempotency, {"already_revoked": int(was_revoked_before)})
+    if idempotency is not None and earlier is None:
+        repository.store_result(actor, idempotency, {"already_revoked": int(was_revoked_before)})
     item_id = DerivedIds(place.batch_id).item_id(place.position)
-    return RevokedActivity(activity_id, place.batch_id, item_id, revocation, was_revoked_before, replayed=answer is not None)
+    return RevokedActivity(activity_id, place.batch_id, item_id, revocation, was_revoked_before, replayed=earlier is not None)
 
 
 def _may_see(actor: Actor, place: ActivityPlace) -> bool:
-    """Row level security hides other organizations; this holds without it."""
+    """Whether the caller may see the activity. Does not rely on row level security."""
     return place.organization_id == actor.organization_id and actor.sees_only_coordinator in (None, place.registered_by)
 
 
 def _positions(repository: ActivityRepository, batch: BatchView, request: RevocationRequest) -> Sequence[int] | None:
-    """The positions of the items named, in order; None: all. Raises InvalidRequestError for those that the batch does not have, and
-    ConflictError while the batch runs."""
+    """The positions of the named items, in order; None: all. Raises InvalidRequestError for items that the batch does not have, ConflictError
+    while the batch is running."""
     if batch.counts.pending:
         raise ConflictError("batch_running", "Items of the batch are pending; cancel it or wait until it has finished.")
     if request.item_ids is None:
@@ -194,7 +194,7 @@ def _judge(
 def _without_activity(
     repository: ActivityRepository, batch: BatchView, positions: Sequence[int] | None, found: Collection[ActivityRecord]
 ) -> dict[int, KeptBecause]:
-    """The items that a request covers and that have no activity here, with the reason."""
+    """The items of the request that have no activity here, with the reason."""
     if len(found) == (batch.counts.completed if positions is None else len(positions)):
         return {}
     if positions is None:
@@ -233,7 +233,7 @@ def _revoke_purged(
     record: ActivityRecord,
     reason: str,
 ) -> Revocation:
-    """Nothing but the activity is left, so the event has neither a version nor a trace to go by."""
+    """Revokes an activity of a purged batch. Only the activity is left, so the event gets version 0 and a trace derived from the batch id."""
     revocation = Revocation(repository.clock(), actor.subject, reason)
     records.revoke([record.activity_id], actor, revocation)
     _publish(repository, place.organization_id, place.batch_id, 0, [place.position], revocation, place.batch_id.hex)
@@ -273,8 +273,8 @@ def position_runs(positions: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _as_answer(judged: _Judged) -> dict[str, Any]:
-    """What a repetition under the same key returns."""
+def _as_result(judged: _Judged) -> dict[str, Any]:
+    """The result that is stored for a repetition with the same key."""
     return {
         "revoked": len(judged.living),
         "already_revoked": judged.already_revoked,

@@ -52,7 +52,7 @@ def submit_bulk_registrations(
 
 
 def may_submit(repository: ActivityRepository, actor: Actor, batch: NewBatch) -> None:
-    """Returns when the caller may submit this. Raises ForbiddenError, InvalidRequestError (coordinator_unknown)."""
+    """Raises ForbiddenError or InvalidRequestError (coordinator_unknown) unless the caller may submit this batch."""
     _check(SubmissionRequest(actor, batch), repository.known_coordinators(actor.organization_id, {batch.coordinator_id}))
 
 

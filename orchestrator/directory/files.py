@@ -1,7 +1,7 @@
 """A directory: an organization's people, their scopes, its activity types and chapters, as CSV files (docs/files.md).
 
-Reading finds what is wrong in the files themselves; what only the database knows is found by the import
-(`orchestrator/directory/importing.py`). Either way all mistakes come at once, by file and line, and nothing is changed.
+Reading finds the mistakes in the files themselves. The import (`orchestrator/directory/importing.py`) finds those that only the database can
+show. Both report all mistakes at once, by file and line, and change nothing.
 """
 
 import re
@@ -21,7 +21,7 @@ from schemas.spelling import canonical
 DIRECTORY_ROLES = ("coordinator", "admin")
 
 CLOSED_ROLE = "closed"
-"""The role of a coordinator whom `--prune` has closed: still known by name, may register for nobody."""
+"""The role of a coordinator whom `--prune` has closed. The coordinator keeps the name, but may register for nobody."""
 
 
 def _role(cell: Cell) -> str:
@@ -66,7 +66,7 @@ FILES: Mapping[str, Sequence[Column]] = {
         Column("active_until", cells.optional_date),
     ),
     "coordinators.csv": (_ORGANIZATION, _COORDINATOR, Column("name", cells.name), Column("role", _role)),
-    # Both blank: an organization that has no scopes any more.
+    # A row with both blank is for an organization that no longer has any scopes.
     "scopes.csv": (_ORGANIZATION, Column("coordinator_id", _identifier_or_none), Column("chapter_id", _identifier_or_none)),
     "activity_types.csv": (
         _ORGANIZATION,
@@ -78,7 +78,7 @@ FILES: Mapping[str, Sequence[Column]] = {
     "chapters.csv": (_ORGANIZATION, Column("chapter_id", cells.identifier), Column("name", cells.name)),
 }
 
-# What may stand only once in a file.
+# The columns that together must be unique in a file.
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "organizations.csv": ("organization_id",),
     "mentors.csv": ("organization_id", "mentor_id"),
@@ -88,15 +88,15 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "chapters.csv": ("organization_id", "chapter_id"),
 }
 
-# What the tables are about: a file whose name has one of these words in it is meant to be one of them.
+# Words in the names of the tables. A file with one of them in its name is probably meant to be one of the tables.
 _SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit|chapter")
 
-# What systems and spreadsheet programs leave in folders, hidden or beside a file that is open.
+# Beginnings of the names of files that systems and spreadsheet programs leave in folders, hidden or beside an open file.
 _LEFT_BEHIND = (".", "~$")
 
 
 class Rows(list[TableRow]):
-    """The records of a file, and the name by which its owner knows it."""
+    """The records of a file, and the file's own name."""
 
     def __init__(self, file: str, records: Sequence[TableRow] = ()) -> None:
         super().__init__(records)
@@ -104,14 +104,14 @@ class Rows(list[TableRow]):
 
 
 Directory = Mapping[str, Rows]
-"""The records of each file that is there, by the name that it has in FILES."""
+"""The records of each file that exists, by its name in FILES."""
 
 
 def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
-    """The directory's records, and what of the files was left unread. Raises BadFileError with all mistakes of all files.
+    """The directory's records, and remarks on what was not read. Raises BadFileError with all mistakes of all files.
 
-    A file that is not there leaves what it would say as it is. So every file in the folder is read or named: a `scope.csv` or a
-    `scopes.csv.txt` that nobody reads would leave people the access that it takes away.
+    If a file is missing, its table stays unchanged. So every file in the folder is either read or reported: if a `scope.csv` or a
+    `scopes.csv.txt` were ignored, people would keep the access that it withdraws.
     """
     found, mistakes, unread = _sorted_out(path)
     remarks = [f"{path.name}: not read: {', '.join(unread)}"] if unread else []
@@ -122,7 +122,7 @@ def read_directory(path: Path) -> tuple[Directory, Sequence[str]]:
         if name not in found:
             continue
         file, *others = found[name]
-        mistakes += (FileMistake(other.name, f"says the same as {file.name}; take one of them away") for other in others)
+        mistakes += (FileMistake(other.name, f"holds the same table as {file.name}; remove one of them") for other in others)
         try:
             table = read_table(file.name, file.read_bytes(), FILES[name], _check_of(name))
         except OSError as error:
@@ -145,7 +145,7 @@ _HOW_TO_EMPTY = {
 
 
 def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], list[str]]:
-    """The files of the folder by the table that they hold, mistakes for those that only seem to hold one, and the names of the others."""
+    """The files of the folder by the table that they hold, mistakes for files that only seem to hold one, and the names of all others."""
     found: dict[str, list[Path]] = {}
     mistakes: list[FileMistake] = []
     unread: list[str] = []
@@ -154,11 +154,11 @@ def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], l
         if file.name.startswith(_LEFT_BEHIND) or (table is None and file.is_dir()):
             unread.append(file.name)
         elif table is not None and not file.is_file():
-            mistakes.append(FileMistake(file.name, "is no file that can be read"))
+            mistakes.append(FileMistake(file.name, "is not a file; remove it or replace it by one"))
         elif table is not None:
             found.setdefault(table, []).append(file)
         elif PurePath(file.name).suffix.casefold() in TABLES or _SUBJECTS.search(_folded(file.name)):
-            detail = f"is none of {', '.join(FILES)}; give it one of these names, or take it out of the folder"
+            detail = f"is none of {', '.join(FILES)}; rename it to one of these, or remove it from the folder"
             mistakes.append(FileMistake(file.name, detail))
         else:
             unread.append(file.name)
@@ -166,7 +166,7 @@ def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], l
 
 
 def _table_named(file_name: str) -> str | None:
-    """Which table a file of this name holds: in any case, as CSV, TSV or workbook."""
+    """The table that a file of this name holds: the name in upper or lower case, as CSV, TSV or workbook."""
     folded = PurePath(_folded(file_name))
     name = f"{re.sub('[ -]+', '_', folded.stem)}.csv"
     return name if name in FILES and folded.suffix in TABLES else None
@@ -186,7 +186,7 @@ def _check_of(name: str) -> TableCheck:
     def check(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
         for record, first in repeated(records, _KEYS[name]):
             where = f"in row {first.row}" if first.line is None else f"on line {first.line}"
-            yield mistake_at(file, record, _KEYS[name][-1], f"stands {where} already")
+            yield mistake_at(file, record, _KEYS[name][-1], f"is already {where}")
         for record in records:
             if _ends_before_it_begins(record.values):
                 yield mistake_at(file, record, "active_until", "is before active_from")
@@ -197,17 +197,17 @@ def _check_of(name: str) -> TableCheck:
 
 
 def _half_empty_scopes(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
-    """A scope has both ids; a row without either says that its organization has no scopes."""
+    """Mistakes in scopes. A scope has both ids; a row without either means that its organization has no scopes."""
     granting = {record.values.get("organization_id") for record in records if record.values.get("chapter_id") is not None}
     for record in records:
         values = record.values
         if "coordinator_id" not in values or "chapter_id" not in values:
-            continue  # what can't be read is a mistake already
+            continue  # an unreadable cell is already a mistake
         empty = [column for column in ("coordinator_id", "chapter_id") if values[column] is None]
         if len(empty) == 1:
             yield mistake_at(file, record, empty[0], "is empty")
         elif empty and values.get("organization_id") in granting:
-            detail = "has other rows here; a row without coordinator and chapter says that an organization has no scopes"
+            detail = "has other rows in this file, but a row without coordinator and chapter means that it has no scopes; remove this row"
             yield mistake_at(file, record, "organization_id", detail)
 
 
@@ -217,7 +217,7 @@ def _ends_before_it_begins(values: Mapping[str, Any]) -> bool:
 
 
 def mistake_at(file: str, record: TableRow, column: str, detail: str) -> FileMistake:
-    """A mistake in one cell of a record that could be read."""
+    """A mistake in one cell of a readable record."""
     value = record.values[column]
     row = record.row if record.line is None else None
     return FileMistake(file, detail, row, record.line, column, "" if value is None else str(value))

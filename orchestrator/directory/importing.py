@@ -32,7 +32,7 @@ _SCOPES_OF_NOBODY = _SQL["scopes_of_nobody"].text()
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What the import did with one file's rows."""
+    """How many rows of one file the import got, and what it did with them."""
 
     given: int
     added: int = 0
@@ -42,7 +42,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody of an organization, by id."""
+    """A person in an organization, by id."""
 
     organization_id: str
     id: str
@@ -50,7 +50,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import changed, by file, and who is not in the files; those were closed if `pruned`."""
+    """What an import changed, by file, and the people who are not in the files. If `pruned`, they were closed."""
 
     changes: dict[str, Change]
     absent_mentors: Sequence[Person] = field(default=())
@@ -59,16 +59,17 @@ class ImportReport:
 
 
 def import_directory(connection: Connection, directory: Directory, *, prune: bool = False) -> ImportReport:
-    """Writes the directory in the caller's transaction; the same one again changes nothing. Raises BadFileError: then roll back.
+    """Writes the directory in the caller's transaction. Importing the same directory again changes nothing. Raises BadFileError; the caller
+    must then roll back.
 
-    Who is absent from a file that names their organization is closed only with `prune`: a mentor's activity ends yesterday, a
-    coordinator loses the role and all scopes. Nobody is deleted: activities and audits name them.
+    With `prune`, people who are absent from a file that names their organization are closed: a mentor's activity ends yesterday, a coordinator
+    loses the role and all scopes. Nobody is deleted, because activities and audit rows refer to them.
     """
     connection.execute(_IMPORT_LOCK)
     if mistakes := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
         raise BadFileError(mistakes)
     changes: dict[str, Change] = {}
-    # Organizations first: the other files' people live in their time zones.
+    # Organizations first: mentors are closed by the date in their organization's time zone.
     _write(connection, directory, "organizations.csv", _ORGANIZATIONS, changes)
     named = sorted({record.values["organization_id"] for records in directory.values() for record in records})
     connection.execute(_NAMED_ELSEWHERE, {"organizations": named, "time_zone": DEFAULT_TIME_ZONE})
@@ -109,7 +110,7 @@ def _absent(
 
 
 def _unknown_time_zones(connection: Connection, records: Rows | None) -> Iterator[FileMistake]:
-    """The database is asked, because the rules compute with its time zones (`AT TIME ZONE` fails for one that it does not know)."""
+    """Checks the time zones against the database's, because the rules use those (`AT TIME ZONE` fails for an unknown one)."""
     if records:
         time_zones = [record.values.get("time_zone") for record in records]
         for index in connection.scalars(_UNKNOWN_TIME_ZONES, {"time_zones": time_zones}):
@@ -122,4 +123,4 @@ def _scopes_of_nobody(connection: Connection, records: Rows | None) -> Iterator[
     rows = [dict(record.values) | {"index": index} for index, record in enumerate(records)]
     parameters = {"rows": orjson.dumps(rows).decode(), "closed": CLOSED_ROLE}
     for index in connection.scalars(_SCOPES_OF_NOBODY, parameters):
-        yield mistake_at(records.file, records[index], "coordinator_id", "is no coordinator of this organization")
+        yield mistake_at(records.file, records[index], "coordinator_id", "is not a coordinator of this organization")

@@ -1,1 +1,1 @@
-"""Files that people have, as data: bytes in, values or a list of every mistake out (docs/files.md). Nothing here opens a file."""
+"""Reads people's files: takes their bytes, and returns values or a list of all mistakes (docs/files.md). Nothing here opens a file."""

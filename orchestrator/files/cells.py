@@ -1,6 +1,6 @@
-"""What a cell may say: ids, texts, dates and durations, as people and spreadsheets write them (docs/files.md).
+"""Parses the cells of a table: ids, texts, dates and durations, as people and spreadsheets write them (docs/files.md).
 
-Each function takes a cell and returns its value, or raises BadCellError with words that complete "the cell …".
+Each function takes a cell and returns its value, or raises BadCellError with a message that completes "the cell …".
 """
 
 import re
@@ -13,7 +13,7 @@ from schemas.fields import INT32_MAX, MAX_ID_LENGTH, MAX_LABEL_LENGTH, MAX_NOTES
 from schemas.spelling import canonical, visible
 
 Cell = str | int | float | date | time | timedelta
-"""A cell as read: always text in CSV; what the spreadsheet program stores in a workbook. A blank one is the empty text."""
+"""A cell as it was read: always text in CSV, in a workbook the type that the spreadsheet program stored. A blank cell is the empty text."""
 
 _ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
@@ -22,7 +22,7 @@ _MINUTES = re.compile(r"(\d+)\s*(?:min\.?)?", re.ASCII | re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)", re.ASCII)
 _HOURS = re.compile(r"(\d+(?:[.,]\d+)?)\s*[ht]", re.ASCII | re.IGNORECASE)
 
-# More than this is no duration, whatever its unit; and reading thousands of digits takes long.
+# A number with more digits is too large for a duration in any unit; and parsing thousands of digits takes long.
 _MAX_DIGITS = 20
 
 
@@ -31,7 +31,7 @@ class Number(float):
 
     __slots__ = ("format",)
 
-    def __new__(cls, value: float, format: str = number_formats.GENERAL) -> "Number":  # noqa: A002 - what it is called there
+    def __new__(cls, value: float, format: str = number_formats.GENERAL) -> "Number":  # noqa: A002 - the name in workbooks
         """A number in this format."""
         number = super().__new__(cls, value)
         number.format = format
@@ -41,12 +41,12 @@ class Number(float):
 
 
 class ShownText(str):
-    """A text of a workbook to which the format of its cell adds something: `shown` is what people see; None: that can't be told."""
+    """A text in a workbook whose cell format shows it differently. `shown` is the text that people see; None if that is unknown."""
 
     __slots__ = ("shown",)
 
     def __new__(cls, value: str, shown: str | None) -> "ShownText":
-        """A text that is shown as another."""
+        """A text that is shown as `shown`."""
         text = super().__new__(cls, value)
         text.shown = shown
         return text
@@ -55,7 +55,7 @@ class ShownText(str):
 
 
 class BrokenCell(str):
-    """A cell that has no value: what can be said of its content, and why it is none."""
+    """A cell without a usable value: its content as text, and the reason."""
 
     __slots__ = ("reason",)
 
@@ -92,44 +92,44 @@ class UnsavedFormula(BrokenCell):
 
 
 class BadCellError(ValueError):
-    """A cell can't mean what its column asks for; the message says why, without the value."""
+    """A cell does not have a valid value for its column. The message says why, without quoting the value."""
 
 
 def text(cell: Cell) -> str:
-    """The cell as its owner sees it, without the blanks around it."""
+    """The cell as people see it, without surrounding blanks."""
     if isinstance(cell, BrokenCell):
         raise BadCellError(cell.reason)
     return shown(cell)
 
 
 def shown(cell: Cell) -> str:
-    """As `text`, also for a cell that has no value: its error, or its formula."""
+    """As `text`, but for a cell without a usable value, its error or its formula."""
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, Number) and (seen := number_formats.shown(cell, cell.format, with_decimals=True)) is not None:
         return seen
     if isinstance(cell, float):
-        # A spreadsheet stores every number as a float: the id 482 is not "482.0".
+        # A spreadsheet stores every number as a float, but the id 482 is not "482.0".
         return number_formats.plain(cell)
     return str(cell).strip()
 
 
 def is_blank(cell: Cell) -> bool:
-    """Whether nothing is in the cell, or nothing but blanks and characters that nothing shows."""
+    """Whether the cell is empty, or has only blanks and invisible characters."""
     return isinstance(cell, str) and not isinstance(cell, BrokenCell) and not visible(cell).strip()
 
 
 def identifier(cell: Cell) -> str:
-    """The id in a cell that must hold one, of at most 100 characters: what the cell shows, in its one spelling (decision 26)."""
+    """The id in a cell, of at most 100 characters: what the cell shows, in canonical spelling (decision 26). Raises BadCellError."""
     value = _identifier(cell)
     if any(unicodedata.category(character) == "Cc" for character in value):
-        raise BadCellError("has a line break or another control character in it")
+        raise BadCellError("contains a line break or another control character")
     return value
 
 
 def _identifier(cell: Cell) -> str:
     value = visible(_shown_id(cell)).strip()
-    # Composing a text can take long; one of so many characters is too long, whatever it is composed to.
+    # Composing a text can take long, and a longer text is too long even when it is composed.
     if len(value) <= 4 * MAX_ID_LENGTH:
         value = canonical(value)
     if not value:
@@ -141,27 +141,27 @@ def _identifier(cell: Cell) -> str:
 
 def _shown_id(cell: Cell) -> str:
     if isinstance(cell, bool):
-        raise BadCellError("is an id that the spreadsheet program has made a truth value of; format the column as text")
+        raise BadCellError("is an id that the spreadsheet program has changed into TRUE or FALSE; format the column as text")
     if isinstance(cell, date | time | timedelta):
-        raise BadCellError("is an id that the spreadsheet program has made a date or time of; format the column as text")
+        raise BadCellError("is an id that the spreadsheet program has changed into a date or time; format the column as text")
     if isinstance(cell, ShownText | Number):
         seen = cell.shown if isinstance(cell, ShownText) else number_formats.shown(cell, cell.format)
         if seen is None:
             raise BadCellError(
-                "is an id in a number format that can't be followed: what the sheet shows may be another id; format the column as text"
-                " and write the id anew"
+                "is an id in a number format that is not supported, so the sheet may show another id; format the column as text"
+                " and write the id again"
             )
         return seen
     return text(cell)
 
 
 def optional_reference(cell: Cell) -> str | None:
-    """A name that the sender has for the row: an id that nothing is looked up by, so it may have line breaks. None for a blank cell."""
+    """The sender's own name for the row. Nothing is looked up by it, so it may contain line breaks. None for a blank cell."""
     return None if is_blank(cell) else _identifier(cell)
 
 
 def name(cell: Cell) -> str:
-    """What somebody or something is called, in at most 200 characters."""
+    """A name of at most 200 characters."""
     value = text(cell)
     if not value:
         raise BadCellError("is empty")
@@ -176,7 +176,7 @@ def notes(cell: Cell) -> str | None:
 
 
 def verbatim_notes(cell: Cell) -> str:
-    """As `notes`, with the blanks around it."""
+    """As `notes`, with surrounding blanks."""
     value = cell if type(cell) is str else text(cell)
     if len(value) > MAX_NOTES_LENGTH:
         raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters")
@@ -190,7 +190,7 @@ def calendar_date(cell: Cell) -> date:
     if isinstance(cell, date):
         return cell
     if isinstance(cell, Number) and number_formats.is_date(cell.format):
-        raise BadCellError("is a number in a cell for dates, and not a date; write 25.03.2026")
+        raise BadCellError("is a number in a cell formatted as a date, but not a date; write 25.03.2026")
     value = visible(text(cell)).strip()
     if not value:
         raise BadCellError("is empty")
@@ -207,7 +207,7 @@ def calendar_date(cell: Cell) -> date:
     try:
         return date(int(year), int(month), int(day))
     except ValueError:
-        raise BadCellError("is not a day of the calendar") from None
+        raise BadCellError("is not a valid date") from None
 
 
 def optional_date(cell: Cell) -> date | None:
@@ -247,7 +247,7 @@ def _written_duration(cell: Cell) -> str:
         raise BadCellError("is a date, not a duration")
     if not number_formats.names_a_unit(cell.format):
         return number_formats.plain(cell)
-    # `2 t` is shown, and 2 is stored: two hours.
+    # The cell shows `2 t`, which means two hours, but stores 2.
     seen = number_formats.shown(cell, cell.format, with_decimals=True)
     if seen is None:
         raise BadCellError(_NO_DURATION)
@@ -256,7 +256,7 @@ def _written_duration(cell: Cell) -> str:
 
 def _whole_minutes(value: Decimal) -> int:
     if value < 0:
-        raise BadCellError("is less than nothing")
+        raise BadCellError("is negative")
     if value != value.to_integral_value():
         raise BadCellError("is not a whole number of minutes")
     if value > INT32_MAX:
@@ -266,5 +266,5 @@ def _whole_minutes(value: Decimal) -> int:
 
 def _without_nul(value: str) -> str:
     if "\0" in value:
-        raise BadCellError("has a NUL character in it")
+        raise BadCellError("contains a NUL character")
     return value

@@ -1,7 +1,7 @@
 """A file of corrections for failed items: a table with `item_id` and the columns to change, or JSON (docs/files.md).
 
-What a table says is held against what the items have now, because a spreadsheet program changes what nobody has edited: only a value
-that says something else is a correction (`forms`).
+A table's values are compared with the items' present ones. A spreadsheet program rewrites values that nobody has edited, so only a value that
+means something else is a correction (`forms`).
 """
 
 from collections import Counter
@@ -32,12 +32,12 @@ _NAMES = ("mentor_id", "activity_type")
 _DATE_ORDERS = ("dmy", "mdy", "ymd")
 
 Item = Mapping[str, Any]
-"""An item as the results have it; its `notes` too, if the file has notes."""
+"""An item as in the results; with its `notes` if the file has notes."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameChange:
-    """A correction of a mentor or an activity type, which somebody should look at: `place` says where it stands."""
+    """A correction of a mentor or an activity type, which a person should check. `place` is its place in the file."""
 
     place: str
     field: str
@@ -50,7 +50,7 @@ class NameChange:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """The corrections of a file, as the body of a retry has them. `changes` name what they make of mentors and activity types."""
+    """The corrections of a file, as in the body of a retry. `changes` are those of mentors and activity types."""
 
     corrections: Sequence[dict[str, Any]]
     changes: Sequence[NameChange] = ()
@@ -58,13 +58,13 @@ class Corrections:
 
     @property
     def moves_to_another_mentor(self) -> bool:
-        """Whether an item would be registered for somebody else."""
+        """Whether an item would be registered for another mentor."""
         return any(change.field == "mentor_id" for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectionFile:
-    """A file of corrections as it was read. What it corrects depends on the items."""
+    """A file of corrections as it was read. Its corrections depend on the items."""
 
     name: str
     remarks: Sequence[str]
@@ -73,7 +73,7 @@ class CorrectionFile:
     _documents: Sequence[dict[str, Any]] = field(default=())
 
     def against(self, items: Iterable[Item]) -> Corrections:
-        """What the file corrects in these items. Raises BadFileError with all its mistakes."""
+        """The file's corrections of these items. Raises BadFileError with all its mistakes."""
         known = {item["item_id"]: item for item in items}
         if self._documents:
             return Corrections(self._documents, [*self._document_changes(known)], self.remarks)
@@ -88,7 +88,7 @@ class CorrectionFile:
 
 
 def read_corrections(name: str, raw: bytes) -> CorrectionFile:
-    """Reads a file of corrections. Raises BadFileError with all mistakes that can be told without the items."""
+    """Reads a file of corrections. Raises BadFileError with all mistakes that can be found without the items."""
     suffix = PurePath(name).suffix.lower()
     if suffix in TABLES:
         table = read_table(name, raw, _READ, _check)
@@ -116,7 +116,7 @@ def _item_id(cell: Cell) -> str:
 
 
 def _attempt(cell: Cell) -> int | None:
-    """The attempt that an export shows; None where nobody can tell."""
+    """The attempt in an export; None if the cell has no valid number."""
     written = cells.shown(cell)
     return int(written) if written.isascii() and written.isdigit() and len(written) < 10 else None
 
@@ -125,13 +125,13 @@ def _as_it_is(cell: Cell) -> Cell:
     return cell
 
 
-# Notes are kept to the last blank: what nobody has edited must not change.
+# Notes keep surrounding blanks, so that unedited notes don't change.
 _PARSERS: Mapping[str, Callable[[Cell], Any]] = {
     **{column.name: column.parse for column in COLUMNS if column.name != "client_reference"},
     "notes": cells.verbatim_notes,
 }
 
-# The cells are parsed only where they say something else than the item has.
+# Cells are parsed only if they differ from the item's values.
 _READ: Sequence[Column] = (
     Column("item_id", _item_id, ("item",)),
     *(replace(column, parse=_as_it_is, is_required=False) for column in COLUMNS if column.name != "client_reference"),
@@ -143,12 +143,12 @@ _READ: Sequence[Column] = (
 def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ["item_id"]):
-        detail = f"is corrected in row {first.row} already"
+        detail = f"is already corrected in row {first.row}"
         yield FileMistake(name, detail, record.row, record.line, "item_id", record.values["item_id"])
 
 
 def _order_of_slashes(records: Sequence[TableRow], known: Mapping[str, Item]) -> str:
-    """In which order the file writes dates with slashes: the one in which most of them are what the items have."""
+    """The order of day, month and year in the file's dates with slashes: the one in which most of them equal the items' dates."""
     matches: Counter[str] = Counter()
     for record in records:
         item = known.get(record.values["item_id"])
@@ -160,7 +160,7 @@ def _order_of_slashes(records: Sequence[TableRow], known: Mapping[str, Item]) ->
 
 
 class _Comparison:
-    """Holds the rows of a table against the items."""
+    """Compares the rows of a table with the items."""
 
     def __init__(self, name: str, remarks: Sequence[str], known: Mapping[str, Item], slashes: str) -> None:
         self._name = name
@@ -188,12 +188,12 @@ class _Comparison:
         wanted = [correction for item, correction in selected if item["status"] != ItemStatus.SUCCESS or len(correction) > 1]
         if 0 < len(wanted) < len(selected):
             self._remarks.append(
-                f"{self._name}: {len(selected) - len(wanted)} rows are of items that have succeeded, and unchanged"
+                f"{self._name}: skipped {len(selected) - len(wanted)} unchanged rows of items that have succeeded"
             )
         if self._kept:
             self._remarks.append(
-                f"{self._name}: taken for what a spreadsheet program has made of unedited values, and left as they were"
-                f" (a .json file changes them): {'; '.join(self._kept[:_MOST_NAMED])}{'; …' if len(self._kept) > _MOST_NAMED else ''}"
+                f"{self._name}: ignored values that a spreadsheet program seems to have changed (use a .json file to correct them):"
+                f" {'; '.join(self._kept[:_MOST_NAMED])}{'; …' if len(self._kept) > _MOST_NAMED else ''}"
             )
         return Corrections(wanted or [correction for _, correction in selected], self._changes, self._remarks)
 
@@ -219,8 +219,8 @@ class _Comparison:
             correction["override_duplicates"] = record.values["override_duplicates"]
         exported_at = record.values.get("attempt")
         if len(correction) > 1 and exported_at is not None and exported_at < item.get("attempt", 0):
-            # What differs may be what an earlier correction has changed, and would be taken back.
-            detail = f"was exported at attempt {exported_at} and has been tried again since; export the results anew"
+            # A differing value may come from an earlier correction, which this one would undo.
+            detail = f"was exported at attempt {exported_at} and has been retried since; export the results again"
             self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
         return correction
 
@@ -247,9 +247,9 @@ def _from_json(name: str, raw: bytes) -> list[dict[str, Any]]:
         raise BadFileError([FileMistake(name, str(error))]) from error
     corrections = document.get("corrections") if isinstance(document, dict) else document
     if not isinstance(corrections, list):
-        raise BadFileError([FileMistake(name, "is neither a list of corrections nor an object that has one as `corrections`")])
+        raise BadFileError([FileMistake(name, "must be a list of corrections, or an object with such a list as `corrections`")])
     try:
-        # How many there may be is a setting of the server.
+        # The server limits the number of corrections.
         read_retry({"corrections": corrections}, max_items=MAX_POSITIONS, most_mistakes=None)
     except RefusedRequestError as refusal:
         ours = "" if isinstance(document, dict) else "/corrections"

@@ -1,4 +1,4 @@
-"""Text with delimiters (CSV, TSV) as rows of cells: which encoding, which delimiter (docs/files.md)."""
+"""Reads delimited text (CSV, TSV) as rows of cells. Detects the encoding and the delimiter (docs/files.md)."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ from orchestrator.files import kinds
 DELIMITERS = (",", ";", "\t")
 _NOTHING = " ,;\t\r\n"
 
-# Excel's first line that names the delimiter. It is no row there.
+# The first line in which Excel names the delimiter. It is not a row.
 _DECLARATION = re.compile(r'"?sep=(?P<delimiter>\\t|[^\w"\r\n])"?(?P=delimiter)*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
 
 class UnreadableFileError(ValueError):
-    """The bytes are not what the file's name says; the message says why. `line` is where that shows, if it is known."""
+    """The bytes are not a file of the kind that the name says. The message says why. `line` is where the error is, if known."""
 
     def __init__(self, detail: str, line: int | None = None) -> None:
         super().__init__(detail)
@@ -41,10 +41,10 @@ def decode(raw: bytes) -> str:
 
 
 def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, int, list[str]]]:
-    """The rows of the text, each with its number and the line on which it begins. Raises UnreadableFileError where the quotes don't match.
+    """The rows of the text, each with its number and the line on which it begins. Raises UnreadableFileError if the quotes don't match.
 
-    The delimiter is the one that a first line `sep=;` names. Else `recognised` counts the known headers in a row, and it is the one under
-    which the first row that is not blank has most of them.
+    The delimiter is the one that a first line like `sep=;` names. Otherwise it is the one that gives the first row that is not blank the most
+    known headers, which `recognised` counts.
     """
     declared = _DECLARATION.match(text)
     if declared is not None:
@@ -66,13 +66,13 @@ def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[t
             return
         except csv.Error as error:
             raise UnreadableFileError(
-                f"can't be divided into cells from here on ({error}); look for a quote too many", line
+                f"can't be divided into cells from here on ({error}); look for an extra quote", line
             ) from error
         yield number, line, row
 
 
 def _likely_delimiter(text: str, recognised: Callable[[Sequence[str]], int]) -> str:
-    """A header can stretch over lines, so each delimiter divides the text until the first row that is not blank."""
+    """The delimiter with the most known headers. A header can span lines, so each delimiter is tried up to the first row that is not blank."""
     best, most = "", -1
     trouble: csv.Error | None = None
     for delimiter in DELIMITERS:

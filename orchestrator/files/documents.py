@@ -1,4 +1,4 @@
-"""JSON files: one document, or one a line."""
+"""Reads JSON files with one document, or with one on each line."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ def one_document(raw: bytes) -> Any:
 
 
 def documents_by_line(raw: bytes) -> Iterator[tuple[int, Any | UnreadableFileError]]:
-    """The document on each line that is not blank, with the line's number; in its place, what is wrong with it."""
+    """The document on each line that is not blank, with the line's number. An invalid document is returned as its error."""
     for line, text in enumerate(_text(raw).split(b"\n"), start=1):
         if text.strip():
             try:

@@ -1,7 +1,7 @@
-"""Whether a cell still says what was exported, in another form: what spreadsheet programs make of values that nobody has edited.
+"""Decides whether a cell still means the exported value in another form, because spreadsheet programs rewrite values that nobody has edited.
 
-They take texts for numbers (zeros before them are lost, exponents appear), for dates and times, for truth values; they write numbers and
-dates as their language does, and read or write letters in a wrong encoding (docs/files.md).
+They interpret texts as numbers (leading zeros are lost, exponents appear), dates, times and truth values; they write numbers and dates in their
+own language; and they read or write letters in a wrong encoding (docs/files.md).
 """
 
 import re
@@ -17,13 +17,13 @@ from orchestrator.files.cells import BrokenCell, Cell, Number, ShownText, shown
 from orchestrator.files.formulas import neutral, original
 from schemas.spelling import canonical
 
-# What is longer is no number and no date; and composing a text can take a time that is quadratic in its length.
+# No number and no date is longer. The time for composing a text can be quadratic in its length.
 _MAX_CHARACTERS = 60
 
 _NUMBER = re.compile(r"[+-]?(?:\d[\d.,]*|[.,]\d+)(?:E[+-]?\d{1,3})?%?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*", re.ASCII)
-_GROUPING = re.compile("[ '’]")  # noqa: RUF001 - the Swiss group digits with it
-# What a spreadsheet program keeps of a number.
+_GROUPING = re.compile("[ '’]")  # noqa: RUF001 - Swiss numbers group digits with it
+# The digits that a spreadsheet program keeps of a number.
 _KEPT_DIGITS = 15
 
 _DATE_PARTS = re.compile(r"[^\W\d_]+|\d+")
@@ -51,13 +51,13 @@ _FIRST_SERIAL, _LAST_SERIAL = 1, 2_958_465
 _TRUE = frozenset({"true", "sann", "wahr", "vrai", "verdadero", "vero", "waar", "sant", "tosi", "prawda"})
 _FALSE = frozenset({"false", "usann", "falsch", "faux", "falso", "onwaar", "falskt", "falsk", "epätosi", "fałsz"})
 
-# What Windows, the Mac and DOS take bytes for, in the languages of the people who use this.
+# The encodings of Windows, the Mac and DOS in our users' languages.
 _ENCODINGS = ("windows-1252", "latin-1", "mac-roman", "cp850", "cp437", "cp865")
 _LOST = "?_\N{REPLACEMENT CHARACTER}"
 
 
 def is_same_text(cell: Cell, exported: str) -> bool:
-    """Whether the cell holds this text, or what a spreadsheet program makes of it."""
+    """Whether the cell has this text, or a form that a spreadsheet program may change it into."""
     if isinstance(cell, BrokenCell):
         return False
     texts = {_folded(each) for each in _texts(cell)}
@@ -72,7 +72,7 @@ def is_same_text(cell: Cell, exported: str) -> bool:
 
 
 def is_same_duration(cell: Cell, exported: int) -> bool:
-    """Whether the cell holds so many minutes as `60`, `60,0`, `1 440` or `01:00:00`."""
+    """Whether the cell has this number of minutes, written like `60`, `60,0`, `1 440` or `01:00:00`."""
     if isinstance(cell, timedelta | time):
         return _seconds(cell) == exported * 60
     if isinstance(cell, Number):
@@ -90,7 +90,7 @@ def is_same_duration(cell: Cell, exported: int) -> bool:
 
 
 def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
-    """Whether the cell holds this date, however it is written. `slashes`: the order of its parts where slashes separate them."""
+    """Whether the cell has this date in any form. `slashes` is the order of the parts if slashes separate them."""
     if isinstance(cell, datetime):
         return cell.date() == exported
     if isinstance(cell, date):
@@ -101,7 +101,7 @@ def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
 
 
 def slashed_dates(text: str, order: str) -> set[date]:
-    """What a date with slashes between its parts can be in this order (`dmy`, `mdy` or `ymd`): two where the year has two digits."""
+    """The possible dates of a text with slashes in this order (`dmy`, `mdy` or `ymd`). A year of two digits gives two dates."""
     parts = text.split("/")
     if len(parts) != len(order) or not all(part.isascii() and part.isdigit() and len(part) <= 4 for part in parts):
         return set()
@@ -110,7 +110,7 @@ def slashed_dates(text: str, order: str) -> set[date]:
 
 
 def has_slashes(cell: Cell) -> str | None:
-    """The text of a date that is written with slashes; None for any other cell."""
+    """The text of a date with slashes; None for any other cell."""
     return next((text for text in _date_texts(cell) if "/" in text), None) if type(cell) is str else None
 
 
@@ -130,7 +130,7 @@ def _date_texts(cell: Cell) -> list[str]:
 
 
 def _folded(text: str) -> str:
-    """The text without differences that nobody sees: blanks, the ends of lines, decomposed letters, invisible characters."""
+    """The text without invisible differences: kinds of blanks, line ends, decomposed letters, invisible characters."""
     plain = " ".join(text.split())
     return " ".join(canonical(plain).split()) if len(plain) <= 10_000 else plain
 
@@ -139,7 +139,7 @@ def _folded(text: str) -> str:
 
 
 def _numbers(text: str) -> Iterator[Decimal]:
-    """What number a text can be, in any language."""
+    """The numbers that a text can mean, in any language."""
     bare = _GROUPING.sub("", text)
     if not _NUMBER.fullmatch(bare):
         return
@@ -160,7 +160,7 @@ def _is_same_number(cell: Cell, texts: set[str], exported: str) -> bool:
         return False
     for text in texts:
         if type(cell) is str and _leading_zeros(text) > _leading_zeros(exported):
-            # No program adds zeros to a text: somebody has, perhaps those that were lost before.
+            # No program adds zeros to a text, so a person has, perhaps to restore lost ones.
             continue
         for number in _numbers(text):
             if number in meant or any(_is_rounded(each, number, text) for each in meant):
@@ -173,7 +173,7 @@ def _leading_zeros(text: str) -> int:
 
 
 def _is_rounded(exact: Decimal, number: Decimal, text: str) -> bool:
-    """Whether the number is what a spreadsheet program keeps of a longer one, or shows of it with an exponent."""
+    """Whether the number is what a spreadsheet program keeps of a longer number, or shows of it with an exponent."""
     if number == 0 or exact == 0:
         return False
     if "e" in text.lower():
@@ -197,14 +197,14 @@ def _to_digits(number: Decimal, digits: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a text says of a date. None: it does not say."""
+    """The parts of a date in a text. None for a missing part."""
 
     day: int | None
     month: int
     year: int | None
 
     def fits(self, other: "_Parts") -> bool:
-        """Whether both can be the same date. A program that is told no day takes the first, and none that is told no year."""
+        """Whether both can be the same date. For a missing day, programs use the first; a missing year matches any."""
         days = {self.day or 1, other.day or 1} if None in (self.day, other.day) else {self.day, other.day}
         return len(days) == 1 and self.month == other.month and (None in (self.year, other.year) or self.year == other.year)
 
@@ -221,7 +221,7 @@ def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
         serial = _of_serial(cell)
         found = set() if serial is None else {_Parts(serial.day, serial.month, serial.year)}
     else:
-        # What has the shape of the exported text was typed, not converted.
+        # A text of the same shape as the exported one was typed, not converted.
         found = {each for text in texts if _shape(text) != _shape(exported) for each in _date_parts(_MIDNIGHT.sub("", text))}
     return any(one.fits(other) for one in meant for other in found)
 
@@ -232,7 +232,7 @@ def _shape(text: str) -> str:
 
 @cache
 def _date_parts(text: str) -> frozenset[_Parts]:
-    """Every date that a program could take the text for."""
+    """All dates that a program could interpret the text as."""
     pieces = _DATE_PARTS.findall(text)
     if not 2 <= len(pieces) <= 3 or not _DATE.fullmatch(text):
         return frozenset()
@@ -249,7 +249,7 @@ def _date_parts(text: str) -> frozenset[_Parts]:
 
 
 def _days(text: str) -> set[date]:
-    """The dates that a text with all three parts can be: a year of four digits, or the day first as with dots."""
+    """The dates that a text with all three parts can mean: with a year of four digits, or with the day first as with dots."""
     found: set[date] = set()
     pieces = _DATE_PARTS.findall(text)
     if len(pieces) != 3 or not _DATE.fullmatch(text):
@@ -287,7 +287,7 @@ def _calendar(days: set[int], months: set[int], years: set[int]) -> set[date]:
 
 
 def _of_serial(number: float) -> date | None:
-    """The date that a program counts as this day."""
+    """The date with this serial number in a spreadsheet program."""
     if not number.is_integer() or not _FIRST_SERIAL <= number <= _LAST_SERIAL:
         return None
     return date(1899, 12, 30) + timedelta(days=int(number))
@@ -321,7 +321,7 @@ def _is_same_truth(texts: set[str], exported: str) -> bool:
 
 
 def _is_misread(text: str, exported: str) -> bool:
-    """Whether the text is the exported one after its bytes were taken for those of another encoding, perhaps twice."""
+    """Whether the text is the exported one after its bytes were decoded in a wrong encoding, once or twice."""
     return text in _misreadings(exported) or _is_lossy(text, exported)
 
 
@@ -337,7 +337,7 @@ def _misreadings(text: str) -> frozenset[str]:
 
 
 def _decoded(raw: bytes, encoding: str) -> str:
-    """As programs decode: a byte that the encoding does not have becomes a control character."""
+    """Decodes as programs do: a byte that the encoding does not define becomes a control character."""
     return "".join(_character(byte, encoding) for byte in raw)
 
 
@@ -350,6 +350,6 @@ def _character(byte: int, encoding: str) -> str:
 
 
 def _is_lossy(text: str, exported: str) -> bool:
-    """Whether letters became question marks and the like."""
+    """Whether the text is the exported one with letters replaced by question marks and the like."""
     pattern = "".join(re.escape(each) if each.isascii() else f"[{re.escape(_LOST)}]{{1,4}}" for each in exported)
     return re.fullmatch(pattern, text) is not None

@@ -1,17 +1,17 @@
-"""Texts that a spreadsheet program would take for formulas: quoted in what is exported (docs/http.md), and read back as they were.
+"""Texts that a spreadsheet program would interpret as formulas. Exports quote them (docs/http.md), and reading a file removes the quotes.
 
-A spreadsheet may split an exported line at another separator than the comma that we write, whatever stands in quotes: a Norwegian Excel
-at semicolons. So each place behind a separator counts like the beginning of a cell.
+A spreadsheet program may split an exported line at another separator than our comma, even within quotes; a Norwegian Excel splits at semicolons.
+So each place after a separator counts as the beginning of a cell.
 """
 
 import re
 from typing import Any
 
-# Commas, semicolons, tabs and bars, and whatever some program takes for the end of a line.
+# Commas, semicolons, tabs and bars, and all characters that some program treats as the end of a line.
 _SEPARATORS = r",;|\t\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-# How a formula begins, in the forms of East Asian keyboards too; tab and carriage return, because programs skip them.
-_BEGINNING = r"=+\-@\t\r＝＋－＠"  # noqa: RUF001 - they are what is looked for
-# What can stand before that, and be skipped or taken for the quotes of a cell.
+# The first characters of formulas, including those of East Asian keyboards; tab and carriage return, because programs skip them.
+_BEGINNING = r"=+\-@\t\r＝＋－＠"  # noqa: RUF001 - the characters to find
+# Characters before a formula that programs skip, or treat as the quotes of a cell.
 _SKIPPED = rf"[^\S{_SEPARATORS}]|[\"'\ufeff\u200b-\u200f\u2060]"
 _FORMULA = rf"(?:{_SKIPPED})*[{_BEGINNING}]"
 
@@ -19,21 +19,21 @@ _PLACE = rf"(?:^|(?<=[{_SEPARATORS}]))"
 _UNSAFE = re.compile(rf"{_PLACE}(?={_FORMULA})")
 _QUOTED = re.compile(rf"{_PLACE}'(?={_FORMULA})")
 
-# How people keep a spreadsheet program from changing a text: a formula that is nothing but the text.
+# A formula that only contains a text. People write it so that a spreadsheet program does not change the text.
 _TEXT_FORMULA = re.compile(r'\s*="((?:[^"]|"")*)"\s*')
 
 
 def neutral(value: str) -> str:
-    """What is exported for a text: a quote before whatever in it could begin a formula."""
+    """The text for an export: with a quote before each place at which a formula could begin."""
     return _UNSAFE.sub("'", value)
 
 
 def original(cell: Any) -> Any:
-    """The value that `neutral` made this of."""
+    """The value from which `neutral` made this cell."""
     return _QUOTED.sub("", cell) if type(cell) is str else cell
 
 
 def text_of_formula(cell: str) -> str:
-    """What a cell of text means that says `="00482"`: the text in the quotes. Any other is as it is."""
+    """The text in the quotes of a cell like `="00482"`. Any other cell is returned unchanged."""
     match = _TEXT_FORMULA.fullmatch(cell)
     return cell if match is None else match[1].replace('""', '"')

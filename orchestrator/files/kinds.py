@@ -1,4 +1,4 @@
-"""What a file is that is not what its name says: told by its first bytes, with what to do about it."""
+"""Recognises files that are not what their names say, from their first bytes, and says what to do about it."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLD_EXCEL = (b"\x09\x00\x04\x00", b"\x09\x02\x06\x00", b"\x09\x04\x06\x00", b"\x09\x08")
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body", b"<table", b"<meta", b"<style", b"<script", b"<div")
 
-# What begins like this is no table, whatever its name says.
+# Files that begin like this are not tables.
 _OTHERS: Sequence[tuple[bytes, str]] = (
     (b"%PDF", "a PDF document"),
     (b"{\\rtf", "a text document (RTF)"),
@@ -25,7 +25,7 @@ _OTHERS: Sequence[tuple[bytes, str]] = (
     (b"MZ\x90", "a program"),
 )
 
-# Parts by which a zip file is known to be a document, in lower case.
+# Parts by which a zip file is recognised as a document, in lower case.
 _PACKAGES: Sequence[tuple[str, str]] = (
     ("xl/workbook.bin", f"is a binary Excel workbook (.xlsb); {AS_WORKBOOK}"),
     ("word/document.xml", "is a text document (Word), not a workbook; copy its table into a spreadsheet program"),
@@ -37,20 +37,20 @@ _PACKAGES: Sequence[tuple[str, str]] = (
 )
 _TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".json", ".ndjson")
 
-# As much of the beginning as tells a kind.
+# The number of bytes at the beginning by which the kind is recognised.
 _HEAD_BYTES = 4_096
 
 
 def not_text(raw: bytes) -> str | None:
-    """What these bytes are if they are no text of a table, in words that complete "the file …"; None for what may be text."""
+    """What these bytes are if they are not a text with a table, in words that complete "the file …"; None if they may be one."""
     head = raw[:_HEAD_BYTES]
     if head.startswith(_ZIP):
-        return "is a workbook or another zip file, not text; give its name the ending .xlsx, or save it as CSV UTF-8"
+        return "is a workbook or another zip file, not text; rename it so that it ends in .xlsx, or save it as CSV UTF-8"
     return _other_kind(raw, head) or _wide_text(head)
 
 
 def not_a_workbook(raw: bytes) -> str | None:
-    """What these bytes are if they are no zip file, which every workbook (.xlsx) is; None for a zip file."""
+    """What these bytes are if they are not a zip file, as every workbook (.xlsx) is; None for a zip file."""
     head = raw[:_HEAD_BYTES]
     if not raw:
         return "is empty"
@@ -60,19 +60,19 @@ def not_a_workbook(raw: bytes) -> str | None:
     if found is not None:
         return found
     if b"\0" not in head:
-        return "is text, not a workbook; if it is a table, give its name the ending .csv"
+        return "is text, not a workbook; if it is a table, rename it so that it ends in .csv"
     return f"is not a workbook; {AS_WORKBOOK}"
 
 
 def no_workbook_within(names: Sequence[str]) -> str:
-    """What a zip file without a workbook is, by the names of its parts."""
+    """What a zip file without a workbook is, from the names of its parts."""
     known = {name.lower() for name in names}
     for name, words in _PACKAGES:
         if name in known:
             return words
     tables = [name for name in names if name.lower().endswith(_TABLE_ENDINGS)]
     if tables:
-        return f"is a zip file with other files in it ({', '.join(sorted(tables)[:3])}); unpack it first"
+        return f"is a zip file that contains other files ({', '.join(sorted(tables)[:3])}); unpack it first"
     return f"is a zip file without a workbook; {AS_WORKBOOK}"
 
 
@@ -99,7 +99,7 @@ def _other_kind(raw: bytes, head: bytes) -> str | None:
 
 
 def _compound_file(raw: bytes) -> str:
-    """The container of old Office documents, and of protected new ones; its parts are named in UTF-16."""
+    """What a file in the container of old Office documents and protected new ones is. Its parts have names in UTF-16."""
     if "EncryptedPackage".encode("utf-16-le") in raw:
         return "is protected by a password; open it, remove the password, and save it again"
     if any(name.encode("utf-16-le") + b"\0\0" in raw for name in ("Workbook", "Book")):
@@ -114,7 +114,7 @@ def _wide_text(head: bytes) -> str | None:
         return "is UTF-32 text; save it as CSV UTF-8"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "is UTF-16 text; save it as CSV UTF-8"
-    # Without a byte order mark: every other byte of plain letters is zero.
+    # Without a byte order mark, UTF-16 is recognised by its zeros: every other byte of plain letters is zero.
     for offset in (0, 1):
         half, other = head[offset::2], head[1 - offset :: 2]
         if len(half) > 3 and half.count(0) * 10 > len(half) * 8 and other.count(0) * 10 < len(other) * 2:

@@ -1,4 +1,4 @@
-"""The mistakes in a file, described so that its owner finds the place: a `Mistake` (`schemas/mistakes.py`) names a place in a request."""
+"""The mistakes in a file, with the place where people find them. (A `Mistake` in `schemas/mistakes.py` has a place in a request.)"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FileMistake:
-    """One mistake in a file. `row` counts rows from 1, as a spreadsheet program shows them, and `line` the lines of a text.
+    """One mistake in a file. `row` is the number of the row as a spreadsheet program shows it, and `line` that of the line in a text. Both
+    count from 1.
 
-    What does not apply is None: a file that can't be read has no row, a row with too many cells no column; JSON has a `pointer`
-    (RFC 6901) instead of both. `value` is what the cell holds, and None for notes too: they may hold health data and are shown
-    nowhere (invariant 10).
+    Fields that do not apply are None: an unreadable file has no row, and a row with too many cells has no column. JSON has a `pointer`
+    (RFC 6901) instead of both. `value` is the content of the cell. It is always None for notes, which may contain health data and are never
+    shown (invariant 10).
     """
 
     file: str
@@ -36,7 +37,7 @@ class FileMistake:
 
 
 class BadFileError(Exception):
-    """The file was refused as a whole; `mistakes` names every mistake in it. Mend them and try again: nothing was changed."""
+    """The whole file was refused, and nothing was changed. `mistakes` lists all its mistakes: correct them and try again."""
 
     def __init__(self, mistakes: Sequence[FileMistake]) -> None:
         super().__init__("\n".join(map(str, mistakes)))

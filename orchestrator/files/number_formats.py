@@ -1,6 +1,6 @@
-"""What a workbook's cell shows of a number: the subset of number formats that can be followed for certain.
+"""Computes what a workbook's cell shows for a number, for the number formats that have one certain result.
 
-Of the others, what is shown depends on the language of the program or the width of the column: they have no shown text here.
+With other formats the result depends on the program's language or the column's width. For those there is no shown text here.
 """
 
 import re
@@ -42,9 +42,9 @@ BUILTIN = {
     48: "##0.0E+0",
     49: "@",
 }
-"""The formats that a workbook names by number alone."""
+"""The formats that a workbook refers to only by number."""
 
-# Fifteen digits are what a spreadsheet program keeps of a number; and it shows eleven before it turns to exponents.
+# A spreadsheet program keeps fifteen digits of a number. It shows up to eleven without an exponent.
 _KEPT_DIGITS = 15
 _GENERAL_DIGITS = 11
 _SEPARATED_DIGITS = 3
@@ -65,7 +65,7 @@ _ELAPSED = re.compile(r"\[(?:hh?|mm?|ss?)\]", re.IGNORECASE)
 
 
 class _NotFollowedError(ValueError):
-    """The format has something of which this module does not know how it is shown."""
+    """The format has an element that this module does not support."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def is_date(code: str) -> bool:
 
 
 def is_elapsed(code: str) -> bool:
-    """Whether it is shown as a time that goes on after 24 hours."""
+    """Whether a number in this format is shown as a time that continues after 24 hours."""
     return _ELAPSED.search(_sections(code)[0]) is not None
 
 
@@ -96,9 +96,9 @@ def names_a_unit(code: str) -> bool:
 
 
 def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None:
-    """What a cell shows of a number, without blanks around it; None where that can't be told.
+    """The text that a cell shows for a number, without surrounding blanks; None if it is unknown.
 
-    Decimals are shown with a comma or a point, depending on the language; with a point here, and only if asked for.
+    Programs show decimals with a comma or a point, depending on the language. This returns a point, and decimals only `with_decimals`.
     """
     try:
         return _shown(Decimal(repr(float(value))), code, with_decimals=with_decimals).strip()
@@ -107,7 +107,7 @@ def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None
 
 
 def shown_text(value: str, code: str) -> str | None:
-    """What a cell shows of a text: a format can write something beside it, or instead of it. None where that can't be told."""
+    """The text that a cell shows for a text, because a format can add to it or replace it. None if it is unknown."""
     sections = _sections(code)
     tokens = list(_tokens(sections[3] if len(sections) > 3 else sections[-1]))
     if len(sections) <= 3 and not any(token.kind == "text" for token in tokens):
@@ -119,7 +119,7 @@ def shown_text(value: str, code: str) -> str | None:
 
 
 def plain(value: float) -> str:
-    """The number as it is written without a format."""
+    """The number as written without a format."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
@@ -151,7 +151,7 @@ def _tokens(section: str) -> Iterator[_Token]:
 
 
 def _literal(token: _Token) -> str:
-    """What a token shows beside the digits."""
+    """The text that a token other than a digit shows."""
     if token.kind in ("quoted", "escaped", "plain"):
         return token.text
     if token.kind == "space" or (token.kind == "fill" and token.text == " "):
@@ -162,7 +162,7 @@ def _literal(token: _Token) -> str:
 
 
 def _filled(tokens: Sequence[_Token], value: Decimal, *, with_decimals: bool) -> str:
-    """The digits in the places that the section has for them, and what stands between."""
+    """The digits of the value in the section's places, with the texts between them."""
     if not any(token.kind == "digit" for token in tokens):
         return "".join(_general(value) if token.kind in ("general", "text") else _literal(token) for token in tokens)
     point = next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
@@ -177,7 +177,7 @@ def _filled(tokens: Sequence[_Token], value: Decimal, *, with_decimals: bool) ->
 
 
 def _whole(tokens: Sequence[_Token], digits: str) -> str:
-    """From the right: each place takes a digit; what is left over stands at the first place."""
+    """The digits before the decimal point. From the right, each place takes one digit; the first place takes all that are left."""
     places = [index for index, token in enumerate(tokens) if token.kind == "digit"]
     if digits and not places:
         raise _NotFollowedError
@@ -192,7 +192,7 @@ def _whole(tokens: Sequence[_Token], digits: str) -> str:
         elif token.kind != "comma":
             pieces.append(_literal(token))
         elif not places or not places[0] < index < places[-1] or width > _SEPARATED_DIGITS:
-            # A comma between the places separates thousands, if there are any; behind them it divides by a thousand.
+            # A comma between the places separates thousands, if there are any. After the last place it divides by a thousand.
             raise _NotFollowedError
     return "".join(reversed(pieces))
 

@@ -1,4 +1,4 @@
-"""The parts of a workbook (.xlsx), which is a zip file of XML: found by their relationships, and read within a budget."""
+"""Reads the parts of a workbook (.xlsx), which is a zip file of XML. Finds them by their relationships, and limits their size."""
 
 import io
 import posixpath
@@ -12,19 +12,19 @@ from xml.parsers import expat
 from orchestrator.files import kinds
 from orchestrator.files.delimited import UnreadableFileError
 
-# Unpacked. A list of 10,000 rows and ten columns has 6 MB and 300,000 elements; a small zip file can unpack to gigabytes.
+# Limits on the unpacked contents. A list of 10,000 rows and ten columns has 6 MB and 300,000 elements; a small zip file can unpack to gigabytes.
 MAX_XML_BYTES = 64 * 1024 * 1024
 MAX_ELEMENTS = 700_000
 
-_TOO_LARGE = "is too large to be a list: clear the rows and columns that hold nothing but formats, or save it as CSV UTF-8"
-_DAMAGED = "is damaged or incomplete; copy or download it once more, or save it again in a spreadsheet program"
+_TOO_LARGE = "is too large for a list: clear the rows and columns that contain only formats, or save it as CSV UTF-8"
+_DAMAGED = "is damaged or incomplete; copy or download it again, or save it again in a spreadsheet program"
 
 _ENCRYPTED = 0x1
 _CHUNK_BYTES = 64 * 1024
 
 
-class Handler(Protocol):
-    """What is told of a part's XML. Elements have no namespaces: the strict form of the format has others, and the same names."""
+class XmlReader(Protocol):
+    """Receives the contents of a part. Names have no namespaces, because the strict form of the format differs only in those."""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An element begins."""
@@ -41,7 +41,7 @@ class Package:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        # Some programs write backslashes, or other capitals than the relationships say.
+        # Some programs write backslashes, or use upper case differently from the relationships.
         self._parts = {info.filename.replace("\\", "/").lstrip("/").lower(): info for info in archive.infolist()}
         self._bytes_left = MAX_XML_BYTES
         self._elements_left = MAX_ELEMENTS
@@ -55,7 +55,7 @@ class Package:
         return part.lower() in self._parts
 
     def relationships(self, part: str) -> dict[str, tuple[str, str]]:
-        """What a part (the whole package: "") refers to by id: the last word of the kind, and the other part."""
+        """The relationships of a part, or of the whole package (""), by id: the last word of the kind, and the other part."""
         folder, name = posixpath.split(part)
         found = _Relationships(folder)
         source = posixpath.join(folder, "_rels", f"{name}.rels")
@@ -63,8 +63,8 @@ class Package:
             self.read(source, found)
         return found.targets
 
-    def read(self, part: str, handler: Handler) -> None:
-        """Tells the handler what stands in a part. Raises UnreadableFileError."""
+    def read(self, part: str, reader: XmlReader) -> None:
+        """Passes the contents of a part to the reader. Raises UnreadableFileError."""
         info = self._parts.get(part.lower())
         if info is None:
             raise UnreadableFileError(_DAMAGED)
@@ -79,16 +79,16 @@ class Package:
             self._elements_left -= 1
             if self._elements_left < 0:
                 raise UnreadableFileError(_TOO_LARGE)
-            handler.start(local(name) if ":" in name else name, attributes)
+            reader.start(local(name) if ":" in name else name, attributes)
 
         def end(name: str) -> None:
-            handler.end(local(name) if ":" in name else name)
+            reader.end(local(name) if ":" in name else name)
 
         def refuse(*_: object) -> None:
-            # No program writes one, and entities in it can make gigabytes of a line.
-            raise UnreadableFileError(f"is not a workbook that a spreadsheet program has written; {kinds.AS_WORKBOOK}")
+            # No program writes a document type, and its entities can expand a line to gigabytes.
+            raise UnreadableFileError(f"was not written by a spreadsheet program; {kinds.AS_WORKBOOK}")
 
-        parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, handler.text
+        parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, reader.text
         parser.StartDoctypeDeclHandler = refuse
         try:
             with self._archive.open(info) as stream:
@@ -103,12 +103,12 @@ class Package:
         except (NotImplementedError, RuntimeError, ValueError) as error:
             if isinstance(error, UnreadableFileError):
                 raise
-            raise UnreadableFileError(f"is packed in a way that is not known here; {kinds.AS_WORKBOOK}") from error
+            raise UnreadableFileError(f"is compressed in a way that is not supported; {kinds.AS_WORKBOOK}") from error
 
 
 @contextmanager
 def opened(raw: bytes) -> Iterator[Package]:
-    """The workbook in these bytes. Raises UnreadableFileError, which says what they are if they are none."""
+    """The workbook in these bytes. Raises UnreadableFileError, which says what the bytes are instead."""
     refusal = kinds.not_a_workbook(raw)
     if refusal is not None:
         raise UnreadableFileError(refusal)
@@ -121,7 +121,7 @@ def opened(raw: bytes) -> Iterator[Package]:
 
 
 def workbook_part(package: Package) -> str:
-    """The part with the list of sheets. Raises UnreadableFileError, which says what the zip file holds instead."""
+    """The part with the list of sheets. Raises UnreadableFileError, which says what the zip file contains instead."""
     found = [target for kind, target in package.relationships("").values() if kind == "officeDocument" and target in package]
     part = found[0] if found else "xl/workbook.xml"
     if part not in package or not part.lower().endswith(".xml") or part.lower().startswith(("word/", "ppt/")):
@@ -149,7 +149,7 @@ class _Relationships:
         self.targets[attributes.get("Id", "")] = attributes.get("Type", "").rpartition("/")[2], part
 
     def end(self, name: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def text(self, data: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""

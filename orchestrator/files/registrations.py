@@ -1,4 +1,4 @@
-"""A table of registrations: one batch, one row an item (docs/files.md)."""
+"""A table of registrations: one batch, with one item in each row (docs/files.md)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from orchestrator.files import cells
 from orchestrator.files.mistakes import FileMistake
 from orchestrator.files.tables import Column, Table, TableRow, no_rows, read_table, repeated
 
-# The names that people give these columns, in English and in Norwegian; docs/files.md lists them, and a test compares the two.
+# The names that people give these columns, in English and Norwegian. docs/files.md lists them, and a test compares the two.
 COLUMNS: Sequence[Column] = (
     Column("mentor_id", cells.identifier, ("mentor", "peer mentor", "likeperson", "likeperson id", "likepersonnummer")),
     Column("activity_type", cells.identifier, ("activity", "type", "aktivitet", "aktivitetstype")),
@@ -24,12 +24,12 @@ COLUMNS: Sequence[Column] = (
 
 
 def read_registrations(name: str, raw: bytes) -> Table:
-    """Reads a table of registrations. Raises BadFileError with all its mistakes, a mentor's row that stands twice among them."""
+    """Reads a table of registrations. Raises BadFileError with all its mistakes, including repeated rows of a mentor."""
     return read_table(name, raw, COLUMNS, _check)
 
 
 def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ("mentor_id", "activity_type", "activity_date")):
-        detail = f"has the same activity type and date here as in row {first.row}; leave one of them out"
+        detail = f"has the same activity type and date as in row {first.row}; remove one of the two rows"
         yield FileMistake(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"])

@@ -1,4 +1,4 @@
-"""A file as submissions to send: a table or `.json` holds one, `.ndjson` one a line (docs/files.md)."""
+"""Reads a file as submissions to send: one from a table or `.json`, one from each line of `.ndjson` (docs/files.md)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +21,15 @@ TABLES = (".csv", ".tsv", ".xlsx")
 STANDARD_INPUT = "-"
 
 MOST_FILE_MISTAKES = 100_000
-"""That are named of JSON. More than every cell of the largest table can have; one document of 6 MB could have half a million."""
+"""The most mistakes that are listed for a JSON file. The cells of the largest table can't have as many, but a document of 6 MB could have half
+a million."""
 
 _ZIP_SIGNATURE = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the command line says beside the file. Ids fill in what the file leaves out; the label replaces the file's."""
+    """The options of the command line. Ids are used if the file has none; the label replaces the file's."""
 
     organization_id: str | None = None
     coordinator_id: str | None = None
@@ -37,7 +38,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class FileSubmission:
-    """One submission, as the body of a request. `line` is where it stands; `rows` where each item of a table does."""
+    """One submission, as the body of a request. `line` is its line in the file; `rows` are the rows of a table's items."""
 
     line: int
     body: Mapping[str, Any]
@@ -45,23 +46,23 @@ class FileSubmission:
 
     @property
     def derived_key(self) -> str:
-        """An Idempotency-Key that the same content at the same line has again, and no other."""
+        """An Idempotency-Key that is the same for the same content on the same line, and different for any other."""
         content = orjson.dumps([self.line, self.body], option=orjson.OPT_SORT_KEYS)
         return f"file-{hashlib.sha256(content).hexdigest()[:40]}"
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionFile:
-    """The submissions of a file. `remarks` say what of it was left unread."""
+    """The submissions of a file. `remarks` say what was not read."""
 
     submissions: Sequence[FileSubmission]
     remarks: Sequence[str] = field(default=())
 
 
 def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
-    """Reads a file, by its name's ending; `-` by its content.
+    """Reads a file. The ending of its name decides how, and for `-` its content.
 
-    Raises BadFileError with everything that is wrong with it, of JSON the first `MOST_FILE_MISTAKES`.
+    Raises BadFileError with all its mistakes; for JSON with the first `MOST_FILE_MISTAKES`.
     """
     if name == STANDARD_INPUT:
         name = f"standard input{_guessed_suffix(raw)}"
@@ -76,10 +77,10 @@ def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
 
 
 def unknown_ending(raw: bytes, known: Sequence[str]) -> str:
-    """What to say of a file whose name ends otherwise; with what it is, if that shows."""
+    """The message for a file whose name has another ending. It says what the file is, if that is recognisable."""
     content = kinds.not_a_workbook(raw) if raw and kinds.not_text(raw) else None
     is_one = f"; the file {content}" if content else ""
-    return f"has an unknown ending; known are {', '.join(known[:-1])} and {known[-1]}{is_one}"
+    return f"has an unknown ending; use {', '.join(known[:-1])} or {known[-1]}{is_one}"
 
 
 def _guessed_suffix(raw: bytes) -> str:
@@ -87,7 +88,7 @@ def _guessed_suffix(raw: bytes) -> str:
         return ".xlsx"
     if not raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return ".csv"
-    # One document may stretch over many lines; several have one each.
+    # A single document may span many lines; several documents have one line each.
     _, first = next(iter(documents_by_line(raw)))
     return ".json" if isinstance(first, UnreadableFileError) else ".ndjson"
 
@@ -116,13 +117,13 @@ def _checked(
     submissions = []
     for line, document in documents:
         if len(mistakes) > MOST_FILE_MISTAKES:
-            break  # the last one says that there are more
+            break  # the last mistake says that there are more
         if isinstance(document, UnreadableFileError):
             mistakes.append(FileMistake(name, str(document), line=line))
             continue
         body = _filled_in(document, given)
         try:
-            # The number of items is the server's to judge: it is a setting there.
+            # The server limits the number of items.
             read_submission(body, max_items=MAX_POSITIONS, most_mistakes=max(1, MOST_FILE_MISTAKES - len(mistakes)))
         except RefusedRequestError as refusal:
             mistakes += (FileMistake(name, mistake.detail, line=line, pointer=mistake.pointer) for mistake in refusal.mistakes)
@@ -153,4 +154,4 @@ def _contradictions(name: str, line: int, body: Any, given: Given) -> Iterator[F
         ("--coordinator", "coordinator_id", given.coordinator_id),
     ):
         if value is not None and isinstance(body, dict) and canonical_id(body.get(field_name)) != canonical_id(value):
-            yield FileMistake(name, f"names another than {option} {value}", line=line, pointer=f"/{field_name}")
+            yield FileMistake(name, f"differs from {option} {value}", line=line, pointer=f"/{field_name}")

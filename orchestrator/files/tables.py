@@ -1,4 +1,4 @@
-"""A table with a header, whatever its format, as records whose values have been parsed, or all its mistakes at once."""
+"""Reads a table with a header, in any supported format. Returns records with parsed values, or raises all mistakes at once."""
 
 import re
 import unicodedata
@@ -17,19 +17,19 @@ from schemas.spelling import visible
 # Blanks, underscores and hyphens of every width.
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
-# No name of a column is longer; and a mistake is found by its beginning.
+# No column has a longer name, and the beginning of a value is enough to find a mistake.
 _MAX_SHOWN_CHARACTERS = 200
 
-# Every row of the largest default submission can have five. A damaged file can have millions, which nobody reads.
+# Enough for five in every row of the largest default submission. A damaged file can have millions, which nobody would read.
 _MOST_MISTAKES = 50_000
 
-# How many hidden rows are named, of all that are counted.
+# The most hidden rows that are listed; all are counted.
 _MOST_ROWS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that is looked for. `parse` takes a cell and raises BadCellError; `is_private`: its values are shown nowhere."""
+    """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown."""
 
     name: str
     parse: Callable[[Cell], Any]
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row below the header: where it stands (from 1; `line` only for text), and its values by column name."""
+    """A row below the header: its place (from 1; `line` only for text), and its values by column name."""
 
     row: int
     line: int | None
@@ -49,24 +49,24 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a file holds. `remarks` say what was left unread, for the owner to notice."""
+    """The contents of a file. `remarks` tell people what was not read."""
 
     rows: Sequence[TableRow]
     remarks: Sequence[str] = field(default=())
 
 
 TableCheck = Callable[[str, Sequence[TableRow]], Iterable[FileMistake]]
-"""What is wrong with a file's records beside each other. A record lacks the values that could not be read."""
+"""Finds the mistakes that only show when a file's records are compared. Records lack the values that could not be read."""
 
 
 def no_rows(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
-    """The check of a table that must not be empty."""
+    """The mistake of an empty table."""
     if not records:
         yield FileMistake(name, "has a header, but no rows")
 
 
 def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tuple[TableRow, TableRow]]:
-    """Each record whose values of these columns stood in an earlier one, and the first of those."""
+    """Each record that repeats an earlier one's values in these columns, and the first record with these values."""
     firsts: dict[Hashable, TableRow] = {}
     for record in records:
         if all(column in record.values for column in columns):
@@ -78,10 +78,10 @@ def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tu
 def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> Table:
     """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters.
 
-    Raises BadFileError with all its mistakes, those that `check` finds among them.
+    Raises BadFileError with all its mistakes, including those that `check` finds.
 
-    The header is the first row that is not blank. Its names match in any case, with blanks, underscores or hyphens, by the column's
-    own name or an alias. Columns of other names are left unread, with a remark.
+    The header is the first row that is not blank. A title matches a column's name or an alias in upper or lower case, with blanks, underscores
+    or hyphens. Columns with other titles are not read, with a remark.
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
     mistakes: list[FileMistake] = []
@@ -93,7 +93,7 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableChe
             if _is_blank(row.cells):
                 continue
             if len(mistakes) >= _MOST_MISTAKES:
-                raise UnreadableFileError("has more mistakes than are named here", row.line)
+                raise UnreadableFileError("has more mistakes than are listed here", row.line)
             if header is None:
                 header = _read_header(name, row, known, columns)
             else:
@@ -117,7 +117,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a file as they are read. Rows and columns from 1."""
+    """The rows of a file as they are read. Rows and columns count from 1."""
 
     rows: Iterable[_Row]
     remarks: Sequence[str] = ()
@@ -127,7 +127,7 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The names of the columns as they stand there, and which column each is; None for one that is not read."""
+    """The titles in the file, and the column of each; None for a title that is not read."""
 
     titles: Sequence[str]
     found: Sequence[Column | None]
@@ -145,7 +145,7 @@ def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
 
 
 def _workbook(name: str, raw: bytes) -> _Source:
-    # Imported here: most tables are text, and need no reader of zip and XML.
+    # Imported here, because most tables are text and don't need to load the readers of zip and XML.
     from orchestrator.files import workbooks
 
     sheet = workbooks.first_sheet(raw)
@@ -168,7 +168,7 @@ def _is_blank(cells: Sequence[Cell]) -> bool:
 
 
 def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column]) -> _Header:
-    """The header in this row. Raises BadFileError with everything that is wrong with it."""
+    """The header in this row. Raises BadFileError with all its mistakes."""
     titles = [" ".join(shown(cell).split()) for cell in row.cells]
     found = [known.get(_normal(title)) for title in titles]
     mistakes = [
@@ -179,10 +179,11 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     for column in columns:
         times = found.count(column)
         if times > 1:
-            mistakes.append(FileMistake(name, "stands in the header more than once", row.number, row.line, column.name))
+            detail = "is in the header more than once; remove or rename all but one"
+            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name))
         elif times == 0 and column.is_required:
             other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
-            detail = f"is missing in the header{other_names}"
+            detail = f"is missing from the header{other_names}"
             mistakes.append(FileMistake(name, detail, row.number, row.line, column.name))
     if mistakes:
         raise BadFileError(mistakes)
@@ -190,10 +191,10 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
 
 
 def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) -> TableRow:
-    """The row's values; what is wrong with it goes to `mistakes`."""
+    """The row's values. Adds its mistakes to `mistakes`."""
     titles = header.titles
     if not _is_blank(row.cells[len(titles) :]):
-        detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that hold the delimiter in quotes"
+        detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that contain the delimiter in quotes"
         mistakes.append(FileMistake(name, detail, row.number, row.line))
         return TableRow(row.number, row.line, {})
     values = {}
@@ -210,7 +211,7 @@ def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) 
 
 
 def excerpt(text: str) -> str:
-    """A value as a mistake quotes it."""
+    """A value as a mistake quotes it, cut if it is long."""
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
 
 
@@ -222,11 +223,11 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
     if hidden:
         more = ", …" if len(hidden) > _MOST_ROWS_NAMED else ""
         verb = "row is" if len(hidden) == 1 else "rows are"
-        yield f"{name}: {len(hidden)} {verb} hidden in the sheet and read all the same: {', '.join(hidden[:_MOST_ROWS_NAMED])}{more}"
+        yield f"{name}: {len(hidden)} {verb} hidden in the sheet, but read: {', '.join(hidden[:_MOST_ROWS_NAMED])}{more}"
     columns = [
         title
         for position, (title, column) in enumerate(zip(header.titles, header.found, strict=True), start=1)
         if column is not None and position in source.hidden_columns
     ]
     if columns:
-        yield f"{name}: hidden in the sheet and read all the same: the columns {', '.join(columns)}"
+        yield f"{name}: these columns are hidden in the sheet, but read: {', '.join(columns)}"

@@ -1,4 +1,4 @@
-"""A workbook (.xlsx) as rows of cells: what its first visible sheet shows, and what of it does not show."""
+"""Reads a workbook (.xlsx) as rows of cells: the contents of its first visible sheet, and what is hidden."""
 
 import math
 import re
@@ -11,25 +11,25 @@ from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, Sho
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.packages import local, opened, workbook_part
 
-# Ten times what a list has; a cell in the last of 16,384 columns is a slip of the hand.
+# Ten times as many as a list needs. A cell in the last of 16,384 columns is there by accident.
 MAX_COLUMNS = 1_000
-# What a cell can hold at most; what is longer is cut, and too long for every column.
+# The most characters in a cell. A longer text is cut, and is too long for every column.
 _MAX_CELL_CHARACTERS = 32_767
 
-# Days and years that somebody has typed into a cell whose format makes a date of every number.
+# Numbers up to this were typed as days or years into a cell whose format shows every number as a date.
 MAX_TYPED_NUMBER = 9_999
 
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _REFERENCE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})")
 _TRUE = ("1", "true")
 _SECONDS_OF_DAY = 86_400
-_MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - a date of the calendar, no moment; only its time is used
-_SUSPECT = "is damaged: a cell refers to a text that is not there; save it again in a spreadsheet program"
+_MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - not a moment; only its time is used
+_SUSPECT = "is damaged: a cell refers to a text that does not exist; save it again in a spreadsheet program"
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The cells of a workbook's first visible sheet, by row and column from 1, and what is hidden in it or stands elsewhere."""
+    """The cells of a workbook's first visible sheet, by row and column from 1, with its hidden rows and columns and the other sheets."""
 
     name: str
     cells: Mapping[int, Mapping[int, Cell]]
@@ -39,14 +39,14 @@ class Sheet:
     hidden_sheets: tuple[str, ...]
 
     def rows(self) -> Iterator[tuple[int, list[Cell]]]:
-        """The rows that hold something, in their order, each with its number."""
+        """The rows that have cells, in order, each with its number."""
         for number in sorted(self.cells):
             row = self.cells[number]
             yield number, [row.get(column, "") for column in range(1, max(row) + 1)]
 
 
 def first_sheet(raw: bytes) -> Sheet:
-    """Reads a workbook; of a formula, the value that the spreadsheet program saved last. Raises UnreadableFileError."""
+    """Reads a workbook. For a formula, reads the value that the spreadsheet program last saved. Raises UnreadableFileError."""
     with opened(raw) as package:
         part = workbook_part(package)
         book = _Workbook()
@@ -56,7 +56,7 @@ def first_sheet(raw: bytes) -> Sheet:
         sheets = [(each, target) for each, target in sheets if target[0] == "worksheet"]
         visible = [(each, target) for each, target in sheets if not each.is_hidden]
         if not visible:
-            raise UnreadableFileError("has no sheet that is shown; show the one with the list, and save it again")
+            raise UnreadableFileError("has no visible sheet; unhide the sheet with the list, and save the file again")
         (chosen, (_, where)), *others = visible
         texts, styles = _SharedStrings(), _Styles()
         for kind, target in targets.values():
@@ -95,7 +95,7 @@ class _Entry:
 
 
 class _Workbook:
-    """Reads the list of sheets, and from which day dates count."""
+    """Reads the list of sheets, and the day from which dates count."""
 
     def __init__(self) -> None:
         self.sheets: list[_Entry] = []
@@ -110,18 +110,18 @@ class _Workbook:
         elif name == "workbookPr":
             self.counts_from_1904 = attributes.get("date1904") in _TRUE
         elif name == "calcPr":
-            # Programs that can't calculate say so, and write 0 for each formula.
+            # Programs that can't calculate set this attribute, and write 0 for each formula.
             self.is_uncalculated = attributes.get("fullCalcOnLoad") in _TRUE
 
     def end(self, name: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def text(self, data: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class _Text:
-    """Gathers a text that stands in pieces, without what only says how it is pronounced."""
+    """Collects a text from its pieces, without phonetic readings."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -149,7 +149,7 @@ class _Text:
             self._length += len(data)
 
     def taken(self) -> str:
-        """The text; the next one begins."""
+        """Returns the text, and begins the next one."""
         text = "".join(self._pieces)
         self._pieces.clear()
         self._length = 0
@@ -176,7 +176,7 @@ class _SharedStrings:
 
 
 class _Styles:
-    """Reads which number format each style has."""
+    """Reads the number format of each style."""
 
     def __init__(self) -> None:
         self._codes: dict[int, str] = {}
@@ -196,7 +196,7 @@ class _Styles:
             self._is_in_cell_formats = False
 
     def text(self, data: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def formats(self) -> Sequence[str]:
         """The number format of each style, by its number."""
@@ -206,7 +206,7 @@ class _Styles:
 
 @dataclass(slots=True)
 class _OpenCell:
-    """The cell that is being read. `value` and `formula` are None while the cell has none."""
+    """The cell that is being read. `value` and `formula` are None until the cell has one."""
 
     row: int
     column: int
@@ -219,7 +219,7 @@ class _OpenCell:
 
 @dataclass(slots=True)
 class _Place:
-    """Where in the sheet the reader is. What names no place stands behind the one before."""
+    """The reader's position in the sheet. A row or cell without a reference follows the previous one."""
 
     row: int = 0
     column: int = 0
@@ -303,7 +303,7 @@ class _Sheet:
             return
         if cell.column > MAX_COLUMNS:
             raise UnreadableFileError(
-                f"has a cell in column {column_letters(cell.column)} of row {cell.row}, far beyond any list; clear it"
+                f"has a cell in column {column_letters(cell.column)} of row {cell.row}, far beyond any list; clear that cell"
             )
         self.cells.setdefault(cell.row, {})[cell.column] = value
 
@@ -335,7 +335,7 @@ class _Sheet:
             return True
         if cell.kind == "n" and self._book.is_uncalculated and cell.value.strip() in ("0", "0.0"):
             return True
-        # A formula that gives an empty text says so by its kind.
+        # A formula with an empty text as its value has the kind `str`.
         return not cell.value and cell.kind != "str"
 
     def _shared(self, number: str) -> str:
@@ -348,9 +348,9 @@ class _Sheet:
         try:
             value = float(cell.value or "")
         except ValueError:
-            return BrokenCell(cell.value or "", "is no number, although the workbook says so")
+            return BrokenCell(cell.value or "", "is not a number, although the workbook marks it as one")
         if not math.isfinite(value):
-            return BrokenCell(cell.value or "", "is a number that is too large")
+            return BrokenCell(cell.value or "", "is too large a number")
         if not number_formats.is_date(cell.format) or 1 <= value <= MAX_TYPED_NUMBER:
             if number_formats.is_elapsed(cell.format):
                 return timedelta(days=value)
@@ -359,10 +359,10 @@ class _Sheet:
 
 
 def unescaped(text: str) -> str:
-    """The text with the characters that XML can't hold, which workbooks write as `_x000D_`; lines end as they do elsewhere."""
+    """The text with characters that XML can't contain, which workbooks write as `_x000D_`. Line ends become `\\n`."""
     if "_x" in text:
         text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
-        # Two escapes can be the halves of one character; a half alone is none.
+        # Two escapes can be the halves of one character. A single half is replaced.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -373,29 +373,29 @@ def _text(value: str, code: str) -> Cell:
 
 
 def _moment(value: float, code: str, *, from_1904: bool) -> Cell:
-    """The date, time or duration that a number stands for."""
+    """The date, time or duration that a number means."""
     try:
         if number_formats.is_elapsed(code):
             return timedelta(days=value)
         seconds = round(value % 1 * _SECONDS_OF_DAY * 1_000) / 1_000
         if 0 <= value < 1 and seconds < _SECONDS_OF_DAY:
             return (_MIDNIGHT + timedelta(seconds=seconds)).time()
-        # Day 1 is 1 January 1900, and 29 February 1900 counts although there was none; all dates before it are MAX_TYPED_NUMBER or less.
-        start = datetime(1904, 1, 1) if from_1904 else datetime(1899, 12, 30)  # noqa: DTZ001 - a date of the calendar, no moment
+        # Day 1 is 1 January 1900, and 29 February 1900 counts although it did not exist. All earlier dates are at most MAX_TYPED_NUMBER.
+        start = datetime(1904, 1, 1) if from_1904 else datetime(1899, 12, 30)  # noqa: DTZ001 - a calendar date, not a moment
         return start + timedelta(days=int(value // 1), seconds=seconds)
     except OverflowError:
-        return BrokenCell(number_formats.plain(value), "is not a day of the calendar")
+        return BrokenCell(number_formats.plain(value), "is not a valid date")
 
 
 def _iso_date(text: str) -> Cell:
-    """A date or a time that a workbook writes out."""
+    """A date or a time that a workbook stores as text."""
     for read in (date.fromisoformat, datetime.fromisoformat, time.fromisoformat):
         try:
             found = read(text.strip())
         except ValueError:
             continue
         return found.replace(tzinfo=None) if isinstance(found, datetime | time) else found
-    return BrokenCell(text, "is no date, although the workbook says so")
+    return BrokenCell(text, "is not a date, although the workbook marks it as one")
 
 
 def _number(text: str | None) -> int:

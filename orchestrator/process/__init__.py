@@ -1,1 +1,1 @@
-"""What every process needs whatever it does: settings, logs, metrics, health, memory, and the way out to other servers."""
+"""What every process needs: settings, logs, metrics, health, memory, and its connections to other servers."""

@@ -15,43 +15,52 @@ _logger = logging.getLogger("bulkreg")
 
 @unique
 class Action(Enum):
-    """What a line is about: its level, what it means, and what to do. In the log it has its name in small letters."""
+    """What a log line is about: its level, what it means, and what to do. The log writes the name in lower case."""
 
     # A process and its roles.
     SERVING = logging.INFO, "The role serves HTTP on `port`."
     ROLE_FAILED = (
         logging.CRITICAL,
-        "The role ended its process, which is started again. When it repeats, look at `error` and `at`.",
+        "The role failed and ended its process, which is then restarted. If this repeats, look at `error` and `at`.",
     )
-    ROLE_STARTS_NOT_NOTED = logging.WARNING, "The database was away when the process began, so this start is not counted."
-    SCHEDULER_CLASS_REFUSED = logging.WARNING, "The system does not let the process run as batch work. It works all the same."
+    ROLE_STARTS_NOT_NOTED = logging.WARNING, "The database was unreachable when the process began, so this start is not counted."
+    SCHEDULER_CLASS_REFUSED = (
+        logging.WARNING,
+        "The operating system refused the batch scheduling class. The process runs in the default class.",
+    )
 
     # Requests.
     REQUEST = (
         logging.INFO,
         "A request was served: `method`, `route`, `status`, `ms`, and the caller's `subject` and `subject_role`.",
     )
-    REQUEST_UNREADABLE = logging.WARNING, "A request was refused before any handler saw it: it is no HTTP that we accept."
-    REQUEST_FAILED = logging.ERROR, "A request met a bug and got a 500. `error` and `at` say where."
+    REQUEST_UNREADABLE = (
+        logging.WARNING,
+        "A request was refused before any handler saw it, because it is not HTTP that we accept.",
+    )
+    REQUEST_FAILED = logging.ERROR, "A request failed with a 500 because of a bug. `error` and `at` say where."
     DATABASE_REFUSED = (
         logging.ERROR,
         "The database refused a request's statement for a reason that may last, "
         "such as a missing right or a statement timeout. Run `bulkreg doctor`.",
     )
-    STREAM_CUT = logging.WARNING, "An answer failed after its first bytes. The connection was cut, so the client knows."
+    STREAM_CUT = (
+        logging.WARNING,
+        "A response failed after its first bytes. The connection was aborted, so that the client notices.",
+    )
     LISTENER_LOST = (
         logging.WARNING,
-        "The API lost the connection on which it hears of changes. It connects again; until then it polls.",
+        "The API lost the connection on which it is notified of changes. It reconnects; until then it polls.",
     )
-    WATCH_POLL_FAILED = logging.WARNING, "The API could not ask the database for changes of watched batches. It asks again."
+    WATCH_POLL_FAILED = logging.WARNING, "The API could not poll the database for changes of watched batches. It tries again."
     JWKS_REFRESH_FAILED = (
         logging.WARNING,
-        "The keys of the token issuer could not be fetched. The API goes on with those that it has.",
+        "The keys of the token issuer could not be fetched. The API continues with the keys that it has.",
     )
-    RELAY_WAKE_FAILED = logging.WARNING, "The API could not tell the relays of new events. They look by themselves."
+    RELAY_WAKE_FAILED = logging.WARNING, "The API could not notify the relays of new events. The relays find them when they poll."
 
     # Records, as a consumer reads and handles them.
-    DECODE_FAILED = logging.ERROR, "Decoding a record met a bug. The record goes to the dead-letter topic."
+    DECODE_FAILED = logging.ERROR, "A record could not be decoded because of a bug. The record goes to the dead-letter topic."
     DEAD_LETTERED = (
         logging.WARNING,
         "One record can't be handled and is on the dead-letter topic; all others were handled. "
@@ -59,77 +68,83 @@ class Action(Enum):
     )
     RECORD_FAILED = (
         logging.ERROR,
-        "Handling one record met a bug or a refusal of the database. Its item ends as `internal_error`.",
+        "Handling one record failed, because of a bug or because the database refused it. Its item ends as `internal_error`.",
     )
     GIVE_UP_FAILED = (
         logging.ERROR,
-        "A record's failure could not be written down either. The record goes to the dead-letter topic.",
+        "The failure of a record could not be stored either. The record goes to the dead-letter topic.",
     )
     RECORDS_POSTPONED = (
         logging.ERROR,
-        "Records failed for a reason that is not known to be theirs, and wait behind others. "
-        "`records` is how many, `waiting` how many in all, `outage` whether nothing gets through.",
+        "Records failed for a reason that may not be their own, and are retried behind others. "
+        "`records` is how many, `waiting` how many in all, `outage` whether every record fails.",
     )
     RECORDS_LOST = (
         logging.ERROR,
         "Kafka's copy of the records from `offset` to before `next_offset` is damaged. "
-        "Look at the broker's disk; who sent them has to send them again.",
+        "Check the broker's disk; their sender has to send them again.",
     )
-    DAMAGED_BATCH = logging.WARNING, "A command that reads topics passed over records at `offset` that Kafka's client can't read."
+    DAMAGED_BATCH = logging.WARNING, "A command that reads topics skipped records at `offset` that Kafka's client can't read."
     MICRO_BATCH_RETRIED = (
         logging.WARNING,
-        "The database was away or refused a transaction that may be repeated. It is tried again by itself.",
+        "The database was unreachable, or refused a transaction that may be repeated. The micro-batch is retried.",
     )
-    DRAIN_ABANDONED = logging.WARNING, "The role stopped before its last micro-batch was done. Kafka delivers it again."
+    DRAIN_ABANDONED = logging.WARNING, "The role stopped before its last micro-batch was complete. Kafka delivers it again."
     DRAIN_FAILED = logging.WARNING, "The last micro-batch failed while the role stopped. Kafka delivers it again."
 
     # Consumer groups.
-    PARTITIONS_ASSIGNED = logging.INFO, "Kafka gave the role these `partitions` more."
-    PARTITIONS_REVOKED = logging.INFO, "Kafka took these `partitions` from the role."
-    TOPIC_REPLACED = logging.WARNING, "A topic was made anew: `partitions` of it are read from their beginning."
-    TOPIC_IDS_UNKNOWN = logging.WARNING, "Kafka did not say whether topics were made anew. The committed offsets are believed."
+    PARTITIONS_ASSIGNED = logging.INFO, "Kafka assigned these further `partitions` to the role."
+    PARTITIONS_REVOKED = logging.INFO, "Kafka revoked these `partitions` from the role."
+    TOPIC_REPLACED = logging.WARNING, "A topic was recreated. The role reads these `partitions` of it from their beginning."
+    TOPIC_IDS_UNKNOWN = (
+        logging.WARNING,
+        "Kafka did not report whether topics were recreated. The role relies on the committed offsets.",
+    )
     COMMIT_FAILED = (
         logging.WARNING,
-        "Offsets were not committed. The next commit makes up for it; until then there may be redelivery.",
+        "Offsets were not committed. The next commit includes them; until then Kafka may redeliver records.",
     )
-    POLL_ERROR = logging.WARNING, "Kafka's client reported an error that it repairs by itself."
+    POLL_ERROR = logging.WARNING, "Kafka's client reported an error from which it recovers by itself."
 
     # Events, as a role or the relay publishes them.
     EVENT_REFUSED = (
         logging.ERROR,
-        "Kafka will never take this event as it is. Look at the topic's limits; `event_id`, or `batch` and `row`, say which event.",
+        "Kafka will never accept this event as it is. Check the topic's limits; `event_id`, or `batch` and `row`, say which event.",
     )
-    EVENT_NOT_ACKNOWLEDGED = logging.WARNING, "A topic or partition did not take an event. It is sent again; all others go on."
+    EVENT_NOT_ACKNOWLEDGED = (
+        logging.WARNING,
+        "A topic or partition did not accept an event. The event is sent again; other events are not delayed.",
+    )
     PLACE_IN_TROUBLE = (
         logging.WARNING,
-        "A topic, partition or stream (`place`) takes no events. It is tried again; all others go on.",
+        "A topic, partition or stream (`place`) accepts no events. They are sent again later; other events are not delayed.",
     )
-    PLACE_WORKS_AGAIN = logging.INFO, "A place that was in trouble takes events again."
+    PLACE_WORKS_AGAIN = logging.INFO, "A place that was in trouble accepts events again."
     PRODUCER_REBUILT = (
         logging.ERROR,
-        "Kafka's client could not tell any more what it had sent, and was replaced. Its events are sent again.",
+        "Kafka's client no longer knew which events it had sent, and was replaced. Its events are sent again.",
     )
-    RELAY_FAILED = logging.WARNING, "The relay could not reach the database or the broker. It goes on by itself."
-    RELAY_SLOTS = logging.INFO, "The relay publishes these `slots` of the outbox now."
+    RELAY_FAILED = logging.WARNING, "The relay could not reach the database or the broker. It retries."
+    RELAY_SLOTS = logging.INFO, "The relay now publishes these `slots` of the outbox."
     SILENT_RELAYS_ENDED = (
         logging.WARNING,
-        "The database `sessions` of relays that were silent for the lease were ended; others take their slots.",
+        "Relays did not contact the database within the lease. Their `sessions` were ended, and other relays take their slots.",
     )
-    TOPIC_CREATED = logging.INFO, "A topic was made, under the name `cluster_topic`."
+    TOPIC_CREATED = logging.INFO, "A topic was created, under the name `cluster_topic`."
 
     # The external registration service.
     SERVICE_AWAY = logging.WARNING, "The registration service does not respond. The role pauses until it does."
-    SERVICE_BACK = logging.WARNING, "The registration service responds again. The role goes on."
+    SERVICE_BACK = logging.WARNING, "The registration service responds again. The role continues."
     UNANSWERED = (
         logging.INFO,
-        "A question to the registration service has no definite outcome. The item is asked for again; `reason` says why.",
+        "The registration service gave no definite response for an item. The item is requested again; `reason` says why.",
     )
 
     # The sweeper.
     STEP_DONE = logging.INFO, "A step of the sweep found work. The fields say how much."
     SWEEP_FAILED = logging.WARNING, "A step of the sweep failed. The next sweep repeats it."
-    BATCH_SET_ASIDE = logging.ERROR, "One batch makes a step of the sweep fail. It is left out of this sweep; all others go on."
-    ITEM_GIVEN_UP = logging.ERROR, "An item had no outcome for too long, and ends as `internal_error`. It can be retried."
+    BATCH_SET_ASIDE = logging.ERROR, "One batch makes a step of the sweep fail. The step skips this batch and handles all others."
+    ITEM_GIVEN_UP = logging.ERROR, "An item had no outcome for too long and ends as `internal_error`. It can be retried."
 
     def __init__(self, level: int, meaning: str) -> None:
         self.level = level
@@ -137,12 +152,12 @@ class Action(Enum):
 
     @property
     def label(self) -> str:
-        """How the log names it."""
+        """The action's name in the log."""
         return self.name.lower()
 
 
 class RecordFields(TypedDict):
-    """Which record a line is about. `batch` is None when the record could not be read."""
+    """The record that a line is about. `batch` is None when the record could not be read."""
 
     batch: str | None
     topic: str
@@ -150,7 +165,7 @@ class RecordFields(TypedDict):
     offset: int
 
 
-class Line:
+class LogLine:
     """One line: the JSON formatter writes its fields, any other formatter its text."""
 
     __slots__ = ("action", "fields")
@@ -177,10 +192,10 @@ def log_action(
     if _logger.isEnabledFor(action.level):
         batch_id = None if batch is None else str(batch)
         fields = {"role": role, "batch": batch_id, "topic": topic, "partition": partition, "offset": offset, **more}
-        _logger.log(action.level, Line(action, {name: value for name, value in fields.items() if value is not None}))
+        _logger.log(action.level, LogLine(action, {name: value for name, value in fields.items() if value is not None}))
 
 
 def _word(value: object) -> str:
-    """The value as one word: with spaces or control characters, it is quoted."""
+    """The value as one word. A text with spaces or control characters is quoted."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)

@@ -1,7 +1,7 @@
-"""Named crash windows: the moments between two durable steps at which a test lets the process die.
+"""Named failpoints: the moments between two durable steps at which a test can end the process or raise an error.
 
-Armed by the setting `failpoints`: `name=crash@3` ends the process at the third pass as kill -9 would, `name=raise` raises at each
-pass, `name=raise@2` at the second. Several with commas.
+The setting `failpoints` arms them. `name=crash@3` ends the process at the third pass as kill -9 would; `name=raise` raises at each pass,
+`name=raise@2` at the second. Entries are separated by commas.
 """
 
 import os
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 EXIT_CODE = 137
-"""What a shell reports for a process that kill -9 ended."""
+"""The exit code that a shell reports for a process ended by kill -9."""
 
 
 class Failpoint(StrEnum):
-    """The windows, each in the order of the steps that it lies between."""
+    """All failpoints. Each name says which role passes it, and after or before which step."""
 
     CONSUMER_BEFORE_HANDLE = "consumer.before_handle"
     REGISTRATION_AFTER_DISPATCH_COMMIT = "registration.after_dispatch_commit"
@@ -31,7 +31,7 @@ class Failpoint(StrEnum):
 
 
 class InjectedError(Exception):
-    """A failpoint that a test has armed with `raise`."""
+    """Raised by a failpoint that is armed with `raise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,10 @@ class _Action:
 
 
 def failpoints(setting: str) -> Callable[[Failpoint], None]:
-    """The function that marks a crash window in the code; it does nothing when the setting is empty. Raises ValueError."""
+    """Returns the function that the code calls at each failpoint; it does nothing when the setting is empty.
+
+    Raises ValueError for a malformed setting.
+    """
     if not setting:
         return _nothing
     actions = dict(_parsed(entry) for entry in setting.split(","))
@@ -56,7 +59,7 @@ def _parsed(entry: str) -> tuple[Failpoint, _Action]:
     name, _, action = entry.strip().partition("=")
     verb, _, at_pass = action.partition("@")
     if verb not in ("crash", "raise"):
-        message = f"a failpoint is name=crash or name=raise, with @N for the Nth pass only; not {entry!r}"
+        message = f"{entry!r} is not a failpoint: write name=crash or name=raise, and @N after it to act only at the Nth pass"
         raise ValueError(message)
     return Failpoint(name), _Action(verb == "crash", int(at_pass) if at_pass else None)
 

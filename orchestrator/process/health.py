@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether one thing is well; what is wrong with it, or what is worth knowing of it."""
+    """Whether one part of the process is well. `detail` says what is wrong with it, or what is worth knowing about it."""
 
     ok: bool
     detail: str | None = None
@@ -15,26 +15,26 @@ class Health:
 
 @dataclass(slots=True)
 class LoopHealth:
-    """Written by one loop, read by any thread: each field is one assignment, which Python makes whole.
+    """Written by one loop and read by any thread. Each change is a single assignment, which Python makes atomic.
 
-    `poll()` alone tells nothing: it returns None for an idle topic and for a dead broker alike.
+    The result of `poll()` alone shows nothing: it returns None both for an idle topic and for a dead broker.
     """
 
     clock: Callable[[], float] = time.monotonic
     broker_contact: bool = False
     failing: str | None = None
-    """What keeps the loop from its work although it gets round, in words; None: nothing."""
+    """Why the loop can't do its work although it completes iterations; None if it can."""
     retrying: str | None = None
-    """Why the present unit of work is tried again, in words; None: it is not."""
+    """Why the present unit of work is being retried; None if it is not."""
     holding: str | None = None
-    """What the loop owns that others do without, in words; None: nothing. Shown when it is well."""
+    """What the loop owns, so that other processes don't; None if nothing. Shown when the loop is well."""
     _turned_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._turned_at = self.clock()
 
     def turned(self) -> None:
-        """Notes that the loop has completed an iteration: it is idle, or a unit of work is complete."""
+        """Records that the loop has completed an iteration: it is idle, or a unit of work is complete."""
         self._turned_at = self.clock()
         self.retrying = None
 
@@ -44,9 +44,9 @@ class LoopHealth:
         return self.clock() - self._turned_at
 
     def check(self, *, max_loop_age_s: float) -> Health:
-        """Whether the loop does its work."""
+        """Returns whether the loop does its work, and if not, why."""
         if self.loop_age_s > max_loop_age_s:
-            why = f"; it tries the same work again: {self.retrying}" if self.retrying else ""
+            why = f"; it is retrying the same work: {self.retrying}" if self.retrying else ""
             return Health(False, f"the loop has not completed an iteration for {self.loop_age_s:.0f} s{why}")
         if not self.broker_contact:
             return Health(False, "no broker responds")

@@ -1,6 +1,6 @@
-"""What every Kafka client of ours has in common: where the brokers are, how to trust them, where librdkafka's log lines go.
+"""The configuration that all our Kafka clients share: addresses, encryption and credentials, and where librdkafka logs.
 
-Names and defaults of the properties: librdkafka's CONFIGURATION.md. Knows no client library, so that the domain stays free of it.
+Names and defaults of the properties: librdkafka's CONFIGURATION.md. This module imports no client library, so that the domain doesn't either.
 """
 
 import logging
@@ -13,11 +13,11 @@ LOGGER = "bulkreg.kafka"
 
 
 class UnsafeKafkaError(RefusedStartError):
-    """The connection would be readable on the network. Use SSL or SASL_SSL, or set BULKREG_KAFKA_ALLOW_PLAINTEXT=true."""
+    """The connection would not be encrypted. Use SSL or SASL_SSL, or set BULKREG_KAFKA_ALLOW_PLAINTEXT=true."""
 
 
 def connection_config(settings: Settings) -> ClientConfig:
-    """The properties of a connection, as a new dict that the caller adds its own to. Raises UnsafeKafkaError."""
+    """The properties of a connection, in a new dict to which the caller adds its own. Raises UnsafeKafkaError."""
     _refuse_readable_connection(settings)
     optional = {
         "sasl.mechanism": settings.kafka_sasl_mechanism,
@@ -31,12 +31,12 @@ def connection_config(settings: Settings) -> ClientConfig:
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": settings.kafka_security_protocol,
         **{name: str(value) for name, value in optional.items() if value is not None},
-        # A connection whose other end vanished without a word is noticed by the kernel.
+        # The kernel notices a connection whose other end has vanished silently.
         "socket.keepalive.enable": True,
-        # A broker that does not answer a request for this long is taken for dead; half of librdkafka's default, so that a commit
-        # that waits for it ends before max.poll.interval does.
+        # A broker that does not respond to a request for this long counts as dead. Half of librdkafka's default, so that a commit that
+        # waits for the broker ends before max.poll.interval does.
         "socket.timeout.ms": 30_000,
-        # A restarted broker is found again in a second, not in ten (the default).
+        # A client reconnects to a restarted broker within a second, not within ten (the default).
         "reconnect.backoff.max.ms": 1_000,
     }
 
@@ -47,7 +47,7 @@ def _refuse_readable_connection(settings: Settings) -> None:
     outside = [server for server in settings.kafka_bootstrap_servers.split(",") if _host(server) not in LOOPBACK]
     if outside:
         message = (
-            f"{settings.kafka_security_protocol} to {', '.join(outside)} can be read and changed on its way: "
+            f"{settings.kafka_security_protocol} to {', '.join(outside)} is not encrypted, so others on the network can read and change it: "
             "set BULKREG_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, or BULKREG_KAFKA_ALLOW_PLAINTEXT=true where the network is trusted"
         )
         raise UnsafeKafkaError(message)
@@ -59,11 +59,11 @@ def _host(server: str) -> str:
 
 
 def kafka_logger(settings: Settings, client: str) -> logging.Logger:
-    """Where the log lines of one client go: a file in the log directory if there is one, else where the product's own go."""
+    """The logger of one client. It writes to a file in the log directory if one is set, else where the product itself logs."""
     logger = logging.getLogger(f"{LOGGER}.{client}")
     if settings.log_directory is not None and not logger.handlers:
         settings.log_directory.mkdir(parents=True, exist_ok=True)
-        # `delay`: no file for a client that has nothing to say.
+        # `delay`: the file is created with its first line.
         handler = logging.FileHandler(settings.log_directory / "librdkafka.log", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)

@@ -10,25 +10,25 @@ from datetime import UTC, datetime
 
 import orjson
 
-from orchestrator.process.actions import Line
+from orchestrator.process.actions import LogLine
 from orchestrator.process.settings import Settings
 
 
 def configure_logs(settings: Settings) -> None:
-    """Sets up logging for the whole process; libraries' lines come out in the same form."""
+    """Sets up logging for the whole process. Lines of libraries have the same form."""
     handler = _StandardError()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as JSON. A line of ours has its action and fields, a library's its text as `event`."""
+    """Writes a record as JSON: a line of ours with its action and fields, a library's line with its text as `event`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The JSON object, without the end of the line."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         written: dict[str, object] = {"timestamp": moment, "level": record.levelname.lower(), "logger": record.name}
-        if isinstance(record.msg, Line):
+        if isinstance(record.msg, LogLine):
             written |= {"action": record.msg.action.label, **record.msg.fields}
         else:
             written["event"] = record.getMessage()
@@ -40,14 +40,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class _StandardError(logging.Handler):
-    """Standard error, for lines that may get lost: the caller goes on when the disk is full or when nothing reads."""
+    """Writes to standard error. A line is dropped, and the caller continues, when the disk is full or nothing reads."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record as one line."""
         try:
             line = self.format(record).encode() + b"\n"
         except Exception:
-            # A library's line whose arguments don't fit its text. The handler says so, as the standard library's do.
+            # The arguments of a library's line don't fit its text. Reported as the standard library's handlers report it.
             self.handleError(record)
             return
         with contextlib.suppress(OSError):
@@ -59,17 +59,17 @@ def _json(fields: Mapping[str, object]) -> str:
     try:
         return orjson.dumps(fields, default=repr).decode()
     except TypeError:
-        # Lone surrogates, integers beyond 64 bits, what contains itself: whatever others have sent, the line is written.
+        # orjson refuses lone surrogates, integers beyond 64 bits and circular references. The line is written all the same.
         return json.dumps({_text(name): _plain(value) for name, value in fields.items()})
 
 
 def _plain(value: object) -> object:
-    """The value where every reader of JSON takes it; else how Python writes it."""
+    """The value if every JSON parser accepts it, else its repr."""
     if isinstance(value, str):
         return _text(value)
     return value if isinstance(value, int | None) or (isinstance(value, float) and math.isfinite(value)) else _text(repr(value))
 
 
 def _text(value: str) -> str:
-    """The text with `\\ud800` and the like spelled out: they have no place in UTF-8."""
+    """The text with lone surrogates such as `\\ud800` escaped, because UTF-8 can't encode them."""
     return value.encode(errors="backslashreplace").decode()

@@ -1,10 +1,10 @@
-"""Which addresses are this machine itself: nothing on the way there can read along, and no proxy leads there."""
+"""Which addresses are this machine itself. Nobody on the network can read that traffic, and no proxy can forward it."""
 
 import ipaddress
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether the host of a URL is loopback. An address of one of this machine's network cards is not."""
+    """Whether the host of a URL is loopback. The address of a network interface of this machine is not."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -13,5 +13,5 @@ def is_this_machine(host: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    # A client that asks for the unspecified address (0.0.0.0) gets this machine.
+    # A client that connects to the unspecified address (0.0.0.0) reaches this machine.
     return (mapped or address).is_loopback or address.is_unspecified

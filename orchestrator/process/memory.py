@@ -1,24 +1,23 @@
-"""What the C library's allocator and Python's garbage collector are told, in processes that hold much memory."""
+"""Tunes the C library's allocator and Python's garbage collector in processes that hold much memory."""
 
 import ctypes
 import gc
 from collections.abc import Callable
 
-# GNU's libc has it; where another one keeps free memory, or doesn't, it decides itself.
+# Only GNU's libc has malloc_trim. Another C library decides by itself when to return free memory.
 _TRIM: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-# The cyclic collector walks all living objects each time so many more objects were made than freed, 700 by default: with some thousand
-# records in the lanes, that is all of them several times over for each micro-batch, to find nothing. Measured with the loop alone: 28
-# instead of 48 µs of CPU per record. Reference counts free the records; cycles (of errors, mostly) wait a little longer.
+# The cyclic collector runs when this many more objects were made than freed (700 by default) and walks the living ones. With some thousand
+# records in the lanes, it would walk all of them several times for each micro-batch and find nothing. Measured with the loop alone: 28
+# instead of 48 µs of CPU per record. Reference counts free the records; cycles (mostly of errors) are freed a little later.
 THRESHOLDS = (50_000, 20, 100)
 
 
 def give_free_memory_back() -> None:
-    """Frees what only cycles hold, as those of an exception and its traceback, and returns the free pages between those in use to the
-    system (malloc_trim(3)).
+    """Collects cycles, such as an exception and its traceback, and returns all free pages to the system (malloc_trim(3)).
 
-    By itself the allocator gives back only what is free at its end. After one batch of 10,000 the API kept 40 MB so, after one refused
-    body of 16 MiB 86 MB.
+    By itself the allocator returns only the free memory at its end. So the API kept 40 MB after one batch of 10,000, and 86 MB after one
+    refused body of 16 MiB.
     """
     gc.collect()
     if _TRIM is not None:
@@ -26,8 +25,8 @@ def give_free_memory_back() -> None:
 
 
 def relieve_collector() -> None:
-    """To be called once by a process that runs roles, when it has imported what it needs."""
+    """Makes the collector run rarely. A process that runs roles calls this once, after its imports."""
     gc.collect()
-    # Modules, classes and statements live as long as the process: they are not walked again.
+    # Modules, classes and statements live as long as the process, so the collector need not walk them again.
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -1,4 +1,4 @@
-"""Every metric of the product: name, meaning, labels. Labels are roles and codes of ours, never values from records."""
+"""Every metric of the product: name, meaning, labels. Label values are our own roles and codes, never values from records."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -19,18 +19,20 @@ STEP_SECONDS = Histogram(
 DEAD_LETTERS = Counter("bulkreg_dead_letters", "Records that went to the dead-letter topic.", ["role", "reason"])
 LATER_EVENTS = Counter(
     "bulkreg_later_events",
-    "Events of a type that a later version has added, skipped: upgrade the role if it goes on.",
+    "Events of a type that a later version has added, which the role skipped; upgrade the role if this number keeps rising.",
     ["role"],
 )
-RETRIES = Counter("bulkreg_micro_batch_retries", "Micro-batches tried again; why: database, delivery.", ["role", "why"])
+RETRIES = Counter("bulkreg_micro_batch_retries", "Micro-batches that were retried; why: database, delivery.", ["role", "why"])
 BISECTIONS = Counter("bulkreg_micro_batch_bisections", "Micro-batches split in two because one record fails.", ["role"])
 POSTPONED_RECORDS = Gauge(
     "bulkreg_postponed_records",
-    "Records that fail for a reason that is not known to be theirs, and are tried again behind others: look for records_postponed in the log.",
+    "Records that failed for a reason that may not be their own, and are retried behind others; see records_postponed in the log.",
     ["role"],
 )
 UNDELIVERABLE = Counter(
-    "bulkreg_undeliverable_events", "Events that Kafka will never accept as they are, not sent again.", ["role", "topic"]
+    "bulkreg_undeliverable_events",
+    "Events that Kafka will never accept as they are; they are not sent again.",
+    ["role", "topic"],
 )
 RECORD_AGE_SECONDS = Gauge(
     "bulkreg_record_age_seconds", "Time from the append of the last micro-batch's oldest record to its completion.", ["role"]
@@ -41,7 +43,7 @@ REGISTRATION_REQUESTS = Counter(
     ["answer"],
 )
 REGISTRATION_BREAKER_OPEN = Gauge(
-    "bulkreg_registration_breaker_open", "1 while registration waits for an external service that is away, else 0."
+    "bulkreg_registration_breaker_open", "1 while registration waits for an external service that does not respond, else 0."
 )
 OUTBOX_PUBLISHED = Counter("bulkreg_outbox_published", "Outbox rows that were published and deleted.")
 OUTBOX_FAILURES = Counter(
@@ -53,25 +55,25 @@ OUTBOX_PLACES_IN_TROUBLE = Gauge(
     "bulkreg_outbox_places_in_trouble", "Topics and partitions that this relay can't publish to now."
 )
 OUTBOX_SLOTS = Gauge("bulkreg_outbox_slots", "Slots of the outbox that this process owns.")
-OUTBOX_OLDEST_SECONDS = Gauge("bulkreg_outbox_oldest_seconds", "How long the oldest row of the slots of this process has waited.")
+OUTBOX_OLDEST_SECONDS = Gauge("bulkreg_outbox_oldest_seconds", "How long the oldest row in the slots of this process has waited.")
 QUEUE_RECORDS = Gauge(
-    "bulkreg_queue_records", "Records of a topic that its consumers have not handled, as the last sweep saw it.", ["topic"]
+    "bulkreg_queue_records", "Records of a topic that its consumers have not handled, as of the last sweep.", ["topic"]
 )
 QUEUE_STANDS_SECONDS = Gauge(
     "bulkreg_queue_stands_seconds",
-    "For how long a partition of the topic has waited records and does not move, as the last sweep saw it.",
+    "How long a partition of the topic has had records waiting without moving, as of the last sweep.",
     ["topic"],
 )
-ROLE_STARTS = Gauge("bulkreg_role_starts", "How often the role began on this host within 10 minutes, when it last did.", ["role"])
+ROLE_STARTS = Gauge("bulkreg_role_starts", "Starts of the role on this host in the 10 minutes up to its last start.", ["role"])
 SWEEP_FAILURES = Counter(
-    "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep tries again.", ["step"]
+    "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep retries them.", ["step"]
 )
 SWEEP_SET_ASIDE = Counter(
-    "bulkreg_sweep_set_aside", "Batches that a step of a sweep left out because they make it fail.", ["step"]
+    "bulkreg_sweep_set_aside", "Batches that a step of a sweep skipped because they make it fail.", ["step"]
 )
 API_SECONDS = Histogram(
     "bulkreg_api_request_seconds",
-    "Time from a request's headers to the end of its response (streams and long polls: as long as they are followed).",
+    "Time from a request's headers to the end of its response (for streams and long polls: until the client stops following).",
     ["method", "route", "status"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )

@@ -1,6 +1,6 @@
 """Every setting of the product, typed, with its unit and its reason; the only place that reads the environment.
 
-Each is the environment variable `BULKREG_` + its name in capitals, and every process of a deployment is given the same ones.
+Each is the environment variable `BULKREG_` + its name in upper case. Every process of a deployment gets the same values.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ API_ROLE = "bulkreg_api"
 
 
 class RefusedStartError(ValueError):
-    """The product does not start with these settings. The message says which one to change."""
+    """The product refuses to start with these settings. The message says which one to change."""
 
 
 class Settings(BaseSettings):
@@ -157,7 +157,8 @@ class Settings(BaseSettings):
     max_restarts: int = Field(
         default=5,
         ge=1,
-        description="More starts of a role within 10 minutes on one host are a breach to `verify`, and the role is not ready for a minute.",
+        description="`verify` reports a breach if a role starts more often within 10 minutes on one host; the role is then not ready for a "
+        "minute.",
     )
     sweep_max_resends: int = Field(
         default=5, ge=1, description="After this many resends a lost item ends as internal_error (invariant 5)."
@@ -173,7 +174,7 @@ class Settings(BaseSettings):
         default=30,
         ge=0,
         le=36_500,
-        description="So many days after its registration a coordinator can revoke an activity; administrators and services always can.",
+        description="A coordinator can revoke an activity until this many days after its registration; administrators and services always can.",
     )
 
     # --- External registration service (docs/external-registration.md) ------------------------------------------------
@@ -324,7 +325,9 @@ class Settings(BaseSettings):
         if self.registration_url is not None and not self.registration_allow_plaintext:
             url = urlsplit(self.registration_url)
             if url.scheme != "https" and url.hostname not in LOOPBACK:
-                raise ValueError("registration_url must be https outside loopback, or set registration_allow_plaintext")
+                raise ValueError(
+                    "registration_url must be https unless its host is loopback, or set registration_allow_plaintext=true"
+                )
         return self
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Commands from pending items: what the splitter makes of a batch, and the sweeper of what got lost."""
+"""Builds commands from pending items, for the splitter, and for the sweeper when a command was lost."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from schemas.envelope import OutgoingEvent
 def commands_for(
     connection: Connection, keys: Sequence[OutcomeKey], *, is_bulk: Callable[[int], bool]
 ) -> list[tuple[PendingItem, OutgoingEvent]]:
-    """A command for every named item that is pending in that attempt. `is_bulk` tells the lane from the key's index."""
+    """A command for every named item that is pending in that attempt. `is_bulk` returns from the key's index whether it uses the bulk lane."""
     headers: dict[str, events.ItemEventHeaders] = {}
     commands = []
     for item in pending_items(connection, keys):

@@ -1,7 +1,7 @@
 """Registration through an external service: the requests, and what its responses mean (docs/external-registration.md).
 
 Requests take long, and no lock may be held meanwhile, so they are sent before the transaction that decides outcomes. The adapter marks the
-items as dispatched, commits, sends the requests, and stores the responses. `ExternalRegistrationService` then decides from what is stored.
+items as dispatched, commits, sends the requests, and stores the responses. `dispatched_decisions` then decides from the stored responses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from orchestrator.storage import dispatch
 
 
 class NoPrediction(Prediction):
-    """The `Prediction` where an external service decides. Our own tables may be empty there; what they say would be made up."""
+    """The `Prediction` when an external service decides. Our own tables may then be empty, so a prediction from them would be wrong."""
 
     def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
         """Raises PreviewUnavailableError."""
@@ -46,7 +46,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An item in doubt. `refusals` is how many definite refusals came before; a cancelled item is only asked about, never sent again."""
+    """An item in doubt. `refusals` is how many definite refusals it had before. A cancelled item is only looked up, never sent again."""
 
     command: OutcomeKey
     refusals: int
@@ -69,7 +69,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The service will not register what was asked under the key."""
+    """The service refused the registration that was sent under the key."""
 
     error: ItemError
 
@@ -84,21 +84,21 @@ Settled = Registered | Refused | Withdrawn
 
 
 class ExternalRegistrationService(RegistrationService):
-    """Registers nothing in the transaction: what the service was asked for is decided by `dispatched_decisions`."""
+    """Registers nothing in the transaction. `dispatched_decisions` decides the items that were sent to the service."""
 
     def register(self, _connection: Connection, candidates: Sequence[Candidate], _at: datetime) -> Sequence[Decision | None]:
-        """None for each: the service was not asked for it yet."""
+        """Returns None for each candidate: it was not sent to the service yet."""
         return [None] * len(candidates)
 
 
-CANCELLED = Decision(None, None)
+CANCELLED_DECISION = Decision(None, None)
 
 
 def dispatched_decisions(connection: Connection, candidates: Sequence[Candidate]) -> Mapping[int, Decision | None]:
-    """By index, what the books say about items that an external service was asked for; None: the item stays pending.
+    """The decisions, by index, on items that were sent to an external service, from the dispatch rows. None: the item stays pending.
 
-    This holds whatever service is set now: what one may have registered is never registered by another. Absent is an item that no
-    service was asked for, or whose last key was refused before the present attempt.
+    They apply whichever service is configured now: an item that one service may have registered is never registered by another. An item is
+    absent if it was never sent to a service, or if its last key was refused before the present attempt.
     """
     found = dispatch.dispatches(connection, [(candidate.batch_id, candidate.position) for candidate in candidates])
     decisions: dict[int, Decision | None] = {}
@@ -106,11 +106,11 @@ def dispatched_decisions(connection: Connection, candidates: Sequence[Candidate]
         if books.state is dispatch.DispatchState.REGISTERED:
             decisions[index] = Decision(books.activity_id, None)
         elif books.state is dispatch.DispatchState.ASKED:
-            # Whether the service has done the work is unknown, and stays in the books: a retry asks under the same key. An item of a
-            # cancelled batch can't be retried, so it waits for the service's answer.
+            # It is unknown whether the service has registered the item, and the dispatch row keeps that: a retry uses the same key. An item
+            # of a cancelled batch can't be retried, so it waits for the service's response.
             decisions[index] = None if books.is_cancelled else Decision(None, REGISTRATION_UNAVAILABLE)
         elif books.is_cancelled or books.state is dispatch.DispatchState.WITHDRAWN:
-            decisions[index] = CANCELLED
+            decisions[index] = CANCELLED_DECISION
         elif books.is_of_present_attempt:
             assert books.error is not None
             decisions[index] = Decision(None, books.error)
@@ -122,7 +122,7 @@ _RULES_BY_CODE = {rule.error.code: rule.error for rule in reversed(RULES)}
 
 
 def refusal(code: str, field: str | None, conflicting_activity_id: str | None) -> ItemError:
-    """A service's refusal in our words: its own could quote what nobody else may read (invariant 10)."""
+    """A service's refusal in our words. The service's own words could quote notes (invariant 10)."""
     if code == DUPLICATE_ACTIVITY:
         return replace(duplicate_activity(""), conflicting_activity_id=conflicting_activity_id)
     known = _RULES_BY_CODE_AND_FIELD.get((code, field)) or _RULES_BY_CODE.get(code)

@@ -1,4 +1,5 @@
-"""The default registration service: rules, records and audit rows in a handful of set-based statements, in the caller's transaction."""
+"""The default registration service. A few set-based statements check the rules and write activities and audit rows, in the caller's
+transaction."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -49,7 +50,7 @@ _REGISTER = Prepared(f"""
     SELECT 0 AS ord, count(*) AS registered, NULL AS broken, NULL AS own_activity_id FROM inserted
     UNION ALL
     SELECT ord, NULL, broken,
-           -- Registered already, and a rule has changed since: the item's own record stands.
+           -- If the item is already registered and a rule has changed since, its own activity counts.
            CASE WHEN broken IS NOT NULL
                 THEN (SELECT own.activity_id::text FROM registration.activity own WHERE own.item_id = judged.item_id) END
     FROM judged WHERE broken IS NOT NULL OR item_id NOT IN (SELECT item_id FROM inserted)
@@ -68,9 +69,10 @@ _WHY_NOT = text(f"""
     ORDER BY c.ord
 """)
 
-# Flagged only because it lost: a flag copied from the request would let a later plain submission in (docs/rules.md). The unflagged rival is
-# the lock of its mentor, type and date. It is shared in the order of the key until the commit, so that nobody revokes it without seeing the
-# flagged one (docs/decisions/0034-undo.md). Without a rival that lives there is no row, and the transaction is tried again.
+# An activity is flagged only because it lost to a rival. A flag copied from the request would let a later plain submission in (docs/rules.md).
+# The unflagged rival serves as the lock of its mentor, type and date. It is locked FOR SHARE until the commit, in the order of the key, so that
+# a revocation of the rival sees the flagged activity (docs/decisions/0034-undo.md). Without a living rival there is no row, and the transaction
+# is retried.
 _REGISTER_FLAGGED = text(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
     shared AS MATERIALIZED (
@@ -115,14 +117,14 @@ _PREDICT = text(f"""
 
 
 class InProcessPrediction(Prediction):
-    """Foretells what `InProcessRegistrationService` would decide in the transaction of the connection."""
+    """Predicts what `InProcessRegistrationService` would decide in the transaction of the connection."""
 
     def __init__(self, connection: Connection, earliest_year: int) -> None:
         self._connection = connection
         self._earliest_year = earliest_year
 
     def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
-        """What each item would give now: None for success."""
+        """The error that each item would get now; None for success."""
         rows = self._connection.execute(
             _PREDICT,
             {
@@ -148,20 +150,20 @@ class InProcessPrediction(Prediction):
 
 
 class InProcessRegistrationService(RegistrationService):
-    """Registers in the schema `registration` of the same database. `earliest_year`: dates before it are refused."""
+    """Registers in the schema `registration` of the same database. Refuses dates before `earliest_year`."""
 
     def __init__(self, earliest_year: int) -> None:
         self._earliest_year = earliest_year
 
     def register(self, connection: Connection, candidates: Sequence[Candidate], at: datetime) -> Sequence[Decision]:
-        """Decides every candidate, in order. Raises TransientError when the rival of a loser vanished in between."""
+        """Decides every candidate, in order. Raises TransientError if the rival of a losing item vanished in between."""
         decisions: list[Decision | None] = [Decision(candidate.activity_id, None) for candidate in candidates]
         lost: list[int] = []
         (_, registered, _, _), *exceptions = _REGISTER.rows(
             connection, _arrays(candidates) | {"at": at, "earliest_year": self._earliest_year}
         )
         if registered + len(exceptions) != len(candidates):
-            raise TransientError("an item was there a moment ago, and is not any more")
+            raise TransientError("an item vanished between two statements; the next try decides")
         for number, _, broken, own_activity_id in exceptions:
             index = number - 1
             if own_activity_id is not None:
@@ -189,7 +191,7 @@ class InProcessRegistrationService(RegistrationService):
             if row.own_activity_id is not None:
                 decisions[index] = Decision(row.own_activity_id, None)
             elif row.rival_activity_id is None:
-                continue  # the rival was revoked or rolled back since: nothing stands in the way any more
+                continue  # the rival was revoked or rolled back since, so the next try succeeds
             elif row.override_duplicates:
                 overriding.append(index)
             else:
@@ -202,7 +204,7 @@ class InProcessRegistrationService(RegistrationService):
 
 def _decided(decision: Decision | None) -> Decision:
     if decision is None:
-        raise TransientError("a rival registration came and went; the next try decides")
+        raise TransientError("a rival registration appeared and vanished; the next try decides")
     return decision
 
 

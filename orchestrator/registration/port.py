@@ -10,7 +10,7 @@ from orchestrator.batches.model import ItemError, ItemValues
 
 
 class Candidate(NamedTuple):
-    """An item to register, and the id that its activity will have. Its values are in the database, with the notes."""
+    """An item to register, and the id that its activity will have. The item's values and notes are in the database."""
 
     batch_id: str
     position: int
@@ -19,17 +19,17 @@ class Candidate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The service's decision on a candidate: the activity that now exists, or why there is none; neither if it was cancelled."""
+    """The service's decision on a candidate: the activity that now exists, or the error; neither if the item was cancelled."""
 
     activity_id: str | None
     error: ItemError | None
 
 
 class Prediction(Protocol):
-    """Foretells registrations in one transaction, by the same rules, without writing anything."""
+    """Predicts registrations in one transaction, by the same rules, without writing anything."""
 
     def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
-        """What each item would give now: None for success. Raises PreviewUnavailableError."""
+        """The error that each item would get now; None for success. Raises PreviewUnavailableError."""
 
 
 class RegistrationService(Protocol):

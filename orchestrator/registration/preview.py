@@ -1,7 +1,8 @@
-"""Preview: what each item of a submission would give now, and the signed plan that a submission can be held to (docs/http.md, Preview and plan).
+"""Preview: what each item of a submission would become now, and the signed plan that a submission can be held to (docs/http.md, Preview and
+plan).
 
-The plan is a JSON Web Token that only this product signs and reads: organization, coordinator, a hash of the items, and a letter per item
-for its prediction.
+The plan is a JSON Web Token that only this product signs and reads. It contains the organization, the coordinator, a hash of the items, and a
+letter per item for its prediction.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ _OUTCOME = {letter: outcome for outcome, letter in _LETTER.items()}
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What each item would give now (None: success), by position, and the plan that says so."""
+    """The error that each item would get now (None: success), by position, and the plan with these predictions."""
 
     batch: NewBatch
     errors: Sequence[ItemError | None]
@@ -43,12 +44,12 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Makes and checks plans with the deployment's key. Repository and prediction are of one transaction."""
+    """Creates and checks plans with the deployment's key. Repository and prediction must belong to one transaction."""
 
     key: str
 
     def preview(self, repository: ActivityRepository, prediction: Prediction, actor: Actor, batch: NewBatch) -> Preview:
-        """Foretells a submission; nothing is written. Raises what submitting it would raise, PreviewUnavailableError."""
+        """Predicts a submission without writing anything. Raises what submitting it would raise, and PreviewUnavailableError."""
         may_submit(repository, actor, batch)
         errors = _predict(prediction, actor, batch)
         now = repository.clock()
@@ -82,14 +83,14 @@ class Planner:
 
     def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> list[str]:
         try:
-            # `exp` is the database's time, as `now` is: this host's clock may be another (jwt would ask that).
+            # `exp` and `now` are times of the database. jwt would compare `exp` with this host's clock, which may differ.
             claims = jwt.decode(
                 plan, self.key, algorithms=[_ALGORITHM], audience=_AUDIENCE, options={"require": ["exp"], "verify_exp": False}
             )
         except jwt.InvalidTokenError:
-            raise _bad_plan("plan_invalid", "This is no plan of ours; preview again.") from None
+            raise _bad_plan("plan_invalid", "This plan was not issued by this product, or was changed; preview again.") from None
         if claims["exp"] <= now.timestamp():
-            raise _bad_plan("plan_expired", "The plan is too old; preview again.")
+            raise _bad_plan("plan_expired", "The plan has expired; preview again.")
         expected = (actor.organization_id, batch.coordinator_id, _items_hash(batch))
         if (claims["org"], claims["coordinator"], claims["items"]) != expected:
             raise _bad_plan("plan_mismatch", "The plan is for another submission; preview this one.")

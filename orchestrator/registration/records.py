@@ -1,4 +1,4 @@
-"""The activities that people take back: in the schema `registration` of the same database, or not at all."""
+"""Revokes activities in the schema `registration` of the same database. With an external registration service, none can be revoked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +52,7 @@ class InProcessRecords(ActivityRecords):
         if not living:
             return found
         self._connection.execute(_LOCK, {"activity_ids": arrays.plain(living)})
-        # The lock may have waited for somebody who revoked one of them by its own id: what it is now, a later statement sees.
+        # The lock may have waited for a transaction that revoked one of the activities by its own id. Only a later statement sees that.
         return self.read(batch_id, positions)
 
     def revoke(self, activity_ids: Sequence[UUID], actor: Actor, revocation: Revocation) -> None:
@@ -63,7 +63,7 @@ class InProcessRecords(ActivityRecords):
 
 
 class NoRecords(ActivityRecords):
-    """The `ActivityRecords` where an external service holds the activities."""
+    """The `ActivityRecords` when an external service has the activities."""
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         raise RevocationUnavailableError
@@ -81,7 +81,7 @@ class NoRecords(ActivityRecords):
 def _record(batch_id: UUID, row: Row[Any]) -> ActivityRecord:
     revocation = None
     if row.revoked_at is not None:
-        # Before the product revoked anything itself, an operator did, by hand and without a name.
+        # Before the product could revoke activities, operators revoked them by hand, without a name.
         revocation = Revocation(row.revoked_at, row.revoked_by or "", row.revocation_reason or "")
     return ActivityRecord(_position(batch_id, row.item_id), UUID(row.activity_id), row.created_at, revocation)
 

@@ -1,4 +1,4 @@
-"""Results from outcomes: what the registration announces, and the sweeper of what it has given up."""
+"""Builds result events from outcomes, for the registration, and for the sweeper when it gives up an item."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ _EVENT_TYPE = {Outcome.SUCCESS: events.SUCCEEDED, Outcome.FAILED: events.FAILED,
 
 
 class ResultWriter:
-    """Builds result events; what is the same for a batch is encoded once."""
+    """Builds result events. Encodes headers that the items of a batch share only once."""
 
     def __init__(self) -> None:
         self._headers: dict[str, events.ItemEventHeaders] = {}
 
     def write(self, key: OutcomeKey, state: CommandState, decided: NewOutcome | None, *, bulk: bool) -> OutgoingEvent:
-        """The result of a command, from the outcome that was decided now or found."""
+        """The result of a command: from `decided`, or from the stored outcome in `state` if nothing was decided now."""
         outcome = state.outcome if decided is None else decided.outcome
         activity_id = state.activity_id if decided is None else decided.activity_id
         error = state.error if decided is None else decided.error
-        assert outcome is not None, "only what is decided is announced"
+        assert outcome is not None, "a result needs an outcome"
         data: dict[str, Any] = {
             "batch_id": key.batch_id,
             "item_id": state.item_id,

@@ -1,8 +1,8 @@
 """The registration rules (docs/rules.md): their order, codes and messages, and the SQL that evaluates them for a set of items.
 
-The same evaluation serves the registration and the preview. Each rule's condition is SQL over the relations `c` (the candidate), `m`
-(its mentor), `k` (its coordinator), `t` (its activity type), `today` (the database's date in the organization's time zone); the first
-that is true decides the item. `duplicate_activity` is not among them: a unique index decides it.
+Registration and preview share this evaluation. Each rule's condition is SQL over the relations `c` (the candidate), `m` (its mentor), `k`
+(its coordinator), `t` (its activity type) and `today` (the database's date in the organization's time zone). The first condition that is true
+decides the item. `duplicate_activity` is not among the rules, because a unique index decides it.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DEFAULT_TIME_ZONE = "Europe/Oslo"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: when it applies (SQL), and the error that it gives."""
+    """One rule: the condition that breaks it, in SQL, and the error of an item that does."""
 
     condition: str
     error: ItemError
@@ -72,7 +72,7 @@ RULE_JOINS_SQL = f"""
         SELECT (statement_timestamp() AT TIME ZONE coalesce(g.time_zone, '{DEFAULT_TIME_ZONE}'))::date AS value
     ) today
 """
-"""Joins what the rules look at to a relation `c(organization_id, coordinator_id, mentor_id, activity_type, activity_date, …)`."""
+"""Joins the tables that the rules read to a relation `c(organization_id, coordinator_id, mentor_id, activity_type, activity_date, …)`."""
 
 
 DUPLICATE_ACTIVITY = "duplicate_activity"
@@ -89,6 +89,6 @@ def duplicate_activity(conflicting_activity_id: str) -> ItemError:
 
 
 REGISTRATION_UNAVAILABLE = ItemError(
-    "registration_unavailable", "The registration service could not answer in time; please retry", retryable=True
+    "registration_unavailable", "The registration service did not respond in time; please retry", retryable=True
 )
 INTERNAL_ERROR = ItemError("internal_error", "Something went wrong on our side; please retry", retryable=True)

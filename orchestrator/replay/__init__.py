@@ -1,1 +1,1 @@
-"""Rebuilding batches from the topics: shadow tables to read them into, and the merge of a rebuilt batch into the live tables."""
+"""Rebuilds batches from the topics: reads them into shadow tables, and merges a rebuilt batch into the live tables."""

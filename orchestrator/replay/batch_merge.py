@@ -33,7 +33,7 @@ _REMEMBER = _SQL["remember"].text()
 
 @dataclass(frozen=True, slots=True)
 class MergedBatch:
-    """What the row of a batch becomes. `is_label_known`: the label as well."""
+    """The new values of a batch's row. The label is written only if `is_label_known`."""
 
     is_label_known: bool
     label: str | None
@@ -53,41 +53,41 @@ class BatchMerge:
         self._connection = connection
         self._batch_id = batch_id
         self.version = 0
-        """What the batch's version becomes if anything changes."""
+        """The batch's version if anything changes."""
 
     def _execute(self, statement: Any, **parameters: Any) -> Any:
         return self._connection.execute(statement, {"batch_id": self._batch_id, **parameters})
 
     def rebuilt(self) -> Row[Any] | None:
-        """The batch as the topics say it; None when they don't cover it."""
+        """The batch as rebuilt from the topics; None if they don't cover it."""
         row: Row[Any] | None = self._execute(_REBUILT).one_or_none()
         return row
 
     def lock(self) -> Row[Any] | None:
-        """Takes the batch for itself until the commit; its row, None when there is none."""
+        """Locks the batch until the commit. Returns its row, or None if there is none."""
         take_batches(self._connection, [self._batch_id])
         row: Row[Any] | None = self._execute(_LOCK_ROW).one_or_none()
         return row
 
     def evidence(self, rebuilt: Row[Any], version: int | None) -> Row[Any]:
-        """What the rest of the database says about the rebuilt batch."""
+        """What the rest of the database has about the rebuilt batch."""
         row: Row[Any] = self._execute(
             _EVIDENCE, header_hash=rebuilt.header_hash, organization_id=rebuilt.organization_id, version=version
         ).one()
         return row
 
     def edits(self) -> Row[Any]:
-        """What people have done to the batch."""
+        """The edits that people have made to the batch."""
         row: Row[Any] = self._execute(_EDITS).one()
         return row
 
     def insert_batch(self, rebuilt: Row[Any], edits: Row[Any], now: datetime) -> None:
-        """Makes the missing row, `processing`, with everything pending."""
+        """Creates the missing row, as `processing`, with all items pending."""
         label = edits.label if edits.is_relabelled else rebuilt.submitted_label
         self._execute(_INSERT_BATCH, label=label, edits=edits.edits, edited_version=edits.version, now=now)
 
     def merge_items(self, rebuilt: Row[Any]) -> int:
-        """Makes and mends items, their parts and their history; how many items changed. None becomes worse."""
+        """Creates and repairs items, their parts and their history. No item loses an outcome. Returns how many items changed."""
         self._execute(_INSERT_PARTS, header_hash=rebuilt.header_hash)
         at = {"submitted_at": rebuilt.submitted_at}
         changed: int = self._execute(
@@ -97,30 +97,30 @@ class BatchMerge:
         return changed
 
     def announced_at(self, rebuilt: Row[Any], retry_number: int) -> datetime | None:
-        """When the completion after the last retry was announced; `retry_number` is that of the live row."""
+        """When the completion after the last retry was announced. `retry_number` is that of the live row."""
         parameters = {"organization_id": rebuilt.organization_id, "retry_number": retry_number}
         at: datetime | None = self._execute(_COMPLETED_AT, **parameters).scalar_one()
         return at
 
     def undecided(self) -> int:
-        """How many items have no outcome in their attempt."""
+        """How many items have no outcome of their present attempt."""
         return int(self._execute(_UNDECIDED).scalar_one())
 
     def fold(self, *, folds_pending: bool, is_cancelled: bool) -> int:
-        """Puts every item where its outcome says it is; how many changed."""
+        """Moves every item to the state of its outcome. Returns how many changed."""
         return int(self._execute(_FOLD, folds_pending=folds_pending, is_cancelled=is_cancelled, version=self.version).rowcount)
 
     def merge_revocations(self) -> int:
-        """Puts into every item what its activity says of its revocation; how many changed."""
+        """Copies the revocations of activities into their items. Returns how many items changed."""
         return int(self._execute(_MERGE_REVOCATIONS, version=self.version).rowcount)
 
     def counts(self) -> tuple[Counts, int, int]:
-        """The counts of the items, how many retries their history knows, and how many are revoked."""
+        """The counts of the items, how many retries their history has, and how many items are revoked."""
         row = self._execute(_COUNTS).one()
         return Counts(row.pending, row.completed, row.failed, row.cancelled), row.retries, row.revoked
 
     def merge_batch(self, merged: MergedBatch, edits: Row[Any], *, has_changed: bool, now: datetime) -> bool:
-        """Writes the batch's row where it differs, and tells who follows it; whether it did."""
+        """Writes the batch's row if it differs, and notifies the batch's followers. Returns whether it was written."""
         written = self._execute(
             _MERGE_BATCH,
             status=merged.status,

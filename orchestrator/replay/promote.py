@@ -1,10 +1,9 @@
-"""Promotion: one rebuilt batch merged into the live tables, while the service runs.
+"""Promotion: merges one rebuilt batch into the live tables while the service runs.
 
-The topics propose, the database decides. Somebody who may write to the topic batches could have written any batch, retry, cancel, label or
-deletion (docs/events.md). So a batch counts when the database has its parts or an outcome of it, an attempt when an outcome or the history
-bears it out, a label, a cancel and a deletion when the database has kept it beside the
-batch's row, and a revocation when the activity says so. Items never lose an outcome, attempts
-never go down, cancels and deletions stay.
+The topics propose and the database decides, because anybody who may write to the topic batches could have written any batch, retry, cancel,
+label or deletion (docs/events.md). A batch is merged only if the database has its parts or an outcome of it. An attempt counts only if an
+outcome or the history has it; a label, a cancel or a deletion only if the table `batch_edit` has it; a revocation only if the activity has it.
+Items never lose an outcome, attempts never decrease, and cancels and deletions remain.
 """
 
 from datetime import datetime
@@ -22,23 +21,23 @@ from orchestrator.storage.blame import is_transient
 
 
 class Promoted(StrEnum):
-    """What became of a batch: merged, or why not."""
+    """The result of promoting a batch: merged, or why not."""
 
     MERGED = "merged"
     UNCHANGED = "unchanged"
     PURGED = "purged"
-    MOVED = "moved since it was read: replay again"
-    NOT_BORNE_OUT = "not borne out by the database"
+    MOVED = "changed since it was read: replay again"
+    NOT_BORNE_OUT = "not confirmed by the database"
 
 
 class _MovedError(Exception):
-    """The database knows more than what was read: everything is rolled back."""
+    """The database has more than was read from the topics. The transaction is rolled back."""
 
 
 def promote(connection: Connection, batch_id: UUID) -> Promoted:
-    """Merges one batch in a transaction of its own, which it tries again when a rival makes it fail.
+    """Merges one batch in a transaction of its own, and retries when a concurrent transaction makes it fail.
 
-    `connection` is the one that the replay was made on. It may be interrupted and repeated at will.
+    `connection` must be the replay's. A promotion may be interrupted and repeated at any time.
     """
     retrying = Retrying(
         retry=retry_if_exception(_is_worth_another_try),
@@ -56,7 +55,7 @@ def promote(connection: Connection, batch_id: UUID) -> Promoted:
 
 
 def _is_worth_another_try(error: BaseException) -> bool:
-    # With the connection the shadow tables are gone.
+    # If the connection is lost, so are the shadow tables.
     return is_transient(error) and not (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
@@ -86,8 +85,8 @@ def _merge(merge: BatchMerge) -> Promoted:
     announced_at = announced_at or merge.announced_at(rebuilt, 0 if live is None else live.retry_number)
     is_announced = not has_items or announced_at is not None
     if has_items:
-        # The completion event belongs to the transaction that completes the batch (docs/architecture.md), and a replay publishes
-        # nothing: a batch whose completion was never announced keeps its last pending items for the sweeper to fold.
+        # The transaction that completes a batch also publishes its completion event (docs/architecture.md), but a replay publishes
+        # nothing. So a batch whose completion was never announced keeps its last pending items, and the sweeper folds them.
         changed += merge.fold(folds_pending=is_announced or merge.undecided() > 0, is_cancelled=cancelled_at is not None)
         changed += merge.merge_revocations()
     counts, retries, revoked = merge.counts()
@@ -104,7 +103,7 @@ def _merge(merge: BatchMerge) -> Promoted:
 
 
 def _cancelled_at(rebuilt: Row[Any], live: Row[Any] | None, evidence: Row[Any], edits: Row[Any]) -> Any:
-    """When the batch was cancelled; None: it was not. Raises _MovedError when only outcomes say so, and nothing says by whom."""
+    """When the batch was cancelled; None if it was not. Raises _MovedError if only outcomes show the cancel, and nothing shows by whom."""
     if live is not None and live.cancelled_at is not None:
         return live.cancelled_at
     if edits.cancelled_at is None and evidence.cancelled_at is not None and rebuilt.cancelled_at is None:

@@ -1,7 +1,7 @@
-"""Replay: what the topics say of every batch, beside what the tables say, and the merge of the one into the other.
+"""Replay: rebuilds every batch from the topics and compares it with the live tables.
 
-Nothing is registered and nothing is published. What the topics say is a proposal: the dedup table, the attempts that the items'
-history bears out, and the hashes of the parts decide what of it is merged (`orchestrator.replay.promote`).
+A replay registers nothing and publishes nothing. `orchestrator.replay.promote` merges a rebuilt batch as far as the outcomes, the history and
+the hashes of the parts confirm it.
 """
 
 import re
@@ -23,12 +23,12 @@ from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_enve
 from schemas.ids import DerivedIds
 
 TOPICS = (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE)
-"""What is read. Commands add nothing: each follows from its batch, and its result says what became of it."""
+"""The topics that are read. Commands add nothing: a command follows from its batch, and its result has the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRecord:
-    """A record of the topics batches or lifecycle, as it was read."""
+    """A record of the topic batches or lifecycle, as it was read."""
 
     topic: Topic
     partition: int
@@ -38,29 +38,29 @@ class ReadRecord:
     value: bytes | None
 
 
-# A result as a row, up to its error. This is all the validation that our own results get: the pattern says what every value looks
-# like, the table's types and checks what it may be, and what either refuses is counted as unreadable.
+# A result as a row, up to its error. Our own results get no other validation: the pattern checks the form of every value, the table's types
+# and constraints check the values, and a result that either refuses counts as unreadable.
 _RESULT_ROW = re.compile(
     r"[0-9a-f-]{36}\t[0-9]{1,7}\t[0-9]{1,10}\t(?:success\t[0-9a-f-]{36}\t\\N|failed\t\\N\t\{[^\t\n]*\}|cancelled\t\\N\t\\N)"
 )
 
 
 class Replay:
-    """One replay in one database session: begin, add what was read, `fold`, `compare`.
+    """One replay in one database session. Create it, add all records, call `fold`, then `compare`.
 
-    Begin it before the topics are asked where they end: what is in the tables by then is on them, or waits in the outbox.
+    Create it before determining where the topics end. Everything in the tables at that time is then on the topics or waits in the outbox.
     """
 
     def __init__(self, connection: Connection, *, batch_id: UUID | None = None) -> None:
         self.tables = ShadowTables(connection)
         self.unreadable = 0
-        """Records that are not what their topic allows; they are on the dead-letter topic, or somebody else wrote them."""
+        """How many records were not valid for their topic. They are on the dead-letter topic too, or were not written by us."""
         self._only = batch_id
         self._only_bytes = b"" if batch_id is None else str(batch_id).encode()
 
     def note_handled(self, offsets: Mapping[tuple[Topic, int], int]) -> None:
-        """How far the consumers have come, as Kafka knows it: what lies before that is not in motion, whatever the tables say. A database
-        that was restored from an older copy says less."""
+        """Sets the consumers' progress to Kafka's committed offsets: records before them are not in motion. The tables of a database that
+        was restored from an older copy have lower offsets."""
         self.tables.note_handled({(topic.value, partition): offset for (topic, partition), offset in offsets.items()})
 
     def add_results(self, records: Iterable[tuple[int | None, int | None, bytes | None]]) -> None:
@@ -91,11 +91,11 @@ class Replay:
             self.unreadable += self.tables.copy(table, lines)
 
     def fold(self) -> None:
-        """What was read becomes batches and items. Once, after everything was added."""
+        """Builds batches and items from the records. Call it once, after all records were added."""
         self.tables.fold()
 
     def compare(self, *, examples: int) -> "Comparison":
-        """The rebuilt batches beside the live ones."""
+        """Compares the rebuilt batches with the live ones."""
         self.tables.compare()
         batches, items = self.tables.folded()
         return Comparison(
@@ -111,7 +111,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the topics say beside what the tables say. `differences` are the first of all those that `by_field` counts."""
+    """The differences between the rebuilt and the live batches. `by_field` counts all of them; `differences` are the first."""
 
     batches: int
     items: int
@@ -123,29 +123,29 @@ class Comparison:
 
 
 def _result_row(value: bytes | None) -> str | None:
-    """A result as a row of its table, without where it was; None when it is none.
+    """A result as a row of its table, without partition and offset; None if it is not a result.
 
-    Which of the three it is follows from its data: only a success names an activity, only a failure an error.
+    The outcome follows from the data: only a success has an activity, and only a failure an error.
     """
     try:
         data = orjson.loads(value or b"")
         activity_id, error = data.get("activity_id"), data.get("error")
         if activity_id is not None:
-            answer = f"success\t{activity_id}\t\\N"
+            outcome = f"success\t{activity_id}\t\\N"
         elif error is not None:
-            answer = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
+            outcome = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
         else:
-            answer = "cancelled\t\\N\t\\N"
-        row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{answer}"
+            outcome = "cancelled\t\\N\t\\N"
+        row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{outcome}"
     except (orjson.JSONDecodeError, AttributeError, KeyError):
         return None
     return row if _RESULT_ROW.fullmatch(row) else None
 
 
 def _data(topic: Topic, envelope: Envelope) -> events.EventData:
-    """What an event says. Raises UnreadableError, ValidationError.
+    """The data of an event. Raises UnreadableError, ValidationError.
 
-    The strict parser costs more than all other work on a `BatchSubmitted`. If re-serializing yields the same bytes, there are no duplicate
+    The strict parser takes longer than all other work on a `BatchSubmitted`. If re-serializing yields the same bytes, there are no duplicate
     keys, NaNs or lone surrogates, so the fast parser is safe.
     """
     if topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
@@ -162,7 +162,7 @@ Rows = Iterable[tuple[str, Sequence[object]]]
 
 
 def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: UUID | None) -> Rows:
-    """The rows that an event adds: table and values. Raises ValidationError on a correction that can't be."""
+    """The rows that an event adds: table and values. Raises ValidationError for an invalid correction."""
     if only not in (None, getattr(data, "batch_id", None)):
         return
     at = _time_of(record, envelope)
@@ -176,7 +176,7 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
                 yield "replay_retry_read", (data.batch_id, item.position, item.attempt, _correction(item), *common)
         case events.BatchCancelled():
             if not _are_runs(data.cancelled_positions):
-                raise UnreadableError("invalid_data", "the cancelled positions are no runs in ascending order")
+                raise UnreadableError("invalid_data", "the cancelled positions are not runs in ascending order")
             runs = orjson.dumps(data.cancelled_positions).decode()
             by = data.cancelled_by or envelope.source
             yield "replay_cancel", (data.batch_id, data.part, data.reason, by, at, data.cancelled, runs, *place)
@@ -184,7 +184,7 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
             yield "replay_relabel", (data.batch_id, data.version, data.label, *place)
         case events.ActivitiesRevoked() if record.topic is Topic.BATCHES:
             if not _are_runs(data.revoked_positions):
-                raise UnreadableError("invalid_data", "the revoked positions are no runs in ascending order")
+                raise UnreadableError("invalid_data", "the revoked positions are not runs in ascending order")
             runs = orjson.dumps(data.revoked_positions).decode()
             yield "replay_revocation_read", (data.batch_id, data.organization_id, at, data.revoked_by, data.reason, runs, *place)
         case events.BatchDeleted():
@@ -196,7 +196,7 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
 
 
 def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
-    """Whether these are runs as the product writes them: each position once, so that no event names more than a batch can have."""
+    """Whether these are runs as the product writes them: each position once, so that no event names more positions than a batch can have."""
     ends = [-1, *(run[1] for run in positions)]
     return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
 
@@ -230,18 +230,18 @@ def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, pla
 
 
 def _correction(item: events.RetriedItem) -> str | None:
-    """An event's correction carries no notes, and null says what an absent field says."""
+    """The correction in an event, without notes. A null field means the same as an absent one."""
     given = {name: value for name, value in (item.correction or {}).items() if name != "notes" and value is not None}
     correction = CORRECTION.validate_python(given)
     return orjson.dumps(correction).decode() if correction else None
 
 
 def _time_of(record: ReadRecord, envelope: Envelope) -> datetime:
-    """When it happened: events of ours say it to the microsecond, from the stored rows; of others, when the record was written."""
+    """The time of an event: in our own events the header has it to the microsecond, as in the rows; for others, the record's timestamp."""
     if envelope.source == SOURCE:
         said = dict(record.headers).get("ce_time")
         try:
             return datetime.fromisoformat((said or b"").decode())
         except (UnicodeDecodeError, ValueError):
-            pass  # not one of ours after all
+            pass  # not one of our events after all
     return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)

@@ -1,10 +1,10 @@
-"""Statements of the replay: what was read of the topics, folded into shadow tables, beside the live ones.
+"""Statements of the replay: fold the records of the topics into shadow tables, and compare these with the live tables.
 
-All tables here are temporary: they belong to one session, need no right but that to make them, are never written to the log, and are
-gone with the session, however it ends (what upstream services sent may hold notes).
+All tables here are temporary. They belong to one session, need only the right to create them, are never written to the write-ahead log, and
+are dropped with the session however it ends. (Records of upstream services may contain notes.)
 
-Nothing depends on the order or the number of deliveries: where two records contradict each other, the one with the lower offset counts,
-as it did when they came.
+The result does not depend on the order or number of deliveries. If two records contradict each other, the one with the lower offset counts,
+as it did when they arrived.
 """
 
 import io
@@ -23,7 +23,7 @@ from orchestrator.batches.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
 
-# Before the session's first temporary table. A scan of everything takes longer than any statement of the product may.
+# Runs before the session's first temporary table. Scanning all tables takes longer than the product's statements are allowed to.
 _SESSION = ("SET temp_buffers = '128MB'", "SET work_mem = '64MB'", "SET statement_timeout = 0")
 
 _SQL = read_statements("orchestrator/replay/sql/shadow_tables.sql")
@@ -61,12 +61,13 @@ COLUMNS = {
     "replay_rejection": "batch_id, event_id",
     "replay_result": "batch_id, position, attempt, outcome, activity_id, error, partition, record_offset",
 }
-"""What is copied into each table, in this order."""
+"""The columns that are copied into each table, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that is not what the topics say. The field `batch` or `item`: one side has no such row, the other's status is shown."""
+    """A live value that differs from the rebuilt one. With the field `batch` or `item`, one side has no such row, and the other side's value
+    is the status of its row."""
 
     batch_id: str
     item_id: str | None
@@ -76,7 +77,7 @@ class Difference:
 
 
 class ShadowTables:
-    """The shadow tables of one session: `connection` is theirs until the end, and is in no transaction between the calls."""
+    """The shadow tables of one session. They need `connection` until the end, and leave no transaction open between calls."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -108,7 +109,7 @@ class ShadowTables:
         return 0
 
     def note_handled(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """How far the consumers of partitions have come; where nothing is said, it is what the tables say."""
+        """Sets how far the consumers have come in these partitions. All others keep the progress in the tables."""
         with self.connection.begin():
             self.connection.execute(
                 _NOTE_HANDLED,
@@ -120,7 +121,7 @@ class ShadowTables:
             )
 
     def fold(self) -> None:
-        """What was read becomes batches and items. Once, after the last `copy`."""
+        """Builds batches and items from the records. Call it once, after the last `copy`."""
         self._run(_FOLD)
         with self.connection.begin():
             rows = self.connection.execute(_COUNTS).all()
@@ -169,11 +170,11 @@ class ShadowTables:
         return self._ids(_DIFFERENT_BATCHES)
 
     def in_motion(self) -> list[UUID]:
-        """The batches that were not compared: they changed meanwhile, or wait in a queue."""
+        """The batches that were not compared, because they changed meanwhile or have records waiting in a queue."""
         return self._ids(_IN_MOTION)
 
     def not_covered(self, batch_id: UUID | None) -> list[UUID]:
-        """The batches (of all, or this one) that are known, and of which not all parts were read."""
+        """The known batches of which not all parts were read. Looks only at `batch_id` if it is given."""
         return self._ids(_NOT_COVERED, {"batch_id": batch_id})
 
     def _ids(self, statement: Any, parameters: dict[str, Any] | None = None) -> list[UUID]:

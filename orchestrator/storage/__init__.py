@@ -1,1 +1,1 @@
-"""Persistence: tables, one module of statements per table family, migrations."""
+"""Persistence: connections, one module of statements for each family of tables, and migrations."""

@@ -1,4 +1,4 @@
-"""PostgreSQL array literals: one string per column of a set, several times cheaper than adapting each element."""
+"""PostgreSQL array literals: one string for each column of a set, which is several times cheaper than adapting each element."""
 
 from collections.abc import Iterable, Sequence
 from uuid import UUID
@@ -12,11 +12,11 @@ def plain(values: Iterable[int | str | UUID | bool]) -> str:
 
 
 def texts(values: Iterable[str | None]) -> str:
-    """An array of any texts, NULLs among them."""
+    """An array of any texts and NULLs."""
     quoted = ["NULL" if value is None else _quoted(value) for value in values]
     if not quoted:
         return "{}"
-    # The notes of a large batch are 64 MB in here: the whole is made once, and not once more for its braces.
+    # The notes of a large batch are 64 MB. Adding the braces to the elements avoids another copy of the whole.
     quoted[0] = "{" + quoted[0]
     quoted[-1] += "}"
     return ",".join(quoted)
@@ -27,13 +27,13 @@ def _quoted(value: str) -> str:
 
 
 def items(named: Iterable[tuple[str | UUID, int]]) -> dict[str, str]:
-    """The parameters `batch_ids` and `positions`: the items that these pairs of batch id and position name."""
+    """The parameters `batch_ids` and `positions` for the items with these batch ids and positions."""
     pairs = list(named)
     return {"batch_ids": plain([batch_id for batch_id, _ in pairs]), "positions": plain([position for _, position in pairs])}
 
 
 def attempts(keys: Sequence[OutcomeKey]) -> dict[str, str]:
-    """The parameters `batch_ids`, `positions` and `attempts`: the attempts that these keys name."""
+    """The parameters `batch_ids`, `positions` and `attempts` for the attempts that these keys name."""
     return {
         "batch_ids": plain([key.batch_id for key in keys]),
         "positions": plain([key.position for key in keys]),

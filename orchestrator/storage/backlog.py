@@ -1,4 +1,4 @@
-"""How much is accepted and not done yet."""
+"""How many accepted items are not done yet."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ _READ = text("SELECT pending, folded FROM orchestrator.backlog()")
 
 
 class Backlog(NamedTuple):
-    """Items of all organizations: those that wait for their outcome to be folded, and (rising) those that were ever folded."""
+    """Items of all organizations: how many wait for their outcome to be folded, and how many were ever folded (this number only rises)."""
 
     pending: int
     folded: int
 
 
 def read_backlog(connection: Connection) -> Backlog:
-    """As it stands now; an index scan over the running batches."""
+    """The present backlog. Costs an index scan over the running batches."""
     return Backlog(*connection.execute(_READ).one())

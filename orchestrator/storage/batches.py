@@ -33,7 +33,7 @@ ERRORS_BY_CODE = """
 
 
 def batch_view(row: Row[Any]) -> BatchView:
-    """A row of the batch's columns as the domain sees it."""
+    """Converts a row with `BATCH_COLUMNS` to the domain's view of the batch."""
     return BatchView(
         batch_id=UUID(row.batch_id),
         organization_id=row.organization_id,
@@ -59,7 +59,7 @@ def batch_view(row: Row[Any]) -> BatchView:
     )
 
 
-# The row lock keeps the aggregator out. It must not deadlock with `_LOCK_FOR_FOLD`: both take batches in order of id, then items.
+# The row lock blocks the aggregator. It can't deadlock with `_LOCK_FOR_FOLD`, because both lock batches in order of id, and then items.
 _LOCK_ROW = text(
     f"SELECT {BATCH_COLUMNS} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND (b.deleted_at IS NULL OR :or_deleted)"
     " FOR NO KEY UPDATE"
@@ -96,7 +96,8 @@ _FILTER = """
          OR strpos(lower(normalize(translate(b.label, :unseen, :blanks), NFC)), lower(:label)) > 0)
 """
 
-# One statement, so the page and the total are of one snapshot. The page is found first: what an OFFSET skips would be counted too.
+# One statement, so that the page and the total are from one snapshot. The inner query finds the page first; otherwise the errors of the batches
+# that OFFSET skips would be counted, too.
 _LIST = text(f"""
     SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE}, (SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}) AS total
     FROM orchestrator.batch b
@@ -112,15 +113,15 @@ _COUNT = text(f"SELECT count(*) FROM orchestrator.batch b WHERE {_FILTER}")
 
 
 CountErrors = Callable[[Sequence[BatchView]], list[BatchView]]
-"""Says of batches why their items failed."""
+"""Returns the batches with the number of failed items by error code."""
 
 
 class Batches(ActivityRepository):
-    """The part of the repository that is about batches."""
+    """The methods of the repository that are about batches."""
 
     def __init__(self, connection: Connection, count_errors: CountErrors | None = None) -> None:
         self._connection = connection
-        # Without it they are counted by the statement that reads the batch.
+        # Without it, the statement that reads a batch also counts its errors.
         self._count_errors = count_errors
 
     def clock(self) -> datetime:
@@ -195,7 +196,7 @@ class Batches(ActivityRepository):
         return found[0] if found else None
 
     def _views(self, rows: Iterable[Row[Any]]) -> list[BatchView]:
-        """Batches as they are shown, with why their items failed."""
+        """The batches as they are shown, with the number of failed items by error code."""
         views = [batch_view(row) for row in rows]
         return views if self._count_errors is None else self._count_errors(views)
 
@@ -208,12 +209,12 @@ class Batches(ActivityRepository):
             "submitted_from": wanted.submitted_from,
             "submitted_to": wanted.submitted_to,
             "label": None if wanted.label_contains is None else canonical(wanted.label_contains),
-            # As `canonical` does it: blanks of all widths become plain ones, and what nobody sees is left out.
+            # As in `canonical`: blanks of any width become plain ones, and invisible characters are removed.
             "unseen": SQL_BLANKS + SQL_INVISIBLE,
             "blanks": " " * len(SQL_BLANKS),
             "after_at": after_at,
             "after_id": after_id,
-            # One more than shown tells whether there is a next page.
+            # One more than shown, to see whether there is a next page.
             "limit": wanted.limit + 1,
             "offset": 0 if wanted.after else (wanted.page - 1) * wanted.limit,
             "counts_errors": self._count_errors is None,

@@ -1,8 +1,8 @@
-"""How a connection to PostgreSQL is made: every value of its session comes from here, whatever the shell or a pooler does (decision 27).
+"""Opens connections to PostgreSQL. Every session value is set here, independent of the shell and of a pooler (decision 27).
 
-libpq reads some thirty variables of the environment. Those that name another server, user or behaviour are removed from this process: a URL
-says all of that. A pooler (PgBouncer) refuses or ignores what a connection asks for in its `options`, so the values are set by the first
-statement of the session, which a pooler keeps as long as it pools by session.
+libpq reads some thirty environment variables. Those that name another server, user or behaviour are removed from this process, because the URL
+has all of that. A pooler (PgBouncer) refuses or ignores a connection's `options`, so the session's first statement sets the values; a pooler
+keeps them as long as it pools by session.
 """
 
 import os
@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.process.loopback import is_this_machine
 
-# The product depends on these, whatever the server, the database or the role has as its default.
+# The product depends on these values, so it does not rely on defaults of the server, the database or the role.
 _FORMS = {
     "timezone": "UTC",
     "datestyle": "ISO, MDY",
@@ -24,13 +24,13 @@ _FORMS = {
     "default_transaction_isolation": "read committed",
 }
 
-# Variables of libpq that never count: the URL and the values below say what they would say.
+# Variables of libpq that are always removed. The URL and the values below replace them.
 _NEVER = (
     *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"),
     *("PGOPTIONS", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGTZ", "PGDATESTYLE", "PGGEQO"),
 )
 
-# How to reach a server elsewhere, and to know it again: an operator may rely on these. On this machine they can only do harm.
+# How to reach and authenticate a remote server. An operator may rely on these; for a server on this machine they can only do harm.
 _ELSEWHERE_ONLY = (
     *("PGSSLMODE", "PGREQUIRESSL", "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCERTMODE", "PGSSLCRL"),
     *("PGSSLCRLDIR", "PGSSLSNI", "PGSSLCOMPRESSION", "PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION", "PGCHANNELBINDING"),
@@ -41,7 +41,7 @@ _ELSEWHERE_ONLY = (
 _PARAMETERS = {
     "client_encoding": "utf8",
     "connect_timeout": 5,
-    # A peer that vanished without a word is noticed within 10 + 3 x 5 seconds.
+    # A peer that has vanished silently is noticed within 10 + 3 x 5 seconds.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -50,9 +50,9 @@ _PARAMETERS = {
 
 
 def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] | None = None, **pool: Any) -> Engine:
-    """An engine whose sessions have the values of `session`, and those that the product depends on everywhere.
+    """An engine whose sessions have the values of `session`, and those that the product always depends on.
 
-    `pool` is SQLAlchemy's (`pool_size` and the like).
+    `pool` are SQLAlchemy's arguments for the pool (`pool_size` and the like).
     """
     values = session_values(session or {})
     engine = create_engine(url, connect_args=_PARAMETERS | {"application_name": application_name}, **pool)
@@ -63,7 +63,7 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
     ) -> DBAPIConnection:
         forget_shell(url)
         if "," in str(parameters.get("host")):
-            # Of several hosts one takes changes. The first that answers may be the former primary, for as long as it runs.
+            # Only one of several hosts is writable. The first that responds may be the former primary while that still runs.
             parameters.setdefault("target_session_attrs", "read-write")
         connection = dialect.connect(*arguments, **parameters)
         try:
@@ -77,26 +77,26 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
 
 
 def session_values(session: Mapping[str, str]) -> Mapping[str, str]:
-    """What a session has when `open_engine` has made it, as `pg_settings` shows it."""
+    """The values of a session that `open_engine` has opened, as `pg_settings` shows them."""
     return {**_FORMS, **session}
 
 
 def forget_shell(url: URL) -> None:
-    """Removes from this process, and so from its children, the variables of libpq that must not count for this URL."""
+    """Removes the variables of libpq that must not apply to this URL from this process, and so from its children."""
     names = _NEVER if _is_elsewhere(url) else (*_NEVER, *_ELSEWHERE_ONLY)
     for name in names:
         os.environ.pop(name, None)
 
 
 def _is_elsewhere(url: URL) -> bool:
-    # A URL without a host names a socket of this machine, or a host or a service in its query.
+    # A URL without a host names a socket on this machine, or has a host or a service in its query.
     if url.host:
         return not is_this_machine(url.host)
     return bool(url.query.get("service") or url.query.get("host"))
 
 
 def _set(connection: Any, values: Mapping[str, str]) -> None:
-    """One round trip, and no transaction that would stay open."""
+    """Sets the values in one round trip, without leaving a transaction open."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         sets = ", ".join("set_config(%s, %s, false)" for _ in values)

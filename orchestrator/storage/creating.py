@@ -1,4 +1,4 @@
-"""Stores new batches with everything that belongs to them, in one statement: a flood of small ones pays for one round trip."""
+"""Stores new batches with everything that belongs to them in one statement, so that many small batches cost one round trip."""
 
 from collections.abc import Sequence, Set
 from typing import Any
@@ -12,7 +12,7 @@ from orchestrator.storage import arrays, outbox
 from orchestrator.storage.prepared import Prepared
 from schemas.ids import DerivedIds
 
-# `fresh` has the batches, one row each, with their number in the set. Items' ids are built here: prefix, and tail plus position.
+# `fresh` has one row for each batch, with its number in the set. Item ids are built here, from the prefix and the tail plus the position.
 _INSERT_ITEMS = """
     INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
                                          duration_minutes, notes, client_reference, override_duplicates, planned, attempt_at,
@@ -64,7 +64,7 @@ _CREATE = Prepared(f"""
 
 
 def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> Set[UUID]:
-    """Stores batches, their items, parts and events; answers which of them were new. The others are left as they are."""
+    """Stores batches, their items, parts and events. Returns the ids of the new batches. The others are left unchanged."""
     ids = [item_id_parts(new.batch.batch_id) for new in batches]
     parts = [(number, part) for number, new in enumerate(batches, start=1) for part in new.parts]
     created = _CREATE.scalars(
@@ -95,7 +95,8 @@ def create_batches(connection: Connection, batches: Sequence[BatchToCreate]) -> 
 
 
 def item_id_parts(batch_id: UUID) -> tuple[str, int]:
-    """The first half of the items' ids, and the other of the first item's, as a signed number to which the position is added."""
+    """The first half of all item ids of a batch, and the second half of the first item's id as a signed number. Adding a position to it
+    gives the second half of that item's id."""
     first = DerivedIds(batch_id).item_id(0).hex
     return first[:16], int(first[16:], 16) - (1 << 64)
 

@@ -1,4 +1,4 @@
-"""Connections and transactions, which are tried again after a passing error (`blame.py`)."""
+"""Connections and transactions. A transaction is retried after a transient error (`blame.py`)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,23 +15,23 @@ from orchestrator.storage.prepared import preface, send_preface
 
 Returned = TypeVar("Returned")
 
-# "on" too while a standby is in recovery.
+# Also "on" while a standby is in recovery.
 _IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')")
 
-# Separates organization ids in the session variable that the API's row level security reads; no id contains it in practice, and one
-# that did would name organizations that do not exist.
+# Separates organization ids in the session variable that the API's row level security reads. In practice no id contains it; an id that did
+# would name organizations that do not exist.
 _UNIT_SEPARATOR = "\x1f"
 
 
 def create_database_engine(url: URL, settings: Settings, *, connections: int, application_name: str) -> Engine:
-    """An engine whose sessions can't hang: every wait has a limit."""
+    """An engine whose sessions can't hang, because every wait has a limit."""
     engine = open_engine(
         url,
         application_name=application_name,
         session=session_limits(settings),
         pool_size=connections,
         max_overflow=0,
-        # A caller that finds no connection for this long is told so (503) and doesn't queue forever.
+        # A caller that gets no connection within this time gets an error (503) instead of queueing forever.
         pool_timeout=5,
     )
 
@@ -44,18 +44,19 @@ def create_database_engine(url: URL, settings: Settings, *, connections: int, ap
 
 
 def session_limits(settings: Settings) -> Mapping[str, str]:
-    """The values of a session of `create_database_engine` that come from the settings, or that it begins with."""
+    """The session values of `create_database_engine` that come from the settings, and the plan cache mode with which a session begins."""
     return {
         "statement_timeout": str(settings.statement_timeout_ms),
         "lock_timeout": str(settings.lock_timeout_ms),
         "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
-        # Until `Prepared` finds the tables large enough for plans that are kept.
+        # Until `Prepared` finds the tables large enough for cached plans.
         "plan_cache_mode": "force_custom_plan",
     }
 
 
 def _end_spoilt_sessions(context: ExceptionContext) -> None:
-    """Has SQLAlchemy reconnect after an error that stays with the session. A pooled one would stay on a read-only former primary forever."""
+    """Makes SQLAlchemy reconnect after an error that would persist in the session. Otherwise a pooled session would stay connected to a
+    read-only former primary forever."""
     code = getattr(context.original_exception, "pgcode", None)
     if code is not None and not context.is_disconnect and spoils_session(code):
         context.is_disconnect = True
@@ -63,7 +64,7 @@ def _end_spoilt_sessions(context: ExceptionContext) -> None:
 
 
 class ReadOnlyDatabaseError(Exception):
-    """The database answers, and nothing can be written to it."""
+    """The database responds, but is read-only."""
 
 
 def transact(
@@ -74,32 +75,32 @@ def transact(
     snapshot: bool = False,
     give_up_after_s: float = 5.0,
 ) -> Returned:
-    """Runs `work` in one transaction and commits; the whole unit again, with backoff, on a transient error.
+    """Runs `work` in one transaction and commits. On a transient error, runs the whole unit again, with backoff.
 
-    `work` must have the same effect when it is run twice, also after a commit whose acknowledgement was lost: it is told nothing.
-    `organizations` are those that row level security lets an API transaction see. With `snapshot` all statements see the same state
-    (REPEATABLE READ, for reading only).
+    `work` must have the same effect when it is run twice, even after a commit whose acknowledgement was lost, which it can't know.
+    `organizations` are those that row level security lets an API transaction see. With `snapshot`, all statements see the same state
+    (REPEATABLE READ, read-only).
     """
     for attempt in _retrying(give_up_after_s):
         with attempt, engine.begin() as connection:
             _begin(connection, organizations, snapshot=snapshot)
-            answer = work(connection)
-    return answer
+            returned = work(connection)
+    return returned
 
 
 def ask(
     engine: Engine, work: Callable[[Connection], Returned], *, organizations: Sequence[str], give_up_after_s: float = 5.0
 ) -> Returned:
-    """Runs `work`, which executes one prepared statement that reads, in one round trip; again, with backoff, on a transient error.
+    """Runs `work`, which executes one prepared read-only statement, in one round trip. On a transient error, runs it again, with backoff.
 
-    A transaction takes three at least, and a thread of a busy process waits for its turn after each. To a second statement row level
-    security would show nothing.
+    A transaction takes at least three round trips, and after each the thread of a busy process waits for its turn. Row level security would
+    show no rows to a second statement.
     """
     for attempt in _retrying(give_up_after_s):
         with attempt, engine.connect() as connection, _each_by_itself(connection):
             _begin(connection, organizations, snapshot=False)
-            answer = work(connection)
-    return answer
+            returned = work(connection)
+    return returned
 
 
 def _retrying(give_up_after_s: float) -> Retrying:
@@ -114,7 +115,7 @@ def _retrying(give_up_after_s: float) -> Retrying:
 @contextmanager
 def _each_by_itself(connection: Connection) -> Iterator[None]:
     """Makes each statement a transaction of its own while the block runs."""
-    # The driver's own switch: SQLAlchemy's isolation_level sets the session's default back afterwards, another round trip.
+    # The driver's own switch. SQLAlchemy's isolation_level would restore the session's default afterwards, which takes another round trip.
     driver = connection.connection.driver_connection
     assert driver is not None
     driver.autocommit = True
@@ -126,10 +127,10 @@ def _each_by_itself(connection: Connection) -> Iterator[None]:
 
 
 def check_writable(engine: Engine, *, give_up_after_s: float = 5.0) -> None:
-    """Returns when the database takes changes. Raises ReadOnlyDatabaseError when it does not, DBAPIError when it does not answer."""
+    """Returns if the database is writable. Raises ReadOnlyDatabaseError if it is not, DBAPIError if it does not respond."""
     if not transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
         return
-    # The session may be on a former primary, or be older than the end of it: only a new one tells.
+    # The session may be connected to a former primary, or older than the end of a recovery. Only a new session shows the present state.
     engine.dispose()
     if transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
         raise ReadOnlyDatabaseError("the database is read-only")
@@ -139,13 +140,13 @@ def _is_read_only(connection: Connection) -> bool:
     return bool(connection.execute(_IS_READ_ONLY).scalar_one() == "on")
 
 
-# Not SQLAlchemy's isolation_level: that sets the session's default and sets it back, four more round trips.
+# Not SQLAlchemy's isolation_level, which sets the session's default and restores it: four more round trips.
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _SEE = "SELECT set_config('bulkreg.organizations', %(organizations_seen)s, true)"
 
 
 def _begin(connection: Connection, organizations: Sequence[str] | None, *, snapshot: bool) -> None:
-    """What a transaction begins with, sent with its first statement: its snapshot, and whose rows row level security lets it see."""
+    """Sets the snapshot and the organizations that row level security lets the transaction see. Both are sent with its first statement."""
     statements = [_SNAPSHOT] if snapshot else []
     if organizations is not None:
         statements.append(_SEE)

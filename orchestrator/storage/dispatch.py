@@ -1,4 +1,4 @@
-"""Statements on `dispatch`: what an external registration service was asked and has answered."""
+"""Statements on `dispatch`: the items that were sent to an external registration service, and its responses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _RECORD = _SQL["record"].text()
 _FIND = _SQL["find"].text()
 
 IN_DOUBT_SQL = "state IN ('asked', 'registered')"
-"""An item that is not decided and has a dispatch in such a state may exist at the service: it is not ours to cancel or to correct."""
+"""The service may have registered an undecided item with a dispatch in such a state, so we must not cancel or correct it."""
 
 _POSITIONS_IN_DOUBT = text(f"""
     SELECT position FROM orchestrator.dispatch
@@ -31,7 +31,7 @@ _POSITIONS_IN_DOUBT = text(f"""
 
 
 class DispatchState(StrEnum):
-    """Where an item stands with the service: asked without a definite answer, or what the answer was."""
+    """The state of an item at the service: asked, without a definite response so far, or the definite response."""
 
     ASKED = "asked"
     REGISTERED = "registered"
@@ -41,7 +41,7 @@ class DispatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What the books say about an item that the service was asked for."""
+    """The dispatch row of an item that was sent to the service."""
 
     state: DispatchState
     activity_id: str | None
@@ -52,7 +52,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class SettledDispatch:
-    """What the service said to the key with so many refusals before it."""
+    """The service's definite response to the key with this number of refusals before it."""
 
     batch_id: str
     position: int
@@ -63,32 +63,32 @@ class SettledDispatch:
 
 
 def mark_dispatched(connection: Connection, commands: Sequence[OutcomeKey]) -> Sequence[Row[Any]]:
-    """Marks as dispatched what may be sent, and answers the items in doubt with their values; `ord` counts from 1.
+    """Marks the items that may be sent as dispatched. Returns the items in doubt with their values; `ord` counts from 1.
 
-    The commands are of different items, and the transaction shares the lock of their batches.
+    The commands must be for different items, and the transaction must hold the shared locks of their batches.
     """
     keys = arrays.attempts(commands)
     connection.execute(_MARK, keys)
     return connection.execute(_OPEN, keys).all()
 
 
-def record_settled(connection: Connection, answers: Sequence[SettledDispatch]) -> None:
-    """Writes definite answers down, each for the key that it was given to."""
-    errors = [None if answer.error is None else orjson.dumps(answer.error.as_json()).decode() for answer in answers]
+def record_settled(connection: Connection, settled: Sequence[SettledDispatch]) -> None:
+    """Stores definite responses, each for the key that it belongs to."""
+    errors = [None if each.error is None else orjson.dumps(each.error.as_json()).decode() for each in settled]
     connection.execute(
         _RECORD,
         {
-            **arrays.items((answer.batch_id, answer.position) for answer in answers),
-            "refusals": arrays.plain([answer.refusals for answer in answers]),
-            "states": arrays.plain([answer.state for answer in answers]),
-            "activity_ids": arrays.plain([answer.activity_id or "NULL" for answer in answers]),
+            **arrays.items((each.batch_id, each.position) for each in settled),
+            "refusals": arrays.plain([each.refusals for each in settled]),
+            "states": arrays.plain([each.state for each in settled]),
+            "activity_ids": arrays.plain([each.activity_id or "NULL" for each in settled]),
             "errors": arrays.texts(errors),
         },
     )
 
 
 def dispatches(connection: Connection, items: Sequence[tuple[str, int]]) -> Mapping[int, Dispatch]:
-    """By index, where these items (batch id, position) stand; absent: the service was never asked."""
+    """The dispatch rows of these items (batch id, position), by index. An item that was never sent to the service is absent."""
     rows = connection.execute(_FIND, arrays.items(items))
     return {
         row.ord - 1: Dispatch(
@@ -103,6 +103,6 @@ def dispatches(connection: Connection, items: Sequence[tuple[str, int]]) -> Mapp
 
 
 def positions_in_doubt(connection: Connection, batch_id: UUID, positions: Sequence[int]) -> Sequence[int]:
-    """Which of these undecided or failed items may exist at the service."""
+    """The positions of the given undecided or failed items that the service may have registered."""
     found = connection.execute(_POSITIONS_IN_DOUBT, {"batch_id": batch_id, "positions": arrays.plain(positions)})
     return list(found.scalars())

@@ -1,4 +1,4 @@
-"""How many items of a batch failed, by error code: counted once for each version of the batch, however many read it."""
+"""How many items of a batch failed, by error code. Counted once for each version of the batch, however many requests read it."""
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,23 +17,24 @@ _SQL = read_statements("orchestrator/storage/sql/error_counts.sql")
 
 _COUNT = _SQL["count"].text()
 
-# With the time of the change: a projection that was restored or rebuilt may have come to the same number by another way.
+# Includes the time of the change, because a restored or rebuilt projection may reach the same version with other contents.
 Version = tuple[UUID, int, datetime]
 
 # Wait this long for another thread's count, then count ourselves: that thread's connection may be dead, and our snapshot should not stay open
 # because of the count of another batch.
 _PATIENCE_S = 1.0
 
-# More than are read while they change, and no memory to speak of: 1 MB.
+# More batches than are read while they change; takes only 1 MB of memory.
 _MAX_REMEMBERED = 2_000
 
 
 class NotCountedError(Exception):
-    """Nobody has counted the failed items of this version of the batch yet."""
+    """The failed items of this version of the batch have not been counted yet."""
 
 
 class ErrorCounts:
-    """What the threads of a process have counted. For transactions that see one snapshot: a count is of the version that was read."""
+    """The counts of all threads of a process. Only for transactions with one snapshot, in which a count belongs to the version that was
+    read."""
 
     def __init__(self) -> None:
         self._counts: dict[Version, Mapping[str, int]] = {}
@@ -45,7 +46,7 @@ class ErrorCounts:
         failing = {batch.batch_id: _version(batch) for batch in batches if batch.counts.failed}
         known = self._known(failing.values())
         if len(known) < len(failing):
-            # One thread counts. Who waits for it mostly wants the same count: the followers of a batch all wake at once.
+            # One thread counts. The threads that wait usually need the same count, because all followers of a batch wake at once.
             is_first = self._counting.acquire(timeout=_PATIENCE_S)
             try:
                 known |= self._counted(connection, [version for version in failing.values() if version not in known])

@@ -1,4 +1,4 @@
-"""Statements of the splitter: the pending items that commands are made of."""
+"""Statements of the splitter: read the pending items from which it builds commands."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _BATCHES = _SQL["batches"].prepared()
 
 @dataclass(slots=True)
 class PendingItem:
-    """A pending item's attempt, as its command carries it. `index` is that of the key that named it."""
+    """The attempt of a pending item, as its command carries it. `index` is the index of the key that named it."""
 
     index: int
     data: dict[str, Any]
@@ -33,12 +33,12 @@ def pending_items(connection: Connection, keys: Sequence[OutcomeKey]) -> Iterato
     rows = _PENDING.rows(connection, arrays.attempts(keys))
     batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     ids = {batch_id: derived_ids(batch_id) for batch_id in batches}
-    # The items of a batch mostly begin their attempt together: to read its moment anew for each was half of what a row costs.
+    # Most items of a batch begin their attempt at the same time. Parsing that time for each item was half the cost of a row.
     moments: dict[str, datetime] = {}
     for number, at, mentor_id, activity_type, activity_date, duration_minutes, override_duplicates in rows:
         key = keys[number - 1]
         if key.batch_id not in batches:
-            continue  # purged since
+            continue  # the batch was purged since
         batch_id, trace_id, organization_id, coordinator_id = batches[key.batch_id]
         attempt_at = moments.get(at) or moments.setdefault(at, datetime.fromisoformat(at))
         command = {

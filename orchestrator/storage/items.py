@@ -50,8 +50,8 @@ _SQL = read_statements("orchestrator/storage/sql/items.sql")
 _FOLD = _SQL["fold"].prepared()
 _FOLD_BATCH = _SQL["fold_batch"].text()
 
-# Under the batch's exclusive lock, after a fold: whatever is pending has no outcome, and can't get another one any more. A request on
-# its way to an external service can't be fenced: such an item stays pending, and the service's answer decides (docs/states.md).
+# Runs under the batch's exclusive lock, after a fold: a pending item has no outcome, and can't get another any more. A request that was
+# already sent to an external service can't be stopped, so such an item stays pending, and the service's response decides (docs/states.md).
 _CANCEL_PENDING = text(f"""
     WITH cancelled AS (
         UPDATE orchestrator.batch_item i SET status = 'cancelled', changed_version = b.version + 1
@@ -81,7 +81,7 @@ _KEEP_HISTORY = _SQL["keep_history"].text()
 _BEGIN_ATTEMPTS = _SQL["begin_attempts"].text()
 _NEXT_RETRY = _SQL["next_retry"].text()
 
-# One statement, so that batch and items are of one state. The batch stands in the row of the first item, or alone.
+# One statement, so that batch and items are from one snapshot. The batch is in the row of the first item, or in a row alone.
 _STATUS = Prepared(f"""
     SELECT * FROM (
         SELECT 1 AS n, {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b WHERE b.batch_id = :batch_id AND b.deleted_at IS NULL
@@ -101,16 +101,16 @@ _CHANGED_SINCE = _SQL["changed_since"].text()
 
 
 class Items(Batches):
-    """The part of the repository that is about items and their outcomes."""
+    """The methods of the repository that are about items and their outcomes."""
 
     def fold(self, keys: Sequence[OutcomeKey], batches: Mapping[UUID, BatchView]) -> Folded:
-        # The versions of the batches given: joined to the table again, for each item, they were half of the statement's time.
+        # Passes the versions of the batches. Joining the table again for each item took half of the statement's time.
         versions = {str(batch_id): batch.version for batch_id, batch in batches.items()}
         rows = _FOLD.named(
             self._connection,
             {
                 **arrays.attempts(keys),
-                # A batch that a promotion brings back just now was not there to be locked: the promotion folds it, or the sweeper.
+                # A batch that a promotion is restoring could not be locked. The promotion or the sweeper folds it.
                 "versions": arrays.plain([versions.get(key.batch_id, "NULL") for key in keys]),
             },
         )

@@ -1,21 +1,21 @@
-"""Indexes of large tables, which a migration would build under a lock: built after it, while everybody goes on writing."""
+"""Builds indexes of large tables after the migrations, without blocking writes. A migration would build them under a lock."""
 
 from sqlalchemy import Connection, Engine, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random
 
 _INDEXES = {
-    # Of one mentor, type and date the flagged activities that live. A revocation of the unflagged one makes the oldest of them unflagged.
+    # The living flagged activities of a mentor, type and date. When the unflagged one is revoked, the oldest of them loses its flag.
     "registration.activity_flagged": """
         CREATE INDEX CONCURRENTLY activity_flagged ON registration.activity (organization_id, attributed_to, activity_type, activity_date)
         WHERE overrides_duplicate AND revoked_at IS NULL
     """,
 }
 
-# One builds at a time. Another waits without a transaction, for which the one that builds would have to wait.
+# Only one process builds at a time. The others wait without a transaction, because the builder would have to wait for it.
 _LOCK = (0x62756C6B, 2)
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:a, :b)")
 
-# It is built in two passes, each of which waits for transactions that began before it, up to so long.
+# An index is built in two passes. Each waits up to this long for transactions that began before it.
 _WAIT_FOR_OTHERS = "10min"
 _TRY_FOR_S = 1_800
 
@@ -23,9 +23,9 @@ _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass
 
 
 def build_large_indexes(engine: Engine) -> None:
-    """Builds the indexes that are missing, or that a process began and did not finish.
+    """Builds the indexes that are missing or unfinished.
 
-    Raises SQLAlchemy's DBAPIError when a transaction stays open for ten minutes: end it, and repeat the upgrade.
+    Raises SQLAlchemy's DBAPIError if a transaction stays open for ten minutes. End that transaction, and repeat the upgrade.
     """
     with engine.connect() as opened:
         connection = opened.execution_options(isolation_level="AUTOCOMMIT")
@@ -33,7 +33,7 @@ def build_large_indexes(engine: Engine) -> None:
         connection.execute(text(f"SET lock_timeout = '{_WAIT_FOR_OTHERS}'"))
         for name, sql in _INDEXES.items():
             _build(connection, name, sql)
-        # With the session go its lock and its settings.
+        # Closes the session, which ends its lock and its settings.
         opened.invalidate()
 
 

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema: the two roles, Alembic's migrations, one upgrade at a time, then the indexes of large tables."""
+"""Brings a database to the newest schema, one upgrade at a time: the two roles, Alembic's migrations, and the indexes of large tables."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def newest_version() -> str:
     return head
 
 
-# Roles belong to the whole server, advisory locks to one database: two databases that are set up at the same time can both try.
+# Roles belong to the whole server, but advisory locks to one database. Upgrades of two databases can create the roles at the same time.
 @retry(retry=retry_if_exception_type(DBAPIError), stop=stop_after_attempt(5), wait=wait_random(0.05, 0.2), reraise=True)
 def _make_roles(engine: Engine, settings: Settings) -> None:
     with engine.begin() as connection:
@@ -86,14 +86,14 @@ def _try_to_migrate(engine: Engine, lock_timeout_ms: int) -> None:
 
 
 def upgrade(settings: Settings) -> str:
-    """Migrates to the newest version and answers it, while the version before goes on working.
+    """Migrates to the newest version and returns it. The previous version of the product can run meanwhile.
 
-    Needs the owner's URL; raises SQLAlchemy's OperationalError when unreachable, or when somebody holds a table for ten minutes.
+    Needs the owner's URL. Raises SQLAlchemy's OperationalError if the database is unreachable, or if a table stays locked for ten minutes.
     """
     engine = open_engine(
         settings.owner_url,
         application_name="bulkreg db upgrade",
-        # One that is stopped in the middle keeps neither the migration lock nor a table.
+        # An upgrade that is stopped in the middle releases the migration lock and its tables after this time.
         session={"idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms)},
     )
     try:

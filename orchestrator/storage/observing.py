@@ -1,4 +1,4 @@
-"""Statements about how the product is doing: which queues stand, which roles begin again and again, how long the outbox has waited."""
+"""Statements that observe the product: which queues do not move, which roles restart again and again, how long the outbox has waited."""
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -21,19 +21,19 @@ _STARTS = _SQL["starts"].text()
 _OLDEST_OUTBOX_ROW = _SQL["oldest_outbox_row"].text()
 
 RESTARTS_WITHIN = timedelta(minutes=10)
-"""Over how long the starts of a role are counted."""
+"""The period in which the starts of a role are counted."""
 _STARTS_KEPT = timedelta(days=1)
 
 
 class QueueState(NamedTuple):
-    """How many records of a topic wait, and for how long the partition that has stood the longest has not moved."""
+    """How many records of a topic wait, and the longest time for which one of its partitions has not moved."""
 
     waiting: int
     stands_s: float
 
 
 def note_queues(connection: Connection, queues: Queues) -> dict[Topic, QueueState]:
-    """Compares where queues end with how far their consumers are, and with what was seen the last time. Returns how each topic is."""
+    """Stores where the queues end and how far their consumers are, compared with the last time. Returns the state of each topic."""
     parameters = {
         "topics": [topic.value for topic, _ in queues],
         "partitions": [partition for _, partition in queues],
@@ -47,7 +47,7 @@ def note_queues(connection: Connection, queues: Queues) -> dict[Topic, QueueStat
 
 
 def note_starts(connection: Connection, roles: Sequence[str], *, host: str) -> dict[str, int]:
-    """Notes that these roles begin on this host. Returns how often each of them did within `RESTARTS_WITHIN`, this time included."""
+    """Records that these roles start on this host. Returns the starts of each within `RESTARTS_WITHIN`, including this one."""
     connection.execute(_FORGET_STARTS, {"kept": _STARTS_KEPT})
     connection.execute(_NOTE_STARTS, {"roles": list(roles), "host": host})
     rows = connection.execute(_STARTS, {"roles": list(roles), "host": host, "within": RESTARTS_WITHIN})
@@ -55,6 +55,6 @@ def note_starts(connection: Connection, roles: Sequence[str], *, host: str) -> d
 
 
 def oldest_outbox_row_s(connection: Connection, slots: Collection[int]) -> float:
-    """Seconds that the oldest row of these slots has waited, also when it is held; 0 when they are empty."""
+    """How long the oldest row of these slots has waited, in seconds, including held rows; 0 if the slots are empty."""
     shadows = [-1 - slot for slot in slots]
     return float(connection.execute(_OLDEST_OUTBOX_ROW, {"slots": [*slots, *shadows]}).scalar_one() or 0)

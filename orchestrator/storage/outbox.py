@@ -1,10 +1,10 @@
-"""Statements on the table `outbox`: what a transaction decided to publish, until the relay has published it.
+"""Statements on the table `outbox`: the events that a transaction decided to publish, until the relay has published them.
 
-No row is ever locked: a slot's rows are read and deleted by the slot's owner (`producers/relay.py`), inserted by anybody.
+No row is ever locked. Only the owner of a slot reads and deletes its rows (`producers/relay.py`); any transaction inserts.
 
-A row that cannot be published now is held: it moves to the shadow of its slot, with what it waits for (`held_for`) and why. So held rows
-cost those that read the slot nothing, however many there are. The stream of a row is its topic and key, for which Kafka keeps the order.
-Only the oldest row of a stream is ever read: nothing overtakes a held row, and nothing a row that is on its way.
+A row that can't be published now is held: it moves to the shadow of its slot, with the place that it waits for (`held_for`) and the reason. So
+any number of held rows costs the readers of the slot nothing. The stream of a row is its topic and key, for which Kafka keeps the order. Only
+the oldest row of a stream is ever read, so no row overtakes a held row, or a row that is being published.
 """
 
 import zlib
@@ -24,19 +24,19 @@ from orchestrator.storage.statements import read_statements
 from schemas.envelope import OutgoingEvent, Topic
 
 SLOTS = 16
-"""Shares of the outbox that relays divide among them; more relays than this idle. Rows keep the slot they were stored with."""
+"""The shares of the outbox that the relays divide among themselves. With more relays than slots, some are idle. Rows keep their slot."""
 
 
 def slot_of(batch_id: UUID) -> int:
-    """The slot of a batch. Hashed, because upstream services choose their ids as they like."""
+    """The slot of a batch. The id is hashed, because upstream services choose their own ids."""
     return zlib.crc32(batch_id.bytes) % SLOTS
 
 
 REFUSED = "refused"
-"""What a row is held for that Kafka will never accept as it is. A relay that starts tries it once again."""
+"""`held_for` of a row that Kafka will never accept as it is. A relay tries it once more when it starts."""
 
 Stream = tuple[str, str]
-"""A topic and a key: events of one stream are published in order."""
+"""A topic and a key. Events of one stream are published in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +47,32 @@ class OutboxRow:
     outbox_id: int
     batch_id: UUID
     is_followed: bool
-    """Whether there was a later row of its stream when it was read."""
+    """Whether there was a later row of the same stream when this row was read."""
     event: OutgoingEvent
 
     @property
     def stream(self) -> Stream:
-        """What it must not overtake."""
+        """The stream whose earlier rows this row must not overtake."""
         return self.event.topic.value, self.event.key
 
     @property
     def is_held(self) -> bool:
-        """Whether it was held when it was read."""
+        """Whether the row was held when it was read."""
         return self.slot < 0
 
     @property
     def owned_slot(self) -> int:
-        """The slot whose owner it belongs to."""
+        """The slot whose owner publishes the row."""
         return _shadow(self.slot) if self.is_held else self.slot
 
 
 def _shadow(slot: int) -> int:
-    """Where the held rows of a slot are, and of a shadow the slot."""
+    """The shadow of a slot, where its held rows are; and the slot of a shadow."""
     return -1 - slot
 
 
-# `fresh` has the batches, with their number in the set. Ids are drawn in the order of the list: PostgreSQL evaluates the identity column
-# after the sort.
+# `fresh` has the batches, with their number in the set. Ids are assigned in the order of the list, because PostgreSQL evaluates the identity
+# column after the sort.
 INSERT_SQL = """
     INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)
     SELECT f.slot, f.organization_id, f.batch_id, e.topic, e.key, e.headers, e.value, now()
@@ -92,9 +92,9 @@ _INSERT = Prepared(f"""
 
 
 def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
-    """Adds events, a batch's own in order, to the caller's transaction, which holds the batches' locks (that orders the writers).
+    """Adds events to the outbox, those of each batch in order. The caller's transaction holds the batches' locks, which orders the writers.
 
-    After the commit, `orchestrator.storage.relay_wakeup` tells the relays; without it they find the rows at their next poll.
+    After the commit, `orchestrator.storage.relay_wakeup` notifies the relays. Without it, they find the rows at their next poll.
     """
     if not events:
         return
@@ -112,7 +112,7 @@ def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
 
 
 def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:
-    """The parameters of `INSERT_SQL`; with each event the number of its batch."""
+    """The parameters of `INSERT_SQL`. Each event comes with the number of its batch."""
     return {
         "event_numbers": arrays.plain([number for number, _ in events]),
         "topics": arrays.plain([event.topic.value for _, event in events]),
@@ -125,18 +125,18 @@ def event_arrays(events: Sequence[tuple[int, OutgoingEvent]]) -> dict[str, Any]:
 
 
 def read_by_key(connection: Connection) -> None:
-    """Has the session find the rows of a slot by an index scan, in order, whatever was in the table when that was planned.
+    """Makes the session find the rows of a slot by an index scan, in order, whatever the size of the table at planning.
 
-    Mostly nothing is, and then the planner takes reading all of it for cheaper. The rows that were deleted since the last vacuum are there
-    still, thousands at full load: an index scan that meets one notes in the index that it is dead, and none comes back to it; a bitmap or
-    sequential scan reads them all in each round (3 ms instead of 0.2, a quarter of all that PostgreSQL did).
+    The table is usually empty, and then the planner prefers reading all of it. But rows that were deleted since the last vacuum still exist,
+    thousands at full load. An index scan marks a dead row in the index, so that later scans skip it; a bitmap or sequential scan reads all of
+    them in each round (3 ms instead of 0.2, a quarter of PostgreSQL's work).
     """
     connection.execute(text("SET enable_seqscan = off"))
     connection.execute(text("SET enable_bitmapscan = off"))
 
 
-# `octet_length` reads no TOAST. The limit is per slot as well, so that a backlog isn't sorted (the key is (slot, outbox_id)). The subqueries
-# of `may_go` are made so that PostgreSQL looks each up in an index and builds nothing from all held rows.
+# `octet_length` reads no TOAST. There is a limit per slot, too, so that a backlog isn't sorted (the key is (slot, outbox_id)). The subqueries
+# of `may_go` are written so that PostgreSQL looks each row up in an index instead of hashing all held rows.
 _SELECT = """
     WITH oldest AS (
         SELECT row.* FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
@@ -155,7 +155,7 @@ _SELECT = """
     )
     SELECT chosen.slot, chosen.outbox_id, chosen.is_followed, row.batch_id, row.topic, row.key, row.headers, row.value
     FROM chosen CROSS JOIN LATERAL (
-        -- OFFSET: one lookup for each, however empty the table was when this was planned.
+        -- OFFSET forces one lookup for each row, even if the table was empty at planning.
         SELECT batch_id, topic, key, headers, value FROM orchestrator.outbox
         WHERE (slot, outbox_id) = (chosen.slot, chosen.outbox_id) OFFSET 0
     ) AS row
@@ -178,7 +178,7 @@ _HELD = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """How much is read at a time: at least one row when there is any; the one that reaches `max_bytes` of values is the last."""
+    """How much is read at a time. At least one row, if there is any; the row that reaches `max_bytes` of values is the last."""
 
     max_rows: int
     max_bytes: int
@@ -239,7 +239,7 @@ _DELETE = _SQL["delete"].prepared()
 
 
 def delete_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Removes rows whose events Kafka has acknowledged. A row that is gone already is no error."""
+    """Removes rows whose events Kafka has acknowledged. Ignores rows that no longer exist."""
     _DELETE.count(
         connection, {"slots": arrays.plain([row.slot for row in rows]), "ids": arrays.plain([row.outbox_id for row in rows])}
     )
@@ -250,7 +250,7 @@ _HOLD = _SQL["hold"].prepared()
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A row that is to wait: for a place, or because it is refused."""
+    """A row that must wait: for a place, or because Kafka refused it."""
 
     row: OutboxRow
     held_for: str
@@ -258,7 +258,7 @@ class Hold:
 
 
 def hold_rows(connection: Connection, holds: Sequence[Hold]) -> None:
-    """Moves rows to the shadow of their slots, or notes what held rows wait for now. A row that is gone already is no error."""
+    """Moves rows to the shadow of their slots, or updates what held rows wait for. Ignores rows that no longer exist."""
     _HOLD.count(
         connection,
         {
@@ -275,12 +275,12 @@ _RECONSIDER = _SQL["reconsider"].text()
 
 
 def held_places(connection: Connection, slots: Sequence[int]) -> set[str]:
-    """What the held rows of these slots wait for, except for those that are refused."""
+    """The places that the held rows of these slots wait for. Leaves out refused rows."""
     return set(connection.scalars(_PLACES, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]}))
 
 
 def reconsider_refused(connection: Connection, slots: Sequence[int]) -> None:
-    """Has the refused rows of these slots wait for their topics, so that each is tried once more."""
+    """Makes the refused rows of these slots wait for their topics, so that each is tried once more."""
     connection.execute(_RECONSIDER, {"refused": REFUSED, "slots": [_shadow(slot) for slot in slots]})
 
 
@@ -289,7 +289,7 @@ _HELD_NOW = _SQL["held_now"].text()
 
 
 class HeldRows(NamedTuple):
-    """Rows of one topic that wait for the same: how many, since when, and why the first of them does."""
+    """Rows of one topic that wait for the same place: how many, since when, and the first row's reason."""
 
     topic: str
     held_for: str
@@ -306,7 +306,7 @@ class Outbox(NamedTuple):
 
 
 def outbox_now(connection: Connection) -> Outbox:
-    """Reads the whole table."""
+    """The present contents of the outbox. Reads the whole table."""
     rows = int(connection.execute(_COUNT).scalar_one())
     held = [HeldRows(row.topic, row.held_for, row.rows, row.since, row.why) for row in connection.execute(_HELD_NOW)]
     return Outbox(rows, held)

@@ -1,4 +1,4 @@
-"""Statements of the registration on the dedup table: which commands are new, and the outcomes of those."""
+"""Statements of the registration on the dedup table: find which commands are new, and insert their outcomes."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from schemas.ids import derived_ids
 
 
 class CommandState(NamedTuple):
-    """What the database says about a command. `outcome` is None for one that has to be handled."""
+    """What the database has about a command. `outcome` is None if the command has to be handled."""
 
     item_id: str
     organization_id: str
@@ -27,13 +27,13 @@ class CommandState(NamedTuple):
     error: ItemError | None
     decided_at: datetime
     is_cancelled: bool
-    """Whether the batch was cancelled: nothing of it is registered any more."""
+    """Whether the batch was cancelled. Nothing more of it is registered."""
     has_dispatches: bool
-    """Whether an external registration service was ever asked for an item of the batch."""
+    """Whether an item of the batch was ever sent to an external registration service."""
 
 
 class NewOutcome(NamedTuple):
-    """The one durable answer to a command."""
+    """The one durable outcome of a command."""
 
     key: OutcomeKey
     organization_id: str
@@ -50,9 +50,10 @@ _INSERT = _SQL["insert"].prepared()
 
 
 def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[datetime | None, dict[int, CommandState]]:
-    """The database's time, and by index what is known of each command.
+    """The database's time, and the state of each command by index.
 
-    Commands of unknown or purged batches, and of attempts that the item does not hold, are absent: they have no effect.
+    Commands of unknown or purged batches are absent, and so are undecided ones of an attempt that is not the item's present one. They have no
+    effect.
     """
     batches = {row[0]: row for row in _BATCHES.rows(connection, {"batch_ids": arrays.plain({key.batch_id for key in keys})})}
     if not batches:
@@ -76,15 +77,15 @@ def command_states(connection: Connection, keys: Sequence[OutcomeKey]) -> tuple[
         if batch_id in batches and (outcome is new or outcome[0] is not None):
             _, organization_id, trace_id, is_cancelled, has_dispatches, _ = batches[batch_id]
             item_id = ids[batch_id].item_id_text(position)
-            said, activity_id, error, decided_at = outcome
+            decided_as, activity_id, error, decided_at = outcome
             states[index] = CommandState(
-                item_id, organization_id, trace_id, said, activity_id, error, decided_at, is_cancelled, has_dispatches
+                item_id, organization_id, trace_id, decided_as, activity_id, error, decided_at, is_cancelled, has_dispatches
             )
     return now, states
 
 
 def insert_outcomes(connection: Connection, outcomes: Sequence[NewOutcome], at: datetime) -> None:
-    """Decides these commands. Raises TransientError when another delivery of one of them decided first: nothing of this may stay."""
+    """Decides these commands. Raises TransientError if another delivery of one of them decided first; the caller must then roll back."""
     errors = [None if outcome.error is None else orjson.dumps(outcome.error.as_json()).decode() for outcome in outcomes]
     inserted = _INSERT.count(
         connection,

@@ -30,7 +30,7 @@ _FORGET_BATCH = _SQL["forget_batch"].text()
 
 
 class CollectedParts(PartStore):
-    """The parts of upstream batches, in the transaction of the connection it is given."""
+    """Implements `PartStore` in the transaction of its connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -116,7 +116,7 @@ class CollectedParts(PartStore):
     def finish(self, batch_id: UUID, *, override: bool, at: datetime) -> None:
         self._connection.execute(_FINISH, {"batch_id": batch_id, "at": at})
         prefix, tail = item_id_parts(batch_id)
-        # After the batch has its new version, which the items are of.
+        # After the batch has its new version, which the items get, too.
         self._connection.execute(
             _INSERT_ITEMS, {"batch_id": batch_id, "item_prefix": prefix, "item_tail": tail, "override": override, "at": at}
         )

@@ -1,8 +1,8 @@
-"""Statements of the hot path: planned once for each session, and sent past SQLAlchemy's general machinery.
+"""Statements of the hot path. They are planned once for each session, and bypass SQLAlchemy's general machinery.
 
-The transaction, the pool, the events and the errors stay SQLAlchemy's. What is saved, at 5,000 items/s: PostgreSQL's parsing and planning,
-a fifth of its work (a statement of some joins takes longer to plan than to run for a batch of 25), and a tenth of a millisecond in which
-SQLAlchemy compiles `text()` and describes its rows anew for each execution (docs/performance.md).
+The transaction, the pool, the events and the errors remain SQLAlchemy's. At 5,000 items/s this saves PostgreSQL's parsing and planning, a fifth
+of its work (planning a statement with some joins takes longer than running it for a batch of 25), and for each execution a tenth of a
+millisecond in which SQLAlchemy would compile `text()` and describe its rows (docs/performance.md).
 """
 
 import hashlib
@@ -22,9 +22,10 @@ Parameters = Mapping[str, Any]
 # As in `sqlalchemy.text`: `:name`, and not the `::` of a cast.
 PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 
-# A plan is made for the tables as they were then, and so it would read a whole table that had one row, perhaps once for each key of a set.
-# So plans are kept only while the largest table has 1 MB, some 4,000 items, where a lookup by key is by far the cheapest way; and not for
-# long, because others may grow beside it. (While they were kept from the beginning, a batch of 10,000 took 15 s in a new database, twice.)
+# A cached plan fits the tables as they were at planning. For a table that had one row, it would read the whole table, perhaps once for each key
+# of a set. So plans are cached only while the largest table has at least 1 MB, some 4,000 items, where a lookup by key is by far the cheapest;
+# and not for long, because other tables may grow, too. (When plans were cached from the start, a batch of 10,000 took 15 s in a new database,
+# twice.)
 _KEPT_FROM_BYTES = 1024 * 1024
 _LOOK = f"""
     SELECT set_config('plan_cache_mode', CASE WHEN pg_relation_size(to_regclass('orchestrator.batch_item')) >= {_KEPT_FROM_BYTES}
@@ -38,7 +39,7 @@ _PREFACE = "preface"
 
 @dataclass(slots=True)
 class _Session:
-    """What a session of the database has prepared, and when it looks again whether its plans still fit."""
+    """The names of the statements that a database session has prepared, and when it next checks whether to cache plans."""
 
     names: set[str] = field(default_factory=set)
     look_at: float = 0.0
@@ -51,10 +52,10 @@ class _Session:
 
 
 class Prepared:
-    """A statement with parameters `:name`, whose types PostgreSQL must be able to tell (mostly by a CAST).
+    """A statement with parameters `:name`, whose types PostgreSQL must be able to infer (usually from a CAST).
 
-    It is planned without knowing their values: for lookups by key and for sets of them, not for searches where a value decides on the way.
-    A set (`unnest`) is taken for one of ten rows; so it may be joined to a table by its index, but no large one to another.
+    It is planned without the parameters' values. Use it for lookups by one key or a set of keys, not for searches in which a value decides the
+    plan. The planner assumes ten rows for a set (`unnest`), so join a set to a table by its index, but don't join large sets to each other.
     """
 
     def __init__(self, sql: str) -> None:
@@ -67,28 +68,28 @@ class Prepared:
         self._execute = f"EXECUTE {self._name} ({values})" if names else f"EXECUTE {self._name}"
 
     def rows(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[tuple[Any, ...]]:
-        """Executes it; all rows that it returns. Raises SQLAlchemy's DBAPIError."""
+        """Executes the statement and returns all rows. Raises SQLAlchemy's DBAPIError."""
         return run(connection, self._execute, parameters or {}, prepared=self).fetchall()
 
     def named(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
-        """The rows as named tuples."""
+        """As `rows`, with named tuples."""
         return run(connection, self._execute, parameters or {}, prepared=self, factory=NamedTupleCursor).fetchall()
 
     def scalars(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
-        """The first column of `rows`."""
+        """As `rows`, but only the first column."""
         return [row[0] for row in self.rows(connection, parameters)]
 
     def count(self, connection: Connection, parameters: Parameters | None = None) -> int:
-        """Executes it; how many rows it wrote. Raises SQLAlchemy's DBAPIError."""
+        """Executes the statement and returns how many rows it wrote. Raises SQLAlchemy's DBAPIError."""
         return run(connection, self._execute, parameters or {}, prepared=self).rowcount
 
     def is_ready(self, info: dict[str, Any]) -> bool:
-        """Whether the session is ready; `info` is what the pool keeps of it."""
+        """Whether the session has prepared the statement. `info` is the pool's dictionary for the session."""
         session = info.get("prepared")
         return session is not None and self._name in session.names and time.monotonic() < session.look_at
 
     def prepare(self, cursor: DBAPICursor, info: dict[str, Any]) -> None:
-        """Makes the cursor's session ready."""
+        """Prepares the statement in the cursor's session."""
         session = info.get("prepared")
         if session is None:
             session = info["prepared"] = _Session()
@@ -100,20 +101,20 @@ class Prepared:
 
     @property
     def sql(self) -> str:
-        """As it was written."""
+        """The SQL as it was written."""
         return self._sql
 
 
 def preface(connection: Connection, sql: str, parameters: Parameters) -> None:
-    """Has SQL whose answer nobody needs sent together with the connection's next statement, in one round trip.
+    """Sends SQL whose result is not needed together with the connection's next statement, in one round trip.
 
-    Its parameters need names that no statement has. For engines of `create_database_engine`: they send it with any statement.
+    Its parameters must have names that no statement uses. Only for engines of `create_database_engine`, which send it with any statement.
     """
     connection.info[_PREFACE] = (sql, parameters)
 
 
 def send_preface(cursor: DBAPICursor, info: dict[str, Any]) -> None:
-    """Sends it alone, before a statement that can't take it along."""
+    """Sends the preface alone, before a statement that it can't be combined with."""
     sql, parameters = info.pop(_PREFACE, ("", {}))
     if sql:
         cursor.execute(sql, parameters)
@@ -127,7 +128,7 @@ def run(
     prepared: Prepared | None = None,
     factory: type[Any] | None = None,
 ) -> DBAPICursor:
-    """Executes SQL of the driver's in the connection's transaction, behind its preface."""
+    """Executes SQL in the driver's format in the connection's transaction, after the preface."""
     if not connection.in_transaction():
         connection.begin()  # as `execute` does
     shown = sql if prepared is None else prepared.sql
@@ -137,7 +138,7 @@ def run(
         cursor = session.cursor(cursor_factory=factory)
         if prepared is not None and not prepared.is_ready(session.info):
             if not session.autocommit:
-                # A transaction's isolation is set before anything else in it.
+                # A transaction's isolation must be set before any other statement.
                 send_preface(cursor, session.info)
             prepared.prepare(cursor, session.info)
         first, of_first = session.info.pop(_PREFACE, ("", {}))
@@ -156,6 +157,6 @@ def run(
 def _raise(
     connection: Connection, error: BaseException, sql: str, parameters: Parameters, cursor: DBAPICursor | None
 ) -> NoReturn:
-    # Not public, but the one place that tells a lost connection from a wrong statement, takes it out of the pool and wraps the error, and
-    # has been for many versions. (An event listener's own error passes through it as it is.)
+    # This method is not public, but has long been the only place that distinguishes a lost connection from a wrong statement, removes the
+    # connection from the pool and wraps the error. (It passes an event listener's own error through unchanged.)
     connection._handle_dbapi_exception(error, sql, parameters, cursor, None)

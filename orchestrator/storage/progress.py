@@ -1,6 +1,6 @@
 """Statements on the table `consumer_progress`: the offset up to which a topic's consumers have durably handled a partition.
 
-An offset means something within one incarnation of the topic only (docs/decisions/0024-incarnations.md), so its id is written beside it.
+An offset is only valid within one incarnation of the topic (docs/decisions/0024-incarnations.md), so the topic's id is stored with it.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from orchestrator.storage.statements import read_statements
 from schemas.envelope import Topic
 
 UNKNOWN_ID = ""
-"""The id of a topic whose broker has none. It is taken for any incarnation."""
+"""The id of a topic whose broker has no topic ids. It matches any incarnation."""
 
 
 class Position(NamedTuple):
-    """The next offset of a partition, as in Kafka, and the id of the topic that it is an offset of."""
+    """The next offset of a partition, as in Kafka, and the id of its topic."""
 
     next_offset: int
     topic_id: str = UNKNOWN_ID
@@ -28,7 +28,7 @@ _ADVANCE = _SQL["advance"].prepared()
 
 
 def advance_progress(connection: Connection, positions: Mapping[tuple[Topic, int], Position]) -> None:
-    """Writes down the positions of partitions, in the transaction that handles what lies before them."""
+    """Stores the positions of partitions, in the transaction that handles the records before them."""
     if positions:
         _ADVANCE.count(
             connection,

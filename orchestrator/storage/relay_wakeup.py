@@ -1,7 +1,7 @@
 """Wakes the outbox relays after commits.
 
-NOTIFY inside the transactions would serialise their commits (docs/architecture.md), so one connection sends one for all the requests that
-came while the last was on its way. A lost one costs `relay_poll_ms`: the relays look by themselves, too.
+NOTIFY inside the transactions would serialise their commits (docs/architecture.md). So one connection sends a single NOTIFY for all requests
+that arrived while the last one was being sent. A lost NOTIFY costs at most `relay_poll_ms`, because the relays also poll.
 """
 
 import threading
@@ -20,7 +20,7 @@ _NOTIFY = f"NOTIFY {CHANNEL}"
 
 
 class RelayWaker:
-    """One per process; any thread may call `wake`."""
+    """Sends the NOTIFY from a thread of its own. One per process; any thread may call `wake`."""
 
     def __init__(self, url: URL, settings: Settings) -> None:
         self._engine = create_database_engine(url, settings, connections=1, application_name="bulkreg waker").execution_options(
@@ -33,11 +33,11 @@ class RelayWaker:
         self._thread.start()
 
     def wake(self) -> None:
-        """To be called after a commit that may have written to the outbox. Returns at once."""
+        """Wakes the relays soon. Call it after a commit that may have written to the outbox. Returns at once."""
         self._asked.set()
 
     def close(self) -> None:
-        """Sends what was asked for, and ends."""
+        """Sends a last NOTIFY, and ends the thread."""
         self._closing = True
         self._asked.set()
         self._thread.join()
@@ -51,15 +51,16 @@ class RelayWaker:
                     self._serve(connection)
             except DBAPIError as error:
                 log_action(Action.RELAY_WAKE_FAILED, role="api", error=type(error.orig).__name__)
-                # Asked again by the next commit: nobody tries in a hot loop to reach a database that is away.
+                # The next commit sets the event again. So there is no hot loop while the database is unreachable.
                 self._asked.clear()
                 self._closed = self._closing
 
     def _serve(self, connection: Connection) -> None:
-        """Notifies whenever it is asked to, until the end. In one session: to take it from the pool for each cost twice the NOTIFY."""
+        """Sends a NOTIFY after each `wake` until `close`. Uses one session: taking one from the pool each time cost twice as much as the
+        NOTIFY itself."""
         while not self._closed:
             self._asked.wait()
-            # Before the NOTIFY, so that later commits cause another one.
+            # Cleared before the NOTIFY, so that a later commit causes another one.
             self._asked.clear()
             closing = self._closing
             run(connection, _NOTIFY, {})

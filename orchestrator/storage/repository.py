@@ -19,13 +19,13 @@ _SQL = read_statements("orchestrator/storage/sql/repository.sql")
 _USE_KEYS = _SQL["use_keys"].prepared()
 _USED_KEYS = _SQL["used_keys"].text()
 _USED_KEY = _SQL["used_key"].text()
-_ANSWER_KEY = _SQL["answer_key"].text()
+_STORE_RESULT = _SQL["store_result"].text()
 _KNOWN_COORDINATORS = _SQL["known_coordinators"].prepared()
 _CLOCK_AND_COORDINATORS = Prepared(f"SELECT clock_timestamp(), ARRAY ({_KNOWN_COORDINATORS.sql})")
 
 
 class PostgresActivityRepository(Items):
-    """Implements `ActivityRepository` in the transaction of the connection it is given."""
+    """Implements `ActivityRepository` in the transaction of its connection."""
 
     def known_coordinators(self, organization_id: str, coordinator_ids: Set[str]) -> Set[str]:
         parameters = {"organization_id": organization_id, "coordinator_ids": arrays.texts(coordinator_ids)}
@@ -46,7 +46,7 @@ class PostgresActivityRepository(Items):
                 break
             rows = self._connection.execute(_USED_KEYS, _keys(lost))
             used |= {UUID(row.wanted_by): UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer) for row in rows}
-            # A key that stood in the way and is not there any more has expired in between: it is claimed like any other.
+            # If the conflicting key no longer exists, it has expired in between, and the next round claims it.
             unsettled = [use for use in lost if use.batch_id not in used]
         return used
 
@@ -54,8 +54,8 @@ class PostgresActivityRepository(Items):
         row = self._connection.execute(_USED_KEY, _key(actor, idempotency)).one_or_none()
         return None if row is None else UsedKey(bytes(row.request_hash), UUID(row.batch_id), row.answer)
 
-    def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
-        self._connection.execute(_ANSWER_KEY, {**_key(actor, idempotency), "answer": orjson.dumps(answer).decode()})
+    def store_result(self, actor: Actor, idempotency: Idempotency, result: Mapping[str, Any]) -> None:
+        self._connection.execute(_STORE_RESULT, {**_key(actor, idempotency), "answer": orjson.dumps(result).decode()})
 
 
 def _keys(uses: Sequence[KeyUse]) -> dict[str, Any]:

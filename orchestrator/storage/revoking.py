@@ -1,4 +1,4 @@
-"""What a revocation writes about a batch and its items."""
+"""Writes a revocation to a batch and its items."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -16,7 +16,7 @@ _MARK_BATCH = _SQL["mark_batch"].text()
 
 
 def mark_revoked(connection: Connection, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
-    """Notes the revocation at the items at these positions, which had none, and in the batch's row."""
+    """Writes the revocation to the items at these positions, which must not have one yet, and to the batch's row."""
     values = {"batch_id": batch_id, "at": revocation.at, "by": revocation.by, "reason": revocation.reason}
     marked = connection.execute(_MARK_ITEMS, {**values, "positions": arrays.plain(positions)}).rowcount
     connection.execute(_MARK_BATCH, {**values, "revoked": marked})

@@ -1,10 +1,10 @@
-"""Statements by which relays share the slots of the outbox: advisory locks of the session, which end with it.
+"""Statements by which relays share the slots of the outbox. A slot is an advisory lock of the relay's session, and ends with it.
 
-The locks are a lease: a relay that has not said anything to the database for the time of the lease has its session ended by another, and
-loses its slots with it. Only the database's clock decides, and nothing is written for it: PostgreSQL knows when a session last spoke.
+The locks are a lease. If a relay has sent nothing to the database for the duration of the lease, another relay ends its session, and it loses
+its slots. Only the database's clock decides, and nothing is written for it: PostgreSQL knows when a session was last active.
 
-The two-number form; batch locks are of the one-number form (schemas.ids.batch_lock_key), so neither can be taken for the other. None
-of these statements waits.
+These locks have the form with two numbers, batch locks that with one (schemas.ids.batch_lock_key), so they can't collide. None of these
+statements waits.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ _SLOT = 0x62756C6C
 _PRESENCE = 0x62756C6D
 
 _ANNOUNCE = text(f"SELECT pg_advisory_lock_shared({_PRESENCE}, 0)")
-# `state_change`: when the session's last statement began or ended. NULL where PostgreSQL does not tell (another role's session).
+# `state_change` is when the session's last statement began or ended. It is NULL for another role's session.
 _HELD = text(f"""
     SELECT CAST(l.classid AS bigint) AS kind, CAST(l.objid AS bigint) AS number, l.pid,
            coalesce(a.state_change < clock_timestamp() - :lease, false) AND l.pid <> pg_backend_pid() AS is_silent
@@ -29,7 +29,7 @@ _HELD = text(f"""
     WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
-# Of every relay that is there, also of one that has no slot yet.
+# Every connected relay, including those without a slot.
 _HOLDERS = text(f"""
     SELECT l.pid, host(a.client_addr) AS address, count(*) FILTER (WHERE l.classid = {_SLOT}) AS slots,
            coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0) AS silent_s
@@ -44,11 +44,11 @@ _RELEASE = text(f"SELECT pg_advisory_unlock({_SLOT}, slot) FROM unnest(CAST(:slo
 
 
 class SlotHolder(NamedTuple):
-    """A relay as the database sees it: its session's process id and client, its slots, and for how long it has said nothing."""
+    """A relay as the database sees it: its session's process id and client, its slots, and how long it has been silent."""
 
     pid: int
     address: str | None
-    """None: it is not told, or the client is on the database's machine."""
+    """None if PostgreSQL does not show it, or if the client is on the database's machine."""
     slots: int
     silent_s: float
 
@@ -59,17 +59,17 @@ def slot_holders(connection: Connection) -> Sequence[SlotHolder]:
 
 
 def announce(connection: Connection) -> None:
-    """Makes this session count as a relay. The lock is shared and nobody takes it otherwise."""
+    """Makes this session count as a relay. The lock is shared, and only relays take it."""
     connection.execute(_ANNOUNCE)
 
 
 def balance(connection: Connection, owned: Collection[int], *, lease: timedelta, busy: Collection[int] = ()) -> frozenset[int]:
-    """Takes free slots or gives some back, so that this relay has its share, and returns what it owns now.
+    """Takes free slots or gives some back, so that this relay has its share. Returns the slots that it owns now.
 
-    Gives none back that is busy: the next owner would publish once more what is on its way.
+    Never gives back a busy slot, because the next owner would publish the events again that are being sent.
 
-    Ends the sessions of relays that have been silent for the lease. After a relay has come or gone, every slot has an owner again when
-    each of the others has done this twice.
+    Ends the sessions of relays that have been silent for the lease. After a relay has started or ended, every slot has an owner again when each
+    of the others has called this twice.
     """
     held = connection.execute(_HELD, {"lease": lease}).all()
     silent = {row.pid for row in held if row.is_silent}

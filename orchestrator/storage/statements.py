@@ -1,12 +1,11 @@
-"""Reads the statements of a `.sql` file. Each begins with a header of comments, and ends where the next one begins:
+"""Reads the statements of a `.sql` file. Each statement begins with a header of comments and ends where the next one begins:
 
     -- name: status
     -- parameters: batch_id uuid, wanted text[]
-    -- What it is for, and which index or lock it relies on.
+    -- What the statement is for, and which index or lock it relies on.
     SELECT status FROM orchestrator.batch WHERE batch_id = :batch_id AND label = ANY (:wanted);
 
-A statement without parameters has no such line. Several commands under one name are a script. Comments stay in the file: the server gets
-none of them.
+A statement without parameters has no such line. Several commands under one name are a script. Comments are not sent to the server.
 """
 
 import re
@@ -21,13 +20,13 @@ from orchestrator.storage.prepared import PARAMETER, Prepared
 _ROOT = Path(__file__).parents[2]
 _BEGIN = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _DECLARED = re.compile(r"-- parameters: (.*)")
-# A quoted text may contain two hyphens.
+# Matches quoted texts, too, because they may contain two hyphens.
 _COMMENT = re.compile(r"('(?:[^']|'')*')|--[^\n]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement, or a script, as it is sent to the server. `parameters`: the type of each, by its name."""
+    """A statement, or a script, as it is sent to the server. `parameters` has the type of each parameter by its name."""
 
     name: str
     purpose: str
@@ -35,16 +34,16 @@ class Statement:
     sql: str
 
     def text(self) -> TextClause:
-        """For SQLAlchemy to execute."""
+        """The statement for SQLAlchemy to execute."""
         return text(self.sql)
 
     def prepared(self) -> Prepared:
-        """For the hot path."""
+        """The statement for the hot path."""
         return Prepared(self.sql)
 
 
 def read_statements(path: str) -> Mapping[str, Statement]:
-    """The statements of a file by their names; the path begins with the package. Raises ValueError if the file is not as described above."""
+    """The statements of a file by name. The path begins with the package. Raises ValueError if the file is not as described above."""
     _, *pieces = _BEGIN.split((_ROOT / path).read_text(encoding="utf-8"))
     statements: dict[str, Statement] = {}
     for name, written in zip(pieces[::2], pieces[1::2], strict=True):
@@ -77,6 +76,6 @@ def _parameters(path: str, name: str, declared: str) -> dict[str, str]:
     for one in declared.split(", "):
         parameter, _, type_name = one.partition(" ")
         if not type_name:
-            raise ValueError(f"{path}: write the type of the parameter {parameter} of the statement {name} behind its name")
+            raise ValueError(f"{path}: write the type of the parameter {parameter} of the statement {name} after its name")
         parameters[parameter] = type_name
     return parameters

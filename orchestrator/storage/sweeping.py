@@ -1,4 +1,4 @@
-"""Statements of the sweeper: what should have moved and has not."""
+"""Statements of the sweeper: find items that should have moved but have not."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -15,7 +15,7 @@ from schemas.envelope import Topic
 
 
 class Queue(NamedTuple):
-    """A partition as the broker describes it: the oldest offset that it still holds, the next one, and the id of its topic."""
+    """A partition as the broker describes it: the oldest offset that it still has, the next offset, and the id of its topic."""
 
     first: int
     next_offset: int
@@ -23,11 +23,11 @@ class Queue(NamedTuple):
 
 
 Queues = Mapping[tuple[Topic, int], Queue]
-"""By topic and partition: all that exist, also those without a record."""
+"""All existing partitions, including empty ones, by topic and partition number."""
 
 
 class PassedMarks(NamedTuple):
-    """The marks that nothing is waited for any more. Behind `gone` ones lay records that are not there any more: nobody handled them."""
+    """The marks that have been passed. Before a `gone` mark there were records that no longer exist and that nobody handled."""
 
     handled: list[int]
     gone: list[int]
@@ -49,14 +49,14 @@ _FORGET_MOVED = _SQL["forget_moved"].text()
 _FORGET_MARKS = _SQL["forget_marks"].text()
 
 _AWAY = "away"
-"""No topic's id."""
+"""An id that no topic has."""
 
 _NEW_MARK = _SQL["new_mark"].text()
 _SET_MARK = _SQL["set_mark"].text()
 _WAITED_FOR = _SQL["waited_for"].text()
 
-# A mark is passed when nothing before it is waited for on any partition: it has been handled that far, or what lay there is gone, with its
-# topic (another id, or, where a broker has none, an end before the mark) or with time. A topic that does not exist is waited for.
+# A mark is passed when, on every partition, the records before it have been handled or are gone. They are gone with their topic (it has another
+# id, or, if the broker has no ids, its end is before the mark) or by retention. A mark on a topic that does not exist is not passed.
 _PASSED = text(f"""
     SELECT m.mark_id, coalesce(bool_or(NOT o.is_handled), false) AS is_gone
     FROM orchestrator.sweep_mark m
@@ -88,53 +88,53 @@ _UNFINISHED_COLLECTIONS = _SQL["unfinished_collections"].text()
 
 
 def try_lock(connection: Connection) -> bool:
-    """Whether this transaction is the one that sweeps."""
+    """Tries to take the sweeper's lock. Returns whether this transaction is the one that sweeps."""
     return bool(connection.execute(_SWEEP_LOCK, {"space": _LOCK_SPACE, "which": _LOCK_WHICH}).scalar_one())
 
 
 def decided_not_folded(connection: Connection, *, quiet: timedelta, aside: Sequence[str], limit: int) -> list[OutcomeKey]:
-    """Outcomes whose results got lost: decided for so long, and not folded. Without those of the batches `aside`."""
+    """Outcomes that were decided longer ago than `quiet` but not folded, because their results were lost. Leaves out the batches in `aside`."""
     rows = connection.execute(_DECIDED_NOT_FOLDED, {"quiet": quiet, "aside": list(aside), "limit": limit})
     return [OutcomeKey(row.batch_id, row.position, row.attempt) for row in rows]
 
 
 def new_mark(connection: Connection) -> int:
-    """A mark to wait behind. Where it is, `set_mark` says, in the same transaction."""
+    """Creates a mark to wait for. `set_mark` sets its offsets in the same transaction."""
     return int(connection.execute(_NEW_MARK).scalar_one())
 
 
 def is_waited_for(connection: Connection, mark_id: int) -> bool:
-    """Whether anything waits behind the mark."""
+    """Whether any item waits for the mark."""
     return bool(connection.execute(_WAITED_FOR, {"mark_id": mark_id}).scalar_one())
 
 
 def set_mark(connection: Connection, mark_id: int, topics: Sequence[Topic], queues: Queues) -> None:
-    """Remembers where these topics end, asked after it was seen that what waits behind the mark is not in the outbox."""
-    # Nothing of an empty partition is waited for: its consumer may never have had anything to note progress about.
+    """Stores where these topics end. The ends must be read after checking that the items that wait for the mark have no events in the outbox."""
+    # Empty partitions are left out, because their consumer may never have had any progress to store.
     rows = [
         {"topic": topic, "partition": partition, "next_offset": queue.next_offset, "topic_id": queue.topic_id}
         for (topic, partition), queue in queues.items()
         if queue.next_offset > queue.first
     ]
-    # A topic that is away will be another one when it is there: the mark is gone then, and is not passed before.
+    # A missing topic will have another id once it exists. Then the mark is gone; until then it is not passed.
     there = {topic for topic, _ in queues}
     rows += [{"topic": topic, "partition": 0, "next_offset": 1, "topic_id": _AWAY} for topic in topics if topic not in there]
     connection.execute(_SET_MARK, {"mark_id": mark_id, "offsets": orjson.dumps(rows).decode()})
 
 
 def watch_quiet_items(connection: Connection, mark_id: int, *, quiet: timedelta, limit: int) -> int:
-    """Begins to watch pending items of quiet batches that nobody has decided; answers how many are new."""
+    """Begins to watch undecided pending items that have been quiet for a while. Returns how many are new."""
     return connection.execute(_WATCH, {"mark_id": mark_id, "quiet": quiet, "limit": limit}).rowcount
 
 
 def forget_moved(connection: Connection) -> None:
-    """Stops watching what has moved."""
+    """Stops watching items that have moved, and deletes the marks that no item waits for."""
     connection.execute(_FORGET_MOVED)
     connection.execute(_FORGET_MARKS)
 
 
 def passed_marks(connection: Connection, topics: Sequence[Topic], queues: Queues) -> PassedMarks:
-    """The marks that the consumers of these topics have passed. `queues` were asked for before."""
+    """The marks that the consumers of these topics have passed. `queues` must have been read before."""
     now = [
         {"topic": topic, "partition": partition, "first_offset": q.first, "next_offset": q.next_offset, "topic_id": q.topic_id}
         for (topic, partition), q in queues.items()
@@ -146,13 +146,13 @@ def passed_marks(connection: Connection, topics: Sequence[Topic], queues: Queues
 
 
 def advance(connection: Connection, mark_id: int, *, passed_by_splitter: Sequence[int]) -> None:
-    """Gives a new mark to what now waits for the registration: behind the splitter, or sent again and published."""
+    """Gives a new mark to the items that now wait for the registration: the splitter has passed them, or they were sent again and published."""
     connection.execute(_TO_REGISTRATION, {"mark_id": mark_id, "passed": list(passed_by_splitter)})
     connection.execute(_MARK_SENT, {"mark_id": mark_id})
 
 
 class LostCommand(NamedTuple):
-    """An item that the registration has passed without an outcome. `is_hopeless`: it was sent again too often."""
+    """An item that the registration has passed without an outcome. It `is_hopeless` if it was sent again too often."""
 
     key: OutcomeKey
     is_hopeless: bool
@@ -166,9 +166,10 @@ class LostCommand(NamedTuple):
 def lost_commands(
     connection: Connection, passed: PassedMarks, *, max_resends: int, aside: Sequence[str], limit: int
 ) -> list[LostCommand]:
-    """Items that the registration has passed without an outcome, without those of the batches `aside`.
+    """Items that the registration has passed without an outcome. Leaves out the batches in `aside`.
 
-    What a cancel left unresolved is never hopeless, but asked for again until the external service answers: any other end could be untrue.
+    An item that a cancel left unresolved is never hopeless. It is sent again until the external service responds, because any other outcome
+    could be wrong.
     """
     parameters = {
         "passed": passed.all, "gone": passed.gone, "max_resends": max_resends, "aside": list(aside), "limit": limit,
@@ -178,7 +179,7 @@ def lost_commands(
 
 
 def sizes_of_requests(connection: Connection, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, int]:
-    """How many items the submission or the retry had that began these attempts; without those that are no item's last."""
+    """The number of items in the submission or the retry that began each of these attempts. Leaves out attempts that are not an item's last."""
     rows = connection.execute(_SIZES_OF_REQUESTS, arrays.attempts(keys))
     return {OutcomeKey(row.batch_id, row.position, row.attempt): row.items for row in rows}
 
@@ -186,8 +187,8 @@ def sizes_of_requests(connection: Connection, keys: Sequence[OutcomeKey]) -> dic
 def note_resent(
     connection: Connection, keys: Sequence[OutcomeKey], *, gone: Sequence[int], pause: timedelta, max_resends: int
 ) -> None:
-    """Counts a resend of these items, up to the most, but for those behind marks that are gone; the next comes after a pause that
-    doubles with the count."""
+    """Counts a resend of these items, up to `max_resends`; items that waited for a mark that is `gone` are not counted. The next resend comes
+    after a pause that doubles with the count."""
     connection.execute(
         _SENT_AGAIN,
         {
@@ -200,12 +201,12 @@ def note_resent(
 
 
 class Overdue(NamedTuple):
-    """An upstream batch whose parts have not all come in time."""
+    """An upstream batch whose parts have not all arrived in time."""
 
     batch_id: str
 
 
 def unfinished_collections(connection: Connection, *, patience: timedelta, aside: Sequence[str], limit: int) -> list[Overdue]:
-    """Upstream batches whose parts have not all come in time, without the batches `aside`."""
+    """Upstream batches whose parts have not all arrived in time. Leaves out the batches in `aside`."""
     rows = connection.execute(_UNFINISHED_COLLECTIONS, {"patience": patience, "aside": list(aside), "limit": limit})
     return [Overdue(batch_id) for batch_id in rows.scalars()]

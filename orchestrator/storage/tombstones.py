@@ -1,4 +1,4 @@
-"""Statements on `tombstone`: what is left of purged batches."""
+"""Statements on `tombstone`, which has a row for each purged batch."""
 
 from collections.abc import Iterable
 
@@ -15,11 +15,11 @@ _TOMBSTONES = _SQL["tombstones"].text()
 
 
 def tombstones_among(connection: Connection, batch_ids: Iterable[str]) -> dict[str, Tombstone]:
-    """What is left of those of these batches that were purged, by batch id."""
+    """The tombstones of the given batches that were purged, by batch id."""
     rows = connection.execute(_TOMBSTONES, {"batch_ids": arrays.plain(batch_ids)})
     return {row.batch_id: Tombstone(row.organization_id, bytes(row.content_hash)) for row in rows}
 
 
 def purged_among(connection: Connection, batch_ids: Iterable[str]) -> set[str]:
-    """Which of these batches were purged: late and replayed events about them have no effect."""
+    """The given batches that were purged. Late and replayed events about them have no effect."""
     return set(connection.execute(_PURGED, {"batch_ids": arrays.plain(batch_ids)}).scalars())

@@ -1,4 +1,4 @@
-"""What has changed since somebody last looked: for those who follow batches."""
+"""Notifies the followers of batches of changes, and reads the batches' present versions for them."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -18,10 +18,10 @@ _VERSIONS = _SQL["versions"].prepared()
 
 
 def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
-    """Tells who follows these batches, when the caller's transaction commits.
+    """Notifies the followers of these batches when the caller's transaction commits.
 
-    NOTIFY makes such commits wait for each other (docs/architecture.md): for what happens once in a micro-batch or at a person's request,
-    not for submissions.
+    NOTIFY makes such commits wait for each other (docs/architecture.md). So use this for changes that happen once in a micro-batch or at a
+    person's request, not for submissions.
     """
     _ANNOUNCE.rows(connection, {"batch_ids": arrays.plain(batch_ids)})
 

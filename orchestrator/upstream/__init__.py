@@ -1,1 +1,1 @@
-"""Batches that come as events of other services: read, collected part by part, checked and created, or rejected."""
+"""Batches that arrive as events of other services: they are read, collected part by part, validated, and created or rejected."""

@@ -1,10 +1,10 @@
-"""Batches that come as events: which are known, which are new, which are refused (docs/events.md).
+"""Takes in batches that arrive as events: skips known parts, stores new ones, and refuses invalid ones (docs/events.md).
 
-A batch of one part is created at once. The parts of a larger one are kept until all have come; then it is validated as a whole and
-created in one transaction, and its parts are published again, without notes, for the splitter to expand one after the other.
+A batch of one part is created at once. The parts of a larger batch are stored until all have arrived. Then the batch is validated as a whole
+and created in one transaction, and its parts are published again, without notes, for the splitter to expand one after the other.
 
-A refusal changes nothing but this: a batch whose parts are still being collected is forgotten when one of them is wrong in itself, or
-all of them together are. Nothing remembers it: its sender may send it again.
+A refusal changes nothing, with one exception: a batch whose parts are still being collected is removed when one of its parts is invalid, or
+when the parts together are. Nothing of it remains, so its sender may send it again.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ from schemas import events
 from schemas.events import place_of_mentor
 from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
 
-_DIFFERS = Mistake("/batch_id", "batch_differs", "A batch of this id exists with other content.")
-# Whose it is, or that it is anybody's, is nothing that another organization learns.
-_TAKEN = Mistake("/batch_id", "batch_id_taken", "This batch id can't be used; take a new one.")
+_DIFFERS = Mistake("/batch_id", "batch_differs", "A batch with this id exists with different content; use a new id.")
+# The message does not reveal to another organization whose batch it is, or that it exists.
+_TAKEN = Mistake("/batch_id", "batch_id_taken", "This batch id can't be used; use a new one.")
 
 
 class Intake:
-    """Takes in parts, in the transaction of the repository and the store."""
+    """Takes in parts in the transaction of the repository and the store."""
 
     def __init__(self, repository: ActivityRepository, store: PartStore, *, max_items: int, max_batch_bytes: int) -> None:
         self._repository = repository
@@ -35,22 +35,22 @@ class Intake:
         self._max_batch_bytes = max_batch_bytes
 
     def take(self, parts: Sequence[tuple[int, Part]]) -> Mapping[int, Sequence[Mistake]]:
-        """Stores what is new; refuses what contradicts, breaks the request rules or belongs to somebody else.
+        """Stores new parts. Refuses a part that contradicts a stored one, breaks the request rules, or names another organization's batch.
 
-        A part that was seen before, and one of a purged batch, changes nothing. Returns what is wrong with those that were refused (by
-        the caller's index); the others are in the database.
+        A part that is already stored, or belongs to a purged batch, changes nothing. Returns the mistakes of the refused parts, by the
+        caller's index; all other parts are in the database.
         """
         if not parts:
             return {}
         known = self._store.known([part.key for _, part in parts])
-        # What the database has already, as it has all that we publish ourselves, needs no lock.
+        # A part that the database already has needs no lock. That includes all parts that we publish ourselves.
         fresh = [(index, part) for index, part in parts if not _is_repeated(part, known.get(part.key))]
         if not fresh:
             return {}
         refused: dict[int, Sequence[Mistake]] = {}
-        # Whose items are expanded right now. Not every part that came: one that contradicts has the key of another that came before.
+        # The parts that the caller expands now. A refused part is not among them: it may have the key of a stored part that it contradicts.
         taken = {part.key for _, part in parts if _is_repeated(part, known.get(part.key))}
-        # All at once: one after the other, in another order than a registration's, two could wait for each other.
+        # Locks all batches at once. Locked one by one, in another order than a registration's, they could deadlock.
         self._repository.lock_batches({part.batch_id for _, part in fresh})
         for index, part in sorted(fresh, key=lambda numbered: (numbered[1].batch_id.bytes, numbered[1].key[1])):
             mistakes = self._take_fresh(part, taken)
@@ -63,7 +63,7 @@ class Intake:
         return refused
 
     def _take_fresh(self, part: Part, taken: Collection[PartKey]) -> Sequence[Mistake]:
-        """Decides under the batch's lock. Returns what is wrong when the part, or the batch that it completes, is refused."""
+        """Decides under the batch's lock. Returns the mistakes if the part, or the batch that it completes, is refused."""
         batch = self._repository.lock_batch(part.batch_id)
         known = self._store.known([part.key]).get(part.key)
         if _is_repeated(part, known):
@@ -81,7 +81,7 @@ class Intake:
         if mistakes:
             return self._reject_batch(part, mistakes, known)
         if known is not None and (batch is None or batch.status is not BatchStatus.PENDING):
-            return ()  # cancelled, and perhaps deleted since, before all its parts had come
+            return ()  # the batch was cancelled before all its parts had arrived, and perhaps deleted since
         if part.parts == 1:
             self._create(part)
             return ()
@@ -96,7 +96,7 @@ class Intake:
         self._store.add(part.organization_id, part.batch_id, part.hashes, part.items, data_bytes=part.data_bytes)
         present, data_bytes = self._store.present(part.batch_id)
         if data_bytes > self._max_batch_bytes:
-            return self._reject_batch(part, [self._too_large(f"the parts that have come have {data_bytes:,} bytes")], known)
+            return self._reject_batch(part, [self._too_large(f"the parts received so far have {data_bytes:,} bytes")], known)
         if present < part.parts:
             return ()
         return self._complete(part, taken)
@@ -107,7 +107,7 @@ class Intake:
         self._repository.create_batches([BatchToCreate(part.actor, batch, now, part.header_hash, [part.hashes])])
 
     def _complete(self, part: SubmittedPart, taken: Collection[PartKey]) -> Sequence[Mistake]:
-        """All parts are there: the batch as a whole."""
+        """Validates a batch whose parts have all arrived, and creates or rejects it. Returns the mistakes."""
         collected = self._store.collected(part.batch_id, override=part.override_duplicates)
         ordered = sorted((item for _, items, _ in collected for item in items), key=position_of)
         mistakes = _mistakes_of_whole(ordered, part.total_items)
@@ -117,7 +117,7 @@ class Intake:
         batch = part.batch([item for _, item in ordered])
         now = self._repository.clock()
         self._store.finish(part.batch_id, override=part.override_duplicates, at=now)
-        # Those that are being taken in right now are expanded right now; the others came when there was nothing to expand yet.
+        # The caller expands the parts that it is taking in now. The others arrived before the batch was complete, so they are published again.
         again = [
             part_event(part.actor, batch, number, part.parts, items, total=part.total_items, time=came_at)
             for number, items, came_at in collected
@@ -129,7 +129,7 @@ class Intake:
         return ()
 
     def _mistakes_of_part(self, part: SubmittedPart) -> list[Mistake]:
-        """What is wrong with a part whatever the others say."""
+        """The mistakes of a part by itself, without regard to the others."""
         positions = [position for position, _ in part.items]
         mistakes = size_mistakes("/items", part.items, events.MAX_PART_ITEMS)
         if part.data_bytes > events.MAX_PART_BYTES:
@@ -152,10 +152,11 @@ class Intake:
         return Mistake("", "too_large", f"{found}; the limit of a batch is {self._max_batch_bytes:,}")
 
     def _reject_batch(self, part: Part, mistakes: Sequence[Mistake], known: KnownPart | None) -> Sequence[Mistake]:
-        """A part is wrong in itself, and with it the batch while it is still being collected; later it goes on without this part."""
+        """Rejects a part that is invalid by itself, and its batch if that is still being collected. A batch in any other state continues
+        without the part."""
         forgotten = self._store.forget(part.batch_id)
-        # A batch that lacks one of its parts, and is not being collected, was cancelled before it came: it does not go on either. So a
-        # rejection that is repeated after a cancel says what it said before.
+        # A batch that lacks one of its parts, and is no longer being collected, was cancelled before the part arrived. It does not continue
+        # either. So a rejection that is repeated after a cancel has the same content as before.
         is_one_of_its = isinstance(part, SubmittedPart) and part.part <= part.parts
         return self._reject(part, mistakes, batch_continues=known is not None and not forgotten and not is_one_of_its)
 
@@ -175,7 +176,7 @@ class Intake:
 
 
 def _mistakes_of_whole(ordered: Numbered, total: int) -> list[Mistake]:
-    """Pointers count the items of all parts, by position."""
+    """The mistakes of all parts together. Pointers count the items of all parts, by position."""
     positions = [position for position, _ in ordered]
     wrong = first_of(_position_mistakes(positions, positions, total)) or _missing_positions(positions, total)
     identities = (item.values.identity for _, item in ordered)
@@ -203,7 +204,7 @@ def _missing_positions(positions: Sequence[int], total: int) -> list[Mistake]:
 
 
 def _is_repeated(part: Part, known: KnownPart | None) -> bool:
-    """Whether the database has this very part. What we publish of it, without its notes, is the same part."""
+    """Whether the database already has this part. The part as we publish it, without notes, counts as the same part."""
     return (
         isinstance(part, SubmittedPart)
         and known is not None
@@ -213,7 +214,7 @@ def _is_repeated(part: Part, known: KnownPart | None) -> bool:
 
 
 def _contradiction(part: Part, known: KnownPart | None, tombstone: Tombstone | None) -> Mistake | None:
-    """Why a part can't belong to the batch that has its id; None when it can, or when there is no such batch."""
+    """Why a part can't belong to the stored batch with its id; None if it can, or if there is no such batch."""
     owner = known or tombstone
     if owner is None:
         return None

@@ -1,4 +1,4 @@
-"""A part of an upstream batch: its event as the domain sees it, with what identifies its content."""
+"""A part of an upstream batch: its event as the domain sees it, with the hashes of its content."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from schemas.mistakes import Mistake
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The event that brought a part, to which a rejection refers. Without a trace of its own, a batch gets one derived from its id."""
+    """The event that brought a part; a rejection refers to it. Without a trace in the event, the trace id is derived from the batch id."""
 
     source: str
     event_id: str
@@ -24,13 +24,13 @@ class Origin:
 
     @classmethod
     def of(cls, envelope: Envelope, batch_id: UUID, written_at: datetime) -> "Origin":
-        """`written_at` is when the broker took the event."""
+        """The origin of a part. `written_at` is when the broker stored the event."""
         return cls(envelope.source, envelope.id, trace_id_of(envelope.traceparent) or batch_id.hex, written_at)
 
 
 @dataclass(frozen=True, slots=True)
 class MalformedPart:
-    """A `BatchSubmitted` of which no more can be read than whose it is."""
+    """A `BatchSubmitted` of which only the batch and the organization can be read."""
 
     batch_id: UUID
     organization_id: str
@@ -39,13 +39,13 @@ class MalformedPart:
 
     @property
     def key(self) -> PartKey:
-        """No part has this one: it asks for the batch."""
+        """A key that no part has. Looking it up finds the batch."""
         return (str(self.batch_id), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedPart:
-    """One `BatchSubmitted` as the domain sees it, with what identifies its content. `items` are in the event's order."""
+    """One `BatchSubmitted` as the domain sees it, with the hashes of its content. `items` are in the event's order."""
 
     batch_id: UUID
     organization_id: str
@@ -63,7 +63,7 @@ class SubmittedPart:
 
     @property
     def key(self) -> PartKey:
-        """What identifies the part."""
+        """The key that identifies the part."""
         return (str(self.batch_id), self.part)
 
     @property
@@ -72,7 +72,7 @@ class SubmittedPart:
         return Actor(self.organization_id, self.origin.source, Role.SERVICE, upstream_channel(self.origin.source))
 
     def batch(self, items: Sequence[NewItem]) -> NewBatch:
-        """The batch that this part belongs to."""
+        """The batch that this part belongs to, with these items."""
         return NewBatch(self.batch_id, self.coordinator_id, self.label, self.override_duplicates, items, self.origin.trace_id)
 
 
@@ -80,13 +80,13 @@ Part = SubmittedPart | MalformedPart
 
 
 def malformed_part(data: MalformedSubmission, envelope: Envelope, written_at: datetime) -> MalformedPart:
-    """Reads what can be read."""
+    """The readable rest of a malformed event."""
     origin = Origin.of(envelope, data.batch_id, written_at)
     return MalformedPart(data.batch_id, data.organization_id, data.mistakes, origin)
 
 
 def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetime) -> SubmittedPart:
-    """Reads an event's data. Its items' order in the event means nothing: it identifies no other content."""
+    """Reads an event's data. The order of the items in the event does not matter: in any order, the content has the same hashes."""
     total = data.total_items if data.total_items is not None else len(data.items)
     items = [
         (
@@ -136,5 +136,5 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
 
 
 def position_of(numbered: tuple[int, NewItem]) -> int:
-    """What items with positions are sorted by."""
+    """The key for sorting items with positions."""
     return numbered[0]

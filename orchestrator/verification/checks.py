@@ -1,7 +1,7 @@
-"""The checks of the invariants, each a statement of `sql/checks.sql`: it finds the rows that breach one.
+"""The checks of the invariants. Each is a statement of `sql/checks.sql` that finds the rows that breach an invariant.
 
-What is merely in flight is no breach: an outcome that is not folded yet, an item that waits. All run in one snapshot, read only, on
-whole tables at a time, so that millions of rows take minutes.
+Work in flight is not a breach: an outcome that is not folded yet, an item that waits. All checks run in one read-only snapshot and read whole
+tables, so that millions of rows take minutes.
 """
 
 from collections.abc import Collection, Iterator

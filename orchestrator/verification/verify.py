@@ -15,10 +15,10 @@ from orchestrator.storage.statements import read_statements
 from orchestrator.verification.checks import CHECKS
 from schemas.ids import DerivedIds
 
-# What is decided is folded within a second; the sweeper makes up for lost results within a minute of the queue having passed them.
+# Outcomes are folded within a second. The sweeper publishes a lost result again within a minute after the queue has passed it.
 STUCK_AFTER = timedelta(minutes=5)
 
-# So many breaches of one kind show what is wrong; a list of millions would not be read.
+# This many breaches of one kind show what is wrong; nobody would read a list of millions.
 MAX_BREACHES_PER_CHECK = 1_000
 
 _SQL = read_statements("orchestrator/verification/sql/verify.sql")
@@ -45,20 +45,20 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found, and how much was looked at."""
+    """The breaches, and how many rows were checked, by name."""
 
     breaches: list[Breach]
     checked: dict[str, int]
 
 
 def verify(engine: Engine, settings: Settings) -> Report:
-    """Checks everything, read only and without blocking anybody. Needs the worker's or the owner's rights."""
-    # A reader of whole tables takes longer than any statement of the product may.
+    """Runs all checks, read-only and without blocking other transactions. Needs the worker's or the owner's rights."""
+    # Reading whole tables takes longer than the product's statements are allowed to.
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with snapshot.connect() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
-        # A crash of the server makes autovacuum forget which tables it was to analyze. Without statistics the planner compares whole
-        # tables row by row: one check of 55,000 activities took more than 3 minutes, and without nested loops all of them 17 s.
+        # After a crash of the server, autovacuum no longer knows which tables to analyze. Without statistics the planner chooses nested
+        # loops over whole tables: one check of 55,000 activities took more than 3 minutes. Without nested loops all checks took 17 s.
         connection.execute(text("SET LOCAL enable_nestloop = off"))
         checked = {
             name: int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()) for name, table in _COUNTED.items()
@@ -88,21 +88,23 @@ def _sql_breaches(connection: Connection, settings: Settings) -> Iterator[Breach
 
 
 def _wrong_statuses(connection: Connection) -> Iterator[Breach]:
-    """Invariant 3, second half: by the same function that derives the status."""
+    """Compares each batch's status with the one that `derive_batch_status` derives (invariant 3)."""
     for row in connection.execute(_STATUSES):
         if min(row.pending, row.completed, row.failed, row.cancelled) < 0:
-            continue  # counts that can't be have been reported as differing from the items
+            continue  # impossible counts: `counts_differ_from_items` reports them
         counts = Counts(row.pending, row.completed, row.failed, row.cancelled)
         derived = derive_batch_status(counts, was_cancelled=row.was_cancelled, has_all_parts=row.has_items)
         if derived != BatchStatus(row.status):
-            yield Breach(3, row.batch_id, None, f"status_differs: the batch is {row.status}, and its items make it {derived}")
+            yield Breach(3, row.batch_id, None, f"status_differs: the batch is {row.status}, but its items make it {derived}")
 
 
 def _wrong_item_ids(connection: Connection) -> Iterator[Breach]:
-    """Ids are derived (docs/decisions/0004-ids.md). An item whose id is not can't be found by it."""
+    """Item ids are derived (docs/decisions/0004-ids.md). An item with any other id can't be found by its id."""
     batch_id, ids = "", DerivedIds(UUID(int=0))
     for row in connection.execution_options(yield_per=10_000).execute(_ITEM_IDS):
         if row.batch_id != batch_id:
             batch_id, ids = row.batch_id, DerivedIds(UUID(row.batch_id))
         if str(ids.item_id(row.position)) != row.item_id:
-            yield Breach(1, row.batch_id, row.item_id, f"item_id_not_derived: at position {row.position}")
+            yield Breach(
+                1, row.batch_id, row.item_id, f"item_id_not_derived: the id of position {row.position} is not the derived one"
+            )

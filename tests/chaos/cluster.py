@@ -12,7 +12,7 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 
-from compose.embedded.home import LOOPBACK, Home
+from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.product import ROLE_GROUPS
 from orchestrator.process.settings import Settings
@@ -102,7 +102,7 @@ class Cluster:
 def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
     """The product, up and with a directory, until the block ends. `environment` has its settings."""
     settings = _prepared(home)
-    proxy = PostgresProxy(LOOPBACK, settings.owner_url.port or 0)
+    proxy = PostgresProxy(LOOPBACK_ADDRESS, settings.owner_url.port or 0)
     addresses = {
         f"BULKREG_{name}_DATABASE_URL": url.set(port=proxy.port).render_as_string(hide_password=False).replace("+psycopg2", "")
         for name, url in (("WORKER", settings.worker_url), ("API", settings.api_url))

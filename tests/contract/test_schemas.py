@@ -394,8 +394,8 @@ def test_binary_mode_in_every_spelling(content_type: bytes | None) -> None:
     [
         (b"application/cloudevents-batch+json", b"[]", "batch"),
         (b"Application/CloudEvents-Batch+JSON; charset=utf-8", b"[]", "batch"),
-        (b"application/cloudevents+avro", STRUCTURED, "only as application/cloudevents"),
-        (b"application/cloudevents", STRUCTURED, "only as application/cloudevents"),
+        (b"application/cloudevents+avro", STRUCTURED, "structured mode is application/cloudevents"),
+        (b"application/cloudevents", STRUCTURED, "structured mode is application/cloudevents"),
         (b"application/cloudevents+json; charset=iso-8859-1", STRUCTURED, "character set"),
         (b"application/json; Charset=Latin1", b"{}", "character set"),
         (b"application/cloudevents+json", b"\xef\xbb\xbf" + STRUCTURED, "byte order mark"),

@@ -6,12 +6,12 @@ from pathlib import Path
 import psycopg2
 
 from compose.bench.bench import Bench
-from compose.bench.curves import Places
+from compose.bench.curves import CurvePlaces
 from compose.bench.database_limit import SET_ITEMS, limit_database, measure
 from compose.bench.page import page
 from compose.bench.plans import Plan
 from compose.bench.rounds import Sizes
-from compose.bench.target import Target
+from compose.bench.target import BenchTarget
 from tests.support.product import running_product
 
 PLAN = Plan(
@@ -27,7 +27,7 @@ PLAN = Plan(
         pair_messages=1_000,
     ),
     idle_s=0.5,
-    places=Places(clients=(1, 2), batch_sizes=(1,), items=1),
+    places=CurvePlaces(clients=(1, 2), batch_sizes=(1,), items=1),
     grown=(5_000,),
 )
 MEASURED = """\
@@ -76,7 +76,7 @@ cost of an item at 5,000 activities
 def test_every_row_is_measured_on_a_running_product_which_is_sound_afterwards(tmp_path: Path) -> None:
     with running_product(tmp_path / "home") as product:
         stack = product.stack
-        target = Target(stack["api"], stack["token"], stack["postgres"], stack["kafka"], stack["pids"])
+        target = BenchTarget(stack["api"], stack["token"], stack["postgres"], stack["kafka"], stack["pids"])
         figures = Bench(target, PLAN, lambda _words: nullcontext()).run(up_s={"again": 1.0})
         # What was measured and what filled the tables are batches like any other.
         product.bulkreg("verify")

@@ -177,7 +177,7 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
     assert (nothing.returncode, document(nothing)["retried"]) == (0, 0)
     # The export is older than the correction: what it says would take that back.
     stale = bulkreg("retry", batch_id, "--correct", csv, "--yes", home=product.home)
-    assert (stale.returncode, "export the results anew" in stale.stderr) == (2, True)
+    assert (stale.returncode, "export the results again" in stale.stderr) == (2, True)
 
     assert bulkreg("cancel", batch_id, home=product.home).returncode == 2
     assert bulkreg("delete", batch_id, home=product.home).returncode == 0

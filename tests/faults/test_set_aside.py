@@ -49,7 +49,7 @@ def is_refused(connection: Connection) -> None:
 
 
 def breaks_an_invariant(_: Connection) -> None:
-    raise TransientError("an item was there a moment ago, and is not any more")
+    raise TransientError("an item vanished between two statements; the next try decides")
 
 
 @pytest.mark.parametrize(

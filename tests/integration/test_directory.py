@@ -185,11 +185,11 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
         put(files)
     assert [str(mistake) for mistake in refusal.value.mistakes] == [
         "scope.csv: is none of organizations.csv, mentors.csv, coordinators.csv, scopes.csv, activity_types.csv, chapters.csv;"
-        " give it one of these names, or take it out of the folder",
+        " rename it to one of these, or remove it from the folder",
         'mentors.csv, line 6, column mentor_id: "" is empty',
         'mentors.csv, line 6, column active_from: "25/03/2020" has slashes, which some read as day/month and others as month/day;'
         " write 2026-03-25 or 25.03.2026 instead",
-        'mentors.csv, line 5, column mentor_id: "m-1" stands on line 2 already',
+        'mentors.csv, line 5, column mentor_id: "m-1" is already on line 2',
         'mentors.csv, line 7, column active_until: "2025-01-01" is before active_from',
         'coordinators.csv, line 5, column role: "boss" is not coordinator or admin',
     ]
@@ -205,7 +205,7 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
         ),
         (
             FILES | {"scopes": SCOPES + "b,c-2,west\n"},
-            'scopes.csv, line 5, column coordinator_id: "c-2" is no coordinator of this organization',
+            'scopes.csv, line 5, column coordinator_id: "c-2" is not a coordinator of this organization',
         ),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_only_the_database_knows_refuses_the_whole_import(
 
 def test_a_scope_of_somebody_who_is_being_closed_is_a_mistake(put: Import, engine: Engine) -> None:
     put()
-    with pytest.raises(BadFileError, match=r'line 2.*"c-1" is no coordinator'):
+    with pytest.raises(BadFileError, match=r'line 2.*"c-1" is not a coordinator'):
         put(FILES | {"coordinators": without(COORDINATORS, "a,c-1")}, prune=True)
     assert rows(engine, "coordinator")[0] == ("a", "c-1", "Bente", "coordinator")
 
@@ -317,9 +317,9 @@ def test_two_files_of_one_table_and_what_is_no_file_are_mistakes(tmp_path: Path)
     with pytest.raises(BadFileError) as refusal:
         read_directory(tmp_path)
     assert sorted(map(str, refusal.value.mistakes)) == [
-        "coordinators.csv: is no file that can be read",
-        "mentors.csv: is no file that can be read",
-        "scopes.csv: says the same as Scopes.tsv; take one of them away",
+        "coordinators.csv: is not a file; remove it or replace it by one",
+        "mentors.csv: is not a file; remove it or replace it by one",
+        "scopes.csv: holds the same table as Scopes.tsv; remove one of them",
     ]
 
 
@@ -348,7 +348,7 @@ def test_the_last_scopes_of_an_organization_are_withdrawn_by_a_row_that_names_it
     [
         ("a,c-1,", 'scopes.csv, line 2, column chapter_id: "" is empty'),
         ("a,,north", 'scopes.csv, line 2, column coordinator_id: "" is empty'),
-        ("a,,\na,c-1,north", 'scopes.csv, line 2, column organization_id: "a" has other rows here'),
+        ("a,,\na,c-1,north", 'scopes.csv, line 2, column organization_id: "a" has other rows in this file'),
         (",,", "scopes.csv"),
     ],
 )
@@ -376,7 +376,7 @@ def test_a_mistake_that_only_the_database_knows_names_the_file_as_it_is_called(
         old.unlink()
     (tmp_path / "SCOPES.CSV").write_text(f"{SCOPES.splitlines()[0]}\na,nobody,north\n")
     directory, _ = read_directory(tmp_path)
-    with pytest.raises(BadFileError, match=r'SCOPES.CSV, line 2, column coordinator_id: "nobody" is no coordinator'):
+    with pytest.raises(BadFileError, match=r'SCOPES.CSV, line 2, column coordinator_id: "nobody" is not a coordinator'):
         transact(engine, lambda connection: import_directory(connection, directory))
 
 
@@ -576,7 +576,7 @@ def test_only_what_has_all_ids_of_another_row_stands_twice(
     last = len(others) + 3
     [found] = refusals(tmp_path, {name: "\n".join([header, first, *others, first])})
     assert found.startswith(f"{name}.csv, line {last}, column {column}: ")
-    assert found.endswith("stands on line 2 already")
+    assert found.endswith("is already on line 2")
 
 
 def test_somebody_may_be_active_for_one_day_and_not_for_less(tmp_path: Path) -> None:
@@ -646,7 +646,7 @@ def test_a_mistake_in_a_workbook_is_named_by_its_row(tmp_path: Path, ending: str
     place = "row" if ending == "xlsx" else "line"
     where = "in row 2" if ending == "xlsx" else "on line 2"
     assert [str(mistake) for mistake in refusal.value.mistakes] == [
-        f'mentors.{ending}, {place} 3, column mentor_id: "m-1" stands {where} already'
+        f'mentors.{ending}, {place} 3, column mentor_id: "m-1" is already {where}'
     ]
 
 

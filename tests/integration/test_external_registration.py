@@ -522,5 +522,5 @@ def test_notes_do_not_leave_the_machine_unencrypted() -> None:
     Settings(registration_url="https://registrations.example/v1")
     Settings(registration_url="http://127.0.0.1:8000")
     Settings(registration_url="http://registrations.example", registration_allow_plaintext=True)
-    with pytest.raises(ValidationError, match="https outside loopback"):
+    with pytest.raises(ValidationError, match="https unless its host is loopback"):
         Settings(registration_url="http://registrations.example")

@@ -202,7 +202,7 @@ def test_a_key_is_its_subjects_in_its_organization(pipeline: Pipeline) -> None:
         for use in uses[:-1]:
             assert repository.used_key(use.actor, use.idempotency) is None
             assert repository.use_keys([use]) == {}
-            repository.answer_key(use.actor, use.idempotency, {"of": str(use.batch_id)})
+            repository.store_result(use.actor, use.idempotency, {"of": str(use.batch_id)})
         assert repository.used_key(uses[-1].actor, uses[-1].idempotency) is None
         expected = {
             repeated.batch_id: UsedKey(use.idempotency.request_hash, use.batch_id, {"of": str(use.batch_id)})

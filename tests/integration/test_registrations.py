@@ -327,7 +327,7 @@ def test_a_rival_that_goes_while_its_loser_is_looked_at_means_another_try(pipeli
 
     event.listen(pipeline.engine, "before_cursor_execute", revoke)
     try:
-        with pytest.raises(TransientError, match="came and went"):
+        with pytest.raises(TransientError, match="appeared and vanished"):
             register(pipeline, batch.candidate(0), batch.candidate(1))
     finally:
         event.remove(pipeline.engine, "before_cursor_execute", revoke)

@@ -256,7 +256,7 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
         found = {each["batch_id"] for each in document["differences"] if each["field"] == "batch"}
         assert found == ({str(forgotten)} if "--batch" in arguments else {str(forgotten), str(removed)})
         assert document["remaining"]["batch"] == len(found)
-    assert set(document["promotion"].values()) == {"not borne out by the database"}
+    assert set(document["promotion"].values()) == {"not confirmed by the database"}
     assert "Differences: " in bulkreg(settings).stdout
     code, document = replay(settings, "--batch", str(kept))
     assert (code, document["differences"]) == (0, [])

@@ -208,7 +208,7 @@ def test_starts_are_counted_for_each_role_and_host(pipeline: Pipeline, settings:
         last = "INSERT INTO orchestrator.role_start VALUES ('relay', 'a', now()) RETURNING started_at::text"
         moment = connection.execute(text(last)).scalar_one()
     [found] = verify(pipeline.engine, settings).breaches
-    assert f"the role relay began 6 times on a, the last time at {moment}" in found.detail
+    assert f"the role relay started 6 times on a, the last time at {moment}" in found.detail
 
 
 @pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])

@@ -198,10 +198,10 @@ class MemoryRepository(ActivityRepository):
     def used_key(self, actor: Actor, idempotency: Idempotency) -> UsedKey | None:
         return self._tables.keys.get(_key(actor, idempotency))
 
-    def answer_key(self, actor: Actor, idempotency: Idempotency, answer: Mapping[str, Any]) -> None:
+    def store_result(self, actor: Actor, idempotency: Idempotency, result: Mapping[str, Any]) -> None:
         key = _key(actor, idempotency)
         if key in self._tables.keys:
-            self._tables.keys[key] = replace(self._tables.keys[key], answer=_through_json(answer))
+            self._tables.keys[key] = replace(self._tables.keys[key], result=_through_json(result))
 
     # --- Batches ------------------------------------------------------------------------------------------------------------------
 

@@ -204,9 +204,9 @@ class ActivityRepositoryContract(Contract):
         with storage.transaction() as (repository, _):
             assert repository.use_keys([again]) == {again.batch_id: used}
             assert repository.used_key(actor, again.idempotency) == used
-            repository.answer_key(actor, again.idempotency, {"retried": 3})
+            repository.store_result(actor, again.idempotency, {"retried": 3})
         with storage.transaction() as (repository, _):
-            assert repository.used_key(actor, first.idempotency) == replace(used, answer={"retried": 3})
+            assert repository.used_key(actor, first.idempotency) == replace(used, result={"retried": 3})
 
     def test_of_several_uses_in_one_set_the_first_has_the_key(self, storage: Storage, actor: Actor) -> None:
         uses = [KeyUse(actor, Idempotency("key", b"hash"), uuid4()) for _ in range(3)]
@@ -220,9 +220,9 @@ class ActivityRepositoryContract(Contract):
         uses = [KeyUse(each, Idempotency("key", b"hash"), uuid4()) for each in actors]
         with storage.transaction() as (repository, _):
             assert repository.use_keys(uses) == {}
-            repository.answer_key(actor, uses[0].idempotency, {})
+            repository.store_result(actor, uses[0].idempotency, {})
             answers = [repository.used_key(use.actor, use.idempotency) for use in uses]
-        assert [(used.batch_id, used.answer) for used in answers if used] == [
+        assert [(used.batch_id, used.result) for used in answers if used] == [
             (uses[0].batch_id, {}),
             (uses[1].batch_id, None),
             (uses[2].batch_id, None),

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cli.remote.api_client import ApiClient, Patience, opened
 from cli.remote.target import Target
-from cli.terminal.failures import BadInputError, RefusedError, UnreachableError
+from cli.terminal.failures import ApiProblemError, BadInputError, UnreachableError
 from schemas.paths import API_PATH
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
@@ -51,8 +51,8 @@ def against(answer: Respond, body: Body, patience: Patience | None = None) -> An
     return asyncio.run(run())
 
 
-def refused(answer: Respond, body: Body) -> RefusedError:
-    with pytest.raises(RefusedError) as refusal:
+def refused(answer: Respond, body: Body) -> ApiProblemError:
+    with pytest.raises(ApiProblemError) as refusal:
         against(answer, body)
     return refusal.value
 

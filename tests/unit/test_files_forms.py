@@ -145,7 +145,7 @@ def test_only_the_dates_that_were_edited_are_corrected(name: str) -> None:
     ]
     assert (found.changes, found.moves_to_another_mentor) == ([], False)
     unchanged, kept = found.remarks
-    assert "1 rows are of items that have succeeded" in unchanged
+    assert "skipped 1 unchanged rows of items that have succeeded" in unchanged
     assert "row 2, mentor_id 482 for 00482; row 3, mentor_id kÃ¥re-07 for kåre-07" in kept
 
 
@@ -181,7 +181,7 @@ def test_an_export_from_before_another_retry_takes_nothing_back() -> None:
     item = item_of(FIRST, attempt=2)
     unedited, edited = (f"item_id,attempt,mentor_id\n{FIRST},1,{mentor}\n".encode() for mentor in ("m-1", "m-2"))
     assert read_corrections("c.csv", unedited).against([item]).corrections == [{"item_id": FIRST}]
-    with pytest.raises(BadFileError, match="exported at attempt 1 and has been tried again since"):
+    with pytest.raises(BadFileError, match="exported at attempt 1 and has been retried since"):
         read_corrections("c.csv", edited).against([item])
 
 

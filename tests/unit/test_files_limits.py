@@ -82,7 +82,7 @@ def test_the_encoding_is_the_first_that_fits() -> None:
 
 @pytest.mark.parametrize(("before", "line"), [("", 2), ("sep=,\n", 3), ("\n\n", 4)])
 def test_a_quote_too_many_is_named_with_its_line(before: str, line: int) -> None:
-    with pytest.raises(UnreadableFileError, match="look for a quote too many") as refusal:
+    with pytest.raises(UnreadableFileError, match="look for an extra quote") as refusal:
         rows(f'{before}a,b\n"c"d,e\n', "a")
     assert refusal.value.line == line
 
@@ -211,7 +211,7 @@ def test_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: py
         return [str(mistake).partition(":")[2] for mistake in refusal.value.mistakes]
 
     assert [len(found(rows)) for rows in (2, 3, 4, 9)] == [2, 3, 4, 4]
-    assert found(4)[-1] == found(9)[-1] == " has more mistakes than are named here"
+    assert found(4)[-1] == found(9)[-1] == " has more mistakes than are listed here"
 
 
 def test_of_hidden_rows_ten_are_named() -> None:
@@ -228,7 +228,7 @@ def test_of_hidden_rows_ten_are_named() -> None:
         [found] = read_registrations("a.xlsx", file.getvalue()).remarks
         return found
 
-    said = "hidden in the sheet and read all the same"
+    said = "hidden in the sheet, but read"
     assert remark(1) == f"a.xlsx: 1 row is {said}: 2"
     assert remark(10) == f"a.xlsx: 10 rows are {said}: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     assert remark(11) == f"a.xlsx: 11 rows are {said}: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …"
@@ -244,7 +244,7 @@ def test_rows_are_the_same_registration_by_mentor_type_and_date(column: str, val
     if value is not None:
         assert len(values("a.csv", raw)) == 2
         return
-    with pytest.raises(BadFileError, match="same activity type and date here as in row 2"):
+    with pytest.raises(BadFileError, match="same activity type and date as in row 2"):
         read_registrations("a.csv", raw)
 
 
@@ -359,7 +359,9 @@ def test_rows_of_successes_are_sent_only_if_they_are_edited() -> None:
     raw = "\n".join(["item_id,mentor_id", *(f"{each},{mentor}" for each, mentor in zip(ids, mentors, strict=True))])
     found = read_corrections("c.csv", raw.encode()).against(items)
     assert found.corrections == [{"item_id": ids[0]}, {"item_id": ids[2], "mentor_id": "m-9"}, {"item_id": ids[3]}]
-    assert [remark.startswith("c.csv: 1 rows are of items that have succeeded") for remark in found.remarks] == [True]
+    assert [remark.startswith("c.csv: skipped 1 unchanged rows of items that have succeeded") for remark in found.remarks] == [
+        True
+    ]
 
 
 @pytest.mark.parametrize(("count", "named"), [(10, 10), (11, 10)])

@@ -87,8 +87,8 @@ def test_options_fill_in_what_the_file_leaves_out() -> None:
 def test_options_that_contradict_the_file_are_refused() -> None:
     raw = lines({"coordinator_id": "c-1", "items": [ITEM]}, {"organization_id": "org-02", "items": [ITEM]})
     assert mistakes("s.ndjson", raw, Given(organization_id="org-01", coordinator_id="c-2")) == [
-        "s.ndjson, line 1, /coordinator_id: names another than --coordinator c-2",
-        "s.ndjson, line 2, /organization_id: names another than --org org-01",
+        "s.ndjson, line 1, /coordinator_id: differs from --coordinator c-2",
+        "s.ndjson, line 2, /organization_id: differs from --org org-01",
     ]
 
 
@@ -190,7 +190,7 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
 @pytest.mark.parametrize(
     ("name", "raw", "expected"),
     [
-        ("c.csv", b"mentor_id\nm-1\n", "c.csv, row 1, column item_id: is missing in the header"),
+        ("c.csv", b"mentor_id\nm-1\n", "c.csv, row 1, column item_id: is missing from the header"),
         (
             "c.csv",
             b"item_id,override_duplicates\n01a20651-14d3-8a55-8b41-6a1a3bd00002,perhaps\n",
@@ -200,7 +200,7 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
         (
             "c.csv",
             b"item_id\n01a20651-14d3-8a55-8b41-6a1a3bd00002\n01A20651-14d3-8a55-8b41-6a1a3bd00002\n",
-            'c.csv, row 3, column item_id: "01a20651-14d3-8a55-8b41-6a1a3bd00002" is corrected in row 2 already',
+            'c.csv, row 3, column item_id: "01a20651-14d3-8a55-8b41-6a1a3bd00002" is already corrected in row 2',
         ),
         ("c.csv", b"item_id,mentor_id\n\n", "c.csv: has a header, but no rows"),
         ("c.json", b"[]", "c.json: must have at least one entry"),
@@ -210,7 +210,7 @@ def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
             b'[{"item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00002", "mentor_id": "\\ud800"}]',
             "c.json, /0/mentor_id: has an unpaired surrogate",
         ),
-        ("c.json", b"{}", "c.json: is neither a list of corrections"),
+        ("c.json", b"{}", "c.json: must be a list of corrections"),
         ("c.ndjson", b"", "c.ndjson: has an unknown ending"),
     ],
 )

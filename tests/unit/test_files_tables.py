@@ -196,17 +196,17 @@ def test_notes_are_optional_and_never_shown() -> None:
         (
             "a.csv",
             b"mentor,type,minutes\nm,x,60\n",
-            "a.csv, row 1, column activity_date: is missing in the header (or date, dato",
+            "a.csv, row 1, column activity_date: is missing from the header (or date, dato",
         ),
         (
             "a.csv",
             b"mentor,type,date,minutes,Peer_Mentor\n",
-            "a.csv, row 1, column mentor_id: stands in the header more than once",
+            "a.csv, row 1, column mentor_id: is in the header more than once; remove or rename all but one",
         ),
         ("a.csv", b"mentor,type,date,minutes\nm,x,2026-03-25,60,more\n", "a.csv, row 2: has 5 cells, but the header has 4"),
         ("a.csv", b"mentor,type,date,minutes\nm,x,2026-03-25\n", 'a.csv, row 2, column minutes: "" is empty'),
         ("a.csv", b"mentor,type,date,minutes\nm,x\0,2026-03-25,1\n", "a.csv, row 2, column type: "),
-        ("a.xlsx", b"mentor,type", "a.xlsx: is text, not a workbook; if it is a table, give its name the ending .csv"),
+        ("a.xlsx", b"mentor,type", "a.xlsx: is text, not a workbook; if it is a table, rename it so that it ends in .csv"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_place(name: str, raw: bytes, expected: str) -> None:
@@ -226,7 +226,7 @@ def test_no_bytes_at_all_break_the_reader(raw: bytes, name: str) -> None:
 def test_a_mentor_who_stands_twice_is_named_with_both_rows() -> None:
     raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\nm-2,x,2026-03-25,60\nm-1,x,25.03.2026,30\nm-1,x,26.03.2026,30\n"
     assert mistakes("a.csv", raw) == [
-        'a.csv, row 4, column mentor_id: "m-1" has the same activity type and date here as in row 2; leave one of them out'
+        'a.csv, row 4, column mentor_id: "m-1" has the same activity type and date as in row 2; remove one of the two rows'
     ]
 
 

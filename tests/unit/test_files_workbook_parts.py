@@ -381,7 +381,7 @@ def test_xml_is_unpacked_up_to_its_limit_over_all_parts(monkeypatch: pytest.Monk
             patch.setattr(packages, name, limit)
             assert first_sheet(raw).name == "S"
             patch.setattr(packages, name, limit - 1)
-            with pytest.raises(UnreadableFileError, match="is too large to be a list"):
+            with pytest.raises(UnreadableFileError, match="is too large for a list"):
                 first_sheet(raw)
 
 

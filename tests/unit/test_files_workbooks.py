@@ -281,7 +281,7 @@ def test_a_number_that_was_typed_into_a_date_cell_is_no_date(typed: int) -> None
     [found] = mistakes("a.xlsx", raw)
     assert (
         found
-        == f'a.xlsx, row 2, column activity_date: "{typed}" is a number in a cell for dates, and not a date; write 25.03.2026'
+        == f'a.xlsx, row 2, column activity_date: "{typed}" is a number in a cell formatted as a date, but not a date; write 25.03.2026'
     )
 
 
@@ -318,8 +318,8 @@ def test_hidden_rows_and_columns_are_read_and_said() -> None:
     table = read_registrations("a.xlsx", raw_workbook(rows, before='<cols><col min="4" max="5" hidden="1"/></cols>'))
     assert len(table.rows) == 3
     assert table.remarks == [
-        "a.xlsx: 2 rows are hidden in the sheet and read all the same: 3, 4",
-        "a.xlsx: hidden in the sheet and read all the same: the columns duration_minutes, notes",
+        "a.xlsx: 2 rows are hidden in the sheet, but read: 3, 4",
+        "a.xlsx: these columns are hidden in the sheet, but read: duration_minutes, notes",
     ]
 
 
@@ -384,18 +384,18 @@ def encrypted_zip() -> bytes:
         (zipped({"word/document.xml": b"<x/>"}), "text document (Word)"),
         (zipped({"ppt/presentation.xml": b"<x/>"}), "presentation"),
         (zipped({"Index/Document.iwa": b"x"}), "Numbers"),
-        (zipped({"april.xlsx": b"x", "may.csv": b"y"}), "a zip file with other files in it (april.xlsx, may.csv)"),
+        (zipped({"april.xlsx": b"x", "may.csv": b"y"}), "a zip file that contains other files (april.xlsx, may.csv)"),
         (zipped({}), "zip file without a workbook"),
         (raw_workbook(row(TEXT("m")))[:-60], "damaged or incomplete"),
         (b"PK\x03\x04" + bytes(50), "damaged or incomplete"),
         (zipped({"xl/workbook.xml": "<workbook"}), "damaged or incomplete"),
-        (zipped({"xl/workbook.xml": "<workbook><sheets/></workbook>"}), "has no sheet that is shown"),
+        (zipped({"xl/workbook.xml": "<workbook><sheets/></workbook>"}), "has no visible sheet"),
         (
             zipped({"xl/workbook.xml": '<!DOCTYPE x [<!ENTITY a "b">]><workbook>&a;</workbook>'}),
-            "not a workbook that a spreadsheet program",
+            "was not written by a spreadsheet program",
         ),
         (raw_workbook('<row><c r="XFD2"><v>1</v></c></row>'), "has a cell in column XFD of row 2"),
-        (raw_workbook('<row><c t="s"><v>7</v></c></row>'), "refers to a text that is not there"),
+        (raw_workbook('<row><c t="s"><v>7</v></c></row>'), "refers to a text that does not exist"),
     ],
 )
 def test_what_is_no_workbook_is_said_to_be_what_it_is(raw: bytes, said: str) -> None:
@@ -408,7 +408,7 @@ def test_what_is_no_workbook_is_said_to_be_what_it_is(raw: bytes, said: str) -> 
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (raw_workbook(row(TEXT("m"))), "give its name the ending .xlsx"),
+        (raw_workbook(row(TEXT("m"))), "rename it so that it ends in .xlsx"),
         (COMPOUND, "old format of Excel"),
         (b"<table><tr><td>mentor</td></tr></table>", "web page (HTML)"),
         (b"%PDF-1.7", "PDF"),

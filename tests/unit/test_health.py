@@ -22,7 +22,7 @@ def test_row_53_loop_that_tries_the_same_again_says_why_once_it_is_late() -> Non
     clock.now = 31.0
     late = health.check(max_loop_age_s=30.0)
     assert late == Health(
-        False, "the loop has not completed an iteration for 31 s; it tries the same work again: OperationalError 55P03"
+        False, "the loop has not completed an iteration for 31 s; it is retrying the same work: OperationalError 55P03"
     )
     health.turned()
     assert health.check(max_loop_age_s=30.0) == Health(True)

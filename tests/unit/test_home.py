@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.embedded.home import LOOPBACK, PORTS, Home, HomeInUseError
+from compose.embedded.home import LOOPBACK_ADDRESS, PORTS, Home, HomeInUseError
 from compose.embedded.product import StartError
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ def test_homes_that_start_together_are_never_given_the_same_port(home: Home, tmp
 
 def test_a_port_that_is_taken_is_replaced_for_good(home: Home) -> None:
     port = home.port("kafka")
-    with socket.create_server((LOOPBACK, port)):
+    with socket.create_server((LOOPBACK_ADDRESS, port)):
         other = home.port("kafka")
     assert other != port
     assert home.port("kafka") == other

@@ -1,16 +1,15 @@
--- Statements that import a directory. The rows of a file come as one JSON parameter. A row that says nothing new is not written
--- again: the counts say what changed. The tables of a directory are small beside those of batches: what is not found by a primary
--- key is read whole.
+-- Statements that import a directory. The rows of a file are passed as one JSON parameter. An unchanged row is not written again, so that
+-- the counts show what changed. The tables of a directory are small beside those of batches, so a statement that can't use a primary key
+-- reads the whole table.
 
 -- name: import_lock
--- One import at a time, or two would each prune whom only the other one has. An advisory lock until the end of the transaction.
--- Nobody else writes these tables, and the registration reads them without locks: there is nothing that this lock could deadlock
--- with.
+-- Lets one import run at a time; two would each prune the people that only the other has. An advisory lock until the end of the
+-- transaction. Nothing else writes these tables, and the registration reads them without locks, so this lock can't cause a deadlock.
 SELECT pg_advisory_xact_lock(0x64697265, 1);
 
 -- name: organizations
 -- parameters: time_zone text, rows json
--- Writes organizations. A file without time zones leaves those of the organizations that are there already. By the primary key.
+-- Writes organizations. If a file has no time zones, existing organizations keep theirs. By the primary key.
 WITH written AS (
     INSERT INTO registration.organization AS o (organization_id, name, time_zone)
     SELECT organization_id, coalesce(nullif(given.name, ''), organization_id), coalesce(given.time_zone, known.time_zone, :time_zone)
@@ -94,8 +93,8 @@ SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_ne
 
 -- name: scopes
 -- parameters: rows json
--- Scopes replace those of every organization that the file names: else access could never be withdrawn. A row that names an
--- organization and nothing else grants nothing, so that the last access can be withdrawn too. By the primary key.
+-- Replaces the scopes of every organization that the file names; otherwise access could never be withdrawn. A row with nothing but an
+-- organization grants nothing, so that the last access can be withdrawn too. By the primary key.
 WITH given AS (
     SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, chapter_id text)
 ), withdrawn AS (
@@ -114,7 +113,7 @@ SELECT (SELECT count(*) FROM granted) AS added, (SELECT count(*) FROM withdrawn)
 
 -- name: absent_mentors
 -- parameters: organizations text[], rows json
--- The mentors of the organizations that the file names who are not in it, and have not been closed before.
+-- The mentors who are not in the file and not closed yet, of the organizations that the file names.
 SELECT m.organization_id, m.mentor_id AS id FROM registration.mentor m, registration.organization o
 WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:organizations AS text[]))
   AND (m.active_until IS NULL OR m.active_until >= (statement_timestamp() AT TIME ZONE o.time_zone)::date)
@@ -124,8 +123,8 @@ ORDER BY 1, 2;
 
 -- name: close_mentors
 -- parameters: organizations text[], rows json
--- Closes the mentors that absent_mentors finds: their activity ends yesterday, in the organization's time zone, so that what was
--- done until then can still be registered.
+-- Closes the mentors that absent_mentors finds. Their activity ends yesterday, in the organization's time zone, so that activities until
+-- then can still be registered.
 UPDATE registration.mentor m SET active_until = (statement_timestamp() AT TIME ZONE o.time_zone)::date - 1
 FROM registration.organization o
 WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:organizations AS text[]))
@@ -135,7 +134,7 @@ WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:o
 
 -- name: absent_coordinators
 -- parameters: organizations text[], closed text, rows json
--- The coordinators of the organizations that the file names who are not in it, and have not been closed before.
+-- The coordinators who are not in the file and not closed yet, of the organizations that the file names.
 SELECT k.organization_id, k.coordinator_id AS id FROM registration.coordinator k
 WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :closed
   AND (k.organization_id, k.coordinator_id) NOT IN (
@@ -144,7 +143,7 @@ ORDER BY 1, 2;
 
 -- name: close_coordinators
 -- parameters: closed text, organizations text[], rows json
--- Closes the coordinators that absent_coordinators finds: they lose the role and all scopes.
+-- Closes the coordinators that absent_coordinators finds. They lose the role and all scopes.
 WITH closed AS (
     UPDATE registration.coordinator k SET role = :closed
     WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :closed
@@ -156,13 +155,13 @@ DELETE FROM registration.coordinator_scope WHERE (organization_id, coordinator_i
 
 -- name: unknown_time_zones
 -- parameters: time_zones text[]
--- Which of these time zones PostgreSQL does not know, by number from 1.
+-- The numbers, from 1, of the time zones that PostgreSQL does not know.
 SELECT index FROM unnest(CAST(:time_zones AS text[])) WITH ORDINALITY AS given (time_zone, index)
 WHERE time_zone NOT IN (SELECT name FROM pg_timezone_names) ORDER BY 1;
 
 -- name: scopes_of_nobody
 -- parameters: rows json, closed text
--- Which rows name somebody who is no coordinator of the organization. By the primary key.
+-- The rows whose coordinator is not a coordinator of the organization. By the primary key.
 SELECT index FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text, index int)
 WHERE given.coordinator_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM registration.coordinator k WHERE k.role <> :closed

@@ -1,9 +1,9 @@
--- Statements that take activities back (docs/decisions/0034-undo.md). The item ids of a batch are one range, so its activities are found by
--- the unique index on item_id, also when the batch is purged.
+-- Statements that revoke activities (docs/decisions/0034-undo.md). The item ids of a batch are one range, so its activities are found by the
+-- unique index on item_id, even if the batch is purged.
 
 -- name: place
 -- parameters: activity_id uuid
--- Whose an activity is. By the primary key.
+-- The organization, coordinator and item of an activity. By the primary key.
 SELECT organization_id, registered_by, batch_id::text, item_id::text FROM registration.activity WHERE activity_id = :activity_id;
 
 -- name: of_batch
@@ -22,8 +22,9 @@ ORDER BY item_id;
 
 -- name: lock
 -- parameters: activity_ids uuid[]
--- Locks every living activity of the mentors, types and dates of these activities: in the order of the key in which registration
--- inserts, and of one key the unflagged activity first, which is the lock of the key. By the two partial indexes of living activities.
+-- Locks every living activity of the mentors, types and dates of these activities. The order is that of the key, as in the registration's
+-- inserts; for each key, the unflagged activity comes first, because it serves as the lock of the key. By the two partial indexes of living
+-- activities.
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT organization_id, attributed_to, activity_type, activity_date FROM registration.activity
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[]))
@@ -43,7 +44,7 @@ FOR NO KEY UPDATE OF a;
 
 -- name: revoke
 -- parameters: activity_ids uuid[], at timestamptz, by text, reason text, channel text
--- Takes back activities that are locked, and writes an audit row for each. By the primary key.
+-- Revokes activities that are locked, and writes an audit row for each. By the primary key.
 WITH revoked AS (
     UPDATE registration.activity SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[])) AND revoked_at IS NULL
@@ -54,8 +55,9 @@ SELECT organization_id, 'revoked', activity_id, registered_by, attributed_to, :b
 
 -- name: clear_flags
 -- parameters: activity_ids uuid[]
--- Where these were unflagged, the oldest flagged activity of the same mentor, type and date loses its flag (invariant 6). A statement of
--- its own: it enters the unique index, which the revoked one has left by then. By the index on flagged activities.
+-- For each of these activities that was unflagged, the oldest flagged one of the same mentor, type and date loses its flag (invariant 6). It is a
+-- separate statement, because the activity can enter the unique index only after the revoked one has left it. By the index on flagged
+-- activities.
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT organization_id, attributed_to, activity_type, activity_date FROM registration.activity
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[])) AND NOT overrides_duplicate

@@ -1,22 +1,22 @@
 -- Statements that merge one rebuilt batch into the live tables. All run in one transaction that holds the batch's advisory lock
--- alone, on the session that has the shadow tables (shadow_tables.sql).
+-- exclusively, in the session that has the shadow tables (shadow_tables.sql).
 
 -- name: lock_row
 -- parameters: batch_id uuid
--- Locks the batch's row, also of a deleted batch. FOR NO KEY UPDATE keeps the aggregator out, as in batches.py, and lets rows
--- that refer to the batch be inserted. By the primary key of `batch`.
+-- Locks the batch's row, even if the batch is deleted. FOR NO KEY UPDATE blocks the aggregator, as in batches.py, but allows inserts of
+-- rows that refer to the batch. By the primary key of `batch`.
 SELECT organization_id, status, version, retry_number, edit_version, completed_at, cancelled_at, deleted_at
 FROM orchestrator.batch WHERE batch_id = :batch_id FOR NO KEY UPDATE;
 
 -- name: rebuilt
 -- parameters: batch_id uuid
--- The batch as the topics say it; no row if they don't cover it. By the unique index of `replay_batch`.
+-- The batch as rebuilt from the topics; no row if they don't cover it. By the unique index of `replay_batch`.
 SELECT * FROM replay_batch WHERE batch_id = :batch_id;
 
 -- name: evidence
 -- parameters: batch_id uuid, header_hash bytea, organization_id text, version bigint
--- What the rest of the database says about the rebuilt batch. It runs after the lock, so that its snapshot has everything that
--- was committed before. By the primary keys, which all begin with the batch.
+-- What the rest of the database has about the rebuilt batch. It runs after the lock, so that its snapshot includes everything that was
+-- committed before. By the primary keys, which all begin with the batch.
 SELECT EXISTS (SELECT FROM orchestrator.tombstone WHERE batch_id = :batch_id) AS is_purged,
        EXISTS (SELECT FROM orchestrator.batch_part p JOIN replay_chosen_part c USING (batch_id, part)
                WHERE p.batch_id = :batch_id AND c.header_hash = :header_hash AND p.public_hash <> c.public_hash)
@@ -36,7 +36,7 @@ SELECT EXISTS (SELECT FROM orchestrator.tombstone WHERE batch_id = :batch_id) AS
 
 -- name: edits
 -- parameters: batch_id uuid
--- What people have done to the batch, whatever the topics say. By the primary key of `batch_edit`.
+-- The edits that people have made to the batch, independent of the topics. By the primary key of `batch_edit`.
 SELECT count(*) AS edits, max(version) AS version, bool_or(kind = 'relabelled') AS is_relabelled,
        (array_agg(label ORDER BY version DESC) FILTER (WHERE kind = 'relabelled'))[1] AS label,
        min(edited_at) FILTER (WHERE kind = 'cancelled') AS cancelled_at, min(edited_by) FILTER (WHERE kind = 'cancelled') AS cancelled_by,
@@ -46,8 +46,8 @@ FROM orchestrator.batch_edit WHERE batch_id = :batch_id;
 
 -- name: completed_at
 -- parameters: batch_id uuid, organization_id text, retry_number integer
--- When the completion was announced by the retry that the history knows as the last one; a retry that only an event names does
--- not count. By the primary key of `item_history`; `replay_completion` has no index and is read once for each batch.
+-- When the completion after the last retry in the history was announced. A retry that only an event names does not count. By the
+-- primary key of `item_history`; `replay_completion` has no index and is read once for each batch.
 SELECT max(completed_at) FROM replay_completion
 WHERE batch_id = :batch_id AND organization_id = :organization_id
   AND retry_number = greatest(:retry_number,
@@ -55,7 +55,7 @@ WHERE batch_id = :batch_id AND organization_id = :organization_id
 
 -- name: insert_batch
 -- parameters: batch_id uuid, label text, edits integer, edited_version bigint, now timestamptz
--- Creates the missing row, with everything pending. The lock of the batch keeps others from doing so at the same time.
+-- Creates the missing row, with all items pending. The lock of the batch prevents another transaction from creating it at the same time.
 INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending,
                                 version, edit_version, parts, content_hash, trace_id, submitted_at, changed_at)
 SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, :label, 'processing', total_items, total_items,
@@ -64,8 +64,7 @@ FROM replay_batch WHERE batch_id = :batch_id;
 
 -- name: insert_parts
 -- parameters: batch_id uuid, header_hash bytea
--- Creates the missing parts; the primary key of `batch_part` skips those that are there. By the unique index of
--- `replay_chosen_part`.
+-- Creates the missing parts. The primary key of `batch_part` skips existing ones. By the unique index of `replay_chosen_part`.
 INSERT INTO orchestrator.batch_part (batch_id, part, organization_id, content_hash, public_hash, received_at)
 SELECT batch_id, part, organization_id, content_hash, public_hash, at
 FROM replay_chosen_part WHERE batch_id = :batch_id AND header_hash = :header_hash
@@ -73,15 +72,16 @@ ON CONFLICT DO NOTHING;
 
 -- name: merge_items
 -- parameters: batch_id uuid, submitted_at timestamptz, organization_id text, version bigint
--- An item's attempt is the highest that an outcome or the history bears out, and never lower than the live one. A missing row is
--- created where everything is known that led to that attempt. An existing row is changed where it is behind, or where it differs
--- from what was submitted and no activity says otherwise. Notes are on no topic of ours: they come from the activity, or stay
--- what they are. Returns how many rows changed.
--- `corrections` is what began each attempt after the first: the history knows it with its notes, the topics know what the history
--- has lost. merge_history begins with the same. The values of an attempt are what was submitted, overlaid with every correction
--- up to that attempt.
--- By the primary keys and the unique indexes of the shadow tables, which all begin with the batch; activities by their unique
--- index of the item.
+-- Creates missing items and repairs existing ones. Returns how many rows changed.
+-- An item's attempt becomes the highest for which there is an outcome or a history row, and never lower than the live one. A missing row
+-- is created only if all corrections up to that attempt are known. An existing row is changed if its attempt is too low, or if it differs
+-- from the submitted values and no activity contradicts these. Our topics carry no notes: they are taken from the activity, or stay as
+-- they are.
+-- `corrections` has the correction that began each attempt after the first. It comes from the history, with its notes, or from the topics
+-- if the history has lost it. merge_history begins with the same query. The values of an attempt are the submitted ones, overlaid with
+-- every correction up to that attempt.
+-- By the primary keys and the unique indexes of the shadow tables, which all begin with the batch; activities by their unique index on
+-- the item.
 WITH corrections AS (
     SELECT DISTINCT ON (position, attempt) position, attempt, correction, retried_by, at FROM (
         SELECT position, attempt + 1 AS attempt, correction, retried_by, retried_at AS at, 1 AS turn
@@ -151,16 +151,16 @@ SELECT (SELECT count(*) FROM inserted) + (SELECT count(*) FROM updated);
 
 -- name: undecided
 -- parameters: batch_id uuid
--- How many items have no outcome in their attempt. By the primary keys of `batch_item` and `outcome`.
+-- How many items have no outcome of their present attempt. By the primary keys of `batch_item` and `outcome`.
 SELECT count(*) FROM orchestrator.batch_item i
 LEFT JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt)
 WHERE i.batch_id = :batch_id AND o.batch_id IS NULL;
 
 -- name: fold
 -- parameters: batch_id uuid, folds_pending boolean, is_cancelled boolean, version bigint
--- Puts every item where its outcome says it is: `outcome` decides, whatever the topics or the live row say. An item without an
--- outcome is pending where the topics say so too, and nothing else says otherwise. By the primary keys, and the unique index of
--- `replay_item`.
+-- Moves every item to the state of its outcome: `outcome` decides, not the topics or the live row. An item without an outcome becomes
+-- pending only if it is pending on the topics too, the batch is not cancelled, and the item has no activity. By the primary keys, and
+-- the unique index of `replay_item`.
 WITH state AS (
     SELECT i.position, coalesce(o.outcome, 'pending') AS status, o.activity_id, o.error
     FROM orchestrator.batch_item i
@@ -180,23 +180,23 @@ WHERE (i.batch_id, i.position) = (:batch_id, s.position)
 
 -- name: merge_revocations
 -- parameters: batch_id uuid, version bigint
--- Puts into every item what its activity says of its revocation, whatever the topics say: no event revokes anything. By the primary key, and
--- the unique index on the activities' item_id.
-WITH said AS (
+-- Copies the revocations of activities into their items. Only the activity counts, not the topics, because no event revokes an activity. By the
+-- primary key, and the unique index on the activities' item_id.
+WITH revocations AS (
     SELECT i.position, a.revoked_at, a.revoked_by, a.revocation_reason
     FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id AND i.status = 'success'
     WHERE i.batch_id = :batch_id
 )
 UPDATE orchestrator.batch_item i
 SET revoked_at = s.revoked_at, revoked_by = s.revoked_by, revocation_reason = s.revocation_reason, changed_version = :version
-FROM said s
+FROM revocations s
 WHERE (i.batch_id, i.position) = (:batch_id, s.position)
   AND (i.revoked_at, i.revoked_by, i.revocation_reason) IS DISTINCT FROM (s.revoked_at, s.revoked_by, s.revocation_reason);
 
 -- name: merge_history
 -- parameters: batch_id uuid, submitted_at timestamptz
--- Creates the missing attempts that are over: those that failed, and whose correction is known. The primary key of `item_history`
--- skips those that are there. `corrections` and the values of an attempt are those of merge_items.
+-- Creates the missing history of attempts that failed and whose correction is known. The primary key of `item_history` skips existing
+-- rows. `corrections` and the values of an attempt are those of merge_items.
 WITH corrections AS (
     SELECT DISTINCT ON (position, attempt) position, attempt, correction, retried_by, at FROM (
         SELECT position, attempt + 1 AS attempt, correction, retried_by, retried_at AS at, 1 AS turn
@@ -225,8 +225,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: counts
 -- parameters: batch_id uuid
--- How many items are in each state, and how many retries the history knows. By the primary keys of `batch_item` and
--- `item_history`.
+-- How many items are in each state, and how many retries the history has. By the primary keys of `batch_item` and `item_history`.
 SELECT count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'success') AS completed,
        count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled, count(revoked_at) AS revoked,
        (SELECT count(DISTINCT retried_at) FROM orchestrator.item_history WHERE batch_id = :batch_id) AS retries
@@ -237,7 +236,7 @@ FROM orchestrator.batch_item WHERE batch_id = :batch_id;
 -- parameters: failed integer, cancelled integer, retry_number integer, completed_at timestamptz, cancelled_at timestamptz
 -- parameters: cancelled_by text, cancellation_reason text, deleted_at timestamptz, edits integer, version bigint
 -- parameters: now timestamptz, has_changed boolean, revoked integer
--- Writes the batch's row if anything of the batch has changed. By the primary key of `batch`.
+-- Writes the batch's row if any value or item of the batch has changed. By the primary key of `batch`.
 UPDATE orchestrator.batch b
 SET coordinator_id = r.coordinator_id, label = CASE WHEN :is_label_known THEN :label ELSE b.label END,
     status = :status, total_items = r.total_items, pending = :pending, completed = :completed, failed = :failed,
@@ -258,7 +257,7 @@ WHERE b.batch_id = :batch_id AND r.batch_id = b.batch_id
 
 -- name: remember
 -- parameters: batch_id uuid
--- The next comparison holds the batch against what it has become here, unless it changes once more. By the unique index of
+-- Records the merged version, so that the next comparison includes the batch unless it changes again. By the unique index of
 -- `replay_before`.
 INSERT INTO replay_before SELECT batch_id, version, false FROM orchestrator.batch WHERE batch_id = :batch_id
 ON CONFLICT (batch_id) DO UPDATE SET version = excluded.version, is_waiting = false;

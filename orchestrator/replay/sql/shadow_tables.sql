@@ -1,15 +1,15 @@
--- What was read of the topics, folded into shadow tables beside the live ones. The tables are temporary: only their own session
--- sees them, so no statement here waits for a lock, and none holds one that anybody else waits for.
+-- Folds the records of the topics into shadow tables, and compares these with the live ones. The tables are temporary. Only their own
+-- session sees them, so no statement here waits for a lock or blocks another session.
 
 -- name: tables
--- Script. The tables that COPY fills. They have no indexes: those that a step needs are built when everything has been read.
+-- Script. Creates the tables that COPY fills. They have no indexes: indexes are built when everything has been read.
 CREATE TEMPORARY TABLE replay_part (
     batch_id uuid NOT NULL, part integer NOT NULL, parts integer NOT NULL, total_items integer NOT NULL,
     organization_id text NOT NULL, coordinator_id text NOT NULL, label text, override_duplicates boolean NOT NULL,
     submitted_by text NOT NULL, channel text NOT NULL, is_ours boolean NOT NULL, event_id text NOT NULL, trace_id text NOT NULL,
     header_hash bytea NOT NULL, content_hash bytea NOT NULL, public_hash bytea NOT NULL, first_item_id uuid NOT NULL,
     at timestamptz NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL, item_count integer NOT NULL,
-    -- Read once, and gone soon: not worth compressing.
+    -- Read once and dropped soon, so not worth compressing.
     items json STORAGE EXTERNAL NOT NULL, part_number bigint NOT NULL GENERATED ALWAYS AS IDENTITY
 );
 CREATE TEMPORARY TABLE replay_retry_read (
@@ -42,9 +42,9 @@ CREATE TEMPORARY TABLE replay_difference (
 );
 
 -- name: remember_live
--- Script. The versions of the live batches, before the topics are read. One statement has one snapshot: a batch that is not in
--- the outbox then, and has the same version when it is compared, has everything that made it what it is on the topics, before
--- their ends, which are asked for afterwards.
+-- Script. Records the versions of the live batches before the topics are read. One statement has one snapshot. The ends of the topics are
+-- determined afterwards. So if a batch has no events in the outbox now, and still has the same version when it is compared, all its
+-- events are on the topics before their ends.
 CREATE TEMPORARY TABLE replay_before AS
 SELECT b.batch_id, b.version, o.batch_id IS NOT NULL AS is_waiting
 FROM orchestrator.batch b LEFT JOIN (SELECT DISTINCT batch_id FROM orchestrator.outbox) o ON o.batch_id = b.batch_id;
@@ -53,20 +53,20 @@ CREATE TEMPORARY TABLE replay_handled AS SELECT topic, partition, next_offset FR
 
 -- name: note_handled
 -- parameters: topics text[], partitions integer[], offsets bigint[]
--- How far the consumers of partitions have come; the tables' own progress stands where nothing is given. One row for each
--- partition: no index.
-WITH told AS (
+-- Sets how far the consumers have come in the given partitions. All others keep the progress in the tables. There is one row for each
+-- partition, so no index.
+WITH given AS (
     SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:offsets AS bigint[]))
                   AS t (topic, partition, next_offset)
 ), known AS (
-    UPDATE replay_handled h SET next_offset = t.next_offset FROM told t WHERE (h.topic, h.partition) = (t.topic, t.partition)
+    UPDATE replay_handled h SET next_offset = g.next_offset FROM given g WHERE (h.topic, h.partition) = (g.topic, g.partition)
     RETURNING h.topic, h.partition
 )
-INSERT INTO replay_handled SELECT * FROM told t WHERE (t.topic, t.partition) NOT IN (SELECT topic, partition FROM known);
+INSERT INTO replay_handled SELECT * FROM given g WHERE (g.topic, g.partition) NOT IN (SELECT topic, partition FROM known);
 
 -- name: fold
--- Script. Batches and items, made of everything that was read. Each table gets its unique index and its statistics before it is
--- joined: every join here goes over whole tables.
+-- Script. Builds batches and items from everything that was read. Each table gets its unique index and statistics before it is joined,
+-- because every join here reads whole tables.
 ANALYZE replay_part (batch_id, header_hash, part, event_id); ANALYZE replay_result (batch_id, position, attempt);
 ANALYZE replay_retry_read; ANALYZE replay_completion; ANALYZE replay_cancel; ANALYZE replay_relabel; ANALYZE replay_delete;
 ANALYZE replay_rejection; ANALYZE replay_revocation_read;
@@ -87,7 +87,7 @@ ORDER BY batch_id, position, attempt, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
 ANALYZE replay_retry;
 
--- Each part once. What was refused counts only where nothing else came: it may have been sent again and taken.
+-- Each part once. A rejected event counts only if there is no other for the part: it may have been sent again and accepted.
 CREATE TEMPORARY TABLE replay_chosen_part AS
 SELECT DISTINCT ON (batch_id, header_hash, part) batch_id, header_hash, part, parts, total_items, organization_id, coordinator_id,
        label, override_duplicates, submitted_by, channel, is_ours, event_id, trace_id, content_hash, public_hash, first_item_id, at,
@@ -97,7 +97,7 @@ ORDER BY batch_id, header_hash, part, r.batch_id IS NOT NULL, record_offset, par
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
--- Batches of which all parts were read, and that were taken: what nothing ever happened to after a refusal was not.
+-- Batches of which all parts were read, and that were accepted. A batch with a rejection and without any later event was not accepted.
 CREATE TEMPORARY TABLE replay_batch AS
 WITH whole AS (
     SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
@@ -115,7 +115,7 @@ WITH whole AS (
     FROM (SELECT *, count(*) OVER (PARTITION BY batch_id) AS parts FROM cancel_part) AS first WHERE part = 1
 ), relabel AS (
     SELECT DISTINCT ON (batch_id) batch_id, label FROM replay_relabel r
-    -- A batch that comes in parts may have been forgotten and sent again: the labels of its former life are not its own.
+    -- A batch in parts may have been removed and sent again. Labels from before that do not count.
     WHERE NOT EXISTS (SELECT FROM orchestrator.batch l
                       WHERE l.batch_id = r.batch_id AND l.parts > 1
                         AND NOT EXISTS (SELECT FROM orchestrator.batch_edit e
@@ -126,7 +126,7 @@ WITH whole AS (
 ), deleted AS (
     SELECT batch_id, min(at) AS at FROM replay_delete GROUP BY batch_id
 ), completion AS (
-    -- A second one, later, is that of a batch that a restore forgot and its consumers took in again.
+    -- There is a second, later one if a restore lost the batch and its consumers took it in again.
     SELECT batch_id, organization_id, retry_number, max(completed_at) AS completed_at
     FROM replay_completion GROUP BY batch_id, organization_id, retry_number
 ), resulted AS (
@@ -135,11 +135,11 @@ WITH whole AS (
 SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channel,
        CASE WHEN r.batch_id IS NULL THEN p.label ELSE r.label END AS label, NULL::text AS status, w.total_items,
        0 AS pending, 0 AS completed, 0 AS failed, 0 AS cancelled, 0 AS revoked, coalesce(n.retry_number, 0) AS retry_number,
-       -- No lower than it was: a fold raised it by one, and each fold took at least one outcome.
+       -- At least the version that the batch had: each fold raised it by one, and folded at least one outcome.
        2 + coalesce(o.results, 0) + 2 * coalesce(n.retries, 0) AS version, p.label AS submitted_label,
        CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
        c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
-       -- Cancelled before all its parts had come: it never got its items.
+       -- A batch that was cancelled before all its parts arrived never got items.
        NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight
 FROM whole w
 CROSS JOIN LATERAL (
@@ -158,10 +158,10 @@ WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = w.batc
 CREATE UNIQUE INDEX ON replay_batch (batch_id);
 ANALYZE replay_batch;
 
--- What was submitted, item by item.
+-- The submitted values of each item.
 CREATE TEMPORARY TABLE replay_submitted AS
 SELECT b.batch_id, i.position,
-       -- Ids end with the position, in 20 bits (schemas.ids).
+       -- An item id ends with the position, in 20 bits (schemas.ids).
        CAST(left(p.first_item_id::text, 31) || lpad(to_hex(i.position), 5, '0') AS uuid) AS item_id,
        i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference, p.override_duplicates
 FROM replay_batch b JOIN replay_chosen_part p USING (batch_id, header_hash) JOIN replay_part r USING (part_number)
@@ -169,7 +169,7 @@ CROSS JOIN LATERAL json_to_recordset(r.items) AS i (
     position integer, mentor_id text, activity_type text, activity_date date, duration_minutes integer, notes text,
     client_reference text)
 WHERE b.has_items AND i.position < b.total_items;
--- Positions that occur twice make it no batch.
+-- A batch in which a position occurs twice is invalid.
 DELETE FROM replay_batch b USING (
     SELECT batch_id, count(DISTINCT position) AS positions FROM replay_submitted GROUP BY batch_id
 ) AS s WHERE s.batch_id = b.batch_id AND s.positions <> b.total_items;
@@ -211,7 +211,7 @@ FROM joined;
 CREATE UNIQUE INDEX ON replay_item (batch_id, position);
 ANALYZE replay_item (batch_id, position);
 
--- An activity is revoked once. Runs are not written out: what an event names may be more than its batch has.
+-- An activity is revoked only once. The runs are joined instead of expanded, because an event may name more positions than its batch has.
 UPDATE replay_item i SET revoked_at = r.at, revoked_by = r.revoked_by, revocation_reason = r.reason
 FROM (
     SELECT DISTINCT ON (n.batch_id, n.position) n.batch_id, n.position, r.at, r.revoked_by, r.reason
@@ -234,13 +234,13 @@ FROM (
 UPDATE replay_batch SET cancelled = total_items WHERE NOT has_items;
 
 -- name: counts
--- The different sets of counts: few, so that Python derives the status of each once. Reads the whole table.
+-- The distinct sets of counts. They are few, and Python derives the status of each once. Reads the whole table.
 SELECT DISTINCT pending, completed, failed, cancelled, cancelled_at IS NOT NULL AS was_cancelled FROM replay_batch;
 
 -- name: set_status
 -- parameters: pending integer[], completed integer[], failed integer[], cancelled integer[], was_cancelled boolean[]
 -- parameters: statuses text[]
--- The status that belongs to each set of counts. Reads the whole table.
+-- Writes the status that belongs to each set of counts. Reads the whole table.
 UPDATE replay_batch b SET status = s.status
 FROM unnest(CAST(:pending AS integer[]), CAST(:completed AS integer[]), CAST(:failed AS integer[]), CAST(:cancelled AS integer[]),
             CAST(:was_cancelled AS boolean[]), CAST(:statuses AS text[]))
@@ -249,8 +249,8 @@ WHERE (b.pending, b.completed, b.failed, b.cancelled, b.cancelled_at IS NOT NULL
       = (s.pending, s.completed, s.failed, s.cancelled, s.was_cancelled);
 
 -- name: compared
--- Script. Which batches can be compared. What changed while the topics were read, or still waits in a queue, is in motion: there
--- is nothing yet to compare. This and the next three run in one snapshot of the live tables.
+-- Script. Finds the batches that can be compared. A batch that changed while the topics were read, or still has records waiting in a queue,
+-- is in motion and can't be compared yet. This and the next three statements run in one snapshot of the live tables.
 DROP TABLE IF EXISTS replay_compared;
 CREATE TEMPORARY TABLE replay_compared AS
 SELECT b.batch_id, l.batch_id IS NOT NULL AS is_live,
@@ -291,7 +291,7 @@ CROSS JOIN LATERAL (
         ('retry_number', to_jsonb(l.retry_number), to_jsonb(r.retry_number)),
         ('cancelled_at', to_jsonb(l.cancelled_at), to_jsonb(r.cancelled_at)),
         ('deleted', to_jsonb(l.deleted_at IS NOT NULL), to_jsonb(r.deleted_at IS NOT NULL)),
-        -- Known only where the completion was announced within what was read.
+        -- Known only if the announcement of the completion is among the records.
         ('completed_at', to_jsonb(l.completed_at), to_jsonb(CASE
             WHEN r.status IN ('pending', 'processing') OR r.status = 'cancelled' AND r.pending > 0 THEN NULL
             ELSE coalesce(r.completed_at, l.completed_at) END))
@@ -300,9 +300,9 @@ CROSS JOIN LATERAL (
 WHERE NOT c.is_in_motion;
 
 -- name: lost_batches
--- Batches that only their results show. Results are ours: they were written for a batch that was there. One that is neither there
--- nor purged was lost from the tables, also when the topics no longer hold how it began. Reads all outcomes; each is looked up by
--- unique indexes and primary keys.
+-- Batches of which only results were read. Only we write results, for batches that exist. So a batch that neither exists nor was purged has
+-- been lost from the tables, even if the topics no longer have its submission. Reads all outcomes; each batch is looked up by unique
+-- indexes and primary keys.
 INSERT INTO replay_difference (batch_id, field, live, rebuilt)
 SELECT o.batch_id, 'batch', NULL, to_jsonb(CAST('results' AS text))
 FROM replay_outcome o LEFT JOIN replay_handled h ON h.topic = 'results' AND h.partition = o.partition
@@ -313,7 +313,7 @@ WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = o.batch_id)
 GROUP BY o.batch_id HAVING bool_or(o.record_offset < coalesce(h.next_offset, o.record_offset + 1));
 
 -- name: item_differences
--- The differences of the items. An attempt's values are compared where both sides are at that attempt. Reads whole tables.
+-- The differences of the items. Values are compared only if both sides are at the same attempt. Reads whole tables.
 INSERT INTO replay_difference
 SELECT batch_id, coalesce(r.item_id, l.item_id), position, d.field, d.live, d.rebuilt
 FROM (SELECT i.*, true AS is_there FROM replay_item i JOIN replay_compared c USING (batch_id) WHERE NOT c.is_in_motion) AS r
@@ -372,8 +372,8 @@ SELECT (SELECT count(*) FROM replay_compared) AS batches, (SELECT count(*) FROM 
 
 -- name: not_covered
 -- parameters: batch_id uuid
--- The batches, of all or this one, that are known and were not rebuilt: not all of their parts were read. Reads whole tables; the
--- rebuilt and the purged ones are looked up by their unique indexes.
+-- The known batches that were not rebuilt because not all their parts were read; only this one if it is given. Reads whole tables;
+-- rebuilt and purged batches are looked up by their unique indexes.
 SELECT batch_id::text FROM (
     SELECT batch_id FROM replay_before
     UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read

@@ -1,11 +1,11 @@
--- Statements on `batch`. Those with the columns of a batch are put together in batches.py. What people do to a batch is kept in
--- `batch_edit` as well, where a replay finds it confirmed. A version is taken twice only where an older copy was restored: then
--- the batch's row alone says what came after.
+-- Statements on `batch`. Those that select a batch's columns are composed in batches.py. Edits by people are also stored in `batch_edit`, where
+-- a replay finds them confirmed. A version conflicts there only after an older copy was restored; then only the batch's row has what came
+-- after.
 
 -- name: change
 -- parameters: batch_ids uuid[], pending integer[], completed integer[], failed integer[], cancelled integer[], statuses text[]
 -- parameters: now timestamptz[], completed_at timestamptz[]
--- The counts and the status after a fold. The rows are locked already. By the primary key.
+-- Writes the counts and the status after a fold. The rows are already locked. By the primary key.
 UPDATE orchestrator.batch b
 SET pending = n.pending, completed = n.completed, failed = n.failed, cancelled = n.cancelled, status = n.status,
     changed_at = n.now, completed_at = n.completed_at, version = b.version + 1
@@ -53,8 +53,8 @@ SELECT clock_timestamp();
 
 -- name: clock_after_decisions
 -- parameters: batch_id uuid
--- The database's time, and no earlier than what was decided or sent for this batch, though the clock may have been set back
--- (invariant 7). Reads the batch's outcomes and dispatches, by the primary keys.
+-- The database's time, but not earlier than the batch's last outcome or dispatch, even if the clock was set back (invariant 7). Reads the
+-- batch's outcomes and dispatches, by the primary keys.
 SELECT greatest(clock_timestamp(),
                 (SELECT max(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id),
                 (SELECT max(dispatched_at) FROM orchestrator.dispatch WHERE batch_id = :batch_id));

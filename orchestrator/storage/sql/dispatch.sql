@@ -1,11 +1,10 @@
--- Statements on `dispatch`, under the shared locks of the batches, so that a cancel comes before or after. Rows are taken in
+-- Statements on `dispatch`. They run under the shared locks of the batches, so that a cancel comes before or after them. Rows are locked in
 -- order of batch and position.
 
 -- name: mark
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[]
--- Marks items as asked. An item whose key is in doubt is asked under the same key again; a new attempt of a refused one under the
--- next. What was answered for good is left alone, and so is a cancelled batch: nothing of it is ever sent anew. By the primary
--- keys.
+-- Marks items as asked. An item in doubt is sent again under the same key, a new attempt of a refused item under the next key. Items with a
+-- definite response to this attempt are left unchanged, and so are items of a cancelled batch: these are never sent anew. By the primary keys.
 INSERT INTO orchestrator.dispatch AS d (batch_id, position, organization_id, attempt, state, dispatched_at)
 SELECT i.batch_id, i.position, i.organization_id, i.attempt, 'asked', clock_timestamp()
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
@@ -34,8 +33,8 @@ ORDER BY n.ord;
 
 -- name: record
 -- parameters: batch_ids uuid[], positions integer[], refusals integer[], states text[], activity_ids uuid[], errors jsonb[]
--- Writes answers down. Only an answer to the key that is in doubt counts: what comes late, or twice, changes nothing. By the
--- primary key; FOR UPDATE in its order, before the update takes the rows in any.
+-- Stores responses. Only a response to the key in doubt counts; a late or repeated response changes nothing. By the primary key. FOR UPDATE
+-- locks the rows in its order, because the update alone would lock them in any order.
 WITH n AS (
     SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:refusals AS integer[]),
                          CAST(:states AS text[]), CAST(:activity_ids AS uuid[]), CAST(:errors AS jsonb[]))
@@ -53,7 +52,7 @@ WHERE (d.batch_id, d.position) = (n.batch_id, n.position);
 
 -- name: find
 -- parameters: batch_ids uuid[], positions integer[]
--- Where items stand with the service. By the primary keys.
+-- The state of items at the service. By the primary keys.
 SELECT n.ord, d.state, d.activity_id::text, d.error, d.attempt = i.attempt AS is_of_present_attempt,
        b.cancelled_at IS NOT NULL AS is_cancelled
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[])) WITH ORDINALITY AS n (batch_id, position, ord)

@@ -1,11 +1,9 @@
--- Statements on `batch_item`, `item_history` and `outcome`. Statements with the columns of a batch or an item are put together in
--- items.py.
+-- Statements on `batch_item`, `item_history` and `outcome`. Those that select the columns of a batch or an item are composed in items.py.
 
 -- name: fold
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[], versions bigint[]
--- Puts outcomes into pending items of the very attempt: repeated, late and reordered results change nothing. The items' locks
--- come after their batches' rows (`_LOCK_FOR_FOLD` in batches.py), so that a fold never waits for a cancel that waits for it. By
--- the primary keys.
+-- Copies outcomes into items that are pending in the outcome's attempt. Repeated, late and reordered results change nothing. Items are locked
+-- after their batches' rows (`_LOCK_FOR_FOLD` in batches.py), so that a fold and a cancel can't deadlock. By the primary keys.
 WITH named AS (
     SELECT n.ord, n.batch_id, n.version, o.position, o.attempt, o.outcome, o.activity_id, o.error
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:versions AS bigint[]))
@@ -24,7 +22,7 @@ SELECT ord, NULL, NULL, NULL FROM named WHERE outcome IS NULL;
 
 -- name: fold_batch
 -- parameters: batch_id uuid
--- The same for every outcome of one locked batch. By the primary keys.
+-- Copies every outcome of one locked batch into its items. By the primary keys.
 WITH changed AS (
     UPDATE orchestrator.batch_item i
     SET status = o.outcome, activity_id = o.activity_id, error = o.error, changed_version = b.version + 1
@@ -45,7 +43,7 @@ WHERE i.batch_id = :batch_id ORDER BY i.position;
 
 -- name: keep_history
 -- parameters: by text, at timestamptz, positions integer[], corrections jsonb[], batch_id uuid
--- Keeps the attempts that end here, with what corrects them. By the primary key.
+-- Stores the attempts that end here, with their corrections. By the primary key.
 INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization_id, submitted, error, attempt_at, correction,
                                        retried_by, retried_at)
 SELECT i.batch_id, i.position, i.attempt, i.organization_id,
@@ -58,7 +56,7 @@ JOIN orchestrator.batch_item i ON i.batch_id = :batch_id AND i.position = n.posi
 -- name: begin_attempts
 -- parameters: at timestamptz, version bigint, positions integer[], mentors text[], types text[], dates date[]
 -- parameters: durations integer[], notes text[], overrides boolean[], batch_id uuid
--- Begins the next attempt of failed items, with their corrected values. Under the batch's lock. By the primary key.
+-- Begins the next attempt of failed items, with their corrected values. Runs under the batch's lock. By the primary key.
 UPDATE orchestrator.batch_item i
 SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL, planned = NULL, changed_version = :version,
     mentor_id = n.mentor_id, activity_type = n.activity_type, activity_date = n.activity_date,
@@ -70,13 +68,13 @@ WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed'
 
 -- name: next_retry
 -- parameters: at timestamptz, attempts integer, batch_id uuid
--- Counts the retry, and measures the batch's speed from here on. By the primary key.
+-- Counts the retry, and makes it the start for measuring the batch's speed. By the primary key.
 UPDATE orchestrator.batch SET retry_number = retry_number + 1, measured_from = :at, measured_items = pending + :attempts
 WHERE batch_id = :batch_id RETURNING retry_number;
 
 -- name: history
 -- parameters: batch_id uuid, position integer
--- The attempts of an item that are over, oldest first. By the primary key.
+-- The finished attempts of an item, oldest first. By the primary key.
 SELECT attempt, submitted, error, attempt_at, correction, retried_by, retried_at FROM orchestrator.item_history
 WHERE batch_id = :batch_id AND position = :position ORDER BY attempt;
 

@@ -1,9 +1,9 @@
--- Statements about how the product is doing. The tables are small: a row for each partition, and the starts of one day.
+-- Statements that observe the product. The tables are small: a row for each partition, and the starts of one day.
 
 -- name: note_queues
 -- parameters: topics text[], partitions integer[], topic_ids text[], firsts bigint[], next_offsets bigint[]
--- Notes where queues end and how far they are handled. A queue stands since it was first seen behind and not moving. Progress of
--- another incarnation is none. Sorted by the primary key, so that two of these don't wait in a circle.
+-- Stores where queues end and how far they are handled. `stands_since` is when a queue was first seen behind its end without moving. Progress
+-- of another incarnation does not count. Sorted by the primary key, so that two of these statements can't deadlock.
 INSERT INTO orchestrator.queue_end AS q (topic, partition, topic_id, next_offset, handled, stands_since, seen_at)
 SELECT n.topic, n.partition, n.topic_id, n.next_offset, seen.handled,
        CASE WHEN seen.handled < n.next_offset THEN clock_timestamp() END, clock_timestamp()
@@ -21,38 +21,38 @@ SET topic_id = excluded.topic_id, next_offset = excluded.next_offset, handled = 
 
 -- name: forget_queues
 -- parameters: topics text[], partitions integer[]
--- Forgets queues that do not exist any more. Reads the whole table.
+-- Deletes queues that no longer exist. Reads the whole table.
 DELETE FROM orchestrator.queue_end q
 WHERE NOT EXISTS (SELECT FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[])) AS n (topic, partition)
                   WHERE (n.topic, n.partition) = (q.topic, q.partition));
 
 -- name: standing
--- How much waits, and how long queues have been standing, by topic. Reads the whole table.
+-- How many records wait, and the longest time without movement, by topic. Reads the whole table.
 SELECT topic, sum(greatest(0, next_offset - handled)) AS waiting,
        coalesce(extract(epoch FROM max(clock_timestamp() - stands_since)), 0) AS stands_s
 FROM orchestrator.queue_end GROUP BY topic;
 
 -- name: note_starts
 -- parameters: host text, roles text[]
--- Notes that roles have begun.
+-- Records that roles have started.
 INSERT INTO orchestrator.role_start (role, host, started_at)
 SELECT role, :host, clock_timestamp() FROM unnest(CAST(:roles AS text[])) AS r (role);
 
 -- name: forget_starts
 -- parameters: kept interval
--- Forgets what is too old to count. By the index role_start_recent.
+-- Deletes starts that are too old to count. By the index role_start_recent.
 DELETE FROM orchestrator.role_start WHERE started_at < clock_timestamp() - :kept;
 
 -- name: starts
 -- parameters: host text, roles text[], within interval
--- How often these roles have begun on this host within a while. By the index role_start_recent.
+-- How often these roles have started on this host within the given period. By the index role_start_recent.
 SELECT role, count(*) AS starts FROM orchestrator.role_start
 WHERE host = :host AND role = ANY (:roles) AND started_at > clock_timestamp() - :within GROUP BY role;
 
 -- name: oldest_outbox_row
 -- parameters: slots smallint[]
--- How long the oldest row of the outbox has waited. The first of each slot by the primary key: the ages of all rows of a backlog
--- would be read for nothing.
+-- How long the oldest row of the outbox has waited. Looks up the first row of each slot by the primary key, instead of reading all rows of a
+-- backlog.
 SELECT extract(epoch FROM max(clock_timestamp() - row.created_at))
 FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
 CROSS JOIN LATERAL (SELECT created_at FROM orchestrator.outbox o WHERE o.slot = owned.slot ORDER BY outbox_id LIMIT 1) AS row;

@@ -1,10 +1,10 @@
--- Statements on the table `outbox`. No row is ever locked: the rows of a slot are read and deleted by the slot's owner, and
--- inserted by anybody. What is read to be published is put together in outbox.py.
+-- Statements on the table `outbox`. No row is ever locked: only the owner of a slot reads and deletes its rows, and any transaction inserts.
+-- The statements that read rows for publishing are composed in outbox.py.
 
 -- name: delete
 -- parameters: slots smallint[], ids bigint[]
--- Removes what Kafka has acknowledged. Each row is looked up by the primary key (OFFSET keeps the planner from joining), and then
--- deleted by its place.
+-- Removes the rows that Kafka has acknowledged. Each row is looked up by the primary key (OFFSET prevents a join), and then deleted by its
+-- ctid.
 DELETE FROM orchestrator.outbox WHERE ctid = ANY (ARRAY (
     SELECT row.ctid FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[])) AS published (slot, outbox_id)
     CROSS JOIN LATERAL (
@@ -14,7 +14,7 @@ DELETE FROM orchestrator.outbox WHERE ctid = ANY (ARRAY (
 
 -- name: hold
 -- parameters: slots smallint[], ids bigint[], places text[], reasons text[]
--- Moves rows to the shadow of their slot, or notes what held rows wait for now. By the primary key.
+-- Moves rows to the shadow of their slot, or updates what held rows wait for. By the primary key.
 UPDATE orchestrator.outbox o SET slot = least(o.slot, -1 - o.slot), held_for = h.held_for, held_why = h.held_why,
        held_at = coalesce(o.held_at, clock_timestamp())
 FROM unnest(CAST(:slots AS smallint[]), CAST(:ids AS bigint[]), CAST(:places AS text[]), CAST(:reasons AS text[]))
@@ -23,14 +23,14 @@ WHERE (o.slot, o.outbox_id) = (h.slot, h.outbox_id);
 
 -- name: places
 -- parameters: refused text, slots smallint[]
--- What the held rows of these slots wait for. By the partial index outbox_held_for.
+-- The places that the held rows of these slots wait for. By the partial index outbox_held_for.
 SELECT DISTINCT held_for FROM orchestrator.outbox
 WHERE held_for IS NOT NULL AND held_for <> :refused AND slot = ANY (CAST(:slots AS smallint[]));
 
 -- name: reconsider
 -- parameters: refused text, slots smallint[]
--- Has refused rows wait for their topic, which is as good a place as any: each is tried, and held anew if it has to be. By the
--- partial index outbox_held_for.
+-- Makes refused rows wait for their topic, so that the relay tries each again, and holds it again if Kafka still refuses it. By the partial
+-- index outbox_held_for.
 UPDATE orchestrator.outbox SET held_for = topic WHERE held_for = :refused AND slot = ANY (CAST(:slots AS smallint[]));
 
 -- name: count
@@ -38,6 +38,6 @@ UPDATE orchestrator.outbox SET held_for = topic WHERE held_for = :refused AND sl
 SELECT count(*) FROM orchestrator.outbox;
 
 -- name: held_now
--- What is held, by topic and place. By the partial index outbox_held_for, or the whole table.
+-- The held rows, by topic and place. By the partial index outbox_held_for, or the whole table.
 SELECT topic, held_for, count(*) AS rows, min(held_at) AS since, (array_agg(held_why ORDER BY held_at))[1] AS why
 FROM orchestrator.outbox WHERE held_for IS NOT NULL GROUP BY topic, held_for ORDER BY since;

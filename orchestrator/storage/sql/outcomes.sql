@@ -1,11 +1,11 @@
--- Statements of the registration on the dedup table, under the shared locks of the batches. They run after the lock, each with a
--- snapshot that has what the lock's last holder committed.
+-- Statements of the registration on the dedup table. They run after taking the shared locks of the batches, so that their snapshots include
+-- everything that the previous holder of a lock committed.
 
 -- name: batches
 -- parameters: batch_ids uuid[]
--- What all commands of a batch have in common. `now` is when this statement came, after the lock as well, so that no outcome of a
--- batch is older than a cancel that it came after (invariant 7). The clock may be set back, the order of the two may not:
--- `cancel_batch` does the same for what it comes after. By the primary keys.
+-- The values that all commands of a batch have in common. `now` is the time of this statement, and later than a cancel of the batch even if the
+-- clock was set back, so that the times of outcomes and cancel keep their order (invariant 7). `cancel_batch` takes its time in the same way.
+-- By the primary keys.
 SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,
        EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id),
        greatest(statement_timestamp(), b.cancelled_at + interval '1 microsecond') AS now
@@ -13,8 +13,8 @@ FROM orchestrator.batch b WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
 
 -- name: not_new
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[]
--- The commands that are not new: decided before, or of an attempt that the item does not hold. Mostly all are new, and there is
--- no row: one for each was a tenth of the registration's CPU. By the primary keys.
+-- The commands that are not new: already decided, or of an attempt that is not the item's present one. Usually all commands are new, and no row
+-- is returned; a row for each command took a tenth of the registration's CPU. By the primary keys.
 SELECT n.ord, o.outcome, o.activity_id::text, o.error, o.created_at
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
      WITH ORDINALITY AS n (batch_id, position, attempt, ord)
@@ -25,8 +25,8 @@ WHERE o.outcome IS NOT NULL OR i.attempt IS DISTINCT FROM n.attempt;
 -- name: insert
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[], organizations text[], outcomes text[]
 -- parameters: activity_ids uuid[], errors jsonb[], at timestamptz
--- The outcomes, inserted last and complete. The primary key admits one for each attempt. A rival can only be another delivery of
--- the same command: the loser rolls everything back. Sorted, so that two of them don't wait in a circle.
+-- Inserts the outcomes, last in the transaction and complete. The primary key allows one for each attempt. Only another delivery of the same
+-- command can conflict; the loser rolls everything back. Sorted, so that two of these statements can't deadlock.
 INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, error, created_at)
 SELECT n.batch_id, n.position, n.attempt, n.organization_id, n.outcome, n.activity_id, n.error, CAST(:at AS timestamptz)
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]), CAST(:organizations AS text[]),

@@ -2,8 +2,8 @@
 
 -- name: known_parts
 -- parameters: batch_ids uuid[], parts integer[]
--- What the database has of these parts, and of their batches. It runs without the lock first: a part that
--- came before needs none. For the others it runs again under it. By the primary keys.
+-- What is stored of these parts and their batches. It first runs without the lock, which a part that is already stored does not need. For all
+-- other parts it runs again under the lock. By the primary keys.
 SELECT b.batch_id::text, b.organization_id, b.parts, b.content_hash AS header_hash, n.part, p.content_hash, p.public_hash
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:parts AS integer[])) AS n (batch_id, part)
 JOIN orchestrator.batch b ON b.batch_id = n.batch_id
@@ -12,7 +12,7 @@ LEFT JOIN orchestrator.batch_part p ON (p.batch_id, p.part) = (n.batch_id, n.par
 -- name: create
 -- parameters: batch_id uuid, organization_id text, coordinator_id text, submitted_by text, channel text, label text
 -- parameters: total integer, parts integer, content_hash bytea, trace_id text
--- The batch, when its first part comes: counted as pending, without items.
+-- Creates the batch when its first part arrives, with all items counted as pending but without items.
 INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items,
                                 pending, parts, content_hash, trace_id, submitted_at, changed_at)
 VALUES (:batch_id, :organization_id, :coordinator_id, :submitted_by, :channel, :label, 'pending', :total,
@@ -21,13 +21,13 @@ VALUES (:batch_id, :organization_id, :coordinator_id, :submitted_by, :channel, :
 -- name: add
 -- parameters: batch_id uuid, part integer, organization_id text, content_hash bytea, public_hash bytea, items jsonb
 -- parameters: data_bytes integer
--- A part, with its items until all have come.
+-- Stores a part. It keeps its items until all parts have arrived.
 INSERT INTO orchestrator.batch_part (batch_id, part, organization_id, content_hash, public_hash, items, data_bytes, received_at)
 VALUES (:batch_id, :part, :organization_id, :content_hash, :public_hash, CAST(:items AS jsonb), :data_bytes, clock_timestamp());
 
 -- name: present
 -- parameters: batch_id uuid
--- How many parts there are, and how large they are. By the primary key.
+-- How many parts are stored, and their total size. By the primary key.
 SELECT count(*) AS parts, coalesce(sum(data_bytes), 0) AS data_bytes FROM orchestrator.batch_part WHERE batch_id = :batch_id;
 
 -- name: collected
@@ -42,7 +42,8 @@ ORDER BY p.part, e.place;
 
 -- name: insert_items
 -- parameters: item_prefix text, item_tail bigint, override boolean, at timestamptz, batch_id uuid
--- The items of a batch whose parts have all come. Their ids are built here: prefix, and tail plus position. By the primary keys.
+-- Inserts the items of a batch whose parts have all arrived. Their ids are built here, from the prefix and the tail plus the position. By the
+-- primary keys.
 INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
                                      duration_minutes, notes, client_reference, override_duplicates, attempt_at, changed_version)
 SELECT b.batch_id, i.position, CAST(:item_prefix || lpad(to_hex(CAST(:item_tail AS bigint) + i.position), 16, '0') AS uuid),
@@ -56,13 +57,13 @@ WHERE b.batch_id = :batch_id;
 
 -- name: finish
 -- parameters: at timestamptz, batch_id uuid
--- From here on the batch is processed. By the primary key.
+-- Moves the batch to `processing`. By the primary key.
 UPDATE orchestrator.batch SET status = 'processing', submitted_at = :at, changed_at = :at, version = version + 1
 WHERE batch_id = :batch_id;
 
 -- name: drop_items
 -- parameters: batch_id uuid
--- The items are in `batch_item` now. By the primary key.
+-- Removes the items from the parts, because they are now in `batch_item`. By the primary key.
 UPDATE orchestrator.batch_part SET items = NULL WHERE batch_id = :batch_id;
 
 -- name: forget_parts
@@ -72,10 +73,10 @@ DELETE FROM orchestrator.batch_part WHERE batch_id = :batch_id;
 
 -- name: forget_edits
 -- parameters: batch_id uuid
--- Removes what people did to such a batch. By the primary key.
+-- Removes the edits of a batch that forget_batch has removed. By the primary key.
 DELETE FROM orchestrator.batch_edit WHERE batch_id = :batch_id;
 
 -- name: forget_batch
 -- parameters: batch_id uuid
--- Removes a batch that is still being collected: a part was refused, or did not come in time. By the primary key.
+-- Removes a batch that is still being collected, because a part was refused or did not arrive in time. By the primary key.
 DELETE FROM orchestrator.batch WHERE batch_id = :batch_id AND status = 'pending';

@@ -2,9 +2,9 @@
 
 -- name: advance
 -- parameters: topics text[], partitions integer[], next_offsets bigint[], topic_ids text[]
--- Writes down how far partitions are handled. Last in its transaction and sorted, so that another process that waits here (a
--- consumer that has lost the partition unawares) holds no lock that this transaction still wants. Within an incarnation it never
--- goes back: such a consumer may be the last to commit. By the primary key.
+-- Stores how far partitions are handled. It is the last statement of its transaction, and sorted, so that another process that waits here holds
+-- no lock that this transaction still needs. (That process is a consumer that has lost the partition without noticing.) Within an incarnation
+-- the offset never decreases, because such a consumer may be the last to commit. By the primary key.
 INSERT INTO orchestrator.consumer_progress (topic, partition, next_offset, topic_id, updated_at)
 SELECT topic, partition, next_offset, topic_id, clock_timestamp()
 FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[]), CAST(:topic_ids AS text[]))

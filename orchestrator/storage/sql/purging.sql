@@ -1,24 +1,23 @@
--- Statements of the purge, a bounded number of rows at a time. The row of a batch that nobody sees any more is locked first. That
--- waits for nobody and has no order to keep: what a promotion or a fold of a late result holds right now is left for the next
--- time. Those two may have to wait for it, for one chunk; they come to the rows of the items through the batch's row, and so does
--- the purge (docs/decisions/0029-one-lock-order.md).
+-- Statements of the purge. They handle a bounded number of rows at a time. The purge first locks the row of a deleted batch. It skips rows that
+-- a promotion or a fold of a late result holds, and takes them next time, so it waits for nobody and needs no order. A promotion or fold may
+-- have to wait for the purge, for one chunk. All of them lock a batch's row before its items (docs/decisions/0029-one-lock-order.md).
 
 -- name: due
 -- parameters: after interval, aside uuid[], max_batches integer
--- Batches that were deleted long enough ago, locked. By the partial index batch_deleted.
+-- Locks batches that were deleted long enough ago. By the partial index batch_deleted.
 SELECT batch_id::text FROM orchestrator.batch
 WHERE deleted_at < clock_timestamp() - :after AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
 ORDER BY deleted_at LIMIT :max_batches FOR UPDATE SKIP LOCKED;
 
 -- name: lock
 -- parameters: batch_ids uuid[]
--- Locks batches that an earlier transaction found, in the same way. By the primary key.
+-- Locks batches that an earlier transaction found with `due`. By the primary key.
 SELECT batch_id::text FROM orchestrator.batch
 WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND deleted_at IS NOT NULL FOR UPDATE SKIP LOCKED;
 
 -- name: bury
 -- parameters: batch_ids uuid[]
--- The tombstones. A batch that has one is purged, whatever rows of it are left. By the primary keys.
+-- Inserts the tombstones. A batch with a tombstone counts as purged, whatever rows of it are left. By the primary keys.
 INSERT INTO orchestrator.tombstone (batch_id, organization_id, content_hash, purged_at)
 SELECT batch_id, organization_id, content_hash, clock_timestamp() FROM orchestrator.batch
 WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
@@ -26,8 +25,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: remove_items
 -- parameters: batch_ids uuid[], max_items integer
--- Removes items with everything that belongs to them, and returns how many. An item that lost its outcome first would be
--- registered anew by a redelivered command. By the primary keys.
+-- Removes items with everything that belongs to them, and returns how many. If an item lost its outcome first, a redelivered command would
+-- register it again. By the primary keys.
 WITH chosen AS (
     SELECT batch_id, position FROM orchestrator.batch_item
     WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) ORDER BY batch_id, position LIMIT :max_items
@@ -44,8 +43,7 @@ SELECT count(*) FROM chosen;
 
 -- name: remove_empty
 -- parameters: batch_ids uuid[]
--- Removes the batches that have no items left. A statement of its own, which sees what remove_items has removed. By the primary
--- keys.
+-- Removes the batches that have no items left. It is a separate statement, so that it sees the effect of remove_items. By the primary keys.
 WITH batches AS (
     DELETE FROM orchestrator.batch b
     WHERE b.batch_id = ANY (CAST(:batch_ids AS uuid[]))
@@ -60,8 +58,8 @@ SELECT count(*) FROM batches;
 
 -- name: remove_keys
 -- parameters: after interval, max_keys integer
--- Removes Idempotency-Keys that have expired. A request that uses an expired key right now holds its row, or waits for the end of
--- this one and takes the key for itself. By the index idempotency_key_age.
+-- Removes expired Idempotency-Keys. A request that is using an expired key either holds its row, which is then skipped, or waits for the end of
+-- this transaction and claims the key. By the index idempotency_key_age.
 DELETE FROM orchestrator.idempotency_key k
 USING (SELECT organization_id, subject, key FROM orchestrator.idempotency_key
        WHERE created_at < clock_timestamp() - :after ORDER BY created_at LIMIT :max_keys FOR UPDATE SKIP LOCKED) AS old

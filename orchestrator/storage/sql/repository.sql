@@ -2,8 +2,8 @@
 
 -- name: use_keys
 -- parameters: organizations text[], subjects text[], keys text[], hashes bytea[], batch_ids uuid[]
--- Claims Idempotency-Keys; returns the batches of those that were free. The primary key decides, and waits for a rival that uses
--- the same key right now. In order of the key, so that two sets don't wait in a circle.
+-- Claims Idempotency-Keys. Returns the batches whose keys were free. The primary key decides, and waits for a concurrent transaction that uses
+-- the same key. Sorted by the key, so that two of these statements can't deadlock.
 INSERT INTO orchestrator.idempotency_key (organization_id, subject, key, request_hash, batch_id, created_at)
 SELECT u.organization_id, u.subject, u.key, u.request_hash, u.batch_id, now()
 FROM unnest(CAST(:organizations AS text[]), CAST(:subjects AS text[]), CAST(:keys AS text[]), CAST(:hashes AS bytea[]),
@@ -26,14 +26,14 @@ JOIN orchestrator.idempotency_key k USING (organization_id, subject, key);
 SELECT request_hash, batch_id::text, answer FROM orchestrator.idempotency_key
 WHERE (organization_id, subject, key) = (:organization_id, :subject, :key);
 
--- name: answer_key
+-- name: store_result
 -- parameters: answer jsonb, organization_id text, subject text, key text
--- Keeps what a repetition of the request is answered. By the primary key.
+-- Stores the result that a repetition of the request returns. By the primary key.
 UPDATE orchestrator.idempotency_key SET answer = CAST(:answer AS jsonb)
 WHERE (organization_id, subject, key) = (:organization_id, :subject, :key);
 
 -- name: known_coordinators
 -- parameters: organization_id text, coordinator_ids text[]
--- Those of these coordinators whom the directory has. By the primary key.
+-- The given coordinators who are in the directory. By the primary key.
 SELECT coordinator_id FROM registration.coordinator
 WHERE organization_id = :organization_id AND coordinator_id = ANY (CAST(:coordinator_ids AS text[]));

@@ -2,7 +2,7 @@
 
 -- name: mark_items
 -- parameters: batch_id uuid, positions integer[], at timestamptz, by text, reason text
--- Notes at items that their activities were taken back. They change with the version that the batch is about to get. By the primary key.
+-- Writes the revocation of their activities to items. They change with the version that the batch is about to get. By the primary key.
 UPDATE orchestrator.batch_item i
 SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason, changed_version = b.version + 1
 FROM orchestrator.batch b
@@ -10,7 +10,7 @@ WHERE b.batch_id = :batch_id AND i.batch_id = b.batch_id AND i.position = ANY (C
 
 -- name: mark_batch
 -- parameters: batch_id uuid, revoked integer, at timestamptz, by text, reason text
--- Counts revoked items, and keeps the revocation as an edit. By the primary key.
+-- Counts revoked items, and stores the revocation as an edit. By the primary key.
 WITH edited AS (
     UPDATE orchestrator.batch
     SET revoked = revoked + :revoked, version = version + 1, edit_version = edit_version + 1, changed_at = :at

@@ -1,18 +1,17 @@
--- Statements of the sweeper: what should have moved and has not. One sweeper sweeps at a time. It locks no rows of batches or
--- items: what it finds may have moved since, and is looked at again by those who act on it. A batch with items to decide is
--- running, or was cancelled while an external service owed answers; for both there is a partial index: batch_running,
--- batch_unresolved.
+-- Statements of the sweeper. They find items that should have moved but have not. One sweeper sweeps at a time. It locks no rows of batches or
+-- items: an item may have moved since it was found, and the code that acts on it checks it again. A batch with undecided items is running, or
+-- was cancelled while an external service had not responded. There is a partial index for each: batch_running, batch_unresolved.
 
 -- name: sweep_lock
 -- parameters: space integer, which integer
--- Whether this transaction is the one that sweeps: an advisory lock until its end. The other sweepers of a deployment find it
+-- Whether this transaction is the one that sweeps. It holds an advisory lock until its end; the other sweepers of a deployment find the lock
 -- taken and go back to sleep.
 SELECT pg_try_advisory_xact_lock(:space, :which);
 
 -- name: decided_not_folded
 -- parameters: quiet interval, aside uuid[], limit integer
--- Pending items whose attempt has been decided for a while. Folding sends nothing, so it needs no patience beyond the quiet time.
--- By the partial indexes of `batch`, then the primary keys.
+-- Pending items whose attempt was decided some time ago. Folding sends no event, so waiting for the quiet time is enough. By the partial indexes
+-- of `batch`, then the primary keys.
 SELECT i.batch_id::text, i.position, i.attempt
 FROM orchestrator.batch b
 JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
@@ -23,10 +22,10 @@ ORDER BY i.batch_id LIMIT :limit;
 
 -- name: watch
 -- parameters: mark_id bigint, quiet interval, limit integer
--- Watches pending items that have been quiet for a while: by the item's own time, because a batch changes with each edit of its
--- label and with each retry of its other items. Nothing that the item may follow from is in the outbox; a refused row leads to
--- nothing. What is watched already is left out, or it would use up the limit. By the partial indexes of `batch`, then the primary
--- keys; nothing but a slot leads an index of `outbox`, which is read whole.
+-- Begins to watch pending items that have been quiet for a while. The item's own time counts, because a batch changes with each edit of its
+-- label and each retry of other items. Items are left out while the outbox has an event that may still lead to their outcome; a refused event
+-- leads to none. Items that are already watched are left out, because they would use up the limit. By the partial indexes of `batch`, then the
+-- primary keys; no index of `outbox` begins with the batch, so that is read whole.
 INSERT INTO orchestrator.sweep_watch (batch_id, position, attempt, organization_id, stage, mark_id, next_at)
 SELECT i.batch_id, i.position, i.attempt, i.organization_id, 'splitter', :mark_id, clock_timestamp()
 FROM orchestrator.batch b
@@ -52,33 +51,32 @@ WHERE NOT EXISTS (SELECT FROM orchestrator.batch_item i
               WHERE (o.batch_id, o.position, o.attempt) = (w.batch_id, w.position, w.attempt));
 
 -- name: forget_marks
--- Deletes the marks that nothing waits behind. Both tables are small.
+-- Deletes the marks that no item waits for. Both tables are small.
 DELETE FROM orchestrator.sweep_mark m WHERE NOT EXISTS (SELECT FROM orchestrator.sweep_watch w WHERE w.mark_id = m.mark_id);
 
 -- name: new_mark
--- A mark that says nothing yet; set_mark follows in the same transaction.
+-- Creates a mark without offsets; set_mark follows in the same transaction.
 INSERT INTO orchestrator.sweep_mark (offsets, taken_at) VALUES ('[]', clock_timestamp()) RETURNING mark_id;
 
 -- name: set_mark
 -- parameters: offsets jsonb, mark_id bigint
--- Says where a mark is. By the primary key.
+-- Sets the offsets of a mark. By the primary key.
 UPDATE orchestrator.sweep_mark m SET offsets = CAST(:offsets AS jsonb) WHERE m.mark_id = :mark_id;
 
 -- name: waited_for
 -- parameters: mark_id bigint
--- Whether anything waits behind a mark.
+-- Whether any item waits for a mark.
 SELECT EXISTS (SELECT FROM orchestrator.sweep_watch WHERE mark_id = :mark_id);
 
 -- name: to_registration
 -- parameters: mark_id bigint, passed bigint[]
--- What the splitter has passed waits behind a new mark, for the registration.
+-- Makes items that the splitter has passed wait for a new mark, for the registration.
 UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = :mark_id
 WHERE stage = 'splitter' AND mark_id = ANY (:passed);
 
 -- name: mark_sent
 -- parameters: mark_id bigint
--- What was sent again is in the outbox first; the mark that it waits behind is taken when it has left. `watch` says which rows of
--- the outbox count.
+-- Gives a mark to items that were sent again, once their events have left the outbox. The comment of `watch` says which events count.
 UPDATE orchestrator.sweep_watch w SET mark_id = :mark_id
 WHERE w.stage = 'registration' AND w.mark_id IS NULL
   AND NOT EXISTS (SELECT FROM orchestrator.outbox x
@@ -97,8 +95,8 @@ ORDER BY w.batch_id, w.position LIMIT :limit;
 
 -- name: sent_again
 -- parameters: gone bigint[], max_resends integer, pause interval, batch_ids uuid[], positions integer[], attempts integer[]
--- Counts a resend and makes the next one wait for twice as long. What was lost with its topic was never tried: sending it again
--- is no evidence against the item. By the primary key of `sweep_watch`.
+-- Counts a resend, and doubles the wait before the next one. A command that was lost with its topic was never tried, so its resend does not
+-- count against the item. By the primary key of `sweep_watch`.
 UPDATE orchestrator.sweep_watch w
 SET resends = CASE WHEN w.mark_id = ANY (:gone) THEN w.resends ELSE least(w.resends + 1, :max_resends) END, mark_id = NULL,
     next_at = clock_timestamp() + :pause * power(2, w.resends)
@@ -108,8 +106,8 @@ WHERE (w.batch_id, w.position, w.attempt) = (n.batch_id, n.position, n.attempt);
 
 -- name: sizes_of_requests
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[]
--- How many items the submission or the retry had that began these attempts. A retry is known by its time, which the items that it
--- took carry as well; the batch's lock let no other one have the same. By the primary keys.
+-- The number of items in the submission or the retry that began each of these attempts. A retry is identified by its time, which its items
+-- have, too; because of the batch's lock, no two retries have the same time. By the primary keys.
 WITH named AS (
     SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
                   AS n (batch_id, position, attempt)
@@ -126,7 +124,7 @@ WHERE n.attempt = 1 OR r.items IS NOT NULL;
 
 -- name: unfinished_collections
 -- parameters: patience interval, aside uuid[], limit integer
--- Upstream batches whose parts have not all come in time. By the partial index batch_running.
+-- Upstream batches whose parts have not all arrived in time. By the partial index batch_running.
 SELECT batch_id::text FROM orchestrator.batch
 WHERE status = 'pending' AND submitted_at < clock_timestamp() - :patience AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
 ORDER BY batch_id LIMIT :limit;

@@ -1,8 +1,8 @@
--- What the checks in Python read. Whole tables, in the snapshot of all checks: no index, and no lock that anybody waits for.
+-- What the checks in Python read: whole tables, in the snapshot of all checks. They use no index and block nobody.
 
 -- name: statuses
--- The status of each batch, and what it is derived from. Without what is being purged: it loses its items a chunk at a time, and
--- keeps the counts that it had.
+-- The status of each batch, and what it is derived from. Batches that are being purged are left out: they lose their items a chunk at
+-- a time, but keep their counts.
 SELECT b.batch_id::text, b.status, b.pending, b.completed, b.failed, b.cancelled, b.cancelled_at IS NOT NULL AS was_cancelled,
        b.parts = 1 OR EXISTS (SELECT FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id) AS has_items
 FROM orchestrator.batch b

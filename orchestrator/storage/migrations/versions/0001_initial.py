@@ -12,11 +12,11 @@ depends_on = None
 
 def upgrade() -> None:
     """Runs the SQL beside this file."""
-    # Without parameters, so that the driver leaves the percent signs alone.
+    # `no_parameters`, so that the driver does not interpret percent signs.
     sql = Path(__file__).with_suffix(".sql").read_text()
     op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
 def downgrade() -> None:
-    """Refuses: the first version has nothing below it but the loss of all data."""
-    raise NotImplementedError("there is nothing below the first version; drop the database instead")
+    """Refuses, because a downgrade of the first version would remove all data."""
+    raise NotImplementedError("there is no version before the first; drop the database instead")

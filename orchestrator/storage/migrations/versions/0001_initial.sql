@@ -1,10 +1,10 @@
--- The schemas; docs/architecture.md says what each table is for. No foreign keys: a reference check takes a KEY SHARE lock on the batch
--- row for every item, which costs the hot path and queues against cancel; `bulkreg verify` checks what they would.
+-- The schemas. docs/architecture.md says what each table is for. There are no foreign keys, because a reference check takes a KEY SHARE lock
+-- on the batch row for every item, which slows the hot path and queues against cancels. `bulkreg verify` checks the references instead.
 
 CREATE SCHEMA orchestrator;
 CREATE SCHEMA registration;
 
--- Identity, who, and the counts as the status API shows them.
+-- Identity, people, and the counts as the status API shows them.
 CREATE TABLE orchestrator.batch (
     batch_id            uuid        NOT NULL PRIMARY KEY,
     organization_id     text        NOT NULL,
@@ -34,15 +34,15 @@ CREATE TABLE orchestrator.batch (
     CONSTRAINT batch_status CHECK (status IN ('pending', 'processing', 'completed', 'partial', 'failed', 'cancelled')),
     CONSTRAINT batch_counts CHECK (total_items = pending + completed + failed + cancelled
                                    AND pending >= 0 AND completed >= 0 AND failed >= 0 AND cancelled >= 0)
-) WITH (fillfactor = 50);  -- every fold updates the row: room on its page keeps the update HOT
+) WITH (fillfactor = 50);  -- every fold updates the row; free space on its page keeps the update HOT
 
 CREATE INDEX batch_newest ON orchestrator.batch (organization_id, submitted_at DESC, batch_id DESC) WHERE deleted_at IS NULL;
--- The condition names no column that a fold changes, or no fold would be HOT.
+-- The condition must not name a column that a fold changes, because the fold would then not be HOT.
 CREATE INDEX batch_running ON orchestrator.batch (submitted_at) WHERE status IN ('pending', 'processing');
 CREATE INDEX batch_deleted ON orchestrator.batch (deleted_at) WHERE deleted_at IS NOT NULL;
 
--- One row per mentor: the values of its present attempt, and where it stands. `planned` is what a preview foretold (`success` or an
--- error code) for the first attempt of a submission with a plan.
+-- One row for each item: the values and the state of its present attempt. `planned` is the prediction of a preview (`success` or an error
+-- code) for the first attempt of a submission with a plan.
 CREATE TABLE orchestrator.batch_item (
     batch_id            uuid        NOT NULL,
     position            integer     NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE orchestrator.batch_item (
     CONSTRAINT batch_item_status CHECK (status IN ('pending', 'success', 'failed', 'cancelled'))
 ) WITH (fillfactor = 80);
 
--- The dedup table: whoever inserts the row of (item, attempt) decides, and nobody changes it afterwards.
+-- The dedup table. The transaction that inserts the row of (item, attempt) decides, and the row never changes afterwards.
 CREATE TABLE orchestrator.outcome (
     batch_id        uuid        NOT NULL,
     position        integer     NOT NULL,
@@ -81,7 +81,7 @@ CREATE TABLE orchestrator.outcome (
     CONSTRAINT outcome_answer CHECK ((outcome = 'success') = (activity_id IS NOT NULL) AND (outcome = 'failed') = (error IS NOT NULL))
 );
 
--- Attempts that are over, with the values they ran with, and the correction that began the next.
+-- Finished attempts, with their values, and the correction that began the next attempt.
 CREATE TABLE orchestrator.item_history (
     batch_id        uuid        NOT NULL,
     position        integer     NOT NULL,
@@ -96,8 +96,8 @@ CREATE TABLE orchestrator.item_history (
     PRIMARY KEY (batch_id, position, attempt)
 );
 
--- Parts of every batch. The hashes tell a repetition from a contradiction: `content_hash` of the part as its sender wrote it,
--- `public_hash` of the same without notes, as we publish it. `items` is kept only while other parts of an upstream batch are missing.
+-- The parts of every batch. The hashes distinguish a repetition from a contradiction: `content_hash` is of the part as its sender wrote it,
+-- `public_hash` of the same part without notes, as we publish it. `items` is kept only while other parts of an upstream batch are missing.
 CREATE TABLE orchestrator.batch_part (
     batch_id        uuid        NOT NULL,
     part            integer     NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE orchestrator.batch_part (
     PRIMARY KEY (batch_id, part)
 );
 
--- What is left of a purged batch, for good: late and replayed events never resurrect it.
+-- A permanent row for each purged batch, so that late and replayed events never bring it back.
 CREATE TABLE orchestrator.tombstone (
     batch_id        uuid        NOT NULL PRIMARY KEY,
     organization_id text        NOT NULL,
@@ -117,7 +117,7 @@ CREATE TABLE orchestrator.tombstone (
     purged_at       timestamptz NOT NULL
 );
 
--- Events that a transaction decided to publish. A slot keeps a batch's events with one relay, so in order.
+-- Events that a transaction decided to publish. All events of a batch are in one slot, and so with one relay, which keeps their order.
 CREATE TABLE orchestrator.outbox (
     slot            smallint    NOT NULL,
     outbox_id       bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
@@ -152,8 +152,8 @@ CREATE TABLE orchestrator.consumer_progress (
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
--- Items that the sweeper watches. A mark is where the topics ended at a moment: once the consumers have passed it, whatever was
--- published before that moment has been handled. `stage` tells what the mark is for: the splitter to pass, or the registration.
+-- Items that the sweeper watches. A mark is where the topics ended at some time. Once the consumers have passed it, everything that was
+-- published before that time has been handled. `stage` says which consumer has to pass the mark: the splitter or the registration.
 CREATE TABLE orchestrator.sweep_mark (
     mark_id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     offsets         jsonb       NOT NULL,
@@ -241,7 +241,7 @@ CREATE TABLE registration.audit (
 
 -- Row level security. The worker sees all; the API sees the organizations that its transaction names with
 -- set_config('bulkreg.organizations', …, true), separated by the unit separator; unset (or '' after a commit) means no rows.
--- FORCE: without the policy of its own even the owner would see 0 rows [tried]; it has one, for reports and repairs.
+-- FORCE makes the policies apply to the owner, too. It has a policy of its own, for reports and repairs; without it, it would see no rows.
 CREATE FUNCTION orchestrator.visible_organizations() RETURNS text[] LANGUAGE sql STABLE PARALLEL SAFE
     RETURN string_to_array(nullif(current_setting('bulkreg.organizations', true), ''), E'\x1f');
 
@@ -254,7 +254,7 @@ BEGIN
     FOR t IN SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration') LOOP
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I.%I TO bulkreg_worker', t.schemaname, t.tablename);
         IF t.tablename IN ('consumer_progress', 'sweep_mark') THEN
-            CONTINUE;  -- about partitions, not about anybody's data; the API has no business there
+            CONTINUE;  -- has no organization's data, and the API does not need it
         END IF;
         EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY', t.schemaname, t.tablename);
         EXECUTE format('ALTER TABLE %I.%I FORCE ROW LEVEL SECURITY', t.schemaname, t.tablename);

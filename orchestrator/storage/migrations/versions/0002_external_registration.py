@@ -1,4 +1,4 @@
-"""What an external registration service was asked, and what it answered. Only adds: the version before never looks at it."""
+"""The requests to an external registration service, and its responses. Only adds; the version before never reads it."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuses: the rows tell which items a service may hold an activity of."""
-    raise NotImplementedError("dropping orchestrator.dispatch would forget what an external service was asked")
+    """Refuses, because only these rows show which items an external service may have registered."""
+    raise NotImplementedError("dropping orchestrator.dispatch would lose which items were sent to an external service")

@@ -1,10 +1,10 @@
 -- One row for each item that an external registration service was ever asked to register (docs/external-registration.md). `refusals`
 -- is the n of the idempotency key that is in use, or would be used next. `attempt` is the last attempt that asked.
---   asked       a request is on its way, or was: nobody knows whether the service has done the work
+--   asked       a request is being sent or was sent, and it is unknown whether the service has done the work
 --   registered  the activity exists at the service
---   refused     a definite no to the key before `refusals`; the next attempt asks under a new one
+--   refused     the service definitely refused the key before `refusals`; the next attempt uses a new key
 --   withdrawn   the service will never honour the key: only for items of cancelled batches
--- The values asked for are the item's own: they can't change while the item is in doubt, so the notes are kept only once.
+-- The requested values are the item's own. They can't change while the item is in doubt, so the notes are stored only once.
 CREATE TABLE orchestrator.dispatch (
     batch_id        uuid        NOT NULL,
     position        integer     NOT NULL,

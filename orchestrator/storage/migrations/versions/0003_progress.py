@@ -1,4 +1,4 @@
-"""From when a batch's progress is measured. Only adds, and nothing that must be filled: the version before never looks at it."""
+"""The time from which a batch's progress is measured. Only adds nullable columns; the version before never reads them."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Lets go of the two columns: no more than an estimate is lost."""
+    """Drops the two columns. Only an estimate is lost."""
     op.execute("ALTER TABLE orchestrator.batch DROP COLUMN measured_from, DROP COLUMN measured_items")

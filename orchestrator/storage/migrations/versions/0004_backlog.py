@@ -1,4 +1,4 @@
-"""How much is waiting, for the API. Only adds: the version before never asks."""
+"""How many items are waiting, for the API. Only adds; the version before never calls it."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The API asks no more."""
+    """Drops the function, which nothing calls any more."""
     op.execute("DROP FUNCTION orchestrator.backlog()")

@@ -1,5 +1,6 @@
--- How much is accepted and not done yet, over all organizations: two numbers that the API, which sees one organization at a time, may know
--- to refuse what it could only pile up. A batch whose parts have not all come ('pending') has no items yet. The function runs with its owner's rights, and answers nothing else.
+-- How many accepted items of all organizations are not done yet. The API, which sees one organization at a time, needs these two numbers to
+-- refuse submissions while too much is waiting. A batch whose parts have not all arrived ('pending') has no items yet. The function runs with
+-- its owner's rights, and returns nothing else.
 CREATE FUNCTION orchestrator.backlog(OUT pending bigint, OUT folded bigint) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
     SELECT (SELECT coalesce(sum(b.pending), 0) FROM orchestrator.batch b WHERE b.status = 'processing'),

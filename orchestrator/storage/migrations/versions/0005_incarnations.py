@@ -1,6 +1,6 @@
-"""Which incarnation of a topic a consumer's progress describes, where the queues end, and which roles began when.
+"""The incarnation of a topic that a consumer's progress belongs to, the ends of the queues, and the starts of roles.
 
-Only adds: the version before writes progress without an incarnation, which counts for any.
+Only adds. The version before writes progress without an incarnation, which matches any.
 """
 
 from pathlib import Path
@@ -20,6 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Progress describes a name again, and nothing but observations is lost."""
+    """Drops the incarnations and the observations. Progress then belongs to a topic's name again."""
     op.execute("ALTER TABLE orchestrator.consumer_progress DROP COLUMN topic_id")
     op.execute("DROP TABLE orchestrator.queue_end, orchestrator.role_start")

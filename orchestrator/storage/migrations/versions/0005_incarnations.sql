@@ -1,9 +1,9 @@
--- The topic's id in Kafka. A topic that is deleted and made anew, or restored from a copy, has another id, and its offsets begin anew: what
--- was handled of the one says nothing about the other. Empty: unknown, as the version before writes it.
+-- The topic's id in Kafka. A topic that was deleted and recreated, or restored from a copy, has another id, and its offsets start again. So
+-- progress in one does not apply to the other. Empty means unknown, as the version before writes it.
 ALTER TABLE orchestrator.consumer_progress ADD COLUMN topic_id text NOT NULL DEFAULT '';
 
--- Where each consumed partition began and ended when the sweeper last asked the broker, and how far its consumer was. `stands_since`: since
--- then the consumer is behind the end and has not moved; null when it is not behind, or moves.
+-- Where each consumed partition began and ended when the sweeper last asked the broker, and how far its consumer was. Since `stands_since`, the
+-- consumer has been behind the end without moving; null if it is not behind, or moves.
 CREATE TABLE orchestrator.queue_end (
     topic           text        NOT NULL,
     partition       integer     NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE orchestrator.queue_end (
     PRIMARY KEY (topic, partition)
 );
 
--- Each start of a worker's role. A role that begins again and again on one host does not do its work.
+-- Each start of a worker's role. A role that restarts again and again on one host does not do its work.
 CREATE TABLE orchestrator.role_start (
     role            text        NOT NULL,
     host            text        NOT NULL,
@@ -23,5 +23,5 @@ CREATE TABLE orchestrator.role_start (
 );
 CREATE INDEX role_start_recent ON orchestrator.role_start (started_at);
 
--- About partitions and processes, not about anybody's data; the API has no business there.
+-- These tables have no organization's data, and the API does not need them.
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.queue_end, orchestrator.role_start TO bulkreg_worker;

@@ -1,4 +1,4 @@
-"""Rows of the outbox that wait. Only adds: the version before neither reads nor writes them."""
+"""Held rows of the outbox. Only adds; the version before neither reads nor writes them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Held rows go back to where the version before finds them."""
+    """Moves held rows back to where the version before finds them."""
     op.execute("UPDATE orchestrator.outbox SET slot = -1 - slot WHERE slot < 0")
     op.execute("DROP INDEX orchestrator.outbox_held_for, orchestrator.outbox_held_stream")
     op.execute("ALTER TABLE orchestrator.outbox DROP COLUMN held_for, DROP COLUMN held_why, DROP COLUMN held_at")

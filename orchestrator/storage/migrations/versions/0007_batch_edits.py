@@ -1,4 +1,4 @@
-"""Labels, cancels and deletions as rows of their own. Only adds: the version before never looks at them."""
+"""Labels, cancels and deletions as rows of their own. Only adds; the version before never reads them."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The rows repeat what the batches say."""
+    """Drops the rows. The batches' own rows have the same values."""
     op.execute("DROP INDEX orchestrator.dispatch_in_doubt; DROP TABLE orchestrator.batch_edit")

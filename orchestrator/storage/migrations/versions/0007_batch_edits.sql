@@ -1,5 +1,5 @@
--- What people have done to a batch: one row for each label, cancel and deletion, written in the transaction that does it. The batch's own row
--- holds the result; these rows bear it out when a replay finds the row gone or damaged. An event alone never does (decision 15).
+-- The edits of a batch by people: one row for each label, cancel and deletion, written in the same transaction. The batch's own row has the
+-- result. If a replay finds that row missing or damaged, these rows confirm the edits; an event alone never does (decision 15).
 CREATE TABLE orchestrator.batch_edit (
     batch_id        uuid        NOT NULL,
     version         bigint      NOT NULL,
@@ -22,12 +22,12 @@ CREATE POLICY api ON orchestrator.batch_edit TO bulkreg_api USING (organization_
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.batch_edit TO bulkreg_worker;
 GRANT SELECT, INSERT ON orchestrator.batch_edit TO bulkreg_api;
 
--- Cancels and deletions of the time before. (Of labels only the last one is known, and it is in the batch's row.)
+-- Earlier cancels and deletions. (Of labels only the last one is known, and it is in the batch's row.)
 INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, reason, edited_by, edited_at)
 SELECT batch_id, 0, organization_id, 'cancelled', cancellation_reason, cancelled_by, cancelled_at
 FROM orchestrator.batch WHERE cancelled_at IS NOT NULL
 UNION ALL
 SELECT batch_id, version, organization_id, 'deleted', NULL, NULL, deleted_at FROM orchestrator.batch WHERE deleted_at IS NOT NULL;
 
--- For `bulkreg doctor`: items that an external service was asked for and has not answered. Mostly few.
+-- For `bulkreg doctor`: items that were sent to an external service that has not responded yet. Usually few.
 CREATE INDEX dispatch_in_doubt ON orchestrator.dispatch (batch_id) WHERE state = 'asked';

@@ -1,4 +1,4 @@
-"""The size of each part of an upstream batch. Only adds: the version before does not fill it in."""
+"""The size of each part of an upstream batch. Only adds; the version before does not write it."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing else holds it."""
+    """Drops the sizes, which are stored nowhere else."""
     op.execute("ALTER TABLE orchestrator.batch_part DROP COLUMN data_bytes")

@@ -1,4 +1,4 @@
-"""What a revocation writes. Only adds: the version before neither reads nor writes it, and keeps what it finds."""
+"""The columns of revocations. Only adds; the version before neither reads nor writes them."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuses: who revoked a record, and why, is evidence."""
-    raise NotImplementedError("dropping the columns would forget who revoked what, and why")
+    """Refuses, because the columns are evidence of who revoked an activity, and why."""
+    raise NotImplementedError("dropping the columns would lose who revoked which activities, and why")

@@ -1,6 +1,6 @@
--- Undo (docs/decisions/0034-undo.md). A revoked activity says who revoked it and why; `revoked_at` was there from the beginning.
+-- Undo (docs/decisions/0034-undo.md): who revoked an activity, and why. The column `revoked_at` has existed from the beginning.
 ALTER TABLE registration.activity ADD COLUMN revoked_by text, ADD COLUMN revocation_reason text;
--- Why, of an action that has a reason.
+-- The reason of an action that has one.
 ALTER TABLE registration.audit ADD COLUMN reason text;
 
 -- The item stays `success`, because it was registered.
@@ -8,8 +8,8 @@ ALTER TABLE orchestrator.batch_item ADD COLUMN revoked_at timestamptz, ADD COLUM
 -- How many items are revoked. A constant default fills no rows.
 ALTER TABLE orchestrator.batch ADD COLUMN revoked integer NOT NULL DEFAULT 0;
 
--- A revocation is an edit of a new kind. A wider check in its place would be checked under a lock; the statements that write here know
--- the kinds.
+-- A revocation is a new kind of edit. The check of the kinds is dropped instead of widened, because validating a new one would hold a lock. Only
+-- our own statements write the kinds.
 ALTER TABLE orchestrator.batch_edit DROP CONSTRAINT batch_edit_kind;
 
 -- The index that a revocation needs is built afterwards, without a lock (orchestrator/storage/large_indexes.py).
