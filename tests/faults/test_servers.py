@@ -1,21 +1,24 @@
-"""Rows 4 to 6, 10, 34 and 39 of the fault catalogue: servers that are killed, full, frozen or damaged. They are these tests' own."""
+"""Rows 4 to 6, 10, 34, 39, 61 and 62 of the fault catalogue: servers that are killed, full, frozen or damaged. They are these tests' own."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import psutil
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from compose.embedded.infrastructure import Infrastructure
+from consumers.loop import silence
 from consumers.loop.handler import Handled, Record
+from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.reading.topic_reader import TopicReader
 from consumers.registration import RegistrationHandler
-from orchestrator.batches.publishing import Delivery
+from orchestrator.batches.publishing import Delivery, DeliveryError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.storage.database import create_database_engine
@@ -33,10 +36,13 @@ from tests.faults.roles import (
     wait_until_completed,
 )
 from tests.support.databases import fresh_database
-from tests.support.kafka import committed_offsets, made_topics, reading
+from tests.support.kafka import committed_offsets, made_topics, reading, replace_topic
 from tests.support.pipeline import Pipeline, mentors, standard_directory
 from tests.support.raw_producer import Compression, RawRecord, crc32c, produce
+from tests.support.second_broker import NODE as SECOND_NODE
+from tests.support.second_broker import second_broker
 from tests.support.stack import Stack
+from tests.support.toy import command
 from tests.support.upstream import submitted as submitted_upstream
 from tests.support.upstream import upstream_item
 from tests.support.waiting import eventually
@@ -208,8 +214,8 @@ def its_pipeline(on_own_kafka: Settings) -> Iterator[Pipeline]:
 class ImpatientProducer(EventProducer):
     """Gives up soon, and remembers what it was told then."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, {"delivery.timeout.ms": 500})
+    def __init__(self, settings: Settings, *, timeout_ms: int = 500) -> None:
+        super().__init__(settings, {"delivery.timeout.ms": timeout_ms})
         self.unknown: list[str] = []
 
     def _failed(self, delivery: Delivery, index: int, error: KafkaError) -> None:
@@ -251,6 +257,81 @@ def test_row_34_broker_killed_and_restarted(own_kafka: Infrastructure, on_own_ka
         batches.append(submitted(its_pipeline, 3))
         wait_until_completed(its_pipeline.engine, batches)
     assert_exactly_once(its_pipeline.engine, on_own_kafka, activities=4 * ITEMS)
+
+
+def unknown_ids(*_: object, **__: object) -> Mapping[Topic, str]:
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@pytest.mark.parametrize("are_ids_told", [True, False], ids=["ids are told", "ids are not told"])
+def test_row_61_topics_made_anew_after_the_broker_was_restarted(
+    own_kafka: Infrastructure,
+    on_own_kafka: Settings,
+    its_pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    are_ids_told: bool,
+) -> None:
+    """The client accepts no leader whose epoch is lower than the last that it knew, and each start of the broker raises the epochs."""
+    monkeypatch.setattr(silence, "SILENT_AFTER_S", silence.SILENT_AFTER_MAX_S if are_ids_told else 2.0)
+    if not are_ids_told:
+        monkeypatch.setattr(BrokerTopicIds, "__call__", unknown_ids)
+    settings = on_own_kafka.model_copy(update={"bulk_threshold_items": ITEMS - 1})
+    with running_flow(settings):
+        batches = [submitted(its_pipeline, 0)]
+        wait_until_completed(its_pipeline.engine, batches)
+        own_kafka.kill("kafka")
+        own_kafka.restart("kafka")
+        batches += [submitted(its_pipeline, 1), its_pipeline.submit(mentors(1, first=1 + 2 * ITEMS))]
+        wait_until_completed(its_pipeline.engine, batches)
+        for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS):
+            replace_topic(settings, topic)
+        batches += [submitted(its_pipeline, 3), its_pipeline.submit(mentors(1, first=2 + 2 * ITEMS))]
+        wait_until_completed(its_pipeline.engine, batches)
+    assert_exactly_once(its_pipeline.engine, settings, activities=3 * ITEMS + 2)
+
+
+def placed(settings: Settings, topic: Topic, node: int) -> None:
+    """The topic is deleted, and made anew on this broker alone."""
+    name = topic.on_cluster(settings.topic_prefix)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin.delete_topics([name])[name].result()
+
+    def is_made() -> bool:
+        try:
+            admin.create_topics([NewTopic(name, 3, replica_assignment=[[node]] * 3)])[name].result()
+        except KafkaException:  # the broker is still deleting it
+            return False
+        return True
+
+    eventually(is_made)
+
+
+def test_row_62_producer_whose_topic_was_made_anew_on_another_broker(
+    own_kafka: Infrastructure, on_own_kafka: Settings, tmp_path: Path
+) -> None:
+    """The client goes on asking the broker that led the topic before, which had a higher epoch when it was restarted."""
+    with second_broker(own_kafka, tmp_path / "second") as second:
+        placed(on_own_kafka, Topic.COMMANDS, SECOND_NODE)
+        producer = ImpatientProducer(on_own_kafka, timeout_ms=2_000)
+        producer.publish([command(0)])
+        second.kill()
+        second.start()
+        producer.publish([command(1)])
+        # Now the client asks who leads the topic.
+        assert producer.place(command(1)).startswith("commands/")
+        placed(on_own_kafka, Topic.COMMANDS, 1)
+
+        def is_published() -> bool:
+            try:
+                producer.publish([command(2)])
+            except DeliveryError:
+                return False
+            return True
+
+        eventually(is_published)
+        producer.close()
+    with reading(on_own_kafka, Topic.COMMANDS) as topic:
+        assert [seen.data["position"] for seen in topic.wait_for(1)] == [2]
 
 
 def spoil(own_kafka: Infrastructure, topic: str, partition: int, offset: int, *, is_checked: bool) -> None:

@@ -11,9 +11,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queues
 from producers.producer import EventProducer
-from producers.topics import create_topics
 from schemas.envelope import Topic
-from tests.support.kafka import committed_offsets
+from tests.support.kafka import committed_offsets, replace_topic
 from tests.support.toy import ToyHandler, command, make_toy_table, running_loop, toy_positions
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -24,21 +23,6 @@ pytestmark = pytest.mark.usefixtures("topics")
 def admin(settings: Settings) -> AdminClient:
     make_toy_table(settings)
     return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-
-
-def replace_topic(admin: AdminClient, settings: Settings, topic: Topic) -> None:
-    """Deletes it and makes it anew, at once."""
-    name = topic.on_cluster(settings.topic_prefix)
-    admin.delete_topics([name])[name].result()
-
-    def is_there() -> bool:
-        try:
-            create_topics(settings)
-        except KafkaException:  # the broker is still deleting it
-            return False
-        return name in admin.list_topics(timeout=PATIENCE_S).topics
-
-    eventually(is_there)
 
 
 def topic_id(admin: AdminClient, settings: Settings) -> str:
@@ -64,7 +48,7 @@ def test_row_50_running_consumer_reads_all_of_a_topic_that_is_made_anew(
     publisher.close()
     with running_loop(settings, ToyHandler()) as loop:
         eventually(lambda: progress(engine) == (300, {topic_id(admin, settings)}))
-        replace_topic(admin, settings, Topic.COMMANDS)
+        replace_topic(settings, Topic.COMMANDS)
         publisher = EventProducer(settings)
         publisher.publish([command(position) for position in range(1_000, 1_000 + second)])
         publisher.close()
@@ -120,7 +104,7 @@ def test_row_50_broker_says_which_incarnation_ends_where(
     assert {place[0] for place in first} == {Topic.COMMANDS, Topic.BATCHES}
     assert sum(queue.next_offset for queue in first.values()) == 30
     assert len({queue.topic_id for queue in first.values()} - {""}) == 2
-    replace_topic(admin, settings, Topic.COMMANDS)
+    replace_topic(settings, Topic.COMMANDS)
 
     def asked() -> Queues:
         try:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from consumers.loop.handler import Handler
 from consumers.loop.processing import Processed
 from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
 from orchestrator.process.failpoints import Failpoint
@@ -72,6 +73,8 @@ class ConsumerProcess:
         # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
         self._loop._consumer = cast("Consumer", self.consumer)
         self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
+        # What a partition says first is the simulation's to choose, however slow the machine is.
+        self._loop._silence = Silence(clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)

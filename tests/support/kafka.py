@@ -52,6 +52,21 @@ def made_topics(settings: Settings) -> Iterator[None]:
         future.result()
 
 
+def replace_topic(settings: Settings, topic: Topic) -> None:
+    """Deletes it and makes it anew, at once."""
+    name = topic.on_cluster(settings.topic_prefix)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin.delete_topics([name])[name].result()
+
+    def is_made() -> bool:
+        try:
+            return any(report.name == name and report.created for report in create_topics(settings))
+        except KafkaException:  # the broker is still deleting it
+            return False
+
+    eventually(is_made)
+
+
 def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
     """A new topic may be known before its partitions have a leader that knows of it."""
     places = {

@@ -1,7 +1,8 @@
 """One turn of a consumer's loop after the other, with a client and a worker in memory: what is committed, paused, sought, and when."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from consumers.loop.lanes import LanePolicy
 from consumers.loop.postponing import Failure
 from consumers.loop.processing import NextOffsets, Processed, Processor
 from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.silence import SILENT_AFTER_S, Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Delivery
@@ -50,6 +52,7 @@ class Client:
         self.assigned: list[dict[int, int]] = []
         self.metadata: dict[int, str] = {}
         """Beside the offsets that the group has committed."""
+        self.is_closed = False
 
     def poll(self, timeout: float) -> Message | None:
         self.waits.append(timeout)
@@ -87,6 +90,13 @@ class Client:
 
     def seek(self, place: TopicPartition) -> None:
         self.sought.append((place.partition, place.offset))
+
+    def subscribe(self, topics: Sequence[str], *, on_assign: object, on_revoke: object, on_lost: object) -> None:
+        assert topics == [TOPIC]
+        assert all((on_assign, on_revoke, on_lost))
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.assigned.append({each.partition: each.offset for each in partitions})
@@ -163,6 +173,8 @@ class Loop:
         self.loop._probe = cast("BatchProbe", SimpleNamespace(next_batch=lambda *place: self.next_batch[place[-1]]))
         self.next_batch: dict[int, int] = {}
         """Of a damaged batch, by where it begins."""
+        self.now = 0.0
+        self.loop._silence = Silence(clock=lambda: self.now)
 
     def _topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
         assert timeout_s > 0
@@ -175,6 +187,23 @@ class Loop:
 
     def revoke(self, *partitions: int) -> None:
         self.loop._on_revoke(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    @contextlib.contextmanager
+    def renewing(self) -> Iterator[Client]:
+        """In the block the loop replaces its client, whose partitions are taken from it then."""
+        left, joined = self.client, Client()
+
+        def revoke() -> None:
+            left.is_closed = True
+            self.revoke(*(partition for _, partition in list(self.loop._assigned)))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(left, "close", revoke)
+            patch.setattr(module, "Consumer", lambda *_, **__: joined)
+            yield joined
+        assert left.is_closed
+        assert self.loop._consumer is cast("Consumer", joined)
+        self.client = joined
 
     def turn(self, *messages: Message) -> None:
         self.client.fetch = list(messages)
@@ -473,6 +502,76 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(ids: Any, outdate
     loop.turn(record(0, 1))
     expected = ids[Topic.COMMANDS] if isinstance(ids, dict) and ids else ""
     assert loop.client.commits == [{0: (2, expected)}]
+
+
+# --- Clients that can't read what they were given ---------------------------------------------------------------------------------------
+
+
+def test_a_client_that_knows_an_earlier_topic_of_that_name_is_replaced(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """It may never read the new one. Nothing of what it reads of it counts."""
+    loop.revoke(0, 1)
+    loop.ids = {Topic.COMMANDS: "next"}
+    loop.assign(0, 1)
+    with loop.renewing():
+        loop.turn(record(0, 0))
+    assert loop.work.done == []
+    [line] = logged(caplog, Action.CLIENT_RENEWED)
+    assert (line["reason"], line["partitions"]) == ("topic_replaced", ["commands/0", "commands/1"])
+    loop.assign(0, 1)
+    loop.turn(record(0, 0))
+    assert loop.work.done == [[(0, 0)]]
+    assert loop.client.commits == [{0: (1, "next")}]
+
+
+@pytest.mark.parametrize(
+    "ids", [{Topic.COMMANDS: "now"}, {}, {Topic.COMMANDS: ""}, KafkaException(KafkaError(KafkaError._TRANSPORT))]
+)
+def test_a_client_is_kept_while_no_topic_is_known_to_be_another(loop: Loop, ids: Any) -> None:
+    loop.revoke(0)
+    loop.ids = ids
+    loop.assign(0)
+    loop.turn(record(0, 0))
+    assert loop.work.done == [[(0, 0)]]
+    assert not loop.client.is_closed
+
+
+def test_a_client_that_says_nothing_of_a_partition_is_replaced(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.turn(end(0, 0), error(KafkaError.UNKNOWN_LEADER_EPOCH, 1))
+    loop.now = SILENT_AFTER_S - 0.1
+    loop.turn()
+    assert not loop.client.is_closed
+    loop.now = SILENT_AFTER_S
+    with loop.renewing():
+        loop.turn()
+    [line] = logged(caplog, Action.CLIENT_RENEWED)
+    assert (line["reason"], line["partitions"]) == ("silent", ["commands/1"])
+    loop.assign(0, 1)
+    loop.turn(end(0, 0))
+    assert "commands/1" in str(loop.loop.health.failing)
+    loop.turn(record(1, 0))
+    assert loop.loop.health.failing is None
+    loop.now = 100 * SILENT_AFTER_S
+    loop.turn()
+    assert not loop.client.is_closed
+
+
+@pytest.mark.parametrize("message", [record(1, 0), end(1, 0), damage(1, 0)], ids=["a record", "the end", "damage"])
+def test_whatever_is_read_of_a_partition_breaks_its_silence(loop: Loop, message: Message) -> None:
+    loop.turn(end(0, 0), message)
+    loop.now = 100 * SILENT_AFTER_S
+    loop.turn()
+    assert not loop.client.is_closed
+
+
+def test_without_a_broker_a_client_may_say_nothing(loop: Loop) -> None:
+    loop.now = 100 * SILENT_AFTER_S
+    loop.loop.health.broker_contact = False
+    loop.turn()
+    assert not loop.client.is_closed
+    loop.loop.health.broker_contact = True
+    loop.now += SILENT_AFTER_S - 0.1
+    loop.turn()
+    assert not loop.client.is_closed
 
 
 # --- Lanes that are full -----------------------------------------------------------------------------------------------------------------
