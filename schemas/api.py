@@ -222,7 +222,7 @@ Time = Annotated[
 
 
 class NamesQuery(Request):
-    """Whether items come with names."""
+    """Whether to return items with names."""
 
     names: Annotated[
         bool,
@@ -285,37 +285,37 @@ class BatchesQuery(Request):
 
 _Q = Field(description="Only entries whose name or id contains this text, in any case; o finds ø, ae finds æ, a finds å.")
 _SCOPE_OF = Field(
-    description="Only what is in this coordinator's scope. Coordinators can name only themselves, and it is the default."
+    description="Only entries in this coordinator's scope. Coordinators can name only themselves, which is their default."
 )
 
 
 class DirectoryQuery(Request):
-    """Which page of a part of the directory is listed, by id."""
+    """Which page of the directory's entries to list, by id."""
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = 200
-    # The longest id, of characters that take four bytes.
+    # Enough for the longest id, with characters of four bytes.
     cursor: Annotated[str | None, Field(max_length=600, description="`next_cursor` of the previous page.")] = None
 
 
 class MentorsQuery(DirectoryQuery):
-    """Which mentors are listed."""
+    """Which mentors to list."""
 
     coordinator_id: Annotated[Id | None, _SCOPE_OF] = None
     q: Annotated[Label | None, _Q] = None
     chapter_id: Id | None = None
     active_on: Annotated[
-        CalendarDate | None, Field(description="The date that `active` is about; default: today. Nobody is left out for it.")
+        CalendarDate | None, Field(description="The date for `active`; default: today. It leaves nobody out.")
     ] = None
 
 
 class ChaptersQuery(DirectoryQuery):
-    """Which chapters are listed."""
+    """Which chapters to list."""
 
     coordinator_id: Annotated[Id | None, _SCOPE_OF] = None
 
 
 class CoordinatorsQuery(DirectoryQuery):
-    """Which coordinators are listed."""
+    """Which coordinators to list."""
 
     q: Annotated[Label | None, _Q] = None
 
@@ -524,9 +524,9 @@ class ItemErrorResponse(Response, title="ItemErrorAnswer"):
 
 
 _MENTOR_NAME = Field(
-    description="With `names=true`; null for a mentor whom the directory does not have, or not in the caller's scope."
+    description="With `names=true`; null if the directory does not have the mentor, or not in the caller's scope."
 )
-_TYPE_NAME = Field(description="With `names=true`; null for a type that the directory does not have.")
+_TYPE_NAME = Field(description="With `names=true`; null if the directory does not have the type.")
 
 
 class ItemResponse(Response, title="ItemAnswer"):
@@ -597,7 +597,7 @@ class OneItemResponse(ItemResponse, title="OneItemAnswer"):
 
 
 class WarningResponse(Response):
-    """Something about an item that is unusual. It does not keep the item from being registered."""
+    """Something unusual about an item. The item can be registered nevertheless."""
 
     code: Literal["shorter_than_usual"]
     message: str
@@ -724,16 +724,16 @@ class MentorResponse(Response):
     mentor_id: str
     name: str
     chapter_id: str
-    active_from: Annotated[date | None, Field(description="Null: since ever.")]
-    active_until: Annotated[date | None, Field(description="The last day; null: open.")]
-    active: Annotated[bool, Field(description="On `active_on`, or today.")]
+    active_from: Annotated[date | None, Field(description="The first day; null: no limit.")]
+    active_until: Annotated[date | None, Field(description="The last day; null: no limit.")]
+    active: Annotated[bool, Field(description="Whether the mentor is active on `active_on`, or today.")]
 
 
 class ChapterResponse(Response):
     """A chapter of the organization."""
 
     chapter_id: str
-    name: Annotated[str, Field(description="The id, where the directory has no name.")]
+    name: Annotated[str, Field(description="The id if the directory has no name.")]
 
 
 class ActivityTypeResponse(Response):
@@ -741,8 +741,8 @@ class ActivityTypeResponse(Response):
 
     activity_type: str
     name: str
-    default_minutes: Annotated[int | None, Field(description="How long it mostly takes.")]
-    minimum_minutes: Annotated[int | None, Field(description="A preview warns about a shorter one; it is never refused.")]
+    default_minutes: Annotated[int | None, Field(description="How long it usually takes.")]
+    minimum_minutes: Annotated[int | None, Field(description="A preview warns about a shorter activity; it is not refused.")]
 
 
 class CoordinatorResponse(Response):
@@ -752,7 +752,7 @@ class CoordinatorResponse(Response):
     name: str
     role: Annotated[
         Literal["coordinator", "admin", "closed"],
-        Field(description="`admin`: may register for everybody. `closed`: for nobody any more."),
+        Field(description="An `admin` may register for everybody, a `closed` coordinator for nobody."),
     ]
 
 

@@ -30,7 +30,7 @@ _REGISTRATIONS = _SQL["registrations"].text()
 
 @dataclass(frozen=True, slots=True)
 class OrganizationView:
-    """An organization, and its date now. One that the directory does not have is called by its id."""
+    """An organization, and its present date. If the directory does not have it, `name` is its id."""
 
     organization_id: str
     name: str
@@ -40,7 +40,7 @@ class OrganizationView:
 
 @dataclass(frozen=True, slots=True)
 class MentorView:
-    """A mentor. `active` is about the date that was asked for."""
+    """A mentor. `active` applies to the requested date."""
 
     mentor_id: str
     name: str
@@ -52,7 +52,7 @@ class MentorView:
 
 @dataclass(frozen=True, slots=True)
 class ChapterView:
-    """A chapter. One without a name is called by its id."""
+    """A chapter. Without a name, `name` is its id."""
 
     chapter_id: str
     name: str
@@ -60,7 +60,7 @@ class ChapterView:
 
 @dataclass(frozen=True, slots=True)
 class ActivityTypeView:
-    """An activity type, and how long its activities mostly take, and take at least."""
+    """An activity type, with the usual and the minimum duration of its activities."""
 
     activity_type: str
     name: str
@@ -79,7 +79,7 @@ class CoordinatorView:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationView:
-    """Who registered an activity, and when. None: a coordinator whom the directory does not have."""
+    """Who registered an activity, and when. The name is None if the directory does not have the coordinator."""
 
     registered_by_name: str | None
     registered_at: datetime
@@ -87,7 +87,7 @@ class RegistrationView:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Names by id: of mentors in the caller's scope, of activity types; and who registered activities of such mentors."""
+    """Names by id, of activity types and of mentors in the caller's scope; and who registered activities of these mentors."""
 
     mentors: Mapping[str, str]
     activity_types: Mapping[str, str]
@@ -107,7 +107,7 @@ class Page(Generic[View]):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page begins, and how long it may be. `after` is the last id of the page before."""
+    """The start and the size of a page. `after` is the last id of the previous page."""
 
     after: str | None = None
     limit: int = 200
@@ -115,8 +115,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class MentorFilter:
-    """Which mentors to list: in the scope of `coordinator_id`, in a chapter, whose name or id contains `q`. Nobody is left out because
-    of `active_on`: it is the date that `MentorView.active` is about, by default today."""
+    """Which mentors to list: those in the scope of `coordinator_id`, in a chapter, and with `q` in their name or id. `active_on` is the date for
+    `MentorView.active`, by default today; it leaves nobody out."""
 
     coordinator_id: str | None = None
     chapter_id: str | None = None
@@ -161,12 +161,13 @@ class DirectoryReader:
         return self._page(_COORDINATORS, CoordinatorView, lambda coordinator: coordinator.coordinator_id, actor, place, {"q": q})
 
     def minimum_minutes(self, organization_id: str, activity_types: Iterable[str]) -> Mapping[str, int]:
-        """How long activities of these types take at least, for those types that say so."""
+        """The minimum durations of these types, for types that have one."""
         parameters = {"organization_id": organization_id, "types": arrays.texts(set(activity_types))}
         return {row.activity_type: row.minimum_minutes for row in self._connection.execute(_MINIMUM_MINUTES, parameters)}
 
     def names(self, actor: Actor, values: Iterable[ItemValues], errors: Iterable[ItemError | None]) -> "Names":
-        """The names that the caller may read: of the mentors and types of these values, and who registered what these errors name."""
+        """The names that the caller may read: of the mentors and types in these values, and of those who registered the activities in these
+        errors."""
         scope = self._scope(actor, None)
         pairs = {(value.mentor_id, value.activity_type) for value in values}
         conflicting = {error.conflicting_activity_id for error in errors if error is not None} - {None}
@@ -184,7 +185,7 @@ class DirectoryReader:
         )
 
     def _scope(self, actor: Actor, coordinator_id: str | None) -> Sequence[str] | None:
-        """The chapters that are read; None: the whole organization. A coordinator may name only themselves."""
+        """The chapters to read; None: the whole organization. Raises ForbiddenError if a coordinator names another coordinator."""
         own = actor.sees_only_coordinator
         if own is not None and coordinator_id not in (None, own):
             detail = "Coordinators can read only their own scope: leave out coordinator_id, or set it to the token's subject."
@@ -212,7 +213,7 @@ class DirectoryReader:
             **parameters,
             "organization_id": actor.organization_id,
             "after": place.after,
-            # One more than shown tells whether there is a next page.
+            # One more than shown, to see whether there is a next page.
             "most": place.limit + 1,
         }
         rows: Sequence[Row[Any]] = self._connection.execute(statement, given).all()

@@ -59,8 +59,7 @@ SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_ne
 
 -- name: activity_types
 -- parameters: rows json
--- Writes activity types. A file without a column of minutes leaves those of the types that are there already; a blank cell removes
--- them. By the primary key.
+-- Writes activity types. If a file has no column for minutes, existing types keep theirs; a blank cell removes them. By the primary key.
 WITH given AS (
     SELECT g.organization_id, g.activity_type, g.name,
            CASE WHEN (r.record -> 'default_minutes') IS NULL THEN known.default_minutes ELSE g.default_minutes END AS default_minutes,

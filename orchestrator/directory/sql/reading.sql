@@ -14,8 +14,8 @@ LEFT JOIN registration.organization o USING (organization_id);
 
 -- name: scope
 -- parameters: organization_id text, coordinator_id text
--- The chapters that a coordinator may register for, as the registration rules see it: null for an admin, who may register for all.
--- `is_known`: whether the directory has the coordinator. By the primary keys.
+-- The chapters that a coordinator may register for, as in the registration rules; null for an admin, who may register for all. `is_known` is
+-- whether the directory has the coordinator. By the primary keys.
 SELECT k.coordinator_id IS NOT NULL AS is_known,
        CASE WHEN k.role IS DISTINCT FROM 'admin' THEN ARRAY (
            SELECT s.chapter_id FROM registration.coordinator_scope s
@@ -25,7 +25,7 @@ LEFT JOIN registration.coordinator k USING (organization_id, coordinator_id);
 
 -- name: mentors
 -- parameters: organization_id text, scope text[], chapter_id text, q text, active_on date, after text, time_zone text, most integer
--- A page of mentors by id, of some chapters or of the whole organization. By the primary key, which is read on until the page is full.
+-- A page of mentors by id, of some chapters or of the whole organization. Reads along the primary key until the page is full.
 SELECT m.mentor_id, m.name, m.chapter_id, m.active_from, m.active_until,
        coalesce(m.active_from <= day.value, true) AND coalesce(m.active_until >= day.value, true) AS active
 FROM registration.mentor m
@@ -43,7 +43,7 @@ ORDER BY m.mentor_id LIMIT :most;
 
 -- name: chapters
 -- parameters: organization_id text, scope text[], after text, most integer
--- A page of chapters by id: those of a scope, or all that mentors, scopes and chapters.csv name. Reads the organization's mentors.
+-- A page of chapters by id: those of a scope, or all that occur in mentors, scopes and chapters.csv. Reads the organization's mentors.
 SELECT c.chapter_id, coalesce(n.name, c.chapter_id) AS name
 FROM (SELECT chapter_id FROM registration.mentor WHERE organization_id = :organization_id
       UNION SELECT chapter_id FROM registration.coordinator_scope WHERE organization_id = :organization_id
@@ -62,7 +62,7 @@ ORDER BY activity_type LIMIT :most;
 
 -- name: coordinators
 -- parameters: organization_id text, q text, after text, most integer
--- A page of coordinators by id, closed ones among them. By the primary key, which is read on until the page is full.
+-- A page of coordinators by id, including closed ones. Reads along the primary key until the page is full.
 SELECT coordinator_id, name, role FROM registration.coordinator
 WHERE organization_id = :organization_id AND (CAST(:after AS text) IS NULL OR coordinator_id > :after)
   AND (CAST(:q AS text) IS NULL OR strpos(registration.folded(name), registration.folded(:q)) > 0
@@ -71,13 +71,13 @@ ORDER BY coordinator_id LIMIT :most;
 
 -- name: minimum_minutes
 -- parameters: organization_id text, types text[]
--- The shortest usual duration of those of these types that have one. By the primary key.
+-- The minimum durations of the given types that have one. By the primary key.
 SELECT activity_type, minimum_minutes FROM registration.activity_type
 WHERE organization_id = :organization_id AND activity_type = ANY (CAST(:types AS text[])) AND minimum_minutes IS NOT NULL;
 
 -- name: mentor_names
 -- parameters: organization_id text, scope text[], mentors text[]
--- The names of those of these mentors that are in the scope. By the primary key.
+-- The names of the given mentors who are in the scope. By the primary key.
 SELECT mentor_id, name FROM registration.mentor
 WHERE organization_id = :organization_id AND mentor_id = ANY (CAST(:mentors AS text[]))
   AND (CAST(:scope AS text[]) IS NULL OR chapter_id = ANY (CAST(:scope AS text[])));

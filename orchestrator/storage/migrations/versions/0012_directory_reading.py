@@ -1,4 +1,4 @@
-"""What the directory's readers need: minutes of activity types, names of chapters, and folded text. Only adds."""
+"""The directory's minutes of activity types and names of chapters, and a function that folds text for searches. Only adds."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing else holds them: the next import brings them back."""
+    """Drops the columns and tables, which are stored nowhere else. The next import of the directory restores them."""
     op.execute("DROP FUNCTION registration.folded(text)")
     op.execute("DROP TABLE registration.chapter")
     op.execute("ALTER TABLE registration.activity_type DROP COLUMN default_minutes, DROP COLUMN minimum_minutes")
