@@ -194,6 +194,17 @@ def test_headers_that_are_too_large_are_said_to_be(refusing_api: ApiServer, head
     assert "aaa" not in problem.detail
 
 
+@pytest.mark.parametrize(("version", "status"), [(b"1.0", 200), (b"1.1", 417)])
+def test_only_a_client_that_knows_expectations_can_have_one(refusing_api: ApiServer, version: bytes, status: int) -> None:
+    """In HTTP/1.0 the header means nothing."""
+    url = httpx.URL(refusing_api.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=15) as connection:
+        head = b"GET /healthz HTTP/%b\r\nHost: x\r\nConnection: close\r\nExpect: canary\r\n\r\n"
+        connection.sendall(head % version)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert int(answer.split()[1]) == status
+
+
 def test_a_token_just_short_enough_is_read(refusing_api: ApiServer) -> None:
     with refusing_api.client(Role.SERVICE, orgs=tuple(f"organization-{number:03}" for number in range(280))) as client:
         assert 6_500 < len(client.headers["Authorization"]) < 8_150

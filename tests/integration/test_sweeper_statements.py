@@ -42,6 +42,9 @@ def lost(pipeline: Pipeline, count: int = 2, first: int = 1) -> UUID:
     return batch_id
 
 
+HOUR_MS = 3_600_000
+
+
 def sweeper(settings: Settings, broker: Broker, **policy: object) -> Sweeper:
     eager = {"quiet": timedelta(0), "resend_pause": timedelta(0)} | policy
     return Sweeper(replace(SweepPolicy.of(settings), **eager), broker)  # type: ignore[arg-type]
@@ -120,6 +123,25 @@ def test_the_pause_between_resends_is_waited_for(pipeline: Pipeline, settings: S
     run(pipeline, "UPDATE orchestrator.sweep_watch SET next_at = now() - interval '1 second' WHERE position = 0")
     total += swept.sweep(pipeline.engine)
     assert total.resent == 3
+
+
+def test_what_waits_counts_as_stuck_and_is_sent_again_after_as_long_as_the_settings_say(
+    pipeline: Pipeline, settings: Settings, broker: Broker
+) -> None:
+    patient = settings.model_copy(update={"sweep_stuck_after_ms": 2 * HOUR_MS, "sweep_interval_ms": HOUR_MS})
+    swept, total = Sweeper(SweepPolicy.of(patient), broker), Swept()
+    lost(pipeline)
+    for position, minutes in ((0, 110), (1, 130)):
+        age = "UPDATE orchestrator.batch_item SET attempt_at = now() - make_interval(mins => :m) WHERE position = :p"
+        run(pipeline, age, m=minutes, p=position)
+    pipeline.forget_what_was_published()
+    for _ in range(3):
+        broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
+        total += swept.sweep(pipeline.engine)
+    assert total == Swept(watched=1, resent=1)
+    with pipeline.engine.begin() as connection:
+        waits = connection.execute(text("SELECT next_at - clock_timestamp() FROM orchestrator.sweep_watch")).scalar_one()
+    assert timedelta(minutes=50) < waits <= timedelta(hours=1)
 
 
 def test_a_batch_is_collected_for_as_long_as_the_settings_say(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:

@@ -1,0 +1,280 @@
+"""How long an external registration service is asked, how many requests it gets at once, and when it is left alone.
+
+The service and the clock are the test's. The books, and which items may be asked for, are the database's.
+"""
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Self
+
+import pytest
+
+from consumers.external import adapter
+from consumers.external.adapter import ExternalRegistration
+from consumers.external.http_client import Unknown
+from consumers.loop.handler import Record
+from orchestrator.process import metrics
+from orchestrator.process.actions import Action
+from orchestrator.process.settings import Settings
+from orchestrator.registration.external import Question, Registered, Settled
+from orchestrator.storage.blame import TransientError
+from orchestrator.storage.dispatch import dispatches
+from schemas.envelope import Topic
+from schemas.events import EventData
+from tests.support.log_lines import logged
+from tests.support.pipeline import Pipeline, mentors, record
+
+ACTIVITY = "01990000-0000-7000-8000-000000000001"
+NOBODY_THERE = Unknown("ConnectError", was_reached=False)
+NO_ANSWER = Unknown("500")
+AT_WORK = Unknown("processing", was_heard=True)
+# With it the pauses are 1/8 s, 1/4 s and so on: numbers that add up without a rest.
+JITTER = 0.25
+
+
+class Clock(threading.Event):
+    """Each pause is over at once. It notes how long it should have been; `stops_after` so many pauses, the role is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000.0
+        self.pauses: list[float] = []
+        self.stops_after: int | None = None
+        self.was_away: list[tuple[bool, float]] = []
+        self.external: ExternalRegistration | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        assert len(self.pauses) < 50, "it goes on for ever"
+        assert self.external is not None
+        self.was_away.append((self.external.is_paused, metrics.REGISTRATION_BREAKER_OPEN._value.get()))
+        self.pauses.append(timeout)
+        self.now += timeout
+        return len(self.pauses) == self.stops_after
+
+
+class Service:
+    """Gives each mentor's responses in turn, then registers. Each request takes a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.responses: dict[str, deque[Settled | Unknown]] = defaultdict(deque)
+        self.is_back_after = 1
+        self.asked: list[str] = []
+        self.timeouts: list[float] = []
+        self.probes: list[float] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._clock = clock
+
+    def __call__(self, _settings: Settings) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    async def settle(self, question: Question, timeout_s: float) -> Settled | Unknown:
+        mentor = question.registration.attributed_to
+        self.asked.append(mentor)
+        self.timeouts.append(timeout_s)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        self._at_once -= 1
+        self._clock.now += 1
+        responses = self.responses[mentor]
+        return responses.popleft() if responses else Registered(ACTIVITY)
+
+    async def is_there(self, timeout_s: float) -> bool:
+        self.probes.append(timeout_s)
+        return len(self.probes) >= self.is_back_after
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def service(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Service:
+    service = Service(clock)
+    monkeypatch.setattr(adapter, "RegistrationClient", service)
+    monkeypatch.setattr(adapter, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return service
+
+
+class Asking:
+    """The preparation with settings of its own, and the commands of one new batch."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._clock = clock
+        self._opened: list[ExternalRegistration] = []
+
+    def __call__(self, count: int, **changes: int) -> Sequence[str]:
+        """Where each item stands in the books after the commands of so many mentors were prepared."""
+        records = self.commands(count)
+        external = ExternalRegistration(
+            self._settings.model_copy(update={"registration_url": "http://127.0.0.1:1", **changes}),
+            self._pipeline.engine,
+            jitter=lambda: JITTER,
+        )
+        self._opened.append(external)
+        self._clock.external = external
+        try:
+            external.prepare(records, self._clock)
+        finally:
+            self.is_paused = external.is_paused
+        [batch_id] = {str(each.data.batch_id) for each in records}  # type: ignore[attr-defined]
+        with self._pipeline.engine.begin() as connection:
+            found = dispatches(connection, [(batch_id, position) for position in range(count)])
+        return [found[position].state.value if position in found else "never asked" for position in range(count)]
+
+    def commands(self, count: int) -> list[Record[EventData]]:
+        self._pipeline.submit(mentors(count))
+        self._pipeline.relay()
+        self._pipeline.handle(self._pipeline.splitter, self._pipeline.take(Topic.BATCHES))
+        records = [record(event, offset) for offset, event in enumerate(self._pipeline.take(Topic.COMMANDS))]
+        return sorted(records, key=lambda each: each.data.position)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        for external in self._opened:
+            external.close()
+
+
+@pytest.fixture
+def asking(pipeline: Pipeline, settings: Settings, clock: Clock, service: Service) -> Iterator[Asking]:
+    asking = Asking(pipeline, settings, clock)
+    yield asking
+    asking.close()
+
+
+# A request takes 1 s; the pauses after them are 1/8, 1/4, 1/2, 1, 2 s, then always 25/8 s. So five tries take 8.875 s with their pauses.
+PAUSES = [0.125, 0.25, 0.5, 1.0, 2.0, 3.125, 3.125]
+
+
+@pytest.mark.parametrize(("deadline_ms", "tries"), [(5_874, 4), (5_875, 4), (5_876, 5), (8_875, 5), (8_876, 6), (17_125, 7)])
+def test_an_items_patience_is_spent_on_its_requests_and_on_the_pauses_between_them(
+    asking: Asking, service: Service, clock: Clock, deadline_ms: int, tries: int
+) -> None:
+    service.responses["mentor-1"].extend([NO_ANSWER] * 50)
+    assert asking(1, registration_deadline_ms=deadline_ms) == ["asked"]
+    assert len(service.asked) == tries
+    assert clock.pauses == PAUSES[:tries]
+    assert not asking.is_paused, "one item that the service can't handle does not mean that it is away"
+
+
+def test_no_request_may_take_longer_than_its_item_is_still_tried(asking: Asking, service: Service) -> None:
+    service.responses["mentor-1"].extend([NO_ANSWER] * 50)
+    asking(1, registration_deadline_ms=8_875, registration_request_timeout_ms=4_000)
+    assert service.timeouts == [4.0, 4.0, 4.0, 4.0, 3.0]
+
+
+def test_each_item_has_a_patience_of_its_own_and_a_response_ends_the_tries(
+    asking: Asking, service: Service, clock: Clock
+) -> None:
+    service.responses["mentor-2"].extend([NO_ANSWER] * 50)
+    service.responses["mentor-3"].extend([AT_WORK, AT_WORK])
+    states = asking(3, registration_deadline_ms=5_875, registration_concurrency=1)
+    assert states == ["registered", "asked", "registered"]
+    assert [service.asked.count(f"mentor-{number}") for number in (1, 2, 3)] == [1, 4, 3]
+
+
+def test_nobody_pauses_after_the_last_response(asking: Asking, service: Service, clock: Clock) -> None:
+    assert asking(2) == ["registered"] * 2
+    assert clock.pauses == []
+    service.responses["mentor-1"].append(NO_ANSWER)
+    assert asking(2) == ["registered"] * 2
+    assert clock.pauses == [0.125]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+def test_a_service_gets_so_many_requests_at_once(asking: Asking, service: Service, concurrency: int) -> None:
+    asking(8, registration_concurrency=concurrency)
+    assert service.most_at_once == min(concurrency, 8)
+
+
+# --- The breaker ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_is_away_is_probed_and_then_asked_for_what_is_left(
+    asking: Asking, service: Service, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two items in a row get no response. The others are not asked for meanwhile, and the wait costs nobody any patience."""
+    for number in (1, 2):
+        service.responses[f"mentor-{number}"].append(NO_ANSWER)
+    service.is_back_after = 4
+    states = asking(
+        4,
+        registration_concurrency=1,
+        registration_breaker_failures=2,
+        registration_breaker_max_pause_ms=600,
+        registration_deadline_ms=2_200,
+        registration_request_timeout_ms=1_500,
+    )
+    assert states == ["registered"] * 4
+    assert service.asked == ["mentor-1", "mentor-2", "mentor-1", "mentor-2", "mentor-3", "mentor-4"]
+    # From 0.4 s, doubled up to 0.6 s; no pause of the items comes on top of them.
+    assert clock.pauses == pytest.approx([0.25, 0.375, 0.375, 0.375])
+    assert service.probes == [1.5] * 4
+    assert clock.was_away == [(True, 1.0)] * 4
+    assert not asking.is_paused
+    assert metrics.REGISTRATION_BREAKER_OPEN._value.get() == 0
+    assert [len(logged(caplog, action)) for action in (Action.SERVICE_AWAY, Action.SERVICE_BACK)] == [1, 1]
+
+
+def test_the_first_pause_is_never_longer_than_the_longest(asking: Asking, service: Service, clock: Clock) -> None:
+    service.responses["mentor-1"].append(NO_ANSWER)
+    asking(1, registration_breaker_failures=1, registration_breaker_max_pause_ms=200)
+    assert clock.pauses == pytest.approx([0.125])
+
+
+def test_a_service_is_left_alone_for_as_long_as_it_asks(asking: Asking, service: Service, clock: Clock) -> None:
+    service.responses["mentor-1"].append(Unknown("429", wait_s=7.0))
+    assert asking(3, registration_concurrency=1) == ["registered"] * 3
+    assert clock.pauses == [7.0]
+    assert service.asked == ["mentor-1", "mentor-1", "mentor-2", "mentor-3"]
+
+
+@pytest.mark.parametrize("response", [AT_WORK, Registered(ACTIVITY)])
+def test_a_service_that_is_at_work_or_responds_is_not_away(asking: Asking, service: Service, response: Settled | Unknown) -> None:
+    service.responses["mentor-1"].append(NO_ANSWER)
+    service.responses["mentor-2"].append(response)
+    service.responses["mentor-3"].append(NO_ANSWER)
+    asking(3, registration_concurrency=1, registration_breaker_failures=2)
+    assert service.probes == []
+
+
+@pytest.mark.parametrize(("response", "probes"), [(NOBODY_THERE, 1), (NO_ANSWER, 0)])
+def test_each_time_that_nobody_is_there_counts_and_each_item_that_fails_counts_once(
+    asking: Asking, service: Service, response: Unknown, probes: int
+) -> None:
+    service.responses["mentor-1"].extend([response] * 3)
+    assert asking(1, registration_breaker_failures=3) == ["registered"]
+    assert len(service.probes) == probes
+
+
+def test_what_got_no_response_is_told(asking: Asking, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    service.responses["mentor-2"].extend([NO_ANSWER, AT_WORK])
+    with caplog.at_level("INFO", "bulkreg"):
+        asking(2)
+    [line] = logged(caplog, Action.UNANSWERED)
+    assert (line["role"], line["position"], line["reason"]) == ("registration", 1, "500")
+    assert str(line["key"]).endswith(":0")
+
+
+@pytest.mark.parametrize("failures", [1, 5])
+def test_a_role_that_is_told_to_stop_stops_in_any_pause(asking: Asking, service: Service, clock: Clock, failures: int) -> None:
+    """A pause of the items, or of the breaker. What is not decided stays in doubt, for the next process."""
+    service.responses["mentor-1"].extend([NO_ANSWER] * 50)
+    clock.stops_after = 1
+    with pytest.raises(TransientError):
+        asking(1, registration_breaker_failures=failures)
+    assert service.asked == ["mentor-1"]

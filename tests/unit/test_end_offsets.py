@@ -1,0 +1,112 @@
+"""Where the topics begin and end, as the sweeper asks the broker; and which incarnation of a topic there is."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+
+from consumers.upkeep import end_offsets
+from consumers.upkeep.end_offsets import BrokerEndOffsets
+from orchestrator.process.settings import Settings
+from orchestrator.storage.progress import UNKNOWN_ID
+from orchestrator.storage.sweeping import Queue
+from schemas.envelope import Topic
+
+SETTINGS = Settings(topic_prefix="test")
+BATCHES, COMMANDS, RESULTS = (topic.on_cluster("test") for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS))
+
+
+def settled(value: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+    return future
+
+
+class Broker:
+    """The admin client, as far as it is asked."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str | Exception] = {BATCHES: "b1", COMMANDS: "c1"}
+        self.partitions: dict[str, int] = {BATCHES: 1, COMMANDS: 2}
+        self.when_asked_for_ends: dict[str, str | Exception] = {}
+        """Which topics are made anew meanwhile."""
+        self.asked: list[TopicPartition] = []
+
+    def describe_topics(self, topics: TopicCollection, request_timeout: float) -> Mapping[str, Future[Any]]:
+        assert request_timeout > 0
+        missing = KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        known = {name: self.ids.get(name, missing) for name in topics.topic_names}
+        return {
+            name: settled(value if isinstance(value, Exception) else SimpleNamespace(topic_id=value))
+            for name, value in known.items()
+        }
+
+    def list_topics(self, timeout: float) -> Any:
+        assert timeout > 0
+        counts = {name: SimpleNamespace(partitions=dict.fromkeys(range(count))) for name, count in self.partitions.items()}
+        return SimpleNamespace(topics=counts)
+
+    def list_offsets(self, specs: Mapping[TopicPartition, Any], request_timeout: float) -> Mapping[TopicPartition, Future[Any]]:
+        assert request_timeout > 0
+        self.asked += specs
+        [is_first] = {"Earliest" in type(each).__name__ or "EARLIEST" in repr(each).upper() for each in specs.values()}
+        self.ids |= self.when_asked_for_ends
+        offsets = {place: 10 * place.partition + (3 if is_first else 8) for place in specs}
+        return {place: settled(SimpleNamespace(offset=offset)) for place, offset in offsets.items()}
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    monkeypatch.setattr(end_offsets, "AdminClient", lambda *_, **__: broker)
+    return broker
+
+
+def asked(*topics: Topic) -> Mapping[tuple[Topic, int], Queue]:
+    return BrokerEndOffsets(SETTINGS)(topics)
+
+
+ALL: Sequence[Topic] = (Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS)
+
+
+def test_each_partition_begins_and_ends_somewhere_and_is_of_an_incarnation(broker: Broker) -> None:
+    assert asked(*ALL) == {
+        (Topic.BATCHES, 0): Queue(3, 8, "b1"),
+        (Topic.COMMANDS, 0): Queue(3, 8, "c1"),
+        (Topic.COMMANDS, 1): Queue(13, 18, "c1"),
+    }
+
+
+def test_a_topic_that_the_broker_does_not_yet_know_everywhere_is_left_out(broker: Broker) -> None:
+    del broker.partitions[COMMANDS]
+    broker.partitions[RESULTS] = 1
+    assert set(asked(*ALL)) == {(Topic.BATCHES, 0)}
+
+
+def test_where_no_topic_is_nothing_is_asked_for(broker: Broker) -> None:
+    assert asked(Topic.RESULTS) == {}
+    assert broker.asked == []
+
+
+@pytest.mark.parametrize("replaced", [{COMMANDS: "c2"}, {RESULTS: "r1"}])
+def test_ends_that_may_be_of_either_incarnation_are_not_believed(broker: Broker, replaced: dict[str, str | Exception]) -> None:
+    broker.when_asked_for_ends = replaced
+    with pytest.raises(KafkaException, match="replaced"):
+        asked(*ALL)
+
+
+def test_a_broker_that_may_not_be_asked_is_told_of(broker: Broker) -> None:
+    broker.ids[COMMANDS] = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(KafkaException):
+        asked(*ALL)
+
+
+def test_a_broker_without_ids_has_topics_all_the_same(broker: Broker) -> None:
+    broker.ids[BATCHES] = "AAAAAAAAAAAAAAAAAAAAAA"
+    assert asked(Topic.BATCHES) == {(Topic.BATCHES, 0): Queue(3, 8, UNKNOWN_ID)}

@@ -1,0 +1,116 @@
+"""The topics as a replay reads them: what each record becomes, and how far the groups that take them in have come."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import pytest
+
+from consumers.loop.handler import AGGREGATOR, SPLITTER
+from consumers.loop.raw_record import RawRecord
+from consumers.reading import replay_source
+from consumers.reading.replay_source import RecordPlace, ReplaySource
+from consumers.reading.topic_reader import Span
+from orchestrator.process.settings import Settings
+from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
+from schemas.envelope import MAX_MESSAGE_BYTES, Topic
+
+MOMENT = datetime(2026, 3, 26, 9, tzinfo=UTC)
+
+
+def raw(offset: int, value: bytes | None = b"v", partition: int = 1) -> RawRecord:
+    return RawRecord("t", partition, offset, 5, b"k", value, (("name", b"n"),))
+
+
+class Reader:
+    """The reader in the hands of a test."""
+
+    def __init__(self, _settings: Settings) -> None:
+        self.chunks: Sequence[Sequence[tuple[Topic, RawRecord]]] = ()
+        self.is_closed = False
+        self.asked: object = None
+
+    def __exit__(self, *_: object) -> None:
+        self.is_closed = True
+
+    def spans(self, topics: Sequence[Topic], *, since: datetime | None) -> Sequence[Span]:
+        self.asked = (topics, since)
+        return ()
+
+    def time_of(self, topic: Topic, partition: int, offset: int) -> datetime:
+        assert (topic, partition, offset) == (Topic.RESULTS, 2, 17)
+        return MOMENT
+
+    def committed(self, role: str, topic: Topic) -> dict[int, int]:
+        return {(SPLITTER, Topic.BATCHES): {0: 4, 2: 0}, (AGGREGATOR, Topic.RESULTS): {1: 9}}[role, topic]
+
+    def read(self, _spans: Sequence[Span]) -> Iterator[Sequence[tuple[Topic, RawRecord]]]:
+        yield from self.chunks
+
+
+class Rebuilt:
+    """What the replay is given, in order."""
+
+    def __init__(self) -> None:
+        self.given: list[object] = []
+
+    def add_results(self, results: Sequence[tuple[int, int, bytes | None]]) -> None:
+        self.given += results
+
+    def add(self, records: Sequence[ReadRecord]) -> None:
+        self.given += records
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> ReplaySource:
+    monkeypatch.setattr(replay_source, "TopicReader", Reader)
+    return ReplaySource(Settings())
+
+
+def reader_of(source: ReplaySource) -> Reader:
+    return cast("Reader", source._reader)
+
+
+def test_everything_is_read_or_what_is_not_older_than_a_time_or_than_a_record(source: ReplaySource) -> None:
+    earlier = MOMENT.replace(year=2025)
+    for start, since in ((None, None), (earlier, earlier), (RecordPlace(Topic.RESULTS, 2, 17), MOMENT)):
+        source.spans(start)
+        assert reader_of(source).asked == (TOPICS, since)
+
+
+def test_batches_and_results_are_handled_as_far_as_the_groups_that_take_them_in(source: ReplaySource) -> None:
+    assert source.handled() == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
+
+
+def test_each_chunk_is_added_and_told_of(source: ReplaySource) -> None:
+    reader_of(source).chunks = [
+        [(Topic.BATCHES, raw(0)), (Topic.RESULTS, raw(7, partition=2)), (Topic.RESULTS, raw(8, None))],
+        [(Topic.LIFECYCLE, raw(3, None))],
+    ]
+    rebuilt, progress = Rebuilt(), list[int]()
+    assert source.read_into(cast("Replay", rebuilt), [], progress.append) == 4
+    assert progress == [3, 1]
+    headers = (("name", b"n"),)
+    assert rebuilt.given == [
+        (2, 7, b"v"),
+        (1, 8, None),
+        ReadRecord(Topic.BATCHES, 1, 0, 5, headers, b"v"),
+        ReadRecord(Topic.LIFECYCLE, 1, 3, 5, headers, None),
+    ]
+
+
+@pytest.mark.parametrize(("more", "is_read"), [(-1, True), (0, True), (1, False)])
+def test_what_the_roles_did_not_read_is_unreadable(source: ReplaySource, more: int, is_read: bool) -> None:
+    large = raw(0, bytes(MAX_MESSAGE_BYTES - raw(0, b"").bytes + more))
+    reader_of(source).chunks = [[(Topic.BATCHES, large)]]
+    rebuilt = Rebuilt()
+    source.read_into(cast("Replay", rebuilt), [], lambda _: None)
+    [record] = rebuilt.given
+    assert isinstance(record, ReadRecord)
+    assert record.value == (large.value if is_read else None)
+
+
+def test_the_reader_is_closed_in_the_end(source: ReplaySource) -> None:
+    with source:
+        assert not reader_of(source).is_closed
+    assert reader_of(source).is_closed

@@ -1,0 +1,285 @@
+"""Topics read outside of any group: from where they are asked for to where they end, and past what the client can't read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import wait_none
+
+from consumers.reading import topic_reader
+from consumers.reading.topic_reader import Span, TopicReader
+from orchestrator.process.actions import Action
+from orchestrator.process.settings import Settings
+from schemas.envelope import Topic
+from tests.support.log_lines import logged
+
+TOPIC = Topic.BATCHES
+NAME = TOPIC.on_cluster("test")
+
+
+class Log:
+    """A partition: which offsets have a record, and which records are in a batch that can't be read."""
+
+    def __init__(self, records: Sequence[int], *, low: int = 0, high: int | None = None, damaged: Sequence[int] = ()) -> None:
+        self.records = sorted({*records, *damaged})
+        self.low = low
+        self.high = self.records[-1] + 1 if high is None else high
+        self.damaged = frozenset(damaged)
+
+
+class Client:
+    """What the library's consumer is to the reader. It loses its place at damage, and begins again where the partition begins."""
+
+    def __init__(self, logs: Mapping[int, Log]) -> None:
+        self.logs = logs
+        self.sought: list[tuple[int, int]] = []
+        self.asked_for_times: list[int] = []
+        self.at_time = 0
+        self.is_closed = False
+        self.failure: KafkaError | None = None
+        self.damage = KafkaError._BAD_MSG
+        self._next: dict[int, int] = {}
+
+    def list_topics(self, name: str, timeout: float) -> Any:
+        assert timeout > 0
+        known = SimpleNamespace(partitions=dict.fromkeys(self.logs), error=None)
+        missing = SimpleNamespace(partitions={}, error=KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        return SimpleNamespace(topics={name: known if name == NAME else missing})
+
+    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        assert timeout > 0
+        log = self.logs[place.partition]
+        return log.low, log.high
+
+    def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        assert timeout > 0
+        self.asked_for_times += [place.offset for place in places]
+        return [TopicPartition(place.topic, place.partition, self.at_time) for place in places]
+
+    def assign(self, places: Sequence[TopicPartition]) -> None:
+        self._next = {place.partition: place.offset for place in places}
+
+    def seek(self, place: TopicPartition) -> None:
+        self.sought.append((place.partition, place.offset))
+        self._next[place.partition] = place.offset
+
+    def consume(self, _count: int, timeout: float) -> list[Message]:
+        assert timeout < 1
+        assert len(self.sought) < 100, "it does not get past the damage"
+        if self.failure is not None:
+            return [Message(topic=NAME, partition=0, offset=0, error=self.failure)]
+        return [message for partition in self._next for message in self._of(partition)]
+
+    def _of(self, partition: int) -> list[Message]:
+        log, found = self.logs[partition], []
+        for offset in log.records:
+            if offset < self._next[partition]:
+                continue
+            if offset in log.damaged:
+                found.append(failing(self.damage, partition, offset))
+                # What comes next is from anywhere.
+                return found + [written(partition, each) for each in log.records if each not in log.damaged]
+            found.append(written(partition, offset))
+            self._next[partition] = offset + 1
+        return [*found, failing(KafkaError._PARTITION_EOF, partition, log.high)]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def written(partition: int, offset: int) -> Message:
+    return Message(
+        topic=NAME, partition=partition, offset=offset, value=b"%d" % offset, timestamp=(1, 1_774_515_600_000 + offset)
+    )
+
+
+def failing(code: int, partition: int, offset: int) -> Message:
+    return Message(topic=NAME, partition=partition, offset=offset, error=KafkaError(code))
+
+
+Reading = Callable[..., tuple[TopicReader, Client]]
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """A reader of these partitions, and its client."""
+
+    def begin(**logs: Log) -> tuple[TopicReader, Client]:
+        client = Client({int(name.removeprefix("p")): log for name, log in logs.items()})
+        monkeypatch.setattr(topic_reader, "Consumer", lambda *_, **__: client)
+        return TopicReader(Settings(topic_prefix="test")), client
+
+    return begin
+
+
+def everything(reader: TopicReader, *spans: Span) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for chunk in reader.read(spans or reader.spans([TOPIC])):
+        for topic, raw in chunk:
+            assert topic is TOPIC
+            assert raw.value == b"%d" % raw.offset
+            found.setdefault(raw.partition, []).append(raw.offset)
+    return found
+
+
+# --- What is read -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "expected"), [(0, 5, [0, 1, 2, 3, 4]), (2, 4, [2, 3]), (2, 3, [2]), (2, 2, []), (3, 2, [])]
+)
+def test_a_span_is_read_from_its_first_offset_to_before_its_end(
+    reading: Reading, first: int, end: int, expected: list[int]
+) -> None:
+    reader, _ = reading(p0=Log(range(8)), p1=Log(range(8)))
+    span = Span(TOPIC, 0, first, end)
+    assert span.offsets == len(expected)
+    assert everything(reader, span) == ({0: expected} if expected else {})
+
+
+def test_a_partition_that_is_over_keeps_no_other_waiting(reading: Reading) -> None:
+    """The last offsets of the one hold no record: a transaction's mark."""
+    reader, _ = reading(p0=Log([0, 1], high=4), p1=Log(range(6)), p2=Log([3], low=3))
+    assert everything(reader) == {0: [0, 1], 1: [0, 1, 2, 3, 4, 5], 2: [3]}
+
+
+def test_an_error_that_is_no_damage_is_raised(reading: Reading) -> None:
+    reader, client = reading(p0=Log([0]))
+    client.failure = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+    with pytest.raises(KafkaException):
+        everything(reader)
+
+
+def test_a_topic_that_is_not_there_is_told_of(reading: Reading) -> None:
+    reader, _ = reading(p0=Log([0]))
+    with pytest.raises(KafkaException):
+        reader.spans([Topic.RESULTS])
+
+
+def test_the_connection_is_closed_in_the_end(reading: Reading) -> None:
+    reader, client = reading(p0=Log([0]))
+    with reader:
+        assert not client.is_closed
+    assert client.is_closed
+
+
+# --- Damage -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION])
+def test_damaged_batches_are_stepped_over_and_each_is_told_of_once(
+    reading: Reading, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    reader, client = reading(p0=Log([0, 1, 4, 6, 7], damaged=[2, 3, 5]), p1=Log([0, 2], damaged=[1]))
+    client.damage = code
+    assert everything(reader) == {0: [0, 1, 4, 6, 7], 1: [0, 2]}
+    lines = logged(caplog, Action.DAMAGED_BATCH)
+    assert [(line["topic"], line["partition"], line["offset"]) for line in lines if line["partition"] == 0] == [
+        ("batches", 0, 2),
+        ("batches", 0, 5),
+    ]
+    assert [line["offset"] for line in lines if line["partition"] == 1] == [1]
+    # Five times in its place, in case the damage was on the way; then record by record.
+    assert [offset for partition, offset in client.sought if partition == 0] == [2] * 5 + [3, 4] + [5] * 5 + [6]
+    assert [offset for partition, offset in client.sought if partition == 1] == [1] * 5 + [2]
+
+
+# --- From when --------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_begins_with_the_first_record_of_that_time(reading: Reading) -> None:
+    reader, client = reading(p0=Log(range(3, 9), low=3))
+    since = datetime(2026, 3, 26, 9, 0, 0, 500_000, tzinfo=UTC)
+    for at_time, first in ((5, 5), (3, 3), (OFFSET_END, 9)):
+        client.at_time = at_time
+        assert reader.spans([TOPIC], since=since) == [Span(TOPIC, 0, first, 9)]
+    assert set(client.asked_for_times) == {1_774_515_600_500}
+    assert reader.spans([TOPIC]) == [Span(TOPIC, 0, 3, 9)]
+
+
+def test_a_time_before_kafkas_first_is_its_first(reading: Reading) -> None:
+    reader, client = reading(p0=Log(range(3)))
+    reader.spans([TOPIC], since=datetime(1960, 1, 1, tzinfo=UTC))
+    assert client.asked_for_times == [0]
+
+
+@pytest.mark.parametrize(
+    ("partition", "offset", "found"),
+    [(0, 3, True), (0, 6, True), (0, 2, False), (0, 7, False), (0, 5, False), (1, 3, False)],
+    ids=["the first", "the last", "gone", "not yet written", "compacted", "no such partition"],
+)
+def test_one_record_is_found_at_its_place_alone(reading: Reading, partition: int, offset: int, found: bool) -> None:
+    reader, _ = reading(p0=Log([3, 4, 6], low=3))
+    raw = reader.record_at(TOPIC, partition, offset)
+    assert (raw is not None and (raw.partition, raw.offset) == (partition, offset)) is found
+    if found or offset == 5:
+        written_at = reader.time_of(TOPIC, partition, offset)
+        assert written_at == datetime(2026, 3, 26, 9, 0, 0, 1_000 * (6 if offset == 5 else offset), tzinfo=UTC)
+    else:
+        with pytest.raises(LookupError, match=rf"test\.batches\.v1 holds no record {partition}@{offset}"):
+            reader.time_of(TOPIC, partition, offset)
+
+
+# --- How far a group is -----------------------------------------------------------------------------------------------------------
+
+
+class Group:
+    """The client in a role's group. Its first calls fail."""
+
+    def __init__(self, *failures: KafkaError) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+        self.is_closed = False
+
+    def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        assert timeout > 0
+        self.calls += 1
+        if self.failures:
+            raise KafkaException(self.failures.pop(0))
+        offsets = {0: 0, 1: 7, 2: -1001}
+        return [TopicPartition(place.topic, place.partition, offsets[place.partition]) for place in places]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def asked_of(group: Group, reader: TopicReader, monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    monkeypatch.setattr(topic_reader, "Consumer", lambda *_, **__: group)
+    monkeypatch.setattr(topic_reader, "wait_fixed", lambda _: wait_none())
+    try:
+        return reader.committed("splitter", TOPIC)
+    finally:
+        assert group.is_closed
+
+
+STARTING = [
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._TIMED_OUT,
+]
+
+
+def test_a_group_that_is_only_being_made_is_asked_again(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = reading(p0=Log([0]), p1=Log([0]), p2=Log([0]))
+    group = Group(*map(KafkaError, STARTING))
+    assert asked_of(group, reader, monkeypatch) == {0: 0, 1: 7}, "a partition without a commit is left out"
+    assert group.calls == 5
+
+
+def test_a_group_that_may_not_be_asked_is_asked_once(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = reading(p0=Log([0]))
+    group = Group(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    with pytest.raises(KafkaException):
+        asked_of(group, reader, monkeypatch)
+    assert group.calls == 1
+
+
+def test_a_group_that_never_answers_is_given_up(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, _ = reading(p0=Log([0]))
+    monkeypatch.setattr(topic_reader, "_TIMEOUT_S", 0.01)
+    with pytest.raises(KafkaException):
+        asked_of(Group(*[KafkaError(KafkaError._TIMED_OUT)] * 1_000_000), reader, monkeypatch)
