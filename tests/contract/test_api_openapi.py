@@ -27,6 +27,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from schemas import api as models
 from schemas import examples
+from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
 from tests.support.pipeline import COORDINATOR, standard_directory
@@ -98,6 +99,28 @@ def test_every_operation_keeps_to_the_document(
         holds()
     except Unsatisfiable:
         assert mode is GenerationMode.NEGATIVE, "nothing in the operation can be got wrong"
+
+
+def queries(operation: dict[str, Any]) -> set[str]:
+    return {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+
+
+def test_each_operation_reads_the_query_that_is_documented_for_it(refusing_api: ApiServer) -> None:
+    """What another operation reads is refused, as any name that nobody knows."""
+    read = {path: methods["get"] for path, methods in DOCUMENT["paths"].items() if "get" in methods and path.startswith(API_PATH)}
+    every_name = set().union(*map(queries, read.values()))
+    assert len(every_name) > 10
+    with refusing_api.client() as client:
+        for path, operation in read.items():
+            if path.endswith("/items/{item_id}"):
+                continue  # reads none, and refuses none
+            # Each name once, with a value that is nothing at all: so every one that is known is refused, too, or finds no batch.
+            known = set()
+            for name in every_name:
+                answer = client.get(path.format(batch_id=uuid4()), params={name: "\x00"})
+                errors = {(error["pointer"], error["code"]) for error in answer.json().get("errors") or ()}
+                known |= set() if (f"/query/{name}", "unknown_field") in errors else {name}
+            assert known == queries(operation), path
 
 
 FEWEST_HISTORIES, MOST_HISTORIES = 12, 120

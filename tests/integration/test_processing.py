@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from consumers.loop import processing
 from consumers.loop.decoding import Entry, damaged, decode
 from consumers.loop.handler import Handled, Preparation, Record, RefusedError
 from consumers.loop.offsets import PartitionOffsets
@@ -137,6 +138,18 @@ def test_progress_without_records_is_written_down_and_asks_no_handler(
     handler = ToyHandler()
     processor_of(handler).note_progress(NEXT)
     assert (handler.handled, progress(engine)) == ([], DONE)
+
+
+@pytest.mark.parametrize("error", [LASTING, OF_A_RECORD, KeyError("a bug")], ids=["right", "data", "bug"])
+def test_progress_without_records_that_can_not_be_written_down_is_no_records_fault(
+    engine: Engine, processor_of: Callable[..., Processor], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def advance(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(processing, "advance_progress", advance)
+    with pytest.raises(type(error)):
+        processor_of(ToyHandler()).note_progress(NEXT)
 
 
 def test_letters_are_of_the_records_that_were_refused_wherever_they_stand(
@@ -331,6 +344,15 @@ def test_who_is_to_stop_tries_nothing_again(
     with pytest.raises(DBAPIError):
         processor_of(handler).process(entries(1, 2), NEXT)
     assert (handler.handled, progress(engine)) == ([[1, 2]], [])
+
+
+def test_who_is_to_stop_gives_up_what_no_other_try_could_help(
+    engine: Engine, processor_of: Callable[..., Processor], stopping: threading.Event
+) -> None:
+    stopping.set()
+    handler = Troubled({2: OF_A_RECORD})
+    assert not processor_of(handler).process(entries(1, 2), NEXT).failures
+    assert (handler.given_up, toy_positions(engine), progress(engine)) == ([2], [1, 1_000], DONE)
 
 
 class Preparing:

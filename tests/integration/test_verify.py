@@ -11,6 +11,7 @@ from orchestrator.batches.model import NewBatch, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from orchestrator.verification import verify as verification
 from orchestrator.verification.checks import CHECKS
 from orchestrator.verification.verify import Breach, verify
 from schemas.envelope import Topic
@@ -65,6 +66,16 @@ def test_healthy_database_is_green(pipeline: Pipeline, settings: Settings) -> No
     report = verify(pipeline.engine, settings)
     assert report.breaches == []
     assert report.checked == {"batches": 9, "items": 15, "outcomes": 15, "activities": 10}
+
+
+def test_it_sees_one_moment_and_can_change_nothing(
+    pipeline: Pipeline, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own transaction, it counts the settings that have the value that they should have."""
+    wanted = {"transaction_read_only": "on", "transaction_isolation": "repeatable read", "statement_timeout": "0"}
+    counted = {name: f"pg_settings WHERE (name, setting) = ('{name}', '{value}')" for name, value in wanted.items()}
+    monkeypatch.setattr(verification, "_COUNTED", counted)
+    assert verify(pipeline.engine, settings).checked == dict.fromkeys(wanted, 1)
 
 
 def test_what_is_in_flight_is_no_breach(pipeline: Pipeline, settings: Settings) -> None:

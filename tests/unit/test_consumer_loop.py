@@ -24,6 +24,7 @@ from consumers.loop.silence import SILENT_AFTER_S, Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Delivery
+from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
@@ -459,6 +460,8 @@ def test_of_a_partition_that_was_revoked_while_it_was_tried_nothing_is_tried_aga
     loop.revoke(0)
     loop.worker.is_held = False
     loop.worker.future.set_result(loop.worker.task())
+    loop.loop._turn()
+    assert metrics.POSTPONED_RECORDS.labels("toy")._value.get() == 0, "what is somebody else's is not told of"
     loop.turns(3)
     assert loop.work.done == [[(0, 5), (1, 5)]]
 
