@@ -389,6 +389,26 @@ def test_a_place_that_fails_gets_a_probe_of_each_slot_when_its_time_has_come_and
     assert in_trouble() == 0
 
 
+def test_a_place_whose_probe_fails_under_another_name_waits_as_well(
+    engine: Engine, broker: Broker, start: Callable[..., Running]
+) -> None:
+    """A relay before has held the rows for a place that by now has another name: the topic has got more partitions."""
+    made = insert_one_each(engine, batches(3, slot=2))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.outbox SET slot = -1 - slot, held_for = 'before', held_why = 'not now'"))
+    broker.place_of = lambda _: "now"
+    broker.verdict = lambda _: NOT_NOW
+    relay = start().owns_all()
+    eventually(lambda: [place for place, _ in held(engine)] == ["before", "before", "now"])
+    relay.turns()
+    relay.turns()
+    assert broker.sent == made[:1], "the others of that name are not tried one after the other"
+    broker.verdict = lambda _: None
+    broker.now += 1.0
+    relay.soon(lambda: rows_left(engine) == 0)
+    assert in_trouble() == 0
+
+
 def test_a_row_with_a_trouble_of_its_own_waits_alone(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
     guilty, *others = made = insert_one_each(engine, batches(3))
     broker.verdict = lambda each: NOT_NOW if each == guilty else None

@@ -49,6 +49,7 @@ BEGINNINGS = [
     (COMPOUND + "WordDocument".encode("utf-16-le"), "a text document (Word)"),
     # A part of a longer name is no workbook.
     (COMPOUND + "Workbook2".encode("utf-16-le") + bytes(2), "in the old format of Excel"),
+    (COMPOUND + "Notebook".encode("utf-16-le") + bytes(2), "in the old format of Excel"),
     (COMPOUND, "in the old format of Excel"),
     (b"\xff\xfe\0\0m\0\0\0", "UTF-32"),
     (b"\0\0\xfe\xff\0\0\0m", "UTF-32"),
