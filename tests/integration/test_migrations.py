@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import psycopg2
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage import migrate
@@ -292,6 +294,21 @@ def long_autovacuum(settings: Settings) -> Iterator[Connection]:
             connection.execute(text("ALTER SYSTEM RESET autovacuum_naptime"))
             connection.execute(text("SELECT pg_reload_conf()"))
     owner.dispose()
+
+
+def test_upgrade_that_never_gets_its_lock_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def try_to_migrate(_engine: Engine, lock_timeout_ms: int) -> None:
+        tries.append(lock_timeout_ms)
+        assert len(tries) < 3, "it goes on for ever"
+        raise DBAPIError("SELECT", None, type("Coded", (psycopg2.DatabaseError,), {"pgcode": "55P03"})("locked"))
+
+    monkeypatch.setattr(migrate, "_try_to_migrate", try_to_migrate)
+    monkeypatch.setattr(migrate, "_TRY_FOR_S", 0)
+    with pytest.raises(DBAPIError, match="locked"):
+        migrate.upgrade(settings)
+    assert len(tries) == 1
 
 
 @pytest.mark.usefixtures("next_version")

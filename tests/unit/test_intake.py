@@ -126,6 +126,13 @@ WRONG_PARTS: dict[str, tuple[Data, set[tuple[str, str]]]] = {
         {"items": [upstream_item(2, "mentor-7"), upstream_item(2)]},
         {("/items/0/position", "duplicate_position"), ("/items/1/position", "duplicate_position")},
     ),
+    "an item twice, with notes and without": (
+        {"items": [upstream_item(2, "mentor-7", notes="a note"), upstream_item(2, "mentor-7")]},
+        {
+            *((f"/items/{place}/position", "duplicate_position") for place in (0, 1)),
+            *((f"/items/{place}/mentor_id", "duplicate_mentor") for place in (0, 1)),
+        },
+    ),
     "a mentor twice": (
         {"items": [upstream_item(2, "mentor-7"), upstream_item(1, "mentor-7")]},
         {("/items/0/mentor_id", "duplicate_mentor"), ("/items/1/mentor_id", "duplicate_mentor")},

@@ -318,6 +318,14 @@ def test_so_many_mistakes_are_listed_and_that_there_are_more(extra: int) -> None
     assert len(first_of(iter([mistakes.COORDINATOR_UNKNOWN] * (most + extra)))) == min(most + extra, most + 1)
 
 
+def test_of_one_object_no_more_unknown_fields_are_named_than_mistakes_are_listed() -> None:
+    """Also where all mistakes of a file are listed: describing each costs a kilobyte."""
+    most = mistakes.MOST_MISTAKES
+    bad = {"items": [ITEM | {f"surprise-{number}": 1 for number in range(3 * most)}]}
+    every = codes(lambda: read_submission(bad, max_items=10, most_mistakes=None))
+    assert every == [(f"/items/0/surprise-{number}", "unknown_field") for number in range(most + 1)]
+
+
 @pytest.mark.parametrize(
     ("parts", "written"),
     [
