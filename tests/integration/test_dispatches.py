@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 
 from orchestrator.batches.model import Actor, ItemError, NewBatch, NewItem, RetryRequest, Role
 from orchestrator.batches.operations import cancel_batch, retry_failed_items, submit_bulk_registration
@@ -18,8 +18,9 @@ from orchestrator.storage.dispatch import (
     positions_in_doubt,
     record_settled,
 )
+from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record
 
 REFUSAL = ItemError("mentor_not_found", "No", retryable=False)
 
@@ -148,3 +149,37 @@ def test_nothing_of_a_cancelled_batch_is_sent_anew(pipeline: Pipeline) -> None:
     assert [(row.ord, row.is_cancelled) for row in rows] == [(2, True), (3, False)]
     found = books(pipeline, (one, 1), (one, 0), (other, 0))
     assert {index: each.is_cancelled for index, each in found.items()} == {1: True, 2: False}
+
+
+def test_each_command_of_a_micro_batch_is_decided_by_the_books_of_its_item(pipeline: Pipeline) -> None:
+    """The service was asked for some of the items, by a deployment that had one then. It isn't asked for the others."""
+    one = submit(pipeline, [item("mentor-1"), item("mentor-2"), item("nobody"), item("mentor-4"), item("mentor-5")])
+    other = submit(pipeline, mentors(2, first=11))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = {(str(each.data.batch_id), each.data.position): event for event, each in received(pipeline)}
+    mark(pipeline, (one, 0, 1), (one, 3, 1), (one, 4, 1), (other, 0, 1))
+    made, made_too = new_batch_id(), new_batch_id()
+    answer(pipeline, registered(one, 0, made), refused(one, 3), registered(other, 0, made_too))
+    pipeline.call(cancel_batch, ADMIN, UUID(other), None)
+    places = [(one, 1), (one, 0), (other, 0), (one, 2), (one, 3), (other, 1), (one, 4)]
+    pipeline.handle(pipeline.registration, [commands[place] for place in places])
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    own = DerivedIds(UUID(one)).activity_id(1)
+    items = pipeline.status(UUID(one)).items
+    assert [(each.status, str(each.activity_id), each.error and each.error.code) for each in items] == [
+        ("success", str(made), None),
+        ("success", str(own), None),
+        ("failed", "None", "mentor_not_found"),
+        ("failed", "None", REFUSAL.code),
+        ("failed", "None", "registration_unavailable"),
+    ]
+    assert [each.error.message == REFUSAL.message for each in items if each.error is not None] == [False, True, False]
+    cancelled = pipeline.status(UUID(other)).items
+    assert [(each.status, each.activity_id) for each in cancelled] == [("success", made_too), ("cancelled", None)]
+    with pipeline.engine.begin() as connection:
+        assert connection.execute(text("SELECT activity_id FROM registration.activity")).scalars().all() == [UUID(str(own))]
+
+
+def received(pipeline: Pipeline) -> Sequence[tuple[OutgoingEvent, Any]]:
+    return [(event, record(event)) for event in pipeline.take(Topic.COMMANDS)]

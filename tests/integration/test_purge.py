@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
@@ -140,6 +141,46 @@ def test_whatever_comes_late_changes_nothing(pipeline: RememberingPipeline, sett
     assert records_of_funding(pipeline) == funding
     assert pipeline.refused == refused, "late is not wrong"
     assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_of_a_set_of_results_those_are_refused_that_name_no_outcome_of_a_batch_that_there_is(
+    pipeline: RememberingPipeline,
+) -> None:
+    """Those of a purged batch are only late, and the others of the set are folded."""
+    finished(pipeline, 1)
+    [late] = [event for event in pipeline.seen if event.topic is Topic.RESULTS]
+    deleted(pipeline, UUID(orjson.loads(late.value)["batch_id"]))
+    Purger(NOW).purge(pipeline.engine)
+    batch_id = pipeline.submit(mentors(3, first=10))
+    pipeline.drain_until_registered()
+    first, second, third = pipeline.take(Topic.RESULTS)
+
+    def saying(event: OutgoingEvent, **changes: object) -> OutgoingEvent:
+        return event._replace(value=orjson.dumps(orjson.loads(event.value) | changes))
+
+    results = [
+        first,
+        saying(first, position=99),
+        late,
+        second,
+        saying(second, attempt=2),
+        saying(third, batch_id=str(uuid4())),
+        third,
+    ]
+    refused = pipeline.handle(pipeline.aggregator, results).refused
+    assert [(index, error.reason) for index, error in refused] == [(place, "no_such_outcome") for place in (1, 4, 5)]
+    assert pipeline.status(batch_id).batch.counts.completed == 3
+
+
+@pytest.mark.parametrize("keys", [2, 3, 5])
+def test_more_keys_expire_than_one_transaction_removes(pipeline: RememberingPipeline, keys: int) -> None:
+    for number in range(keys):
+        batch = NewBatch(new_batch_id(), COORDINATOR, None, False, [item(f"mentor-{number + 1}")], "1" * 32)
+        pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency(f"key-{number}", b"hash"))
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.idempotency_key SET created_at = now() - interval '30 days'"))
+    assert Purger(replace(NOW, max_items=1)).purge(pipeline.engine) == Purged(keys=keys)
+    assert rows(pipeline, "SELECT count(*) FROM orchestrator.idempotency_key") == [(0,)]
 
 
 @pytest.mark.parametrize("max_chunks", [1, 2, 3])

@@ -284,6 +284,34 @@ def test_one_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Br
     assert sweeper(settings, broker).sweep(pipeline.engine).watched == 2
 
 
+def test_no_step_does_anything_while_somebody_else_sweeps(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    """There is something for each: commands to send again, outcomes to fold, a collection to end, and queues to look at."""
+
+    def queues_seen() -> int:
+        with pipeline.engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM orchestrator.queue_end")).scalar_one())
+
+    swept = sweeper(settings, broker, parts_patience=timedelta(0))
+    lost(pipeline)
+    assert swept.sweep(pipeline.engine) == Swept(watched=2)
+    broker.handled(Topic.BATCHES)
+    assert not swept.sweep(pipeline.engine)
+    assert not swept.sweep(pipeline.engine)
+    broker.handled(*COMMAND_TOPICS)
+    pipeline.submit(mentors(3, first=10))
+    pipeline.drain_until_registered()
+    pipeline.queues.clear()
+    pipeline.queues[Topic.BATCHES] += in_parts(uuid4(), [2, 2])[:1]
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    run(pipeline, "DELETE FROM orchestrator.queue_end")
+    with pipeline.engine.begin() as rival:
+        assert sweeping.try_lock(rival)
+        assert swept.sweep(pipeline.engine) == Swept()
+        assert queues_seen() == 0
+    assert swept.sweep(pipeline.engine) == Swept(folded=3, resent=2, batches_ended=1)
+    assert queues_seen() == 3
+
+
 # --- How queues and roles are ---------------------------------------------------------------------------------------------------------
 
 

@@ -21,13 +21,15 @@ NAME = TOPIC.on_cluster("test")
 
 
 class Log:
-    """A partition: which offsets have a record, and which records are in a batch that can't be read."""
+    """A partition: which offsets have a record, and the first and the last record of each batch that can't be read."""
 
-    def __init__(self, records: Sequence[int], *, low: int = 0, high: int | None = None, damaged: Sequence[int] = ()) -> None:
-        self.records = sorted({*records, *damaged})
+    def __init__(
+        self, records: Sequence[int], *, low: int = 0, high: int | None = None, damaged: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.batch_of = {offset: batch for batch in damaged for offset in range(batch[0], batch[1] + 1)}
+        self.records = sorted({*records, *self.batch_of})
         self.low = low
         self.high = self.records[-1] + 1 if high is None else high
-        self.damaged = frozenset(damaged)
 
 
 class Client:
@@ -78,13 +80,17 @@ class Client:
         for offset in log.records:
             if offset < self._next[partition]:
                 continue
-            if offset in log.damaged:
-                found.append(failing(self.damage, partition, offset))
+            if offset in log.batch_of:
+                found.append(failing(self.damage, partition, log.batch_of[offset][0]))
                 # What comes next is from anywhere.
-                return found + [written(partition, each) for each in log.records if each not in log.damaged]
+                return found + [written(partition, each) for each in log.records if each not in log.batch_of]
             found.append(written(partition, offset))
             self._next[partition] = offset + 1
         return [*found, failing(KafkaError._PARTITION_EOF, partition, log.high)]
+
+    def next_batch(self, topic: str, partition: int, batch_offset: int) -> int:
+        assert topic == NAME
+        return self.logs[partition].batch_of[batch_offset][1] + 1
 
     def close(self) -> None:
         self.is_closed = True
@@ -110,6 +116,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     def begin(**logs: Log) -> tuple[TopicReader, Client]:
         client = Client({int(name.removeprefix("p")): log for name, log in logs.items()})
         monkeypatch.setattr(topic_reader, "Consumer", lambda *_, **__: client)
+        monkeypatch.setattr(topic_reader, "BatchProbe", lambda *_: client)
         return TopicReader(Settings(topic_prefix="test")), client
 
     return begin
@@ -173,17 +180,17 @@ def test_the_connection_is_closed_in_the_end(reading: Reading) -> None:
 def test_damaged_batches_are_stepped_over_and_each_is_told_of_once(
     reading: Reading, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    reader, client = reading(p0=Log([0, 1, 4, 6, 7], damaged=[2, 3, 5]), p1=Log([0, 2], damaged=[1]))
+    reader, client = reading(p0=Log([0, 1, 4, 6, 7], damaged=[(2, 3), (5, 5)]), p1=Log([0, 2], damaged=[(1, 1)]))
     client.damage = code
     assert everything(reader) == {0: [0, 1, 4, 6, 7], 1: [0, 2]}
     lines = logged(caplog, Action.DAMAGED_BATCH)
-    assert [(line["topic"], line["partition"], line["offset"]) for line in lines if line["partition"] == 0] == [
-        ("batches", 0, 2),
-        ("batches", 0, 5),
+    assert sorted((line["topic"], line["partition"], line["offset"], line["next_offset"]) for line in lines) == [
+        ("batches", 0, 2, 4),
+        ("batches", 0, 5, 6),
+        ("batches", 1, 1, 2),
     ]
-    assert [line["offset"] for line in lines if line["partition"] == 1] == [1]
-    # Five times in its place, in case the damage was on the way; then record by record.
-    assert [offset for partition, offset in client.sought if partition == 0] == [2] * 5 + [3, 4] + [5] * 5 + [6]
+    # Five times in its place, in case the damage was on the way; then behind it.
+    assert [offset for partition, offset in client.sought if partition == 0] == [2] * 5 + [4] + [5] * 5 + [6]
     assert [offset for partition, offset in client.sought if partition == 1] == [1] * 5 + [2]
 
 
