@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from sqlalchemy import Connection, event, text
 
@@ -18,8 +19,9 @@ from orchestrator.registration.in_process import InProcessPrediction, InProcessR
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.registration.rules import INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from orchestrator.storage.blame import TransientError
+from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, mentors
+from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
 
 SERVICE = InProcessRegistrationService(EARLIEST_YEAR)
 AT = datetime(2026, 3, 26, 10, 11, 12, 131415, tzinfo=UTC)
@@ -419,3 +421,21 @@ def test_an_external_refusal_is_put_into_our_words() -> None:
         None,
         False,
     )
+
+
+def test_a_command_that_comes_twice_or_once_more_is_decided_once_and_told_of_each_time(pipeline: Pipeline) -> None:
+    """In one micro-batch: one that is decided, a new one twice, and another new one between them."""
+    pipeline.submit([item("mentor-1"), item("nobody"), item("mentor-3")])
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    decided, twice, other = sorted(pipeline.take(Topic.COMMANDS), key=lambda each: record(each).data.position)  # type: ignore[attr-defined]
+    [first] = pipeline.handle(pipeline.registration, [decided]).events
+    results = pipeline.handle(pipeline.registration, [twice, decided, other, twice, decided]).events
+    assert [orjson.loads(each.value)["position"] for each in results] == [1, 0, 2, 1, 0]
+    assert [results[1], results[4], results[3]] == [first, first, results[0]]
+    with pipeline.engine.connect() as connection:
+        counts = [
+            connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+            for table in ("orchestrator.outcome", "registration.activity", "registration.audit")
+        ]
+    assert counts == [3, 2, 2]

@@ -609,3 +609,21 @@ def test_a_replay_publishes_nothing_and_tells_who_follows(pipeline: RecordingPip
         driver.poll()
         assert [notice.payload for notice in driver.notifies] == [str(batch_id)]
     listening.dispose()
+
+
+def test_a_completion_that_the_topics_no_longer_tell_of_stays(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    """Its event has expired, or is from before the time that the replay begins at. The tables know when it was."""
+    pipeline.submit([*mentors(2), item("nobody")])
+    pipeline.drain()
+    before = projection(owner)
+    written = [
+        (offset, event) for offset, event in pipeline.written if dict(event.headers)["ce_type"] != events.BATCH_COMPLETED.encode()
+    ]
+    assert len(written) == len(pipeline.written) - 1
+    run(owner, "UPDATE orchestrator.batch_item SET duration_minutes = 1 WHERE position = 0")
+    verdicts, _ = promoted(pipeline.engine, written)
+    assert list(verdicts.values()) == [Promoted.MERGED]
+    assert projection(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
