@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -36,6 +36,9 @@ class Request(BaseModel):
     """The base of all requests: an unknown field is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    REPEATABLE: ClassVar[frozenset[str]] = frozenset()
+    """The parameters of a query that may be given several times."""
 
 
 class SubmissionItem(Request):
@@ -271,7 +274,14 @@ class EventsQuery(Request):
 class BatchesQuery(Request):
     """Which batches to list."""
 
-    status: BatchState | None = None
+    REPEATABLE: ClassVar[frozenset[str]] = frozenset({"status"})
+
+    status: Annotated[
+        tuple[BatchState, ...], Field(description="Only batches in one of these states: `status=partial&status=failed`.")
+    ] = ()
+    needs_attention: Annotated[
+        bool, Field(description="Only batches with failed items, but for cancelled ones, whose items can't be retried.")
+    ] = False
     coordinator_id: Id | None = None
     submitted_from: Annotated[Time | None, Field(description="Only batches submitted at this time or later.")] = None
     submitted_to: Annotated[Time | None, Field(description="Only batches submitted before this time.")] = None
@@ -451,6 +461,7 @@ class BatchResponse(Response, title="BatchAnswer"):
     cancelled: int
     revoked: Annotated[int, Field(description="How many of the completed items have a revoked activity.")] = 0
     errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
+    needs_attention: Annotated[bool, Field(description="Whether somebody has to look at failed items.")]
     progress: Annotated[
         ProgressResponse | None,
         Field(description="Only while the batch is processing; null until there is something to measure. Not part of the ETag."),

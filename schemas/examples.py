@@ -37,6 +37,7 @@ _ACCEPTED: Json = {
     "cancelled": 0,
     "revoked": 0,
     "errors_by_code": {},
+    "needs_attention": False,
     "progress": None,
     "submitted_at": _TIME,
 }
@@ -46,6 +47,7 @@ _RUNNING: Json = {
     "completed": 1,
     "failed": 1,
     "errors_by_code": {"mentor_inactive": 1},
+    "needs_attention": True,
     "progress": {"percent": 66.6, "items_per_second": 20.0, "estimated_completion_at": "2026-03-26T10:00:00.150000Z"},
 }
 _FINISHED: Json = {
@@ -60,6 +62,7 @@ _FINISHED: Json = {
     "cancelled": 0,
     "revoked": 0,
     "errors_by_code": {"mentor_inactive": 1},
+    "needs_attention": True,
     "submitted_at": _TIME,
     "completed_at": _TIME,
 }
@@ -75,6 +78,7 @@ _CANCELLED: Json = {
     "cancelled": 2,
     "revoked": 0,
     "errors_by_code": {},
+    "needs_attention": False,
     "submitted_at": _TIME,
     "completed_at": _TIME,
     "cancelled_at": _TIME,

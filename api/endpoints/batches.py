@@ -141,7 +141,8 @@ def list_batches(call: Call) -> Reply:
     query = call.read_query(BatchesQuery)
     actor = call.actor()
     wanted = BatchFilter(
-        status=query.status,
+        statuses=query.status,
+        needs_attention=query.needs_attention,
         coordinator_id=query.coordinator_id,
         submitted_from=query.submitted_from,
         submitted_to=query.submitted_to,

@@ -84,11 +84,14 @@ class Call:
 
     def read_query(self, model: type[RequestModel]) -> RequestModel:
         """The query. Raises RefusedRequestError, with pointers that begin with `/query`."""
-        given: dict[str, str] = {}
+        given: dict[str, Any] = {}
         for name, value in self.query:
-            if name in given:
+            if name in model.REPEATABLE:
+                given.setdefault(name, []).append(value)
+            elif name in given:
                 raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "is given more than once; send it once")])
-            given[name] = value
+            else:
+                given[name] = value
         return read(model, given, at="/query")
 
     def tags(self, header: str) -> str | None:

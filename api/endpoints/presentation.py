@@ -35,6 +35,7 @@ def batch(view: BatchView) -> dict[str, Any]:
         **view.counts.as_event(),
         "revoked": view.revoked,
         "errors_by_code": view.errors_by_code,
+        "needs_attention": view.needs_attention,
         **({"progress": view.progress} if view.status is BatchStatus.PROCESSING else {}),
         "submitted_at": view.submitted_at,
         **_present(

@@ -52,7 +52,10 @@ def register(app: typer.Typer) -> None:
     async def list_batches(
         connection: Connection,
         output: Output,
-        status: Annotated[BatchStatus | None, typer.Option(help="Only batches in this status.")] = None,
+        status: Annotated[
+            list[BatchStatus] | None, typer.Option(help="Only batches in this status; several: --status partial --status failed.")
+        ] = None,
+        needs_attention: Annotated[bool, typer.Option("--needs-attention", help="Only batches with items to look at.")] = False,
         coordinator: Annotated[str | None, typer.Option(help="Only batches of this coordinator.")] = None,
         submitted_from: Annotated[
             datetime | None, typer.Option(help="Only batches submitted at this local time or later.")
@@ -68,7 +71,8 @@ def register(app: typer.Typer) -> None:
             response = await client.get(
                 API_PATH,
                 connection.org,
-                status=status,
+                status=status or None,
+                needs_attention="true" if needs_attention else None,
                 coordinator_id=coordinator,
                 submitted_from=_with_offset(submitted_from),
                 submitted_to=_with_offset(submitted_to),

@@ -183,8 +183,13 @@ def _encoded(headers: Mapping[str, str]) -> httpx.Headers:
     return httpx.Headers(headers, encoding="utf-8")
 
 
-def _given(query: Mapping[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in query.items() if value is not None}
+def _given(query: Mapping[str, object]) -> dict[str, str | list[str]]:
+    """The parameters, those of a list as often as it has entries."""
+    return {
+        name: list(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in query.items()
+        if value is not None
+    }
 
 
 def _reason(error: httpx.TransportError) -> str:

@@ -176,6 +176,11 @@ class BatchView:
     """How many of its items are revoked. They stay counted as completed."""
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether somebody has to look at failed items. Those of a cancelled batch can't be retried."""
+        return self.counts.failed > 0 and self.status is not BatchStatus.CANCELLED
+
+    @property
     def progress(self) -> Progress | None:
         """Progress, measured from the batch's results since its last attempts began. None before the first result and after the end.
 
@@ -250,9 +255,11 @@ class ItemFilter:
 
 @dataclass(frozen=True, slots=True)
 class BatchFilter:
-    """Which batches to list, newest first. `after` is the keyset cursor (submitted_at, batch_id); else `page` counts from 1."""
+    """Which batches to list, newest first. `statuses`: in one of them; empty: in any. `after` is the keyset cursor (submitted_at, batch_id);
+    else `page` counts from 1."""
 
-    status: BatchStatus | None = None
+    statuses: Sequence[BatchStatus] = ()
+    needs_attention: bool = False
     coordinator_id: str | None = None
     submitted_from: datetime | None = None
     submitted_to: datetime | None = None

@@ -88,7 +88,8 @@ _FIND = Prepared(f"""
 
 _FILTER = """
     b.organization_id = :organization_id AND b.deleted_at IS NULL
-    AND (CAST(:status AS text) IS NULL OR b.status = :status)
+    AND (CAST(:statuses AS text[]) IS NULL OR b.status = ANY (CAST(:statuses AS text[])))
+    AND (NOT :needs_attention OR (b.failed > 0 AND b.status <> 'cancelled'))
     AND (CAST(:coordinator_id AS text) IS NULL OR b.coordinator_id = :coordinator_id)
     AND (CAST(:submitted_from AS timestamptz) IS NULL OR b.submitted_at >= :submitted_from)
     AND (CAST(:submitted_to AS timestamptz) IS NULL OR b.submitted_at < :submitted_to)
@@ -204,7 +205,8 @@ class Batches(ActivityRepository):
         after_at, after_id = wanted.after or (None, None)
         parameters = {
             "organization_id": organization_id,
-            "status": wanted.status,
+            "statuses": arrays.plain(wanted.statuses) if wanted.statuses else None,
+            "needs_attention": wanted.needs_attention,
             "coordinator_id": wanted.coordinator_id,
             "submitted_from": wanted.submitted_from,
             "submitted_to": wanted.submitted_to,

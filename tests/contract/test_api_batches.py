@@ -143,6 +143,17 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
         return [batch["batch_id"] for batch in answer.json()["data"]]
 
     assert found(status="completed") == [done]
+    failed = submit(coordinator, "mentor-none")
+    pipeline.drain()
+    tuesday = submit(coordinator, "mentor-3", label="Tuesday group again")
+    several = coordinator.get(API_PATH, params=[("status", "failed"), ("status", "processing")]).json()["data"]
+    assert [batch["batch_id"] for batch in several] == [tuesday, failed]
+    assert found(needs_attention="true") == [failed]
+    assert found(needs_attention="true", status="completed") == []
+    assert len(found(needs_attention="false")) == 4
+    coordinator.request("POST", f"{API_PATH}/{tuesday}/cancel")
+    for removed in (tuesday, failed):
+        assert coordinator.delete(f"{API_PATH}/{removed}").status_code == 204
     assert found(q="monday") == [done]
     # As people see it: decomposed letters, invisible characters and blanks of another width make no difference.
     assert found(q="mon\N{SOFT HYPHEN}day group PÅSKE") == [done]

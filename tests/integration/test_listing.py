@@ -52,8 +52,11 @@ def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
     hour = timedelta(hours=1)
     cases: Mapping[BatchFilter, list[UUID]] = {
         BatchFilter(): [others, running, partial, failed],
-        BatchFilter(status=BatchStatus.PROCESSING): [others, running],
-        BatchFilter(status=BatchStatus.CANCELLED): [],
+        BatchFilter(statuses=(BatchStatus.PROCESSING,)): [others, running],
+        BatchFilter(statuses=(BatchStatus.CANCELLED,)): [],
+        BatchFilter(statuses=(BatchStatus.PROCESSING, BatchStatus.FAILED)): [others, running, failed],
+        BatchFilter(needs_attention=True): [partial, failed],
+        BatchFilter(needs_attention=True, statuses=(BatchStatus.PARTIAL, BatchStatus.COMPLETED)): [partial],
         BatchFilter(coordinator_id=COORDINATOR): [running, partial, failed],
         BatchFilter(coordinator_id="coord-2"): [others],
         BatchFilter(label_contains="ALPHA"): [running, failed],
@@ -63,7 +66,7 @@ def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
         BatchFilter(submitted_to=NOON + hour): [failed],
         BatchFilter(submitted_to=NOON + hour + MOMENT): [partial, failed],
         BatchFilter(submitted_from=NOON + hour, submitted_to=NOON + 2 * hour, label_contains="b"): [partial],
-        BatchFilter(status=BatchStatus.PROCESSING, coordinator_id=COORDINATOR, label_contains="alpha"): [running],
+        BatchFilter(statuses=(BatchStatus.PROCESSING,), coordinator_id=COORDINATOR, label_contains="alpha"): [running],
     }
     for wanted, expected in cases.items():
         assert listed(pipeline, wanted) == (expected, len(expected)), wanted

@@ -546,7 +546,8 @@ def _collected(items: Numbered, *, override: bool, with_notes: bool) -> list[tup
 
 def _matches(view: BatchView, wanted: BatchFilter) -> bool:
     return (
-        wanted.status in (None, view.status)
+        (not wanted.statuses or view.status in wanted.statuses)
+        and (not wanted.needs_attention or view.needs_attention)
         and wanted.coordinator_id in (None, view.coordinator_id)
         and (wanted.submitted_from is None or view.submitted_at >= wanted.submitted_from)
         and (wanted.submitted_to is None or view.submitted_at < wanted.submitted_to)

@@ -381,8 +381,10 @@ class ActivityRepositoryContract(Contract):
             repository.change_batches([BatchChange(batches[1].batch_id, Counts(completed=1), BatchStatus.COMPLETED, at, at)])
         cases: Sequence[tuple[BatchFilter, list[int]]] = (
             (BatchFilter(), [3, 2, 1, 0]),
-            (BatchFilter(status=BatchStatus.COMPLETED), [1]),
-            (BatchFilter(status=BatchStatus.CANCELLED), []),
+            (BatchFilter(statuses=(BatchStatus.COMPLETED,)), [1]),
+            (BatchFilter(statuses=(BatchStatus.CANCELLED,)), []),
+            (BatchFilter(statuses=(BatchStatus.CANCELLED, BatchStatus.COMPLETED)), [1]),
+            (BatchFilter(statuses=tuple(BatchStatus)), [3, 2, 1, 0]),
             (BatchFilter(coordinator_id="coord-2"), [2]),
             (BatchFilter(label_contains="ALPHA"), [2, 0]),
             (BatchFilter(label_contains="BEE\u0301"), [1]),
@@ -393,7 +395,7 @@ class ActivityRepositoryContract(Contract):
             (BatchFilter(submitted_from=at + hour + moment), [3, 2]),
             (BatchFilter(submitted_to=at + hour), [0]),
             (BatchFilter(submitted_to=at + hour + moment), [1, 0]),
-            (BatchFilter(status=BatchStatus.PROCESSING, coordinator_id=COORDINATOR, label_contains="a"), [0]),
+            (BatchFilter(statuses=(BatchStatus.PROCESSING,), coordinator_id=COORDINATOR, label_contains="a"), [0]),
         )
         for wanted, places in cases:
             expected = [batches[place].batch_id for place in places]
@@ -404,6 +406,30 @@ class ActivityRepositoryContract(Contract):
                 shown = expected[first : first + page.limit]
                 assert ([each.batch_id for each in listed.batches], listed.total) == (shown, len(expected)), page
                 assert (listed.next_after is not None) == (first + page.limit < len(expected)), page
+
+    def test_a_list_of_what_needs_attention(self, storage: Storage, actor: Actor) -> None:
+        ends = (
+            (Counts(completed=1), BatchStatus.COMPLETED),
+            (Counts(pending=1, failed=1), BatchStatus.PROCESSING),
+            (Counts(failed=1), BatchStatus.FAILED),
+            (Counts(completed=1, failed=1), BatchStatus.PARTIAL),
+            (Counts(failed=1, cancelled=1), BatchStatus.CANCELLED),
+        )
+        at = now(storage)
+        batches = [new_batch(mentors(counts.total)) for counts, _ in ends]
+        with storage.transaction() as (repository, _):
+            for n, each in enumerate(batches):
+                repository.create_batches([to_create(actor, each, at + timedelta(seconds=n))])
+            repository.change_batches(
+                [
+                    BatchChange(each.batch_id, counts, status, at, None if counts.pending else at)
+                    for each, (counts, status) in zip(batches, ends, strict=True)
+                ]
+            )
+            listed = repository.list_batches(actor.organization_id, BatchFilter(needs_attention=True))
+            everything = repository.list_batches(actor.organization_id, BatchFilter())
+        assert ([each.batch_id for each in listed.batches], listed.total) == ([batches[n].batch_id for n in (3, 2, 1)], 3)
+        assert [each.needs_attention for each in everything.batches] == [False, True, True, True, False]
 
     def test_a_list_goes_on_after_its_last_batch(self, storage: Storage, actor: Actor) -> None:
         at = now(storage)

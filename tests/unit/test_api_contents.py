@@ -145,6 +145,7 @@ SHOWN = {
     "cancelled": 4,
     "revoked": 11,
     "errors_by_code": {"mentor_not_found": 3},
+    "needs_attention": False,
     "submitted_at": moment(1),
     "completed_at": moment(3),
     "cancelled_at": moment(4),
@@ -160,7 +161,8 @@ def test_each_field_of_a_batch_is_shown_where_it_belongs() -> None:
     )
     absent = {"completed_at", "cancelled_at", "cancelled_by", "cancellation_reason"}
     expected = {name: value for name, value in SHOWN.items() if name not in absent}
-    assert presentation.batch(running) == expected | {"status": "processing", "progress": running.progress}
+    of_running = {"status": "processing", "needs_attention": True, "progress": running.progress}
+    assert presentation.batch(running) == expected | of_running
     page = presentation.batches(BatchPage([VIEW], 12, None), number=3, limit=4, next_cursor="there")
     assert page == {"data": [SHOWN], "pagination": {"page": 3, "limit": 4, "total": 12, "next_cursor": "there"}}
 
