@@ -225,6 +225,7 @@ ROUTES: Sequence[Route] = (
         conversation=exports.download_csv,
         query=models.ExportQuery,
         responses={200: "text/csv"},
+        refusals=("role_may_not",),
     ),
     Route(
         "GET",
@@ -233,6 +234,7 @@ ROUTES: Sequence[Route] = (
         conversation=exports.download_ndjson,
         query=models.ExportQuery,
         responses={200: "application/x-ndjson"},
+        refusals=("role_may_not",),
     ),
     Route(
         "GET",

@@ -260,7 +260,7 @@ class OneBatchQuery(NamesQuery):
 class ExportQuery(Request):
     """What a download contains."""
 
-    notes: Annotated[bool, Field(description="Include the notes, which may contain health data.")] = False
+    notes: Annotated[bool, Field(description="Include the notes, which may contain health data. An auditor gets none.")] = False
 
 
 class EventsQuery(Request):
@@ -602,7 +602,7 @@ class AttemptResponse(Response, title="AttemptAnswer"):
 class OneItemResponse(ItemResponse, title="OneItemAnswer"):
     """An item with its notes and its finished attempts."""
 
-    notes: str | None
+    notes: Annotated[str | None, Field(description="Always null for an auditor.")]
     override_duplicates: bool
     history: tuple[AttemptResponse, ...]
 

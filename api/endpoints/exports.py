@@ -19,6 +19,7 @@ from api.endpoints import presentation
 from api.endpoints.calls import Call
 from api.http.streaming import streaming
 from orchestrator.batches import operations
+from orchestrator.batches.access import may_read_notes
 from orchestrator.batches.model import ItemFilter, ItemView
 from orchestrator.files.formulas import neutral
 from schemas.api import ExportQuery
@@ -116,8 +117,11 @@ class Chunk:
 
 
 def read_chunk(call: Call, form: Format, after_position: int) -> Chunk:
-    """The items after this position (-1: from the start, with the header), as bytes. Raises what `get_bulk_submission_status` raises."""
+    """The items after this position (-1: from the start, with the header), as bytes. Raises ForbiddenError (an auditor asks for notes), and what
+    `get_bulk_submission_status` raises."""
     batch_id, query, actor = call.batch_id(), call.read_query(ExportQuery), call.actor()
+    if query.notes:
+        may_read_notes(actor)
     wanted = ItemFilter(after_position=after_position, limit=CHUNK_ITEMS)
     view = call.service.database.read(
         actor.organization_id,

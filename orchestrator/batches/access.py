@@ -13,6 +13,12 @@ def may_change(actor: Actor) -> None:
         raise ForbiddenError("role_may_not", "This role can read but not change anything.")
 
 
+def may_read_notes(actor: Actor) -> None:
+    """Returns when the caller's role may read notes. Raises ForbiddenError."""
+    if not actor.may_read_notes:
+        raise ForbiddenError("role_may_not", "An auditor gets no notes. Ask for the items without them.")
+
+
 def may_see(actor: Actor, batch: BatchView) -> bool:
     """Whether the caller may see the batch. Does not rely on row level security."""
     own = actor.sees_only_coordinator

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -40,6 +40,11 @@ class Actor:
     @property
     def may_change(self) -> bool:
         """Auditors only read."""
+        return self.role is not Role.AUDITOR
+
+    @property
+    def may_read_notes(self) -> bool:
+        """Notes may contain health data, and auditors get none."""
         return self.role is not Role.AUDITOR
 
     @property
@@ -230,6 +235,10 @@ class ItemView:
         """Whether the item failed although its preview predicted another result (docs/http.md, Preview and plan)."""
         return self.planned is not None and self.error is not None and self.error.code != self.planned
 
+    def without_notes(self) -> "ItemView":
+        """The item as somebody sees it who may not read notes."""
+        return replace(self, values=self.values._replace(notes=None))
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
@@ -242,6 +251,13 @@ class AttemptView:
     correction: Correction | None
     retried_by: str
     retried_at: datetime
+
+    def without_notes(self) -> "AttemptView":
+        """The attempt as somebody sees it who may not read notes. A correction of nothing but notes is shown as empty."""
+        correction = None if self.correction is None else self.correction.copy()
+        if correction is not None:
+            correction.pop("notes", None)
+        return replace(self, values={**self.values, "notes": None}, correction=correction)
 
 
 @dataclass(frozen=True, slots=True)

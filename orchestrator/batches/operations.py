@@ -58,11 +58,11 @@ def submit_bulk_registration(
 
 
 def get_bulk_submission_status(repository: ActivityRepository, actor: Actor, batch_id: UUID, items: ItemFilter) -> StatusView:
-    """A batch and its items as they stood at one moment. Raises NotFoundError."""
+    """A batch and its items as they stood at one moment; without notes for an auditor. Raises NotFoundError."""
     view = repository.status(batch_id, items)
     if view is None or not may_see(actor, view.batch):
         raise NotFoundError
-    return view
+    return view if actor.may_read_notes else replace(view, items=[item.without_notes() for item in view.items])
 
 
 def list_batches(repository: ActivityRepository, actor: Actor, wanted: BatchFilter) -> BatchPage:
@@ -78,13 +78,14 @@ def list_batches(repository: ActivityRepository, actor: Actor, wanted: BatchFilt
 def get_item(
     repository: ActivityRepository, actor: Actor, batch_id: UUID, item_id: UUID
 ) -> tuple[ItemView, Sequence[AttemptView]]:
-    """One item with its finished attempts. Raises NotFoundError."""
+    """One item with its finished attempts; without notes for an auditor. Raises NotFoundError."""
     visible(repository, actor, batch_id)
     position = item_position(batch_id, item_id)
     items = [] if position is None else repository.items_at(batch_id, [position])
     if not items:
         raise NotFoundError("item")
-    return items[0], repository.history(batch_id, items[0].position)
+    [item], attempts = items, repository.history(batch_id, items[0].position)
+    return (item, attempts) if actor.may_read_notes else (item.without_notes(), [attempt.without_notes() for attempt in attempts])
 
 
 def retry_failed_items(

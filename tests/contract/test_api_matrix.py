@@ -183,3 +183,34 @@ def test_notes_are_in_no_log_metric_error_or_listing(
     # It is where it belongs.
     item_id = coordinator.get(url).json()["items"][0]["item_id"]
     assert coordinator.get(f"{url}/items/{item_id}").json()["notes"] == CANARY
+
+
+def test_auditors_get_no_notes_anywhere(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    values = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60, "notes": CANARY}
+    listed = [{"mentor_id": mentor, **values} for mentor in ("mentor-1", "mentor-none")]
+    url = coordinator.post(API_PATH, json={"items": listed}).headers["Location"]
+    pipeline.drain()
+    failed = coordinator.get(url).json()["items"][1]["item_id"]
+    for notes in (CANARY + " corrected", CANARY + " again"):
+        coordinator.post(f"{url}/retry", json={"corrections": [{"item_id": failed, "notes": notes, "duration_minutes": 61}]})
+        pipeline.drain()
+    places = {"batch_id": url.rpartition("/")[2], "item_id": failed}
+    reading = [(name, path) for name, method, path in OPERATIONS if method == "GET"]
+    assert {"getBatch", "getItem", "followBatch", "downloadCsv"} <= {name for name, _ in reading}
+    with api.client(Role.AUDITOR, sub="auditor") as auditor:
+        for name, path in reading:
+            answer = auditor.get(path.format(**places))
+            assert (answer.status_code, CANARY in answer.text) == (200, False), name
+            assert CANARY not in auditor.get(path.format(**places), params={"names": "true"}).text, name
+        for suffix in ("csv", "ndjson"):
+            refused = auditor.get(f"{url}/results.{suffix}", params={"notes": "true"})
+            assert (refused.status_code, refused.json()["code"]) == (403, "role_may_not")
+        item = auditor.get(f"{url}/items/{failed}").json()
+        assert item["notes"] is None
+        assert [attempt["submitted"]["notes"] for attempt in item["history"]] == [None, None]
+        assert [attempt["correction"] for attempt in item["history"]] == [{"duration_minutes": 61}, {}]
+    # Its own coordinator reads them.
+    seen = coordinator.get(f"{url}/items/{failed}").json()
+    assert seen["notes"] == CANARY + " again"
+    assert seen["history"][0]["submitted"]["notes"] == CANARY
+    assert coordinator.get(f"{url}/results.csv", params={"notes": "true"}).text.count(CANARY) == 2
