@@ -45,7 +45,10 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
         "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
     },
     "If-Match": {"description": "ETags: returns 412 if the batch was edited since.", "schema": _TAG},
-    "If-None-Match": {"description": "ETags: returns 304 if nothing has changed since.", "schema": _TAG},
+    "If-None-Match": {
+        "description": "ETags: returns 304 if nothing has changed since. What is not an ETag of ours is ignored.",
+        "schema": {"type": "string"},
+    },
     "traceparent": {
         "description": "W3C trace context: the batch's events carry on its trace.",
         "schema": {"type": "string", "maxLength": 200},
@@ -71,7 +74,7 @@ _ETAG = {
 
 _PARAMETERS: Mapping[str, Json] = {
     name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-    for name in ("batch_id", "item_id", "activity_id")
+    for name in ("batch_id", "item_id", "activity_id", "template_id")
 }
 _ORGANIZATION: Json = {
     "name": ORGANIZATION_HEADER,
@@ -228,6 +231,8 @@ def _codes(route: Route) -> Iterable[str]:
         yield "role_may_not"
     if "{batch_id}" in route.path:
         yield "batch_not_found"
+    if "{template_id}" in route.path:
+        yield "template_not_found"
 
 
 def _refusals(route: Route) -> Json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, directory, events, exports, me, previews, revocations
+from api.endpoints import batches, directory, events, exports, me, previews, revocations, templates
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
@@ -47,6 +47,7 @@ class Route:
         return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
 
 
+TEMPLATES = API_ROOT + "/templates"
 DIRECTORY = API_ROOT + "/directory"
 BATCH = API_PATH + "/{batch_id}"
 _SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
@@ -62,6 +63,55 @@ _NOT_ONES_SCOPE = ("not_your_scope", "coordinator_unknown")
 
 ROUTES: Sequence[Route] = (
     Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: models.MeResponse}),
+    Route(
+        "GET",
+        TEMPLATES,
+        "listTemplates",
+        templates.list_templates,
+        query=models.TemplatesQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.TemplatesResponse, 304: None},
+    ),
+    Route(
+        "POST",
+        TEMPLATES,
+        "createTemplate",
+        templates.create,
+        changes=True,
+        bodies=(models.NewTemplate,),
+        request_headers=_KEY,
+        responses={201: models.TemplateResponse},
+        refusals=("not_your_coordinator_id", "coordinator_unknown", "template_deleted", *_REUSED),
+    ),
+    Route(
+        "GET",
+        TEMPLATES + "/{template_id}",
+        "getTemplate",
+        templates.get,
+        request_headers=_NOT_CHANGED,
+        responses={200: models.TemplateResponse, 304: None},
+    ),
+    Route(
+        "PUT",
+        TEMPLATES + "/{template_id}",
+        "replaceTemplate",
+        templates.replace,
+        changes=True,
+        bodies=(models.TemplateChange,),
+        request_headers=_MATCH,
+        responses={200: models.TemplateResponse},
+        refusals=("template_changed",),
+    ),
+    Route(
+        "DELETE",
+        TEMPLATES + "/{template_id}",
+        "deleteTemplate",
+        templates.delete,
+        changes=True,
+        request_headers=_MATCH,
+        responses={204: None},
+        refusals=("template_changed",),
+    ),
     Route(
         "GET",
         DIRECTORY + "/mentors",
@@ -206,6 +256,16 @@ ROUTES: Sequence[Route] = (
         request_headers=_KEY,
         responses={200: models.RevokedActivityResponse},
         refusals=(*_REUSED, "activity_not_found", "revocation_window_over", "revocation_unavailable"),
+    ),
+    Route(
+        "POST",
+        BATCH + "/dismiss",
+        "dismissBatch",
+        batches.dismiss,
+        changes=True,
+        request_headers=_KEY,
+        responses={200: models.BatchResponse},
+        refusals=_REUSED,
     ),
     Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: models.TicketResponse}),
     Route(

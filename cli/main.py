@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import administration, batches, bench, dead_letters, demo, doctor, replay, revoke, stack, submit, verify
+from cli.commands import (
+    administration,
+    batches,
+    bench,
+    dead_letters,
+    demo,
+    doctor,
+    replay,
+    revoke,
+    stack,
+    submit,
+    templates,
+    verify,
+)
 from cli.commands import run as run_command
 from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
@@ -43,6 +56,7 @@ def main(
 submit.register(app)
 batches.register(app)
 revoke.register(app)
+templates.register(app)
 run_command.register(app)
 administration.register(app)
 doctor.register(app)

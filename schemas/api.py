@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, Bef
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from schemas.corrections import Correction
-from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason, RevocationReason, canonical_id, one_of
+from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Name, Notes, Reason, RevocationReason, canonical_id, one_of
 from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
@@ -113,6 +113,24 @@ class MentorsSubmission(Submission):
         return [
             SubmissionItem.model_construct(mentor_id=mentor_id, client_reference=None, **shared) for mentor_id in self.mentor_ids
         ]
+
+
+class TemplateChange(Request):
+    """What a template holds: whom a coordinator registers again and again, and with what. No notes."""
+
+    name: Name
+    mentor_ids: Annotated[tuple[Id, ...], _NOT_EMPTY]
+    activity_type: Id
+    duration_minutes: Annotated[int, Field(ge=1, le=1_440, strict=True)]
+    weekday: Annotated[
+        int | None, Field(ge=1, le=7, strict=True, description="From 1, Monday, to 7, Sunday; null: on no certain day.")
+    ] = None
+
+
+class NewTemplate(TemplateChange):
+    """A template to be saved."""
+
+    coordinator_id: Annotated[Id | None, Field(description="Whose template it is. Default: the token's subject.")] = None
 
 
 class Relabelling(Request):
@@ -330,6 +348,14 @@ class CoordinatorsQuery(DirectoryQuery):
     q: Annotated[Label | None, _Q] = None
 
 
+class TemplatesQuery(Request):
+    """Which templates are listed."""
+
+    coordinator_id: Annotated[Id | None, Field(description="Only templates of this coordinator.")] = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the previous page.")] = None
+
+
 # --- Reading requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +430,18 @@ def read_submission(raw: Any, *, max_items: int, most_mistakes: int | None = MOS
                 map(mentor_type_and_date, entries), lambda position: pointer(field, position, "mentor_id")
             )
     return _read_with(MentorsSubmission if is_shared else ItemsSubmission, raw, sizes, duplicates, most_mistakes)
+
+
+TemplateModel = TypeVar("TemplateModel", bound=TemplateChange)
+
+
+def read_template(model: type[TemplateModel], raw: Any, *, max_items: int) -> TemplateModel:
+    """A template. Raises one RefusedRequestError for everything that is wrong with it."""
+    sizes: Sequence[Mistake] = ()
+    if isinstance(raw, dict) and isinstance(entries := raw.get("mentor_ids"), list):
+        sizes = size_mistakes(pointer("mentor_ids"), entries, max_items)
+        raw = raw | {"mentor_ids": entries[:max_items]}
+    return _read_with(model, raw, sizes, (), MOST_MISTAKES)
 
 
 def read_retry(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> Retry:
@@ -641,6 +679,27 @@ class PreviewResponse(Response, title="PreviewAnswer"):
     plan: str
     items: tuple[PredictedItem, ...]
     counts: PredictedCounts
+
+
+class TemplateResponse(Response):
+    """A template of a coordinator."""
+
+    template_id: UUID
+    coordinator_id: str
+    name: str
+    mentor_ids: tuple[str, ...]
+    activity_type: str
+    duration_minutes: int
+    weekday: Annotated[int | None, Field(description="From 1, Monday, to 7, Sunday.")]
+    version: int
+    changed_at: AwareDatetime
+
+
+class TemplatesResponse(Response):
+    """A page of templates, oldest first."""
+
+    data: tuple[TemplateResponse, ...]
+    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one.")]
 
 
 class TicketResponse(Response, title="TicketAnswer"):

@@ -149,6 +149,21 @@ _CORRECTED: Json = {
 }
 del _CORRECTED["error"]
 
+_TEMPLATE: Json = {
+    "name": "Monday group",
+    "mentor_ids": ["astrid-01", "bjorn-02", "eva-05"],
+    "activity_type": "peer_session",
+    "duration_minutes": 90,
+    "weekday": 1,
+}
+_SAVED_TEMPLATE: Json = {
+    "template_id": "01a20651-14d3-7a55-8b41-6a1a3bd2c0f3",
+    "coordinator_id": "ingrid",
+    **_TEMPLATE,
+    "version": 1,
+    "changed_at": _TIME,
+}
+
 EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.ItemsSubmission: {
         "label": "Tuesday visits",
@@ -188,6 +203,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "cancelled": 0,
         "revoked": 2,
         "errors_by_code": {},
+        "needs_attention": False,
         "submitted_at": _TIME,
         "completed_at": _TIME,
         "total_revoked": 2,
@@ -253,6 +269,10 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "features": {"preview": True, "revoke": True},
         "session_ends_at": "2026-03-26T22:00:00Z",
     },
+    api.NewTemplate: _TEMPLATE,
+    api.TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
+    api.TemplateResponse: _SAVED_TEMPLATE,
+    api.TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
     api.MentorsResponse: {
         "data": [
             {

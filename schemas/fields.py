@@ -72,6 +72,12 @@ Id = Annotated[str, _ID, BeforeValidator(canonical_id)]
 StoredId = Annotated[str, _ID]
 """An id in an event that is written from the tables. It got its canonical spelling when it came in, so the reader need not check it."""
 Label = Annotated[str, StringConstraints(max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True), BeforeValidator(_composed)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LABEL_LENGTH, pattern=_NO_NUL, strict=True),
+    BeforeValidator(_composed),
+]
+"""What something is called: a label that is not empty."""
 Notes = Annotated[str, StringConstraints(max_length=MAX_NOTES_LENGTH, pattern=_NO_NUL, strict=True)]
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH, pattern=_NO_NUL, strict=True)]
 RevocationReason = Annotated[

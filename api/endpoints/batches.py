@@ -243,6 +243,17 @@ def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> 
     return Reply(200, presentation.batch(batch))
 
 
+def dismiss(call: Call) -> Reply:
+    """`POST /{batch_id}/dismiss`: the batch needs no attention, until something of it fails again."""
+    batch_id, actor = call.batch_id(), call.actor()
+    idempotency = call.idempotency("dismiss", batch_id) or key_of_our_own()
+    batch = call.service.database.change(
+        actor.organization_id,
+        lambda repository: operations.dismiss_batch(repository, actor, batch_id, idempotency=idempotency),
+    )
+    return Reply(200, presentation.batch(batch))
+
+
 def cancel(call: Call) -> Reply:
     """`POST /{batch_id}/cancel`: 200 with the final counts."""
     batch_id, actor = call.batch_id(), call.actor()

@@ -76,6 +76,10 @@ class Call:
         """The activity id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("activity")
 
+    def template_id(self) -> UUID:
+        """The template id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
+        return self._id("template")
+
     def _id(self, what: str) -> UUID:
         text = self.path[f"{what}_id"]
         if not _UUID.fullmatch(text):

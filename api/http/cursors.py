@@ -47,5 +47,18 @@ def decode_id(cursor: str) -> str:
     return place
 
 
+def encode_uuid(place: UUID) -> str:
+    """The cursor for the page after this id."""
+    return base64.urlsafe_b64encode(place.bytes).decode()
+
+
+def decode_uuid(cursor: str) -> UUID:
+    """The id a cursor continues from. Raises RefusedRequestError for a text that `encode_uuid` did not make."""
+    try:
+        return UUID(bytes=base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+    except ValueError as error:
+        raise _not_a_cursor() from error
+
+
 def _not_a_cursor() -> RefusedRequestError:
     return RefusedRequestError([Mistake("/query/cursor", "not_a_cursor", "must be the next_cursor of an earlier page")])

@@ -32,6 +32,11 @@ def etag(batch: BatchView, query: str) -> str:
     return f'W/"{batch.version}.{batch.edit_version}.{query}"'
 
 
+def version_etag(version: int) -> str:
+    """The tag of something that has nothing but a version, of which `edit_versions` then reads it."""
+    return f'W/"{version}.{version}.{query_hash({})}"'
+
+
 def none_matches(if_none_match: str | None, tag: str) -> bool:
     """Whether the representation has to be sent to a client that sent If-None-Match (RFC 9110, 13.1.2)."""
     if if_none_match is None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from api.http.problems import overloaded
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
@@ -24,6 +24,7 @@ from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, check_writable, create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.templates import PostgresTemplates
 
 Result = TypeVar("Result")
 
@@ -137,6 +138,25 @@ class Database:
             )
         except NotCountedError:
             return self.read(organization_id, work)
+
+    def read_templates(self, organization_id: str, work: Callable[[TemplateStore], Result]) -> Result:
+        """Runs `work` in a transaction that reads the templates of this organization in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresTemplates(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def change_templates(self, organization_id: str, work: Callable[[ActivityRepository, TemplateStore], Result]) -> Result:
+        """Runs `work` in a transaction that may change the templates of this organization."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), PostgresTemplates(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
 
     def directory(self, organization_id: str, work: Callable[[DirectoryReader], Result]) -> Result:
         """One transaction that reads the directory of this organization in one snapshot."""

@@ -179,11 +179,13 @@ class BatchView:
     """Empty for a batch that was read to be locked."""
     revoked: int = 0
     """How many of its items are revoked. They stay counted as completed."""
+    dismissed_at: datetime | None = None
+    """Since when somebody is done with the failed items; None again as soon as another one has failed."""
 
     @property
     def needs_attention(self) -> bool:
         """Whether somebody has to look at failed items. Those of a cancelled batch can't be retried."""
-        return self.counts.failed > 0 and self.status is not BatchStatus.CANCELLED
+        return self.counts.failed > 0 and self.status is not BatchStatus.CANCELLED and self.dismissed_at is None
 
     @property
     def progress(self) -> Progress | None:
@@ -301,6 +303,37 @@ class StatusView:
     batch: BatchView
     items: Sequence[ItemView]
     next_after_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateValues:
+    """What a template holds. `weekday` is 1 for Monday to 7 for Sunday; None: on no certain day."""
+
+    name: str
+    mentor_ids: tuple[str, ...]
+    activity_type: str
+    duration_minutes: int
+    weekday: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateView:
+    """A template of a coordinator. `template_id` is chosen before the transaction, so that a repeated transaction creates one template."""
+
+    template_id: UUID
+    organization_id: str
+    coordinator_id: str
+    values: TemplateValues
+    version: int
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TemplatePage:
+    """One page of templates. `next_after` is the id to continue from; None on the last page."""
+
+    templates: Sequence[TemplateView]
+    next_after: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,25 @@ def relabel_batch(
     return present(repository, batch_id)
 
 
+def dismiss_batch(
+    repository: ActivityRepository, actor: Actor, batch_id: UUID, *, idempotency: Idempotency | None = None
+) -> BatchView:
+    """Takes a batch off the list of those that need attention, until another item of it fails; a no-op for any other batch.
+
+    Raises NotFoundError, ForbiddenError, KeyReusedError.
+    """
+    may_change(actor)
+    batch = lock_visible(repository, actor, batch_id)
+    # Repeated after another item has failed, it must not hide that.
+    if earlier_result(repository, actor, idempotency, batch_id) is not None:
+        return present(repository, batch_id)
+    if idempotency is not None:
+        repository.store_result(actor, idempotency, {})
+    if batch.needs_attention:
+        repository.dismiss(batch_id, at=repository.clock(), by=actor.subject)
+    return present(repository, batch_id)
+
+
 def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, edit_versions: Set[int] | None = None) -> None:
     """Removes a finished batch from view; its activities stay. Deleting twice is a no-op, until the batch is purged.
 

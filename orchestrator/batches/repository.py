@@ -20,6 +20,7 @@ from orchestrator.batches.model import (
     Numbered,
     Revocation,
     StatusView,
+    TemplateView,
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.corrections import Correction
@@ -225,6 +226,12 @@ class ActivityRepository(Protocol):
     def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
         """Writes the revocation of their activities to these items, and counts them. Raises the version and the edit version by one."""
 
+    def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
+        """Writes that somebody is done with the failed items of a locked batch, and keeps who. Raises the version by one.
+
+        `change_batches` takes it back when it raises the number of failed items.
+        """
+
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
         """Marks a batch as deleted. Raises the version and the edit version by one."""
 
@@ -249,6 +256,28 @@ class ActivityRepository(Protocol):
 
     def history(self, batch_id: UUID, position: int) -> Sequence[AttemptView]:
         """Returns the earlier attempts of an item, oldest first."""
+
+
+class TemplateStore(Protocol):
+    """Templates in one transaction."""
+
+    def add(self, template: TemplateView) -> None:
+        """Stores a new template."""
+
+    def find(self, template_id: UUID) -> TemplateView | None:
+        """Reads a template; None if there is none."""
+
+    def lock(self, template_id: UUID) -> TemplateView | None:
+        """Reads a template, and locks it against changes until the transaction ends."""
+
+    def page(self, organization_id: str, coordinator_id: str | None, *, after: UUID | None, limit: int) -> Sequence[TemplateView]:
+        """Returns templates of an organization, or of one of its coordinators, by id: those after `after`, at most `limit`."""
+
+    def write(self, template: TemplateView) -> None:
+        """Writes values, version and time of a locked template."""
+
+    def remove(self, template_id: UUID) -> None:
+        """Removes a locked template."""
 
 
 class PartStore(Protocol):

@@ -53,7 +53,12 @@ def submit_bulk_registrations(
 
 def may_submit(repository: ActivityRepository, actor: Actor, batch: NewBatch) -> None:
     """Raises ForbiddenError or InvalidRequestError (coordinator_unknown) unless the caller may submit this batch."""
-    _check(SubmissionRequest(actor, batch), repository.known_coordinators(actor.organization_id, {batch.coordinator_id}))
+    may_register_as(repository, actor, batch.coordinator_id)
+
+
+def may_register_as(repository: ActivityRepository, actor: Actor, coordinator_id: str) -> None:
+    """Raises ForbiddenError or InvalidRequestError (coordinator_unknown) unless the caller may act for this coordinator."""
+    _check(actor, coordinator_id, repository.known_coordinators(actor.organization_id, {coordinator_id}))
 
 
 def _submit(
@@ -102,8 +107,7 @@ def _submit(
             yield _replayed(repository, request.actor, earlier.batch_id, is_own=earlier.batch_id == batch_id)
 
 
-def _check(request: SubmissionRequest, known_coordinators: Set[str]) -> None:
-    actor, coordinator_id = request.actor, request.batch.coordinator_id
+def _check(actor: Actor, coordinator_id: str, known_coordinators: Set[str]) -> None:
     may_change(actor)
     if actor.sees_only_coordinator not in (None, coordinator_id):
         raise ForbiddenError(
@@ -116,7 +120,7 @@ def _check(request: SubmissionRequest, known_coordinators: Set[str]) -> None:
 
 def _refusal(request: SubmissionRequest, known_coordinators: Set[str]) -> OperationError | None:
     try:
-        _check(request, known_coordinators)
+        _check(request.actor, request.batch.coordinator_id, known_coordinators)
     except OperationError as refusal:
         return refusal
     return None

@@ -19,7 +19,7 @@ from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical
 BATCH_COLUMNS = """
     b.batch_id::text, b.organization_id, b.coordinator_id, b.submitted_by, b.channel, b.label, b.status, b.pending, b.completed,
     b.failed, b.cancelled, b.retry_number, b.version, b.edit_version, b.submitted_at, b.changed_at, b.completed_at,
-    b.cancelled_at, b.cancelled_by, b.cancellation_reason, b.trace_id, b.revoked,
+    b.cancelled_at, b.cancelled_by, b.cancellation_reason, b.trace_id, b.revoked, b.dismissed_at,
     coalesce(b.measured_from, b.submitted_at) AS measured_from, coalesce(b.measured_items, b.total_items) AS measured_items,
     clock_timestamp() AS read_at
 """
@@ -56,6 +56,7 @@ def batch_view(row: Row[Any]) -> BatchView:
         measurement=Measurement(row.measured_from, row.measured_items, row.read_at),
         errors_by_code=getattr(row, "errors_by_code", {}),
         revoked=row.revoked,
+        dismissed_at=row.dismissed_at,
     )
 
 
@@ -75,6 +76,7 @@ _SQL = read_statements("orchestrator/storage/sql/batches.sql")
 _CHANGE = _SQL["change"].prepared()
 _MARK_CANCELLED = _SQL["mark_cancelled"].text()
 _RELABEL = _SQL["relabel"].text()
+_DISMISS = _SQL["dismiss"].text()
 _DELETE = _SQL["delete"].text()
 _CLOCK = _SQL["clock"].prepared()
 _CLOCK_AFTER_DECISIONS = _SQL["clock_after_decisions"].text()
@@ -89,7 +91,7 @@ _FIND = Prepared(f"""
 _FILTER = """
     b.organization_id = :organization_id AND b.deleted_at IS NULL
     AND (CAST(:statuses AS text[]) IS NULL OR b.status = ANY (CAST(:statuses AS text[])))
-    AND (NOT :needs_attention OR (b.failed > 0 AND b.status <> 'cancelled'))
+    AND (NOT :needs_attention OR (b.failed > 0 AND b.status <> 'cancelled' AND b.dismissed_at IS NULL))
     AND (CAST(:coordinator_id AS text) IS NULL OR b.coordinator_id = :coordinator_id)
     AND (CAST(:submitted_from AS timestamptz) IS NULL OR b.submitted_at >= :submitted_from)
     AND (CAST(:submitted_to AS timestamptz) IS NULL OR b.submitted_at < :submitted_to)
@@ -176,6 +178,10 @@ class Batches(ActivityRepository):
 
     def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
         revoking.mark_revoked(self._connection, batch_id, positions, revocation)
+        watching.announce(self._connection, [batch_id])
+
+    def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
+        self._connection.execute(_DISMISS, {"batch_id": batch_id, "at": at, "by": by})
         watching.announce(self._connection, [batch_id])
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:

@@ -18,6 +18,7 @@ _TABLES = (
     "orchestrator.item_history",
     "orchestrator.batch_part",
     "orchestrator.batch_edit",
+    "orchestrator.batch_dismissal",
     "orchestrator.outbox",
     "orchestrator.dispatch",
     "orchestrator.idempotency_key",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -21,6 +21,12 @@ NEIGHBOUR = "org-neighbour"
 # What each operation is sent. An operation that the document has and this has not fails the test.
 BODIES: dict[str, Any] = {
     "getMe": None,
+    "listTemplates": None,
+    "createTemplate": {"name": "Mondays", "mentor_ids": ["mentor-1"], "activity_type": "visit", "duration_minutes": 60},
+    "getTemplate": None,
+    "replaceTemplate": {"name": "Tuesdays", "mentor_ids": ["mentor-1"], "activity_type": "visit", "duration_minutes": 60},
+    "deleteTemplate": None,
+    "dismissBatch": None,
     "listMentors": None,
     "listChapters": None,
     "listActivityTypes": None,
@@ -55,6 +61,10 @@ OPERATIONS = [
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 NOT_FOR_COORDINATORS = {"listCoordinators"}
+
+
+Places = dict[str, str]
+"""The ids in a path."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +108,43 @@ def everybody_is_known(pipeline: Pipeline, engine: Engine) -> None:
 
 
 @pytest.fixture
-def finished(pipeline: Pipeline) -> tuple[str, str]:
-    """A finished batch of the standard coordinator's, and an item of it that failed."""
+def places(pipeline: Pipeline, api: ApiServer) -> Places:
+    """What is the standard coordinator's: a finished batch, an item of it that failed, and a template."""
     batch_id = pipeline.submit([*mentors(1), item("mentor-none")])
     pipeline.drain()
-    return str(batch_id), str(pipeline.status(batch_id, actor=ADMIN).items[1].item_id)
+    with api.client() as client:
+        template = client.post(f"{API_ROOT}/templates", json=BODIES["createTemplate"]).json()
+    return {
+        "batch_id": str(batch_id),
+        "item_id": str(pipeline.status(batch_id, actor=ADMIN).items[1].item_id),
+        "template_id": template["template_id"],
+        "activity_id": DerivedIds(batch_id).activity_id(0),
+    }
 
 
-def ask(client: httpx.Client, operation: tuple[str, str, str], batch_id: str, item_id: str) -> httpx.Response:
+def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
     name, method, path = operation
     # An event stream has an end here: the batch is finished.
-    address = path.format(batch_id=batch_id, item_id=item_id, activity_id=DerivedIds(UUID(batch_id)).activity_id(0))
-    return client.request(method, address, json=BODIES[name])
+    return client.request(method, path.format(**places), json=BODIES[name])
 
 
 @pytest.mark.usefixtures("everybody_is_known")
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[operation[0] for operation in OPERATIONS])
-def test_who_may_do_what(api: ApiServer, finished: tuple[str, str], operation: tuple[str, str, str]) -> None:
+def test_who_may_do_what(api: ApiServer, places: Places, operation: tuple[str, str, str]) -> None:
     name, _, path = operation
-    is_about_a_batch = "{batch_id}" in path or "{activity_id}" in path
+    is_somebodys = "{" in path
     # The one who may do most comes last: what he changes, nobody is asked about afterwards.
     for caller in sorted(CALLERS, key=lambda caller: (caller.may_see, caller.role is not Role.AUDITOR)):
         with api.client(caller.role, sub=caller.subject, orgs=(caller.organization,)) as client:
-            answer = ask(client, operation, *finished)
+            answer = ask(client, operation, places)
             if (name in CHANGING and not caller.may_change) or (name in NOT_FOR_COORDINATORS and caller.role is Role.COORDINATOR):
                 assert (answer.status_code, answer.json()["code"]) == (403, "role_may_not"), caller
-            elif is_about_a_batch and not caller.may_see:
-                random = ask(client, operation, str(uuid4()), str(uuid4()))
+            elif is_somebodys and not caller.may_see:
+                random = ask(client, operation, {name: str(uuid4()) for name in places})
                 assert answer.status_code == random.status_code == 404, caller
                 assert answer.content == random.content
                 assert answer.headers.keys() == random.headers.keys()
-            elif not is_about_a_batch or name != "deleteBatch":
+            elif not is_somebodys or name not in ("deleteBatch", "deleteTemplate"):
                 assert answer.status_code < 300 or answer.json()["code"] == "batch_finished", (caller, answer.text)
 
 
@@ -194,7 +210,8 @@ def test_auditors_get_no_notes_anywhere(api: ApiServer, coordinator: httpx.Clien
     for notes in (CANARY + " corrected", CANARY + " again"):
         coordinator.post(f"{url}/retry", json={"corrections": [{"item_id": failed, "notes": notes, "duration_minutes": 61}]})
         pipeline.drain()
-    places = {"batch_id": url.rpartition("/")[2], "item_id": failed}
+    template = coordinator.post(f"{API_ROOT}/templates", json=BODIES["createTemplate"]).json()
+    places = {"batch_id": url.rpartition("/")[2], "item_id": failed, "template_id": template["template_id"]}
     reading = [(name, path) for name, method, path in OPERATIONS if method == "GET"]
     assert {"getBatch", "getItem", "followBatch", "downloadCsv"} <= {name for name, _ in reading}
     with api.client(Role.AUDITOR, sub="auditor") as auditor:

@@ -69,9 +69,9 @@ PUBLISHED_SCHEMAS = """
     BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate ChapterResponse ChaptersResponse
     CoordinatorResponse CoordinatorsResponse FeaturesResponse HealthAnswer HealthCheck ItemAnswer ItemCorrection
     ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse MentorsResponse MentorsSubmission
-    OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer PredictedCounts PredictedItem PreviewAnswer
+    NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer PredictedCounts PredictedItem PreviewAnswer
     ProblemAnswer ProblemEntry ProgressAnswer Relabelling RetriedAnswer Retry RevokedActivityResponse RevokedResponse
-    SharedActivity SubmissionItem TicketAnswer UpdatedAnswer WarningResponse
+    SharedActivity SubmissionItem TemplateChange TemplateResponse TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
 """
 
 OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -175,7 +175,7 @@ def test_the_link_from_a_batch_to_its_item_leads_to_the_item(standard_api: ApiSe
 
 @pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
 def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: str, path: str) -> None:
-    url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4())
+    url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4(), template_id=uuid4())
     for token in (None, "x"):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         answer = httpx.request(method, url, headers=headers, timeout=PATIENCE_S)

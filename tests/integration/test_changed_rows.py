@@ -513,6 +513,7 @@ def test_submission(pipeline: Pipeline, bystanders: Bystanders) -> None:
         "deleted_at": None,
         "measured_from": None,
         "measured_items": None,
+        "dismissed_at": None,
         "revoked": 0,
     }
     assert (part["part"], part["organization_id"], part["items"], part["received_at"]) == (1, ORGANIZATION, None, at)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from tests.support.databases import fresh_database
-from tests.support.port_contract import ActivityRepositoryContract, PartStoreContract
+from tests.support.port_contract import ActivityRepositoryContract, PartStoreContract, TemplateStoreContract
 from tests.support.postgres_storage import PostgresStorage
 from tests.support.stack import Stack
 from tests.support.storage import Storage
@@ -39,3 +39,7 @@ class TestActivityRepository(OnPostgres, ActivityRepositoryContract):
 
 class TestPartStore(OnPostgres, PartStoreContract):
     """`CollectedParts`."""
+
+
+class TestTemplateStore(OnPostgres, TemplateStoreContract):
+    """`PostgresTemplates`."""

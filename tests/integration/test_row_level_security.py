@@ -16,7 +16,8 @@ from tests.support.stack import Stack
 OURS, THEIRS = "org-ours", "org-theirs"
 
 TABLES = [
-    *("orchestrator." + name for name in ("batch", "batch_edit", "batch_item", "batch_part", "dispatch", "idempotency_key")),
+    *("orchestrator." + name for name in ("batch", "batch_dismissal", "batch_edit", "batch_item", "batch_part")),
+    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "template")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",
@@ -37,6 +38,7 @@ VALUES = {
     "boolean": "false",
     "date": "'2026-03-25'",
     "timestamp with time zone": "now()",
+    "ARRAY": "'{x}'",
 }
 SPECIAL = {
     ("orchestrator.batch", "status"): "'processing'",

@@ -43,7 +43,7 @@ _DAY = timedelta(days=1)
 
 _TABLES = (
     "orchestrator.batch", "orchestrator.batch_item", "orchestrator.outcome", "orchestrator.item_history", "orchestrator.batch_part",
-    "orchestrator.batch_edit",
+    "orchestrator.batch_edit", "orchestrator.batch_dismissal", "orchestrator.template",
     "orchestrator.tombstone", "orchestrator.outbox", "orchestrator.idempotency_key", "orchestrator.consumer_progress",
     "orchestrator.sweep_mark", "orchestrator.sweep_watch", "registration.organization", "registration.mentor",
     "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",

@@ -30,6 +30,7 @@ from orchestrator.batches.model import (
     Numbered,
     Revocation,
     StatusView,
+    TemplateView,
 )
 from orchestrator.batches.repository import (
     ActivityRepository,
@@ -44,6 +45,7 @@ from orchestrator.batches.repository import (
     PartHashes,
     PartKey,
     PartStore,
+    TemplateStore,
     Tombstone,
     UsedKey,
 )
@@ -98,6 +100,8 @@ class _Tables:
     keys: dict[_Key, UsedKey] = field(default_factory=dict)
     outbox: list[EventOf] = field(default_factory=list)
     coordinators: set[tuple[str, str]] = field(default_factory=set)
+    templates: dict[UUID, TemplateView] = field(default_factory=dict)
+    dismissals: dict[tuple[UUID, int], str] = field(default_factory=dict)
 
     def snapshot(self) -> "_Tables":
         return _Tables(
@@ -111,6 +115,8 @@ class _Tables:
             dict(self.keys),
             list(self.outbox),
             set(self.coordinators),
+            dict(self.templates),
+            dict(self.dismissals),
         )
 
 
@@ -129,6 +135,11 @@ class MemoryStorage(Storage):
         except BaseException:
             self.tables = before
             raise
+
+    @contextmanager
+    def template_transaction(self) -> Iterator[tuple[ActivityRepository, TemplateStore]]:
+        with self.transaction() as (repository, _):
+            yield repository, MemoryTemplates(self)
 
     def clock(self) -> datetime:
         self.now += timedelta(microseconds=1)
@@ -233,6 +244,7 @@ class MemoryRepository(ActivityRepository):
             view = self._tables.batches[change.batch_id].view
             self._change(
                 change.batch_id,
+                dismissed_at=None if change.counts.failed > view.counts.failed else view.dismissed_at,
                 counts=change.counts,
                 status=change.status,
                 changed_at=change.now,
@@ -253,6 +265,11 @@ class MemoryRepository(ActivityRepository):
         for item in marked:
             self._change_item(batch_id, item, view.version + 1, revocation=revocation)
         self._edit(batch_id, revocation.at, revoked=view.revoked + len(marked))
+
+    def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
+        version = self._tables.batches[batch_id].view.version + 1
+        self._change(batch_id, dismissed_at=at, version=version, changed_at=at)
+        self._tables.dismissals[batch_id, version] = by
 
     def mark_deleted(self, batch_id: UUID, at: datetime) -> None:
         self._edit(batch_id, at)
@@ -542,6 +559,40 @@ def _collected(items: Numbered, *, override: bool, with_notes: bool) -> list[tup
         )
         for position, item in items
     ]
+
+
+class MemoryTemplates(TemplateStore):
+    """Templates in memory."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+
+    def add(self, template: TemplateView) -> None:
+        self._storage.tables.templates[template.template_id] = template
+
+    def find(self, template_id: UUID) -> TemplateView | None:
+        return self._storage.tables.templates.get(template_id)
+
+    def lock(self, template_id: UUID) -> TemplateView | None:
+        return self.find(template_id)
+
+    def page(self, organization_id: str, coordinator_id: str | None, *, after: UUID | None, limit: int) -> Sequence[TemplateView]:
+        found = [
+            template
+            for template in self._storage.tables.templates.values()
+            if template.organization_id == organization_id and coordinator_id in (None, template.coordinator_id)
+        ]
+        found.sort(key=lambda template: template.template_id)
+        return [template for template in found if after is None or template.template_id > after][:limit]
+
+    def write(self, template: TemplateView) -> None:
+        before = self._storage.tables.templates[template.template_id]
+        self._storage.tables.templates[template.template_id] = replace(
+            before, values=template.values, version=template.version, changed_at=template.changed_at
+        )
+
+    def remove(self, template_id: UUID) -> None:
+        self._storage.tables.templates.pop(template_id, None)
 
 
 def _matches(view: BatchView, wanted: BatchFilter) -> bool:

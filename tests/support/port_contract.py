@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,9 +24,12 @@ from orchestrator.batches.model import (
     NewItem,
     Revocation,
     Role,
+    TemplateValues,
+    TemplateView,
 )
 from orchestrator.batches.parts import submitted_events
 from orchestrator.batches.repository import (
+    ActivityRepository,
     BatchChange,
     BatchToCreate,
     EventOf,
@@ -431,6 +434,40 @@ class ActivityRepositoryContract(Contract):
         assert ([each.batch_id for each in listed.batches], listed.total) == ([batches[n].batch_id for n in (3, 2, 1)], 3)
         assert [each.needs_attention for each in everything.batches] == [False, True, True, True, False]
 
+    def test_a_dismissed_batch_needs_attention_again_when_another_item_fails(self, storage: Storage, actor: Actor) -> None:
+        batch_id = created(storage, actor, mentors(4))
+
+        def change(counts: Counts) -> bool:
+            with storage.transaction() as (repository, _):
+                at = repository.clock()
+                repository.change_batches([BatchChange(batch_id, counts, BatchStatus.PROCESSING, at, None)])
+                return self._listed(repository, actor, batch_id)
+
+        assert change(Counts(pending=2, completed=1, failed=1))
+        before = found(storage, batch_id)
+        with storage.transaction() as (repository, _):
+            at = repository.clock()
+            repository.dismiss(batch_id, at=at, by="ingrid")
+            assert not self._listed(repository, actor, batch_id)
+        after = found(storage, batch_id)
+        assert after == replace(
+            before, dismissed_at=at, version=before.version + 1, changed_at=at, measurement=after.measurement
+        ), "and the edit version stays"
+        # Fewer or as many failed items are no news.
+        assert not change(Counts(pending=1, completed=2, failed=1))
+        assert not change(Counts(pending=2, completed=2))
+        assert change(Counts(pending=1, completed=2, failed=1))
+        assert found(storage, batch_id).dismissed_at is None
+
+    @staticmethod
+    def _listed(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> bool:
+        """Whether the list of what needs attention has the batch, which says the same of itself."""
+        listed = repository.list_batches(actor.organization_id, BatchFilter(needs_attention=True))
+        batch = repository.find_batch(batch_id)
+        assert batch is not None
+        assert [each.batch_id for each in listed.batches] == ([batch_id] if batch.needs_attention else [])
+        return batch.needs_attention
+
     def test_a_list_goes_on_after_its_last_batch(self, storage: Storage, actor: Actor) -> None:
         at = now(storage)
         batches = [new_batch(mentors(1)) for _ in range(5)]
@@ -756,3 +793,53 @@ class PartStoreContract(Contract):
             assert repository.find_batch(batch.batch_id, or_deleted=True) is None
             assert repository.fold([key(batch.batch_id, 0)], {}).unknown == [0]
             assert repository.history(batch.batch_id, 0) == []
+
+
+class TemplateStoreContract(Contract):
+    """`TemplateStore`."""
+
+    VALUES = TemplateValues('Mondays, "north"', ("m-1", "m,2", "m\\3"), "visit", 60, 1)
+
+    def template(self, actor: Actor, **fields: Any) -> TemplateView:
+        at = datetime(2026, 3, 25, 12, tzinfo=UTC)
+        return replace(TemplateView(new_batch_id(), actor.organization_id, COORDINATOR, self.VALUES, 1, at), **fields)
+
+    def test_what_is_added_is_found(self, storage: Storage, actor: Actor) -> None:
+        templates = [self.template(actor), self.template(actor, values=replace(self.VALUES, weekday=None))]
+        with storage.template_transaction() as (_, store):
+            for each in templates:
+                store.add(each)
+        with storage.template_transaction() as (_, store):
+            for each in templates:
+                assert store.find(each.template_id) == store.lock(each.template_id) == each
+            assert store.find(uuid4()) is store.lock(uuid4()) is None
+
+    def test_only_what_may_change_is_written(self, storage: Storage, actor: Actor) -> None:
+        template, other = self.template(actor), self.template(actor)
+        values = TemplateValues("Tuesdays", ("m-9",), "training", 90, 7)
+        with storage.template_transaction() as (repository, store):
+            store.add(template)
+            store.add(other)
+            changed = replace(template, values=values, version=2, changed_at=repository.clock())
+            store.write(replace(changed, coordinator_id="another", organization_id="another"))
+            assert store.find(template.template_id) == changed
+            assert store.find(other.template_id) == other
+            store.remove(template.template_id)
+            assert store.find(template.template_id) is None
+            assert store.find(other.template_id) == other
+
+    def test_pages_are_of_an_organization_or_a_coordinator_by_id(self, storage: Storage, actor: Actor) -> None:
+        ours = [self.template(actor, coordinator_id=f"coord-{n % 2}") for n in range(5)]
+        ours.sort(key=lambda each: each.template_id)
+        theirs = self.template(actor, organization_id=f"{actor.organization_id}-2")
+        with storage.template_transaction() as (_, store):
+            for each in reversed([*ours, theirs]):
+                store.add(each)
+            assert store.page(actor.organization_id, None, after=None, limit=9) == ours
+            for coordinator_id in ("coord-0", "coord-1", "coord-2"):
+                own = [each for each in ours if each.coordinator_id == coordinator_id]
+                assert store.page(actor.organization_id, coordinator_id, after=None, limit=9) == own
+            for place, each in enumerate(ours, start=1):
+                for limit in (1, 2, 9):
+                    rest = store.page(actor.organization_id, None, after=each.template_id, limit=limit)
+                    assert rest == ours[place : place + limit]

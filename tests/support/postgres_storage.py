@@ -9,10 +9,11 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.repository import EventOf
+from orchestrator.batches.repository import ActivityRepository, EventOf, TemplateStore
 from orchestrator.storage.dispatch import DispatchState
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.templates import PostgresTemplates
 from schemas.envelope import OutgoingEvent, Topic
 from tests.support.storage import Decided, Ports, Storage
 
@@ -32,7 +33,7 @@ _BURY = """
     INSERT INTO orchestrator.tombstone
     SELECT batch_id, organization_id, content_hash, now() FROM orchestrator.batch WHERE batch_id = :batch_id
 """
-_OF_BATCHES = ("outcome", "item_history", "dispatch", "batch_item", "batch_part", "batch_edit", "batch")
+_OF_BATCHES = ("outcome", "item_history", "dispatch", "batch_item", "batch_part", "batch_edit", "batch_dismissal", "batch")
 _TAKE_OUTBOX = """
     WITH taken AS (DELETE FROM orchestrator.outbox RETURNING *)
     SELECT organization_id, batch_id, topic, key, headers, value FROM taken ORDER BY outbox_id
@@ -49,6 +50,11 @@ class PostgresStorage(Storage):
     def transaction(self) -> Iterator[Ports]:
         with self._engine.begin() as connection:
             yield Ports(PostgresActivityRepository(connection), CollectedParts(connection))
+
+    @contextmanager
+    def template_transaction(self) -> Iterator[tuple[ActivityRepository, TemplateStore]]:
+        with self._engine.begin() as connection:
+            yield PostgresActivityRepository(connection), PostgresTemplates(connection)
 
     def know_coordinator(self, organization_id: str, coordinator_id: str) -> None:
         self._execute(

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from orchestrator.batches.model import ItemError
-from orchestrator.batches.repository import ActivityRepository, EventOf, PartStore
+from orchestrator.batches.repository import ActivityRepository, EventOf, PartStore, TemplateStore
 from orchestrator.batches.states import Outcome
 from orchestrator.storage.dispatch import DispatchState
 
@@ -32,6 +32,9 @@ class Storage(Protocol):
 
     def transaction(self) -> AbstractContextManager[Ports]:
         """Runs one transaction. It is rolled back when the block raises."""
+
+    def template_transaction(self) -> AbstractContextManager[tuple[ActivityRepository, TemplateStore]]:
+        """Runs one transaction in the same way, with the port to templates."""
 
     def know_coordinator(self, organization_id: str, coordinator_id: str) -> None:
         """Does what an import of the directory does."""

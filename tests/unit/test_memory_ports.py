@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.memory import MemoryStorage
-from tests.support.port_contract import ActivityRepositoryContract, PartStoreContract
+from tests.support.port_contract import ActivityRepositoryContract, PartStoreContract, TemplateStoreContract
 from tests.support.storage import Storage
 
 
@@ -21,3 +21,7 @@ class TestActivityRepository(InMemory, ActivityRepositoryContract):
 
 class TestPartStore(InMemory, PartStoreContract):
     """`MemoryParts`."""
+
+
+class TestTemplateStore(InMemory, TemplateStoreContract):
+    """`MemoryTemplates`."""

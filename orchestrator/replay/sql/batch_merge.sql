@@ -244,6 +244,7 @@ SET coordinator_id = r.coordinator_id, label = CASE WHEN :is_label_known THEN :l
     cancelled_by = CASE WHEN :cancelled_at IS NOT NULL THEN coalesce(b.cancelled_by, :cancelled_by, r.cancelled_by) END,
     cancellation_reason = CASE WHEN :cancelled_at IS NOT NULL
                                THEN coalesce(b.cancellation_reason, :cancellation_reason, r.cancellation_reason) END,
+    dismissed_at = CASE WHEN :failed > b.failed THEN NULL ELSE b.dismissed_at END,
     deleted_at = :deleted_at, edit_version = greatest(b.edit_version, 1 + :edits), version = :version, changed_at = :now
 FROM replay_batch r
 WHERE b.batch_id = :batch_id AND r.batch_id = b.batch_id

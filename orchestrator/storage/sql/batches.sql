@@ -8,7 +8,9 @@
 -- Writes the counts and the status after a fold. The rows are already locked. By the primary key.
 UPDATE orchestrator.batch b
 SET pending = n.pending, completed = n.completed, failed = n.failed, cancelled = n.cancelled, status = n.status,
-    changed_at = n.now, completed_at = n.completed_at, version = b.version + 1
+    changed_at = n.now, completed_at = n.completed_at, version = b.version + 1,
+    -- Another item has failed since somebody was done with the batch.
+    dismissed_at = CASE WHEN n.failed > b.failed THEN NULL ELSE b.dismissed_at END
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:pending AS integer[]), CAST(:completed AS integer[]), CAST(:failed AS integer[]),
             CAST(:cancelled AS integer[]), CAST(:statuses AS text[]), CAST(:now AS timestamptz[]), CAST(:completed_at AS timestamptz[]))
      AS n (batch_id, pending, completed, failed, cancelled, status, now, completed_at)
@@ -34,6 +36,17 @@ WITH edited AS (
 )
 INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, label, reason, edited_by, edited_at)
 SELECT batch_id, version, organization_id, 'relabelled', :label, NULL, NULL, :at FROM edited
+ON CONFLICT DO NOTHING;
+
+-- name: dismiss
+-- parameters: at timestamptz, by text, batch_id uuid
+-- Somebody is done with the failed items of a locked batch. By the primary key.
+WITH dismissed AS (
+    UPDATE orchestrator.batch SET dismissed_at = :at, version = version + 1, changed_at = :at
+    WHERE batch_id = :batch_id RETURNING batch_id, version, organization_id
+)
+INSERT INTO orchestrator.batch_dismissal (batch_id, version, organization_id, dismissed_by, dismissed_at)
+SELECT batch_id, version, organization_id, :by, :at FROM dismissed
 ON CONFLICT DO NOTHING;
 
 -- name: delete

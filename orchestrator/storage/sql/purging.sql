@@ -53,6 +53,8 @@ WITH batches AS (
     DELETE FROM orchestrator.batch_part p USING batches b WHERE p.batch_id = b.batch_id
 ), edits AS (
     DELETE FROM orchestrator.batch_edit e USING batches b WHERE e.batch_id = b.batch_id
+), dismissals AS (
+    DELETE FROM orchestrator.batch_dismissal d USING batches b WHERE d.batch_id = b.batch_id
 )
 SELECT count(*) FROM batches;
 
