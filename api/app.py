@@ -17,6 +17,7 @@ from api.http.problems import answer_problems
 from api.http.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.load.admission import Admission
 from api.load.database import Database
+from api.load.files import FileReaders
 from api.load.group_commit import GroupCommit
 from api.load.watching import Watchers
 from orchestrator.batches.submit import submit_bulk_registrations
@@ -53,6 +54,7 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
                 organization_id, lambda repository: submit_bulk_registrations(repository, requests)
             )
         ),
+        files=FileReaders(),
         wake_relays=waker.wake,
     )
     add_routes(app, service, authentication, health or {})

@@ -63,7 +63,7 @@ def _handler(route: Route, service: Service, authenticator: Authenticator, limit
             path=dict(request.match_info),
             query=tuple(request.query.items()),
             headers=request.headers,
-            body=await read_body(request),
+            body=await read_body(request, route.file_types),
         )
         is_large = len(call.body) > _LARGE_BODY_BYTES
         try:

@@ -133,6 +133,9 @@ def _operation(route: Route) -> Json:
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
         content = {"schema": schema, "examples": _examples(published_name(model) for model in route.bodies)}
         operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": content}}
+    if route.file_types:
+        file = {"schema": {"type": "string", "format": "binary"}, "example": examples.TEXTS["text/csv file"]}
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.file_types, file)}
     if route.takes_ticket:
         operation["security"] = [{"bearer": []}, {"ticket": []}]
     return operation

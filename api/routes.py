@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, directory, events, exports, me, previews, revocations, templates
+from api.endpoints import batches, directory, events, exports, files, me, previews, revocations, templates
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
@@ -34,6 +34,8 @@ class Route:
     bodies: Sequence[type[models.Request]] = ()
     """The forms of the request body."""
     body_is_optional: bool = False
+    file_types: Sequence[str] = ()
+    """The content types of a body that is a file instead of JSON."""
     request_headers: Sequence[str] = ()
     responses: Mapping[int, type[models.Response] | str | None] = field(default_factory=dict)
     """By status: a model in JSON, another content type, or no body."""
@@ -180,6 +182,16 @@ ROUTES: Sequence[Route] = (
         bodies=_SUBMISSIONS,
         responses={200: models.PreviewResponse},
         refusals=(*_NOT_ONES_OWN, *_NOT_HERE),
+    ),
+    Route(
+        "POST",
+        API_PATH + "/read-file",
+        "readFile",
+        conversation=files.read_file,
+        changes=True,
+        file_types=tuple(files.CONTENT_TYPES),
+        responses={200: models.ReadFileResponse},
+        refusals=("not_a_table", "file_too_costly"),
     ),
     Route(
         "GET",

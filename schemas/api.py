@@ -702,6 +702,37 @@ class TemplatesResponse(Response):
     next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one.")]
 
 
+class FileItemResponse(Response):
+    """What could be read of one row. What is missing was not in the file, or is among the mistakes."""
+
+    row: Annotated[int, Field(description="As a spreadsheet program shows it; the header is mostly row 1.")]
+    client_reference: str
+    mentor_id: str | None = None
+    mentor_name: Annotated[str | None, Field(description="Instead of `mentor_id`, where the cell holds a name.")] = None
+    activity_type: str | None = None
+    activity_date: date | None = None
+    duration_minutes: int | None = None
+    notes: str | None = None
+
+
+class FileMistakeResponse(Response):
+    """One mistake in a file."""
+
+    row: Annotated[int | None, Field(description="Null for a mistake of the whole file.")]
+    column: Annotated[str | None, Field(description="As the header of the file calls it.")]
+    code: str
+    detail: Annotated[str, Field(description="Words that complete `the cell …`, or `the file …`.")]
+    value: Annotated[str | None, Field(description="What the cell holds; never of notes.")]
+
+
+class ReadFileResponse(Response):
+    """What a file holds. Nothing of it was stored."""
+
+    items: tuple[FileItemResponse, ...]
+    mistakes: tuple[FileMistakeResponse, ...]
+    ignored_columns: Annotated[tuple[str, ...], Field(description="Columns whose names are not known.")]
+
+
 class TicketResponse(Response, title="TicketAnswer"):
     """A ticket that opens one event stream."""
 
@@ -764,6 +795,7 @@ class LimitsResponse(Response):
 
     max_items: int
     max_batch_bytes: Annotated[int, Field(description="The largest body of a submission.")]
+    max_file_bytes: Annotated[int, Field(description="The largest file that is read.")]
     max_notes_length: Annotated[int, Field(description="In characters.")]
     max_duration_minutes: int | None
     earliest_date: Annotated[date | None, Field(description="No activity may be earlier.")]

@@ -262,6 +262,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "limits": {
             "max_items": 10000,
             "max_batch_bytes": 16777216,
+            "max_file_bytes": 10485760,
             "max_notes_length": 2000,
             "max_duration_minutes": 1440,
             "earliest_date": "1990-01-01",
@@ -273,6 +274,28 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
     api.TemplateResponse: _SAVED_TEMPLATE,
     api.TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
+    api.ReadFileResponse: {
+        "items": [
+            {
+                "row": 2,
+                "client_reference": "row 2",
+                "mentor_name": "Astrid Moe",
+                "activity_date": "2026-03-25",
+                "duration_minutes": 60,
+            },
+            {"row": 3, "client_reference": "row 3", "mentor_name": "Bjørn Haugen", "duration_minutes": 90},
+        ],
+        "mistakes": [
+            {
+                "row": 3,
+                "column": "Dato",
+                "code": "slashes",
+                "detail": "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead",
+                "value": "25/03/2026",
+            }
+        ],
+        "ignored_columns": ["Rom"],
+    },
     api.MentorsResponse: {
         "data": [
             {
@@ -317,6 +340,7 @@ MEMBERS: Mapping[str, Json] = {
 
 # Examples that are not JSON, by content type. They show the first item of the batch.
 TEXTS: Mapping[str, str] = {
+    "text/csv file": "Navn;Dato;Minutter;Rom\nAstrid Moe;25.03.2026;60;4\nBjørn Haugen;25/03/2026;1,5 h;4\n",
     "text/csv": (
         '"position","item_id","client_reference","mentor_id","activity_type","activity_date","duration_minutes","status","attempt",'
         '"activity_id","error_code","error_message","error_field","conflicting_activity_id",'

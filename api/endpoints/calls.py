@@ -18,6 +18,7 @@ from api.http import json_body
 from api.http.etag import edit_versions
 from api.load.admission import Admission
 from api.load.database import Database
+from api.load.files import FileReaders
 from api.load.group_commit import GroupCommit
 from api.load.watching import Watchers
 from orchestrator.batches.errors import NotFoundError
@@ -46,6 +47,7 @@ class Service:
     planner: Planner
     admission: Admission
     submissions: GroupCommit
+    files: FileReaders
     wake_relays: Callable[[], None]
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from api.endpoints.calls import Call, Reply
+from api.load.files import MAX_FILE_BYTES
 from orchestrator.process.settings import Settings
 from orchestrator.registration.rules import MAX_DURATION_MINUTES, MAX_REGISTRATION_NOTES_LENGTH
 from schemas.fields import MAX_NOTES_LENGTH
@@ -35,6 +36,7 @@ def _limits(settings: Settings) -> dict[str, Any]:
     return {
         "max_items": settings.max_items,
         "max_batch_bytes": settings.max_batch_bytes,
+        "max_file_bytes": MAX_FILE_BYTES,
         "max_notes_length": MAX_REGISTRATION_NOTES_LENGTH if has_rules else MAX_NOTES_LENGTH,
         "max_duration_minutes": MAX_DURATION_MINUTES if has_rules else None,
         "earliest_date": date(settings.earliest_activity_year, 1, 1) if has_rules else None,

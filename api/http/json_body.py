@@ -1,6 +1,7 @@
 """Request bodies: the checks before parsing, and the parsing."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
@@ -13,8 +14,8 @@ from schemas import strict_json
 _MAX_SECONDS_FOR_BODY = 32.0
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The body as sent.
+async def read_body(request: web.Request, file_types: Collection[str] = ()) -> bytes:
+    """The body as sent: JSON, or if `file_types` names content types, one of those.
 
     Raises ProblemError if the body is compressed, arrives too slowly or incompletely, and aiohttp's 413 if it is too large.
     """
@@ -31,7 +32,9 @@ async def read_body(request: web.Request) -> bytes:
     except (ConnectionError, web.RequestPayloadError) as error:
         # The client has disconnected. It never sees this response, which only decides how the request is counted and logged.
         raise ProblemError("bad_request", "The body does not match its headers: it is incomplete or wrongly framed.") from error
-    if body and not _is_json(request.content_type):
+    if file_types and request.content_type not in file_types:
+        raise ProblemError("not_a_table", f"Send the file as one of the content types {', '.join(file_types)}.")
+    if body and not file_types and not _is_json(request.content_type):
         raise ProblemError("not_json", "Send the body as Content-Type: application/json.")
     return body
 

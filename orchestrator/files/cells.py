@@ -92,7 +92,17 @@ class UnsavedFormula(BrokenCell):
 
 
 class BadCellError(ValueError):
-    """A cell does not have a valid value for its column. The message says why, without quoting the value."""
+    """A cell does not have a valid value for its column. The message says why, without quoting the value.
+
+    `code` is the same for programs. None: the column has a code for everything that it can't read.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+EMPTY, TOO_LONG = "empty", "too_long"
 
 
 def text(cell: Cell) -> str:
@@ -133,9 +143,9 @@ def _identifier(cell: Cell) -> str:
     if len(value) <= 4 * MAX_ID_LENGTH:
         value = canonical(value)
     if not value:
-        raise BadCellError("is empty")
+        raise BadCellError("is empty", EMPTY)
     if len(value) > MAX_ID_LENGTH:
-        raise BadCellError(f"is longer than {MAX_ID_LENGTH} characters")
+        raise BadCellError(f"is longer than {MAX_ID_LENGTH} characters", TOO_LONG)
     return _without_nul(value)
 
 
@@ -164,9 +174,9 @@ def name(cell: Cell) -> str:
     """A name of at most 200 characters."""
     value = text(cell)
     if not value:
-        raise BadCellError("is empty")
+        raise BadCellError("is empty", EMPTY)
     if len(value) > MAX_LABEL_LENGTH:
-        raise BadCellError(f"is longer than {MAX_LABEL_LENGTH} characters")
+        raise BadCellError(f"is longer than {MAX_LABEL_LENGTH} characters", TOO_LONG)
     return _without_nul(value)
 
 
@@ -179,7 +189,7 @@ def verbatim_notes(cell: Cell) -> str:
     """As `notes`, with surrounding blanks."""
     value = cell if type(cell) is str else text(cell)
     if len(value) > MAX_NOTES_LENGTH:
-        raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters")
+        raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters", TOO_LONG)
     return _without_nul(value)
 
 
@@ -193,10 +203,11 @@ def calendar_date(cell: Cell) -> date:
         raise BadCellError("is a number in a cell formatted as a date, but not a date; write 25.03.2026")
     value = visible(text(cell)).strip()
     if not value:
-        raise BadCellError("is empty")
+        raise BadCellError("is empty", EMPTY)
     if "/" in value:
         raise BadCellError(
-            "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead"
+            "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead",
+            "slashes",
         )
     if match := _ISO_DATE.fullmatch(value):
         year, month, day = match.groups()
@@ -225,7 +236,7 @@ def minutes(cell: Cell) -> int:
         return _whole_minutes(Decimal(round(cell.total_seconds())) / 60)
     value = visible(_written_duration(cell)).strip()
     if not value:
-        raise BadCellError("is empty")
+        raise BadCellError("is empty", EMPTY)
     if len(value) > _MAX_DIGITS:
         raise BadCellError("is too large" if value.isdigit() else _NO_DURATION)
     if match := _MINUTES.fullmatch(value):

@@ -1,7 +1,7 @@
 """The mistakes in a file, with the place where people find them. (A `Mistake` in `schemas/mistakes.py` has a place in a request.)"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +11,7 @@ class FileMistake:
 
     Fields that do not apply are None: an unreadable file has no row, and a row with too many cells has no column. JSON has a `pointer`
     (RFC 6901) instead of both. `value` is the content of the cell. It is always None for notes, which may contain health data and are never
-    shown (invariant 10).
+    shown (invariant 10). `code` is for programs what `detail` is for people.
     """
 
     file: str
@@ -21,6 +21,7 @@ class FileMistake:
     column: str | None = None
     value: str | None = None
     pointer: str | None = None
+    code: str = field(default="unreadable", compare=False)
 
     def __str__(self) -> str:
         place = [self.file]

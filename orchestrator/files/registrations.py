@@ -8,10 +8,20 @@ from orchestrator.files.tables import Column, Table, TableRow, no_rows, read_tab
 
 # The names that people give these columns, in English and Norwegian. docs/files.md lists them, and a test compares the two.
 COLUMNS: Sequence[Column] = (
-    Column("mentor_id", cells.identifier, ("mentor", "peer mentor", "likeperson", "likeperson id", "likepersonnummer")),
-    Column("activity_type", cells.identifier, ("activity", "type", "aktivitet", "aktivitetstype")),
-    Column("activity_date", cells.calendar_date, ("date", "dato", "aktivitetsdato")),
-    Column("duration_minutes", cells.minutes, ("duration", "minutes", "varighet", "varighet minutter", "minutter")),
+    Column(
+        "mentor_id",
+        cells.identifier,
+        ("mentor", "peer mentor", "likeperson", "likeperson id", "likepersonnummer"),
+        code="not_an_id",
+    ),
+    Column("activity_type", cells.identifier, ("activity", "type", "aktivitet", "aktivitetstype"), code="not_an_id"),
+    Column("activity_date", cells.calendar_date, ("date", "dato", "aktivitetsdato"), code="not_a_date"),
+    Column(
+        "duration_minutes",
+        cells.minutes,
+        ("duration", "minutes", "varighet", "varighet minutter", "minutter"),
+        code="not_a_duration",
+    ),
     Column(
         "notes",
         cells.notes,
@@ -32,4 +42,4 @@ def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record, first in repeated(records, ("mentor_id", "activity_type", "activity_date")):
         detail = f"has the same activity type and date as in row {first.row}; remove one of the two rows"
-        yield FileMistake(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"])
+        yield FileMistake(name, detail, record.row, record.line, "mentor_id", record.values["mentor_id"], code="duplicate_mentor")

@@ -29,13 +29,15 @@ _MOST_ROWS_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown."""
+    """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown. `code` is that
+    of a mistake which has none of its own."""
 
     name: str
     parse: Callable[[Cell], Any]
     aliases: Sequence[str] = ()
     is_required: bool = True
     is_private: bool = False
+    code: str = "bad_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ TableCheck = Callable[[str, Sequence[TableRow]], Iterable[FileMistake]]
 def no_rows(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     """The mistake of an empty table."""
     if not records:
-        yield FileMistake(name, "has a header, but no rows")
+        yield FileMistake(name, "has a header, but no rows", code="no_rows")
 
 
 def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tuple[TableRow, TableRow]]:
@@ -75,10 +77,31 @@ def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tu
                 yield record, first
 
 
-def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> Table:
-    """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters.
+@dataclass(frozen=True, slots=True)
+class TableContent:
+    """What a file holds and what is wrong with it. A record lacks the values that could not be read. `found`: the names of the columns that
+    are there; `unread`: the titles of others."""
 
-    Raises BadFileError with all its mistakes, including those that `check` finds.
+    rows: Sequence[TableRow]
+    mistakes: Sequence[FileMistake]
+    remarks: Sequence[str]
+    found: frozenset[str]
+    unread: Sequence[str]
+
+
+def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> Table:
+    """Reads a table as `read_content` does. Raises BadFileError with all its mistakes."""
+    content = read_content(name, raw, columns, check)
+    if content.mistakes:
+        raise BadFileError(content.mistakes)
+    return Table(content.rows, content.remarks)
+
+
+def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> TableContent:
+    """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters. A mistake in a row, one that `check` finds too,
+    does not keep the others from being read.
+
+    Raises BadFileError if no row can be read: with all that is wrong with the header, or with what the file is.
 
     The header is the first row that is not blank. A title matches a column's name or an alias in upper or lower case, with blanks, underscores
     or hyphens. Columns with other titles are not read, with a remark.
@@ -101,11 +124,11 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableChe
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None:
-        raise BadFileError([FileMistake(name, "is empty")])
+        raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += check(name, records)
-    if mistakes:
-        raise BadFileError(mistakes)
-    return Table(records, [*source.remarks, *_remarks(name, header, source, records)])
+    remarks = [*source.remarks, *_remarks(name, header, source, records)]
+    found = frozenset(column.name for column in header.found if column is not None)
+    return TableContent(records, mistakes, remarks, found, _unread(header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +203,11 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
         times = found.count(column)
         if times > 1:
             detail = "is in the header more than once; remove or rename all but one"
-            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name))
+            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="repeated_column"))
         elif times == 0 and column.is_required:
             other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
             detail = f"is missing from the header{other_names}"
-            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name))
+            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="missing_column"))
     if mistakes:
         raise BadFileError(mistakes)
     return _Header(titles, found)
@@ -195,7 +218,7 @@ def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) 
     titles = header.titles
     if not _is_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that contain the delimiter in quotes"
-        mistakes.append(FileMistake(name, detail, row.number, row.line))
+        mistakes.append(FileMistake(name, detail, row.number, row.line, code="too_many_cells"))
         return TableRow(row.number, row.line, {})
     values = {}
     for position, column in enumerate(header.found):
@@ -206,7 +229,8 @@ def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) 
             values[column.name] = column.parse(cell)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
-            mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen))
+            code = error.code or column.code
+            mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen, code=code))
     return TableRow(row.number, row.line, values)
 
 
@@ -215,8 +239,12 @@ def excerpt(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
 
 
+def _unread(header: _Header) -> Sequence[str]:
+    return [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
+
+
 def _remarks(name: str, header: _Header, source: _Source, records: Sequence[TableRow]) -> Iterator[str]:
-    unread = [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
+    unread = _unread(header)
     if unread:
         yield f"{name}: not read: {', '.join(unread)}"
     hidden = [str(record.row) for record in records if record.row in source.hidden_rows]

@@ -48,6 +48,10 @@ class Action(Enum):
         logging.WARNING,
         "A response failed after its first bytes. The connection was aborted, so that the client notices.",
     )
+    FILE_READER_FAILED = (
+        logging.WARNING,
+        "The process that reads an uploaded file ended with `exit_code`: the file needs too much memory, or it met a bug.",
+    )
     LISTENER_LOST = (
         logging.WARNING,
         "The API lost the connection on which it is notified of changes. It reconnects; until then it polls.",

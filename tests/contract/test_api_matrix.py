@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "replaceTemplate": {"name": "Tuesdays", "mentor_ids": ["mentor-1"], "activity_type": "visit", "duration_minutes": 60},
     "deleteTemplate": None,
     "dismissBatch": None,
+    "readFile": b"mentor_id\nmentor-1\n",
     "listMentors": None,
     "listChapters": None,
     "listActivityTypes": None,
@@ -60,6 +61,7 @@ OPERATIONS = [
     if path.startswith(API_ROOT)
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
+FILES = {route.name for route in ROUTES if route.file_types}
 NOT_FOR_COORDINATORS = {"listCoordinators"}
 
 
@@ -125,7 +127,10 @@ def places(pipeline: Pipeline, api: ApiServer) -> Places:
 def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
     name, method, path = operation
     # An event stream has an end here: the batch is finished.
-    return client.request(method, path.format(**places), json=BODIES[name])
+    address = path.format(**places)
+    if name in FILES:
+        return client.request(method, address, content=BODIES[name], headers={"Content-Type": "text/csv"})
+    return client.request(method, address, json=BODIES[name])
 
 
 @pytest.mark.usefixtures("everybody_is_known")

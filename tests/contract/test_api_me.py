@@ -35,6 +35,7 @@ def test_a_coordinator_of_the_directory(api: ApiServer, coordinator: httpx.Clien
     assert found.limits.model_dump() == {
         "max_items": settings.max_items,
         "max_batch_bytes": settings.max_batch_bytes,
+        "max_file_bytes": 10 * 1024 * 1024,
         "max_notes_length": 2_000,
         "max_duration_minutes": 1_440,
         "earliest_date": date(1990, 1, 1),

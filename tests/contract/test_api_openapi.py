@@ -67,11 +67,12 @@ DOCUMENT = openapi.document()
 PUBLISHED_SCHEMAS = """
     ActivityRevocation ActivityTypeResponse ActivityTypesResponse AttemptAnswer BatchAnswer BatchEvent BatchRevocation
     BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate ChapterResponse ChaptersResponse
-    CoordinatorResponse CoordinatorsResponse FeaturesResponse HealthAnswer HealthCheck ItemAnswer ItemCorrection
-    ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse MentorsResponse MentorsSubmission
-    NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer PredictedCounts PredictedItem PreviewAnswer
-    ProblemAnswer ProblemEntry ProgressAnswer Relabelling RetriedAnswer Retry RevokedActivityResponse RevokedResponse
-    SharedActivity SubmissionItem TemplateChange TemplateResponse TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
+    CoordinatorResponse CoordinatorsResponse FeaturesResponse FileItemResponse FileMistakeResponse HealthAnswer HealthCheck
+    ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse
+    MentorsResponse MentorsSubmission NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
+    PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
+    RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse
+    TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
 """
 
 OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]

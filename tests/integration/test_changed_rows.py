@@ -575,7 +575,7 @@ def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
     }
     assert [old[name] for name in ("status", "total_items", "pending", "parts", "version")] == ["pending", 3, 3, 2, 1]
     part = collecting.of("batch_part", batch_id, 2)
-    assert part["items"] == [[2, "mentor-33", "visit", "2026-03-25", 60, "note 3", None]]
+    assert part["items"] == [[2, "mentor-33", "visit", "2026-03-25", 60, "note 3", None, True]]
     assert (part["organization_id"], began < part["received_at"] < clock(pipeline)) == (ORGANIZATION, True)
     assert bytes(part["content_hash"]) != bytes(part["public_hash"]), "what is published has no notes"
 
