@@ -50,6 +50,10 @@ class SubmissionItem(Request):
     duration_minutes: Int32
     notes: Notes | None = None
     client_reference: Annotated[Id | None, Field(description="The sender's own name for the item, e.g. `row 7`.")] = None
+    override_duplicates: Annotated[
+        Flag | None,
+        Field(description="Register this item even if the same activity is already registered. Default: the submission's."),
+    ] = None
 
 
 class SharedActivity(Request):
@@ -282,8 +286,14 @@ class ExportQuery(Request):
 
 
 class EventsQuery(Request):
-    """How to open a stream when no header can be sent."""
+    """Which items the events of a stream have, and how to open it when no header can be sent."""
 
+    items: Annotated[
+        ItemState | None,
+        Field(
+            description="Only items that are in this state now: with `failed` an event of 10,000 items is small. The counts are of all."
+        ),
+    ] = None
     ticket: Annotated[str | None, Field(max_length=2_000, description="A ticket from `POST …/events`, instead of a token.")] = (
         None
     )

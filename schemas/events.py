@@ -97,6 +97,8 @@ class SubmittedItem(EventData):
     duration_minutes: Int32
     notes: Notes | None = None
     client_reference: Id | None = None
+    override_duplicates: Flag | None = None
+    """Absent: the batch's."""
 
 
 class BatchSubmitted(EventData):

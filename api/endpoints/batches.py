@@ -69,7 +69,7 @@ def submit(call: Call) -> Reply:
         batch.coordinator_id,
         batch.label,
         batch.override_duplicates,
-        [(i.values.identity, i.values.duration_minutes, i.values.notes, i.client_reference) for i in batch.items],
+        [_compared(item, batch) for item in batch.items],
     )
 
     request = SubmissionRequest(actor, batch, idempotency)
@@ -78,6 +78,14 @@ def submit(call: Call) -> Reply:
     call.service.wake_relays()
     headers = {"Location": f"{API_PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
+
+
+def _compared(item: NewItem, batch: NewBatch) -> Sequence[object]:
+    """What of an item is part of its request's hash. The item's own flag is, where it says something else than the submission's: a key that
+    was used before items had flags is still known."""
+    values = item.values
+    own_flag = [] if values.override_duplicates == batch.override_duplicates else [values.override_duplicates]
+    return (values.identity, values.duration_minutes, values.notes, item.client_reference, *own_flag)
 
 
 def submission_in(call: Call) -> Submission:
@@ -127,7 +135,14 @@ def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> New
     override = submission.override_duplicates
     items = [
         NewItem(
-            ItemValues(item.mentor_id, item.activity_type, item.activity_date, item.duration_minutes, item.notes, override),
+            ItemValues(
+                item.mentor_id,
+                item.activity_type,
+                item.activity_date,
+                item.duration_minutes,
+                item.notes,
+                override if item.override_duplicates is None else item.override_duplicates,
+            ),
             item.client_reference,
         )
         for item in submission.as_items()

@@ -17,6 +17,7 @@ from api.load.watching import Watch, is_settled
 from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.states import ItemStatus
 from schemas.api import EventsQuery
 
 # Proxies close connections that are silent for a minute. Writing also detects a client that has gone.
@@ -63,7 +64,7 @@ class _Change:
         return b"id: %d\nevent: batch\ndata: %s\n\n" % (self.version, orjson.dumps(body, option=orjson.OPT_UTC_Z))
 
 
-def _change_since(call: Call, version: int | None) -> _Change:
+def _change_since(call: Call, version: int | None, only: ItemStatus | None) -> _Change:
     """The changes after this version of the batch. Raises NotFoundError.
 
     Each item stores the version of its last change, so gaps of any length are filled. For an invalid version, or one that the batch has not
@@ -74,10 +75,11 @@ def _change_since(call: Call, version: int | None) -> _Change:
     def read(repository: ActivityRepository) -> _Change:
         view = operations.get_bulk_submission_status(repository, actor, batch_id, ItemFilter(limit=None))
         if version is None or version > view.batch.version:
-            everything = ItemFilter(limit=view.batch.counts.total)
+            everything = ItemFilter(status=only, limit=view.batch.counts.total)
             return _Change(operations.get_bulk_submission_status(repository, actor, batch_id, everything), is_full=True)
-        changed = repository.positions_changed_since(batch_id, version)
-        return _Change(StatusView(view.batch, repository.items_at(batch_id, changed), None), is_full=False)
+        changed = repository.items_at(batch_id, repository.positions_changed_since(batch_id, version))
+        shown = [item for item in changed if only in (None, item.status)]
+        return _Change(StatusView(view.batch, shown, None), is_full=False)
 
     return call.service.database.read(actor.organization_id, read)
 
@@ -89,22 +91,22 @@ def _last_seen(call: Call) -> int | None:
 
 async def stream(request: web.Request, call: Call) -> web.StreamResponse:
     """`GET /{batch_id}/events`: a stream of changes; 204 to a reconnect that has seen the terminal state."""
-    call.read_query(EventsQuery)
+    only = call.read_query(EventsQuery).items
     service, batch_id, seen = call.service, call.batch_id(), _last_seen(call)
     with service.watchers.watch(batch_id, call.actor().organization_id) as watch:
         watch.version = seen or 0
-        change = await service.database.run(partial(_change_since, call, seen))
+        change = await service.database.run(partial(_change_since, call, seen, only))
         if change.is_last and change.version == seen:
             return web.Response(status=204)
         if request.method == "HEAD":
             return web.Response(headers=_HEADERS)
         async with streaming(request, _HEADERS) as out:
             await out.write(b"retry: 2000\n\n")
-            await _follow(call, watch, change, out)
+            await _follow(call, watch, change, out, only)
         return out.response
 
 
-async def _follow(call: Call, watch: Watch, change: _Change, out: Stream) -> None:
+async def _follow(call: Call, watch: Watch, change: _Change, out: Stream, only: ItemStatus | None) -> None:
     """Writes this change and all later ones, until the batch is terminal, the token expires or the process ends."""
     while True:
         if change.version != watch.version:
@@ -120,4 +122,4 @@ async def _follow(call: Call, watch: Watch, change: _Change, out: Stream) -> Non
             await out.write(b":\n\n")
             continue
         await asyncio.sleep(_COALESCE_S)
-        change = await call.service.watchers.read(partial(_change_since, call, watch.version))
+        change = await call.service.watchers.read(partial(_change_since, call, watch.version, only))

@@ -27,8 +27,11 @@ def content_hash(
     return hashlib.sha256(orjson.dumps([organization_id, coordinator_id, label, override, parts, total])).digest()
 
 
-def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *, with_notes: bool) -> bytes:
-    """The hash of one part's content: (position, item) in the order of the part."""
+def part_hash(
+    header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *, with_notes: bool, override: bool = False
+) -> bytes:
+    """The hash of one part's content: (position, item) in the order of the part. `override` is the batch's flag. An item's own counts where it
+    is another, so that parts from before items had flags keep their hashes."""
     rows = [
         (
             position,
@@ -38,10 +41,17 @@ def part_hash(header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *,
             item.values.duration_minutes,
             item.values.notes if with_notes else None,
             item.client_reference,
+            *_own_flag(item, override),
         )
         for position, item in items
     ]
     return hashlib.sha256(header + orjson.dumps([part, rows])).digest()
+
+
+def _own_flag(item: NewItem, override: bool) -> Sequence[bool]:
+    """The item's flag, if it is not the batch's."""
+    flag = item.values.override_duplicates
+    return () if flag == override else (flag,)
 
 
 @dataclass(slots=True)
@@ -57,7 +67,7 @@ def _parts_of(batch: NewBatch) -> list[_Part]:
     """Splits a batch into parts of at most `MAX_PART_ITEMS` items and `MAX_PART_BYTES` of JSON each."""
     parts = [_Part()]
     for position, item in enumerate(batch.items):
-        written = _public_item(position, item)
+        written = _public_item(position, item, batch.override_duplicates)
         size = len(written) + len(",")
         if len(parts[-1].items) == events.MAX_PART_ITEMS or size > parts[-1].room:
             parts.append(_Part())
@@ -68,7 +78,7 @@ def _parts_of(batch: NewBatch) -> list[_Part]:
     return parts
 
 
-def _public_item(position: int, item: NewItem) -> bytes:
+def _public_item(position: int, item: NewItem, override: bool) -> bytes:
     """An item as our own events carry it: without notes, which stay in the database (invariant 10)."""
     values = item.values
     data: dict[str, Any] = {
@@ -80,6 +90,8 @@ def _public_item(position: int, item: NewItem) -> bytes:
     }
     if item.client_reference is not None:
         data["client_reference"] = item.client_reference
+    for flag in _own_flag(item, override):
+        data["override_duplicates"] = flag
     return orjson.dumps(data)
 
 
@@ -100,7 +112,7 @@ def submitted_events(
     hashes: list[PartHashes] = []
     published: list[OutgoingEvent] = []
     for number, part in enumerate(divided, start=1):
-        public = part_hash(header, number, part.items, with_notes=False)
+        public = part_hash(header, number, part.items, with_notes=False, override=batch.override_duplicates)
         hashes.append(PartHashes(number, public, public))
         published.append(_event(actor, batch, number, len(divided), part.written, total=total, time=submitted_at))
     return header, hashes, published
@@ -117,7 +129,8 @@ def part_event(
     time: datetime,
 ) -> OutgoingEvent:
     """One part of a batch as an event that this product publishes."""
-    return _event(actor, batch, part, parts, [_public_item(position, item) for position, item in items], total=total, time=time)
+    written = [_public_item(position, item, batch.override_duplicates) for position, item in items]
+    return _event(actor, batch, part, parts, written, total=total, time=time)
 
 
 def _event(

@@ -301,6 +301,8 @@ class PartStore(Protocol):
     def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
         """Returns the number, the items and the time of storing of each stored part, by number.
 
+        `override` is the batch's flag: items that the version before stored have it.
+
         The items have no notes: notes are most of a batch's bytes, and the check of the whole batch does not need them.
         """
 

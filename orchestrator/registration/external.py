@@ -25,6 +25,10 @@ class NoPrediction(Prediction):
         """Raises PreviewUnavailableError."""
         raise PreviewUnavailableError
 
+    def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
+        """Raises PreviewUnavailableError."""
+        raise PreviewUnavailableError
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:

@@ -116,6 +116,26 @@ _PREDICT = text(f"""
 """)
 
 
+# Each half has an index of its own: `activity_once` and `activity_flagged`.
+_BESIDE = text("""
+    WITH c AS MATERIALIZED (
+        SELECT v.*, CAST(:organization_id AS text) AS organization_id
+        FROM unnest(CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]))
+             WITH ORDINALITY AS v (mentor_id, activity_type, activity_date, ord)
+    )
+    SELECT c.ord, a.activity_id::text FROM c JOIN registration.activity a
+        ON (a.organization_id, a.attributed_to, a.activity_type, a.activity_date)
+           = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
+       AND NOT a.overrides_duplicate AND a.revoked_at IS NULL
+    UNION ALL
+    SELECT c.ord, a.activity_id::text FROM c JOIN registration.activity a
+        ON (a.organization_id, a.attributed_to, a.activity_type, a.activity_date)
+           = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
+       AND a.overrides_duplicate AND a.revoked_at IS NULL
+    ORDER BY 1, 2
+""")
+
+
 class InProcessPrediction(Prediction):
     """Predicts what `InProcessRegistrationService` would decide in the transaction of the connection."""
 
@@ -147,6 +167,22 @@ class InProcessPrediction(Prediction):
             else None
             for row in rows
         ]
+
+    def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
+        """The activities that live with each item's mentor, type and date."""
+        rows = self._connection.execute(
+            _BESIDE,
+            {
+                "organization_id": organization_id,
+                "mentors": arrays.texts([item.mentor_id for item in items]),
+                "types": arrays.texts([item.activity_type for item in items]),
+                "dates": arrays.plain([item.activity_date.isoformat() for item in items]),
+            },
+        )
+        found: list[list[str]] = [[] for _ in items]
+        for row in rows:
+            found[row.ord - 1].append(row.activity_id)
+        return found
 
 
 class InProcessRegistrationService(RegistrationService):

@@ -31,6 +31,12 @@ class Prediction(Protocol):
     def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
         """The error that each item would get now; None for success. Raises PreviewUnavailableError."""
 
+    def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
+        """The ids of the activities that live with each item's mentor, type and date: an item that overrides is registered beside them.
+
+        Raises PreviewUnavailableError.
+        """
+
 
 class RegistrationService(Protocol):
     """Registers activities in the caller's transaction."""

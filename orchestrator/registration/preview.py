@@ -7,7 +7,7 @@ letter per item for its prediction.
 
 import hashlib
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -60,6 +60,7 @@ class Planner:
             "coordinator": batch.coordinator_id,
             "items": _items_hash(batch),
             "outcomes": "".join(_LETTER[_outcome(error)] for error in errors),
+            "beside": _beside(prediction, actor, batch),
         }
         return Preview(batch, errors, jwt.encode(claims, self.key, algorithm=_ALGORITHM))
 
@@ -70,8 +71,12 @@ class Planner:
 
         Raises InvalidRequestError for a plan that is not for this submission or has expired, PlanChangedError, PreviewUnavailableError.
         """
-        planned = self._read(plan, repository.clock(), actor, batch)
+        planned, planned_beside = self._read(plan, repository.clock(), actor, batch)
         now = [_outcome(error) for error in _predict(prediction, actor, batch)]
+        for position, activities in _beside(prediction, actor, batch).items():
+            # An item that overrides would stand beside one more than its sender has seen.
+            if now[int(position)] == Outcome.SUCCESS and not set(activities) <= set(planned_beside.get(position, ())):
+                now[int(position)] = DUPLICATE_ACTIVITY
         differences = [
             PlanDifference(position, item.values.mentor_id, before, after)
             for position, (item, before, after) in enumerate(zip(batch.items, planned, now, strict=True))
@@ -81,7 +86,8 @@ class Planner:
             raise PlanChangedError(differences)
         return replace(batch, items=[item._replace(planned=what) for item, what in zip(batch.items, planned, strict=True)])
 
-    def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> list[str]:
+    def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
+        """The planned results, and by position beside which activities."""
         try:
             # `exp` and `now` are times of the database. jwt would compare `exp` with this host's clock, which may differ.
             claims = jwt.decode(
@@ -94,11 +100,21 @@ class Planner:
         expected = (actor.organization_id, batch.coordinator_id, _items_hash(batch))
         if (claims["org"], claims["coordinator"], claims["items"]) != expected:
             raise _bad_plan("plan_mismatch", "The plan is for another submission; preview this one.")
-        return [_OUTCOME[letter] for letter in claims["outcomes"]]
+        # A plan of the version before, which lives for minutes, has no `beside`.
+        return [_OUTCOME[letter] for letter in claims["outcomes"]], claims.get("beside", {})
 
 
 def _predict(prediction: Prediction, actor: Actor, batch: NewBatch) -> Sequence[ItemError | None]:
     return prediction.predict(actor.organization_id, batch.coordinator_id, [item.values for item in batch.items])
+
+
+def _beside(prediction: Prediction, actor: Actor, batch: NewBatch) -> Mapping[str, Sequence[str]]:
+    """By position, the activities beside which items that override would be registered. (JSON has no other keys than texts.)"""
+    overriding = [(position, item.values) for position, item in enumerate(batch.items) if item.values.override_duplicates]
+    if not overriding:
+        return {}
+    found = prediction.beside(actor.organization_id, [values for _, values in overriding])
+    return {str(position): activities for (position, _), activities in zip(overriding, found, strict=True) if activities}
 
 
 def _outcome(error: ItemError | None) -> str:

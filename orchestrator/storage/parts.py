@@ -85,6 +85,7 @@ class CollectedParts(PartStore):
                 item.values.duration_minutes,
                 item.values.notes,
                 item.client_reference,
+                item.values.override_duplicates,
             )
             for position, item in items
         ]
@@ -108,7 +109,8 @@ class CollectedParts(PartStore):
     def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
         parts: dict[int, tuple[int, list[tuple[int, NewItem]], datetime]] = {}
         for row in self._connection.execute(_COLLECTED, {"batch_id": batch_id}):
-            values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, override)
+            flag = override if row.override_duplicates is None else row.override_duplicates
+            values = ItemValues(row.mentor_id, row.activity_type, row.activity_date, row.duration_minutes, None, flag)
             _, items, _ = parts.setdefault(row.part, (row.part, [], row.received_at))
             items.append((row.position, NewItem(values, row.client_reference)))
         return list(parts.values())

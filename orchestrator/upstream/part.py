@@ -98,7 +98,7 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
                     item.activity_date,
                     item.duration_minutes,
                     item.notes,
-                    data.override_duplicates,
+                    data.override_duplicates if item.override_duplicates is None else item.override_duplicates,
                 ),
                 item.client_reference,
             ),
@@ -114,7 +114,7 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
         total=total,
     )
     ordered = sorted(items, key=position_of)
-    public_hash = part_hash(header, data.part, ordered, with_notes=False)
+    public_hash = part_hash(header, data.part, ordered, with_notes=False, override=data.override_duplicates)
     has_notes = any(item.notes is not None for item in data.items)
     return SubmittedPart(
         batch_id=data.batch_id,
@@ -130,7 +130,11 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
         origin=Origin.of(envelope, data.batch_id, written_at),
         header_hash=header,
         hashes=PartHashes(
-            data.part, part_hash(header, data.part, ordered, with_notes=True) if has_notes else public_hash, public_hash
+            data.part,
+            part_hash(header, data.part, ordered, with_notes=True, override=data.override_duplicates)
+            if has_notes
+            else public_hash,
+            public_hash,
         ),
     )
 

@@ -190,6 +190,28 @@ def test_stream_has_what_changed_and_ends_with_the_terminal_state(
         assert [(event["full"], len(event["items"])) for event in full.events] == [(True, 4)]
 
 
+def test_a_stream_of_failed_items_has_no_others(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+    batch_id = pipeline.submit([*mentors(3), *mentors(2, first=900)])
+    url = f"{API_PATH}/{batch_id}/events"
+    stream = Events(coordinator, f"{url}?items=failed")
+    eventually(lambda: stream.events)
+    assert (stream.events[0]["full"], stream.events[0]["pending"], stream.events[0]["items"]) == (True, 5, [])
+    pipeline.drain()
+    announce(engine, batch_id)
+    stream.finish()
+    last = stream.events[-1]
+    assert (last["full"], last["completed"], last["failed"]) == (False, 3, 2)
+    assert [(item["position"], item["status"]) for item in last["items"]] == [(3, "failed"), (4, "failed")]
+    again = Events(coordinator, f"{url}?items=failed")
+    again.finish()
+    assert [[item["position"] for item in event["items"]] for event in again.events] == [[3, 4]]
+    others = Events(coordinator, f"{url}?items=success")
+    others.finish()
+    assert [[item["position"] for item in event["items"]] for event in others.events] == [[0, 1, 2]]
+    refused = coordinator.get(url, params={"items": "done"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/items")
+
+
 def test_stream_of_a_batch_in_parts_tells_of_its_items_when_the_last_part_has_come(
     coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
 ) -> None:

@@ -31,6 +31,7 @@ OTHERS: dict[str, Any] = {
     "items/duration_minutes": 61,
     "items/notes": "second",
     "items/client_reference": "row 2",
+    "items/override_duplicates": True,
     "items": [an_item(notes="first", client_reference="row 1")],
 }
 # Who sends it is part of the key itself, and the plan is asked for before it is known.

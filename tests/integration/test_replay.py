@@ -13,8 +13,14 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from orchestrator.batches.model import CorrectedItem, RetryRequest
-from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.model import CorrectedItem, NewBatch, RetryRequest
+from orchestrator.batches.operations import (
+    cancel_batch,
+    delete_batch,
+    relabel_batch,
+    retry_failed_items,
+    submit_bulk_registration,
+)
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Comparison, ReadRecord, Replay
@@ -431,6 +437,22 @@ def test_notes_are_in_no_difference_and_come_back_from_where_they_are(pipeline: 
     promoted(pipeline.engine, pipeline.written)
     # From the activity, from the history, and from the service that sent them.
     assert projection(owner)["batch_item"] == before
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+def test_an_items_own_flag_is_rebuilt(pipeline: RecordingPipeline, owner: Engine, of_all: bool) -> None:
+    flags = (True, False)
+    items = [
+        each._replace(values=each.values._replace(override_duplicates=flag)) for each, flag in zip(mentors(2), flags, strict=True)
+    ]
+    batch = NewBatch(new_batch_id(), COORDINATOR, None, of_all, items, "1" * 32)
+    pipeline.call(submit_bulk_registration, ADMIN, batch)
+    pipeline.drain()
+    before = projection(owner)
+    run(owner, "UPDATE orchestrator.batch_item SET override_duplicates = NOT override_duplicates")
+    _, left = promoted(pipeline.engine, pipeline.written)
+    assert left.differences == []
+    assert projection(owner) == before
 
 
 def test_what_is_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: Engine) -> None:

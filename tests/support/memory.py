@@ -476,7 +476,7 @@ class MemoryParts(PartStore):
 
     def collected(self, batch_id: UUID, *, override: bool) -> Sequence[tuple[int, Numbered, datetime]]:
         return [
-            (number, _collected(part.items, override=override, with_notes=False), part.received_at)
+            (number, _collected(part.items, with_notes=False), part.received_at)
             for number, part in sorted(self._tables.parts.get(batch_id, {}).items())
             if part.items
         ]
@@ -488,7 +488,7 @@ class MemoryParts(PartStore):
         view = replace(view, measurement=Measurement(at, view.counts.total, at))
         self._tables.batches[batch_id] = replace(batch, view=view)
         items = [item for part in parts.values() for item in part.items or ()]
-        collected = _collected(items, override=override, with_notes=True)
+        collected = _collected(items, with_notes=True)
         self._tables.items[batch_id] = _new_items(batch_id, collected, at, version=version)
         self._tables.parts[batch_id] = {number: replace(part, items=None) for number, part in parts.items()}
 
@@ -547,16 +547,10 @@ def _new_items(batch_id: UUID, items: Numbered, at: datetime, *, version: int) -
     }
 
 
-def _collected(items: Numbered, *, override: bool, with_notes: bool) -> list[tuple[int, NewItem]]:
-    """Returns the items as a part keeps them: what their event says, without the batch's override."""
+def _collected(items: Numbered, *, with_notes: bool) -> list[tuple[int, NewItem]]:
+    """Returns the items as a part keeps them: what their event says."""
     return [
-        (
-            position,
-            NewItem(
-                item.values._replace(notes=item.values.notes if with_notes else None, override_duplicates=override),
-                item.client_reference,
-            ),
-        )
+        (position, NewItem(item.values._replace(notes=item.values.notes if with_notes else None), item.client_reference))
         for position, item in items
     ]
 

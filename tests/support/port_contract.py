@@ -701,26 +701,27 @@ class PartStoreContract(Contract):
         batch = new_batch([], label=None)
         hashes = [PartHashes(number, f"content {number}".encode(), f"public {number}".encode()) for number in (1, 2)]
         keys = [(str(batch.batch_id), number) for number in (1, 2)]
-        noted = NewItem(item("mentor-1", notes="noted").values, "row 1")
+        flags = (True, False, True)
+        values = [each.values._replace(override_duplicates=flag) for each, flag in zip(mentors(3), flags, strict=True)]
+        noted = NewItem(values[0]._replace(notes="noted"), "row 1")
         with storage.transaction() as (repository, parts):
             assert parts.known(keys) == {}
             parts.begin(actor, batch, content_hash=b"header", parts=2, total=3)
             assert parts.present(batch.batch_id) == (0, 0)
             begun = repository.find_batch(batch.batch_id)
-            parts.add(actor.organization_id, batch.batch_id, hashes[1], [(2, item("mentor-3"))], data_bytes=30)
+            parts.add(actor.organization_id, batch.batch_id, hashes[1], [(2, NewItem(values[2]))], data_bytes=30)
             assert parts.present(batch.batch_id) == (1, 30)
             owner = actor.organization_id
             assert parts.known([*keys, (str(uuid4()), 1)]) == {
                 keys[0]: KnownPart(owner, 2, b"header", None, None),
                 keys[1]: KnownPart(owner, 2, b"header", b"content 2", b"public 2"),
             }
-            parts.add(owner, batch.batch_id, hashes[0], [(1, item("mentor-2")), (0, noted)], data_bytes=12)
+            parts.add(owner, batch.batch_id, hashes[0], [(1, NewItem(values[1])), (0, noted)], data_bytes=12)
             assert parts.present(batch.batch_id) == (2, 42)
             assert repository.items_at(batch.batch_id, range(9)) == []
         assert begun
         assert (begun.status, begun.counts, begun.version, begun.label) == (BatchStatus.PENDING, Counts(pending=3), 1, None)
         assert (begun.submitted_by, begun.channel, begun.trace_id) == ("the-sender", "the-channel", TRACE)
-        overriding: dict[str, Any] = {"override_duplicates": True}
         with storage.transaction() as (repository, parts):
             first, second = parts.collected(batch.batch_id, override=True)
             at = repository.clock()
@@ -729,9 +730,8 @@ class PartStoreContract(Contract):
             assert parts.present(batch.batch_id) == (2, 42)
             finished, items = repository.find_batch(batch.batch_id), repository.items_at(batch.batch_id, range(9))
             assert repository.positions_changed_since(batch.batch_id, 1) == [0, 1, 2], "they are of the version that has them"
-        plain = [each.values._replace(**overriding) for each in mentors(3)]
-        assert (first[0], list(first[1])) == (1, [(1, NewItem(plain[1])), (0, NewItem(plain[0], "row 1"))]), "without notes"
-        assert (second[0], list(second[1])) == (2, [(2, NewItem(plain[2]))])
+        assert (first[0], list(first[1])) == (1, [(1, NewItem(values[1])), (0, NewItem(values[0], "row 1"))]), "without notes"
+        assert (second[0], list(second[1])) == (2, [(2, NewItem(values[2]))])
         assert begun.submitted_at < second[2] < first[2] < at
         measured = Measurement(at, 3, at)
         assert finished == replace(
@@ -739,9 +739,9 @@ class PartStoreContract(Contract):
         )
         ids = DerivedIds(batch.batch_id)
         assert items == [
-            ItemView(ids.item_id(0), 0, noted.values._replace(**overriding), "row 1", ItemStatus.PENDING, 1, None, None),
-            ItemView(ids.item_id(1), 1, plain[1], None, ItemStatus.PENDING, 1, None, None),
-            ItemView(ids.item_id(2), 2, plain[2], None, ItemStatus.PENDING, 1, None, None),
+            ItemView(ids.item_id(0), 0, noted.values, "row 1", ItemStatus.PENDING, 1, None, None),
+            ItemView(ids.item_id(1), 1, values[1], None, ItemStatus.PENDING, 1, None, None),
+            ItemView(ids.item_id(2), 2, values[2], None, ItemStatus.PENDING, 1, None, None),
         ]
 
     def test_only_what_is_collected_is_forgotten(self, storage: Storage, actor: Actor) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import jwt
 import pytest
 
-from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError
+from orchestrator.batches.errors import ForbiddenError, InvalidRequestError, PlanChangedError, PlanDifference
 from orchestrator.batches.model import Actor, BatchFilter, Idempotency, ItemError, ItemValues, NewBatch, NewItem
 from orchestrator.batches.operations import list_batches, submit_bulk_registration
 from orchestrator.registration.port import Prediction
@@ -26,11 +26,15 @@ MOMENT = timedelta(microseconds=1)
 class Always(Prediction):
     """Foretells the same for every item: that it is registered (None), or why not."""
 
-    def __init__(self, error: ItemError | None = None) -> None:
+    def __init__(self, error: ItemError | None = None, beside: Sequence[str] = ()) -> None:
         self._error = error
+        self._beside = beside
 
     def predict(self, organization_id: str, coordinator_id: str, items: Sequence[ItemValues]) -> Sequence[ItemError | None]:
         return [self._error] * len(items)
+
+    def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
+        return [self._beside] * len(items)
 
 
 def new_batch(items: list[NewItem], coordinator: str = COORDINATOR) -> NewBatch:
@@ -105,6 +109,43 @@ def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(flow: MemoryFlow) -> 
         jwt.encode(claims, "z" * 32, algorithm="HS256")
     ]
     assert [code(each, just_before) for each in forged] == ["plan_invalid"] * 3
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "is_held"),
+    [
+        ([], [], True),
+        (["a"], ["a"], True),
+        (["a", "b"], ["b", "a"], True),
+        (["a", "b"], ["a"], True),
+        ([], ["a"], False),
+        (["a"], ["a", "b"], False),
+        (["a"], ["b"], False),
+    ],
+)
+def test_an_item_that_overrides_stands_beside_nothing_that_its_sender_has_not_seen(
+    flow: MemoryFlow, seen: list[str], now: list[str], is_held: bool
+) -> None:
+    overriding = NewItem(item("mentor-2").values._replace(override_duplicates=True))
+    batch = new_batch([item("mentor-1"), overriding])
+    plan = flow.call(lambda repository, actor: PLANNER.preview(repository, Always(beside=seen), actor, batch), ADMIN).plan
+    if is_held:
+        submit_with(flow, batch, plan, Always(beside=now))
+        return
+    with pytest.raises(PlanChangedError) as changed:
+        submit_with(flow, batch, plan, Always(beside=now))
+    assert changed.value.differences == (PlanDifference(1, "mentor-2", "success", "duplicate_activity"),)
+
+
+def test_a_plan_of_the_version_before_saw_nothing_beside_an_item(flow: MemoryFlow) -> None:
+    overriding = NewItem(item("mentor-2").values._replace(override_duplicates=True))
+    batch = new_batch([overriding])
+    claims = jwt.decode(preview(flow, batch).plan, options={"verify_signature": False})
+    del claims["beside"]
+    plan = jwt.encode(claims, PLANNER.key, algorithm="HS256")
+    submit_with(flow, batch, plan, Always())
+    with pytest.raises(PlanChangedError):
+        submit_with(flow, new_batch([overriding]), plan, Always(beside=["a"]))
 
 
 def test_whoever_may_not_submit_may_not_preview(flow: MemoryFlow) -> None:

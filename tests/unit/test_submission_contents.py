@@ -56,6 +56,11 @@ def test_the_hash_of_a_part_is_of_all_that_it_says() -> None:
         (b"header", 1, [(0, NewItem(VALUES, None)), part[1]]),
         *((b"header", 1, [(0, NewItem(values, "row 1")), part[1]]) for values in OTHER_VALUES),
     ]
+    overriding = [(0, NewItem(VALUES._replace(override_duplicates=True), "row 1")), part[1]]
+    assert part_hash(b"header", 1, overriding, with_notes=False) != part_hash(b"header", 1, part, with_notes=False)
+    # The batch's own flag is in the header: items that share it say nothing more than before they had one.
+    both = [(position, each._replace(values=each.values._replace(override_duplicates=True))) for position, each in part]
+    assert part_hash(b"header", 1, both, with_notes=False, override=True) == part_hash(b"header", 1, part, with_notes=False)
     for with_notes in (False, True):
         assert len({part_hash(*each, with_notes=with_notes) for each in others}) == len(others)
     noted = [(0, NewItem(VALUES._replace(notes="another"), "row 1")), part[1]]

@@ -163,11 +163,12 @@ CREATE TEMPORARY TABLE replay_submitted AS
 SELECT b.batch_id, i.position,
        -- An item id ends with the position, in 20 bits (schemas.ids).
        CAST(left(p.first_item_id::text, 31) || lpad(to_hex(i.position), 5, '0') AS uuid) AS item_id,
-       i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference, p.override_duplicates
+       i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
+       coalesce(i.override_duplicates, p.override_duplicates) AS override_duplicates
 FROM replay_batch b JOIN replay_chosen_part p USING (batch_id, header_hash) JOIN replay_part r USING (part_number)
 CROSS JOIN LATERAL json_to_recordset(r.items) AS i (
     position integer, mentor_id text, activity_type text, activity_date date, duration_minutes integer, notes text,
-    client_reference text)
+    client_reference text, override_duplicates boolean)
 WHERE b.has_items AND i.position < b.total_items;
 -- A batch in which a position occurs twice is invalid.
 DELETE FROM replay_batch b USING (

@@ -35,7 +35,7 @@ SELECT count(*) AS parts, coalesce(sum(data_bytes), 0) AS data_bytes FROM orches
 -- The items of all parts, in the order of the parts and of the items in them. By the primary key.
 SELECT p.part, p.received_at, CAST(e.item ->> 0 AS integer) AS position, e.item ->> 1 AS mentor_id, e.item ->> 2 AS activity_type,
        CAST(e.item ->> 3 AS date) AS activity_date, CAST(e.item ->> 4 AS integer) AS duration_minutes,
-       e.item ->> 6 AS client_reference
+       e.item ->> 6 AS client_reference, CAST(e.item ->> 7 AS boolean) AS override_duplicates
 FROM orchestrator.batch_part p CROSS JOIN LATERAL jsonb_array_elements(p.items) WITH ORDINALITY AS e (item, place)
 WHERE p.batch_id = :batch_id
 ORDER BY p.part, e.place;
@@ -48,7 +48,7 @@ INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_i
                                      duration_minutes, notes, client_reference, override_duplicates, attempt_at, changed_version)
 SELECT b.batch_id, i.position, CAST(:item_prefix || lpad(to_hex(CAST(:item_tail AS bigint) + i.position), 16, '0') AS uuid),
        b.organization_id, e.item ->> 1, e.item ->> 2, CAST(e.item ->> 3 AS date), CAST(e.item ->> 4 AS integer), e.item ->> 5,
-       e.item ->> 6, :override, :at, b.version
+       e.item ->> 6, coalesce(CAST(e.item ->> 7 AS boolean), :override), :at, b.version
 FROM orchestrator.batch b
 JOIN orchestrator.batch_part p USING (batch_id)
 CROSS JOIN LATERAL jsonb_array_elements(p.items) AS e (item)
