@@ -16,6 +16,9 @@ _AT_ONCE = 2
 _MAX_READING_S = 10.0
 _MAX_WAITING_S = 10.0
 
+# Each that waits holds its file in memory.
+_MOST_WAITING = 8
+
 
 class FileReaders:
     """Reads files. Belongs to the event loop."""
@@ -24,18 +27,28 @@ class FileReaders:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._max_reading_s = max_reading_s
         self._max_waiting_s = max_waiting_s
+        self._waiting = 0
 
     async def read(self, kind: str, raw: bytes, *, max_items: int) -> bytes:
         """The document about the file, as JSON. Raises ProblemError `overloaded`, `file_too_costly`."""
-        try:
-            async with asyncio.timeout(self._max_waiting_s):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise overloaded("Other files are being read. Repeat the request after Retry-After.") from error
+        await self._wait()
         try:
             return await self._read(kind, raw, max_items)
         finally:
             self._places.release()
+
+    async def _wait(self) -> None:
+        busy = overloaded("Other files are being read. Repeat the request after Retry-After.")
+        if self._waiting >= _MOST_WAITING:
+            raise busy
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._max_waiting_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise busy from error
+        finally:
+            self._waiting -= 1
 
     async def _read(self, kind: str, raw: bytes, max_items: int) -> bytes:
         process = await asyncio.create_subprocess_exec(

@@ -200,14 +200,17 @@ def test_an_auditor_reads_no_files(api: ApiServer) -> None:
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_a_file_has_at_most_ten_mebibytes(coordinator: httpx.Client, more: int) -> None:
-    head = b"mentor;room\nm-1;"
+    # A cell has at most 131,072 characters.
+    rows = b"".join(b"m-%03d;%s\n" % (n, b"x" * 100_000) for n in range(104))
+    head = b"mentor;room\n" + rows + b"m-last;"
     content = head + b"x" * (files.MAX_FILE_BYTES + more - len(head))
+    assert len(content) == files.MAX_FILE_BYTES + more
     answer = coordinator.post(READ, content=content, headers={"Content-Type": CSV})
     if more > 0:
         assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
         assert f"{files.MAX_FILE_BYTES:,}" in answer.json()["detail"]
     else:
-        assert [item["mentor_id"] for item in answer.json()["items"]] == ["m-1"]
+        assert [item["mentor_id"] for item in answer.json()["items"]][-2:] == ["m-103", "m-last"]
 
 
 def bomb() -> bytes:
@@ -276,6 +279,26 @@ def test_a_third_is_refused_when_the_two_take_long(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ProblemError) as refused:
         asyncio.run(third())
     assert (refused.value.code, "Retry-After" in refused.value.headers) == ("overloaded", True)
+
+
+def test_no_more_than_eight_wait() -> None:
+    """Each holds ten megabytes."""
+    readers = files.FileReaders(max_reading_s=60, max_waiting_s=60)
+
+    async def ninth() -> None:
+        await readers._places.acquire()
+        await readers._places.acquire()
+        waiting = [asyncio.create_task(readers.read(".csv", b"mentor\nm-1\n", max_items=9)) for _ in range(8)]
+        await asyncio.sleep(0)
+        assert [each.done() for each in waiting] == [False] * 8
+        with pytest.raises(ProblemError) as refused:
+            await readers.read(".csv", b"mentor\nm-1\n", max_items=9)
+        assert refused.value.code == "overloaded"
+        readers._places.release()
+        readers._places.release()
+        assert len(await asyncio.gather(*waiting)) == 8
+
+    asyncio.run(ninth())
 
 
 def test_a_reader_that_fails_is_logged_without_the_file(
