@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("-s", "-S", "-N", action="store_true")
     parser.add_argument("-X", dest="method")
     parser.add_argument("-H", dest="headers", action="append", default=[])
-    parser.add_argument("-d", dest="data")
+    parser.add_argument("-d", "--data-binary", dest="data")
     parser.add_argument("-D", dest="head", type=Path)
     parser.add_argument("-o", dest="file", type=Path)
     parser.add_argument("-w", dest="told")
