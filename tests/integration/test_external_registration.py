@@ -72,12 +72,12 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    """Impatient, so that what a fault costs is milliseconds."""
+    """Impatient, but not so much that a busy machine is taken for a service that hangs."""
     return settings.model_copy(
         update={
             "registration_url": service.url,
-            "registration_request_timeout_ms": 400,
-            "registration_deadline_ms": 1_500,
+            "registration_request_timeout_ms": 1_500,
+            "registration_deadline_ms": 2_000,
             "registration_breaker_max_pause_ms": 100,
         }
     )
