@@ -27,7 +27,7 @@ ROLES = tuple("-".join(group) for group in ROLE_GROUPS)
 """Our processes, by the roles that they run."""
 
 POSTGRES, KAFKA = "postgres", "kafka"
-HEALED_WITHIN_S = 90.0
+HEALED_WITHIN_S = 300.0
 
 
 class Cluster:

@@ -16,7 +16,7 @@ from schemas.envelope import Topic
 from tests.chaos.cluster import Cluster
 from tests.support.waiting import eventually
 
-DELETED_WITHIN_S = 5.0
+DELETED_WITHIN_S = 30.0
 THERE_AGAIN_WITHIN_S = 60.0
 
 

@@ -95,7 +95,8 @@ def test_large_data_set_while_everything_is_killed(product: Product) -> None:
     load(product, "large")
     # Five seconds after each kill are what most of this test would wait for.
     for group in GROUPS:
-        shorten_session(Settings(kafka_bootstrap_servers=product.stack["kafka"]), group)
+        # A role that is taken for dead, because the machine stood still, is started again as one that is.
+        shorten_session(Settings(kafka_bootstrap_servers=product.stack["kafka"]), group, session_timeout_ms=1_500)
     said = product.home.parent / "submit.out"
     command = [*BULKREG, "submit", str(DATA / "large" / "submissions.ndjson"), "--home", str(product.home)]
     progress = Progress(product)

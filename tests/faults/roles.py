@@ -154,13 +154,13 @@ def relay_process() -> None:
     OutboxRelay(settings, EventProducer(settings)).run()
 
 
-def shorten_session(settings: Settings, role: str) -> None:
+def shorten_session(settings: Settings, role: str, *, session_timeout_ms: int = SESSION_TIMEOUT_MS) -> None:
     """A member of the group that has died or stands still is noticed sooner than after five seconds."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     entries = [
         ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
         for name, value in (
-            ("consumer.session.timeout.ms", SESSION_TIMEOUT_MS),
+            ("consumer.session.timeout.ms", session_timeout_ms),
             ("consumer.heartbeat.interval.ms", HEARTBEAT_MS),
         )
     ]
