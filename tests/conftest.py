@@ -13,7 +13,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import ReadyDatabases, migrated_template
-from tests.support.kafka import made_topics
+from tests.support.kafka import ReadyTopics, made_topics
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
@@ -74,14 +74,33 @@ def databases(infrastructure: Stack, template_database: str) -> Iterator[ReadyDa
     databases.close()
 
 
+@pytest.fixture(scope="session")
+def ready_topics(infrastructure: Stack) -> Iterator[ReadyTopics]:
+    """Some for each test that needs any, made while the test before it runs."""
+    ready = ReadyTopics(infrastructure.kafka_bootstrap_servers)
+    yield ready
+    ready.close()
+
+
 @pytest.fixture
-def settings(infrastructure: Stack, databases: ReadyDatabases) -> Iterator[Settings]:
+def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """One that is this test's alone. If it needs topics, they are there."""
+    if "topics" in request.fixturenames:
+        ready: ReadyTopics = request.getfixturevalue("ready_topics")
+        with ready.one() as prefix:
+            yield prefix
+    else:
+        yield f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def settings(infrastructure: Stack, databases: ReadyDatabases, topic_prefix: str) -> Iterator[Settings]:
     """The settings of a deployment that is this test's alone: a database, and a topic prefix (topics: fixture `topics`)."""
     with databases.one() as url:
         yield Settings(
             database_url=url,
             kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers,
-            topic_prefix=f"test-{uuid4().hex}",
+            topic_prefix=topic_prefix,
         )
 
 
@@ -94,10 +113,13 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def topics(settings: Settings) -> Iterator[None]:
+def topics(settings: Settings, ready_topics: ReadyTopics) -> Iterator[None]:
     """This test's own six topics."""
-    with made_topics(settings):
+    if ready_topics.have(settings):
         yield
+    else:
+        with made_topics(settings):
+            yield
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from uuid import uuid4
 
 import orjson
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
 from consumers.loop.raw_record import RawRecord, take_apart
@@ -14,6 +16,8 @@ from orchestrator.process.settings import Settings
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
 from tests.support.waiting import PATIENCE_S, eventually
+
+_READY = "test-ready-"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,64 @@ def made_topics(settings: Settings) -> Iterator[None]:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
     yield
+    _delete(admin, settings)
+
+
+class ReadyTopics:
+    """The six topics of a prefix, for one test each. The next are made, and the last are deleted, while a test runs."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._settings = Settings(kafka_bootstrap_servers=bootstrap_servers)
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._threads = ThreadPoolExecutor(1)
+        self._next = self._make()
+        self._deleted: list[Future[None]] = []
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[str]:
+        """A prefix whose topics nobody has used."""
+        settings, made = self._next
+        made.result()
+        self._next = self._make()
+        try:
+            yield settings.topic_prefix
+        finally:
+            self._delete(settings)
+
+    def have(self, settings: Settings) -> bool:
+        """Whether the topics of these settings are among them. Raises AssertionError when those are other than the settings plan."""
+        if not settings.topic_prefix.startswith(_READY):
+            return False
+        usual = self._settings.model_copy(update={"topic_prefix": settings.topic_prefix})
+        assert planned_topics(settings) == planned_topics(usual), "a test with other topics makes them itself"
+        return True
+
+    def close(self) -> None:
+        """Deletes what no test has asked for. Raises what kept topics from being made or deleted."""
+        settings, made = self._next
+        made.result()
+        self._delete(settings)
+        for deleted in self._deleted:
+            deleted.result()
+        self._threads.shutdown()
+
+    def _make(self) -> tuple[Settings, Future[None]]:
+        settings = self._settings.model_copy(update={"topic_prefix": f"{_READY}{uuid4().hex}"})
+        return settings, self._threads.submit(_create, self._admin, settings)
+
+    def _delete(self, settings: Settings) -> None:
+        self._deleted.append(self._threads.submit(_delete, self._admin, settings))
+
+
+def _create(admin: AdminClient, settings: Settings) -> None:
+    # Not with `create_topics`: a test that reads the log would find what that says.
+    new = [NewTopic(plan.name, plan.partitions, 1, config=dict(plan.config)) for plan in planned_topics(settings)]
+    for future in admin.create_topics(new).values():
+        future.result()
+    eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
+
+
+def _delete(admin: AdminClient, settings: Settings) -> None:
     for future in admin.delete_topics([plan.name for plan in planned_topics(settings)]).values():
         future.result()
 
