@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
@@ -12,6 +13,8 @@ from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 
 TIMEOUT_S = 30.0
+# A broker learns of a new topic within milliseconds. A topic that is still unknown then has been deleted.
+_HEARD_OF_WITHIN_S = 2.0
 
 MISSING = ("it does not exist",)
 """The difference that is reported for a missing topic."""
@@ -111,6 +114,12 @@ def _create(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
     return made
 
 
+def _is_not_known_yet(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
+# A broker learns of a topic a moment after the controller has created it, and another process may have created it just now.
+@retry(retry=retry_if_exception(_is_not_known_yet), wait=wait_fixed(0.1), stop=stop_after_delay(_HEARD_OF_WITHIN_S), reraise=True)
 def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, list[str]]:
     topics = admin.list_topics(timeout=TIMEOUT_S).topics
     configs = {
@@ -121,6 +130,8 @@ def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, li
     }
     found: dict[str, list[str]] = {}
     for plan in plans:
+        if plan.name not in topics:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         partitions = topics[plan.name].partitions
         replicas = min((len(partition.replicas) for partition in partitions.values()), default=0)
         actual = {"partitions": str(len(partitions)), "replication factor": str(replicas)}

@@ -49,10 +49,9 @@ def _seen(raw: RawRecord) -> Seen:
 def made_topics(settings: Settings) -> Iterator[None]:
     """Creates the six topics, and deletes them afterwards: a broker with thousands of topics is slow."""
     create_topics(settings)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
+    eventually(lambda: _can_be_read(settings), what="leaders of all partitions")
     yield
-    _delete(admin, settings)
+    _delete(settings)
 
 
 class ReadyTopics:
@@ -60,7 +59,6 @@ class ReadyTopics:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._settings = Settings(kafka_bootstrap_servers=bootstrap_servers)
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
         self._threads = ThreadPoolExecutor(1)
         self._next = self._make()
         self._deleted: list[Future[None]] = []
@@ -95,21 +93,23 @@ class ReadyTopics:
 
     def _make(self) -> tuple[Settings, Future[None]]:
         settings = self._settings.model_copy(update={"topic_prefix": f"{_READY}{uuid4().hex}"})
-        return settings, self._threads.submit(_create, self._admin, settings)
+        return settings, self._threads.submit(_create, settings)
 
     def _delete(self, settings: Settings) -> None:
-        self._deleted.append(self._threads.submit(_delete, self._admin, settings))
+        self._deleted.append(self._threads.submit(_delete, settings))
 
 
-def _create(admin: AdminClient, settings: Settings) -> None:
+def _create(settings: Settings) -> None:
     # Not with `create_topics`: a test that reads the log would find what that says.
     new = [NewTopic(plan.name, plan.partitions, 1, config=dict(plan.config)) for plan in planned_topics(settings)]
+    admin = _admin(settings)  # kept: a client that is gone takes its requests with it
     for future in admin.create_topics(new).values():
         future.result()
-    eventually(lambda: _can_be_read(admin, settings), what="leaders of all partitions")
+    eventually(lambda: _can_be_read(settings), what="leaders of all partitions")
 
 
-def _delete(admin: AdminClient, settings: Settings) -> None:
+def _delete(settings: Settings) -> None:
+    admin = _admin(settings)
     for future in admin.delete_topics([plan.name for plan in planned_topics(settings)]).values():
         future.result()
 
@@ -129,13 +129,19 @@ def replace_topic(settings: Settings, topic: Topic) -> None:
     eventually(is_made)
 
 
-def _can_be_read(admin: AdminClient, settings: Settings) -> bool:
+def _admin(settings: Settings) -> AdminClient:
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+
+
+def _can_be_read(settings: Settings) -> bool:
     """A new topic may be known before its partitions have a leader that knows of it."""
     places = {
         TopicPartition(plan.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for plan in planned_topics(settings)
         for partition in range(plan.partitions)
     }
+    # A client of its own each time: one that has asked too early remembers for a while that there is no such topic.
+    admin = _admin(settings)
     try:
         for future in admin.list_offsets(places, request_timeout=PATIENCE_S).values():
             future.result()
