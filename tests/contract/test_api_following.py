@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from api.access.tickets import ticket_key
+from api.endpoints import events
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas import api as models
@@ -28,6 +29,12 @@ from tests.support.waiting import PATIENCE_S, eventually
 # Far beyond what a test waits: whoever is woken in time was woken by the announcement.
 LITTLE_ROOM = 20
 NEVER_POLLS = {"api_watch_poll_ms": 3_600_000}
+
+
+@pytest.fixture(autouse=True)
+def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at the batch, too."""
+    monkeypatch.setattr(events, "_HEARTBEAT_S", 3_600.0)
 
 
 @pytest.fixture
@@ -243,7 +250,6 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
     # The same mentor as in the first part: the batch as a whole is refused.
     wrong = submitted(batch_id, [upstream_item(2, "mentor-1")], part=2, parts=2, total_items=3)
     pipeline.handle(pipeline.splitter, [wrong])
-    # A heartbeat would find it after 30 s.
     assert stream.ended.wait(PATIENCE_S)
     assert stream.is_cut
     assert coordinator.get(url).status_code == 404

@@ -27,7 +27,7 @@ from tests.faults.roles import (
 )
 from tests.support.kafka import made_topics, reading
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, Pipeline, item, mentors
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, eventually
 
 ITEMS = 10_000
 BATCH_RECORDS = 100
@@ -63,7 +63,7 @@ class Metered:
         self.longest = max(self.longest, len(records))
         if any(batch_of(record.data) == self._large for record in records):
             self._turns_of_the_large += 1
-            assert (self._small_has_come if self._turns_of_the_large == 1 else self._may_go_on).wait(PATIENCE_S)
+            assert (self._small_has_come if self._turns_of_the_large == 1 else self._may_go_on).wait(HELD_S)
         return self._handler.handle(connection, records)
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:

@@ -39,7 +39,7 @@ from tests.faults.roles import (
 from tests.support.kafka import TopicReader, reading, write_raw
 from tests.support.pipeline import DAY, Pipeline, item, mentors
 from tests.support.process import in_process
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -84,12 +84,12 @@ class Zombie(RegistrationHandler):
 
     def lane(self, topic: Topic, data: EventData) -> Lane:
         if self.is_handling.is_set():
-            assert self.may_go_on.wait(PATIENCE_S)
+            assert self.may_go_on.wait(HELD_S)
         return super().lane(topic, data)
 
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         self.is_handling.set()
-        assert self.may_go_on.wait(PATIENCE_S)
+        assert self.may_go_on.wait(HELD_S)
         return super().handle(connection, records)
 
 

@@ -36,7 +36,7 @@ from tests.faults.roles import (
 from tests.support.kafka import Seen, committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.publishing import SettledAtOnce
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
@@ -144,7 +144,7 @@ class Held(SettledAtOnce):
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
         self.has_begun.set()
-        assert self.may_go_on.wait(PATIENCE_S)
+        assert self.may_go_on.wait(HELD_S)
         self._producer.publish(events)
 
 

@@ -56,7 +56,7 @@ def test_more_memory_than_the_machine_has_is_an_error_of_the_child(child: Child)
 
 def test_processor_time_is_found(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST_SECONDS", 0.05)
-    assert "of processor time" in child.run(("compute", 0.2)).wrong[-1]
+    assert "of processor time" in child.run(("compute", 0.5)).wrong[-1]
 
 
 def test_a_crash_is_found_and_the_child_replaced(child: Child) -> None:

@@ -13,7 +13,7 @@ from orchestrator.batches.model import BatchView
 from orchestrator.storage import error_counts
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from tests.support.pipeline import Pipeline, item
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import HELD_S, PATIENCE_S
 
 
 @pytest.mark.parametrize("other", ["another batch", "the same batch"])
@@ -26,7 +26,7 @@ def test_a_count_that_hangs_holds_nobody_up(pipeline: Pipeline, engine: Engine, 
 
     def hang(*_: object) -> None:
         hangs.set()
-        assert goes_on.wait(PATIENCE_S)
+        assert goes_on.wait(HELD_S)
 
     def count(connection: Connection) -> None:
         counts.fill(connection, [first])
@@ -109,7 +109,7 @@ def test_the_newest_counts_are_remembered(pipeline: Pipeline, engine: Engine, mo
 
 
 def test_a_count_that_failed_holds_nobody_up(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_counts, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(error_counts, "_PATIENCE_S", HELD_S)
     batch, counts = failing(pipeline, "nobody"), ErrorCounts()
     with engine.connect() as broken:
         event.listen(broken, "before_cursor_execute", lambda *_: ("SELECT nonsense", {}), retval=True)

@@ -19,7 +19,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas.ids import new_batch_id
 from tests.support.pipeline import COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 
 def request(items: int = 2, *, coordinator: str = COORDINATOR, label: str | None = None, key: str = "") -> SubmissionRequest:
@@ -41,7 +41,7 @@ class Store:
     def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
         self.sets.append(len(requests))
         self.began.set()
-        assert self.go_on.wait(PATIENCE_S)
+        assert self.go_on.wait(HELD_S)
         return transact(
             self._pipeline.api,
             lambda connection: submit_bulk_registrations(PostgresActivityRepository(connection), requests),

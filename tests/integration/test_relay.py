@@ -84,8 +84,12 @@ def test_publishes_rows_as_they_are_and_deletes_them(settings: Settings, engine:
     assert [(seen.key, seen.headers, seen.value) for seen in found] == [(e.key, dict(e.headers), e.value) for e in events]
 
 
+# The relay looks by itself only after hours.
+NEVER_LOOKS = {"relay_poll_ms": 36_000_000, "relay_lease_ms": 36_000_000}
+
+
 def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Engine, topics: None) -> None:
-    settings = settings.model_copy(update={"relay_poll_ms": 600_000})
+    settings = settings.model_copy(update=NEVER_LOOKS)
     with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
         eventually(lambda: len(relay.slots) == SLOTS)
         waker = RelayWaker(settings.worker_url, settings)
@@ -97,7 +101,7 @@ def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Eng
 
 
 def test_waker_that_lost_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
-    settings = settings.model_copy(update={"relay_poll_ms": 600_000})
+    settings = settings.model_copy(update=NEVER_LOOKS)
     wakers = text(
         "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE application_name = 'bulkreg waker' AND datname = current_database()"

@@ -19,7 +19,7 @@ from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import REGISTER_ACTIVITY, SUCCEEDED, EventData, ItemEventHeaders, RegisterActivity, register_activity, result
 from schemas.ids import DerivedIds
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import HELD_S
 
 BATCH_ID = UUID("01890000-0000-7000-8000-000000000000")
 TIME = datetime(2026, 3, 25, tzinfo=UTC)
@@ -75,7 +75,7 @@ class ToyHandler:
     def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
         positions = [_position(record) for record in records]
         self.handled.append(positions)
-        assert self.may_go_on.wait(PATIENCE_S)
+        assert self.may_go_on.wait(HELD_S)
         connection.execute(
             text("INSERT INTO toy SELECT unnest(CAST(:positions AS integer[])) ON CONFLICT DO NOTHING"), {"positions": positions}
         )

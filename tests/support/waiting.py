@@ -9,6 +9,8 @@ Returned = TypeVar("Returned")
 # How long a test waits for what must come. Far beyond what it takes: a machine may be slow, and may stand still for seconds.
 # A wait that succeeds costs nothing, whatever the limit is.
 PATIENCE_S = 60.0
+# How long what a test holds up waits to be released. Longer than the test waits for what must come meanwhile.
+HELD_S = 10 * PATIENCE_S
 
 LOOK_EVERY_S = 0.01
 

@@ -66,7 +66,7 @@ from schemas.mistakes import Mistake
 from schemas.statuses import KeptBecause
 from schemas.strict_json import BadJsonError
 from tests.support.pipeline import mentors
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 BATCH_ID, ITEM_ID, ACTIVITY_ID = (UUID(int=number) for number in (1, 2, 3))
 
@@ -459,7 +459,7 @@ def test_a_request_that_waited_too_long_is_not_tried(monkeypatch: pytest.MonkeyP
 
     def first() -> str:
         begun.set()
-        assert go_on.wait(PATIENCE_S)
+        assert go_on.wait(HELD_S)
         return "done"
 
     async def scenario(waited_s: float) -> str:
@@ -491,7 +491,7 @@ def test_while_one_looks_the_others_go_by_what_was_seen_last() -> None:
 
     def look() -> Backlog:
         looking.set()
-        assert go_on.wait(PATIENCE_S)
+        assert go_on.wait(HELD_S)
         return seen
 
     admission = Admission(look, most_items=10, clock=lambda: now[0])
@@ -532,7 +532,7 @@ class Sets:
 
     def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
         self.stored.append((organization_id, [each.batch.batch_id for each in requests]))
-        assert self.go_on.wait(PATIENCE_S)
+        assert self.go_on.wait(HELD_S)
         if (failure := self._fail(len(requests))) is not None:
             raise failure
         return [Submitted(replace(VIEW, batch_id=each.batch.batch_id), replayed=False) for each in requests]

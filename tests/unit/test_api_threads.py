@@ -9,7 +9,7 @@ import pytest
 
 from api.load.database import Database
 from orchestrator.process.settings import Settings
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import HELD_S, PATIENCE_S
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_large_requests_go_two_at_a_time_and_keep_no_thread_from_the_others(data
         begun.append(number)
         if len(begun) == 2:
             two_have_begun.set()
-        assert go_on.wait(PATIENCE_S)
+        assert go_on.wait(HELD_S)
         return number
 
     async def scenario() -> list[int]:
