@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from orchestrator.process.settings import Settings
+from producers import topics as module
 from producers.topics import MISSING, create_topics, inspect_topics, planned_topics
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 from tests.support.waiting import PATIENCE_S
@@ -67,6 +69,27 @@ def test_who_makes_them_at_the_same_time_makes_each_once(settings: Settings, adm
     with ThreadPoolExecutor(2) as threads:
         both = [report for reports in threads.map(create_topics, [settings, settings]) for report in reports]
     assert sorted(report.name for report in both if report.created) == sorted(name_of(settings, topic) for topic in Topic)
+
+
+class LateClient(AdminClient):
+    """Its broker knows of no topic at the second look, as one that has not heard yet of those that were made at the same time."""
+
+    looks = 0
+
+    def list_topics(self, *arguments: Any, **named: Any) -> Any:
+        found = super().list_topics(*arguments, **named)
+        self.looks += 1
+        if self.looks == 2:
+            found.topics.clear()
+        return found
+
+
+def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(
+    settings: Settings, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_topics(settings)
+    monkeypatch.setattr(module, "AdminClient", LateClient)
+    assert [(report.created, report.differences) for report in create_topics(settings)] == [(False, [])] * len(Topic)
 
 
 def test_a_topic_that_is_otherwise_is_told_of_and_left_as_it_is(settings: Settings, admin: AdminClient) -> None:
