@@ -79,8 +79,8 @@ class ReadyDatabases:
     def one(self) -> Iterator[str]:
         """The URL of a database that nobody has used."""
         name, making = self._ready.popleft()
-        url = making.result()
         self._ready.append(self._make())
+        url = making.result()
         try:
             yield url
         finally:

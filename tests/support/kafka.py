@@ -67,8 +67,8 @@ class ReadyTopics:
     def one(self) -> Iterator[str]:
         """A prefix whose topics nobody has used."""
         settings, made = self._next
-        made.result()
         self._next = self._make()
+        made.result()
         try:
             yield settings.topic_prefix
         finally:
