@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
@@ -13,8 +13,6 @@ from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 
 TIMEOUT_S = 30.0
-# A broker learns of a new topic within milliseconds. A topic that is still unknown then has been deleted.
-_HEARD_OF_WITHIN_S = 2.0
 
 MISSING = ("it does not exist",)
 """The difference that is reported for a missing topic."""
@@ -87,11 +85,19 @@ def create_topics(settings: Settings) -> list[TopicReport]:
     """
     admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
     plans = planned_topics(settings)
-    created = {plan.name for plan in plans if plan.name not in admin.list_topics(timeout=TIMEOUT_S).topics}
-    if created:
-        created = _create(admin, [plan for plan in plans if plan.name in created])
-    existing = [plan for plan in plans if plan.name not in created]
-    differences = _differences(admin, existing) if existing else {}
+    created: set[str] = set()
+    differences: dict[str, list[str]] = {}
+    # A broker learns of a topic a moment after the controller has created or deleted it, and another process may have done so just now.
+    again = Retrying(
+        retry=retry_if_exception(_is_not_known), wait=wait_fixed(0.1), stop=stop_after_delay(TIMEOUT_S), reraise=True
+    )
+    for attempt in again:
+        with attempt:
+            known = admin.list_topics(timeout=TIMEOUT_S).topics
+            if missing := [plan for plan in plans if plan.name not in known and plan.name not in created]:
+                created |= _create(admin, missing)
+            existing = [plan for plan in plans if plan.name not in created]
+            differences = _differences(admin, existing) if existing else {}
     return [TopicReport(plan.name, plan.name in created, differences.get(plan.name, ())) for plan in plans]
 
 
@@ -114,12 +120,10 @@ def _create(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
     return made
 
 
-def _is_not_known_yet(error: BaseException) -> bool:
+def _is_not_known(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
-# A broker learns of a topic a moment after the controller has created it, and another process may have created it just now.
-@retry(retry=retry_if_exception(_is_not_known_yet), wait=wait_fixed(0.1), stop=stop_after_delay(_HEARD_OF_WITHIN_S), reraise=True)
 def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, list[str]]:
     topics = admin.list_topics(timeout=TIMEOUT_S).topics
     configs = {
