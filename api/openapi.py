@@ -180,9 +180,9 @@ def _responses(route: Route) -> Json:
         if shape == "text/event-stream":
             # OpenAPI 3.1 can't describe a single event.
             response["description"] = "Events `batch`; the id is the batch's version, the data a `BatchEvent`."
-            response["content"] = {shape: {"example": examples.TEXTS[shape]}}
+            response["content"] = {shape: {"example": examples.TEXTS[route.name]}}
         elif isinstance(shape, str):
-            response["content"] = {shape: {"schema": {"type": "string"}, "example": examples.TEXTS[shape]}}
+            response["content"] = {shape: {"schema": {"type": "string"}, "example": examples.TEXTS[route.name]}}
         elif shape is not None:
             response["content"] = {"application/json": _content(shape)}
         if (route.name, status) in _LINKS:

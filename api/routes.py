@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import batches, directory, events, exports, files, me, previews, revocations, templates
+from api.endpoints import activities, batches, directory, events, exports, files, me, previews, revocations, templates
 from api.endpoints.calls import Call, Reply
 from schemas import api as models
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
@@ -55,6 +55,7 @@ BATCH = API_PATH + "/{batch_id}"
 _SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
 _NOT_HERE = ("preview_unavailable",)
+_NO_ACTIVITIES = ("activities_unavailable",)
 _PLAN = ("plan_changed", *_NOT_HERE)
 _KEY = ("Idempotency-Key",)
 _REUSED = ("idempotency_key_reused",)
@@ -257,6 +258,51 @@ ROUTES: Sequence[Route] = (
         request_headers=(*_KEY, *_MATCH),
         responses={200: models.RevokedResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_running", "revocation_unavailable"),
+    ),
+    Route(
+        "GET",
+        ACTIVITIES_PATH,
+        "listActivities",
+        activities.list_activities,
+        query=models.ActivitiesQuery,
+        responses={200: models.ActivitiesResponse},
+        refusals=_NO_ACTIVITIES,
+    ),
+    Route(
+        "GET",
+        ACTIVITIES_PATH + ".csv",
+        "downloadActivitiesCsv",
+        conversation=activities.download_csv,
+        query=models.ActivityExportQuery,
+        responses={200: "text/csv"},
+        refusals=_NO_ACTIVITIES,
+    ),
+    Route(
+        "GET",
+        ACTIVITIES_PATH + ".ndjson",
+        "downloadActivitiesNdjson",
+        conversation=activities.download_ndjson,
+        query=models.ActivityExportQuery,
+        responses={200: "application/x-ndjson"},
+        refusals=_NO_ACTIVITIES,
+    ),
+    # Before the path with an id, which it would fit too.
+    Route(
+        "GET",
+        ACTIVITIES_PATH + "/summary",
+        "summarizeActivities",
+        activities.summarize_activities,
+        query=models.ActivitySummaryQuery,
+        responses={200: models.ActivitySummaryResponse},
+        refusals=_NO_ACTIVITIES,
+    ),
+    Route(
+        "GET",
+        ACTIVITIES_PATH + "/{activity_id}",
+        "getActivity",
+        activities.get_activity,
+        responses={200: models.OneActivityResponse},
+        refusals=(*_NO_ACTIVITIES, "activity_not_found"),
     ),
     Route(
         "POST",

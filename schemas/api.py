@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from schemas.corrections import Correction
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Name, Notes, Reason, RevocationReason, canonical_id, one_of
+from schemas.groupings import Grouping
 from schemas.mistakes import (
     MOST_MISTAKES,
     Entries,
@@ -366,6 +367,50 @@ class TemplatesQuery(Request):
     cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the previous page.")] = None
 
 
+_GROUPINGS = "|".join(Grouping)
+
+
+class _Period(Request):
+    """The dates of activities. Both are included."""
+
+    date_from: Annotated[CalendarDate | None, Field(alias="from", description="Only activities on this date or later.")] = None
+    date_to: Annotated[CalendarDate | None, Field(alias="to", description="Only activities on this date or earlier.")] = None
+
+
+class ActivityExportQuery(_Period):
+    """Which activities are downloaded."""
+
+    activity_type: Id | None = None
+    chapter_id: Annotated[Id | None, Field(description="The chapter that the mentor belonged to at the registration.")] = None
+    coordinator_id: Id | None = None
+    mentor_id: Id | None = None
+    revoked: Annotated[bool | None, Field(description="Only activities that are revoked, or only those that are not.")] = None
+
+
+class ActivitiesQuery(ActivityExportQuery):
+    """Which activities are listed."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the previous page.")] = None
+
+
+class ActivitySummaryQuery(_Period):
+    """What is summed, and by what."""
+
+    group_by: Annotated[
+        str,
+        Field(
+            pattern=f"^({_GROUPINGS})(,({_GROUPINGS}))*$",
+            description="One or more of activity_type, month, chapter and coordinator, with a comma between them.",
+        ),
+    ] = "activity_type"
+
+    @property
+    def groupings(self) -> frozenset[Grouping]:
+        """What the activities are summed by."""
+        return frozenset(map(Grouping, self.group_by.split(",")))
+
+
 # --- Reading requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -617,6 +662,77 @@ class BatchWithItemsResponse(BatchResponse, title="BatchWithItemsAnswer"):
 
     items: tuple[ItemResponse, ...]
     next_item_cursor: str | None
+
+
+class ActivityResponse(Response):
+    """An activity, without its notes. `chapter_id` is the mentor's chapter when it was registered."""
+
+    activity_id: UUID
+    mentor_id: str
+    coordinator_id: str
+    chapter_id: str | None
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    overrides_duplicate: Annotated[bool, Field(description="It stands beside another one of the same mentor, type and date.")]
+    registered_at: AwareDatetime
+    revoked_at: AwareDatetime | None
+    revoked_by: str | None
+    revocation_reason: str | None
+    batch_id: UUID
+    item_id: UUID
+
+
+class ActivitiesResponse(Response):
+    """A page of activities, the latest date first."""
+
+    data: tuple[ActivityResponse, ...]
+    next_cursor: str | None
+
+
+class ActivityEventResponse(Response):
+    """Something that happened to an activity. What does not apply is left out."""
+
+    at: AwareDatetime
+    kind: Literal["submitted", "failed", "retried", "registered", "revoked"]
+    by: str | None = None
+    channel: Annotated[str | None, Field(description="`api` or `event`: how the request came in.")] = None
+    attempt: Annotated[int | None, Field(description="Which attempt failed, or began with the retry.")] = None
+    error: ItemErrorResponse | None = None
+    correction: Annotated[Mapping[str, Any] | None, Field(description="The values that the retry changed, without notes.")] = None
+    reason: str | None = None
+
+
+class OneActivityResponse(ActivityResponse):
+    """An activity, and what happened to it in the order of time."""
+
+    history: tuple[ActivityEventResponse, ...]
+
+
+class SumResponse(Response):
+    """How many activities, and how many minutes."""
+
+    activities: int
+    minutes: int
+
+
+class ActivityGroupResponse(Response):
+    """The activities that share these values. Only those are there that `group_by` names; `chapter_id` is null without a chapter."""
+
+    activity_type: str | None = None
+    month: Annotated[str | None, Field(description="Such as `2026-03`.")] = None
+    chapter_id: str | None = None
+    coordinator_id: str | None = None
+    live: SumResponse
+    revoked: SumResponse
+
+
+class ActivitySummaryResponse(Response):
+    """Sums by group, and of all groups together."""
+
+    groups: tuple[ActivityGroupResponse, ...]
+    live: SumResponse
+    revoked: SumResponse
 
 
 class Pagination(Response):

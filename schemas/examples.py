@@ -163,6 +163,22 @@ _SAVED_TEMPLATE: Json = {
     "version": 1,
     "changed_at": _TIME,
 }
+_ACTIVITY: Json = {
+    "activity_id": _ITEMS[0]["activity_id"],
+    "mentor_id": "astrid-01",
+    "coordinator_id": "ingrid",
+    "chapter_id": "bergen",
+    "activity_type": "hospital_visit",
+    "activity_date": "2025-04-01",
+    "duration_minutes": 60,
+    "overrides_duplicate": False,
+    "registered_at": _TIME,
+    "revoked_at": None,
+    "revoked_by": None,
+    "revocation_reason": None,
+    "batch_id": BATCH_ID,
+    "item_id": _ITEMS[0]["item_id"],
+}
 
 EXAMPLES: Mapping[type[BaseModel], Json] = {
     api.ItemsSubmission: {
@@ -211,6 +227,26 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "kept": [],
     },
     api.ActivityRevocation: {"reason": "Wrong mentor"},
+    api.ActivitiesResponse: {"data": [_ACTIVITY], "next_cursor": None},
+    api.OneActivityResponse: {
+        **_ACTIVITY,
+        "history": [
+            {"at": _TIME, "kind": "submitted", "by": "ingrid", "channel": "api"},
+            {"at": _TIME, "kind": "registered", "by": "ingrid", "channel": "api"},
+        ],
+    },
+    api.ActivitySummaryResponse: {
+        "groups": [
+            {
+                "activity_type": "hospital_visit",
+                "month": "2025-04",
+                "live": {"activities": 2, "minutes": 120},
+                "revoked": {"activities": 1, "minutes": 60},
+            }
+        ],
+        "live": {"activities": 2, "minutes": 120},
+        "revoked": {"activities": 1, "minutes": 60},
+    },
     api.RevokedActivityResponse: {
         "activity_id": _ITEMS[0]["activity_id"],
         "batch_id": BATCH_ID,
@@ -341,13 +377,20 @@ MEMBERS: Mapping[str, Json] = {
 # Examples that are not JSON, by content type. They show the first item of the batch.
 TEXTS: Mapping[str, str] = {
     "text/csv file": "Navn;Dato;Minutter;Rom\nAstrid Moe;25.03.2026;60;4\nBjørn Haugen;25/03/2026;1,5 h;4\n",
-    "text/csv": (
+    "downloadCsv": (
         '"position","item_id","client_reference","mentor_id","activity_type","activity_date","duration_minutes","status","attempt",'
         '"activity_id","error_code","error_message","error_field","conflicting_activity_id",'
         '"revoked_at","revoked_by","revocation_reason"\r\n'
         '0,"01a20651-14d3-8a55-8b41-6a1a3bd00000","","astrid-01","hospital_visit","2025-04-01",60,"success",1,'
         '"01a20651-14d3-8a55-9b41-6a1a3bd00000","","","","","","",""\r\n'
     ),
-    "application/x-ndjson": f"{json.dumps(_ITEMS[0])}\n",
-    "text/event-stream": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[api.BatchEvent])}\n\n",
+    "downloadNdjson": f"{json.dumps(_ITEMS[0])}\n",
+    "downloadActivitiesCsv": (
+        '"activity_id","mentor_id","coordinator_id","chapter_id","activity_type","activity_date","duration_minutes","overrides_duplicate",'
+        '"registered_at","revoked_at","revoked_by","revocation_reason","batch_id","item_id"\r\n'
+        f'"{_ACTIVITY["activity_id"]}","astrid-01","ingrid","bergen","hospital_visit","2025-04-01",60,"false","{_TIME}","","","",'
+        f'"{BATCH_ID}","{_ACTIVITY["item_id"]}"\r\n'
+    ),
+    "downloadActivitiesNdjson": f"{json.dumps(_ACTIVITY)}\n",
+    "followBatch": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[api.BatchEvent])}\n\n",
 }

@@ -4,10 +4,8 @@ The items are read in chunks by position, each in a short transaction, so that a
 appears exactly once, with its state when its chunk was read. For counts and items of one moment, clients read the batch instead.
 """
 
-import csv
-import io
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +15,10 @@ from aiohttp import web
 
 from api.endpoints import presentation
 from api.endpoints.calls import Call
-from api.http.streaming import streaming
+from api.http.downloads import csv_bytes, send_download
 from orchestrator.batches import operations
 from orchestrator.batches.access import may_read_notes
 from orchestrator.batches.model import ItemFilter, ItemView
-from orchestrator.files.formulas import neutral
 from schemas.api import ExportQuery
 from schemas.envelope import rfc3339
 
@@ -58,26 +55,13 @@ class Format:
     rows: Callable[[Sequence[ItemView], bool], bytes]
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    # All text is quoted, so that no program mistakes a character in it for a delimiter.
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerows([[value if isinstance(value, int) else _text(value) for value in row] for row in rows])
-    return text.getvalue().encode()
-
-
-def _text(value: object) -> str:
-    """The value of a cell. (The CSV writer would take an id for a number and leave out its quotes.)"""
-    return "" if value is None else neutral(str(value))
-
-
 def _csv_header(with_notes: bool) -> bytes:
     # Without a byte order mark Excel reads the file as Windows-1252, which garbles names such as kåre and bjørn.
-    return BOM_UTF8 + _csv([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
+    return BOM_UTF8 + csv_bytes([(*_COLUMNS, "notes") if with_notes else _COLUMNS])
 
 
 def _csv_rows(items: Sequence[ItemView], with_notes: bool) -> bytes:
-    return _csv([_cells(item, with_notes) for item in items])
+    return csv_bytes([_cells(item, with_notes) for item in items])
 
 
 def _cells(item: ItemView, with_notes: bool) -> Sequence[Any]:
@@ -132,23 +116,16 @@ def read_chunk(call: Call, form: Format, after_position: int) -> Chunk:
 
 
 async def _download(form: Format, request: web.Request, call: Call) -> web.StreamResponse:
-    run = call.service.database.run
-    chunk = await run(partial(read_chunk, call, form, -1))
     name = f"batch-{call.batch_id()}.{form.suffix}"
-    headers = {
-        "Content-Type": form.content_type,
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if request.method == "HEAD":
-        return web.Response(headers=headers)
-    async with streaming(request, headers) as out:
-        await out.write(chunk.content)
-        while chunk.after_position is not None:
-            chunk = await run(partial(read_chunk, call, form, chunk.after_position))
-            await out.write(chunk.content)
-    return out.response
+    return await send_download(request, name=name, content_type=form.content_type, chunks=_chunks(call, form))
+
+
+async def _chunks(call: Call, form: Format) -> AsyncIterator[bytes]:
+    after: int | None = -1
+    while after is not None:
+        chunk = await call.service.database.run(partial(read_chunk, call, form, after))
+        yield chunk.content
+        after = chunk.after_position
 
 
 async def download_csv(request: web.Request, call: Call) -> web.StreamResponse:

@@ -77,6 +77,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "headers_too_large": ProblemType(431, "The headers are too large"),
     "internal_error": ProblemType(500, "The server failed to handle the request"),
     "preview_unavailable": ProblemType(501, "Preview is not available with an external registration service"),
+    "activities_unavailable": ProblemType(501, "Activities are not available with an external registration service"),
     "revocation_unavailable": ProblemType(501, "Revoking is not available with an external registration service"),
     "database_unavailable": ProblemType(503, "The database is temporarily unavailable"),
     "keys_unavailable": ProblemType(503, "The identity provider is temporarily unavailable"),

@@ -18,6 +18,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessPrediction
 from orchestrator.registration.port import Prediction
+from orchestrator.registration.reading import ActivityReader
 from orchestrator.registration.records import InProcessRecords, NoRecords
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
@@ -163,6 +164,16 @@ class Database:
         return transact(
             self._engine,
             lambda connection: work(DirectoryReader(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read_activities(self, organization_id: str, work: Callable[[ActivityReader], Result]) -> Result:
+        """One transaction that reads the activities of this organization in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(ActivityReader(connection)),
             organizations=[organization_id],
             snapshot=True,
             give_up_after_s=_GIVE_UP_AFTER_S,

@@ -35,12 +35,12 @@ _INSERTED = "activity_id, organization_id, registered_by, attributed_to, batch_i
 # winner committed, handles them. Returns a row with the number of inserted records, followed by the exceptions.
 _REGISTER = Prepared(f"""
     WITH c AS MATERIALIZED ({_CANDIDATES}),
-    judged AS MATERIALIZED (SELECT c.*, {BROKEN_RULE_SQL} AS broken FROM c {RULE_JOINS_SQL}),
+    judged AS MATERIALIZED (SELECT c.*, m.chapter_id, {BROKEN_RULE_SQL} AS broken FROM c {RULE_JOINS_SQL}),
     inserted AS (
         INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
-                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
+                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at, chapter_id)
         SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
-               batch_id, item_id, false, CAST(:at AS timestamptz)
+               batch_id, item_id, false, CAST(:at AS timestamptz), chapter_id
         FROM judged WHERE broken IS NULL
         ORDER BY organization_id, mentor_id, activity_type, activity_date, ord
         ON CONFLICT DO NOTHING
@@ -86,9 +86,10 @@ _REGISTER_FLAGGED = text(f"""
     ),
     inserted AS (
         INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
-                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at)
+                                           duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at, chapter_id)
         SELECT activity_id, organization_id, mentor_id, coordinator_id, activity_type, activity_date, duration_minutes, notes,
-               batch_id, item_id, true, :at
+               batch_id, item_id, true, :at,
+               (SELECT m.chapter_id FROM registration.mentor m WHERE (m.organization_id, m.mentor_id) = (c.organization_id, c.mentor_id))
         FROM c WHERE item_id IN (SELECT item_id FROM shared) ORDER BY item_id
         ON CONFLICT DO NOTHING
         RETURNING {_INSERTED}

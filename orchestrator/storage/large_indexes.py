@@ -1,9 +1,41 @@
 """Builds indexes of large tables after the migrations, without blocking writes. A migration would build them under a lock."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, Engine, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_random
 
-_INDEXES = {
+FOR_FILLING = {
+    "registration.activity_without_chapter": """
+        CREATE INDEX CONCURRENTLY activity_without_chapter ON registration.activity (activity_id) WHERE chapter_id IS NULL
+    """,
+}
+"""What a column is filled in by (`chapters.py`). Nothing is in it afterwards, so it costs nothing."""
+
+# A page of activities, the latest first, with each filter alone; what `summary` asks for is in the first, which it reads without the table.
+_BY = "activity_date, activity_id"
+INDEXES = {
+    "registration.activity_by_date": f"""
+        CREATE INDEX CONCURRENTLY activity_by_date ON registration.activity (organization_id, {_BY})
+        INCLUDE (activity_type, chapter_id, registered_by, duration_minutes, revoked_at)
+    """,
+    "registration.activity_by_type": f"""
+        CREATE INDEX CONCURRENTLY activity_by_type ON registration.activity (organization_id, activity_type, {_BY})
+    """,
+    "registration.activity_by_chapter": f"""
+        CREATE INDEX CONCURRENTLY activity_by_chapter ON registration.activity (organization_id, chapter_id, {_BY})
+    """,
+    "registration.activity_by_coordinator": f"""
+        CREATE INDEX CONCURRENTLY activity_by_coordinator ON registration.activity (organization_id, registered_by, {_BY})
+    """,
+    "registration.activity_by_mentor": f"""
+        CREATE INDEX CONCURRENTLY activity_by_mentor ON registration.activity (organization_id, attributed_to, {_BY})
+    """,
+    "registration.activity_revoked": f"""
+        CREATE INDEX CONCURRENTLY activity_revoked ON registration.activity (organization_id, {_BY}) WHERE revoked_at IS NOT NULL
+    """,
+    # What happened to one activity.
+    "registration.audit_activity": "CREATE INDEX CONCURRENTLY audit_activity ON registration.audit (activity_id)",
     # The living flagged activities of a mentor, type and date. When the unflagged one is revoked, the oldest of them loses its flag.
     "registration.activity_flagged": """
         CREATE INDEX CONCURRENTLY activity_flagged ON registration.activity (organization_id, attributed_to, activity_type, activity_date)
@@ -22,8 +54,8 @@ _TRY_FOR_S = 1_800
 _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
 
 
-def build_large_indexes(engine: Engine) -> None:
-    """Builds the indexes that are missing or unfinished.
+def build_large_indexes(engine: Engine, indexes: Mapping[str, str]) -> None:
+    """Builds those of the indexes that are missing or unfinished.
 
     Raises SQLAlchemy's DBAPIError if a transaction stays open for ten minutes. End that transaction, and repeat the upgrade.
     """
@@ -31,7 +63,7 @@ def build_large_indexes(engine: Engine) -> None:
         connection = opened.execution_options(isolation_level="AUTOCOMMIT")
         _take_turn(connection)
         connection.execute(text(f"SET lock_timeout = '{_WAIT_FOR_OTHERS}'"))
-        for name, sql in _INDEXES.items():
+        for name, sql in indexes.items():
             _build(connection, name, sql)
         # Closes the session, which ends its lock and its settings.
         opened.invalidate()

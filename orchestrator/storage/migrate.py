@@ -18,8 +18,9 @@ from tenacity import (
 )
 
 from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
+from orchestrator.storage.chapters import fill_chapters
 from orchestrator.storage.connecting import open_engine
-from orchestrator.storage.large_indexes import build_large_indexes
+from orchestrator.storage.large_indexes import FOR_FILLING, INDEXES, build_large_indexes
 
 # A migration holds this advisory lock, so any number of processes can start an upgrade at the same time.
 _MIGRATION_LOCK = (0x62756C6B, 1)
@@ -99,7 +100,9 @@ def upgrade(settings: Settings) -> str:
     try:
         _make_roles(engine, settings)
         _migrate(engine)
-        build_large_indexes(engine)
+        build_large_indexes(engine, FOR_FILLING)
+        fill_chapters(engine)
+        build_large_indexes(engine, INDEXES)
     finally:
         engine.dispose()
     return newest_version()

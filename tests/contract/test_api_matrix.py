@@ -46,6 +46,11 @@ BODIES: dict[str, Any] = {
     "retryBatch": {},
     "cancelBatch": None,
     "revokeBatch": {"reason": "a mistake"},
+    "listActivities": None,
+    "downloadActivitiesCsv": None,
+    "downloadActivitiesNdjson": None,
+    "summarizeActivities": None,
+    "getActivity": None,
     "revokeActivity": {"reason": "a mistake"},
     "issueTicket": None,
     "followBatch": None,
@@ -189,6 +194,8 @@ def test_notes_are_in_no_log_metric_error_or_listing(
         coordinator.get(API_PATH),
         coordinator.get(f"{url}/events"),
         coordinator.get(f"{url}/results.csv"),
+        coordinator.get(f"{API_ROOT}/activities"),
+        coordinator.get(f"{API_ROOT}/activities.ndjson"),
         coordinator.get("/metrics"),
     ]
     # A bug: the database refuses a statement that holds the notes, in words that quote them.

@@ -228,7 +228,7 @@ def test_examples_are_whole_and_have_nothing_that_the_models_do_not_know() -> No
     # What each carries beside its title.
     assert {code for code in PROBLEMS if "errors" in documented(code)} >= {"invalid_request", "coordinator_unknown"}
     assert documented("plan_changed")["differences"]
-    header, row = examples.TEXTS["text/csv"].splitlines()
+    header, row = examples.TEXTS["downloadCsv"].splitlines()
     # The byte order mark, which the example leaves out, is for programs.
     assert f"{header}\r\n".encode("utf-8-sig") == exports.CSV.header(False)
     assert len(row.split(",")) == len(header.split(","))

@@ -1,0 +1,36 @@
+"""Activities from before they had a chapter get the one of their mentor, in chunks."""
+
+import pytest
+from sqlalchemy import Engine, text
+
+from orchestrator.storage import chapters
+from tests.support.pipeline import Pipeline, mentors
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+def test_every_activity_gets_its_chapter_whatever_the_chunk(
+    pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(chapters, "_CHUNK", 2)
+    pipeline.submit(mentors(5))
+    pipeline.drain()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE registration.activity SET chapter_id = 'of-then' WHERE attributed_to = 'mentor-5'"))
+        connection.execute(
+            text(
+                "UPDATE registration.activity SET chapter_id = NULL WHERE activity_id IN"
+                " (SELECT activity_id FROM registration.activity WHERE chapter_id = 'chapter-1' ORDER BY activity_id LIMIT :count)"
+            ),
+            {"count": count},
+        )
+        # Nobody knows the chapter of one who is not in the directory any more.
+        connection.execute(text("DELETE FROM registration.mentor WHERE mentor_id = 'mentor-1'"))
+        unknown = connection.execute(
+            text("SELECT count(*) FROM registration.activity WHERE attributed_to = 'mentor-1' AND chapter_id IS NULL")
+        ).scalar_one()
+    chapters.fill_chapters(engine)
+    with engine.begin() as connection:
+        rows = connection.execute(text("SELECT chapter_id, count(*) FROM registration.activity GROUP BY 1")).all()
+    assert dict(tuple(row) for row in rows) == {
+        key: value for key, value in {"chapter-1": 4 - unknown, "of-then": 1, None: unknown}.items() if value
+    }
