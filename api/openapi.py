@@ -134,7 +134,7 @@ def _operation(route: Route) -> Json:
         content = {"schema": schema, "examples": _examples(published_name(model) for model in route.bodies)}
         operation["requestBody"] = {"required": not route.body_is_optional, "content": {"application/json": content}}
     if route.file_types:
-        file = {"schema": {"type": "string", "format": "binary"}, "example": examples.TEXTS["text/csv file"]}
+        file = {"schema": {"type": "string", "format": "binary"}, "example": examples.TEXTS["readFile"]}
         operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.file_types, file)}
     if route.takes_ticket:
         operation["security"] = [{"bearer": []}, {"ticket": []}]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.commands import (
+    activities,
     administration,
     batches,
     bench,
@@ -57,6 +58,7 @@ submit.register(app)
 batches.register(app)
 revoke.register(app)
 templates.register(app)
+activities.register(app)
 run_command.register(app)
 administration.register(app)
 doctor.register(app)

@@ -374,9 +374,9 @@ MEMBERS: Mapping[str, Json] = {
     },
 }
 
-# Examples that are not JSON, by content type. They show the first item of the batch.
+# Examples that are not JSON, by operation (of the file that is read: by itself). They show the first item of the batch.
 TEXTS: Mapping[str, str] = {
-    "text/csv file": "Navn;Dato;Minutter;Rom\nAstrid Moe;25.03.2026;60;4\nBjørn Haugen;25/03/2026;1,5 h;4\n",
+    "readFile": "Navn;Dato;Minutter;Rom\nAstrid Moe;25.03.2026;60;4\nBjørn Haugen;25/03/2026;1,5 h;4\n",
     "downloadCsv": (
         '"position","item_id","client_reference","mentor_id","activity_type","activity_date","duration_minutes","status","attempt",'
         '"activity_id","error_code","error_message","error_field","conflicting_activity_id",'

@@ -136,7 +136,7 @@ def register(app: typer.Typer) -> None:
                 is_shown = save is None and sys.stdout.isatty()
                 with nullcontext() if is_shown else working(output, _READING):
                     async with client.download(path, organization_id, notes="true" if notes else None) as body:
-                        await _save(body, save)
+                        await save_download(body, save)
                 return
             if notes or save is not None:
                 raise BadInputError("--notes and --save need --format csv or ndjson")
@@ -316,7 +316,8 @@ async def _items(
             return
 
 
-async def _save(body: AsyncIterator[bytes], file: Path | None) -> None:
+async def save_download(body: AsyncIterator[bytes], file: Path | None) -> None:
+    """Writes a download into the file, or to standard output."""
     if file is not None:
         with saved_to(file) as out:
             async for part in body:

@@ -195,6 +195,15 @@ def test_what_was_registered_is_taken_back_and_submitted_again(product: Product)
         "revoke", batch_id, "--reason", "Wrong date", "--items", batch["items"][0]["item_id"], "--json", home=product.home
     )
     assert (one.returncode, document(one)["revoked"], document(one)["total_revoked"]) == (0, 1, 1)
+    activity_id = batch["items"][0]["activity_id"]
+    shown = bulkreg("activities", "show", activity_id, "--org", "org-01", home=product.home)
+    assert (shown.returncode, "Wrong date" in shown.stdout) == (0, True), shown.stderr
+    listed = bulkreg("activities", "list", "--org", "org-01", "--revoked", "--json", home=product.home)
+    assert [activity["activity_id"] for activity in document(listed)["data"]] == [activity_id]
+    sums = bulkreg("activities", "summary", "--org", "org-01", "--by", "coordinator", "--by", "month", home=product.home)
+    assert (sums.returncode, "coordinator_id" in sums.stdout) == (0, True), sums.stderr
+    exported = bulkreg("activities", "export", "--org", "org-01", "--revoked", home=product.home)
+    assert (exported.stdout.count(activity_id), exported.stdout.count("\n")) == (1, 2)
     rest = bulkreg("revoke", batch_id, "--reason", "Wrong date", home=product.home)
     assert "2 activities are revoked, 1 were revoked before" in rest.stdout
     again = bulkreg("submit", "-", home=product.home, given=given)
