@@ -167,7 +167,7 @@ class ActivityReader:
         return [
             SummaryGroup(
                 row.activity_type,
-                row.month,
+                None if row.month is None else f"{row.month:%Y-%m}",
                 row.chapter_id,
                 row.coordinator_id,
                 Sum(row.live, int(row.live_minutes)),

@@ -3,10 +3,11 @@
 
 -- name: page
 -- parameters: organization_id text, date_from date, date_to date, activity_type text, chapter_id text, coordinator_id text, mentor_id text, revoked boolean, after_date date, after_id uuid, limit integer
--- A page of activities, the latest date first. By one of the indexes activity_by_…, whichever the filters suit.
+-- A page of activities, the latest date first. By one of the indexes activity_by_…, whichever the filters suit, and in its order: the
+-- order is by the table's id, because the text that is selected under the same name is in no index.
 SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, chapter_id, batch_id::text,
        item_id::text, overrides_duplicate, created_at, revoked_at, revoked_by, revocation_reason
-FROM registration.activity
+FROM registration.activity a
 WHERE organization_id = :organization_id
   AND (CAST(:date_from AS date) IS NULL OR activity_date >= CAST(:date_from AS date))
   AND (CAST(:date_to AS date) IS NULL OR activity_date <= CAST(:date_to AS date))
@@ -17,7 +18,7 @@ WHERE organization_id = :organization_id
   AND (CAST(:revoked AS boolean) IS NULL OR (CAST(:revoked AS boolean) AND revoked_at IS NOT NULL)
        OR (NOT CAST(:revoked AS boolean) AND revoked_at IS NULL))
   AND (CAST(:after_id AS uuid) IS NULL OR (activity_date, activity_id) < (CAST(:after_date AS date), CAST(:after_id AS uuid)))
-ORDER BY activity_date DESC, activity_id DESC
+ORDER BY a.activity_date DESC, a.activity_id DESC
 LIMIT :limit;
 
 -- name: one
@@ -52,7 +53,7 @@ ORDER BY at, step, attempt;
 -- parameters: organization_id text, date_from date, date_to date, coordinator_id text, by_type boolean, by_month boolean, by_chapter boolean, by_coordinator boolean
 -- Activities and minutes by group. By the index activity_by_date, which holds every column that is asked for.
 SELECT CASE WHEN :by_type THEN activity_type END AS activity_type,
-       CASE WHEN :by_month THEN to_char(activity_date, 'YYYY-MM') END AS month,
+       CASE WHEN :by_month THEN date_trunc('month', activity_date)::date END AS month,
        CASE WHEN :by_chapter THEN chapter_id END AS chapter_id,
        CASE WHEN :by_coordinator THEN registered_by END AS coordinator_id,
        count(*) FILTER (WHERE revoked_at IS NULL) AS live,
