@@ -130,7 +130,7 @@ def test_the_document_says_what_was_promoted_and_what_remains(found: Replay) -> 
     code, after = document("--promote")
     assert [each["promoted"] for each in after["differences"]] == [True, True, False, True]
     assert (after["counts"], after["remaining"]) == ({"label": 1, "status": 1, "error": 2}, {"error": 1})
-    assert after["promotion"] == {str(ONE): "merged", str(TWO): "moved since it was read: replay again"}
+    assert after["promotion"] == {str(ONE): "merged", str(TWO): "changed since it was read: replay again"}
     assert (after["in_motion"], after["not_covered"]) == ([str(THREE)], [str(TWO)])
     assert after["read"] == {"records": 12_345, "unreadable": 6, "batches": 3, "items": 1_007}
     assert after["differences"][2] == {
