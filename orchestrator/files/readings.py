@@ -1,7 +1,7 @@
 """Reads a table for people to look through: what could be read of each row, and every mistake (docs/http.md, Read a file).
 
 It runs as a process of its own, `python -m orchestrator.files.readings KIND MAX_ITEMS`: the file on standard input, the document on standard
-output. So a workbook that takes seconds or hundreds of megabytes does not delay other requests, and the process can be killed.
+output. So a file that takes seconds does not delay other requests, and the process can be killed.
 """
 
 import re
@@ -19,7 +19,7 @@ from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.tables import Column, TableRow, no_rows, read_content, repeated
 
-# The largest workbook that is read unpacks to 64 MB of XML, and takes a few times that.
+# The largest workbook that is read takes 60 MB. This is a limit for files that nobody has thought of.
 _MAX_MEMORY_BYTES = 1 << 30
 
 # Two words or more, without a digit: `Kari Foss`. As a rule ids have no blanks.
