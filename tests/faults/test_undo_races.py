@@ -1,0 +1,122 @@
+"""Row 58 of the fault catalogue: a revocation, and something else that happens to the same records at the same time."""
+
+import itertools
+from datetime import date, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from orchestrator.batches import operations
+from orchestrator.batches.errors import OperationError
+from orchestrator.batches.model import NewItem, RetryRequest
+from orchestrator.process.settings import Settings
+from orchestrator.verification.verify import verify
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import DerivedIds
+from tests.faults.test_races import looking
+from tests.simulation.interleaving import Deadlocks, Run, mark_statements
+from tests.support.pipeline import ADMIN, Pipeline, item
+from tests.support.revoking import revoke, revoke_one
+
+_days = (date(2021, 1, 1) + timedelta(days=number) for number in itertools.count())
+
+# Of a key that has living activities, exactly one is unflagged.
+_WRONG_KEYS = text("""
+    SELECT attributed_to, count(*) FILTER (WHERE NOT overrides_duplicate) FROM registration.activity
+    WHERE activity_date = :day AND revoked_at IS NULL
+    GROUP BY attributed_to HAVING count(*) FILTER (WHERE NOT overrides_duplicate) <> 1
+""")
+_REVOKED = text("SELECT count(*) FROM registration.activity WHERE batch_id = :batch_id AND revoked_at IS NOT NULL")
+
+
+class Scene:
+    """A batch of three, of which one failed; perhaps another that has overridden it; and two whose commands wait for registration."""
+
+    def __init__(self, pipeline: Pipeline, *, is_overridden: bool) -> None:
+        self.pipeline, self.day = pipeline, next(_days)
+        self.batch_id = pipeline.submit(self._items())
+        pipeline.drain()
+        if is_overridden:
+            pipeline.submit(self._items(overriding=True))
+            pipeline.drain()
+        self.plain, self._plain_commands = self._waiting(overriding=False)
+        self.overriding, self._overriding_commands = self._waiting(overriding=True)
+        self.answers: list[int] = []
+        """How many activities of the first batch each call has told that it took back."""
+
+    def _items(self, *, overriding: bool = False) -> list[NewItem]:
+        items = [item(name, day=self.day) for name in ("mentor-1", "nobody", "mentor-2")]
+        return [NewItem(each.values._replace(override_duplicates=overriding)) for each in items]
+
+    def _waiting(self, *, overriding: bool) -> tuple[UUID, list[OutgoingEvent]]:
+        batch_id = self.pipeline.submit(self._items(overriding=overriding))
+        self.pipeline.relay()
+        self.pipeline.handle(self.pipeline.splitter, self.pipeline.take(Topic.BATCHES))
+        return batch_id, self.pipeline.take(Topic.COMMANDS)
+
+    def revoke(self) -> None:
+        self.answers.append(revoke(self.pipeline, self.batch_id, actor=ADMIN).revoked)
+
+    def revoke_one(self) -> None:
+        activity_id = UUID(DerivedIds(self.batch_id).activity_id(2))
+        self.answers.append(int(not revoke_one(self.pipeline, activity_id, actor=ADMIN).was_revoked_before))
+
+    def register(self) -> None:
+        self.pipeline.handle(self.pipeline.registration, self._plain_commands)
+
+    def override(self) -> None:
+        self.pipeline.handle(self.pipeline.registration, self._overriding_commands)
+
+    def retry(self) -> None:
+        self.pipeline.call(operations.retry_failed_items, ADMIN, self.batch_id, RetryRequest())
+
+    def delete(self) -> None:
+        self.pipeline.call(operations.delete_batch, ADMIN, self.batch_id)
+
+    def judge(self, watcher: Connection, done: set[str], story: str) -> None:
+        """Who was told that it is done finds it so, when everything has come to rest."""
+        self.pipeline.drain()
+        assert watcher.execute(_WRONG_KEYS, {"day": self.day}).all() == [], story
+        revoked = watcher.execute(_REVOKED, {"batch_id": self.batch_id}).scalar_one()
+        assert revoked == sum(self.answers), f"{story}: {revoked} are revoked, and the calls told of {self.answers}"
+        if "revoke" in done:
+            assert revoked == 2, f"{story}: some live on"
+        if "delete" not in done:
+            view = self.pipeline.status(self.batch_id)
+            assert (view.batch.revoked, view.batch.counts.completed) == (revoked, 2), story
+            assert [each.attempt for each in view.items] == [1, 2 if "retry" in done else 1, 1], story
+        if "override" in done:
+            assert self.pipeline.status(self.overriding).batch.counts.completed == 2, story
+
+
+@pytest.mark.parametrize("rival", ["revoke", "revoke_one", "register", "override", "retry", "delete"])
+def test_row_58_whatever_comes_between_the_statements_of_a_revocation_and_the_other_way_round(
+    pipeline: Pipeline, settings: Settings, engine: Engine, rival: str
+) -> None:
+    """Every interleaving with one change of turns: the other runs whole, or as far as a lock lets it."""
+    deadlocks = Deadlocks()
+    for each in (pipeline.engine, pipeline.api):
+        deadlocks.watch(each)
+        mark_statements(each)
+    with looking(engine) as watcher:
+        for one, other in (("revoke", rival), (rival, "revoke")):
+            assert interleave(pipeline, one, other, watcher) >= 5, f"{one} was not interrupted by {other}"
+    assert deadlocks.count == 0
+    assert verify(engine, settings).breaches == []
+
+
+def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
+    """A scene for each statement of the one, before which the other comes; how many there were."""
+    for stop_at in itertools.count():
+        scene = Scene(pipeline, is_overridden="override" not in (one, other))
+        first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))
+        if not first.begin():
+            return stop_at
+        if not second.beside(first, watcher):
+            first.resume()
+        story = f"{one} waits before {first.stopped_at!r}, {other} comes between"
+        for run in (first, second):
+            assert run.error is None or isinstance(run.error, OperationError), f"{story}: {run.error!r}"
+        scene.judge(watcher, {run.name for run in (first, second) if run.error is None}, story)
+    raise AssertionError
