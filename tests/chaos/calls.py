@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from schemas.paths import API_PATH
+from schemas.paths import API_PATH, API_ROOT
 from tests.chaos.history import Counts, Ending
 
 TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited for tells less than one that is given up
@@ -47,23 +47,24 @@ class Api:
         *,
         patience_s: float = TIMEOUT_S,
     ) -> Reply:
-        """Gives up after `patience_s`. Never raises: it is the outcome that tells.
+        """`path` is below the batches, or a whole one. Gives up after `patience_s`. Never raises: it is the outcome that tells.
 
         Only a definite refusal is FAILED, and a POST whose connection could not be made; 5xx is UNKNOWN, whatever its words say.
         Another method without a connection is UNKNOWN: aiohttp repeats it by itself when the connection breaks after it was sent,
         and then reports only that the second connection was refused.
         """
+        path = path if path.startswith(API_ROOT) else API_PATH + path
         data = None if body is None else orjson.dumps(body)
         timeout = aiohttp.ClientTimeout(total=patience_s)
         try:
-            async with self._session.request(method, API_PATH + path, data=data, headers=headers, timeout=timeout) as response:
+            async with self._session.request(method, path, data=data, headers=headers, timeout=timeout) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError:
             return Reply(Ending.FAILED if method == "POST" else Ending.UNKNOWN)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return Reply(Ending.UNKNOWN)
         if response.status == 500:
-            self._server_errors.append(f"{method} {API_PATH}{path.split('?')[0]}: {content[:300]!r}")
+            self._server_errors.append(f"{method} {path.split('?')[0]}: {content[:300]!r}")
         document = orjson.loads(content) if content and "json" in response.content_type else {}
         return Reply(_outcome(response.status), response.status, document, response.headers.get("ETag", ""))
 

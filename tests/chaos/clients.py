@@ -12,6 +12,7 @@ import aiohttp
 import uvloop
 
 from schemas.ids import DerivedIds
+from schemas.paths import ACTIVITIES_PATH
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.work import ACTIVE, Work
@@ -111,14 +112,17 @@ class Client:
         await self._call(Operation.CANCEL, submission, "POST", f"/{batch_id}/cancel", key=self._maybe_key(), repeated=True)
 
     async def _revoke(self, submission: Submission, batch_id: str) -> None:
-        """All of it, or some items. Again is harmless, with and without a key."""
+        """All of it, or some items, or one activity by its id. Again is harmless, with and without a key."""
         body: dict[str, Any] = {"reason": "a mistake"}
-        if self._rng.random() < 0.5:
-            ids = DerivedIds(UUID(batch_id))
-            positions = range(len(submission.items))
-            chosen = [position for position in positions if self._rng.random() < 0.3] or [0]
-            body["item_ids"] = [str(ids.item_id(position)) for position in chosen]
-        path = f"/{batch_id}/revoke"
+        path, ids, positions = f"/{batch_id}/revoke", DerivedIds(UUID(batch_id)), range(len(submission.items))
+        match self._rng.randrange(4):
+            case 0:
+                chosen = [position for position in positions if self._rng.random() < 0.3] or [0]
+                body["item_ids"] = [str(ids.item_id(position)) for position in chosen]
+            case 1:
+                path = f"{ACTIVITIES_PATH}/{ids.activity_id(self._rng.choice(positions))}/revoke"
+            case _:
+                pass
         await self._call(Operation.REVOKE, submission, "POST", path, body, key=self._maybe_key(), repeated=True)
 
     async def _delete(self, submission: Submission, batch_id: str) -> None:
