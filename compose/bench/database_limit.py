@@ -54,8 +54,10 @@ INSERT INTO registration.activity (activity_id, organization_id, attributed_to, 
 SELECT activity_id, 'bench', mentor_id, 'coordinator', 'visit', day, 60, 'A walk and a talk, as agreed.', batch_id, item_id, false, now()
 FROM {_ACTIVITIES};
 
-INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at)
-SELECT 'bench', 'registered', activity_id, 'coordinator', mentor_id, 'coordinator', batch_id, 'api', now() FROM {_ACTIVITIES};
+INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at,
+                                activity_type, activity_date, duration_minutes, item_id, attempt)
+SELECT 'bench', 'registered', activity_id, 'coordinator', mentor_id, 'coordinator', batch_id, 'api', now(),
+       'visit', day, 60, item_id, 1 FROM {_ACTIVITIES};
 
 INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, created_at)
 SELECT batch_id, position, 1, 'bench', 'success', activity_id, now() FROM {_OUTCOMES};

@@ -42,8 +42,9 @@ _FILL = text(f"""
         SELECT activity_id, :org, mentor_id, :coordinator, :type, day, 60, :notes, batch_id, item_id, now() FROM item
     ), audits AS (
         INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id,
-                                        channel, at)
-        SELECT :org, 'registered', activity_id, :coordinator, mentor_id, :coordinator, batch_id, 'api', now() FROM item
+                                        channel, at, activity_type, activity_date, duration_minutes, item_id, attempt)
+        SELECT :org, 'registered', activity_id, :coordinator, mentor_id, :coordinator, batch_id, 'api', now(), :type, day, 60, item_id, 1
+        FROM item
     )
     INSERT INTO orchestrator.outcome (batch_id, position, attempt, organization_id, outcome, activity_id, created_at)
     SELECT batch_id, position, 1, :org, 'success', activity_id, now() FROM item

@@ -15,7 +15,7 @@ from orchestrator.storage.prepared import Prepared
 
 _CANDIDATES = """
     SELECT n.ord, n.activity_id, i.batch_id, i.item_id, i.organization_id, b.coordinator_id, b.submitted_by, b.channel, i.mentor_id,
-           i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.override_duplicates
+           i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.override_duplicates, i.attempt
     FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:activity_ids AS uuid[]))
          WITH ORDINALITY AS n (batch_id, position, activity_id, ord)
     JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
@@ -23,12 +23,16 @@ _CANDIDATES = """
 """
 
 _AUDIT = """
-    INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at)
-    SELECT a.organization_id, 'registered', a.activity_id, a.registered_by, a.attributed_to, b.submitted_by, a.batch_id, b.channel, a.created_at
-    FROM inserted a JOIN orchestrator.batch b USING (batch_id)
+    INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at,
+                                    activity_type, activity_date, duration_minutes, item_id, attempt)
+    SELECT a.organization_id, 'registered', a.activity_id, a.registered_by, a.attributed_to, c.submitted_by, a.batch_id, c.channel, a.created_at,
+           a.activity_type, a.activity_date, a.duration_minutes, a.item_id, c.attempt
+    FROM inserted a JOIN c USING (item_id)
 """
 
-_INSERTED = "activity_id, organization_id, registered_by, attributed_to, batch_id, item_id, created_at"
+_INSERTED = """
+    activity_id, organization_id, registered_by, attributed_to, activity_type, activity_date, duration_minutes, batch_id, item_id, created_at
+"""
 
 # The unique indexes decide which transaction registers an activity. An insert waits for another transaction's uncommitted row with the same
 # key, so all transactions insert in the order of that key and never deadlock. The losers get no row; a later statement, which sees what the

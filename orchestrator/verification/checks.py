@@ -67,6 +67,8 @@ CHECKS: tuple[Check, ...] = (
         "activity_without_audit",
         "revocation_without_audit",
         "audit_of_no_activity",
+        "audit_differs_from_activity",
+        "audit_can_be_changed",
         "revocation_differs_from_activity",
     ),
     *_checks(2, "two_outcomes_of_an_attempt", "outcome_of_a_later_attempt", "outcome_without_item", "attempt_after_success"),

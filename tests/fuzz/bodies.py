@@ -30,6 +30,7 @@ from tests.fuzz import grammar
 from tests.fuzz.budget import ADDRESS_SPACE_BYTES, HANGS_AFTER_S, Meter
 from tests.fuzz.findings import Findings
 from tests.support.api_server import KEY
+from tests.support.audit import tampering
 from tests.support.databases import migrated_template
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline, mentors, standard_directory
 
@@ -191,7 +192,8 @@ def clean(owner: Engine) -> None:
             "SELECT string_agg(format('orchestrator.%I', tablename), ', ') FROM pg_tables WHERE schemaname = 'orchestrator' "
             "AND tablename NOT IN ('alembic_version', 'consumer_progress')"
         )
-        connection.execute(text(f"TRUNCATE {connection.execute(named).scalar_one()}, registration.activity, registration.audit"))
+        tables = f"{connection.execute(named).scalar_one()}, registration.activity, registration.audit"
+        connection.execute(text(tampering(f"TRUNCATE {tables}")))
 
 
 # --- What is sent -----------------------------------------------------------------------------------------------------------------

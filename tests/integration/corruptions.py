@@ -21,6 +21,11 @@ CORRUPTIONS: list[Corruption] = [
     ("activity_differs_from_item", "completed", "UPDATE registration.activity SET notes = 'another note' WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
     ("activity_differs_from_item", "completed", "UPDATE registration.activity SET notes = NULL WHERE batch_id = :b AND notes IS NOT NULL"),
     ("activity_without_audit", "completed", "DELETE FROM registration.audit WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
+    ("audit_differs_from_activity", "completed", "UPDATE registration.audit SET duration_minutes = 61 WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
+    ("audit_differs_from_activity", "revoked", "UPDATE registration.audit SET activity_date = activity_date - 1 WHERE batch_id = :b AND action = 'revoked'"),
+    ("audit_can_be_changed", "completed", "GRANT UPDATE (reason) ON registration.audit TO bulkreg_worker; GRANT DELETE ON registration.audit TO bulkreg_worker"),
+    ("audit_can_be_changed", "completed", "DROP TRIGGER audit_is_append_only ON registration.audit"),
+    ("audit_can_be_changed", "completed", "ALTER TABLE registration.audit DISABLE TRIGGER audit_is_append_only"),
     ("revocation_without_audit", "revoked", "DELETE FROM registration.audit WHERE batch_id = :b AND action = 'revoked'"),
     ("revocation_without_audit", "revoked", "UPDATE registration.audit SET reason = 'another' WHERE batch_id = :b AND action = 'revoked'"),
     ("revocation_without_audit", "completed", "UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b AND attributed_to = 'mentor-2'"),
@@ -144,6 +149,13 @@ CLAUSES: list[Case] = [
     ("activity_without_audit", "done", "INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at) SELECT organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at FROM registration.audit WHERE batch_id = :b"),
     ("activity_without_audit", "done", AUDIT.format("action = 'revoked'")),
     ("activity_without_audit", "done", AUDIT.format("batch_id = gen_random_uuid()")),
+    *(
+        ("audit_differs_from_activity", "done", AUDIT.format(change))
+        for change in (
+            "registered_by = 'x'", "attributed_to = 'x'", "activity_type = 'x'", "activity_date = activity_date - 1", "duration_minutes = 1",
+            "item_id = gen_random_uuid()", "attempt = 2", "at = at + interval '1 second'", "action = 'altered'",
+        )
+    ),
     ("activity_without_audit", "done", AUDIT.format("activity_id = gen_random_uuid()")),
     ("outcome_of_a_later_attempt", "done", ITEM.format("attempt = 0")),
     ("outcome_without_item", "done", "DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 1"),

@@ -30,6 +30,7 @@ from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
+from tests.support.audit import tampering
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
 from tests.support.revoking import revoke
 from tests.support.waiting import eventually
@@ -702,7 +703,7 @@ def test_what_the_database_has_forgotten_altogether_is_taken_in_again_by_its_con
     run(
         owner,
         *(
-            f"DELETE FROM {table} WHERE batch_id = '{forgotten}'"
+            tampering(f"DELETE FROM {table} WHERE batch_id = '{forgotten}'")
             for table in (
                 "orchestrator.batch",
                 "orchestrator.batch_item",

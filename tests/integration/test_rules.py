@@ -128,6 +128,11 @@ def test_the_audit_says_who_for_whom_when_in_which_batch_and_through_which_chann
         "channel": "the-channel",
         "at": activity["created_at"],
         "reason": None,
+        "activity_type": activity["activity_type"],
+        "activity_date": activity["activity_date"],
+        "duration_minutes": activity["duration_minutes"],
+        "item_id": registered.item_id,
+        "attempt": 1,
     }
     assert (activity["registered_by"], activity["attributed_to"]) == (COORDINATOR, "mentor-1")
     assert activity["overrides_duplicate"] is is_duplicate

@@ -17,6 +17,7 @@ from orchestrator.verification.verify import Breach, verify
 from schemas.envelope import Topic
 from schemas.ids import new_batch_id
 from tests.integration.corruptions import CORRUPTIONS
+from tests.support.audit import tampering
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
 from tests.support.revoking import revoke
@@ -127,7 +128,8 @@ def test_corruption_turns_its_check_red(
         settings = Settings(database_url=SecretStr(url))
         owner = create_engine(settings.owner_url)
         with owner.begin() as connection:
-            connection.execute(text(sql), {"b": batches[kind]} if ":b" in sql else {})
+            statements = sql if "TRIGGER" in sql else tampering(sql)
+            connection.execute(text(statements), {"b": batches[kind]} if ":b" in sql else {})
         seen = [breach for breach in verify(owner, settings).breaches if breach.detail.startswith(f"{check}:")]
         owner.dispose()
     assert seen, "not seen"

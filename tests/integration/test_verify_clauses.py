@@ -24,6 +24,7 @@ from orchestrator.verification.verify import Breach, verify
 from schemas.ids import new_batch_id
 from tests.integration.corruptions import AGED, ASKED, CLAUSES, OUTBOX, WELL
 from tests.integration.test_verify import CONSTRAINTS
+from tests.support.audit import PROTECTED, UNPROTECTED
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
 from tests.support.stack import Stack
@@ -150,11 +151,12 @@ def damaged(infrastructure: Stack, template_database: str) -> Iterator[Damaged]:
         assert verify(worker, settings).breaches == []
         cases = [*zip((sql for *_, sql in CLAUSES), seen, strict=True), *zip((sql for _, sql in WELL), well, strict=True)]
         with owner.begin() as connection:
-            for statement in (*CONSTRAINTS, *OF_NO_CONCERN):
+            for statement in (*CONSTRAINTS, *OF_NO_CONCERN, UNPROTECTED):
                 connection.execute(text(statement))
             for sql, batch_id in cases:
                 for statement in filter(str.strip, sql.split(";")):
                     connection.execute(text(statement), {"b": batch_id, "spare": spare})
+            connection.execute(text(PROTECTED))
         yield Damaged(owner, settings, seen, well, verify(owner, settings).breaches)
         pipeline.close()
         worker.dispose()

@@ -125,9 +125,14 @@ _OUTCOMES = text("""
 _ACTIVITIES = text("""
     SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, notes,
            batch_id::text, ('x' || right(item_id::text, 5))::bit(20)::integer, overrides_duplicate, revoked_at IS NOT NULL,
-           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'registered'),
-           (SELECT count(*) FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'revoked')
+           told.registered, told.revoked
     FROM registration.activity a
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE u.action = 'registered') AS registered, count(*) FILTER (WHERE u.action = 'revoked') AS revoked
+        FROM registration.audit u
+        WHERE (u.activity_id, u.activity_type, u.activity_date, u.duration_minutes, u.item_id)
+              = (a.activity_id, a.activity_type, a.activity_date, a.duration_minutes, a.item_id)
+    ) AS told
 """)
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
 _OUTBOX = text("""

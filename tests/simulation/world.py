@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from consumers.upkeep.purger import PurgePolicy, Purger
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
@@ -30,6 +30,7 @@ from tests.simulation.ledger import Ledger
 from tests.simulation.model import COORDINATOR, LEAVER, MENTORS, NEWCOMER, NORTH, ORGANIZATIONS, SOUTH, SOUTHERNER, Model
 from tests.simulation.processes import ConsumerProcess, RelayProcess, share_out
 from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
+from tests.support.audit import tampering
 from tests.support.pipeline import Pipeline
 
 Arguments = ParamSpec("Arguments")
@@ -49,7 +50,7 @@ _TABLES = (
     "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
     "registration.audit",
 )  # fmt: skip
-_EMPTY_ALL = text(";".join(f"DELETE FROM {table}" for table in _TABLES))
+_EMPTY_ALL = text(tampering("; ".join(f"DELETE FROM {table}" for table in _TABLES)))
 
 _DIRECTORY_CHANGES = {
     ("south_in_scope", True): f"INSERT INTO registration.coordinator_scope VALUES (:org, '{COORDINATOR}', '{SOUTH}')",
@@ -95,6 +96,7 @@ class Database:
         self.workers = self._engine(settings, "worker")
         self.pipeline = Pipeline(settings, self.workers)
         self._watch(self.pipeline.api)
+        self._owner = create_engine(settings.owner_url)
         # What only looks has no points.
         self.looking = create_database_engine(settings.worker_url, settings, connections=6, application_name="simulation")
         self.looker = self.looking.connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -110,8 +112,9 @@ class Database:
 
     def clean(self) -> None:
         """Empties every table and fills the directory."""
-        with self.looking.begin() as connection:
+        with self._owner.begin() as connection:
             connection.execute(_EMPTY_ALL)
+        with self.looking.begin() as connection:
             for organization in ORGANIZATIONS:
                 self._fill_directory(connection, organization)
 
@@ -133,6 +136,7 @@ class Database:
         """Gives the connections back."""
         self.looker.close()
         self.looking.dispose()
+        self._owner.dispose()
         self.workers.dispose()
         self.pipeline.close()
 

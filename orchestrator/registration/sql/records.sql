@@ -44,14 +44,19 @@ FOR NO KEY UPDATE OF a;
 
 -- name: revoke
 -- parameters: activity_ids uuid[], at timestamptz, by text, reason text, channel text
--- Revokes activities that are locked, and writes an audit row for each. By the primary key.
+-- Revokes activities that are locked, and writes an audit row for each. By the primary keys of both tables: an item's id ends with its
+-- position. An item that was purged leaves no attempt.
 WITH revoked AS (
     UPDATE registration.activity SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[])) AND revoked_at IS NULL
-    RETURNING organization_id, activity_id, registered_by, attributed_to, batch_id
+    RETURNING organization_id, activity_id, registered_by, attributed_to, batch_id, activity_type, activity_date, duration_minutes, item_id
 )
-INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason)
-SELECT organization_id, 'revoked', activity_id, registered_by, attributed_to, :by, batch_id, :channel, :at, :reason FROM revoked;
+INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason,
+                                activity_type, activity_date, duration_minutes, item_id, attempt)
+SELECT r.organization_id, 'revoked', r.activity_id, r.registered_by, r.attributed_to, :by, r.batch_id, :channel, :at, :reason,
+       r.activity_type, r.activity_date, r.duration_minutes, r.item_id, i.attempt
+FROM revoked r LEFT JOIN orchestrator.batch_item i
+     ON i.batch_id = r.batch_id AND i.position = CAST(CAST('x' || right(CAST(r.item_id AS text), 5) AS bit(20)) AS integer);
 
 -- name: clear_flags
 -- parameters: activity_ids uuid[]

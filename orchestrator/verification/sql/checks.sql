@@ -83,6 +83,27 @@ HAVING count(u.activity_id) <> CAST(a.revoked_at IS NOT NULL AS integer);
 SELECT u.batch_id, NULL AS item_id, 'the activity of an audit row with the action ' || u.action || ' does not exist' AS detail
 FROM registration.audit u LEFT JOIN registration.activity a ON a.activity_id = u.activity_id WHERE a.activity_id IS NULL;
 
+-- name: audit_differs_from_activity
+-- An audit row that says something else than its activity, or another attempt than the outcome. Rows of earlier versions say less.
+SELECT a.batch_id, a.item_id, 'the audit row, ' || u.action || ', says something else than the activity' AS detail
+FROM registration.audit u JOIN registration.activity a ON a.activity_id = u.activity_id
+LEFT JOIN orchestrator.outcome o ON o.batch_id = a.batch_id AND o.activity_id = a.activity_id AND o.outcome = 'success'
+WHERE (u.registered_by, u.attributed_to) <> (a.registered_by, a.attributed_to)
+   OR (u.activity_type, u.activity_date, u.duration_minutes, u.item_id) <> (a.activity_type, a.activity_date, a.duration_minutes, a.item_id)
+   OR u.action = 'registered' AND u.at <> a.created_at
+   OR u.action NOT IN ('registered', 'revoked')
+   OR u.attempt <> o.attempt;
+
+-- name: audit_can_be_changed
+-- A right to change the audit's rows, or no trigger that refuses it.
+SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || r.name || ' may change the audit' AS detail
+FROM unnest(ARRAY['bulkreg_worker', 'bulkreg_api']) AS r (name)
+WHERE has_table_privilege(r.name, 'registration.audit', 'UPDATE, DELETE, TRUNCATE')
+UNION ALL
+SELECT NULL, NULL, 'no trigger refuses changes of the audit'
+WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registration.audit') AND tgname = 'audit_is_append_only'
+                  AND tgenabled <> 'D');
+
 -- name: revocation_differs_from_activity
 -- An item whose revocation differs from its activity's.
 SELECT i.batch_id, i.item_id, 'the item is ' || i.status || CASE WHEN i.revoked_at IS NULL THEN '' ELSE ' and revoked' END
