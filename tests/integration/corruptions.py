@@ -263,7 +263,7 @@ WELL: list[tuple[str, str]] = [
     ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
     # At the same moment.
     ("cancelled", OUTCOME.format("created_at = (SELECT cancelled_at FROM orchestrator.batch WHERE batch_id = :b)") + " AND position = 2"),
-    ("deleted", "INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', deleted_at FROM orchestrator.batch WHERE batch_id = :b; UPDATE registration.activity SET created_at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b) WHERE batch_id = :b"),
+    ("deleted", "INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', deleted_at FROM orchestrator.batch WHERE batch_id = :b; UPDATE registration.activity SET created_at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b) WHERE batch_id = :b; " + AUDIT.format("at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b)")),
     # A purge has begun.
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'")),
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0; DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 0"),
