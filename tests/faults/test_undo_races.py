@@ -43,7 +43,7 @@ class Scene:
         self.plain, self._plain_commands = self._waiting(overriding=False)
         self.overriding, self._overriding_commands = self._waiting(overriding=True)
         self.answers: list[int] = []
-        """How many activities of the first batch each call has told that it took back."""
+        """How many activities of the first batch each call says that it revoked."""
 
     def _items(self, *, overriding: bool = False) -> list[NewItem]:
         items = [item(name, day=self.day) for name in ("mentor-1", "nobody", "mentor-2")]
