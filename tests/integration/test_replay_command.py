@@ -21,6 +21,7 @@ from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from tests.integration.test_replay import RecordingPipeline, projection
+from tests.support.audit import tampering
 from tests.support.kafka import committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
 from tests.support.waiting import PATIENCE_S
@@ -226,7 +227,8 @@ def forget(owner: Engine, *batch_ids: UUID) -> None:
         for table in TABLES:
             connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
         for table in ("audit", "activity"):
-            connection.execute(text(f"DELETE FROM registration.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
+            forgotten = tampering(f"DELETE FROM registration.{table} WHERE batch_id = ANY (:ids)")
+            connection.execute(text(forgotten), {"ids": list(batch_ids)})
         connection.execute(text("DELETE FROM orchestrator.consumer_progress"))
     with owner.begin() as connection:
         advance_progress(connection, {(topic, n): Position(0) for topic in (Topic.BATCHES, Topic.RESULTS) for n in range(3)})
