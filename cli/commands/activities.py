@@ -1,4 +1,4 @@
-"""`bulkreg activities`: reads what is registered, independent of batches."""
+"""`bulkreg activities`: reads what is registered, and revokes a single record, independent of batches."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -38,7 +38,7 @@ class FileFormat(StrEnum):
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     activities = typer.Typer(
-        no_args_is_help=True, help="What is registered: list it, sum it, and see what happened to one record."
+        no_args_is_help=True, help="What is registered: list it, sum it, see what happened to one record, revoke it."
     )
     app.add_typer(activities, name="activities", rich_help_panel=Audience.COORDINATORS)
 
@@ -100,6 +100,26 @@ def register(app: typer.Typer) -> None:
         ]
         what = f"{activity['activity_date']}: {activity['mentor_id']}, {activity['activity_type']}, {activity['duration_minutes']} minutes"
         output.answer(activity, what, table(["at", "what", "by", "channel", "because"], rows))
+
+    @command(
+        activities,
+        "revoke",
+        example='bulkreg activities revoke 0190f0c2-7a3b-7c51-9f2e-6d3c1a100001 --org nordlys --reason "Wrong mentor"',
+    )
+    async def revoke(
+        connection: Connection,
+        output: Output,
+        activity_id: Annotated[UUID, typer.Argument(metavar="ID", help="The activity.")],
+        reason: Annotated[str, typer.Option(help="Why. Auditors read it.")],
+        idempotency_key: Annotated[str | None, typer.Option(help="The same key never revokes twice.")] = None,
+    ) -> None:
+        """Revoke one activity, also when its batch was deleted."""
+        path = f"{ACTIVITIES_PATH}/{activity_id}/revoke"
+        async with connected(connection.target(), output.remark) as client:
+            result = (await client.post(path, connection.org, {"reason": reason}, key=idempotency_key)).json()
+        done = f"was revoked before, by {result['revoked_by']}" if result["already_revoked"] else "is revoked"
+        sentence = f"Activity {activity_id} {done}"
+        output.answer(result, sentence, done=sentence)
 
     @command(
         activities,

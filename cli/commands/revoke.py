@@ -1,4 +1,4 @@
-"""`bulkreg revoke` and `bulkreg revoke-activity`: take back what was registered, by batch or by single record."""
+"""`bulkreg revoke`: takes back what a batch has registered."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -9,16 +9,15 @@ from rich.console import RenderableType
 
 from cli.commands.batches import BatchId, organization_in_home
 from cli.remote.connection import Connection, connected
-from cli.remote.target import Target
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import ExitCode
 from cli.terminal.items import MOST_ITEMS_LISTED
 from cli.terminal.output import Output, table
-from schemas.paths import ACTIVITIES_PATH, API_PATH
+from schemas.paths import API_PATH
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the command."""
 
     @command(
         app,
@@ -48,39 +47,6 @@ def register(app: typer.Typer) -> None:
         sentence = _sentence(batch_id, result, dry_run=dry_run)
         output.answer(result, sentence, *_kept(result["kept"]), done=sentence)
         return ExitCode.SOME_FAILED if result["kept"] else ExitCode.DONE
-
-    @command(
-        app,
-        "revoke-activity",
-        audience=Audience.COORDINATORS,
-        example='bulkreg revoke-activity 0190f0c2-7a3b-7c51-9f2e-6d3c1a100003 --reason "Wrong mentor"',
-    )
-    async def revoke_activity(
-        connection: Connection,
-        output: Output,
-        activity_id: Annotated[UUID, typer.Argument(metavar="ID", help="The activity's id.")],
-        reason: Annotated[str, typer.Option(help="Why. Auditors read it.")],
-        idempotency_key: Annotated[str | None, typer.Option(help="The same key never revokes twice.")] = None,
-    ) -> None:
-        """Take back one activity, also when its batch was deleted."""
-        target = connection.target()
-        organization_id = connection.org or _organization_in_home(target, activity_id)
-        path = f"{ACTIVITIES_PATH}/{activity_id}/revoke"
-        async with connected(target, output.remark) as client:
-            result = (await client.post(path, organization_id, {"reason": reason}, key=idempotency_key)).json()
-        done = f"was revoked before, by {result['revoked_by']}" if result["already_revoked"] else "is revoked"
-        sentence = f"Activity {activity_id} {done}"
-        output.answer(result, sentence, done=sentence)
-
-
-def _organization_in_home(target: Target, activity_id: UUID) -> str | None:
-    """Returns the organization of an activity in a home. None: no such activity, or not a home."""
-    if target.postgres_url is None:
-        return None
-    # Imported here, because only a home needs the database's driver.
-    from cli.servers.database import organization_of_activity
-
-    return organization_of_activity(target.postgres_url, activity_id)
 
 
 def _sentence(batch_id: UUID, result: Mapping[str, Any], *, dry_run: bool) -> str:

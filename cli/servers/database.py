@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from sqlalchemy import URL, Engine, TextClause, make_url, text
+from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.servers.settings import load_settings
@@ -13,8 +13,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine
 
-_ORGANIZATION_OF_BATCH = text("SELECT organization_id FROM orchestrator.batch WHERE batch_id = :id")
-_ORGANIZATION_OF_ACTIVITY = text("SELECT organization_id FROM registration.activity WHERE activity_id = :id")
+_ORGANIZATION_OF_BATCH = text("SELECT organization_id FROM orchestrator.batch WHERE batch_id = :batch_id")
 
 # undefined_table, invalid_schema_name
 _NO_SCHEMA = ("42P01", "3F000")
@@ -48,16 +47,7 @@ def reachable_database(url: URL) -> Iterator[None]:
 
 def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:
     """Returns the organization of a batch in a home, whose owner may see all of them. None: no such batch."""
-    return _organization(postgres_url, _ORGANIZATION_OF_BATCH, batch_id)
-
-
-def organization_of_activity(postgres_url: str, activity_id: UUID) -> str | None:
-    """Returns the organization of an activity in a home. None: no such activity."""
-    return _organization(postgres_url, _ORGANIZATION_OF_ACTIVITY, activity_id)
-
-
-def _organization(postgres_url: str, query: TextClause, named: UUID) -> str | None:
     url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
     with database(load_settings(), url) as engine, engine.connect() as connection:
-        organization_id: str | None = connection.scalar(query, {"id": named})
+        organization_id: str | None = connection.scalar(_ORGANIZATION_OF_BATCH, {"batch_id": batch_id})
         return organization_id

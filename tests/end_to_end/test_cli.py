@@ -206,7 +206,15 @@ def test_what_was_registered_is_taken_back_and_submitted_again(product: Product)
     assert (exported.stdout.count(activity_id), exported.stdout.count("\n")) == (1, 2)
     rest = bulkreg("revoke", batch_id, "--reason", "Wrong date", home=product.home)
     assert "2 activities are revoked, 1 were revoked before" in rest.stdout
-    single = ("revoke-activity", batch["items"][0]["activity_id"], "--reason", "Wrong mentor")
+    single = (
+        "activities",
+        "revoke",
+        batch["items"][0]["activity_id"],
+        "--org",
+        batch["organization_id"],
+        "--reason",
+        "Wrong mentor",
+    )
     assert "was revoked before" in bulkreg(*single, home=product.home).stdout
     again = bulkreg("submit", "-", home=product.home, given=given)
     assert "3 of its 3 activities were revoked since" in again.stderr
@@ -214,7 +222,15 @@ def test_what_was_registered_is_taken_back_and_submitted_again(product: Product)
     anew = document(bulkreg("submit", "-", "--again", "--json", home=product.home, given=given))
     assert (states(anew), anew["batch_id"] != batch_id) == (("completed", 3, 0), True)
     assert bulkreg("delete", anew["batch_id"], "--yes", home=product.home).returncode == 0
-    single = ("revoke-activity", anew["items"][0]["activity_id"], "--reason", "Wrong mentor")
+    single = (
+        "activities",
+        "revoke",
+        anew["items"][0]["activity_id"],
+        "--org",
+        anew["organization_id"],
+        "--reason",
+        "Wrong mentor",
+    )
     assert bulkreg(*single, home=product.home).stdout == f"Activity {anew['items'][0]['activity_id']} is revoked\n"
     assert document(bulkreg(*single, "--json", home=product.home))["already_revoked"] == 1
 
