@@ -11,7 +11,7 @@ from orchestrator.batches.model import Actor, Revocation
 from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
-from schemas.ids import MAX_POSITIONS, DerivedIds, item_position
+from schemas.ids import MAX_POSITIONS, DerivedIds
 
 _SQL = read_statements("orchestrator/registration/sql/records.sql")
 
@@ -34,7 +34,7 @@ class InProcessRecords(ActivityRecords):
         if row is None:
             return None
         batch_id = UUID(row.batch_id)
-        return ActivityPlace(row.organization_id, row.registered_by, batch_id, _position(batch_id, row.item_id))
+        return ActivityPlace(row.organization_id, row.registered_by, batch_id, _position(row.item_id))
 
     def read(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
         ids = DerivedIds(batch_id)
@@ -44,7 +44,7 @@ class InProcessRecords(ActivityRecords):
         else:
             item_ids = arrays.plain([ids.item_id(position) for position in positions])
             rows = self._connection.execute(_OF_ITEMS, {"batch_id": batch_id, "item_ids": item_ids})
-        return [_record(batch_id, row) for row in rows]
+        return [_record(row) for row in rows]
 
     def take(self, batch_id: UUID, positions: Sequence[int] | None) -> Sequence[ActivityRecord]:
         found = self.read(batch_id, positions)
@@ -78,15 +78,14 @@ class NoRecords(ActivityRecords):
         raise RevocationUnavailableError
 
 
-def _record(batch_id: UUID, row: Row[Any]) -> ActivityRecord:
+def _record(row: Row[Any]) -> ActivityRecord:
     revocation = None
     if row.revoked_at is not None:
         # Before the product could revoke activities, operators revoked them by hand, without a name.
         revocation = Revocation(row.revoked_at, row.revoked_by or "", row.revocation_reason or "")
-    return ActivityRecord(_position(batch_id, row.item_id), UUID(row.activity_id), row.created_at, revocation)
+    return ActivityRecord(_position(row.item_id), UUID(row.activity_id), row.created_at, revocation)
 
 
-def _position(batch_id: UUID, item_id: str) -> int:
-    position = item_position(batch_id, UUID(item_id))
-    assert position is not None, "an item's id follows from its batch and its position"
-    return position
+def _position(item_id: str) -> int:
+    """The position that an item's id ends with (`schemas/ids.py`). The batch's hash in it is not calculated for each of thousands."""
+    return UUID(item_id).int & (MAX_POSITIONS - 1)
