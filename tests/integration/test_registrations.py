@@ -364,6 +364,7 @@ def test_an_activity_has_the_values_of_its_item(pipeline: Pipeline, is_flagged: 
         "revoked_at": None,
         "revoked_by": None,
         "revocation_reason": None,
+        "chapter_id": "chapter-1",
     }
     audits = rows(pipeline, f"SELECT * FROM registration.audit WHERE batch_id = '{batch.batch_id}'")
     assert [(one["activity_id"], one["at"]) for one in audits] == [(activity["activity_id"], AT)]
