@@ -164,12 +164,28 @@ class Sweeper:
                 break
         return total
 
-    def _decided(self, connection: Connection, aside: Sequence[str]) -> Sequence[OutcomeKey]:
+    def _decided(self, connection: Connection, aside: Sequence[str]) -> Sequence[sweeping.DecidedItem]:
         return sweeping.decided_not_folded(connection, quiet=self._policy.quiet, aside=aside, limit=self._policy.max_items)
 
-    def _fold(self, connection: Connection, decided: Sequence[OutcomeKey]) -> Swept:
-        fold_outcomes(PostgresActivityRepository(connection), decided)
+    def _fold(self, connection: Connection, decided: Sequence[sweeping.DecidedItem]) -> Swept:
+        fold_outcomes(PostgresActivityRepository(connection), [each.key for each in decided])
+        if lost := [each.key for each in decided if each.is_lost]:
+            self._announce(connection, lost)
         return Swept(folded=len(decided))
+
+    def _announce(self, connection: Connection, keys: Sequence[OutcomeKey]) -> None:
+        """Publishes the results of decided items, because a replay learns an outcome only from its result."""
+        _, states = command_states(connection, keys)
+        writer, is_bulk = ResultWriter(), self._lane_of(connection, keys)
+        results = [
+            EventOf(
+                state.organization_id,
+                UUID(keys[index].batch_id),
+                writer.write(keys[index], state, None, bulk=is_bulk(keys[index])),
+            )
+            for index, state in states.items()
+        ]
+        outbox.insert_events(connection, results)
 
     def _passed_marks(
         self, connection: Connection, *, queues: sweeping.Queues

@@ -92,10 +92,22 @@ def try_lock(connection: Connection) -> bool:
     return bool(connection.execute(_SWEEP_LOCK, {"space": _LOCK_SPACE, "which": _LOCK_WHICH}).scalar_one())
 
 
-def decided_not_folded(connection: Connection, *, quiet: timedelta, aside: Sequence[str], limit: int) -> list[OutcomeKey]:
-    """Outcomes that were decided longer ago than `quiet` but not folded, because their results were lost. Leaves out the batches in `aside`."""
+class DecidedItem(NamedTuple):
+    """A pending item whose attempt is decided. `is_lost`: no result on the topic announces the outcome."""
+
+    key: OutcomeKey
+    is_lost: bool
+
+    @property
+    def batch_id(self) -> str:
+        """The item's batch."""
+        return self.key.batch_id
+
+
+def decided_not_folded(connection: Connection, *, quiet: timedelta, aside: Sequence[str], limit: int) -> list[DecidedItem]:
+    """Items that were decided some time ago and are still pending. Leaves out those of the batches in `aside`."""
     rows = connection.execute(_DECIDED_NOT_FOLDED, {"quiet": quiet, "aside": list(aside), "limit": limit})
-    return [OutcomeKey(row.batch_id, row.position, row.attempt) for row in rows]
+    return [DecidedItem(OutcomeKey(row.batch_id, row.position, row.attempt), row.is_lost) for row in rows]
 
 
 def new_mark(connection: Connection) -> int:

@@ -84,6 +84,84 @@ def test_lost_results_are_folded_from_the_dedup_table(pipeline: Pipeline, sweepe
     assert not sweeper.sweep(pipeline.engine)
 
 
+def decided_long_ago(pipeline: Pipeline, since: timedelta) -> tuple[UUID, list[OutgoingEvent]]:
+    """A batch that was decided so long ago, and its results, which are on no topic."""
+    batch_id = pipeline.submit([*mentors(2), item("nobody")])
+    pipeline.drain_until_registered()
+    results = pipeline.take(Topic.RESULTS)
+    pipeline.forget_what_was_published()
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.outcome SET created_at = created_at - :since"), {"since": since})
+    return batch_id, results
+
+
+def announced(pipeline: Pipeline) -> list[tuple[bytes, str, bytes]]:
+    pipeline.relay()
+    return sorted(map(without_time, pipeline.take(Topic.RESULTS)))
+
+
+def without_time(event: OutgoingEvent) -> tuple[bytes, str, bytes]:
+    """The test has changed the time."""
+    return dict(event.headers)["ce_id"], event.key, event.value
+
+
+def test_row_50_result_that_was_lost_with_its_command_is_announced_again(
+    pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
+) -> None:
+    """The registration died between its commit and the results, and the command was gone before it was delivered again."""
+    batch_id, results = decided_long_ago(pipeline, timedelta(minutes=90))
+    broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0], broker.ends[Topic.RESULTS, 1] = "first", 7, 0
+    for _ in range(2):
+        assert not patient_sweeper.sweep(pipeline.engine), "it may be queued"
+    broker.handled(Topic.RESULTS)
+    assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
+    assert pipeline.status(batch_id).batch.status == "partial"
+    assert announced(pipeline) == sorted(map(without_time, results))
+    assert not patient_sweeper.sweep(pipeline.engine)
+
+
+@pytest.mark.parametrize(
+    ("progress", "minutes", "is_lost"),
+    [
+        (Position(7, "first"), 90, True),
+        (Position(7, UNKNOWN_ID), 90, True),
+        (Position(6, "first"), 90, False),
+        (Position(9, "second"), 90, False),
+        (None, 90, False),
+        (Position(7, "first"), 50, False),
+    ],
+    ids=[
+        "passed",
+        "passed, of an unknown incarnation",
+        "before the end",
+        "of another incarnation",
+        "never read",
+        "decided just now",
+    ],
+)
+def test_a_result_may_be_queued_until_the_aggregator_has_passed_it(
+    pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker, progress: Position | None, minutes: int, is_lost: bool
+) -> None:
+    decided_long_ago(pipeline, timedelta(minutes=minutes))
+    broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0] = "first", 7
+    assert not patient_sweeper.sweep(pipeline.engine)
+    if progress is not None:
+        with pipeline.engine.begin() as connection:
+            advance_progress(connection, {(Topic.RESULTS, 0): progress})
+    assert patient_sweeper.sweep(pipeline.engine).folded == (3 if is_lost else 0)
+    assert len(announced(pipeline)) == (3 if is_lost else 0)
+
+
+def test_what_the_aggregator_has_before_it_for_long_is_folded_and_not_announced(
+    pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
+) -> None:
+    """It is away: its queue has the results."""
+    decided_long_ago(pipeline, timedelta(minutes=121))
+    broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0] = "first", 7
+    assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
+    assert announced(pipeline) == []
+
+
 def test_the_pause_between_resends_doubles_each_time(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
     key, pause = OutcomeKey(str(batch_id), 0, 1), timedelta(minutes=1)

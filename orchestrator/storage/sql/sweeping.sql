@@ -10,13 +10,25 @@ SELECT pg_try_advisory_xact_lock(:space, :which);
 
 -- name: decided_not_folded
 -- parameters: quiet interval, aside uuid[], limit integer
--- Pending items whose attempt was decided some time ago. Folding sends no event, so waiting for the quiet time is enough. By the partial indexes
--- of `batch`, then the primary keys.
-SELECT i.batch_id::text, i.position, i.attempt
-FROM orchestrator.batch b
+-- Pending items whose attempt was decided some time ago. A result is lost (`is_lost`) if the aggregator has handled everything that the
+-- topic held when the last sweep asked where it ends, and the outcome was old by then. Otherwise the result may still be in the queue,
+-- and the item waits twice as long: the aggregator may be unavailable. Reads the few rows of `results` in `queue_end`; items by the
+-- partial indexes of `batch`, then the primary keys.
+WITH caught_up AS (
+    SELECT CASE WHEN bool_and(greatest(q.handled, CASE WHEN p.topic_id = q.topic_id OR '' IN (p.topic_id, q.topic_id) THEN p.next_offset END)
+                              >= q.next_offset)
+                THEN min(q.seen_at) END AS since
+    FROM orchestrator.queue_end q
+    LEFT JOIN orchestrator.consumer_progress p ON (p.topic, p.partition) = (q.topic, q.partition)
+    WHERE q.topic = 'results'
+)
+SELECT i.batch_id::text, i.position, i.attempt, coalesce(o.created_at < c.since - :quiet, false) AS is_lost
+FROM caught_up c
+CROSS JOIN orchestrator.batch b
 JOIN orchestrator.batch_item i ON i.batch_id = b.batch_id AND i.status = 'pending'
 JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt) = (i.batch_id, i.position, i.attempt)
-WHERE (b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL) AND o.created_at < clock_timestamp() - :quiet
+WHERE (b.status = 'processing' OR b.status = 'cancelled' AND b.completed_at IS NULL)
+  AND (o.created_at < c.since - :quiet OR o.created_at < clock_timestamp() - 2 * :quiet)
   AND NOT b.batch_id = ANY (CAST(:aside AS uuid[]))
 ORDER BY i.batch_id LIMIT :limit;
 
