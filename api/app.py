@@ -10,6 +10,10 @@ from aiohttp import web
 from api.access.authentication import UnsafeStartError, authenticator
 from api.access.tickets import Tickets, ticket_key
 from api.access_log import log_access
+from api.console.pages import add_pages
+from api.console.provider import check_provider
+from api.console.routes import add_login_routes
+from api.console.sessions import ConsoleSessions
 from api.endpoints.calls import Service
 from api.endpoints.health import HealthChecks
 from api.handling import add_routes
@@ -57,7 +61,12 @@ def create_app(settings: Settings, *, health: HealthChecks | None = None) -> web
         files=FileReaders(),
         wake_relays=waker.wake,
     )
-    add_routes(app, service, authentication, health or {})
+    sessions = None
+    if settings.oidc_issuer is not None and settings.public_url is not None:
+        sessions = ConsoleSessions(database, settings.public_url)
+        add_login_routes(app, settings, sessions)
+        add_pages(app)
+    add_routes(app, service, authentication, health or {}, sessions)
 
     async def resources(_app: web.Application) -> AsyncIterator[None]:
         watching = asyncio.create_task(watchers.run())
@@ -79,6 +88,8 @@ def refuse_unsafe_start(settings: Settings) -> None:
     """Makes the checks of `create_app` and nothing else. Raises UnsafeStartError."""
     authenticator(settings)
     _plan_key(settings)
+    if settings.oidc_issuer is not None:
+        check_provider(settings)
 
 
 def _plan_key(settings: Settings) -> str:

@@ -9,6 +9,7 @@ from api import openapi, reference
 from api.access.authentication import Authenticator
 from api.access.identity import Identity
 from api.access.rate_limits import RateLimits
+from api.console.sessions import ConsoleSessions, has_session_cookie
 from api.endpoints.calls import Call, Service
 from api.endpoints.health import HealthChecks, add_health_routes
 from api.http.json_body import read_body
@@ -27,11 +28,17 @@ _LARGE_BODY_BYTES = 64 * 1024
 _RELEASED_AFTER_S = 0.05
 
 
-def add_routes(app: web.Application, service: Service, authenticator: Authenticator, health: HealthChecks) -> None:
-    """Adds every route of the API."""
+def add_routes(
+    app: web.Application,
+    service: Service,
+    authenticator: Authenticator,
+    health: HealthChecks,
+    sessions: ConsoleSessions | None = None,
+) -> None:
+    """Adds every route of the API. `sessions`: those of the console, if there is one."""
     limits = RateLimits({Role(role): limit for role, limit in service.settings.api_requests_per_minute.items()})
     for route in ROUTES:
-        handler = _handler(route, service, authenticator, limits)
+        handler = _handler(route, service, authenticator, limits, sessions)
         app.router.add_route(route.method, route.path, handler)
         if route.method == "GET":
             # Same headers; aiohttp leaves out the body, and conversations don't start one.
@@ -44,15 +51,20 @@ def add_routes(app: web.Application, service: Service, authenticator: Authentica
     add_health_routes(app, service.database.ping, health, service.database.run)
 
 
-def _handler(route: Route, service: Service, authenticator: Authenticator, limits: RateLimits) -> Handler:
+def _handler(
+    route: Route, service: Service, authenticator: Authenticator, limits: RateLimits, sessions: ConsoleSessions | None
+) -> Handler:
     """The aiohttp handler of a route: authenticates, reads the body, calls the endpoint."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         ticket = request.query.get("ticket") if route.takes_ticket else None
-        if ticket is None:
-            identity = await authenticator.authenticate(request.headers.get("Authorization"))
-        else:
+        if ticket is not None:
             identity = service.tickets.identity(ticket, request.match_info["batch_id"])
+        elif sessions is not None and "Authorization" not in request.headers and has_session_cookie(request):
+            # A page that only follows a batch is not in use.
+            identity = await sessions.identity(request, by_link=route.is_download, extends=not route.takes_ticket)
+        else:
+            identity = await authenticator.authenticate(request.headers.get("Authorization"))
         request[IDENTITY] = identity
         limits.check(identity)
         if route.changes and identity.role is Role.AUDITOR:

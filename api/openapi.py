@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel
 
 from api.access.identity import ORGANIZATION_HEADER
+from api.console.sessions import SESSION_COOKIE
 from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
 from api.routes import ROUTES, Route
 from schemas import api as models
@@ -24,6 +25,8 @@ _SCHEMAS = "#/components/schemas/"
 _EVERYWHERE = (
     "no_token",
     "bad_token",
+    "session_ended",
+    "not_from_console",
     "not_your_organization",
     "organization_required",
     "invalid_request",
@@ -108,10 +111,11 @@ def document(routes: Sequence[Route] = ROUTES) -> Json:
             | {code: {"value": _example(code)} for code in sorted(PROBLEMS)},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
                 "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
             },
         },
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"session": []}],
     }
 
 
@@ -137,7 +141,7 @@ def _operation(route: Route) -> Json:
         file = {"schema": {"type": "string", "format": "binary"}, "example": examples.TEXTS["readFile"]}
         operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.file_types, file)}
     if route.takes_ticket:
-        operation["security"] = [{"bearer": []}, {"ticket": []}]
+        operation["security"] = [{"bearer": []}, {"session": []}, {"ticket": []}]
     return operation
 
 

@@ -30,6 +30,8 @@ class Route:
     """Whether it changes something. Auditors may not call it."""
     takes_ticket: bool = False
     """Whether a ticket is accepted instead of a token."""
+    is_download: bool = False
+    """Whether a link of the console leads here, so that the browser sends no header of ours."""
     query: type[models.Request] | None = None
     bodies: Sequence[type[models.Request]] = ()
     """The forms of the request body."""
@@ -341,6 +343,7 @@ ROUTES: Sequence[Route] = (
         BATCH + "/results.csv",
         "downloadCsv",
         conversation=exports.download_csv,
+        is_download=True,
         query=models.ExportQuery,
         responses={200: "text/csv"},
         refusals=("role_may_not",),
@@ -350,6 +353,7 @@ ROUTES: Sequence[Route] = (
         BATCH + "/results.ndjson",
         "downloadNdjson",
         conversation=exports.download_ndjson,
+        is_download=True,
         query=models.ExportQuery,
         responses={200: "application/x-ndjson"},
         refusals=("role_may_not",),

@@ -108,21 +108,21 @@ class TokenAuthenticator:
             self._believed.popitem(last=False)
 
     async def _verified(self, token: str) -> Identity:
-        try:
-            key = await self._keys.key(jwt.get_unverified_header(token))
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=self._keys.algorithms,
-                issuer=self._issuer,
-                audience=self._audience,
-                leeway=self._leeway_s,
-                options=_OPTIONS,
-            )
-        except jwt.PyJWTError as error:
-            # Only the name of the failed check is returned, because the message could quote the token.
-            raise bad_token(type(error).__name__) from error
+        claims = await verified_claims(token, self._keys, issuer=self._issuer, audience=self._audience, leeway_s=self._leeway_s)
         return _identity(claims, self._leeway_s)
+
+
+async def verified_claims(token: str, keys: KeySource, *, issuer: str, audience: str, leeway_s: float) -> Mapping[str, Any]:
+    """Returns the claims of a JWT whose signature, `exp`, `iss`, `aud` and `nbf` are right. Raises ProblemError."""
+    try:
+        key = await keys.key(jwt.get_unverified_header(token))
+        claims: Mapping[str, Any] = jwt.decode(
+            token, key, algorithms=keys.algorithms, issuer=issuer, audience=audience, leeway=leeway_s, options=_OPTIONS
+        )
+    except jwt.PyJWTError as error:
+        # Only the name of the failed check is returned, because the message could quote the token.
+        raise bad_token(type(error).__name__) from error
+    return claims
 
 
 def _identity(raw: Mapping[str, Any], leeway_s: float) -> Identity:
@@ -159,7 +159,7 @@ def authenticator(settings: Settings) -> Authenticator:
             "BULKREG_JWT_JWKS_URL and BULKREG_JWT_HS256_KEY are both set. Unset the latter: with it, anyone could impersonate any caller"
         )
     if settings.jwt_jwks_url is not None:
-        keys = Jwks(_safe_url(settings.jwt_jwks_url))
+        keys = Jwks(safe_url(settings.jwt_jwks_url, "BULKREG_JWT_JWKS_URL"))
     elif settings.jwt_hs256_key is not None:
         keys = SharedKey(settings.jwt_hs256_key.get_secret_value())
     elif settings.api_host in LOOPBACK:
@@ -172,11 +172,12 @@ def authenticator(settings: Settings) -> Authenticator:
     return TokenAuthenticator(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience, leeway_s=settings.jwt_leeway_s)
 
 
-def _safe_url(url: str) -> str:
+def safe_url(url: str, name: str) -> str:
+    """Returns the URL if nobody can change its response in transit. `name`: what says it. Raises UnsafeStartError."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise UnsafeStartError(f"BULKREG_JWT_JWKS_URL is not a URL: {error}") from error
+        raise UnsafeStartError(f"{name} is not a URL: {error}") from error
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
         return url
-    raise UnsafeStartError("BULKREG_JWT_JWKS_URL must be https. Anyone who can change the response in transit could sign tokens")
+    raise UnsafeStartError(f"{name} must be https. Anyone who can change the response in transit could sign tokens")

@@ -86,7 +86,7 @@ class Jwks:
                 return
             self._asked_at = self._clock()
             try:
-                document = await asyncio.to_thread(_fetch, self._url)
+                document = await asyncio.to_thread(fetch_document, self._url)
                 self._keys = _usable(document, self.algorithms)
                 self._fetched_at = self._clock()
             except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
@@ -97,15 +97,15 @@ def _client(url: str) -> httpx.Client:
     return httpx.Client(timeout=_TIMEOUT_S, trust_env=heeds_environment(url))
 
 
-def _fetch(url: str) -> Any:
-    """Returns the document. Raises httpx.HTTPError, ValueError. Follows no redirects: they would name another address."""
+def fetch_document(url: str) -> Any:
+    """Returns a JSON document of the provider. Raises httpx.HTTPError, ValueError. Follows no redirects: they would name another address."""
     with _client(url) as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
         content = bytearray()
         for piece in answer.iter_bytes():
             content += piece
             if len(content) > _MAX_BYTES:
-                raise ValueError("the key set is too large")
+                raise ValueError("the document is too large")
     return strict_json.loads(bytes(content), max_depth=strict_json.MAX_JSON_DEPTH)
 
 

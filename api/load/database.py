@@ -179,6 +179,10 @@ class Database:
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 
+    def console(self, work: Callable[[Connection], Result]) -> Result:
+        """Runs `work` on sessions of the console in a transaction. It sees no organization."""
+        return transact(self._engine, work, give_up_after_s=_GIVE_UP_AFTER_S)
+
     def versions(self, organization_ids: Sequence[str], batch_ids: Sequence[str]) -> Mapping[str, int]:
         """Returns the present versions of these batches of these organizations."""
         return ask(

@@ -1,4 +1,4 @@
-"""The other half of the sweeper role: removes deleted batches and expired keys after their retention."""
+"""The other half of the sweeper role: removes deleted batches and expired keys after their retention, and ended sessions of the console."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from consumers.upkeep.isolation import Isolation
 from orchestrator.process.settings import Settings
+from orchestrator.storage.console_sessions import remove_ended_sessions
 from orchestrator.storage.database import transact
 from orchestrator.storage.purging import Deleted, deleted_batches, expire_keys, purge_batches
 
@@ -37,12 +38,15 @@ class Purged:
     batches: int = 0
     items: int = 0
     keys: int = 0
+    sessions: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.batches, self.items, self.keys))
+        return any((self.batches, self.items, self.keys, self.sessions))
 
     def __add__(self, other: "Purged") -> "Purged":
-        return Purged(self.batches + other.batches, self.items + other.items, self.keys + other.keys)
+        return Purged(
+            self.batches + other.batches, self.items + other.items, self.keys + other.keys, self.sessions + other.sessions
+        )
 
 
 class Purger:
@@ -57,8 +61,8 @@ class Purger:
 
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
-        """Returns the steps of a purge by name. Each runs even if the other failed."""
-        return {"purge": self._remove_batches, "expire_keys": self._remove_keys}
+        """Returns the steps of a purge by name. Each runs even if another failed."""
+        return {"purge": self._remove_batches, "expire_keys": self._remove_keys, "end_sessions": self._remove_sessions}
 
     def _remove_batches(self, engine: Engine) -> Purged:
         """Removes batches. One that makes the purge fail is left out until the next purge."""
@@ -72,13 +76,20 @@ class Purger:
         return total
 
     def _remove_keys(self, engine: Engine) -> Purged:
-        keys = 0
+        return Purged(keys=self._remove(engine, self._expire_keys))
+
+    def _remove_sessions(self, engine: Engine) -> Purged:
+        return Purged(sessions=self._remove(engine, self._end_sessions))
+
+    def _remove(self, engine: Engine, step: Callable[[Connection], int]) -> int:
+        """Repeats the step, a transaction each, until it finds nothing more. Returns how many rows it removed."""
+        total = 0
         for _ in range(self._policy.max_chunks):
-            expired = transact(engine, self._expire_keys)
-            keys += expired
-            if expired < self._policy.max_items:
+            removed = transact(engine, step)
+            total += removed
+            if removed < self._policy.max_items:
                 break
-        return Purged(keys=keys)
+        return total
 
     def _due(self, connection: Connection, aside: Sequence[str]) -> Sequence[Deleted]:
         policy = self._policy
@@ -89,3 +100,6 @@ class Purger:
 
     def _expire_keys(self, connection: Connection) -> int:
         return expire_keys(connection, after=self._policy.keys_after, max_keys=self._policy.max_items)
+
+    def _end_sessions(self, connection: Connection) -> int:
+        return remove_ended_sessions(connection, max_sessions=self._policy.max_items)

@@ -61,6 +61,12 @@ class Action(Enum):
         logging.WARNING,
         "The keys of the token issuer could not be fetched. The API continues with the keys that it has.",
     )
+    CONSOLE_LOGIN = logging.INFO, "Somebody has logged in to the console."
+    CONSOLE_LOGIN_REFUSED = (
+        logging.WARNING,
+        "An attempt to log in to the console ended without a session. `reason` is what the page says, `error` is more exact.",
+    )
+    CONSOLE_LOGOUT = logging.INFO, "Somebody has logged out of the console."
     RELAY_WAKE_FAILED = logging.WARNING, "The API could not notify the relays of new events. The relays find them when they poll."
 
     # Records, as a consumer reads and handles them.

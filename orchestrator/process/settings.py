@@ -279,6 +279,40 @@ class Settings(BaseSettings):
         description="Tokens are accepted this many seconds before nbf and after exp, because the clocks of issuer and API differ.",
     )
 
+    # --- Console ------------------------------------------------------------------------------------------------------
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s?#@A-Z]+$",
+        description="Where browsers find the API, without a path, in small letters: https://bulkreg.example.org. The console needs it: behind "
+        "a proxy the API can't tell its own address, by which it knows the requests of its own pages.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="The OpenID Connect provider with which people log in to the console (its `issuer`). Unset: there is no console.",
+    )
+    oidc_client_id: str | None = Field(default=None, min_length=1, description="The console's client id at that provider.")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, min_length=1, description="The client's secret. Unset: a public client, which PKCE alone protects."
+    )
+    oidc_scope: str = Field(
+        default="openid",
+        pattern=r"^openid( [\x21\x23-\x5b\x5d-\x7e]+)*$",
+        description="The scopes to ask for: what the provider needs to put the three claims below into the ID token.",
+    )
+    oidc_subject_claim: str = Field(
+        default="sub",
+        min_length=1,
+        description="The ID token's claim with the caller's id: for a coordinator, the id in the directory.",
+    )
+    oidc_organization_claim: str = Field(
+        default="org", min_length=1, description="The ID token's claim with the organization's id."
+    )
+    oidc_role_claim: str = Field(
+        default="role",
+        min_length=1,
+        description="The ID token's claim with the role: coordinator, admin or auditor, or a list in which exactly one of them is.",
+    )
+
     plan_signing_key: SecretStr | None = Field(
         default=None,
         min_length=32,
@@ -328,6 +362,14 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "registration_url must be https unless its host is loopback, or set registration_allow_plaintext=true"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _console_is_configured_whole(self) -> Self:
+        if self.oidc_issuer is not None:
+            missing = [name for name in ("oidc_client_id", "public_url") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"oidc_issuer is set, so the console also needs {' and '.join(missing)}")
         return self
 
     @cached_property

@@ -93,6 +93,7 @@ CORRUPTIONS: list[Corruption] = [
     ("api_policy", "completed", "DROP POLICY api ON registration.activity"),
     ("api_policy", "completed", "CREATE POLICY report ON registration.mentor USING (true)"),
     ("api_policy", "completed", "ALTER POLICY api ON orchestrator.batch USING (true)"),
+    ("api_policy", "completed", "ALTER POLICY api ON orchestrator.console_session USING (true)"),
     ("api_grants", "completed", "GRANT UPDATE ON orchestrator.outcome TO bulkreg_api"),
     ("api_grants", "completed", "GRANT DELETE ON registration.audit TO PUBLIC"),
     ("api_grants", "completed", "GRANT TRUNCATE ON registration.activity TO bulkreg_api"),

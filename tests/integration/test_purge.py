@@ -228,6 +228,21 @@ def test_purging_before_the_topics_forget_is_refused() -> None:
         Settings(topic_retention_hours=48, purge_after_hours=48)
 
 
+def test_sessions_of_the_console_that_have_ended_are_removed(pipeline: RememberingPipeline, settings: Settings) -> None:
+    with pipeline.engine.begin() as connection:
+        for minutes in (29, 31, 1_000):
+            connection.execute(
+                text("""
+                    INSERT INTO orchestrator.console_session (session_hash, organization_id, subject, role, used_at)
+                    VALUES (sha256(CAST(:minutes AS text)::bytea), 'org', 'coord', 'admin', now() - make_interval(mins => :minutes))
+                """),
+                {"minutes": minutes},
+            )
+    purger = Purger(replace(PurgePolicy.of(settings), max_items=1))
+    assert purger.purge(pipeline.engine) == Purged(sessions=2)
+    assert not purger.purge(pipeline.engine)
+
+
 def test_keys_expire(pipeline: RememberingPipeline, settings: Settings) -> None:
     def submit(key: str, mentor: str) -> UUID:
         batch = NewBatch(new_batch_id(), COORDINATOR, None, False, [item(mentor)], "1" * 32)

@@ -8,7 +8,9 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
+from orchestrator.storage.console_sessions import begin_session, end_session, use_session
 from orchestrator.storage.database import create_database_engine, transact
 from tests.support.databases import fresh_database
 from tests.support.stack import Stack
@@ -25,6 +27,9 @@ TABLES = [
 ]
 # About partitions, and nobody's data: the API has no business there.
 OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark")}
+
+# A request knows its session before its organization: its policy is about the session's hash.
+OF_A_SESSION = "orchestrator.console_session"
 
 # What any row can have in a column of this type, and what a few columns need to keep a constraint.
 VALUES = {
@@ -139,5 +144,39 @@ def test_only_the_organizations_that_are_named_are_there(
 def test_no_table_is_left_out(insertions: tuple[Settings, dict[str, str]], api: Engine) -> None:
     every = text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration')")
     with api.connect() as connection:
-        assert set(connection.execute(every).scalars()) == {*TABLES, *OF_NOBODY}
+        assert set(connection.execute(every).scalars()) == {*TABLES, *OF_NOBODY, OF_A_SESSION}
         assert [table for table in OF_NOBODY if may(connection, "SELECT", table)] == []
+
+
+def test_of_the_consoles_sessions_the_one_that_is_named_is_there(
+    insertions: tuple[Settings, dict[str, str]], api: Engine
+) -> None:
+    ours, theirs = b"o" * 32, b"t" * 32
+
+    def all_seen(connection: Connection) -> list[str]:
+        return list(connection.execute(text(f"SELECT subject FROM {OF_A_SESSION}")).scalars())
+
+    with api.connect() as connection:
+        for session_hash, subject in ((ours, "we"), (theirs, "they")):
+            with connection.begin():
+                begin_session(connection, session_hash, organization_id=OURS, subject=subject, role=Role.ADMIN)
+        with connection.begin():
+            assert all_seen(connection) == []
+        with connection.begin():
+            used = use_session(connection, ours, extends=True)
+            assert used is not None
+            assert (used.subject, all_seen(connection)) == ("we", ["we"])
+            assert connection.execute(text(f"UPDATE {OF_A_SESSION} SET used_at = now()")).rowcount == 1
+            assert connection.execute(text(f"DELETE FROM {OF_A_SESSION}")).rowcount == 1
+        with connection.begin():
+            end_session(connection, theirs)
+        with connection.begin():
+            assert use_session(connection, theirs, extends=False) is None
+    new = text(f"INSERT INTO {OF_A_SESSION} (session_hash, organization_id, subject, role) VALUES (:hash, 'o', 's', 'admin')")
+    with api.connect() as connection, pytest.raises(ProgrammingError, match="new row violates row-level security policy"):
+        connection.execute(new, {"hash": ours})
+    # To those who name organizations it is no different.
+    assert transact(api, all_seen, organizations=[OURS, THEIRS]) == []
+    for change in (f"UPDATE {OF_A_SESSION} SET role = 'admin'", f"UPDATE {OF_A_SESSION} SET organization_id = 'x'"):
+        with api.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text(change))

@@ -40,9 +40,9 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running_api(settings: Settings) -> Iterator[ApiServer]:
-    """Serves until the block ends. Raises errors of the start here."""
-    settings = settings.model_copy(update={"api_port": 0})
+def running_api(settings: Settings, *, port: int = 0) -> Iterator[ApiServer]:
+    """Serves until the block ends, at a free port unless one is given. Raises errors of the start here."""
+    settings = settings.model_copy(update={"api_port": port})
     started = threading.Event()
     state: dict[str, object] = {}
 

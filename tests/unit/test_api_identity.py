@@ -204,13 +204,13 @@ def test_known_keys_last_for_an_hour_without_their_provider(provider: Provider) 
 
 
 def test_those_who_come_together_wait_for_one_fetch(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, all_have_come = jwks._fetch, threading.Event()
+    fetch, all_have_come = jwks.fetch_document, threading.Event()
 
     def slow(url: str) -> Any:
         assert all_have_come.wait(PATIENCE_S)
         return fetch(url)
 
-    monkeypatch.setattr(jwks, "_fetch", slow)
+    monkeypatch.setattr(jwks, "fetch_document", slow)
     checks = checker(provider, Clock())
 
     async def ask() -> list[Identity]:

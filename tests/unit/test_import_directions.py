@@ -24,6 +24,12 @@ WRONG = [
     ("rooms of consumers", "consumers/loop/lanes.py", "from consumers import splitter"),
     ("rooms of consumers", "consumers/upkeep/purger.py", "from consumers.reading import topic_reader"),
     ("rooms of api", "api/http/etag.py", "from api.access import identity"),
+    ("rooms of api", "api/console/sessions.py", "from api.endpoints import batches"),
+    (
+        "the console reaches batches through the public API",
+        "api/console/routes.py",
+        "from orchestrator.batches import operations",
+    ),
     ("rooms of cli", "cli/terminal/output.py", "from cli.servers import running"),
 ]
 

@@ -361,7 +361,7 @@ FROM pg_roles r WHERE r.rolname = 'bulkreg_api'
        WHERE c.relowner = r.oid AND n.nspname IN ('orchestrator', 'registration')));
 
 -- name: api_policy
--- A table without a policy that limits the API to the organizations of its transaction.
+-- A table without a policy that limits the API to the organizations of its transaction, or to the one session that it names.
 SELECT NULL AS batch_id, NULL AS item_id, n.nspname || '.' || c.relname
        || coalesce(': the policy ' || p.polname || ' does not limit the API to the organizations of its transaction',
                    ' has no policy for the API') AS detail
@@ -370,7 +370,10 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'
 JOIN pg_roles r ON r.rolname = 'bulkreg_api'
 LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polpermissive AND p.polroles && ARRAY[0, r.oid]
 WHERE n.nspname IN ('orchestrator', 'registration') AND c.relkind = 'r'
-  AND coalesce(pg_get_expr(p.polqual, c.oid), '') <> '(organization_id = ANY (orchestrator.visible_organizations()))';
+  AND coalesce(pg_get_expr(p.polqual, c.oid), '') <> CASE n.nspname || '.' || c.relname
+      WHEN 'orchestrator.console_session'
+      THEN '(session_hash = decode(current_setting(''bulkreg.console_session''::text, true), ''hex''::text))'
+      ELSE '(organization_id = ANY (orchestrator.visible_organizations()))' END;
 
 -- name: api_grants
 -- A table that the API must not change, but has the right to.

@@ -1,0 +1,63 @@
+"""The console's pages: files under `/console/`, as they are in the repository."""
+
+import asyncio
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from api.console.provider import HOME_PATH
+from api.http.problems import Handler
+
+STATIC = Path(__file__).parent / "static"
+
+PAGES = (HOME_PATH, "/console/login-failed")
+"""All of them are the same document, which shows what its path says."""
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Not no-referrer: with it some browsers send no Origin.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def add_pages(app: web.Application) -> None:
+    """Adds a route for each page and for each file that the pages load."""
+    for path in PAGES:
+        app.router.add_get(path, _serving(STATIC / "index.html", cache="no-store"))
+    app.router.add_get(HOME_PATH.rstrip("/"), _to_home)
+    for file in sorted(STATIC.rglob("*")):
+        if file.suffix in (".js", ".css", ".json"):
+            # Asked for again each time, so that after an upgrade no page has half of each version.
+            address = f"/console/static/{file.relative_to(STATIC).as_posix()}"
+            app.router.add_get(address, _serving(file, cache="no-cache"))
+
+
+def _serving(path: Path, *, cache: str) -> Handler:
+    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+    async def handle(request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(path.read_bytes)
+        headers = {**HEADERS, "Cache-Control": cache, "Vary": "Accept-Encoding"}
+        if cache != "no-store":
+            tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+            headers["ETag"] = tag
+            if tag in request.headers.get("If-None-Match", ""):
+                return web.Response(status=304, headers=headers)
+        response = web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+        response.enable_compression()
+        return response
+
+    return handle
+
+
+async def _to_home(_request: web.Request) -> web.Response:
+    return web.Response(status=308, headers={"Location": HOME_PATH})

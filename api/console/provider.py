@@ -1,0 +1,245 @@
+"""The organization's OpenID Connect provider: its addresses, the exchange of a code, and who the ID token says is there."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from api.access.authentication import OrganizationId, safe_url, verified_claims
+from api.access.jwks import Jwks, fetch_document
+from api.console.attempts import Attempt
+from api.http.problems import ProblemError
+from orchestrator.batches.model import Role
+from orchestrator.process.outgoing import heeds_environment, usable_way
+from orchestrator.process.settings import RefusedStartError, Settings
+from schemas import strict_json
+from schemas.fields import Id
+
+CALLBACK_PATH = "/console/callback"
+HOME_PATH = "/console/"
+
+# A provider changes its addresses once in years. A wrong one, put right, is noticed after this.
+_FRESH_FOR_S = 600.0
+
+_TIMEOUT_S = 5.0
+
+# An ID token with many claims has some kilobytes.
+_MAX_BYTES = 256 * 1024
+
+# Logins at the same moment that wait for the provider. Anybody can send codes; no more of them than this reach it.
+_AT_ONCE = 8
+
+_ROLES = (Role.COORDINATOR, Role.ADMIN, Role.AUDITOR)
+_SUBJECT: TypeAdapter[str] = TypeAdapter(Id)
+_ORGANIZATION: TypeAdapter[str] = TypeAdapter(OrganizationId)
+
+
+class LoginError(Exception):
+    """Nobody is logged in. `reason` is one of the texts of the page that says so; `detail` is for the log and quotes nothing."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class _Addresses(BaseModel):
+    """What we need of the provider's description of itself (OpenID Connect Discovery, 3)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    end_session_endpoint: str | None = None
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whom the provider has logged in."""
+
+    subject: str
+    role: Role
+    organization_id: str
+
+
+class IdentityProvider:
+    """The provider that the settings name. Only the event loop's thread uses it."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises RefusedStartError if the issuer's URL, or the proxy for it, can't be used."""
+        assert settings.oidc_issuer is not None
+        assert settings.oidc_client_id is not None
+        assert settings.public_url is not None
+        self._issuer = safe_url(settings.oidc_issuer, "BULKREG_OIDC_ISSUER")
+        with usable_way(self._issuer):
+            httpx.Client(trust_env=heeds_environment(self._issuer)).close()
+        self._settings = settings
+        self._client_id = settings.oidc_client_id
+        self._redirect_uri = settings.public_url + CALLBACK_PATH
+        self._home = settings.public_url + HOME_PATH
+        self._clock = clock
+        self._known: tuple[_Addresses, Jwks] | None = None
+        self._known_at = 0.0
+        self._finding = asyncio.Lock()
+        self._exchanges = asyncio.Semaphore(_AT_ONCE)
+
+    async def login_url(self, attempt: Attempt) -> str:
+        """Where the browser logs in. Raises LoginError."""
+        addresses, _ = await self._found()
+        question = {
+            "response_type": "code",
+            "client_id": self._client_id,
+            "redirect_uri": self._redirect_uri,
+            "scope": self._settings.oidc_scope,
+            "state": attempt.state,
+            "nonce": attempt.nonce,
+            "code_challenge": attempt.code_challenge,
+            "code_challenge_method": "S256",
+        }
+        return _with(addresses.authorization_endpoint, question)
+
+    async def logout_url(self) -> str | None:
+        """Where the browser ends its session with the provider, if the provider offers it and can be reached."""
+        try:
+            addresses, _ = await self._found()
+        except LoginError:
+            return None
+        if addresses.end_session_endpoint is None:
+            return None
+        return _with(addresses.end_session_endpoint, {"client_id": self._client_id, "post_logout_redirect_uri": self._home})
+
+    async def person(self, attempt: Attempt, code: str) -> Person:
+        """Who has logged in, for the code of the provider's redirect. Raises LoginError."""
+        if self._exchanges.locked():
+            raise LoginError("provider_unavailable", "too many logins at the same moment")
+        async with self._exchanges:
+            addresses, keys = await self._found()
+            token = await asyncio.to_thread(self._exchange, addresses, attempt, code)
+        try:
+            claims = await verified_claims(
+                token, keys, issuer=self._issuer, audience=self._client_id, leeway_s=self._settings.jwt_leeway_s
+            )
+        except ProblemError as error:
+            reason = "provider_unavailable" if error.code == "keys_unavailable" else "bad_id_token"
+            raise LoginError(reason, error.detail) from error
+        self._check_purpose(claims, attempt)
+        return self._person(claims)
+
+    async def _found(self) -> tuple[_Addresses, Jwks]:
+        async with self._finding:
+            if self._known is not None and self._clock() - self._known_at < _FRESH_FOR_S:
+                return self._known
+            try:
+                document = await asyncio.to_thread(fetch_document, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
+                addresses = self._usable(document)
+                # The same keys stay, with the limit on how often they are fetched.
+                is_same = self._known is not None and self._known[0].jwks_uri == addresses.jwks_uri
+                keys = self._known[1] if is_same and self._known is not None else Jwks(addresses.jwks_uri)
+            except (httpx.HTTPError, ValueError) as error:
+                if self._known is None:
+                    raise LoginError("provider_unavailable", type(error).__name__) from error
+            else:
+                self._known = addresses, keys
+            self._known_at = self._clock()
+            return self._known
+
+    def _usable(self, document: Any) -> _Addresses:
+        """Raises ValueError if the description is of another issuer, or names an address that others can change on the way."""
+        addresses = _Addresses.model_validate(document)
+        if addresses.issuer != self._issuer:
+            raise ValueError("the description is of another issuer")
+        for url in (
+            addresses.authorization_endpoint,
+            addresses.token_endpoint,
+            addresses.jwks_uri,
+            addresses.end_session_endpoint,
+        ):
+            if url is not None:
+                safe_url(url, "an address of the identity provider")
+        return addresses
+
+    def _exchange(self, addresses: _Addresses, attempt: Attempt, code: str) -> str:
+        """Returns the ID token for a code. Follows no redirects: they would lead the secret elsewhere."""
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": attempt.code_verifier,
+        }
+        auth: httpx.BasicAuth | None = None
+        secret = self._settings.oidc_client_secret
+        if secret is None:
+            form["client_id"] = self._client_id
+        elif "client_secret_basic" in addresses.token_endpoint_auth_methods_supported:
+            # Each is form-encoded first (RFC 6749, 2.3.1).
+            auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(secret.get_secret_value(), safe=""))
+        else:
+            form |= {"client_id": self._client_id, "client_secret": secret.get_secret_value()}
+        try:
+            with (
+                httpx.Client(timeout=_TIMEOUT_S, trust_env=heeds_environment(addresses.token_endpoint), auth=auth) as client,
+                client.stream("POST", addresses.token_endpoint, data=form, headers={"Accept": "application/json"}) as answer,
+            ):
+                content = bytearray()
+                for piece in answer.iter_bytes():
+                    content += piece
+                    if len(content) > _MAX_BYTES:
+                        raise LoginError("bad_id_token", "the provider's response is too large")
+                if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise LoginError("provider_unavailable", f"the provider returned {answer.status_code} for the code")
+                if answer.status_code != httpx.codes.OK:
+                    raise LoginError("login_expired", f"the provider returned {answer.status_code} for the code")
+            token = strict_json.loads(bytes(content), max_depth=strict_json.MAX_JSON_DEPTH)["id_token"]
+        except httpx.HTTPError as error:
+            raise LoginError("provider_unavailable", type(error).__name__) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise LoginError("bad_id_token", "the provider's response has no ID token") from error
+        if not isinstance(token, str) or not token.isascii():
+            raise LoginError("bad_id_token", "the ID token is no token")
+        return token
+
+    def _check_purpose(self, claims: Mapping[str, Any], attempt: Attempt) -> None:
+        """Refuses an ID token that was made for another attempt or another client (OpenID Connect Core, 3.1.3.7)."""
+        if claims.get("nonce") != attempt.nonce:
+            raise LoginError("bad_id_token", "nonce")
+        audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+        if claims.get("azp", self._client_id if len(audiences) == 1 else None) != self._client_id:
+            raise LoginError("bad_id_token", "azp")
+
+    def _person(self, claims: Mapping[str, Any]) -> Person:
+        settings = self._settings
+        try:
+            subject = _SUBJECT.validate_python(_one(claims.get(settings.oidc_subject_claim)))
+            organization_id = _ORGANIZATION.validate_python(_one(claims.get(settings.oidc_organization_claim)))
+        except ValidationError as error:
+            raise LoginError("no_access", "the claim of the subject or of the organization") from error
+        given = claims.get(settings.oidc_role_claim)
+        roles = [role for role in _ROLES if role == given or (isinstance(given, list) and role.value in given)]
+        if len(roles) != 1:
+            raise LoginError("no_access", "the claim of the role")
+        return Person(subject, roles[0], organization_id)
+
+
+def check_provider(settings: Settings) -> None:
+    """Raises RefusedStartError if the provider that the settings name can't be used."""
+    public = safe_url(settings.public_url or "", "BULKREG_PUBLIC_URL")
+    if not public.isascii():
+        raise RefusedStartError("BULKREG_PUBLIC_URL must be ASCII, as browsers send it: an international name begins with xn--")
+    IdentityProvider(settings)
+
+
+def _one(value: Any) -> Any:
+    """A claim that some providers send as a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _with(url: str, question: Mapping[str, str]) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(question)}"

@@ -1,0 +1,21 @@
+"""Sessions of the console. Only adds: the version before never looks at them."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0014"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Runs the SQL beside this file."""
+    sql = Path(__file__).with_suffix(".sql").read_text()
+    op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+def downgrade() -> None:
+    """Ends every session."""
+    op.execute("DROP TABLE orchestrator.console_session")

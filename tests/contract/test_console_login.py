@@ -1,0 +1,249 @@
+"""Login to the console: the way of a browser to the provider and back, what it is given, and every way in which it can be wrong."""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from api.access.authentication import UnsafeStartError
+from api.app import refuse_unsafe_start
+from api.console.attempts import Attempt
+from api.console.routes import ATTEMPT_COOKIE
+from api.console.sessions import SESSION_COOKIE
+from compose.embedded.provider import DevelopmentProvider
+from orchestrator.process.logs import JsonFormatter
+from orchestrator.process.settings import RefusedStartError, Settings
+from tests.support.api_server import ApiServer, running_api
+from tests.support.console import ME, Browser, Provider, browser, question, running_console, running_provider, with_console
+from tests.support.databases import fresh_database
+from tests.support.pipeline import COORDINATOR, ORGANIZATION
+from tests.support.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def console(infrastructure: Stack, template_database: str) -> Iterator[tuple[ApiServer, Provider]]:
+    with (
+        fresh_database(infrastructure.postgres_url, template=template_database) as url,
+        running_console(with_console(Settings(database_url=SecretStr(url)))) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def provider(console: tuple[ApiServer, Provider]) -> Iterator[Provider]:
+    yield console[1]
+    console[1].other_claims = {}
+
+
+@pytest.fixture
+def person(console: tuple[ApiServer, Provider]) -> Iterator[Browser]:
+    with browser(console[0]) as person:
+        yield person
+
+
+def reason(response: httpx.Response) -> str:
+    """Why nobody was logged in."""
+    assert response.status_code == 302, response.text
+    found = re.fullmatch(r"/console/login-failed\?reason=(\w+)", response.headers["Location"])
+    assert found is not None, response.headers["Location"]
+    return found[1]
+
+
+def test_the_way_to_the_provider_and_back(console: tuple[ApiServer, Provider], person: Browser) -> None:
+    server, provider = console
+    asked = person.open(server.url + "/console/login")
+    given = question(asked.headers["Location"])
+    attempt = Attempt.of_cookie(person.cookies[ATTEMPT_COOKIE])
+    assert attempt is not None
+    assert asked.headers["Location"].startswith(f"{provider.issuer}/authorize?")
+    assert given == {
+        "response_type": "code",
+        "client_id": "console",
+        "redirect_uri": f"{server.url}/console/callback",
+        "scope": "openid",
+        "state": attempt.state,
+        "nonce": attempt.nonce,
+        "code_challenge": attempt.code_challenge,
+        "code_challenge_method": "S256",
+    }
+    assert "SameSite=Lax" in asked.headers["Set-Cookie"]
+    last = person.log_in()
+    assert last.status_code == 200
+    # A redirect would be a part of the navigation that began at the provider, and the browser would send no Strict cookie.
+    assert 'http-equiv=refresh content="0; url=/console/"' in last.text
+    [session, forgotten] = last.headers.get_list("Set-Cookie")
+    assert re.fullmatch(f"{SESSION_COOKIE}=[A-Za-z0-9_-]{{43}}; HttpOnly; Path=/; SameSite=Strict; Secure", session)
+    assert forgotten.startswith(f'{ATTEMPT_COOKIE}=""; ')
+    for response in (asked, last):
+        assert (response.headers["Cache-Control"], response.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
+    found = person.fetch("GET", ME).json()
+    assert (found["subject"], found["role"], found["organization"]["organization_id"]) == (
+        COORDINATOR,
+        "coordinator",
+        ORGANIZATION,
+    )
+
+
+@pytest.mark.parametrize(("subject", "role"), [("boss", "admin"), ("eye", "auditor")])
+def test_other_roles(person: Browser, subject: str, role: str) -> None:
+    person.log_in(subject)
+    assert person.fetch("GET", ME).json()["role"] == role
+
+
+def test_each_login_is_a_session_of_its_own(person: Browser) -> None:
+    person.log_in()
+    first = person.cookies[SESSION_COOKIE]
+    person.log_in()
+    assert person.cookies[SESSION_COOKIE] != first
+
+
+WRONG_CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
+    "another nonce": ({"nonce": "x"}, "bad_id_token"),
+    "no nonce": ({"nonce": None}, "bad_id_token"),
+    "another issuer": ({"iss": "https://elsewhere.example"}, "bad_id_token"),
+    "for another client": ({"aud": "other"}, "bad_id_token"),
+    "for another party": ({"azp": "other"}, "bad_id_token"),
+    "for several, without a party": ({"aud": ["console", "other"]}, "bad_id_token"),
+    "expired": ({"exp": 1}, "bad_id_token"),
+    "no end": ({"exp": None}, "bad_id_token"),
+    "no subject": ({"sub": None}, "bad_id_token"),
+    "a subject that is no id": ({"sub": ""}, "no_access"),
+    "no organization": ({"org": None}, "no_access"),
+    "two organizations": ({"org": ["a", "b"]}, "no_access"),
+    "an organization with a control character": ({"org": "a\x1fb"}, "no_access"),
+    "no role": ({"role": None}, "no_access"),
+    "a role that the console does not have": ({"role": "service"}, "no_access"),
+    "two roles": ({"role": ["admin", "auditor"]}, "no_access"),
+    "a role that is no text": ({"role": {"admin": True}}, "no_access"),
+}
+
+
+@pytest.mark.parametrize(("claims", "expected"), WRONG_CLAIMS.values(), ids=WRONG_CLAIMS.keys())
+def test_an_id_token_that_is_wrong(provider: Provider, person: Browser, claims: dict[str, Any], expected: str) -> None:
+    provider.other_claims = claims
+    refused = person.log_in()
+    assert reason(refused) == expected
+    assert person.cookies == {}
+
+
+@pytest.mark.parametrize(
+    "claims", [{"role": ["user", "admin"], "org": [ORGANIZATION]}, {"aud": ["console", "other"], "azp": "console"}]
+)
+def test_claims_as_some_providers_send_them(provider: Provider, person: Browser, claims: dict[str, Any]) -> None:
+    provider.other_claims = claims
+    assert person.log_in("boss").status_code == 200
+    assert person.fetch("GET", ME).json()["role"] == "admin"
+
+
+def test_a_redirect_that_belongs_to_no_attempt_of_this_browser(console: tuple[ApiServer, Provider], person: Browser) -> None:
+    server, provider = console
+    callback = f"{server.url}/console/callback?"
+    asked = person.open(server.url + "/console/login")
+    secret = person.cookies[ATTEMPT_COOKIE]
+    sent_back = person.open(f"{asked.headers['Location']}&person={ORGANIZATION}/{COORDINATOR}").headers["Location"]
+    for cookie, url in (
+        (None, sent_back),
+        ("x", sent_back),
+        (Attempt.begin().secret, sent_back),
+        (secret, callback + urlencode({"code": question(sent_back)["code"]})),
+        (secret, callback + "state=%ff&code=x"),
+    ):
+        person.cookies = {} if cookie is None else {ATTEMPT_COOKIE: cookie}
+        assert reason(person.open(url)) == "login_expired"
+    # What somebody who was not refused before could have done with the code.
+    person.cookies = {ATTEMPT_COOKIE: secret}
+    other = person.open(sent_back.replace("iss=", "iss=x"))
+    assert reason(other) == "bad_id_token"
+    person.cookies = {ATTEMPT_COOKIE: secret}
+    refused = callback + urlencode({"state": question(sent_back)["state"], "iss": provider.issuer, "error": "access_denied"})
+    assert reason(person.open(refused)) == "refused"
+    person.cookies = {ATTEMPT_COOKIE: secret}
+    assert person.open(sent_back).status_code == 200
+    # A code works once.
+    person.cookies = {ATTEMPT_COOKIE: secret}
+    assert reason(person.open(sent_back)) == "login_expired"
+
+
+def test_a_code_without_the_verifier_of_its_attempt(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = person.open(person.url + "/console/login")
+    sent_back = person.open(f"{asked.headers['Location']}&person={ORGANIZATION}/boss").headers["Location"]
+    monkeypatch.setattr(Attempt, "code_verifier", "x" * 43)
+    assert reason(person.open(sent_back)) == "login_expired"
+
+
+def test_a_provider_that_is_away(settings: Settings) -> None:
+    with_provider = with_console(settings)
+    with running_api(with_provider, port=with_provider.api_port) as server, browser(server) as person:
+        assert reason(person.open(server.url + "/console/login")) == "provider_unavailable"
+        with running_provider(with_provider):
+            assert person.log_in().status_code == 200
+        # Its addresses are known for a while; the code can't be exchanged.
+        asked = person.open(server.url + "/console/login")
+        state = question(asked.headers["Location"])["state"]
+        assert reason(person.open(f"{server.url}/console/callback?state={state}&code=x")) == "provider_unavailable"
+        assert person.fetch("GET", ME).status_code == 200
+
+
+def test_neither_secrets_nor_names_are_logged(person: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="bulkreg"):
+        asked = person.open(person.url + "/console/login")
+        attempt = Attempt.of_cookie(person.cookies[ATTEMPT_COOKIE])
+        assert attempt is not None
+        sent_back = person.open(f"{asked.headers['Location']}&person={ORGANIZATION}/{COORDINATOR}").headers["Location"]
+        person.open(sent_back)
+        session = person.cookies[SESSION_COOKIE]
+        person.fetch("GET", ME)
+        person.fetch("POST", "/console/logout")
+    lines = "\n".join(JsonFormatter().format(record) for record in caplog.records)
+    assert all(action in lines for action in ("console_login", "console_logout", "/console/callback"))
+    for secret in (attempt.secret, attempt.state, attempt.nonce, attempt.code_verifier, question(sent_back)["code"], session):
+        assert secret not in lines
+    assert "Coordinator" not in lines
+
+
+def test_without_settings_there_is_no_console(refusing_api: ApiServer) -> None:
+    for path in ("/console/", "/console/login", "/console/callback"):
+        assert httpx.get(refusing_api.url + path).status_code == 404
+    with browser(refusing_api) as person:
+        person.cookies = {SESSION_COOKIE: "x" * 43}
+        assert person.fetch("GET", ME).json()["code"] == "no_token"
+
+
+def test_settings_that_are_not_whole_or_not_safe(settings: Settings) -> None:
+    whole = with_console(settings)
+    refuse_unsafe_start(whole)
+    given = whole.model_dump(include={"oidc_issuer", "oidc_client_id", "public_url"})
+    for missing in ("oidc_client_id", "public_url"):
+        with pytest.raises(ValidationError, match=f"the console also needs {missing}"):
+            Settings(**{name: value for name, value in given.items() if name != missing})
+    with pytest.raises(ValidationError):
+        Settings(**{**given, "public_url": "https://bulkreg.example/console"})
+    for name, variable in (("oidc_issuer", "BULKREG_OIDC_ISSUER"), ("public_url", "BULKREG_PUBLIC_URL")):
+        with pytest.raises(UnsafeStartError, match=f"{variable} must be https"):
+            refuse_unsafe_start(whole.model_copy(update={name: "http://bulkreg.example"}))
+
+
+def test_the_development_provider_serves_loopback_only(console: tuple[ApiServer, Provider], settings: Settings) -> None:
+    whole = with_console(settings)
+    for name in ("oidc_issuer", "public_url"):
+        with pytest.raises(RefusedStartError, match="is not on loopback"):
+            DevelopmentProvider(whole.model_copy(update={name: "https://bulkreg.example"}), list)
+    _, provider = console
+    rebound = httpx.get(provider.issuer + "/jwks", headers={"Host": "attacker.example"})
+    assert (rebound.status_code, rebound.text) == (421, "this provider serves loopback only")
+    usual = {"client_id": "console", "response_type": "code", "code_challenge": "x", "code_challenge_method": "S256"}
+    usual["redirect_uri"] = f"{console[0].url}/console/callback"
+    assert "Who are you?" in httpx.get(provider.issuer + "/authorize", params=usual).text
+    for name in usual:
+        assert httpx.get(provider.issuer + "/authorize", params={**usual, name: "other"}).status_code == (
+            200 if name == "code_challenge" else 400
+        )
+    assert (
+        httpx.get(provider.issuer + "/logout", params={"post_logout_redirect_uri": "https://attacker.example"}).status_code == 400
+    )
+    assert httpx.post(provider.issuer + "/token", data={"code": "x"}, auth=("console", "other")).status_code == 401
