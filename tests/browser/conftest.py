@@ -1,0 +1,105 @@
+"""What the tests in a browser need: a Chromium of the system, driven by Playwright, and the console on a database with some batches."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from sqlalchemy import Engine
+
+from orchestrator.process.settings import Settings
+from tests.support.api_server import ApiServer
+from tests.support.console import running_console, with_console
+from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+
+REQUIRED = "BULKREG_TEST_BROWSER"
+"""`required`: the absence of a Chromium is an error."""
+
+SCREENSHOTS = "BULKREG_TEST_SCREENSHOTS"
+"""The folder for screenshots. Unset: one that pytest deletes."""
+
+PATIENCE_MS = 30_000
+
+# Violations of the policy are said on the page's console, where `Watch` collects them.
+_SAY_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser. Without a Chromium on this machine the tests are skipped, or fail where it is required."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        message = "no Chromium is installed, so the console is not tested in a browser (Debian: apt-get install chromium)"
+        if os.environ.get(REQUIRED) == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        yield from _launched(playwright, path)
+
+
+def _launched(playwright: Playwright, path: str) -> Iterator[Browser]:
+    # Chromium's sandbox does not run as root, nor in most containers.
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    """Where screenshots go."""
+    folder = Path(os.environ.get(SCREENSHOTS, tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def console(settings: Settings, engine: Engine) -> Iterator[ApiServer]:
+    """The console, with a batch that succeeded and one of which an item failed."""
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    pipeline.submit(mentors(3), label="Tuesday visits")
+    pipeline.submit([*mentors(2, first=4), item("nobody")], label="Monday group")
+    pipeline.drain()
+    with running_console(with_console(settings)) as (server, _):
+        yield server
+    pipeline.close()
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    """A browser without a past, in English."""
+    context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(_SAY_VIOLATIONS)
+    yield context
+    context.close()
+
+
+class Watch:
+    """What a context has asked for, and what went wrong on its pages."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        context.on("request", lambda request: self.requests.append(request.url))
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        context.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
+
+
+@pytest.fixture
+def watch(context: BrowserContext) -> Watch:
+    """Watches from the beginning."""
+    return Watch(context)
+
+
+def log_in(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
+    """Logs in as somebody of the provider's page."""
+    page.goto(f"{console.url}/console/")
+    page.get_by_role("link", name="Log in").click()
+    page.get_by_role("link", name=name).first.click()
+    page.get_by_role("button", name="Log out").wait_for()

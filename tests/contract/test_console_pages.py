@@ -1,0 +1,83 @@
+"""The files of the console: their headers, their texts in both languages, and that they need nothing from elsewhere."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from api.console.pages import HEADERS, PAGES, STATIC
+from api.vendored.manifest import read_manifest
+from orchestrator.process.settings import Settings
+from tests.support.api_server import running_api
+from tests.support.console import with_console
+
+SCRIPTS = sorted(STATIC.rglob("*.js"))
+CATALOGUES = {path.stem: json.loads(path.read_text()) for path in sorted((STATIC / "messages").glob("*.json"))}
+TEXT = "\n".join(path.read_text() for path in SCRIPTS)
+PLACE = re.compile(r"\{\w+\}")
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[httpx.Client]:
+    """An API without a database: pages need none."""
+    settings = with_console(Settings())
+    with running_api(settings, port=settings.api_port) as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_never_kept_and_states_its_policy(pages: httpx.Client, path: str) -> None:
+    page = pages.get(path)
+    assert (page.status_code, page.headers["Cache-Control"]) == (200, "no-store")
+    assert {name: page.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_the_address_without_a_slash_leads_to_the_page(pages: httpx.Client) -> None:
+    answer = pages.get("/console")
+    assert (answer.status_code, answer.headers["Location"]) == (308, "/console/")
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, STATIC / "console.css", STATIC / "messages/nb.json"], ids=lambda path: path.name)
+def test_a_file_is_asked_for_again_and_sent_when_it_has_changed(pages: httpx.Client, path: object) -> None:
+    address = f"/console/static/{path.relative_to(STATIC)}"  # type: ignore[attr-defined]
+    file = pages.get(address)
+    assert (file.status_code, file.headers["Cache-Control"]) == (200, "no-cache")
+    assert file.headers["Content-Type"].split(";")[0] in ("text/javascript", "text/css", "application/json")
+    assert pages.get(address, headers={"If-None-Match": file.headers["ETag"]}).status_code == 304
+    assert pages.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_what_the_pages_load_is_there(pages: httpx.Client) -> None:
+    index = (STATIC / "index.html").read_text()
+    named = set(re.findall(r'(?:href|src)="(/[^"]+)"', index)) | set(re.findall(r'from "([^"]+)"', TEXT))
+    assert [address for address in named if pages.get(address).status_code != 200] == []
+    vendored = {package.address(file) for package in read_manifest().packages for file in package.files}
+    assert {address for address in named if address.startswith("/vendored/")} <= vendored
+    assert re.findall(r"https?:", TEXT + index) == []
+
+
+def test_both_languages_have_the_same_texts_with_the_same_places() -> None:
+    assert set(CATALOGUES) == {"nb", "en"}
+    places = {name: {key: sorted(PLACE.findall(value)) for key, value in texts.items()} for name, texts in CATALOGUES.items()}
+    assert places["nb"] == places["en"]
+    assert all(value.strip() for texts in CATALOGUES.values() for value in texts.values())
+
+
+def test_every_text_that_is_asked_for_exists_and_every_one_that_exists_is_asked_for() -> None:
+    asked = set(re.findall(r'\btext\("([^"]+)"', TEXT))
+    families = set(re.findall(r"\btext\(`([^$`]+)\$\{", TEXT)) | {"problem."}
+    keys = set(CATALOGUES["nb"])
+    assert asked - keys == set()
+    assert {key for key in keys - asked if not key.startswith(tuple(families))} == set()
+
+
+def test_every_reason_for_a_failed_login_has_a_sentence() -> None:
+    python = "\n".join(path.read_text() for path in STATIC.parent.glob("*.py"))
+    reasons = set(re.findall(r'LoginError\(\s*"(\w+)"', python)) | {"no_access", "bad_id_token", "provider_unavailable"}
+    assert {f"logged_out.{reason}" for reason in reasons} <= set(CATALOGUES["nb"])
+
+
+def test_nothing_turns_text_into_html_or_code() -> None:
+    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|unsafe", TEXT) == []
