@@ -189,8 +189,14 @@ def write(settings: Settings, topic: Topic, records: Sequence[Foreign]) -> None:
 
 def transactional(settings: Settings) -> Producer:
     """An upstream service's producer that writes in transactions."""
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": f"upstream-{uuid4()}"})
-    producer.init_transactions(10)
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "transactional.id": f"upstream-{uuid4()}",
+            "transaction.timeout.ms": 600_000,  # the broker aborts none that a test still needs
+        }
+    )
+    producer.init_transactions(PATIENCE_S)
     return producer
 
 
@@ -275,10 +281,10 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
                 wait_until_completed(engine, [by_http])
                 beside = shown(engine, by_http).batch.status
                 wait_until_completed(engine, [open_.batch_id])
-                endless.abort_transaction(10)
+                endless.abort_transaction(PATIENCE_S)
                 other = transactional(settings)
                 send_in_transaction(settings, other, Topic.BATCHES, 2, committed.record)
-                other.commit_transaction(10)
+                other.commit_transaction(PATIENCE_S)
                 wait_until_completed(engine, [committed.batch_id])
                 eventually(lambda: are_at_their_ends(settings))
                 eventually(lambda: progress_of(engine) == all_ends(settings), what=f"{progress_of(engine)} {all_ends(settings)}")
