@@ -426,7 +426,7 @@ def test_an_external_refusal_is_put_into_our_words() -> None:
 
 def test_a_command_that_comes_twice_or_once_more_is_decided_once_and_told_of_each_time(pipeline: Pipeline) -> None:
     """In one micro-batch: one that is decided, a new one twice, and another new one between them."""
-    pipeline.submit([item("mentor-1"), item("nobody"), item("mentor-3")])
+    pipeline.submit([item("mentor-1"), item("mentor-2"), item("nobody")])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     decided, twice, other = sorted(pipeline.take(Topic.COMMANDS), key=lambda each: record(each).data.position)  # type: ignore[attr-defined]
