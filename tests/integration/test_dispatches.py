@@ -108,6 +108,20 @@ def test_an_answer_is_for_its_item_and_its_key_and_the_first_counts(pipeline: Pi
     assert [(row.ord, row.refusals) for row in mark(pipeline, (one, 0, 1), (other, 1, 1), (one, 2, 1))] == [(3, 0)]
 
 
+def test_a_late_answer_changes_nothing_though_another_one_of_its_position_counts(pipeline: Pipeline) -> None:
+    """Both come in one call. Items of two batches have the same position."""
+    one, other = submit(pipeline, mentors(1)), submit(pipeline, mentors(1, first=11))
+    mark(pipeline, (one, 0, 1), (other, 0, 1))
+    made = new_batch_id()
+    answer(pipeline, registered(one, 0, made))
+    answer(pipeline, refused(one, 0), refused(other, 0))
+    found = books(pipeline, (one, 0), (other, 0))
+    assert [(found[place].state, found[place].activity_id) for place in (0, 1)] == [
+        (DispatchState.REGISTERED, str(made)),
+        (DispatchState.REFUSED, None),
+    ]
+
+
 def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(6)), submit(pipeline, mentors(6, first=11))
     mark(pipeline, *((one, position, 1) for position in (4, 3, 2, 1)), (other, 0, 1), (other, 1, 1))

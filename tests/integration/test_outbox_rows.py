@@ -127,6 +127,17 @@ def test_what_is_busy_or_held_is_not_overtaken(connection: Connection) -> None:
     assert outbox.held_rows(connection, "batches/0", [2], ALL, busy=[]) == []
 
 
+def test_a_held_row_is_read_though_an_older_row_of_its_stream_is_not_held(connection: Connection) -> None:
+    """The transaction that drew its number first has committed last. Its row waits until the held one is gone."""
+    batch_id = batch_in(1)
+    _, second = put(connection, batch_id, "a", "a")
+    [row] = read(connection)
+    later = connection.execute(text("SELECT max(outbox_id) FROM orchestrator.outbox")).scalar_one()
+    hold(connection, [OutboxRow(row.slot, later, batch_id, False, row.event._replace(value=second))], "batches/0")
+    assert read(connection) == []
+    assert values(held(connection, "batches/0")) == [second]
+
+
 def test_only_the_oldest_held_row_of_a_stream_is_read(connection: Connection) -> None:
     batch_id = batch_in(1)
     first, second = put(connection, batch_id, "a", "a")
