@@ -121,21 +121,23 @@ class MentorsSubmission(Submission):
 
 
 class TemplateChange(Request):
-    """What a template holds: whom a coordinator registers again and again, and with what. No notes."""
+    """The values of a template: the mentors that a coordinator registers repeatedly, and their activity. It has no notes."""
 
     name: Name
     mentor_ids: Annotated[tuple[Id, ...], _NOT_EMPTY]
     activity_type: Id
     duration_minutes: Annotated[int, Field(ge=1, le=1_440, strict=True)]
     weekday: Annotated[
-        int | None, Field(ge=1, le=7, strict=True, description="From 1, Monday, to 7, Sunday; null: on no certain day.")
+        int | None, Field(ge=1, le=7, strict=True, description="1 for Monday to 7 for Sunday; null for no particular day.")
     ] = None
 
 
 class NewTemplate(TemplateChange):
     """A template to be saved."""
 
-    coordinator_id: Annotated[Id | None, Field(description="Whose template it is. Default: the token's subject.")] = None
+    coordinator_id: Annotated[
+        Id | None, Field(description="The coordinator who owns the template. Default: the token's subject.")
+    ] = None
 
 
 class Relabelling(Request):
@@ -283,16 +285,16 @@ class OneBatchQuery(NamesQuery):
 class ExportQuery(Request):
     """What a download contains."""
 
-    notes: Annotated[bool, Field(description="Include the notes, which may contain health data. An auditor gets none.")] = False
+    notes: Annotated[bool, Field(description="Include the notes, which may contain health data. Not for auditors.")] = False
 
 
 class EventsQuery(Request):
-    """Which items the events of a stream have, and how to open it when no header can be sent."""
+    """Which items the events of a stream contain, and how to open it when no header can be sent."""
 
     items: Annotated[
         ItemState | None,
         Field(
-            description="Only items that are in this state now: with `failed` an event of 10,000 items is small. The counts are of all."
+            description="Only items in this state: with `failed`, the event of 10,000 items is small. The counts include all items."
         ),
     ] = None
     ticket: Annotated[str | None, Field(max_length=2_000, description="A ticket from `POST …/events`, instead of a token.")] = (
@@ -309,7 +311,7 @@ class BatchesQuery(Request):
         tuple[BatchState, ...], Field(description="Only batches in one of these states: `status=partial&status=failed`.")
     ] = ()
     needs_attention: Annotated[
-        bool, Field(description="Only batches with failed items, but for cancelled ones, whose items can't be retried.")
+        bool, Field(description="Only batches with failed items, except for cancelled ones, whose items can't be retried.")
     ] = False
     coordinator_id: Id | None = None
     submitted_from: Annotated[Time | None, Field(description="Only batches submitted at this time or later.")] = None
@@ -360,7 +362,7 @@ class CoordinatorsQuery(DirectoryQuery):
 
 
 class TemplatesQuery(Request):
-    """Which templates are listed."""
+    """Which templates to list."""
 
     coordinator_id: Annotated[Id | None, Field(description="Only templates of this coordinator.")] = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -378,36 +380,36 @@ class _Period(Request):
 
 
 class ActivityExportQuery(_Period):
-    """Which activities are downloaded."""
+    """Which activities to download."""
 
     activity_type: Id | None = None
-    chapter_id: Annotated[Id | None, Field(description="The chapter that the mentor belonged to at the registration.")] = None
+    chapter_id: Annotated[Id | None, Field(description="The mentor's chapter at registration.")] = None
     coordinator_id: Id | None = None
     mentor_id: Id | None = None
     revoked: Annotated[bool | None, Field(description="Only activities that are revoked, or only those that are not.")] = None
 
 
 class ActivitiesQuery(ActivityExportQuery):
-    """Which activities are listed."""
+    """Which activities to list."""
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = 100
     cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the previous page.")] = None
 
 
 class ActivitySummaryQuery(_Period):
-    """What is summed, and by what."""
+    """Which activities to sum, and how to group them."""
 
     group_by: Annotated[
         str,
         Field(
             pattern=f"^({_GROUPINGS})(,({_GROUPINGS}))*$",
-            description="One or more of activity_type, month, chapter and coordinator, with a comma between them.",
+            description="One or more of activity_type, month, chapter and coordinator, separated by commas.",
         ),
     ] = "activity_type"
 
     @property
     def groupings(self) -> frozenset[Grouping]:
-        """What the activities are summed by."""
+        """The ways of grouping the activities."""
         return frozenset(map(Grouping, self.group_by.split(",")))
 
 
@@ -491,7 +493,7 @@ TemplateModel = TypeVar("TemplateModel", bound=TemplateChange)
 
 
 def read_template(model: type[TemplateModel], raw: Any, *, max_items: int) -> TemplateModel:
-    """A template. Raises one RefusedRequestError for everything that is wrong with it."""
+    """A template. Raises one RefusedRequestError with all its mistakes."""
     sizes: Sequence[Mistake] = ()
     if isinstance(raw, dict) and isinstance(entries := raw.get("mentor_ids"), list):
         sizes = size_mistakes(pointer("mentor_ids"), entries, max_items)
@@ -554,7 +556,7 @@ class BatchResponse(Response, title="BatchAnswer"):
     cancelled: int
     revoked: Annotated[int, Field(description="How many of the completed items have a revoked activity.")] = 0
     errors_by_code: Annotated[Mapping[str, int], Field(description="How many items failed, by error code.")]
-    needs_attention: Annotated[bool, Field(description="Whether somebody has to look at failed items.")]
+    needs_attention: Annotated[bool, Field(description="Whether a person has to look at failed items.")]
     progress: Annotated[
         ProgressResponse | None,
         Field(description="Only while the batch is processing; null until there is something to measure. Not part of the ETag."),
@@ -665,7 +667,7 @@ class BatchWithItemsResponse(BatchResponse, title="BatchWithItemsAnswer"):
 
 
 class ActivityResponse(Response):
-    """An activity, without its notes. `chapter_id` is the mentor's chapter when it was registered."""
+    """An activity without its notes. `chapter_id` is the mentor's chapter at registration."""
 
     activity_id: UUID
     mentor_id: str
@@ -674,7 +676,9 @@ class ActivityResponse(Response):
     activity_type: str
     activity_date: date
     duration_minutes: int
-    overrides_duplicate: Annotated[bool, Field(description="It stands beside another one of the same mentor, type and date.")]
+    overrides_duplicate: Annotated[
+        bool, Field(description="Registered beside another activity of the same mentor, type and date.")
+    ]
     registered_at: AwareDatetime
     revoked_at: AwareDatetime | None
     revoked_by: str | None
@@ -691,7 +695,7 @@ class ActivitiesResponse(Response):
 
 
 class ActivityEventResponse(Response):
-    """Something that happened to an activity. What does not apply is left out."""
+    """An event in the history of an activity. Fields that do not apply are left out."""
 
     at: AwareDatetime
     kind: Literal["submitted", "failed", "retried", "registered", "revoked"]
@@ -704,20 +708,20 @@ class ActivityEventResponse(Response):
 
 
 class OneActivityResponse(ActivityResponse):
-    """An activity, and what happened to it in the order of time."""
+    """An activity and its history, in the order of time."""
 
     history: tuple[ActivityEventResponse, ...]
 
 
 class SumResponse(Response):
-    """How many activities, and how many minutes."""
+    """The number of activities, and the sum of their minutes."""
 
     activities: int
     minutes: int
 
 
 class ActivityGroupResponse(Response):
-    """The activities that share these values. Only those are there that `group_by` names; `chapter_id` is null without a chapter."""
+    """The activities that share these values. Only fields that `group_by` names are present; `chapter_id` is null without a chapter."""
 
     activity_type: str | None = None
     month: Annotated[str | None, Field(description="Such as `2026-03`.")] = None
@@ -816,7 +820,7 @@ class TemplateResponse(Response):
     mentor_ids: tuple[str, ...]
     activity_type: str
     duration_minutes: int
-    weekday: Annotated[int | None, Field(description="From 1, Monday, to 7, Sunday.")]
+    weekday: Annotated[int | None, Field(description="1 for Monday to 7 for Sunday.")]
     version: int
     changed_at: AwareDatetime
 
@@ -829,12 +833,12 @@ class TemplatesResponse(Response):
 
 
 class FileItemResponse(Response):
-    """What could be read of one row. What is missing was not in the file, or is among the mistakes."""
+    """The readable values of one row. A missing value was not in the file, or is among the mistakes."""
 
-    row: Annotated[int, Field(description="As a spreadsheet program shows it; the header is mostly row 1.")]
+    row: Annotated[int, Field(description="As a spreadsheet program shows it; the header is usually row 1.")]
     client_reference: str
     mentor_id: str | None = None
-    mentor_name: Annotated[str | None, Field(description="Instead of `mentor_id`, where the cell holds a name.")] = None
+    mentor_name: Annotated[str | None, Field(description="Instead of `mentor_id`, if the cell has a name.")] = None
     activity_type: str | None = None
     activity_date: date | None = None
     duration_minutes: int | None = None
@@ -845,18 +849,18 @@ class FileMistakeResponse(Response):
     """One mistake in a file."""
 
     row: Annotated[int | None, Field(description="Null for a mistake of the whole file.")]
-    column: Annotated[str | None, Field(description="As the header of the file calls it.")]
+    column: Annotated[str | None, Field(description="The title in the file's header.")]
     code: str
-    detail: Annotated[str, Field(description="Words that complete `the cell …`, or `the file …`.")]
-    value: Annotated[str | None, Field(description="What the cell holds; never of notes.")]
+    detail: Annotated[str, Field(description="A message that completes `the cell …` or `the file …`.")]
+    value: Annotated[str | None, Field(description="The content of the cell; never notes.")]
 
 
 class ReadFileResponse(Response):
-    """What a file holds. Nothing of it was stored."""
+    """The contents of a file. Nothing was stored."""
 
     items: tuple[FileItemResponse, ...]
     mistakes: tuple[FileMistakeResponse, ...]
-    ignored_columns: Annotated[tuple[str, ...], Field(description="Columns whose names are not known.")]
+    ignored_columns: Annotated[tuple[str, ...], Field(description="Columns with unknown names.")]
 
 
 class TicketResponse(Response, title="TicketAnswer"):

@@ -374,7 +374,7 @@ MEMBERS: Mapping[str, Json] = {
     },
 }
 
-# Examples that are not JSON, by operation (of the file that is read: by itself). They show the first item of the batch.
+# Examples that are not JSON, by operation. They show the first item of the batch.
 TEXTS: Mapping[str, str] = {
     "readFile": "Navn;Dato;Minutter;Rom\nAstrid Moe;25.03.2026;60;4\nBjørn Haugen;25/03/2026;1,5 h;4\n",
     "downloadCsv": (

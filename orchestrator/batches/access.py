@@ -14,9 +14,9 @@ def may_change(actor: Actor) -> None:
 
 
 def may_read_notes(actor: Actor) -> None:
-    """Returns when the caller's role may read notes. Raises ForbiddenError."""
+    """Raises ForbiddenError unless the caller's role may read notes."""
     if not actor.may_read_notes:
-        raise ForbiddenError("role_may_not", "An auditor gets no notes. Ask for the items without them.")
+        raise ForbiddenError("role_may_not", "Auditors can't read notes. Request the items without notes.")
 
 
 def may_see(actor: Actor, batch: BatchView) -> bool:

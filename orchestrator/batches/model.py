@@ -44,7 +44,7 @@ class Actor:
 
     @property
     def may_read_notes(self) -> bool:
-        """Notes may contain health data, and auditors get none."""
+        """Whether the caller may read notes. They may contain health data, so auditors may not."""
         return self.role is not Role.AUDITOR
 
     @property
@@ -180,11 +180,11 @@ class BatchView:
     revoked: int = 0
     """How many of its items are revoked. They stay counted as completed."""
     dismissed_at: datetime | None = None
-    """Since when somebody is done with the failed items; None again as soon as another one has failed."""
+    """When a person marked the failed items as dealt with. None again as soon as another item fails."""
 
     @property
     def needs_attention(self) -> bool:
-        """Whether somebody has to look at failed items. Those of a cancelled batch can't be retried."""
+        """Whether a person has to look at failed items. Those of a cancelled batch can't be retried."""
         return self.counts.failed > 0 and self.status is not BatchStatus.CANCELLED and self.dismissed_at is None
 
     @property
@@ -238,7 +238,7 @@ class ItemView:
         return self.planned is not None and self.error is not None and self.error.code != self.planned
 
     def without_notes(self) -> "ItemView":
-        """The item as somebody sees it who may not read notes."""
+        """The item without its notes, for callers who may not read them."""
         return replace(self, values=self.values._replace(notes=None))
 
 
@@ -255,7 +255,7 @@ class AttemptView:
     retried_at: datetime
 
     def without_notes(self) -> "AttemptView":
-        """The attempt as somebody sees it who may not read notes. A correction of nothing but notes is shown as empty."""
+        """The attempt without notes, for callers who may not read them. A correction of only the notes becomes empty."""
         correction = None if self.correction is None else self.correction.copy()
         if correction is not None:
             correction.pop("notes", None)
@@ -307,7 +307,7 @@ class StatusView:
 
 @dataclass(frozen=True, slots=True)
 class TemplateValues:
-    """What a template holds. `weekday` is 1 for Monday to 7 for Sunday; None: on no certain day."""
+    """The values of a template. `weekday` is 1 for Monday to 7 for Sunday; None for no particular day."""
 
     name: str
     mentor_ids: tuple[str, ...]

@@ -58,7 +58,7 @@ def submit_bulk_registration(
 
 
 def get_bulk_submission_status(repository: ActivityRepository, actor: Actor, batch_id: UUID, items: ItemFilter) -> StatusView:
-    """A batch and its items as they stood at one moment; without notes for an auditor. Raises NotFoundError."""
+    """A batch and its items, from one snapshot. For an auditor, without notes. Raises NotFoundError."""
     view = repository.status(batch_id, items)
     if view is None or not may_see(actor, view.batch):
         raise NotFoundError
@@ -78,7 +78,7 @@ def list_batches(repository: ActivityRepository, actor: Actor, wanted: BatchFilt
 def get_item(
     repository: ActivityRepository, actor: Actor, batch_id: UUID, item_id: UUID
 ) -> tuple[ItemView, Sequence[AttemptView]]:
-    """One item with its finished attempts; without notes for an auditor. Raises NotFoundError."""
+    """One item with its finished attempts. For an auditor, without notes. Raises NotFoundError."""
     visible(repository, actor, batch_id)
     position = item_position(batch_id, item_id)
     items = [] if position is None else repository.items_at(batch_id, [position])
@@ -258,7 +258,7 @@ def dismiss_batch(
     """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    # Repeated after another item has failed, it must not hide that.
+    # A repetition after another item has failed must not hide that failure.
     if earlier_result(repository, actor, idempotency, batch_id) is not None:
         return present(repository, batch_id)
     if idempotency is not None:

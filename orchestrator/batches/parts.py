@@ -49,7 +49,7 @@ def part_hash(
 
 
 def _own_flag(item: NewItem, override: bool) -> Sequence[bool]:
-    """The item's flag, if it is not the batch's."""
+    """The item's flag, if it differs from the batch's."""
     flag = item.values.override_duplicates
     return () if flag == override else (flag,)
 

@@ -227,7 +227,7 @@ class ActivityRepository(Protocol):
         """Writes the revocation of their activities to these items, and counts them. Raises the version and the edit version by one."""
 
     def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
-        """Writes that somebody is done with the failed items of a locked batch, and keeps who. Raises the version by one.
+        """Marks the failed items of a locked batch as dealt with, and stores by whom. Raises the version by one.
 
         `change_batches` takes it back when it raises the number of failed items.
         """
@@ -265,7 +265,7 @@ class TemplateStore(Protocol):
         """Stores a new template."""
 
     def find(self, template_id: UUID) -> TemplateView | None:
-        """Reads a template; None if there is none."""
+        """Reads a template. Returns None if it does not exist."""
 
     def lock(self, template_id: UUID) -> TemplateView | None:
         """Reads a template, and locks it against changes until the transaction ends."""

@@ -75,13 +75,13 @@ def replace_template(
     idempotency: Idempotency,
     versions: Set[int] | None = None,
 ) -> TemplateView:
-    """Gives a template other values; the same ones are no change. `versions` are those that the client has seen; None: any.
+    """Changes a template's values. Setting the same values again is not a change. `versions` are those that the client has seen; None: any.
 
     Raises NotFoundError, ForbiddenError, PreconditionError.
     """
     may_change(actor)
     template = _visible(actor, templates.lock(template_id))
-    # The same values may be those of this very call, whose acknowledgement was lost: the precondition is not looked at (RFC 9110, 13.1.1).
+    # The precondition is skipped: this very call may have set the values, with its acknowledgement lost (RFC 9110, 13.1.1).
     if _is_repeated(repository, actor, template_id, idempotency) or template.values == values:
         return template
     _check_version(template, versions)
@@ -98,7 +98,7 @@ def delete_template(
     idempotency: Idempotency,
     versions: Set[int] | None = None,
 ) -> None:
-    """Removes a template for good. Raises NotFoundError, ForbiddenError, PreconditionError."""
+    """Removes a template permanently. Raises NotFoundError, ForbiddenError, PreconditionError."""
     may_change(actor)
     if _is_repeated(repository, actor, template_id, idempotency):
         return
@@ -107,7 +107,7 @@ def delete_template(
 
 
 def _visible(actor: Actor, template: TemplateView | None) -> TemplateView:
-    """Does not rely on row level security. Raises NotFoundError."""
+    """Raises NotFoundError unless the caller may see the template. Does not rely on row level security."""
     own = actor.sees_only_coordinator
     if template is None or template.organization_id != actor.organization_id or own not in (None, template.coordinator_id):
         raise NotFoundError("template")
@@ -115,7 +115,7 @@ def _visible(actor: Actor, template: TemplateView | None) -> TemplateView:
 
 
 def _is_repeated(repository: ActivityRepository, actor: Actor, template_id: UUID, idempotency: Idempotency) -> bool:
-    """Whether this very call has been carried out before."""
+    """Whether this very call was already executed."""
     return template_id in repository.use_keys([KeyUse(actor, idempotency, template_id)])
 
 

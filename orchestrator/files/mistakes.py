@@ -11,7 +11,7 @@ class FileMistake:
 
     Fields that do not apply are None: an unreadable file has no row, and a row with too many cells has no column. JSON has a `pointer`
     (RFC 6901) instead of both. `value` is the content of the cell. It is always None for notes, which may contain health data and are never
-    shown (invariant 10). `code` is for programs what `detail` is for people.
+    shown (invariant 10). `code` is for programs, `detail` for people.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""Reads a table for people to look through: what could be read of each row, and every mistake (docs/http.md, Read a file).
+"""Reads a table for people to check: the readable values of each row, and every mistake (docs/http.md, Read a file).
 
 It runs as a process of its own, `python -m orchestrator.files.readings KIND MAX_ITEMS`: the file on standard input, the document on standard
 output. So a file that takes seconds does not delay other requests, and the process can be killed.
@@ -22,7 +22,7 @@ from orchestrator.files.tables import Column, TableRow, no_rows, read_content, r
 # The largest workbook that is read takes 60 MB. This is a limit for files that nobody has thought of.
 _MAX_MEMORY_BYTES = 1 << 30
 
-# Two words or more, without a digit: `Kari Foss`. As a rule ids have no blanks.
+# Two words or more, without a digit: `Kari Foss`. Ids usually have no blanks.
 _NAME = re.compile(r"[^\W\d_][^\d_]*\s[^\d_]*")
 
 
@@ -42,7 +42,7 @@ _COLUMNS: Sequence[Column] = (
 
 
 def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
-    """What the file holds: `items`, `mistakes`, `ignored_columns`. A file that can't be read at all has mistakes and no items."""
+    """The contents of the file: `items`, `mistakes`, `ignored_columns`. An unreadable file has mistakes and no items."""
     try:
         content = read_content(f"file{kind}", raw, _COLUMNS, _check)
     except BadFileError as refusal:
@@ -62,7 +62,7 @@ def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
 def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
     yield from no_rows(name, records)
     for record in records:
-        # A row whose cells could not be divided, or whose mentor could not be read, has its mistake already.
+        # A row whose cells could not be divided, or whose mentor could not be read, already has a mistake.
         is_read = "mentor_id" in record.values or "mentor_name" in record.values
         if is_read and record.values.get("mentor_id") is record.values.get("mentor_name") is None:
             yield FileMistake(name, "is empty", record.row, record.line, "mentor_id", "", code=cells.EMPTY)
@@ -74,7 +74,7 @@ def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
 
 
 def _item(record: TableRow) -> dict[str, Any]:
-    """What could be read of a row. A mentor's cell that holds a name becomes `mentor_name`; an id goes before a name."""
+    """The readable values of a row. A name in the mentor's cell becomes `mentor_name`; an id has precedence over a name."""
     values = {name: value for name, value in record.values.items() if value is not None}
     mentor_id = values.get("mentor_id")
     if mentor_id is not None and _NAME.fullmatch(mentor_id):

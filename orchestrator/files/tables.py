@@ -79,8 +79,8 @@ def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tu
 
 @dataclass(frozen=True, slots=True)
 class TableContent:
-    """What a file holds and what is wrong with it. A record lacks the values that could not be read. `found`: the names of the columns that
-    are there; `unread`: the titles of others."""
+    """The contents of a file and its mistakes. Records lack the values that could not be read. `found` has the names of the columns in the
+    file, `unread` the titles of others."""
 
     rows: Sequence[TableRow]
     mistakes: Sequence[FileMistake]

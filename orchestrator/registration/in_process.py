@@ -174,7 +174,7 @@ class InProcessPrediction(Prediction):
         ]
 
     def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
-        """The activities that live with each item's mentor, type and date."""
+        """The living activities with each item's mentor, type and date."""
         rows = self._connection.execute(
             _BESIDE,
             {

@@ -32,7 +32,7 @@ class Prediction(Protocol):
         """The error that each item would get now; None for success. Raises PreviewUnavailableError."""
 
     def beside(self, organization_id: str, items: Sequence[ItemValues]) -> Sequence[Sequence[str]]:
-        """The ids of the activities that live with each item's mentor, type and date: an item that overrides is registered beside them.
+        """The ids of the living activities with each item's mentor, type and date. An item that overrides is registered beside them.
 
         Raises PreviewUnavailableError.
         """

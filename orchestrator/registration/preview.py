@@ -74,7 +74,7 @@ class Planner:
         planned, planned_beside = self._read(plan, repository.clock(), actor, batch)
         now = [_outcome(error) for error in _predict(prediction, actor, batch)]
         for position, activities in _beside(prediction, actor, batch).items():
-            # An item that overrides would stand beside one more than its sender has seen.
+            # An item that overrides would be registered beside an activity that its sender has not seen.
             if now[int(position)] == Outcome.SUCCESS and not set(activities) <= set(planned_beside.get(position, ())):
                 now[int(position)] = DUPLICATE_ACTIVITY
         differences = [
@@ -87,7 +87,7 @@ class Planner:
         return replace(batch, items=[item._replace(planned=what) for item, what in zip(batch.items, planned, strict=True)])
 
     def _read(self, plan: str, now: datetime, actor: Actor, batch: NewBatch) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
-        """The planned results, and by position beside which activities."""
+        """The planned results, and the activities beside which items would be registered, by position."""
         try:
             # `exp` and `now` are times of the database. jwt would compare `exp` with this host's clock, which may differ.
             claims = jwt.decode(

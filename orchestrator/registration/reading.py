@@ -1,4 +1,4 @@
-"""Reads activities for those who check them: pages, one with what happened to it, and sums. Never notes (docs/http.md, Activities)."""
+"""Reads activities for auditors: pages of them, one with its history, and sums. Never reads notes (docs/http.md, Activities)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _SUMMARY = _SQL["summary"].text()
 
 @dataclass(frozen=True, slots=True)
 class ActivityFilter:
-    """Which activities: those that every value given fits. Both dates are included."""
+    """Which activities to read: those that match every given value. Both dates are included."""
 
     date_from: date | None = None
     date_to: date | None = None
@@ -35,7 +35,7 @@ class ActivityFilter:
 
 @dataclass(frozen=True, slots=True)
 class ActivityView:
-    """An activity, without its notes. The chapter is the mentor's when it was registered; None: the directory did not have the mentor."""
+    """An activity without its notes. The chapter is the mentor's at registration; None if the directory did not have the mentor."""
 
     activity_id: UUID
     organization_id: str
@@ -55,13 +55,13 @@ class ActivityView:
 
     @property
     def place(self) -> tuple[date, UUID]:
-        """Where it stands in a listing."""
+        """The activity's place in a listing."""
         return self.activity_date, self.activity_id
 
 
 @dataclass(frozen=True, slots=True)
 class TrailEntry:
-    """Something that happened to an activity. What does not apply to its kind is None."""
+    """An event in the history of an activity. Fields that do not apply to its kind are None."""
 
     at: datetime
     kind: str
@@ -76,7 +76,7 @@ class TrailEntry:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """How many activities, and how many minutes."""
+    """The number of activities and the sum of their minutes."""
 
     activities: int
     minutes: int
@@ -84,7 +84,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class SummaryGroup:
-    """The activities that share these values. None: not grouped by it, or the activity has no chapter."""
+    """The activities that share these values. A value is None if the sums are not grouped by it, or if the activities have no chapter."""
 
     activity_type: str | None
     month: str | None
@@ -103,7 +103,7 @@ class ActivityReader:
     def page(
         self, organization_id: str, wanted: ActivityFilter, *, after: tuple[date, UUID] | None, limit: int
     ) -> Sequence[ActivityView]:
-        """At most `limit` activities, the latest date first, from behind the place `after`."""
+        """At most `limit` activities after the place `after`, the latest date first."""
         after_date, after_id = after or (None, None)
         rows = self._connection.execute(
             _PAGE,
@@ -124,12 +124,12 @@ class ActivityReader:
         return [_view(row) for row in rows]
 
     def one(self, organization_id: str, activity_id: UUID) -> ActivityView | None:
-        """The activity; None when the organization has no such one."""
+        """The activity; None if the organization does not have it."""
         row = self._connection.execute(_ONE, {"organization_id": organization_id, "activity_id": activity_id}).one_or_none()
         return None if row is None else _view(row)
 
     def trail(self, activity: ActivityView) -> Sequence[TrailEntry]:
-        """What happened to the activity, in the order of time."""
+        """The history of the activity, in the order of time."""
         rows = self._connection.execute(
             _TRAIL,
             {

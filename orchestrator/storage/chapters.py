@@ -1,4 +1,4 @@
-"""Fills in the chapter of activities that were registered before activities had one: a chunk at a time, while everybody goes on writing."""
+"""Fills in the chapter of activities that were registered before activities had one, a chunk at a time, without blocking writes."""
 
 from functools import partial
 from uuid import UUID
@@ -15,12 +15,12 @@ _FILL = _SQL["fill"].text()
 # A chunk's locks are held for some tens of milliseconds. (10,000 took 0.3 s.)
 _CHUNK = 2_000
 _FIRST = UUID(int=0)
-# A revocation locks activities in another order. Whichever PostgreSQL aborts, it is tried again.
+# A revocation locks activities in another order. PostgreSQL may abort either of the two, and it is then retried.
 _TRY_FOR_S = 60.0
 
 
 def fill_chapters(engine: Engine) -> None:
-    """Gives each activity without a chapter the one that its mentor belongs to now. One whose mentor is gone stays without.
+    """Gives each activity without a chapter its mentor's present chapter. An activity whose mentor no longer exists stays without.
 
     May run any number of times, and stop at any moment.
     """

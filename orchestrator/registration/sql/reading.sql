@@ -31,8 +31,8 @@ WHERE activity_id = :activity_id AND organization_id = :organization_id;
 
 -- name: trail
 -- parameters: organization_id text, activity_id uuid, batch_id uuid, position integer
--- What happened to an activity, in the order of time: its submission, the attempts that failed, and what the audit says. Batch and
--- attempts are gone once the batch is purged; the audit stays. By primary keys, and the audit's index on its activity.
+-- The history of an activity, in the order of time: its submission, the failed attempts, and the audit rows. The purge removes batch and attempts;
+-- the audit rows remain. By primary keys, and the audit's index on its activity.
 SELECT at, kind, by, channel, attempt, error, correction, reason FROM (
     SELECT submitted_at AS at, 1 AS step, 'submitted' AS kind, submitted_by AS by, channel, NULL::integer AS attempt, NULL::jsonb AS error,
            NULL::jsonb AS correction, NULL::text AS reason

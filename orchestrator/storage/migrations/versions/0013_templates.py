@@ -1,4 +1,4 @@
-"""Saved groups of mentors, and batches that somebody is done with. Only adds."""
+"""Templates (saved groups of mentors), and batches whose failed items were dealt with. Only adds."""
 
 from pathlib import Path
 
