@@ -253,10 +253,12 @@ def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_two_are_read_at_once_and_a_third_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
+    started: list[asyncio.subprocess.Process] = []
 
     async def start(*command: str, **named: Any) -> asyncio.subprocess.Process:
-        at_once.append(2 - readers._places._value)
-        return await CREATE(*command, **named)
+        started.append(await CREATE(*command, **named))
+        at_once.append(sum(process.returncode is None for process in started))
+        return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     readers = files.FileReaders(max_reading_s=60, max_waiting_s=60)
