@@ -126,7 +126,7 @@ Try next, in another terminal, in this directory:
   # check on the live data that nothing is lost or doubled
   {self._typed(["verify"])}
 
-In a browser: {stack.api}/docs. The README and docs/cli.md go on from here. Serving until Ctrl-C."""
+In a browser: {stack.console} (log in as Ingrid), and {stack.api}/docs. The README and docs/cli.md go on from here. Serving until Ctrl-C."""
 
 
 def _shown(path: Path) -> str:

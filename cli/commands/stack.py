@@ -150,6 +150,7 @@ def show(file: StackFile, *, json: bool) -> None:
         sys.stdout.flush()
         return
     for name, value in (
+        ("Console", file.console),
         ("API", file.api),
         ("Kafka", file.kafka),
         ("PostgreSQL", file.postgres),

@@ -65,4 +65,5 @@ def command(roles: Sequence[str]) -> Sequence[str]:
     return [sys.executable, "-P", "-m", "cli", "run", *roles]
 
 
-PRODUCT = Product(prepare, tokens, command)
+# -P as above.
+PRODUCT = Product(prepare, tokens, command, login=[sys.executable, "-P", "-m", "compose.embedded.provider"])

@@ -43,3 +43,5 @@ class Product:
     """Makes tokens with the home's signing key, after `prepare`."""
     command: Callable[[Sequence[str]], Sequence[str]]
     """Returns the command line that runs these roles in one process."""
+    login: Sequence[str]
+    """The command line that runs the console's identity provider. It gets the settings of the roles."""

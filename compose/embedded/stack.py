@@ -19,6 +19,9 @@ from compose.embedded.supervisor import Signals, StopRequestedError, supervise
 
 API_PORT = 8080  # unless it is taken
 
+# The process of the console's identity provider, among those of the roles.
+LOGIN = ("login",)
+
 # Return free memory to the system (mallopt(3)). With eight arenas for each core, and thresholds that grow with what was freed once, the API
 # kept 184 MB after some batches of 10,000. With these values it keeps 133, and is no slower. The Dockerfile sets the same.
 FRUGAL_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
@@ -109,20 +112,26 @@ class Stack:
         self._tokens = self._product.tokens(endpoints, key)
         self._report(f"Schema and topics are ready after {time.monotonic() - began_s:.1f} s")
         self._api_url = f"http://{LOOPBACK_ADDRESS}:{port}"
+        login_port = self._home.port("login")
         environment = {
             "BULKREG_DATABASE_URL": endpoints.postgres_url,
             "BULKREG_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
             "BULKREG_API_HOST": LOOPBACK_ADDRESS,
             "BULKREG_API_PORT": str(port),
             "BULKREG_JWT_HS256_KEY": key,
+            "BULKREG_PUBLIC_URL": self._api_url,
+            "BULKREG_OIDC_ISSUER": f"http://{LOOPBACK_ADDRESS}:{login_port}",
+            "BULKREG_OIDC_CLIENT_ID": "console",
+            "BULKREG_OIDC_CLIENT_SECRET": self._home.secret("login-secret"),
             "BULKREG_LOG_DIRECTORY": str(self._home.logs),
             **FRUGAL_MALLOC,
         }
-        for roles in ROLE_GROUPS:
+        commands = {LOGIN: self._product.login, **{roles: self._product.command(roles) for roles in ROLE_GROUPS}}
+        for roles, command in commands.items():
             name = "-".join(roles)
             program = Program(
                 name=name,
-                command=self._product.command(roles),
+                command=command,
                 log=self._home.logs / f"{name}.log",
                 environment=environment,
             )
@@ -146,6 +155,7 @@ class Stack:
         written = StackFile.read(self._home)
         return StackFile(
             api=self._api_url,
+            console=f"{self._api_url}/console/",
             kafka=endpoints.kafka_bootstrap_servers,
             postgres=endpoints.postgres_url,
             token=self._tokens.service,

@@ -16,6 +16,7 @@ class StackFile(BaseModel):
     api: str
     kafka: str
     postgres: str
+    console: str
     token: str
     admin_token: str | None
     """Of the first organization. None: the directory has none."""

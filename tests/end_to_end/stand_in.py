@@ -37,7 +37,7 @@ def command(roles: Sequence[str]) -> list[str]:
 
 
 app = typer.Typer()
-stack.register(app, Product(prepare=prepare, tokens=tokens, command=command))
+stack.register(app, Product(prepare=prepare, tokens=tokens, command=command, login=command(["login"])))
 
 
 @app.command()

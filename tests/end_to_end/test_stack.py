@@ -25,7 +25,7 @@ from tests.end_to_end.stand_in import STUBBORN, TOPIC
 from tests.support.waiting import PATIENCE_S, eventually
 
 COMMAND = [sys.executable, "-m", "tests.end_to_end.stand_in"]
-ROLES = {"api", "relay", "splitter", "sweeper", "registration", "aggregator"}
+ROLES = {"login", "api", "relay", "splitter", "sweeper", "registration", "aggregator"}
 
 
 def bulkreg(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -218,7 +218,7 @@ def test_no_address_is_told_any_more_when_it_says_that_it_stops(home: Path, anot
     said: list[tuple[str, bool]] = []
     stack = Stack(
         place,
-        Product(stand_in.prepare, stand_in.tokens, stand_in.command),
+        Product(stand_in.prepare, stand_in.tokens, stand_in.command, stand_in.command(["login"])),
         StackOptions(postgres_url=first["postgres"], kafka_bootstrap_servers=first["kafka"]),
         lambda line: said.append((line, place.stack_file.exists())),
     )
