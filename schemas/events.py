@@ -446,7 +446,10 @@ def _position(item: dict[str, Any], index: int) -> int:
 
 
 class InvalidEventError(UnreadableError):
-    """Valid JSON that does not match the event's type. Has the places, but never a value, because values may be notes."""
+    """Data that does not match the event's type. On the topics of our own roles, that includes data that is not JSON.
+
+    It has the places, but never a value, because values may be notes.
+    """
 
     def __init__(self, model: type[EventData], places: Sequence[tuple[str, str]], submission: MalformedSubmission | None) -> None:
         shown = "; ".join(f"{place}: {message}" for place, message in places[:20])

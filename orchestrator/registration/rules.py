@@ -1,8 +1,8 @@
 """The registration rules (docs/rules.md): their order, codes and messages, and the SQL that evaluates them for a set of items.
 
 Registration and preview share this evaluation. Each rule's condition is SQL over the relations `c` (the candidate), `m` (its mentor), `k`
-(its coordinator), `t` (its activity type) and `today` (the database's date in the organization's time zone). The first condition that is true
-decides the item. `duplicate_activity` is not among the rules, because a unique index decides it.
+(its coordinator), `t` (its activity type), `g` (its organization) and `today` (the database's date in the organization's time zone). The
+first condition that is true decides the item. `duplicate_activity` is not among the rules, because a unique index decides it.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,9 @@
 4. activities, sorted by the unique key on which rivals conflict; outcomes, by batch id, position and attempt
 5. Idempotency-Keys, sorted; a transaction that holds a batch uses at most one key
 
-A transaction may skip a step, but never returns to an earlier one. Only this module takes the advisory locks. They queue fairly: a cancel does
-not starve behind overlapping micro-batches (decision 8). A batch without a row is locked by its key, too.
+A transaction may skip a step, but never returns to an earlier one. The exception: one that holds its only batch alone may write that
+batch's items and its key at any time, because nobody else can hold them or wait for them. Only this module takes the advisory locks. They
+queue fairly: a cancel does not starve behind overlapping micro-batches (decision 8). A batch without a row is locked by its key, too.
 """
 
 from collections.abc import Iterable

@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A column that may be empty is added without rewriting the table. `large_tables.py` fills it in afterwards."""
+    """A column that may be empty is added without rewriting the table. `chapters.py` fills it in afterwards."""
     op.execute("ALTER TABLE registration.activity ADD COLUMN chapter_id text")
 
 
