@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI document as one page for people, on which a request can be tried with a token (Swagger UI, vendored)."""
+"""`/docs`: the OpenAPI document as one page for people, on which they can try requests with a token (Swagger UI, vendored)."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ from api.openapi import Json
 from api.vendored.manifest import read_manifest
 
 HEADERS = {
-    # Swagger UI writes style attributes. Scripts come from here alone, and so do the requests that are tried.
+    # Swagger UI writes style attributes. Scripts come only from this API, and tried requests go only to it.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -16,7 +16,7 @@ HEADERS = {
 }
 
 START = "/docs/start.js"
-"""Where the page finds the script that starts it."""
+"""The path of the script that starts the page."""
 
 START_SCRIPT = b"""\
 // The token that is typed under [Authorize] stays in the memory of this page, and is gone with it.
@@ -36,12 +36,12 @@ SwaggerUIBundle({
 
 
 def page(document: Json) -> bytes:
-    """Returns the page. What it shows comes from `/openapi.json` when a browser loads it."""
+    """Returns the page. A browser that loads it fetches the content from `/openapi.json`."""
     package = read_manifest().package("swagger-ui-dist")
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(document['info']['title'])}</title>"
-        # Browsers ask for an icon of their own accord.
+        # Without this, browsers request an icon.
         "<link rel=icon href='data:,'>"
         f"<link rel=stylesheet href='{package.address('swagger-ui.css')}'>"
         f"<script defer src='{package.address('swagger-ui-bundle.js')}'></script><script defer src='{START}'></script>"

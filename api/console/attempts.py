@@ -1,4 +1,4 @@
-"""One attempt to log in: what the browser keeps while it is at the identity provider, and what follows from it."""
+"""One attempt to log in: the secret that the browser keeps while it is at the identity provider, and the values derived from it."""
 
 import base64
 import hashlib
@@ -44,7 +44,7 @@ class Attempt:
 
     @property
     def code_challenge(self) -> str:
-        """What the provider is told of the verifier, by the method S256 (RFC 7636, 4.2)."""
+        """The hash of the verifier that the provider receives first, by the method S256 (RFC 7636, 4.2)."""
         return _text(hashlib.sha256(self.code_verifier.encode()).digest())
 
     def has_state(self, state: str | None) -> bool:

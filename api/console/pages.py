@@ -1,4 +1,4 @@
-"""The console's pages: files under `/console/`, as they are in the repository."""
+"""The console's pages: the files of the repository, served unchanged under `/console/`."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ from api.http.problems import Handler
 STATIC = Path(__file__).parent / "static"
 
 PAGES = (HOME_PATH, "/console/login-failed")
-"""All of them are the same document, which shows what its path says."""
+"""All paths serve the same document. Its script decides by the path what to show."""
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -36,7 +36,7 @@ def add_pages(app: web.Application) -> None:
     app.router.add_get(HOME_PATH.rstrip("/"), _to_home)
     for file in sorted(STATIC.rglob("*")):
         if file.suffix in (".js", ".css", ".json"):
-            # Asked for again each time, so that after an upgrade no page has half of each version.
+            # Browsers revalidate them on every load, so that after an upgrade no page mixes two versions.
             address = f"/console/static/{file.relative_to(STATIC).as_posix()}"
             app.router.add_get(address, _serving(file, cache="no-cache"))
 

@@ -1,4 +1,4 @@
-"""The organization's OpenID Connect provider: its addresses, the exchange of a code, and who the ID token says is there."""
+"""The organization's OpenID Connect provider: its addresses, the exchange of a code, and the person that the ID token names."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from schemas.fields import Id
 CALLBACK_PATH = "/console/callback"
 HOME_PATH = "/console/"
 
-# A provider changes its addresses once in years. A wrong one, put right, is noticed after this.
+# A provider changes its addresses once in years. A corrected address takes effect after this time.
 _FRESH_FOR_S = 600.0
 
 _TIMEOUT_S = 5.0
@@ -31,7 +31,7 @@ _TIMEOUT_S = 5.0
 # An ID token with many claims has some kilobytes.
 _MAX_BYTES = 256 * 1024
 
-# Logins at the same moment that wait for the provider. Anybody can send codes; no more of them than this reach it.
+# How many logins may wait for the provider at once. Anybody can send codes; this limits how many reach the provider.
 _AT_ONCE = 8
 
 _ROLES = (Role.COORDINATOR, Role.ADMIN, Role.AUDITOR)
@@ -40,7 +40,7 @@ _ORGANIZATION: TypeAdapter[str] = TypeAdapter(OrganizationId)
 
 
 class LoginError(Exception):
-    """Nobody is logged in. `reason` is one of the texts of the page that says so; `detail` is for the log and quotes nothing."""
+    """The login failed. `reason` selects a text of the login-failed page; `detail` is for the log and quotes no input."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class LoginError(Exception):
 
 
 class _Addresses(BaseModel):
-    """What we need of the provider's description of itself (OpenID Connect Discovery, 3)."""
+    """The fields that we need of the provider's description of itself (OpenID Connect Discovery, 3)."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -63,7 +63,7 @@ class _Addresses(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whom the provider has logged in."""
+    """A person whom the provider has logged in."""
 
     subject: str
     role: Role
@@ -92,7 +92,7 @@ class IdentityProvider:
         self._exchanges = asyncio.Semaphore(_AT_ONCE)
 
     async def login_url(self, attempt: Attempt) -> str:
-        """Where the browser logs in. Raises LoginError."""
+        """Returns the address at which the browser logs in. Raises LoginError."""
         addresses, _ = await self._found()
         question = {
             "response_type": "code",
@@ -107,7 +107,7 @@ class IdentityProvider:
         return _with(addresses.authorization_endpoint, question)
 
     async def logout_url(self) -> str | None:
-        """Where the browser ends its session with the provider, if the provider offers it and can be reached."""
+        """Returns the address that ends the provider's session; None if the provider offers none or can't be reached."""
         try:
             addresses, _ = await self._found()
         except LoginError:
@@ -117,7 +117,7 @@ class IdentityProvider:
         return _with(addresses.end_session_endpoint, {"client_id": self._client_id, "post_logout_redirect_uri": self._home})
 
     async def person(self, attempt: Attempt, code: str) -> Person:
-        """Who has logged in, for the code of the provider's redirect. Raises LoginError."""
+        """Returns the person who has logged in, for the code of the provider's redirect. Raises LoginError."""
         if self._exchanges.locked():
             raise LoginError("provider_unavailable", "too many logins at the same moment")
         async with self._exchanges:
@@ -140,7 +140,7 @@ class IdentityProvider:
             try:
                 document = await asyncio.to_thread(fetch_document, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
                 addresses = self._usable(document)
-                # The same keys stay, with the limit on how often they are fetched.
+                # If the address is unchanged, keep the keys and the limit on how often they are fetched.
                 is_same = self._known is not None and self._known[0].jwks_uri == addresses.jwks_uri
                 keys = self._known[1] if is_same and self._known is not None else Jwks(addresses.jwks_uri)
             except (httpx.HTTPError, ValueError) as error:
@@ -152,7 +152,7 @@ class IdentityProvider:
             return self._known
 
     def _usable(self, document: Any) -> _Addresses:
-        """Raises ValueError if the description is of another issuer, or names an address that others can change on the way."""
+        """Raises ValueError if the description is of another issuer, or names an address that is neither https nor loopback."""
         addresses = _Addresses.model_validate(document)
         if addresses.issuer != self._issuer:
             raise ValueError("the description is of another issuer")
@@ -167,7 +167,7 @@ class IdentityProvider:
         return addresses
 
     def _exchange(self, addresses: _Addresses, attempt: Attempt, code: str) -> str:
-        """Returns the ID token for a code. Follows no redirects: they would lead the secret elsewhere."""
+        """Returns the ID token for a code. Follows no redirects, because they could send the secret to another server."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -237,7 +237,7 @@ def check_provider(settings: Settings) -> None:
 
 
 def _one(value: Any) -> Any:
-    """A claim that some providers send as a list of one."""
+    """Returns the value of a claim. Some providers send it as a list of one."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 

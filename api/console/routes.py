@@ -1,4 +1,4 @@
-"""Login and logout: the console's addresses that are no pages."""
+"""Login and logout: the console's addresses that are not pages."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from orchestrator.process.settings import Settings
 
 ATTEMPT_COOKIE = "__Host-Http-bulkreg-login"
 
-# Somebody who has to find a second factor first.
+# Long enough for a person who first has to find a second factor.
 _ATTEMPT_S = 600
 
 _HEADERS: Mapping[str, str] = {
@@ -24,7 +24,7 @@ _HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
-# A cookie that is SameSite=Strict is not sent after a redirect that began at the provider. So this is a page, and what it leads to is ours.
+# The browser does not send a SameSite=Strict cookie after a redirect that began at the provider. This page starts a new request of our own.
 _GO_ON = (
     f'<!doctype html><meta charset=utf-8><meta http-equiv=refresh content="0; url={HOME_PATH}"><a href="{HOME_PATH}">&rarr;</a>'
 )
@@ -58,7 +58,7 @@ class _Login:
         return response
 
     async def finish(self, request: web.Request) -> web.Response:
-        """Takes the browser back from the provider, and begins a session."""
+        """Receives the browser back from the provider, and begins a session."""
         try:
             secret = await self._sessions.begin(await self._person(request))
         except LoginError as error:
@@ -76,7 +76,7 @@ class _Login:
         attempt = Attempt.of_cookie(request.cookies.get(ATTEMPT_COOKIE))
         if attempt is None or not attempt.has_state(question.get("state")):
             raise LoginError("login_expired", "the redirect belongs to no attempt of this browser")
-        # Optional (RFC 9207); tells the redirect of another provider.
+        # Optional (RFC 9207). It reveals the redirect of another provider.
         if question.get("iss", self._issuer) != self._issuer:
             raise LoginError("bad_id_token", "iss")
         if "error" in question or "code" not in question:
@@ -87,7 +87,7 @@ class _Login:
         """Ends the session. The body says where the browser ends the provider's session, too."""
         await self._sessions.end(request)
         log_action(Action.CONSOLE_LOGOUT, role="api")
-        # Not "cookies": that would be those of the whole domain, the provider's among them.
+        # Not "cookies": that would clear the cookies of the whole domain, the provider's included.
         headers = {**_HEADERS, "Clear-Site-Data": '"cache", "storage"'}
         response = web.json_response({"continue_at": await self._provider.logout_url()}, headers=headers)
         _forget(response, SESSION_COOKIE, "Strict")
@@ -95,7 +95,7 @@ class _Login:
 
 
 def _refused(error: LoginError) -> web.Response:
-    """Leads to the page that says why nobody is logged in."""
+    """Redirects to the page that says why the login failed."""
     log_action(Action.CONSOLE_LOGIN_REFUSED, role="api", reason=error.reason, error=error.detail)
     response = _redirect(f"/console/login-failed?reason={error.reason}")
     _forget(response, ATTEMPT_COOKIE, "Lax")

@@ -1,4 +1,4 @@
-"""A session of the console: the cookie that the browser holds, and which requests it may be used for."""
+"""A session of the console: the cookie that the browser holds, and the requests in which it is accepted."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from api.http.problems import ProblemError
 from api.load.database import Database
 from orchestrator.storage.console_sessions import begin_session, end_session, use_session
 
-# The prefix has browsers refuse the cookie unless it is Secure, HttpOnly, for this host alone and for every path.
+# With this prefix, browsers refuse the cookie unless it is Secure, HttpOnly, for this host only and for every path.
 SESSION_COOKIE = "__Host-Http-bulkreg"
 
 CONSOLE_HEADER = "X-Bulkreg-Console"
@@ -45,10 +45,10 @@ class ConsoleSessions:
         return secret
 
     async def identity(self, request: web.Request, *, by_link: bool, extends: bool) -> Identity:
-        """The caller whose session the cookie names.
+        """Returns the caller whose session the cookie names.
 
-        `by_link`: whether a link of our own pages may lead here. `extends`: whether the request is a use of the session. Raises ProblemError
-        `not_from_console`, `session_ended`.
+        `by_link`: whether a link on our own pages may lead here. `extends`: whether the request counts as a use of the session. Raises
+        ProblemError `not_from_console`, `session_ended`.
         """
         self.check_origin(request, by_link=by_link)
         session_hash = _session_hash(request)
@@ -68,8 +68,8 @@ class ConsoleSessions:
     def check_origin(self, request: web.Request, *, by_link: bool) -> None:
         """Raises ProblemError `not_from_console` unless a page of ours sent the request.
 
-        A browser sends the cookie also when another page of the same site has it send a request. Such a page can set neither
-        `Sec-Fetch-Site` nor `Origin`, and the header of our own only after the API has allowed it (CORS), which it never does.
+        A browser also sends the cookie with requests that another page of the same site makes. Such a page can't set `Sec-Fetch-Site` or
+        `Origin`. It could set our own header only if the API allowed it (CORS), which the API never does.
         """
         given = request.headers.getall
         if given("Sec-Fetch-Site", []) != ["same-origin"]:
@@ -81,7 +81,7 @@ class ConsoleSessions:
 
 
 def has_session_cookie(request: web.Request) -> bool:
-    """Whether the request comes with the cookie of a session, whatever is in it."""
+    """Whether the request has a session cookie, whatever its value."""
     return SESSION_COOKIE in request.cookies
 
 

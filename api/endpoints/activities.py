@@ -143,8 +143,8 @@ async def _download(request: web.Request, call: Call, form: _Format) -> web.Stre
 
 
 async def _chunks(call: Call, form: _Format) -> AsyncIterator[bytes]:
-    """Each chunk is read in a transaction of its own, so a slow client holds no connection. An activity that is registered meanwhile
-    is in the download if its place is still to come."""
+    """Reads each chunk in its own transaction, so a slow client holds no connection. An activity that is registered meanwhile
+    is included if the download has not passed its place yet."""
     run = call.service.database.run
     actor, query = _reader(call), call.read_query(ActivityExportQuery)
     after, content = None, form.header
@@ -177,7 +177,7 @@ def _page(
 
 
 def _reader(call: Call) -> Actor:
-    """The caller. Raises ProblemError when the activities are not in this database."""
+    """Returns the caller. Raises ProblemError if the activities are not in this database."""
     if call.service.settings.registration_url is not None:
         raise ProblemError(
             "activities_unavailable", "The external registration service keeps the activities. Ask that service for them."
@@ -218,7 +218,7 @@ def _activity(activity: ActivityView) -> dict[str, Any]:
 
 
 def _entry(entry: TrailEntry) -> dict[str, Any]:
-    """What applies to the kind; the rest is left out."""
+    """The entry with only the fields that apply to its kind."""
     shown = {
         "at": entry.at.astimezone(UTC),
         "kind": entry.kind,

@@ -59,7 +59,7 @@ def _place(query: DirectoryQuery) -> Place:
 def _page(call: Call, page: Page[Any]) -> Reply:
     next_cursor = None if page.next_after is None else cursors.encode_id(page.next_after)
     body = {"data": page.rows, "next_cursor": next_cursor}
-    # Names of mentors are health data: no cache keeps them. A client that has a page asks with its tag.
+    # Names of mentors are health data, so no cache may keep them. A client that still has a page revalidates it with its ETag.
     headers = {"ETag": content_etag(orjson.dumps(body)), "Cache-Control": "no-store"}
     if none_matches(call.tags("If-None-Match"), headers["ETag"]):
         return Reply(200, body, headers)

@@ -14,12 +14,12 @@ CONTENT_TYPES: Mapping[str, str] = {
     "text/tab-separated-values": ".tsv",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
 }
-"""What a file may be, and the ending that such a file has."""
+"""The accepted content types, and the file name ending of each."""
 
 
 async def read_file(request: web.Request, call: Call) -> web.Response:
     """`POST /read-file`: what a table of registrations holds, and what is wrong with it; nothing is stored."""
-    # Refuses an organization that is not the caller's, as every endpoint does.
+    # Like every endpoint, this refuses an organization that is not the caller's.
     call.actor()
     if len(call.body) > MAX_FILE_BYTES:
         detail = f"The file has {len(call.body):,} bytes; the limit is {MAX_FILE_BYTES:,}. Split it, or save it as CSV."

@@ -80,19 +80,19 @@ def delete(call: Call) -> Reply:
 
 
 def _values(request: TemplateChange) -> TemplateValues:
-    # A mentor who is named twice is meant once.
+    # A mentor who is named twice is stored once.
     mentor_ids = tuple(dict.fromkeys(request.mentor_ids))
     return TemplateValues(request.name, mentor_ids, request.activity_type, request.duration_minutes, request.weekday)
 
 
 def _new(actor: Actor, request: NewTemplate) -> TemplateView:
-    """Without a coordinator_id it is the caller's own."""
+    """A template without a coordinator_id is the caller's own."""
     coordinator_id = actor.subject if request.coordinator_id is None else request.coordinator_id
     return TemplateView(new_batch_id(), actor.organization_id, coordinator_id, _values(request), 1, _NEVER)
 
 
 def _shown(template: TemplateView) -> dict[str, Any]:
-    """A `TemplateResponse`."""
+    """The template as a `TemplateResponse`."""
     values = template.values
     return {
         "template_id": template.template_id,

@@ -1,1 +1,1 @@
-"""Files of other projects that browsers load from us, each as it was published; `manifest.json` names version, licence and SHA-256."""
+"""Files of other projects that browsers load from us, exactly as published; `manifest.json` names version, licence and SHA-256."""

@@ -1,4 +1,4 @@
-"""What is vendored: `manifest.json` as types. `make vendor` writes it (`renew.py`), the API serves it (`serving.py`)."""
+"""The vendored packages: `manifest.json` as types. `make vendor` writes it (`renew.py`); the API serves its files (`serving.py`)."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ MANIFEST = FOLDER / "manifest.json"
 
 
 class Package(BaseModel):
-    """A package of npm, of which some files are here."""
+    """An npm package, some of whose files are vendored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,29 +18,29 @@ class Package(BaseModel):
     licence: str
     """Its SPDX identifier."""
     origin: str
-    """Where its sources are."""
+    """The address of its sources."""
     files: dict[str, str]
     """The SHA-256 of each file in hexadecimal, by its path in the package."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are here."""
+        """The folder of its files in this repository."""
         return FOLDER / self.name
 
     def address(self, file: str) -> str:
-        """The path at which the API serves the file. It changes with the version, so that browsers may keep the file for ever."""
+        """The path at which the API serves the file. It changes with the version, so browsers may keep the file forever."""
         return f"/vendored/{self.name}/{self.version}/{file}"
 
 
 class Manifest(BaseModel):
-    """All of them."""
+    """All vendored packages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     packages: list[Package]
 
     def package(self, name: str) -> Package:
-        """The package of this name. Raises KeyError."""
+        """Returns the package of this name. Raises KeyError."""
         for package in self.packages:
             if package.name == name:
                 return package

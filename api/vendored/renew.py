@@ -1,6 +1,6 @@
 """`make vendor`: fetches the files of `manifest.json` from npm again, and writes their SHA-256 into it.
 
-To take a newer version, change `version` in the manifest and run it. The difference in git is what is to be reviewed.
+To take a newer version, change `version` in the manifest and run it. Then review the difference in git.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Serves the vendored files, compressed where the browser takes that."""
+"""Serves the vendored files, compressed if the browser accepts that."""
 
 import asyncio
 import gzip
@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from api.http.problems import Handler
 from api.vendored.manifest import read_manifest
 
-# The address names the version, so what it serves never changes.
+# The address names the version, so its content never changes.
 _HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
     "X-Content-Type-Options": "nosniff",
@@ -42,5 +42,5 @@ def _serving(path: Path) -> Handler:
 
 @cache
 def _compressed(path: Path) -> bytes:
-    """Compressed once in the life of a process, and only what is asked for: a large file takes a tenth of a second."""
+    """Compresses a file on its first request, once per process: a large file takes a tenth of a second."""
     return gzip.compress(path.read_bytes(), mtime=0)

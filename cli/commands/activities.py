@@ -1,4 +1,4 @@
-"""`bulkreg activities`: reads what is registered, and revokes a single record, independent of batches."""
+"""`bulkreg activities`: reads registered activities and revokes single ones, independent of batches."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -29,7 +29,7 @@ Revoked = Annotated[bool | None, typer.Option("--revoked/--live", help="Only act
 
 
 class FileFormat(StrEnum):
-    """The forms of a download."""
+    """The formats of a download."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -163,7 +163,7 @@ def _filter(
     mentor: str | None = None,
     revoked: bool | None = None,
 ) -> dict[str, object]:
-    """The parameters of the query; those that are None are left out."""
+    """Returns the parameters of the query without those that are None."""
     return {
         "from": None if date_from is None else date_from.date(),
         "to": None if date_to is None else date_to.date(),

@@ -1,4 +1,4 @@
-"""The commands on templates: groups that are registered again and again."""
+"""The commands on templates: groups that are registered repeatedly."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

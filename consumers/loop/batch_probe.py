@@ -1,9 +1,9 @@
-"""Where the batch behind a damaged one begins. No call of the client tells, and its reports don't tell either (`damage.py`).
+"""Finds where the batch behind a damaged one begins. Neither a call of the client nor its reports say this (`damage.py`).
 
-Kafka returns the whole batch for each of its offsets. A client that has read nothing yet and is given an offset says first what it found there:
-the damage and the offset at which that batch begins, a record, or the end of the partition. So a new client asks at each offset, and the
-last offset of the batch is found by doubling the distance and then by halving it: some 20 ms for each question, and 20 questions for
-a batch of 1,000 records.
+Kafka returns the whole batch for each of its offsets. A new client that is assigned an offset first reports what it found there:
+the damage and the offset at which that batch begins, a record, or the end of the partition. So the probe asks with a new client for each offset.
+It finds the last offset of the batch by doubling the distance and then halving it. A question takes some 20 ms, and a batch of 1,000 records
+takes 20 questions.
 """
 
 import time
@@ -16,25 +16,25 @@ from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 
 _TIMEOUT_S = 5.0
-# What a client says that was given an offset behind a damaged batch, besides a record.
+# What a client reports, if not a record, when its offset is behind a damaged batch.
 _BEHIND = frozenset({KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET}) | DAMAGE
 
 
 class BatchProbe:
-    """Asks the broker over connections of its own, which it does not keep: damage is rare."""
+    """Asks the broker over its own connections. It does not keep them, because damage is rare."""
 
     def __init__(self, settings: Settings, client: str) -> None:
         """Raises UnsafeKafkaError."""
         self._config = consumer_config(settings, client) | {
-            # Assigned, never subscribed: the group exists in name only.
+            # The client is assigned, never subscribed, so the group exists in name only.
             "group.protocol": "classic",
-            # An offset behind the end is told, not replaced.
+            # The client reports an offset behind the end instead of replacing it.
             "auto.offset.reset": "error",
         }
         self._logger = kafka_logger(settings, client)
 
     def next_batch(self, topic: str, partition: int, batch_offset: int) -> int | None:
-        """The offset at which the batch behind the damaged one at `batch_offset` begins; None when the broker does not respond."""
+        """Returns the offset of the batch behind the damaged one at `batch_offset`; None if the broker does not respond."""
         inside, behind, step = batch_offset, None, 1
         while behind is None or behind - inside > 1:
             asked = inside + step if behind is None else (inside + behind) // 2
@@ -48,7 +48,7 @@ class BatchProbe:
         return behind
 
     def _is_inside(self, place: TopicPartition, batch_offset: int) -> bool | None:
-        """Whether the place is in the damaged batch that begins at this offset; None when the broker does not say so in time."""
+        """Whether the place is in the damaged batch that begins at this offset; None if the broker does not respond in time."""
         consumer = Consumer(self._config, logger=self._logger)
         try:
             consumer.assign([place])

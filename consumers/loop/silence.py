@@ -1,4 +1,4 @@
-"""Which assigned partitions are silent: neither a record nor their end has come since the assignment.
+"""Tracks silent partitions: assigned ones from which neither a record nor their end has come since the assignment.
 
 The client reports the end of each partition that it reads. So the client does not read a partition that stays silent. No other member of
 the group reads it either.
@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 
 from consumers.loop.offsets import PartitionOffsets
 
-# A client that reads reports within a second. A broker that was killed is back sooner than this.
+# A working client reports within a second. A killed broker is back sooner than this.
 SILENT_AFTER_S = 30.0
 # A partition without a leader is silent, too, and a new client does not help. So the time doubles, up to this.
 SILENT_AFTER_MAX_S = 600.0
 
 
 class Silence:
-    """The silent partitions of one loop. For the thread that polls."""
+    """The silent partitions of one loop. Only the thread that polls uses it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -87,5 +87,5 @@ def _record(row: Row[Any]) -> ActivityRecord:
 
 
 def _position(item_id: str) -> int:
-    """The position that an item's id ends with (`schemas/ids.py`). The batch's hash in it is not calculated for each of thousands."""
+    """Returns the position at the end of an item's id (`schemas/ids.py`), without calculating the batch's hash for each of thousands."""
     return UUID(item_id).int & (MAX_POSITIONS - 1)

@@ -22,7 +22,7 @@ _TRY_FOR_S = 60.0
 def fill_chapters(engine: Engine) -> None:
     """Gives each activity without a chapter its mentor's present chapter. An activity whose mentor no longer exists stays without.
 
-    May run any number of times, and stop at any moment.
+    May be run any number of times, and stopped at any moment.
     """
     after: UUID | None = _FIRST
     while after is not None:

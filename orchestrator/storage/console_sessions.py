@@ -16,13 +16,13 @@ _USE = _SQL["use"].prepared()
 _END = _SQL["end"].prepared()
 _REMOVE_ENDED = _SQL["remove_ended"].text()
 
-# Long enough for a form that somebody fills in, short enough for a shared laptop that is left open.
+# Long enough to fill in a form, short enough for a shared laptop that is left open.
 IDLE = timedelta(minutes=30)
 
-# A working day. Then the identity provider has to say again that the person still works here.
+# A working day. After it, the identity provider has to confirm that the person still works here.
 LIFETIME = timedelta(hours=8)
 
-# How exactly the last use is known. The requests of one page write once.
+# The precision of the last use. With it, the requests of one page cause one write.
 _NOTED_EVERY = timedelta(minutes=1)
 
 _SEE = "SELECT set_config('bulkreg.console_session', %(session_seen)s, true)"
@@ -47,7 +47,7 @@ def begin_session(connection: Connection, session_hash: bytes, *, organization_i
 
 
 def use_session(connection: Connection, session_hash: bytes, *, extends: bool) -> ConsoleSession | None:
-    """Returns the session, or None if there is none or it has ended. With `extends` the idle time begins anew."""
+    """Returns the session, or None if there is none or it has ended. With `extends`, the idle time starts again."""
     _see(connection, session_hash)
     rows = _USE.rows(
         connection,
@@ -69,10 +69,10 @@ def end_session(connection: Connection, session_hash: bytes) -> None:
 
 
 def remove_ended_sessions(connection: Connection, *, max_sessions: int) -> int:
-    """Removes up to so many sessions that have ended. Returns how many. For the worker's role."""
+    """Removes up to `max_sessions` ended sessions, and returns how many. For the worker's role."""
     return connection.execute(_REMOVE_ENDED, {"idle": IDLE, "max_sessions": max_sessions}).rowcount
 
 
 def _see(connection: Connection, session_hash: bytes) -> None:
-    """Has row level security show this session, and no other, to the API's role in this transaction."""
+    """Makes row level security show only this session to the API's role in this transaction."""
     preface(connection, _SEE, {"session_seen": session_hash.hex()})

@@ -10,9 +10,9 @@ FOR_FILLING = {
         CREATE INDEX CONCURRENTLY activity_without_chapter ON registration.activity (activity_id) WHERE chapter_id IS NULL
     """,
 }
-"""What a column is filled in by (`chapters.py`). Nothing is in it afterwards, so it costs nothing."""
+"""The index by which a column is filled in (`chapters.py`). Afterwards it is empty, so it costs nothing."""
 
-# A page of activities, the latest first, with each filter alone; what `summary` asks for is in the first, which it reads without the table.
+# One index for a page of activities with each filter alone. The first also holds the columns of `summary`, which then does not read the table.
 _BY = "activity_date, activity_id"
 INDEXES = {
     "registration.activity_by_date": f"""
@@ -34,7 +34,7 @@ INDEXES = {
     "registration.activity_revoked": f"""
         CREATE INDEX CONCURRENTLY activity_revoked ON registration.activity (organization_id, {_BY}) WHERE revoked_at IS NOT NULL
     """,
-    # What happened to one activity.
+    # For the history of one activity.
     "registration.audit_activity": "CREATE INDEX CONCURRENTLY audit_activity ON registration.audit (activity_id)",
     # The living flagged activities of a mentor, type and date. When the unflagged one is revoked, the oldest of them loses its flag.
     "registration.activity_flagged": """
@@ -47,7 +47,7 @@ INDEXES = {
 _LOCK = (0x62756C6B, 2)
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:a, :b)")
 
-# An index is built in two passes. Each waits up to this long for transactions that began before it.
+# An index is built in two passes. Each waits up to this long for transactions that started before it.
 _WAIT_FOR_OTHERS = "10min"
 _TRY_FOR_S = 1_800
 

@@ -1,10 +1,10 @@
--- Statements that read activities as auditors do (docs/decisions/0039-reading-records.md). Never notes. A condition whose parameter is NULL
+-- Statements that read activities for auditors (docs/decisions/0039-reading-records.md). They never read notes. A condition whose parameter is NULL
 -- disappears when the statement is planned, because the parameters are in its text. The order is total: dates repeat, ids don't.
 
 -- name: page
 -- parameters: organization_id text, date_from date, date_to date, activity_type text, chapter_id text, coordinator_id text, mentor_id text, revoked boolean, after_date date, after_id uuid, limit integer
--- A page of activities, the latest date first. By one of the indexes activity_by_…, whichever the filters suit, and in its order: the
--- order is by the table's id, because the text that is selected under the same name is in no index.
+-- A page of activities, the latest date first. By the index activity_by_… that suits the filters, and in its order. ORDER BY names the
+-- table's column, because the text that is selected under the same name is in no index.
 SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, chapter_id, batch_id::text,
        item_id::text, overrides_duplicate, created_at, revoked_at, revoked_by, revocation_reason
 FROM registration.activity a
@@ -51,7 +51,7 @@ ORDER BY at, step, attempt;
 
 -- name: summary
 -- parameters: organization_id text, date_from date, date_to date, coordinator_id text, by_type boolean, by_month boolean, by_chapter boolean, by_coordinator boolean
--- Activities and minutes by group. By the index activity_by_date, which holds every column that is asked for.
+-- Activities and minutes by group. By the index activity_by_date, which holds every column that the statement reads.
 SELECT CASE WHEN :by_type THEN activity_type END AS activity_type,
        CASE WHEN :by_month THEN date_trunc('month', activity_date)::date END AS month,
        CASE WHEN :by_chapter THEN chapter_id END AS chapter_id,

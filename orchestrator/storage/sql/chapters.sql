@@ -2,7 +2,7 @@
 
 -- name: fill
 -- parameters: after uuid, chunk integer
--- Fills in the chapters of a chunk of activities, and returns the last of them; NULL when there was none. By the index
+-- Fills in the chapters of a chunk of activities, and returns the last of them, or NULL if there was none. By the index
 -- activity_without_chapter.
 WITH chunk AS MATERIALIZED (
     SELECT activity_id, organization_id, attributed_to FROM registration.activity

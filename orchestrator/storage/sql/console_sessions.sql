@@ -1,16 +1,16 @@
 -- Statements about sessions of the console. Row level security shows the API the session whose hash the transaction names. All times are
--- the database's. Each by the primary key.
+-- the database's. Except for `remove_ended`, each statement uses the primary key.
 
 -- name: begin
 -- parameters: session_hash bytea, organization_id text, subject text, role text
--- A new session. Repeated after a lost acknowledgement, it changes nothing.
+-- Inserts a new session. Repeating it after a lost acknowledgement changes nothing.
 INSERT INTO orchestrator.console_session (session_hash, organization_id, subject, role)
 VALUES (:session_hash, :organization_id, :subject, :role) ON CONFLICT DO NOTHING;
 
 -- name: use
 -- parameters: session_hash bytea, extends boolean, idle interval, lifetime interval, noted_every interval
--- Who uses the session and when it ends, unless it has ended. A use is noted only from time to time: a page that loads sends several
--- requests, and each would write.
+-- Returns the session's user and when it ends, unless it has ended. A use is stored only from time to time, because a page that loads sends
+-- several requests, and each would write.
 WITH alive AS (
     SELECT organization_id, subject, role, logged_in_at, used_at FROM orchestrator.console_session
     WHERE session_hash = :session_hash

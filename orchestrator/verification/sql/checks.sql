@@ -84,7 +84,7 @@ SELECT u.batch_id, NULL AS item_id, 'the activity of an audit row with the actio
 FROM registration.audit u LEFT JOIN registration.activity a ON a.activity_id = u.activity_id WHERE a.activity_id IS NULL;
 
 -- name: audit_differs_from_activity
--- An audit row that says something else than its activity, or another attempt than the outcome. Rows of earlier versions say less.
+-- An audit row that differs from its activity, or has another attempt than the outcome. Rows of earlier versions have fewer values.
 SELECT a.batch_id, a.item_id, 'the audit row, ' || u.action || ', says something else than the activity' AS detail
 FROM registration.audit u JOIN registration.activity a ON a.activity_id = u.activity_id
 LEFT JOIN orchestrator.outcome o ON o.batch_id = a.batch_id AND o.activity_id = a.activity_id AND o.outcome = 'success'
@@ -95,7 +95,7 @@ WHERE (u.registered_by, u.attributed_to) <> (a.registered_by, a.attributed_to)
    OR u.attempt <> o.attempt;
 
 -- name: audit_can_be_changed
--- A right to change the audit's rows, or no trigger that refuses it.
+-- A role with the right to change the audit's rows, or a missing trigger.
 SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || r.name || ' may change the audit' AS detail
 FROM unnest(ARRAY['bulkreg_worker', 'bulkreg_api']) AS r (name)
 WHERE has_table_privilege(r.name, 'registration.audit', 'UPDATE, DELETE, TRUNCATE')

@@ -1,4 +1,4 @@
-"""The audit is append-only, and says of a record what a receipt needs. Adds columns; takes away two rights that no version has used."""
+"""Makes the audit append-only, and adds the columns that a receipt needs. Removes two rights that no version has used."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
--- What the audit says of a record (docs/decisions/0035-the-audit-is-append-only.md). Rows of earlier versions have nothing here.
+-- The record's values in the audit (docs/decisions/0035-the-audit-is-append-only.md). They are null in rows of earlier versions.
 ALTER TABLE registration.audit ADD COLUMN activity_type text, ADD COLUMN activity_date date, ADD COLUMN duration_minutes integer,
     ADD COLUMN item_id uuid, ADD COLUMN attempt integer;
 
--- Rows are added and never changed or removed: the product's roles have no right to, and a trigger refuses it to the owner as well.
+-- Rows are added and never changed or removed. The product's roles have no right to do so, and a trigger stops the owner as well.
 REVOKE UPDATE, DELETE ON registration.audit FROM bulkreg_worker;
 CREATE FUNCTION registration.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

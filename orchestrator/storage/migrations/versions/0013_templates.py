@@ -17,7 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing else holds the templates, and who was done with a batch."""
+    """Drops the templates and dismissals. They are stored nowhere else."""
     op.execute("ALTER TABLE orchestrator.batch DROP COLUMN dismissed_at")
     op.execute("DROP TABLE orchestrator.batch_dismissal")
     op.execute("DROP TABLE orchestrator.template")

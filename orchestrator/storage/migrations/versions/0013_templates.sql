@@ -1,4 +1,4 @@
--- Groups that coordinators register again and again: who, with what. No notes.
+-- Groups that coordinators register repeatedly: the mentors, activity type and minutes. No notes.
 CREATE TABLE orchestrator.template (
     template_id      uuid        NOT NULL PRIMARY KEY,
     organization_id  text        NOT NULL,
@@ -13,10 +13,10 @@ CREATE TABLE orchestrator.template (
 );
 CREATE INDEX template_of_organization ON orchestrator.template (organization_id, template_id);
 
--- Since when nobody has to look at the batch's failed items. A fold that raises the number of failed items sets it to null again.
+-- When the batch's failed items were dismissed. A fold that raises the number of failed items sets it to null again.
 ALTER TABLE orchestrator.batch ADD COLUMN dismissed_at timestamptz;
 
--- Who was done with which version of a batch, and when: the trail of the column above.
+-- Who dismissed which version of a batch, and when: the history of the column above.
 CREATE TABLE orchestrator.batch_dismissal (
     batch_id        uuid        NOT NULL,
     version         bigint      NOT NULL,

@@ -1,4 +1,4 @@
-"""Sessions of the console. Only adds: the version before never looks at them."""
+"""Sessions of the console. Only adds; the version before does not use them."""
 
 from pathlib import Path
 

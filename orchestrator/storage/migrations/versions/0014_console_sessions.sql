@@ -1,4 +1,4 @@
--- Who is logged in to the console. The browser holds 256 random bits, and this table their SHA-256: who reads it can't take over a session.
+-- Who is logged in to the console. The browser holds 256 random bits, and this table their SHA-256: reading the table is not enough to take over a session.
 CREATE TABLE orchestrator.console_session (
     session_hash    bytea       NOT NULL PRIMARY KEY,
     organization_id text        NOT NULL,

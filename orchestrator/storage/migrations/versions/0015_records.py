@@ -1,4 +1,4 @@
-"""The chapter at the registration, of each activity. Only adds: the version before leaves it empty, and the next upgrade fills it in."""
+"""The mentor's chapter at the registration of each activity. Only adds; the version before leaves it empty, and the next upgrade fills it in."""
 
 from alembic import op
 
@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A column that may be empty is added without rewriting the table. `chapters.py` fills it in afterwards."""
+    """Adds a nullable column, which does not rewrite the table. `chapters.py` fills it in afterwards."""
     op.execute("ALTER TABLE registration.activity ADD COLUMN chapter_id text")
 
 
 def downgrade() -> None:
-    """The directory still has the chapter that the mentor belongs to now."""
+    """Drops the column. The directory still has the mentor's present chapter."""
     op.execute("ALTER TABLE registration.activity DROP COLUMN chapter_id")
