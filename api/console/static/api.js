@@ -2,10 +2,10 @@
 
 const API = "/api/v1";
 
-// The API accepts the session's cookie only together with this.
+// The API accepts the session's cookie only with this header.
 const HEADERS = { "X-Bulkreg-Console": "1", Accept: "application/json" };
 
-/** Why a request was refused, as the API says it. The code `offline` is ours: no response came. */
+/** The reason that the API gives for refusing a request. The code `offline` is ours and means that no response came. */
 export class Problem extends Error {
   /** @param {string} code @param {number} status */
   constructor(code, status) {
@@ -14,13 +14,13 @@ export class Problem extends Error {
     this.status = status;
   }
 
-  /** Whether somebody has to log in. */
+  /** Whether the person has to log in. */
   get needsLogin() {
     return this.status === 401;
   }
 }
 
-/** When the last request was answered, in milliseconds since 1970: the session's idle time began then. */
+/** When the last response came, in milliseconds since 1970. The session's idle time began then. */
 export let lastUse = 0;
 
 /** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
@@ -46,5 +46,5 @@ export const me = () => send(`${API}/me`);
 /** The newest batches. @param {number} limit */
 export const newestBatches = (limit) => send(`${API}/bulk-registrations?limit=${limit}`);
 
-/** Ends the session. Returns where the provider's own session ends, or null. @returns {Promise<string | null>} */
+/** Ends the session. Returns the address that ends the provider's own session, or null. @returns {Promise<string | null>} */
 export const logOut = async () => (await send("/console/logout", { method: "POST" })).continue_at;

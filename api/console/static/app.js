@@ -10,7 +10,7 @@ const WARN_BEFORE_END_MS = 2 * 60 * 1000;
 
 const LOGIN_FAILED = "/console/login-failed";
 
-/** What the page shows. `page` returns its content, in the language of the moment. */
+/** The state of the page. `page` returns its content in the current language. */
 const state = {
   /** @type {any} */
   me: null,
@@ -86,7 +86,7 @@ async function extend() {
 async function logOut() {
   try {
     const next = await api.logOut();
-    // Replaces this page, so that Back does not lead to it.
+    // Replaces this page in the history, so that Back does not lead to it.
     location.replace(next ?? "/console/");
   } catch (error) {
     failed(error);
@@ -102,7 +102,7 @@ function remember(me) {
   if (me.session_ends_at !== null) {
     timer = setTimeout(() => {
       if (api.lastUse > knownAt) {
-        extend(); // used meanwhile, so the end is another one
+        extend(); // the session was used meanwhile, so it ends later
       } else {
         state.endsSoon = true;
         timer = setTimeout(() => showLoggedOut("session_ended"), WARN_BEFORE_END_MS);
@@ -155,7 +155,7 @@ async function start() {
   }
 }
 
-// A page that Back brings out of the browser's memory may be of a session that has ended.
+// A page that Back restores from the browser's memory may belong to a session that has ended.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) {
     location.reload();

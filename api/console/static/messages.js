@@ -7,7 +7,7 @@ const KEPT = "language";
 /** @type {Record<string, string>} */
 let texts = {};
 
-/** The language that the page is in. */
+/** The page's language. */
 export let language = "nb";
 
 /** The language that was chosen before, or else the browser's. */
@@ -29,13 +29,13 @@ export async function use(wanted) {
   document.title = text("title");
 }
 
-/** As `use`, and remembers the choice in this browser. @param {string} wanted */
+/** Like `use`, and stores the choice in this browser. @param {string} wanted */
 export async function choose(wanted) {
   localStorage.setItem(KEPT, wanted);
   await use(wanted);
 }
 
-/** The text of a key, with values in the places of their names. @param {string} key @param {Record<string, unknown>} [values] */
+/** The text of a key, in which values replace their names. @param {string} key @param {Record<string, unknown>} [values] */
 export function text(key, values = {}) {
   const found = texts[key] ?? key;
   return found.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
@@ -46,7 +46,7 @@ export function problemText(code) {
   return texts[`problem.${code}`] ?? text("problem.other", { code });
 }
 
-/** A moment as dd.mm.yyyy hh:mm in the organization's time zone, in any language. @param {string} moment @param {string} timeZone */
+/** A time as dd.mm.yyyy hh:mm in the organization's time zone, in every language. @param {string} moment @param {string} timeZone */
 export function moment(moment, timeZone) {
   const shown = Object.fromEntries(
     new Intl.DateTimeFormat("nb-NO", {

@@ -6,7 +6,7 @@ import { html } from "/console/static/vendored.js";
 
 const SHOWN = 10;
 
-/** Loads the page. Returns what draws it. @param {any} me */
+/** Loads the page. Returns the function that draws it. @param {any} me */
 export async function home(me) {
   const batches = (await newestBatches(SHOWN)).data;
   return () => html`
@@ -43,7 +43,7 @@ function table(batches, timeZone) {
   `;
 }
 
-/** Honest words: never "completed" when something failed. @param {any} batch */
+/** The batch's state in words. Never says "completed" if an item failed. @param {any} batch */
 function result(batch) {
   return text(`batch.status.${batch.status}`, batch);
 }

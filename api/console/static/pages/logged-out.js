@@ -1,9 +1,9 @@
-// What is shown to somebody who is not logged in.
+// The page for people who are not logged in.
 
 import { text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
-/** @param {string | null} reason why not, if it needs saying */
+/** @param {string | null} reason the reason to show, if there is one */
 export function loggedOut(reason) {
   return html`
     <h1 class="ds-heading" data-size="lg">${text("logged_out.heading")}</h1>
