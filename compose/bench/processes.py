@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import psutil
 
 _SERVERS = ("kafka", "postgres")
+# The identity provider for development. No request that is measured needs it.
+_NOT_MEASURED = ("login",)
 
 
 class ProcessReplacedError(Exception):
@@ -19,7 +21,7 @@ class Processes:
         """`pids` is by role, as in `stack.json`."""
         roles: dict[int, list[str]] = {}
         for role, numbers in pids.items():
-            for number in () if role in _SERVERS else numbers:
+            for number in () if role in _SERVERS + _NOT_MEASURED else numbers:
                 roles.setdefault(number, []).append(role)
         self._processes = {", ".join(names): psutil.Process(number) for number, names in roles.items()}
         self._servers = {name: psutil.Process(number) for name in _SERVERS for number in pids.get(name, ())}
