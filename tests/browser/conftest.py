@@ -28,9 +28,12 @@ addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${eve
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. Without a Chromium on this machine the tests are skipped, or fail where it is required."""
+    """A browser. Without a Chromium on this machine the tests are skipped, or fail where it is required.
+
+    For a module at most: Playwright runs an event loop in the thread of the tests, in which `asyncio.run` of other tests would fail.
+    """
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         message = "no Chromium is installed, so the console is not tested in a browser (Debian: apt-get install chromium)"

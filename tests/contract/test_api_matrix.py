@@ -223,7 +223,13 @@ def test_auditors_get_no_notes_anywhere(api: ApiServer, coordinator: httpx.Clien
         coordinator.post(f"{url}/retry", json={"corrections": [{"item_id": failed, "notes": notes, "duration_minutes": 61}]})
         pipeline.drain()
     template = coordinator.post(f"{API_ROOT}/templates", json=BODIES["createTemplate"]).json()
-    places = {"batch_id": url.rpartition("/")[2], "item_id": failed, "template_id": template["template_id"]}
+    [registered] = coordinator.get(f"{API_ROOT}/activities").json()["data"]
+    places = {
+        "batch_id": url.rpartition("/")[2],
+        "item_id": failed,
+        "template_id": template["template_id"],
+        "activity_id": registered["activity_id"],
+    }
     reading = [(name, path) for name, method, path in OPERATIONS if method == "GET"]
     assert {"getBatch", "getItem", "followBatch", "downloadCsv"} <= {name for name, _ in reading}
     with api.client(Role.AUDITOR, sub="auditor") as auditor:

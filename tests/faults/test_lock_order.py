@@ -228,5 +228,8 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/registration/sql/records.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/replay/sql/batch_merge.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/storage/sql/dispatch.sql": {"FOR UPDATE"},
+        # A row of its own, in a transaction that locks nothing else.
+        "orchestrator/storage/sql/console_sessions.sql": {"FOR UPDATE"},
+        "orchestrator/storage/sql/templates.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},
     }

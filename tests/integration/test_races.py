@@ -54,7 +54,7 @@ def test_an_item_that_is_gone_is_tried_again_and_never_taken_for_registered(pipe
     there = Candidate(batch_id, 0, item_id, str(uuid4()))
     gone = Candidate(batch_id, 1, str(uuid4()), str(uuid4()))
     service = InProcessRegistrationService(EARLIEST_YEAR)
-    with pytest.raises(TransientError, match="not any more"), pipeline.engine.begin() as connection:
+    with pytest.raises(TransientError, match="vanished between two statements"), pipeline.engine.begin() as connection:
         service.register(connection, [there, gone], datetime.now(UTC))
     with pipeline.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one() == 0

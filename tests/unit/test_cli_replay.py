@@ -173,7 +173,7 @@ def test_a_person_is_told_what_became_of_the_promotion(found: Replay) -> None:
     found.after = comparison(difference(TWO))
     found.promoted = {ONE: Promoted.MERGED, TWO: Promoted.NOT_BORNE_OUT, THREE: Promoted.MERGED}
     assert bulkreg("--promote")[1].splitlines()[-2:] == [
-        "Promotion: 2 merged, 1 not borne out by the database.",
+        "Promotion: 2 merged, 1 not confirmed by the database.",
         "Differences: 2 label. Left: 1 label.",
     ]
     found.after = NOTHING

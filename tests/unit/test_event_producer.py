@@ -137,8 +137,8 @@ def test_what_failed_for_a_while_is_told_as_passing_and_not_sent_again(producer:
     delivery = producer.send(events(b"a", b"b", b"c"))
     producer.poll(1.0)
     assert (delivery.outstanding, delivery.failed) == (set(), {1: Trouble(str(PASSING))})
-    assert client.values == [b"a", b"b", b"c"]
-    assert len(producer.clients) == 1
+    # What comes next goes through another client: this one may be asking a broker that leads the partition no longer.
+    assert [each.values for each in producer.clients] == [[b"a", b"b", b"c"], []]
 
 
 def test_all_are_refused_with_one_and_only_the_one_is_refused_alone(producer: FakedProducer, client: Client) -> None:
@@ -166,7 +166,8 @@ def test_what_becomes_of_an_event_that_is_sent_alone(
     producer.poll(1.0)
     assert delivery.outstanding == set()
     assert delivery.failed == ({} if trouble is None else {1: trouble})
-    assert len(producer.clients) == 2, "one client for all that are sent alone"
+    alone_clients = [each for each in producer.clients if each.properties.get("batch.num.messages") == 1]
+    assert len(alone_clients) == 1, "one client for all that are sent alone"
 
 
 def test_what_does_not_fit_or_is_not_taken_alone(producer: FakedProducer, client: Client) -> None:
