@@ -22,8 +22,7 @@ class _Server:
 
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername="postgresql")
-        self._connection = psycopg2.connect(self._url.render_as_string(hide_password=False))
-        self._connection.autocommit = True
+        self._connection = self._connected()
 
     def create(self, name: str, template: str | None) -> str:
         """Returns its URL."""
@@ -37,9 +36,22 @@ class _Server:
     def close(self) -> None:
         self._connection.close()
 
+    def _connected(self) -> "psycopg2.extensions.connection":
+        connection = psycopg2.connect(self._url.render_as_string(hide_password=False))
+        connection.autocommit = True
+        return connection
+
     def _execute(self, statement: str) -> None:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement)
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement)
+        except psycopg2.OperationalError:
+            if not self._connection.closed:
+                raise
+            # The test has killed the server, and it has been started again.
+            self._connection = self._connected()
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement)
 
 
 @contextlib.contextmanager
