@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
         coordinator: Coordinator = None,
         mentor: Mentor = None,
         revoked: Revoked = None,
-        format: Annotated[FileFormat, typer.Option(help="For spreadsheets, or for programs.")] = FileFormat.CSV,  # noqa: A002
+        form: Annotated[FileFormat, typer.Option("--format", help="For spreadsheets, or for programs.")] = FileFormat.CSV,
         save: Annotated[Path | None, typer.Option(help="The file to write. Default: standard output.", dir_okay=False)] = None,
     ) -> None:
         """Write every activity that fits into a file."""
@@ -84,7 +84,7 @@ def register(app: typer.Typer) -> None:
         query = _filter(date_from, date_to, activity_type, chapter, coordinator, mentor, revoked)
         async with (
             connected(connection.target(), output.remark) as client,
-            client.download(f"{ACTIVITIES_PATH}.{format}", connection.org, **query) as body,
+            client.download(f"{ACTIVITIES_PATH}.{form}", connection.org, **query) as body,
         ):
             await save_download(body, save)
 

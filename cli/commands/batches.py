@@ -116,8 +116,8 @@ def register(app: typer.Typer) -> None:
         output: Output,
         batch_id: BatchId,
         status: Annotated[ItemStatus | None, typer.Option(help="Only items in this status (not with a format).")] = None,
-        format: Annotated[  # noqa: A002
-            ResultsFormat, typer.Option(help="A table for people, or a file of all items.")
+        form: Annotated[
+            ResultsFormat, typer.Option("--format", help="A table for people, or a file of all items.")
         ] = ResultsFormat.TABLE,
         notes: Annotated[
             bool, typer.Option("--notes", help="Include the notes, which may contain health data (csv, ndjson).")
@@ -128,10 +128,10 @@ def register(app: typer.Typer) -> None:
         target = connection.target()
         organization_id = connection.org or organization_in_home(target, batch_id)
         async with connected(target, output.remark) as client:
-            if format is not ResultsFormat.TABLE:
+            if form is not ResultsFormat.TABLE:
                 if status is not None or output.json:
-                    raise BadInputError(f"--format {format} always writes all items; remove --status and --json")
-                path = f"{API_PATH}/{batch_id}/results.{format}"
+                    raise BadInputError(f"--format {form} always writes all items; remove --status and --json")
+                path = f"{API_PATH}/{batch_id}/results.{form}"
                 # Results that are printed to a terminal show the progress themselves, and a bar would mix with them.
                 is_shown = save is None and sys.stdout.isatty()
                 with nullcontext() if is_shown else working(output, _READING):

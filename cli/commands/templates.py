@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         output: Output,
         name: Annotated[str, typer.Argument(help="What it is called.")],
         mentors: Annotated[list[str], typer.Argument(metavar="MENTOR", help="The ids of the mentors.")],
-        type: Annotated[str, typer.Option(help="The activity type.")],  # noqa: A002
+        activity_type: Annotated[str, typer.Option("--type", help="The activity type.")],
         minutes: Annotated[int, typer.Option(help="How long it takes.", min=1, max=1_440)],
         weekday: Annotated[int | None, typer.Option(help="1 for Monday to 7 for Sunday.", min=1, max=7)] = None,
         coordinator: Annotated[str | None, typer.Option(help="Whose it is; needed where the token is no coordinator's.")] = None,
@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         body = {
             "name": name,
             "mentor_ids": mentors,
-            "activity_type": type,
+            "activity_type": activity_type,
             "duration_minutes": minutes,
             "weekday": weekday,
             "coordinator_id": coordinator,

@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
 from api.console.sessions import SESSION_COOKIE
+from orchestrator.batches.model import Role
 from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in
 from tests.support.api_server import ApiServer
@@ -38,7 +39,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     rows = page.get_by_role("row")
     expect(rows).to_have_count(3)
     expect(rows.nth(1)).to_contain_text("Monday group")
-    expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 need you")
+    expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 needs you")
     expect(rows.nth(2)).to_contain_text("All 3 registered")
     expect(page.get_by_role("banner")).to_contain_text("Coordinator, Standard")
     page.screenshot(path=screenshots / "home.png", full_page=True)
@@ -80,6 +81,22 @@ def test_logging_in_seeing_batches_and_logging_out(
     assert [error for error in watch.errors if "the server responded with a status of 401" not in error] == []
     hosts = {urlsplit(url).netloc for url in watch.requests if not url.startswith("data:")}
     assert hosts == {urlsplit(console.url).netloc, urlsplit(str(console.settings.oidc_issuer)).netloc}
+
+
+def test_the_sentence_says_what_was_undone_and_whether_somebody_is_needed(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    log_in(page, console)
+    rows = page.get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 needs you")
+    # Only those who see several coordinators are told whose batch it is.
+    expect(page.get_by_role("columnheader")).to_have_text(["Name", "Result", "Submitted"])
+    with console.client(Role.COORDINATOR, sub=COORDINATOR) as coordinator:
+        monday, tuesday = (batch["batch_id"] for batch in coordinator.get(API_PATH).json()["data"])
+        assert coordinator.post(f"{API_PATH}/{monday}/dismiss").status_code == 200
+        assert coordinator.post(f"{API_PATH}/{tuesday}/revoke", json={"reason": "wrong date"}).status_code == 200
+    page.reload()
+    expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 failed")
+    expect(rows.nth(2)).to_contain_text("All 3 registered, 3 undone")
 
 
 def asked(page: Page, path: str, **options: Any) -> tuple[int, str]:

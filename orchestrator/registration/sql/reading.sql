@@ -1,4 +1,4 @@
--- Statements that read activities for auditors (docs/decisions/0039-reading-records.md). They never read notes. A condition whose parameter is NULL
+-- Statements that read activities for auditors (docs/decisions/0039-reading-activities.md). They never read notes. A condition whose parameter is NULL
 -- disappears when the statement is planned, because the parameters are in its text. The order is total: dates repeat, ids don't.
 
 -- name: page

@@ -1,4 +1,4 @@
--- Statements that fill in a column of a large table (docs/decisions/0039-reading-records.md).
+-- Statements that fill in a column of a large table (docs/decisions/0039-reading-activities.md).
 
 -- name: fill
 -- parameters: after uuid, chunk integer

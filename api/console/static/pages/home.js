@@ -2,7 +2,7 @@
 
 import { newestBatches } from "/console/static/api.js";
 import { moment, text } from "/console/static/messages.js";
-import { html } from "/console/static/vendored.js";
+import { html, nothing } from "/console/static/vendored.js";
 
 const SHOWN = 10;
 
@@ -11,12 +11,14 @@ export async function home(me) {
   const batches = (await newestBatches(SHOWN)).data;
   return () => html`
     <h1 class="ds-heading" data-size="lg">${text("home.heading")}</h1>
-    ${batches.length === 0 ? html`<p class="ds-paragraph">${text("home.empty")}</p>` : table(batches, me.organization.time_zone)}
+    ${batches.length === 0 ? html`<p class="ds-paragraph">${text("home.empty")}</p>` : table(batches, me)}
   `;
 }
 
-/** @param {any[]} batches @param {string} timeZone */
-function table(batches, timeZone) {
+/** @param {any[]} batches @param {any} me */
+function table(batches, me) {
+  // A coordinator sees only their own.
+  const namesCoordinators = me.role !== "coordinator";
   return html`
     <table class="ds-table batches">
       <thead>
@@ -24,7 +26,7 @@ function table(batches, timeZone) {
           <th scope="col">${text("batch.label")}</th>
           <th scope="col">${text("batch.result")}</th>
           <th scope="col">${text("batch.submitted_at")}</th>
-          <th scope="col">${text("batch.coordinator")}</th>
+          ${namesCoordinators ? html`<th scope="col">${text("batch.coordinator")}</th>` : nothing}
         </tr>
       </thead>
       <tbody>
@@ -33,8 +35,8 @@ function table(batches, timeZone) {
             <tr>
               <td>${batch.label ?? text("batch.no_label")}</td>
               <td>${result(batch)}</td>
-              <td>${moment(batch.submitted_at, timeZone)}</td>
-              <td>${batch.coordinator_id}</td>
+              <td>${moment(batch.submitted_at, me.organization.time_zone)}</td>
+              ${namesCoordinators ? html`<td>${batch.coordinator_id}</td>` : nothing}
             </tr>
           `,
         )}
@@ -43,7 +45,19 @@ function table(batches, timeZone) {
   `;
 }
 
-/** The batch's state in words. Never says "completed" if an item failed. @param {any} batch */
+/** The batch's state in words. Never says "completed" if an item failed, and never hides that something was undone. @param {any} batch */
 function result(batch) {
-  return text(`batch.status.${batch.status}`, batch);
+  const sentence = text(`batch.status.${batch.status}${form(batch)}`, batch);
+  return batch.revoked === 0 ? sentence : `${sentence}, ${text("batch.revoked", batch)}`;
+}
+
+/** Which sentence for failed items: whether somebody has to look at them, and at how many. @param {any} batch */
+function form(batch) {
+  if (!["partial", "failed"].includes(batch.status)) {
+    return "";
+  }
+  if (!batch.needs_attention) {
+    return ".settled";
+  }
+  return batch.failed === 1 ? ".one" : ".several";
 }
