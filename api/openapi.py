@@ -11,8 +11,10 @@ from api.access.identity import ORGANIZATION_HEADER
 from api.console.sessions import SESSION_COOKIE
 from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
 from api.routes import ROUTES, Route
-from schemas import api as models
 from schemas import examples
+from schemas.api.batches import BatchEvent
+from schemas.api.health import HealthResponse
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_ROOT
 from schemas.published import published_name, published_schemas
 
@@ -90,8 +92,8 @@ _ORGANIZATION: Json = {
 def document(routes: Sequence[Route] = ROUTES) -> Json:
     """The whole document."""
     used = {model for route in routes for model in (*route.bodies, *route.responses.values()) if isinstance(model, type)}
-    listed: list[type[BaseModel]] = [*sorted(used, key=published_name), models.ProblemResponse, models.BatchEvent]
-    listed.append(models.HealthResponse)
+    listed: list[type[BaseModel]] = [*sorted(used, key=published_name), ProblemResponse, BatchEvent]
+    listed.append(HealthResponse)
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -250,7 +252,7 @@ def _refusals(route: Route) -> Json:
 
 
 def _refusal(status: int, codes: Sequence[str]) -> Json:
-    schema = {"allOf": [_ref(models.ProblemResponse), {"type": "object", "properties": {"code": {"enum": sorted(codes)}}}]}
+    schema = {"allOf": [_ref(ProblemResponse), {"type": "object", "properties": {"code": {"enum": sorted(codes)}}}]}
     refusal: Json = {
         "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in sorted(codes)),
         "content": {
@@ -273,7 +275,7 @@ def _example(code: str) -> Json:
 
 
 def _health(path: str) -> Json:
-    content = {"application/json": _content(models.HealthResponse)}
+    content = {"application/json": _content(HealthResponse)}
     responses: Json = {"200": {"description": "All checks pass.", "content": content}}
     if path == "/readyz":
         responses["503"] = {"description": "A check fails; `checks` says which.", "content": content}

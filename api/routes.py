@@ -7,7 +7,48 @@ from aiohttp import web
 
 from api.endpoints import activities, batches, directory, events, exports, files, me, previews, revocations, templates
 from api.endpoints.calls import Call, Reply
-from schemas import api as models
+from schemas.api.activities import (
+    ActivitiesQuery,
+    ActivitiesResponse,
+    ActivityExportQuery,
+    ActivitySummaryQuery,
+    ActivitySummaryResponse,
+    OneActivityResponse,
+)
+from schemas.api.base import Request, Response
+from schemas.api.batches import (
+    BatchesQuery,
+    BatchesResponse,
+    BatchResponse,
+    BatchWithItemsResponse,
+    Cancellation,
+    CancelledResponse,
+    CancellingUpdate,
+    EventsQuery,
+    ExportQuery,
+    OneBatchQuery,
+    Relabelling,
+    TicketResponse,
+    UpdatedResponse,
+)
+from schemas.api.directory import (
+    ActivityTypesResponse,
+    ChaptersQuery,
+    ChaptersResponse,
+    CoordinatorsQuery,
+    CoordinatorsResponse,
+    DirectoryQuery,
+    MentorsQuery,
+    MentorsResponse,
+)
+from schemas.api.files import ReadFileResponse
+from schemas.api.items import NamesQuery, OneItemResponse
+from schemas.api.me import MeResponse
+from schemas.api.previews import PreviewResponse
+from schemas.api.retries import RetriedResponse, Retry
+from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
+from schemas.api.submissions import ItemsSubmission, MentorsSubmission
+from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesQuery, TemplatesResponse
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
 
 Endpoint = Callable[[Call], Reply]
@@ -32,14 +73,14 @@ class Route:
     """Whether a ticket is accepted instead of a token."""
     is_download: bool = False
     """Whether a link of the console leads here, so that the browser sends no header of ours."""
-    query: type[models.Request] | None = None
-    bodies: Sequence[type[models.Request]] = ()
+    query: type[Request] | None = None
+    bodies: Sequence[type[Request]] = ()
     """The forms of the request body."""
     body_is_optional: bool = False
     file_types: Sequence[str] = ()
     """The content types of a body that is a file instead of JSON."""
     request_headers: Sequence[str] = ()
-    responses: Mapping[int, type[models.Response] | str | None] = field(default_factory=dict)
+    responses: Mapping[int, type[Response] | str | None] = field(default_factory=dict)
     """By status: a model in JSON, another content type, or no body."""
     refusals: Sequence[str] = ()
     """The codes of problems specific to this route (`api.http.problems`)."""
@@ -54,7 +95,7 @@ class Route:
 TEMPLATES = API_ROOT + "/templates"
 DIRECTORY = API_ROOT + "/directory"
 BATCH = API_PATH + "/{batch_id}"
-_SUBMISSIONS = (models.ItemsSubmission, models.MentorsSubmission)
+_SUBMISSIONS = (ItemsSubmission, MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
 _NOT_HERE = ("preview_unavailable",)
 _NO_ACTIVITIES = ("activities_unavailable",)
@@ -67,15 +108,15 @@ _NOT_CHANGED = ("If-None-Match",)
 _NOT_ONES_SCOPE = ("not_your_scope", "coordinator_unknown")
 
 ROUTES: Sequence[Route] = (
-    Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: models.MeResponse}),
+    Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: MeResponse}),
     Route(
         "GET",
         TEMPLATES,
         "listTemplates",
         templates.list_templates,
-        query=models.TemplatesQuery,
+        query=TemplatesQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.TemplatesResponse, 304: None},
+        responses={200: TemplatesResponse, 304: None},
     ),
     Route(
         "POST",
@@ -83,9 +124,9 @@ ROUTES: Sequence[Route] = (
         "createTemplate",
         templates.create,
         changes=True,
-        bodies=(models.NewTemplate,),
+        bodies=(NewTemplate,),
         request_headers=_KEY,
-        responses={201: models.TemplateResponse},
+        responses={201: TemplateResponse},
         refusals=("not_your_coordinator_id", "coordinator_unknown", "template_deleted", *_REUSED),
     ),
     Route(
@@ -94,7 +135,7 @@ ROUTES: Sequence[Route] = (
         "getTemplate",
         templates.get,
         request_headers=_NOT_CHANGED,
-        responses={200: models.TemplateResponse, 304: None},
+        responses={200: TemplateResponse, 304: None},
     ),
     Route(
         "PUT",
@@ -102,9 +143,9 @@ ROUTES: Sequence[Route] = (
         "replaceTemplate",
         templates.replace,
         changes=True,
-        bodies=(models.TemplateChange,),
+        bodies=(TemplateChange,),
         request_headers=_MATCH,
-        responses={200: models.TemplateResponse},
+        responses={200: TemplateResponse},
         refusals=("template_changed",),
     ),
     Route(
@@ -122,9 +163,9 @@ ROUTES: Sequence[Route] = (
         DIRECTORY + "/mentors",
         "listMentors",
         directory.mentors,
-        query=models.MentorsQuery,
+        query=MentorsQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.MentorsResponse, 304: None},
+        responses={200: MentorsResponse, 304: None},
         refusals=_NOT_ONES_SCOPE,
     ),
     Route(
@@ -132,9 +173,9 @@ ROUTES: Sequence[Route] = (
         DIRECTORY + "/chapters",
         "listChapters",
         directory.chapters,
-        query=models.ChaptersQuery,
+        query=ChaptersQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.ChaptersResponse, 304: None},
+        responses={200: ChaptersResponse, 304: None},
         refusals=_NOT_ONES_SCOPE,
     ),
     Route(
@@ -142,18 +183,18 @@ ROUTES: Sequence[Route] = (
         DIRECTORY + "/activity-types",
         "listActivityTypes",
         directory.activity_types,
-        query=models.DirectoryQuery,
+        query=DirectoryQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.ActivityTypesResponse, 304: None},
+        responses={200: ActivityTypesResponse, 304: None},
     ),
     Route(
         "GET",
         DIRECTORY + "/coordinators",
         "listCoordinators",
         directory.coordinators,
-        query=models.CoordinatorsQuery,
+        query=CoordinatorsQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.CoordinatorsResponse, 304: None},
+        responses={200: CoordinatorsResponse, 304: None},
         refusals=("role_may_not",),
     ),
     Route(
@@ -164,7 +205,7 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=_SUBMISSIONS,
         request_headers=(*_KEY, "traceparent"),
-        responses={202: models.BatchResponse},
+        responses={202: BatchResponse},
         refusals=(*_NOT_ONES_OWN, *_REUSED, *_PLAN, "batch_deleted"),
     ),
     Route(
@@ -172,8 +213,8 @@ ROUTES: Sequence[Route] = (
         API_PATH,
         "listBatches",
         batches.list_batches,
-        query=models.BatchesQuery,
-        responses={200: models.BatchesResponse},
+        query=BatchesQuery,
+        responses={200: BatchesResponse},
     ),
     Route(
         "POST",
@@ -181,9 +222,9 @@ ROUTES: Sequence[Route] = (
         "preview",
         previews.preview,
         changes=True,
-        query=models.NamesQuery,
+        query=NamesQuery,
         bodies=_SUBMISSIONS,
-        responses={200: models.PreviewResponse},
+        responses={200: PreviewResponse},
         refusals=(*_NOT_ONES_OWN, *_NOT_HERE),
     ),
     Route(
@@ -193,7 +234,7 @@ ROUTES: Sequence[Route] = (
         conversation=files.read_file,
         changes=True,
         file_types=tuple(files.CONTENT_TYPES),
-        responses={200: models.ReadFileResponse},
+        responses={200: ReadFileResponse},
         refusals=("not_a_table", "file_too_costly"),
     ),
     Route(
@@ -201,9 +242,9 @@ ROUTES: Sequence[Route] = (
         BATCH,
         "getBatch",
         conversation=batches.get_batch,
-        query=models.OneBatchQuery,
+        query=OneBatchQuery,
         request_headers=_NOT_CHANGED,
-        responses={200: models.BatchWithItemsResponse, 304: None},
+        responses={200: BatchWithItemsResponse, 304: None},
     ),
     Route(
         "PUT",
@@ -211,9 +252,9 @@ ROUTES: Sequence[Route] = (
         "updateBatch",
         batches.update,
         changes=True,
-        bodies=(models.Relabelling, models.CancellingUpdate),
+        bodies=(Relabelling, CancellingUpdate),
         request_headers=(*_KEY, *_MATCH),
-        responses={200: models.UpdatedResponse},
+        responses={200: UpdatedResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_finished"),
     ),
     Route(
@@ -232,10 +273,10 @@ ROUTES: Sequence[Route] = (
         "retryBatch",
         batches.retry,
         changes=True,
-        bodies=(models.Retry,),
+        bodies=(Retry,),
         body_is_optional=True,
         request_headers=_KEY,
-        responses={202: models.RetriedResponse, 200: models.RetriedResponse},
+        responses={202: RetriedResponse, 200: RetriedResponse},
         refusals=(*_REUSED, "batch_cancelled", "item_not_failed", "item_retried_already", "item_in_doubt"),
     ),
     Route(
@@ -244,10 +285,10 @@ ROUTES: Sequence[Route] = (
         "cancelBatch",
         batches.cancel,
         changes=True,
-        bodies=(models.Cancellation,),
+        bodies=(Cancellation,),
         body_is_optional=True,
         request_headers=(*_KEY, *_MATCH),
-        responses={200: models.CancelledResponse},
+        responses={200: CancelledResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_finished"),
     ),
     Route(
@@ -256,9 +297,9 @@ ROUTES: Sequence[Route] = (
         "revokeBatch",
         revocations.revoke_batch,
         changes=True,
-        bodies=(models.BatchRevocation,),
+        bodies=(BatchRevocation,),
         request_headers=(*_KEY, *_MATCH),
-        responses={200: models.RevokedResponse},
+        responses={200: RevokedResponse},
         refusals=(*_CHANGED, *_REUSED, "batch_running", "revocation_unavailable"),
     ),
     Route(
@@ -266,8 +307,8 @@ ROUTES: Sequence[Route] = (
         ACTIVITIES_PATH,
         "listActivities",
         activities.list_activities,
-        query=models.ActivitiesQuery,
-        responses={200: models.ActivitiesResponse},
+        query=ActivitiesQuery,
+        responses={200: ActivitiesResponse},
         refusals=_NO_ACTIVITIES,
     ),
     Route(
@@ -275,7 +316,7 @@ ROUTES: Sequence[Route] = (
         ACTIVITIES_PATH + ".csv",
         "downloadActivitiesCsv",
         conversation=activities.download_csv,
-        query=models.ActivityExportQuery,
+        query=ActivityExportQuery,
         responses={200: "text/csv"},
         refusals=_NO_ACTIVITIES,
     ),
@@ -284,7 +325,7 @@ ROUTES: Sequence[Route] = (
         ACTIVITIES_PATH + ".ndjson",
         "downloadActivitiesNdjson",
         conversation=activities.download_ndjson,
-        query=models.ActivityExportQuery,
+        query=ActivityExportQuery,
         responses={200: "application/x-ndjson"},
         refusals=_NO_ACTIVITIES,
     ),
@@ -294,8 +335,8 @@ ROUTES: Sequence[Route] = (
         ACTIVITIES_PATH + "/summary",
         "summarizeActivities",
         activities.summarize_activities,
-        query=models.ActivitySummaryQuery,
-        responses={200: models.ActivitySummaryResponse},
+        query=ActivitySummaryQuery,
+        responses={200: ActivitySummaryResponse},
         refusals=_NO_ACTIVITIES,
     ),
     Route(
@@ -303,7 +344,7 @@ ROUTES: Sequence[Route] = (
         ACTIVITIES_PATH + "/{activity_id}",
         "getActivity",
         activities.get_activity,
-        responses={200: models.OneActivityResponse},
+        responses={200: OneActivityResponse},
         refusals=(*_NO_ACTIVITIES, "activity_not_found"),
     ),
     Route(
@@ -312,9 +353,9 @@ ROUTES: Sequence[Route] = (
         "revokeActivity",
         revocations.revoke_activity,
         changes=True,
-        bodies=(models.ActivityRevocation,),
+        bodies=(ActivityRevocation,),
         request_headers=_KEY,
-        responses={200: models.RevokedActivityResponse},
+        responses={200: RevokedActivityResponse},
         refusals=(*_REUSED, "activity_not_found", "revocation_window_over", "revocation_unavailable"),
     ),
     Route(
@@ -324,17 +365,17 @@ ROUTES: Sequence[Route] = (
         batches.dismiss,
         changes=True,
         request_headers=_KEY,
-        responses={200: models.BatchResponse},
+        responses={200: BatchResponse},
         refusals=_REUSED,
     ),
-    Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: models.TicketResponse}),
+    Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: TicketResponse}),
     Route(
         "GET",
         BATCH + "/events",
         "followBatch",
         conversation=events.stream,
         takes_ticket=True,
-        query=models.EventsQuery,
+        query=EventsQuery,
         request_headers=("Last-Event-ID",),
         responses={200: "text/event-stream", 204: None},
     ),
@@ -344,7 +385,7 @@ ROUTES: Sequence[Route] = (
         "downloadCsv",
         conversation=exports.download_csv,
         is_download=True,
-        query=models.ExportQuery,
+        query=ExportQuery,
         responses={200: "text/csv"},
         refusals=("role_may_not",),
     ),
@@ -354,7 +395,7 @@ ROUTES: Sequence[Route] = (
         "downloadNdjson",
         conversation=exports.download_ndjson,
         is_download=True,
-        query=models.ExportQuery,
+        query=ExportQuery,
         responses={200: "application/x-ndjson"},
         refusals=("role_may_not",),
     ),
@@ -363,8 +404,8 @@ ROUTES: Sequence[Route] = (
         BATCH + "/items/{item_id}",
         "getItem",
         batches.get_item,
-        query=models.NamesQuery,
-        responses={200: models.OneItemResponse},
+        query=NamesQuery,
+        responses={200: OneItemResponse},
         refusals=("item_not_found",),
     ),
 )

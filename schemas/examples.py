@@ -7,7 +7,29 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from schemas import api
+from schemas.api.activities import ActivitiesResponse, ActivitySummaryResponse, OneActivityResponse
+from schemas.api.batches import (
+    BatchesResponse,
+    BatchEvent,
+    BatchResponse,
+    BatchWithItemsResponse,
+    Cancellation,
+    CancelledResponse,
+    CancellingUpdate,
+    Relabelling,
+    TicketResponse,
+    UpdatedResponse,
+)
+from schemas.api.directory import ActivityTypesResponse, ChaptersResponse, CoordinatorsResponse, MentorsResponse
+from schemas.api.files import ReadFileResponse
+from schemas.api.health import HealthResponse
+from schemas.api.items import OneItemResponse
+from schemas.api.me import MeResponse
+from schemas.api.previews import PreviewResponse
+from schemas.api.retries import RetriedResponse, Retry
+from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
+from schemas.api.submissions import ItemsSubmission, MentorsSubmission
+from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesResponse
 from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake
 
 Json = dict[str, Any]
@@ -181,7 +203,7 @@ _ACTIVITY: Json = {
 }
 
 EXAMPLES: Mapping[type[BaseModel], Json] = {
-    api.ItemsSubmission: {
+    ItemsSubmission: {
         "label": "Tuesday visits",
         "items": [
             {"mentor_id": "astrid-01", **_VISIT, "duration_minutes": 60},
@@ -189,23 +211,23 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             {"mentor_id": "dag-04", **_VISIT, "duration_minutes": 60, "client_reference": "row 4"},
         ],
     },
-    api.MentorsSubmission: {
+    MentorsSubmission: {
         "mentor_ids": ["eva-05", "grete-07"],
         "activity": {"activity_type": "training", "activity_date": "2025-04-02", "duration_minutes": 90},
     },
-    api.Relabelling: {"label": "Visits, week 14"},
-    api.CancellingUpdate: {"status": "cancelled", "cancellation_reason": "Wrong week"},
-    api.Cancellation: {"cancellation_reason": "Wrong week"},
-    api.Retry: {"corrections": [{"item_id": ITEM_ID, "activity_date": "2024-12-16"}]},
-    api.BatchResponse: _ACCEPTED,
-    api.BatchesResponse: {"data": [_FINISHED], "pagination": {"page": 1, "limit": 20, "total": 1, "next_cursor": None}},
-    api.BatchWithItemsResponse: {**_FINISHED, "items": _ITEMS, "next_item_cursor": None},
-    api.BatchEvent: {**_RUNNING, "items": [_ITEMS[0], _ITEMS[2]], "full": False},
-    api.UpdatedResponse: {**_FINISHED, "label": "Visits, week 14"},
-    api.RetriedResponse: {**_ACCEPTED, "pending": 1, "completed": 2, "retried": 1},
-    api.CancelledResponse: _CANCELLED,
-    api.BatchRevocation: {"reason": "Wrong date"},
-    api.RevokedResponse: {
+    Relabelling: {"label": "Visits, week 14"},
+    CancellingUpdate: {"status": "cancelled", "cancellation_reason": "Wrong week"},
+    Cancellation: {"cancellation_reason": "Wrong week"},
+    Retry: {"corrections": [{"item_id": ITEM_ID, "activity_date": "2024-12-16"}]},
+    BatchResponse: _ACCEPTED,
+    BatchesResponse: {"data": [_FINISHED], "pagination": {"page": 1, "limit": 20, "total": 1, "next_cursor": None}},
+    BatchWithItemsResponse: {**_FINISHED, "items": _ITEMS, "next_item_cursor": None},
+    BatchEvent: {**_RUNNING, "items": [_ITEMS[0], _ITEMS[2]], "full": False},
+    UpdatedResponse: {**_FINISHED, "label": "Visits, week 14"},
+    RetriedResponse: {**_ACCEPTED, "pending": 1, "completed": 2, "retried": 1},
+    CancelledResponse: _CANCELLED,
+    BatchRevocation: {"reason": "Wrong date"},
+    RevokedResponse: {
         "batch_id": "01a20651-14d3-7a55-8b41-6a1a3bd2c0f3",
         "organization_id": "nordlys",
         "coordinator_id": "ingrid",
@@ -226,16 +248,16 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "already_revoked": 0,
         "kept": [],
     },
-    api.ActivityRevocation: {"reason": "Wrong mentor"},
-    api.ActivitiesResponse: {"data": [_ACTIVITY], "next_cursor": None},
-    api.OneActivityResponse: {
+    ActivityRevocation: {"reason": "Wrong mentor"},
+    ActivitiesResponse: {"data": [_ACTIVITY], "next_cursor": None},
+    OneActivityResponse: {
         **_ACTIVITY,
         "history": [
             {"at": _TIME, "kind": "submitted", "by": "ingrid", "channel": "api"},
             {"at": _TIME, "kind": "registered", "by": "ingrid", "channel": "api"},
         ],
     },
-    api.ActivitySummaryResponse: {
+    ActivitySummaryResponse: {
         "groups": [
             {
                 "activity_type": "hospital_visit",
@@ -247,7 +269,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "live": {"activities": 2, "minutes": 120},
         "revoked": {"activities": 1, "minutes": 60},
     },
-    api.RevokedActivityResponse: {
+    RevokedActivityResponse: {
         "activity_id": _ITEMS[0]["activity_id"],
         "batch_id": BATCH_ID,
         "item_id": _ITEMS[0]["item_id"],
@@ -257,8 +279,8 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "revoked_by": "ingrid",
         "revocation_reason": "Wrong mentor",
     },
-    api.OneItemResponse: _CORRECTED,
-    api.PreviewResponse: {
+    OneItemResponse: _CORRECTED,
+    PreviewResponse: {
         "plan": "…",
         "items": [
             {
@@ -284,8 +306,8 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         ],
         "counts": {"success": 1, "failed": 1},
     },
-    api.TicketResponse: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
-    api.MeResponse: {
+    TicketResponse: {"ticket": "…", "expires_at": "2026-03-26T10:01:00.000000Z"},
+    MeResponse: {
         "subject": "ingrid",
         "name": "Ingrid Solvang",
         "role": "coordinator",
@@ -306,11 +328,11 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "features": {"preview": True, "revoke": True},
         "session_ends_at": "2026-03-26T22:00:00Z",
     },
-    api.NewTemplate: _TEMPLATE,
-    api.TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
-    api.TemplateResponse: _SAVED_TEMPLATE,
-    api.TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
-    api.ReadFileResponse: {
+    NewTemplate: _TEMPLATE,
+    TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
+    TemplateResponse: _SAVED_TEMPLATE,
+    TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
+    ReadFileResponse: {
         "items": [
             {
                 "row": 2,
@@ -332,7 +354,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         ],
         "ignored_columns": ["Rom"],
     },
-    api.MentorsResponse: {
+    MentorsResponse: {
         "data": [
             {
                 "mentor_id": "bjorn-02",
@@ -345,16 +367,16 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         ],
         "next_cursor": None,
     },
-    api.ChaptersResponse: {"data": [{"chapter_id": "bergen", "name": "Bergen og omegn"}], "next_cursor": None},
-    api.ActivityTypesResponse: {
+    ChaptersResponse: {"data": [{"chapter_id": "bergen", "name": "Bergen og omegn"}], "next_cursor": None},
+    ActivityTypesResponse: {
         "data": [{"activity_type": "hospital_visit", "name": "Sykehusbesøk", "default_minutes": 60, "minimum_minutes": None}],
         "next_cursor": "aG9zcGl0YWxfdmlzaXQ=",
     },
-    api.CoordinatorsResponse: {
+    CoordinatorsResponse: {
         "data": [{"coordinator_id": "ingrid", "name": "Ingrid Solvang", "role": "coordinator"}],
         "next_cursor": None,
     },
-    api.HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
+    HealthResponse: {"status": "ok", "checks": {"database": {"ok": True}}},
 }
 
 # The mistakes in the examples of problems, by code.
@@ -392,5 +414,5 @@ TEXTS: Mapping[str, str] = {
         f'"{BATCH_ID}","{_ACTIVITY["item_id"]}"\r\n'
     ),
     "downloadActivitiesNdjson": f"{json.dumps(_ACTIVITY)}\n",
-    "followBatch": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[api.BatchEvent])}\n\n",
+    "followBatch": f"retry: 2000\n\nid: 3\nevent: batch\ndata: {json.dumps(EXAMPLES[BatchEvent])}\n\n",
 }

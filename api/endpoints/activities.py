@@ -24,7 +24,7 @@ from orchestrator.registration.reading import (
     SummaryGroup,
     TrailEntry,
 )
-from schemas.api import ActivitiesQuery, ActivityExportQuery, ActivitySummaryQuery
+from schemas.api.activities import ActivitiesQuery, ActivityExportQuery, ActivitySummaryQuery
 from schemas.envelope import rfc3339
 from schemas.groupings import Grouping
 

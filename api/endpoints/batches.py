@@ -36,20 +36,11 @@ from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import SubmissionRequest
 from orchestrator.directory.reading import DirectoryReader, Names
 from orchestrator.registration.port import Prediction
-from schemas.api import (
-    BatchesQuery,
-    Cancellation,
-    CancellingUpdate,
-    NamesQuery,
-    OneBatchQuery,
-    RefusedRequestError,
-    Relabelling,
-    Submission,
-    read,
-    read_retry,
-    read_submission,
-    read_update,
-)
+from schemas.api.batches import BatchesQuery, Cancellation, CancellingUpdate, OneBatchQuery, Relabelling, read_update
+from schemas.api.items import NamesQuery
+from schemas.api.reading import RefusedRequestError, read
+from schemas.api.retries import read_retry
+from schemas.api.submissions import Submission, read_submission
 from schemas.envelope import trace_id_of
 from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake

@@ -25,7 +25,8 @@ from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import Actor, Idempotency
 from orchestrator.process.settings import Settings
 from orchestrator.registration.preview import Planner
-from schemas.api import RefusedRequestError, Request, read
+from schemas.api.base import Request
+from schemas.api.reading import RefusedRequestError, read
 from schemas.mistakes import Mistake
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")

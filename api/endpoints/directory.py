@@ -8,7 +8,7 @@ from api.endpoints.calls import Call, Reply
 from api.http import cursors
 from api.http.etag import content_etag, none_matches
 from orchestrator.directory.reading import MentorFilter, Page, Place
-from schemas.api import ChaptersQuery, CoordinatorsQuery, DirectoryQuery, MentorsQuery
+from schemas.api.directory import ChaptersQuery, CoordinatorsQuery, DirectoryQuery, MentorsQuery
 
 
 def mentors(call: Call) -> Reply:

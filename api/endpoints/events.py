@@ -18,7 +18,7 @@ from orchestrator.batches import operations
 from orchestrator.batches.model import ItemFilter, StatusView
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.states import ItemStatus
-from schemas.api import EventsQuery
+from schemas.api.batches import EventsQuery
 
 # Proxies close connections that are silent for a minute. Writing also detects a client that has gone.
 _HEARTBEAT_S = 30.0

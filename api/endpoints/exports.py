@@ -19,7 +19,7 @@ from api.http.downloads import csv_bytes, send_download
 from orchestrator.batches import operations
 from orchestrator.batches.access import may_read_notes
 from orchestrator.batches.model import ItemFilter, ItemView
-from schemas.api import ExportQuery
+from schemas.api.batches import ExportQuery
 from schemas.envelope import rfc3339
 
 CHUNK_ITEMS = 1_000

@@ -12,7 +12,7 @@ from orchestrator.batches.states import Outcome
 from orchestrator.directory.reading import DirectoryReader, Names
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.preview import Preview
-from schemas.api import NamesQuery
+from schemas.api.items import NamesQuery
 
 
 def preview(call: Call) -> Reply:

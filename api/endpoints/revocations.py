@@ -9,7 +9,8 @@ from orchestrator.batches.model import RevocationRequest, Revoked, RevokedActivi
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.revoke import RevocationPolicy
-from schemas.api import ActivityRevocation, read, read_revocation
+from schemas.api.reading import read
+from schemas.api.revocations import ActivityRevocation, read_revocation
 
 
 def revoke_batch(call: Call) -> Reply:

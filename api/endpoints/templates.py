@@ -10,7 +10,7 @@ from api.http import cursors
 from api.http.etag import content_etag, edit_versions, none_matches, version_etag
 from orchestrator.batches import templates
 from orchestrator.batches.model import Actor, TemplateValues, TemplateView
-from schemas.api import NewTemplate, TemplateChange, TemplatesQuery, read_template
+from schemas.api.templates import NewTemplate, TemplateChange, TemplatesQuery, read_template
 from schemas.ids import new_batch_id
 from schemas.paths import API_ROOT
 

@@ -5,7 +5,7 @@ import binascii
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from schemas.api import RefusedRequestError
+from schemas.api.reading import RefusedRequestError
 from schemas.fields import MAX_ID_LENGTH
 from schemas.mistakes import Mistake
 

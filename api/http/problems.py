@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from orchestrator.batches.errors import InvalidRequestError, OperationError, PlanChangedError
 from orchestrator.process.actions import Action, log_action
 from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
-from schemas.api import RefusedRequestError
+from schemas.api.reading import RefusedRequestError
 from schemas.mistakes import Mistake, first_of
 from schemas.strict_json import BadJsonError
 

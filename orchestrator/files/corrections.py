@@ -20,7 +20,8 @@ from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.submissions import TABLES, unknown_ending
 from orchestrator.files.tables import Column, TableRow, excerpt, no_rows, read_table, repeated
-from schemas.api import RefusedRequestError, read_retry
+from schemas.api.reading import RefusedRequestError
+from schemas.api.retries import read_retry
 from schemas.fields import canonical_id
 from schemas.ids import MAX_POSITIONS
 from schemas.statuses import ItemStatus

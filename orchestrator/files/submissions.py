@@ -13,7 +13,8 @@ from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import documents_by_line, one_document
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import read_registrations
-from schemas.api import RefusedRequestError, read_submission
+from schemas.api.reading import RefusedRequestError
+from schemas.api.submissions import read_submission
 from schemas.fields import canonical_id
 from schemas.ids import MAX_POSITIONS
 

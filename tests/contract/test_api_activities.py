@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from api.endpoints import activities
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
-from schemas.api import ActivitiesResponse, ActivitySummaryResponse, OneActivityResponse
+from schemas.api.activities import ActivitiesResponse, ActivitySummaryResponse, OneActivityResponse
 from schemas.ids import DerivedIds
 from schemas.paths import ACTIVITIES_PATH, API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api

@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 import httpx
 from sqlalchemy import Engine, text
 
-from schemas import api as models
+from schemas.api.batches import BatchesResponse, BatchWithItemsResponse, CancelledResponse, UpdatedResponse
+from schemas.api.problems import ProblemResponse
+from schemas.api.retries import RetriedResponse
 from schemas.envelope import Topic
 from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, has_shape
@@ -29,7 +31,7 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
 ) -> None:
     batch_id = pipeline.submit([*mentors(3), item("nobody")])
     url = f"{API_PATH}/{batch_id}"
-    body = has_shape(coordinator.get(url), models.BatchWithItemsResponse)
+    body = has_shape(coordinator.get(url), BatchWithItemsResponse)
     assert body["progress"] is None
 
     run_in_part(pipeline, 3)
@@ -37,17 +39,17 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = clock_timestamp() - interval '10 s'"))
     answer = coordinator.get(url)
-    progress = has_shape(answer, models.BatchWithItemsResponse)["progress"]
+    progress = has_shape(answer, BatchWithItemsResponse)["progress"]
     assert progress["percent"] == 75.0
     assert 0.1 < progress["items_per_second"] <= 0.3
     assert datetime.fromisoformat(progress["estimated_completion_at"]) > datetime.fromisoformat(body["submitted_at"])
     # It goes on while the representation stays the same.
     assert coordinator.get(url, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
-    [listed] = has_shape(coordinator.get(API_PATH), models.BatchesResponse)["data"]
+    [listed] = has_shape(coordinator.get(API_PATH), BatchesResponse)["data"]
     assert listed["progress"]["percent"] == 75.0
 
     pipeline.drain()
-    assert "progress" not in has_shape(coordinator.get(url), models.BatchWithItemsResponse)
+    assert "progress" not in has_shape(coordinator.get(url), BatchWithItemsResponse)
 
 
 def test_progress_of_a_retry_is_measured_from_the_retry(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
@@ -55,7 +57,7 @@ def test_progress_of_a_retry_is_measured_from_the_retry(coordinator: httpx.Clien
     pipeline.drain()
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = submitted_at - interval '1 day'"))
-    retried = has_shape(coordinator.post(f"{API_PATH}/{batch_id}/retry"), models.RetriedResponse)
+    retried = has_shape(coordinator.post(f"{API_PATH}/{batch_id}/retry"), RetriedResponse)
     assert (retried["retried"], retried["progress"]) == (2, None)
     run_in_part(pipeline, 1)
     progress = coordinator.get(f"{API_PATH}/{batch_id}").json()["progress"]
@@ -70,14 +72,14 @@ def test_every_answer_says_why_items_failed(coordinator: httpx.Client, pipeline:
     url = f"{API_PATH}/{batch_id}"
     reasons = {"mentor_not_found": 1, "invalid_item": 1}
     assert coordinator.get(url).json()["errors_by_code"] == reasons
-    assert has_shape(coordinator.put(url, json={"label": "x"}), models.UpdatedResponse)["errors_by_code"] == reasons
-    [listed] = has_shape(coordinator.get(API_PATH), models.BatchesResponse)["data"]
+    assert has_shape(coordinator.put(url, json={"label": "x"}), UpdatedResponse)["errors_by_code"] == reasons
+    [listed] = has_shape(coordinator.get(API_PATH), BatchesResponse)["data"]
     assert listed["errors_by_code"] == reasons
     nothing = coordinator.post(f"{url}/retry", json={"only_retryable": True}, headers={"Idempotency-Key": "r"})
-    assert has_shape(nothing, models.RetriedResponse)["errors_by_code"] == reasons
+    assert has_shape(nothing, RetriedResponse)["errors_by_code"] == reasons
     for attempt in ("first", "repeated"):
         cancelled = coordinator.post(f"{url}/cancel", headers={"Idempotency-Key": "c"})
-        assert has_shape(cancelled, models.CancelledResponse)["errors_by_code"] == reasons, attempt
+        assert has_shape(cancelled, CancelledResponse)["errors_by_code"] == reasons, attempt
     assert coordinator.post(f"{url}/cancel").json()["errors_by_code"] == reasons
 
 
@@ -88,7 +90,7 @@ def test_a_retry_answered_before_says_what_it_did_and_how_it_stands_now(coordina
     assert coordinator.post(retry, headers={"Idempotency-Key": "r"}).json()["errors_by_code"] == {}
     pipeline.drain()
     again = coordinator.post(retry, headers={"Idempotency-Key": "r"})
-    body = has_shape(again, models.RetriedResponse)
+    body = has_shape(again, RetriedResponse)
     assert (again.status_code, body["retried"], body["status"]) == (202, 1, "partial")
     assert body["errors_by_code"] == {"mentor_not_found": 1}
 
@@ -121,7 +123,7 @@ def test_what_was_submitted_and_deleted_is_not_submitted_again_under_its_key(
     pipeline.drain()
     assert coordinator.delete(url).status_code == 204
     answer = coordinator.post(API_PATH, json=request, headers=key)
-    assert (answer.status_code, has_shape(answer, models.ProblemResponse)["code"]) == (409, "batch_deleted")
+    assert (answer.status_code, has_shape(answer, ProblemResponse)["code"]) == (409, "batch_deleted")
     assert coordinator.get(API_PATH).json()["pagination"]["total"] == 0
     assert coordinator.post(API_PATH, json=request, headers={"Idempotency-Key": "another"}).status_code == 202
 

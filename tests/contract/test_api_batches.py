@@ -6,7 +6,10 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from schemas import api as models
+from schemas.api.batches import BatchesResponse, BatchResponse, BatchWithItemsResponse, CancelledResponse
+from schemas.api.items import OneItemResponse
+from schemas.api.problems import ProblemResponse
+from schemas.api.retries import RetriedResponse
 from schemas.paths import API_PATH
 from tests.support.pipeline import COORDINATOR, Pipeline
 
@@ -48,7 +51,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
         },
     )
     assert answer.status_code == 202
-    body = has_shape(answer, models.BatchResponse)
+    body = has_shape(answer, BatchResponse)
     assert answer.headers["Location"] == f"{API_PATH}/{body['batch_id']}"
     assert int(answer.headers["Retry-After"]) >= 1
     assert (body["status"], body["label"], body["coordinator_id"]) == ("processing", "Monday group", COORDINATOR)
@@ -56,7 +59,7 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
 
     pipeline.drain()
     answer = coordinator.get(answer.headers["Location"])
-    body = has_shape(answer, models.BatchWithItemsResponse)
+    body = has_shape(answer, BatchWithItemsResponse)
     assert (body["status"], body["errors_by_code"]) == ("partial", {"mentor_not_found": 1})
     assert counts(body) == {"total_items": 2, "pending": 0, "completed": 1, "failed": 1, "cancelled": 0}
     first, second = body["items"]
@@ -93,7 +96,7 @@ def test_items_are_filtered_and_paged_by_position(coordinator: httpx.Client, pip
     batch_id = submit(coordinator, *mentors)
     pipeline.drain()
     answer = coordinator.get(f"{API_PATH}/{batch_id}", params={"items": "failed", "item_limit": 2})
-    page = has_shape(answer, models.BatchWithItemsResponse)
+    page = has_shape(answer, BatchWithItemsResponse)
     assert [item["position"] for item in page["items"]] == [1, 3]
     rest = coordinator.get(
         f"{API_PATH}/{batch_id}", params={"items": "failed", "item_limit": 2, "item_cursor": page["next_item_cursor"]}
@@ -118,7 +121,7 @@ def test_etag_is_of_the_version_and_the_query(coordinator: httpx.Client, pipelin
 
 def test_listing_is_newest_first_by_page_and_by_cursor(coordinator: httpx.Client) -> None:
     submitted = [submit(coordinator, f"mentor-{n}", label=f"Group {n}") for n in range(1, 6)]
-    body = has_shape(coordinator.get(API_PATH, params={"limit": 2}), models.BatchesResponse)
+    body = has_shape(coordinator.get(API_PATH, params={"limit": 2}), BatchesResponse)
     assert [batch["batch_id"] for batch in body["data"]] == submitted[:2:-1]
     assert body["pagination"] == {"page": 1, "limit": 2, "total": 5, "next_cursor": body["pagination"]["next_cursor"]}
 
@@ -183,7 +186,7 @@ def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipel
     tag = coordinator.get(url).headers["ETag"]
     pipeline.drain()  # results move the version, but not what If-Match compares
     edited = coordinator.put(url, json={"label": "Tuesday"}, headers={"If-Match": tag})
-    assert (edited.status_code, has_shape(edited, models.BatchResponse)["label"]) == (200, "Tuesday")
+    assert (edited.status_code, has_shape(edited, BatchResponse)["label"]) == (200, "Tuesday")
     stale = coordinator.put(url, json={"label": "Wednesday"}, headers={"If-Match": tag})
     assert (stale.status_code, stale.json()["code"]) == (412, "changed_since")
     assert coordinator.get(url).json()["label"] == "Tuesday"
@@ -203,7 +206,7 @@ def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pi
         return coordinator.post(f"{url}/cancel", json={"reason": "wrong week"})
 
     answer = cancel()
-    body = has_shape(answer, models.CancelledResponse)
+    body = has_shape(answer, CancelledResponse)
     assert answer.status_code == 200
     assert (body["status"], body["cancellation_reason"], body["unresolved"]) == ("cancelled", "wrong week", 0)
     assert counts(body) == {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
@@ -240,14 +243,14 @@ def test_retry_with_a_correction_and_its_history(coordinator: httpx.Client, pipe
     failed = coordinator.get(f"{API_PATH}/{batch_id}", params={"items": "failed"}).json()["items"][0]
     request = {"corrections": [{"item_id": failed["item_id"], "mentor_id": "mentor-7", "activity_date": "2026-03-24"}]}
     answer = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
-    body = has_shape(answer, models.RetriedResponse)
+    body = has_shape(answer, RetriedResponse)
     assert (answer.status_code, body["retried"], body["status"], body["pending"]) == (202, 1, "processing", 1)
     again = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
     assert (again.json()["retried"], again.headers["Idempotent-Replayed"]) == (1, "true")
     assert coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request).status_code == 200  # began already: nothing more to do
     pipeline.drain()
 
-    item = has_shape(coordinator.get(f"{API_PATH}/{batch_id}/items/{failed['item_id']}"), models.OneItemResponse)
+    item = has_shape(coordinator.get(f"{API_PATH}/{batch_id}/items/{failed['item_id']}"), OneItemResponse)
     assert (item["status"], item["attempt"], item["mentor_id"], item["activity_date"]) == ("success", 2, "mentor-7", "2026-03-24")
     assert [(h["attempt"], h["submitted"]["mentor_id"], h["error"]["code"]) for h in item["history"]] == [
         (1, "mentor-none", "mentor_not_found")
@@ -296,7 +299,7 @@ def test_retry_is_refused_with_all_mistakes_at_once(coordinator: httpx.Client, p
     pipeline.drain()
     for what, body, expected in BAD_RETRIES:
         answer = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=body)
-        problem = has_shape(answer, models.ProblemResponse)
+        problem = has_shape(answer, ProblemResponse)
         assert (answer.status_code, problem["code"]) == (422, "invalid_request"), what
         assert {(error["pointer"], error["code"]) for error in problem["errors"]} == expected, what
     assert coordinator.get(f"{API_PATH}/{batch_id}").json()["items"][0]["attempt"] == 1
@@ -355,7 +358,7 @@ MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
 def test_mistakes_are_all_named(sender: httpx.Client, request_body: Any, expected: set[tuple[str, str]]) -> None:
     answer = sender.post(API_PATH, json=request_body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
-    body = has_shape(answer, models.ProblemResponse)
+    body = has_shape(answer, ProblemResponse)
     assert body["type"] == "urn:bulk-registration:problem:invalid_request"
     assert {(error["pointer"], error["code"]) for error in body["errors"]} == expected
     assert sender.get(API_PATH).json()["pagination"]["total"] == 0

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
-from schemas import api as models
+from schemas.api.base import Response
+from schemas.api.directory import ActivityTypesResponse, ChaptersResponse, CoordinatorsResponse, MentorsResponse
+from schemas.api.previews import PreviewResponse
 from schemas.paths import API_PATH, API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
@@ -20,11 +22,11 @@ CHAPTERS = f"{API_ROOT}/directory/chapters"
 TYPES = f"{API_ROOT}/directory/activity-types"
 COORDINATORS = f"{API_ROOT}/directory/coordinators"
 
-MODELS: dict[str, type[models.Response]] = {
-    MENTORS: models.MentorsResponse,
-    CHAPTERS: models.ChaptersResponse,
-    TYPES: models.ActivityTypesResponse,
-    COORDINATORS: models.CoordinatorsResponse,
+MODELS: dict[str, type[Response]] = {
+    MENTORS: MentorsResponse,
+    CHAPTERS: ChaptersResponse,
+    TYPES: ActivityTypesResponse,
+    COORDINATORS: CoordinatorsResponse,
 }
 
 NORTH, SOUTH, EAST = "chapter-north", "chapter-south", "chapter-east"
@@ -282,7 +284,7 @@ def test_a_preview_warns_about_a_short_duration_and_refuses_nothing(coordinator:
     item = {"mentor_id": "m-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": minutes}
     body = {"items": [item, item | {"activity_type": "walk"}, item | {"activity_type": "none"}]}
     answer = coordinator.post(f"{API_PATH}/preview", json=body)
-    models.PreviewResponse.model_validate_json(answer.content, extra="forbid")
+    PreviewResponse.model_validate_json(answer.content, extra="forbid")
     first, *others = answer.json()["items"]
     assert first["outcome"] == ("success" if minutes else "failed")
     assert ("warnings" in first) is warns

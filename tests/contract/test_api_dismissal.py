@@ -6,7 +6,7 @@ from uuid import UUID
 import httpx
 from sqlalchemy import Engine, text
 
-from schemas import api as models
+from schemas.api.batches import BatchResponse
 from schemas.paths import API_PATH
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
@@ -22,7 +22,7 @@ def failed_batch(pipeline: Pipeline) -> UUID:
 def dismissed(client: httpx.Client, batch_id: UUID, **headers: str) -> dict[str, Any]:
     answer = client.post(f"{API_PATH}/{batch_id}/dismiss", headers=headers)
     assert answer.status_code == 200, answer.text
-    models.BatchResponse.model_validate_json(answer.content, extra="forbid")
+    BatchResponse.model_validate_json(answer.content, extra="forbid")
     body: dict[str, Any] = answer.json()
     return body
 

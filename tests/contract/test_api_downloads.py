@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from api.endpoints import exports
-from schemas import api as models
+from schemas.api.items import ItemResponse
+from schemas.api.previews import PreviewResponse
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.pipeline import Pipeline, item, mentors
 
@@ -87,7 +89,7 @@ def test_ndjson_is_one_item_a_line(coordinator: httpx.Client, pipeline: Pipeline
     assert answer.headers["Content-Type"].startswith("application/x-ndjson")
     lines = answer.text.splitlines()
     for line in lines:
-        models.ItemResponse.model_validate_json(line, extra="forbid")
+        ItemResponse.model_validate_json(line, extra="forbid")
     assert [json.loads(line)["status"] for line in lines] == ["success", "failed"]
 
 
@@ -116,7 +118,7 @@ def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pi
     request = {"items": [an_item("mentor-1", client_reference="a"), an_item("mentor-none")]}
     answer = coordinator.post(f"{API_PATH}/preview", json=request)
     assert answer.status_code == 200
-    models.PreviewResponse.model_validate_json(answer.content, extra="forbid")
+    PreviewResponse.model_validate_json(answer.content, extra="forbid")
     body = answer.json()
     assert body["counts"] == {"success": 1, "failed": 1}
     assert [(i["position"], i["outcome"], i.get("error", {}).get("code")) for i in body["items"]] == [
@@ -131,7 +133,7 @@ def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pi
     # What was foretold a success is registered by now: the same plan no longer holds.
     changed = coordinator.post(API_PATH, json=request | {"plan": body["plan"]})
     assert (changed.status_code, changed.json()["code"]) == (412, "plan_changed")
-    models.ProblemResponse.model_validate_json(changed.content, extra="forbid")
+    ProblemResponse.model_validate_json(changed.content, extra="forbid")
     assert changed.json()["differences"] == [
         {"position": 0, "mentor_id": "mentor-1", "planned": "success", "now": "duplicate_activity"}
     ]

@@ -16,7 +16,7 @@ from api.http.problems import ProblemError
 from api.load import files
 from orchestrator.batches.model import Role
 from orchestrator.files import readings
-from schemas import api as models
+from schemas.api.files import ReadFileResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
 
@@ -30,7 +30,7 @@ HEADER = "mentor_id;activity_type;activity_date;duration_minutes;notes\n"
 def read(client: httpx.Client, content: str | bytes, content_type: str = CSV) -> dict[str, Any]:
     answer = client.post(READ, content=content, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store"), answer.text
-    models.ReadFileResponse.model_validate_json(answer.content, extra="forbid")
+    ReadFileResponse.model_validate_json(answer.content, extra="forbid")
     found: dict[str, Any] = answer.json()
     return found
 

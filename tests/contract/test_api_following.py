@@ -19,7 +19,7 @@ from api.access.tickets import ticket_key
 from api.endpoints import events
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
-from schemas import api as models
+from schemas.api.batches import BatchEvent, TicketResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
@@ -79,7 +79,7 @@ class Events:
                     if line.startswith("id: "):
                         self.ids.append(int(line[4:]))
                     if line.startswith("data: "):
-                        models.BatchEvent.model_validate_json(line[6:], extra="forbid")
+                        BatchEvent.model_validate_json(line[6:], extra="forbid")
                         self.events.append(json.loads(line[6:]))
         except httpx.TransportError:
             self.is_cut = True
@@ -260,7 +260,7 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
     pipeline.drain()
     answer = coordinator.post(f"{API_PATH}/{batch_id}/events")
     assert answer.status_code == 201
-    models.TicketResponse.model_validate_json(answer.content, extra="forbid")
+    TicketResponse.model_validate_json(answer.content, extra="forbid")
     ticket = answer.json()["ticket"]
     with httpx.Client(base_url=api.url, timeout=PATIENCE_S) as browser:
         stream = Events(browser, f"{API_PATH}/{batch_id}/events?ticket={ticket}")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from orchestrator.batches.model import Role
-from schemas import api as models
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline, mentors
@@ -159,13 +159,13 @@ def test_a_plus_sign_in_a_query_is_explained(sender: httpx.Client, time: str) ->
 # --- Headers ----------------------------------------------------------------------------------------------------------------------
 
 
-def raw(api: ApiServer, head: bytes) -> tuple[int, models.ProblemResponse]:
+def raw(api: ApiServer, head: bytes) -> tuple[int, ProblemResponse]:
     url = httpx.URL(api.url)
     with socket.create_connection((url.host, url.port or 0)) as connection:
         connection.sendall(head)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     said, _, body = answer.partition(b"\r\n\r\n")
-    return int(said.split()[1]), models.ProblemResponse.model_validate_json(body, extra="forbid")
+    return int(said.split()[1]), ProblemResponse.model_validate_json(body, extra="forbid")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from schemas.api import ItemCorrection, ItemsSubmission
+from schemas.api.retries import ItemCorrection
+from schemas.api.submissions import ItemsSubmission
 from schemas.ids import DerivedIds
 from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item, submit

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from schemas.api import ProblemResponse
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.contract.test_api_batches import an_item
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from api.access.identity import ORGANIZATION_HEADER
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
-from schemas.api import MeResponse
+from schemas.api.me import MeResponse
 from schemas.paths import API_ROOT
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import COORDINATOR, ORGANIZATION

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
-from schemas import api as models
+from schemas.api.batches import BatchWithItemsResponse
+from schemas.api.items import OneItemResponse
+from schemas.api.previews import PreviewResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
@@ -54,7 +56,7 @@ def submitted(client: httpx.Client, pipeline: Pipeline, *mentor_ids: str) -> str
 
 def items(client: httpx.Client, url: str) -> list[Any]:
     answer = client.get(url, params=NAMES)
-    models.BatchWithItemsResponse.model_validate_json(answer.content, extra="forbid")
+    BatchWithItemsResponse.model_validate_json(answer.content, extra="forbid")
     assert answer.headers["Cache-Control"] == "no-store"
     return list(answer.json()["items"])
 
@@ -65,7 +67,7 @@ def test_items_have_names_when_asked(coordinator: httpx.Client, pipeline: Pipeli
     assert (known["mentor_name"], known["activity_type_name"]) == ("Kari Foss", "Visit")
     assert (unknown["mentor_name"], unknown["activity_type_name"]) == (None, "Visit")
     one = coordinator.get(f"{url}/items/{known['item_id']}", params=NAMES)
-    models.OneItemResponse.model_validate_json(one.content, extra="forbid")
+    OneItemResponse.model_validate_json(one.content, extra="forbid")
     assert (one.json()["mentor_name"], one.headers["Cache-Control"]) == ("Kari Foss", "no-store")
     for path in (url, f"{url}/items/{known['item_id']}"):
         assert "_name" not in coordinator.get(path).text
@@ -98,7 +100,7 @@ def test_a_duplicate_says_who_registered_the_other_and_when(
         registered_at = connection.execute(text("SELECT created_at FROM registration.activity")).scalar_one()
     assert before <= datetime.fromisoformat(item["error"]["registered_at"]) == registered_at
     preview = coordinator.post(f"{API_PATH}/preview", params=NAMES, json=visits("mentor-1"))
-    models.PreviewResponse.model_validate_json(preview.content, extra="forbid")
+    PreviewResponse.model_validate_json(preview.content, extra="forbid")
     [foretold] = preview.json()["items"]
     assert foretold["error"] == item["error"]
     assert foretold["mentor_name"] == "Kari Foss"

@@ -25,8 +25,8 @@ from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
-from schemas import api as models
 from schemas import examples
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
@@ -223,7 +223,7 @@ def test_examples_are_whole_and_have_nothing_that_the_models_do_not_know() -> No
     for model, example in examples.EXAMPLES.items():
         model.model_validate_json(json.dumps(example), extra="forbid")
     for code in PROBLEMS:
-        models.ProblemResponse.model_validate_json(json.dumps(documented(code)), extra="forbid")
+        ProblemResponse.model_validate_json(json.dumps(documented(code)), extra="forbid")
     # What each carries beside its title.
     assert {code for code in PROBLEMS if "errors" in documented(code)} >= {"invalid_request", "coordinator_unknown"}
     assert documented("plan_changed")["differences"]

@@ -22,7 +22,8 @@ from api.http import json_body
 from api.http.problems import PROBLEMS
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
-from schemas import api as models
+from schemas.api.health import HealthResponse
+from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
@@ -50,7 +51,7 @@ POISON: dict[str, tuple[bytes, int]] = {
 def test_poison_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
     answer = sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
+    ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert sender.get(API_PATH).status_code == 200
 
 
@@ -113,7 +114,7 @@ def test_what_is_not_http_is_refused_and_not_repeated(
 @pytest.mark.parametrize("path", [API_PATH, "/nowhere"])
 def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
     answer = sender.get(path, headers={"Expect": "canary"})
-    problem = models.ProblemResponse.model_validate_json(answer.content, extra="forbid")
+    problem = ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
     assert problem.code == "expectation_unknown"
     assert "canary" not in answer.text
@@ -259,7 +260,7 @@ def _waits_for_a_lock(owner: Engine) -> bool:
 def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
     for path in ("/healthz", "/readyz"):
         answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S)
-        models.HealthResponse.model_validate_json(answer.content, extra="forbid")
+        HealthResponse.model_validate_json(answer.content, extra="forbid")
         assert answer.status_code == 200
 
 

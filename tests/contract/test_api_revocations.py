@@ -5,7 +5,8 @@ from uuid import uuid4
 import httpx
 
 from orchestrator.batches.model import Role
-from schemas.api import OneItemResponse, RevokedActivityResponse, RevokedResponse
+from schemas.api.items import OneItemResponse
+from schemas.api.revocations import RevokedActivityResponse, RevokedResponse
 from schemas.ids import DerivedIds
 from schemas.paths import ACTIVITIES_PATH, API_PATH
 from tests.support.api_server import ApiServer

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
-from schemas import api as models
+from schemas.api.templates import TemplateResponse, TemplatesResponse
 from schemas.paths import API_PATH, API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
@@ -40,7 +40,7 @@ def other(api: ApiServer, engine: Engine) -> Iterator[httpx.Client]:
 def saved(client: httpx.Client, body: dict[str, Any] = MONDAYS, key: str | None = None) -> httpx.Response:
     answer = client.post(TEMPLATES, json=body, headers={} if key is None else {"Idempotency-Key": key})
     assert answer.status_code == 201, answer.text
-    models.TemplateResponse.model_validate_json(answer.content, extra="forbid")
+    TemplateResponse.model_validate_json(answer.content, extra="forbid")
     return answer
 
 
@@ -50,7 +50,7 @@ def url_of(answer: httpx.Response) -> str:
 
 def listed(client: httpx.Client, **query: str) -> list[str]:
     answer = client.get(TEMPLATES, params=query)
-    models.TemplatesResponse.model_validate_json(answer.content, extra="forbid")
+    TemplatesResponse.model_validate_json(answer.content, extra="forbid")
     return [template["name"] for template in answer.json()["data"]]
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from orchestrator.process.settings import Settings
 from orchestrator.storage.observing import note_starts
 from producers.topics import create_topics
-from schemas import api as models
+from schemas.api.health import HealthResponse
 from schemas.envelope import Topic
 from tests.support.ports import free_port
 from tests.support.product import BULKREG
@@ -52,7 +52,7 @@ def readiness(url: str) -> tuple[int, dict[str, Any]] | None:
         answer = httpx.get(f"{url}/readyz", timeout=PATIENCE_S)
     except httpx.TransportError:
         return None
-    models.HealthResponse.model_validate_json(answer.content, extra="forbid")
+    HealthResponse.model_validate_json(answer.content, extra="forbid")
     return answer.status_code, answer.json()["checks"]
 
 

@@ -60,7 +60,8 @@ from orchestrator.batches.submit import SubmissionRequest, SubmissionResult
 from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import Backlog
 from orchestrator.storage.blame import TransientError
-from schemas.api import OneBatchQuery, RefusedRequestError
+from schemas.api.batches import OneBatchQuery
+from schemas.api.reading import RefusedRequestError
 from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake
 from schemas.statuses import KeptBecause

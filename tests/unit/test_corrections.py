@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from orchestrator.batches.model import ItemError
 from orchestrator.replay.rebuild import _correction
-from schemas.api import ItemCorrection, read
+from schemas.api.reading import read
+from schemas.api.retries import ItemCorrection
 from schemas.corrections import CORRECTION
 from schemas.events import RetriedItem
 

@@ -16,7 +16,8 @@ from orchestrator.batches.states import ItemStatus
 from orchestrator.files.corrections import read_corrections
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.submissions import Given, read_submissions
-from schemas.api import read_retry, read_submission
+from schemas.api.retries import read_retry
+from schemas.api.submissions import read_submission
 from schemas.fields import INT32_MAX
 
 DATA = Path(__file__).parents[1] / "data"

@@ -9,7 +9,8 @@ import pytest
 from orchestrator.batches.model import Actor, Role
 from orchestrator.batches.operations import cancel_batch, delete_batch
 from orchestrator.batches.states import Counts
-from schemas.api import RefusedRequestError, read_submission
+from schemas.api.reading import RefusedRequestError
+from schemas.api.submissions import read_submission
 from schemas.envelope import Topic
 from schemas.events import BATCH_REJECTED, MAX_PART_ITEMS
 from schemas.mistakes import MOST_MISTAKES

@@ -10,17 +10,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import mistakes, strict_json
-from schemas.api import (
-    BatchesQuery,
-    EventsQuery,
-    OneBatchQuery,
-    RefusedRequestError,
-    Request,
-    read,
-    read_retry,
-    read_submission,
-    read_update,
-)
+from schemas.api.base import Request
+from schemas.api.batches import BatchesQuery, EventsQuery, OneBatchQuery, read_update
+from schemas.api.reading import RefusedRequestError, read
+from schemas.api.retries import read_retry
+from schemas.api.submissions import read_submission
 from schemas.fields import CalendarDate, Flag, Id, Int32, Label, Notes, Reason
 from schemas.mistakes import duplicate_mentors, first_of, listed, mentor_type_and_date, pointer, size_mistakes
 from schemas.registration_service import RegistrationRequest, RegistrationResponse

@@ -12,7 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from api.access.authentication import _identity
 from api.access.identity import Identity
 from orchestrator.batches.model import Role
-from schemas.api import BatchesQuery, ItemCorrection, RefusedRequestError, read, read_submission
+from schemas.api.batches import BatchesQuery
+from schemas.api.reading import RefusedRequestError, read
+from schemas.api.retries import ItemCorrection
+from schemas.api.submissions import read_submission
 from schemas.events import SubmittedItem
 from schemas.fields import Id, Label
 from schemas.spelling import canonical
