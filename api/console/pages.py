@@ -3,18 +3,22 @@
 import asyncio
 import hashlib
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
 from api.console.provider import HOME_PATH
 from api.http.problems import Handler
+from api.vendored.manifest import read_manifest
 
 STATIC = Path(__file__).parent / "static"
 
 PAGES = (HOME_PATH, "/console/login-failed")
-"""All paths serve the same document. Its script decides by the path what to show."""
+"""All paths serve the same document. Its script decides by the path what to show (`static/routes.js`)."""
+
+STYLES = "/console/static/styles.css"
+"""All style sheets in one: the design system's, then the console's. A page waits for it before it shows anything."""
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -34,18 +38,26 @@ def add_pages(app: web.Application) -> None:
     for path in PAGES:
         app.router.add_get(path, _serving(STATIC / "index.html", cache="no-store"))
     app.router.add_get(HOME_PATH.rstrip("/"), _to_home)
+    # Browsers revalidate scripts, styles and texts on every load, so that after an upgrade no page mixes two versions.
+    app.router.add_get(STYLES, _serving(*style_sheets(), cache="no-cache"))
     for file in sorted(STATIC.rglob("*")):
-        if file.suffix in (".js", ".css", ".json"):
-            # Browsers revalidate them on every load, so that after an upgrade no page mixes two versions.
+        if file.suffix in (".js", ".json"):
             address = f"/console/static/{file.relative_to(STATIC).as_posix()}"
             app.router.add_get(address, _serving(file, cache="no-cache"))
 
 
-def _serving(path: Path, *, cache: str) -> Handler:
-    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+def style_sheets() -> Sequence[Path]:
+    """The files of `STYLES`, in their order: vendored ones, `base.css`, and one for each page that needs its own."""
+    vendored = [package.folder / file for package in read_manifest().packages for file in package.files if file.endswith(".css")]
+    own = sorted((STATIC / "styles").glob("*.css"), key=lambda path: (path.name != "base.css", path.name))
+    return [path for path in vendored if "designsystemet" in path.as_posix()] + own
+
+
+def _serving(*paths: Path, cache: str) -> Handler:
+    content_type = mimetypes.guess_type(paths[0].name)[0] or "application/octet-stream"
 
     async def handle(request: web.Request) -> web.Response:
-        body = await asyncio.to_thread(path.read_bytes)
+        body = await asyncio.to_thread(_joined, paths)
         headers = {**HEADERS, "Cache-Control": cache, "Vary": "Accept-Encoding"}
         if cache != "no-store":
             tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -57,6 +69,10 @@ def _serving(path: Path, *, cache: str) -> Handler:
         return response
 
     return handle
+
+
+def _joined(paths: Sequence[Path]) -> bytes:
+    return b"\n".join(path.read_bytes() for path in paths)
 
 
 async def _to_home(_request: web.Request) -> web.Response:

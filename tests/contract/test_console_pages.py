@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from api.console.pages import HEADERS, PAGES, STATIC
+from api.console.pages import HEADERS, PAGES, STATIC, STYLES, style_sheets
 from api.vendored.manifest import read_manifest
 from orchestrator.process.settings import Settings
 from tests.support.api_server import running_api
@@ -39,9 +39,11 @@ def test_the_address_without_a_slash_leads_to_the_page(pages: httpx.Client) -> N
     assert (answer.status_code, answer.headers["Location"]) == (308, "/console/")
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, STATIC / "console.css", STATIC / "messages/nb.json"], ids=lambda path: path.name)
-def test_a_file_is_asked_for_again_and_sent_when_it_has_changed(pages: httpx.Client, path: object) -> None:
-    address = f"/console/static/{path.relative_to(STATIC)}"  # type: ignore[attr-defined]
+FILES = [f"/console/static/{path.relative_to(STATIC).as_posix()}" for path in (*SCRIPTS, STATIC / "messages/nb.json")]
+
+
+@pytest.mark.parametrize("address", [*FILES, STYLES])
+def test_a_file_is_asked_for_again_and_sent_when_it_has_changed(pages: httpx.Client, address: str) -> None:
     file = pages.get(address)
     assert (file.status_code, file.headers["Cache-Control"]) == (200, "no-cache")
     assert file.headers["Content-Type"].split(";")[0] in ("text/javascript", "text/css", "application/json")
@@ -54,6 +56,8 @@ def test_what_the_pages_load_is_there(pages: httpx.Client) -> None:
     named = set(re.findall(r'(?:href|src)="(/[^"]+)"', index)) | set(re.findall(r'from "([^"]+)"', TEXT))
     assert [address for address in named if pages.get(address).status_code != 200] == []
     vendored = {package.address(file) for package in read_manifest().packages for file in package.files}
+    styles = pages.get(STYLES).text
+    assert [path for path in style_sheets() if path.read_text() not in styles] == []
     assert {address for address in named if address.startswith("/vendored/")} <= vendored
     assert re.findall(r"https?:", TEXT + index) == []
 

@@ -1,21 +1,36 @@
 // Starts the page: the language, who is logged in, and the module of the page's path.
 
 import * as api from "/console/static/api.js";
-import { choose, LANGUAGES, language, preferred, problemText, text, use } from "/console/static/messages.js";
-import { home } from "/console/static/pages/home.js";
-import { loggedOut } from "/console/static/pages/logged-out.js";
+import { frame } from "/console/static/components/frame.js";
+import { problemAlert } from "/console/static/components/problem.js";
+import { choose, preferred, text, use } from "/console/static/messages.js";
+import { pageOf } from "/console/static/routes.js";
 import { html, nothing, render } from "/console/static/vendored.js";
 
-const WARN_BEFORE_END_MS = 2 * 60 * 1000;
+/**
+ * What a page gets. A page is a function of it that loads what the page shows and returns the function that draws it.
+ *
+ * @typedef {object} Context
+ * @property {any} me who is logged in, and what applies to them; null on pages that need no login
+ * @property {Record<string, string>} values the values in the path, like `batch_id`
+ * @property {URLSearchParams} query
+ * @property {() => void} redraw draws the page again, after its state has changed
+ * @property {(error: unknown) => void} fail shows a problem in place of the page
+ * @property {(resume: () => void) => void} ended hides the page until the same person has logged in again, and then calls `resume`
+ *
+ * @typedef {() => unknown} Drawing
+ */
 
-const LOGIN_FAILED = "/console/login-failed";
+const WARN_BEFORE_END_MS = 2 * 60 * 1000;
 
 /** The state of the page. `page` returns its content in the current language. */
 const state = {
   /** @type {any} */
   me: null,
   endsSoon: false,
-  /** @type {() => unknown} */
+  /** @type {(() => void) | null} what to do once the person has logged in again; null while the session lasts */
+  resume: null,
+  /** @type {Drawing} */
   page: () => nothing,
 };
 
@@ -25,48 +40,8 @@ let timer;
 function draw() {
   const root = document.getElementById("app");
   if (root !== null) {
-    render(frame(), root);
+    render(frame({ ...state, isEnded: state.resume !== null, speak, extend, logOut, comeBack }), root);
   }
-}
-
-function frame() {
-  return html`
-    <div class="frame">
-      <header class="bar">
-        <a class="name" href="/console/">${text("title")}</a>
-        ${state.me === null ? nothing : who(state.me)}
-        ${LANGUAGES.filter((each) => each !== language).map(
-          (each) => html`<button type="button" class="ds-button" data-variant="tertiary" lang=${each} @click=${() => speak(each)}>
-            ${text(`language.${each}`)}
-          </button>`,
-        )}
-        ${state.me === null
-          ? nothing
-          : html`<button type="button" class="ds-button" data-variant="secondary" @click=${logOut}>${text("log_out")}</button>`}
-      </header>
-      <div role="status">${state.endsSoon ? warning() : nothing}</div>
-      <main>${state.page()}</main>
-    </div>
-  `;
-}
-
-/** @param {any} me */
-function who(me) {
-  return html`
-    <div class="who">
-      <span>${me.name ?? me.subject}</span>
-      <small>${text(`role.${me.role}`)}, ${me.organization.name}</small>
-    </div>
-  `;
-}
-
-function warning() {
-  return html`
-    <div class="ds-alert" data-color="warning">
-      <p class="ds-paragraph">${text("session.ends_soon")}</p>
-      <button type="button" class="ds-button" @click=${extend}>${text("session.extend")}</button>
-    </div>
-  `;
 }
 
 /** @param {string} wanted */
@@ -79,7 +54,12 @@ async function extend() {
   try {
     remember(await api.me());
   } catch (error) {
-    failed(error);
+    if (!(error instanceof api.Problem)) {
+      throw error;
+    }
+    if (error.needsLogin) {
+      ended(() => {});
+    } // otherwise the warning stays, and its button can be tried again
   }
 }
 
@@ -105,7 +85,7 @@ function remember(me) {
         extend(); // the session was used meanwhile, so it ends later
       } else {
         state.endsSoon = true;
-        timer = setTimeout(() => showLoggedOut("session_ended"), WARN_BEFORE_END_MS);
+        timer = setTimeout(() => ended(() => {}), WARN_BEFORE_END_MS);
         draw();
       }
     }, Math.max(0, Date.parse(me.session_ends_at) - knownAt - WARN_BEFORE_END_MS));
@@ -113,8 +93,46 @@ function remember(me) {
   draw();
 }
 
+/** Hides the page, but loses nothing of it: a form may be half filled in. @param {() => void} resume */
+function ended(resume) {
+  clearTimeout(timer);
+  state.endsSoon = false;
+  state.resume = resume;
+  draw();
+}
+
+/** Shows the page again, if the same person has logged in. */
+async function comeBack() {
+  const resume = state.resume;
+  let me;
+  try {
+    me = await api.me();
+  } catch (error) {
+    if (error instanceof api.Problem) {
+      draw(); // still logged out: the page stays hidden
+      return;
+    }
+    throw error;
+  }
+  if (!isSame(me, state.me)) {
+    location.assign("/console/"); // somebody else: what the first person typed is not for their eyes
+    return;
+  }
+  state.resume = null;
+  remember(me);
+  resume?.();
+}
+
+/** @param {any} one @param {any} other */
+function isSame(one, other) {
+  return (
+    one.subject === other.subject && one.role === other.role && one.organization.organization_id === other.organization.organization_id
+  );
+}
+
 /** @param {string | null} reason */
-function showLoggedOut(reason) {
+async function showLoggedOut(reason) {
+  const { loggedOut } = await import("/console/static/pages/logged-out.js");
   clearTimeout(timer);
   state.me = null;
   state.endsSoon = false;
@@ -122,7 +140,7 @@ function showLoggedOut(reason) {
   draw();
 }
 
-/** @param {unknown} error */
+/** Shows a problem in place of the page. @param {unknown} error */
 function failed(error) {
   if (!(error instanceof api.Problem)) {
     throw error;
@@ -131,27 +149,35 @@ function failed(error) {
     showLoggedOut(error.code === "session_ended" ? "session_ended" : null);
     return;
   }
-  state.page = () => html`
-    <div class="ds-alert" data-color="danger" role="alert">
-      <h1 class="ds-heading" data-size="sm">${text("problem")}</h1>
-      <p class="ds-paragraph">${problemText(error.code)}</p>
-      <button type="button" class="ds-button" @click=${start}>${text("try_again")}</button>
-    </div>
-  `;
+  state.page = () => problemAlert(error, { label: text("try_again"), act: start }, 1);
   draw();
 }
 
 async function start() {
-  if (location.pathname === LOGIN_FAILED) {
-    showLoggedOut(new URLSearchParams(location.search).get("reason"));
+  const query = new URLSearchParams(location.search);
+  const found = pageOf(location.pathname);
+  if (found === null) {
+    await showLoggedOut(query.get("reason"));
     return;
   }
   try {
-    remember(await api.me());
-    state.page = await home(state.me);
+    const [{ page }] = await Promise.all([found.load(), found.isPublic ? remembered() : api.me().then(remember)]);
+    const values = found.values;
+    state.page = await page({ me: state.me, values, query, redraw: draw, fail: failed, ended });
     draw();
   } catch (error) {
     failed(error);
+  }
+}
+
+/** Remembers who is logged in, if somebody is. */
+async function remembered() {
+  try {
+    remember(await api.me());
+  } catch (error) {
+    if (!(error instanceof api.Problem)) {
+      throw error;
+    }
   }
 }
 

@@ -41,9 +41,12 @@ export function text(key, values = {}) {
   return found.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
-/** The sentence for a problem's code. @param {string} code */
-export function problemText(code) {
-  return texts[`problem.${code}`] ?? text("problem.other", { code });
+/** Whether the catalogue has a text. @param {string} key */
+export const hasText = (key) => key in texts;
+
+/** The sentence for a problem's code. @param {string} code @param {Record<string, unknown>} [values] the problem's other members */
+export function problemText(code, values = {}) {
+  return hasText(`problem.${code}`) ? text(`problem.${code}`, values) : text("problem.other", { code });
 }
 
 /** A time as dd.mm.yyyy hh:mm in the organization's time zone, in every language. @param {string} moment @param {string} timeZone */

@@ -1,14 +1,15 @@
 // The first page: the ten latest batches.
 
-import { newestBatches } from "/console/static/api.js";
+import * as api from "/console/static/api.js";
+import { batchSentence } from "/console/static/components/batch-sentence.js";
 import { moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SHOWN = 10;
 
-/** Loads the page. Returns the function that draws it. @param {any} me */
-export async function home(me) {
-  const batches = (await newestBatches(SHOWN)).data;
+/** @param {import("/console/static/app.js").Context} context */
+export async function page({ me }) {
+  const batches = (await api.batches({ limit: SHOWN })).data;
   return () => html`
     <h1 class="ds-heading" data-size="lg">${text("home.heading")}</h1>
     ${batches.length === 0 ? html`<p class="ds-paragraph">${text("home.empty")}</p>` : table(batches, me)}
@@ -34,7 +35,7 @@ function table(batches, me) {
           (batch) => html`
             <tr>
               <td>${batch.label ?? text("batch.no_label")}</td>
-              <td>${result(batch)}</td>
+              <td>${batchSentence(batch)}</td>
               <td>${moment(batch.submitted_at, me.organization.time_zone)}</td>
               ${namesCoordinators ? html`<td>${batch.coordinator_id}</td>` : nothing}
             </tr>
@@ -43,21 +44,4 @@ function table(batches, me) {
       </tbody>
     </table>
   `;
-}
-
-/** The batch's state in words. Never says "completed" if an item failed, and never hides that something was undone. @param {any} batch */
-function result(batch) {
-  const sentence = text(`batch.status.${batch.status}${form(batch)}`, batch);
-  return batch.revoked === 0 ? sentence : `${sentence}, ${text("batch.revoked", batch)}`;
-}
-
-/** Which sentence for failed items: whether somebody has to look at them, and at how many. @param {any} batch */
-function form(batch) {
-  if (!["partial", "failed"].includes(batch.status)) {
-    return "";
-  }
-  if (!batch.needs_attention) {
-    return ".settled";
-  }
-  return batch.failed === 1 ? ".one" : ".several";
 }

@@ -1,0 +1,121 @@
+// Something that a person asks of the server, like "Register 22". Whatever goes wrong, the page keeps what the person has typed.
+
+import * as api from "/console/static/api.js";
+import { problemAlert } from "/console/static/components/problem.js";
+import { problemText, text } from "/console/static/messages.js";
+import { html, nothing } from "/console/static/vendored.js";
+
+// These pass by themselves, so the action is repeated after the time that the API names.
+const PASSING = [429, 503];
+
+/**
+ * One action at a time. After a lost connection, an overload or a new login it is repeated as it was, with its Idempotency-Key, so nothing is
+ * done twice.
+ */
+export class Action {
+  /** @type {"idle" | "running" | "waiting"} */
+  state = "idle";
+
+  /** @type {api.Problem | null} */
+  problem = null;
+
+  /** Seconds until the action is repeated. */
+  seconds = 0;
+
+  /** @type {(() => Promise<void>) | null} */
+  #work = null;
+
+  /** @param {any} context the page's context */
+  constructor(context) {
+    this.context = context;
+    window.addEventListener("online", () => {
+      if (this.problem?.code === "offline") {
+        this.repeat();
+      }
+    });
+  }
+
+  get isBusy() {
+    return this.state !== "idle";
+  }
+
+  /** Runs the work, unless the last one still runs. Problems are kept for `view`. @param {() => Promise<void>} work */
+  async run(work) {
+    if (this.state === "running") {
+      return;
+    }
+    this.#work = work;
+    this.state = "running";
+    this.problem = null;
+    this.context.redraw();
+    try {
+      await work();
+      this.state = "idle";
+    } catch (error) {
+      this.state = "idle";
+      if (!(error instanceof api.Problem)) {
+        throw error;
+      }
+      if (error.needsLogin) {
+        this.context.ended(() => this.repeat());
+        return;
+      }
+      this.problem = error;
+      if (PASSING.includes(error.status)) {
+        this.#wait(error.retryAfter);
+      }
+    } finally {
+      this.context.redraw();
+    }
+  }
+
+  /** Runs the last work again. */
+  async repeat() {
+    if (this.#work !== null) {
+      await this.run(this.#work);
+    }
+  }
+
+  /** Forgets the problem, for example because the person has changed the form. */
+  clear() {
+    if (this.state !== "running") {
+      this.state = "idle";
+      this.problem = null;
+    }
+  }
+
+  /** @param {number} seconds */
+  #wait(seconds) {
+    this.state = "waiting";
+    this.seconds = seconds;
+    const timer = setInterval(() => {
+      if (this.state !== "waiting") {
+        clearInterval(timer);
+        return;
+      }
+      this.seconds -= 1;
+      if (this.seconds <= 0) {
+        clearInterval(timer);
+        this.repeat();
+      }
+      this.context.redraw();
+    }, 1000);
+  }
+
+  /** The problem, if there is one. Draw it beside the button of the action. */
+  view() {
+    const problem = this.problem;
+    if (problem === null) {
+      return nothing;
+    }
+    if (this.state === "waiting") {
+      return html`
+        <div class="ds-alert" data-color="warning" role="alert">
+          <p class="ds-paragraph">${problemText(problem.code, problem.values)}</p>
+          <p class="ds-paragraph" aria-live="off">${text("repeats_in", { seconds: this.seconds })}</p>
+        </div>
+      `;
+    }
+    return problemAlert(problem, problem.mayPass ? { label: text("try_again"), act: () => this.repeat() } : null);
+  }
+}

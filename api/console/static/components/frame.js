@@ -1,0 +1,93 @@
+// The frame of every page: the bar with the pages, who is logged in, the warning before the session ends, and the footer.
+
+import { LANGUAGES, language, text } from "/console/static/messages.js";
+import { html, nothing } from "/console/static/vendored.js";
+
+const EVERYBODY = ["coordinator", "admin", "auditor"];
+const SUBMITTERS = ["coordinator", "admin"];
+
+const LINKS = [
+  { path: "/console/", name: "home", roles: EVERYBODY },
+  { path: "/console/new", name: "new", roles: SUBMITTERS },
+  { path: "/console/batches", name: "batches", roles: EVERYBODY },
+  { path: "/console/templates", name: "templates", roles: SUBMITTERS },
+  { path: "/console/activities", name: "activities", roles: EVERYBODY },
+  { path: "/console/help", name: "help", roles: EVERYBODY },
+];
+
+/**
+ * @param {{
+ *   me: any, endsSoon: boolean, isEnded: boolean, page: () => unknown,
+ *   speak: (language: string) => void, extend: () => void, logOut: () => void, comeBack: () => void,
+ * }} parts
+ */
+export function frame({ me, endsSoon, isEnded, page, speak, extend, logOut, comeBack }) {
+  return html`
+    <a class="skip ds-link" href="#content">${text("skip")}</a>
+    <div class="frame">
+      <header class="bar">
+        <a class="name" href="/console/">${text("title")}</a>
+        ${me === null ? nothing : who(me)}
+        ${LANGUAGES.filter((each) => each !== language).map(
+          (each) => html`<button type="button" class="ds-button" data-variant="tertiary" lang=${each} @click=${() => speak(each)}>
+            ${text(`language.${each}`)}
+          </button>`,
+        )}
+        ${me === null
+          ? nothing
+          : html`<button type="button" class="ds-button" data-variant="secondary" @click=${logOut}>${text("log_out")}</button>`}
+      </header>
+      ${me === null ? nothing : pages(me.role)}
+      <div role="status">${endsSoon ? warning(extend) : nothing}</div>
+      ${isEnded ? sessionEnded(comeBack) : nothing}
+      <main id="content" tabindex="-1" ?hidden=${isEnded}>${page()}</main>
+      <footer class="foot"><a class="ds-link" href="/console/accessibility">${text("nav.accessibility")}</a></footer>
+    </div>
+  `;
+}
+
+/** @param {any} me */
+function who(me) {
+  return html`
+    <div class="who">
+      <span>${me.name ?? me.subject}</span>
+      <small>${text(`role.${me.role}`)}, ${me.organization.name}</small>
+    </div>
+  `;
+}
+
+/** @param {string} role */
+function pages(role) {
+  return html`
+    <nav class="pages" aria-label=${text("nav")}>
+      ${LINKS.filter((link) => link.roles.includes(role)).map(
+        ({ path, name }) =>
+          html`<a href=${path} aria-current=${path === location.pathname ? "page" : nothing}>${text(`nav.${name}`)}</a>`,
+      )}
+    </nav>
+  `;
+}
+
+/** @param {() => void} extend */
+function warning(extend) {
+  return html`
+    <div class="ds-alert" data-color="warning">
+      <p class="ds-paragraph">${text("session.ends_soon")}</p>
+      <button type="button" class="ds-button" @click=${extend}>${text("session.extend")}</button>
+    </div>
+  `;
+}
+
+/** @param {() => void} comeBack */
+function sessionEnded(comeBack) {
+  return html`
+    <div class="ds-alert" data-color="warning" role="alert">
+      <h2 class="ds-heading" data-size="sm">${text("session.ended")}</h2>
+      <p class="ds-paragraph">${text("session.nothing_lost")}</p>
+      <p class="buttons">
+        <a class="ds-button" href="/console/login" target="_blank" rel="noopener">${text("session.log_in_new_tab")}</a>
+        <button type="button" class="ds-button" data-variant="secondary" @click=${comeBack}>${text("session.continue")}</button>
+      </p>
+    </div>
+  `;
+}

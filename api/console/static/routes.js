@@ -1,0 +1,19 @@
+// Which module shows the page of a path. The paths are those of `api/console/pages.py`.
+
+/** @typedef {{ path: RegExp, load: () => Promise<{ page: (context: any) => Promise<() => unknown> }>, isPublic?: boolean }} PageRoute */
+
+/** @type {PageRoute[]} */
+const PAGES = [
+  { path: /^\/console\/$/, load: () => import("/console/static/pages/home.js") },
+];
+
+/** The page of a path, or null for the page of a failed login. @param {string} path */
+export function pageOf(path) {
+  for (const { path: pattern, load, isPublic = false } of PAGES) {
+    const match = pattern.exec(path);
+    if (match !== null) {
+      return { load, isPublic, values: { ...match.groups } };
+    }
+  }
+  return null;
+}
