@@ -1,4 +1,4 @@
-"""What the tests stand on: one PostgreSQL and one Kafka per run, one database and one topic prefix per test."""
+"""Fixtures of all tests: one PostgreSQL and one Kafka for a run, and a database and a topic prefix for each test."""
 
 import os
 import random
@@ -16,20 +16,20 @@ from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import ReadyTopics, made_topics
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 
-# A shell that runs the tests in the background has SIGINT ignored, and so would every program that they start and interrupt.
+# A shell that runs the tests in the background ignores SIGINT. The programs that the tests start, and interrupt, would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests that several modules inherit say what they compared, as those of test modules do.
+# Assertions of tests that several modules inherit are rewritten too, so that they show what they compared.
 pytest.register_assert_rewrite("tests.support.port_contract")
 
-# The tests make their own settings. One that the shell happens to have would reach them, and every program that they start.
+# The tests make their own settings. Settings of the shell would change the tests, and every program that they start.
 _OURS = ("BULKREG_TEST_", "BULKREG_SIMULATION_", "BULKREG_CACHE_DIR", *(EXTERNAL if chosen_kind() == "external" else ()))
 for _name in [name for name in os.environ if name.startswith("BULKREG_") and not name.startswith(_OURS)]:
     del os.environ[_name]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses a stack that can't be had: here, because what a worker of a parallel run says when it ends is lost."""
+    """Stops the run if the chosen stack can't be started. It does so here, because a parallel run does not show why a worker ended."""
     if not hasattr(config, "workerinput"):
         check_choice(chosen_kind())
 
@@ -38,12 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
 LONG_FOLDERS = ("simulation", "end_to_end", "chaos", "faults")
 
 
-# Any text: modules, and the tests of each, run in an order drawn from it. A test must not depend on those before it.
+# Any text. Modules, and the tests of each, run in an order drawn from it. No test may depend on an earlier one.
 ORDER = "BULKREG_TEST_ORDER"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first; apart from that, nothing is moved, unless a random order is asked for."""
+    """Runs the long modules first. Otherwise it keeps the order, unless a random one is asked for."""
     if seed := os.environ.get(ORDER):
         places = random.Random(seed)
         modules = {path: places.random() for path in sorted({item.path for item in items})}
@@ -54,21 +54,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def infrastructure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """PostgreSQL and Kafka, chosen by BULKREG_TEST_STACK. Tests that kill servers start their own instead."""
+    """PostgreSQL and Kafka, chosen by BULKREG_TEST_STACK. Tests that kill servers start their own."""
     with running_stack(chosen_kind(), tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def template_database(infrastructure: Stack) -> Iterator[str]:
-    """The URL of the migrated database that each test's own is copied from."""
+    """The URL of the migrated database that each test's database is copied from."""
     with migrated_template(infrastructure.postgres_url) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def databases(infrastructure: Stack, template_database: str) -> Iterator[ReadyDatabases]:
-    """One for each test, made while the test before it runs."""
+    """Databases for the tests, each made while the test before it runs."""
     databases = ReadyDatabases(infrastructure.postgres_url, template_database)
     yield databases
     databases.close()
@@ -76,7 +76,7 @@ def databases(infrastructure: Stack, template_database: str) -> Iterator[ReadyDa
 
 @pytest.fixture(scope="session")
 def ready_topics(infrastructure: Stack) -> Iterator[ReadyTopics]:
-    """Some for each test that needs any, made while the test before it runs."""
+    """Topics for the tests that need them, made while the test before runs."""
     ready = ReadyTopics(infrastructure.kafka_bootstrap_servers)
     yield ready
     ready.close()
@@ -84,7 +84,7 @@ def ready_topics(infrastructure: Stack) -> Iterator[ReadyTopics]:
 
 @pytest.fixture
 def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """One that is this test's alone. If it needs topics, they are there."""
+    """A topic prefix for this test only. Its topics exist if the test uses the fixture `topics`."""
     if "topics" in request.fixturenames:
         ready: ReadyTopics = request.getfixturevalue("ready_topics")
         with ready.one() as prefix:
@@ -95,7 +95,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def settings(infrastructure: Stack, databases: ReadyDatabases, topic_prefix: str) -> Iterator[Settings]:
-    """The settings of a deployment that is this test's alone: a database, and a topic prefix (topics: fixture `topics`)."""
+    """The settings of a deployment for this test only: a database and a topic prefix. The fixture `topics` creates the topics."""
     with databases.one() as url:
         yield Settings(
             database_url=url,
@@ -106,7 +106,7 @@ def settings(infrastructure: Stack, databases: ReadyDatabases, topic_prefix: str
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    """Connections of the worker's role to this test's database."""
+    """Connections to this test's database with the worker's role."""
     engine = create_database_engine(settings.worker_url, settings, connections=10, application_name="test")
     yield engine
     engine.dispose()
@@ -114,7 +114,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def topics(settings: Settings, ready_topics: ReadyTopics) -> Iterator[None]:
-    """This test's own six topics."""
+    """The six topics of this test."""
     if ready_topics.have(settings):
         yield
     else:
@@ -124,7 +124,7 @@ def topics(settings: Settings, ready_topics: ReadyTopics) -> Iterator[None]:
 
 @pytest.fixture
 def publisher(settings: Settings, topics: None) -> Iterator[EventProducer]:
-    """The real producer, to this test's own topics."""
+    """The real producer, on the topics of this test."""
     producer = EventProducer(settings)
     yield producer
     producer.close()

@@ -1,4 +1,4 @@
-"""What the tests in a browser need: a Chromium of the system, driven by Playwright, and the console on a database with some batches."""
+"""Fixtures of the tests in a browser: the system's Chromium, driven by Playwright, and the console on a database with some batches."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ SCREENSHOTS = "BULKREG_TEST_SCREENSHOTS"
 
 PATIENCE_MS = 30_000
 
-# Violations of the policy are said on the page's console, where `Watch` collects them.
+# The browser reports violations of the policy on the page's console, where `Watch` collects them.
 _SAY_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
 """
@@ -30,10 +30,8 @@ addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${eve
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. Without a Chromium on this machine the tests are skipped, or fail where it is required.
-
-    For a module at most: Playwright runs an event loop in the thread of the tests, in which `asyncio.run` of other tests would fail.
-    """
+    """A browser. Without a Chromium on this machine the tests are skipped, or fail where it is required. The scope is one module, because
+    Playwright runs an event loop in the tests' thread, and `asyncio.run` of other tests would fail there."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         message = "no Chromium is installed, so the console is not tested in a browser (Debian: apt-get install chromium)"
@@ -46,7 +44,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def _launched(playwright: Playwright, path: str) -> Iterator[Browser]:
-    # Chromium's sandbox does not run as root, nor in most containers.
+    # Chromium's sandbox does not work as root, nor in most containers.
     browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
     yield browser
     browser.close()
@@ -54,7 +52,7 @@ def _launched(playwright: Playwright, path: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def screenshots(tmp_path: Path) -> Path:
-    """Where screenshots go."""
+    """The folder for screenshots."""
     folder = Path(os.environ.get(SCREENSHOTS, tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -62,7 +60,7 @@ def screenshots(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def console(settings: Settings, engine: Engine) -> Iterator[ApiServer]:
-    """The console, with a batch that succeeded and one of which an item failed."""
+    """The console, with one batch that succeeded and one that has a failed item."""
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)
     pipeline.submit(mentors(3), label="Tuesday visits")
@@ -75,7 +73,7 @@ def console(settings: Settings, engine: Engine) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """A browser without a past, in English."""
+    """A new browser context, in English."""
     context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
     context.set_default_timeout(PATIENCE_MS)
     context.add_init_script(_SAY_VIOLATIONS)
@@ -84,7 +82,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 
 class Watch:
-    """What a context has asked for, and what went wrong on its pages."""
+    """The requests of a context, and what went wrong on its pages."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.requests: list[str] = []
@@ -96,12 +94,12 @@ class Watch:
 
 @pytest.fixture
 def watch(context: BrowserContext) -> Watch:
-    """Watches from the beginning."""
+    """Begins to watch."""
     return Watch(context)
 
 
 def log_in(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
-    """Logs in as somebody of the provider's page."""
+    """Logs in as a person from the provider's page."""
     page.goto(f"{console.url}/console/")
     page.get_by_role("link", name="Log in").click()
     page.get_by_role("link", name=name).first.click()

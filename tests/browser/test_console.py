@@ -1,4 +1,4 @@
-"""The console in a browser: login, the first page, logout, and what other pages can't do with the session."""
+"""The console in a browser: login, the first page, logout, and that pages of other sites can't use the session."""
 
 import contextlib
 import threading
@@ -23,7 +23,7 @@ ME = f"{API_ROOT}/me"
 
 
 def secret_of(context: BrowserContext) -> str | None:
-    """The session's secret, as the browser holds it."""
+    """The session's secret from the browser's cookie."""
     return next((cookie["value"] for cookie in context.cookies() if cookie["name"] == SESSION_COOKIE), None)
 
 
@@ -49,7 +49,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_have_text("Siste registreringer")
 
-    # No name, token or id is kept where scripts can read it, and none is in the address or the title.
+    # No name, token or id is stored where scripts can read it, and none is in the address or the title.
     assert page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage), document.cookie]") == [["language"], [], ""]
     assert "Coordinator" not in page.title() + page.url
     old = secret_of(context)
@@ -77,7 +77,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     page.goto(f"{console.url}/console/")
     assert asked(page, ME)[1] == "session_ended"
 
-    # The browser says each refusal of the API on its console. There is nothing else: no report of a policy, no error of a script.
+    # The browser logs each response with an error status on the page's console. Nothing else is there: no policy report, no script error.
     assert [error for error in watch.errors if "the server responded with a status of 401" not in error] == []
     hosts = {urlsplit(url).netloc for url in watch.requests if not url.startswith("data:")}
     assert hosts == {urlsplit(console.url).netloc, urlsplit(str(console.settings.oidc_issuer)).netloc}
@@ -88,7 +88,7 @@ def test_the_sentence_says_what_was_undone_and_whether_somebody_is_needed(consol
     log_in(page, console)
     rows = page.get_by_role("row")
     expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 needs you")
-    # Only those who see several coordinators are told whose batch it is.
+    # Only people who see several coordinators are told whose batch it is.
     expect(page.get_by_role("columnheader")).to_have_text(["Name", "Result", "Submitted"])
     with console.client(Role.COORDINATOR, sub=COORDINATOR) as coordinator:
         monday, tuesday = (batch["batch_id"] for batch in coordinator.get(API_PATH).json()["data"])
@@ -100,7 +100,7 @@ def test_the_sentence_says_what_was_undone_and_whether_somebody_is_needed(consol
 
 
 def asked(page: Page, path: str, **options: Any) -> tuple[int, str]:
-    """What a request of a script in the page returns: status and code. (0, …): the browser gave the page no response."""
+    """The status and code of a request sent by a script of the page. (0, …) means that the browser gave the page no response."""
     status, code = page.evaluate(
         """async ([path, options]) => {
             try {
@@ -127,7 +127,7 @@ class _Attacker(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def attacker() -> Iterator[int]:
-    """The port of a server with a page of somebody else."""
+    """The port of a server with a page of another site."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Attacker)
     thread = threading.Thread(target=server.serve_forever, args=(0.005,))
     thread.start()
@@ -137,7 +137,7 @@ def attacker() -> Iterator[int]:
         thread.join()
 
 
-# A page of another site gets no cookie sent. One of another port of the same host does, and is refused for that.
+# A page of another site sends no cookie. A page of another port of the same host does, and its request is refused.
 @pytest.mark.parametrize(("host", "expected"), [("localhost", "no_token"), ("127.0.0.1", "not_from_console")])
 def test_other_pages_can_neither_submit_nor_read(
     console: ApiServer, context: BrowserContext, attacker: int, host: str, expected: str
@@ -201,7 +201,7 @@ def test_every_page_is_accessible_and_fits_a_narrow_screen(
 
 
 def check(page: Page, screenshot: Path) -> None:
-    """axe reports nothing, and nothing scrolls sideways at 320 px."""
+    """axe finds nothing, and the page does not scroll sideways at 320 px."""
     results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
     page.screenshot(path=screenshot, full_page=True)
@@ -213,7 +213,7 @@ def check(page: Page, screenshot: Path) -> None:
     page.set_viewport_size(size)
 
 
-def test_nothing_of_a_person_is_in_addresses(console: ApiServer, context: BrowserContext, watch: Watch) -> None:
+def test_addresses_contain_no_personal_data(console: ApiServer, context: BrowserContext, watch: Watch) -> None:
     page = context.new_page()
     log_in(page, console)
     assert [url for url in watch.requests if COORDINATOR in url and urlsplit(url).path != "/authorize"] == []

@@ -1,4 +1,4 @@
-"""What the contract tests of the API stand on."""
+"""Fixtures of the API's contract tests."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from tests.support.stack import Stack
 
 @pytest.fixture
 def owner(settings: Settings) -> Iterator[Engine]:
-    """Connections with the owner's rights."""
+    """Connections with the owner's role."""
     engine = create_engine(settings.owner_url)
     yield engine
     engine.dispose()
@@ -25,7 +25,7 @@ def owner(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
-    """The flow behind the API, run by hand."""
+    """The flow behind the API, which a test runs step by step."""
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)
     yield pipeline
@@ -41,7 +41,7 @@ def api(settings: Settings, pipeline: Pipeline) -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="module")
 def refusing_api(infrastructure: Stack, template_database: str) -> Iterator[ApiServer]:
-    """An API on an empty database, for the requests that it refuses: many tests, and nothing that one leaves to the next."""
+    """An API on an empty database, for requests that it refuses. Many tests share it, because none of them changes anything."""
     with (
         fresh_database(infrastructure.postgres_url, template=template_database) as url,
         running_api(Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY))) as server,
@@ -51,7 +51,7 @@ def refusing_api(infrastructure: Stack, template_database: str) -> Iterator[ApiS
 
 @pytest.fixture(scope="module")
 def sender(refusing_api: ApiServer) -> Iterator[httpx.Client]:
-    """A coordinator who sends what is refused."""
+    """A coordinator whose requests are refused."""
     with refusing_api.client() as client:
         yield client
 

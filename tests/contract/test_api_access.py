@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, organizations, and answers that tell strangers nothing (docs/http.md, An address and a token)."""
+"""Who may do what: tokens, roles, organizations, and responses that tell strangers nothing (docs/http.md, An address and a token)."""
 
 import base64
 import json
@@ -111,7 +111,7 @@ def test_the_unforged_token_is_accepted(refusing_api: ApiServer) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer", "Bearer \udcff", "bearer\ttoken"])
-def test_without_a_token_nothing_is_answered(refusing_api: ApiServer, header: str | None) -> None:
+def test_without_a_token_every_request_is_refused(refusing_api: ApiServer, header: str | None) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode(errors="surrogateescape"))]
     for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{uuid4()}"), ("DELETE", f"/{uuid4()}")):
         answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers, timeout=PATIENCE_S)
@@ -137,7 +137,7 @@ def every_answer(client: httpx.Client, batch_id: str, item_id: str) -> list[tupl
     return [(a.status_code, a.content, {k: v for k, v in a.headers.items() if k != "date"}) for a in answers]
 
 
-def test_foreign_batches_answer_as_random_ids_do(
+def test_a_stranger_gets_the_same_responses_for_a_batch_as_for_a_random_id(
     api: ApiServer, coordinator: httpx.Client, neighbour: httpx.Client, engine: Engine
 ) -> None:
     batch_id = submitted(coordinator)
@@ -155,13 +155,13 @@ SOME_ID = UUID("01991f6e-0000-7000-8000-000000000001")
 
 
 @pytest.mark.parametrize("batch_id", ["1", "x", f"{{{SOME_ID}}}", SOME_ID.hex, f"urn:uuid:{SOME_ID}", "%00", "%FF", "..%2f"])
-def test_what_is_no_id_is_nothing(sender: httpx.Client, batch_id: str) -> None:
+def test_a_malformed_batch_id_is_not_found(sender: httpx.Client, batch_id: str) -> None:
     for method, tail, body in ON_A_BATCH:
         answer = sender.request(method, f"{API_PATH}/{batch_id}{tail}", json=body)
         assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json")
 
 
-def test_auditor_reads_all_and_changes_nothing(api: ApiServer, coordinator: httpx.Client) -> None:
+def test_an_auditor_reads_all_and_changes_nothing(api: ApiServer, coordinator: httpx.Client) -> None:
     batch_id = submitted(coordinator)
     with api.client(Role.AUDITOR, sub="auditor") as auditor:
         assert auditor.get(f"{API_PATH}/{batch_id}").status_code == 200
@@ -172,7 +172,7 @@ def test_auditor_reads_all_and_changes_nothing(api: ApiServer, coordinator: http
             assert method == "GET" or answer.json()["code"] == "role_may_not"
 
 
-def test_admin_acts_on_everybodys_batches(admin: httpx.Client, coordinator: httpx.Client) -> None:
+def test_an_admin_changes_batches_of_every_coordinator(admin: httpx.Client, coordinator: httpx.Client) -> None:
     mine = submitted(coordinator)
     for_another = submitted(admin, coordinator_id=COORDINATOR)
     assert admin.get(API_PATH).json()["pagination"]["total"] == 2
@@ -180,7 +180,9 @@ def test_admin_acts_on_everybodys_batches(admin: httpx.Client, coordinator: http
     assert admin.post(f"{API_PATH}/{mine}/cancel").status_code == 200
 
 
-def test_coordinator_id_is_ones_own_and_known(api: ApiServer, admin: httpx.Client, coordinator: httpx.Client) -> None:
+def test_a_coordinator_id_must_be_the_callers_own_and_known(
+    api: ApiServer, admin: httpx.Client, coordinator: httpx.Client
+) -> None:
     other = coordinator.post(API_PATH, json=SUBMISSION | {"coordinator_id": "coord-2"})
     assert (other.status_code, other.json()["code"]) == (403, "not_your_coordinator_id")
     with api.client(sub="coord-2") as unknown:
@@ -222,7 +224,7 @@ def test_service_names_its_organization(
     assert (answer.status_code, answer.json().get("code")) == expected
 
 
-def test_a_person_names_only_his_own_organization(coordinator: httpx.Client) -> None:
+def test_a_person_may_name_only_their_own_organization(coordinator: httpx.Client) -> None:
     assert coordinator.get(API_PATH, headers={"X-Organization-Id": ORGANIZATION}).status_code == 200
     assert coordinator.get(API_PATH, headers={"X-Organization-Id": NEIGHBOUR}).status_code == 403
     assert coordinator.post(API_PATH, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403

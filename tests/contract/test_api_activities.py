@@ -1,4 +1,4 @@
-"""Activities as auditors read them: pages, downloads, one with its history, sums; and what a caller doesn't get to see."""
+"""Activities as auditors read them: pages, downloads, one activity with its history, sums; and what each caller may not see."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def auditor(api: ApiServer) -> Iterator[httpx.Client]:
 
 
 def insert(owner: Engine, activity_id: UUID, **values: Any) -> None:
-    """An activity as registration would have written it, in as many variants as a filter needs."""
+    """An activity like those that registration writes, in enough variants for the filters."""
     row = {
         "organization_id": ORGANIZATION,
         "attributed_to": "mentor-1",
@@ -91,7 +91,9 @@ def test_each_filter_alone(auditor: httpx.Client, owner: Engine, query: dict[str
     assert set(ids(auditor)) == {str(usual), str(other)}
 
 
-def test_both_ends_of_a_period_are_in_it_and_what_is_not_revoked_can_be_asked_for(auditor: httpx.Client, owner: Engine) -> None:
+def test_a_period_includes_both_ends_and_activities_that_are_not_revoked_can_be_selected(
+    auditor: httpx.Client, owner: Engine
+) -> None:
     live, revoked = uuid4(), uuid4()
     insert(owner, live)
     insert(owner, revoked, revoked_at="2026-04-01T00:00:00Z")
@@ -114,7 +116,7 @@ def test_a_page_neither_repeats_nor_skips(auditor: httpx.Client, owner: Engine, 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_download_has_what_the_pages_have(
+def test_a_download_has_the_activities_of_the_pages(
     auditor: httpx.Client, owner: Engine, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(activities, "CHUNK_ACTIVITIES", 2)
@@ -136,13 +138,13 @@ def test_a_download_has_what_the_pages_have(
     assert rows[0].keys() == listed[0].keys()
 
 
-def test_a_formula_in_a_reason_is_harmless_in_the_table(auditor: httpx.Client, owner: Engine) -> None:
+def test_a_formula_in_a_reason_is_escaped_in_a_download(auditor: httpx.Client, owner: Engine) -> None:
     insert(owner, uuid4(), revoked_at="2026-04-01T00:00:00Z", revoked_by="boss", revocation_reason="=1+1")
     [row] = csv.DictReader(io.StringIO(auditor.get(f"{ACTIVITIES_PATH}.csv").content.decode("utf-8-sig")))
     assert not row["revocation_reason"].startswith("=")
 
 
-def test_one_activity_tells_what_happened_to_it(coordinator: httpx.Client, auditor: httpx.Client, pipeline: Pipeline) -> None:
+def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([item("mentor-none", notes="private")])
     pipeline.drain()
     item_id = str(DerivedIds(batch_id).item_id(0))
@@ -169,7 +171,7 @@ def test_one_activity_tells_what_happened_to_it(coordinator: httpx.Client, audit
     assert "private" not in response.text
 
 
-def test_the_chapter_is_the_one_at_the_registration(coordinator: httpx.Client, pipeline: Pipeline, owner: Engine) -> None:
+def test_the_chapter_is_the_mentors_at_registration(coordinator: httpx.Client, pipeline: Pipeline, owner: Engine) -> None:
     pipeline.submit([item("mentor-1")])
     pipeline.drain()
     with owner.begin() as connection:
@@ -215,7 +217,7 @@ def test_sums_by_every_grouping_and_of_a_period(auditor: httpx.Client, owner: En
 
 
 @pytest.mark.parametrize("group_by", ["", "day", "month,", "month;chapter"])
-def test_a_grouping_that_is_none_is_refused(auditor: httpx.Client, group_by: str) -> None:
+def test_an_unknown_grouping_is_refused(auditor: httpx.Client, group_by: str) -> None:
     response = auditor.get(f"{ACTIVITIES_PATH}/summary", params={"group_by": group_by})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "/query/group_by")
 
@@ -236,7 +238,7 @@ def test_a_coordinator_sees_what_they_registered(api: ApiServer, coordinator: ht
 
 
 @pytest.mark.parametrize("path", ["", ".csv", ".ndjson", "/summary", f"/{UUID(int=1)}"])
-def test_an_external_service_keeps_its_activities(settings: Settings, path: str) -> None:
+def test_activities_of_an_external_service_are_not_available(settings: Settings, path: str) -> None:
     external = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "registration_url": "http://127.0.0.1:9"})
     with running_api(external) as api, api.client(Role.AUDITOR, sub="auditor", orgs=(ORGANIZATION,)) as client:
         response = client.get(ACTIVITIES_PATH + path)

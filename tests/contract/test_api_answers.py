@@ -1,4 +1,5 @@
-"""What every answer about a batch has: the counts with their reasons, and progress while it runs; and what a repeated request gets."""
+"""What every response about a batch contains: counts, reasons of failures, and progress while it runs; and the response to a repeated
+request."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -17,7 +18,7 @@ from tests.support.pipeline import Pipeline, item, mentors
 
 
 def run_in_part(pipeline: Pipeline, handled: int) -> None:
-    """Lets so many of the waiting commands come to their results."""
+    """Handles this many of the waiting commands."""
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     commands = pipeline.take(Topic.COMMANDS)
@@ -26,7 +27,7 @@ def run_in_part(pipeline: Pipeline, handled: int) -> None:
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
 
 
-def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
+def test_progress_is_null_before_it_is_measured_and_after_the_end(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = pipeline.submit([*mentors(3), item("nobody")])
@@ -35,7 +36,7 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
     assert body["progress"] is None
 
     run_in_part(pipeline, 3)
-    # As if it had been submitted ten seconds ago.
+    # As if the batch had been submitted ten seconds ago.
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = clock_timestamp() - interval '10 s'"))
     answer = coordinator.get(url)
@@ -43,7 +44,7 @@ def test_progress_is_null_until_it_is_measured_and_gone_when_all_is_done(
     assert progress["percent"] == 75.0
     assert 0.1 < progress["items_per_second"] <= 0.3
     assert datetime.fromisoformat(progress["estimated_completion_at"]) > datetime.fromisoformat(body["submitted_at"])
-    # It goes on while the representation stays the same.
+    # Progress changes, but the ETag stays the same.
     assert coordinator.get(url, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     [listed] = has_shape(coordinator.get(API_PATH), BatchesResponse)["data"]
     assert listed["progress"]["percent"] == 75.0
@@ -62,11 +63,11 @@ def test_progress_of_a_retry_is_measured_from_the_retry(coordinator: httpx.Clien
     run_in_part(pipeline, 1)
     progress = coordinator.get(f"{API_PATH}/{batch_id}").json()["progress"]
     assert progress["percent"] == 87.5
-    # One item since the retry, not seven since yesterday.
+    # One item since the retry, and not seven since the submission.
     assert progress["items_per_second"] > 1 / 60
 
 
-def test_every_answer_says_why_items_failed(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_every_response_says_why_items_failed(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([*mentors(2), item("nobody"), item("mentor-3", minutes=0), item("no-one")])
     run_in_part(pipeline, 4)
     url = f"{API_PATH}/{batch_id}"
@@ -83,7 +84,7 @@ def test_every_answer_says_why_items_failed(coordinator: httpx.Client, pipeline:
     assert coordinator.post(f"{url}/cancel").json()["errors_by_code"] == reasons
 
 
-def test_a_retry_answered_before_says_what_it_did_and_how_it_stands_now(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_repeated_retry_returns_its_count_and_the_present_state(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([*mentors(1), item("nobody")])
     pipeline.drain()
     retry = f"{API_PATH}/{batch_id}/retry"
@@ -95,7 +96,9 @@ def test_a_retry_answered_before_says_what_it_did_and_how_it_stands_now(coordina
     assert body["errors_by_code"] == {"mentor_not_found": 1}
 
 
-def test_deleting_again_is_harmless_and_tells_nobody_else(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_repeated_delete_changes_nothing_and_is_not_found_for_others(
+    api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline
+) -> None:
     batch_id = pipeline.submit(mentors(1))
     url = f"{API_PATH}/{batch_id}"
     pipeline.drain()
@@ -104,19 +107,17 @@ def test_deleting_again_is_harmless_and_tells_nobody_else(api: ApiServer, coordi
     assert [coordinator.delete(url, headers=seen).status_code for _ in range(3)] == [204] * 3
     assert coordinator.get(url).status_code == 404
     pipeline.relay()
-    assert len(pipeline.take(Topic.BATCHES)) == 1, "one BatchDeleted"
+    assert len(pipeline.take(Topic.BATCHES)) == 1, "BatchDeleted must be published once"
     with api.client(sub="coord-2") as colleague:
         random = colleague.delete(f"{API_PATH}/{uuid4()}")
         assert (colleague.delete(url).status_code, random.status_code) == (404, 404)
-    # What is purged is known to nobody.
+    # A purged batch is not found by anybody.
     with pipeline.engine.begin() as connection:
         connection.execute(text("DELETE FROM orchestrator.batch WHERE batch_id = :batch_id"), {"batch_id": batch_id})
     assert coordinator.delete(url).status_code == 404
 
 
-def test_what_was_submitted_and_deleted_is_not_submitted_again_under_its_key(
-    coordinator: httpx.Client, pipeline: Pipeline
-) -> None:
+def test_a_deleted_batch_is_not_submitted_again_under_its_key(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     key = {"Idempotency-Key": "week 13"}
     request = {"items": [an_item()]}
     url = coordinator.post(API_PATH, json=request, headers=key).headers["Location"]
@@ -128,7 +129,7 @@ def test_what_was_submitted_and_deleted_is_not_submitted_again_under_its_key(
     assert coordinator.post(API_PATH, json=request, headers={"Idempotency-Key": "another"}).status_code == 202
 
 
-def test_an_edit_repeated_with_the_tag_that_it_outdated_is_no_conflict(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_repeated_edit_with_its_outdated_tag_is_no_conflict(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id: UUID = pipeline.submit(mentors(1))
     url = f"{API_PATH}/{batch_id}"
     seen = {"If-Match": coordinator.get(url).headers["ETag"]}

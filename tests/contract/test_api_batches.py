@@ -1,4 +1,4 @@
-"""The endpoints on batches over real HTTP and PostgreSQL: what a client sends and gets (docs/http.md)."""
+"""The endpoints on batches over real HTTP and PostgreSQL: what a client sends and receives (docs/http.md)."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def submit(client: httpx.Client, *mentors: str, **changes: Any) -> str:
 
 
 def has_shape(answer: httpx.Response, model: type[BaseModel]) -> Json:
-    """The body, which is what the model documents: nothing missing, nothing undocumented."""
+    """The body, after checking that it has exactly the fields of the model."""
     model.model_validate_json(answer.content, extra="forbid")
     body: Json = answer.json()
     return body
@@ -69,14 +69,14 @@ def test_submission_is_accepted_and_registered(coordinator: httpx.Client, pipeli
     assert "private" not in answer.text
 
 
-def test_shared_activity_is_one_item_for_each_mentor(coordinator: httpx.Client) -> None:
+def test_a_shared_activity_becomes_one_item_for_each_mentor(coordinator: httpx.Client) -> None:
     activity = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60, "notes": None}
     answer = coordinator.post(API_PATH, json={"mentor_ids": ["mentor-3", "mentor-1"], "activity": activity})
     body = coordinator.get(answer.headers["Location"]).json()
     assert [(item["mentor_id"], item["duration_minutes"]) for item in body["items"]] == [("mentor-3", 60), ("mentor-1", 60)]
 
 
-def test_both_forms_of_a_request_are_one_to_an_idempotency_key(coordinator: httpx.Client) -> None:
+def test_both_forms_of_a_submission_are_equal_under_an_idempotency_key(coordinator: httpx.Client) -> None:
     key = {"Idempotency-Key": "week 13"}
     shared = {"mentor_ids": ["mentor-1", "mentor-2"], "activity": {k: v for k, v in an_item().items() if k != "mentor_id"}}
     first = coordinator.post(API_PATH, json={"items": items("mentor-1", "mentor-2")}, headers=key)
@@ -106,7 +106,7 @@ def test_items_are_filtered_and_paged_by_position(coordinator: httpx.Client, pip
     assert counts(rest) == counts(page)
 
 
-def test_etag_is_of_the_version_and_the_query(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_the_etag_depends_on_the_version_and_the_query(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     tag = coordinator.get(url).headers["ETag"]
     assert tag.startswith('W/"')
@@ -158,7 +158,7 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
     for removed in (tuesday, failed):
         assert coordinator.delete(f"{API_PATH}/{removed}").status_code == 204
     assert found(q="monday") == [done]
-    # As people see it: decomposed letters, invisible characters and blanks of another width make no difference.
+    # Decomposed letters, invisible characters and wide blanks make no difference.
     assert found(q="mon\N{SOFT HYPHEN}day group PÅSKE") == [done]
     assert found(q="Pa\N{COMBINING RING ABOVE}ske") == [done]
     assert len(found(coordinator_id=COORDINATOR)) == 2
@@ -169,8 +169,8 @@ def test_listing_is_filtered(coordinator: httpx.Client, pipeline: Pipeline) -> N
     assert len(found(submitted_from="2020-01-01T00:00:00+01:00")) == 2
 
 
-def test_a_period_includes_its_beginning_and_not_its_end(coordinator: httpx.Client) -> None:
-    """So that the batches of January and of February are each batch once."""
+def test_a_period_includes_its_start_and_excludes_its_end(coordinator: httpx.Client) -> None:
+    """Consecutive periods, such as January and February, list each batch once."""
     batch_id = submit(coordinator, "mentor-1")
     moment = coordinator.get(f"{API_PATH}/{batch_id}").json()["submitted_at"]
 
@@ -181,10 +181,10 @@ def test_a_period_includes_its_beginning_and_not_its_end(coordinator: httpx.Clie
     assert found(submitted_to=moment) == []
 
 
-def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_label_is_changed_only_if_nobody_edited_the_batch_since(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     tag = coordinator.get(url).headers["ETag"]
-    pipeline.drain()  # results move the version, but not what If-Match compares
+    pipeline.drain()  # Results raise the version, but not the edit version, which If-Match compares.
     edited = coordinator.put(url, json={"label": "Tuesday"}, headers={"If-Match": tag})
     assert (edited.status_code, has_shape(edited, BatchResponse)["label"]) == (200, "Tuesday")
     stale = coordinator.put(url, json={"label": "Wednesday"}, headers={"If-Match": tag})
@@ -197,7 +197,7 @@ def test_label_is_edited_only_where_it_was_read(coordinator: httpx.Client, pipel
 
 
 @pytest.mark.parametrize("form", ["put", "post"])
-def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pipeline, form: str) -> None:
+def test_cancel_returns_the_final_counts(coordinator: httpx.Client, pipeline: Pipeline, form: str) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1', 'mentor-2')}"
 
     def cancel() -> httpx.Response:
@@ -215,7 +215,7 @@ def test_cancel_answers_the_final_counts(coordinator: httpx.Client, pipeline: Pi
     assert counts(coordinator.get(url).json()) == counts(body)
 
 
-def test_cancel_needs_no_body_and_honours_its_key(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_cancel_needs_no_body_and_repeats_under_its_key(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}/cancel"
     assert coordinator.post(url, headers={"Idempotency-Key": "c1"}).status_code == 200
     again = coordinator.post(url, headers={"Idempotency-Key": "c1"})
@@ -226,7 +226,7 @@ def test_cancel_needs_no_body_and_honours_its_key(coordinator: httpx.Client, pip
     assert (answer.status_code, answer.json()["code"]) == (409, "batch_finished")
 
 
-def test_delete_removes_a_finished_batch_from_view(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_deleted_batch_is_no_longer_shown(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
     running = coordinator.delete(url)
     assert (running.status_code, running.json()["code"]) == (409, "batch_running")
@@ -247,7 +247,8 @@ def test_retry_with_a_correction_and_its_history(coordinator: httpx.Client, pipe
     assert (answer.status_code, body["retried"], body["status"], body["pending"]) == (202, 1, "processing", 1)
     again = coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request, headers={"Idempotency-Key": "r"})
     assert (again.json()["retried"], again.headers["Idempotent-Replayed"]) == (1, "true")
-    assert coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request).status_code == 200  # began already: nothing more to do
+    # The attempt has begun already, so a repetition changes nothing.
+    assert coordinator.post(f"{API_PATH}/{batch_id}/retry", json=request).status_code == 200
     pipeline.drain()
 
     item = has_shape(coordinator.get(f"{API_PATH}/{batch_id}/items/{failed['item_id']}"), OneItemResponse)
@@ -294,7 +295,7 @@ BAD_RETRIES: list[tuple[str, Any, set[tuple[str, str]]]] = [
 ]
 
 
-def test_retry_is_refused_with_all_mistakes_at_once(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_refused_retry_names_all_mistakes(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = submit(coordinator, "mentor-none")
     pipeline.drain()
     for what, body, expected in BAD_RETRIES:
@@ -355,7 +356,7 @@ MISTAKES: list[tuple[str, Any, set[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("request_body", "expected"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
-def test_mistakes_are_all_named(sender: httpx.Client, request_body: Any, expected: set[tuple[str, str]]) -> None:
+def test_a_refused_submission_names_all_mistakes(sender: httpx.Client, request_body: Any, expected: set[tuple[str, str]]) -> None:
     answer = sender.post(API_PATH, json=request_body)
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
     body = has_shape(answer, ProblemResponse)

@@ -1,4 +1,4 @@
-"""What a client gets beside the answer itself: headers, tags, downloads column by column, event streams line by line; and who is woken."""
+"""What a client receives beside the body: headers, tags, columns of downloads, lines of event streams; and which requests wake the relays."""
 
 import asyncio
 import csv
@@ -42,7 +42,7 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
 
 
 @pytest.mark.parametrize(("method", "tail", "body"), CHANGES.values(), ids=CHANGES)
-def test_nobody_changes_what_was_edited_since_they_read_it(
+def test_an_edit_is_refused_if_the_batch_was_edited_since(
     coordinator: httpx.Client, pipeline: Pipeline, method: str, tail: str, body: Any
 ) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'mentor-1')}"
@@ -59,7 +59,7 @@ def test_nobody_changes_what_was_edited_since_they_read_it(
 # --- Headers and the like -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_retry_says_where_and_when_to_look(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_retry_returns_its_location_and_when_to_look_again(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{submit(coordinator, 'nobody')}"
     pipeline.drain()
     began = coordinator.post(f"{url}/retry")
@@ -70,7 +70,7 @@ def test_a_retry_says_where_and_when_to_look(coordinator: httpx.Client, pipeline
     assert "Idempotent-Replayed" not in began.headers.keys() | nothing.headers.keys()
 
 
-def test_a_page_behind_a_cursor_has_no_number(coordinator: httpx.Client) -> None:
+def test_a_page_read_by_cursor_has_no_number(coordinator: httpx.Client) -> None:
     for number in (1, 2):
         submit(coordinator, f"mentor-{number}")
     first = coordinator.get(API_PATH, params={"limit": 1, "page": 1}).json()["pagination"]
@@ -78,7 +78,7 @@ def test_a_page_behind_a_cursor_has_no_number(coordinator: httpx.Client) -> None
     assert (first["page"], second["page"]) == (1, None)
 
 
-def test_an_id_is_read_in_either_case(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_an_id_is_accepted_in_either_case(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = submit(coordinator, "mentor-1")
     found = coordinator.get(f"{API_PATH}/{batch_id.upper()}").json()
     item_id = found["items"][0]["item_id"]
@@ -89,7 +89,7 @@ def test_an_id_is_read_in_either_case(coordinator: httpx.Client, pipeline: Pipel
     assert coordinator.get(f"{API_PATH}/{batch_id.upper()}/events", params={"ticket": ticket}).status_code == 200
 
 
-def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_trace_is_continued_and_an_invalid_one_is_replaced(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     traces = []
     for number, sent in enumerate((f"00-{trace}-00f067aa0ba902b7-01", "nonsense", None), start=1):
@@ -102,13 +102,13 @@ def test_a_trace_goes_on_and_one_that_is_none_begins_anew(coordinator: httpx.Cli
     assert len(set(traces)) == 3
 
 
-def test_a_body_that_says_it_is_not_compressed_is_read(sender: httpx.Client) -> None:
+def test_a_body_with_the_encoding_identity_is_read(sender: httpx.Client) -> None:
     for encoding, status in (("identity", 422), ("Identity", 422), ("", 422), ("br", 415)):
         headers = {"Content-Type": "application/vnd.mine+json", "Content-Encoding": encoding}
         assert sender.post(API_PATH, content=b'{"items": []}', headers=headers).status_code == status, encoding
 
 
-def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -> None:
+def test_a_batch_has_a_content_length(settings: Settings, pipeline: Pipeline) -> None:
     body = json.dumps({"items": [an_item()]}).encode()
     headers = {"Content-Type": "application/json"}
     limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "max_batch_bytes": len(body)})
@@ -119,7 +119,7 @@ def test_a_batch_has_its_size_in_bytes(settings: Settings, pipeline: Pipeline) -
             assert client.post(path, content=body, headers=headers).status_code == accepted
 
 
-def test_a_preview_names_its_items(coordinator: httpx.Client) -> None:
+def test_a_preview_names_mentors_and_types_of_its_items(coordinator: httpx.Client) -> None:
     items = [an_item("mentor-1", client_reference="row 1"), an_item("nobody"), an_item("mentor-2"), an_item("no one")]
     answer = coordinator.post(f"{API_PATH}/preview", json={"items": items})
     told = answer.json()
@@ -135,7 +135,7 @@ def test_a_preview_names_its_items(coordinator: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("size", "is_large"), [(65_535, False), (65_536, False), (65_537, True)])
-def test_large_bodies_are_kept_from_the_threads_of_the_others(
+def test_large_bodies_are_handled_in_threads_of_their_own(
     sender: httpx.Client, monkeypatch: pytest.MonkeyPatch, size: int, is_large: bool
 ) -> None:
     run, seen = Database.run, []
@@ -156,7 +156,7 @@ def test_large_bodies_are_kept_from_the_threads_of_the_others(
 # --- Downloads ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_download_says_of_each_item_what_the_batch_says(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_download_has_the_values_of_each_item(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     listed = [
         an_item("mentor-1", client_reference="row 1", notes="a note", duration_minutes=61),
         an_item("mentor-2", activity_date="2026-03-24"),
@@ -218,7 +218,7 @@ def announce(engine: Engine, url: str) -> None:
         watching.announce(connection, [UUID(url.rsplit("/", 1)[1])])
 
 
-def test_a_stream_begins_at_once_and_says_that_it_lives(
+def test_a_stream_begins_at_once_and_sends_heartbeats(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "_HEARTBEAT_S", 0.05)
@@ -233,14 +233,14 @@ def test_a_stream_begins_at_once_and_says_that_it_lives(
         assert next_event(lines)["status"] == "completed"
 
 
-def test_who_comes_again_is_told_what_is_new(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+def test_a_reconnecting_client_receives_what_is_new(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
     url = f"{API_PATH}/{pipeline.submit(mentors(2))}"
     with lines_of(coordinator, url) as (_, lines):
         version = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
         assert next_event(lines)["full"]
     with lines_of(coordinator, url, **{"Last-Event-ID": version}) as (_, lines):
         assert [next(lines), next(lines)] == ["retry: 2000", ""]
-        # An announcement of what it has seen is none to it.
+        # An announcement of a version that the client has seen sends nothing.
         announce(engine, url)
         coordinator.put(url, json={"label": "new"})
         first = next_event(lines)
@@ -249,7 +249,7 @@ def test_who_comes_again_is_told_what_is_new(coordinator: httpx.Client, pipeline
         assert [each["position"] for each in next_event(lines)["items"]] == [0, 1]
 
 
-def test_what_changes_in_a_moment_comes_in_one_event(
+def test_changes_of_a_short_time_come_in_one_event(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -280,7 +280,7 @@ def test_what_changes_in_a_moment_comes_in_one_event(
 
 @pytest.fixture
 def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
-    """Whether the relays were told, since the last time, that there is something to publish; waits for it."""
+    """Returns whether the relays have been notified since the last call. Waits for the notification."""
     engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"LISTEN {relay_wakeup.CHANNEL}")
@@ -299,10 +299,10 @@ def woken(settings: Settings, api: ApiServer) -> Iterator[Callable[[], bool]]:
 
 def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pipeline, woken: Callable[[], bool]) -> None:
     batch_id = submit(coordinator, "nobody", "mentor-1")
-    assert woken(), "submitted"
+    assert woken(), "the submission woke no relay"
     url = f"{API_PATH}/{batch_id}"
     pipeline.drain()
-    assert woken(), "it is complete"
+    assert woken(), "the completion woke no relay"
     changes: dict[str, Callable[[], httpx.Response]] = {
         "relabelled": lambda: coordinator.put(url, json={"label": "new"}),
         "retried": lambda: coordinator.post(f"{url}/retry"),
@@ -314,4 +314,4 @@ def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pi
         assert woken(), what
     stopped = f"{API_PATH}/{pipeline.submit([item('mentor-9')])}"
     assert coordinator.put(stopped, json={"status": "cancelled"}).status_code == 200
-    assert woken(), "cancelled by an update"
+    assert woken(), "the cancellation by an update woke no relay"

@@ -1,4 +1,4 @@
-"""The directory as the API shows it: whose scope, which page, what is found, and what a preview says of minutes."""
+"""The directory in the API: scopes, pages, searches, and the warnings of a preview about short durations."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -35,7 +35,7 @@ DAY = date(2026, 3, 25)
 
 @pytest.fixture(autouse=True)
 def directory(api: ApiServer, engine: Engine) -> None:
-    """Instead of the standard one: three chapters, coordinators of each kind, and another organization with the same ids."""
+    """Three chapters, coordinators of each kind, and another organization with the same ids, instead of the standard directory."""
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM registration.mentor; DELETE FROM registration.coordinator_scope"))
         for organization in (ORGANIZATION, "org-2"):
@@ -79,7 +79,7 @@ def ids(client: httpx.Client, path: str = MENTORS, **query: object) -> list[str]
 # --- Whose scope -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_coordinator_sees_the_own_scope(coordinator: httpx.Client) -> None:
+def test_a_coordinator_sees_their_own_scope(coordinator: httpx.Client) -> None:
     for query in ({}, {"coordinator_id": COORDINATOR}):
         assert ids(coordinator, **query) == ["m-1", "m-3"]
         assert ids(coordinator, CHAPTERS, **query) == [NORTH]
@@ -87,19 +87,19 @@ def test_a_coordinator_sees_the_own_scope(coordinator: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", [MENTORS, CHAPTERS])
 @pytest.mark.parametrize("other", ["coord-all", "nobody"])
-def test_a_coordinator_may_ask_only_for_the_own_scope(coordinator: httpx.Client, path: str, other: str) -> None:
+def test_a_coordinator_may_name_only_themselves(coordinator: httpx.Client, path: str, other: str) -> None:
     answer = coordinator.get(path, params={"coordinator_id": other})
     assert (answer.status_code, answer.json()["code"]) == (403, "not_your_scope")
 
 
-def test_a_coordinator_whom_the_directory_does_not_have_sees_nobody(api: ApiServer) -> None:
+def test_a_coordinator_who_is_not_in_the_directory_sees_nobody(api: ApiServer) -> None:
     with api.client(sub="stranger") as client:
         assert ids(client) == ids(client, CHAPTERS) == []
         assert ids(client, TYPES) == ["visit", "walk"]
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.AUDITOR, Role.SERVICE])
-def test_others_see_all_of_the_organization_or_one_scope(api: ApiServer, role: Role) -> None:
+def test_other_roles_see_the_organization_or_one_scope(api: ApiServer, role: Role) -> None:
     with api.client(role, sub="boss") as client:
         assert ids(client) == ["m-1", "m-2", "m-3"]
         assert ids(client, CHAPTERS) == [EAST, NORTH, SOUTH]
@@ -112,19 +112,19 @@ def test_others_see_all_of_the_organization_or_one_scope(api: ApiServer, role: R
 
 
 @pytest.mark.parametrize("path", [MENTORS, CHAPTERS])
-def test_a_coordinator_who_does_not_exist_is_a_mistake(admin: httpx.Client, path: str) -> None:
+def test_an_unknown_coordinator_is_a_mistake(admin: httpx.Client, path: str) -> None:
     answer = admin.get(path, params={"coordinator_id": "nobody"})
     assert (answer.status_code, answer.json()["code"]) == (422, "coordinator_unknown")
     assert [each["pointer"] for each in answer.json()["errors"]] == ["/query/coordinator_id"]
 
 
-def test_a_coordinator_can_not_list_the_coordinators(coordinator: httpx.Client) -> None:
+def test_a_coordinator_may_not_list_coordinators(coordinator: httpx.Client) -> None:
     answer = coordinator.get(COORDINATORS)
     assert (answer.status_code, answer.json()["code"]) == (403, "role_may_not")
 
 
-def test_the_scope_is_the_one_of_the_rules(admin: httpx.Client, engine: Engine) -> None:
-    """Of the mentors of the organization, a preview finds exactly those in scope whom the listing has."""
+def test_the_listed_scope_is_the_scope_of_the_rules(admin: httpx.Client, engine: Engine) -> None:
+    """A preview finds exactly those mentors in scope that the listing has."""
     everyone = ids(admin)
     for coordinator_id in (COORDINATOR, "coord-all", "coord-none", "coord-gone"):
         submission = {
@@ -137,7 +137,7 @@ def test_the_scope_is_the_one_of_the_rules(admin: httpx.Client, engine: Engine) 
         assert ids(admin, coordinator_id=coordinator_id) == inside
 
 
-def test_another_organization_is_not_seen(api: ApiServer) -> None:
+def test_another_organization_is_not_shown(api: ApiServer) -> None:
     with api.client(Role.ADMIN, sub="boss", orgs=("org-3",)) as client:
         assert [ids(client, path) for path in MODELS] == [[], [], [], []]
     with api.client(Role.ADMIN, sub="boss", orgs=("org-2",)) as client:
@@ -147,7 +147,7 @@ def test_another_organization_is_not_seen(api: ApiServer) -> None:
 # --- What is shown ---------------------------------------------------------------------------------------------------------------
 
 
-def test_each_part_of_the_directory_is_shown_as_it_is(admin: httpx.Client) -> None:
+def test_every_part_of_the_directory_is_shown(admin: httpx.Client) -> None:
     assert data(admin, MENTORS, active_on="2026-03-25")[0] == {
         "mentor_id": "m-1",
         "name": "Bjørn Ås",
@@ -165,12 +165,12 @@ def test_each_part_of_the_directory_is_shown_as_it_is(admin: httpx.Client) -> No
 
 
 @pytest.mark.parametrize(("day", "active"), [(23, False), (24, True), (26, True), (27, False)])
-def test_active_is_about_the_date_and_leaves_nobody_out(admin: httpx.Client, day: int, active: bool) -> None:
+def test_active_depends_on_the_date_and_filters_nobody(admin: httpx.Client, day: int, active: bool) -> None:
     shown = {row["mentor_id"]: row["active"] for row in data(admin, MENTORS, active_on=f"2026-03-{day}")}
     assert shown == {"m-1": active, "m-2": True, "m-3": day <= 24}
 
 
-def test_without_a_date_active_is_about_today_there(admin: httpx.Client, engine: Engine) -> None:
+def test_active_defaults_to_today_in_the_organizations_time_zone(admin: httpx.Client, engine: Engine) -> None:
     for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
         with engine.begin() as connection:
             connection.execute(text("UPDATE registration.organization SET time_zone = :zone"), {"zone": zone})
@@ -205,7 +205,7 @@ def test_names_are_found_as_people_type_them(admin: httpx.Client, q: str, found:
     assert ids(admin, q=q) == found
 
 
-def test_filters_go_together(admin: httpx.Client) -> None:
+def test_filters_are_combined(admin: httpx.Client) -> None:
     assert ids(admin, chapter_id=SOUTH) == ["m-2"]
     assert ids(admin, chapter_id=NORTH, q="andre") == ["m-3"]
     assert ids(admin, chapter_id=SOUTH, coordinator_id=COORDINATOR) == []
@@ -216,7 +216,7 @@ def test_filters_go_together(admin: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_pages_are_the_listing_in_pieces(admin: httpx.Client, path: str) -> None:
+def test_the_pages_are_the_whole_listing(admin: httpx.Client, path: str) -> None:
     everything = ids(admin, path)
     for limit in range(1, len(everything) + 2):
         paged: list[str] = []
@@ -227,15 +227,13 @@ def test_pages_are_the_listing_in_pieces(admin: httpx.Client, path: str) -> None
             paged += [next(iter(row.values())) for row in answer["data"]]
             if answer["next_cursor"] is None:
                 break
-            # A page that says there is another has as many as it may.
+            # A page that has a successor is full.
             assert len(answer["data"]) == limit
             cursor = {"cursor": answer["next_cursor"]}
         assert paged == everything
 
 
-def test_a_page_goes_on_behind_an_id_that_is_gone_and_people_of_one_name_are_told_apart(
-    admin: httpx.Client, engine: Engine
-) -> None:
+def test_a_cursor_works_after_its_entry_was_deleted_and_with_equal_names(admin: httpx.Client, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE registration.mentor SET name = 'Kari'"))
     first = admin.get(MENTORS, params={"limit": "1"}).json()
@@ -250,12 +248,12 @@ def test_limits_of_a_page(admin: httpx.Client, limit: int, status: int) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!!!", "AA==", "////", "w6Y", "", "eA=\u00e6"])
-def test_what_is_no_cursor_is_refused(admin: httpx.Client, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(admin: httpx.Client, cursor: str) -> None:
     answer = admin.get(MENTORS, params={"cursor": cursor})
     assert (answer.status_code, [each["code"] for each in answer.json()["errors"]]) == (422, ["not_a_cursor"])
 
 
-def test_a_cursor_holds_ids_of_any_script(admin: httpx.Client, engine: Engine) -> None:
+def test_a_cursor_can_hold_ids_in_any_script(admin: httpx.Client, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE registration.mentor SET mentor_id = repeat('\U0001f9ea', 97) || mentor_id"))
     first = admin.get(MENTORS, params={"limit": "2"}).json()
@@ -263,7 +261,7 @@ def test_a_cursor_holds_ids_of_any_script(admin: httpx.Client, engine: Engine) -
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_the_tag_changes_with_the_content(admin: httpx.Client, engine: Engine, path: str) -> None:
+def test_the_etag_changes_with_the_content(admin: httpx.Client, engine: Engine, path: str) -> None:
     tag = admin.get(path).headers["ETag"]
     same = admin.get(path, headers={"If-None-Match": tag})
     assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
@@ -280,7 +278,7 @@ def test_the_tag_changes_with_the_content(admin: httpx.Client, engine: Engine, p
 
 
 @pytest.mark.parametrize(("minutes", "warns"), [(29, True), (30, False), (31, False), (0, True)])
-def test_a_preview_warns_about_a_short_duration_and_refuses_nothing(coordinator: httpx.Client, minutes: int, warns: bool) -> None:
+def test_a_preview_warns_about_a_short_duration_without_refusing_it(coordinator: httpx.Client, minutes: int, warns: bool) -> None:
     item = {"mentor_id": "m-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": minutes}
     body = {"items": [item, item | {"activity_type": "walk"}, item | {"activity_type": "none"}]}
     answer = coordinator.post(f"{API_PATH}/preview", json=body)

@@ -1,4 +1,4 @@
-"""[Done with it]: a batch needs no attention, until another item of it fails."""
+"""[Done with it]: a dismissed batch needs no attention until another of its items fails."""
 
 from typing import Any
 from uuid import UUID
@@ -39,7 +39,7 @@ def trail(engine: Engine) -> list[tuple[str, str, int]]:
         return [tuple(row) for row in rows]
 
 
-def test_the_list_can_become_empty_and_who_emptied_it_is_kept(
+def test_a_dismissed_batch_leaves_the_list_and_the_audit_names_who_dismissed_it(
     coordinator: httpx.Client, admin: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = failed_batch(pipeline)
@@ -48,12 +48,12 @@ def test_the_list_can_become_empty_and_who_emptied_it_is_kept(
     shown = dismissed(coordinator, batch_id)
     assert (shown["needs_attention"], shown["failed"], shown["errors_by_code"]) == (False, 2, {"mentor_not_found": 2})
     assert needing(coordinator) == needing(admin) == []
-    # Followers are told, and an edit that began before is not in the way.
+    # Followers are told. An edit that began before the dismissal still succeeds.
     after = coordinator.get(f"{API_PATH}/{batch_id}", headers={"If-None-Match": before.headers["ETag"]})
     assert (after.status_code, after.json()["needs_attention"]) == (200, False)
     relabelled = coordinator.put(f"{API_PATH}/{batch_id}", json={"label": "x"}, headers={"If-Match": before.headers["ETag"]})
     assert relabelled.status_code == 200
-    # Again there is nothing to do.
+    # A second dismissal changes nothing.
     dismissed(admin, batch_id)
     assert [(org, by) for org, by, _ in trail(engine)] == [(ORGANIZATION, COORDINATOR)]
 
@@ -70,7 +70,7 @@ def test_it_needs_attention_again_when_another_item_fails(coordinator: httpx.Cli
     dismissed(coordinator, batch_id)
     assert needing(coordinator) == []
     assert len(trail(engine)) == 2
-    # What is mended is no failure.
+    # A failure that was corrected needs no attention.
     correction = {"corrections": [{"item_id": items[2]["item_id"], "mentor_id": "mentor-3"}]}
     coordinator.post(f"{API_PATH}/{batch_id}/retry", json=correction)
     pipeline.drain()
@@ -89,7 +89,9 @@ def test_a_repeated_request_does_not_hide_a_later_failure(coordinator: httpx.Cli
     assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_batch_that_needs_nothing_is_left_alone(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+def test_dismissing_a_batch_that_needs_no_attention_changes_nothing(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
+) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     before = pipeline.status(batch_id).batch
@@ -97,7 +99,7 @@ def test_a_batch_that_needs_nothing_is_left_alone(coordinator: httpx.Client, pip
     assert (trail(engine), pipeline.status(batch_id).batch.version) == ([], before.version)
 
 
-def test_a_deleted_batch_is_not_there(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_deleted_batch_can_not_be_dismissed(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id = failed_batch(pipeline)
     coordinator.delete(f"{API_PATH}/{batch_id}")
     gone = coordinator.post(f"{API_PATH}/{batch_id}/dismiss")

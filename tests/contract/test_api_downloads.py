@@ -33,7 +33,7 @@ def rows(answer: httpx.Response) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
 
 
-# Texts that begin formulas, in a cell or behind what a spreadsheet may split at, and what is exported for them.
+# Texts that begin formulas, in a cell or behind a character at which a spreadsheet may split, and what is exported for them.
 FORMULAS = {
     "=1+1": "'=1+1",
     "+1": "'+1",
@@ -51,7 +51,7 @@ def test_csv_holds_every_item_and_no_formula(coordinator: httpx.Client, pipeline
     url = submit(coordinator, *listed, an_item("=cmd()", duration_minutes=-5))
     running = coordinator.get(f"{url}/results.csv")
     assert [row["status"] for row in rows(running)] == ["pending"] * 9
-    # Excel takes a file without it for Windows-1252.
+    # Without this mark, Excel reads the file as Windows-1252.
     assert running.content.startswith(codecs.BOM_UTF8)
     assert running.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert running.headers["Content-Disposition"].startswith("attachment; filename=")
@@ -64,7 +64,7 @@ def test_csv_holds_every_item_and_no_formula(coordinator: httpx.Client, pipeline
     assert [row["status"] for row in found] == ["success"] * 8 + ["failed"]
     assert (found[8]["mentor_id"], found[8]["error_code"], found[8]["duration_minutes"]) == ("'=cmd()", "mentor_not_found", "-5")
     assert all(row["activity_id"] for row in found[:8])
-    # All text in quotes, and whichever separator a program looks for, no cell begins a formula.
+    # All text is quoted, so no cell begins a formula, whichever separator a program uses.
     line = coordinator.get(f"{url}/results.csv").content.decode().splitlines()[1]
     assert all(cell[:1] == cell[-1:] == '"' for cell in line.split(",")[1:6])
     text = coordinator.get(f"{url}/results.csv", params={"notes": "true"}).content.decode("utf-8-sig")
@@ -93,7 +93,7 @@ def test_ndjson_is_one_item_a_line(coordinator: httpx.Client, pipeline: Pipeline
     assert [json.loads(line)["status"] for line in lines] == ["success", "failed"]
 
 
-def test_long_downloads_come_in_chunks_without_a_gap(
+def test_long_downloads_come_in_chunks_without_gaps(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "CHUNK_ITEMS", 7)
@@ -103,7 +103,7 @@ def test_long_downloads_come_in_chunks_without_a_gap(
     assert len(coordinator.get(f"{API_PATH}/{batch_id}/results.ndjson").text.splitlines()) == 40
 
 
-def test_download_that_breaks_is_not_taken_for_a_whole_one(
+def test_an_interrupted_download_is_not_mistaken_for_a_whole_one(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "CHUNK_ITEMS", 1)
@@ -114,7 +114,7 @@ def test_download_that_breaks_is_not_taken_for_a_whole_one(
         coordinator.get(f"{API_PATH}/{batch_id}/results.csv")
 
 
-def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_preview_predicts_the_outcomes_and_its_plan_is_enforced(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     request = {"items": [an_item("mentor-1", client_reference="a"), an_item("mentor-none")]}
     answer = coordinator.post(f"{API_PATH}/preview", json=request)
     assert answer.status_code == 200
@@ -130,7 +130,7 @@ def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pi
     accepted = coordinator.post(API_PATH, json=request | {"plan": body["plan"]})
     assert accepted.status_code == 202
     pipeline.drain()
-    # What was foretold a success is registered by now: the same plan no longer holds.
+    # The item that was predicted to succeed is registered now, so the same plan no longer holds.
     changed = coordinator.post(API_PATH, json=request | {"plan": body["plan"]})
     assert (changed.status_code, changed.json()["code"]) == (412, "plan_changed")
     ProblemResponse.model_validate_json(changed.content, extra="forbid")
@@ -142,7 +142,7 @@ def test_preview_foretells_and_its_plan_is_held_to(coordinator: httpx.Client, pi
     assert coordinator.post(API_PATH, json=request | {"plan": "x"}).status_code == 422
 
 
-def test_item_whose_plan_changed_after_acceptance_says_so(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_an_item_whose_plan_changed_after_acceptance_is_marked(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     request = {"items": [an_item("mentor-1"), an_item("mentor-none")]}
     plan = coordinator.post(f"{API_PATH}/preview", json=request).json()["plan"]
     accepted = coordinator.post(API_PATH, json=request | {"plan": plan})

@@ -1,4 +1,4 @@
-"""`POST /read-file`: a table becomes rows and mistakes, in a process of its own, and nothing is stored."""
+"""`POST /read-file` turns a table into rows and mistakes in a separate process, and stores nothing."""
 
 import asyncio
 import io
@@ -94,7 +94,7 @@ def test_tables_of_every_kind_are_read_alike(coordinator: httpx.Client, content:
     assert item == {"row": 2, "client_reference": "row 2", "mentor_id": "m-1", "activity_date": "2026-03-25"}
 
 
-def test_every_mistake_has_its_place_its_code_and_its_value_and_the_row_keeps_the_rest(coordinator: httpx.Client) -> None:
+def test_every_mistake_has_its_place_code_and_value_and_the_row_keeps_its_other_values(coordinator: httpx.Client) -> None:
     found = read(
         coordinator,
         "Likeperson;Type;Dato;Minutter;Rom;Merknad\n"
@@ -135,12 +135,12 @@ def test_every_mistake_has_its_place_its_code_and_its_value_and_the_row_keeps_th
         ("00482", {"mentor_id": "00482"}),
     ],
 )
-def test_a_cell_with_a_name_becomes_a_name(cell: str, expected: dict[str, str]) -> None:
+def test_a_name_in_a_cell_is_returned_as_a_name(cell: str, expected: dict[str, str]) -> None:
     [item] = readings.read_file(".csv", f'mentor\n"{cell}"\n'.encode(), max_items=9)["items"]
     assert item == {"row": 2, "client_reference": "row 2", **expected}
 
 
-def test_a_column_of_names_helps_where_there_is_no_id() -> None:
+def test_a_column_of_names_is_used_where_the_id_is_missing() -> None:
     content = "mentor_id;navn\nm-1;Kari Foss\n;Leif Lie\n;\nm-2;\n"
     found = readings.read_file(".csv", content.encode(), max_items=9)
     people = [{name: item[name] for name in ("mentor_id", "mentor_name") if name in item} for item in found["items"]]
@@ -152,7 +152,7 @@ def test_a_column_of_names_helps_where_there_is_no_id() -> None:
 
 
 @pytest.mark.parametrize(("rows", "codes"), [(2, []), (3, []), (4, ["too_many_items"])])
-def test_more_rows_than_a_submission_may_have_are_a_mistake_with_both_numbers(rows: int, codes: list[str]) -> None:
+def test_too_many_rows_are_a_mistake_with_both_numbers(rows: int, codes: list[str]) -> None:
     content = "mentor\n" + "".join(f"m-{n}\n" for n in range(rows))
     found = readings.read_file(".csv", content.encode(), max_items=3)
     assert [mistake["code"] for mistake in found["mistakes"]] == codes
@@ -174,7 +174,7 @@ def test_more_rows_than_a_submission_may_have_are_a_mistake_with_both_numbers(ro
     ],
     ids=["empty", "header only", "twice", "pdf", "text as workbook", "workbook as text"],
 )
-def test_what_is_no_table_is_one_mistake(coordinator: httpx.Client, content: bytes, content_type: str, code: str) -> None:
+def test_a_file_that_is_no_table_is_one_mistake(coordinator: httpx.Client, content: bytes, content_type: str, code: str) -> None:
     found = read(coordinator, content, content_type)
     assert ([each["code"] for each in found["mistakes"]], found["items"]) == ([code], [])
     assert found["mistakes"][0]["detail"]
@@ -187,12 +187,12 @@ def test_other_content_types_are_refused(coordinator: httpx.Client) -> None:
     for content_type in ("application/json", "application/octet-stream", "text/html"):
         answer = coordinator.post(READ, content=b"mentor\nm-1\n", headers={"Content-Type": content_type})
         assert (answer.status_code, answer.json()["code"]) == (415, "not_a_table")
-    # And a table is no submission.
+    # A submission is not accepted as a table, either.
     answer = coordinator.post(API_PATH, content=b"mentor\nm-1\n", headers={"Content-Type": CSV})
     assert (answer.status_code, answer.json()["code"]) == (415, "not_json")
 
 
-def test_an_auditor_reads_no_files(api: ApiServer) -> None:
+def test_an_auditor_may_not_read_files(api: ApiServer) -> None:
     with api.client(Role.AUDITOR, sub="auditor") as auditor:
         answer = auditor.post(READ, content=b"mentor\nm-1\n", headers={"Content-Type": CSV})
     assert (answer.status_code, answer.json()["code"]) == (403, "role_may_not")
@@ -225,7 +225,7 @@ def bomb() -> bytes:
     return file.getvalue()
 
 
-def test_a_workbook_that_unpacks_to_too_much_harms_nobody(coordinator: httpx.Client) -> None:
+def test_a_workbook_that_unpacks_to_too_much_is_refused(coordinator: httpx.Client) -> None:
     answer = coordinator.post(READ, content=bomb(), headers={"Content-Type": XLSX})
     assert answer.status_code in (200, 422), answer.text
     if answer.status_code == 200:
@@ -236,7 +236,7 @@ def test_a_workbook_that_unpacks_to_too_much_harms_nobody(coordinator: httpx.Cli
 CREATE = asyncio.create_subprocess_exec
 
 
-def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_file_for_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[asyncio.subprocess.Process] = []
 
     async def start(*_command: str, **named: Any) -> asyncio.subprocess.Process:
@@ -251,7 +251,7 @@ def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
-def test_two_are_read_at_once_and_a_third_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_files_are_read_at_once_and_a_third_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
     started: list[asyncio.subprocess.Process] = []
 
@@ -270,7 +270,7 @@ def test_two_are_read_at_once_and_a_third_waits_its_turn(monkeypatch: pytest.Mon
     assert (len(at_once), max(at_once)) == (5, 2)
 
 
-def test_a_third_is_refused_when_the_two_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_third_file_is_refused_if_the_first_two_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     readers = files.FileReaders(max_reading_s=60, max_waiting_s=0.1)
 
     async def third() -> None:
@@ -283,8 +283,8 @@ def test_a_third_is_refused_when_the_two_take_long(monkeypatch: pytest.MonkeyPat
     assert (refused.value.code, "Retry-After" in refused.value.headers) == ("overloaded", True)
 
 
-def test_no_more_than_eight_wait() -> None:
-    """Each holds ten megabytes."""
+def test_at_most_eight_files_wait() -> None:
+    """Each waiting request holds ten megabytes."""
     readers = files.FileReaders(max_reading_s=60, max_waiting_s=60)
 
     async def ninth() -> None:
@@ -303,9 +303,7 @@ def test_no_more_than_eight_wait() -> None:
     asyncio.run(ninth())
 
 
-def test_a_reader_that_fails_is_logged_without_the_file(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_reader_is_logged_without_the_file(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def start(*_command: str, **named: Any) -> asyncio.subprocess.Process:
         return await CREATE(sys.executable, "-c", "import sys; sys.exit(sys.stdin.read())", **named)
 
@@ -316,8 +314,8 @@ def test_a_reader_that_fails_is_logged_without_the_file(
     assert ("file_reader_failed" in caplog.text, "canary" in caplog.text) == (True, False)
 
 
-def test_a_reader_is_given_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They hold the passwords of the database."""
+def test_a_reader_gets_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings contain the database's passwords."""
     seen: dict[str, str] = {}
 
     async def start(*command: str, **named: Any) -> asyncio.subprocess.Process:

@@ -26,20 +26,20 @@ from tests.support.pipeline import Pipeline, mentors
 from tests.support.upstream import in_parts, submitted, upstream_item
 from tests.support.waiting import PATIENCE_S, eventually
 
-# Far beyond what a test waits: whoever is woken in time was woken by the announcement.
+# Far longer than a test waits, so a client that is woken in time was woken by the announcement.
 LITTLE_ROOM = 20
 NEVER_POLLS = {"api_watch_poll_ms": 3_600_000}
 
 
 @pytest.fixture(autouse=True)
 def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks at the batch, too."""
+    """Turns heartbeats off, because they look at the batch, too."""
     monkeypatch.setattr(events, "_HEARTBEAT_S", 3_600.0)
 
 
 @pytest.fixture
 def api(settings: Settings, pipeline: Pipeline) -> Iterator[ApiServer]:
-    """An API whose followers hear of changes by announcement only."""
+    """An API whose followers learn of changes only from announcements."""
     little_room = {"api_max_waiting_requests": LITTLE_ROOM}
     with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), **NEVER_POLLS, **little_room})) as server:
         yield server
@@ -54,13 +54,13 @@ LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query 
 
 
 def listening(owner: Engine) -> bool:
-    """Whether the API's listener is there."""
+    """Whether the API's listener is connected."""
     with owner.connect() as connection:
         return bool(connection.execute(text(f"SELECT count(*) {LISTENERS}")).scalar_one())
 
 
 class Events:
-    """A stream being read in a thread of its own."""
+    """A stream that a separate thread reads."""
 
     def __init__(self, client: httpx.Client, url: str, **headers: str) -> None:
         self.events: list[dict[str, Any]] = []
@@ -87,13 +87,13 @@ class Events:
             self.ended.set()
 
     def finish(self) -> None:
-        """Waits for the end of the stream, as the server means it."""
+        """Waits until the server ends the stream."""
         assert self.ended.wait(PATIENCE_S)
         assert not self.is_cut
         self._thread.join()
 
 
-def test_long_poll_answers_when_something_changes(
+def test_a_long_poll_returns_when_something_changes(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
@@ -108,7 +108,7 @@ def test_long_poll_answers_when_something_changes(
     pipeline.drain()
     announce(engine, batch_id)
     poll.join()
-    # At the end of its time it would answer 304.
+    # A poll that waits to its end returns 304.
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "completed")
 
     began = time.monotonic()
@@ -116,7 +116,7 @@ def test_long_poll_answers_when_something_changes(
     assert (terminal.status_code, time.monotonic() - began < 55) == (304, True)
 
 
-def test_long_poll_ends_unchanged_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_long_poll_returns_304_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
     began = time.monotonic()
@@ -142,7 +142,7 @@ def test_a_change_without_an_announcement_is_found(settings: Settings, pipeline:
         assert stream.events[-1]["status"] == "completed"
 
 
-def test_listener_is_back_after_it_was_thrown_out(
+def test_the_listener_reconnects_after_it_was_disconnected(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
 ) -> None:
     eventually(lambda: listening(owner))
@@ -151,14 +151,14 @@ def test_listener_is_back_after_it_was_thrown_out(
     eventually(lambda: stream.events)
     with owner.begin() as connection:
         connection.execute(text(f"SELECT pg_terminate_backend(pid, 60000) {LISTENERS}"))
-    # Announced to nobody: whoever listens again has to look.
+    # Nobody hears this announcement, so a follower must look at the batch when the listener is back.
     pipeline.drain()
     announce(engine, batch_id)
     stream.finish()
     assert stream.events[-1]["status"] == "completed"
 
 
-def test_stream_has_what_changed_and_ends_with_the_terminal_state(
+def test_a_stream_has_the_changes_and_ends_with_the_terminal_state(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = pipeline.submit([*mentors(3), *mentors(1, first=900)])
@@ -184,7 +184,7 @@ def test_stream_has_what_changed_and_ends_with_the_terminal_state(
     ]
     assert stream.ids == sorted(set(stream.ids))
 
-    # A reconnect gets what it missed; one that has seen the end is told to stay away; one that can't be right gets everything.
+    # A reconnect gets what it missed. A client that has seen the end is told not to reconnect. An impossible Last-Event-ID gets everything.
     missed = Events(coordinator, url, **{"Last-Event-ID": str(stream.ids[1])})
     missed.finish()
     assert missed.events == [last]
@@ -219,7 +219,7 @@ def test_a_stream_of_failed_items_has_no_others(coordinator: httpx.Client, pipel
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/items")
 
 
-def test_stream_of_a_batch_in_parts_tells_of_its_items_when_the_last_part_has_come(
+def test_the_stream_of_a_batch_in_parts_has_its_items_after_the_last_part(
     coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
 ) -> None:
     batch_id = uuid4()
@@ -238,7 +238,7 @@ def test_stream_of_a_batch_in_parts_tells_of_its_items_when_the_last_part_has_co
     assert stream.events[-1]["status"] == "completed"
 
 
-def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing(
+def test_the_stream_of_a_rejected_batch_is_cut_and_a_reconnect_finds_nothing(
     coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
 ) -> None:
     batch_id = uuid4()
@@ -247,7 +247,7 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
     eventually(lambda: listening(owner))
     stream = Events(coordinator, url)
     eventually(lambda: stream.events)
-    # The same mentor as in the first part: the batch as a whole is refused.
+    # The mentor is also in the first part, so the whole batch is refused.
     wrong = submitted(batch_id, [upstream_item(2, "mentor-1")], part=2, parts=2, total_items=3)
     pipeline.handle(pipeline.splitter, [wrong])
     assert stream.ended.wait(PATIENCE_S)
@@ -255,7 +255,7 @@ def test_stream_of_a_batch_that_is_rejected_is_cut_and_a_reconnect_finds_nothing
     assert coordinator.get(url).status_code == 404
 
 
-def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=7))
     pipeline.drain()
     answer = coordinator.post(f"{API_PATH}/{batch_id}/events")
@@ -286,13 +286,13 @@ def test_ticket_opens_the_stream_of_one_batch(api: ApiServer, coordinator: httpx
         assert colleague.get(f"{API_PATH}/{batch_id}/events").status_code == 404
 
 
-def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipeline: Pipeline) -> None:
+def test_a_stream_ends_with_its_token_and_with_the_server(settings: Settings, pipeline: Pipeline) -> None:
     running = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "jwt_leeway_s": 0, **NEVER_POLLS})
     batch_id = pipeline.submit(mentors(1))
     with contextlib.ExitStack() as stack:
         with running_api(running) as server:
             claims = jwt.decode(server.token(), options={"verify_signature": False})
-            for life_s in (2, 40):  # a slow machine may take longer than the short life to ask
+            for life_s in (2, 40):  # A slow machine may take longer to ask than the token lives.
                 expires_at = int(time.time()) + life_s
                 token = jwt.encode(claims | {"exp": expires_at}, KEY)
                 short = stack.enter_context(
@@ -305,16 +305,16 @@ def test_stream_ends_with_the_token_and_with_the_server(settings: Settings, pipe
             assert (ending.status, time.time() >= expires_at - 0.1) == (200, True)
             lasting = Events(stack.enter_context(server.client()), f"{API_PATH}/{batch_id}/events")
             eventually(lambda: lasting.events)
-        # It was not cut: that is how the server ends what does not end by itself.
+        # A complete end, not a cut connection: the server ended the stream itself.
         lasting.finish()
 
 
-def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: Pipeline, engine: Engine, owner: Engine) -> None:
+def test_many_idle_followers_run_no_statements(api: ApiServer, pipeline: Pipeline, engine: Engine, owner: Engine) -> None:
     followers, batch_id = 200, pipeline.submit(mentors(1))
     eventually(lambda: listening(owner))
 
     def asked_at() -> dict[int, object]:
-        """When each session of the API has begun its last statement."""
+        """When each session of the API began its last statement."""
         with owner.connect() as connection:
             sessions = connection.execute(
                 text(
@@ -337,7 +337,7 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
         return status
 
     async def follow() -> list[str]:
-        # They come a few at a time; when the batch changes, all want to know at once.
+        # They connect a few at a time. When the batch changes, all of them ask at once.
         begun: list[None] = []
         door = asyncio.Semaphore(LITTLE_ROOM // 2)
         headers = {"Authorization": f"Bearer {api.token()}"}
@@ -346,7 +346,7 @@ def test_many_idle_followers_ask_the_database_nothing(api: ApiServer, pipeline: 
             streams = [asyncio.create_task(read_events(client, begun, door)) for _ in range(followers)]
             await asyncio.to_thread(eventually, lambda: len(begun) == followers)
             before = await asyncio.to_thread(asked_at)
-            await asyncio.sleep(1.5)  # while nothing happens: what is measured
+            await asyncio.sleep(1.5)  # The idle time in which statements are counted.
             assert before
             assert await asyncio.to_thread(asked_at) == before
             await asyncio.to_thread(pipeline.drain)

@@ -1,4 +1,4 @@
-"""What clients, proxies and libraries do that a person who reads the contract would not: HEAD, changed tags, marks, unencoded signs."""
+"""What clients, proxies and libraries do, and the contract's readers may not expect: HEAD, changed tags, byte order marks, unencoded signs."""
 
 import socket
 from uuid import uuid4
@@ -35,7 +35,7 @@ def batch(pipeline: Pipeline) -> str:
     "path",
     ["", "/results.csv", "/results.ndjson?notes=true", "/events", "?items=failed", "?items=nonsense", "/results.csv?x=1"],
 )
-def test_head_is_what_get_answers_without_the_body(coordinator: httpx.Client, batch: str, path: str) -> None:
+def test_head_returns_what_get_does_without_the_body(coordinator: httpx.Client, batch: str, path: str) -> None:
     url = batch + path
     head = coordinator.head(url)
     with coordinator.stream("GET", url) as got:
@@ -44,14 +44,14 @@ def test_head_is_what_get_answers_without_the_body(coordinator: httpx.Client, ba
 
 
 @pytest.mark.parametrize("path", [API_PATH, f"{API_PATH}?limit=101", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
-def test_head_of_what_is_not_about_one_batch(coordinator: httpx.Client, path: str) -> None:
+def test_head_of_routes_that_are_not_about_one_batch(coordinator: httpx.Client, path: str) -> None:
     head, got = coordinator.head(path), coordinator.get(path)
     assert (head.status_code, head_of(head), head.content) == (got.status_code, head_of(got), b"")
     if path != "/metrics":
         assert head.headers["Content-Length"] == got.headers["Content-Length"]
 
 
-def test_head_of_an_item_and_of_nothing(coordinator: httpx.Client, batch: str) -> None:
+def test_head_of_an_item_and_of_an_unknown_one(coordinator: httpx.Client, batch: str) -> None:
     item = coordinator.get(batch).json()["items"][0]["item_id"]
     assert coordinator.head(f"{batch}/items/{item}").status_code == 200
     assert coordinator.head(f"{batch}/items/{uuid4()}").status_code == 404
@@ -59,20 +59,20 @@ def test_head_of_an_item_and_of_nothing(coordinator: httpx.Client, batch: str) -
     assert coordinator.head(f"{batch}/retry").status_code == 405
 
 
-def test_head_asks_for_a_token_too(api: ApiServer, batch: str) -> None:
+def test_head_requires_a_token(api: ApiServer, batch: str) -> None:
     with httpx.Client(base_url=api.url, timeout=PATIENCE_S) as stranger:
         assert stranger.head(batch).status_code == stranger.head(f"{batch}/events").status_code == 401
 
 
-def test_head_waits_for_nothing(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_head_never_waits(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
-    # Each of these GETs would last: the client gives up after 30 seconds.
+    # A GET of these would take long: the client gives up after 30 seconds.
     assert coordinator.head(url, params={"wait": "60s"}, headers={"If-None-Match": tag}).status_code in (200, 304)
     assert coordinator.head(f"{url}/events").status_code == 200
 
 
-def test_what_is_allowed_is_said(coordinator: httpx.Client, batch: str) -> None:
+def test_allowed_methods_are_listed(coordinator: httpx.Client, batch: str) -> None:
     for method in ("PATCH", "OPTIONS", "TRACE"):
         answer = coordinator.request(method, batch)
         assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, PUT")
@@ -104,7 +104,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-def test_a_tag_is_known_again(coordinator: httpx.Client, batch: str, spelling: str) -> None:
+def test_a_changed_spelling_of_a_tag_is_recognized(coordinator: httpx.Client, batch: str, spelling: str) -> None:
     weak = coordinator.get(batch).headers["ETag"]
     given = spelling.format(weak=weak, open=weak[:-1], opaque=weak.removeprefix("W/")[:-1])
     assert coordinator.get(batch, headers={"If-None-Match": given}).status_code == 304
@@ -112,7 +112,7 @@ def test_a_tag_is_known_again(coordinator: httpx.Client, batch: str, spelling: s
 
 
 @pytest.mark.parametrize("spelling", ['{open}0"', '"other"', 'W/"1.1.00000000"', "{open}-gzip", '"-gzip"', "nonsense", '"*"'])
-def test_another_tag_is_not(coordinator: httpx.Client, batch: str, spelling: str) -> None:
+def test_another_tag_is_not_accepted(coordinator: httpx.Client, batch: str, spelling: str) -> None:
     weak = coordinator.get(batch).headers["ETag"]
     given = spelling.format(open=weak[:-1])
     assert coordinator.get(batch, headers={"If-None-Match": given}).status_code == 200
@@ -120,14 +120,14 @@ def test_another_tag_is_not(coordinator: httpx.Client, batch: str, spelling: str
         assert coordinator.put(batch, json={"label": "a"}, headers={"If-Match": given}).status_code == 412
 
 
-def test_tags_in_several_headers_count_together(coordinator: httpx.Client, batch: str) -> None:
+def test_tags_in_several_headers_are_combined(coordinator: httpx.Client, batch: str) -> None:
     weak = coordinator.get(batch).headers["ETag"]
     several = [("If-None-Match", '"other"'), ("If-None-Match", weak)]
     assert coordinator.get(batch, headers=several).status_code == 304
     assert coordinator.put(batch, json={"label": "a"}, headers=[("If-Match", '"other"'), ("If-Match", weak)]).status_code == 200
 
 
-def test_what_was_edited_since_is_refused_however_the_tag_is_spelled(coordinator: httpx.Client, batch: str) -> None:
+def test_an_outdated_tag_is_refused_in_every_spelling(coordinator: httpx.Client, batch: str) -> None:
     weak = coordinator.get(batch).headers["ETag"]
     coordinator.put(batch, json={"label": "other"})
     assert coordinator.put(batch, json={"label": "a"}, headers={"If-Match": f'{weak[:-1]}-gzip"'}).status_code == 412
@@ -140,7 +140,7 @@ def test_what_was_edited_since_is_refused_however_the_tag_is_spelled(coordinator
     ("encoding", "said"),
     [("utf-8-sig", "byte order mark"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-32", "UTF-16 or UTF-32")],
 )
-def test_a_body_in_another_encoding_is_told_so(sender: httpx.Client, encoding: str, said: str) -> None:
+def test_a_body_in_another_encoding_is_refused_with_an_explanation(sender: httpx.Client, encoding: str, said: str) -> None:
     for path in (API_PATH, f"{API_PATH}/preview", f"{API_PATH}/{uuid4()}/retry"):
         answer = sender.post(path, content='{"items": []}'.encode(encoding), headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
@@ -188,15 +188,15 @@ def raw(api: ApiServer, head: bytes) -> tuple[int, ProblemResponse]:
     ],
     ids=["a token", "a long token", "a name", "many headers", "an address", "no HTTP"],
 )
-def test_headers_that_are_too_large_are_said_to_be(refusing_api: ApiServer, head: bytes, status: int, code: str) -> None:
+def test_too_large_headers_are_refused_with_an_explanation(refusing_api: ApiServer, head: bytes, status: int, code: str) -> None:
     answered, problem = raw(refusing_api, head)
     assert (answered, problem.status, problem.code) == (status, status, code)
     assert "aaa" not in problem.detail
 
 
 @pytest.mark.parametrize(("version", "status"), [(b"1.0", 200), (b"1.1", 417)])
-def test_only_a_client_that_knows_expectations_can_have_one(refusing_api: ApiServer, version: bytes, status: int) -> None:
-    """In HTTP/1.0 the header means nothing."""
+def test_expect_works_only_in_http_1_1(refusing_api: ApiServer, version: bytes, status: int) -> None:
+    """HTTP/1.0 does not have the header."""
     url = httpx.URL(refusing_api.url)
     with socket.create_connection((url.host, url.port or 0), timeout=15) as connection:
         head = b"GET /healthz HTTP/%b\r\nHost: x\r\nConnection: close\r\nExpect: canary\r\n\r\n"
@@ -205,7 +205,7 @@ def test_only_a_client_that_knows_expectations_can_have_one(refusing_api: ApiSer
     assert int(answer.split()[1]) == status
 
 
-def test_a_token_just_short_enough_is_read(refusing_api: ApiServer) -> None:
+def test_the_longest_accepted_token(refusing_api: ApiServer) -> None:
     with refusing_api.client(Role.SERVICE, orgs=tuple(f"organization-{number:03}" for number in range(280))) as client:
         assert 6_500 < len(client.headers["Authorization"]) < 8_150
         assert client.get(API_PATH, headers={"X-Organization-Id": "organization-007"}).status_code == 200

@@ -1,4 +1,4 @@
-"""A key and a plan are for one request: whatever field of it is another, it is another request."""
+"""An Idempotency-Key and a plan belong to one request: a request with any other value is another request."""
 
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ SUBMISSION: Json = {
     "items": [an_item(notes="first", client_reference="row 1"), an_item("mentor-2")],
 }
 
-# Another value for each field; of an item where the path leads into it.
+# Another value for each field. A path leads to a field of an item.
 OTHERS: dict[str, Any] = {
     "label": "Tuesday",
     "override_duplicates": True,
@@ -35,7 +35,7 @@ OTHERS: dict[str, Any] = {
     "items/override_duplicates": True,
     "items": [an_item(notes="first", client_reference="row 1")],
 }
-# Who sends it is part of the key itself, and the plan is asked for before it is known.
+# The caller is part of the key itself, and the plan is checked before the key is stored.
 NOT_COMPARED = {"organization_id", "coordinator_id", "plan"}
 
 
@@ -48,14 +48,14 @@ def with_other(field: str) -> Json:
     return SUBMISSION | {name: [first | {inner: OTHERS[field]}, *rest]}
 
 
-def test_the_table_of_other_values_knows_every_field() -> None:
+def test_every_field_has_another_value() -> None:
     item = ItemsSubmission.model_fields["items"].annotation.__args__[0]  # type: ignore[union-attr]
     fields = ItemsSubmission.model_fields.keys() | {f"items/{name}" for name in item.model_fields}
     assert OTHERS.keys() | NOT_COMPARED == fields
 
 
 @pytest.mark.parametrize("field", OTHERS)
-def test_a_key_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
+def test_a_key_belongs_to_one_submission(coordinator: httpx.Client, field: str) -> None:
     key = {"Idempotency-Key": "k"}
     first = coordinator.post(API_PATH, json=SUBMISSION, headers=key)
     assert first.status_code == 202, first.text
@@ -72,9 +72,9 @@ def test_the_order_of_items_is_part_of_the_submission(coordinator: httpx.Client)
     assert coordinator.post(API_PATH, json=turned, headers=key).json()["code"] == "idempotency_key_reused"
 
 
-# A label and a reference change nothing that is foretold.
+# A label and a client reference do not change a prediction.
 @pytest.mark.parametrize("field", sorted(OTHERS.keys() - {"label", "items/client_reference"}))
-def test_a_plan_is_for_one_submission(coordinator: httpx.Client, field: str) -> None:
+def test_a_plan_belongs_to_one_submission(coordinator: httpx.Client, field: str) -> None:
     planned = coordinator.post(f"{API_PATH}/preview", json=SUBMISSION)
     assert planned.status_code == 200, planned.text
     other = coordinator.post(API_PATH, json=with_other(field) | {"plan": planned.json()["plan"]})
@@ -83,7 +83,7 @@ def test_a_plan_is_for_one_submission(coordinator: httpx.Client, field: str) -> 
     assert coordinator.post(API_PATH, json=SUBMISSION | {"plan": planned.json()["plan"]}).status_code == 202
 
 
-def test_a_plan_does_not_mind_a_label_or_a_reference(coordinator: httpx.Client) -> None:
+def test_a_plan_ignores_label_and_client_reference(coordinator: httpx.Client) -> None:
     plan = coordinator.post(f"{API_PATH}/preview", json=SUBMISSION).json()["plan"]
     relabelled = with_other("items/client_reference") | {"label": "Tuesday", "plan": plan}
     assert coordinator.post(API_PATH, json=relabelled).status_code == 202
@@ -107,12 +107,12 @@ OTHER_CORRECTIONS: Json = {
 }
 
 
-def test_the_table_of_other_corrections_knows_every_field() -> None:
+def test_every_field_of_a_correction_has_another_value() -> None:
     assert CORRECTION.keys() | {"item_id"} == OTHER_CORRECTIONS.keys() | {"item_id"} == ItemCorrection.model_fields.keys()
 
 
 @pytest.mark.parametrize("field", OTHER_CORRECTIONS)
-def test_a_key_is_for_one_retry(coordinator: httpx.Client, pipeline: Pipeline, field: str) -> None:
+def test_a_key_belongs_to_one_retry(coordinator: httpx.Client, pipeline: Pipeline, field: str) -> None:
     batch_id = submit(coordinator, "nobody", "nobody-else")
     pipeline.drain()
     item_id = str(DerivedIds(UUID(batch_id)).item_id(0))
@@ -127,7 +127,7 @@ def test_a_key_is_for_one_retry(coordinator: httpx.Client, pipeline: Pipeline, f
 
 
 @pytest.mark.parametrize("body", [{"only_retryable": True}, {"item_ids": [1]}])
-def test_a_key_is_for_one_choice_of_items(coordinator: httpx.Client, pipeline: Pipeline, body: Json) -> None:
+def test_a_key_belongs_to_one_selection_of_items(coordinator: httpx.Client, pipeline: Pipeline, body: Json) -> None:
     batch_id = submit(coordinator, "nobody", "nobody-else")
     pipeline.drain()
     ids = DerivedIds(UUID(batch_id))
@@ -138,7 +138,7 @@ def test_a_key_is_for_one_choice_of_items(coordinator: httpx.Client, pipeline: P
     assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_key_is_for_one_cancel_and_one_batch(coordinator: httpx.Client) -> None:
+def test_a_key_belongs_to_one_cancellation_of_one_batch(coordinator: httpx.Client) -> None:
     first, second = submit(coordinator, "mentor-1"), submit(coordinator, "mentor-2")
     key = {"Idempotency-Key": "c"}
     assert coordinator.post(f"{API_PATH}/{first}/cancel", json={"reason": "a"}, headers=key).status_code == 200

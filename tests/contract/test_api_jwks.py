@@ -1,4 +1,4 @@
-"""The API with the keys of an identity provider: each kind of key, and one that replaces another while the API runs."""
+"""The API with an identity provider's keys: each kind of key, and a key that is replaced while the API runs."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from tests.support.identity_provider import PRIVATE, public, running_provider, s
 from tests.support.waiting import PATIENCE_S
 
 
-def test_tokens_of_an_identity_provider_are_accepted_through_a_change_of_its_keys(
+def test_tokens_of_an_identity_provider_are_accepted_while_its_keys_change(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "_MIN_REFRESH_INTERVAL_S", 0.0)

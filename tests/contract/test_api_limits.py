@@ -1,4 +1,4 @@
-"""Each limit of a request, one below it, at it, and one above: only the last is refused, with its pointer and its code."""
+"""Each limit of a request: one below it, at it, and one above. Only the last is refused, with its pointer and its code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def of_item(**changes: Any) -> Json:
     return {"items": [an_item(**changes)]}
 
 
-# The limit, what a body with a value of that size is, and what is said of one above it.
+# The limit, how to build a body with a value of that size, and the code for one above it.
 UPPER: dict[str, tuple[int, str, Callable[[int], Json], str, str]] = {
     "length of a label": (200, API_PATH, lambda n: submission(label="x" * n), "/label", "too_long"),
     "length of a coordinator's id": (100, API_PATH, lambda n: submission(coordinator_id="x" * n), "/coordinator_id", "too_long"),
@@ -69,14 +69,14 @@ def said(answer: httpx.Response) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", UPPER)
-def test_only_what_is_above_the_limit_is_refused(sender: httpx.Client, name: str) -> None:
+def test_only_a_value_above_the_limit_is_refused(sender: httpx.Client, name: str) -> None:
     limit, path, body, pointer, code = UPPER[name]
     refused = {size: (pointer, code) in said(sender.post(path, json=body(size))) for size in (limit - 1, limit, limit + 1)}
     assert refused == {limit - 1: False, limit: False, limit + 1: True}
 
 
 @pytest.mark.parametrize("field", ["mentor_id", "activity_type", "client_reference"])
-def test_an_id_has_one_character_at_least(sender: httpx.Client, field: str) -> None:
+def test_an_id_has_at_least_one_character(sender: httpx.Client, field: str) -> None:
     refused = {
         size: f"/items/0/{field}" in {at for at, _ in said(sender.post(API_PATH, json=of_item(**{field: "x" * size})))}
         for size in (0, 1)

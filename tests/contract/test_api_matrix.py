@@ -1,4 +1,4 @@
-"""Role x operation x ownership, for every operation that the OpenAPI document has, and nothing of a note anywhere it must not be."""
+"""Role x operation x ownership, for every operation of the OpenAPI document; and notes are nowhere that they must not be."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, i
 
 NEIGHBOUR = "org-neighbour"
 
-# What each operation is sent. An operation that the document has and this has not fails the test.
+# The body that each operation is sent. An operation of the document that is missing here fails the test.
 BODIES: dict[str, Any] = {
     "getMe": None,
     "listTemplates": None,
@@ -76,7 +76,7 @@ Places = dict[str, str]
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody, and what of the standard organization's batch is theirs."""
+    """A caller, and what they may see and change of the standard organization's batch."""
 
     role: Role
     subject: str
@@ -103,7 +103,7 @@ CALLERS = [
 
 @pytest.fixture
 def everybody_is_known(pipeline: Pipeline, engine: Engine) -> None:
-    """Each caller may submit in their own name, so that only the matrix decides."""
+    """Registers each caller as a coordinator, so that only their role decides."""
     with engine.begin() as connection:
         for caller in CALLERS:
             connection.execute(
@@ -116,7 +116,7 @@ def everybody_is_known(pipeline: Pipeline, engine: Engine) -> None:
 
 @pytest.fixture
 def places(pipeline: Pipeline, api: ApiServer) -> Places:
-    """What is the standard coordinator's: a finished batch, an item of it that failed, and a template."""
+    """The standard coordinator's things: a finished batch, a failed item of it, and a template."""
     batch_id = pipeline.submit([*mentors(1), item("mentor-none")])
     pipeline.drain()
     with api.client() as client:
@@ -131,7 +131,7 @@ def places(pipeline: Pipeline, api: ApiServer) -> Places:
 
 def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
     name, method, path = operation
-    # An event stream has an end here: the batch is finished.
+    # The event stream ends, because the batch is finished.
     address = path.format(**places)
     if name in FILES:
         return client.request(method, address, content=BODIES[name], headers={"Content-Type": "text/csv"})
@@ -143,7 +143,7 @@ def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -
 def test_who_may_do_what(api: ApiServer, places: Places, operation: tuple[str, str, str]) -> None:
     name, _, path = operation
     is_somebodys = "{" in path
-    # The one who may do most comes last: what he changes, nobody is asked about afterwards.
+    # The caller with the most rights comes last, because later callers would find what it changed.
     for caller in sorted(CALLERS, key=lambda caller: (caller.may_see, caller.role is not Role.AUDITOR)):
         with api.client(caller.role, sub=caller.subject, orgs=(caller.organization,)) as client:
             answer = ask(client, operation, places)
@@ -158,7 +158,7 @@ def test_who_may_do_what(api: ApiServer, places: Places, operation: tuple[str, s
                 assert answer.status_code < 300 or answer.json()["code"] == "batch_finished", (caller, answer.text)
 
 
-def test_the_matrix_is_whole() -> None:
+def test_the_matrix_has_every_operation() -> None:
     assert {name for name, _, _ in OPERATIONS} == BODIES.keys()
 
 
@@ -198,7 +198,7 @@ def test_notes_are_in_no_log_metric_error_or_listing(
         coordinator.get(f"{API_ROOT}/activities.ndjson"),
         coordinator.get("/metrics"),
     ]
-    # A bug: the database refuses a statement that holds the notes, in words that quote them.
+    # Simulates a bug: the database refuses a statement that contains notes, and its message quotes them.
     with owner.begin() as connection:
         connection.execute(text("ALTER TABLE orchestrator.batch_item ADD CONSTRAINT bug CHECK (notes IS NULL) NOT VALID"))
     answers.append(coordinator.post(API_PATH, json={"items": [good]}))
@@ -208,12 +208,12 @@ def test_notes_are_in_no_log_metric_error_or_listing(
         assert CANARY not in answer.text
         assert CANARY not in str(answer.headers)
     assert CANARY not in "".join(capfd.readouterr()) + caplog.text
-    # It is where it belongs.
+    # Notes are where they belong.
     item_id = coordinator.get(url).json()["items"][0]["item_id"]
     assert coordinator.get(f"{url}/items/{item_id}").json()["notes"] == CANARY
 
 
-def test_auditors_get_no_notes_anywhere(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_an_auditor_never_gets_notes(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     values = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60, "notes": CANARY}
     listed = [{"mentor_id": mentor, **values} for mentor in ("mentor-1", "mentor-none")]
     url = coordinator.post(API_PATH, json={"items": listed}).headers["Location"]
@@ -244,7 +244,7 @@ def test_auditors_get_no_notes_anywhere(api: ApiServer, coordinator: httpx.Clien
         assert item["notes"] is None
         assert [attempt["submitted"]["notes"] for attempt in item["history"]] == [None, None]
         assert [attempt["correction"] for attempt in item["history"]] == [{"duration_minutes": 61}, {}]
-    # Its own coordinator reads them.
+    # The batch's own coordinator reads them.
     seen = coordinator.get(f"{url}/items/{failed}").json()
     assert seen["notes"] == CANARY + " again"
     assert seen["history"][0]["submitted"]["notes"] == CANARY

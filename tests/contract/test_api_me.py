@@ -43,31 +43,31 @@ def test_a_coordinator_of_the_directory(api: ApiServer, coordinator: httpx.Clien
     assert (found.features.preview, found.features.revoke) == (True, True)
 
 
-def test_the_session_ends_with_the_token(coordinator: httpx.Client, api: ApiServer) -> None:
+def test_the_session_ends_when_the_token_expires(coordinator: httpx.Client, api: ApiServer) -> None:
     before = datetime.now(ZoneInfo("UTC"))
     ends_at = me(coordinator).session_ends_at
     assert ends_at is not None
-    # The token is good for 600 s, and the clocks may differ by the leeway.
+    # The token is valid for 600 s, and the clocks may differ by the leeway.
     assert 0 < (ends_at - before).total_seconds() <= 600 + api.settings.jwt_leeway_s
 
 
-def test_somebody_and_an_organization_whom_the_directory_does_not_have(api: ApiServer) -> None:
+def test_a_caller_and_an_organization_that_are_not_in_the_directory(api: ApiServer) -> None:
     with api.client(Role.AUDITOR, sub="nobody", orgs=("org-new",)) as client:
         found = me(client)
     assert (found.name, found.role) == (None, "auditor")
     assert (found.organization.name, found.organization.time_zone) == ("org-new", "Europe/Oslo")
 
 
-def test_the_name_is_that_of_the_own_organization(api: ApiServer, engine: Engine) -> None:
+def test_the_name_comes_from_the_callers_organization(api: ApiServer, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO registration.coordinator VALUES ('org-2', 'coord-9', 'Theirs', 'coordinator')"))
     with api.client(sub="coord-9") as client:
         assert me(client).name is None
 
 
-# Fourteen hours to the east of Greenwich, and eleven to the west: at any moment these have two dates.
+# UTC+14 and UTC-11 have different dates at every moment.
 @pytest.mark.parametrize("time_zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
-def test_today_is_the_date_of_the_organization(coordinator: httpx.Client, engine: Engine, time_zone: str) -> None:
+def test_today_is_the_date_in_the_organizations_time_zone(coordinator: httpx.Client, engine: Engine, time_zone: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE registration.organization SET time_zone = :zone"), {"zone": time_zone})
     before = datetime.now(ZoneInfo(time_zone)).date()
@@ -81,7 +81,7 @@ def test_a_service_names_the_organization(api: ApiServer) -> None:
         assert client.get(ME, headers={ORGANIZATION_HEADER: "org-3"}).json()["code"] == "not_your_organization"
 
 
-def test_what_an_external_service_decides_is_not_said(settings: Settings) -> None:
+def test_limits_that_an_external_service_decides_are_null(settings: Settings) -> None:
     external = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "registration_url": "http://127.0.0.1:1"})
     with running_api(external) as server, server.client() as client:
         found = me(client)
@@ -90,7 +90,7 @@ def test_what_an_external_service_decides_is_not_said(settings: Settings) -> Non
     assert found.limits.max_notes_length == 10_000
 
 
-def test_without_authentication_the_session_has_no_end(settings: Settings) -> None:
+def test_without_authentication_the_session_never_ends(settings: Settings) -> None:
     with (
         running_api(settings) as server,
         httpx.Client(base_url=server.url, headers={ORGANIZATION_HEADER: ORGANIZATION}, timeout=PATIENCE_S) as client,

@@ -1,4 +1,4 @@
-"""`names=true`: what mentors and types are called, and who registered a duplicate's other activity; never beyond the caller's scope."""
+"""`names=true`: the names of mentors and types, and who registered a duplicate's other activity; never beyond the caller's scope."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ TOR = "coord-tor"
 
 @pytest.fixture(autouse=True)
 def directory(api: ApiServer, engine: Engine) -> None:
-    """`mentor-1` is in both coordinators' scope, `mentor-2` in Tor's alone."""
+    """`mentor-1` is in the scope of both coordinators, `mentor-2` only in Tor's."""
     with engine.begin() as connection:
         for statement in (
             "UPDATE registration.mentor SET name = 'Kari Foss' WHERE mentor_id = 'mentor-1'",
@@ -61,7 +61,7 @@ def items(client: httpx.Client, url: str) -> list[Any]:
     return list(answer.json()["items"])
 
 
-def test_items_have_names_when_asked(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_items_have_names_on_request(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url = submitted(coordinator, pipeline, "mentor-1", "mentor-none")
     known, unknown = items(coordinator, url)
     assert (known["mentor_name"], known["activity_type_name"]) == ("Kari Foss", "Visit")
@@ -73,7 +73,7 @@ def test_items_have_names_when_asked(coordinator: httpx.Client, pipeline: Pipeli
         assert "_name" not in coordinator.get(path).text
 
 
-def test_a_name_outside_of_the_scope_is_not_shown(
+def test_a_name_outside_the_scope_is_not_shown(
     coordinator: httpx.Client, tor: httpx.Client, admin: httpx.Client, api: ApiServer, pipeline: Pipeline
 ) -> None:
     url = submitted(coordinator, pipeline, "mentor-1", "mentor-2")
@@ -88,7 +88,7 @@ def test_a_name_outside_of_the_scope_is_not_shown(
     assert tor.get(url, params=NAMES).status_code == 404
 
 
-def test_a_duplicate_says_who_registered_the_other_and_when(
+def test_a_duplicate_names_who_registered_the_other_activity_and_when(
     coordinator: httpx.Client, tor: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     before = datetime.now(UTC)
@@ -104,7 +104,7 @@ def test_a_duplicate_says_who_registered_the_other_and_when(
     [foretold] = preview.json()["items"]
     assert foretold["error"] == item["error"]
     assert foretold["mentor_name"] == "Kari Foss"
-    # The attempts that are over, too.
+    # Finished attempts have the names, too.
     coordinator.post(f"{url}/retry", json={})
     pipeline.drain()
     one = coordinator.get(f"{url}/items/{item['item_id']}", params=NAMES).json()
@@ -114,7 +114,7 @@ def test_a_duplicate_says_who_registered_the_other_and_when(
         assert "registered_at" not in plain.text
 
 
-def test_what_has_left_the_scope_is_not_told_of(
+def test_a_duplicate_whose_mentor_left_the_scope_is_not_described(
     coordinator: httpx.Client, tor: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     submitted(tor, pipeline, "mentor-1")
@@ -126,7 +126,7 @@ def test_what_has_left_the_scope_is_not_told_of(
     assert item["error"].keys().isdisjoint({"registered_by_name", "registered_at"})
 
 
-def test_a_registrar_whom_the_directory_does_not_have_has_no_name(
+def test_a_registrar_who_is_not_in_the_directory_has_no_name(
     coordinator: httpx.Client, tor: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     submitted(tor, pipeline, "mentor-1")
@@ -138,7 +138,7 @@ def test_a_registrar_whom_the_directory_does_not_have_has_no_name(
     assert item["error"]["registered_at"]
 
 
-def test_a_new_name_is_another_answer(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+def test_a_changed_name_changes_the_etag(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
     url = submitted(coordinator, pipeline, "mentor-1")
     named, plain = coordinator.get(url, params=NAMES).headers["ETag"], coordinator.get(url).headers["ETag"]
     assert named != plain
@@ -148,6 +148,6 @@ def test_a_new_name_is_another_answer(coordinator: httpx.Client, pipeline: Pipel
     assert coordinator.get(url, headers={"If-None-Match": plain}).status_code == 304
     answer = coordinator.get(url, params=NAMES, headers={"If-None-Match": named})
     assert (answer.status_code, answer.json()["items"][0]["mentor_name"]) == (200, "Kari Moe")
-    # It is a tag of the batch all the same.
+    # The tag with names is accepted as the batch's tag.
     relabelled = coordinator.put(url, json={"label": "x"}, headers={"If-Match": answer.headers["ETag"]})
     assert relabelled.status_code == 200

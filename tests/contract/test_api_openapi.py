@@ -34,13 +34,13 @@ from tests.support.pipeline import COORDINATOR, standard_directory
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_S
 
-# Enough to reach each branch of the generators; the same requests in each run, so a failure is never luck.
+# Enough examples to reach each branch of the generators. Each run has the same requests, so a failure is reproducible.
 EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
 def standard_api(infrastructure: Stack, template_database: str) -> Iterator[ApiServer]:
-    """An API with the standard directory, for everything that is generated."""
+    """An API with the standard directory, for generated requests."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         configured = Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY))
         engine = create_database_engine(configured.worker_url, configured, connections=1, application_name="test")
@@ -56,14 +56,14 @@ def api_schema(standard_api: ApiServer) -> Any:
     return schemathesis.openapi.from_url(f"{standard_api.url}/openapi.json")
 
 
-# A well-formed request can still name a coordinator or an organization that is not there: 422 and 403 are right answers.
+# A well-formed request can still name an unknown coordinator or organization, for which 422 and 403 are right.
 NOT_MEANT = [positive_data_acceptance]
 
-# What is no operation at all has no place to be documented at.
+# These problems belong to no operation, so no operation documents them.
 NOWHERE = {"not_found", "method_not_allowed", "bad_request"}
 
 DOCUMENT = openapi.document()
-# Clients generate code from these names, so a renamed class keeps its own.
+# Clients generate code from these names, so a renamed class keeps its published name.
 PUBLISHED_SCHEMAS = """
     ActivitiesResponse ActivityEventResponse ActivityGroupResponse ActivityResponse ActivitySummaryResponse OneActivityResponse SumResponse
     ActivityRevocation ActivityTypeResponse ActivityTypesResponse AttemptAnswer BatchAnswer BatchEvent BatchRevocation
@@ -87,7 +87,7 @@ def test_published_schemas_keep_their_names() -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_operation_keeps_to_the_document(
+def test_every_operation_conforms_to_the_document(
     api_schema: Any, standard_api: ApiServer, method: str, path: str, mode: GenerationMode
 ) -> None:
     headers = {"Authorization": f"Bearer {standard_api.token(Role.ADMIN, sub=COORDINATOR)}"}
@@ -100,21 +100,21 @@ def test_every_operation_keeps_to_the_document(
     try:
         holds()
     except Unsatisfiable:
-        assert mode is GenerationMode.NEGATIVE, "nothing in the operation can be got wrong"
+        assert mode is GenerationMode.NEGATIVE, "the operation has nothing that could be invalid"
 
 
 def queries(operation: dict[str, Any]) -> set[str]:
     return {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
 
 
-def test_each_operation_reads_the_query_that_is_documented_for_it(refusing_api: ApiServer) -> None:
-    """What another operation reads is refused, as any name that nobody knows."""
+def test_each_operation_reads_exactly_the_documented_query(refusing_api: ApiServer) -> None:
+    """A parameter of another operation is refused like an unknown one."""
     read = {path: methods["get"] for path, methods in DOCUMENT["paths"].items() if "get" in methods and path.startswith(API_PATH)}
     every_name = set().union(*map(queries, read.values()))
     assert len(every_name) > 10
     with refusing_api.client() as client:
         for path, operation in read.items():
-            # Each name once, with a value that is nothing at all: so every one that is known is refused, too, or finds no batch.
+            # Each name once, with a value that is never valid. So a known parameter is refused, too, or its batch is not found.
             known = set()
             for name in every_name:
                 answer = client.get(path.format(batch_id=uuid4(), item_id=uuid4()), params={name: "\x00"})
@@ -126,12 +126,12 @@ def test_each_operation_reads_the_query_that_is_documented_for_it(refusing_api: 
 FEWEST_HISTORIES, MOST_HISTORIES = 12, 120
 
 
-def test_every_link_leads_where_it_says(api_schema: Any, standard_api: ApiServer) -> None:
-    """Submissions, and from each the operations on its batch, in any order."""
+def test_every_link_leads_to_its_operation(api_schema: Any, standard_api: ApiServer) -> None:
+    """Submits, and follows links to the operations on the new batch, in any order."""
     headers = {"Authorization": f"Bearer {standard_api.token(Role.ADMIN, sub=COORDINATOR)}"}
     linked: set[str] = set()
 
-    # The event stream of a batch that nobody works on has no end (`test_api_following` reads streams).
+    # The event stream of an unfinished batch does not end (`test_api_following` reads streams).
     class Machine(api_schema.exclude(operation_id="followBatch").as_state_machine()):  # type: ignore[misc]  # made at run time
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             return {"headers": headers, "timeout": 30}
@@ -139,25 +139,24 @@ def test_every_link_leads_where_it_says(api_schema: Any, standard_api: ApiServer
         def validate_response(self, response: Any, case: Any, additional_checks: Any = (), **named: Any) -> None:
             if response.status_code < 400:
                 linked.add(case.operation.definition.raw["operationId"])
-            # A tag that is none of ours is one that the batch does not have: 412 refuses it as well.
+            # A random tag is not the batch's tag, so 412 is a refusal as well.
             refused = [negative_data_rejection] if response.status_code == 412 else []
             case.validate_response(response, excluded_checks=[*NOT_MEANT, *refused])
 
-    # Each history is a run of its own: what the API answers depends on the histories before, and Hypothesis takes a run whose examples
-    # go on differently after the same beginning for a flaky one.
-    # What a history does is drawn; so there are as many as it takes to have followed every link that matters.
+    # Each history is a run of its own. A response depends on the histories before it, and Hypothesis would call a run flaky whose examples
+    # differ after the same beginning. The steps are random, so histories are run until every important link has been followed.
     of_a_batch = {route.name for route in ROUTES if "{batch_id}" in route.path}
     for number in range(MOST_HISTORIES):
         history = seed(number)(type("History", (Machine,), {}))
         run_state_machine_as_test(history, settings=settings(EXAMPLES, max_examples=1, stateful_step_count=15))
-        # A random id is 404: so batches that a submission made were found.
+        # A random id returns 404, so a successful response is about a batch that a submission created.
         if number >= FEWEST_HISTORIES and len(linked & of_a_batch) >= 6:
             return
-    raise AssertionError(f"only these were reached: {linked}")
+    raise AssertionError(f"the links reached only these operations: {linked}")
 
 
-def test_the_link_from_a_batch_to_its_item_leads_to_the_item(standard_api: ApiServer) -> None:
-    """Generated histories hardly ever come so far."""
+def test_the_link_from_a_batch_to_its_item_works(standard_api: ApiServer) -> None:
+    """Generated histories rarely reach it."""
     path = "/api/v1/bulk-registrations"
     activity = {"activity_type": "visit", "activity_date": "2026-01-07", "duration_minutes": 60}
     with standard_api.client() as client:
@@ -188,7 +187,7 @@ def test_document_and_page_are_served_without_a_token(standard_api: ApiServer) -
     page = httpx.get(f"{standard_api.url}/docs", timeout=PATIENCE_S)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     for address in re.findall(r"(?:src|href)='?([^' >]+)", page.text):
-        # Every file that the page loads is ours.
+        # Every file that the page loads comes from this server.
         assert address == "data:," or httpx.get(f"{standard_api.url}{address}", timeout=PATIENCE_S).status_code == 200
     policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
     assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
@@ -211,7 +210,7 @@ def test_every_body_has_an_example_of_its_schema() -> None:
 
 
 def contents() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each body of the document: where it stands, its content type, and what is said of it."""
+    """Each body of the document: its place, its content type, and its description."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             for what, body in [("body", operation.get("requestBody", {})), *operation["responses"].items()]:
@@ -219,28 +218,28 @@ def contents() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     yield f"{method} {path} {what}", content_type, content
 
 
-def test_examples_are_whole_and_have_nothing_that_the_models_do_not_know() -> None:
+def test_examples_are_complete_and_have_only_fields_of_the_models() -> None:
     for model, example in examples.EXAMPLES.items():
         model.model_validate_json(json.dumps(example), extra="forbid")
     for code in PROBLEMS:
         ProblemResponse.model_validate_json(json.dumps(documented(code)), extra="forbid")
-    # What each carries beside its title.
+    # What some problems have in addition to their title.
     assert {code for code in PROBLEMS if "errors" in documented(code)} >= {"invalid_request", "coordinator_unknown"}
     assert documented("plan_changed")["differences"]
     header, row = examples.TEXTS["downloadCsv"].splitlines()
-    # The byte order mark, which the example leaves out, is for programs.
+    # The example leaves out the byte order mark, which is for programs.
     assert f"{header}\r\n".encode("utf-8-sig") == exports.CSV.header(False)
     assert len(row.split(",")) == len(header.split(","))
 
 
 def documented(code: str) -> dict[str, Any]:
-    """The example of a problem, or of what has this name."""
+    """The example with this name, such as a problem's code."""
     example: dict[str, Any] = DOCUMENT["components"]["examples"][code]["value"]
     return example
 
 
 def test_the_examples_are_those_of_the_http_page() -> None:
-    """Which are run (tests/end_to_end/test_docs.py)."""
+    """tests/end_to_end/test_docs.py runs the page's examples."""
     page = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
     shown = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)]
     given = [example["value"] for example in DOCUMENT["components"]["examples"].values()]

@@ -1,7 +1,7 @@
-"""An API process whose database connections break: whoever asks it meanwhile, or afterwards, is answered.
+"""An API process whose database connection breaks still serves every client.
 
-A connection that breaks gives its file descriptor to the next that is accepted. Seen with a listener that had not told the event loop in
-time: that client was never read, on uvloop, as a process of the role `api` runs it.
+A broken connection's file descriptor is reused by the next accepted client. Once, a listener did not tell the event loop in time, and that
+client was never read (on uvloop, with which the role `api` runs).
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def answers(url: str) -> bool:
     return False
 
 
-def test_clients_that_come_when_the_listener_has_lost_its_connection_are_read(process: str, owner: Engine) -> None:
+def test_clients_are_served_after_the_listener_lost_its_connection(process: str, owner: Engine) -> None:
     def listeners(what: str) -> int:
         with owner.connect() as connection:
             return int(connection.execute(text(f"SELECT count({what}) {LISTENERS}")).scalar_one())

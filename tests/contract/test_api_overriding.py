@@ -1,4 +1,4 @@
-"""`override_duplicates` of an item: registered beside what is registered already, and beside nothing that nobody has seen."""
+"""`override_duplicates` of an item registers it beside activities that the caller has seen, and beside no others."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def visit(mentor_id: str, **fields: Any) -> Json:
 
 
 def submitted(client: httpx.Client, pipeline: Pipeline, **body: Any) -> list[str]:
-    """What became of each item: its state, or its error."""
+    """The result of each item: its state, or its error."""
     answer = client.post(API_PATH, json=body)
     assert answer.status_code == 202, answer.text
     pipeline.drain()
@@ -39,7 +39,7 @@ def activities(engine: Engine, mentor_id: str) -> int:
         (True, [True, None, False], ["success", "success", "duplicate_activity"]),
     ],
 )
-def test_an_items_flag_goes_before_the_submissions(
+def test_an_items_flag_takes_precedence_over_the_submissions(
     coordinator: httpx.Client,
     pipeline: Pipeline,
     engine: Engine,
@@ -68,13 +68,13 @@ def test_an_item_shows_its_own_flag_and_a_retry_keeps_it(coordinator: httpx.Clie
     assert [(item["override_duplicates"], item["attempt"]) for item in shown] == [(True, 2), (False, 2)]
 
 
-def test_anyway_never_makes_a_third_that_nobody_has_seen(
+def test_an_override_under_a_plan_does_not_ignore_an_activity_registered_since(
     coordinator: httpx.Client, admin: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     submitted(coordinator, pipeline, items=[visit("mentor-1")])
     anyway: Json = {"items": [visit("mentor-1", override_duplicates=True), visit("mentor-2")]}
     plan = coordinator.post(f"{API_PATH}/preview", json=anyway).json()["plan"]
-    # Somebody else had the same thought.
+    # Somebody else registers the same activity meanwhile.
     theirs = {"coordinator_id": "coord-1", "items": [visit("mentor-1", override_duplicates=True)]}
     assert submitted(admin, pipeline, **theirs) == ["success"]
     refused = coordinator.post(API_PATH, json=anyway | {"plan": plan})
@@ -82,13 +82,15 @@ def test_anyway_never_makes_a_third_that_nobody_has_seen(
     assert refused.json()["differences"] == [
         {"position": 0, "mentor_id": "mentor-1", "planned": "success", "now": "duplicate_activity"}
     ]
-    # Seen, it may be done.
+    # A new preview shows it, and then the override is accepted.
     seen = coordinator.post(f"{API_PATH}/preview", json=anyway).json()["plan"]
     assert submitted(coordinator, pipeline, **anyway, plan=seen) == ["success", "success"]
     assert activities(engine, "mentor-1") == 3
 
 
-def test_what_was_revoked_since_is_no_difference(coordinator: httpx.Client, pipeline: Pipeline, engine: Engine) -> None:
+def test_an_activity_revoked_since_the_preview_is_no_difference(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
+) -> None:
     submitted(coordinator, pipeline, items=[visit("mentor-1")])
     anyway: Json = {"items": [visit("mentor-1", override_duplicates=True)]}
     plan = coordinator.post(f"{API_PATH}/preview", json=anyway).json()["plan"]

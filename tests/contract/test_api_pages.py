@@ -1,4 +1,4 @@
-"""A list in pages is the whole list: no page repeats or skips anything, also where many batches have the same time."""
+"""The pages of a listing are the whole listing. No page repeats or skips anything, even if many batches have the same time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ BATCHES = 9
 
 @pytest.fixture
 def submitted(coordinator: httpx.Client, owner: Engine) -> list[str]:
-    """Batches of three moments, as a flood of submissions leaves them, newest first; ids decide where times do not."""
+    """Batches with three different times, newest first. Batches with the same time are ordered by id."""
     ids = [submit(coordinator, f"mentor-{number}", label=f"Group {number % 2}") for number in range(1, BATCHES + 1)]
     with owner.begin() as connection:
         for place, batch_id in enumerate(ids):
@@ -50,7 +50,7 @@ def test_pages_of_batches(coordinator: httpx.Client, submitted: list[str], limit
     pages = list(by_cursor(coordinator, limit))
     assert [one for page in pages for one in page] == submitted
     assert all(len(page) == limit for page in pages[:-1])
-    assert 1 <= len(pages[-1]) <= limit, "no empty page follows a full one"
+    assert 1 <= len(pages[-1]) <= limit, "an empty page follows a full one"
     for number, page in enumerate(pages, start=1):
         body = coordinator.get(API_PATH, params={"limit": limit, "page": number}).json()
         assert ([one["batch_id"] for one in body["data"]], body["pagination"]["total"]) == (page, BATCHES)
@@ -58,20 +58,20 @@ def test_pages_of_batches(coordinator: httpx.Client, submitted: list[str], limit
     assert (beyond["data"], beyond["pagination"]["next_cursor"]) == ([], None)
 
 
-def test_pages_of_what_a_filter_leaves(coordinator: httpx.Client, submitted: list[str]) -> None:
+def test_pages_of_a_filtered_listing(coordinator: httpx.Client, submitted: list[str]) -> None:
     wanted = [one for one in submitted if coordinator.get(f"{API_PATH}/{one}").json()["label"] == "Group 1"]
     assert [one for page in by_cursor(coordinator, 2, q="group 1") for one in page] == wanted
     assert 1 < len(wanted) < BATCHES
 
 
-def test_what_comes_meanwhile_moves_nothing_behind_a_cursor(coordinator: httpx.Client, submitted: list[str]) -> None:
+def test_a_new_batch_moves_nothing_behind_a_cursor(coordinator: httpx.Client, submitted: list[str]) -> None:
     pages = by_cursor(coordinator, 4)
     seen = next(pages)
     submit(coordinator, "mentor-50")
     assert seen + [one for page in pages for one in page] == submitted
 
 
-def test_nobody_elses_batches_are_counted(api: ApiServer, coordinator: httpx.Client, submitted: list[str]) -> None:
+def test_batches_of_others_are_not_counted(api: ApiServer, coordinator: httpx.Client, submitted: list[str]) -> None:
     with (
         api.client(Role.COORDINATOR, sub="coord-2") as colleague,
         api.client(Role.ADMIN, sub="boss", orgs=("org-other",)) as stranger,
@@ -99,4 +99,4 @@ def test_pages_of_items(coordinator: httpx.Client, pipeline: Pipeline, items: st
     wanted = {None: [0, 1, 2, 3, 4, 5], "failed": [1, 3, 5], "success": [0, 2, 4]}[items]
     assert [position for page in pages for position in page] == wanted
     assert all(len(page) == limit for page in pages[:-1])
-    assert pages[-1], "no empty page follows a full one"
+    assert pages[-1], "an empty page follows a full one"

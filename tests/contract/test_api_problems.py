@@ -1,4 +1,4 @@
-"""What is refused before it reaches an operation, and what happens when the database is away."""
+"""What is refused before it reaches an operation, and what happens while the database is away."""
 
 import contextlib
 import gzip
@@ -48,7 +48,7 @@ POISON: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("body", "status"), POISON.values(), ids=POISON.keys())
-def test_poison_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
+def test_a_poisonous_body_is_refused_and_the_next_request_is_served(sender: httpx.Client, body: bytes, status: int) -> None:
     answer = sender.post(API_PATH, content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     ProblemResponse.model_validate_json(answer.content, extra="forbid")
@@ -67,7 +67,7 @@ def test_media_types(sender: httpx.Client) -> None:
     assert answer.status_code == 422
 
 
-def test_body_that_is_too_large(sender: httpx.Client) -> None:
+def test_a_too_large_body_is_refused(sender: httpx.Client) -> None:
     answer = sender.post(API_PATH, content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     answer = sender.post(API_PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
@@ -75,7 +75,7 @@ def test_body_that_is_too_large(sender: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("size", "times"), [(60_000, 0), (70_000, 1)])
-def test_after_a_large_body_and_its_answer_free_memory_goes_back(
+def test_free_memory_is_given_back_after_a_large_body(
     sender: httpx.Client, monkeypatch: pytest.MonkeyPatch, size: int, times: int
 ) -> None:
     given_back = threading.Semaphore(0)
@@ -97,7 +97,7 @@ def test_routes_and_methods(sender: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("head", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nAuthorization: Bearer canary\x1f\r\n\r\n"])
-def test_what_is_not_http_is_refused_and_not_repeated(
+def test_a_request_that_is_not_http_is_refused_and_not_quoted(
     refusing_api: ApiServer, head: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -112,7 +112,7 @@ def test_what_is_not_http_is_refused_and_not_repeated(
 
 
 @pytest.mark.parametrize("path", [API_PATH, "/nowhere"])
-def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
+def test_an_unknown_expectation_is_refused_and_not_quoted(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
     answer = sender.get(path, headers={"Expect": "canary"})
     problem = ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
@@ -122,7 +122,7 @@ def test_an_unknown_expectation_is_refused_and_not_repeated(refusing_api: ApiSer
 
 
 def submissions_answered(status: int) -> float:
-    """How many submissions have been answered with this status."""
+    """How many submissions got this status."""
     labels = {"method": "POST", "route": API_PATH, "status": str(status)}
     return REGISTRY.get_sample_value("bulkreg_api_request_seconds_count", labels) or 0.0
 
@@ -130,7 +130,7 @@ def submissions_answered(status: int) -> float:
 @pytest.mark.parametrize(
     "body", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"], ids=["sized", "chunked"]
 )
-def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(refusing_api: ApiServer, body: bytes) -> None:
+def test_a_client_that_disconnects_inside_a_body_is_no_server_error(refusing_api: ApiServer, body: bytes) -> None:
     bad_requests, faults = submissions_answered(400), submissions_answered(500)
     url = httpx.URL(refusing_api.url)
     head = f"POST {API_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {refusing_api.token()}\r\nContent-Type: application/json\r\n"
@@ -168,7 +168,7 @@ def test_mistakes_in_the_query(sender: httpx.Client, query: str, pointer: str, c
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "æ"])
-def test_idempotency_key_that_is_none(sender: httpx.Client, key: str) -> None:
+def test_an_invalid_idempotency_key_is_refused(sender: httpx.Client, key: str) -> None:
     item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
     answer = sender.post(API_PATH, json={"items": [item]}, headers=[(b"Idempotency-Key", key.encode())])
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/headers/Idempotency-Key")
@@ -183,12 +183,12 @@ def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
             "application/problem+json",
             "too_many_requests",
         )
-        # A minute's share, less what has passed of it.
+        # What is left of the minute.
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 30
         assert admin.get(API_PATH).status_code == 200
 
 
-def test_nothing_is_foretold_where_an_external_service_decides(settings: Settings, pipeline: Pipeline) -> None:
+def test_a_preview_is_refused_with_an_external_service(settings: Settings, pipeline: Pipeline) -> None:
     item = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
     configured = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
     with running_api(configured) as server, server.client() as client:
@@ -210,7 +210,7 @@ def test_too_many_items(settings: Settings, api: ApiServer) -> None:
 
 @contextlib.contextmanager
 def closed_database(settings: Settings) -> Iterator[None]:
-    """Nobody gets in, and who is in is thrown out: to a client, what a restart of PostgreSQL looks like."""
+    """Closes every connection and accepts no new ones. A client can't tell that from a restart of PostgreSQL."""
     name = settings.owner_url.database
     server = create_engine(settings.owner_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
@@ -221,7 +221,7 @@ def closed_database(settings: Settings) -> Iterator[None]:
     server.dispose()
 
 
-def test_database_away_is_told_and_passes(settings: Settings, coordinator: httpx.Client) -> None:
+def test_an_unavailable_database_is_reported_until_it_is_back(settings: Settings, coordinator: httpx.Client) -> None:
     assert coordinator.get("/readyz").status_code == 200
     with closed_database(settings):
         answer = coordinator.get(API_PATH)
@@ -234,7 +234,7 @@ def test_database_away_is_told_and_passes(settings: Settings, coordinator: httpx
     assert coordinator.get("/readyz").json() == {"status": "ok", "checks": {"database": {"ok": True}}}
 
 
-def test_full_queue_is_told_at_once(settings: Settings, pipeline: Pipeline, owner: Engine) -> None:
+def test_a_full_queue_is_reported_at_once(settings: Settings, pipeline: Pipeline, owner: Engine) -> None:
     small = {"jwt_hs256_key": SecretStr(KEY), "api_max_waiting_requests": 1}
     batch_id = pipeline.submit(mentors(1))
     with running_api(settings.model_copy(update=small)) as server, server.client() as client:
@@ -264,25 +264,25 @@ def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> Non
         assert answer.status_code == 200
 
 
-def test_start_without_authentication_is_refused_beyond_loopback(settings: Settings) -> None:
+def test_the_api_does_not_start_without_authentication_beyond_loopback(settings: Settings) -> None:
     with pytest.raises(UnsafeStartError, match="BULKREG_JWT"):
         create_app(settings.model_copy(update={"api_host": "0.0.0.0"}))
 
 
-def test_start_is_refused_where_anybody_could_sign_plans(settings: Settings) -> None:
+def test_the_api_does_not_start_where_anybody_could_sign_plans(settings: Settings) -> None:
     without = settings.model_copy(update={"api_database_url": SecretStr("postgresql://bulkreg_api@127.0.0.1/bulkreg")})
     with pytest.raises(UnsafeStartError, match="set BULKREG_PLAN_SIGNING_KEY to 32"):
         create_app(without)
     create_app(without.model_copy(update={"plan_signing_key": SecretStr(KEY)}))
 
 
-def test_on_loopback_authentication_may_be_left_out(settings: Settings) -> None:
+def test_authentication_may_be_left_out_on_loopback(settings: Settings) -> None:
     with running_api(settings) as server:
         answer = httpx.get(server.url + API_PATH, headers={"X-Organization-Id": "org-any"}, timeout=PATIENCE_S)
     assert (answer.status_code, answer.json()["data"]) == (200, [])
 
 
-def test_slow_senders_are_cut(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_senders_are_disconnected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_body, "_MAX_SECONDS_FOR_BODY", 0.2)
     monkeypatch.setattr(app, "_KEEPALIVE_TIMEOUT_S", 0.5)
     head = f"POST {API_PATH} HTTP/1.1\r\nHost: x\r\n".encode()
@@ -307,7 +307,7 @@ def test_every_code_that_the_domain_raises_is_declared() -> None:
     assert raised <= PROBLEMS.keys()
 
 
-def test_more_than_may_wait_is_refused_until_it_is_done(settings: Settings, pipeline: Pipeline) -> None:
+def test_a_submission_beyond_the_backlog_limit_is_refused_until_items_are_done(settings: Settings, pipeline: Pipeline) -> None:
     small = {"jwt_hs256_key": SecretStr(KEY), "max_backlog_items": 10, "max_items": 10}
     day = "2026-03-2{}"
 
@@ -321,14 +321,14 @@ def test_more_than_may_wait_is_refused_until_it_is_done(settings: Settings, pipe
         assert accepted.status_code == 202
         refused = client.post(API_PATH, json=submission(2))
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
-        assert int(refused.headers["Retry-After"]) == 30, "nothing moves yet"
-        # What was accepted adds nothing when it is repeated; what is new does, under whatever key.
+        assert int(refused.headers["Retry-After"]) == 30, "the waiting time must be the longest while nothing is done"
+        # A repeated submission adds nothing to the backlog, so it is accepted. A new one is refused, whatever its key.
         repeated = client.post(API_PATH, json=submission(1), headers=key)
         assert (repeated.status_code, repeated.headers["Idempotent-Replayed"]) == (202, "true")
         assert repeated.json()["batch_id"] == accepted.json()["batch_id"]
         for other in (key, {"Idempotency-Key": "second"}):
             assert client.post(API_PATH, json=submission(2), headers=other).status_code == 503
-        # Whoever only reads, retries or cancels is served.
+        # Other requests are served: reads, retries and cancellations.
         assert client.get(accepted.headers["Location"]).json()["pending"] == 6
         pipeline.drain()
         eventually(lambda: client.post(API_PATH, json=submission(2)).status_code == 202)

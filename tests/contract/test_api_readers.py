@@ -1,4 +1,4 @@
-"""What many readers of one batch cost, and how a large one is read."""
+"""What many readers of one batch cost, and how a large batch is read."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ READERS = 24
 
 @pytest.fixture
 def recounts() -> Iterator[list[str]]:
-    """Each statement of this process that counts why items failed."""
+    """The statements of this process that count items by error code."""
     seen: list[str] = []
 
     def look(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -30,7 +30,7 @@ def recounts() -> Iterator[list[str]]:
     event.remove(Engine, "before_cursor_execute", look)
 
 
-def test_readers_of_one_version_cost_one_recount(coordinator: httpx.Client, pipeline: Pipeline, recounts: list[str]) -> None:
+def test_readers_of_one_version_share_one_count(coordinator: httpx.Client, pipeline: Pipeline, recounts: list[str]) -> None:
     url = f"{API_PATH}/{pipeline.submit([item('nobody'), item('mentor-1'), item('stranger')])}"
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -51,7 +51,7 @@ def test_readers_of_one_version_cost_one_recount(coordinator: httpx.Client, pipe
         return {json.dumps([answer["failed"], answer["errors_by_code"]]) for answer in answers}
 
     assert read() == {"[0, {}]"}
-    assert len(recounts) == 0, "nothing has failed that could be counted"
+    assert len(recounts) == 0, "errors were counted although no item has failed"
     register(0, 1)
     assert read() == {'[1, {"mentor_not_found": 1}]'}
     assert len(recounts) == 1
@@ -78,5 +78,5 @@ def test_a_finished_batch_of_ten_thousand_is_read_in_pages(coordinator: httpx.Cl
             break
     assert read == [(position, f"mentor-{position}", "cancelled") for position in range(total)]
     assert sizes == [page_size] * (total // page_size) + [total % page_size]
-    # What nobody asks for page by page is a page, too.
+    # Without paging parameters, the response is a page, too.
     assert len(coordinator.get(url).json()["items"]) == 200

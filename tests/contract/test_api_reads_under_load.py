@@ -1,4 +1,4 @@
-"""What anybody reads while batches are folded, cancelled and retried adds up, in every single answer (docs/states.md)."""
+"""The counts of every single response add up while batches are folded, cancelled and retried (docs/states.md)."""
 
 import json
 import threading
@@ -30,14 +30,14 @@ READERS = 4
 
 
 def adds_up(batch: Json) -> None:
-    """The promises about counts that every answer about a batch keeps."""
+    """Checks the promises about counts that every response about a batch keeps."""
     assert batch["total_items"] == batch["pending"] + batch["completed"] + batch["failed"] + batch["cancelled"], batch
     assert sum(batch["errors_by_code"].values()) == batch["failed"], batch
     assert (batch["status"] in TERMINAL_BATCH_STATUSES) == (batch["pending"] == 0), batch
 
 
 def agrees_with_its_items(batch: Json) -> None:
-    """The same for an answer that has all items."""
+    """Checks the same for a response with all items."""
     adds_up(batch)
     states = Counter(shown["status"] for shown in batch["items"])
     assert states == +Counter(
@@ -46,7 +46,7 @@ def agrees_with_its_items(batch: Json) -> None:
 
 
 class Readers:
-    """Threads that read everything all the time. What they found wrong is raised at the end."""
+    """Threads that read everything all the time. Leaving `reading` raises the first mistake that they found."""
 
     def __init__(self, api: ApiServer, batches: Sequence[UUID]) -> None:
         self._api = api
@@ -74,14 +74,14 @@ class Readers:
                 number += 1
 
     def have_read(self, times: int) -> None:
-        """Waits until they have read so many times more: never in vain, because they never end by themselves but by a failure."""
+        """Waits until they have read this many more times. The wait always ends, because a reader stops only after a mistake."""
         with self._read:
             enough = self._reads + times
             assert self._read.wait_for(lambda: self._reads >= enough or self._stop.is_set(), timeout=PATIENCE_S)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """They read while the block runs."""
+        """Lets them read while the block runs."""
         with ThreadPoolExecutor(READERS) as threads:
             running = [threads.submit(self._until_failure, number) for number in range(READERS)]
             try:
@@ -98,7 +98,7 @@ class Readers:
             self._stop.set()
 
 
-def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
+def test_every_response_adds_up_while_batches_are_folded_cancelled_and_retried(
     api: ApiServer, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_batch, batches = 12, []
@@ -109,7 +109,7 @@ def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
     change = Batches.change_batches
 
     def change_and_be_read(repository: Batches, changes: Sequence[Any]) -> None:
-        # In the middle of the transaction: the items are changed and the counts are not; then both are, and nothing is committed.
+        # They read twice inside the transaction: while the items are changed and the counts are not, and after both, before the commit.
         readers.have_read(2)
         change(repository, changes)
         readers.have_read(2)
@@ -121,7 +121,7 @@ def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
         commands = pipeline.take(Topic.COMMANDS)
         cancelled = iter(batches[::3])
         for part in range(4):
-            # A few of each batch, so that all of them run for a while.
+            # A few items of each batch, so that all of them run for a while.
             pipeline.handle(pipeline.registration, commands[part::4])
             pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
             if (mistake := next(cancelled, None)) is not None:
@@ -133,7 +133,7 @@ def test_every_answer_adds_up_while_batches_are_folded_cancelled_and_retried(
     assert readers.statuses >= {"processing", "partial", "cancelled"}
 
 
-def test_counts_items_and_errors_of_one_answer_are_of_one_moment(
+def test_counts_items_and_errors_of_one_response_are_of_one_moment(
     coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = pipeline.submit([item("nobody"), *mentors(4), item("stranger")])

@@ -1,4 +1,4 @@
-"""Undo as an HTTP client sees it: what is told, what a repetition is told, and what is refused."""
+"""Revocations over HTTP: the response, the response to a repetition, and what is refused."""
 
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ def finished(pipeline: Pipeline, count: int = 2) -> tuple[str, DerivedIds]:
     return f"{API_PATH}/{batch_id}", DerivedIds(batch_id)
 
 
-def test_a_batch_is_taken_back_and_shows_it(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_revoked_batch_shows_its_revocation(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url, ids = finished(pipeline)
     foreseen = coordinator.post(f"{url}/revoke", json={**REASON, "dry_run": True})
     assert (foreseen.status_code, foreseen.json()["revoked"], foreseen.json()["total_revoked"]) == (200, 2, 0)
@@ -44,7 +44,7 @@ def test_a_batch_is_taken_back_and_shows_it(coordinator: httpx.Client, pipeline:
     assert again.json()["kept"] == [{"item_id": str(ids.item_id(2)), "code": "not_registered"}]
 
 
-def test_the_same_key_gets_the_same_answer(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_repeated_revocation_under_a_key_gets_the_same_response(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url, ids = finished(pipeline)
     key = {"Idempotency-Key": "undo"}
     first = coordinator.post(f"{url}/revoke", json=REASON, headers=key)
@@ -57,7 +57,7 @@ def test_the_same_key_gets_the_same_answer(coordinator: httpx.Client, pipeline: 
     assert coordinator.post(one, json=REASON, headers=key).json()["code"] == "idempotency_key_reused"
 
 
-def test_who_has_not_seen_the_newest_edit_is_refused(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_a_revocation_with_an_outdated_tag_is_refused(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url, _ = finished(pipeline)
     tag = coordinator.get(url).headers["ETag"]
     coordinator.put(url, json={"label": "new"})
@@ -65,10 +65,12 @@ def test_who_has_not_seen_the_newest_edit_is_refused(coordinator: httpx.Client, 
     assert (refused.status_code, refused.json()["code"]) == (412, "changed_since")
     seen = coordinator.get(url).headers["ETag"]
     assert coordinator.post(f"{url}/revoke", json=REASON, headers={"If-Match": seen}).status_code == 200
-    assert coordinator.put(url, json={"label": "newer"}, headers={"If-Match": seen}).status_code == 412, "a revoke is an edit"
+    assert coordinator.put(url, json={"label": "newer"}, headers={"If-Match": seen}).status_code == 412, (
+        "a revocation must raise the edit version"
+    )
 
 
-def test_one_activity_is_taken_back(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_one_activity_is_revoked(api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url, ids = finished(pipeline)
     assert coordinator.delete(url).status_code == 204
     told = coordinator.post(f"{ACTIVITIES_PATH}/{ids.activity_id(0)}/revoke", json=REASON)
@@ -86,7 +88,7 @@ def test_one_activity_is_taken_back(api: ApiServer, coordinator: httpx.Client, p
     assert (unknown.status_code, unknown.json()["code"]) == (404, "activity_not_found")
 
 
-def test_what_is_not_a_revocation_is_refused(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+def test_an_invalid_revocation_is_refused(coordinator: httpx.Client, pipeline: Pipeline) -> None:
     url, _ = finished(pipeline)
     for body, pointer in (
         ({}, "/reason"),

@@ -1,4 +1,4 @@
-"""Templates: saved, listed, replaced and deleted; whose they are; what repeats change nothing; and two who change one at once."""
+"""Templates: saving, listing, replacing and deleting them; who may; repeated requests; and two changes at once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +54,7 @@ def listed(client: httpx.Client, **query: str) -> list[str]:
     return [template["name"] for template in answer.json()["data"]]
 
 
-def test_a_template_is_what_was_saved(coordinator: httpx.Client) -> None:
+def test_a_template_is_returned_as_saved(coordinator: httpx.Client) -> None:
     answer = saved(coordinator)
     assert {name: answer.json()[name] for name in MONDAYS} == MONDAYS
     assert (answer.json()["coordinator_id"], answer.json()["version"]) == (COORDINATOR, 1)
@@ -65,7 +65,7 @@ def test_a_template_is_what_was_saved(coordinator: httpx.Client) -> None:
     assert without.json()["weekday"] is None
 
 
-def test_a_mentor_named_twice_is_kept_once(coordinator: httpx.Client) -> None:
+def test_a_mentor_named_twice_is_stored_once(coordinator: httpx.Client) -> None:
     twice = saved(coordinator, MONDAYS | {"mentor_ids": ["b", "a", "b", "a\u200b"]})
     assert twice.json()["mentor_ids"] == ["b", "a"]
 
@@ -89,7 +89,7 @@ def test_a_mentor_named_twice_is_kept_once(coordinator: httpx.Client) -> None:
         ({"notes": "x"}, "/notes", "unknown_field"),
     ],
 )
-def test_what_is_wrong_is_refused_when_saved_and_replaced(
+def test_invalid_values_are_refused_when_saved_and_when_replaced(
     coordinator: httpx.Client, change: dict[str, Any], pointer: str, code: str
 ) -> None:
     url = url_of(saved(coordinator))
@@ -112,16 +112,16 @@ def test_what_is_wrong_is_refused_when_saved_and_replaced(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_is_just_allowed_is_saved_and_replaced(coordinator: httpx.Client, change: dict[str, Any]) -> None:
+def test_values_at_the_limits_are_saved_and_replaced(coordinator: httpx.Client, change: dict[str, Any]) -> None:
     answer = saved(coordinator, MONDAYS | change)
     assert {name: answer.json()[name] for name in MONDAYS} == MONDAYS | change
     assert coordinator.put(url_of(answer), json=TUESDAYS).json()["version"] == 2
 
 
-# --- Whose they are --------------------------------------------------------------------------------------------------------------
+# --- Who may ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_coordinator_has_the_own_templates_alone(coordinator: httpx.Client, other: httpx.Client, admin: httpx.Client) -> None:
+def test_a_coordinator_sees_only_their_own_templates(coordinator: httpx.Client, other: httpx.Client, admin: httpx.Client) -> None:
     url = url_of(saved(coordinator))
     saved(other, TUESDAYS)
     assert (listed(coordinator), listed(other), listed(admin)) == (["Mondays"], ["Tuesdays"], ["Mondays", "Tuesdays"])
@@ -133,7 +133,7 @@ def test_a_coordinator_has_the_own_templates_alone(coordinator: httpx.Client, ot
     assert coordinator.get(url).json()["name"] == "Mondays"
 
 
-def test_an_admin_saves_for_others_and_changes_theirs(admin: httpx.Client, coordinator: httpx.Client) -> None:
+def test_an_admin_saves_and_changes_templates_of_others(admin: httpx.Client, coordinator: httpx.Client) -> None:
     answer = saved(admin, MONDAYS | {"coordinator_id": COORDINATOR})
     assert listed(coordinator) == ["Mondays"]
     assert admin.put(url_of(answer), json=TUESDAYS).json()["coordinator_id"] == COORDINATOR
@@ -142,7 +142,7 @@ def test_an_admin_saves_for_others_and_changes_theirs(admin: httpx.Client, coord
     assert listed(coordinator) == []
 
 
-def test_nobody_saves_for_somebody_they_may_not_act_for(admin: httpx.Client, coordinator: httpx.Client) -> None:
+def test_a_template_for_somebody_else_needs_the_right_to_act_for_them(admin: httpx.Client, coordinator: httpx.Client) -> None:
     for client, whose, expected in (
         (coordinator, "coord-2", (403, "not_your_coordinator_id")),
         (admin, "nobody", (422, "coordinator_unknown")),
@@ -153,7 +153,7 @@ def test_nobody_saves_for_somebody_they_may_not_act_for(admin: httpx.Client, coo
     assert listed(admin) == []
 
 
-def test_an_auditor_reads_and_changes_nothing(api: ApiServer, coordinator: httpx.Client) -> None:
+def test_an_auditor_reads_templates_and_changes_none(api: ApiServer, coordinator: httpx.Client) -> None:
     url = url_of(saved(coordinator))
     with api.client(Role.AUDITOR, sub="auditor") as auditor:
         assert listed(auditor) == ["Mondays"]
@@ -172,7 +172,7 @@ def test_another_organization_sees_none(api: ApiServer, coordinator: httpx.Clien
 # --- Pages, tags, repeats --------------------------------------------------------------------------------------------------------
 
 
-def test_pages_are_the_listing_in_pieces(coordinator: httpx.Client) -> None:
+def test_the_pages_are_the_whole_listing(coordinator: httpx.Client) -> None:
     for n in range(5):
         saved(coordinator, MONDAYS | {"name": f"Group {n}"})
     everything = listed(coordinator)
@@ -191,7 +191,7 @@ def test_pages_are_the_listing_in_pieces(coordinator: httpx.Client) -> None:
         assert coordinator.get(TEMPLATES, params=query).status_code == 422
 
 
-def test_a_change_is_refused_when_somebody_was_faster(coordinator: httpx.Client, admin: httpx.Client) -> None:
+def test_an_outdated_change_is_refused(coordinator: httpx.Client, admin: httpx.Client) -> None:
     url = url_of(saved(coordinator))
     seen = coordinator.get(url).headers["ETag"]
     assert coordinator.get(url, headers={"If-None-Match": seen}).status_code == 304
@@ -201,13 +201,13 @@ def test_a_change_is_refused_when_somebody_was_faster(coordinator: httpx.Client,
     late = {"If-Match": seen}
     for answer in (coordinator.put(url, json=MONDAYS, headers=late), coordinator.delete(url, headers=late)):
         assert (answer.status_code, answer.json()["code"]) == (412, "template_changed")
-    # The same values are what it has: nothing is lost by saying so.
+    # A change to the present values is accepted, because nothing is lost.
     assert coordinator.put(url, json=TUESDAYS, headers=late).json()["version"] == 2
     assert coordinator.delete(url, headers={"If-Match": changed.headers["ETag"]}).status_code == 204
     assert coordinator.delete(url).status_code == 404
 
 
-def test_of_two_who_change_it_at_once_one_is_told(coordinator: httpx.Client) -> None:
+def test_of_two_changes_at_once_one_is_refused(coordinator: httpx.Client) -> None:
     answer = saved(coordinator)
     seen = {"If-Match": answer.headers["ETag"]}
 
@@ -219,13 +219,13 @@ def test_of_two_who_change_it_at_once_one_is_told(coordinator: httpx.Client) -> 
     assert coordinator.get(url_of(answer)).json()["version"] == 2
 
 
-def test_the_same_request_under_a_key_saves_once(coordinator: httpx.Client) -> None:
+def test_a_repeated_request_under_a_key_saves_once(coordinator: httpx.Client) -> None:
     key = {"Idempotency-Key": "mondays"}
     first = saved(coordinator, key="mondays")
     again = saved(coordinator, key="mondays")
     assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
     assert "Idempotent-Replayed" not in first.headers
-    # Without one, each request is another template; with other values, a mistake.
+    # Without a key, each request saves another template. Other values under the same key are a mistake.
     assert saved(coordinator).json()["template_id"] != first.json()["template_id"]
     other_values = coordinator.post(TEMPLATES, json=TUESDAYS, headers=key)
     assert (other_values.status_code, other_values.json()["code"]) == (422, "idempotency_key_reused")

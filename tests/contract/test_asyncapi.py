@@ -1,4 +1,4 @@
-"""The AsyncAPI document is that of the code, whole, and true of what the code writes."""
+"""The AsyncAPI document matches the code, is complete, and describes the events that the code writes."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 COUNTS = {"total_items": 1, "pending": 0, "completed": 1, "failed": 0, "cancelled": 0}
 
 
-def test_committed_document_is_the_codes() -> None:
+def test_the_committed_document_is_generated_from_the_code() -> None:
     """`make schemas` writes it."""
     assert PATH.read_text(encoding="utf-8") == rendered()
     assert yaml.safe_load(rendered()) == document()
@@ -57,7 +57,7 @@ def resolved(reference: str) -> Any:
     return found
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_can_be_resolved() -> None:
     found = set(references(document()))
     assert len(found) > len(event_models())
     for reference in found:
@@ -65,7 +65,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def operations(action: str) -> set[tuple[str, str]]:
-    """Which messages of which topics are sent, or received."""
+    """The messages of each topic that are sent, or received."""
     return {
         (operation["channel"]["$ref"].rpartition("/")[2], message["$ref"].rpartition("/")[2])
         for operation in document()["operations"].values()
@@ -74,7 +74,7 @@ def operations(action: str) -> set[tuple[str, str]]:
     }
 
 
-def test_every_topic_and_event_is_there_in_both_directions() -> None:
+def test_every_event_is_documented_in_both_directions() -> None:
     channels = document()["channels"]
     assert {channel["address"] for channel in channels.values()} == {topic.on_cluster("{prefix}") for topic in Topic}
     every = {(topic.value, model.__name__) for topic, models in EVENTS.items() for model in models}
@@ -159,7 +159,7 @@ def _written() -> list[OutgoingEvent]:
 WRITTEN = _written()
 
 
-def test_an_event_of_each_type_is_written_here() -> None:
+def test_this_module_writes_an_event_of_each_type() -> None:
     assert {dict(event.headers)["ce_type"].decode() for event in WRITTEN} == {type_name(model) for model in event_models()}
 
 
@@ -170,7 +170,7 @@ def validator(schema: object) -> jsonschema_rs.Draft7Validator:
 
 
 @pytest.mark.parametrize("event", WRITTEN, ids=lambda event: f"{event.topic}-{dict(event.headers)['ce_type'].decode()}")
-def test_what_is_written_is_as_documented(event: OutgoingEvent) -> None:
+def test_written_events_match_the_document(event: OutgoingEvent) -> None:
     name = dict(event.headers)["ce_type"].decode().split(".")[2]
     message = resolved(document()["channels"][event.topic.value]["messages"][name]["$ref"])
     validator(message["payload"]).validate(orjson.loads(event.value))
@@ -188,8 +188,8 @@ ON_THE_PAGE = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"
     list(zip(UPSTREAM, ON_THE_PAGE, strict=True)),
     ids=["submitted", "completed", "revoked", "rejected"],
 )
-def test_the_examples_are_events(model: type[EventData], on_the_page: str) -> None:
-    """Those of the document, and those of docs/events.md."""
+def test_the_examples_are_valid_events(model: type[EventData], on_the_page: str) -> None:
+    """The examples of the document, and those of docs/events.md."""
     [example] = document()["components"]["messages"][model.__name__]["examples"]
     for payload in (example["payload"], orjson.loads(on_the_page)):
         validator({"$ref": f"#/components/schemas/{model.__name__}"}).validate(payload)

@@ -1,4 +1,4 @@
-"""Login to the console: the way of a browser to the provider and back, what it is given, and every way in which it can be wrong."""
+"""Login to the console: a browser's way to the provider and back, what it receives, and each way in which the login can be wrong."""
 
 import logging
 import re
@@ -47,14 +47,14 @@ def person(console: tuple[ApiServer, Provider]) -> Iterator[Browser]:
 
 
 def reason(response: httpx.Response) -> str:
-    """Why nobody was logged in."""
+    """The code of the reason for which the login failed."""
     assert response.status_code == 302, response.text
     found = re.fullmatch(r"/console/login-failed\?reason=(\w+)", response.headers["Location"])
     assert found is not None, response.headers["Location"]
     return found[1]
 
 
-def test_the_way_to_the_provider_and_back(console: tuple[ApiServer, Provider], person: Browser) -> None:
+def test_a_login_through_the_provider(console: tuple[ApiServer, Provider], person: Browser) -> None:
     server, provider = console
     asked = person.open(server.url + "/console/login")
     given = question(asked.headers["Location"])
@@ -74,7 +74,7 @@ def test_the_way_to_the_provider_and_back(console: tuple[ApiServer, Provider], p
     assert "SameSite=Lax" in asked.headers["Set-Cookie"]
     last = person.log_in()
     assert last.status_code == 200
-    # A redirect would be a part of the navigation that began at the provider, and the browser would send no Strict cookie.
+    # A redirect would continue the navigation that began at the provider, and then the browser sends no Strict cookie.
     assert 'http-equiv=refresh content="0; url=/console/"' in last.text
     [session, forgotten] = last.headers.get_list("Set-Cookie")
     assert re.fullmatch(f"{SESSION_COOKIE}=[A-Za-z0-9_-]{{43}}; HttpOnly; Path=/; SameSite=Strict; Secure", session)
@@ -95,7 +95,7 @@ def test_other_roles(person: Browser, subject: str, role: str) -> None:
     assert person.fetch("GET", ME).json()["role"] == role
 
 
-def test_each_login_is_a_session_of_its_own(person: Browser) -> None:
+def test_each_login_begins_its_own_session(person: Browser) -> None:
     person.log_in()
     first = person.cookies[SESSION_COOKIE]
     person.log_in()
@@ -124,7 +124,7 @@ WRONG_CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("claims", "expected"), WRONG_CLAIMS.values(), ids=WRONG_CLAIMS.keys())
-def test_an_id_token_that_is_wrong(provider: Provider, person: Browser, claims: dict[str, Any], expected: str) -> None:
+def test_an_invalid_id_token_is_refused(provider: Provider, person: Browser, claims: dict[str, Any], expected: str) -> None:
     provider.other_claims = claims
     refused = person.log_in()
     assert reason(refused) == expected
@@ -134,13 +134,15 @@ def test_an_id_token_that_is_wrong(provider: Provider, person: Browser, claims: 
 @pytest.mark.parametrize(
     "claims", [{"role": ["user", "admin"], "org": [ORGANIZATION]}, {"aud": ["console", "other"], "azp": "console"}]
 )
-def test_claims_as_some_providers_send_them(provider: Provider, person: Browser, claims: dict[str, Any]) -> None:
+def test_unusual_claims_of_some_providers_are_accepted(provider: Provider, person: Browser, claims: dict[str, Any]) -> None:
     provider.other_claims = claims
     assert person.log_in("boss").status_code == 200
     assert person.fetch("GET", ME).json()["role"] == "admin"
 
 
-def test_a_redirect_that_belongs_to_no_attempt_of_this_browser(console: tuple[ApiServer, Provider], person: Browser) -> None:
+def test_a_callback_that_belongs_to_no_login_of_this_browser_is_refused(
+    console: tuple[ApiServer, Provider], person: Browser
+) -> None:
     server, provider = console
     callback = f"{server.url}/console/callback?"
     asked = person.open(server.url + "/console/login")
@@ -155,7 +157,7 @@ def test_a_redirect_that_belongs_to_no_attempt_of_this_browser(console: tuple[Ap
     ):
         person.cookies = {} if cookie is None else {ATTEMPT_COOKIE: cookie}
         assert reason(person.open(url)) == "login_expired"
-    # What somebody who was not refused before could have done with the code.
+    # None of the refused callbacks has used up the code.
     person.cookies = {ATTEMPT_COOKIE: secret}
     other = person.open(sent_back.replace("iss=", "iss=x"))
     assert reason(other) == "bad_id_token"
@@ -169,20 +171,20 @@ def test_a_redirect_that_belongs_to_no_attempt_of_this_browser(console: tuple[Ap
     assert reason(person.open(sent_back)) == "login_expired"
 
 
-def test_a_code_without_the_verifier_of_its_attempt(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_code_needs_the_verifier_of_its_login(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = person.open(person.url + "/console/login")
     sent_back = person.open(f"{asked.headers['Location']}&person={ORGANIZATION}/boss").headers["Location"]
     monkeypatch.setattr(Attempt, "code_verifier", "x" * 43)
     assert reason(person.open(sent_back)) == "login_expired"
 
 
-def test_a_provider_that_is_away(settings: Settings) -> None:
+def test_an_unavailable_provider_is_reported(settings: Settings) -> None:
     with_provider = with_console(settings)
     with running_api(with_provider, port=with_provider.api_port) as server, browser(server) as person:
         assert reason(person.open(server.url + "/console/login")) == "provider_unavailable"
         with running_provider(with_provider):
             assert person.log_in().status_code == 200
-        # Its addresses are known for a while; the code can't be exchanged.
+        # The provider's addresses are cached for a while, but the code can't be exchanged.
         asked = person.open(server.url + "/console/login")
         state = question(asked.headers["Location"])["state"]
         assert reason(person.open(f"{server.url}/console/callback?state={state}&code=x")) == "provider_unavailable"
@@ -214,7 +216,7 @@ def test_without_settings_there_is_no_console(refusing_api: ApiServer) -> None:
         assert person.fetch("GET", ME).json()["code"] == "no_token"
 
 
-def test_settings_that_are_not_whole_or_not_safe(settings: Settings) -> None:
+def test_incomplete_or_unsafe_settings_are_refused(settings: Settings) -> None:
     whole = with_console(settings)
     refuse_unsafe_start(whole)
     given = whole.model_dump(include={"oidc_issuer", "oidc_client_id", "public_url"})

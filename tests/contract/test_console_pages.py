@@ -1,4 +1,4 @@
-"""The files of the console: their headers, their texts in both languages, and that they need nothing from elsewhere."""
+"""The files of the console: their headers, their texts in both languages, and that they load nothing from elsewhere."""
 
 import json
 import re
@@ -21,20 +21,20 @@ PLACE = re.compile(r"\{\w+\}")
 
 @pytest.fixture(scope="module")
 def pages() -> Iterator[httpx.Client]:
-    """An API without a database: pages need none."""
+    """An API without a database, because pages need none."""
     settings = with_console(Settings())
     with running_api(settings, port=settings.api_port) as server, httpx.Client(base_url=server.url) as client:
         yield client
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_never_kept_and_states_its_policy(pages: httpx.Client, path: str) -> None:
+def test_a_page_is_never_cached_and_has_its_policy(pages: httpx.Client, path: str) -> None:
     page = pages.get(path)
     assert (page.status_code, page.headers["Cache-Control"]) == (200, "no-store")
     assert {name: page.headers.get(name) for name in HEADERS} == HEADERS
 
 
-def test_the_address_without_a_slash_leads_to_the_page(pages: httpx.Client) -> None:
+def test_the_address_without_a_slash_redirects_to_the_page(pages: httpx.Client) -> None:
     answer = pages.get("/console")
     assert (answer.status_code, answer.headers["Location"]) == (308, "/console/")
 
@@ -43,7 +43,7 @@ FILES = [f"/console/static/{path.relative_to(STATIC).as_posix()}" for path in (*
 
 
 @pytest.mark.parametrize("address", [*FILES, STYLES])
-def test_a_file_is_asked_for_again_and_sent_when_it_has_changed(pages: httpx.Client, address: str) -> None:
+def test_a_file_is_revalidated_and_sent_again_after_a_change(pages: httpx.Client, address: str) -> None:
     file = pages.get(address)
     assert (file.status_code, file.headers["Cache-Control"]) == (200, "no-cache")
     assert file.headers["Content-Type"].split(";")[0] in ("text/javascript", "text/css", "application/json")
@@ -51,7 +51,7 @@ def test_a_file_is_asked_for_again_and_sent_when_it_has_changed(pages: httpx.Cli
     assert pages.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_what_the_pages_load_is_there(pages: httpx.Client) -> None:
+def test_every_file_that_the_pages_load_exists(pages: httpx.Client) -> None:
     index = (STATIC / "index.html").read_text()
     named = set(re.findall(r'(?:href|src)="(/[^"]+)"', index)) | set(re.findall(r'from "([^"]+)"', TEXT))
     assert [address for address in named if pages.get(address).status_code != 200] == []
@@ -62,14 +62,14 @@ def test_what_the_pages_load_is_there(pages: httpx.Client) -> None:
     assert re.findall(r"https?:", TEXT + index) == []
 
 
-def test_both_languages_have_the_same_texts_with_the_same_places() -> None:
+def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None:
     assert set(CATALOGUES) == {"nb", "en"}
     places = {name: {key: sorted(PLACE.findall(value)) for key, value in texts.items()} for name, texts in CATALOGUES.items()}
     assert places["nb"] == places["en"]
     assert all(value.strip() for texts in CATALOGUES.values() for value in texts.values())
 
 
-def test_every_text_that_is_asked_for_exists_and_every_one_that_exists_is_asked_for() -> None:
+def test_the_texts_in_use_are_exactly_those_that_exist() -> None:
     asked = set(re.findall(r'\btext\("([^"]+)"', TEXT))
     families = set(re.findall(r"\btext\(`([^$`]+)\$\{", TEXT)) | {"problem."}
     keys = set(CATALOGUES["nb"])
@@ -83,5 +83,5 @@ def test_every_reason_for_a_failed_login_has_a_sentence() -> None:
     assert {f"logged_out.{reason}" for reason in reasons} <= set(CATALOGUES["nb"])
 
 
-def test_nothing_turns_text_into_html_or_code() -> None:
+def test_no_script_turns_text_into_html_or_code() -> None:
     assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|unsafe", TEXT) == []

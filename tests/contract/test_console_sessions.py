@@ -29,7 +29,7 @@ def person(console: ApiServer) -> Iterator[Browser]:
         yield person
 
 
-def test_the_cookie_is_accepted_in_requests_of_the_console_only(console: ApiServer, person: Browser) -> None:
+def test_the_cookie_is_accepted_only_in_requests_of_the_console(console: ApiServer, person: Browser) -> None:
     conditions: dict[str, tuple[dict[str, str | None], tuple[int, str | None]]] = {
         "a request of the console": ({}, (200, None)),
         "no header of ours": ({"X_Bulkreg_Console": None}, (403, "not_from_console")),
@@ -45,10 +45,10 @@ def test_the_cookie_is_accepted_in_requests_of_the_console_only(console: ApiServ
     for origin in (None, "null", "http://localhost:1", console.url.replace("127.0.0.1", "localhost")):
         for method, path in (("POST", f"{API_PATH}/preview"), ("DELETE", f"{API_PATH}/x"), ("POST", "/console/logout")):
             assert person.fetch(method, path, Origin=origin).json()["code"] == "not_from_console", (method, origin)
-    assert person.fetch("POST", f"{API_PATH}/preview").status_code == 400  # no body, but accepted
+    assert person.fetch("POST", f"{API_PATH}/preview").status_code == 400  # accepted, but without a body
 
 
-def test_a_link_of_the_console_downloads(person: Browser, pipeline: Pipeline) -> None:
+def test_a_link_of_the_console_downloads_a_file(person: Browser, pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(2))
     for kind in ("csv", "ndjson"):
         path = f"{API_PATH}/{batch_id}/results.{kind}"
@@ -57,7 +57,7 @@ def test_a_link_of_the_console_downloads(person: Browser, pipeline: Pipeline) ->
         assert person.fetch("GET", path, X_Bulkreg_Console=None, Sec_Fetch_Site="cross-site").json()["code"] == "not_from_console"
 
 
-def test_a_token_goes_before_the_cookie(console: ApiServer, person: Browser) -> None:
+def test_a_token_takes_precedence_over_the_cookie(console: ApiServer, person: Browser) -> None:
     token = console.token(sub="someone")
     answer = person.fetch("GET", ME, Authorization=f"Bearer {token}", Sec_Fetch_Site=None)
     assert answer.json()["subject"] == "someone"
@@ -85,7 +85,7 @@ def test_logging_out_ends_the_session(person: Browser) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "x", "x" * 43, "x" * 44, "+" * 43])
-def test_a_cookie_that_is_no_session(person: Browser, secret: str) -> None:
+def test_an_invalid_cookie_is_refused(person: Browser, secret: str) -> None:
     person.cookies[SESSION_COOKIE] = secret
     assert person.fetch("GET", ME).json()["code"] == "session_ended"
 
@@ -105,9 +105,9 @@ def test_a_session_ends_when_it_is_idle_and_at_the_end_of_the_day(person: Browse
 
     assert 29 < minutes_left() <= 30
     age(used_at=29)
-    assert 29 < minutes_left() <= 30  # used, so it begins anew
+    assert 29 < minutes_left() <= 30  # The session was used, so the idle time begins again.
     age(used_at=29)
-    # A page that follows a batch does not use the session.
+    # A page that follows a batch does not extend the session.
     followed = person.fetch("GET", f"{API_PATH}/00000000-0000-7000-8000-000000000000/events")
     assert followed.json()["code"] == "batch_not_found"
     with owner.connect() as connection:
@@ -121,7 +121,7 @@ def test_a_session_ends_when_it_is_idle_and_at_the_end_of_the_day(person: Browse
     assert person.fetch("GET", ME).json()["code"] == "session_ended"
 
 
-def test_the_hash_of_the_secret_is_stored(person: Browser, owner: Engine) -> None:
+def test_only_the_hash_of_the_secret_is_stored(person: Browser, owner: Engine) -> None:
     with owner.connect() as connection:
         [row] = connection.execute(text("SELECT * FROM orchestrator.console_session")).mappings()
     assert bytes(row["session_hash"]) == hashlib.sha256(person.cookies[SESSION_COOKIE].encode()).digest()

@@ -1,4 +1,4 @@
-"""The OpenAPI document by itself: valid for programs other than ours, and whole."""
+"""The OpenAPI document itself: valid for other programs, and complete."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def test_the_document_is_valid() -> None:
 
 
 def schemas(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Everything in the document that has a default or an example of its own."""
+    """Every part of the document that has its own default or example."""
     if isinstance(node, dict):
         if ("default" in node or "examples" in node) and isinstance(node.get("examples", []), list):
             yield place, node
@@ -34,7 +34,7 @@ def schemas(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("place", "schema"), list(schemas(DOCUMENT)), ids=lambda value: value if isinstance(value, str) else "")
-def test_defaults_and_examples_are_what_their_schema_says(place: str, schema: dict[str, Any]) -> None:
+def test_defaults_and_examples_match_their_schemas(place: str, schema: dict[str, Any]) -> None:
     shape = {name: value for name, value in schema.items() if name not in ("default", "examples")}
     validator = jsonschema_rs.Draft202012Validator(shape | {"components": DOCUMENT["components"]}, validate_formats=True)
     for given in [*([schema["default"]] if "default" in schema else []), *schema.get("examples", [])]:
@@ -47,7 +47,7 @@ def documented(where: str) -> set[str]:
 
 
 def test_every_header_that_is_read_is_documented() -> None:
-    # What HTTP itself says of these is enough: the token, and the form of a body.
+    # HTTP itself defines these: the token's header, and the headers of a body.
     of_http = {"Authorization", "Content-Encoding", "Expect"}
     read = set()
     for module in (ROOT / "api").rglob("*.py"):
@@ -58,7 +58,7 @@ def test_every_header_that_is_read_is_documented() -> None:
     assert read - of_http == documented("header")
 
 
-def test_the_time_to_wait_is_documented_as_it_is_written() -> None:
+def test_the_wait_parameter_is_documented_as_a_string() -> None:
     [wait] = [
         each["schema"] for each in DOCUMENT["paths"][API_PATH + "/{batch_id}"]["get"]["parameters"] if each["name"] == "wait"
     ]

@@ -1,4 +1,4 @@
-"""The committed schemas are those of the code, and no change may break whoever reads or writes by them."""
+"""The committed schemas match the code, and no change may break a reader or a writer."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 @pytest.mark.parametrize("model", event_models(), ids=lambda model: model.__name__)
-def test_committed_schema_is_the_codes(model: type[EventData]) -> None:
+def test_the_committed_schema_is_generated_from_the_code(model: type[EventData]) -> None:
     """`make schemas` writes them."""
     assert path_of(model).read_bytes() == rendered(model)
 
@@ -98,7 +98,7 @@ def test_incompatible_change_is_refused(change: Callable[[dict[str, Any]], None]
     assert len(incompatibilities(committed(), changed)) == 1
 
 
-def test_nothing_is_published_while_one_schema_would_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_published_if_one_schema_would_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = committed()
     _bound_what_was_unbounded(published)
     monkeypatch.setattr(publish, "DIRECTORY", tmp_path)
@@ -122,7 +122,7 @@ def envelope(event_type: str, data: bytes) -> Envelope:
     return Envelope("id", "/services/attendance", event_type, data, None)
 
 
-def test_readers_ignore_what_they_do_not_know() -> None:
+def test_readers_ignore_unknown_fields() -> None:
     data = orjson.dumps({"batch_id": BATCH, "organization_id": "org", "version": 3, "invented": [1]})
     read = read_event(Topic.BATCHES, envelope(events.BATCH_DELETED, data))
     assert read == events.BatchDeleted(batch_id=BATCH, organization_id="org", version=3)
@@ -140,8 +140,8 @@ def test_a_type_selects_only_among_the_schemas_of_its_topic(topic: Topic) -> Non
 
 
 @pytest.mark.parametrize("topic", list(Topic))
-def test_what_a_later_version_of_ours_adds_to_batches_is_read_as_such(topic: Topic) -> None:
-    """A splitter skips it. A sender who misspells a type is told, and a type of another topic is no later one."""
+def test_an_unknown_type_of_ours_on_the_batches_topic_is_skipped(topic: Topic) -> None:
+    """It comes from a later version, and the splitter skips it. An unknown type of another sender, or on another topic, is refused."""
     later = Envelope("id", SOURCE, "no.bulk-registration.BatchForwarded.v1", b"{}", None)
     if topic is Topic.BATCHES:
         assert read_event(topic, later) == events.LaterEvent()
@@ -199,7 +199,7 @@ def test_poison_is_unreadable(poison: bytes) -> None:
     ],
     ids=str,
 )
-def test_values_that_no_request_may_have_are_refused_without_being_quoted(values: dict[str, Any]) -> None:
+def test_values_that_no_request_may_have_are_refused_and_not_quoted(values: dict[str, Any]) -> None:
     data = {
         "batch_id": str(BATCH),
         "organization_id": "org",
@@ -245,7 +245,7 @@ def _with(document: Any, at: tuple[int | str, ...], odd: object) -> Any:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
-def test_whatever_stands_anywhere_is_read_or_refused_with_its_place(odd: object) -> None:
+def test_an_odd_value_anywhere_is_read_or_refused_with_its_place(odd: object) -> None:
     for at in _places(SUBMITTED):
         document = _with(SUBMITTED, at, odd)
         refusal = refusal_of(json.dumps(document).encode())
@@ -256,7 +256,7 @@ def test_whatever_stands_anywhere_is_read_or_refused_with_its_place(odd: object)
         if isinstance(refusal, InvalidEventError) and is_known:
             assert refusal.submission is not None
             assert any(mistake.pointer.startswith(pointer(*at)) for mistake in refusal.submission.mistakes)
-            # It is written to the topic as it is.
+            # The mistakes can be published as they are.
             orjson.dumps([mistake._asdict() for mistake in refusal.submission.mistakes])
         else:
             assert refusal is None or refusal.reason in ("not_json", "invalid_data")
@@ -270,7 +270,7 @@ def refusal_of(value: bytes) -> UnreadableError | None:
     return None
 
 
-def test_a_repeated_event_has_the_bytes_of_the_first() -> None:
+def test_a_repeated_event_has_the_same_bytes() -> None:
     def build() -> OutgoingEvent:
         return events.batch_completed(
             batch_id=BATCH,
@@ -286,7 +286,7 @@ def test_a_repeated_event_has_the_bytes_of_the_first() -> None:
 
 
 def test_golden_binary_and_structured_events_are_read_alike() -> None:
-    """As docs/events.md shows them."""
+    """The events that docs/events.md shows."""
     data = {
         "batch_id": str(BATCH),
         "organization_id": "org-01",
@@ -357,7 +357,7 @@ def test_golden_binary_and_structured_events_are_read_alike() -> None:
         ([("ce_specversion", b"1.0"), ("ce_id", b"1" * 1_001), ("ce_source", b"s"), ("ce_type", b"t")], b"{}"),
     ],
 )
-def test_what_is_no_cloud_event_is_unreadable(raw_headers: list[tuple[str, bytes]], value: bytes | None) -> None:
+def test_a_record_that_is_no_cloud_event_is_unreadable(raw_headers: list[tuple[str, bytes]], value: bytes | None) -> None:
     with pytest.raises(UnreadableError):
         open_envelope(raw_headers, value)
 
@@ -377,14 +377,14 @@ STRUCTURED = b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "da
     ],
 )
 @pytest.mark.parametrize("name", ["content-type", "Content-Type", "CONTENT-TYPE"])
-def test_structured_mode_in_every_spelling(name: str, content_type: bytes) -> None:
+def test_structured_mode_is_read_in_every_spelling(name: str, content_type: bytes) -> None:
     assert open_envelope([(name, content_type)], STRUCTURED).data == b"{}"
 
 
 @pytest.mark.parametrize(
     "content_type", [None, b"", b"Application/JSON", b"application/json; charset=utf-8", b"text/plain;charset=us-ascii"]
 )
-def test_binary_mode_in_every_spelling(content_type: bytes | None) -> None:
+def test_binary_mode_is_read_in_every_spelling(content_type: bytes | None) -> None:
     headers = [(name.upper(), value) for name, value in BINARY]
     assert open_envelope([*headers, ("Content-Type", content_type)], b"{}").id == "1"
 
@@ -405,7 +405,7 @@ def test_binary_mode_in_every_spelling(content_type: bytes | None) -> None:
         (b"application/cloudevents+json", STRUCTURED.replace(b'"data": {}', b'"data_base64": "e30="'), "data_base64"),
     ],
 )
-def test_what_is_not_read_is_told_why(content_type: bytes, value: bytes, said: str) -> None:
+def test_a_refusal_names_its_reason(content_type: bytes, value: bytes, said: str) -> None:
     with pytest.raises(UnreadableError, match=said):
         open_envelope([*BINARY, ("content-type", content_type)], value)
 
@@ -426,8 +426,8 @@ def test_null_in_an_optional_field_of_an_item_means_that_it_is_absent(name: str)
     assert read_event(Topic.BATCHES, with_null) == read_event(Topic.BATCHES, envelope)
 
 
-def test_cancel_of_any_batch_fits_the_topic() -> None:
-    """Every other item of the largest batch that a setting allows, at the highest attempt."""
+def test_a_cancellation_of_any_batch_fits_the_topic() -> None:
+    """Every second item of the largest batch that the settings allow, at the highest attempt."""
     runs = [(position, position, 2**31 - 1) for position in range(0, MAX_POSITIONS, 2)]
     parts = events.batch_cancelled(
         batch_id=BATCH,
@@ -444,14 +444,14 @@ def test_cancel_of_any_batch_fits_the_topic() -> None:
     assert [tuple(run) for part in parts for run in orjson.loads(part.value)["cancelled_positions"]] == runs
 
 
-# JSON writes each as six bytes: the most that a character can come to.
+# JSON writes each of these characters as six bytes, which is the most.
 COSTLY = "\x1f"
 ID = COSTLY * MAX_ID_LENGTH
 
 
-def test_retry_of_any_batch_with_the_longest_corrections_fits_the_topic() -> None:
-    """Of what else we write, submissions have row 13 of docs/faults.md, and dead letters tests/unit/test_records.py. A result and a
-    completion have no list in them, and a rejection has a hundred mistakes at most."""
+def test_a_retry_of_any_batch_with_the_longest_corrections_fits_the_topic() -> None:
+    """For submissions see row 13 of docs/faults.md, and for dead letters tests/unit/test_records.py. A result and a completion contain no
+    list, and a rejection has at most a hundred mistakes."""
     correction: Correction = {
         "mentor_id": ID,
         "activity_type": ID,
