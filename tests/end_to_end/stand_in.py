@@ -1,4 +1,4 @@
-"""`bulkreg` with roles that do nothing but live: what the tests of the supervisor run."""
+"""`bulkreg` with roles that do nothing but live. The supervisor's tests run it."""
 
 import http.server
 import os
@@ -15,7 +15,7 @@ from cli.commands import stack
 from compose.embedded.product import Endpoints, Product, Tokens
 
 TOPIC = "kept"
-STUBBORN = "STAND_IN_STUBBORN"  # when set, the roles don't end when asked to
+STUBBORN = "STAND_IN_STUBBORN"  # If it is set, the roles ignore the request to end.
 
 
 def prepare(endpoints: Endpoints) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: on tiny sizes, without a word about how fast."""
+"""The benchmark measures what it reports. These tests use tiny sizes and check no speed."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -73,12 +73,12 @@ cost of an item at 5,000 activities
 """
 
 
-def test_every_row_is_measured_on_a_running_product_which_is_sound_afterwards(tmp_path: Path) -> None:
+def test_every_row_is_measured_on_a_running_product_that_passes_verification(tmp_path: Path) -> None:
     with running_product(tmp_path / "home") as product:
         stack = product.stack
         target = BenchTarget(stack["api"], stack["token"], stack["postgres"], stack["kafka"], stack["pids"])
         figures = Bench(target, PLAN, lambda _words: nullcontext()).run(up_s={"again": 1.0})
-        # What was measured and what filled the tables are batches like any other.
+        # The measured batches, and those that filled the tables, are ordinary batches.
         product.bulkreg("verify")
     assert [row.what for row in figures.rows] == MEASURED.splitlines()
     assert all(row.lowest <= row.median <= row.highest for row in figures.rows)

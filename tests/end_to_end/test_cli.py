@@ -1,4 +1,4 @@
-"""`bulkreg` as its users run it, each command a process, on a product that is up."""
+"""`bulkreg` as its users run it: each command is a process, on a running product."""
 
 import json
 import os
@@ -33,7 +33,7 @@ Ran = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """A product with the small directory. The tests share it, and each registers activities of its own."""
+    """A product with the small directory. The tests share it, and each test registers activities of its own."""
     with running_product(tmp_path_factory.mktemp("product") / "home") as product:
         assert product.stack["admin_token"] is None
         product.bulkreg("directory", "import", str(SMALL / "directory"))
@@ -64,7 +64,7 @@ def activity(mentor: str, day: str, **others: object) -> dict[str, object]:
 
 
 def submission(*items: Mapping[str, object]) -> str:
-    """For coord-101 of org-01."""
+    """An activity that coord-101 of org-01 may register."""
     return json.dumps({"organization_id": "org-01", "coordinator_id": "coord-101", "items": items})
 
 
@@ -74,7 +74,7 @@ def states(batch: Mapping[str, Any]) -> tuple[str, int, int]:
 
 @contextmanager
 def stopped(product: Product, role: str) -> Iterator[None]:
-    """Nothing of what this role does gets done inside the block."""
+    """Stops this role's process inside the block."""
     [pid] = product.stack["pids"][role]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -103,7 +103,7 @@ def test_one_list_in_four_formats_is_one_batch(product: Product) -> None:
     assert "already submitted" in for_people.stderr
 
 
-def test_a_file_with_mistakes_is_refused_with_all_its_places_and_nothing_is_submitted(product: Product) -> None:
+def test_a_file_with_mistakes_is_refused_with_all_places_and_nothing_is_submitted(product: Product) -> None:
     def total() -> int:
         return int(document(bulkreg("list", "--org", "org-01", "--json", home=product.home))["pagination"]["total"])
 
@@ -119,14 +119,14 @@ def test_a_file_with_mistakes_is_refused_with_all_its_places_and_nothing_is_subm
     assert total() == before
 
 
-def test_what_the_server_refuses_is_told_by_row(product: Product, tmp_path: Path) -> None:
+def test_the_servers_mistakes_are_reported_by_row(product: Product, tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("mentor,type,date,minutes\nmentor-101,workshop,2026-01-05,60\n")
     ran = bulkreg("submit", table, "--org", "org-01", "--coordinator", "nobody", home=product.home)
     assert (ran.returncode, "/coordinator_id: " in ran.stderr) == (2, True)
 
 
-def test_submitting_again_is_harmless_unless_it_is_asked_for(product: Product) -> None:
+def test_submitting_twice_has_one_effect_unless_a_new_batch_is_requested(product: Product) -> None:
     def submit(*options: str) -> dict[str, Any]:
         given = submission(activity("mentor-101", "2026-02-01"))
         return document(bulkreg("submit", "-", "--json", *options, home=product.home, given=given))
@@ -149,7 +149,7 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
 
     listed = document(bulkreg("list", "--label", "whole", "--status", "partial", "--json", home=product.home))
     assert [each["batch_id"] for each in listed["data"]] == [batch_id]
-    # `status` shows, `status --watch` waits for the end and says how it was.
+    # `status` shows the present state. `status --watch` waits for the end, and its exit code tells the outcome.
     shown, watched = (bulkreg("status", batch_id, *option, home=product.home) for option in ([], ["--watch"]))
     assert (shown.returncode, watched.returncode) == (0, 1)
     assert "partial: 1 success, 1 failed of 2" in shown.stdout
@@ -175,7 +175,7 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
     assert (retried.returncode, "completed: 2 success of 2" in retried.stdout) == (0, True), retried.stderr
     nothing = bulkreg("retry", batch_id, "--item", failed["item_id"], "--json", home=product.home)
     assert (nothing.returncode, document(nothing)["retried"]) == (0, 0)
-    # The export is older than the correction: what it says would take that back.
+    # The export is older than the correction, so retrying with it would undo the correction.
     stale = bulkreg("retry", batch_id, "--correct", csv, "--yes", home=product.home)
     assert (stale.returncode, "export the results again" in stale.stderr) == (2, True)
 
@@ -184,7 +184,7 @@ def test_a_batch_from_submission_to_correction_to_deletion(product: Product, tmp
     assert bulkreg("status", batch_id, home=product.home).returncode == 2
 
 
-def test_what_was_registered_is_taken_back_and_submitted_again(product: Product) -> None:
+def test_activities_are_revoked_and_submitted_again(product: Product) -> None:
     given = submission(*(activity(f"mentor-{number}", "2026-02-17") for number in range(101, 104)))
     batch = document(bulkreg("submit", "-", "--json", home=product.home, given=given))
     assert states(batch) == ("completed", 3, 0)
@@ -250,7 +250,7 @@ def test_a_running_batch_is_cancelled_for_good(product: Product) -> None:
         batch_id = eventually(lambda: batch_called(product, "To cancel"))
         cancelled = document(bulkreg("cancel", batch_id, "--reason", "Wrong week", "--json", home=product.home))
         assert (states(cancelled), cancelled["cancelled"]) == (("cancelled", 0, 0), 5)
-        # Who waits for the batch learns that it is over.
+        # The command that waits for the batch ends with it.
         assert submit.wait(timeout=PATIENCE_S) == 1
     assert submit.stdout is not None
     submit.stdout.close()
@@ -273,7 +273,7 @@ def test_a_preview_and_its_plan(product: Product, tmp_path: Path) -> None:
     plan.write_text(preview.stdout)
     planned = bulkreg("submit", file, "--plan", f"@{plan}", "--json", home=product.home)
     assert states(document(planned)) == ("partial", 1, 1), planned.stderr
-    # What the plan foretold is so no longer: the activity exists now.
+    # The plan no longer holds, because the activity exists now.
     held = bulkreg("submit", file, "--plan", f"@{plan}", "--again", home=product.home)
     assert (held.returncode, "/items/0: planned success, now duplicate_activity" in held.stderr) == (2, True), held.stderr
 
@@ -287,12 +287,12 @@ def test_many_batches_at_once(product: Product, tmp_path: Path) -> None:
     answer = document(ran)
     assert [each["line"] for each in answer["batches"]] == list(range(1, 31))
     assert (answer["completed"], answer["total_items"]) == (30, 30)
-    # One that is refused keeps no other from being submitted, and is told in the end.
+    # A refused submission does not keep the others from being submitted, and is reported at the end.
     assert [(each["line"], each["code"]) for each in answer["refused"]] == [(31, "coordinator_unknown")]
     assert ran.returncode == 2
 
 
-def test_ctrl_c_says_how_far_it_came_and_the_same_command_goes_on(product: Product, tmp_path: Path) -> None:
+def test_ctrl_c_reports_progress_and_the_same_command_continues(product: Product, tmp_path: Path) -> None:
     file = tmp_path / "two.ndjson"
     file.write_text("\n".join(submission(activity(f"mentor-{n}", "2026-02-05")) for n in (101, 102)))
     with stopped(product, "registration"):
@@ -303,7 +303,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_same_command_goes_on(product: Produ
             text=True,
         )
         assert submit.stdout is not None
-        # The client knows of its first batch when it says so; that the server has it, is earlier.
+        # The client knows of its first batch when it prints it, which is later than when the server has it.
         assert "processing" in submit.stdout.readline()
         submit.send_signal(signal.SIGINT)
         _, told = submit.communicate(timeout=PATIENCE_S)
@@ -316,7 +316,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_same_command_goes_on(product: Produ
     ]
 
 
-def test_a_killed_api_is_waited_for(product: Product) -> None:
+def test_an_api_that_was_killed_is_waited_for(product: Product) -> None:
     given = submission(activity("mentor-101", "2026-02-06"))
     with stopped(product, "registration"):
         submit = subprocess.Popen(
@@ -336,9 +336,9 @@ def test_a_killed_api_is_waited_for(product: Product) -> None:
     submit.stdout.close()
 
 
-def test_a_terminal_sees_a_bar_and_a_pipe_does_not(product: Product) -> None:
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(product: Product) -> None:
     def submit(day: str, stderr: int) -> subprocess.Popen[bytes]:
-        # Not in JSON: for people. After two seconds of nothing they want to know.
+        # Without --json, for people. They are told after two seconds without news.
         process = subprocess.Popen(
             [*BULKREG, "submit", "-", "--home", str(product.home)],
             stdin=subprocess.PIPE,
@@ -367,20 +367,20 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(product: Product) -> None:
     os.close(terminal)
 
 
-def test_watch_prints_each_change_where_nobody_watches_a_terminal(product: Product) -> None:
+def test_watch_prints_each_change_without_a_terminal(product: Product) -> None:
     ran = bulkreg("submit", "-", "--watch", home=product.home, given=submission(activity("mentor-101", "2026-02-09")))
     lines = [line.split("  ")[1] for line in ran.stdout.splitlines()[:-1]]
     assert (lines[0], lines[-1]) == ("processing: 1 pending of 1", "completed: 1 success of 1")
 
 
-def test_elsewhere_means_an_address_and_a_token(product: Product) -> None:
+def test_a_remote_product_needs_an_address_and_a_token(product: Product) -> None:
     made = bulkreg("token", "--org", "org-01", "--sub", "coord-101", "--role", "coordinator", home=product.home).stdout.strip()
     elsewhere = {"BULKREG_URL": product.stack["api"], "BULKREG_TOKEN": made}
     body = json.dumps({"items": [activity("mentor-101", "2026-02-10")]})
     batch = document(bulkreg("submit", "-", "--json", environment=elsewhere, given=body))
     assert (batch["coordinator_id"], batch["organization_id"], batch["status"]) == ("coord-101", "org-01", "completed")
     assert bulkreg("status", batch["batch_id"], environment=elsewhere).returncode == 0
-    # Another's name, another organization, no token: each refused, and nothing is a crash.
+    # Another coordinator's name, another organization, no token: each is refused with a message.
     for options, told in (
         (["--coordinator", "coord-102"], "Coordinators can submit only in their own name"),
         (["--org", "org-02"], "The token is not valid for the organization"),
@@ -395,7 +395,7 @@ def test_elsewhere_means_an_address_and_a_token(product: Product) -> None:
     assert bulkreg("list", "--url", product.stack["api"], "--token", service, "--org", "org-02").returncode == 0
 
 
-def test_a_home_is_found_by_option_and_environment_and_its_absence_told(product: Product, tmp_path: Path) -> None:
+def test_a_home_is_found_by_option_and_environment_and_a_missing_one_is_reported(product: Product, tmp_path: Path) -> None:
     at_home = {"BULKREG_HOME": str(product.home)}
     assert bulkreg("list", environment=at_home).returncode == 0
     for command in (
@@ -409,8 +409,8 @@ def test_a_home_is_found_by_option_and_environment_and_its_absence_told(product:
     assert bulkreg("list", "--url", "http://127.0.0.1:1").returncode == 3
 
 
-def test_a_directory_is_imported_whole_or_not_at_all(product: Product, tmp_path: Path) -> None:
-    # The first import has made the token that names the first organization.
+def test_a_directory_is_imported_completely_or_not_at_all(product: Product, tmp_path: Path) -> None:
+    # The first import created the token that names the first organization.
     assert product.stack["admin_token"] is not None
     (tmp_path / "activity_types.csv").write_text("organization_id,activity_type,name\norg-01,cooking,Matlaging\norg-01,,x\n")
     ran = bulkreg("directory", "import", tmp_path, home=product.home)
@@ -421,7 +421,7 @@ def test_a_directory_is_imported_whole_or_not_at_all(product: Product, tmp_path:
         assert answer["changes"] == {"activity_types.csv": {"given": 1, "added": added, "changed": 0, "withdrawn": 0}}
 
 
-def test_people_who_are_gone_are_reported_and_closed_when_asked(product: Product, tmp_path: Path) -> None:
+def test_absent_people_are_reported_and_closed_on_request(product: Product, tmp_path: Path) -> None:
     rows = (SMALL / "directory" / "mentors.csv").read_text().splitlines(keepends=True)
     gone = next(row for row in rows if row.startswith("org-02,") and row.rstrip("\n").endswith(","))
     mentor = gone.split(",")[1]
@@ -430,7 +430,7 @@ def test_people_who_are_gone_are_reported_and_closed_when_asked(product: Product
     assert f"1 mentors are not in the file (still active; --prune closes them):\n  org-02 {mentor}\n" in told
     closed = document(bulkreg("directory", "import", tmp_path, "--prune", "--json", home=product.home))
     assert closed["absent_mentors"] == [{"organization_id": "org-02", "id": mentor}]
-    # Today, where the organization is: in the last hours of a day the machine's date may be yesterday's there.
+    # Today in the organization's time zone. In the last hours of a day, the machine's date may be yesterday there.
     today = datetime.now(ZoneInfo(DEFAULT_TIME_ZONE)).date().isoformat()
     body = json.dumps({"organization_id": "org-02", "coordinator_id": "admin-1", "items": [activity(mentor, today)]})
     batch = document(bulkreg("submit", "-", "--json", home=product.home, given=body))
@@ -441,7 +441,7 @@ SECRET = "a note about somebody's health"
 
 
 def upstream(product: Product, batch_id: UUID, value: bytes) -> None:
-    """Sends what an upstream service would: a batch under its own id, or what it takes for one."""
+    """Sends an event as an upstream service would: a batch under its own id, or something invalid."""
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(uuid4()),
@@ -473,7 +473,7 @@ def dead_letters(product: Product, *options: str) -> list[dict[str, Any]]:
 
 
 def put_aside(product: Product, *reasons: str) -> list[dict[str, Any]]:
-    """The dead letters that wait, once there are those for these reasons and no others."""
+    """Waits until the dead letters that wait have exactly these reasons, and returns them."""
 
     def found() -> list[dict[str, Any]] | None:
         waiting = dead_letters(product)
@@ -483,7 +483,7 @@ def put_aside(product: Product, *reasons: str) -> list[dict[str, Any]]:
 
 
 def finished(product: Product, batch_id: UUID) -> dict[str, Any]:
-    """The batch, once it is completed."""
+    """The batch, after it is completed."""
 
     def found() -> dict[str, Any] | None:
         batch: dict[str, Any] = client.get(f"/{batch_id}").json()
@@ -493,7 +493,7 @@ def finished(product: Product, batch_id: UUID) -> dict[str, Any]:
         return eventually(found) or {}
 
 
-def test_what_could_not_be_read_is_listed_shown_and_sent_again(product: Product, tmp_path: Path) -> None:
+def test_an_unreadable_event_is_listed_shown_and_redriven(product: Product, tmp_path: Path) -> None:
     assert "There are no dead letters." in bulkreg("dead-letters", "list", home=product.home).stdout
     early, broken, later = uuid4(), uuid4(), uuid4()
     upstream(product, early, upstream_batch(early, "coord-late", "2026-02-11", "first"))
@@ -511,7 +511,7 @@ def test_what_could_not_be_read_is_listed_shown_and_sent_again(product: Product,
     assert (shown["value"]["label"], shown["value"]["items"][0]["notes"]) == ("first", "(hidden)")
     assert shown["headers"]["ce_source"] == "/services/attendance"
 
-    # What was wrong is put right. The first of them is a batch now; the second contradicts it; the third is what it was.
+    # The directory is corrected. The first of them becomes a batch, the second contradicts it, and the third is still unreadable.
     (tmp_path / "coordinators.csv").write_text("organization_id,coordinator_id,name,role\norg-01,coord-late,Late,admin\n")
     assert bulkreg("directory", "import", tmp_path, home=product.home).returncode == 0
     assert bulkreg("dead-letters", "redrive", first, home=product.home).returncode == 0
@@ -521,7 +521,7 @@ def test_what_could_not_be_read_is_listed_shown_and_sent_again(product: Product,
     again = put_aside(product, "batch_differs", "not_json")
     assert {letter["id"] for letter in again}.isdisjoint(letter["id"] for letter in letters)
 
-    # They came back once, and stay until somebody sends them again: what is handled after them finds no more of them.
+    # They came back once. They stay until somebody redrives them, and events that are handled later bring back no more.
     upstream(product, later, upstream_batch(later, "coord-late", "2026-02-12", "later"))
     assert finished(product, later)["label"] == "later"
     assert dead_letters(product) == again
@@ -537,7 +537,7 @@ def test_migrations_and_topics_can_be_repeated(product: Product) -> None:
     assert [(each["created"], each["differences"]) for each in topics] == [(False, [])] * 6
 
 
-def test_verify_tells_of_a_breach_by_its_exit_code(product: Product) -> None:
+def test_verify_reports_a_breach_in_its_exit_code(product: Product) -> None:
     given = submission(activity("mentor-101", "2026-02-13"))
     batch_id = document(bulkreg("submit", "-", "--json", home=product.home, given=given))["batch_id"]
 
@@ -553,7 +553,7 @@ def test_verify_tells_of_a_breach_by_its_exit_code(product: Product) -> None:
         ran = bulkreg("verify", "--json", home=product.home)
     finally:
         register(60)
-    # The activity is compared with its item, and with the audit.
+    # The activity is compared with its item and with the audit.
     assert (ran.returncode, [(each["invariant"], each["batch_id"]) for each in document(ran)["breaches"]]) == (
         1,
         [(1, batch_id)] * 2,
@@ -562,7 +562,7 @@ def test_verify_tells_of_a_breach_by_its_exit_code(product: Product) -> None:
     assert (ran.returncode, document(ran)["breaches"]) == (0, [])
 
 
-def test_a_deployment_without_a_home_is_named_by_the_environment(product: Product, tmp_path: Path) -> None:
+def test_a_deployment_without_a_home_is_described_by_the_environment(product: Product, tmp_path: Path) -> None:
     named = {"BULKREG_DATABASE_URL": product.stack["postgres"], "BULKREG_KAFKA_BOOTSTRAP_SERVERS": product.stack["kafka"]}
     assert bulkreg("db", "upgrade", environment=named).returncode == 0
     assert bulkreg("topics", "create", environment=named).returncode == 0

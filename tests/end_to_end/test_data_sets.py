@@ -1,4 +1,4 @@
-"""The main job on real input: what must come out of a data set comes out, undisturbed and while everything is killed."""
+"""The main job on real input: a data set has exactly its expected outcomes, without disturbance and while everything is killed."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def outcomes(product: Product, size: str) -> list[dict[str, Any]]:
-    """What became of each submission, in the order of the file, as the API tells it and `expected.ndjson` writes it."""
+    """The outcome of each submission, in the order of the file, from the API, in the form of `expected.ndjson`."""
     batches: list[tuple[str, str, str]] = []
     organizations = sorted({submission["organization_id"] for submission in lines(DATA / size / "submissions.ndjson")})
     for organization in organizations:
@@ -77,25 +77,25 @@ def test_small_data_set(product: Product) -> None:
     load(product, "small")
     product.bulkreg("submit", str(DATA / "small" / "submissions.ndjson"), code=1)
     check(product, "small")
-    # The same again is the same again: the keys are derived from the content.
+    # Submitting the same file again changes nothing, because the keys are derived from the content.
     product.bulkreg("submit", str(DATA / "small" / "submissions.ndjson"), code=1)
     check(product, "small")
 
 
 @pytest.mark.full
 def test_large_data_set(product: Product) -> None:
-    """Undisturbed; the test below runs the same set in `make test`, under harder conditions."""
+    """Without disturbance. In `make test`, the test below runs the same set under harder conditions."""
     load(product, "large")
     product.bulkreg("submit", str(DATA / "large" / "submissions.ndjson"), code=1)
     check(product, "large")
 
 
 def test_large_data_set_while_everything_is_killed(product: Product) -> None:
-    """kill -9 of each of our processes, twice, and of the broker, the supervisor and PostgreSQL once each, in the middle of the run."""
+    """kill -9 for each of our processes, twice, and once for the broker, the supervisor and PostgreSQL, during the run."""
     load(product, "large")
-    # Five seconds after each kill are what most of this test would wait for.
+    # Otherwise the test would mostly wait for the five seconds after each kill.
     for group in GROUPS:
-        # A role that is taken for dead, because the machine stood still, is started again as one that is.
+        # A role that is expelled because the machine stood still is restarted like one that died.
         shorten_session(Settings(kafka_bootstrap_servers=product.stack["kafka"]), group, session_timeout_ms=1_500)
     said = product.home.parent / "submit.out"
     command = [*BULKREG, "submit", str(DATA / "large" / "submissions.ndjson"), "--home", str(product.home)]
@@ -107,7 +107,7 @@ def test_large_data_set_while_everything_is_killed(product: Product) -> None:
     ):
         try:
             for victim in (*OUR_ROLES, "kafka", "supervisor", *OUR_ROLES, "postgres"):
-                # Between two kills the run goes on for some batches: each kill meets it at work, and it recovers from each.
+                # The run continues for some batches between two kills, so each kill comes during work, and the product recovers from each.
                 goal = progress.finished_batches() + 15
                 eventually(partial(_is_over_or_at, submit, progress, goal), within_s=120, what=f"work after {killed}")
                 assert submit.poll() is None, f"the run was over before {victim} could be killed: {said.read_text()[-4000:]}"
@@ -134,7 +134,7 @@ def _is_replaced(product: Product, victim: str, pid: int) -> bool:
 
 
 class Progress:
-    """How far the run is, asked of the database, which may be away; by one connection as long as it lasts."""
+    """How far the run is, read from the database, which may be away. Uses one connection as long as it lasts."""
 
     def __init__(self, product: Product) -> None:
         self._product = product
@@ -142,10 +142,10 @@ class Progress:
 
     def finished_batches(self) -> int:
         """How many batches are terminal."""
-        return eventually(self._ask, what="an answer of the database")[0]
+        return eventually(self._ask, what="a response of the database")[0]
 
     def _ask(self) -> tuple[int, ...]:
-        """The number; nothing while the database is away."""
+        """The number, or None while the database is away."""
         try:
             if self._connection is None:
                 self._connection = psycopg2.connect(self._product.stack["postgres"])
@@ -159,7 +159,7 @@ class Progress:
             return ()
 
     def close(self) -> None:
-        """Gives the connection back."""
+        """Closes the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,4 +1,4 @@
-"""`make run`, as somebody who has just cloned the repository: a finished first batch on the screen, an API that serves, and no trace."""
+"""`make run` for somebody who has just cloned the repository: it shows a finished first batch, serves the API, and leaves nothing behind."""
 
 import contextlib
 import fcntl
@@ -34,13 +34,13 @@ CTRL_C = b"\x03"
 CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# On the terminal: then ^C reaches the whole foreground group, as it does when a person presses it.
+# On a terminal, ^C reaches the whole foreground group, as when a person presses it.
 ON_TERMINAL = [sys.executable, "-c", "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"]
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A demonstration that has told its story and serves."""
+    """A demonstration that has printed its text and is serving."""
 
     text: str
     descendants: Sequence[psutil.Process]
@@ -48,7 +48,7 @@ class Demonstration:
 
 @contextlib.contextmanager
 def on_terminal(command: Sequence[str], cwd: Path, environment: dict[str, str], within_s: float) -> Iterator[Demonstration]:
-    """Runs a command on a terminal until it has told its story; at the end somebody presses Ctrl-C, and everything is gone."""
+    """Runs a command on a terminal until it has printed its text. Presses Ctrl-C at the end, and checks that nothing is left."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
     process = subprocess.Popen([*ON_TERMINAL, *command], cwd=cwd, env=environment, stdin=slave, stdout=slave, stderr=slave)
@@ -56,10 +56,10 @@ def on_terminal(command: Sequence[str], cwd: Path, environment: dict[str, str], 
     try:
         text = _read(master, until=TOLD, within_s=within_s)
         descendants = psutil.Process(process.pid).children(recursive=True)
-        assert len(descendants) >= 6, "PostgreSQL, Kafka and four processes of ours"
+        assert len(descendants) >= 6, "PostgreSQL, Kafka and our four processes must run"
         yield Demonstration(text, descendants)
         os.write(master, CTRL_C)
-        # The end is read to the last byte, for nobody ends who waits for his terminal.
+        # Read the terminal to its end, because a process that waits for its terminal does not end.
         assert "Stopping" in _read(master, until=None, within_s=STOP_WITHIN_S)
         assert process.wait(STOP_WITHIN_S) in (130, -signal.SIGINT)
         eventually(lambda: not [each for each in descendants if each.is_running()], what="no process left behind")
@@ -70,14 +70,14 @@ def on_terminal(command: Sequence[str], cwd: Path, environment: dict[str, str], 
 
 
 def _read(master: int, *, until: str | None, within_s: float) -> str:
-    """What the terminal shows until a text comes, or (None) until nobody holds the terminal any more."""
+    """Reads the terminal until a text appears or, with None, until no process holds the terminal any more."""
     deadline = time.monotonic() + within_s
     said = b""
     while until is None or until.encode() not in said:
         assert select.select([master], [], [], max(0.0, deadline - time.monotonic()))[0], said.decode()[-4000:]
         try:
             said += os.read(master, 65536)
-        except OSError:  # EIO: the last process that held it has closed it
+        except OSError:  # EIO: the last process that held it has closed it.
             if until is None:
                 break
             raise AssertionError(said.decode()[-4000:]) from None
@@ -85,7 +85,7 @@ def _read(master: int, *, until: str | None, within_s: float) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of somebody who has set nothing, also where a make runs the tests, or a worker whose parent has a readline."""
+    """The environment of somebody who has set nothing, even if `make` runs the tests, or a worker whose parent has a readline."""
     of_ours = ("BULKREG_", "MAKE", "MFLAGS", "COLUMNS", "LINES")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(of_ours)}
     return inherited | {"TERM": "xterm-256color"} | more
@@ -98,7 +98,7 @@ def steps(text: str) -> list[str]:
 
 
 def result(text: str) -> list[str]:
-    """The block of the first batch's result, its id and trailing blanks left out."""
+    """The block with the first batch's result, without its id and without trailing blanks."""
     lines = [UUID.sub("ID", line.rstrip()) for line in text.splitlines()]
     begin = next(number for number, line in enumerate(lines) if line.startswith("Batch ID") and "partial" in line)
     return [line for line in lines[begin : lines.index("", begin)] if line]
@@ -110,7 +110,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
     with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
         assert "already submitted" not in demonstration.text
         shown = result(demonstration.text)
-        assert shown == result((ROOT / "README.md").read_text()), "the README shows what is to be seen"
+        assert shown == result((ROOT / "README.md").read_text()), "the README must show this output"
         assert "6 success, 5 failed of 11" in shown[0]
         product = Product(home)
         assert product.stack["admin_token"] in demonstration.text.replace("\n", "")
@@ -136,19 +136,19 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
             "status": 0,
             "list": 0,
             "results": 0,
-            "retry": 1,  # four items still need their corrections
+            "retry": 1,  # Four items still need their corrections.
             "submit --preview": 1,
             "submit": 1,
             "cancel": 2,
             "verify": 0,
         }
-    # Again on the same home: it knows its lists, and what was put right meanwhile stays so.
+    # Again with the same home: it knows its lists, and the items that were corrected meanwhile stay corrected.
     with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
         assert demonstration.text.count("This was already submitted") == 2
         assert "7 success, 4 failed of 11" in demonstration.text
 
 
-def test_for_machines_one_document(tmp_path: Path) -> None:
+def test_with_json_there_is_one_document(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with subprocess.Popen(
         [*BULKREG, "demo", "--home", str(home), "--json"], stdout=subprocess.PIPE, env=environment()
@@ -179,7 +179,7 @@ def test_make_run_in_a_fresh_clone_with_empty_caches(tmp_path: Path) -> None:
     with on_terminal(["make", "run"], clone, environment(**caches), FRESH_CLONE_WITHIN_S) as demonstration:
         assert "Downloading Apache Kafka" in demonstration.text
         assert result(demonstration.text) == result((ROOT / "README.md").read_text())
-    # Nothing is left but what `make clean` removes.
+    # Only files that `make clean` removes are left.
     untracked = subprocess.run(
         ["git", "status", "--porcelain", "--ignored"], cwd=clone, capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What compose.yaml runs, run as processes: its commands in its environment, against a PostgreSQL and a Kafka of the tests."""
+"""The services of compose.yaml, run as processes: their commands in their environment, with a PostgreSQL and a Kafka of the tests."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def port() -> int:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A folder with `bulkreg` in it, as the image has one."""
+    """A folder that has `bulkreg` in it, like the image."""
     folder = tmp_path / "bin"
     folder.mkdir()
     file = folder / "bulkreg"
@@ -47,7 +47,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
-    """What stands in the file, and what it is here."""
+    """Values of the file, and what replaces them here."""
     with fresh_database(infrastructure.postgres_url) as url:
         here = make_url(url)
         yield {
@@ -63,11 +63,11 @@ def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
 
 
 def environment(service: str, addresses: Mapping[str, str], program: Path, port: int) -> dict[str, str]:
-    """What a container of the service has, and of this process only where programs are found."""
+    """The environment of the service's container. Only PATH comes from this process."""
     given: dict[str, str] = SERVICES[service]["environment"]
     for there, here in addresses.items():
         given = {name: value.replace(there, here) for name, value in given.items()}
-    # From the file .env, and what keeps tests on one server apart.
+    # From the file .env, and what separates tests on one server.
     more = {"BULKREG_JWT_HS256_KEY": "k" * 32, "BULKREG_TOPIC_PREFIX": addresses["@postgres:5432/bulkreg"].rpartition("/")[2]}
     return {**given, **more, "BULKREG_API_PORT": str(port), "PATH": f"{program}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
@@ -88,7 +88,7 @@ def test_roles_of_the_compose_file_register_a_batch(
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
-    for _ in range(2):  # at each start of the deployment
+    for _ in range(2):  # Each start of the deployment does this.
         in_service("setup", SERVICES["setup"]["entrypoint"])
     with contextlib.ExitStack() as running:
         containers = [name for name in ROLES for _ in range(SERVICES[name].get("deploy", {}).get("replicas", 1))]
@@ -122,7 +122,7 @@ def is_ready(api: str) -> bool:
         return False
 
 
-def test_the_api_does_not_start_where_it_can_not_and_says_what_mends_it(
+def test_the_api_does_not_start_with_wrong_settings_and_says_how_to_correct_them(
     addresses: Mapping[str, str], program: Path, port: int, tmp_path: Path
 ) -> None:
     def refusal(given: Mapping[str, str]) -> str:

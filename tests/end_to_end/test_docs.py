@@ -1,5 +1,8 @@
-"""Every command, request and program that docs/cli.md, docs/http.md and docs/events.md show does what the page says, and the replay of
-docs/operations.md. (Its Compose commands need an engine: tests/unit/test_compose_files.py.)"""
+"""Every command, request and program of docs/cli.md, docs/http.md and docs/events.md does what the page says, and so does the replay of
+docs/operations.md.
+
+The page's Compose commands need an engine: tests/unit/test_compose_files.py checks them.
+"""
 
 import json
 import os
@@ -30,7 +33,7 @@ STATUS = re.compile(r"  # (\d{3})$", re.MULTILINE)
 
 SEPARATOR = "\x1e"
 
-# What is another one each time.
+# Values that differ from run to run.
 CHANGING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}T[\d:.]+Z")
 
 
@@ -43,7 +46,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 @pytest.fixture
 def environment(product: Product, tmp_path: Path) -> Mapping[str, str]:
-    """Where `bulkreg` is a program, and curl tells the status of each answer on standard error."""
+    """Environment in which `bulkreg` is a program, and curl prints the status of each response on standard error."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, command in (("bulkreg", shlex.join(BULKREG)), ("curl", f"{curl()} -w '%{{stderr}}status %{{http_code}}\\n'")):
@@ -55,16 +58,16 @@ def environment(product: Product, tmp_path: Path) -> Mapping[str, str]:
 
 
 def curl() -> str:
-    """curl, or where there is none (a fresh machine need not have it) what takes its place."""
+    """curl or, where it is missing, a replacement. A fresh machine need not have curl."""
     return shutil.which("curl") or shlex.join([BULKREG[0], "-m", "tests.support.curl"])
 
 
-# Dates that the product says, and not the page.
+# Dates that the product prints and the page does not.
 CHANGING_FIELDS = {"today"}
 
 
 def clone(folder: Path) -> Path:
-    """What a page needs of a clone."""
+    """The files of a clone that a page needs."""
     for part in ("compose/embedded/example", "tests/data/small"):
         shutil.copytree(ROOT / part, folder / part)
     return folder
@@ -85,14 +88,14 @@ def test_the_commands_of_the_command_line_page(environment: Mapping[str, str], t
     assert shown[0] == UP
     for line in shown[1:]:
         expected = EXIT_CODE.search(line)
-        # The shell stops at the first that ends otherwise than the page says.
+        # The shell stops at the first command whose exit code differs from the page's.
         lines += [
             f"echo {shlex.quote('+ ' + line)} >&2",
             EXIT_CODE.sub("", line),
             f"code=$?; [ $code = {expected[1] if expected else 0} ] || {{ echo got $code >&2; exit 99; }}",
         ]
     done = run("\n".join(lines), clone(tmp_path / "clone"), environment)
-    # What the page shows as the answer to its first batch.
+    # The page's response to its first batch.
     [answer] = re.findall(r"^```\n(Batch .*?)^```", page, re.DOTALL | re.MULTILINE)
     batch, *failed = answer.splitlines()
     assert batch.split(":", 1)[1] in done.stdout
@@ -105,7 +108,7 @@ def test_the_requests_of_the_http_page(product: Product, environment: Mapping[st
     [registration] = product.stack["pids"]["registration"]
     script, shown, blocks = ["set -eu -o pipefail"], {}, 0
     for section in page.split("\n## "):
-        # What is cancelled must not be done before.
+        # The batch to be cancelled must not be finished before.
         held = section.startswith("Cancel\n")
         script += [f"kill -STOP {registration}"] if held else []
         for language, content in re.findall(r"^```(sh|json)\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
@@ -132,7 +135,7 @@ def test_the_program_of_the_events_page(product: Product, environment: Mapping[s
     [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     work = clone(tmp_path / "clone")
     (work / "attendance.py").write_text(program)
-    # -I: the program sees what is installed beside it, and nothing of this repository.
+    # -I: the program sees installed packages, and nothing of this repository.
     script = commands.removeprefix(f"{UP}\n").replace("python attendance.py", f"{sys.executable} -I attendance.py")
     assert script.count(" -I ") == 1
     [shown] = re.findall(r"^```\n(A mistake: .*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -149,7 +152,7 @@ def test_the_replay_of_the_operations_page(product: Product, environment: Mappin
     [shown] = re.findall(r"^```console\n(\$ bulkreg replay .*?)^```", page, re.DOTALL | re.MULTILINE)
     commands = [line.removeprefix("$ ") for line in shown.splitlines()]
     assert len(commands) >= 5
-    # Any batch does: what it has to be named by is another one each time.
+    # Any batch will do. Its id differs from run to run.
     example = clone(tmp_path / "clone") / "compose" / "embedded" / "example"
     product.bulkreg("directory", "import", str(example / "directory"))
     monday = ("submit", str(example / "monday-group.csv"), "--org", "nordlys", "--coordinator", "leader", "--json")
@@ -165,7 +168,7 @@ def test_the_replay_of_the_operations_page(product: Product, environment: Mappin
 
 
 def unchanging(value: Any, shown: Any) -> Any:
-    """A document without what is another one each time, and without what the page leaves out: "…"."""
+    """A document without the values that differ from run to run, and without what the page leaves out as "…"."""
     if shown == "…":
         return shown
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """An upgrade, restarts and outages under load: nothing is lost, nothing is done twice, and nobody repairs anything by hand.
 
-The roles are processes of `bulkreg run`, as in a deployment. What the figures are is printed: a reader of the test's output sees them.
+The roles are processes of `bulkreg run`, as in a deployment. The tests print their figures.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ FIRST_DAY = date(1990, 1, 1)
 
 @dataclass(frozen=True)
 class RoleProcess:
-    """A process of `bulkreg run`, and where it answers /readyz."""
+    """A process of `bulkreg run`, and the address of its /readyz."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -68,13 +68,13 @@ class RoleProcess:
         return False
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Sends SIGTERM. Returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
 
 class Deployment:
-    """Processes with the settings of one deployment. Whatever still runs in the end is killed."""
+    """Processes with the settings of one deployment. At the end, those that still run are killed."""
 
     def __init__(self, settings: Settings, logs: Path) -> None:
         self._environment = environment(settings) | {"BULKREG_JWT_HS256_KEY": KEY, "BULKREG_LOG_LEVEL": "WARNING"}
@@ -82,7 +82,7 @@ class Deployment:
         self._processes: list[RoleProcess] = []
 
     def start(self, *roles: str, code: Path = ROOT) -> RoleProcess:
-        """Starts a process of these roles; it is not ready yet."""
+        """Starts a process of these roles, without waiting until it is ready."""
         port = free_port()
         where = {"BULKREG_API_PORT" if "api" in roles else "BULKREG_HEALTH_PORT": str(port)}
         with self._log.open("ab") as log:
@@ -94,7 +94,7 @@ class Deployment:
         return started
 
     def upgrade(self, code: Path) -> None:
-        """`bulkreg db upgrade` of a version."""
+        """`bulkreg db upgrade` of this version."""
         subprocess.run(
             [sys.executable, "-m", "cli", "db", "upgrade"], cwd=code, env=self._environment, check=True, timeout=PATIENCE_S
         )
@@ -119,16 +119,16 @@ def wait_until_ready(processes: Sequence[RoleProcess]) -> None:
 
 
 class Clients:
-    """Whoever asks the API: each request is repeated, under its key, until somebody answers it for good."""
+    """Clients of the API. Each repeats a request under its key until it gets a final response."""
 
     def __init__(self, settings: Settings, urls: list[str]) -> None:
         self.urls = urls
-        """Where APIs are; may change at any time, as a proxy's list does."""
+        """The addresses of APIs. The list may change at any time, like a proxy's."""
         self.accepted: list[str] = []
         self.times_s: list[float] = []
-        """Of each batch that was followed to its end, from the first try to submit it."""
+        """For each batch that was followed to its end, the time from the first try to submit it."""
         self.trouble: Counter[str] = Counter()
-        """Requests that had to be repeated, by what came of them."""
+        """How many requests were repeated, by reason."""
         with_key = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
         token = make_development_token(with_key, sub=COORDINATOR, role=Role.COORDINATOR, orgs=(ORGANIZATION,), ttl_s=7_200)
         self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
@@ -137,7 +137,7 @@ class Clients:
         self._raised: list[BaseException] = []
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], **request: Any) -> httpx.Response:
-        """The first answer that is no 503. Raises AssertionError for one that says that something is wrong."""
+        """The first response that is not 503. Raises AssertionError for an unexpected one."""
         for turn in count():
             url = self.urls[turn % len(self.urls)]
             try:
@@ -155,7 +155,7 @@ class Clients:
         raise AssertionError("unreachable")
 
     def submit(self) -> tuple[str, str]:
-        """A batch that is like no other: its id and its ETag."""
+        """Submits a batch with new values. Returns its id and its ETag."""
         number = next(self._numbers)
         day, group = divmod(number, MENTORS // ITEMS)
         items = [
@@ -173,7 +173,7 @@ class Clients:
         return batch_id, answer.headers.get("ETag", "")
 
     def submit_and_follow(self) -> None:
-        """A batch, until it has ended well."""
+        """Submits a batch and follows it until it has succeeded."""
         began_s = time.monotonic()
         batch_id, etag = self.submit()
         status = ""
@@ -185,14 +185,14 @@ class Clients:
         assert status == "completed", answer.text
 
     def go_on(self) -> None:
-        """Returns when each client has had some more batches finished."""
+        """Returns after each client has finished some more batches."""
         goal = len(self.times_s) + 10
         eventually(lambda: self._raised or len(self.times_s) >= goal, what="more finished batches")
         assert not self._raised, self._raised
 
     @contextlib.contextmanager
     def at_work(self, number: int, *, pause_s: float = 0.0, follow: bool = True) -> Iterator[None]:
-        """So many of them, each with one batch after the other."""
+        """Runs this many clients, each with one batch after the other."""
 
         def work() -> None:
             try:
@@ -235,7 +235,7 @@ CONTRACT = """
 
 
 class NextVersion:
-    """The product as it may be one version from now: another folder of code, with a migration and with code that needs it."""
+    """The product as it may look in the next version: another folder of code, with a migration and with code that needs it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -258,13 +258,13 @@ class NextVersion:
         statements.write_text(source)
 
     def add_migration(self, revision: str, sql: str) -> None:
-        """One more, behind the others."""
+        """Adds a migration at the end of the chain."""
         (self._versions / f"{revision}.py").write_text(MIGRATION.format(revision=revision, before=self._newest, sql=sql))
         self._newest = revision
 
 
 def test_upgrade_and_restart_of_every_role_under_load(settings: Settings, topics: None, engine: Engine, tmp_path: Path) -> None:
-    """As docs/operations.md says: the schema first, then one process after the other; for a while both versions work side by side."""
+    """As docs/operations.md says: the schema first, then one process after the other. For a while both versions run side by side."""
     standard_directory(engine)
     (tmp_path / "next").mkdir()
     new = NextVersion(tmp_path / "next")
@@ -285,7 +285,7 @@ def test_upgrade_and_restart_of_every_role_under_load(settings: Settings, topics
                 if "api" in roles:
                     clients.urls.remove(before.url)
                 clients.go_on()
-            # Nobody is left who does not write the column.
+            # Every process now writes the column.
             new.add_migration("contract", CONTRACT)
             deployment.upgrade(new.folder)
             clients.go_on()
@@ -295,21 +295,21 @@ def test_upgrade_and_restart_of_every_role_under_load(settings: Settings, topics
         f"{len(times_s)} batches: p50 {quantiles(times_s, n=100)[49]:.3f} s, p99 {quantiles(times_s, n=100)[98]:.3f} s,"
         f" longest {times_s[-1]:.3f} s; repeated requests: {dict(clients.trouble)}"
     )
-    assert not clients.trouble["503"], "nothing was away, and somebody was told so"
+    assert not clients.trouble["503"], "a client got 503 although nothing was away"
     assert_exactly_once(engine, settings, activities=ITEMS * len(clients.accepted))
     with engine.connect() as connection:
         written_by = set(connection.scalars(text("SELECT DISTINCT of_the_next_version FROM orchestrator.outcome")))
-    assert written_by == {"before", "next"}, "both versions have decided items"
+    assert written_by == {"before", "next"}, "both versions must have decided items"
     with reading(settings, Topic.LIFECYCLE) as told, reading(settings, Topic.RESULTS) as results:
         announced = {record.id: record.data["batch_id"] for record in told.wait_for(len(clients.accepted))}
-        assert sorted(map(str, announced.values())) == sorted(clients.accepted), "one completion of each batch, in effect"
+        assert sorted(map(str, announced.values())) == sorted(clients.accepted), "each batch must have one completion"
         assert len({record.id for record in results.wait_for(ITEMS * len(clients.accepted))}) == ITEMS * len(clients.accepted)
 
 
 # --- Outages ------------------------------------------------------------------------------------------------------------------------
 
 HOT = 0.5
-"""Of a core. A loop that does not wait takes all of one. (The API's process does a client's work meanwhile, on any machine.)"""
+"""CPU time as a share of one core. A loop that does not wait uses a whole one. (Meanwhile the API's process serves one client.)"""
 
 
 def cpu_s(processes: Sequence[RoleProcess]) -> list[float]:
@@ -321,7 +321,7 @@ def cpu_s(processes: Sequence[RoleProcess]) -> list[float]:
     "outage_s", [5.0, pytest.param(600.0, marks=[pytest.mark.full, pytest.mark.timeout(3_000)])], ids=["short", "ten-minutes"]
 )
 def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> None:
-    """What was accepted is done when the server is back, and waiting for it costs nothing."""
+    """What was accepted is processed when the server is back, and waiting for the server costs almost no CPU time."""
     own = Infrastructure(tmp_path / "home")
     settings = Settings(
         database_url=SecretStr(own.endpoints.postgres_url), kafka_bootstrap_servers=own.endpoints.kafka_bootstrap_servers
@@ -340,7 +340,7 @@ def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> No
                 eventually(lambda: unfinished(engine) < 5, what="a flow that keeps up")
                 own.kill(server)
                 accepted, began, began_s = len(clients.accepted), cpu_s(processes), time.monotonic()
-                time.sleep(outage_s)  # the outage's length
+                time.sleep(outage_s)  # How long the outage lasts.
                 lasted_s = time.monotonic() - began_s
                 shares = [(after - before) / lasted_s for before, after in zip(began, cpu_s(processes), strict=True)]
                 waiting = len(clients.accepted) - accepted
@@ -362,7 +362,7 @@ def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> No
 
 
 def unfinished(engine: Engine) -> int:
-    """Batches that were accepted and have not ended."""
+    """How many accepted batches have not ended."""
     with engine.connect() as connection:
         found = text("SELECT count(*) FROM orchestrator.batch WHERE completed_at IS NULL")
         return int(connection.execute(found).scalar_one())

@@ -1,4 +1,4 @@
-"""The product on machines as they are: homes of any name, and shells that were set up for other programs."""
+"""The product on real machines: homes with any name, and shells that were set up for other programs."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "compose" / "embedded" / "example"
 
-# Every character that means something to a shell, to a file of properties, to a list or to a URL; a line break; and bytes that are no text.
+# Every character that is special in a shell, a properties file, a list or a URL; a line break; and bytes that are not UTF-8.
 NASTY = os.fsdecode(b" k\xc3\xb8y, a=b;c'\"\\$HOME`x`#%!:*?[a]{b}\n\xff ")
 
 NASTY_SHELL = {
@@ -41,7 +41,7 @@ NASTY_SHELL = {
 
 def test_a_home_with_a_nasty_name_in_a_nasty_shell(tmp_path: Path) -> None:
     home = tmp_path / NASTY
-    # Folders with the names of our packages, where the commands are typed.
+    # The working directory has folders with the names of our packages.
     for name in ("api", "cli", "orchestrator"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit(99)")
@@ -77,7 +77,7 @@ def test_a_home_with_a_nasty_name_in_a_nasty_shell(tmp_path: Path) -> None:
 
 
 def test_a_home_behind_a_link_and_far_down(tmp_path: Path) -> None:
-    """Farther than a socket's path may be long, and started again where its data is."""
+    """The path is longer than a socket's path may be, and the product is started again with its data."""
     far = tmp_path.joinpath(*["ø" * 120] * 3)
     far.mkdir(parents=True)
     link = tmp_path / "a, link"

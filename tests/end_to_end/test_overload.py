@@ -1,4 +1,4 @@
-"""Three times what the product can do, for minutes: it refuses, and loses nothing that it has accepted."""
+"""Three times the load that the product can handle, for minutes: it refuses requests, and loses nothing that it accepted."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ FIRST_DAY = date(1990, 1, 1)
 
 
 class Load:
-    """Submissions, each of a day of its own, and how they were answered."""
+    """Submissions, each for a date of its own, and the responses to them."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -60,7 +60,7 @@ class Load:
 
 
 async def measured_rate(load: Load, product: Product) -> float:
-    """Items a second that it can do."""
+    """How many items it handles per second."""
     began = time.monotonic()
     for _ in range(WARM_UP_BATCHES // 20):
         await asyncio.gather(*(load.submit() for _ in range(20)))
@@ -69,7 +69,7 @@ async def measured_rate(load: Load, product: Product) -> float:
 
 
 async def overload(load: Load, product: Product, rate: float) -> dict[str, float]:
-    """Submits at a rate that does not care for the answers; the most that was ever waiting, and how large our processes became."""
+    """Submits at a fixed rate, whatever the responses. Returns the largest backlog, and the largest memory use of our processes."""
     most = {"waiting": 0.0, "outbox": 0.0, "memory_mb": 0.0}
     began = time.monotonic()
     under_way: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ def count(product: Product, query: str) -> float:
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_three_times_what_it_can_do_is_refused_in_time_and_nothing_accepted_is_lost(tmp_path: Path) -> None:
+def test_three_times_the_load_is_refused_in_time_and_nothing_accepted_is_lost(tmp_path: Path) -> None:
     with running_product(tmp_path / "home", {"BULKREG_MAX_BACKLOG_ITEMS": str(MOST_WAITING)}) as product:
         engine = create_engine(Settings(database_url=SecretStr(product.stack["postgres"])).owner_url)
         make_organization(engine)
@@ -141,7 +141,7 @@ def test_three_times_what_it_can_do_is_refused_in_time_and_nothing_accepted_is_l
             )
         )
         assert set(load.answers) == {202, 503}, load.answers
-        # One second's worth may come on top of what was seen last.
+        # One second's worth may come in addition to the last count.
         assert most["waiting"] <= MOST_WAITING + 3 * rate
         assert all(1 <= seconds <= 300 for seconds in load.told_to_wait_s)
         eventually(lambda: not waiting(product), within_s=120, what="the end of everything accepted")

@@ -1,4 +1,4 @@
-"""`up`, `down` and `info` on real servers: what dies comes back with its data, and nothing is left behind."""
+"""`up`, `down` and `info` on real servers: a server that dies comes back with its data, and nothing is left behind."""
 
 import json
 import os
@@ -45,13 +45,13 @@ def current(home: Path) -> dict[str, Any]:
 
 
 def everything(stack: dict[str, Any]) -> list[psutil.Process]:
-    """The supervisor and all that descends from it."""
+    """The supervisor and its descendants."""
     supervisor = psutil.Process(stack["pids"]["supervisor"][0])
     return [supervisor, *supervisor.children(recursive=True)]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    # A zombie is gone: what is left of it is its parent's to read.
+    # A zombie counts as gone: only its parent has to read its exit code.
     return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -75,7 +75,7 @@ def rows(stack: dict[str, Any]) -> list[str]:
 
 
 def messages(stack: dict[str, Any], count: int) -> list[str]:
-    """The first so many messages of the topic, through a group of the new protocol."""
+    """The first messages of the topic, this many, read by a group of the new protocol."""
     consumer = Consumer(
         {
             "bootstrap.servers": stack["kafka"],
@@ -98,7 +98,7 @@ def messages(stack: dict[str, Any], count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The home of a stack that runs."""
+    """The home of a running stack."""
     home = tmp_path_factory.mktemp("home")
     up(home)
     yield home
@@ -107,16 +107,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def another_home(tmp_path: Path) -> Iterator[Path]:
-    """An empty home, with ports of its own: 8080 may be somebody else's each time. Whatever a failed test leaves running is stopped."""
+    """An empty home with ports of its own, because 8080 may be taken. Processes that a failed test left running are stopped."""
     home = Home(tmp_path)
     home.create()
     home.port("api")
-    del home  # and with it the reservation
+    del home  # This also ends the reservation of the port.
     yield tmp_path
     bulkreg("down", "--home", str(tmp_path))
 
 
-def test_up_tells_where_both_servers_and_every_role_are(home: Path) -> None:
+def test_up_prints_the_addresses_of_both_servers_and_every_role(home: Path) -> None:
     stack = json.loads(bulkreg("info", "--json", "--home", str(home)).stdout)
     assert stack == current(home)
     assert set(stack["pids"]) == ROLES | {"kafka", "postgres", "supervisor"}
@@ -137,7 +137,7 @@ def test_servers_listen_on_loopback_only(home: Path) -> None:
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) >= 4  # PostgreSQL, Kafka's two, the API
+    assert len(listening) >= 4  # PostgreSQL, two of Kafka, and the API.
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
@@ -168,7 +168,7 @@ def write_when_back(stack: dict[str, Any], value: str) -> None:
 
 
 def with_another(home: Path, before: dict[str, Any], name: str) -> dict[str, Any]:
-    """The stack once the name's process is another one."""
+    """The stack, after the process with this name was replaced."""
 
     def is_another() -> bool:
         pids = current(home)["pids"].get(name)
@@ -186,7 +186,7 @@ def test_a_killed_role_is_started_again_with_those_that_share_its_process(home: 
     assert changed == {"relay", "splitter", "sweeper"}
 
 
-def test_a_second_up_on_a_home_in_use_says_so_and_changes_nothing(home: Path) -> None:
+def test_a_second_up_on_a_home_in_use_is_refused_and_changes_nothing(home: Path) -> None:
     before = current(home)
     supervisor = before["pids"]["supervisor"][0]
     for detach in ((), ("--detach",)):
@@ -213,7 +213,7 @@ def test_up_uses_the_servers_that_the_environment_names(home: Path, another_home
     write(first, str(uuid4()))
 
 
-def test_no_address_is_told_any_more_when_it_says_that_it_stops(home: Path, another_home: Path) -> None:
+def test_no_address_is_published_after_up_says_that_it_stops(home: Path, another_home: Path) -> None:
     first, place = current(home), Home(another_home)
     said: list[tuple[str, bool]] = []
     stack = Stack(
@@ -233,7 +233,7 @@ def test_two_signals_at_once_leave_no_process_and_no_address(
     monkeypatch.setenv("BULKREG_DATABASE_URL", first["postgres"])
     monkeypatch.setenv("BULKREG_KAFKA_BOOTSTRAP_SERVERS", first["kafka"])
     processes = everything(up(another_home))
-    # Both are there when it runs again, so that it leaves before it could have begun to stop.
+    # Both signals have arrived when it continues, so it gets the second one before it has begun to stop.
     for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
         os.kill(processes[0].pid, number)
     eventually(lambda: all_gone(processes), what="the end of every process")
@@ -248,7 +248,7 @@ def test_an_idle_supervisor_sleeps(home: Path) -> None:
         time.sleep(1)
         return supervisor.num_ctx_switches() == woken
 
-    # It looks after its logs every few seconds, and may just be at it.
+    # It checks its logs every few seconds, and may be doing so now.
     eventually(sleeps_for_a_second)
 
 
@@ -301,12 +301,12 @@ def test_ctrl_c_stops_all_in_order_and_a_second_one_at_once(another_home: Path, 
         stack = json.loads(process.stdout.readline())
         assert stack["pids"]["supervisor"] == [process.pid]
         processes = everything(stack)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
         if stubborn:
             assert any("Stopping" in line for line in iter(process.stderr.readline, ""))
             os.killpg(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE_S) == 130
     eventually(lambda: all_gone(processes), what="the end of every process")
     assert not (another_home / "stack.json").exists()
-    # Whether PostgreSQL was stopped or fell.
+    # Whether PostgreSQL was shut down or crashed.
     assert ("database system is shut down" in (another_home / "logs" / "postgres.log").read_text()) is not stubborn

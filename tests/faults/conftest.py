@@ -1,4 +1,4 @@
-"""What the tests of the fault catalogue stand on."""
+"""Fixtures of the fault catalogue's tests."""
 
 from collections.abc import Iterator
 
@@ -29,11 +29,11 @@ def proxy(settings: Settings) -> Iterator[PostgresProxy]:
 
 @pytest.fixture
 def proxied(settings: Settings, proxy: PostgresProxy) -> Settings:
-    """The same deployment, whose database is reached through the proxy."""
+    """The settings of the same deployment, with its database behind the proxy."""
 
     def through(url: URL) -> SecretStr:
         return SecretStr(url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False))
 
-    # Made anew: a copy would keep the addresses that the original has worked out.
+    # New settings, because a copy would keep the addresses that the original has computed.
     given = settings.model_dump(include=settings.model_fields_set)
     return Settings(**given, worker_database_url=through(settings.worker_url), api_database_url=through(settings.api_url))

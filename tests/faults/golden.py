@@ -1,4 +1,4 @@
-"""Golden events: of each type and version, what was written first, with nothing that it may leave out, and what that means for good."""
+"""Golden events: for each type and version, the oldest form with every optional field left out, and its meaning, which never changes."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,6 @@ FOLDER = Path(__file__).parent / "golden_events"
 
 
 def golden(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data as it was written, and the same with everything said; `name` is that of the version's JSON Schema."""
+    """The oldest form, and the same event with all its defaults written out. `name` is the name of the version's JSON Schema."""
     document = json.loads((FOLDER / name).read_text())
     return document["oldest"], document["means"]

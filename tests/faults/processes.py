@@ -1,4 +1,4 @@
-"""The product's roles as a process of their own, and what they have left on the topics: for records that may end a process."""
+"""Runs the product's roles as a process of its own, for records that may end a process, and reads what they left on the topics."""
 
 import contextlib
 import subprocess
@@ -24,7 +24,7 @@ ROLES = ("api", "relay", "splitter", "registration", "aggregator")
 
 @contextlib.contextmanager
 def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
-    """`bulkreg run` with the roles of the flow, with all the logs that there can be; the port of the API."""
+    """Runs `bulkreg run` with the flow's roles at the finest log level; yields the API's port."""
     port = free_port()
     variables = environment(settings) | {
         "BULKREG_JWT_HS256_KEY": "k" * 32,
@@ -43,7 +43,7 @@ def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
 
 
 def ends(settings: Settings, topic: Topic) -> dict[int, int]:
-    """Where the partitions end that have a record."""
+    """The ends of the partitions that have a record."""
     name = topic.on_cluster(settings.topic_prefix)
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test-ends"})
     try:

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL: loses a COMMIT or the answer to one, cuts, refuses and holds up connections."""
+"""A TCP proxy in front of PostgreSQL. It can lose a COMMIT or its response, and cut, refuse and hold up connections."""
 
 import contextlib
 import socket
@@ -6,22 +6,23 @@ import threading
 from collections.abc import Iterator
 from enum import StrEnum
 
-# As psycopg2 sends it: a simple query.
+# The form in which psycopg2 sends it: a simple query.
 _QUERY = b"Q"
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
 class Lost(StrEnum):
-    """What the client never gets to know: that the server did not hear it, or that it did."""
+    """What is lost on the way: the request, before the server receives it, or the server's response."""
 
     REQUEST = "request"
     ANSWER = "answer"
 
 
 class PostgresProxy:
-    """Passes everything on, but for what it was told to lose. A server that is away is to its client a connection that ends at once.
+    """Passes everything on, except what it was told to lose. While it refuses, each new connection ends at once, as if the server were
+    away.
 
-    `queries` counts what clients have sent, each a round trip to psycopg2, which waits for the answer.
+    `queries` counts the clients' queries. Each is a round trip, because psycopg2 waits for the response.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -43,12 +44,12 @@ class PostgresProxy:
         return port
 
     def lose_next(self, what: Lost | None) -> None:
-        """The next COMMIT of any connection; None takes it back."""
+        """Loses the next COMMIT of any connection. With None it loses nothing any more."""
         with self._lock:
             self._armed = what
 
     def cut(self) -> int:
-        """Ends every connection in the middle of whatever it does; how many ends there were."""
+        """Cuts every connection at once, and returns how many there were."""
         with self._lock:
             ends = list(self._open)
         for each in ends:
@@ -57,7 +58,7 @@ class PostgresProxy:
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:
-        """Lets nobody in, while those who are connected stay."""
+        """Refuses new connections. Existing ones stay open."""
         self._refuses = True
         try:
             yield
@@ -66,7 +67,7 @@ class PostgresProxy:
 
     @contextlib.contextmanager
     def holding_up(self) -> Iterator[None]:
-        """Connections stay open and nothing comes through, as when a network loses every packet."""
+        """Keeps connections open and passes nothing on, like a network that loses every packet."""
         self._flows.clear()
         try:
             yield
@@ -121,7 +122,7 @@ class PostgresProxy:
 
     def _answers(self, client: socket.socket, server: socket.socket, answer_is_lost: threading.Event) -> None:
         with _cutting(client, server):
-            # The server has answered, so what it was asked for is done.
+            # The server has executed the query by now, because it responds.
             while (data := server.recv(65_536)) and not answer_is_lost.is_set():
                 self._flows.wait()
                 client.sendall(data)
@@ -142,6 +143,6 @@ def _cutting(*ends: socket.socket) -> Iterator[None]:
 
 
 def _cut(end: socket.socket) -> None:
-    # A bare close would leave the other thread of the pair in its recv, and the peer waiting.
+    # A bare close would leave the pair's other thread waiting in its recv, and the peer waiting, too.
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)

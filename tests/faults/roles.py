@@ -1,4 +1,4 @@
-"""The product's own roles, on a real Kafka and a real PostgreSQL, as threads of the test; and what must be true in the end."""
+"""Runs the product's roles on a real Kafka and a real PostgreSQL, as threads of the test, and checks what must be true at the end."""
 
 import contextlib
 import threading
@@ -31,12 +31,12 @@ from tests.support.kafka import Seen, committed_offsets
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import eventually
 
-# Of one group in these tests. A member that is gone is noticed after the first; the second is how often it is heard of.
+# A group's session timeout in these tests, after which a lost member is noticed, and its heartbeat interval.
 SESSION_TIMEOUT_MS, HEARTBEAT_MS = 3_000, 300
 
 
 class CountingLoop(ConsumerLoop):
-    """The loop, how often it has turned (one that waits hotly turns often), and whether it has ended."""
+    """The loop, with a count of its iterations (a busy loop has many), and whether it has ended."""
 
     turns = 0
     has_ended = False
@@ -48,7 +48,7 @@ class CountingLoop(ConsumerLoop):
             self.has_ended = True
 
     def partitions(self, topic: Topic) -> set[int]:
-        """Those that are its own now."""
+        """The partitions that it has at present."""
         return {owned.partition for owned in list(self._assigned.values()) if owned.topic is topic}
 
     def _turn(self) -> None:
@@ -70,7 +70,7 @@ def splitter_role(settings: Settings) -> Handler:
 
 @contextlib.contextmanager
 def _running(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
-    """In a thread of its own; what it raises is raised here in the end."""
+    """Runs it in a thread. An error in the thread is raised at the end of the block."""
     raised: list[BaseException] = []
 
     def main() -> None:
@@ -104,14 +104,14 @@ def running_role(settings: Settings, handler: Handler, preparation: Preparation 
 
 @contextlib.contextmanager
 def running_loop_of(loop: ConsumerLoop) -> Iterator[None]:
-    """A consumer that the test has made itself."""
+    """Runs a consumer that the test has built."""
     with _running(loop.run, loop.stop):
         yield
 
 
 @contextlib.contextmanager
 def running_relay(settings: Settings, publisher: Publisher | None = None) -> Iterator[OutboxRelay]:
-    """An outbox relay, with a producer of its own or what the test gives it."""
+    """Runs an outbox relay with its own producer, or with the test's."""
     producer = EventProducer(settings)
     relay = OutboxRelay(settings, publisher or producer)
     with _running(relay.run, relay.stop):
@@ -121,7 +121,7 @@ def running_relay(settings: Settings, publisher: Publisher | None = None) -> Ite
 
 @contextlib.contextmanager
 def running_flow(settings: Settings) -> Iterator[None]:
-    """The relay, and one of each consumer. None of them may end before it is told to."""
+    """Runs the relay and one of each consumer. None of them may end before the block does."""
     with contextlib.ExitStack() as roles:
         roles.enter_context(running_relay(settings))
         for handler in (splitter_role(settings), registration_role(), aggregator_role()):
@@ -130,32 +130,32 @@ def running_flow(settings: Settings) -> Iterator[None]:
 
 
 def armed(settings: Settings, **changes: object) -> Settings:
-    """The same deployment, for a role that is to do something else."""
+    """Settings of the same deployment, for a role that a test wants to behave differently."""
     return settings.model_copy(update=changes)
 
 
 def registration_process() -> None:
-    """The registration role as a process; BULKREG_FAILPOINTS says where it ends."""
+    """The registration role as a process. It exits at the failpoint that BULKREG_FAILPOINTS names."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="registration")
     ConsumerLoop(settings, registration_role(), engine, EventProducer(settings)).run()
 
 
 def splitter_process() -> None:
-    """The splitter role as a process; BULKREG_FAILPOINTS says where it ends."""
+    """The splitter role as a process. It exits at the failpoint that BULKREG_FAILPOINTS names."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="splitter")
     ConsumerLoop(settings, splitter_role(settings), engine, EventProducer(settings)).run()
 
 
 def relay_process() -> None:
-    """The relay as a process; BULKREG_FAILPOINTS says where it ends."""
+    """The relay as a process. It exits at the failpoint that BULKREG_FAILPOINTS names."""
     settings = Settings()
     OutboxRelay(settings, EventProducer(settings)).run()
 
 
 def shorten_session(settings: Settings, role: str, *, session_timeout_ms: int = SESSION_TIMEOUT_MS) -> None:
-    """A member of the group that has died or stands still is noticed sooner than after five seconds."""
+    """Shortens the group's session timeout, so that a member that died or stands still is noticed sooner than after five seconds."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     entries = [
         ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
@@ -170,7 +170,7 @@ def shorten_session(settings: Settings, role: str, *, session_timeout_ms: int = 
 
 
 def altered(settings: Settings, topic: Topic, name: str, value: str) -> None:
-    """A property of a topic is another, as if an operator had changed it."""
+    """Changes a setting of a topic, as an operator could."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic.on_cluster(settings.topic_prefix), incremental_configs=[entry])
@@ -179,12 +179,12 @@ def altered(settings: Settings, topic: Topic, name: str, value: str) -> None:
 
 
 def committed(settings: Settings, role: str, topic: Topic) -> int:
-    """How many records the role's group has committed; the topics' offsets have no gaps."""
+    """How many records the role's group has committed. The topic's offsets must have no gaps."""
     return sum(committed_offsets(settings, role, topic).values())
 
 
 def expanded(pipeline: Pipeline, batch_id: UUID) -> list[OutgoingEvent]:
-    """The commands of a batch that was submitted."""
+    """The commands of a submitted batch."""
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     commands = pipeline.take(Topic.COMMANDS, Topic.COMMANDS_BULK)
@@ -193,7 +193,7 @@ def expanded(pipeline: Pipeline, batch_id: UUID) -> list[OutgoingEvent]:
 
 
 def fold(pipeline: Pipeline, results: Sequence[Seen]) -> None:
-    """Hands results that were read from their topic to the aggregator."""
+    """Passes results that were read from their topic to the aggregator."""
     pipeline.handle(
         pipeline.aggregator, [OutgoingEvent(Topic.RESULTS, r.key, tuple(r.headers.items()), r.value) for r in results]
     )
@@ -211,7 +211,7 @@ def status_of(engine: Engine, batch_id: UUID) -> str:
 
 
 def assert_exactly_once(engine: Engine, settings: Settings, *, activities: int) -> None:
-    """So many activities, an audit row and a successful outcome for each, and every invariant (docs/invariants.md)."""
+    """Checks the number of activities, one audit row and one successful outcome for each, and every invariant (docs/invariants.md)."""
     assert count(engine, "registration.activity") == activities
     assert count(engine, "registration.audit") == activities
     assert count(engine, "orchestrator.outcome WHERE outcome = 'success'") == activities
@@ -219,5 +219,5 @@ def assert_exactly_once(engine: Engine, settings: Settings, *, activities: int) 
 
 
 def wait_until_completed(engine: Engine, batches: Sequence[UUID], *, within_s: float = 60.0) -> None:
-    """Every batch has succeeded as a whole."""
+    """Waits until every item of every batch has succeeded."""
     eventually(lambda: {status_of(engine, batch) for batch in batches} == {"completed"}, within_s=within_s, what="completion")

@@ -1,4 +1,4 @@
-"""Rows 1 to 3 and 44 of the fault catalogue: a connection that is lost at, or just before, the commit."""
+"""Rows 1 to 3 and 44 of the fault catalogue: the connection is lost at the commit, or just before it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ ITEMS = 20
 def register_under(
     lose: Callable[[], None], pipeline: Pipeline, settings: Settings, role: RegistrationHandler, publisher: EventProducer
 ) -> None:
-    """Registers a batch on real topics while something is lost, and looks whether everything is there once."""
+    """Registers a batch on real topics while something is lost, and checks that everything was done once."""
     batch_id = pipeline.submit(mentors(ITEMS))
     publisher.publish(expanded(pipeline, batch_id))
     lose()
@@ -70,7 +70,7 @@ def test_row_2_request_to_commit_lost(
 
 
 @pytest.mark.parametrize("lost", list(Lost))
-def test_rows_1_and_2_what_a_person_asked_for_is_done_once(
+def test_rows_1_and_2_a_persons_request_is_done_once(
     settings: Settings, proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline, engine: Engine, lost: Lost
 ) -> None:
     person = Pipeline(proxied, engine)
@@ -98,8 +98,8 @@ def test_rows_1_and_2_what_a_person_asked_for_is_done_once(
     person.close()
 
 
-def test_row_1_a_retry_without_a_key_answers_what_it_began(proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline) -> None:
-    """Found by chaos: the transaction is run again, finds its items pending already, and must not say that it began none."""
+def test_row_1_a_retry_without_a_key_returns_what_it_began(proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline) -> None:
+    """Found by chaos: the transaction is run again and finds its items pending already. It must not report that it began none."""
     batch_id = pipeline.submit([*mentors(1), item("nobody"), item("nobody-else")])
     pipeline.drain()
     with running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
@@ -112,7 +112,7 @@ def test_row_1_a_retry_without_a_key_answers_what_it_began(proxied: Settings, pr
 
 
 class TerminatedOnce(InProcessRegistrationService):
-    """Loses its session when the activities are inserted and their outcomes are not."""
+    """Loses its session after the activities are inserted and before their outcomes are."""
 
     def __init__(self, beside: Engine) -> None:
         super().__init__(EARLIEST_YEAR)
@@ -150,7 +150,7 @@ def submission(*names: str, **fields: object) -> dict[str, object]:
 
 
 def planned(client: httpx.Client, **fields: object) -> dict[str, object]:
-    """A submission that is held to its preview: of one that will succeed, and one that will fail."""
+    """A submission with the plan of its preview. One item will succeed, and one will fail."""
     given = submission("mentor-1", "nobody", **fields)
     plan = client.post(f"{API_PATH}/preview", json=given)
     assert plan.status_code == 200, plan.text
@@ -161,7 +161,7 @@ def planned(client: httpx.Client, **fields: object) -> dict[str, object]:
 def register_and_meddle(
     pipeline: Pipeline, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None]
 ) -> Iterator[None]:
-    """Between the two runs of a call whose acknowledgement is lost, everything accepted is done, and somebody does something."""
+    """The acknowledgement of a call is lost. Before the call is repeated, everything accepted is processed, and another change is made."""
     runs = database._begin
 
     def begin(*arguments: Any, **named: Any) -> None:
@@ -196,8 +196,8 @@ def test_row_44_a_planned_submission_whose_acknowledgement_was_lost_is_accepted(
     fields: dict[str, object],
     headers: dict[str, str],
 ) -> None:
-    """By the second run the batch is registered, so what would be foretold has changed, and the coordinator is no more."""
-    # Else the first COMMIT is that of its look at what is waiting.
+    """At the second run the batch is registered, so a new preview would differ. The coordinator has been deleted, too."""
+    # Otherwise the first COMMIT would be that of the admission's query.
     monkeypatch.setattr(Admission, "admit", lambda _self, _items: None)
     given = planned(lossy_api, **fields)
     with register_and_meddle(pipeline, proxy, monkeypatch, lambda: forget_coordinator(engine)):
@@ -215,10 +215,10 @@ def forget_coordinator(engine: Engine) -> None:
         connection.execute(text("DELETE FROM registration.coordinator"))
 
 
-def test_row_44_what_is_asked_of_a_batch_is_answered_as_the_first_run_did_it(
+def test_row_44_a_repeated_change_of_a_batch_returns_the_first_runs_result(
     lossy_api: httpx.Client, pipeline: Pipeline, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each call was made under the version that the client had seen, and somebody relabels in between."""
+    """Each call names the version that the client has seen, and another client relabels the batch between the two runs."""
     batch_id = pipeline.submit([*mentors(1), item("nobody")])
     pipeline.drain()
     at = f"{API_PATH}/{batch_id}"

@@ -1,4 +1,4 @@
-"""Rows 14, 16, 19, 20 and 27 of the fault catalogue: processes that end or stand still in the middle, and groups that change."""
+"""Rows 14, 16, 19, 20 and 27 of the fault catalogue: processes that end or stand still inside their work, and groups that change."""
 
 import contextlib
 import os
@@ -46,19 +46,19 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
-# A hundred micro-batches of ten: long enough to be met in the middle.
+# A hundred micro-batches of ten, so that a process can be killed before it has finished.
 ITEMS = 1_000
 
 
 def of_item(number: int) -> tuple[str, date]:
-    """Its mentor and its day."""
+    """The item's mentor and date."""
     return f"mentor-{number % 100 + 1}", DAY - timedelta(days=number // 100)
 
 
-def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
+def test_row_14_ended_and_killed_inside_a_batch_nothing_is_lost(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
-    """`bulkreg run registration`, told to end in the middle of its work; then another one, killed; the third finishes."""
+    """`bulkreg run registration` is told to end before it has finished. A second process is killed, and a third one finishes."""
     batch_id = pipeline.submit([item(mentor, day=day) for mentor, day in map(of_item, range(ITEMS))])
     publisher.publish(expanded(pipeline, batch_id))
     shorten_session(settings, "registration")
@@ -67,7 +67,7 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
     with reading(settings, Topic.RESULTS) as results:
         for end, expected in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
             already = len(results.read())
-            # The first is met half way. The second comes to what is left, and gets no further than the last item.
+            # The first is told to end half way. The second gets what is left, and can't get past the last item.
             last = ITEMS // 2 if end is signal.SIGTERM else last_undecided(engine)
             with held_up(engine, last) as may_go_on, subprocess.Popen(command, env=slow) as process:
                 try:
@@ -77,9 +77,9 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
                     assert process.wait(PATIENCE_S) == expected
                 finally:
                     process.kill()
-            assert count(engine, "orchestrator.outcome") < ITEMS, "it was over before it was told to end"
+            assert count(engine, "orchestrator.outcome") < ITEMS, "it finished before it was told to end"
             if end is signal.SIGTERM:
-                # All that it had decided it has announced, and nobody needs to do it again.
+                # It has announced everything that it decided, so nobody has to repeat that.
                 decided = count(engine, "orchestrator.outcome")
                 assert len(results.wait_for(decided)) == decided == committed(settings, "registration", Topic.COMMANDS_BULK)
         with running_role(settings, registration_role()):
@@ -90,7 +90,7 @@ def test_row_14_ended_and_killed_in_mid_batch_nothing_is_lost(
 
 
 def last_undecided(engine: Engine) -> int:
-    """The position of an item of the only batch."""
+    """The position of an item of the only batch that has no outcome, or None."""
     with engine.connect() as connection:
         decided = text(
             "SELECT max(position) FROM orchestrator.batch_item WHERE position NOT IN (SELECT position FROM orchestrator.outcome)"
@@ -100,7 +100,7 @@ def last_undecided(engine: Engine) -> int:
 
 @contextlib.contextmanager
 def held_up(engine: Engine, number: int) -> Iterator[Callable[[], None]]:
-    """Nobody gets past this item until the yielded function is called: somebody else is about to register the same activity."""
+    """Holds up everything at this item, until the yielded function is called: another transaction is about to register the same activity."""
     same = text(
         "INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type,"
         " activity_date, duration_minutes, batch_id, item_id, created_at)"
@@ -113,7 +113,7 @@ def held_up(engine: Engine, number: int) -> Iterator[Callable[[], None]]:
 
 
 class StandsStillOnce(InProcessRegistrationService):
-    """Stops its own process in the middle of its first transaction, as SIGSTOP from outside might."""
+    """Stops its own process inside its first transaction, as a SIGSTOP from outside would."""
 
     _has_stood_still = False
 
@@ -126,7 +126,7 @@ class StandsStillOnce(InProcessRegistrationService):
 
 
 def standing_process() -> None:
-    """The registration role, which stands still."""
+    """The registration role, which stops itself."""
     settings = Settings()
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="standing")
     ConsumerLoop(
@@ -137,7 +137,7 @@ def standing_process() -> None:
 def test_row_16_stopped_in_a_handler_and_continued_later(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
-    """Its session is ended by the server, its partitions are another's; then it goes on as if nothing had happened."""
+    """The server ends its session, and another member gets its partitions. Then it continues without knowing."""
     shorten_session(settings, "registration")
     batch_id = pipeline.submit(mentors(20))
     publisher.publish(expanded(pipeline, batch_id))
@@ -148,7 +148,7 @@ def test_row_16_stopped_in_a_handler_and_continued_later(
             results.wait_for(20)
             eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
             process.send_signal(signal.SIGCONT)
-            # It does what it had begun, finds it done, says so once more, and may not commit any offset.
+            # It finishes its micro-batch, finds it decided, announces the same results again, and may not commit an offset.
             eventually(lambda: process.poll() is not None or len(results.read()) > 20)
         assert len({(result.id, result.value) for result in results.read()}) == 20
         fold(pipeline, results.records)
@@ -159,7 +159,7 @@ def test_row_16_stopped_in_a_handler_and_continued_later(
 def test_row_19_partitions_added_while_consumers_run(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
-    """What is written to them before the group has heard of them is read too."""
+    """Records that were written to the new partitions before the group knew of them are read, too."""
     batch_id = pipeline.submit(mentors(20))
     commands = expanded(pipeline, batch_id)
     name, partitions = Topic.COMMANDS.on_cluster(settings.topic_prefix), settings.topic_partitions
@@ -193,14 +193,14 @@ def test_row_20_the_group_is_deleted_with_its_offsets(
         with running_role(settings, registration_role()):
             results.wait_for(40)
             eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == 20)
-        assert len({(result.id, result.value) for result in results.records}) == 20, "each says again what it said"
+        assert len({(result.id, result.value) for result in results.records}) == 20, "each must announce the same results again"
         fold(pipeline, results.records)
     assert pipeline.status(batch_id) == before
     assert_exactly_once(engine, settings, activities=20)
 
 
 def forget_group(settings: Settings, role: str) -> None:
-    """Deletes it, once its last member has left."""
+    """Deletes the group after its last member has left."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     group = f"{settings.topic_prefix}.{role}"
 
@@ -217,7 +217,7 @@ def forget_group(settings: Settings, role: str) -> None:
 def test_row_27_splitter_dies_half_way(
     settings: Settings, engine: Engine, publisher: EventProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of six parts have become commands: the batch is neither whole nor finished, and its counts are of all items."""
+    """Two of six parts have become commands. The batch is not complete, and its counts include all items."""
     monkeypatch.setattr(events, "MAX_PART_ITEMS", 10)
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)

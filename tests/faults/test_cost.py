@@ -1,6 +1,6 @@
-"""What a stranger sends costs what it is worth: its size is legal, and what is made of it is bounded (docs/decisions/0021-limits-on-cost.md).
+"""What strangers send has a legal size, and its cost is bounded (docs/decisions/0021-limits-on-cost.md).
 
-Each input goes to a process of its own, whose processor time and memory are measured.
+Each input goes to a separate process, whose CPU time and memory are measured.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from tests.support.stack import Stack
 RECORD = 2 * 1024 * 1024
 BODY = 16 * 1024 * 1024
 WIDE = "\N{GRINNING FACE}"
-"""Each other character of a text that has it takes four bytes of memory."""
+"""Four bytes of memory for each character: text with one such character takes that."""
 
 
 def event(type_: str, value: bytes, *, is_structured: bool = False) -> Event:
@@ -42,7 +42,7 @@ def event(type_: str, value: bytes, *, is_structured: bool = False) -> Event:
 
 
 def filled(before: bytes, unit: bytes, after: bytes, size: int) -> bytes:
-    """Of one unit after the other, with commas, as large as it may be."""
+    """A document made of one repeated unit, with commas, of the largest size."""
     return before + b",".join([unit] * ((size - len(before) - len(after)) // (len(unit) + 1))) + after
 
 
@@ -88,7 +88,7 @@ EVENTS: dict[str, tuple[Event, str]] = {
 
 
 def decoded(given: Event) -> str:
-    """In the child: the code of the first mistake, or the reason."""
+    """Runs in the child process. Returns the code of the first mistake, or the reason."""
     try:
         data = read(Topic.BATCHES, open_envelope(*given))
     except UnreadableError as error:
@@ -148,7 +148,7 @@ def api(infrastructure: Stack, template_database: str) -> Iterator[tuple[Setting
 
 
 @pytest.mark.parametrize(("body", "status"), BODIES.values(), ids=BODIES)
-def test_row_41_a_body_of_a_legal_size_is_answered_within_the_budget(
+def test_row_41_a_body_of_a_legal_size_is_handled_within_the_budget(
     api: tuple[Settings, int, int], body: bytes, status: int
 ) -> None:
     settings, port, pid = api
@@ -193,9 +193,9 @@ def parts_of(count: int, notes: str) -> list[Event]:
 @pytest.mark.parametrize(
     ("count", "notes", "last"),
     [
-        # 16 MiB, nearly.
+        # Almost 16 MiB.
         (9_900, "a" * 1_400 + WIDE, ""),
-        # 400 MB: refused when the parts that have come are too much.
+        # 400 MB: the batch is refused when the collected parts are too large.
         (10_000, WIDE * 10_000, "too_large"),
     ],
     ids=["as large as may be", "larger"],

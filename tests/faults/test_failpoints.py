@@ -1,4 +1,4 @@
-"""The crash windows of the relay beside the one of row 8; docs/faults.md has the test of each."""
+"""The relay's crash windows, except for that of row 8. docs/faults.md names the test of each."""
 
 import pytest
 from sqlalchemy import Engine
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 @pytest.mark.parametrize(
     ("failpoint", "is_published"), [(Failpoint.RELAY_BEFORE_PUBLISH, False), (Failpoint.RELAY_AFTER_DELETE, True)]
 )
-def test_relay_that_dies_before_it_publishes_or_after_it_deletes_publishes_once(
+def test_relay_that_dies_before_publishing_or_after_deleting_publishes_once(
     pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer, failpoint: Failpoint, is_published: bool
 ) -> None:
     pipeline.submit(mentors(1))

@@ -35,15 +35,15 @@ BATCH_RECORDS = 100
 
 @pytest.fixture
 def settings(settings: Settings) -> Iterator[Settings]:
-    """One partition of each topic, so that everything is behind what was written before it."""
+    """Settings with one partition of each topic, so that each record is behind those written before it."""
     changed = settings.model_copy(update={"topic_partitions": 1, "relay_poll_ms": 100, "max_batch_records": BATCH_RECORDS})
     with made_topics(changed):
         yield changed
 
 
 class Metered:
-    """A role that does one micro-batch of the large batch while the small one comes, and no other before it is told to go on: a small
-    one that is behind more than one will never be finished."""
+    """A role that handles one micro-batch of the large batch while the small batch arrives. It handles the next one only when the test lets
+    it. A small batch that is behind more than one would never finish."""
 
     def __init__(self, handler: Handler, large: UUID, small: UUID, may_go_on: threading.Event) -> None:
         self.name, self.topics = handler.name, handler.topics
@@ -77,7 +77,8 @@ def batch_of(data: EventData) -> UUID:
 def test_row_26_small_batch_waits_for_one_micro_batch_of_a_large_one_in_each_role(
     pipeline: Pipeline, settings: Settings, engine: Engine
 ) -> None:
-    """Counted, not timed. The outbox is before the roles: test_relay.py sees to it that the parts of a large batch let others pass."""
+    """Counts micro-batches instead of measuring time. The outbox comes before the roles; test_relay.py checks that the parts of a large
+    batch let others pass."""
     large = pipeline.submit([item(f"mentor-{n % 100 + 1}", day=DAY - timedelta(days=1 + n // 100)) for n in range(ITEMS)])
     small = new_batch_id()
     may_go_on = threading.Event()
@@ -100,5 +101,7 @@ def test_row_26_small_batch_waits_for_one_micro_batch_of_a_large_one_in_each_rol
         finally:
             may_go_on.set()
     assert (beside.status, beside.counts.pending >= ITEMS - BATCH_RECORDS) == ("processing", True)
-    assert max(role.longest for role in (splitter, registration, aggregator)) == BATCH_RECORDS, "no transaction is long"
+    assert max(role.longest for role in (splitter, registration, aggregator)) == BATCH_RECORDS, (
+        "a transaction handled more than one micro-batch"
+    )
     assert_exactly_once(engine, settings, activities=1 + stopped.counts.completed)

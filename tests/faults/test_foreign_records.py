@@ -1,5 +1,8 @@
-"""Rows 36 to 38 of the fault catalogue: what a producer may write that is not ours. The records are made byte by byte, the transactions
-are another client's. The roles run once, as a process, which such a record may end; each test looks at what they have left behind."""
+"""Rows 36 to 38 of the fault catalogue: records of foreign producers. The tests build the records byte by byte, and the transactions belong
+to another client.
+
+The roles run once, as a process, because such a record may end it. Each test checks what they left behind.
+"""
 
 import base64
 import json
@@ -38,7 +41,7 @@ RawHeader = tuple[bytes, bytes | None]
 
 
 def named(**changes: bytes | None) -> list[RawHeader]:
-    """The headers of a submission, with some of them changed."""
+    """A submission's headers, some of them changed."""
     headers = dict(binary_headers(uuid4().hex)) | changes
     return [(name.encode(), value) for name, value in headers.items()]
 
@@ -49,13 +52,13 @@ def batch(mentor: int) -> RawRecord:
 
 
 def large(size: int) -> bytes:
-    """A value that is nothing but large."""
+    """A very large value."""
     return b'{"notes":"' + b"n" * size + b'"}'
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A record, and what becomes of it: its batch is accepted, or it is put aside with this reason."""
+    """A record and its expected outcome: its batch is accepted, or the record is put aside with this reason."""
 
     name: str
     record: RawRecord
@@ -143,7 +146,7 @@ LARGE = [
 
 FOREIGN = [*HEADERS, *FRAMES, *LARGE]
 
-# The same kinds where nobody but the product should write.
+# The same kinds on the topics that only the product writes to.
 ELSEWHERE = {
     topic: [
         Foreign("name is not UTF-8", RawRecord(b"{}", [BAD_NAME]), "bad_headers"),
@@ -154,7 +157,7 @@ ELSEWHERE = {
 
 
 def forged_letter(**changes: object) -> RawRecord:
-    """A dead letter that we have not written."""
+    """A dead letter that the product did not write."""
     letter = events.DeadLetter(topic="", partition=0, offset=0, reason="", detail="", headers={}, key=None, value=None)
     value = json.dumps(letter.model_dump() | changes).encode()
     return RawRecord(value, named(ce_type=events.DEAD_LETTER.encode(), ce_id=str(uuid4()).encode()))
@@ -162,14 +165,14 @@ def forged_letter(**changes: object) -> RawRecord:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What the roles have left behind."""
+    """What the roles left behind."""
 
     settings: Settings
     engine: Engine
     letters: Mapping[tuple[str, object, object], Seen]
     behind: UUID
     http_beside_a_transaction: str
-    """The status of a batch that came by HTTP while a transaction was open."""
+    """The status of a batch that was submitted over HTTP while a transaction was open."""
     in_open_transaction: UUID
     in_transaction: UUID
     progress: Mapping[tuple[str, int], int]
@@ -183,17 +186,17 @@ def letter_of(aftermath: Aftermath, topic: Topic, offset: int) -> Seen:
 def write(settings: Settings, topic: Topic, records: Sequence[Foreign]) -> None:
     for foreign in records:
         name = topic.on_cluster(settings.topic_prefix)
-        partition = 0 if topic is Topic.DEAD_LETTER else PARTITION  # which has no other
+        partition = 0 if topic is Topic.DEAD_LETTER else PARTITION  # It has one partition.
         produce(settings.kafka_bootstrap_servers, name, partition, [foreign.record], compression=foreign.compression)
 
 
 def transactional(settings: Settings) -> Producer:
-    """An upstream service's producer that writes in transactions."""
+    """A producer of an upstream service that uses transactions."""
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
             "transactional.id": f"upstream-{uuid4()}",
-            "transaction.timeout.ms": 600_000,  # the broker aborts none that a test still needs
+            "transaction.timeout.ms": 600_000,  # Long enough that the broker aborts no transaction that a test still needs.
         }
     )
     producer.init_transactions(PATIENCE_S)
@@ -201,7 +204,7 @@ def transactional(settings: Settings) -> Producer:
 
 
 def send_in_transaction(settings: Settings, producer: Producer, topic: Topic, partition: int, record: RawRecord) -> None:
-    """Leaves the transaction open, with the record on the broker."""
+    """Sends the record in a transaction, and leaves the transaction open."""
     headers = [(name.decode(), value or b"") for name, value in record.headers]
     producer.begin_transaction()
     producer.produce(topic.on_cluster(settings.topic_prefix), record.value, b"key", partition=partition, headers=list(headers))
@@ -240,7 +243,7 @@ def document(settings: Settings, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
-    """The corpus, with a good batch behind it and transactions beside it, once through the flow."""
+    """Sends the corpus through the flow once, with a good batch behind it and transactions beside it."""
     folder = tmp_path_factory.mktemp("roles")
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(
@@ -253,10 +256,11 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
         pipeline = Pipeline(settings, engine)
         behind, open_, committed = (Foreign("", batch(60 + number), ACCEPTED) for number in range(3))
         with made_topics(settings):
-            # An operator's topic that keeps its senders' clocks.
+            # An operator configured the topic to keep the senders' timestamps.
             altered(settings, Topic.BATCHES, "message.timestamp.type", "CreateTime")
             altered(settings, Topic.BATCHES, "message.timestamp.after.max.ms", str(2**63 - 1))
-            # By these clocks some records are older than the topic keeps: the broker's cleaner, now and then, would be faster than the roles.
+            # Some of these timestamps are older than the retention time, and the broker might delete the records before the roles read
+            # them.
             altered(settings, Topic.BATCHES, "retention.ms", "-1")
             write(settings, Topic.BATCHES, [*FOREIGN, behind])
             for topic, records in ELSEWHERE.items():
@@ -272,7 +276,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
             partitions = range(settings.topic_partitions)
             send_in_transaction(settings, endless, Topic.BATCHES, 0, open_.record)
             for partition in partitions:
-                # Each partition of the flow has an unfinished transaction; what it says of no batch is put aside.
+                # Every partition of the flow has an unfinished transaction. Its records name no batch, so they are put aside.
                 for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS):
                     endless.produce(topic.on_cluster(settings.topic_prefix), b"{}", b"key", partition=partition)
             assert endless.flush(PATIENCE_S) == 0
@@ -306,7 +310,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
         engine.dispose()
 
 
-def test_row_36_whatever_a_foreign_record_holds_is_accepted_or_put_aside(aftermath: Aftermath) -> None:
+def test_row_36_a_foreign_record_is_accepted_or_put_aside(aftermath: Aftermath) -> None:
     for offset, foreign in enumerate(FOREIGN):
         if foreign.outcome == ACCEPTED:
             assert shown(aftermath.engine, foreign.batch_id).batch.status == "completed", foreign.name
@@ -324,13 +328,13 @@ def test_row_36_whatever_a_foreign_record_holds_is_accepted_or_put_aside(afterma
     assert verify(aftermath.engine, aftermath.settings).breaches == []
 
 
-def test_a_byte_order_mark_is_called_by_its_name(aftermath: Aftermath) -> None:
+def test_a_byte_order_mark_is_named_in_the_reason(aftermath: Aftermath) -> None:
     for name in ("byte order mark", "UTF-16"):
         [offset] = [offset for offset, foreign in enumerate(FOREIGN) if foreign.name == name]
         assert "byte order mark" in str(letter_of(aftermath, Topic.BATCHES, offset).data["detail"])
 
 
-def test_what_a_record_holds_is_not_repeated_to_a_terminal(aftermath: Aftermath) -> None:
+def test_control_characters_of_a_record_do_not_reach_a_terminal(aftermath: Aftermath) -> None:
     assert b"\x1b" not in aftermath.places["logs"]
     assert all(
         name.isprintable() and b"\x1b" not in value for each in aftermath.letters.values() for name, value in each.headers.items()
@@ -338,7 +342,7 @@ def test_what_a_record_holds_is_not_repeated_to_a_terminal(aftermath: Aftermath)
 
 
 def test_row_37_record_larger_than_its_topic_once_decompressed(aftermath: Aftermath) -> None:
-    """Its letter fits: it holds the beginning, says so, and says where the record is."""
+    """Its dead letter fits, because it holds only the beginning of the record. The letter says so, and says where the record is."""
     for offset, foreign in enumerate(FOREIGN):
         if foreign.outcome == "too_large":
             letter = letter_of(aftermath, Topic.BATCHES, offset)
@@ -351,25 +355,25 @@ def test_row_37_record_larger_than_its_topic_once_decompressed(aftermath: Afterm
     assert max(len(each.value) for each in aftermath.letters.values()) < MAX_DEAD_LETTER_BYTES
 
 
-def test_row_38_transaction_of_somebody_else_holds_up_nobody(aftermath: Aftermath) -> None:
-    """While it is open, others' batches end. When it has ended, its marks count as passed."""
+def test_row_38_transaction_of_another_client_holds_up_nobody(aftermath: Aftermath) -> None:
+    """While it is open, other batches complete. After it has ended, its markers count as handled."""
     assert aftermath.http_beside_a_transaction == "completed"
-    # The contract: a record counts when it is written, whatever becomes of the transaction that it was written in.
+    # The contract: a record counts when it is written, whether its transaction is committed or not.
     assert shown(aftermath.engine, aftermath.in_open_transaction).batch.status == "completed"
     assert shown(aftermath.engine, aftermath.in_transaction).batch.status == "completed"
     assert aftermath.progress == all_ends(aftermath.settings)
 
 
-def test_replay_reads_past_it(aftermath: Aftermath) -> None:
+def test_replay_skips_foreign_records(aftermath: Aftermath) -> None:
     replayed = document(aftermath.settings, "replay")
     assert replayed["differences"] == []
-    aside = [foreign for foreign in FOREIGN if foreign.outcome not in (ACCEPTED, "damaged")]  # the last is never delivered
+    aside = [foreign for foreign in FOREIGN if foreign.outcome not in (ACCEPTED, "damaged")]  # The last kind is never delivered.
     of_transactions = 2 * aftermath.settings.topic_partitions
     elsewhere = len(ELSEWHERE[Topic.RESULTS]) + len(ELSEWHERE[Topic.LIFECYCLE])
     assert replayed["read"]["unreadable"] == len(aside) + of_transactions + elsewhere
 
 
-def test_letters_are_listed_shown_and_sent_again_or_say_why_not(aftermath: Aftermath) -> None:
+def test_letters_are_listed_shown_and_redriven_or_refused_with_a_reason(aftermath: Aftermath) -> None:
     settings = aftermath.settings
     listed = document(settings, "dead-letters", "list")["dead_letters"]
     assert {each["id"] for each in listed} == {each.id for each in aftermath.letters.values()}
@@ -385,7 +389,7 @@ def test_letters_are_listed_shown_and_sent_again_or_say_why_not(aftermath: After
     ):
         code, output = command_line(settings, "dead-letters", "redrive", ids[name])
         assert (code, said in output) == (2, True), output
-    # Read again from where it is: the letter does not hold it.
+    # The record is read from its topic again, because the letter does not hold it.
     assert document(settings, "dead-letters", "redrive", ids["3.8 MB, GZIP"])["redriven"] == [ids["3.8 MB, GZIP"]]
     redriven = document(settings, "dead-letters", "redrive", "all")
     assert set(redriven["left"]) >= {ids["name is not UTF-8"], ids["nothing at all"], ids["25 MB"]}

@@ -1,4 +1,4 @@
-"""Row 46 of the fault catalogue: a process that stands still keeps no lock for longer than its lease."""
+"""Row 46 of the fault catalogue: a process that stands still loses its locks when its lease ends."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def stands_still(pid: int) -> bool:
 
 
 def one_event_of_each_slot(engine: Engine) -> list[str]:
-    """The ids of the batches."""
+    """Puts an event into each slot. Returns the ids of their batches."""
     batches = [next(each for each in iter(uuid4, None) if slot_of(each) == slot) for slot in range(SLOTS)]
     with engine.begin() as connection:
         insert_events(connection, [EventOf(ORGANIZATION, each, submitted(each, upstream_items(1))) for each in batches])
@@ -55,9 +55,7 @@ def one_event_of_each_slot(engine: Engine) -> list[str]:
 
 
 @pytest.mark.usefixtures("topics")
-def test_row_46_relay_that_stands_still_loses_its_slots_and_is_harmless_when_it_goes_on(
-    settings: Settings, engine: Engine
-) -> None:
+def test_row_46_relay_that_stands_still_loses_its_slots_and_continues_without_harm(settings: Settings, engine: Engine) -> None:
     with (
         running_relay(settings) as survivor,
         in_process(relay_process, settings) as frozen,
@@ -76,7 +74,7 @@ def test_row_46_relay_that_stands_still_loses_its_slots_and_is_harmless_when_it_
 
 
 def deaf_relay_process() -> None:
-    """Owns every slot, and stands still while the server sends it more than fits into any buffer."""
+    """A process that owns every slot, and stands still while the server sends it more than any buffer holds."""
     settings = Settings()
     connection = psycopg2.connect(settings.worker_url.render_as_string(hide_password=False).replace("+psycopg2", ""), async_=True)
     for statement in (
@@ -91,7 +89,7 @@ def deaf_relay_process() -> None:
 
 @pytest.mark.usefixtures("topics")
 def test_row_46_relay_that_stands_still_while_it_is_sent_rows(settings: Settings, engine: Engine) -> None:
-    """Its session is not idle, it writes: no timeout of the server's ends it."""
+    """Its session is not idle but writing, so no server timeout ends it."""
     with in_process(deaf_relay_process, settings) as deaf:
         eventually(lambda: stands_still(deaf.pid))
         one_event_of_each_slot(engine)
@@ -103,7 +101,7 @@ def test_row_46_relay_that_stands_still_while_it_is_sent_rows(settings: Settings
 
 
 def batch_holder() -> None:
-    """Stands still in a transaction that holds the lock of the one batch."""
+    """Stands still in a transaction that holds the batch's lock."""
     with session().begin() as connection:
         [batch_id] = connection.scalars(text("SELECT batch_id FROM orchestrator.batch"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": batch_lock_key(batch_id)})
@@ -111,14 +109,14 @@ def batch_holder() -> None:
 
 
 def sweep_holder() -> None:
-    """Stands still in the middle of a sweep."""
+    """Stands still inside a sweep."""
     with session().begin() as connection:
         assert sweeping.try_lock(connection)
         stand_still()
 
 
 def migration_holder() -> None:
-    """Stands still in the middle of an upgrade of the schema."""
+    """Stands still inside an upgrade of the schema."""
     vars(migrate)["command"] = SimpleNamespace(upgrade=lambda *_: stand_still())
     migrate.upgrade(Settings())
 
@@ -151,6 +149,6 @@ def test_row_46_migration_of_a_process_that_stands_still(settings: Settings) -> 
     with in_process(migration_holder, settings) as holder:
         eventually(lambda: stands_still(holder.pid))
         reached: list[str] = []
-        # In a thread that nobody waits for: an upgrade that waits for the lock can't be interrupted.
+        # In a daemon thread, because an upgrade that waits for the lock can't be interrupted.
         threading.Thread(target=lambda: reached.append(migrate.upgrade(settings)), daemon=True).start()
         assert eventually(lambda: reached) == [migrate.newest_version()]

@@ -1,4 +1,4 @@
-"""Row 45 of the fault catalogue: everybody takes locks in one order, so nobody waits for each other in a circle."""
+"""Row 45 of the fault catalogue: all transactions take locks in one order, so there are no deadlocks."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
-# A batch's lock is of the one-number form.
+# A batch's lock has one key, of 64 bits.
 _HELD = text("""
     SELECT pid, granted, (CAST(classid AS bigint) << 32) | CAST(objid AS bigint) AS key FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()
@@ -51,7 +51,7 @@ def is_waited_for_a_row(watcher: Connection) -> bool:
 
 
 def contrary_ids(count: int) -> list[UUID]:
-    """Batch ids, in order of their lock keys, which is the contrary of their own."""
+    """Batch ids in the order of their lock keys, which is the reverse of the ids' own order."""
     while True:
         batch_ids = sorted((new_batch_id() for _ in range(count)), key=batch_lock_key)
         if batch_ids == sorted(batch_ids, reverse=True):
@@ -59,13 +59,13 @@ def contrary_ids(count: int) -> list[UUID]:
 
 
 def events_of(batch_ids: Sequence[UUID], **fields: Any) -> list[OutgoingEvent]:
-    """A batch of one item each, in order of their ids."""
+    """Events of batches with one item each, ordered by id."""
     items = itertools.count(1)
     return [submitted(batch_id, [upstream_item(0, f"mentor-{next(items)}")], **fields) for batch_id in sorted(batch_ids)]
 
 
 def taken_in(pipeline: Pipeline, batch_ids: Sequence[UUID]) -> list[OutgoingEvent]:
-    """Their commands, when the batches have been taken in."""
+    """The commands of these batches, after the splitter has taken them in."""
     pipeline.handle(pipeline.splitter, events_of(batch_ids))
     commands = pipeline.take(Topic.COMMANDS)
     assert len(commands) == len(batch_ids)
@@ -111,7 +111,7 @@ def sweeper() -> Sweeper:
 def test_row_45_the_locks_of_batches_are_taken_in_order_of_their_keys_and_before_any_row(
     pipeline: Pipeline, engine: Engine, path: Path_
 ) -> None:
-    """Seen in pg_locks: a process that waits for the second of three has the first, not the third, and no row."""
+    """pg_locks shows it: a process that waits for the second of three locks holds the first, not the third, and no row."""
     batch_ids = contrary_ids(3)
     first, second, third = map(batch_lock_key, batch_ids)
     work = path(pipeline, batch_ids)
@@ -134,7 +134,7 @@ def test_row_45_the_locks_of_batches_are_taken_in_order_of_their_keys_and_before
     thread.join()
     assert failures == []
     assert signed(waiter.key) == second
-    assert held == {first}, f"holds the third before the second: {third in held}"
+    assert held == {first}, f"must hold only the first lock; holds the third before the second: {third in held}"
     assert touched == set()
 
 
@@ -165,8 +165,8 @@ def test_row_45_the_rows_of_batches_are_taken_in_order_of_their_ids(pipeline: Pi
         thread.join()
 
 
-def test_row_45_intake_and_registration_of_the_same_batches_never_wait_in_a_circle(pipeline: Pipeline, engine: Engine) -> None:
-    """One stops before each of its statements and the other runs, as far as a lock lets it."""
+def test_row_45_intake_and_registration_of_the_same_batches_never_deadlock(pipeline: Pipeline, engine: Engine) -> None:
+    """One stops before each of its statements in turn, and the other runs as far as a lock lets it."""
     deadlocks = Deadlocks()
     deadlocks.watch(pipeline.engine)
     mark_statements(pipeline.engine)
@@ -185,7 +185,7 @@ def test_row_45_intake_and_registration_of_the_same_batches_never_wait_in_a_circ
             ]
             pipeline.handle(pipeline.splitter, first_parts)
             records = [record(event, offset) for offset, event in enumerate(last_parts)]
-            # A writer to the topic of commands decides when a registration locks which batch.
+            # Foreign commands can make a registration lock batches in any order.
             commands = [record(forged(batch_id), offset) for offset, batch_id in enumerate(batch_ids)]
 
             def handle(handler: object, records: object) -> None:
@@ -204,7 +204,7 @@ def test_row_45_intake_and_registration_of_the_same_batches_never_wait_in_a_circ
 
 
 def forged(batch_id: UUID) -> OutgoingEvent:
-    """A command for an item that is not there yet."""
+    """A command for an item that does not exist yet."""
     event = command(0)
     return OutgoingEvent(
         event.topic, event.key, event.headers, event.value.replace(str(BATCH_ID).encode(), str(batch_id).encode())
@@ -212,7 +212,7 @@ def forged(batch_id: UUID) -> OutgoingEvent:
 
 
 def test_row_45_the_order_is_defined_in_one_place() -> None:
-    """Who takes locks that others wait for is on this list, and has been thought about."""
+    """Every place that takes locks for which others wait is in this list, and its order was checked."""
     places: dict[str, set[str]] = {}
     for folder in ("orchestrator", "consumers", "producers", "api", "cli", "compose"):
         for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sql")):
@@ -228,7 +228,7 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/registration/sql/records.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/replay/sql/batch_merge.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/storage/sql/dispatch.sql": {"FOR UPDATE"},
-        # A row of its own, in a transaction that locks nothing else.
+        # It locks one row of its own, in a transaction that locks nothing else.
         "orchestrator/storage/sql/console_sessions.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/templates.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},

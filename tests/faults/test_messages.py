@@ -1,4 +1,4 @@
-"""Rows 13 and 33 of the fault catalogue: nothing is accepted that a topic would refuse, and nothing is passed over that it does refuse."""
+"""Rows 13 and 33 of the fault catalogue: nothing is accepted that a topic would refuse, and a refused event is never skipped."""
 
 import random
 
@@ -15,12 +15,12 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
-# JSON writes each as six bytes: the most that a character can come to.
+# JSON writes each of these characters as six bytes, which is the most.
 COSTLY = "\x1f"
 
 
-def test_row_13_the_largest_that_is_accepted_fits_every_message(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """Each text as long and as costly as it may be. What is longer is refused before it is accepted (tests/contract)."""
+def test_row_13_the_largest_accepted_values_fit_every_message(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
+    """Each text has the largest size in bytes. Longer texts are refused before they are accepted (tests/contract)."""
     items = [
         item(f"{number:04}".ljust(100, COSTLY), kind=COSTLY * 100, notes=COSTLY * 10_000)._replace(client_reference=COSTLY * 100)
         for number in range(1_000)
@@ -36,15 +36,15 @@ def test_row_13_the_largest_that_is_accepted_fits_every_message(pipeline: Pipeli
 
 
 def limit(settings: Settings, topic: Topic, max_message_bytes: int) -> None:
-    """The topic refuses whatever is larger."""
+    """Configures the topic to refuse larger records."""
     altered(settings, topic, "max.message.bytes", str(max_message_bytes))
 
 
 def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """Nothing of its micro-batch is committed until the letter is written. What was acknowledged beside it is not sent again."""
+    """Nothing of its micro-batch is committed until the letter is written. Events that were acknowledged are not sent again."""
     batch_id = pipeline.submit(mentors(5))
     commands = [(command.value, dict(command.headers)) for command in expanded(pipeline, batch_id)]
-    poison = random.Random(33).randbytes(6_000)  # that no compression makes smaller
+    poison = random.Random(33).randbytes(6_000)  # Random, so that no compression makes it smaller.
     limit(settings, Topic.DEAD_LETTER, len(poison))
     write_raw(settings, Topic.COMMANDS, [(poison, commands[0][1]), *commands], partition=0)
     with (

@@ -1,4 +1,4 @@
-"""Rows 7, 15, 17 and 18 of the fault catalogue: what a consumer has done, and what its group believes that it has done."""
+"""Rows 7, 15, 17 and 18 of the fault catalogue: what a consumer has done, and what offset its group has."""
 
 import itertools
 import threading
@@ -44,10 +44,10 @@ from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 pytestmark = pytest.mark.usefixtures("topics")
 
 ITEMS = 20
-# Of row 17: enough for some members to come and go.
+# For row 17: enough items that members can join and leave meanwhile.
 MANY_ITEMS = 400
 
-# Shorter than the settings allow: heartbeats would come in between.
+# Shorter than the settings allow, or heartbeats would come in between.
 MAX_POLL_INTERVAL_MS = 3_000
 
 
@@ -55,7 +55,7 @@ MAX_POLL_INTERVAL_MS = 3_000
 def test_row_7_killed_between_database_commit_and_offset_commit(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine, window: Failpoint
 ) -> None:
-    """What was decided is announced by whoever comes next: for the first time, or once more by the same event."""
+    """The next process announces what was decided: for the first time, or again with the same event."""
     batch_id = pipeline.submit(mentors(ITEMS))
     publisher.publish(expanded(pipeline, batch_id))
     shorten_session(settings, "registration")
@@ -75,7 +75,7 @@ def test_row_7_killed_between_database_commit_and_offset_commit(
 
 
 class Zombie(RegistrationHandler):
-    """Stands still until it may go on: in its transaction's thread, and then in the one that polls."""
+    """Stands still until the test lets it go on: first in the thread of its transaction, then in the thread that polls."""
 
     def __init__(self) -> None:
         super().__init__(InProcessRegistrationService(EARLIEST_YEAR))
@@ -96,7 +96,7 @@ class Zombie(RegistrationHandler):
 def overtake(
     zombie: Zombie, settings: Settings, commands: Sequence[OutgoingEvent], publisher: EventProducer, results: TopicReader
 ) -> None:
-    """Gives the zombie half of the commands, and another member, when it has been silent for too long, all of them."""
+    """The zombie gets half of the commands. When it has been silent for too long, another member gets all of them."""
     with running_role(armed(settings, max_poll_interval_ms=MAX_POLL_INTERVAL_MS), zombie) as expelled:
         publisher.publish(commands[: ITEMS // 2])
         eventually(zombie.is_handling.is_set)
@@ -111,7 +111,7 @@ def overtake(
 def test_row_15_consumer_that_polls_too_late_is_fenced_and_ends(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
-    """It holds half of a batch in its hands while another member does the whole, and learns of that only afterwards."""
+    """It holds half of a batch while another member handles the whole batch, and learns of that only afterwards."""
     batch_id = pipeline.submit(mentors(ITEMS))
     commands = expanded(pipeline, batch_id)
     shorten_session(settings, "registration")
@@ -122,7 +122,7 @@ def test_row_15_consumer_that_polls_too_late_is_fenced_and_ends(
         assert len({(result.id, result.value) for result in results.read()}) == ITEMS
         fold(pipeline, results.records)
         assert pipeline.status(batch_id).batch.status == "completed"
-        # As its supervisor starts it anew.
+        # As its supervisor would restart it.
         publisher.publish(expanded(pipeline, pipeline.submit(mentors(1, first=1 + ITEMS))))
         with running_role(settings, registration_role()):
             results.wait_for(len(results.records) + 1)
@@ -130,7 +130,7 @@ def test_row_15_consumer_that_polls_too_late_is_fenced_and_ends(
 
 
 class RefusedConsumer(Consumer):
-    """Every other commit is refused, as brokers do in the middle of a rebalance. (librdkafka hides it when ours does.)"""
+    """Refuses every second commit, as brokers do during a rebalance. (librdkafka retries those itself, so a test does not see them.)"""
 
     answers = itertools.cycle(
         [None, KafkaError.STALE_MEMBER_EPOCH, None, KafkaError.REBALANCE_IN_PROGRESS, None, KafkaError.ILLEGAL_GENERATION]
@@ -146,7 +146,7 @@ class RefusedConsumer(Consumer):
 def test_row_17_commit_during_a_rebalance(
     pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one works through a batch others join and leave. None of them may end before it is told to."""
+    """While one member works through a batch, others join and leave. None of them may end before it is told to."""
     monkeypatch.setattr(runtime, "Consumer", RefusedConsumer)
     settings = armed(settings, max_batch_records=5)
     batch_id = pipeline.submit([item(f"mentor-{n % 100 + 1}", day=DAY - timedelta(days=n // 100)) for n in range(MANY_ITEMS)])
@@ -164,14 +164,14 @@ def test_row_17_commit_during_a_rebalance(
 
 
 def submitted(pipeline: Pipeline, items: Sequence[NewItem]) -> list[OutgoingEvent]:
-    """The events of a batch that was accepted."""
+    """The events of an accepted batch."""
     pipeline.submit(items)
     pipeline.relay()
     return pipeline.take(Topic.BATCHES)
 
 
 class PollingAhead(SplitterHandler):
-    """Is with its first record until so many have been polled."""
+    """Handles its first record only after this many records have been polled."""
 
     def __init__(self, settings: Settings, records: int) -> None:
         super().__init__(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
@@ -192,19 +192,19 @@ class PollingAhead(SplitterHandler):
 def test_row_18_only_the_contiguous_prefix_is_committed(
     pipeline: Pipeline, settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small batch overtakes parts of a large one that lie before it in their partition; then the splitter dies."""
+    """A small batch overtakes parts of a large batch that lie before it in their partition. Then the splitter dies."""
     monkeypatch.setattr(events, "MAX_PART_ITEMS", 10)
     parts = submitted(pipeline, mentors(40))
     written = [*parts[:3], *submitted(pipeline, mentors(2, first=41)), *parts[3:]]
     write_raw(settings, Topic.BATCHES, [(event.value, dict(event.headers)) for event in written], partition=0)
     settings = armed(settings, bulk_threshold_items=20, max_batch_records=1)
-    # The lanes take turns: first a part, then the small batch.
+    # The lanes take turns, so the splitter handles a part first, and then the small batch.
     dying = armed(settings, failpoints=f"{Failpoint.CONSUMER_BEFORE_HANDLE}=raise@3")
     with pytest.raises(InjectedError), running_role(dying, PollingAhead(settings, len(written))) as dead:
         eventually(lambda: dead.has_ended)
     with reading(settings, Topic.COMMANDS) as commands, reading(settings, Topic.COMMANDS_BULK) as bulk_commands:
         commands.wait_for(2)
-        assert committed(settings, "splitter", Topic.BATCHES) == 1, "committed what comes before the small one, and is not done"
+        assert committed(settings, "splitter", Topic.BATCHES) == 1, "committed an offset behind parts that are not done"
         with running_role(settings, splitter_role(settings)):
             eventually(lambda: len({command.id for command in bulk_commands.read()}) == 40)
             eventually(lambda: committed(settings, "splitter", Topic.BATCHES) == len(written))

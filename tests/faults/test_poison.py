@@ -1,5 +1,5 @@
-"""Rows 23 to 25 of the fault catalogue through the product's own roles: poison is put aside, what comes behind it is done, and what
-notes say is nowhere to be read. The roles run once, and each test looks at what they have left behind."""
+"""Rows 23 to 25 of the fault catalogue, through the product's roles: poison is put aside, the records behind it are handled, and notes
+appear nowhere. The roles run once, and each test checks what they left behind."""
 
 import base64
 from collections import Counter
@@ -37,11 +37,11 @@ CANARY = "canary-7f3a-somebody's health"
 SECRET = b"canary"
 NOTED = upstream_item(0, notes=CANARY)
 
-# As the first version of the event was first written, with nothing that it may leave out.
+# The event as its first version wrote it, with every optional field left out.
 OLDEST_BATCH = UUID("01997f00-0000-7000-8000-000000000001")
 OLDEST = OutgoingEvent(Topic.BATCHES, "", binary_headers("oldest"), orjson.dumps(golden("BatchSubmitted.v1.json")[0]))
 
-# Mentors whose rows the database refuses, with a message that quotes the notes, as a violated constraint's detail would.
+# Mentors whose rows the database refuses. Its message quotes the notes, as the detail of a violated constraint would.
 REFUSED_ITEM, REFUSED_ACTIVITY = "mentor-13", "mentor-14"
 
 PARTITION = 1
@@ -49,7 +49,7 @@ PARTITION = 1
 
 @dataclass(frozen=True)
 class Poison:
-    """A record that must be put aside, and why; `is_answered`: with a `BatchRejected`. `row` is that of the catalogue."""
+    """A record that must be put aside, and the reason. With `is_answered`, its sender gets a `BatchRejected`. `row` is the catalogue's."""
 
     row: int
     name: str
@@ -64,7 +64,7 @@ def binary(event_type: str = events.BATCH_SUBMITTED, **headers: bytes) -> dict[s
 
 
 def noted(*items: object, **fields: Any) -> bytes:
-    """A batch whose notes nobody may read."""
+    """A batch with notes that must not be leaked."""
     return submitted(uuid4(), [NOTED, *items], **fields).value
 
 
@@ -153,26 +153,26 @@ OURS = {
 
 POISON = {Topic.BATCHES: [*UNREADABLE, *MALFORMED, REFUSED_BY_THE_DATABASE], **OURS}
 
-# Not poison: a command like any other, until its activity is to be inserted.
+# This one is no poison: the command is handled like any other, until its activity is inserted.
 FAILED_COMMAND = (Topic.COMMANDS, "internal_error")
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What the roles have left behind."""
+    """What the roles left behind."""
 
     letters: Mapping[tuple[Topic, object, object], Seen]
-    """By where the record came from."""
+    """By the place of the record that was put aside."""
     answers: Sequence[Seen]
     good: StatusView
     oldest: StatusView
     breaches: Sequence[object]
     places: Mapping[str, bytes]
-    """Everything that has been said anywhere."""
+    """Everything that was logged."""
 
 
 def prepare(settings: Settings, engine: Engine) -> None:
-    """The standard directory, and tables that refuse two of its mentors."""
+    """The standard directory, and constraints that refuse two of its mentors."""
     standard_directory(engine)
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
@@ -193,13 +193,13 @@ def prepare(settings: Settings, engine: Engine) -> None:
 
 
 def ours(settings: Settings, topic: Topic) -> list[Seen]:
-    """What the roles have written to a topic, behind and beside the poison."""
+    """The good records that the roles wrote to a topic."""
     return [each for each in whole(settings, topic) if each.partition != PARTITION or each.offset >= len(POISON[topic])]
 
 
 @pytest.fixture(scope="module")
 def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
-    """The corpus, with good batches behind it, once through the flow."""
+    """Sends the corpus through the flow once, with good batches behind it."""
     folder = tmp_path_factory.mktemp("roles")
     batch_id = uuid4()
     items = [
@@ -249,7 +249,7 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
 
 
 def assert_put_aside(aftermath: Aftermath, row: int) -> None:
-    """Each poisonous record of the row, with its origin, its reason and its bytes."""
+    """Checks that each poisonous record of the row was put aside with its place, its reason and its bytes."""
     for topic, records in POISON.items():
         for offset, poison in enumerate(records):
             if poison.row == row:
@@ -260,13 +260,13 @@ def assert_put_aside(aftermath: Aftermath, row: int) -> None:
 
 def test_row_23_poison_bytes_are_put_aside_and_the_partition_moves_on(aftermath: Aftermath) -> None:
     assert_put_aside(aftermath, 23)
-    # The good one behind them is done, though the registration of one of its items fails: that item fails alone.
+    # The good batch behind them is handled. The registration of one of its items fails, and only that item does.
     assert aftermath.good.batch.counts == Counts(completed=3, failed=1)
     assert [item.error and item.error.code for item in aftermath.good.items] == [None, None, None, "internal_error"]
     assert aftermath.breaches == []
 
 
-def test_row_24_what_json_does_not_have_is_refused(aftermath: Aftermath) -> None:
+def test_row_24_values_that_json_does_not_have_are_refused(aftermath: Aftermath) -> None:
     assert_put_aside(aftermath, 24)
 
 
@@ -280,15 +280,15 @@ def test_row_25_unknown_version_is_put_aside_and_the_oldest_is_registered(afterm
     ]
 
 
-def test_nothing_else_is_put_aside_and_every_sender_is_answered(aftermath: Aftermath) -> None:
+def test_nothing_else_is_put_aside_and_every_sender_is_told(aftermath: Aftermath) -> None:
     expected = Counter([(topic, each.reason) for topic, records in POISON.items() for each in records] + [FAILED_COMMAND])
     assert Counter((topic, letter.data["reason"]) for (topic, _, _), letter in aftermath.letters.items()) == expected
     rejections = sum(each.headers["ce_type"].decode() == events.BATCH_REJECTED for each in aftermath.answers)
     assert rejections == sum(each.is_answered for each in POISON[Topic.BATCHES])
 
 
-def test_notes_are_where_they_belong_and_nowhere_else(aftermath: Aftermath) -> None:
-    """Though the roles did speak, of each record that they put aside."""
+def test_notes_are_only_where_they_belong(aftermath: Aftermath) -> None:
+    """The roles did log each record that they put aside."""
     assert [item.values.notes for item in aftermath.good.items] == [CANARY, None, None, CANARY]
     lines = [orjson.loads(line) for line in aftermath.places["logs"].splitlines() if b"dead_lettered" in line]
     assert {line["role"] for line in lines} <= {"splitter", "registration", "aggregator"}

@@ -16,7 +16,7 @@ BATCHES, ITEMS = 4, 25
 
 @pytest.mark.usefixtures("topics")
 def test_row_57_pooler_that_ends_and_starts_again_under_load(settings: Settings, engine: Engine, pipeline: Pipeline) -> None:
-    """It takes all sessions with it: the relay's slots, what was prepared, what was listened to. The roles make new ones."""
+    """The restart ends all sessions, and with them the relay's slots, prepared statements and LISTENs. The roles make new ones."""
     with running_pooler(settings, pool_mode="session") as (through, pooler), running_flow(through):
         batches = []
         for number, how in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):

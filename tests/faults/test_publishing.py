@@ -1,4 +1,4 @@
-"""Rows 8, 9, 11 and 12 of the fault catalogue: between the outbox and the topic. (Row 10 is with the broker that it freezes.)"""
+"""Rows 8, 9, 11 and 12 of the fault catalogue: between the outbox and the topic. Row 10 is in test_servers.py, which freezes a broker."""
 
 import ctypes
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def test_row_8_killed_between_produce_and_mark_published(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """The same event comes twice, and what comes of it once."""
+    """The same event is published twice, and has its effect once."""
     batch_id = pipeline.submit(mentors(ITEMS))
     with in_process(relay_process, armed(settings, failpoints=f"{Failpoint.RELAY_AFTER_PUBLISH}=crash@1")) as process:
         assert process.wait(PATIENCE_S) == EXIT_CODE
@@ -73,7 +73,7 @@ def test_row_9_lower_id_that_commits_late_is_published(settings: Settings, engin
 
 
 class BreakingProducer(EventProducer):
-    """Gets a fatal error when it next comes to the method of that name."""
+    """Raises a fatal error in the next call of the named method."""
 
     breaks_in = ""
 
@@ -93,7 +93,7 @@ class BreakingProducer(EventProducer):
         if method != self.breaks_in:
             return
         self.breaks_in = ""
-        # The handle comes first in the Python object; the library's own offer to test with it is loaded with the module.
+        # The handle is the first field of the Python object. The library has a function for such tests, which is loaded with the module.
         handle = ctypes.c_void_p.from_address(id(self._producer) + object.__basicsize__)
         raise_fatal_error = ctypes.CDLL(cimpl.__file__).rd_kafka_test_fatal_error
         raise_fatal_error.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
@@ -104,7 +104,7 @@ class BreakingProducer(EventProducer):
 def test_row_11_fatal_error_of_the_idempotent_producer(
     pipeline: Pipeline, settings: Settings, engine: Engine, method: str
 ) -> None:
-    """Met by the first event, by one that waits for room, and by what is queued or under way."""
+    """It is noticed by the first event, by an event that waits for room, and by the flush of queued events."""
     producer = BreakingProducer(settings, {"queue.buffering.max.messages": 5})
     for number in range(10):
         pipeline.submit(mentors(1, first=1 + number))

@@ -1,4 +1,4 @@
-"""Rows 21, 28, 30 and 32 of the fault catalogue: what comes late, twice, at the same time, or at the wrong time."""
+"""Rows 21, 28, 30 and 32 of the fault catalogue: events that come late, twice, at the same time, or in the wrong order."""
 
 import ast
 import itertools
@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_row_21_late_message_after_the_dedup_rows_are_gone(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """The items are pending again, as after a restore, and no outcome says that they were registered: the activities do, whatever the
-    rules would say of the mentors by now."""
+    """As after a restore, the items are pending again and have no outcomes. Their activities show that they were registered, even if the
+    rules would refuse the mentors now."""
     batch_id = pipeline.submit(mentors(5))
     commands = expanded(pipeline, batch_id)
     results = pipeline.handle(pipeline.registration, commands).events
@@ -63,7 +63,7 @@ def test_row_21_late_message_after_the_dedup_rows_are_gone(pipeline: Pipeline, s
 
 def test_row_28_two_aggregators_fold_the_same_shuffled_results(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
     shuffle = random.Random(28)
-    # A result that comes before its batch is put aside, and counts for nothing when the batch has come.
+    # A result that arrives before its batch is put aside, and has no effect when the batch arrives.
     early = uuid4()
     event = submitted(early, [upstream_item(n, f"mentor-{61 + n}") for n in range(3)])
     batches = [pipeline.submit([*mentors(10, first=1 + 10 * number), item("nobody")]) for number in range(5)]
@@ -88,14 +88,14 @@ def test_row_28_two_aggregators_fold_the_same_shuffled_results(pipeline: Pipelin
         batch = pipeline.status(batch_id).batch
         assert (batch.status, batch.counts.completed, batch.counts.failed) == ("partial", 10, 1)
     pipeline.relay()
-    assert len(pipeline.take(Topic.LIFECYCLE)) == len(batches), "one completion event each"
+    assert len(pipeline.take(Topic.LIFECYCLE)) == len(batches), "each batch must have one completion event"
     pipeline.drain()
     assert pipeline.status(early).batch.counts.completed == 3
     assert_exactly_once(engine, settings, activities=53)
 
 
 def renamed(event: OutgoingEvent, batch_id: UUID, other: UUID) -> bytes:
-    """A result's value, of another batch."""
+    """The value of a result of another batch."""
     return event.value.replace(str(batch_id).encode(), str(other).encode())
 
 
@@ -105,7 +105,7 @@ _days = (date(2020, 1, 1) + timedelta(days=number) for number in itertools.count
 
 
 class Scene:
-    """One batch of three, of which one fails, and what people and consumers do with it."""
+    """A batch of three items, one of which fails, and the changes that people and consumers make to it."""
 
     def __init__(self, pipeline: Pipeline, *, registered: bool) -> None:
         day = next(_days)
@@ -133,7 +133,7 @@ class Scene:
         self.pipeline.call(operations.delete_batch, ADMIN, self.batch_id)
 
     def seen(self) -> StatusView | None:
-        """What a reader sees when everything has come to rest."""
+        """What a reader sees after everything has been processed."""
         self.pipeline.drain()
         try:
             return self.pipeline.status(self.batch_id)
@@ -154,7 +154,7 @@ RACES = [
 def test_row_30_one_stops_before_each_of_its_statements_and_the_other_comes_between(
     pipeline: Pipeline, settings: Settings, engine: Engine
 ) -> None:
-    """Every interleaving with one change of turns: the other runs whole, or as far as a lock lets it."""
+    """Every interleaving with one change of turns: the other runs completely, or as far as a lock lets it."""
     mark_statements(pipeline.engine)
     mark_statements(pipeline.api)
     with looking(engine) as watcher:
@@ -165,7 +165,7 @@ def test_row_30_one_stops_before_each_of_its_statements_and_the_other_comes_betw
 
 
 def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
-    """A scene for each statement of the one, before which the other comes; how many there were."""
+    """A new scene for each statement of the first, before which the second runs. Returns how many there were."""
     for stop_at in itertools.count():
         scene = Scene(pipeline, registered="register" not in (one, other))
         if "delete" in (one, other):
@@ -183,21 +183,21 @@ def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) ->
 
 
 def looking(engine: Engine) -> Connection:
-    """A session that only looks."""
+    """A session that only reads."""
     return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
 def judge(scene: Scene, done: set[str], story: str) -> None:
-    """Who was answered that it is done finds it so."""
+    """A change that was reported as done is visible at the end."""
     view = scene.seen()
     activities = count(scene.pipeline.engine, f"registration.activity WHERE batch_id = '{scene.batch_id}'")
     if "delete" in done:
-        assert view is None, f"{story}: it came back"
-        assert activities == 2, f"{story}: the activities stay"
+        assert view is None, f"{story}: the deleted batch is visible again"
+        assert activities == 2, f"{story}: the delete changed activities"
         return
     assert view is not None, story
     assert view.batch.counts.pending == 0, story
-    assert activities == view.batch.counts.completed, f"{story}: cancelled and registered"
+    assert activities == view.batch.counts.completed, f"{story}: an item was cancelled and registered"
     if "cancel" in done:
         assert view.batch.status == "cancelled", story
     elif "retry" in done:
@@ -206,7 +206,8 @@ def judge(scene: Scene, done: set[str], story: str) -> None:
 
 # --- Row 32 -----------------------------------------------------------------------------------------------------------------
 
-# Durations of cached tokens and of metrics, and the first bits of a new batch's id, on which nothing depends but their order.
+# These use the machine's clock for cached tokens, metrics, and the first bits of a new batch's id. Nothing depends on them but the order of
+# ids.
 CLOCKS_OF_OUR_OWN = {
     ("api/access/tokens.py", "time.time"),
     ("api/access/tickets.py", "time.time"),
@@ -227,7 +228,7 @@ WALL_CLOCKS = {
 }
 
 
-def test_row_32_nobody_asks_the_machine_for_the_time() -> None:
+def test_row_32_the_time_comes_from_the_database() -> None:
     asked = {
         (str(file.relative_to(ROOT)), name)
         for folder in ("schemas", "orchestrator", "producers", "consumers", "api")

@@ -1,4 +1,4 @@
-"""Row 43 of the fault catalogue: the database refuses what no record is to blame for."""
+"""Row 43 of the fault catalogue: the database refuses a statement, and no record is to blame."""
 
 import contextlib
 
@@ -29,7 +29,7 @@ SUBMISSION = {
 }
 
 
-def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(settings: Settings, pipeline: Pipeline) -> None:
+def test_row_43_the_api_reports_a_read_only_database_and_recovers_at_once(settings: Settings, pipeline: Pipeline) -> None:
     with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
         assert client.post(API_PATH, json=SUBMISSION).status_code == 202
         assert client.get("/readyz").status_code == 200
@@ -40,15 +40,13 @@ def test_row_43_the_api_tells_of_a_read_only_database_and_is_well_right_after(se
             ready = client.get("/readyz")
             assert ready.status_code == 503
             assert ready.json()["checks"]["database"] == {"ok": False, "detail": "the database is read-only"}
-            assert client.get(API_PATH).status_code == 200, "reading goes on"
-        # The sessions that were made meanwhile are read-only still, and nobody ends them but the product.
+            assert client.get(API_PATH).status_code == 200, "reading must still work"
+        # Sessions that were opened meanwhile stay read-only. Only the product closes them.
         assert client.get("/readyz").status_code == 200
         assert [client.post(API_PATH, json=SUBMISSION).status_code for _ in range(20)] == [202] * 20
 
 
-def test_row_43_the_api_tells_of_a_right_that_is_missing(
-    settings: Settings, pipeline: Pipeline, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_row_43_the_api_reports_a_missing_right(settings: Settings, pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
         connection.execute(text("REVOKE INSERT ON orchestrator.batch FROM bulkreg_api"))
@@ -64,8 +62,8 @@ def test_row_43_the_api_tells_of_a_right_that_is_missing(
     assert "InsufficientPrivilege 42501" in str(line["error"])
 
 
-def test_row_43_of_several_hosts_the_one_that_takes_changes_is_chosen(settings: Settings) -> None:
-    """One server under two addresses: where it takes none, there is none to connect to, and that passes."""
+def test_row_43_of_several_hosts_the_writable_one_is_chosen(settings: Settings) -> None:
+    """One server with two addresses. While it is read-only, no connection is possible; afterwards it works again."""
     url = settings.worker_url
     place = f"{url.host}:{url.port}"
     several = url.set(host=None, port=None).update_query_dict({"host": [place, place]})
@@ -85,7 +83,7 @@ def retries(role: str) -> float:
 def test_row_43_no_good_record_is_put_aside_while_the_database_is_read_only(
     settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
 ) -> None:
-    """Each consumer meets the read-only database with records in hand, and in a session that stays read-only afterwards."""
+    """Each consumer has records when the database becomes read-only, and its session stays read-only afterwards."""
     batches = [pipeline.submit(mentors(10, first=1 + 10 * number)) for number in range(3)]
     pipeline.relay()
     events = pipeline.take(Topic.BATCHES)

@@ -1,4 +1,4 @@
-"""Rows 22, 29 and 31 of the fault catalogue: two that do the same thing at the same instant, each as if it were alone."""
+"""Rows 22, 29 and 31 of the fault catalogue: two processes do the same at the same moment, without knowing of each other."""
 
 import contextlib
 import threading
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("topics")
 
 
 class MeetsItsRival(InProcessRegistrationService):
-    """Decides nothing before its rival has come as far: both have seen that there is no outcome, and neither has written one."""
+    """Decides nothing until its rival has got as far. Then both have seen that there is no outcome, and neither has written one."""
 
     def __init__(self, meet: threading.Barrier) -> None:
         super().__init__(EARLIEST_YEAR)
@@ -60,14 +60,14 @@ class MeetsItsRival(InProcessRegistrationService):
 
 
 class Rival(RegistrationHandler):
-    """Of a group that reads one topic, so that each of two members has partitions of it."""
+    """A member of a group that reads one topic, so that each of two members gets partitions of it."""
 
     topics: tuple[Topic, ...] = (Topic.COMMANDS,)
 
 
 @contextlib.contextmanager
 def rivals(settings: Settings) -> Iterator[tuple[int, int]]:
-    """Two members of the registration's group that meet in their first transactions; a partition of the commands of each."""
+    """Runs two members of the registration's group, which wait for each other in their first transactions. Yields a partition of each."""
     meet = threading.Barrier(2)
     with (
         running_role(settings, Rival(MeetsItsRival(meet))) as one,
@@ -99,7 +99,7 @@ def test_row_22_the_same_message_handled_at_the_same_instant_twice(
     fold(pipeline, found)
     assert pipeline.status(batch_id).batch.status == "completed"
     assert_exactly_once(engine, settings, activities=20)
-    # Not only the same answer: the winner's own, with its time.
+    # The loser announces the winner's result, with the winner's time.
     told = Counter((each.id, each.headers["ce_time"], each.value) for each in found)
     assert sorted(told.values()) == [2] * 20
 
@@ -135,7 +135,7 @@ def test_row_31_two_coordinators_race_for_the_same_mentor_type_and_date(
 
 
 class Held(SettledAtOnce):
-    """A publisher that is on its way for as long as the test likes."""
+    """A publisher that takes as long as the test wants."""
 
     def __init__(self, producer: EventProducer) -> None:
         self._producer = producer
@@ -148,10 +148,10 @@ class Held(SettledAtOnce):
         self._producer.publish(events)
 
 
-def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
+def test_row_29_holder_of_the_advisory_locks_loses_its_session_unnoticed(
     settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a while there are two leaders: what one of them had begun to publish, the other publishes too."""
+    """For a while there are two owners of the slots. Events that one has begun to publish are published by the other, too."""
     settings = settings.model_copy(update={"relay_poll_ms": 100})
     monkeypatch.setattr(events, "MAX_PART_ITEMS", 10)
     batches = [pipeline.submit(mentors(30, first=1 + 30 * number)) for number in range(3)]
@@ -162,7 +162,7 @@ def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
         with running_relay(settings) as second:
             eventually(lambda: len(second.slots) == SLOTS)
             eventually(lambda: count(engine, "orchestrator.outbox") == 0)
-            assert len(first.slots) == SLOTS, "it does not know yet"
+            assert len(first.slots) == SLOTS, "the first relay must not have noticed yet"
             held.may_go_on.set()
             eventually(lambda: len(first.slots) == len(second.slots) == SLOTS // 2)
             assert not first.slots & second.slots
@@ -172,13 +172,17 @@ def test_row_29_holder_of_the_advisory_locks_loses_its_session_unawares(
                 running_role(settings, registration_role()),
                 running_role(settings, aggregator_role()),
             ):
-                # The one that comes now is published by whoever owns its slot.
+                # The slot's present owner publishes the new batch.
                 batches.append(pipeline.submit(mentors(10, first=91)))
                 wait_until_completed(engine, batches)
     for copies in by(published, lambda each: each.id):
-        assert {each.value for each in copies} == {copies[0].value}, "the same event, which consumers recognise"
+        assert {each.value for each in copies} == {copies[0].value}, (
+            "copies of an event must be identical, so that consumers recognize them"
+        )
     for of_batch in by(published, lambda each: each.key):
-        assert [each.data["part"] for each in of_batch] == [1, 2, 3, 1], "in order, and late only what had been published before"
+        assert [each.data["part"] for each in of_batch] == [1, 2, 3, 1], (
+            "only events that had been published before may come again, in their order"
+        )
     assert_exactly_once(engine, settings, activities=100)
 
 
@@ -191,7 +195,7 @@ def end_relays(engine: Engine) -> None:
 
 
 def by(records: Sequence[Seen], key: Callable[[Seen], str]) -> list[list[Seen]]:
-    """The records that have the same key, in their order."""
+    """The records grouped by key, in their order."""
     found: dict[str, list[Seen]] = defaultdict(list)
     for each in records:
         found[key(each)].append(each)

@@ -1,6 +1,7 @@
-"""What the API's most frequent transactions cost in round trips, and that a session is what it was after one without BEGIN and COMMIT.
+"""How many round trips the API's most frequent transactions need, and that a transaction without BEGIN and COMMIT leaves the session as it
+was.
 
-A thread of a busy process waits for its turn after each of them: half of a status' time (docs/performance.md).
+In a busy process, a thread waits for its turn after each round trip. That is half of the time of a status request (docs/performance.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +24,14 @@ Look = Callable[[ActivityRepository], StatusView]
 
 @pytest.fixture
 def database(proxied: Settings) -> Iterator[Database]:
-    """The API's, with one session that goes through the proxy."""
+    """An engine like the API's. Its one session goes through the proxy."""
     database = Database(proxied.model_copy(update={"api_database_connections": 1}))
     yield database
     database.close()
 
 
 def status_of(pipeline: Pipeline) -> Look:
-    """Reads a batch of which a mentor is not known, finished."""
+    """Reads a finished batch, one of whose mentors is unknown."""
     batch_id = pipeline.submit([*mentors(3), item("nobody")])
     pipeline.drain()
     return lambda repository: get_bulk_submission_status(repository, ADMIN, batch_id, ItemFilter())
@@ -41,7 +42,7 @@ def submission(repository: ActivityRepository) -> None:
     submit_bulk_registration(repository, COORDINATOR_ACTOR, batch)
 
 
-def test_a_status_takes_one_round_trip(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+def test_reading_a_status_takes_one_round_trip(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
     look = status_of(pipeline)
     assert database.look(ORGANIZATION, look).batch.errors_by_code == {"mentor_not_found": 1}
     prepared = proxy.queries
@@ -49,14 +50,14 @@ def test_a_status_takes_one_round_trip(pipeline: Pipeline, database: Database, p
     assert proxy.queries == prepared + 1
 
 
-def test_a_submission_takes_four(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+def test_a_submission_takes_four_round_trips(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
     database.change(ORGANIZATION, submission)
     prepared = proxy.queries
     database.change(ORGANIZATION, submission)
     assert proxy.queries == prepared + 4
 
 
-def test_after_a_status_the_session_has_transactions_again(pipeline: Pipeline, database: Database) -> None:
+def test_the_session_has_transactions_again_after_a_status_was_read(pipeline: Pipeline, database: Database) -> None:
     look = status_of(pipeline)
 
     def submit_and_fail(repository: ActivityRepository) -> None:
@@ -70,7 +71,9 @@ def test_after_a_status_the_session_has_transactions_again(pipeline: Pipeline, d
         assert connection.execute(text("SELECT count(*) FROM orchestrator.batch")).scalar_one() == 1
 
 
-def test_a_status_sees_its_own_organization_only_whatever_the_session_saw_before(pipeline: Pipeline, database: Database) -> None:
+def test_a_status_shows_only_its_own_organization_whatever_the_session_read_before(
+    pipeline: Pipeline, database: Database
+) -> None:
     look = status_of(pipeline)
     database.look(ORGANIZATION, look)
     with pytest.raises(NotFoundError):
@@ -78,7 +81,7 @@ def test_a_status_sees_its_own_organization_only_whatever_the_session_saw_before
     assert database.look(ORGANIZATION, look).batch.counts.failed == 1
 
 
-def test_a_second_statement_of_a_look_sees_nothing(pipeline: Pipeline, database: Database) -> None:
+def test_a_second_statement_after_the_only_one_sees_nothing(pipeline: Pipeline, database: Database) -> None:
     look = status_of(pipeline)
     database.look(ORGANIZATION, look)
 
@@ -90,7 +93,9 @@ def test_a_second_statement_of_a_look_sees_nothing(pipeline: Pipeline, database:
         database.look(ORGANIZATION, look_twice)
 
 
-def test_a_status_is_read_again_when_its_connection_is_lost(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+def test_a_status_is_read_again_after_its_connection_was_lost(
+    pipeline: Pipeline, database: Database, proxy: PostgresProxy
+) -> None:
     look = status_of(pipeline)
     database.look(ORGANIZATION, look)
     assert proxy.cut()

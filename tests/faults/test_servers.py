@@ -1,4 +1,4 @@
-"""Rows 4 to 6, 10, 34, 39, 61 and 62 of the fault catalogue: servers that are killed, full, frozen or damaged. They are these tests' own."""
+"""Rows 4 to 6, 10, 34, 39, 61 and 62 of the fault catalogue: servers that are killed, full, frozen or damaged. These tests start their own."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,13 +50,13 @@ from tests.support.waiting import eventually
 ITEMS = 20
 MAX_POLL_INTERVAL_MS = 3_000
 
-# In a batch of records: what its checksum is about, and its records.
+# In a batch of records: where the part under its checksum begins, and where its records begin.
 CHECKED_AT, PAYLOAD_AT = 21, 61
 
 
 @pytest.fixture(scope="module")
 def own_postgres(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
-    """A PostgreSQL that may be maltreated."""
+    """A PostgreSQL that a test may damage."""
     home = tmp_path_factory.mktemp("own-postgres")
     own = Infrastructure(home, kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers)
     with own:
@@ -65,7 +65,7 @@ def own_postgres(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def settings(own_postgres: Infrastructure) -> Iterator[Settings]:
-    """A deployment on it."""
+    """Settings of a deployment on it."""
     endpoints = own_postgres.endpoints
     with fresh_database(endpoints.postgres_url) as url:
         settings = Settings(
@@ -76,7 +76,7 @@ def settings(own_postgres: Infrastructure) -> Iterator[Settings]:
 
 
 class CountingRegistration(RegistrationHandler):
-    """The registration, and how often it has tried."""
+    """The registration service, with a count of its calls."""
 
     def __init__(self) -> None:
         super().__init__(InProcessRegistrationService(EARLIEST_YEAR))
@@ -88,7 +88,7 @@ class CountingRegistration(RegistrationHandler):
 
 
 def submitted(pipeline: Pipeline, number: int) -> UUID:
-    """A batch that was accepted, whatever the database is going through; as the client of an API that answers 503."""
+    """Submits a batch and repeats until the database accepts it, like a client whose API returns 503."""
 
     def accepted() -> UUID | None:
         try:
@@ -102,7 +102,7 @@ def submitted(pipeline: Pipeline, number: int) -> UUID:
 
 
 @pytest.mark.usefixtures("topics")
-def test_row_4_database_killed_again_and_again(
+def test_row_4_database_killed_repeatedly(
     own_postgres: Infrastructure, settings: Settings, engine: Engine, pipeline: Pipeline
 ) -> None:
     with running_flow(settings):
@@ -121,7 +121,8 @@ def test_row_4_database_killed_again_and_again(
 def test_row_5_disk_full(
     own_postgres: Infrastructure, settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
 ) -> None:
-    """The first page of the activities goes to /dev/full: a real ENOSPC, without the rights that a small disk would need."""
+    """The first page of the activities is written to /dev/full. That is a real ENOSPC, and needs none of the rights that a small disk
+    would."""
     batch_id = pipeline.submit(mentors(ITEMS))
     commands = expanded(pipeline, batch_id)
     with engine.connect() as connection:
@@ -142,12 +143,12 @@ def test_row_5_disk_full(
 
 
 def free(file: Path, aside: Path, settings: Settings) -> None:
-    """Gives the disk its room back."""
+    """Frees the disk."""
     file.unlink()
     aside.rename(file)
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
-        # Makes every session open the file anew: the one that failed holds on to /dev/full.
+        # Makes every session open the file again. A session that failed keeps /dev/full open.
         connection.execute(text("ALTER TABLE registration.activity SET (fillfactor = 100)"))
     owner.dispose()
 
@@ -172,7 +173,7 @@ def test_row_6_database_frozen_for_longer_than_a_consumer_may_be_silent(
         for process in frozen:
             process.resume()
         results.wait_for(ITEMS)
-    # It went on polling, or it would have been expelled, ever more rarely; and it tried once, not in a loop.
+    # It went on polling, at growing intervals, or it would have been expelled. It tried once, not in a loop.
     assert turns < 100
     assert role.tries <= 2
     assert_exactly_once(engine, settings, activities=ITEMS)
@@ -180,7 +181,7 @@ def test_row_6_database_frozen_for_longer_than_a_consumer_may_be_silent(
 
 @pytest.fixture(scope="module")
 def own_kafka(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Infrastructure]:
-    """A Kafka that may be maltreated."""
+    """A Kafka that a test may damage."""
     own = Infrastructure(tmp_path_factory.mktemp("own-kafka"), postgres_url=infrastructure.postgres_url)
     with own:
         yield own
@@ -188,7 +189,7 @@ def own_kafka(infrastructure: Stack, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def on_own_kafka(infrastructure: Stack, template_database: str, own_kafka: Infrastructure) -> Iterator[Settings]:
-    """A deployment on it, with the standard directory."""
+    """Settings of a deployment on it, with the standard directory."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(
             database_url=url,
@@ -212,7 +213,7 @@ def its_pipeline(on_own_kafka: Settings) -> Iterator[Pipeline]:
 
 
 class ImpatientProducer(EventProducer):
-    """Gives up soon, and remembers what it was told then."""
+    """Gives up early, and records the error that it got."""
 
     def __init__(self, settings: Settings, *, timeout_ms: int = 500) -> None:
         super().__init__(settings, {"delivery.timeout.ms": timeout_ms})
@@ -226,7 +227,7 @@ class ImpatientProducer(EventProducer):
 def test_row_10_delivery_timeout_in_the_producer(
     own_kafka: Infrastructure, on_own_kafka: Settings, its_pipeline: Pipeline
 ) -> None:
-    """The broker is frozen when it has received the event, and writes it after the producer has given up."""
+    """The broker is frozen after it has received the event, and writes it after the producer has given up."""
     producer = ImpatientProducer(on_own_kafka)
     with running_relay(on_own_kafka, producer), reading(on_own_kafka, Topic.BATCHES) as topic:
         its_pipeline.submit(mentors(1))
@@ -264,14 +265,14 @@ def unknown_ids(*_: object, **__: object) -> Mapping[Topic, str]:
 
 
 @pytest.mark.parametrize("are_ids_told", [True, False], ids=["ids are told", "ids are not told"])
-def test_row_61_topics_made_anew_after_the_broker_was_restarted(
+def test_row_61_topics_recreated_after_the_broker_was_restarted(
     own_kafka: Infrastructure,
     on_own_kafka: Settings,
     its_pipeline: Pipeline,
     monkeypatch: pytest.MonkeyPatch,
     are_ids_told: bool,
 ) -> None:
-    """The client accepts no leader whose epoch is lower than the last that it knew, and each start of the broker raises the epochs."""
+    """The client refuses a leader whose epoch is lower than the last one it knew, and each start of the broker raises the epochs."""
     monkeypatch.setattr(silence, "SILENT_AFTER_S", silence.SILENT_AFTER_MAX_S if are_ids_told else 2.0)
     if not are_ids_told:
         monkeypatch.setattr(BrokerTopicIds, "__call__", unknown_ids)
@@ -291,7 +292,7 @@ def test_row_61_topics_made_anew_after_the_broker_was_restarted(
 
 
 def placed(settings: Settings, topic: Topic, node: int) -> None:
-    """The topic is deleted, and made anew on this broker alone."""
+    """Deletes the topic and creates it again, on this broker only."""
     name = topic.on_cluster(settings.topic_prefix)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     admin.delete_topics([name])[name].result()
@@ -299,17 +300,17 @@ def placed(settings: Settings, topic: Topic, node: int) -> None:
     def is_made() -> bool:
         try:
             admin.create_topics([NewTopic(name, 3, replica_assignment=[[node]] * 3)])[name].result()
-        except KafkaException:  # the broker is still deleting it
+        except KafkaException:  # The broker is still deleting it.
             return False
         return True
 
     eventually(is_made)
 
 
-def test_row_62_producer_whose_topic_was_made_anew_on_another_broker(
+def test_row_62_producer_whose_topic_was_recreated_on_another_broker(
     own_kafka: Infrastructure, on_own_kafka: Settings, tmp_path: Path
 ) -> None:
-    """The client goes on asking the broker that led the topic before, which had a higher epoch when it was restarted."""
+    """The client still asks the broker that led the topic before, and that broker had a higher epoch because it was restarted."""
     with second_broker(own_kafka, tmp_path / "second") as second:
         placed(on_own_kafka, Topic.COMMANDS, SECOND_NODE)
         producer = ImpatientProducer(on_own_kafka, timeout_ms=2_000)
@@ -335,7 +336,7 @@ def test_row_62_producer_whose_topic_was_made_anew_on_another_broker(
 
 
 def spoil(own_kafka: Infrastructure, topic: str, partition: int, offset: int, *, is_checked: bool) -> None:
-    """Damages the batch at an offset on the broker's disk: its checksum, or (with a checksum that is right) the compressed content."""
+    """Damages the batch at an offset on the broker's disk: its checksum, or the compressed content under a right checksum."""
     [log] = own_kafka.home.path.rglob(f"{topic}-{partition}/*.log")
     with log.open("r+b") as file:
         raw = bytearray(file.read())
@@ -354,12 +355,12 @@ def spoil(own_kafka: Infrastructure, topic: str, partition: int, offset: int, *,
 def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
     own_kafka: Infrastructure, on_own_kafka: Settings, its_pipeline: Pipeline
 ) -> None:
-    """The client does not get past it by itself. What is behind it is done, and replay reads past it, too."""
+    """The client can't get past it by itself. The product does: the records behind it are handled, and a replay skips it, too."""
     topic = Topic.BATCHES.on_cluster(on_own_kafka.topic_prefix)
     batches = [submitted_upstream(uuid4(), [upstream_item(0, f"mentor-{number}")]) for number in range(1, 12)]
     records = [RawRecord(event.value, [(name.encode(), value) for name, value in event.headers]) for event in batches]
     sets = [records[:1], records[1:4], records[4:5], records[5:8], records[8:9], records[9:10], records[10:]]
-    # One of three, and one right behind it.
+    # One in three, and one directly behind it.
     damaged = (1, 4, 9)
     for each in sets:
         produce(on_own_kafka.kafka_bootstrap_servers, topic, 1, each, compression=Compression.LZ4)
@@ -368,7 +369,7 @@ def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
     whole = [UUID(batches[number].key) for number in (0, 5, 6, 7, 8, 10)]
     with running_flow(on_own_kafka), reading(on_own_kafka, Topic.DEAD_LETTER) as letters:
         wait_until_completed(its_pipeline.engine, [*whole, submitted(its_pipeline, 1)])
-        # The batch of the API may be on that partition, too.
+        # The API's batch may be on that partition, too.
         eventually(lambda: committed_offsets(on_own_kafka, "splitter", Topic.BATCHES).get(1, 0) >= len(batches))
         found = letters.wait_for(len(damaged))
     assert [(each.data["offset"], each.data["reason"], each.data["value"]) for each in found] == [

@@ -1,4 +1,4 @@
-"""Row 35 of the fault catalogue: an external registration service that is slow, fails, hangs, dies or answers twice, and one that is away."""
+"""Row 35 of the fault catalogue: an external registration service that is slow, fails, hangs, dies or responds twice, and one that is away."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 DEADLINE_MS = 3_000
 PASSING = [fault for fault in Fault if fault is not Fault.REFUSES]
-# Each mentor but the first meets one fault; the last ones meet none.
+# Each mentor but the first meets one fault. The last ones meet none.
 ITEMS = 20
 
 
@@ -33,7 +33,7 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    """Impatient, but not so much that a busy machine is taken for a service that hangs."""
+    """Impatient settings, but patient enough that a busy machine is not mistaken for a hanging service."""
     return settings.model_copy(
         update={
             "registration_url": service.url,
@@ -44,7 +44,7 @@ def asking(settings: Settings, service: FaultyService) -> Settings:
     )
 
 
-def test_row_35_service_that_fails_in_every_way_and_is_away_for_longer_than_anybody_is_patient(
+def test_row_35_service_that_fails_in_every_way_and_is_away_beyond_the_deadline(
     pipeline: Pipeline, asking: Settings, service: FaultyService, publisher: EventProducer, engine: Engine
 ) -> None:
     faults = {f"mentor-{number}": fault for number, fault in enumerate(PASSING, start=2)}
@@ -63,7 +63,7 @@ def test_row_35_service_that_fails_in_every_way_and_is_away_for_longer_than_anyb
         eventually(lambda: external.is_paused or len(results.read()) > ITEMS)
         partitions, turns = loop.partitions(Topic.COMMANDS), loop.turns
         eventually(lambda: loop.health.loop_age_s > DEADLINE_MS / 1000 or len(results.read()) > ITEMS)
-        # It waits: it neither gives up nor answers nor takes anything for done, and goes on polling, now and then.
+        # The role waits: it neither gives up nor decides anything, and polls only now and then.
         assert (external.is_paused, len(results.read()), committed(asking)) == (True, ITEMS, ITEMS)
         assert loop.partitions(Topic.COMMANDS) == partitions
         assert 0 < loop.turns - turns < 100

@@ -1,4 +1,4 @@
-"""Row 43 of the fault catalogue: one record that the database goes on refusing is set aside, and in an outage none is."""
+"""Row 43 of the fault catalogue: a record that the database keeps refusing is set aside; during an outage no record is."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ SET_ASIDE_AFTER_MS = 1_500
 
 
 class Refusing(ToyHandler):
-    """What it does to the database never succeeds with one record."""
+    """A handler whose transaction never succeeds with one of the records."""
 
     def __init__(self, meet: Callable[[Connection], None]) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ def is_refused(connection: Connection) -> None:
 
 
 def breaks_an_invariant(_: Connection) -> None:
-    raise TransientError("an item vanished between two statements; the next try decides")
+    raise TransientError("an item vanished between two statements; it is tried again")
 
 
 @pytest.mark.parametrize(
     ("meet", "detail"),
     [(times_out, "QueryCanceled 57014"), (is_refused, "InsufficientPrivilege 42501"), (breaks_an_invariant, "TransientError")],
 )
-def test_row_43_one_that_never_succeeds_is_set_aside_and_its_neighbours_go_on(
+def test_row_43_a_record_that_never_succeeds_is_set_aside_and_others_continue(
     settings: Settings, engine: Engine, publisher: EventProducer, meet: Callable[[Connection], None], detail: str
 ) -> None:
     make_toy_table(settings)
@@ -73,9 +73,7 @@ def test_row_43_one_that_never_succeeds_is_set_aside_and_its_neighbours_go_on(
     assert toy_positions(engine) == [*others, RECORDS]
 
 
-def test_row_43_what_comes_meanwhile_does_not_wait_for_the_one_that_fails(
-    settings: Settings, engine: Engine, publisher: EventProducer
-) -> None:
+def test_row_43_new_records_do_not_wait_for_a_failing_one(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
     make_toy_table(settings)
     publisher.publish([command(position) for position in range(RECORDS)])
     handler = Refusing(is_refused)
@@ -84,15 +82,13 @@ def test_row_43_what_comes_meanwhile_does_not_wait_for_the_one_that_fails(
         publisher.publish([command(RECORDS)])
         eventually(lambda: RECORDS in toy_positions(engine))
         eventually(lambda: loop.health.loop_age_s < 5)
-        assert letters.read() == [], "after minutes only"
-    # What was not set aside is redelivered to the next process.
+        assert letters.read() == [], "the record must be set aside only after minutes"
+    # A record that was not set aside is redelivered to the next process.
     assert committed(settings, ToyHandler.name, Topic.COMMANDS) <= RECORDS
 
 
-def test_row_43_while_nothing_gets_through_nobody_is_set_aside(
-    settings: Settings, engine: Engine, publisher: EventProducer
-) -> None:
-    """A right that is missing for longer than the patience, for all: a mistake of the operator's, who corrects it."""
+def test_row_43_nothing_is_set_aside_while_everything_fails(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+    """A right is missing for all records, for longer than the patience: an operator's mistake, which the operator corrects."""
     make_toy_table(settings)
     owner = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     handler = ToyHandler()
@@ -103,7 +99,7 @@ def test_row_43_while_nothing_gets_through_nobody_is_set_aside(
             running_loop(armed(settings, set_aside_after_ms=500), handler) as loop,
             reading(settings, Topic.DEAD_LETTER) as letters,
         ):
-            eventually(lambda: loop.health.loop_age_s > 2, what="it says that it gets nowhere")
+            eventually(lambda: loop.health.loop_age_s > 2, what="a health check that reports no progress")
             connection.execute(text("GRANT ALL ON toy TO bulkreg_worker"))
             eventually(lambda: committed(settings, ToyHandler.name, Topic.COMMANDS) == 20)
             eventually(lambda: loop.health.loop_age_s < 1)
@@ -112,7 +108,7 @@ def test_row_43_while_nothing_gets_through_nobody_is_set_aside(
     assert toy_positions(engine) == list(range(20))
 
 
-def test_row_43_an_item_that_the_database_refuses_for_good_ends_and_the_batch_with_it(
+def test_row_43_an_item_that_the_database_always_refuses_fails_and_its_batch_ends(
     settings: Settings, engine: Engine, pipeline: Pipeline, publisher: EventProducer
 ) -> None:
     owner = create_engine(settings.owner_url)

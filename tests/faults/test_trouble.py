@@ -1,4 +1,4 @@
-"""Rows 47 to 49 of the fault catalogue: a topic, an event or a partition that is in trouble, and all others that are not."""
+"""Rows 47 to 49 of the fault catalogue: one topic, event or partition is in trouble, and the others are not affected."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
-# More than one look at the outbox reads.
+# More than the relay reads from the outbox in one round.
 MANY = 600
 
 
@@ -67,7 +67,7 @@ def insert(engine: Engine, events: Sequence[OutgoingEvent]) -> None:
 
 
 def held(engine: Engine) -> list[tuple[str, str]]:
-    """What rows are held for, and why."""
+    """The rows that are held, and why."""
     with engine.connect() as connection:
         found = connection.execute(text("SELECT held_for, held_why FROM orchestrator.outbox WHERE held_for IS NOT NULL"))
         return [(row.held_for, row.held_why) for row in found]
@@ -76,7 +76,7 @@ def held(engine: Engine) -> list[tuple[str, str]]:
 # --- Row 47 ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_row_47_deleted_topic_stops_no_other(settings: Settings, engine: Engine) -> None:
+def test_row_47_deleted_topic_does_not_stop_others(settings: Settings, engine: Engine) -> None:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     name = Topic.LIFECYCLE.on_cluster(settings.topic_prefix)
     admin.delete_topics([name])[name].result()
@@ -100,7 +100,7 @@ def test_row_47_deleted_topic_stops_no_other(settings: Settings, engine: Engine)
 
 
 class Forbidding(SettledAtOnce):
-    """A broker that may refuse everything for one topic."""
+    """A broker that can refuse everything for one topic."""
 
     def __init__(self) -> None:
         self.forbidden: set[Topic] = {Topic.LIFECYCLE}
@@ -115,7 +115,7 @@ class Forbidding(SettledAtOnce):
             raise DeliveryError(dict.fromkeys(refused, Trouble("Broker: Topic authorization failed")))
 
 
-def test_row_47_forbidden_topic_stops_no_other_and_is_not_hammered(settings: Settings, engine: Engine) -> None:
+def test_row_47_forbidden_topic_does_not_stop_others_and_is_not_hammered(settings: Settings, engine: Engine) -> None:
     broker = Forbidding()
     insert(engine, [event(Topic.LIFECYCLE, uuid4()) for _ in range(MANY)])
     with running_relay(settings, broker):
@@ -123,7 +123,7 @@ def test_row_47_forbidden_topic_stops_no_other_and_is_not_hammered(settings: Set
             insert(engine, [event(Topic.BATCHES, uuid4()) for _ in range(MANY)])
             eventually(lambda: count(engine, "orchestrator.outbox") == MANY)
         assert all(held_for == "lifecycle" for held_for, _ in held(engine))
-        # A look's worth before anything is known, and then a probe of each slot now and then.
+        # One round before the trouble is known, and then an occasional probe of each slot.
         assert broker.refusals < MANY + 500
         broker.forbidden.clear()
         eventually(lambda: count(engine, "orchestrator.outbox") == 0)
@@ -148,13 +148,13 @@ def limit_topic(settings: Settings, topic: Topic, max_message_bytes: int) -> Non
     eventually(is_known)
 
 
-def test_row_48_event_that_is_too_large_waits_with_its_batch_and_is_not_tried_again(settings: Settings, engine: Engine) -> None:
-    """The broker refuses all that came in one record batch; only the event that it refuses alone is to blame."""
+def test_row_48_too_large_event_waits_with_its_batch_and_is_not_tried_again(settings: Settings, engine: Engine) -> None:
+    """The broker refuses a whole record batch. Only an event that it refuses alone is to blame."""
     limit_topic(settings, Topic.BATCHES, 20_000)
     guilty, others = uuid4(), [uuid4() for _ in range(MANY)]
     large = event(Topic.BATCHES, guilty, 0, os.urandom(20_000).hex().encode())
     insert(engine, [large, event(Topic.BATCHES, guilty, 1)])
-    # Together they are larger than the topic's limit, too.
+    # Together they exceed the topic's limit, too.
     insert(engine, [event(Topic.BATCHES, each, 0, os.urandom(100).hex().encode()) for each in others])
     refused = metrics.OUTBOX_REFUSED.labels("batches")
     before = refused._value.get()
@@ -177,7 +177,7 @@ def test_row_48_event_that_is_too_large_waits_with_its_batch_and_is_not_tried_ag
 
 
 class Refusing(SettledAtOnce):
-    """A broker that refuses some events for what they are."""
+    """A broker that refuses some events because of their content."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -187,7 +187,7 @@ class Refusing(SettledAtOnce):
         raise DeliveryError({0: Trouble("Broker: Message size too large", is_permanent=True)})
 
 
-def test_row_48_roles_do_not_repeat_what_can_never_be_delivered() -> None:
+def test_row_48_roles_do_not_repeat_an_event_that_can_never_be_delivered() -> None:
     broker = Refusing()
     pending = Deliveries("registration", broker).send([event(Topic.RESULTS, uuid4(), number) for number in range(3)])
     assert pending.is_done
@@ -198,7 +198,7 @@ def test_row_48_roles_do_not_repeat_what_can_never_be_delivered() -> None:
 
 
 class Withholding(EventProducer):
-    """The acknowledgements of some partitions don't come, as from a broker that is cut off after it has taken the events."""
+    """Withholds the acknowledgements of some partitions, like a broker that is cut off after it has received the events."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -226,7 +226,7 @@ def withholding(settings: Settings) -> Iterator[Withholding]:
     producer.close()
 
 
-def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_the_relay(
+def test_row_49_partition_without_acknowledgements_does_not_stop_others_in_the_relay(
     settings: Settings, engine: Engine, withholding: Withholding
 ) -> None:
     withholding.withheld = {"batches/0"}
@@ -235,7 +235,7 @@ def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_the_relay(
         topic.wait_for(MANY)
         stuck = len([seen for seen in topic.read() if seen.partition == 0])
         eventually(lambda: count(engine, "orchestrator.outbox") == stuck)
-        # Once the partition is known to be in trouble, nothing is sent there.
+        # Once the partition is known to be in trouble, nothing is sent to it.
         eventually(lambda: metrics.OUTBOX_PLACES_IN_TROUBLE._value.get() == 1)
         later = [event(Topic.BATCHES, uuid4()) for _ in range(2 * MAX_FLIGHT_ROWS)]
         of_it = sum(withholding.place(each) == "batches/0" for each in later)
@@ -250,7 +250,7 @@ def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_the_relay(
         assert len({seen.id for seen in topic.wait_for(MANY + len(later))}) == MANY + len(later)
 
 
-def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_a_role(
+def test_row_49_partition_without_acknowledgements_does_not_stop_others_in_a_role(
     pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer, withholding: Withholding
 ) -> None:
     batches = [pipeline.submit(mentors(5, first=1 + 5 * number)) for number in range(10)]
@@ -262,7 +262,7 @@ def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_a_role(
     with running_loop_of(loop), reading(settings, Topic.RESULTS) as results:
         for number, of_batch in enumerate(commands, start=1):
             publisher.publish(of_batch)
-            # Each is handled and sent while nothing of those before it is acknowledged.
+            # Each record is handled and sent while nothing before it has been acknowledged.
             results.wait_for(5 * number)
         assert committed(settings, "registration", Topic.COMMANDS) == 0
         withholding.withheld = set()
@@ -273,7 +273,7 @@ def test_row_49_partition_that_does_not_acknowledge_stops_no_other_in_a_role(
     assert_exactly_once(engine, settings, activities=50)
 
 
-def test_row_49_what_is_outstanding_is_bounded() -> None:
+def test_row_49_outstanding_events_are_bounded() -> None:
     class Silent(SettledAtOnce):
         def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
             return Delivery(events)

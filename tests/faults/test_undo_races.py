@@ -1,4 +1,4 @@
-"""Row 58 of the fault catalogue: a revocation, and something else that happens to the same records at the same time."""
+"""Row 58 of the fault catalogue: a revocation, and another change of the same records at the same time."""
 
 import itertools
 from datetime import date, timedelta
@@ -21,7 +21,7 @@ from tests.support.revoking import revoke, revoke_one
 
 _days = (date(2021, 1, 1) + timedelta(days=number) for number in itertools.count())
 
-# Of a key that has living activities, exactly one is unflagged.
+# Among the living activities of one key, exactly one is not marked as an override.
 _WRONG_KEYS = text("""
     SELECT attributed_to, count(*) FILTER (WHERE NOT overrides_duplicate) FROM registration.activity
     WHERE activity_date = :day AND revoked_at IS NULL
@@ -31,7 +31,7 @@ _REVOKED = text("SELECT count(*) FROM registration.activity WHERE batch_id = :ba
 
 
 class Scene:
-    """A batch of three, of which one failed; perhaps another that has overridden it; and two whose commands wait for registration."""
+    """A batch of three items, one of which failed; an optional batch that overrides it; and two whose commands wait for registration."""
 
     def __init__(self, pipeline: Pipeline, *, is_overridden: bool) -> None:
         self.pipeline, self.day = pipeline, next(_days)
@@ -43,7 +43,7 @@ class Scene:
         self.plain, self._plain_commands = self._waiting(overriding=False)
         self.overriding, self._overriding_commands = self._waiting(overriding=True)
         self.answers: list[int] = []
-        """How many activities of the first batch each call says that it revoked."""
+        """How many activities of the first batch each call reported as revoked."""
 
     def _items(self, *, overriding: bool = False) -> list[NewItem]:
         items = [item(name, day=self.day) for name in ("mentor-1", "nobody", "mentor-2")]
@@ -75,13 +75,13 @@ class Scene:
         self.pipeline.call(operations.delete_batch, ADMIN, self.batch_id)
 
     def judge(self, watcher: Connection, done: set[str], story: str) -> None:
-        """Who was told that it is done finds it so, when everything has come to rest."""
+        """What each caller was told agrees with what is visible after everything has been processed."""
         self.pipeline.drain()
         assert watcher.execute(_WRONG_KEYS, {"day": self.day}).all() == [], story
         revoked = watcher.execute(_REVOKED, {"batch_id": self.batch_id}).scalar_one()
-        assert revoked == sum(self.answers), f"{story}: {revoked} are revoked, and the calls told of {self.answers}"
+        assert revoked == sum(self.answers), f"{story}: {revoked} are revoked, but the calls reported {self.answers}"
         if "revoke" in done:
-            assert revoked == 2, f"{story}: some live on"
+            assert revoked == 2, f"{story}: some activities are not revoked"
         if "delete" not in done:
             view = self.pipeline.status(self.batch_id)
             assert (view.batch.revoked, view.batch.counts.completed) == (revoked, 2), story
@@ -91,10 +91,10 @@ class Scene:
 
 
 @pytest.mark.parametrize("rival", ["revoke", "revoke_one", "register", "override", "retry", "delete"])
-def test_row_58_whatever_comes_between_the_statements_of_a_revocation_and_the_other_way_round(
+def test_row_58_another_change_before_each_statement_of_a_revocation_and_the_reverse(
     pipeline: Pipeline, settings: Settings, engine: Engine, rival: str
 ) -> None:
-    """Every interleaving with one change of turns: the other runs whole, or as far as a lock lets it."""
+    """Every interleaving with one change of turns: the other runs completely, or as far as a lock lets it."""
     deadlocks = Deadlocks()
     for each in (pipeline.engine, pipeline.api):
         deadlocks.watch(each)
@@ -107,7 +107,7 @@ def test_row_58_whatever_comes_between_the_statements_of_a_revocation_and_the_ot
 
 
 def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
-    """A scene for each statement of the one, before which the other comes; how many there were."""
+    """A new scene for each statement of the first, before which the second runs. Returns how many there were."""
     for stop_at in itertools.count():
         scene = Scene(pipeline, is_overridden="override" not in (one, other))
         first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))

@@ -1,5 +1,5 @@
-"""Row 25 of the fault catalogue: events that were written long ago. test_poison.py sends one through the product, and what no version
-knows beside it."""
+"""Row 25 of the fault catalogue: events that an old version wrote. test_poison.py sends one of them through the product, beside one of an
+unknown version."""
 
 import orjson
 import pytest
@@ -16,7 +16,7 @@ def test_row_25_every_published_version_has_a_golden_event() -> None:
 
 @pytest.mark.parametrize(("topic", "model"), [(topic, model) for topic, models in EVENTS.items() for model in models])
 def test_row_25_golden_event_means_what_it_meant(topic: Topic, model: type[EventData]) -> None:
-    """A field that came later may have its default; none that was there may have another."""
+    """A field that was added later may have its default. A field that was there keeps its value."""
     oldest, means = (
         read_event(topic, Envelope("id", "/services/attendance", type_name(model), orjson.dumps(data), None))
         for data in golden(path_of(model).name)
