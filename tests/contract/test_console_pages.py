@@ -1,22 +1,63 @@
 """The files of the console: their headers, their texts in both languages, and that they load nothing from elsewhere."""
 
+import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import httpx
 import pytest
 
 from api.console.pages import HEADERS, PAGES, STATIC, STYLES, style_sheets
+from api.http.problems import PROBLEMS
 from api.vendored.manifest import read_manifest
+from orchestrator.files import cells
+from orchestrator.files.mistakes import FileMistake
+from orchestrator.files.registrations import COLUMNS
 from orchestrator.process.settings import Settings
+from orchestrator.registration.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
+from schemas import mistakes
+from schemas.statuses import KeptBecause
 from tests.support.api_server import running_api
 from tests.support.console import with_console
 
+ROOT = STATIC.parents[2]
 SCRIPTS = sorted(STATIC.rglob("*.js"))
 CATALOGUES = {path.stem: json.loads(path.read_text()) for path in sorted((STATIC / "messages").glob("*.json"))}
 TEXT = "\n".join(path.read_text() for path in SCRIPTS)
 PLACE = re.compile(r"\{\w+\}")
+
+
+def _codes_of_mistakes() -> Iterator[str]:
+    """The codes of the mistakes that the API can name, in a request or in a file: those in its sources, and those of pydantic's errors."""
+    yield from (code for code, _ in mistakes._CODES.values())
+    yield from (cells.EMPTY, cells.TOO_LONG, FileMistake("", "").code, *(column.code for column in COLUMNS))
+    for room in ("api", "schemas", "orchestrator/batches", "orchestrator/files"):
+        for path in (ROOT / room).rglob("*.py"):
+            yield from _codes_named_in(ast.parse(path.read_text()))
+
+
+def _codes_named_in(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        match node:
+            case ast.Call(func=ast.Name("Mistake" | "BadCellError"), args=[_, ast.Constant(str(code)), *_]):
+                yield code
+            case ast.keyword(arg="code", value=ast.Constant(str(code))):
+                yield code
+
+
+_ERRORS = [rule.error for rule in RULES]
+
+CODES: Mapping[str, set[str]] = {
+    "problem": {*PROBLEMS, "offline"},
+    "error": {error.code for error in _ERRORS}
+    | {f"{error.code}.{error.field}" for error in _ERRORS if error.code == "invalid_item"}
+    | {DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE.code, INTERNAL_ERROR.code},
+    "mistake": set(_codes_of_mistakes()),
+    "warning": {"shorter_than_usual"},
+    "kept": set(KeptBecause),
+}
+"""The codes for which a person reads a sentence (`static/messages.js`)."""
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +112,18 @@ def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None
 
 def test_the_texts_in_use_are_exactly_those_that_exist() -> None:
     asked = set(re.findall(r'\btext\("([^"]+)"', TEXT))
-    families = set(re.findall(r"\btext\(`([^$`]+)\$\{", TEXT)) | {"problem."}
+    families = set(re.findall(r"\btext\(`([^$`]+)\$\{", TEXT)) | {f"{family}." for family in CODES}
     keys = set(CATALOGUES["nb"])
     assert asked - keys == set()
     assert {key for key in keys - asked if not key.startswith(tuple(families))} == set()
+
+
+@pytest.mark.parametrize("family", CODES)
+@pytest.mark.parametrize("language", CATALOGUES)
+def test_every_code_of_the_api_has_a_sentence(language: str, family: str) -> None:
+    keys = {f"{family}.{code}" for code in CODES[family]} | {f"{family}.other"}
+    assert sorted(keys - set(CATALOGUES[language])) == []
+    assert [key for key in keys if not CATALOGUES[language][key].endswith(".")] == []
 
 
 def test_every_reason_for_a_failed_login_has_a_sentence() -> None:

@@ -44,10 +44,33 @@ export function text(key, values = {}) {
 /** Whether the catalogue has a text. @param {string} key */
 export const hasText = (key) => key in texts;
 
-/** The sentence for a problem's code. @param {string} code @param {Record<string, unknown>} [values] the problem's other members */
-export function problemText(code, values = {}) {
-  return hasText(`problem.${code}`) ? text(`problem.${code}`, values) : text("problem.other", { code });
+/**
+ * The sentence for a code of the API, with the way out; the family's sentence for others if the page does not know the code.
+ *
+ * @param {"problem" | "error" | "mistake" | "warning" | "kept"} family @param {string} code @param {Record<string, unknown>} [values]
+ */
+function sentence(family, code, values = {}) {
+  const key = `${family}.${code}`;
+  return hasText(key) ? text(key, values) : text(`${family}.other`, { code });
 }
+
+/** Why the API refused a request. @param {string} code @param {Record<string, unknown>} [values] the problem's other members */
+export const problemText = (code, values = {}) => sentence("problem", code, values);
+
+/** Why an item failed, or will fail. @param {{ code: string, field?: string | null }} error */
+export function errorText({ code, field }) {
+  const exact = `${code}.${field}`;
+  return sentence("error", hasText(`error.${exact}`) ? exact : code);
+}
+
+/** What is wrong with a value, in a request or in a file. @param {string} code */
+export const mistakeText = (code) => sentence("mistake", code);
+
+/** What a preview warns about. @param {string} code */
+export const warningText = (code) => sentence("warning", code);
+
+/** Why a revocation leaves an activity as it is. @param {string} code */
+export const keptText = (code) => sentence("kept", code);
 
 /** A time as dd.mm.yyyy hh:mm in the organization's time zone, in every language. @param {string} moment @param {string} timeZone */
 export function moment(moment, timeZone) {
