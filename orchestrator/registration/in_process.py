@@ -204,7 +204,7 @@ class InProcessRegistrationService(RegistrationService):
             connection, _arrays(candidates) | {"at": at, "earliest_year": self._earliest_year}
         )
         if registered + len(exceptions) != len(candidates):
-            raise TransientError("an item vanished between two statements; the next try decides")
+            raise TransientError("an item vanished between two statements; it is tried again")
         for number, _, broken, own_activity_id in exceptions:
             index = number - 1
             if own_activity_id is not None:
@@ -245,7 +245,7 @@ class InProcessRegistrationService(RegistrationService):
 
 def _decided(decision: Decision | None) -> Decision:
     if decision is None:
-        raise TransientError("a rival registration appeared and vanished; the next try decides")
+        raise TransientError("a rival registration appeared and vanished; it is tried again")
     return decision
 
 

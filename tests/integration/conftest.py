@@ -1,4 +1,4 @@
-"""What the tests of the flow stand on."""
+"""Fixtures of the flow's tests."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.support.stack import Stack, durable
 
 @pytest.fixture(scope="module")
 def durable_server(infrastructure: Stack) -> Iterator[None]:
-    """PostgreSQL is set up as a deployment's should be."""
+    """Checks that PostgreSQL is configured as a deployment's should be."""
     with durable(infrastructure.postgres_url):
         yield
 

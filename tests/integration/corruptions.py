@@ -1,8 +1,8 @@
-"""Corruptions that `verify` claims to see, and what looks like one: tables, a row a line, as wide as the SQL is."""
+"""Corruptions that `verify` must detect, and similar states that it must not report: tables with one case a line, however long the SQL is."""
 
 # fmt: off
 Corruption = tuple[str, str, str]
-"""The check that must see it, the batch that it is about, and the SQL that makes it (`:b` is the batch)."""
+"""The check that must detect it, the kind of batch that is damaged, and the SQL that damages it (`:b` is the batch's id)."""
 
 CORRUPTIONS: list[Corruption] = [
     ("success_without_activity", "completed", "DELETE FROM registration.activity WHERE activity_id = (SELECT activity_id FROM orchestrator.batch_item WHERE batch_id = :b AND position = 1)"),
@@ -104,7 +104,7 @@ CORRUPTIONS: list[Corruption] = [
     ("notes_in_history", "retried", "UPDATE orchestrator.item_history SET submitted = jsonb_set(submitted, '{notes}', to_jsonb(CAST('a note that is long enough' AS text))), error = jsonb_set(error, '{message}', to_jsonb(CAST('no: a note that is long enough' AS text))) WHERE batch_id = :b"),
 ]
 
-# --- Clause by clause: what differs by one column from what is well -------------------------------------------------------------------
+# --- Clause by clause: each case differs in one column from a healthy state ------------------------------------------------------------
 
 ITEM = "UPDATE orchestrator.batch_item SET {} WHERE batch_id = :b"
 BATCH = "UPDATE orchestrator.batch SET {} WHERE batch_id = :b"
@@ -123,12 +123,12 @@ TWIN = "UPDATE registration.activity SET {} WHERE batch_id <> :b AND attributed_
 ACTIVITY = "INSERT INTO registration.activity SELECT gen_random_uuid(), {organization}, {mentor}, 'coord-1', 'visit', '2026-03-25', 60, NULL, {batch}, {item}, {flagged}, now(), {revoked} FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0"
 AUDITED = "INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at) SELECT organization_id, 'registered', activity_id, registered_by, attributed_to, 'x', batch_id, 'x', now() FROM registration.activity a WHERE batch_id = {batch} AND NOT EXISTS (SELECT FROM registration.audit u WHERE u.activity_id = a.activity_id)"
 TOMBSTONE = "INSERT INTO orchestrator.tombstone VALUES ({batch}, {organization}, '', now())"
-# A batch that was purged, whose activities are left.
+# A purged batch, whose activities are left.
 PURGED = "CAST(md5(CAST(:b AS text)) AS uuid)"
 ERROR = "jsonb_set(error, '{{message}}', to_jsonb(CAST('about {}, perhaps' AS text)))"
 
 Case = tuple[str, str, str]
-"""The check, the kind of the batch, and statements with semicolons between them."""
+"""The check, the kind of batch, and statements separated by semicolons."""
 
 CLAUSES: list[Case] = [
     ("success_without_activity", "done", ITEM.format("activity_id = gen_random_uuid()") + " AND position = 1"),
@@ -224,7 +224,7 @@ CLAUSES: list[Case] = [
     ("item_id_not_derived", "done", ITEM.format("item_id = gen_random_uuid()") + " AND position = 1"),
 ]
 
-# What follows from revoked activities everywhere else.
+# A revocation's other effects: its audit row, its item and its batch's count.
 REVOKED_TOO = (
     "; UPDATE registration.activity SET revoked_by = 'boss', revocation_reason = 'a mistake' WHERE revoked_at IS NOT NULL AND revoked_by IS NULL"
     "; INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason) SELECT organization_id, 'revoked', activity_id, registered_by, attributed_to, revoked_by, batch_id, 'api', revoked_at, revocation_reason FROM registration.activity a WHERE revoked_at IS NOT NULL AND NOT EXISTS (SELECT FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'revoked')"
@@ -234,13 +234,13 @@ REVOKED_TOO = (
 
 WELL: list[tuple[str, str]] = [
     *((kind, "") for kind in ("done", "failed", "failing", "retried", "again", "waiting", "decided", "cancelled", "unresolved", "collecting", "stopped", "deleted", "overriding")),
-    # Registered by an external service: there is no activity of ours.
+    # An external service registered it, so there is no activity of ours.
     ("done", LOSE_ACTIVITY.format(1) + ";" + REGISTERED.format(1)),
     ("done", REFUSED.format(1)),
     ("failed", ASKED.format(0)),
     ("cancelled", REFUSED.format(2)),
     ("cancelled", WITHDRAWN.format(2, -1)),
-    # It takes its time.
+    # It is slow, and still within the limit.
     ("decided", OUTCOME.format("created_at = now() - interval '4 minutes'")),
     ("done", OUTCOME.format("created_at = now() - interval '2 hours'") + ";" + ITEM.format("attempt_at = now() - interval '2 hours'")),
     ("again", OUTCOME.format("created_at = now() - interval '2 hours'")),
@@ -255,26 +255,26 @@ WELL: list[tuple[str, str]] = [
     ("collecting", BATCH.format("submitted_at = now() - interval '24 hours 4 minutes'")),
     ("waiting", BATCH.format("submitted_at = now() - interval '30 hours'")),
     ("done", OUTBOX.format("batches", 4)),
-    # Records like others, but for one column.
+    # These differ in one column from an activity that they could conflict with.
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-x'") + ";" + ACTIVITY.format(organization="'org-x'", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="now()") + ";" + AUDITED.format(batch=PURGED) + REVOKED_TOO),
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="true", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
     ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b" + REVOKED_TOO),
-    # A request was on its way when the batch was cancelled.
+    # A request was under way when the batch was cancelled.
     ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
-    # At the same moment.
+    # Decided at the moment of the cancel.
     ("cancelled", OUTCOME.format("created_at = (SELECT cancelled_at FROM orchestrator.batch WHERE batch_id = :b)") + " AND position = 2"),
     ("deleted", "INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', deleted_at FROM orchestrator.batch WHERE batch_id = :b; UPDATE registration.activity SET created_at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b) WHERE batch_id = :b; " + AUDIT.format("at = (SELECT deleted_at FROM orchestrator.batch WHERE batch_id = :b)")),
     # A purge has begun.
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'")),
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b AND position = 0; DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 0"),
     ("deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; DELETE FROM orchestrator.batch_item WHERE batch_id = :b; DELETE FROM orchestrator.outcome WHERE batch_id = :b; DELETE FROM orchestrator.batch WHERE batch_id = :b"),
-    # Seven characters are in many texts.
+    # Seven characters occur in many texts by chance.
     ("failed", f"{ITEM.format('notes = $$1234567$$, error = ' + ERROR.format('1234567'))} AND position = 0; UPDATE orchestrator.outcome SET error = {ERROR.format('1234567')} WHERE batch_id = :b AND position = 0"),
     ("retried", f"UPDATE orchestrator.item_history SET submitted = submitted || '{{\"notes\": \"1234567\"}}', error = {ERROR.format('1234567')} WHERE batch_id = :b"),
 ]
 
-# The check, whether it is the older or the younger that is wrong, and what is made to have the age `:age`.
+# The check, whether the older or the younger one is a breach, and the SQL that makes something with the age `:age`.
 AGED: list[Case] = [
     ("decided_and_not_folded", "older", OUTCOME.format("created_at = now() - :age")),
     ("waiting_and_not_watched", "older", "DELETE FROM orchestrator.outcome WHERE batch_id = :b; DELETE FROM orchestrator.outbox;" + ITEM.format("attempt_at = now() - :age")),

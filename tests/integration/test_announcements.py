@@ -1,4 +1,4 @@
-"""A follower of a batch is told of each change of it, when the change is committed, and of no other batch's."""
+"""The followers of a batch are told of each of its changes, after the commit, and of no other batch's."""
 
 import select
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ Heard = Callable[[], list[str]]
 
 @pytest.fixture
 def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
-    """What was announced since the last time, each batch once."""
+    """The announcements since the last call, each batch once."""
     engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"LISTEN {watching.CHANNEL}")
@@ -33,7 +33,7 @@ def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
 
         def listen() -> list[str]:
             with pipeline.engine.begin() as another:
-                # Announcements come in the order of the commits: what comes before this one was committed before.
+                # Announcements come in commit order, so those of earlier commits arrive before this one.
                 another.exec_driver_sql("NOTIFY test_is_over")
             told: list[str] = []
             while select.select([driver], [], [], PATIENCE_S)[0]:
@@ -42,7 +42,7 @@ def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
                 driver.notifies.clear()
                 if "test_is_over" in told:
                     return sorted(set(told[: told.index("test_is_over")]))
-            raise AssertionError("the listener has heard nothing")
+            raise AssertionError("the listener received no announcement")
 
         yield listen
     engine.dispose()
@@ -50,11 +50,11 @@ def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
 
 def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
     batch_id, other = pipeline.submit([*mentors(1), item("nobody")]), pipeline.submit(mentors(1, first=5))
-    assert heard() == [], "nobody follows a batch before it is accepted"
+    assert heard() == [], "a submission must not be announced"
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
-    assert heard() == [], "nothing is seen of an outcome before it is folded"
+    assert heard() == [], "an outcome must not be announced before it is folded"
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
     assert heard() == sorted([str(batch_id), str(other)])
     for change in (
@@ -67,7 +67,7 @@ def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
         assert heard() == [str(batch_id)]
 
 
-def test_a_batch_that_is_collected_is_announced_when_it_is_whole_or_forgotten(pipeline: Pipeline, heard: Heard) -> None:
+def test_a_collected_batch_is_announced_when_it_is_complete_or_forgotten(pipeline: Pipeline, heard: Heard) -> None:
     whole, forgotten = uuid4(), uuid4()
     first, last = in_parts(whole, [1, 1])
     pipeline.handle(pipeline.splitter, [first, in_parts(forgotten, [1, 1])[0]])
@@ -85,7 +85,7 @@ def test_a_batch_that_is_collected_is_announced_when_it_is_whole_or_forgotten(pi
     assert heard() == []
 
 
-def test_who_has_seen_a_version_is_told_of_the_items_that_changed_after_it(pipeline: Pipeline) -> None:
+def test_a_follower_gets_the_items_that_changed_after_its_version(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([item("nobody"), *mentors(3)])
     other = pipeline.submit([item("nobody"), *mentors(3, first=10)])
     pipeline.relay()

@@ -1,4 +1,4 @@
-"""The API's threads each have a connection, whatever else is under way."""
+"""Each of the API's threads has a connection, whatever the other threads do."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from orchestrator.process.settings import Settings
 from tests.support.waiting import PATIENCE_S
 
 
-def test_small_and_large_requests_have_their_connections_at_the_same_time(settings: Settings, engine: Engine) -> None:
+def test_small_and_large_requests_have_connections_at_the_same_time(settings: Settings, engine: Engine) -> None:
     database = Database(settings.model_copy(update={"api_database_connections": 1}))
     all_in_a_transaction = threading.Barrier(3, timeout=PATIENCE_S)
 

@@ -1,4 +1,4 @@
-"""Row 59 of the fault catalogue: the audit is append-only, and says of each record what happened to it."""
+"""Row 59 of the fault catalogue: the audit is append-only, and names the record that each row is about."""
 
 from typing import Any
 
@@ -26,9 +26,7 @@ def audit(pipeline: Pipeline) -> list[dict[str, Any]]:
     ["UPDATE registration.audit SET reason = 'another'", "DELETE FROM registration.audit", "TRUNCATE registration.audit"],
     ids=["update", "delete", "truncate"],
 )
-def test_row_59_nobody_changes_or_removes_what_the_audit_says(
-    pipeline: Pipeline, settings: Settings, role: str, change: str
-) -> None:
+def test_row_59_nobody_can_change_or_remove_an_audit_row(pipeline: Pipeline, settings: Settings, role: str, change: str) -> None:
     pipeline.submit([item("mentor-1")])
     pipeline.drain()
     before = audit(pipeline)
@@ -41,7 +39,7 @@ def test_row_59_nobody_changes_or_removes_what_the_audit_says(
     assert len(before) == 1
 
 
-def test_each_row_says_which_record_it_is_about(pipeline: Pipeline) -> None:
+def test_each_row_names_its_record(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([item("mentor-1"), item("mentor-2")])
     pipeline.drain()
     ids = DerivedIds(batch_id)
@@ -58,7 +56,7 @@ def test_each_row_says_which_record_it_is_about(pipeline: Pipeline) -> None:
     ]
 
 
-def test_the_attempt_of_a_purged_item_comes_from_the_row_of_its_registration(pipeline: Pipeline) -> None:
+def test_the_attempt_of_a_purged_item_comes_from_its_registrations_row(pipeline: Pipeline) -> None:
     pipeline.submit([item("mentor-1")])
     pipeline.drain()
     with pipeline.engine.begin() as connection:

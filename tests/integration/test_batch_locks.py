@@ -1,4 +1,4 @@
-"""Who waits for whom at a batch, and in which order several batches are taken: nobody waits in a circle."""
+"""Which operations on a batch wait for which, and in which order several batches are locked, so that there are no deadlocks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,11 +49,11 @@ def fold(connection: Connection, batches: Sequence[UUID]) -> None:
 
 
 def purge(connection: Connection, batches: Sequence[UUID]) -> None:
-    """What it does not get at once, it leaves."""
+    """It leaves the rows that it can't lock at once."""
     purge_batches(connection, [str(batch_id) for batch_id in batches], max_items=100)
 
 
-# Registrations go on side by side, and beside a fold; a person's operation is alone.
+# Registrations run side by side, and beside a fold. A person's operation runs alone.
 WAITS = {
     (share, share): False,
     (share, exclude): True,
@@ -93,18 +93,18 @@ def is_kept_waiting(pipeline: Pipeline, take: Take, batches: Sequence[UUID]) -> 
     return False
 
 
-def test_who_waits_for_whom(pipeline: Pipeline) -> None:
+def test_which_operations_wait_for_which(pipeline: Pipeline) -> None:
     batch_id, other = pipeline.submit(mentors(1)), pipeline.submit(mentors(1, first=5))
     found = {}
     for holds, comes in WAITS:
         with pipeline.engine.connect() as connection:
             holds(connection, [batch_id])
             found[holds, comes] = is_kept_waiting(pipeline, comes, [batch_id])
-            assert not is_kept_waiting(pipeline, comes, [other]), "another batch is nobody's"
+            assert not is_kept_waiting(pipeline, comes, [other]), "another batch must not be locked"
     assert found == WAITS
 
 
-def test_a_deleted_batch_that_is_folded_is_left_by_the_purge(pipeline: Pipeline) -> None:
+def test_the_purge_leaves_a_deleted_batch_that_is_being_folded(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET deleted_at = now() - interval '1 day'"))
@@ -116,7 +116,7 @@ def test_a_deleted_batch_that_is_folded_is_left_by_the_purge(pipeline: Pipeline)
 
 @contextmanager
 def waiting(pipeline: Pipeline, take: Callable[[Connection], object]) -> Iterator[None]:
-    """Somebody else takes something in a transaction of their own, and has to wait for what is held outside."""
+    """Runs `take` in another transaction, which has to wait for what this thread holds, and runs the block meanwhile."""
 
     def run() -> None:
         with pipeline.engine.begin() as connection:
@@ -146,13 +146,13 @@ def id_order(batch_id: UUID) -> int:
     ("take", "rival", "order"), [(share, exclude, key_order), (exclude, exclude, key_order), (fold, fold, id_order)]
 )
 @pytest.mark.parametrize("is_turned", [False, True], ids=["as stored", "turned"])
-def test_several_batches_are_taken_in_one_order(
+def test_several_batches_are_locked_in_one_order(
     pipeline: Pipeline, take: Take, rival: Take, order: Callable[[UUID], int], *, is_turned: bool
 ) -> None:
     """A process that waits for the first of them does not hold the last one yet."""
     batches = [pipeline.submit(mentors(1, first=number)) for number in range(1, 5)]
     with pipeline.engine.begin() as connection:
-        # The rows stand the other way round as well.
+        # Stores the rows in the reverse order, too.
         for batch_id in reversed(batches):
             connection.execute(text("UPDATE orchestrator.batch SET label = 'moved' WHERE batch_id = :id"), {"id": batch_id})
     first, *_, last = sorted(batches, key=order)
@@ -170,7 +170,7 @@ def test_several_batches_are_taken_in_one_order(
 
 
 def test_several_keys_are_claimed_in_one_order(pipeline: Pipeline) -> None:
-    """By organization, subject and key, in whichever order they are asked for."""
+    """By organization, subject and key, in whichever order they are requested."""
 
     def use(number: int) -> KeyUse:
         return KeyUse(Actor(ORGANIZATION, "boss", Role.ADMIN), Idempotency(f"key-{number}", b"hash"), new_batch_id())
@@ -203,12 +203,12 @@ def test_the_oldest_deletions_are_purged_first(pipeline: Pipeline) -> None:
             return [each.batch_id for each in deleted_batches(connection, after=after, aside=aside, max_batches=at_most)]
 
     assert due(0) == by_age
-    assert due(3) == by_age[:3], "those of exactly three days ago are a moment older by now"
+    assert due(3) == by_age[:3], "batches deleted exactly three days ago must be purged"
     assert due(0, at_most=2) == by_age[:2]
     assert due(0, aside=by_age[:2], at_most=2) == by_age[2:4]
 
 
-def test_nobody_waits_for_or_holds_a_batch_that_is_not_theirs(pipeline: Pipeline) -> None:
+def test_a_batch_of_another_organization_is_neither_waited_for_nor_locked(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
     stranger = replace(COORDINATOR_ACTOR, subject="coord-2")
     calls: Sequence[Callable[[], object]] = (

@@ -1,4 +1,4 @@
-"""Cancel is a fence: each item is registered before it and counted, or never (invariant 7)."""
+"""A cancel is a fence: each item is either registered before it, and counted, or never registered (invariant 7)."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +26,14 @@ def activities(pipeline: Pipeline, batch_id: object) -> int:
         )
 
 
-def test_what_is_in_flight_is_never_registered_after_the_cancel(pipeline: Pipeline) -> None:
+def test_no_command_under_way_is_registered_after_the_cancel(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(10))
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     commands = pipeline.take(Topic.COMMANDS)
     pipeline.handle(pipeline.registration, commands[:4])
     answer = pipeline.call(cancel_batch, ADMIN, batch_id, "wrong week")
-    # The four outcomes were not folded yet: the cancel folds them before it counts.
+    # The four outcomes were not folded yet. The cancel folds them before it counts.
     assert (answer.batch.counts.completed, answer.batch.counts.cancelled, answer.batch.counts.pending) == (4, 6, 0)
     pipeline.handle(pipeline.registration, commands)
     pipeline.drain()
@@ -54,7 +54,7 @@ def test_redelivered_command_of_a_cancelled_item_announces_the_cancel(pipeline: 
 
 
 def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) -> None:
-    """Real concurrency: four connections in the middle of overlapping micro-batches, and the cancel that queues among them."""
+    """Four connections work in overlapping micro-batches, and the cancel queues among them."""
     with pipeline.engine.begin() as connection:
         connection.execute(
             text(
@@ -83,7 +83,7 @@ def test_cancel_beside_four_registration_workers_is_exact(pipeline: Pipeline) ->
     with ThreadPoolExecutor(5) as threads:
         workers = [threads.submit(work) for _ in range(4)]
         begun.wait()
-        # In the middle: some of it is registered, and four transactions are open.
+        # At this moment some items are registered, and four transactions are open.
         eventually(lambda: activities(pipeline, batch_id) >= 1_000, what="1,000 activities")
         answer = pipeline.call(cancel_batch, ADMIN, batch_id, None)
         registered_when_answered = activities(pipeline, batch_id)
@@ -113,7 +113,7 @@ def run(pipeline: Pipeline, sql: str, batch_id: object) -> None:
         connection.execute(text(sql), {"b": batch_id})
 
 
-def test_row_32_what_was_decided_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
+def test_row_32_a_decision_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
     pipeline: Pipeline, settings: Settings
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
@@ -125,10 +125,10 @@ def test_row_32_what_was_decided_before_the_clock_was_set_back_is_no_breach_of_t
     assert breaches(pipeline, settings) == []
 
 
-def test_row_32_what_was_asked_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
+def test_row_32_a_request_before_the_clock_was_set_back_is_no_breach_of_the_cancel(
     pipeline: Pipeline, settings: Settings
 ) -> None:
-    """An external service answers after the cancel what it was asked before."""
+    """An external service responds after the cancel to a request from before it."""
     batch_id = pipeline.submit(mentors(1))
     pipeline.relay()
     asked = """
@@ -147,10 +147,10 @@ def test_row_32_what_was_asked_before_the_clock_was_set_back_is_no_breach_of_the
     assert "outcome_after_cancel" not in breaches(pipeline, settings)
 
 
-def test_row_32_what_is_decided_after_a_cancel_is_a_breach_although_the_clock_was_set_back(
+def test_row_32_a_decision_after_a_cancel_is_a_breach_although_the_clock_was_set_back(
     pipeline: Pipeline, settings: Settings
 ) -> None:
-    """An item that the cancel has overlooked is registered: the hand of this test takes its outcome away."""
+    """Simulates an item that the cancel overlooked: the test removes its outcome, and it is registered."""
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))

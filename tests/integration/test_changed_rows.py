@@ -1,6 +1,6 @@
-"""What an operation writes, column by column, and that it leaves every other batch as it was.
+"""What each operation writes, column by column, and that it leaves every other batch as it was.
 
-Each test takes all rows of all tables before and after an operation, and compares them as a whole.
+Each test reads all rows of all tables before and after an operation, and compares them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +42,7 @@ from tests.support.upstream import SOURCE, TRACE, in_parts, submitted, upstream_
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 
-# By table, what names a row.
+# By table, the columns that identify a row.
 TABLES = {
     "batch": ("batch_id",),
     "batch_edit": ("batch_id", "version"),
@@ -93,11 +93,11 @@ def clock(pipeline: Pipeline) -> datetime:
 
 
 class Bystanders:
-    """A batch in each state in which a statement that names no batch, or too little of it, would find something to do."""
+    """A batch in each state in which a statement with a missing or too weak batch condition would change something."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        # The last that was done is not folded: first those whose outcomes are.
+        # First those whose outcomes are folded. The last ones are not.
         self.failed = pipeline.submit([item("nobody"), item("mentor-1")])
         self.retried = pipeline.submit([item("no one")])
         self.deleted = pipeline.submit([item("mentor-2")])
@@ -112,7 +112,7 @@ class Bystanders:
         self.collecting = uuid4()
         pipeline.queues[Topic.BATCHES] += in_parts(self.collecting, [1, 2, 1])[:2]
         pipeline.drain()
-        # Registered and not folded; and pending.
+        # One item is registered and not folded, and one pending.
         self.unfolded = pipeline.submit([item("mentor-5"), item("nobody at all")])
         pipeline.drain_until_registered()
         pipeline.take(Topic.RESULTS)
@@ -127,7 +127,7 @@ class Bystanders:
 
     @contextmanager
     def untouched(self, batch_id: UUID) -> Iterator[None]:
-        """Nothing but rows of this batch changes in the block."""
+        """Checks that the block changes only rows of this batch."""
         before = tables(self.pipeline).without(batch_id)
         yield
         assert tables(self.pipeline).without(batch_id) == before
@@ -135,7 +135,7 @@ class Bystanders:
 
 @pytest.fixture(scope="module")
 def pipeline(infrastructure: Stack, template_database: str) -> Iterator[Pipeline]:
-    """One for all tests: what one of them leaves behind are more bystanders."""
+    """One set for all tests. What a test leaves behind are additional bystanders."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(database_url=SecretStr(url))
         engine = create_database_engine(settings.worker_url, settings, connections=5, application_name="test")
@@ -153,7 +153,7 @@ def bystanders(pipeline: Pipeline) -> Bystanders:
 
 @pytest.fixture(autouse=True)
 def nothing_waits(pipeline: Pipeline, bystanders: Bystanders) -> None:
-    """Events of earlier tests are forgotten."""
+    """Drops the events of earlier tests."""
     pipeline.relay()
     pipeline.queues.clear()
 
@@ -162,12 +162,12 @@ _numbers = count(101)
 
 
 def somebody() -> NewItem:
-    """An item for a mentor that no other has."""
+    """An item for a mentor that no other test uses."""
     return item(f"mentor-{next(_numbers)}")
 
 
 def finished(pipeline: Pipeline) -> UUID:
-    """One item that succeeded between two that failed, all folded."""
+    """One item that succeeded, between two that failed, all folded."""
     batch_id = pipeline.submit([item("nobody-1"), somebody(), item("nobody-2", notes="old", minutes=45)], label="Subject")
     pipeline.drain()
     return batch_id
@@ -226,7 +226,7 @@ def test_delete(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 def test_cancel(pipeline: Pipeline, bystanders: Bystanders) -> None:
-    """Of three items one is registered and not folded, one failed and not folded, and one pending."""
+    """One of three items is registered and not folded, one failed and not folded, and one pending."""
     batch_id = pipeline.submit([somebody(), item("nobody-1"), somebody()])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -282,7 +282,7 @@ def test_cancel(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 def test_retry(pipeline: Pipeline, bystanders: Bystanders) -> None:
-    """Of the two that failed, the first is retried as it is and the other corrected; then the first once more."""
+    """Of the two failed items, the first is retried without a change and the other with a correction. Then the first is retried again."""
     batch_id = finished(pipeline)
     ids = DerivedIds(batch_id)
     changes: Correction = {
@@ -343,7 +343,7 @@ def test_retry(pipeline: Pipeline, bystanders: Bystanders) -> None:
     used = after.of("idempotency_key", ORGANIZATION, "another boss", "retry")
     assert (used["batch_id"], bytes(used["request_hash"]), used["answer"]) == (batch_id, b"of the subject", {"retried": 2})
 
-    # Another item's retry while one is pending: what is measured is all that is pending from now on.
+    # A retry of another item while one is pending: progress is measured for all that are pending from now on.
     first_again = [one for one in commands_of(pipeline) if str(ids.item_id(0)).encode() in one.value]
     pipeline.handle(pipeline.registration, first_again)
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
@@ -389,7 +389,7 @@ def test_fold(pipeline: Pipeline, bystanders: Bystanders) -> None:
     ]
     assert (registered["outcome"], registered["error"], registered["organization_id"]) == ("success", None, ORGANIZATION)
     assert (refused["outcome"], refused["activity_id"]) == ("failed", None)
-    # The last one ends it.
+    # The last outcome completes it.
     pipeline.handle(pipeline.aggregator, results[2:])
     ended = differences(new, tables(pipeline).of("batch", batch_id))
     assert ended == {
@@ -403,7 +403,7 @@ def test_fold(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 def test_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
-    """Of three items the first and the last are taken back. Their outcomes stay, and so does the other item."""
+    """The first and the last of three items are revoked. Their outcomes stay, and the other item is not changed."""
     batch_id = pipeline.submit([somebody(), somebody(), somebody()])
     pipeline.drain()
     before, began = tables(pipeline), clock(pipeline)
@@ -442,7 +442,7 @@ def test_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 def submission(batch_id: UUID, actor: Actor) -> tuple[Actor, NewBatch]:
-    """A batch in which every value is another."""
+    """A batch in which every value is different."""
     first = item("mentor-31", day=date(2026, 3, 1), kind="camp", minutes=10, notes="note 1")
     second = item("mentor-32", day=date(2026, 3, 2), kind="visit", minutes=20)
     items = [
@@ -529,7 +529,7 @@ def test_submission(pipeline: Pipeline, bystanders: Bystanders) -> None:
         )
     used = after.of("idempotency_key", ORGANIZATION, "the office", "retry")
     assert (used["batch_id"], bytes(used["request_hash"])) == (batch.batch_id, b"of a submission")
-    # As people see it, each value in its own place.
+    # In the view, each value is in its own field.
     view = pipeline.status(batch.batch_id).batch
     assert (view.submitted_by, view.coordinator_id, view.channel, view.label, view.trace_id) == (
         "the office",
@@ -545,7 +545,7 @@ def test_submission(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
-    """The second part comes first; with the last one the batch becomes one that is processed."""
+    """The second part comes first. After the last part, the batch is processed."""
     batch_id = uuid4()
     upstream = [
         upstream_item(0, "mentor-31", activity_type="camp", activity_date="2026-03-01", duration_minutes=10, notes="note 1"),
@@ -577,7 +577,9 @@ def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
     part = collecting.of("batch_part", batch_id, 2)
     assert part["items"] == [[2, "mentor-33", "visit", "2026-03-25", 60, "note 3", None, True]]
     assert (part["organization_id"], began < part["received_at"] < clock(pipeline)) == (ORGANIZATION, True)
-    assert bytes(part["content_hash"]) != bytes(part["public_hash"]), "what is published has no notes"
+    assert bytes(part["content_hash"]) != bytes(part["public_hash"]), (
+        "the hash of the published form must differ, because that form has no notes"
+    )
 
     began = clock(pipeline)
     with bystanders.untouched(batch_id):
@@ -587,7 +589,7 @@ def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
     at = new["submitted_at"]
     assert began < at < clock(pipeline)
     assert differences(old, new) == {"status": "processing", "version": 2, "submitted_at": at, "changed_at": at}
-    assert len(commands) == 2, "the other part is published again"
+    assert len(commands) == 2, "the other part must be published again"
     ids = DerivedIds(batch_id)
     given = [
         item("mentor-31", kind="camp", day=date(2026, 3, 1), minutes=10, notes="note 1"),
@@ -607,7 +609,7 @@ def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
 
 
 @pytest.mark.parametrize("cause", ["a bad part", "an age"])
-def test_rejection_of_a_batch_that_is_collected(pipeline: Pipeline, bystanders: Bystanders, cause: str) -> None:
+def test_rejection_of_a_collected_batch(pipeline: Pipeline, bystanders: Bystanders, cause: str) -> None:
     batch_id = uuid4()
     first, _ = in_parts(batch_id, [1, 1])
     pipeline.handle(pipeline.splitter, [first])
@@ -621,7 +623,7 @@ def test_rejection_of_a_batch_that_is_collected(pipeline: Pipeline, bystanders: 
     assert not any(batch_id in key for rows in tables(pipeline).rows.values() for key in rows)
 
 
-def test_only_a_batch_that_is_collected_can_be_forgotten(pipeline: Pipeline, bystanders: Bystanders) -> None:
+def test_only_a_batch_that_is_being_collected_can_be_forgotten(pipeline: Pipeline, bystanders: Bystanders) -> None:
     others = [bystanders.failed, bystanders.deleted, bystanders.cancelled, bystanders.unfolded, bystanders.pending, uuid4()]
     before = tables(pipeline)
     with pipeline.engine.begin() as connection:
@@ -668,7 +670,7 @@ Edit = Callable[[Pipeline, UUID], object]
     ids=["relabel", "delete"],
 )
 def test_edit_of_a_batch_that_was_restored_to_an_older_version(pipeline: Pipeline, kind: str, edit: Edit) -> None:
-    """The version is taken by an edit that the restored row does not know: that one stays as it is, and this one counts."""
+    """Its new version was used already, by an edit that the restored row does not know. That edit stays, and the new one has its effect."""
     batch_id = finished(pipeline)
     version = pipeline.status(batch_id).batch.version + 1
     with pipeline.engine.begin() as connection:
@@ -682,7 +684,7 @@ def test_edit_of_a_batch_that_was_restored_to_an_older_version(pipeline: Pipelin
     assert (kind == "deleted", kind == "relabelled") == ("deleted_at" in changed, "label" in changed)
 
 
-def test_nothing_is_done_to_a_deleted_batch(pipeline: Pipeline, bystanders: Bystanders) -> None:
+def test_a_deleted_batch_can_not_be_changed(pipeline: Pipeline, bystanders: Bystanders) -> None:
     before = tables(pipeline)
     pipeline.call(delete_batch, ADMIN, bystanders.deleted)
     for operation in (
@@ -695,6 +697,6 @@ def test_nothing_is_done_to_a_deleted_batch(pipeline: Pipeline, bystanders: Byst
             operation()
     with pipeline.engine.begin() as connection:
         repository = PostgresActivityRepository(connection)
-        assert repository.lock_batch(bystanders.deleted) is None, "it was deleted after somebody had seen it"
+        assert repository.lock_batch(bystanders.deleted) is None, "the batch was deleted after a reader had seen it"
         assert repository.find_batch(bystanders.deleted, or_deleted=True) is not None
     assert tables(pipeline) == before

@@ -1,4 +1,4 @@
-"""Activities from before they had a chapter get the one of their mentor, in chunks."""
+"""Activities from before the chapter column get their mentor's chapter, in chunks."""
 
 import pytest
 from sqlalchemy import Engine, text
@@ -8,7 +8,7 @@ from tests.support.pipeline import Pipeline, mentors
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
-def test_every_activity_gets_its_chapter_whatever_the_chunk(
+def test_every_activity_gets_its_chapter_with_any_chunk_size(
     pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(chapters, "_CHUNK", 2)
@@ -23,7 +23,7 @@ def test_every_activity_gets_its_chapter_whatever_the_chunk(
             ),
             {"count": count},
         )
-        # Nobody knows the chapter of one who is not in the directory any more.
+        # The chapter of a mentor who is no longer in the directory is unknown.
         connection.execute(text("DELETE FROM registration.mentor WHERE mentor_id = 'mentor-1'"))
         unknown = connection.execute(
             text("SELECT count(*) FROM registration.activity WHERE attributed_to = 'mentor-1' AND chapter_id IS NULL")

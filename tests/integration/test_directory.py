@@ -1,4 +1,4 @@
-"""`directory import`: repeatable, all or nothing, and the only way in which access is given and withdrawn (docs/files.md)."""
+"""`directory import` is repeatable, changes everything or nothing, and is the only way to give and withdraw access (docs/files.md)."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +85,7 @@ def test_the_small_directory(engine: Engine) -> None:
     assert tuple(counts) == (188, lines["coordinators.csv"], lines["scopes.csv"], lines["activity_types.csv"], ended)
 
 
-def test_the_same_again_changes_nothing(put: Import, engine: Engine) -> None:
+def test_importing_the_same_again_changes_nothing(put: Import, engine: Engine) -> None:
     put()
     with engine.connect() as connection:
         versions = connection.execute(text("SELECT xmin FROM registration.mentor ORDER BY mentor_id")).all()
@@ -96,14 +96,14 @@ def test_the_same_again_changes_nothing(put: Import, engine: Engine) -> None:
     }
 
 
-def test_what_differs_is_changed(put: Import, engine: Engine) -> None:
+def test_differing_values_are_changed(put: Import, engine: Engine) -> None:
     put()
     report = put(FILES | {"mentors": MENTORS.replace("m-2,Ola,south,,2024-12-31", "m-2,Ola,north,,") + "a,m-3,New,north,,\n"})
     assert report.changes["mentors.csv"] == Change(given=4, added=1, changed=1)
     assert ("a", "m-2", "Ola", "north", None, None) in rows(engine, "mentor")
 
 
-def test_organizations_keep_what_is_given_and_get_defaults_else(put: Import, engine: Engine) -> None:
+def test_organizations_keep_given_values_and_get_defaults_for_others(put: Import, engine: Engine) -> None:
     organizations = "organization_id,name,time_zone\na,Alpha,America/New_York\nc,,\n"
     put(FILES | {"organizations": organizations})
     expected = [("a", "Alpha", "America/New_York"), ("b", "b", "Europe/Oslo"), ("c", "c", "Europe/Oslo")]
@@ -112,7 +112,7 @@ def test_organizations_keep_what_is_given_and_get_defaults_else(put: Import, eng
     assert rows(engine, "organization") == expected
 
 
-def test_scopes_replace_those_of_every_organization_that_the_file_names(put: Import, engine: Engine) -> None:
+def test_scopes_are_replaced_for_every_organization_in_the_file(put: Import, engine: Engine) -> None:
     put()
     report = put(FILES | {"scopes": "organization_id,coordinator_id,chapter_id\na,c-1,east\n"})
     assert rows(engine, "coordinator_scope") == [("a", "c-1", "east"), ("b", "c-1", "west")]
@@ -121,7 +121,7 @@ def test_scopes_replace_those_of_every_organization_that_the_file_names(put: Imp
     assert rows(engine, "coordinator_scope") == [("a", "c-1", "east"), ("b", "c-1", "west")]
 
 
-def test_people_absent_from_the_file_are_reported_and_nothing_else(put: Import, engine: Engine) -> None:
+def test_absent_people_are_only_reported(put: Import, engine: Engine) -> None:
     put()
     before = {table: rows(engine, table) for table in ("mentor", "coordinator", "coordinator_scope")}
     report = put({"mentors": without(MENTORS, "a,m-1"), "coordinators": without(COORDINATORS, "a,c-1")})
@@ -130,20 +130,20 @@ def test_people_absent_from_the_file_are_reported_and_nothing_else(put: Import, 
     assert {table: rows(engine, table) for table in before} == before
 
 
-def test_an_organization_that_the_file_does_not_name_misses_nobody(put: Import) -> None:
+def test_people_of_an_organization_that_is_not_in_the_file_are_not_absent(put: Import) -> None:
     put()
     report = put({"mentors": without(MENTORS, "b,")}, prune=True)
     assert (report.absent_mentors, report.absent_coordinators) == ([], [])
 
 
-def test_prune_closes_who_is_absent_and_a_later_import_opens_again(put: Import, engine: Engine) -> None:
+def test_prune_closes_absent_people_and_a_later_import_opens_them_again(put: Import, engine: Engine) -> None:
     put()
     fewer = {
         "mentors": without(MENTORS, "a,m-"),
         "coordinators": without(COORDINATORS, "a,c-1"),
         "scopes": without(SCOPES, "a,"),
     }
-    # m-2 ended long ago, and nobody of organization a is left in the mentors' file: it names only b.
+    # m-2 ended long ago. The mentors' file names only organization b, so no mentor of a is absent.
     assert put(fewer, prune=True).absent_mentors == []
     fewer["mentors"] = without(MENTORS, "a,m-1")
     report = put(fewer, prune=True)
@@ -161,8 +161,8 @@ def test_prune_closes_who_is_absent_and_a_later_import_opens_again(put: Import, 
     assert len(rows(engine, "coordinator_scope")) == 3
 
 
-def test_yesterday_is_the_organizations_own(put: Import, engine: Engine) -> None:
-    # 25 hours apart: at any moment their dates differ.
+def test_yesterday_is_in_the_organizations_time_zone(put: Import, engine: Engine) -> None:
+    # 25 hours apart, so their dates differ at any moment.
     organizations = "organization_id,name,time_zone\na,A,Pacific/Kiritimati\nb,B,Pacific/Pago_Pago\n"
     people = "organization_id,mentor_id,name,chapter_id,active_from,active_until\na,m-{0},A,n,,\nb,m-{0},B,n,,\n"
     put({"organizations": organizations, "mentors": people.format(1)})
@@ -209,7 +209,7 @@ def test_all_mistakes_of_all_files_are_named_by_line_and_nothing_is_changed(put:
         ),
     ],
 )
-def test_what_only_the_database_knows_refuses_the_whole_import(
+def test_a_mistake_that_only_the_database_finds_refuses_the_whole_import(
     put: Import, engine: Engine, files: Mapping[str, str], expected: str
 ) -> None:
     with pytest.raises(BadFileError) as refusal:
@@ -218,7 +218,7 @@ def test_what_only_the_database_knows_refuses_the_whole_import(
     assert [rows(engine, table) for table in ("organization", "mentor", "coordinator", "coordinator_scope")] == [[]] * 4
 
 
-def test_a_scope_of_somebody_who_is_being_closed_is_a_mistake(put: Import, engine: Engine) -> None:
+def test_a_scope_of_a_coordinator_who_is_being_closed_is_a_mistake(put: Import, engine: Engine) -> None:
     put()
     with pytest.raises(BadFileError, match=r'line 2.*"c-1" is not a coordinator'):
         put(FILES | {"coordinators": without(COORDINATORS, "a,c-1")}, prune=True)
@@ -230,8 +230,8 @@ def test_a_directory_without_files_is_a_mistake(tmp_path: Path) -> None:
         read_directory(tmp_path)
 
 
-def test_the_second_of_two_imports_at_once_sees_what_the_first_has_written(put: Import, engine: Engine, tmp_path: Path) -> None:
-    """Each has somebody whom the other lacks. Side by side, neither would see whom the other adds, and both would stay open."""
+def test_the_second_of_two_simultaneous_imports_sees_the_first(put: Import, engine: Engine, tmp_path: Path) -> None:
+    """Each file lacks somebody whom the other has. Without a lock, neither import would see whom the other adds, and both would stay open."""
     header = MENTORS.splitlines(keepends=True)[0]
     put({"mentors": f"{header}a,m-0,N,north,,\n"})
     directories = []
@@ -260,7 +260,7 @@ def access(engine: Engine) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize(
     "name", ["scopes.CSV", "Scopes.csv", "SCOPES.TSV", "scopes.tsv", "Scopes.xlsx", "scopes\N{ZERO WIDTH SPACE}.csv"]
 )
-def test_a_table_is_read_whatever_the_case_and_form_of_its_name(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
+def test_a_table_is_read_in_any_case_and_form_of_its_name(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
     put()
     for old in tmp_path.iterdir():
         old.unlink()
@@ -292,7 +292,7 @@ def test_a_table_is_read_whatever_the_case_and_form_of_its_name(put: Import, eng
         "mentors.bak",
     ],
 )
-def test_a_file_that_may_be_meant_is_a_mistake(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_probably_a_table_is_a_mistake(tmp_path: Path, name: str) -> None:
     (tmp_path / "mentors.csv").write_text(MENTORS)
     (tmp_path / name).write_text(SCOPES)
     with pytest.raises(BadFileError, match="is none of organizations") as refusal:
@@ -300,7 +300,7 @@ def test_a_file_that_may_be_meant_is_a_mistake(tmp_path: Path, name: str) -> Non
     assert [mistake.file for mistake in refusal.value.mistakes] == [name]
 
 
-def test_every_other_file_is_named(tmp_path: Path) -> None:
+def test_every_other_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mentors.csv").write_text(MENTORS)
     for name in ("README.md", ".DS_Store", "~$scopes.xlsx", ".~lock.scopes.csv#"):
         (tmp_path / name).write_text("x")
@@ -309,7 +309,7 @@ def test_every_other_file_is_named(tmp_path: Path) -> None:
     assert remarks == [f"{tmp_path.name}: not read: .DS_Store, .~lock.scopes.csv#, README.md, old scopes, ~$scopes.xlsx"]
 
 
-def test_two_files_of_one_table_and_what_is_no_file_are_mistakes(tmp_path: Path) -> None:
+def test_two_files_of_one_table_and_names_of_no_files_are_mistakes(tmp_path: Path) -> None:
     (tmp_path / "scopes.csv").write_text(SCOPES)
     (tmp_path / "Scopes.tsv").write_text(SCOPES)
     (tmp_path / "mentors.csv").mkdir()
@@ -324,7 +324,7 @@ def test_two_files_of_one_table_and_what_is_no_file_are_mistakes(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["scopes", "mentors", "coordinators"])
-def test_a_file_without_rows_changes_nothing_and_says_so(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
+def test_a_file_without_rows_changes_nothing_and_is_reported(put: Import, engine: Engine, tmp_path: Path, name: str) -> None:
     put()
     before = [rows(engine, table) for table in ("mentor", "coordinator", "coordinator_scope")]
     put({name: FILES[name].splitlines()[0] + "\n"}, prune=True)
@@ -334,7 +334,7 @@ def test_a_file_without_rows_changes_nothing_and_says_so(put: Import, engine: En
     assert ("write a row with its organization_id and nothing else" in remark) == (name == "scopes")
 
 
-def test_the_last_scopes_of_an_organization_are_withdrawn_by_a_row_that_names_it_alone(put: Import, engine: Engine) -> None:
+def test_a_row_with_only_an_organization_withdraws_its_last_scopes(put: Import, engine: Engine) -> None:
     put()
     header = SCOPES.splitlines()[0]
     report = put({"scopes": f"{header}\na,,\n"})
@@ -352,7 +352,7 @@ def test_the_last_scopes_of_an_organization_are_withdrawn_by_a_row_that_names_it
         (",,", "scopes.csv"),
     ],
 )
-def test_half_a_scope_is_a_mistake(tmp_path: Path, line: str, said: str) -> None:
+def test_an_incomplete_scope_is_a_mistake(tmp_path: Path, line: str, said: str) -> None:
     (tmp_path / "scopes.csv").write_text(f"{SCOPES.splitlines()[0]}\n{line}\n")
     if line == ",,":
         assert "no rows" in read_directory(tmp_path)[1][0]
@@ -368,7 +368,7 @@ def test_ids_have_one_spelling(put: Import, engine: Engine) -> None:
     assert access(engine) == [("a", "c-1", "north"), ("b", "c-1", "west")]
 
 
-def test_a_mistake_that_only_the_database_knows_names_the_file_as_it_is_called(
+def test_a_mistake_that_only_the_database_finds_names_the_file_by_its_own_name(
     put: Import, engine: Engine, tmp_path: Path
 ) -> None:
     put()
@@ -397,13 +397,13 @@ MAY_BE_LEFT_OUT = {"time_zone", "default_minutes", "minimum_minutes"}
 TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type", "chapter")
 
 
-def test_each_file_counts_what_it_adds_and_the_same_again_adds_nothing(put: Import) -> None:
+def test_each_file_counts_its_additions_and_a_repetition_adds_nothing(put: Import) -> None:
     lines = {"organizations": 2, "mentors": 3, "coordinators": 3, "scopes": 3, "activity_types": 1, "chapters": 1}
     assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count, added=count) for name, count in lines.items()}
     assert put(EVERY_FILE).changes == {f"{name}.csv": Change(given=count) for name, count in lines.items()}
 
 
-def test_each_value_that_differs_is_changed_and_no_other(put: Import, engine: Engine) -> None:
+def test_each_differing_value_is_changed_and_no_other(put: Import, engine: Engine) -> None:
     for name, old, new in (
         ("organizations", "a,Alpha,Europe/Oslo", "a,Another,Europe/Oslo"),
         ("organizations", "a,Alpha,Europe/Oslo", "a,Alpha,Europe/Paris"),
@@ -435,14 +435,14 @@ def test_each_value_that_differs_is_changed_and_no_other(put: Import, engine: En
         assert written == {tuple(value or None for value in new.split(","))}
 
 
-def test_a_file_without_minutes_leaves_them(put: Import, engine: Engine) -> None:
+def test_a_file_without_minutes_does_not_change_them(put: Import, engine: Engine) -> None:
     put(EVERY_FILE)
     report = put({"activity_types": TYPES + "a,visit,Besøk\n"})
     assert report.changes["activity_types.csv"] == Change(given=2, added=1)
     assert rows(engine, "activity_type") == [("a", "visit", "Besøk", None, None), ("a", "workshop", "Kurs", 60, 30)]
 
 
-def test_a_file_with_one_column_of_minutes_leaves_the_other(put: Import, engine: Engine) -> None:
+def test_a_file_with_one_column_of_minutes_does_not_change_the_other(put: Import, engine: Engine) -> None:
     put(EVERY_FILE)
     put({"activity_types": "organization_id,activity_type,name,minimum_minutes\na,workshop,Kurs,\n"})
     assert rows(engine, "activity_type") == [("a", "workshop", "Kurs", 60, None)]
@@ -451,7 +451,7 @@ def test_a_file_with_one_column_of_minutes_leaves_the_other(put: Import, engine:
 @pytest.mark.parametrize(
     ("cell", "minutes"), [("0", None), ("1", 1), ("1440", 1440), ("1441", None), ("1:30", 90), ('"1,5 h"', 90), ("an hour", None)]
 )
-def test_minutes_of_a_type_are_those_of_an_activity(put: Import, engine: Engine, cell: str, minutes: int | None) -> None:
+def test_minutes_of_a_type_have_the_limits_of_an_activity(put: Import, engine: Engine, cell: str, minutes: int | None) -> None:
     content = f"organization_id,activity_type,name,default_minutes\na,workshop,Kurs,{cell}\n"
     if minutes is None:
         with pytest.raises(BadFileError, match="column default_minutes"):
@@ -461,7 +461,7 @@ def test_minutes_of_a_type_are_those_of_an_activity(put: Import, engine: Engine,
     assert rows(engine, "activity_type") == ([] if minutes is None else [("a", "workshop", "Kurs", minutes, None)])
 
 
-def test_of_the_scopes_of_organizations_that_the_file_names_those_in_it_are_left(put: Import, engine: Engine) -> None:
+def test_an_organization_in_the_file_keeps_only_the_scopes_of_the_file(put: Import, engine: Engine) -> None:
     header = SCOPES.splitlines()[0]
     # Each differs from the others in one of the three ids.
     scopes = ["a,c-1,north", "a,c-1,south", "a,c-2,north", "b,c-1,north"]
@@ -473,7 +473,7 @@ def test_of_the_scopes_of_organizations_that_the_file_names_those_in_it_are_left
         assert (report.changes["scopes.csv"].added, report.changes["scopes.csv"].withdrawn) == (0, 3)
 
 
-def test_the_absent_are_told_by_organization_and_id_in_order(put: Import) -> None:
+def test_absent_people_are_reported_by_organization_and_id_in_order(put: Import) -> None:
     people = ["b,{}-2", "a,{}-3", "b,{}-1", "a,{}-1", "a,{}-2"]
     mentors = [f"{who.format('m')},N,north,," for who in people]
     coordinators = [f"{who.format('c')},N,coordinator" for who in people]
@@ -485,7 +485,8 @@ def test_the_absent_are_told_by_organization_and_id_in_order(put: Import) -> Non
         }
 
     put(files(0, 1, 2, 3, 4))
-    # a's first and b's second are there: the first of b and the second of a are absent, though the other organization has one.
+    # The first of a and the second of b are present. The second of a and the first of b are absent, although the other organization has
+    # those ids.
     for prune in (False, True):
         report = put(files(0, 3), prune=prune)
         assert report.pruned is prune
@@ -505,8 +506,8 @@ def test_of_two_coordinators_with_one_id_only_the_absent_one_loses_access(put: I
     }
 
 
-def test_who_may_still_register_today_is_absent_and_whose_last_day_was_yesterday_is_not(put: Import, engine: Engine) -> None:
-    """Today in the organization's time zone; these are 25 hours apart, so at any moment one of them has another date than UTC."""
+def test_a_mentor_whose_last_day_was_yesterday_is_not_absent(put: Import, engine: Engine) -> None:
+    """Today in the organization's time zone. These are 25 hours apart, so one of them always has another date than UTC."""
     zones = {"a": "Pacific/Kiritimati", "b": "Pacific/Pago_Pago"}
     header = MENTORS.splitlines()[0]
     with engine.connect() as connection:
@@ -529,7 +530,7 @@ def test_who_may_still_register_today_is_absent_and_whose_last_day_was_yesterday
     }
 
 
-def test_all_that_only_the_database_knows_is_named_in_the_order_of_the_file(put: Import) -> None:
+def test_all_mistakes_that_only_the_database_finds_are_named_in_file_order(put: Import) -> None:
     header = ORGANIZATIONS.splitlines()[0]
     with pytest.raises(BadFileError) as refusal:
         put({"organizations": f"{header}\nz,Z,Mars/Z\ny,Y,Europe/Oslo\nx,X,Mars/X\na,A,\nb,B,mars\n"})
@@ -539,7 +540,7 @@ def test_all_that_only_the_database_knows_is_named_in_the_order_of_the_file(put:
     assert [(mistake.line, mistake.value) for mistake in refusal.value.mistakes] == [(2, "z"), (4, "c-2"), (6, "a")]
 
 
-def test_an_organization_that_has_no_scopes_any_more_needs_no_coordinator(put: Import, engine: Engine) -> None:
+def test_an_organization_that_loses_all_scopes_needs_no_coordinator(put: Import, engine: Engine) -> None:
     put({"scopes": f"{SCOPES.splitlines()[0]}\nnew,,\n"})
     assert rows(engine, "organization") == [("new", "new", "Europe/Oslo")]
     assert access(engine) == []
@@ -566,9 +567,7 @@ def refusals(tmp_path: Path, files: Mapping[str, str]) -> list[str]:
         ("activity_types", "a,t-1,A", ["b,t-1,A", "a,t-2,A"], "activity_type"),
     ],
 )
-def test_only_what_has_all_ids_of_another_row_stands_twice(
-    tmp_path: Path, name: str, first: str, others: list[str], column: str
-) -> None:
+def test_only_rows_with_equal_ids_are_duplicates(tmp_path: Path, name: str, first: str, others: list[str], column: str) -> None:
     header = EVERY_FILE[name].splitlines()[0]
     (tmp_path / f"{name}.csv").write_text("\n".join([header, first, *others]))
     directory, remarks = read_directory(tmp_path)
@@ -579,7 +578,7 @@ def test_only_what_has_all_ids_of_another_row_stands_twice(
     assert found.endswith("is already on line 2")
 
 
-def test_somebody_may_be_active_for_one_day_and_not_for_less(tmp_path: Path) -> None:
+def test_a_period_of_one_day_is_accepted_and_a_shorter_one_is_not(tmp_path: Path) -> None:
     header = MENTORS.splitlines()[0]
     one_day = f"{header}\na,m-1,N,n,2025-01-02,2025-01-02\n"
     (tmp_path / "mentors.csv").write_text(one_day)
@@ -591,8 +590,8 @@ def test_somebody_may_be_active_for_one_day_and_not_for_less(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
-def test_every_column_has_to_be_there_but_a_few(tmp_path: Path, name: str) -> None:
-    """Else an export without a column would set it to nothing for everybody."""
+def test_most_columns_are_required(tmp_path: Path, name: str) -> None:
+    """Otherwise an export without a column would empty it for everybody."""
     titles = EVERY_FILE[name].splitlines()[0].split(",")
     (tmp_path / f"{name}.csv").write_text("x\n")
     missing = [found.split("column ")[1].split(":")[0] for found in refusals(tmp_path, {name: "x\n"})]
@@ -616,12 +615,12 @@ def test_every_column_has_to_be_there_but_a_few(tmp_path: Path, name: str) -> No
         ("activity_types", "a,t,", "name"),
     ],
 )
-def test_each_cell_must_hold_what_its_column_is_for(tmp_path: Path, name: str, line: str, column: str) -> None:
+def test_each_cell_must_match_its_column(tmp_path: Path, name: str, line: str, column: str) -> None:
     [found] = refusals(tmp_path, {name: f"{EVERY_FILE[name].splitlines()[0]}\n{line}\n"})
     assert found.startswith(f"{name}.csv, line 2, column {column}: ")
 
 
-def test_a_file_without_time_zones_leaves_them_as_they_are(put: Import, engine: Engine) -> None:
+def test_a_file_without_time_zones_does_not_change_them(put: Import, engine: Engine) -> None:
     put({"organizations": "organization_id,name,time_zone\na,,America/New_York\n"})
     report = put({"organizations": "organization_id,name\na,Alpha\nb,\n"})
     assert report.changes == {"organizations.csv": Change(given=2, added=1, changed=1)}
@@ -631,8 +630,8 @@ def test_a_file_without_time_zones_leaves_them_as_they_are(put: Import, engine: 
 
 
 @pytest.mark.parametrize("ending", ["xlsx", "csv"])
-def test_a_mistake_in_a_workbook_is_named_by_its_row(tmp_path: Path, ending: str) -> None:
-    """And in a text by its line alone: the rows of a directory are lines, but for the blank ones."""
+def test_a_mistake_in_a_workbook_is_named_by_row(tmp_path: Path, ending: str) -> None:
+    """In a text file it is named by its line. A directory's rows are lines, except for blank ones."""
     lines = [MENTORS.splitlines()[0], "a,m-1,N,n,,", "a,m-1,N,n,,"]
     if ending == "xlsx":
         book = Workbook()
@@ -650,7 +649,7 @@ def test_a_mistake_in_a_workbook_is_named_by_its_row(tmp_path: Path, ending: str
     ]
 
 
-def test_a_half_empty_scope_beside_cells_that_can_not_be_read_is_named_as_well(tmp_path: Path) -> None:
+def test_an_incomplete_scope_beside_unreadable_cells_is_named_as_well(tmp_path: Path) -> None:
     too_long = "x" * 101
     found = refusals(
         tmp_path, {"scopes": f"{SCOPES.splitlines()[0]}\na,{too_long},\na,c-1,{too_long}\n{too_long},,\na,,\nb,,\nb,,n\n"}
@@ -679,7 +678,7 @@ def test_a_half_empty_scope_beside_cells_that_can_not_be_read_is_named_as_well(t
         ("people.ods", False),
     ],
 )
-def test_a_name_with_a_word_of_a_table_or_its_ending_is_meant_for_one(tmp_path: Path, name: str, is_named: bool) -> None:
+def test_a_file_name_with_a_word_or_the_ending_of_a_table_is_probably_a_table(tmp_path: Path, name: str, is_named: bool) -> None:
     (tmp_path / "mentors.csv").write_text(MENTORS)
     (tmp_path / name).write_text("x")
     if not is_named:
@@ -691,12 +690,12 @@ def test_a_name_with_a_word_of_a_table_or_its_ending_is_meant_for_one(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["activity types.csv", "Activity-Types.csv", "activity - types.tsv", " activity_types.csv"])
-def test_blanks_and_hyphens_in_a_name_are_underscores(tmp_path: Path, name: str) -> None:
+def test_blanks_and_hyphens_in_a_name_count_as_underscores(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(TYPES.replace(",", "\t") if name.endswith("tsv") else TYPES)
     assert [*read_directory(tmp_path)[0]] == ["activity_types.csv"]
 
 
-def test_a_file_that_can_not_be_opened_and_the_mistakes_of_the_others_come_at_once(
+def test_an_unreadable_file_is_reported_together_with_mistakes_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mentors.csv").write_text(MENTORS + "a,,N,n,,\n")

@@ -1,4 +1,4 @@
-"""What is written down about an external registration service, of several items at once (test_external_states.py has one item's states)."""
+"""The stored dispatches of several items at once (test_external_states.py covers the states of one item)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ def in_doubt(pipeline: Pipeline, batch_id: str, *positions: int) -> Sequence[int
 def test_each_question_has_the_values_of_its_item(pipeline: Pipeline) -> None:
     one = submit(pipeline, [item("mentor-1"), item("mentor-2", minutes=75, notes="a note"), item("mentor-3")])
     other = submit(pipeline, mentors(2, first=11))
-    # The last is of an attempt that the item is not in.
+    # The last one is of an attempt that the item is not in.
     rows = mark(pipeline, (other, 1, 1), (one, 1, 1), (one, 0, 1), (one, 2, 2))
     asked = {row.ord: (row.item_id, row.mentor_id) for row in rows}
     assert asked == {
@@ -90,7 +90,7 @@ def test_each_question_has_the_values_of_its_item(pipeline: Pipeline) -> None:
     assert sorted(books(pipeline, (one, 2), (one, 0), (other, 0), (other, 1))) == [1, 3]
 
 
-def test_an_answer_is_for_its_item_and_its_key_and_the_first_counts(pipeline: Pipeline) -> None:
+def test_a_response_belongs_to_its_item_and_key_and_the_first_counts(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(3)), submit(pipeline, mentors(3, first=11))
     mark(pipeline, *((batch_id, position, 1) for batch_id in (one, other) for position in range(3)))
     made, too_late = new_batch_id(), new_batch_id()
@@ -108,8 +108,8 @@ def test_an_answer_is_for_its_item_and_its_key_and_the_first_counts(pipeline: Pi
     assert [(row.ord, row.refusals) for row in mark(pipeline, (one, 0, 1), (other, 1, 1), (one, 2, 1))] == [(3, 0)]
 
 
-def test_a_late_answer_changes_nothing_though_another_one_of_its_position_counts(pipeline: Pipeline) -> None:
-    """Both come in one call. Items of two batches have the same position."""
+def test_a_late_response_changes_nothing_although_another_of_its_position_counts(pipeline: Pipeline) -> None:
+    """Both come in one call, for items of two batches with the same position."""
     one, other = submit(pipeline, mentors(1)), submit(pipeline, mentors(1, first=11))
     mark(pipeline, (one, 0, 1), (other, 0, 1))
     made = new_batch_id()
@@ -122,7 +122,7 @@ def test_a_late_answer_changes_nothing_though_another_one_of_its_position_counts
     ]
 
 
-def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
+def test_only_an_item_that_the_service_may_have_registered_is_in_doubt(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(6)), submit(pipeline, mentors(6, first=11))
     mark(pipeline, *((one, position, 1) for position in (4, 3, 2, 1)), (other, 0, 1), (other, 1, 1))
     answer(pipeline, refused(one, 1), registered(one, 2, new_batch_id()))
@@ -132,7 +132,7 @@ def test_only_what_may_exist_there_is_in_doubt(pipeline: Pipeline) -> None:
     assert in_doubt(pipeline, one) == []
 
 
-def test_a_refused_item_is_asked_under_the_next_key_in_its_next_attempt(pipeline: Pipeline) -> None:
+def test_a_refused_item_is_sent_under_the_next_key_in_its_next_attempt(pipeline: Pipeline) -> None:
     batch_id = submit(pipeline, [item("nobody"), item("no one")])
     mark(pipeline, (batch_id, 0, 1), (batch_id, 1, 1))
     answer(pipeline, refused(batch_id, 0))
@@ -143,9 +143,9 @@ def test_a_refused_item_is_asked_under_the_next_key_in_its_next_attempt(pipeline
         ("refused", False),
         ("asked", False),
     ]
-    assert mark(pipeline, (batch_id, 0, 1)) == [], "an attempt that is over"
+    assert mark(pipeline, (batch_id, 0, 1)) == [], "a question of an earlier attempt must be ignored"
     asked = mark(pipeline, (batch_id, 0, 2), (batch_id, 1, 2))
-    # The other one was never answered: the same key.
+    # The other item never got a response, so its key stays the same.
     assert [(row.ord, row.refusals) for row in asked] == [(1, 1), (2, 0)]
     answer(pipeline, refused(batch_id, 0), refused(batch_id, 1))
     after = books(pipeline, (batch_id, 0), (batch_id, 1))
@@ -155,7 +155,7 @@ def test_a_refused_item_is_asked_under_the_next_key_in_its_next_attempt(pipeline
     ]
 
 
-def test_nothing_of_a_cancelled_batch_is_sent_anew(pipeline: Pipeline) -> None:
+def test_no_item_of_a_cancelled_batch_is_sent_again(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(2)), submit(pipeline, mentors(2, first=11))
     mark(pipeline, (one, 0, 1))
     pipeline.call(cancel_batch, ADMIN, UUID(one), None)
@@ -165,8 +165,8 @@ def test_nothing_of_a_cancelled_batch_is_sent_anew(pipeline: Pipeline) -> None:
     assert {index: each.is_cancelled for index, each in found.items()} == {1: True, 2: False}
 
 
-def test_each_command_of_a_micro_batch_is_decided_by_the_books_of_its_item(pipeline: Pipeline) -> None:
-    """The service was asked for some of the items, by a deployment that had one then. It isn't asked for the others."""
+def test_each_command_of_a_micro_batch_is_decided_by_its_items_dispatch(pipeline: Pipeline) -> None:
+    """An earlier deployment had a service, and asked it for some of the items. The others are decided without asking it."""
     one = submit(pipeline, [item("mentor-1"), item("mentor-2"), item("nobody"), item("mentor-4"), item("mentor-5")])
     other = submit(pipeline, mentors(2, first=11))
     pipeline.relay()

@@ -1,4 +1,4 @@
-"""`bulkreg doctor` on real servers: what is well is said to be well, and each thing that is wrong is found with its fix."""
+"""`bulkreg doctor` on real servers: it reports a healthy deployment as healthy, and finds each defect with its fix."""
 
 import json
 import threading
@@ -31,7 +31,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sound(settings: Settings, durable_server: None) -> Settings:
-    """A deployment with nothing wrong."""
+    """A healthy deployment."""
     create_topics(settings)
     return changed(settings, jwt_hs256_key=KEY)
 
@@ -61,7 +61,7 @@ def as_owner(settings: Settings, *statements: str) -> None:
     engine.dispose()
 
 
-def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
+def test_a_healthy_deployment_is_reported_as_healthy(sound: Settings) -> None:
     findings = list(examine(sound, {"BULKREG_API_PORT": "8080", "BULKREG_HOME": "x", "PATH": "/bin"}))
     assert [finding.subject for finding in findings if finding.state is State.OK] == [
         "settings",
@@ -77,7 +77,7 @@ def test_what_is_well_is_said_to_be_well(sound: Settings) -> None:
     assert len(findings) == 9
 
 
-def test_a_variable_that_nobody_reads(sound: Settings) -> None:
+def test_a_variable_that_no_setting_reads(sound: Settings) -> None:
     finding = only(sound, {"BULKREG_KAFKA_BOOTSTRAP": "x:9092"})
     assert (finding.state, "BULKREG_KAFKA_BOOTSTRAP is not a setting" in finding.detail) == (State.UNSAFE, True)
 
@@ -117,15 +117,15 @@ def test_row_53_events_that_are_set_aside(sound: Settings, held_for: str, why: s
     assert finding.detail == f"3 events for lifecycle are set aside, the first since 2026-11-29 07:00:00 UTC: {said}"
 
 
-def test_row_53_events_wait_and_no_relay_is_there(sound: Settings) -> None:
+def test_row_53_events_wait_and_no_relay_runs(sound: Settings) -> None:
     as_owner(sound, HELD.format(held_for="lifecycle", why="unknown topic"))
     found = {finding.subject: finding for finding in wrong(sound)}
     assert found.keys() == {"outbox", "relays"}
     assert "3 events wait and no relay holds a slot" in found["relays"].detail
 
 
-def test_row_53_relay_that_holds_slots_and_says_nothing(sound: Settings) -> None:
-    """The session of one that is stopped: it holds what it has taken, and does not speak."""
+def test_row_53_relay_that_holds_slots_and_does_nothing(sound: Settings) -> None:
+    """The session of a stopped relay: it keeps its slots, and sends nothing."""
     engine = create_database_engine(sound.worker_url, sound, connections=1, application_name="relay")
     with engine.connect() as connection:
         announce(connection)
@@ -188,20 +188,20 @@ def test_ids_that_were_stored_in_another_spelling(sound: Settings, written: str)
     assert " and " not in finding.detail.split(" is stored")[0]
 
 
-def test_a_server_that_does_not_keep_what_it_commits(sound: Settings) -> None:
+def test_a_server_that_may_lose_commits(sound: Settings) -> None:
     name = sound.owner_url.database
     as_owner(sound, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     assert (only(sound).state, only(sound).fix) == (State.UNSAFE, "set synchronous_commit = on in the server")
 
 
-def test_a_role_that_may_not_enter(sound: Settings) -> None:
+def test_a_role_that_may_not_connect(sound: Settings) -> None:
     url = sound.worker_url.set(password="wrong").render_as_string(hide_password=False)
     finding = only(changed(sound, worker_database_url=SecretStr(url)))
     assert (finding.subject, finding.state) == ("database (worker)", State.UNREACHABLE)
     assert "BULKREG_WORKER_DATABASE_URL" in (finding.fix or "")
 
 
-def test_servers_that_are_away(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_servers(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
     away = changed(sound, database_url=SecretStr("postgresql://x:secret@127.0.0.1:1/x"), kafka_bootstrap_servers="127.0.0.1:1")
     found = wrong(away)
@@ -223,7 +223,7 @@ def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.M
     assert all(finding.state is not State.UNSAFE for finding in wrong(changed(sound, database_url=private)))
 
 
-def test_topics_that_are_missing_or_other_than_planned(settings: Settings) -> None:
+def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> None:
     secured = changed(settings, jwt_hs256_key=KEY)
     missing = wrong(secured)
     assert {(finding.state, finding.fix) for finding in missing} == {(State.UNREACHABLE, "run: bulkreg topics create")}
@@ -235,7 +235,7 @@ def test_topics_that_are_missing_or_other_than_planned(settings: Settings) -> No
     assert len(other) == 6
 
 
-def test_who_may_come_in(sound: Settings) -> None:
+def test_authentication_that_is_missing_or_unsafe(sound: Settings) -> None:
     nobody_asked = only(changed(sound, jwt_hs256_key=None))
     assert (nobody_asked.subject, nobody_asked.state) == ("authentication", State.ADVICE)
     open_door = only(changed(sound, jwt_hs256_key=None, api_host="0.0.0.0"))
@@ -291,7 +291,7 @@ def test_an_identity_provider_without_keys(sound: Settings, body: bytes, status:
     assert (finding.subject, finding.state, detail in finding.detail) == ("identity provider", State.UNREACHABLE, True)
 
 
-def test_an_identity_provider_that_answers(sound: Settings) -> None:
+def test_an_identity_provider_that_works(sound: Settings) -> None:
     with provider(json.dumps({"keys": [{"kty": "OKP"}]}).encode()) as url:
         assert wrong(changed(sound, jwt_hs256_key=None, jwt_jwks_url=url)) == []
     away = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url="http://127.0.0.1:1/keys"))

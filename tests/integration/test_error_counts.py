@@ -1,4 +1,4 @@
-"""Readers of failed batches: the count of one waits neither for the count of another that takes long, nor for a dead connection."""
+"""Counting the errors of one batch waits neither for a slow count of another batch, nor for a dead connection."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.support.waiting import HELD_S, PATIENCE_S
 
 
 @pytest.mark.parametrize("other", ["another batch", "the same batch"])
-def test_a_count_that_hangs_holds_nobody_up(pipeline: Pipeline, engine: Engine, other: str) -> None:
+def test_a_hanging_count_delays_nobody(pipeline: Pipeline, engine: Engine, other: str) -> None:
     batches = [pipeline.submit([item("nobody")]) for _ in range(2)]
     pipeline.drain()
     first, second = (pipeline.status(batch_id).batch for batch_id in batches)
@@ -46,7 +46,7 @@ def test_a_count_that_hangs_holds_nobody_up(pipeline: Pipeline, engine: Engine, 
 
 
 def statements(connection: Connection) -> list[str]:
-    """What is executed on the connection from now on."""
+    """Collects the statements that the connection executes from now on."""
     seen: list[str] = []
     event.listen(connection, "before_cursor_execute", lambda *called: seen.append(called[2]))
     return seen
@@ -68,19 +68,19 @@ def test_each_batch_has_its_own_counts_and_is_counted_once(pipeline: Pipeline, e
     counts = ErrorCounts()
     with pytest.raises(NotCountedError):
         counts.fill_from_memory(batches)
-    assert counts.fill_from_memory([good]) == [good], "there is nothing to count"
+    assert counts.fill_from_memory([good]) == [good], "a batch without failed items must not be counted"
     expected = [{}, {"duplicate_activity": 1}, {"mentor_not_found": 2}]
     with engine.connect() as connection:
         seen = statements(connection)
         assert [batch.errors_by_code for batch in counts.fill(connection, batches)] == expected
-        assert len(seen) == 1, "all in one statement"
+        assert len(seen) == 1, "all batches must be counted in one statement"
         assert [batch.errors_by_code for batch in counts.fill(connection, batches)] == expected
-        assert len(seen) == 1, "nothing has changed"
+        assert len(seen) == 1, "unchanged batches must not be counted again"
     assert [batch.errors_by_code for batch in counts.fill_from_memory(batches)] == expected
 
 
-def test_another_state_of_a_batch_is_counted_anew(pipeline: Pipeline, engine: Engine) -> None:
-    """Also when a restored projection has come to the same version by another way."""
+def test_a_changed_batch_is_counted_again(pipeline: Pipeline, engine: Engine) -> None:
+    """Also if a restored projection has reached the same version with other contents."""
     batch = failing(pipeline, "nobody")
     counts = ErrorCounts()
     with engine.connect() as connection:
@@ -96,7 +96,7 @@ def test_another_state_of_a_batch_is_counted_anew(pipeline: Pipeline, engine: En
         assert len(seen) == 2
 
 
-def test_the_newest_counts_are_remembered(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_counts_are_cached(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_counts, "_MAX_REMEMBERED", 2)
     batches = [failing(pipeline, f"nobody-{number}") for number in range(3)]
     counts = ErrorCounts()
@@ -108,7 +108,7 @@ def test_the_newest_counts_are_remembered(pipeline: Pipeline, engine: Engine, mo
         counts.fill_from_memory(batches[:1])
 
 
-def test_a_count_that_failed_holds_nobody_up(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_count_delays_nobody(pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_counts, "_PATIENCE_S", HELD_S)
     batch, counts = failing(pipeline, "nobody"), ErrorCounts()
     with engine.connect() as broken:

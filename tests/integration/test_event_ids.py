@@ -1,4 +1,4 @@
-"""Row 56 of the fault catalogue: no event id has two contents. The pipeline of the tests holds everything it publishes against that, too."""
+"""Row 56 of the fault catalogue: no event id has two contents. The tests' pipeline checks this for everything that it publishes, too."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from tests.support.upstream import in_parts, submitted, upstream_item, upstream_
 
 
 def published(pipeline: Pipeline, event_type: str) -> list[OutgoingEvent]:
-    """Everything of a type that has been published since the last time."""
+    """All events of a type that were published since the last call."""
     pipeline.relay()
     taken = pipeline.take(Topic.BATCHES, Topic.LIFECYCLE)
     return [event for event in taken if dict(event.headers)["ce_type"] == event_type.encode()]
@@ -40,7 +40,7 @@ def take_in(pipeline: Pipeline, *parts: OutgoingEvent) -> None:
 
 
 def end_collections(pipeline: Pipeline, settings: Settings) -> None:
-    """A day passes without the missing parts."""
+    """Ends the collections as if a day had passed without the missing parts."""
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = submitted_at - interval '25 hours'"))
     Sweeper(SweepPolicy.of(settings), lambda _topics: {}).sweep(pipeline.engine)
@@ -59,10 +59,12 @@ def test_row_56_batch_that_is_incomplete_twice_is_rejected_twice(pipeline: Pipel
     take_in(pipeline, first)
     pipeline.call(cancel_batch, ADMIN, batch_id, None)
     rejections += published(pipeline, events.BATCH_REJECTED)
-    assert len({id_of(rejection) for rejection in rejections}) == 3, "a consumer that skips what it has seen would miss one"
+    assert len({id_of(rejection) for rejection in rejections}) == 3, (
+        "a consumer that skips known ids would miss the second rejection"
+    )
 
 
-def test_label_of_a_batch_that_was_forgotten_is_not_taken_for_its_first_one(pipeline: Pipeline, settings: Settings) -> None:
+def test_label_of_a_forgotten_batch_is_not_mistaken_for_its_first_one(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = uuid4()
     first, _ = in_parts(batch_id, [2, 1])
     edits = []
@@ -71,17 +73,17 @@ def test_label_of_a_batch_that_was_forgotten_is_not_taken_for_its_first_one(pipe
         pipeline.call(relabel_batch, ADMIN, batch_id, label)
         edits += published(pipeline, events.BATCH_RELABELLED)
         end_collections(pipeline, settings)
-    assert [orjson.loads(edit.value)["version"] for edit in edits] == [2, 2], "the versions begin anew"
+    assert [orjson.loads(edit.value)["version"] for edit in edits] == [2, 2], "the versions must begin again"
     assert id_of(edits[0]) != id_of(edits[1])
 
 
-def test_wrong_part_that_comes_again_after_it_was_put_right(pipeline: Pipeline) -> None:
+def test_wrong_part_that_is_sent_again_after_it_was_corrected(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     wrong = submitted(batch_id, [upstream_item(0)], part=2, parts=2, total_items=3, coordinator_id="nobody", event_id="event-2")
     take_in(pipeline, wrong)
     take_in(pipeline, wrong)
     repeated = published(pipeline, events.BATCH_REJECTED)
-    assert len({id_of(rejection) for rejection in repeated}) == 1, "the same rejection again"
+    assert len({id_of(rejection) for rejection in repeated}) == 1, "the same rejection must have the same id"
     take_in(pipeline, *in_parts(batch_id, [2, 1]))
     take_in(pipeline, wrong)
     [later] = published(pipeline, events.BATCH_REJECTED)
@@ -95,21 +97,21 @@ def letter(value: bytes, written_ms: int, *, reason: str = "not_json") -> Outgoi
     return dead_letter(Entry(raw, partition, raw.offset, raw.bytes, Lane.SMALL, None, None), RefusedError(reason, "it is none"))
 
 
-def test_dead_letters_of_a_topic_that_was_made_anew_have_ids_of_their_own() -> None:
+def test_dead_letters_of_a_recreated_topic_have_new_ids() -> None:
     first = letter(b"{", 1_000)
     assert letter(b"{", 1_000) == first
     others = [letter(b"[", 1_000), letter(b"{", 2_000), letter(b"{", 1_000, reason="no_value")]
     assert len({id_of(each) for each in [first, *others]}) == 4
 
 
-def test_letter_that_is_sent_again_twice_has_two_marks() -> None:
+def test_a_letter_that_is_redriven_twice_has_two_marks() -> None:
     moments = [datetime(2026, 3, 26, 10, minute, tzinfo=UTC) for minute in (0, 1)]
     same = uuid4()
     marks = [events.dead_letter_redriven(dead_letter_id=same, time=moment, trace_id="1" * 32) for moment in moments]
     assert id_of(marks[0]) != id_of(marks[1])
 
 
-# Each builder of an event with a stored identity, called with one field changed after the other.
+# Each builder of an event with a stored identity. The test calls it with one field changed at a time.
 TIME = datetime(2026, 3, 26, 10, tzinfo=UTC)
 BATCH = UUID("7c0e4a52-43a1-4ee8-9d0b-6a1f5f0c3a11")
 COMMON = {"batch_id": BATCH, "organization_id": ORGANIZATION, "time": TIME, "trace_id": "1" * 32}
@@ -144,12 +146,14 @@ LATER = TIME + timedelta(microseconds=1)
     ],
     ids=["BatchRelabelled", "BatchRejected"],
 )
-def test_what_can_differ_is_part_of_the_id(build: Callable[..., OutgoingEvent], changes: list[dict[str, object]]) -> None:
+def test_every_field_that_can_differ_is_part_of_the_id(
+    build: Callable[..., OutgoingEvent], changes: list[dict[str, object]]
+) -> None:
     made = [build(), *(build(**change) for change in changes)]
     assert len({id_of(event) for event in made}) == len(made)
 
 
-def test_contents_tells_one_id_with_two_contents() -> None:
+def test_one_id_with_two_contents_is_detected() -> None:
     contents = Contents()
     first = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=2, time=TIME, trace_id="1" * 32)
     other = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=3, time=TIME, trace_id="1" * 32)
@@ -158,7 +162,7 @@ def test_contents_tells_one_id_with_two_contents() -> None:
     assert "other content than before" in (contents.difference(other.key, other.headers, other.value) or "")
 
 
-def test_many_contents_tell_which_ids_have_two_contents() -> None:
+def test_all_ids_with_two_contents_are_detected() -> None:
     contents = ManyContents()
     for event_id, said in [("a", "one"), ("b", "one"), ("c", "one"), ("a", "one"), ("b", "other")]:
         contents.add(event_id, said)
@@ -167,7 +171,7 @@ def test_many_contents_tell_which_ids_have_two_contents() -> None:
 
 
 @pytest.mark.parametrize("source", ["api", "API", " api ", "\uff41pi", "/bulk-registration"])
-def test_batch_from_upstream_is_not_taken_for_one_by_http(pipeline: Pipeline, source: str) -> None:
+def test_a_batch_from_upstream_is_not_mistaken_for_one_by_http(pipeline: Pipeline, source: str) -> None:
     batch_id = uuid4()
     event = submitted(batch_id, upstream_items(1))
     headers = tuple((name, source.encode() if name == "ce_source" else value) for name, value in event.headers)

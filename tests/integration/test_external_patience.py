@@ -1,6 +1,6 @@
 """How long an external registration service is asked, how many requests it gets at once, and when it is left alone.
 
-The service and the clock are the test's. The books, and which items may be asked for, are the database's.
+The test provides the service and the clock. The dispatches are in the real database, and so is the decision which items may be asked for.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ ACTIVITY = "01990000-0000-7000-8000-000000000001"
 NOBODY_THERE = Unknown("ConnectError", was_reached=False)
 NO_ANSWER = Unknown("500")
 AT_WORK = Unknown("processing", was_heard=True)
-# With it the pauses are 1/8 s, 1/4 s and so on: numbers that add up without a rest.
+# With this factor the pauses are 1/8 s, 1/4 s and so on: numbers that add up exactly.
 JITTER = 0.25
 
 
 class Clock(threading.Event):
-    """Each pause is over at once. It notes how long it should have been; `stops_after` so many pauses, the role is told to stop."""
+    """Ends each pause at once, and records its length. After `stops_after` pauses, the role is told to stop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Clock(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
-        assert len(self.pauses) < 50, "it goes on for ever"
+        assert len(self.pauses) < 50, "the role does not stop"
         assert self.external is not None
         self.was_away.append((self.external.is_paused, metrics.REGISTRATION_BREAKER_OPEN._value.get()))
         self.pauses.append(timeout)
@@ -57,7 +57,7 @@ class Clock(threading.Event):
 
 
 class Service:
-    """Gives each mentor's responses in turn, then registers. Each request takes a second."""
+    """Returns each mentor's given responses in turn, then registers. Each request takes a second."""
 
     def __init__(self, clock: Clock) -> None:
         self.responses: dict[str, deque[Settled | Unknown]] = defaultdict(deque)
@@ -76,7 +76,7 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """Has nothing to close."""
 
     async def settle(self, question: Question, timeout_s: float) -> Settled | Unknown:
         mentor = question.registration.attributed_to
@@ -110,7 +110,7 @@ def service(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Service:
 
 
 class Asking:
-    """The preparation with settings of its own, and the commands of one new batch."""
+    """The role's preparation with its own settings, and the commands of one new batch."""
 
     def __init__(self, pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
         self._pipeline = pipeline
@@ -119,7 +119,7 @@ class Asking:
         self._opened: list[ExternalRegistration] = []
 
     def __call__(self, count: int, **changes: int) -> Sequence[str]:
-        """Where each item stands in the books after the commands of so many mentors were prepared."""
+        """The dispatch state of each item after the commands of this many mentors were prepared."""
         records = self.commands(count)
         external = ExternalRegistration(
             self._settings.model_copy(update={"registration_url": "http://127.0.0.1:1", **changes}),
@@ -156,30 +156,28 @@ def asking(pipeline: Pipeline, settings: Settings, clock: Clock, service: Servic
     asking.close()
 
 
-# A request takes 1 s; the pauses after them are 1/8, 1/4, 1/2, 1, 2 s, then always 25/8 s. So five tries take 8.875 s with their pauses.
+# A request takes 1 s. The pauses are 1/8, 1/4, 1/2, 1 and 2 s, then always 25/8 s. So five tries take 8.875 s with their pauses.
 PAUSES = [0.125, 0.25, 0.5, 1.0, 2.0, 3.125, 3.125]
 
 
 @pytest.mark.parametrize(("deadline_ms", "tries"), [(5_874, 4), (5_875, 4), (5_876, 5), (8_875, 5), (8_876, 6), (17_125, 7)])
-def test_an_items_patience_is_spent_on_its_requests_and_on_the_pauses_between_them(
+def test_an_items_patience_includes_its_requests_and_their_pauses(
     asking: Asking, service: Service, clock: Clock, deadline_ms: int, tries: int
 ) -> None:
     service.responses["mentor-1"].extend([NO_ANSWER] * 50)
     assert asking(1, registration_deadline_ms=deadline_ms) == ["asked"]
     assert len(service.asked) == tries
     assert clock.pauses == PAUSES[:tries]
-    assert not asking.is_paused, "one item that the service can't handle does not mean that it is away"
+    assert not asking.is_paused, "one failing item must not open the breaker"
 
 
-def test_no_request_may_take_longer_than_its_item_is_still_tried(asking: Asking, service: Service) -> None:
+def test_no_request_may_take_longer_than_its_items_remaining_time(asking: Asking, service: Service) -> None:
     service.responses["mentor-1"].extend([NO_ANSWER] * 50)
     asking(1, registration_deadline_ms=8_875, registration_request_timeout_ms=4_000)
     assert service.timeouts == [4.0, 4.0, 4.0, 4.0, 3.0]
 
 
-def test_each_item_has_a_patience_of_its_own_and_a_response_ends_the_tries(
-    asking: Asking, service: Service, clock: Clock
-) -> None:
+def test_each_item_has_its_own_patience_and_a_response_ends_its_tries(asking: Asking, service: Service, clock: Clock) -> None:
     service.responses["mentor-2"].extend([NO_ANSWER] * 50)
     service.responses["mentor-3"].extend([AT_WORK, AT_WORK])
     states = asking(3, registration_deadline_ms=5_875, registration_concurrency=1)
@@ -187,7 +185,7 @@ def test_each_item_has_a_patience_of_its_own_and_a_response_ends_the_tries(
     assert [service.asked.count(f"mentor-{number}") for number in (1, 2, 3)] == [1, 4, 3]
 
 
-def test_nobody_pauses_after_the_last_response(asking: Asking, service: Service, clock: Clock) -> None:
+def test_there_is_no_pause_after_the_last_response(asking: Asking, service: Service, clock: Clock) -> None:
     assert asking(2) == ["registered"] * 2
     assert clock.pauses == []
     service.responses["mentor-1"].append(NO_ANSWER)
@@ -196,7 +194,7 @@ def test_nobody_pauses_after_the_last_response(asking: Asking, service: Service,
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
-def test_a_service_gets_so_many_requests_at_once(asking: Asking, service: Service, concurrency: int) -> None:
+def test_the_number_of_simultaneous_requests_is_limited(asking: Asking, service: Service, concurrency: int) -> None:
     asking(8, registration_concurrency=concurrency)
     assert service.most_at_once == min(concurrency, 8)
 
@@ -204,10 +202,10 @@ def test_a_service_gets_so_many_requests_at_once(asking: Asking, service: Servic
 # --- The breaker ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_service_that_is_away_is_probed_and_then_asked_for_what_is_left(
+def test_an_unavailable_service_is_probed_and_then_asked_for_the_rest(
     asking: Asking, service: Service, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two items in a row get no response. The others are not asked for meanwhile, and the wait costs nobody any patience."""
+    """Two items in a row get no response. The others are not sent meanwhile, and the wait uses up no item's patience."""
     for number in (1, 2):
         service.responses[f"mentor-{number}"].append(NO_ANSWER)
     service.is_back_after = 4
@@ -221,7 +219,7 @@ def test_a_service_that_is_away_is_probed_and_then_asked_for_what_is_left(
     )
     assert states == ["registered"] * 4
     assert service.asked == ["mentor-1", "mentor-2", "mentor-1", "mentor-2", "mentor-3", "mentor-4"]
-    # From 0.4 s, doubled up to 0.6 s; no pause of the items comes on top of them.
+    # From 0.4 s, doubled up to 0.6 s. The items' own pauses are not added.
     assert clock.pauses == pytest.approx([0.25, 0.375, 0.375, 0.375])
     assert service.probes == [1.5] * 4
     assert clock.was_away == [(True, 1.0)] * 4
@@ -236,7 +234,7 @@ def test_the_first_pause_is_never_longer_than_the_longest(asking: Asking, servic
     assert clock.pauses == pytest.approx([0.125])
 
 
-def test_a_service_is_left_alone_for_as_long_as_it_asks(asking: Asking, service: Service, clock: Clock) -> None:
+def test_a_service_is_left_alone_for_as_long_as_it_requests(asking: Asking, service: Service, clock: Clock) -> None:
     service.responses["mentor-1"].append(Unknown("429", wait_s=7.0))
     assert asking(3, registration_concurrency=1) == ["registered"] * 3
     assert clock.pauses == [7.0]
@@ -244,7 +242,9 @@ def test_a_service_is_left_alone_for_as_long_as_it_asks(asking: Asking, service:
 
 
 @pytest.mark.parametrize("response", [AT_WORK, Registered(ACTIVITY)])
-def test_a_service_that_is_at_work_or_responds_is_not_away(asking: Asking, service: Service, response: Settled | Unknown) -> None:
+def test_a_service_that_works_or_responds_is_not_unavailable(
+    asking: Asking, service: Service, response: Settled | Unknown
+) -> None:
     service.responses["mentor-1"].append(NO_ANSWER)
     service.responses["mentor-2"].append(response)
     service.responses["mentor-3"].append(NO_ANSWER)
@@ -253,7 +253,7 @@ def test_a_service_that_is_at_work_or_responds_is_not_away(asking: Asking, servi
 
 
 @pytest.mark.parametrize(("response", "probes"), [(NOBODY_THERE, 1), (NO_ANSWER, 0)])
-def test_each_time_that_nobody_is_there_counts_and_each_item_that_fails_counts_once(
+def test_each_failed_connection_counts_and_each_failing_item_counts_once(
     asking: Asking, service: Service, response: Unknown, probes: int
 ) -> None:
     service.responses["mentor-1"].extend([response] * 3)
@@ -261,7 +261,7 @@ def test_each_time_that_nobody_is_there_counts_and_each_item_that_fails_counts_o
     assert len(service.probes) == probes
 
 
-def test_what_got_no_response_is_told(asking: Asking, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_response_is_logged(asking: Asking, service: Service, caplog: pytest.LogCaptureFixture) -> None:
     service.responses["mentor-2"].extend([NO_ANSWER, AT_WORK])
     with caplog.at_level("INFO", "bulkreg"):
         asking(2)
@@ -272,7 +272,7 @@ def test_what_got_no_response_is_told(asking: Asking, service: Service, caplog: 
 
 @pytest.mark.parametrize("failures", [1, 5])
 def test_a_role_that_is_told_to_stop_stops_in_any_pause(asking: Asking, service: Service, clock: Clock, failures: int) -> None:
-    """A pause of the items, or of the breaker. What is not decided stays in doubt, for the next process."""
+    """A pause of an item, or of the breaker. An undecided item stays in doubt for the next process."""
     service.responses["mentor-1"].extend([NO_ANSWER] * 50)
     clock.stops_after = 1
     with pytest.raises(TransientError):

@@ -1,4 +1,4 @@
-"""Registration through an external service (docs/external-registration.md). tests/faults/test_service.py has its faults."""
+"""Registration through an external service (docs/external-registration.md). tests/faults/test_service.py covers its faults."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ ALL = RetryRequest()
 
 
 class ExternalPipeline(Pipeline):
-    """The flow whose registration role asks the service first, as the loop does."""
+    """The flow. Its registration role asks the service first, as the loop does."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         super().__init__(settings, engine)
@@ -54,7 +54,7 @@ class ExternalPipeline(Pipeline):
         return super().handle(handler, events)
 
     def commands(self, batch_id: UUID) -> list[OutgoingEvent]:
-        """What the splitter makes of a new batch or retry."""
+        """The commands of a new batch or a retry."""
         self.relay()
         self.handle(self.splitter, self.take(Topic.BATCHES))
         return [command for command in self.take(Topic.COMMANDS) if str(batch_id).encode() in command.value]
@@ -72,7 +72,7 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    """Impatient, but not so much that a busy machine is taken for a service that hangs."""
+    """Impatient settings, but patient enough that a busy machine is not mistaken for a hanging service."""
     return settings.model_copy(
         update={
             "registration_url": service.url,
@@ -88,7 +88,7 @@ def pipeline(asking: Settings, engine: Engine) -> Iterator[ExternalPipeline]:
     standard_directory(engine)
     pipeline = ExternalPipeline(asking, engine)
     yield pipeline
-    # Whatever a test has done, the invariants hold in the end.
+    # The invariants must hold after every test.
     assert verify(engine, asking).breaches == []
     pipeline.close()
 
@@ -106,7 +106,7 @@ def completions(pipeline: Pipeline) -> int:
     return len(pipeline.queues[Topic.LIFECYCLE])
 
 
-def test_one_request_for_each_item_says_who_did_what_and_who_registers(
+def test_each_item_has_one_request_which_names_who_did_what_and_who_registers(
     pipeline: ExternalPipeline, service: FaultyService
 ) -> None:
     batch_id = pipeline.submit([item("mentor-1", notes="a private note"), item("mentor-2", minutes=90)])
@@ -135,7 +135,7 @@ def test_one_request_for_each_item_says_who_did_what_and_who_registers(
     assert str(view.items[0].activity_id) == service.answers[asked.key]["activity_id"]
 
 
-def test_refusal_is_definite_and_speaks_in_our_words(pipeline: ExternalPipeline, service: FaultyService) -> None:
+def test_a_refusal_is_final_and_uses_our_words(pipeline: ExternalPipeline, service: FaultyService) -> None:
     batch_id = pipeline.submit([item("mentor-1", notes="a private note"), item("mentor-2"), item("mentor-3"), item("mentor-4")])
     rival = "01990000-0000-7000-8000-000000000001"
     service.refusals = {
@@ -158,7 +158,7 @@ def test_refusal_is_definite_and_speaks_in_our_words(pipeline: ExternalPipeline,
         "invalid_item",
         "The registration service refused the item (quota_exceeded)",
     )
-    assert len(service.asked) == 4, "a refusal is not tried again"
+    assert len(service.asked) == 4, "a refusal must not be tried again"
 
 
 def test_corrected_retry_after_a_refusal_has_a_new_key(pipeline: ExternalPipeline, service: FaultyService) -> None:
@@ -173,7 +173,7 @@ def test_corrected_retry_after_a_refusal_has_a_new_key(pipeline: ExternalPipelin
     assert [asked.body["duration_minutes"] for asked in service.asked] == [60, 30]
 
 
-def test_item_in_doubt_is_retried_under_its_key_and_not_corrected_before(
+def test_item_in_doubt_is_retried_under_its_key_and_can_not_be_corrected(
     pipeline: ExternalPipeline, service: FaultyService
 ) -> None:
     batch_id = pipeline.submit(mentors(2))
@@ -192,7 +192,7 @@ def test_item_in_doubt_is_retried_under_its_key_and_not_corrected_before(
     assert set(service.activities().values()) == {1}
 
 
-def test_item_in_doubt_can_be_corrected_once_the_old_key_was_refused(pipeline: ExternalPipeline, service: FaultyService) -> None:
+def test_item_in_doubt_can_be_corrected_after_its_old_key_was_refused(pipeline: ExternalPipeline, service: FaultyService) -> None:
     batch_id = pipeline.submit(mentors(1))
     service.always = Fault.ERROR
     pipeline.drain()
@@ -208,7 +208,7 @@ def test_item_in_doubt_can_be_corrected_once_the_old_key_was_refused(pipeline: E
     assert [asked.key[-2:] for asked in service.posts("mentor-9")] == [":1"]
 
 
-def test_item_that_the_service_chokes_on_stops_nobody_else(pipeline: ExternalPipeline, service: FaultyService) -> None:
+def test_an_item_that_the_service_can_not_handle_does_not_stop_others(pipeline: ExternalPipeline, service: FaultyService) -> None:
     batch_id = pipeline.submit(mentors(8))
     for number in range(1, 7):
         service.faults[f"mentor-{number}"].extend([Fault.ERROR] * 1_000)
@@ -230,7 +230,7 @@ def test_concurrent_deliveries_of_the_same_commands_make_one_activity_each(
         external.prepare(records, NEVER)
         begun.wait()
         while True:
-            # One of two that meet is told to try again.
+            # If two deliveries meet, one of them is told to try again.
             with suppress(TransientError), pipeline.engine.begin() as connection:
                 return sorted(event.value for event in pipeline.registration.handle(connection, records).events)
 
@@ -253,7 +253,7 @@ def test_concurrent_deliveries_of_the_same_commands_make_one_activity_each(
         Failpoint.REGISTRATION_AFTER_ANSWERS_COMMIT,
     ],
 )
-def test_what_fails_between_request_and_outcome_is_asked_again_under_the_same_key(
+def test_a_failure_between_request_and_outcome_is_repeated_under_the_same_key(
     pipeline: ExternalPipeline, asking: Settings, service: FaultyService, failpoint: Failpoint
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
@@ -275,7 +275,7 @@ def test_what_fails_between_request_and_outcome_is_asked_again_under_the_same_ke
 
 
 @pytest.mark.parametrize("fault", [Fault.HANGS, Fault.HANGS_AFTER_THE_WORK])
-def test_cancel_waits_for_no_request_and_its_answer_decides(
+def test_cancel_waits_for_no_request_and_the_response_decides(
     pipeline: ExternalPipeline, asking: Settings, service: FaultyService, fault: Fault
 ) -> None:
     batch_id = pipeline.submit(mentors(4))
@@ -300,15 +300,15 @@ def test_cancel_waits_for_no_request_and_its_answer_decides(
     assert (view.batch.status, view.batch.counts.completed, view.batch.counts.cancelled) == ("cancelled", 2, 2)
     assert view.batch.completed_at is not None
     assert completions(pipeline) == 1
-    assert len([asked for asked in service.asked if asked.method == "POST"]) == 2, "nothing is sent anew"
+    assert len([asked for asked in service.asked if asked.method == "POST"]) == 2, "nothing must be sent again"
 
 
-def test_request_that_never_arrived_is_withdrawn_and_can_do_nothing_later(
+def test_request_that_never_arrived_is_withdrawn_and_has_no_effect_later(
     pipeline: ExternalPipeline, asking: Settings, service: FaultyService
 ) -> None:
     batch_id = pipeline.submit(mentors(1))
     commands = pipeline.commands(batch_id)
-    # A process that is stopped between the mark and the request.
+    # The process stops after it has written the dispatch, and before the request.
     stopped = ExternalRegistration(
         asking.model_copy(update={"failpoints": f"{Failpoint.REGISTRATION_AFTER_DISPATCH_COMMIT}=raise"}), pipeline.engine
     )
@@ -325,7 +325,7 @@ def test_request_that_never_arrived_is_withdrawn_and_can_do_nothing_later(
 
 
 @pytest.mark.parametrize(("before", "counted"), [(Fault.ERROR_AFTER_THE_WORK, (1, 0)), (Fault.ERROR, (0, 1))])
-def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
+def test_sweeper_asks_for_unresolved_items_until_the_service_responds(
     pipeline: ExternalPipeline, settings: Settings, service: FaultyService, before: Fault, counted: tuple[int, int]
 ) -> None:
     batch_id = pipeline.submit(mentors(1))
@@ -344,7 +344,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
         with pytest.raises(TransientError):
             pipeline.external.prepare([record(command) for command in commands], cancelled)
         cancel.result(PATIENCE_S)
-    # The command is lost: nothing but the sweeper drives the item on.
+    # The command is lost, so only the sweeper can finish the item.
     pipeline.queues.clear()
     end: Queues = {(topic, 0): Queue(0, 1) for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK)}
     policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0), max_resends=2)
@@ -373,7 +373,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_answers(
 
 
 def in_process() -> RegistrationHandler:
-    """The registration role as it is after BULKREG_REGISTRATION_URL was removed."""
+    """The registration role after BULKREG_REGISTRATION_URL was removed."""
     return RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR))
 
 
@@ -402,8 +402,8 @@ def test_cancelled_batch_gets_no_activity_after_the_setting_was_changed(
     assert pipeline.call(cancel_batch, ADMIN, batch_id, None).unresolved == 2
     decide(pipeline, in_process(), commands)
     assert own_activities(pipeline) == 0
-    assert pipeline.status(batch_id).batch.counts.pending == 2, "only the service that was asked knows what became of them"
-    # With the setting back, the service says it.
+    assert pipeline.status(batch_id).batch.counts.pending == 2, "only the service that was asked knows the outcomes"
+    # With the setting restored, the service is asked.
     pipeline.handle(pipeline.registration, commands)
     pipeline.drain()
     counts = pipeline.status(batch_id).batch.counts
@@ -420,7 +420,7 @@ def test_item_in_doubt_is_registered_by_no_other_service(pipeline: ExternalPipel
     pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
     commands = pipeline.commands(batch_id)
     decide(pipeline, in_process(), commands)
-    assert codes(pipeline, batch_id) == ["registration_unavailable", None], "what was refused for good is free"
+    assert codes(pipeline, batch_id) == ["registration_unavailable", None], "the refused item must be registered in-process"
     assert own_activities(pipeline) == 1
     pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
     pipeline.drain()
@@ -450,15 +450,13 @@ def waiting_for_locks(pipeline: Pipeline) -> int:
 
 
 def stopped_soon() -> threading.Event:
-    """A role that is told to stop while it asks."""
+    """The event that tells a role to stop, already set."""
     stopping = threading.Event()
     stopping.set()
     return stopping
 
 
-def test_item_of_a_cancelled_batch_that_is_in_doubt_is_given_up_by_nobody(
-    pipeline: ExternalPipeline, service: FaultyService
-) -> None:
+def test_an_item_in_doubt_of_a_cancelled_batch_is_never_given_up(pipeline: ExternalPipeline, service: FaultyService) -> None:
     batch_id = pipeline.submit(mentors(1))
     commands = pipeline.commands(batch_id)
     service.always = Fault.ERROR_AFTER_THE_WORK
@@ -475,7 +473,7 @@ def test_item_of_a_cancelled_batch_that_is_in_doubt_is_given_up_by_nobody(
     assert pipeline.status(batch_id).batch.counts.completed == 1
 
 
-def test_key_that_was_withdrawn_at_the_service_is_used_up(pipeline: ExternalPipeline, service: FaultyService) -> None:
+def test_key_that_was_withdrawn_at_the_service_is_not_used_again(pipeline: ExternalPipeline, service: FaultyService) -> None:
     batch_id = pipeline.submit(mentors(1))
     item_id = DerivedIds(batch_id).item_id(0)
     service.answers[f"{item_id}:0"] = {"key": f"{item_id}:0", "item_id": "", "status": "withdrawn"}
@@ -490,7 +488,7 @@ def test_key_that_was_withdrawn_at_the_service_is_used_up(pipeline: ExternalPipe
 # --- Beside the service ---------------------------------------------------------------------------------------------------------
 
 
-def test_in_process_registration_pays_no_statement_for_all_this(settings: Settings, engine: Engine) -> None:
+def test_in_process_registration_executes_no_additional_statement(settings: Settings, engine: Engine) -> None:
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)
     statements: list[str] = []
@@ -504,7 +502,7 @@ def test_in_process_registration_pays_no_statement_for_all_this(settings: Settin
     event.remove(engine, "before_cursor_execute", note)
     pipeline.close()
     assert any("registration.activity" in statement for statement in statements)
-    # It learns with the batches' rows that no external service was ever asked, and asks no further.
+    # It learns from the batches' rows that no external service was ever asked, and runs no further statement.
     asked = [statement for statement in statements if "orchestrator.dispatch" in statement]
     assert all("FROM orchestrator.batch b WHERE batch_id = ANY" in statement for statement in asked)
 
@@ -518,7 +516,7 @@ def test_another_organizations_dispatches_are_hidden_from_the_api(pipeline: Exte
             assert connection.execute(text("SELECT count(*) FROM orchestrator.dispatch")).scalar_one() == expected
 
 
-def test_notes_do_not_leave_the_machine_unencrypted() -> None:
+def test_notes_are_not_sent_unencrypted_to_another_machine() -> None:
     Settings(registration_url="https://registrations.example/v1")
     Settings(registration_url="http://127.0.0.1:8000")
     Settings(registration_url="http://registrations.example", registration_allow_plaintext=True)

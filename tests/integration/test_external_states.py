@@ -1,7 +1,7 @@
-"""Every state that an item can be in between an external registration service, a cancel, retries and a change of the setting (decision 25).
+"""Every state that an item can reach between an external registration service, a cancel, retries and a change of the setting (decision 25).
 
 A depth-first search with the product's own code on PostgreSQL. Each step runs inside a savepoint, which is rolled back to try the next
-one; a state that was seen before is not entered again. The service is in memory: a step chooses what it does with a request.
+step. A known state is not entered again. The service is in memory, and each step chooses what it does with a request.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ from schemas.events import EventData
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, Pipeline, mentors, record
 
-# What happens to a request. The first two: the service decides and is heard. The next two: it decides, and the answer is lost.
+# What happens to a request. In the first two, the service decides and its response arrives. In the next two, it decides and the response is
+# lost.
 REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE = (
     "registers",
     "refuses",
@@ -44,11 +45,11 @@ REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE = (
     "late",
 )
 WITHDRAWS = "withdraws"
-# For a cancelled item: the service is heard, is not heard, or a late request reaches it between the two questions.
+# For a cancelled item: the service's response arrives, or is lost, or a late request reaches the service between the two questions.
 HEARD, UNHEARD, LANDS_BETWEEN = "heard", "unheard", "lands between"
 
 Database = dict[str, Any]
-"""What the database says about the item."""
+"""The item's state in the database."""
 
 _ACTIVITIES = UUID("5b0e6f0d-5c1f-5b0e-9d6c-3d7c1a1f7a10")
 
@@ -67,8 +68,8 @@ _STATE = text("""
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What the database does not hold. `answers`: by key, what the service says for good; `wire`: keys of requests that may yet arrive;
-    `holds`: what a registration process is about to ask, and the answer that it has not written down yet."""
+    """The state outside the database. `answers`: by key, the service's final response; `wire`: keys of requests that may still arrive;
+    `holds`: what a registration process is about to ask, and the response that it has not stored yet."""
 
     is_external: bool = True
     answers: tuple[tuple[str, str], ...] = ()
@@ -88,7 +89,7 @@ class Outside:
 
 
 class Service(httpx.AsyncBaseTransport):
-    """Keeps its promises about keys; `does` says what becomes of the next request."""
+    """Keeps its promises about keys. `does` decides what happens to the next request."""
 
     def __init__(self) -> None:
         self.outside = Outside()
@@ -108,11 +109,11 @@ class Service(httpx.AsyncBaseTransport):
         return self._told(key)
 
     def _post(self, key: str, body: bytes) -> httpx.Response:
-        assert self.bodies.setdefault(key, body) == body, f"{key} came with another body"
+        assert self.bodies.setdefault(key, body) == body, f"{key} was sent with another body"
         item_id, refusals = key.split(":")
         answers = dict(self.outside.answers)
         before = [answers.get(f"{item_id}:{number}") for number in range(int(refusals))]
-        assert set(before) <= {"refused", "withdrawn"}, f"{key} is used, and the keys before it were answered {before}"
+        assert set(before) <= {"refused", "withdrawn"}, f"{key} is used, although the earlier keys have the responses {before}"
         if self.does == LATE:
             self.outside = replace(self.outside, wire=self.outside.wire | {key})
         elif self.does != LOST:
@@ -140,21 +141,21 @@ def activity_of(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How far the search goes."""
+    """The limits of the search."""
 
     attempts: int
     processes: int
     switches: bool
     redelivers: bool
-    """Whether commands of attempts that are over come again."""
+    """Whether commands of earlier attempts are delivered again."""
     dawdles: bool
-    """Whether anything happens between an answer and its writing down."""
+    """Whether anything happens between a response and its storage."""
     of_a_post: Sequence[str]
     of_a_lookup: Sequence[str]
 
 
 class Search:
-    """One item, from the moment that its batch is accepted."""
+    """One item, beginning when its batch is accepted."""
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class Search:
     # --- The search ---------------------------------------------------------------------------------------------------------
 
     def explore(self, outside: Outside) -> None:
-        """Everything that can be reached from here."""
+        """Visits every reachable state."""
         database = self._database()
         state = orjson.dumps([database, repr(outside)])
         if state in self.seen:
@@ -295,23 +296,23 @@ class Search:
         batch_status, pending, completed, failed, cancelled, is_cancelled, is_completed = database["batch"]
         own = [DerivedIds(self.batch_id).activity_id(0)] * database["own"]
         activities = [*map(activity_of, outside.registered), *own]
-        assert len(activities) <= 1, "two activities"
+        assert len(activities) <= 1, "the item has two activities"
         counted = {"pending": pending, "success": completed, "failed": failed, "cancelled": cancelled}
-        assert counted == {**dict.fromkeys(counted, 0), status: 1}, "the counts are not those of the items"
+        assert counted == {**dict.fromkeys(counted, 0), status: 1}, "the counts differ from the items"
         assert (batch_status == "cancelled") == is_cancelled
-        assert is_completed == (status != "pending"), "complete, or not, without a reason"
+        assert is_completed == (status != "pending"), "the batch is complete with a pending item, or incomplete without one"
         assert (activity_id, code is not None) == (activities[0] if status == "success" else None, status == "failed")
         if own:
-            assert status == "success" or not is_cancelled, "a cancelled batch was registered"
+            assert status == "success" or not is_cancelled, "an item was registered after the cancel"
         if status == "cancelled":
-            assert not activities, "cancelled, and it exists"
+            assert not activities, "the item is cancelled, and its activity exists"
             unsettled = outside.wire - dict(outside.answers).keys()
-            assert not unsettled, f"cancelled, and {unsettled} may yet be registered"
+            assert not unsettled, f"the item is cancelled, and {unsettled} may still be registered"
         outcomes = database["outcomes"] or []
         assert all(outcome[1] == "failed" for outcome in outcomes[:-1])
 
     def _judge_the_end(self, database: Database, outside: Outside) -> None:
-        """A service that answers for good ends every batch, and what has ended can be deleted. Processes in between have crashed."""
+        """A service that responds ends every batch, and a finished batch can be deleted. Other processes have crashed."""
         state = orjson.dumps([database, outside.answers, sorted(outside.wire)])
         if state in self.ended:
             return
@@ -332,9 +333,9 @@ class Search:
             self._judge(database, after)
             if database["item"][0] == "pending":
                 dispatched = database["dispatch"]
-                assert database["batch"][5], "only an external service could end it"
-                assert dispatched is not None, "unresolved, and nobody was ever asked"
-                assert dispatched[0] == "asked", "unresolved, and the service has answered"
+                assert database["batch"][5], "only an item of a cancelled batch may wait for an external service"
+                assert dispatched is not None, "the item is unresolved, but no service was ever asked"
+                assert dispatched[0] == "asked", "the item is unresolved, although the service has responded"
             else:
                 delete_batch(self._repository(), ADMIN, self.batch_id)
 
@@ -342,16 +343,16 @@ class Search:
         return int(self._database()["item"][1])
 
     def _driven_on(self, outside: Outside, answer: str) -> Outside:
-        """What deliveries of the present command make of it."""
+        """The state after deliveries of the present command."""
         attempt = self._attempt()
         marked = self.mark(outside, attempt)
         if marked is not None:
             question = marked.holds[0][0]
             outside = self.ask(marked, 0, HEARD if question.is_cancelled else answer)
-            assert outside.holds, "a service that answers was not understood"
+            assert outside.holds, "the service's response was not understood"
             outside = self.write_down(outside, 0)
         outside = self.decide(outside, attempt)
-        assert self._database()["item"][0] != "pending", "unresolved forever"
+        assert self._database()["item"][0] != "pending", "the item stays unresolved"
         return outside
 
     def close(self) -> None:
@@ -400,7 +401,7 @@ EVERYTHING = Bounds(
     of_a_post=(REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE, WITHDRAWS),
     of_a_lookup=(HEARD, UNHEARD, LANDS_BETWEEN),
 )
-# A request that comes late may be registered or refused then, or never come: that is every doubt there is.
+# A late request may be registered or refused, or never arrive. These are all the doubts that exist.
 EVERY_DOUBT = replace(
     EVERYTHING, switches=False, redelivers=False, dawdles=False, of_a_post=(REGISTERS, LATE), of_a_lookup=(HEARD, LANDS_BETWEEN)
 )
@@ -424,4 +425,4 @@ def test_row_54_every_state_of_an_item_at_an_external_service(
     settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bounds
 ) -> None:
     search = explored(settings, engine, pipeline, bounds)
-    assert len(search.seen) > 100, "the search has not gone anywhere"
+    assert len(search.seen) > 100, "the search found too few states"

@@ -1,4 +1,4 @@
-"""Submissions that come together share a transaction, and nothing else (decision 14)."""
+"""Submissions that arrive together share a transaction, and nothing else (decision 14)."""
 
 import threading
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def request(items: int = 2, *, coordinator: str = COORDINATOR, label: str | None
 
 
 class Store:
-    """Stores as the API does, and remembers which submissions shared a transaction. The first set waits for `go_on`."""
+    """Stores like the API does, and records which submissions shared a transaction. The first set waits for `go_on`."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -55,7 +55,7 @@ def stored(pipeline: Pipeline) -> set[UUID]:
 
 
 def together(store: Store, requests: Sequence[SubmissionRequest]) -> list[Future[Submitted]]:
-    """The first is being stored when the others come, so these are gathered; the futures are done."""
+    """Submits the first, and the others while it is being stored, so that these are gathered. Returns the finished futures."""
     group = GroupCommit(store)
     store.go_on.clear()
     with ThreadPoolExecutor(len(requests)) as threads:
@@ -67,14 +67,14 @@ def together(store: Store, requests: Sequence[SubmissionRequest]) -> list[Future
     return submitting
 
 
-def test_one_alone_is_stored_at_once(pipeline: Pipeline) -> None:
+def test_a_single_submission_is_stored_at_once(pipeline: Pipeline) -> None:
     store = Store(pipeline)
     one = request()
     assert GroupCommit(store).submit(one).batch == pipeline.status(one.batch.batch_id).batch
     assert store.sets == [1]
 
 
-def test_those_that_come_while_one_is_stored_share_the_next_transaction(pipeline: Pipeline) -> None:
+def test_submissions_that_arrive_during_a_commit_share_the_next_transaction(pipeline: Pipeline) -> None:
     store = Store(pipeline)
     requests = [request(number) for number in range(1, 8)]
     submitted = [done.result().batch for done in together(store, requests)]
@@ -86,7 +86,7 @@ def test_those_that_come_while_one_is_stored_share_the_next_transaction(pipeline
     assert {pipeline.status(batch.batch_id).batch.counts.pending for batch in submitted} == {0}
 
 
-def test_what_is_refused_writes_nothing_and_hinders_nobody(pipeline: Pipeline) -> None:
+def test_a_refused_submission_writes_nothing_and_affects_no_other(pipeline: Pipeline) -> None:
     early = request(label="early", key="used")
     pipeline_store = Store(pipeline)
     GroupCommit(pipeline_store).submit(early)
@@ -111,7 +111,7 @@ def test_what_is_refused_writes_nothing_and_hinders_nobody(pipeline: Pipeline) -
     assert len(stored(pipeline)) == 4
 
 
-def test_what_the_database_refuses_fails_alone(pipeline: Pipeline) -> None:
+def test_a_submission_that_the_database_refuses_fails_alone(pipeline: Pipeline) -> None:
     store = Store(pipeline)
     requests = [request(), request(), request(label="a\x00b"), request()]
     failed = [done.exception() is not None for done in together(store, requests)]
@@ -120,7 +120,7 @@ def test_what_the_database_refuses_fails_alone(pipeline: Pipeline) -> None:
     assert stored(pipeline) == {requests[index].batch.batch_id for index in (0, 1, 3)}
 
 
-def test_an_outage_is_told_to_all_and_the_next_is_stored(pipeline: Pipeline) -> None:
+def test_an_outage_fails_all_and_the_next_submission_is_stored(pipeline: Pipeline) -> None:
     class Away(Store):
         def __call__(self, organization_id: str, requests: Sequence[SubmissionRequest]) -> Sequence[SubmissionResult]:
             answers = super().__call__(organization_id, requests)
@@ -134,7 +134,7 @@ def test_an_outage_is_told_to_all_and_the_next_is_stored(pipeline: Pipeline) -> 
     assert GroupCommit(store).submit(request()).batch.counts.pending == 2
 
 
-def test_a_repetition_after_a_lost_acknowledgement_makes_nothing_twice(pipeline: Pipeline, settings: Settings) -> None:
+def test_a_repetition_after_a_lost_acknowledgement_has_no_second_effect(pipeline: Pipeline, settings: Settings) -> None:
     store = Store(pipeline)
     requests = [request(), request(key="mine")]
     first = store(ORGANIZATION, requests)
@@ -147,7 +147,7 @@ def test_a_repetition_after_a_lost_acknowledgement_makes_nothing_twice(pipeline:
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_a_large_one_goes_alone(pipeline: Pipeline) -> None:
+def test_a_large_submission_has_its_own_transaction(pipeline: Pipeline) -> None:
     store = Store(pipeline)
     group = GroupCommit(store)
     store.go_on.clear()

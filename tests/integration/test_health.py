@@ -1,4 +1,4 @@
-"""A process without the API says over HTTP how each of its roles is, where the settings give it a port (docs/operations.md)."""
+"""A process without the API reports the health of each of its roles over HTTP, if the settings give it a port (docs/operations.md)."""
 
 import os
 import signal
@@ -56,9 +56,7 @@ def readiness(url: str) -> tuple[int, dict[str, Any]] | None:
     return answer.status_code, answer.json()["checks"]
 
 
-def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answers(
-    settings: Settings, topics: None, port: int
-) -> None:
+def test_each_role_is_ready_while_its_loop_turns_and_a_broker_responds(settings: Settings, topics: None, port: int) -> None:
     with running(settings, port, "relay", "splitter") as url:
         well: dict[str, Any] = {name: {"ok": True} for name in ("database", "relay", "splitter")}
         well["relay"]["detail"] = "owns 16 of the 16 slots of the outbox"
@@ -68,16 +66,16 @@ def test_each_role_of_a_process_is_ready_when_its_loop_turns_and_a_broker_answer
         assert httpx.get(f"{url}/api/v1/bulk-registrations", timeout=PATIENCE_S).status_code == 404
 
 
-def test_a_role_without_a_broker_says_so(settings: Settings, port: int) -> None:
+def test_a_role_without_a_broker_is_not_ready(settings: Settings, port: int) -> None:
     with running(settings, port, "splitter", BULKREG_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as url:
         expected = (503, {"database": {"ok": True}, "splitter": {"ok": False, "detail": "no broker responds"}})
         eventually(lambda: readiness(url) == expected)
 
 
-def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
+def test_row_53_relay_whose_oldest_event_waits_too_long_is_not_ready(
     settings: Settings, engine: Engine, topics: None, port: int
 ) -> None:
-    """The event is for a topic that nobody has made."""
+    """The event is for a topic that does not exist."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -85,7 +83,7 @@ def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
                 " VALUES (0, 'org', gen_random_uuid(), 'batches', 'k', '[]', '{}', now() - interval '1 hour')"
             )
         )
-    # Kept until the answer is there: a client that is gone takes its requests with it.
+    # The client is kept until the response arrives, because closing it would end its requests.
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     name = Topic.BATCHES.on_cluster(settings.topic_prefix)
     admin.delete_topics([name])[name].result()
@@ -103,7 +101,7 @@ def test_row_53_relay_whose_oldest_event_waits_for_too_long_is_not_ready(
     create_topics(settings)
 
 
-def test_row_53_role_that_begins_again_and_again_is_not_ready_until_it_lasts(
+def test_row_53_role_that_keeps_restarting_is_not_ready_until_it_lasts(
     settings: Settings, engine: Engine, topics: None, port: int
 ) -> None:
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The same Idempotency-Key on two connections at once: what it stands for is done once, and both are told so (docs/http.md)."""
+"""The same Idempotency-Key on two connections at once: the request has one effect, and both responses say so (docs/http.md)."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
 from tests.support.waiting import eventually
 
 Told = tuple[str, int, bool]
-"""The batch, how many items were retried, and whether it was answered before."""
+"""The batch, how many items were retried, and whether the response is a repetition."""
 
 SAME, OTHER = Idempotency("key", b"request"), Idempotency("key", b"another request")
 
@@ -35,7 +35,7 @@ def told(call: Callable[[], Told]) -> Told | str:
 
 
 def at_once(pipeline: Pipeline, gate: Callable[[Connection], None], *calls: Callable[[], Told]) -> list[Told | str]:
-    """Answers of calls that have all begun, and come to the gate, before any goes on."""
+    """The results of calls that have all reached the gate before any of them continues."""
     with ThreadPoolExecutor(len(calls)) as threads:
         with closed(pipeline, gate):
             answers = [threads.submit(told, call) for call in calls]
@@ -57,7 +57,7 @@ def waiting(pipeline: Pipeline) -> int:
 
 
 def hold_key(connection: Connection) -> None:
-    """Uses the key in a transaction that comes to nothing."""
+    """Uses the key in a transaction that is rolled back."""
     connection.execute(
         text("INSERT INTO orchestrator.idempotency_key VALUES (:org, :subject, 'key', '', gen_random_uuid(), NULL, now())"),
         {"org": ADMIN.organization_id, "subject": ADMIN.subject},
@@ -96,7 +96,7 @@ def test_two_submissions_under_one_key_are_one_batch(pipeline: Pipeline) -> None
     assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 1
 
 
-def test_two_submissions_of_different_requests_under_one_key_are_one_batch_and_a_refusal(pipeline: Pipeline) -> None:
+def test_two_different_submissions_under_one_key_are_one_batch_and_one_refusal(pipeline: Pipeline) -> None:
     answers = at_once(pipeline, hold_key, submission(pipeline, SAME), submission(pipeline, OTHER))
     assert answers.count("idempotency_key_reused") == 1
     assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 1
@@ -147,7 +147,7 @@ def test_two_cancels_under_one_key_are_one(pipeline: Pipeline, second: Idempoten
 
 @contextmanager
 def expiring_before_it_is_read(pipeline: Pipeline) -> Iterator[list[int]]:
-    """The key expires once: after a request has found it in its way, and before that request reads what it stands for."""
+    """Lets the key expire once: after a request has found it in use, and before that request reads its result."""
     expired: list[int] = []
 
     def expire(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
@@ -167,8 +167,8 @@ def test_submission_whose_key_expires_before_it_is_read_claims_the_key(pipeline:
     with expiring_before_it_is_read(pipeline) as expired:
         new = submit()
     assert expired == [1]
-    assert new[0] != old[0], "the key had expired: this is its first use"
-    assert submit() == (new[0], 0, True), "the request repeated under its key was taken for another one"
+    assert new[0] != old[0], "the key had expired, so a new batch must be created"
+    assert submit() == (new[0], 0, True), "the repeated request was mistaken for another one"
 
 
 def test_retry_whose_key_expires_before_it_is_read_claims_the_key(pipeline: Pipeline) -> None:
@@ -184,12 +184,12 @@ def test_retry_whose_key_expires_before_it_is_read_claims_the_key(pipeline: Pipe
         assert retry() == 1
     assert expired == [1]
     pipeline.drain()
-    assert retry() == 1, "answered as before"
-    assert pipeline.status(batch_id).items[0].attempt == 3, "and not done again"
+    assert retry() == 1, "the repetition must return the same count"
+    assert pipeline.status(batch_id).items[0].attempt == 3, "the repetition must not begin another attempt"
 
 
-def test_a_key_is_its_subjects_in_its_organization(pipeline: Pipeline) -> None:
-    """The same key of another subject, of another organization, and another key are other uses, each with its own answer."""
+def test_a_key_belongs_to_its_subject_in_its_organization(pipeline: Pipeline) -> None:
+    """The same key of another subject or organization, and another key, are separate uses. Each has its own result."""
     actors = [Actor(organization, subject, Role.ADMIN) for organization in ("org-1", "org-2") for subject in ("boss", "aide")]
     uses = [
         KeyUse(actor, Idempotency(key, f"{actor.organization_id} {actor.subject} {key}".encode()), new_batch_id())
@@ -208,14 +208,14 @@ def test_a_key_is_its_subjects_in_its_organization(pipeline: Pipeline) -> None:
             repeated.batch_id: UsedKey(use.idempotency.request_hash, use.batch_id, {"of": str(use.batch_id)})
             for use, repeated in zip(uses[:-1], again, strict=False)
         }
-        assert repository.use_keys(again) == expected, "all but the last"
+        assert repository.use_keys(again) == expected, "all keys but the last one must be in use"
         for use, used in zip(uses, expected.values(), strict=False):
             assert repository.used_key(use.actor, use.idempotency) == used
         last = repository.used_key(uses[-1].actor, uses[-1].idempotency)
         assert last == UsedKey(uses[-1].idempotency.request_hash, again[-1].batch_id, None)
 
 
-def test_of_two_uses_in_one_set_the_first_has_the_key(pipeline: Pipeline) -> None:
+def test_the_first_of_several_uses_in_one_set_gets_the_key(pipeline: Pipeline) -> None:
     for ids in permutations([new_batch_id() for _ in range(3)]):
         uses = [KeyUse(ADMIN, SAME, batch_id) for batch_id in ids]
         with pipeline.engine.connect() as connection:
@@ -223,7 +223,7 @@ def test_of_two_uses_in_one_set_the_first_has_the_key(pipeline: Pipeline) -> Non
         assert used == {batch_id: UsedKey(SAME.request_hash, ids[0], None) for batch_id in ids[1:]}
 
 
-def test_the_oldest_keys_expire_first_and_those_in_use_are_left(pipeline: Pipeline) -> None:
+def test_the_oldest_keys_expire_first_and_keys_in_use_are_left(pipeline: Pipeline) -> None:
     ages = {"a": 3, "b": 5, "c": 1, "d": 4}
     with pipeline.engine.begin() as connection:
         for organization in ("org-1", "org-2"):
@@ -249,7 +249,7 @@ def test_the_oldest_keys_expire_first_and_those_in_use_are_left(pipeline: Pipeli
     assert left() == {("org-1", key) for key in ages} | {("org-2", "c")}
     with pipeline.engine.connect() as using:
         using.execute(text("SELECT FROM orchestrator.idempotency_key WHERE key = 'b' FOR UPDATE"))
-        assert expire(4, 10) == 2, "one is in use"
+        assert expire(4, 10) == 2, "the key in use must not expire"
         assert left() == {("org-1", "a"), ("org-1", "b"), ("org-1", "c")}
     assert expire(4, 10) == 1
     assert left() == {("org-1", "a"), ("org-1", "c")}

@@ -1,4 +1,4 @@
-"""Topics that are deleted and made anew while consumers know the old ones, on a real Kafka (docs/decisions/0024-incarnations.md)."""
+"""Topics that are deleted and created again while consumers use the old ones, on a real Kafka (docs/decisions/0024-incarnations.md)."""
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -40,7 +40,7 @@ def progress(engine: Engine) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize("second", [30, 900], ids=["ends before the old one did", "ends after it"])
-def test_row_50_running_consumer_reads_all_of_a_topic_that_is_made_anew(
+def test_row_50_running_consumer_reads_all_of_a_recreated_topic(
     settings: Settings, engine: Engine, admin: AdminClient, second: int
 ) -> None:
     publisher = EventProducer(settings)
@@ -58,10 +58,10 @@ def test_row_50_running_consumer_reads_all_of_a_topic_that_is_made_anew(
         assert not loop.has_ended
 
 
-def test_row_50_offset_that_was_committed_for_an_earlier_incarnation_hides_nothing(
+def test_row_50_offset_committed_for_an_earlier_incarnation_hides_no_record(
     settings: Settings, engine: Engine, admin: AdminClient
 ) -> None:
-    """A consumer commits by name: it may do so after the topic was replaced, and the new one may be longer by then."""
+    """A consumer commits by topic name. It may do so after the topic was replaced, and the new topic may be longer by then."""
     publisher = EventProducer(settings)
     publisher.publish([command(position) for position in range(300)])
     publisher.close()
@@ -79,7 +79,7 @@ def test_row_50_offset_that_was_committed_for_an_earlier_incarnation_hides_nothi
         publisher.publish([command(1_000)])
         publisher.close()
         eventually(lambda: len(toy_positions(engine)) == 301)
-    assert handler.handled == [[1_000]], "of its own incarnation a committed offset counts"
+    assert handler.handled == [[1_000]], "an offset that was committed for this incarnation must count"
 
 
 def test_row_50_progress_belongs_to_the_incarnation_that_wrote_it_last(engine: Engine) -> None:
@@ -95,7 +95,7 @@ def test_row_50_progress_belongs_to_the_incarnation_that_wrote_it_last(engine: E
         assert progress(engine) == expected
 
 
-def test_row_50_broker_says_which_incarnation_ends_where(
+def test_row_50_broker_reports_which_incarnation_ends_where(
     settings: Settings, admin: AdminClient, publisher: EventProducer
 ) -> None:
     publisher.publish([command(position) for position in range(30)])
@@ -109,7 +109,7 @@ def test_row_50_broker_says_which_incarnation_ends_where(
     def asked() -> Queues:
         try:
             return ends([Topic.COMMANDS])
-        except KafkaException:  # the new partitions have no leader yet: a sweep fails, and the next one asks again
+        except KafkaException:  # The new partitions have no leader yet. A sweep fails then, and the next one asks again.
             return {}
 
     second = eventually(asked)

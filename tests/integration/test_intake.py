@@ -1,4 +1,5 @@
-"""Batches that upstream services send as events: a test for each sentence of docs/events.md about them, here or in tests/unit/test_intake.py."""
+"""Batches that upstream services send as events. Each sentence of docs/events.md about them has a test, here or in
+tests/unit/test_intake.py."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -46,12 +47,12 @@ NOTHING = Handled([], [])
 
 
 def take_in(pipeline: Pipeline, *events: OutgoingEvent) -> Handled:
-    """The splitter takes these in, as one micro-batch."""
+    """Passes these to the splitter, as one micro-batch."""
     return pipeline.handle(pipeline.splitter, events)
 
 
 def assert_completed(pipeline: Pipeline, batch_id: UUID, total: int) -> None:
-    """All items are registered, each once."""
+    """Checks that every item was registered once."""
     pipeline.drain()
     view = pipeline.status(batch_id)
     assert (view.batch.status, view.batch.counts) == ("completed", Counts(completed=total))
@@ -92,7 +93,7 @@ def test_completion_is_announced_once_and_again_after_a_retry(pipeline: Pipeline
     results = pipeline.handle(pipeline.registration, commands).events
     pipeline.handle(pipeline.aggregator, results)
     [first] = answer_events(pipeline, BATCH_COMPLETED)
-    # Everything once more, as after a crash of each role.
+    # Delivers everything once more, as after a crash of each role.
     take_in(pipeline, event)
     pipeline.handle(pipeline.registration, commands)
     pipeline.handle(pipeline.aggregator, results)
@@ -122,7 +123,7 @@ def test_the_same_batch_again_changes_nothing(pipeline: Pipeline) -> None:
 
 
 def purge(pipeline: Pipeline, batch_id: UUID) -> None:
-    """What a purge leaves: a tombstone."""
+    """Purges the batch. Only a tombstone is left."""
     with pipeline.engine.begin() as connection:
         connection.execute(
             text("""INSERT INTO orchestrator.tombstone
@@ -133,13 +134,13 @@ def purge(pipeline: Pipeline, batch_id: UUID) -> None:
             connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = :id"), {"id": batch_id})
 
 
-def test_a_purged_batch_is_never_resurrected(pipeline: Pipeline) -> None:
+def test_a_purged_batch_is_never_created_again(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     event = submitted(batch_id, upstream_items(3))
     take_in(pipeline, event)
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, batch_id)
-    assert take_in(pipeline, event) == NOTHING, "deleted, not yet purged"
+    assert take_in(pipeline, event) == NOTHING, "the batch is deleted, but not yet purged"
     purge(pipeline, batch_id)
     pipeline.drain()
     answers(pipeline)
@@ -154,7 +155,7 @@ def test_a_purged_batch_is_never_resurrected(pipeline: Pipeline) -> None:
 # --- Parts ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_only_a_batch_whose_parts_have_all_come_keeps_others_out(pipeline: Pipeline) -> None:
+def test_a_batch_counts_in_the_backlog_only_after_all_its_parts_have_come(pipeline: Pipeline) -> None:
     *first, last = in_parts(uuid4(), [2, 2, 1])
     take_in(pipeline, *first)
     assert transact(pipeline.api, read_backlog).pending == 0
@@ -169,7 +170,7 @@ def test_parts_that_come_together_are_expanded_together(pipeline: Pipeline) -> N
     handled = take_in(pipeline, *reversed(in_parts(batch_id, [2, 2, 1])))
     assert len(handled.events) == 5
     pipeline.relay()
-    assert pipeline.take(Topic.BATCHES) == [], "nothing is left to publish again"
+    assert pipeline.take(Topic.BATCHES) == [], "nothing must be left to publish again"
     assert_completed(pipeline, batch_id, 5)
 
 
@@ -188,7 +189,7 @@ def test_parts_are_published_again_without_their_notes(pipeline: Pipeline) -> No
 
 
 def handle_beside(pipeline: Pipeline, mine: Sequence[OutgoingEvent], rivals: Sequence[OutgoingEvent]) -> None:
-    """A transaction takes in some events, and while it is open, another one others; it has to wait, and decides after the commit."""
+    """One transaction takes in some events. Before its commit, another one takes in others: it has to wait, and decides after the commit."""
 
     def rival(connection: Connection) -> Handled:
         return pipeline.splitter.handle(connection, [record(event) for event in rivals])
@@ -219,21 +220,21 @@ def test_parts_taken_in_at_the_same_time_make_one_batch(pipeline: Pipeline, mine
     assert len(answers(pipeline, BATCH_COMPLETED)) == 1
 
 
-def test_whole_batches_taken_in_at_the_same_time_are_one(pipeline: Pipeline) -> None:
+def test_complete_batches_taken_in_at_the_same_time_are_one(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     event = submitted(batch_id, upstream_items(3))
     handle_beside(pipeline, [event], [event])
     assert_completed(pipeline, batch_id, 3)
 
 
-def test_splitters_that_take_in_the_same_batches_in_other_orders_do_not_block_each_other(pipeline: Pipeline) -> None:
+def test_splitters_that_take_in_the_same_batches_in_another_order_do_not_deadlock(pipeline: Pipeline) -> None:
     batches = [uuid4() for _ in range(20)]
     halves = [[in_parts(batch_id, [1, 1], label=str(batch_id))[half] for batch_id in batches[:: 1 - 2 * half]] for half in (0, 1)]
     barrier = threading.Barrier(2)
 
     def work(events: Sequence[OutgoingEvent]) -> Handled:
         barrier.wait()
-        # Not `transact`: that would try again after a deadlock.
+        # Not `transact`, which would try again after a deadlock.
         with pipeline.engine.begin() as connection:
             return pipeline.splitter.handle(connection, [record(event) for event in events])
 
@@ -243,11 +244,11 @@ def test_splitters_that_take_in_the_same_batches_in_other_orders_do_not_block_ea
     assert {pipeline.status(batch_id).batch.status for batch_id in batches} == {"processing"}
 
 
-# --- What a part can have wrong ---------------------------------------------------------------------------------------------------
+# --- Mistakes in a part -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_intake_refuses_is_put_aside_and_nothing_of_it_is_expanded(pipeline: Pipeline) -> None:
-    """What else it refuses, and why: tests/unit/test_intake.py."""
+def test_a_refused_part_is_put_aside_and_none_of_it_is_expanded(pipeline: Pipeline) -> None:
+    """tests/unit/test_intake.py covers the other refusals and their reasons."""
     wrong, right = submitted(uuid4(), [upstream_item(0), upstream_item(9)]), submitted(uuid4(), upstream_items(2))
     handled = take_in(pipeline, right, wrong)
     [(index, refusal)] = handled.refused
@@ -278,7 +279,7 @@ def test_a_batch_whose_parts_are_too_large_together_is_rejected_and_may_be_sent_
 
 
 @pytest.mark.parametrize(("age_hours", "is_ended"), [(23, False), (25, True)])
-def test_a_day_without_the_missing_parts_ends_a_batch(
+def test_a_batch_ends_after_a_day_without_its_missing_parts(
     pipeline: Pipeline, settings: Settings, age_hours: int, is_ended: bool
 ) -> None:
     batch_id = uuid4()
@@ -295,7 +296,7 @@ def test_a_day_without_the_missing_parts_ends_a_batch(
     assert_completed(pipeline, batch_id, 3)
 
 
-def test_a_part_that_comes_while_the_batch_is_cancelled_changes_nothing(pipeline: Pipeline) -> None:
+def test_a_part_that_comes_during_the_cancel_changes_nothing(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     first, second = in_parts(batch_id, [2, 1])
     take_in(pipeline, first)
@@ -308,7 +309,7 @@ def test_a_part_that_comes_while_the_batch_is_cancelled_changes_nothing(pipeline
     pipeline.drain()
     view = pipeline.status(batch_id)
     assert (view.batch.status, view.batch.counts) == ("cancelled", Counts(cancelled=3))
-    assert [one.status for one in view.items] == ["cancelled"] * 3, "whole when the cancel got the lock"
+    assert [one.status for one in view.items] == ["cancelled"] * 3, "the batch was complete when the cancel got the lock"
 
 
 # --- Our own events ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The limits of what comes as events at their edges, what is kept of who sent it, and who is woken for the answer."""
+"""The limits of upstream events at their edges, what is stored about the sender, and when relays are woken."""
 
 import select
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def limit(pipeline: Pipeline, **limits: Any) -> None:
 
 
 def of_size(event: OutgoingEvent, size: int) -> OutgoingEvent:
-    """The event with data of exactly so many bytes: a field that nobody knows makes them up."""
+    """The event with exactly this many bytes of data. An unknown field fills it up."""
     data = orjson.loads(event.value)
     padding = size - len(orjson.dumps(data | {"invented": ""}))
     return event._replace(value=orjson.dumps(data | {"invented": "x" * padding}))
@@ -39,7 +39,7 @@ def refused(pipeline: Pipeline, *events: OutgoingEvent) -> list[set[tuple[str, s
     return [places(rejection) for rejection in answers(pipeline)]
 
 
-def test_a_batch_may_have_as_many_items_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+def test_a_batch_may_have_the_largest_number_of_items_and_no_more(pipeline: Pipeline) -> None:
     limit(pipeline, max_items=3)
     batch_id = uuid4()
     assert refused(pipeline, submitted(uuid4(), upstream_items(4)), submitted(batch_id, upstream_items(3))) == [
@@ -48,7 +48,7 @@ def test_a_batch_may_have_as_many_items_as_are_allowed_and_no_more(pipeline: Pip
     assert_completed(pipeline, batch_id, 3)
 
 
-def test_a_part_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+def test_a_part_may_have_the_largest_number_of_bytes_and_no_more(pipeline: Pipeline) -> None:
     fits, does_not = uuid4(), uuid4()
     events = [
         of_size(submitted(fits, upstream_items(1)), MAX_PART_BYTES),
@@ -60,7 +60,7 @@ def test_a_part_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pipe
     assert is_unknown(pipeline, does_not)
 
 
-def test_a_batch_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pipeline) -> None:
+def test_a_batch_may_have_the_largest_number_of_bytes_and_no_more(pipeline: Pipeline) -> None:
     whole = uuid4()
     event = submitted(whole, [upstream_item(0, "mentor-9")])
     limit(pipeline, max_batch_bytes=len(event.value) - 1)
@@ -72,12 +72,12 @@ def test_a_batch_may_have_as_many_bytes_as_are_allowed_and_no_more(pipeline: Pip
     parts = in_parts(in_two, [2, 1])
     limit(pipeline, max_batch_bytes=sum(len(part.value) for part in parts))
     assert refused(pipeline, *parts) == []
-    # Of another batch: its bytes are its own.
+    # A part of another batch does not count.
     assert refused(pipeline, in_parts(uuid4(), [2, 1])[0]) == []
     assert_completed(pipeline, in_two, 3)
 
 
-def test_positions_that_no_part_has_are_named_when_the_last_has_come(pipeline: Pipeline) -> None:
+def test_positions_that_no_part_has_are_named_after_the_last_part(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     first, last = (submitted(batch_id, upstream_items(2, at), part=part, parts=2, total_items=5) for part, at in ((1, 0), (2, 2)))
     assert take_in(pipeline, first) == NOTHING
@@ -95,7 +95,7 @@ def test_positions_that_no_part_has_are_named_when_the_last_has_come(pipeline: P
     ],
     ids=str,
 )
-def test_a_part_with_another_value_is_not_the_same_part(pipeline: Pipeline, last: dict[str, Any]) -> None:
+def test_a_part_with_another_value_is_another_part(pipeline: Pipeline, last: dict[str, Any]) -> None:
     batch_id = uuid4()
     fields: dict[str, Any] = {"part": 1, "parts": 2, "total_items": 4}
     take_in(pipeline, submitted(batch_id, [*upstream_items(2), upstream_item(2)], **fields))
@@ -104,7 +104,7 @@ def test_a_part_with_another_value_is_not_the_same_part(pipeline: Pipeline, last
     assert_completed(pipeline, batch_id, 4)
 
 
-def test_two_positions_that_are_exchanged_are_another_batch(pipeline: Pipeline) -> None:
+def test_two_exchanged_positions_make_another_batch(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     take_in(pipeline, submitted(batch_id, upstream_items(2)))
     turned = [upstream_item(0, "mentor-2"), upstream_item(1, "mentor-1")]
@@ -116,7 +116,7 @@ def without_trace(event: OutgoingEvent) -> OutgoingEvent:
     return event._replace(headers=tuple(header for header in event.headers if header[0] != "traceparent"))
 
 
-def test_a_batch_without_a_trace_gets_one_that_follows_from_its_id(pipeline: Pipeline) -> None:
+def test_a_batch_without_a_trace_gets_one_derived_from_its_id(pipeline: Pipeline) -> None:
     batch_id = uuid4()
     take_in(pipeline, without_trace(submitted(batch_id, upstream_items(1))))
     assert pipeline.status(batch_id).batch.trace_id == batch_id.hex
@@ -134,16 +134,16 @@ def test_a_batch_without_a_trace_gets_one_that_follows_from_its_id(pipeline: Pip
         (OUR_SOURCE.upper(), f"upstream:{OUR_SOURCE.upper()}"),
     ],
 )
-def test_no_sender_is_taken_for_the_api_or_for_ourselves(source: str, channel: str) -> None:
+def test_no_sender_is_mistaken_for_the_api_or_the_product(source: str, channel: str) -> None:
     assert upstream_channel(source) == channel
 
 
-# --- Who is woken -----------------------------------------------------------------------------------------------------------------
+# --- When relays are woken ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def relay(settings: Settings) -> Iterator[Any]:
-    """What a relay does that has nothing to do: it listens."""
+    """Listens like a relay that has nothing to do."""
     connection = psycopg2.connect(settings.owner_url.render_as_string(hide_password=False).replace("+psycopg2", ""))
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -153,7 +153,7 @@ def relay(settings: Settings) -> Iterator[Any]:
 
 
 def is_woken(connection: Any) -> bool:
-    """Whether it was told since the last time; a commit's notification is there when the next statement is answered."""
+    """Whether a notification came since the last call. A commit's notification has arrived when the next statement returns."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     select.select([connection], [], [], 0)
@@ -163,22 +163,22 @@ def is_woken(connection: Any) -> bool:
     return was_told
 
 
-def test_the_relays_are_woken_for_what_the_roles_write(pipeline: Pipeline, settings: Settings) -> None:
-    """Otherwise answers and completions wait until a relay looks by itself."""
+def test_relays_are_woken_for_events_of_the_roles(pipeline: Pipeline, settings: Settings) -> None:
+    """Otherwise rejections and completions would wait until a relay polls."""
     batch_id = uuid4()
     first, second = in_parts(batch_id, [1, 1])
     with relay(settings) as listener:
         take_in(pipeline, submitted(uuid4(), upstream_items(1), coordinator_id="nobody"))
-        assert is_woken(listener), "a rejection"
+        assert is_woken(listener), "a rejection woke no relay"
         take_in(pipeline, first)
-        assert not is_woken(listener), "nothing was written"
+        assert not is_woken(listener), "a relay was woken although nothing was written"
         take_in(pipeline, second)
-        assert is_woken(listener), "parts are published again"
+        assert is_woken(listener), "a part that is published again woke no relay"
         pipeline.relay()
         take_in(pipeline, *pipeline.take(Topic.BATCHES))
         results = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)).events
         pipeline.handle(pipeline.aggregator, results[:1])
-        assert not is_woken(listener), "nothing was completed"
+        assert not is_woken(listener), "a relay was woken although nothing was completed"
         pipeline.handle(pipeline.aggregator, results[1:])
-        assert is_woken(listener), "a completion"
+        assert is_woken(listener), "a completion woke no relay"
     assert_completed(pipeline, batch_id, 2)

@@ -1,4 +1,4 @@
-"""One batch that makes a step of a sweep fail, and all others; and what no batch is to blame for."""
+"""One batch makes a step of a sweep fail, and the others are not affected; and errors for which no batch is to blame."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def database_error(code: str) -> DBAPIError:
 
 @pytest.fixture(autouse=True)
 def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may pass is tried for seconds before a sweep hears of it, which is not what these tests look at."""
+    """Replaces the transactions that retry for seconds before a sweep learns of an error, because these tests are not about that."""
 
     def transact(engine: Engine, work: Callable[[Connection], object]) -> object:
         with engine.begin() as connection:
@@ -39,14 +39,14 @@ def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sweep:
-    """Finds everything that is not set aside, and works on it unless a batch is bad."""
+    """Finds everything that is not set aside, and works on it. Fails if a batch is bad."""
 
     def __init__(self, engine: Engine, found: Sequence[Found]) -> None:
         self.found = list(found)
         self.bad: dict[str, Exception] = {}
         self.may_work: Callable[[Connection], bool] = lambda _: True
         self.transactions: list[list[Found]] = []
-        """What was worked on together, also in vain."""
+        """What was worked on together, including failed tries."""
         self._step = Isolation(engine, "test", self.find, self.work, may_work=lambda connection: self.may_work(connection))
 
     def find(self, connection: Connection, aside: Sequence[str]) -> Sequence[Found]:
@@ -56,7 +56,7 @@ class Sweep:
     def work(self, connection: Connection, found: Sequence[Found]) -> Sequence[Found]:
         self.transactions.append(list(found))
         if len(self.transactions) == 1:
-            assert connection.execute(_TRANSACTION).scalar_one() == self._finder, "what is found is worked on as it was found"
+            assert connection.execute(_TRANSACTION).scalar_one() == self._finder, "finding and working must share a transaction"
         for each in found:
             if each.batch_id in self.bad:
                 raise self.bad[each.batch_id]
@@ -74,13 +74,13 @@ def batches(count: int) -> list[Found]:
     return [Found(f"{number:03}") for number in range(count)]
 
 
-def test_what_is_well_is_done_in_one_transaction(engine: Engine) -> None:
+def test_healthy_batches_are_done_in_one_transaction(engine: Engine) -> None:
     sweep = Sweep(engine, batches(5))
     assert sweep.round() == (5, batches(5))
     assert sweep.transactions == [batches(5)]
 
 
-def test_nothing_is_worked_on_where_nothing_is_found(engine: Engine) -> None:
+def test_no_work_is_done_if_nothing_is_found(engine: Engine) -> None:
     sweep = Sweep(engine, [])
     assert sweep.round() == (0, [])
     assert sweep.transactions == []
@@ -88,10 +88,10 @@ def test_nothing_is_worked_on_where_nothing_is_found(engine: Engine) -> None:
 
 @pytest.mark.parametrize("error", [OF_A_BATCH, LOCKED, LASTING, KeyError("a bug")], ids=["data", "lock", "right", "bug"])
 @pytest.mark.parametrize("bad", [0, 2, 4])
-def test_a_batch_that_fails_is_set_aside_and_the_others_are_done(
+def test_a_failing_batch_is_set_aside_and_the_others_are_done(
     engine: Engine, bad: int, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch's items stay together."""
+    """A batch's items stay in one transaction."""
     found = [Found(each.batch_id, number) for number in range(2) for each in batches(5)]
     sweep = Sweep(engine, found)
     sweep.bad = {f"{bad:03}": error}
@@ -106,11 +106,11 @@ def test_a_batch_that_fails_is_set_aside_and_the_others_are_done(
     for part in sweep.transactions:
         numbers = {each.batch_id: [other.number for other in part if other.batch_id == each.batch_id] for each in part}
         assert set(map(tuple, numbers.values())) == {(0, 1)}
-    assert sweep.round() == (8, others), "it is left out until the next sweep"
+    assert sweep.round() == (8, others), "it must be left out until the next sweep"
     assert aside.get() == before + 1
 
 
-def test_what_passes_by_itself_is_no_batchs_fault(engine: Engine) -> None:
+def test_a_passing_error_is_no_batchs_fault(engine: Engine) -> None:
     sweep = Sweep(engine, batches(3))
     sweep.bad = {"001": PASSING}
     with pytest.raises(DBAPIError):
@@ -123,7 +123,7 @@ def test_what_passes_by_itself_is_no_batchs_fault(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("count", "is_raised"), [(20, False), (21, True)])
-def test_what_so_many_batches_meet_is_no_batchs_fault(engine: Engine, count: int, is_raised: bool) -> None:
+def test_an_error_of_many_batches_is_no_batchs_fault(engine: Engine, count: int, is_raised: bool) -> None:
     sweep = Sweep(engine, batches(25))
     sweep.bad = dict.fromkeys([each.batch_id for each in batches(count)], LASTING)
     if is_raised:
@@ -132,7 +132,7 @@ def test_what_so_many_batches_meet_is_no_batchs_fault(engine: Engine, count: int
     else:
         assert sweep.round() == (25, batches(25)[20:])
         sweep.bad = {"020": LASTING}
-        assert sweep.round() == (5, batches(25)[21:]), "each round counts anew"
+        assert sweep.round() == (5, batches(25)[21:]), "each round must count from zero"
 
 
 def test_any_number_of_batches_may_fail_by_their_own_fault(engine: Engine) -> None:
@@ -141,7 +141,7 @@ def test_any_number_of_batches_may_fail_by_their_own_fault(engine: Engine) -> No
     assert sweep.round() == (25, batches(25)[24:])
 
 
-def test_an_error_while_looking_is_no_batchs_fault(engine: Engine) -> None:
+def test_an_error_of_the_search_is_no_batchs_fault(engine: Engine) -> None:
     def find(_: Connection, aside: Sequence[str]) -> Sequence[Found]:
         raise LASTING
 
@@ -152,11 +152,11 @@ def test_an_error_while_looking_is_no_batchs_fault(engine: Engine) -> None:
         Isolation(engine, "test", find, work).round()
 
 
-def test_nothing_is_done_while_somebody_else_sweeps(engine: Engine) -> None:
+def test_nothing_is_done_while_another_process_sweeps(engine: Engine) -> None:
     sweep = Sweep(engine, batches(4))
     sweep.may_work = lambda _: False
     assert sweep.round() == (0, [])
     sweep.may_work = lambda _: not sweep.transactions
     sweep.bad = {"001": OF_A_BATCH}
     assert sweep.round() == (4, [])
-    assert sweep.transactions == [batches(4)], "somebody else began when the whole had failed"
+    assert sweep.transactions == [batches(4)], "another process began to sweep after the first transaction had failed"

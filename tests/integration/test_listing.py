@@ -1,4 +1,4 @@
-"""Which batches a listing has, and how many it counts: by each filter alone, of one organization among several."""
+"""Which batches a listing returns, and how many it counts: with each filter alone, for one organization among several."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ MOMENT = timedelta(microseconds=1)
 
 
 def listed(pipeline: Pipeline, wanted: BatchFilter, organization: str = ORGANIZATION) -> tuple[list[UUID], int]:
-    """By the workers' role, which sees every organization: the statement itself has to choose."""
+    """With the workers' role, which sees every organization. So the statement itself has to select."""
     with pipeline.engine.begin() as connection:
         page = PostgresActivityRepository(connection).list_batches(organization, wanted)
     return [batch.batch_id for batch in page.batches], page.total
@@ -33,7 +33,7 @@ def write(pipeline: Pipeline, batch_id: UUID, **columns: object) -> None:
 
 
 def four(pipeline: Pipeline) -> tuple[UUID, UUID, UUID, UUID]:
-    """Submitted an hour after one another; the last one is another coordinator's. Others are deleted, or of another organization."""
+    """Four batches, submitted an hour apart, the last by another coordinator. Others are deleted, or of another organization."""
     failed = pipeline.submit([item("nobody"), item("no one")], label="Alpha")
     partial = pipeline.submit([*mentors(1), item("nobody")], label="Beta")
     deleted, foreign = pipeline.submit(mentors(1, first=5), label="Alpha"), pipeline.submit(mentors(1, first=6), label="Alpha")
@@ -47,7 +47,7 @@ def four(pipeline: Pipeline) -> tuple[UUID, UUID, UUID, UUID]:
     return failed, partial, running, others
 
 
-def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
+def test_each_filter_selects_and_counts(pipeline: Pipeline) -> None:
     failed, partial, running, others = four(pipeline)
     hour = timedelta(hours=1)
     cases: Mapping[BatchFilter, list[UUID]] = {
@@ -70,7 +70,7 @@ def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
     }
     for wanted, expected in cases.items():
         assert listed(pipeline, wanted) == (expected, len(expected)), wanted
-        # A page has less, and the count is that of all; also of a page behind the last one.
+        # A page has fewer, but the count is that of all. The same holds for a page behind the last one.
         assert listed(pipeline, replace(wanted, limit=1)) == (expected[:1], len(expected)), wanted
         assert listed(pipeline, replace(wanted, limit=1, page=2)) == (expected[1:2], len(expected)), wanted
         assert listed(pipeline, replace(wanted, page=9)) == ([], len(expected)), wanted
@@ -78,13 +78,13 @@ def test_each_filter_chooses_and_counts(pipeline: Pipeline) -> None:
     assert listed(pipeline, BatchFilter(), "org-other")[1] == 1
 
 
-def test_of_batches_of_one_moment_none_is_on_two_pages(pipeline: Pipeline) -> None:
+def test_batches_with_the_same_time_are_on_one_page_each(pipeline: Pipeline) -> None:
     batches = sorted((pipeline.submit(mentors(1, first=number)) for number in range(1, 8)), reverse=True)
     for batch_id in sorted(batches, key=lambda each: each.int % 7):
         write(pipeline, batch_id, submitted_at=NOON)
     found, after = [], None
     with pipeline.engine.begin() as connection:
-        # The index has them in this order; the statement does not count on its being used.
+        # An index has this order. The statement must not rely on its use.
         for scan in ("indexscan", "indexonlyscan", "bitmapscan"):
             connection.execute(text(f"SET LOCAL enable_{scan} = off"))
         repository = PostgresActivityRepository(connection)
@@ -125,7 +125,7 @@ def test_coordinators_are_known_in_their_organization(pipeline: Pipeline) -> Non
         assert repository.clock_and_coordinators("org-other", asked)[1] == {"coord-2"}
 
 
-def test_backlog_has_what_waits_and_what_was_folded(pipeline: Pipeline) -> None:
+def test_the_backlog_counts_waiting_items_and_how_many_were_folded(pipeline: Pipeline) -> None:
     assert transact(pipeline.api, read_backlog) == Backlog(0, 0)
     pipeline.submit([*mentors(2), item("nobody")])
     pipeline.drain()

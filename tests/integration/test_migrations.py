@@ -1,4 +1,4 @@
-"""Migrations are safe with the version before beside them (docs/operations.md, Upgrade): they only add, and nobody waits for them."""
+"""Migrations are safe while the previous version runs (docs/operations.md, Upgrade): they only add, and nobody waits for them."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(migrate._config()).walk_revisions()][::-1]
 
-# --- What a migration may do to what is there ------------------------------------------------------------------------------------
+# --- How a migration may change what exists --------------------------------------------------------------------------------------
 
 _COLUMNS = """
     SELECT c.oid::regclass || '.' || a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -33,7 +33,7 @@ _COLUMNS = """
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE c.relkind = 'r' AND c.relnamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
 """
-# What refuses rows: constraints but for NOT NULL, which a column's own row tells of, and unique indexes.
+# What can refuse rows: unique indexes, and constraints except NOT NULL, which the column's own row shows.
 _RESTRICTIONS = """
     SELECT conrelid::regclass || ': ' || pg_get_constraintdef(oid), conrelid::regclass::text FROM pg_constraint
     WHERE contype <> 'n' AND connamespace IN ('orchestrator'::regnamespace, 'registration'::regnamespace)
@@ -51,13 +51,13 @@ _FILES = """
 """
 
 
-# No version has ever changed or removed a row of the audit (docs/decisions/0035-the-audit-is-append-only.md).
+# No version has ever changed or removed an audit row (docs/decisions/0035-the-audit-is-append-only.md).
 NEVER_USED = {f"bulkreg_worker may {right} registration.audit" for right in ("UPDATE", "DELETE")}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column, as whoever writes rows meets it."""
+    """A column, as far as a writer of rows is concerned."""
 
     type: str
     is_required: bool
@@ -70,10 +70,10 @@ class Catalog:
 
     columns: Mapping[str, Column]
     restrictions: Mapping[str, str]
-    """What refuses rows, and of which table."""
+    """What can refuse rows, and on which table."""
     rights: frozenset[str]
     files: Mapping[str, int]
-    """By table: another file is a rewrite, during which nobody reads or writes."""
+    """By table. Another file means that the table was rewritten, and nobody could read or write meanwhile."""
 
 
 def catalog(connection: Connection) -> Catalog:
@@ -86,7 +86,7 @@ def catalog(connection: Connection) -> Catalog:
 
 
 def harm(before: Catalog, after: Catalog) -> list[str]:
-    """What the version before would stumble over, or wait for."""
+    """The changes that would break the previous version, or make it wait."""
     found = []
     for name, then in before.columns.items():
         now = after.columns.get(name)
@@ -109,7 +109,7 @@ def harm(before: Catalog, after: Catalog) -> list[str]:
 
 @pytest.fixture(scope="module")
 def migrated_step_by_step(infrastructure: Stack) -> Iterator[Mapping[str, Catalog]]:
-    """By revision, the catalog that it leaves."""
+    """The catalog after each revision."""
     with fresh_database(infrastructure.postgres_url) as url:
         settings = Settings(database_url=url)
         engine = create_engine(settings.owner_url)
@@ -147,7 +147,7 @@ def test_migration_only_adds(migrated_step_by_step: Mapping[str, Catalog], befor
     ],
     ids=lambda value: value if value.startswith(("ALTER", "CREATE", "REVOKE")) else "",
 )  # fmt: skip
-def test_migration_that_takes_away_is_seen(settings: Settings, sql: str, found: str) -> None:
+def test_a_migration_that_removes_something_is_detected(settings: Settings, sql: str, found: str) -> None:
     engine = create_engine(settings.owner_url)
     with engine.connect() as connection:
         before = catalog(connection)
@@ -157,7 +157,7 @@ def test_migration_that_takes_away_is_seen(settings: Settings, sql: str, found: 
     engine.dispose()
 
 
-def test_migration_that_adds_is_not_complained_of(settings: Settings) -> None:
+def test_a_migration_that_adds_is_accepted(settings: Settings) -> None:
     engine = create_engine(settings.owner_url)
     with engine.connect() as connection:
         before = catalog(connection)
@@ -179,7 +179,7 @@ _HALF_DONE = text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_
 
 
 @pytest.mark.parametrize("left", ["DROP INDEX registration.activity_flagged", str(_HALF_DONE)], ids=["missing", "half done"])
-def test_an_index_that_is_missing_or_half_done_is_built(settings: Settings, left: str) -> None:
+def test_a_missing_or_incomplete_index_is_built(settings: Settings, left: str) -> None:
     engine = create_engine(settings.owner_url)
     with engine.begin() as connection:
         assert connection.scalar(_FLAGGED) is True
@@ -191,7 +191,7 @@ def test_an_index_that_is_missing_or_half_done_is_built(settings: Settings, left
 
 
 def test_an_index_is_built_while_others_write(pipeline: Pipeline, settings: Settings) -> None:
-    """A transaction that has written to the table is waited for, and nobody waits behind the upgrade that waits."""
+    """The build waits for a transaction that has written to the table, and nobody waits behind it."""
     engine = create_engine(settings.owner_url)
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX registration.activity_flagged"))
@@ -212,7 +212,7 @@ def test_an_index_is_built_while_others_write(pipeline: Pipeline, settings: Sett
     engine.dispose()
 
 
-# --- An upgrade while everybody is at work ----------------------------------------------------------------------------------------
+# --- An upgrade while the product works -----------------------------------------------------------------------------------------------
 
 NEXT = """
 from alembic import op
@@ -249,8 +249,8 @@ _UPGRADE_WAITS = text("""
 
 
 @pytest.mark.usefixtures("next_version")
-def test_nobody_waits_behind_an_upgrade_that_waits(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
-    """Somebody reads for long (a report, `verify`, a backup). What the upgrade wants, it can't have; all others go on meanwhile."""
+def test_nobody_waits_behind_a_waiting_upgrade(pipeline: Pipeline, settings: Settings, engine: Engine) -> None:
+    """A long reader (a report, `verify`, a backup) keeps the upgrade from its lock. All others continue meanwhile."""
     with engine.connect() as reading, engine.connect() as looking, ThreadPoolExecutor(1) as thread:
         reading.execute(text("SELECT count(*) FROM orchestrator.batch"))
         upgrading = thread.submit(migrate.upgrade, settings)
@@ -277,7 +277,7 @@ _VACUUM_RUNS = text("""
 
 @pytest.fixture
 def long_autovacuum(settings: Settings) -> Iterator[Connection]:
-    """One that works on the mentors' table, for a minute: it pauses for every page. A connection to look at it."""
+    """An autovacuum of the mentors' table that takes a minute, because it pauses after every page. Yields a connection that can observe it."""
     owner = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     with owner.connect() as connection:
         for statement in (
@@ -290,7 +290,7 @@ def long_autovacuum(settings: Settings) -> Iterator[Connection]:
         ):
             connection.execute(text(statement))
         try:
-            # The launcher goes through every database of the server, of which the tests have many.
+            # The launcher visits every database of the server, of which the tests have many.
             seen = "an autovacuum works on the table"
             eventually(lambda: connection.execute(_VACUUM_RUNS).scalar_one(), within_s=90, what=seen)
             yield connection
@@ -300,12 +300,12 @@ def long_autovacuum(settings: Settings) -> Iterator[Connection]:
     owner.dispose()
 
 
-def test_upgrade_that_never_gets_its_lock_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_that_never_gets_its_lock_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
 
     def try_to_migrate(_engine: Engine, lock_timeout_ms: int) -> None:
         tries.append(lock_timeout_ms)
-        assert len(tries) < 3, "it goes on for ever"
+        assert len(tries) < 3, "the upgrade does not stop trying"
         raise DBAPIError("SELECT", None, type("Coded", (psycopg2.DatabaseError,), {"pgcode": "55P03"})("locked"))
 
     monkeypatch.setattr(migrate, "_try_to_migrate", try_to_migrate)
@@ -316,7 +316,7 @@ def test_upgrade_that_never_gets_its_lock_is_given_up(settings: Settings, monkey
 
 
 @pytest.mark.usefixtures("next_version")
-def test_upgrade_gets_past_an_autovacuum(
+def test_an_upgrade_gets_past_an_autovacuum(
     long_autovacuum: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "_PATIENT_EVERY", 2)

@@ -1,4 +1,4 @@
-"""What the database says of the attempts that commands and results name: of those that exist, in the order they were named."""
+"""What the database returns for the attempts that commands and results name: only existing ones, in the order of the names."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -31,7 +31,7 @@ def key(batch_id: UUID, position: int, attempt: int = 1) -> OutcomeKey:
 
 
 def two_attempts(pipeline: Pipeline) -> UUID:
-    """The first item has succeeded; the second is pending in its second attempt; the third has failed."""
+    """The first item has succeeded, the second is pending in its second attempt, and the third has failed."""
     batch_id = pipeline.submit([item("mentor-1"), item("nobody", minutes=45), item("no one")])
     pipeline.drain()
     changes: Correction = {"activity_type": "camp", "override_duplicates": True}
@@ -41,7 +41,7 @@ def two_attempts(pipeline: Pipeline) -> UUID:
 
 
 def test_states_of_commands(pipeline: Pipeline) -> None:
-    """Only what the item holds is new, and only what was decided is decided; the rest is absent and has no effect."""
+    """An attempt is new if the item is in it, and decided if it has an outcome. Any other is absent, and has no effect."""
     batch_id = two_attempts(pipeline)
     other = pipeline.submit(mentors(1, first=9))
     cancelled = pipeline.submit(mentors(1, first=8))
@@ -106,7 +106,7 @@ def test_an_outcome_is_as_old_as_its_decision_and_not_as_its_transaction(pipelin
         assert batch.measurement.read_at > now
 
 
-def test_an_attempt_is_decided_once_and_all_of_a_set_or_nothing(pipeline: Pipeline) -> None:
+def test_an_attempt_is_decided_once_and_a_set_is_decided_completely_or_not_at_all(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(3))
     at = pipeline.status(batch_id).batch.submitted_at + timedelta(seconds=5)
     failure = ItemError("mentor_not_found", 'says "no", \\ and {so on}', retryable=False)
@@ -141,7 +141,7 @@ def test_pending_attempts_are_expanded_with_their_own_values_in_the_order_of_the
             (row.batch_id, row.position): row.attempt_at
             for row in connection.execute(text("SELECT * FROM orchestrator.batch_item"))
         }
-        # 0 is over, 1 is in its second attempt, 2 has failed, 3 does not exist.
+        # 0 is decided, 1 is in its second attempt, 2 has failed, 3 does not exist.
         keys = [key(batch_id, 3), key(batch_id, 1, 1), key(other, 0), key(batch_id, 0), key(batch_id, 1, 2)]
         keys += [key(batch_id, 2), key(batch_id, 1, 3), key(uuid4(), 0)]
         found = list(pending_items(connection, keys))
@@ -182,8 +182,8 @@ def test_pending_attempts_are_expanded_with_their_own_values_in_the_order_of_the
     ]
 
 
-def test_results_fold_only_into_the_attempt_that_they_name(pipeline: Pipeline) -> None:
-    """A result of an attempt that is over, one of an attempt that is not decided, and one of a batch that nobody has locked."""
+def test_results_are_folded_only_into_the_attempt_that_they_name(pipeline: Pipeline) -> None:
+    """A result of an earlier attempt, one of an undecided attempt, and one of a batch that is not locked."""
     batch_id, other = pipeline.submit([item("mentor-1"), item("nobody"), item("mentor-2")]), pipeline.submit([item("nobody")])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -205,8 +205,8 @@ def test_results_fold_only_into_the_attempt_that_they_name(pipeline: Pipeline) -
     assert [one.status for one in pipeline.status(other).items] == ["pending"]
 
 
-def test_items_come_by_position_wherever_their_rows_stand(pipeline: Pipeline) -> None:
-    """A row that is written again moves; nobody sees that."""
+def test_items_are_returned_by_position_wherever_their_rows_are(pipeline: Pipeline) -> None:
+    """An updated row moves inside its table. The order must not depend on that."""
     batch_id = pipeline.submit([item("nobody-1"), *mentors(3), item("nobody-2")])
     other = pipeline.submit([item("nobody-1"), *mentors(3, first=9)])
     pipeline.drain()
@@ -247,7 +247,7 @@ def test_a_cancel_names_its_items_by_position(pipeline: Pipeline) -> None:
         assert repository.cancel_pending(batch_id, repository.clock()) == [(0, 2), (1, 1), (2, 1), (3, 1)]
 
 
-def test_parts_and_tombstones_are_known_by_their_batch(pipeline: Pipeline) -> None:
+def test_parts_and_tombstones_are_found_by_their_batch(pipeline: Pipeline) -> None:
     whole, collecting, nobodys = uuid4(), uuid4(), uuid4()
     pipeline.handle(pipeline.splitter, [submitted(whole, [upstream_item(0, notes="noted")])])
     # The last part came first.
@@ -276,7 +276,7 @@ def test_parts_and_tombstones_are_known_by_their_batch(pipeline: Pipeline) -> No
     pipeline.handle(pipeline.splitter, [second])
     pipeline.relay()
     again = [one.value for one in pipeline.take(Topic.BATCHES)]
-    assert [b'"part":1' in value for value in again] == [True, False], "published again in order of the parts"
+    assert [b'"part":1' in value for value in again] == [True, False], "parts must be published again in their order"
 
     with pipeline.engine.begin() as connection:
         bury = text("INSERT INTO orchestrator.tombstone VALUES (:id, :org, :hash, now())")

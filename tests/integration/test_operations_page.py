@@ -1,4 +1,4 @@
-"""The queries that docs/operations.md shows answer, by the role that it names."""
+"""The queries of docs/operations.md work, with the role that the page names."""
 
 import re
 
@@ -14,12 +14,12 @@ OUTBOX, BATCHES, PROGRESS, RESENT, HELD = QUERIES
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.split("FROM ")[1].split()[0])
-def test_query_answers_where_nothing_happens(engine: Engine, query: str) -> None:
+def test_each_query_works_on_an_empty_database(engine: Engine, query: str) -> None:
     with engine.connect() as connection:
         assert not any(row[0] for row in connection.execute(text(query)))
 
 
-def test_queues_are_seen(pipeline: Pipeline) -> None:
+def test_the_queries_show_the_queues(pipeline: Pipeline) -> None:
     pipeline.submit(mentors(3))
     with pipeline.engine.connect() as connection:
         assert connection.execute(text(OUTBOX)).one().waiting == 1

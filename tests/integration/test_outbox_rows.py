@@ -1,4 +1,4 @@
-"""Which rows of the outbox are read, held and removed; and how relays share its slots."""
+"""Which rows of the outbox are read, held and removed, and how relays share its slots."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,7 @@ def batch_in(slot: int) -> UUID:
 
 
 def put(connection: Connection, batch_id: UUID, *keys: str, topic: Topic = Topic.BATCHES, size: int = 10) -> list[bytes]:
-    """Events with these keys, one after the other; their values, of which each is another."""
+    """Inserts events with these keys, one after the other. Returns their values, which all differ."""
     events = [
         OutgoingEvent(topic, key, (("ce_id", b"x"), ("ce_source", "/ø".encode())), b"%0*d" % (size, next(_numbers)))
         for key in keys
@@ -57,7 +57,7 @@ def connection(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def test_the_oldest_of_each_stream_is_read_by_age_whatever_its_slot(connection: Connection) -> None:
+def test_the_oldest_row_of_each_stream_is_read_by_age_in_every_slot(connection: Connection) -> None:
     early, late = batch_in(9), batch_in(2)
     [first, _] = put(connection, early, "a", "a")
     [second] = put(connection, late, "b")
@@ -75,7 +75,7 @@ def test_the_oldest_of_each_stream_is_read_by_age_whatever_its_slot(connection: 
 
 
 @pytest.mark.parametrize("join", ["hashjoin", "mergejoin", "nestloop"])
-def test_events_stay_in_their_order_however_they_are_joined_to_their_batches(connection: Connection, join: str) -> None:
+def test_events_keep_their_order_however_they_are_joined_to_their_batches(connection: Connection, join: str) -> None:
     for other in {"hashjoin", "mergejoin", "nestloop"} - {join}:
         connection.execute(text(f"SET LOCAL enable_{other} = off"))
     batches = [batch_in(slot) for slot in range(4)]
@@ -92,25 +92,25 @@ def test_events_stay_in_their_order_however_they_are_joined_to_their_batches(con
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
-def test_so_many_rows_are_read_at_a_time(connection: Connection, most: int) -> None:
+def test_the_number_of_rows_read_at_a_time_is_limited(connection: Connection, most: int) -> None:
     put_there = [value for key in "abc" for value in put(connection, batch_in(1), key)]
     assert values(read(connection, ReadLimits(most, 1 << 30))) == put_there[:most]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (10, 1), (11, 2), (20, 2), (21, 3), (1_000, 3)])
-def test_the_row_that_reaches_so_many_bytes_is_the_last(connection: Connection, most: int, expected: int) -> None:
+def test_the_row_that_reaches_the_limit_of_bytes_is_the_last(connection: Connection, most: int, expected: int) -> None:
     put_there = [value for key in "abc" for value in put(connection, batch_in(1), key)]
     assert values(read(connection, ReadLimits(9, most))) == put_there[:expected]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_so_many_rows_are_read_of_each_slot(connection: Connection, most: int) -> None:
+def test_the_number_of_rows_read_of_each_slot_is_limited(connection: Connection, most: int) -> None:
     first = [value for key in "ab" for value in put(connection, batch_in(1), key)]
     second = [value for key in "cd" for value in put(connection, batch_in(2), key)]
     assert values(read(connection, ReadLimits(9, 1 << 30, most))) == first[:most] + second[:most]
 
 
-def test_what_is_busy_or_held_is_not_overtaken(connection: Connection) -> None:
+def test_a_busy_or_held_row_is_not_overtaken(connection: Connection) -> None:
     batch_id = batch_in(1)
     first, _ = put(connection, batch_id, "a", "a")
     [other] = put(connection, batch_id, "b")
@@ -119,7 +119,7 @@ def test_what_is_busy_or_held_is_not_overtaken(connection: Connection) -> None:
     assert values(read(connection, busy=[("lifecycle", "a"), ("batches", "b")])) == [first]
     hold(connection, read(connection)[:1], "batches/0")
     assert values(read(connection)) == [other, elsewhere]
-    # It is read for its place alone, and by itself: the row behind it waits where it was.
+    # A held row is read only for its place, and without the row behind it, which waits in its slot.
     assert held(connection, "batches/1") == []
     [waiting] = held(connection, "batches/0")
     assert (waiting.event.value, waiting.slot, waiting.owned_slot, waiting.is_held) == (first, -2, 1, True)
@@ -127,8 +127,8 @@ def test_what_is_busy_or_held_is_not_overtaken(connection: Connection) -> None:
     assert outbox.held_rows(connection, "batches/0", [2], ALL, busy=[]) == []
 
 
-def test_a_held_row_is_read_though_an_older_row_of_its_stream_is_not_held(connection: Connection) -> None:
-    """The transaction that drew its number first has committed last. Its row waits until the held one is gone."""
+def test_a_held_row_is_read_although_an_older_row_of_its_stream_is_not_held(connection: Connection) -> None:
+    """The transaction that drew its number first was the last to commit. Its row waits until the held one is gone."""
     batch_id = batch_in(1)
     _, second = put(connection, batch_id, "a", "a")
     [row] = read(connection)
@@ -146,8 +146,8 @@ def test_only_the_oldest_held_row_of_a_stream_is_read(connection: Connection) ->
     behind = OutboxRow(row.slot, later, batch_id, False, row.event._replace(value=second))
     hold(connection, [row], "elsewhere")
     hold(connection, [behind], "here")
-    assert held(connection, "here") == [], "the row before it waits for another place"
-    # Another key, or the same one on another topic, is another stream.
+    assert held(connection, "here") == [], "the row before it waits for another place, so it must wait, too"
+    # Another key, or the same key on another topic, is another stream.
     others = [*put(connection, batch_id, "b"), *put(connection, batch_id, "a", topic=Topic.LIFECYCLE)]
     hold(connection, read(connection), "here")
     assert values(held(connection, "here")) == others
@@ -157,7 +157,7 @@ def test_only_the_oldest_held_row_of_a_stream_is_read(connection: Connection) ->
     assert values(held(connection, "here")) == [second]
 
 
-def test_a_row_is_held_since_it_was_first_held(engine: Engine) -> None:
+def test_a_row_keeps_the_time_at_which_it_was_first_held(engine: Engine) -> None:
     def state() -> tuple[object, ...]:
         with engine.begin() as connection:
             columns = "slot, held_for, held_why, held_at"
@@ -173,13 +173,13 @@ def test_a_row_is_held_since_it_was_first_held(engine: Engine) -> None:
         hold(connection, held(connection, "batches/0"), REFUSED, "too large")
     assert state() == (-4, REFUSED, "too large", first[3])
     with engine.begin() as connection:
-        # It has moved since it was read: neither is it removed, nor held anew.
+        # The row has been held since it was read, so it is neither removed nor held again.
         outbox.delete_rows(connection, put_elsewhere)
         hold(connection, put_elsewhere, "batches/7", "late")
     assert state() == (-4, REFUSED, "too large", first[3])
 
 
-def test_places_are_those_of_ones_own_slots_and_refused_rows_wait_for_none(connection: Connection) -> None:
+def test_places_are_those_of_the_relays_own_slots_and_refused_rows_have_none(connection: Connection) -> None:
     for slot, place in ((1, "batches/0"), (1, REFUSED), (2, "batches/1"), (2, REFUSED)):
         batch_id = batch_in(slot)
         put(connection, batch_id, str(batch_id))
@@ -212,22 +212,22 @@ def relays(settings: Settings, number: int) -> Iterator[list[Connection]]:
     engine.dispose()
 
 
-def test_each_relay_takes_its_share_of_what_is_free(settings: Settings) -> None:
+def test_each_relay_takes_its_share_of_the_free_slots(settings: Settings) -> None:
     with relays(settings, 3) as sessions:
         shares = [slots.balance(session, [], lease=PATIENT) for session in sessions]
         assert [sorted(share) for share in shares] == [list(range(6)), list(range(6, 12)), list(range(12, 16))]
-        assert slots.balance(sessions[0], shares[0], lease=PATIENT) == shares[0], "it has its share"
-        # Nobody has them twice.
+        assert slots.balance(sessions[0], shares[0], lease=PATIENT) == shares[0], "it has its share already"
+        # No slot has two owners.
         assert slots.balance(sessions[2], shares[2], lease=PATIENT) == shares[2]
 
 
-def test_a_relay_that_is_alone_has_all_and_gives_half_back_but_nothing_that_is_busy(settings: Settings) -> None:
+def test_a_single_relay_has_all_slots_and_gives_half_back_except_busy_ones(settings: Settings) -> None:
     with relays(settings, 1) as [first]:
         everything = slots.balance(first, [], lease=PATIENT)
         assert everything == frozenset(range(SLOTS))
         with relays(settings, 1) as [second]:
             assert slots.balance(second, [], lease=PATIENT) == frozenset()
-            # The next owner would publish once more what is on its way.
+            # The next owner would publish the events again that are under way.
             assert slots.balance(first, everything, lease=PATIENT, busy=everything) == everything
             busy = {0, 1, 12, 15}
             kept = slots.balance(first, everything, lease=PATIENT, busy=busy)
@@ -236,13 +236,13 @@ def test_a_relay_that_is_alone_has_all_and_gives_half_back_but_nothing_that_is_b
             assert slots.balance(second, [], lease=PATIENT) == everything - kept
 
 
-def test_a_relay_that_is_silent_for_the_lease_loses_its_slots(settings: Settings) -> None:
+def test_a_relay_that_is_silent_for_longer_than_the_lease_loses_its_slots(settings: Settings) -> None:
     with relays(settings, 2) as (silent, other):
         theirs = slots.balance(silent, [], lease=PATIENT)
         silent.commit()
-        assert slots.balance(other, [], lease=PATIENT) == frozenset(range(SLOTS)) - theirs, "it has spoken within the hour"
+        assert slots.balance(other, [], lease=PATIENT) == frozenset(range(SLOTS)) - theirs, "it was active within the lease"
         other.commit()
-        # Its locks go when its session has ended.
+        # Its locks are released when its session ends.
         mine = frozenset(range(SLOTS)) - theirs
         while len(mine) < SLOTS:
             mine = slots.balance(other, mine, lease=timedelta(0))

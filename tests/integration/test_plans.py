@@ -1,4 +1,4 @@
-"""Statements that are planned once: only for tables in which a lookup by key is the cheapest way, however they grow."""
+"""Statements that are planned once, but only for tables in which a lookup by key is the cheapest way, however they grow."""
 
 from collections.abc import Iterator
 
@@ -23,20 +23,20 @@ PUT_INTO_OUTBOX = text("""
 
 @pytest.fixture
 def session(settings: Settings) -> Iterator[Engine]:
-    """One session, as a role has it."""
+    """An engine with one session, like a role's."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="test")
     yield engine
     engine.dispose()
 
 
 def mode(session: Engine) -> str:
-    """What the session does with plans, after it has used one."""
+    """How the session plans, after it has used a plan."""
     with session.begin() as connection:
         ONE.rows(connection)
         return str(connection.execute(text("SHOW plan_cache_mode")).scalar_one())
 
 
-def test_plans_are_kept_once_the_items_have_a_megabyte(
+def test_plans_are_kept_after_the_items_have_a_megabyte(
     settings: Settings, session: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standard_directory(session, mentor_count=6_000)
@@ -62,13 +62,13 @@ class Clock:
         return self.now
 
 
-def test_a_session_looks_again_whether_its_plans_still_fit(session: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_checks_regularly_whether_its_plans_still_fit(session: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(prepared, "time", clock)
     monkeypatch.setattr(prepared, "_LOOK", "SELECT set_config('plan_cache_mode', current_setting('test.mode'), false)")
 
     def found(wanted: str) -> str:
-        """How the session plans, when a look would find this."""
+        """How the session plans if a check at this moment would find this."""
         with session.begin() as connection:
             connection.execute(text("SELECT set_config('test.mode', :wanted, false)"), {"wanted": wanted})
             ONE.rows(connection)
@@ -76,24 +76,24 @@ def test_a_session_looks_again_whether_its_plans_still_fit(session: Engine, monk
 
     small, large = "force_custom_plan", "force_generic_plan"
     assert found(small) == small
-    assert found(large) == small, "looked at a moment ago"
+    assert found(large) == small, "it was checked a moment ago"
     clock.now += 5
-    assert found(large) == large, "a table that is small is looked at every second"
+    assert found(large) == large, "a small table must be checked every second"
     clock.now += 5
-    assert found(small) == large, "one that is large is not"
+    assert found(small) == large, "a large table must be checked less often"
     clock.now += 60
     assert found(small) == small
 
 
-def test_a_statement_that_somebody_between_has_forgotten_is_prepared_again(session: Engine) -> None:
+def test_a_statement_that_was_deallocated_is_prepared_again(session: Engine) -> None:
     with session.begin() as connection:
         assert ONE.scalars(connection) == [1]
         connection.execute(text("DEALLOCATE ALL"))
     assert transact(session, ONE.scalars) == [1]
 
 
-def test_what_has_left_the_outbox_is_not_read_again(settings: Settings, session: Engine) -> None:
-    """However the table was when it was analysed: rows that are deleted stay where they are until the next vacuum."""
+def test_deleted_rows_of_the_outbox_are_not_read_again(settings: Settings, session: Engine) -> None:
+    """Whatever the statistics say. Deleted rows stay in the table until the next vacuum."""
 
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
@@ -101,7 +101,7 @@ def test_what_has_left_the_outbox_is_not_read_again(settings: Settings, session:
         connection.execute(
             text("DELETE FROM orchestrator.outbox WHERE outbox_id < (SELECT max(outbox_id) - 3 FROM orchestrator.outbox)")
         )
-    # Now it is taken for a table of four rows in many pages: the case in which a bitmap seemed the best.
+    # The statistics now say: four rows in many pages. In that case a bitmap scan seemed to be the best plan.
     with owner.begin() as connection:
         connection.execute(text("ANALYZE orchestrator.outbox"))
         connection.execute(text("DELETE FROM orchestrator.outbox"))
@@ -114,13 +114,13 @@ def test_what_has_left_the_outbox_is_not_read_again(settings: Settings, session:
             assert outbox.oldest_rows(connection, range(outbox.SLOTS), outbox.ReadLimits(500, 1 << 20)) == []
         return pages_read(session) - before
 
-    assert pages_read_by_a_look() > 500, "they are still there, and nobody has noted that they are dead"
-    # It is noted as soon as no other session can see them any more: an autovacuum may just be looking at this table, too.
+    assert pages_read_by_a_look() > 500, "the deleted rows must be read once, because they are not marked as dead yet"
+    # They are marked when no other session can see them any more. An autovacuum may be reading this table, too.
     eventually(lambda: pages_read_by_a_look() == 0)
 
 
 def pages_read(session: Engine) -> int:
-    """Of the outbox, from memory or disk, so far."""
+    """How many pages of the outbox were read so far, from memory or disk."""
     with session.begin() as connection:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
     with session.begin() as connection:

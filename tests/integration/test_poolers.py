@@ -1,4 +1,4 @@
-"""The session of a connection: the values that the product depends on, through poolers and whatever the shell contains."""
+"""The values of a session that the product depends on, through poolers and whatever the shell contains."""
 
 import os
 
@@ -19,7 +19,7 @@ __all__ = ["sound"]
 IN_SESSION_MODE = {"pool_mode": "session"}
 LENIENT = {"pool_mode": "session", "ignore_startup_parameters": "options"}
 
-# What a shell may hold that was set up for other programs.
+# What a shell may contain that was set up for other programs.
 SHELL = {
     "PGHOSTADDR": "192.0.2.1",
     "PGHOST": "elsewhere.invalid",
@@ -51,7 +51,7 @@ SHELL = {
 
 
 def values(settings: Settings) -> dict[str, str]:
-    """What a session of the workers really has, of what it should have."""
+    """The values in a session of the workers, for each value that it should have."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="test")
     names = list(session_values(session_limits(settings)))
     try:
@@ -68,7 +68,7 @@ def wanted(settings: Settings) -> dict[str, str]:
     return dict(session_values(session_limits(settings)))
 
 
-def test_the_shell_says_nothing_about_the_database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_does_not_influence_the_database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SHELL.items():
         monkeypatch.setenv(name, value)
     assert upgrade(settings)
@@ -77,7 +77,9 @@ def test_the_shell_says_nothing_about_the_database(settings: Settings, monkeypat
     assert values(settings) == wanted(settings)
 
 
-def test_a_server_elsewhere_is_reached_by_the_tls_of_the_shell(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_server_is_reached_with_the_tls_settings_of_the_shell(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in SHELL.items():
         monkeypatch.setenv(name, value)
     url = settings.worker_url.set(host="database.invalid")
@@ -91,7 +93,7 @@ def test_a_server_elsewhere_is_reached_by_the_tls_of_the_shell(settings: Setting
 @pytest.mark.parametrize(
     "default", ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "default_transaction_isolation = serializable"]
 )
-def test_what_the_database_has_as_its_default_does_not_count(settings: Settings, default: str) -> None:
+def test_the_defaults_of_the_database_do_not_count(settings: Settings, default: str) -> None:
     engine = create_engine(settings.owner_url)
     with engine.begin() as connection:
         connection.execute(text(f'ALTER DATABASE "{settings.owner_url.database}" SET {default}'))
@@ -100,14 +102,14 @@ def test_what_the_database_has_as_its_default_does_not_count(settings: Settings,
 
 
 @pytest.mark.parametrize("options", [IN_SESSION_MODE, LENIENT], ids=["strict", "lenient"])
-def test_a_pooler_of_sessions_keeps_every_value(sound: Settings, options: dict[str, str]) -> None:
+def test_a_session_pooler_keeps_every_value(sound: Settings, options: dict[str, str]) -> None:
     with pooled(sound, **options) as settings:
         assert values(settings) == wanted(settings)
         assert wrong(settings) == []
         assert upgrade(settings)
 
 
-def test_a_batch_through_a_pooler_of_sessions(settings: Settings, engine: Engine) -> None:
+def test_a_batch_through_a_session_pooler(settings: Settings, engine: Engine) -> None:
     standard_directory(engine)
     with pooled(settings, **IN_SESSION_MODE) as through:
         worker = create_database_engine(through.worker_url, through, connections=10, application_name="test")
@@ -123,11 +125,11 @@ def test_a_batch_through_a_pooler_of_sessions(settings: Settings, engine: Engine
 def test_row_57_doctor_finds_a_pooler_that_changes_servers(sound: Settings, mode: str) -> None:
     with pooled(sound, pool_mode=mode) as settings:
         found = [finding for finding in wrong(settings) if "pool_mode = session" in (finding.fix or "")]
-    assert found, "doctor is satisfied"
+    assert found, "doctor did not find the pooler"
     assert all(finding.state in (State.UNSAFE, State.UNREACHABLE) for finding in found)
 
 
-def test_row_57_doctor_finds_a_pooler_that_forgets_values(sound: Settings) -> None:
+def test_row_57_doctor_finds_a_pooler_that_resets_values(sound: Settings) -> None:
     # The server's values come back between two transactions.
     with pooled(sound, pool_mode="transaction", server_reset_query_always="1", default_pool_size="1") as settings:
         assert any("pool_mode = session" in (finding.fix or "") for finding in wrong(settings))

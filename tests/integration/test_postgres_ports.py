@@ -1,4 +1,4 @@
-"""The ports on PostgreSQL."""
+"""Runs the contract of the ports on PostgreSQL."""
 
 from collections.abc import Iterator
 
@@ -44,7 +44,7 @@ class TestPartStore(OnPostgres, PartStoreContract):
     """`CollectedParts`."""
 
     @pytest.mark.parametrize("override", [False, True])
-    def test_items_of_the_version_before_have_the_flag_of_their_batch(
+    def test_items_of_the_previous_version_have_the_flag_of_their_batch(
         self, storage: Storage, actor: Actor, workers: Engine, override: bool
     ) -> None:
         batch = new_batch([])

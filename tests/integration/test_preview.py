@@ -1,4 +1,4 @@
-"""A preview foretells what then happens, by the same rules, and a submission can be held to it (docs/http.md, Preview and plan)."""
+"""A preview predicts the outcomes by the same rules, and a submission can require that they still hold (docs/http.md, Preview and plan)."""
 
 from datetime import date, timedelta
 from functools import partial
@@ -59,7 +59,7 @@ def test_a_preview_writes_nothing(pipeline: Pipeline) -> None:
     assert rows(pipeline, "orchestrator.batch") == rows(pipeline, "orchestrator.outbox") == 0
 
 
-def test_a_plan_that_still_holds_is_accepted_and_remembered(pipeline: Pipeline) -> None:
+def test_a_plan_that_still_holds_is_accepted_and_stored(pipeline: Pipeline) -> None:
     batch = new_batch([item("mentor-1"), item("nobody")])
     submit_with(pipeline, batch, preview(pipeline, batch).plan)
     pipeline.drain()
@@ -67,7 +67,7 @@ def test_a_plan_that_still_holds_is_accepted_and_remembered(pipeline: Pipeline) 
     assert [(one.planned, one.plan_changed) for one in view.items] == [("success", False), ("mentor_not_found", False)]
 
 
-def test_a_plan_that_no_longer_holds_names_what_differs_and_nothing_is_accepted(pipeline: Pipeline) -> None:
+def test_a_plan_that_no_longer_holds_is_refused_with_its_differences(pipeline: Pipeline) -> None:
     batch = new_batch([item("mentor-1"), item("mentor-2")])
     plan = preview(pipeline, batch).plan
     pipeline.submit([item("mentor-2")])
@@ -78,7 +78,7 @@ def test_a_plan_that_no_longer_holds_names_what_differs_and_nothing_is_accepted(
     assert rows(pipeline, "orchestrator.batch") == 1
 
 
-def test_what_happens_after_acceptance_is_marked(pipeline: Pipeline) -> None:
+def test_a_change_after_acceptance_is_marked(pipeline: Pipeline) -> None:
     batch = new_batch([item("mentor-1")])
     submit_with(pipeline, batch, preview(pipeline, batch).plan)
     with pipeline.engine.begin() as connection:
@@ -98,7 +98,7 @@ def _dates() -> st.SearchStrategy[date]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
-def test_for_random_directories_and_submissions_the_preview_is_what_then_happens(pipeline: Pipeline, data: st.DataObject) -> None:
+def test_the_preview_of_random_submissions_equals_their_outcomes(pipeline: Pipeline, data: st.DataObject) -> None:
     world = next(_worlds)
     chapters = [f"chapter-{world}-{letter}" for letter in "ab"]
     coordinator = f"coordinator-{world}"

@@ -1,4 +1,4 @@
-"""One micro-batch in the database and on to the topics, without a loop: what of it is done, what waits, what is put aside."""
+"""One micro-batch in the database and on the topics, without a loop: what is done, what waits, and what is put aside."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ RIVAL = TransientError("a rival was first")
 
 
 class Troubled(ToyHandler):
-    """Meets an error when it handles some positions, and another one when it gives them up; each so many times, or always."""
+    """Raises an error for some positions, and another error when it gives them up. Each is raised a number of times, or always."""
 
     def __init__(
         self, troubles: dict[int, Exception], *, times: int = 1_000, last: Exception | None = None, refused: Sequence[int] = ()
@@ -121,7 +121,7 @@ def progress(engine: Engine) -> list[tuple[Any, ...]]:
 DONE = [("commands", 0, 40, "incarnation")]
 
 
-def test_a_micro_batch_is_one_transaction_with_its_progress(
+def test_a_micro_batch_and_its_progress_are_one_transaction(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
     handler = ToyHandler()
@@ -132,16 +132,14 @@ def test_a_micro_batch_is_one_transaction_with_its_progress(
     assert len(topics.of(Topic.RESULTS)) == 3
 
 
-def test_progress_without_records_is_written_down_and_asks_no_handler(
-    engine: Engine, processor_of: Callable[..., Processor]
-) -> None:
+def test_progress_without_records_is_stored_without_the_handler(engine: Engine, processor_of: Callable[..., Processor]) -> None:
     handler = ToyHandler()
     processor_of(handler).note_progress(NEXT)
     assert (handler.handled, progress(engine)) == ([], DONE)
 
 
 @pytest.mark.parametrize("error", [OF_A_RECORD, KeyError("a bug")], ids=["data", "bug"])
-def test_progress_without_records_that_can_not_be_written_down_is_no_records_fault(
+def test_progress_without_records_that_can_not_be_stored_is_no_records_fault(
     processor_of: Callable[..., Processor], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def advance(*_: object) -> None:
@@ -152,7 +150,7 @@ def test_progress_without_records_that_can_not_be_written_down_is_no_records_fau
         processor_of(ToyHandler()).note_progress(NEXT)
 
 
-def test_progress_without_records_is_written_down_when_what_was_missing_is_there(
+def test_progress_without_records_is_stored_when_the_database_allows_it_again(
     engine: Engine, processor_of: Callable[..., Processor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [LASTING]
@@ -167,10 +165,10 @@ def test_progress_without_records_is_written_down_when_what_was_missing_is_there
     assert progress(engine) == DONE
 
 
-def test_letters_are_of_the_records_that_were_refused_wherever_they_stand(
+def test_dead_letters_are_of_the_refused_records_wherever_they_are(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The handler counts those that it was given; of the others there is one before and one between them."""
+    """The handler counts only the records that it was given. One of the others is before them and one is between them."""
     unreadable = [damaged(PLACE, 50), damaged(PLACE, 51)]
     mixed = [unreadable[0], entry(1), unreadable[1], entry(2), entry(3)]
     handled = metrics.RECORDS.labels("toy")._value
@@ -193,7 +191,7 @@ def test_letters_are_of_the_records_that_were_refused_wherever_they_stand(
     assert [(line["role"], line["topic"], line["partition"], line["offset"]) for line in refused] == [("toy", "commands", 0, 2)]
 
 
-def test_nothing_but_unreadable_records_moves_the_progress_all_the_same(
+def test_progress_advances_past_unreadable_records(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
     handler = ToyHandler()
@@ -208,7 +206,7 @@ def test_the_age_is_that_of_the_first_record_in_seconds(processor_of: Callable[.
 
 
 @pytest.mark.parametrize("position", [1, 2, 3, 4, 5])
-def test_the_guilty_record_is_given_up_and_the_others_are_handled_without_it(
+def test_the_guilty_record_is_given_up_and_the_others_are_handled(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics, position: int
 ) -> None:
     handler = Troubled({position: OF_A_RECORD})
@@ -218,14 +216,14 @@ def test_the_guilty_record_is_given_up_and_the_others_are_handled_without_it(
     assert toy_positions(engine) == sorted({1, 2, 3, 4, 5, 1_000} - {position})
     assert progress(engine) == DONE
     assert len(topics.of(Topic.RESULTS)) == 4
-    assert topics.of(Topic.COMMANDS) == [command(2_000).value], "what giving up produces is sent"
+    assert topics.of(Topic.COMMANDS) == [command(2_000).value], "the events of giving up must be sent"
     assert [event.key for event in topics.events if event.topic is Topic.DEAD_LETTER] == [f"prefix.commands.v1/0/{position}"]
 
 
-def test_the_log_line_of_a_record_that_fails_can_be_filtered_by_each_field(
+def test_the_log_line_of_a_failing_record_can_be_filtered_by_each_field(
     processor_of: Callable[..., Processor], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says which record, and nothing of what is in it."""
+    """It names the record, and quotes nothing of it."""
     processor_of(Troubled({3: KeyError("the notes of somebody")})).process(entries(1, 2, 3, 4), NEXT)
     place = {"role": "toy", "batch": str(BATCH_ID), "topic": "commands", "partition": 0, "offset": 3}
     [failed] = logged(caplog, Action.RECORD_FAILED)
@@ -246,7 +244,7 @@ def test_a_record_that_the_handler_refuses_by_raising_is_not_given_up(
     assert b"no_such_batch" in letter
 
 
-def test_what_passes_is_tried_again_as_a_whole(engine: Engine, processor_of: Callable[..., Processor]) -> None:
+def test_a_passing_error_is_retried_with_the_whole_micro_batch(engine: Engine, processor_of: Callable[..., Processor]) -> None:
     handler = Troubled({2: PASSING}, times=2)
     assert not processor_of(handler).process(entries(1, 2), NEXT).failures
     assert handler.handled == [[1, 2]] * 3
@@ -255,7 +253,7 @@ def test_what_passes_is_tried_again_as_a_whole(engine: Engine, processor_of: Cal
 
 @pytest.mark.parametrize("error", [LOCKED, RIVAL], ids=["locked", "rival"])
 @pytest.mark.parametrize(("times", "is_done"), [(2, True), (3, False)])
-def test_a_lock_or_a_rival_is_tried_a_few_times_and_then_waits_its_turn(
+def test_a_lock_or_a_rival_is_retried_a_few_times_and_then_postponed(
     engine: Engine, processor_of: Callable[..., Processor], error: Exception, times: int, is_done: bool
 ) -> None:
     processor = processor_of(handler := Troubled({2: error}, times=times))
@@ -263,11 +261,11 @@ def test_a_lock_or_a_rival_is_tried_a_few_times_and_then_waits_its_turn(
         handler.times = times
         processed = processor.process(entries(1, 2), NEXT)
         assert bool(processed.failures) is not is_done
-    assert handler.handled == [[1, 2]] * (2 * (times + is_done)), "each micro-batch has its tries"
+    assert handler.handled == [[1, 2]] * (2 * (times + is_done)), "each micro-batch must have its own tries"
     assert progress(engine) == (DONE if is_done else [])
 
 
-def test_what_may_last_is_nobodys_fault_and_nothing_of_it_stays(
+def test_a_lasting_error_is_no_records_fault_and_is_rolled_back(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
     handled = metrics.RECORDS.labels("toy")._value
@@ -276,14 +274,14 @@ def test_what_may_last_is_nobodys_fault_and_nothing_of_it_stays(
     mixed = [damaged(PLACE, 50), *entries(1, 2, 3)]
     [failure] = processor_of(handler).process(mixed, NEXT).failures
     assert (list(failure.entries), failure.error) == (mixed[1:], LASTING)
-    assert handler.handled == [[1, 2, 3]], "it may take long each time"
+    assert handler.handled == [[1, 2, 3]], "it must not be retried, because each try may take long"
     assert (handler.given_up, toy_positions(engine), progress(engine)) == ([], [], [])
-    assert len(topics.of(Topic.DEAD_LETTER)) == 1, "what is unreadable is put aside whatever the others meet"
+    assert len(topics.of(Topic.DEAD_LETTER)) == 1, "the unreadable record must be put aside although the others fail"
     assert handled.get() == before + 1
 
 
-def test_of_a_micro_batch_that_is_divided_one_part_may_wait(engine: Engine, processor_of: Callable[..., Processor]) -> None:
-    """The progress waits with it: it is of the whole."""
+def test_one_part_of_a_divided_micro_batch_may_wait(engine: Engine, processor_of: Callable[..., Processor]) -> None:
+    """The progress waits with it, because it is the progress of the whole micro-batch."""
     handler = Troubled({2: OF_A_RECORD, 3: LASTING})
     [failure] = processor_of(handler).process(entries(1, 2, 3, 4), NEXT).failures
     assert [each.offset for each in failure.entries] == [3, 4]
@@ -300,14 +298,14 @@ def test_of_a_micro_batch_that_is_divided_one_part_may_wait(engine: Engine, proc
     ],
     ids=["in the same way", "in another way", "before its time", "not alone"],
 )
-def test_the_last_chance_is_of_one_record_that_fails_in_the_same_way(
+def test_only_a_single_record_that_fails_in_the_same_way_has_had_its_last_chance(
     processor_of: Callable[..., Processor], positions: Sequence[int], last_chance: str | None, is_given_up: bool
 ) -> None:
     handler = Troubled({2: LASTING})
     processor = processor_of(handler)
     failures = processor.process(entries(*positions), NEXT, last_chance=last_chance).failures
     assert (bool(failures), handler.given_up) == (not is_given_up, [2] if is_given_up else [])
-    assert processor.process(entries(2), NEXT).failures, "it was the last chance of that micro-batch only"
+    assert processor.process(entries(2), NEXT).failures, "the last chance must count for that micro-batch only"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +318,7 @@ def test_the_last_chance_is_of_one_record_that_fails_in_the_same_way(
     ],
     ids=["may last", "may last otherwise", "its own fault", "a bug"],
 )
-def test_a_record_that_can_not_even_be_given_up(
+def test_a_record_whose_giving_up_fails(
     engine: Engine,
     processor_of: Callable[..., Processor],
     topics: Topics,
@@ -331,10 +329,10 @@ def test_a_record_that_can_not_even_be_given_up(
     failures = processor_of(Troubled({2: OF_A_RECORD}, last=last)).process(entries(2), NEXT, last_chance=last_chance).failures
     assert [failure.error for failure in failures] == [last] * fails
     assert (len(topics.of(Topic.DEAD_LETTER)), progress(engine)) == ((0, []) if fails else (1, DONE))
-    assert toy_positions(engine) == [], "nothing of what giving up did has stayed"
+    assert toy_positions(engine) == [], "giving up must be rolled back"
 
 
-def test_a_record_that_fails_in_the_way_of_its_last_chance_is_put_aside(
+def test_a_record_whose_last_chance_fails_in_the_same_way_is_put_aside(
     processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
     handler = Troubled({2: LASTING}, last=LASTING)
@@ -344,14 +342,14 @@ def test_a_record_that_fails_in_the_way_of_its_last_chance_is_put_aside(
     assert b'"Coded 57014"' in letter
 
 
-def test_giving_up_is_tried_again_when_the_database_was_away(engine: Engine, processor_of: Callable[..., Processor]) -> None:
+def test_giving_up_is_retried_after_the_database_was_away(engine: Engine, processor_of: Callable[..., Processor]) -> None:
     handler = Troubled({2: OF_A_RECORD}, last=PASSING)
     handler.last_times = 1
     assert not processor_of(handler).process(entries(1, 2), NEXT).failures
     assert (handler.given_up, toy_positions(engine)) == ([2, 2], [1, 1_000])
 
 
-def test_who_is_to_stop_tries_nothing_again(
+def test_a_stopping_role_retries_nothing(
     engine: Engine, processor_of: Callable[..., Processor], stopping: threading.Event
 ) -> None:
     stopping.set()
@@ -361,7 +359,7 @@ def test_who_is_to_stop_tries_nothing_again(
     assert (handler.handled, progress(engine)) == ([[1, 2]], [])
 
 
-def test_who_is_to_stop_gives_up_what_no_other_try_could_help(
+def test_a_stopping_role_gives_up_a_record_that_no_retry_could_help(
     engine: Engine, processor_of: Callable[..., Processor], stopping: threading.Event
 ) -> None:
     stopping.set()
@@ -371,7 +369,7 @@ def test_who_is_to_stop_gives_up_what_no_other_try_could_help(
 
 
 class Preparing:
-    """Notes what it is given, and whether a transaction was open."""
+    """Records what it is given, and whether a transaction was open."""
 
     def __init__(self, engine: Engine, error: Exception | None = None) -> None:
         self.given: list[list[int]] = []
@@ -386,7 +384,7 @@ class Preparing:
             raise self._error
 
 
-def test_a_preparation_comes_first_outside_of_any_transaction_and_sees_what_is_readable(
+def test_a_preparation_runs_before_the_transaction_and_gets_the_readable_records(
     engine: Engine, processor_of: Callable[..., Processor]
 ) -> None:
     preparing = Preparing(engine)
@@ -397,7 +395,7 @@ def test_a_preparation_comes_first_outside_of_any_transaction_and_sees_what_is_r
     assert (preparing.given, preparing.open) == ([[1, 2]], [0])
 
 
-def test_what_a_preparation_raises_is_judged_as_what_the_handler_raises(
+def test_an_error_of_a_preparation_is_handled_like_one_of_the_handler(
     engine: Engine, processor_of: Callable[..., Processor]
 ) -> None:
     handler = ToyHandler()

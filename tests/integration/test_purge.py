@@ -1,4 +1,4 @@
-"""What was deleted long ago is removed for good, a chunk at a time; its tombstone, its activities and their audit stay (docs/states.md)."""
+"""Batches that were deleted long ago are removed for good, a chunk at a time. Tombstones, activities and their audit stay (docs/states.md)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, i
 from tests.support.upstream import in_parts, submitted, upstream_items
 
 OF_BATCHES = ("batch", "batch_dismissal", "batch_edit", "batch_item", "outcome", "item_history", "batch_part", "dispatch")
-"""The tables of which a purge leaves nothing."""
+"""The tables from which a purge removes everything."""
 
 NOW = PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7))
 
@@ -43,7 +43,7 @@ class RememberingPipeline(Pipeline):
         return taken
 
     def again(self) -> None:
-        """Everything that was ever published is delivered once more, role by role."""
+        """Delivers everything that was ever published once more, role by role."""
         before = list(self.seen)
         for handler in self.handlers:
             self.handle(handler, [event for event in before if event.topic in handler.topics])
@@ -64,7 +64,7 @@ def rows(pipeline: Pipeline, sql: str, **values: object) -> list[tuple[Any, ...]
 
 
 def left(pipeline: Pipeline, *batch_ids: UUID) -> Mapping[str, int]:
-    """By table, how many rows of these batches there are."""
+    """How many rows of these batches each table has."""
     counts = {}
     for table in OF_BATCHES:
         [(counts[table],)] = rows(
@@ -92,7 +92,7 @@ def deleted(pipeline: Pipeline, batch_id: UUID) -> UUID:
 
 
 def every_kind(pipeline: RememberingPipeline) -> list[UUID]:
-    """Deleted batches: one retried, one cancelled half-way, one from upstream in parts, one of those that never got all."""
+    """Deleted batches: one was retried, one cancelled half-way, one came from upstream in parts, and one never got all its parts."""
     retried = pipeline.submit([*mentors(2), item("nobody", notes="a note")])
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, retried, RetryRequest())
@@ -132,21 +132,21 @@ def test_only_the_tombstone_the_activities_and_their_audit_are_left(pipeline: Re
     assert not Purger(NOW).purge(pipeline.engine)
 
 
-def test_whatever_comes_late_changes_nothing(pipeline: RememberingPipeline, settings: Settings) -> None:
+def test_late_events_change_nothing(pipeline: RememberingPipeline, settings: Settings) -> None:
     purged = every_kind(pipeline)
     Purger(NOW).purge(pipeline.engine)
     funding, refused = records_of_funding(pipeline), list(pipeline.refused)
     pipeline.again()
     assert left(pipeline, *purged) == {}
     assert records_of_funding(pipeline) == funding
-    assert pipeline.refused == refused, "late is not wrong"
+    assert pipeline.refused == refused, "a late event must not be put aside"
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_of_a_set_of_results_those_are_refused_that_name_no_outcome_of_a_batch_that_there_is(
+def test_a_result_is_refused_only_if_its_batch_exists_without_that_outcome(
     pipeline: RememberingPipeline,
 ) -> None:
-    """Those of a purged batch are only late, and the others of the set are folded."""
+    """Results of a purged batch are only late, and the other results of the set are folded."""
     finished(pipeline, 1)
     [late] = [event for event in pipeline.seen if event.topic is Topic.RESULTS]
     deleted(pipeline, UUID(orjson.loads(late.value)["batch_id"]))
@@ -173,7 +173,7 @@ def test_of_a_set_of_results_those_are_refused_that_name_no_outcome_of_a_batch_t
 
 
 @pytest.mark.parametrize("keys", [2, 3, 5])
-def test_more_keys_expire_than_one_transaction_removes(pipeline: RememberingPipeline, keys: int) -> None:
+def test_expiring_more_keys_than_one_transaction_removes(pipeline: RememberingPipeline, keys: int) -> None:
     for number in range(keys):
         batch = NewBatch(new_batch_id(), COORDINATOR, None, False, [item(f"mentor-{number + 1}")], "1" * 32)
         pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency(f"key-{number}", b"hash"))
@@ -184,10 +184,8 @@ def test_more_keys_expire_than_one_transaction_removes(pipeline: RememberingPipe
 
 
 @pytest.mark.parametrize("max_chunks", [1, 2, 3])
-def test_purge_that_ends_in_the_middle_is_taken_up_again(
-    pipeline: RememberingPipeline, settings: Settings, max_chunks: int
-) -> None:
-    """Each round is a process that dies after so many commits. In between, everything is delivered again."""
+def test_an_interrupted_purge_is_continued(pipeline: RememberingPipeline, settings: Settings, max_chunks: int) -> None:
+    """Each round is a process that dies after a number of commits. In between, everything is delivered again."""
     batches = [deleted(pipeline, finished(pipeline, count, first)) for count, first in ((25, 1), (3, 40), (3, 50))]
     funding = records_of_funding(pipeline)
     purger = Purger(replace(NOW, max_items=10, max_batches=2, max_chunks=max_chunks))
@@ -222,8 +220,8 @@ def test_nothing_is_purged_before_its_time(pipeline: RememberingPipeline, settin
     assert left(pipeline, alive)
 
 
-def test_purging_before_the_topics_forget_is_refused() -> None:
-    """Whatever is on a topic still finds its batch, or the tombstone."""
+def test_purging_before_the_topics_retention_is_refused() -> None:
+    """Otherwise an event on a topic might find neither its batch nor the tombstone."""
     with pytest.raises(ValidationError, match="must be smaller than purge_after_hours"):
         Settings(topic_retention_hours=48, purge_after_hours=48)
 
@@ -259,7 +257,7 @@ def test_keys_expire(pipeline: RememberingPipeline, settings: Settings) -> None:
 
 
 def test_key_outlives_its_batch(pipeline: RememberingPipeline) -> None:
-    """Whoever repeats a submission is told that it was deleted, also when nothing is left of it: it is never accepted twice."""
+    """A client that repeats a submission is told that its batch was deleted, even after the purge. The submission is never accepted twice."""
     batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(1), "1" * 32)
     pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency("key", b"hash"))
     pipeline.drain()
@@ -270,8 +268,8 @@ def test_key_outlives_its_batch(pipeline: RememberingPipeline) -> None:
         pipeline.call(submit_bulk_registration, ADMIN, again, Idempotency("key", b"hash"))
 
 
-def test_upstream_id_stays_taken(pipeline: RememberingPipeline) -> None:
-    """Other content under the id of a purged batch is refused, as before; and so is another organization's."""
+def test_an_upstream_id_stays_taken(pipeline: RememberingPipeline) -> None:
+    """Other content under the id of a purged batch is refused as before, and so is the same id from another organization."""
     batch_id = uuid4()
     pipeline.queues[Topic.BATCHES].append(submitted(batch_id, upstream_items(2)))
     pipeline.drain()
@@ -287,7 +285,7 @@ def test_upstream_id_stays_taken(pipeline: RememberingPipeline) -> None:
 
 
 def test_nobody_waits_for_a_purge(pipeline: RememberingPipeline, settings: Settings) -> None:
-    """A chunk is removed and not committed. Whoever has to wait for it fails after the lock timeout."""
+    """A chunk is removed and not committed. An operation that had to wait for it would fail at the lock timeout."""
     first, second = (deleted(pipeline, finished(pipeline, 3, first)) for first in (1, 10))
     everything = list(pipeline.seen)
     with pipeline.engine.connect() as purging, purging.begin():
@@ -296,8 +294,10 @@ def test_nobody_waits_for_a_purge(pipeline: RememberingPipeline, settings: Setti
         with pipeline.engine.begin() as rival:
             rival.execute(text("SET LOCAL lock_timeout = 1"))
             others = deleted_batches(rival, after=timedelta(0), aside=(), max_batches=9)
-            assert purge_batches(rival, [each.batch_id for each in others], max_items=100) == (1, 3), "another purger"
-        # A submission, a retry, a cancel, a delete: what others do; and commands of the batch itself that come late.
+            assert purge_batches(rival, [each.batch_id for each in others], max_items=100) == (1, 3), (
+                "another purge must not wait"
+            )
+        # Operations of others: a submission, a retry, a cancel, a delete; and late commands of the batch itself.
         running = finished(pipeline, 5, first=20)
         failing = pipeline.submit([item("nobody")])
         pipeline.drain()
@@ -309,7 +309,7 @@ def test_nobody_waits_for_a_purge(pipeline: RememberingPipeline, settings: Setti
     assert left(pipeline, first, second) == {}
 
 
-def test_batch_that_somebody_is_at_is_left_for_the_next_time(pipeline: RememberingPipeline) -> None:
+def test_a_batch_in_use_is_left_for_the_next_purge(pipeline: RememberingPipeline) -> None:
     batch_id = deleted(pipeline, finished(pipeline, 2))
     with pipeline.engine.connect() as folding, folding.begin():
         folding.execute(text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR NO KEY UPDATE"), {"id": batch_id})

@@ -47,7 +47,7 @@ def register(pipeline: Pipeline, records: Records) -> Sequence[OutgoingEvent]:
     return transact(pipeline.engine, partial(pipeline.registration.handle, records=records)).events
 
 
-def test_an_item_that_is_gone_is_tried_again_and_never_taken_for_registered(pipeline: Pipeline) -> None:
+def test_a_vanished_item_is_tried_again_and_not_mistaken_for_registered(pipeline: Pipeline) -> None:
     batch_id = str(pipeline.submit([item("mentor-1")]))
     with pipeline.engine.begin() as connection:
         item_id = connection.execute(text("SELECT item_id::text FROM orchestrator.batch_item")).scalar_one()
@@ -61,7 +61,7 @@ def test_an_item_that_is_gone_is_tried_again_and_never_taken_for_registered(pipe
         assert service.register(connection, [there], datetime.now(UTC)) == [Decision(there.activity_id, None)]
 
 
-def test_override_is_flagged_only_when_it_lost(pipeline: Pipeline) -> None:
+def test_an_override_is_flagged_only_if_there_is_a_duplicate(pipeline: Pipeline) -> None:
     def submit_overriding() -> str:
         values = item("mentor-1").values._replace(override_duplicates=True)
         batch = NewBatch(new_batch_id(), COORDINATOR, None, True, [item("mentor-1")._replace(values=values)], "1" * 32)
@@ -84,8 +84,8 @@ _fresh_days = (date(1990, 1, 1) + timedelta(days=number) for number in count())
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_permutation_with_any_repetition_of_results_folds_the_same(pipeline: Pipeline, data: st.DataObject) -> None:
-    # Hypothesis ends an example in the middle when its data runs out; what that one left behind is not this one's.
+def test_results_in_any_order_with_repetitions_fold_the_same(pipeline: Pipeline, data: st.DataObject) -> None:
+    # Hypothesis stops an example when its data runs out. Remove what such an example left behind.
     pipeline.relay()
     pipeline.queues.clear()
     day = next(_fresh_days)
@@ -114,4 +114,4 @@ def test_any_permutation_with_any_repetition_of_results_folds_the_same(pipeline:
         ["failed"],
     ]
     pipeline.relay()
-    assert len(pipeline.take(Topic.LIFECYCLE)) == 3, "one completion event each"
+    assert len(pipeline.take(Topic.LIFECYCLE)) == 3, "each batch must have one completion event"

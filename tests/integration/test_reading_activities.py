@@ -1,4 +1,4 @@
-"""A page of activities is read in the order of an index, whatever the filter: nothing is sorted, however many activities there are."""
+"""A page of activities is read in the order of an index with every filter: nothing is sorted, however many activities there are."""
 
 from datetime import date
 from typing import Any
@@ -33,7 +33,7 @@ _DAY = date(2026, 3, 25)
     ],
     ids=["none", "period", "type", "chapter", "coordinator", "mentor", "revoked", "live"],
 )
-def test_each_filter_alone_has_an_index_in_the_order_of_the_page(
+def test_each_filter_has_an_index_in_the_order_of_the_page(
     pipeline: Pipeline, given: dict[str, Any], index: str, after: dict[str, Any]
 ) -> None:
     pipeline.submit(mentors(3))
@@ -41,7 +41,7 @@ def test_each_filter_alone_has_an_index_in_the_order_of_the_page(
     parameters = _NOTHING | given | after | {"organization_id": ORGANIZATION, "limit": 100}
 
     def plan(connection: Any) -> str:
-        # A small table would be read as a whole, and its rows sorted.
+        # PostgreSQL would read a small table completely, and sort it.
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         connection.execute(text("SET LOCAL enable_bitmapscan = off"))
         connection.execute(text("SET LOCAL enable_sort = off"))

@@ -1,4 +1,4 @@
-"""The in-process registration: which rule answers, whose rows the rules look at, who wins, and what is written."""
+"""The in-process registration: which rule's error is returned, which rows the rules read, who wins, and what is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def of(
 
 @dataclass(frozen=True)
 class Submitted:
-    """A stored batch whose commands nobody has handled."""
+    """A stored batch whose commands have not been handled."""
 
     batch_id: UUID
 
@@ -78,7 +78,7 @@ def register(pipeline: Pipeline, *candidates: Candidate) -> Sequence[Decision]:
 
 
 def refusals(pipeline: Pipeline, *values: ItemValues, coordinator: str = COORDINATOR) -> list[tuple[str, str | None] | None]:
-    """What each would give: code and field. The preview says what the registration then says."""
+    """The code and field of each item's error. Checks that the preview and the registration agree."""
     with pipeline.engine.begin() as connection:
         foretold = InProcessPrediction(connection, EARLIEST_YEAR).predict(ORGANIZATION, coordinator, values)
     batch = submit(pipeline, *values, coordinator=coordinator)
@@ -91,7 +91,7 @@ def refusals(pipeline: Pipeline, *values: ItemValues, coordinator: str = COORDIN
 
 OUT_OF_SCOPE = ("out_of_scope", "mentor_id")
 
-# What breaks each rule of an item that breaks none, in the order in which the rules are asked.
+# Values that break each rule of an otherwise valid item, in the order of the rules.
 BROKEN: dict[tuple[str, str], dict[str, Any]] = {
     ("mentor_not_found", "mentor_id"): {"mentor": "nobody"},
     OUT_OF_SCOPE: {"mentor": "out-of-scope"},
@@ -105,7 +105,7 @@ BROKEN: dict[tuple[str, str], dict[str, Any]] = {
 
 @pytest.fixture
 def people(pipeline: Pipeline) -> Pipeline:
-    """With mentors whom rules are broken for; one who breaks a rule breaks no earlier one."""
+    """The directory with mentors who break rules. Each breaks no earlier rule."""
     mentor = "INSERT INTO registration.mentor VALUES (:o, :m, 'M', :chapter, :active_from, NULL)"
     for name, chapter, active_from in (
         ("out-of-scope", "chapter-2", "2990-01-01"),
@@ -115,8 +115,8 @@ def people(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def test_the_first_rule_that_is_broken_answers(people: Pipeline) -> None:
-    """Each item breaks a rule and all that can be broken beside it of those that are asked later."""
+def test_the_first_broken_rule_is_the_error(people: Pipeline) -> None:
+    """Each item breaks a rule, and all later rules that can be broken together with it."""
     codes = list(BROKEN)
     values = []
     for place in range(len(codes)):
@@ -144,7 +144,7 @@ def test_limits_of_duration_and_notes(people: Pipeline) -> None:
     assert found[4:] == [None, None, ("invalid_item", "notes")]
 
 
-def test_only_what_may_pass_is_called_retryable() -> None:
+def test_only_a_passing_error_is_retryable() -> None:
     assert {rule.error.retryable for rule in RULES} == {False}
     assert INTERNAL_ERROR.as_json()["retryable"] is REGISTRATION_UNAVAILABLE.as_json()["retryable"] is True
 
@@ -193,7 +193,7 @@ def test_types_mentors_and_the_zone_are_those_of_the_organization(pipeline: Pipe
 
 
 def test_an_organization_without_a_row_is_in_norway(pipeline: Pipeline) -> None:
-    """At the moment when these two differ, which is always."""
+    """Norway's date is compared with UTC's at a moment when they differ."""
     execute(pipeline, "DELETE FROM registration.organization")
     [here] = rows(pipeline, "SELECT (now() AT TIME ZONE 'Europe/Oslo')::date AS day")
     day: date = here["day"]
@@ -206,15 +206,15 @@ def test_an_organization_without_a_row_is_in_norway(pipeline: Pipeline) -> None:
 # --- Duplicates -------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_rival_that_is_named_is_the_one_in_the_way(pipeline: Pipeline) -> None:
-    """Not one that differs in one column of the key, was flagged or was revoked."""
+def test_the_named_rival_is_the_conflicting_activity(pipeline: Pipeline) -> None:
+    """Not an activity that differs in one column of the key, or that is flagged or revoked."""
     wanted = of(minutes=30)
     execute(pipeline, "INSERT INTO registration.activity_type VALUES (:o, 'call', 'Call')", o=ORGANIZATION)
     others = submit(pipeline, of("mentor-2"), of(kind="call"), of(day=DAY - timedelta(days=1)), wanted)
     assert register(pipeline, *map(others.candidate, range(4))) == [others.success(position) for position in range(4)]
     execute(pipeline, "UPDATE registration.activity SET revoked_at = now() WHERE item_id = :id", id=others.candidate(3).item_id)
     rival = submit(pipeline, wanted)
-    assert register(pipeline, rival.candidate(0)) == [rival.success(0)], "what was revoked is in nobody's way"
+    assert register(pipeline, rival.candidate(0)) == [rival.success(0)], "a revoked activity must not conflict"
     flagged = submit(pipeline, of(override=True))
     assert register(pipeline, flagged.candidate(0)) == [flagged.success(0)]
     execute(
@@ -242,7 +242,7 @@ def test_the_rival_that_is_named_is_the_one_in_the_way(pipeline: Pipeline) -> No
         ]
 
 
-def test_of_two_that_come_together_the_first_wins(pipeline: Pipeline) -> None:
+def test_of_two_simultaneous_items_the_first_wins(pipeline: Pipeline) -> None:
     older, newer = submit(pipeline, of()), submit(pipeline, of())
     won, lost = register(pipeline, newer.candidate(0), older.candidate(0))
     assert won == newer.success(0)
@@ -250,7 +250,7 @@ def test_of_two_that_come_together_the_first_wins(pipeline: Pipeline) -> None:
     assert lost.error.conflicting_activity_id == newer.candidate(0).activity_id
 
 
-def test_of_many_that_come_together_the_first_of_each_key_wins(pipeline: Pipeline) -> None:
+def test_of_many_simultaneous_items_the_first_of_each_key_wins(pipeline: Pipeline) -> None:
     batches = [submit(pipeline, *(of(f"mentor-{number}") for number in range(1, 4))) for _ in range(20)]
     candidates = [batch.candidate(position) for batch in batches for position in range(3)]
     Random(1).shuffle(candidates)
@@ -259,7 +259,7 @@ def test_of_many_that_come_together_the_first_of_each_key_wins(pipeline: Pipelin
     assert {decision.activity_id for decision in decided if decision.error is None} == set(first.values())
 
 
-def test_each_decision_is_that_of_its_candidate(people: Pipeline) -> None:
+def test_each_decision_belongs_to_its_candidate(people: Pipeline) -> None:
     before = submit(people, *(of(f"mentor-{number}") for number in range(1, 5)))
     register(people, *map(before.candidate, range(4)))
     batch = submit(
@@ -304,8 +304,8 @@ def test_each_decision_is_that_of_its_candidate(people: Pipeline) -> None:
     assert made == {before.candidate(position).activity_id: False for position in range(4)} | own
 
 
-def test_a_record_stands_when_its_command_comes_again_whatever_the_rules_say_now(pipeline: Pipeline) -> None:
-    """Under the id that it has: the candidate's own is another when the ids were made by another version."""
+def test_a_redelivered_command_keeps_its_activity_whatever_the_rules_say_now(pipeline: Pipeline) -> None:
+    """It keeps its id, too. The candidate's id differs if another version derives it differently."""
     batch = submit(pipeline, of(), of("mentor-2"))
     register(pipeline, batch.candidate(0), batch.candidate(1))
     again = [batch.candidate(place)._replace(activity_id=str(new_batch_id())) for place in (0, 1)]
@@ -316,7 +316,7 @@ def test_a_record_stands_when_its_command_comes_again_whatever_the_rules_say_now
 
 
 @pytest.mark.parametrize("override", [False, True])
-def test_a_rival_that_goes_while_its_loser_is_looked_at_means_another_try(pipeline: Pipeline, override: bool) -> None:
+def test_a_rival_that_vanishes_while_it_is_looked_up_causes_another_try(pipeline: Pipeline, override: bool) -> None:
     rival = submit(pipeline, of())
     register(pipeline, rival.candidate(0))
     batch = submit(pipeline, of(override=override), of("mentor-2"))
@@ -334,7 +334,7 @@ def test_a_rival_that_goes_while_its_loser_is_looked_at_means_another_try(pipeli
     finally:
         event.remove(pipeline.engine, "before_cursor_execute", revoke)
     assert len(revoked) == 1
-    assert len(rows(pipeline, "SELECT FROM registration.activity")) == 1, "all of it is tried again"
+    assert len(rows(pipeline, "SELECT FROM registration.activity")) == 1, "the whole transaction must be rolled back"
     assert register(pipeline, batch.candidate(0), batch.candidate(1)) == [batch.success(0), batch.success(1)]
 
 
@@ -371,13 +371,13 @@ def test_an_activity_has_the_values_of_its_item(pipeline: Pipeline, is_flagged: 
 
 
 def written(pipeline: Pipeline, since: int = 0) -> list[str]:
-    """The records in the order in which they were inserted."""
+    """The activities in the order in which they were inserted."""
     query = f"SELECT activity_id::text AS id FROM registration.audit WHERE audit_id > {since} ORDER BY audit_id"
     return [row["id"] for row in rows(pipeline, query)]
 
 
-def test_records_are_inserted_in_the_order_of_their_key(pipeline: Pipeline) -> None:
-    """So that two transactions that want the same never wait for each other in a circle."""
+def test_activities_are_inserted_in_the_order_of_their_key(pipeline: Pipeline) -> None:
+    """So two transactions that insert the same keys never deadlock."""
     execute(pipeline, "INSERT INTO registration.activity_type VALUES (:o, 'call', 'Call')", o=ORGANIZATION)
     days = [DAY - timedelta(days=number) for number in range(2)]
     values = [of(mentor, kind=kind, day=day) for mentor in ("mentor-1", "mentor-2") for kind in ("visit", "call") for day in days]
@@ -389,7 +389,7 @@ def test_records_are_inserted_in_the_order_of_their_key(pipeline: Pipeline) -> N
     assert ordered not in (list(range(len(values))), list(reversed(range(len(values)))))
 
 
-def test_flagged_records_are_inserted_in_the_order_of_their_items(pipeline: Pipeline) -> None:
+def test_flagged_activities_are_inserted_in_the_order_of_their_items(pipeline: Pipeline) -> None:
     before = submit(pipeline, *(values.values for values in mentors(4)))
     register(pipeline, *map(before.candidate, range(4)))
     batches = [submit(pipeline, *(of(f"mentor-{number}", override=True) for number in range(1, 5))) for _ in range(2)]
@@ -400,14 +400,14 @@ def test_flagged_records_are_inserted_in_the_order_of_their_items(pipeline: Pipe
     assert in_order != candidates
 
 
-# --- Words of an external service -------------------------------------------------------------------------------------------------
+# --- An external service's errors ---------------------------------------------------------------------------------------------------
 
 
-def test_an_external_refusal_is_put_into_our_words() -> None:
+def test_an_external_refusal_is_translated_into_our_words() -> None:
     for rule in RULES:
         said = refusal(rule.error.code, rule.error.field, None)
         assert (said.code, said.field, said.retryable) == (rule.error.code, rule.error.field, False)
-        # One of these codes is said of several fields; each of the others means the same whatever field is named.
+        # One of these codes exists for several fields. Each of the others means the same for every field.
         assert refusal(rule.error.code, "made up", None).code == rule.error.code
     assert refusal("mentor_inactive", None, None).field == "activity_date"
     assert refusal("mentor_not_found", "activity_type", None).field == "mentor_id"
@@ -424,8 +424,8 @@ def test_an_external_refusal_is_put_into_our_words() -> None:
     )
 
 
-def test_a_command_that_comes_twice_or_once_more_is_decided_once_and_told_of_each_time(pipeline: Pipeline) -> None:
-    """In one micro-batch: one that is decided, a new one twice, and another new one between them."""
+def test_a_repeated_command_is_decided_once_and_announced_each_time(pipeline: Pipeline) -> None:
+    """One micro-batch has a decided command, a new one twice, and another new one between them."""
     pipeline.submit([item("mentor-1"), item("mentor-2"), item("nobody")])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))

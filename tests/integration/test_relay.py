@@ -1,4 +1,4 @@
-"""The outbox relay on a real PostgreSQL and a real Kafka. Rows are those of the fault catalogue (docs/faults.md)."""
+"""The outbox relay on a real PostgreSQL and a real Kafka. Row numbers refer to the fault catalogue (docs/faults.md)."""
 
 import contextlib
 import socket
@@ -74,7 +74,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"relay_poll_ms": 100})
 
 
-def test_publishes_rows_as_they_are_and_deletes_them(settings: Settings, engine: Engine, topics: None) -> None:
+def test_rows_are_published_unchanged_and_deleted(settings: Settings, engine: Engine, topics: None) -> None:
     batch_id = uuid4()
     events = [event(batch_id, number) for number in range(3)]
     insert(engine, batch_id, events)
@@ -84,11 +84,11 @@ def test_publishes_rows_as_they_are_and_deletes_them(settings: Settings, engine:
     assert [(seen.key, seen.headers, seen.value) for seen in found] == [(e.key, dict(e.headers), e.value) for e in events]
 
 
-# The relay looks by itself only after hours.
+# The relay polls only after hours.
 NEVER_LOOKS = {"relay_poll_ms": 36_000_000, "relay_lease_ms": 36_000_000}
 
 
-def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Engine, topics: None) -> None:
+def test_waker_wakes_the_relay_long_before_the_poll(settings: Settings, engine: Engine, topics: None) -> None:
     settings = settings.model_copy(update=NEVER_LOOKS)
     with running(settings) as relay, reading(settings, Topic.BATCHES) as topic:
         eventually(lambda: len(relay.slots) == SLOTS)
@@ -100,7 +100,7 @@ def test_waker_brings_a_row_long_before_the_poll(settings: Settings, engine: Eng
         waker.close()
 
 
-def test_waker_that_lost_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
+def test_waker_that_lost_its_session_uses_another(settings: Settings, engine: Engine, topics: None) -> None:
     settings = settings.model_copy(update=NEVER_LOOKS)
     wakers = text(
         "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
@@ -117,16 +117,16 @@ def test_waker_that_lost_its_session_goes_on_with_another(settings: Settings, en
         insert(engine, batch_id, [event(batch_id, 1)])
 
         def is_published() -> bool:
-            waker.wake()  # as each commit does: the first finds the session lost
+            waker.wake()  # As each commit does. The first one finds that the session is lost.
             return rows_left(engine) == 0
 
         eventually(is_published)
         waker.close()
 
 
-def test_waker_ends_while_the_database_is_away(settings: Settings) -> None:
+def test_waker_can_be_closed_while_the_database_is_away(settings: Settings) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        closed.bind(("127.0.0.1", 0))  # It is bound and does not listen, so connections are refused.
         waker = RelayWaker(settings.worker_url.set(host="127.0.0.1", port=closed.getsockname()[1]), settings)
         waker.wake()
         closing = threading.Thread(target=waker.close, daemon=True)
@@ -156,7 +156,7 @@ def test_relays_share_the_slots_and_keep_the_order_of_each_batch(settings: Setti
         for writer in writers:
             writer.join()
         found = topic.wait_for(20 * 60)
-    # Nobody failed, so each row was published exactly once.
+    # No relay failed, so each row was published exactly once.
     assert numbers_by_batch(found) == {str(batch_id): list(range(60)) for batch_id in batches}
 
 
@@ -171,7 +171,7 @@ def test_slots_of_a_killed_relay_are_taken_over(settings: Settings, engine: Engi
         eventually(lambda: len(survivor.slots) == SLOTS)
 
 
-def test_row_29_relay_that_loses_its_session_goes_on_with_another(settings: Settings, engine: Engine, topics: None) -> None:
+def test_row_29_relay_that_loses_its_session_continues_with_another(settings: Settings, engine: Engine, topics: None) -> None:
     kill_relays = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'bulkreg relay' AND datname = current_database()"
@@ -186,7 +186,7 @@ def test_row_29_relay_that_loses_its_session_goes_on_with_another(settings: Sett
 
 
 class Recorder(SettledAtOnce):
-    """A publisher that notes what it is given, and refuses the keys that it is told to."""
+    """A publisher that records the events, and refuses the keys that it is told to."""
 
     def __init__(self) -> None:
         self.calls: list[list[OutgoingEvent]] = []
@@ -210,11 +210,11 @@ def test_row_26_parts_of_a_large_batch_let_a_small_one_pass(settings: Settings, 
     published = [published for call in recorder.calls for published in call]
     assert [e.key for e in published[:2]] == [str(large), str(small)]
     assert [e for e in published if e.key == str(large)] == [event(large, number, padding=100_000) for number in range(20)]
-    # A round is short: whoever comes next is not behind all of it.
+    # A round is short, so a new row does not wait for the whole batch.
     assert max(sum(len(e.value) for e in call) for call in recorder.calls) < 1_500_000
 
 
-def test_batch_that_kafka_refuses_holds_up_no_other_and_loses_nothing(settings: Settings, engine: Engine) -> None:
+def test_a_batch_that_kafka_refuses_delays_no_other_and_loses_nothing(settings: Settings, engine: Engine) -> None:
     stuck, free = uuid4(), uuid4()
     insert(engine, stuck, [event(stuck, number) for number in range(2)])
     insert(engine, free, [event(free, number) for number in range(2)])
@@ -226,4 +226,4 @@ def test_batch_that_kafka_refuses_holds_up_no_other_and_loses_nothing(settings: 
         eventually(lambda: rows_left(engine) == 0)
     published = [e for call in recorder.calls for e in call if e.key == str(stuck)]
     assert published[-2:] == [event(stuck, 0), event(stuck, 1)]
-    assert set(published[:-1]) == {event(stuck, 0)}, "nothing of the batch overtakes what is refused"
+    assert set(published[:-1]) == {event(stuck, 0)}, "no event of the batch may overtake the refused one"

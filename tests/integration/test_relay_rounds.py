@@ -1,7 +1,7 @@
-"""The outbox relay round by round: a real table, a broker that does what the test says, and a clock that stands still unless it is moved.
+"""The outbox relay round by round: a real table, a broker that the test controls, and a clock that stands still unless it is moved.
 
-While the clock stands, the relay does nothing that waits for a time: no poll, no retry, no verdict about a place that is slow. So what it
-does then, it does because of what it was told, or because it knows that there is more.
+While the clock stands, the relay does nothing that depends on time: no poll, no retry, no verdict about a slow place. So whatever it does
+then, it does because it was woken, or because it knows that there is more.
 """
 
 import threading
@@ -34,7 +34,7 @@ ROUND_S, SLOW_S, CONTACT_S, DRAIN_S, LEASE_S = 0.11, 2.0, 5.0, 5.0, 40.0
 
 @dataclass
 class Broker:
-    """Accepts what `verdict` says nothing against."""
+    """Accepts everything, unless `verdict` says otherwise."""
 
     verdict: Callable[[OutgoingEvent], Trouble | None] = lambda _: None
     place_of: Callable[[OutgoingEvent], str] = lambda each: each.topic.value
@@ -45,7 +45,7 @@ class Broker:
     accepted: list[OutgoingEvent] = field(default_factory=list)
     abandoned: int = 0
     is_awaited: bool = False
-    """Whether the relay has begun to wait for what it sent last: only then does moving the clock end that round."""
+    """Whether the relay has begun to wait for what it sent last. Only then does moving the clock end that round."""
     _live: list[Delivery] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -98,7 +98,7 @@ def broker() -> Broker:
 
 
 class Running:
-    """A relay in a thread of its own; what it raises is kept."""
+    """A relay in a thread. An error that it raises is kept."""
 
     def __init__(self, settings: Settings, broker: Broker, engine: Engine) -> None:
         self.broker = broker
@@ -127,7 +127,7 @@ class Running:
             connection.execute(text(f"NOTIFY {CHANNEL}"))
 
     def turns(self) -> None:
-        """It has gone round, at least once from the beginning, since this was called."""
+        """Waits until the relay has completed a round that began after this call."""
         for _ in range(2):
             self._turns_once(self.relay.health._turned_at)
 
@@ -136,7 +136,7 @@ class Running:
         eventually(lambda: self.relay.health._turned_at != last)
 
     def moves_to(self, moment: float) -> None:
-        """The clock goes on, and the relay sees it."""
+        """Moves the clock, and waits until the relay has seen it."""
         self.broker.now = moment
         self.turns()
 
@@ -144,12 +144,13 @@ class Running:
         self.moves_to(self.broker.now + seconds)
 
     def round_ends(self, look: Callable[[], object]) -> None:
-        """The relay has sent what `look` sees, has begun to wait for it, and now waits no longer."""
+        """Waits until the relay has sent what `look` sees and has begun to wait for it. Then moves the clock, so that it waits no longer."""
         eventually(lambda: look() and self.broker.is_awaited)
         self.broker.now += ROUND_S
 
     def soon(self, look: Callable[[], object]) -> None:
-        """It comes by itself. Hardly any time passes: less than any pause takes, and more than the relay waits for acknowledgements."""
+        """Waits for something that the relay does by itself. Moves the clock by less than any pause, and more than the wait for
+        acknowledgements."""
         end = self.broker.now + 0.04
 
         def has_come() -> bool:
@@ -181,7 +182,7 @@ def start(settings: Settings, broker: Broker, engine: Engine) -> Iterator[Callab
 
 
 def batches(count: int, *, slot: int | None = None) -> list[UUID]:
-    """So many, of a slot."""
+    """This many batches of a slot."""
     found: list[UUID] = []
     while len(found) < count:
         batch_id = uuid4()
@@ -191,7 +192,7 @@ def batches(count: int, *, slot: int | None = None) -> list[UUID]:
 
 
 def insert_one_each(engine: Engine, batch_ids: Sequence[UUID], *, padding: int = 0) -> list[OutgoingEvent]:
-    """A row for each."""
+    """Inserts a row for each batch."""
     made = [event(batch_id, 0, padding=padding) for batch_id in batch_ids]
     for batch_id, each in zip(batch_ids, made, strict=True):
         insert(engine, batch_id, [each])
@@ -213,7 +214,7 @@ def in_trouble() -> float:
 # --- Order -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_later_rows_of_a_stream_wait_for_the_acknowledgement_of_the_first_and_those_of_others_do_not(
+def test_later_rows_of_a_stream_wait_for_the_acknowledgement_of_the_first_and_other_streams_do_not(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     stuck, free = batches(2)
@@ -228,12 +229,12 @@ def test_later_rows_of_a_stream_wait_for_the_acknowledgement_of_the_first_and_th
     assert [each for each in broker.sent if each.key == str(stuck)] == of_stuck[:1]
     assert rows_left(engine) == 3
     broker.verdict = lambda _: None
-    # Nobody tells it, and the clock stands: it knows that more of the stream waits.
+    # The relay is not woken, and the clock stands. It knows that more of the stream waits.
     eventually(lambda: rows_left(engine) == 0)
     assert [each for each in broker.sent if each.key == str(stuck)] == of_stuck
 
 
-def test_rows_that_came_while_their_stream_was_busy_are_looked_for_when_it_is_free(
+def test_rows_that_came_while_their_stream_was_busy_are_read_when_it_is_free(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     [batch_id] = batches(1)
@@ -248,7 +249,7 @@ def test_rows_that_came_while_their_stream_was_busy_are_looked_for_when_it_is_fr
 
 
 @pytest.mark.parametrize("rows", [3, 4, 5, 6])
-def test_what_is_more_than_one_look_reads_is_published_without_being_told(
+def test_more_rows_than_one_read_are_published_without_waking_the_relay(
     engine: Engine, broker: Broker, start: Callable[..., Running], rows: int
 ) -> None:
     made = insert_one_each(engine, batches(rows))
@@ -258,7 +259,7 @@ def test_what_is_more_than_one_look_reads_is_published_without_being_told(
     assert broker.accepted == made
 
 
-def test_a_look_reads_no_more_bytes_than_others_may_have_to_wait_for(
+def test_a_read_has_no_more_bytes_than_others_may_have_to_wait_for(
     engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = insert_one_each(engine, batches(5))
@@ -268,11 +269,11 @@ def test_a_look_reads_no_more_bytes_than_others_may_have_to_wait_for(
     assert [len(call) for call in broker.calls] == [2, 2, 1]
 
 
-# --- What may be on its way --------------------------------------------------------------------------------------------------------
+# --- What may be under way ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", ["MAX_FLIGHT_ROWS", "MAX_FLIGHT_BYTES"])
-def test_no_more_is_sent_than_may_be_on_its_way(
+def test_no_more_is_sent_than_may_be_under_way(
     engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     made = insert_one_each(engine, batches(5))
@@ -287,7 +288,7 @@ def test_no_more_is_sent_than_may_be_on_its_way(
     eventually(lambda: broker.sent == made)
 
 
-def test_what_is_on_its_way_to_places_in_trouble_keeps_no_room_from_others_up_to_a_limit(
+def test_events_under_way_to_places_in_trouble_take_no_room_from_others_up_to_a_limit(
     engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = insert_one_each(engine, batches(2))
@@ -300,7 +301,7 @@ def test_what_is_on_its_way_to_places_in_trouble_keeps_no_room_from_others_up_to
     relay.round_ends(lambda: len(broker.sent) == 2)
     more = insert_one_each(engine, batches(3))
     relay.turns()
-    assert broker.sent == stuck, "there is no room while nothing is known of them"
+    assert broker.sent == stuck, "there must be no room before their place is known to be in trouble"
     broker.now += SLOW_S
     relay.wake()
     relay.round_ends(lambda: broker.sent == stuck + more[:2])
@@ -321,12 +322,12 @@ def has_sent(broker: Broker, count: int) -> bool:
 
 
 def by_letter(first: Sequence[OutgoingEvent]) -> Callable[[OutgoingEvent], str]:
-    """These are of the place `a`, all others of `b`."""
+    """These events belong to the place `a`, all others to `b`."""
     keys = {each.key for each in first}
     return lambda each: "a" if each.key in keys else "b"
 
 
-def test_a_place_that_says_nothing_for_too_long_gets_nothing_more_until_it_does(
+def test_a_place_that_is_silent_for_too_long_gets_nothing_more_until_it_responds(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     first, second, third = batches(3)
@@ -341,8 +342,8 @@ def test_a_place_that_says_nothing_for_too_long_gets_nothing_more_until_it_does(
     assert in_trouble() == 0
     insert(engine, second, made[1:2])
     relay.turns()
-    eventually(lambda: broker.accepted == made[1:2], what="it may be busy")
-    # Something was acknowledged there, which says nothing about the row that was not.
+    eventually(lambda: broker.accepted == made[1:2], what="an event for a place that may only be busy")
+    # The place acknowledged something, but not the row that waits.
     relay.moves_to(began + SLOW_S)
     assert in_trouble() == 1
     insert(engine, third, made[2:])
@@ -351,14 +352,14 @@ def test_a_place_that_says_nothing_for_too_long_gets_nothing_more_until_it_does(
     eventually(lambda: held(engine) == [("a", "its place is in trouble")])
     eventually(lambda: others[0] in broker.accepted)
     relay.moves_by(1.0)
-    assert made[2] not in broker.sent, "no probe either, while it still has a row"
+    assert made[2] not in broker.sent, "the place must get no probe while it still has a row"
     broker.verdict = lambda _: None
     eventually(lambda: rows_left(engine) == 0)
     assert broker.accepted.count(made[2]) == 1
     assert in_trouble() == 0
 
 
-def test_a_place_that_fails_gets_a_probe_of_each_slot_when_its_time_has_come_and_then_all(
+def test_a_failing_place_gets_one_probe_of_each_slot_and_then_everything(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     made = insert_one_each(engine, [*batches(3, slot=2), *batches(2, slot=5)])
@@ -375,12 +376,12 @@ def test_a_place_that_fails_gets_a_probe_of_each_slot_when_its_time_has_come_and
     assert broker.sent == made + others
     assert is_held.get() == before + 5
     broker.now += 0.1
-    relay.soon(lambda: len(broker.calls) == 3)  # nobody has told it: it knows when to try again
+    relay.soon(lambda: len(broker.calls) == 3)  # The relay is not woken. It knows when to try again.
     assert broker.calls[2] == probes
     relay.turns()
     relay.turns()
-    assert len(broker.calls) == 3, "twice as long after the second failure"
-    assert is_held.get() == before + 5, "they are held already"
+    assert len(broker.calls) == 3, "the pause after the second failure must be twice as long"
+    assert is_held.get() == before + 5, "rows that are held already must not be counted again"
     broker.verdict = lambda _: None
     broker.now += 0.2
     relay.soon(lambda: rows_left(engine) == 0)
@@ -392,7 +393,7 @@ def test_a_place_that_fails_gets_a_probe_of_each_slot_when_its_time_has_come_and
 def test_a_place_whose_probe_fails_under_another_name_waits_as_well(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
-    """A relay before has held the rows for a place that by now has another name: the topic has got more partitions."""
+    """An earlier relay held the rows for a place that has another name now, because the topic got more partitions."""
     made = insert_one_each(engine, batches(3, slot=2))
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.outbox SET slot = -1 - slot, held_for = 'before', held_why = 'not now'"))
@@ -402,14 +403,14 @@ def test_a_place_whose_probe_fails_under_another_name_waits_as_well(
     eventually(lambda: [place for place, _ in held(engine)] == ["before", "before", "now"])
     relay.turns()
     relay.turns()
-    assert broker.sent == made[:1], "the others of that name are not tried one after the other"
+    assert broker.sent == made[:1], "the other rows of that place must not be tried one after the other"
     broker.verdict = lambda _: None
     broker.now += 1.0
     relay.soon(lambda: rows_left(engine) == 0)
     assert in_trouble() == 0
 
 
-def test_a_row_with_a_trouble_of_its_own_waits_alone(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_a_row_with_trouble_of_its_own_waits_alone(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
     guilty, *others = made = insert_one_each(engine, batches(3))
     broker.verdict = lambda each: NOT_NOW if each == guilty else None
     relay = start().owns_all()
@@ -424,7 +425,7 @@ def test_a_row_with_a_trouble_of_its_own_waits_alone(engine: Engine, broker: Bro
     assert sorted(broker.accepted) == sorted([*made, *more])
 
 
-def test_rows_with_troubles_of_their_own_are_counted_and_too_many_are_the_place(
+def test_too_many_rows_with_trouble_of_their_own_mean_that_the_place_is_in_trouble(
     engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PLACES", 2)
@@ -441,7 +442,7 @@ def test_rows_with_troubles_of_their_own_are_counted_and_too_many_are_the_place(
     ]
 
 
-def test_rows_that_a_relay_before_held_are_tried_at_once(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_rows_that_an_earlier_relay_held_are_tried_at_once(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
     made = insert_one_each(engine, batches(3, slot=4))
     broker.verdict = lambda _: NOT_NOW
     first = start().owns_all()
@@ -452,7 +453,7 @@ def test_rows_that_a_relay_before_held_are_tried_at_once(engine: Engine, broker:
     assert second.calls == [made[:1], made[1:]]
 
 
-def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_goes_on(
+def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_continues(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     guilty, free = batches(2)
@@ -477,7 +478,7 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
     others = insert_one_each(engine, batches(1))
     relay.turns()
     eventually(lambda: others[0] in broker.accepted)
-    assert [each for each in broker.sent if each.key == str(guilty)] == [event(guilty, 0)], "it is the same relay"
+    assert [each for each in broker.sent if each.key == str(guilty)] == [event(guilty, 0)], "the same relay must not try it again"
     assert (refused.get(), is_held.get(), in_trouble()) == (before[0] + 1, before[1], 0)
     relay.end()
     start(second := Broker()).owns_all().soon(lambda: rows_left(engine) == 0)
@@ -487,7 +488,7 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
 # --- Sessions and slots --------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_counted(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_published_events_are_counted(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
     before = metrics.OUTBOX_PUBLISHED._value.get()
     insert_one_each(engine, batches(3))
     start().owns_all()
@@ -495,7 +496,7 @@ def test_what_is_published_is_counted(engine: Engine, broker: Broker, start: Cal
     assert metrics.OUTBOX_SLOTS._value.get() == SLOTS
 
 
-def test_what_was_on_its_way_when_the_session_ended_is_published_again(
+def test_events_under_way_when_the_session_ended_are_published_again(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     made = insert_one_each(engine, batches(2))
@@ -528,7 +529,7 @@ def test_a_relay_without_a_broker_takes_no_slots(engine: Engine, broker: Broker,
     assert relay.health.broker_contact
 
 
-def test_a_relay_whose_broker_is_away_says_so_and_gives_its_slots_back_after_the_lease(
+def test_a_relay_whose_broker_is_away_reports_it_and_gives_its_slots_back_after_the_lease(
     broker: Broker, start: Callable[..., Running]
 ) -> None:
     began = broker.now
@@ -542,13 +543,13 @@ def test_a_relay_whose_broker_is_away_says_so_and_gives_its_slots_back_after_the
         assert not running.relay.health.broker_contact
         assert len(running.relay.slots) == SLOTS
     broker.now = began + LEASE_S
-    running.wake()  # it may have begun its wait after the clock went on
+    running.wake()  # It may have begun its wait after the clock was moved.
     running.soon(lambda: not running.relay.slots)
     broker.is_up = True
     running.owns_all()
 
 
-def test_a_relay_that_is_told_to_stop_waits_for_what_is_on_its_way(
+def test_a_relay_that_is_told_to_stop_waits_for_events_under_way(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     insert_one_each(engine, batches(2))
@@ -566,7 +567,7 @@ def test_a_relay_that_is_told_to_stop_waits_for_what_is_on_its_way(
 
 
 @pytest.mark.parametrize("is_slow", [True, False], ids=["a place in trouble", "for too long"])
-def test_it_does_not_wait_for_a_place_in_trouble_nor_for_ever(
+def test_a_stopping_relay_waits_neither_for_a_place_in_trouble_nor_forever(
     engine: Engine, broker: Broker, start: Callable[..., Running], is_slow: bool
 ) -> None:
     insert_one_each(engine, batches(1))
@@ -581,7 +582,7 @@ def test_it_does_not_wait_for_a_place_in_trouble_nor_for_ever(
     running.wake()
 
     def has_ended() -> bool:
-        if not is_slow:  # it may begin to wait for what is on its way only now
+        if not is_slow:  # It may begin only now to wait for the events under way.
             broker.now += DRAIN_S
         return running.has_ended
 
@@ -589,7 +590,7 @@ def test_it_does_not_wait_for_a_place_in_trouble_nor_for_ever(
     assert rows_left(engine) == 1
 
 
-def test_a_slot_with_a_row_on_its_way_is_not_given_back(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_a_slot_with_a_row_under_way_is_not_given_back(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
     of_each_slot = [batch_id for slot in range(SLOTS) for batch_id in batches(1, slot=slot)]
     made = insert_one_each(engine, of_each_slot)
     broker.verdict = lambda _: WAITS

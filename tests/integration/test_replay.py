@@ -1,4 +1,4 @@
-"""Replay: the topics alone say what the tables say, in whatever order they are read; and what the tables have lost comes back."""
+"""A replay rebuilds from the topics what the tables have, whatever the order of reading, and restores what the tables have lost."""
 
 import random
 import threading
@@ -38,11 +38,11 @@ from tests.support.waiting import eventually
 EXAMPLES = 1_000
 
 Written = Sequence[tuple[int, OutgoingEvent]]
-"""Events with their offsets: each topic has one partition here."""
+"""Events with their offsets. Each topic has one partition here."""
 
 
 class RecordingPipeline(Pipeline):
-    """The flow, which remembers every event that reached a topic."""
+    """The flow, which keeps every event that reached a topic."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         super().__init__(settings, engine)
@@ -77,7 +77,7 @@ def owner(settings: Settings) -> Iterator[Engine]:
 
 @contextmanager
 def replayed(engine: Engine, written: Written, *, only: UUID | None = None) -> Iterator[tuple[Replay, Connection]]:
-    """A replay of these, in this order, folded."""
+    """A replay of these events in this order, folded."""
     with engine.connect() as connection:
         replay = Replay(connection, batch_id=only)
         replay.add_results([(0, offset, event.value) for offset, event in written if event.topic is Topic.RESULTS])
@@ -90,7 +90,7 @@ def replayed(engine: Engine, written: Written, *, only: UUID | None = None) -> I
         )
         replay.fold()
         yield replay, connection
-        # The connection goes back to the pool: the session's tables would still be there for the next replay.
+        # A connection that goes back to the pool would keep the session's tables, and the next replay would find them.
         connection.invalidate()
 
 
@@ -100,7 +100,7 @@ def compared(engine: Engine, written: Written, *, only: UUID | None = None) -> C
 
 
 def promoted(engine: Engine, written: Written) -> tuple[dict[UUID, Promoted], Comparison]:
-    """What became of each batch that differed, and what still differs."""
+    """The verdict on each batch that differed, and the differences that are left."""
     with replayed(engine, written) as (replay, connection):
         before = replay.compare(examples=EXAMPLES)
         verdicts = {batch_id: promote(connection, batch_id) for batch_id in before.different_batches}
@@ -108,7 +108,7 @@ def promoted(engine: Engine, written: Written) -> tuple[dict[UUID, Promoted], Co
 
 
 def projection(engine: Engine, *, with_notes: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that people see, and the dedup table, as it stands; but for versions, which grow."""
+    """Everything that people see, and the dedup table, as it is now. Without versions, which only rise."""
     tables = {
         "batch": "batch_id::text, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending, completed,"
         " failed, cancelled, retry_number, edit_version, parts, content_hash, trace_id, completed_at, cancelled_at, cancelled_by,"
@@ -184,7 +184,7 @@ def upstream(
 
 
 def everything(pipeline: RecordingPipeline) -> dict[str, UUID]:
-    """One batch for each thing that can happen to one."""
+    """One batch for each thing that can happen to a batch."""
     batches = {"completed": pipeline.submit([item("mentor-1", notes="a note"), item("mentor-2")], label="a\\b\tc")}
     batches["corrected"] = pipeline.submit([item("mentor-3"), item("nobody", notes="no one"), item("nobody", kind="unknown")])
     batches["large"] = pipeline.submit(mentors(510, first=100))
@@ -211,7 +211,7 @@ def everything(pipeline: RecordingPipeline) -> dict[str, UUID]:
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[::2])
-    # Three runs, which are more than one event holds here.
+    # Three runs of positions, which are more than one event holds here.
     pipeline.call(cancel_batch, ADMIN, batches["scattered"], "in parts")
     batches["deleted"] = pipeline.submit(mentors(2, first=20))
     batches["relabelled"] = pipeline.submit(mentors(2, first=30), label="old")
@@ -238,7 +238,7 @@ def everything(pipeline: RecordingPipeline) -> dict[str, UUID]:
     return batches
 
 
-def test_the_topics_say_what_the_tables_say_in_any_order_and_number(pipeline: RecordingPipeline, settings: Settings) -> None:
+def test_the_topics_agree_with_the_tables_in_any_order_and_number(pipeline: RecordingPipeline, settings: Settings) -> None:
     everything(pipeline)
     before = projection(pipeline.engine)
     order = random.Random(5)
@@ -253,7 +253,7 @@ def test_the_topics_say_what_the_tables_say_in_any_order_and_number(pipeline: Re
     assert verify(pipeline.engine, settings).breaches == []
 
 
-# What a bad restore, a bug or a hand may do to the projection. None of it touches outcomes or activities.
+# What a bad restore, a bug or a manual change may do to the projection. None of it touches outcomes or activities.
 DESTROYED = {
     "statuses": "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL",
     "counts": "UPDATE orchestrator.batch SET status = 'processing', pending = total_items, completed = 0, failed = 0, cancelled = 0,"
@@ -273,7 +273,9 @@ DESTROYED = {
 
 
 @pytest.mark.parametrize("statement", DESTROYED.values(), ids=DESTROYED)
-def test_what_was_destroyed_is_rebuilt(pipeline: RecordingPipeline, owner: Engine, settings: Settings, statement: str) -> None:
+def test_a_destroyed_projection_is_rebuilt(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, statement: str
+) -> None:
     everything(pipeline)
     before, versions_before = projection(owner, with_notes=False), versions(owner)
     run(owner, statement)
@@ -283,7 +285,7 @@ def test_what_was_destroyed_is_rebuilt(pipeline: RecordingPipeline, owner: Engin
     assert projection(owner, with_notes=False) == before
     assert {batch: version for batch, version in versions(owner).items() if version < versions_before[batch]} == {}
     assert verify(pipeline.engine, settings).breaches == []
-    assert outbox(owner) == 0, "something was published"
+    assert outbox(owner) == 0, "the promotion must publish nothing"
     pipeline.drain()
     assert verify(pipeline.engine, settings).breaches == []
 
@@ -297,7 +299,7 @@ def test_what_was_destroyed_is_rebuilt(pipeline: RecordingPipeline, owner: Engin
         "UPDATE orchestrator.batch SET revoked = 0",
     ],
 )
-def test_a_damaged_revocation_is_seen_and_mended(
+def test_a_damaged_revocation_is_detected_and_restored(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings, damage: str
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
@@ -337,7 +339,7 @@ def test_a_forged_revocation_is_shown_and_revokes_nothing(pipeline: RecordingPip
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_what_nothing_in_the_database_bears_out_stays_away(
+def test_a_batch_that_the_database_does_not_confirm_is_not_restored(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
     batches = everything(pipeline)
@@ -350,7 +352,7 @@ def test_what_nothing_in_the_database_bears_out_stays_away(
 
 
 def small(pipeline: RecordingPipeline) -> dict[str, UUID]:
-    """Finished batches: one whole, one of which an item was corrected, one cancelled half-way."""
+    """Finished batches: one without corrections, one with a corrected item, and one that was cancelled half-way."""
     batches = {"completed": pipeline.submit([item("mentor-1", notes="a note"), item("mentor-2")])}
     batches["corrected"] = pipeline.submit([item("mentor-3"), item("nobody")])
     pipeline.drain()
@@ -394,7 +396,7 @@ def test_promoting_again_changes_nothing(pipeline: RecordingPipeline, owner: Eng
     assert (projection(owner), versions(owner)) == before
 
 
-def test_an_attempt_that_waits_for_its_outcome_never_goes_back(
+def test_an_attempt_that_waits_for_its_outcome_is_not_reset(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
     batch_id = pipeline.submit([item("nobody"), item("mentor-1")])
@@ -403,16 +405,16 @@ def test_an_attempt_that_waits_for_its_outcome_never_goes_back(
     pipeline.call(retry_failed_items, ADMIN, batch_id, request)
     pipeline.relay()
     before = projection(owner)
-    # Nothing but the live row knows of the attempt now, and the topics.
+    # Only the live row and the topics know of the attempt now.
     run(owner, "TRUNCATE orchestrator.item_history", "UPDATE orchestrator.batch SET label = 'x'")
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
     assert projection(owner) == before
-    # Nothing but the history.
+    # Only the history knows of it.
     run(owner, "TRUNCATE orchestrator.batch_item")
     promoted(pipeline.engine, pipeline.written)
     assert projection(owner) == before
-    # Not even that: the attempt that was decided is what is left, to be retried once more.
+    # Nothing knows of it. The decided attempt is left, and has to be retried again.
     run(owner, "TRUNCATE orchestrator.batch_item, orchestrator.item_history")
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 1]
@@ -420,7 +422,7 @@ def test_an_attempt_that_waits_for_its_outcome_never_goes_back(
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_notes_are_in_no_difference_and_come_back_from_where_they_are(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_notes_are_in_no_difference_and_are_restored(pipeline: RecordingPipeline, owner: Engine) -> None:
     batches = small(pipeline)
     batches["upstream"] = new_batch_id()
     refused = upstream(batches["upstream"], [0], part=1, parts=1, total=1, first_mentor=9_000)
@@ -430,7 +432,7 @@ def test_notes_are_in_no_difference_and_come_back_from_where_they_are(pipeline: 
     run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL, mentor_id = 'x'")
     assert "a note" not in str(compared(pipeline.engine, pipeline.written))
     promoted(pipeline.engine, pipeline.written)
-    assert projection(owner)["batch_item"] == before, "the live rows have kept theirs"
+    assert projection(owner)["batch_item"] == before, "the live rows must keep their notes"
     run(owner, "TRUNCATE orchestrator.batch_item")
     comparison = compared(pipeline.engine, pipeline.written)
     assert "a note" not in str(comparison)
@@ -456,12 +458,12 @@ def test_an_items_own_flag_is_rebuilt(pipeline: RecordingPipeline, owner: Engine
     assert projection(owner) == before
 
 
-def test_what_is_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_a_batch_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: Engine) -> None:
     finished, queued = (pipeline.submit(mentors(2, first=first)) for first in (1, 3))
     pipeline.drain()
     run(owner, f"UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL WHERE batch_id = '{queued}'")
     last = max(offset for offset, event in pipeline.written if event.topic is Topic.RESULTS)
-    # The aggregator has the last result still before it.
+    # The aggregator has not handled the last result.
     run(owner, f"INSERT INTO orchestrator.consumer_progress VALUES ('results', 0, {last}, now())")
     waiting = pipeline.submit(mentors(2, first=5))
     with replayed(pipeline.engine, pipeline.written) as (replay, _):
@@ -470,15 +472,15 @@ def test_what_is_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: E
         comparison = replay.compare(examples=EXAMPLES)
     assert comparison.differences == []
     assert set(comparison.in_motion) == {finished, queued}
-    assert comparison.not_covered == [waiting], "what is still in the outbox is on no topic"
+    assert comparison.not_covered == [waiting], "an event in the outbox is on no topic yet"
     assert meanwhile not in comparison.not_covered
-    # What the consumers have passed is at rest.
+    # The batch is at rest after the consumers have passed its events.
     run(owner, f"UPDATE orchestrator.consumer_progress SET next_offset = {last + 1}")
     pipeline.relay()
     assert compared(pipeline.engine, pipeline.written).different_batches == [queued]
 
 
-def test_one_batch_alone_and_what_is_not_covered(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_one_batch_alone_and_batches_that_are_not_covered(pipeline: RecordingPipeline, owner: Engine) -> None:
     batches = small(pipeline)
     run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL, error = NULL")
     only = batches["corrected"]
@@ -495,7 +497,7 @@ def test_one_batch_alone_and_what_is_not_covered(pipeline: RecordingPipeline, ow
     assert compared(pipeline.engine, without, only=only).not_covered == [only]
 
 
-def test_purged_batches_stay_away(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_purged_batches_are_not_restored(pipeline: RecordingPipeline, owner: Engine) -> None:
     batches = small(pipeline)
     pipeline.call(delete_batch, ADMIN, batches["completed"])
     pipeline.drain()
@@ -566,7 +568,7 @@ def test_forged_events_are_shown_and_never_promoted(pipeline: RecordingPipeline,
     assert set(after.different_batches) >= {failed, running}
     assert (projection(owner), versions(owner)) == before
     assert batches["completed"] not in after.different_batches
-    # A batch of that id with other content: its parts' hashes say which is the true one, also when there is no row any more.
+    # A batch with this id and other content. The hashes of its parts tell which one is true, even if the row is lost.
     other = upstream(batches["completed"], range(2), part=1, parts=1, total=2)
     run(owner, f"DELETE FROM orchestrator.batch_item WHERE batch_id = '{batches['completed']}'")
     verdicts, _ = promoted(pipeline.engine, [(-1, other), *pipeline.written])
@@ -594,7 +596,7 @@ POISON = [
 ]
 
 
-def test_what_cannot_be_read_is_counted_and_nothing_else(pipeline: RecordingPipeline) -> None:
+def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> None:
     batches = small(pipeline)
     poison = [value.replace(b"BATCH", str(batches["completed"]).encode()) for value in POISON]
     good = pipeline.written
@@ -618,16 +620,16 @@ def test_what_cannot_be_read_is_counted_and_nothing_else(pipeline: RecordingPipe
         assert replay.unreadable == len(bad)
 
 
-def test_a_completion_that_was_never_announced_is_left_to_whoever_announces_it(
+def test_a_completion_that_was_never_announced_is_left_to_the_aggregator(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
-    """Nothing is published by a replay; and no completion event is lost by one that folds what nobody else had folded."""
+    """A replay publishes nothing. If it folded what the aggregator had not, the completion event would be lost."""
     batch_id = pipeline.submit(mentors(3))
     pipeline.drain_until_registered()
     run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert verdicts == {batch_id: Promoted.MERGED}
-    assert after.by_field["status"] == 4, "three items and their batch wait"
+    assert after.by_field["status"] == 4, "three items and their batch must wait"
     assert verify(pipeline.engine, settings).breaches == []
     pipeline.drain()
     completions = [
@@ -664,17 +666,17 @@ def test_promotion_races_with_folding(pipeline: RecordingPipeline, owner: Engine
         for done in folding:
             done.result()
         assert set(promoting.result()) <= {Promoted.MERGED, Promoted.UNCHANGED}
-    # What was folded before its row was back is the sweeper's to fold; here the results come once more.
+    # The sweeper folds what was folded before its row was restored. Here the results come once more instead.
     pipeline.handle(pipeline.aggregator, results)
     views = [pipeline.status(batch).batch for batch in batches]
     assert {(view.status, view.counts.completed, view.counts.failed) for view in views} == {("partial", 20, 1)}
     pipeline.relay()
     completions = [event.key for event in pipeline.take(Topic.LIFECYCLE)]
-    assert sorted(completions) == sorted(map(str, batches)), "one completion event each"
+    assert sorted(completions) == sorted(map(str, batches)), "each batch must have one completion event"
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_promotion_takes_the_batch_for_itself(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_promotion_locks_the_batch_exclusively(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     run(owner, "UPDATE orchestrator.batch_item SET status = 'pending', activity_id = NULL")
@@ -687,15 +689,15 @@ def test_promotion_takes_the_batch_for_itself(pipeline: RecordingPipeline, owner
     ):
         share_batches(registering, [str(batch_id)])
         promoting = threads.submit(promote, connection, batch_id)
-        eventually(lambda: looking.scalar(waiting) == 1, what="the promotion waits for a registration")
+        eventually(lambda: looking.scalar(waiting) == 1, what="a promotion that waits for the registration")
         registering.rollback()
         assert promoting.result() is Promoted.MERGED
 
 
-def test_what_the_database_has_forgotten_altogether_is_taken_in_again_by_its_consumers(
+def test_a_batch_that_the_database_lost_completely_is_taken_in_again_by_its_consumers(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
-    """After a restore to an earlier time: a replay makes up nothing, and the consumers' groups are set back."""
+    """After a restore to an earlier time, a replay invents nothing. The consumers' groups are set back instead."""
     kept = pipeline.submit(mentors(2, first=10))
     pipeline.drain()
     forgotten = pipeline.submit([*mentors(2), item("nobody")], label="Monday group")

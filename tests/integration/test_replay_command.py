@@ -1,4 +1,4 @@
-"""`bulkreg replay` on real topics, and how they are read."""
+"""`bulkreg replay` on real topics, and how the topics are read."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def owner(settings: Settings) -> Iterator[Engine]:
 
 
 def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """The command as a deployment runs it; its exit code and its document."""
+    """Runs the command as a deployment does. Returns its exit code and its document."""
     ran = bulkreg(settings, *arguments, "--json")
     assert ran.stdout, ran.stderr
     document: dict[str, Any] = json.loads(ran.stdout)
@@ -123,7 +123,7 @@ def test_reading_from_a_time_or_a_record(
     second = pipeline.submit(mentors(2, first=3))
     pipeline.drain()
     for _, event in pipeline.written[already:]:
-        publisher.publish([event])  # one after the other, as the flow does: no result is written before its batch
+        publisher.publish([event])  # One after the other, as the flow does: no result is written before its batch.
     code, document = replay(settings, "--from", between.isoformat())
     assert (code, document["read"]["records"], document["not_covered"]) == (0, 4, [str(first)])
     with reading(settings, Topic.BATCHES) as topic:
@@ -144,14 +144,14 @@ NONSENSE = [
 ]
 
 
-def test_what_makes_no_sense_is_refused(settings: Settings, topics: None) -> None:
+def test_invalid_options_are_refused(settings: Settings, topics: None) -> None:
     for arguments, said in NONSENSE:
         ran = bulkreg(settings, *arguments)
         assert said in ran.stderr
         assert ran.exit_code == 2
 
 
-def test_what_is_away_is_named(settings: Settings) -> None:
+def test_an_unavailable_server_is_named(settings: Settings) -> None:
     no_topics = bulkreg(settings)
     assert no_topics.exit_code == 3
     assert settings.kafka_bootstrap_servers in no_topics.stderr
@@ -165,7 +165,7 @@ def test_a_role_without_the_right_is_told_what_it_lacks(settings: Settings, owne
     assert f"GRANT TEMPORARY ON DATABASE {owner.url.database} TO bulkreg_worker" in ran.stderr
 
 
-def test_reader_reads_to_the_end_as_it_was_and_moves_no_group(
+def test_reader_reads_to_the_end_at_its_start_and_moves_no_group(
     settings: Settings, publisher: EventProducer, engine: Engine
 ) -> None:
     publisher.publish([event(b"%d" % number, key=f"k{number}") for number in range(100)])
@@ -177,13 +177,13 @@ def test_reader_reads_to_the_end_as_it_was_and_moves_no_group(
         publisher.publish([event(b"later", key=f"k{number}") for number in range(100)])
         read = everything_read(reader, spans)
         assert sorted(int(value or b"") for _, value in read) == list(range(100))
-        assert everything_read(reader, spans) == read or len(read) == 100, "again from its beginning"
+        assert everything_read(reader, spans) == read or len(read) == 100, "a second reader must begin at the beginning"
         assert everything_read(reader, reader.spans([Topic.DEAD_LETTER])) == []
     assert committed_offsets(settings, "reader", Topic.RESULTS) == {}
 
 
 def test_reader_ends_where_the_last_offsets_hold_no_record(settings: Settings, topics: None) -> None:
-    """A transaction's mark takes an offset."""
+    """A transaction's marker takes an offset."""
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": settings.topic_prefix})
@@ -202,7 +202,7 @@ def test_reader_ends_where_the_last_offsets_hold_no_record(settings: Settings, t
 
 
 def commit(settings: Settings, role: str, topic: Topic) -> None:
-    """The role's group has come to the end of the topic."""
+    """The role's group has reached the end of the topic."""
     name = topic.on_cluster(settings.topic_prefix)
     group = {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"}
     consumer = Consumer(group)
@@ -222,7 +222,7 @@ TABLES = ("outcome", "batch_part", "batch_item", "item_history", "batch")
 
 
 def forget(owner: Engine, *batch_ids: UUID) -> None:
-    """The database is as it was before these batches: it knows nothing of them, and its progress is older than their records."""
+    """Resets the database to before these batches: it knows nothing of them, and its progress is older than their records."""
     with owner.begin() as connection:
         for table in TABLES:
             connection.execute(text(f"DELETE FROM orchestrator.{table} WHERE batch_id = ANY (:ids)"), {"ids": list(batch_ids)})
@@ -247,7 +247,7 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
     forget(owner, forgotten, removed)
 
     code, document = replay(settings, "--batch", str(forgotten))
-    assert (code, document["in_motion"]) == (0, [str(forgotten)]), "the consumers have it still before them"
+    assert (code, document["in_motion"]) == (0, [str(forgotten)]), "the consumers have not reached it yet"
     assert "The tables are what the topics say" not in bulkreg(settings, "--batch", str(forgotten)).stdout
 
     commit(settings, "splitter", Topic.BATCHES)
@@ -263,7 +263,7 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
     code, document = replay(settings, "--batch", str(kept))
     assert (code, document["differences"]) == (0, [])
 
-    # The groups are set back: the consumers take in once more what is on the topics, and what was forgotten is registered again.
+    # The groups are set back. The consumers read the topics again, and register what was forgotten.
     pipeline.forget_what_was_published()
     pipeline.queues[Topic.BATCHES] += [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
     pipeline.drain()
@@ -275,7 +275,7 @@ def test_row_52_batch_that_a_restored_database_does_not_know_is_a_difference(
 def test_row_52_results_that_a_restored_database_has_not_folded_are_a_difference_and_promoted(
     pipeline: RecordingPipeline, publisher: EventProducer, owner: Engine, settings: Settings
 ) -> None:
-    """The outcomes were restored; what was made of them was not."""
+    """The outcomes were restored, but not folded."""
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     publisher.publish([event for _, event in pipeline.written])
@@ -286,7 +286,7 @@ def test_row_52_results_that_a_restored_database_has_not_folded_are_a_difference
         )
     with owner.begin() as connection:
         advance_progress(connection, {(topic, n): Position(0) for topic in (Topic.BATCHES, Topic.RESULTS) for n in range(3)})
-    assert replay(settings)[0] == 0, "in motion"
+    assert replay(settings)[0] == 0, "the batch is still in motion"
     commit(settings, "splitter", Topic.BATCHES)
     commit(settings, "aggregator", Topic.RESULTS)
     code, document = replay(settings, "--batch", str(batch_id), "--promote")
@@ -300,7 +300,7 @@ def test_row_52_lost_batch_whose_beginning_the_topics_no_longer_hold_is_a_differ
     pipeline.drain()
     publisher.publish([event for _, event in pipeline.written if event.topic is not Topic.BATCHES])
     code, document = replay(settings)
-    assert (code, document["not_covered"]) == (0, [str(batch_id)]), "it is there"
+    assert (code, document["not_covered"]) == (0, [str(batch_id)]), "the batch still exists"
     forget(owner, batch_id)
     commit(settings, "aggregator", Topic.RESULTS)
     code, document = replay(settings)
@@ -310,10 +310,10 @@ def test_row_52_lost_batch_whose_beginning_the_topics_no_longer_hold_is_a_differ
             text("INSERT INTO orchestrator.tombstone VALUES (:b, :org, '', now())"), {"b": batch_id, "org": ORGANIZATION}
         )
     code, document = replay(settings)
-    assert (code, document["differences"]) == (0, []), "purged"
+    assert (code, document["differences"]) == (0, []), "a purged batch is no difference"
 
 
-def test_batch_that_nobody_knows_is_named(settings: Settings, publisher: EventProducer) -> None:
+def test_an_unknown_batch_is_named(settings: Settings, publisher: EventProducer) -> None:
     publisher.publish([event(b"{}", key=f"k{number}", topic=topic) for topic in TOPICS for number in range(30)])
     ran = bulkreg(settings, "--batch", str(uuid4()))
     assert ran.exit_code == 2

@@ -1,4 +1,4 @@
-"""What a replay compares and what a promotion believes: each column by itself, each piece of evidence by itself, each contradiction."""
+"""What a replay compares and what a promotion believes: each column, each piece of evidence and each contradiction by itself."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def owner(settings: Settings) -> Iterator[Engine]:
 
 
 def changed(event: OutgoingEvent, **fields: object) -> OutgoingEvent:
-    """The same event, saying something else."""
+    """The same event with other data."""
     return event._replace(value=orjson.dumps(orjson.loads(event.value) | fields))
 
 
@@ -82,7 +82,7 @@ OF_ITEMS = {
     "activity_id": "gen_random_uuid()",
     "error": "'{}'",
 }
-# What never goes back: it is shown, and left as it is. With what it was.
+# Values that are never reset. A difference is shown and not changed. With the value before.
 KEPT = {
     "retry_number": ("batch", "7", "0"),
     "cancelled_at": ("batch", "now()", "NULL"),
@@ -91,8 +91,8 @@ KEPT = {
 }
 
 
-def test_each_column_is_compared_and_mended(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
-    """Of a batch, and of its item that failed."""
+def test_each_column_is_compared_and_restored(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    """Of a batch, and of its failed item."""
     batch_id = pipeline.submit([item("mentor-1")._replace(client_reference="row 1"), item("nobody")], label="a label")
     pipeline.drain()
     before = projection(owner)
@@ -112,7 +112,7 @@ def test_each_column_is_compared_and_mended(pipeline: RecordingPipeline, owner: 
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_an_item_comes_back_to_the_organization_of_its_batch(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_an_item_gets_the_organization_of_its_batch_back(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
     pipeline.drain()
     before = projection(owner)
@@ -124,7 +124,7 @@ def test_an_item_comes_back_to_the_organization_of_its_batch(pipeline: Recording
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_what_never_goes_back_is_shown_and_kept(pipeline: RecordingPipeline, owner: Engine, name: str) -> None:
+def test_a_value_that_is_never_reset_is_shown_and_kept(pipeline: RecordingPipeline, owner: Engine, name: str) -> None:
     table, value, was = KEPT[name]
     column = "deleted_at" if name == "deleted" else name
     batch_id = pipeline.submit([item("nobody")])
@@ -161,7 +161,7 @@ def test_the_first_differences_are_shown(pipeline: RecordingPipeline, owner: Eng
         assert (shown.live, shown.rebuilt) == (7, 60)
 
 
-def test_whatever_is_known_of_a_batch_whose_beginning_was_not_read_is_told(pipeline: RecordingPipeline) -> None:
+def test_what_is_known_of_a_batch_without_its_beginning_is_shown(pipeline: RecordingPipeline) -> None:
     counts = {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
     about: list[Callable[[UUID], OutgoingEvent]] = [
         lambda b: ours(events.BATCH_RETRY_REQUESTED, b, retry_number=1, items=[{"position": 0, "attempt": 2}]),
@@ -196,7 +196,7 @@ def test_cancelled_positions_are_runs_in_ascending_order(
         assert replay.unreadable == (0 if is_read else 1)
 
 
-def test_of_two_records_that_contradict_each_other_the_one_that_came_first_counts(pipeline: RecordingPipeline) -> None:
+def test_of_two_contradicting_records_the_first_counts(pipeline: RecordingPipeline) -> None:
     batch_id = pipeline.submit([item("nobody"), item("no one"), item("mentor-1")], label="old")
     pipeline.drain()
     second = DerivedIds(batch_id).item_id(1)
@@ -277,18 +277,18 @@ def test_of_two_records_at_one_offset_the_one_of_the_first_partition_counts(
         connection.invalidate()
 
 
-def test_what_was_refused_and_is_not_there_is_covered(pipeline: RecordingPipeline) -> None:
+def test_a_refused_batch_that_does_not_exist_is_covered(pipeline: RecordingPipeline) -> None:
     refused, running, unknown = (new_batch_id() for _ in range(3))
     first = {batch_id: upstream(batch_id, [0], part=1, parts=2, total=2) for batch_id in (refused, running, unknown)}
     pipeline.queues[Topic.BATCHES].append(first[running])
     pipeline.drain()
     read = [*first.values(), rejection(refused), rejection(running)]
     told = compared(pipeline.engine, list(enumerate(read)))
-    # One was refused later on, and its batch is there; of one nobody knows what became of it.
+    # One was refused, but its batch exists. Of another, it is not known what became of it.
     assert told.not_covered == sorted([running, unknown])
 
 
-def test_a_part_that_is_missing_leaves_its_batch_uncovered(pipeline: RecordingPipeline) -> None:
+def test_a_missing_part_leaves_its_batch_uncovered(pipeline: RecordingPipeline) -> None:
     batch_id = new_batch_id()
     parts = [upstream(batch_id, range(2 * n, 2 * n + 2), part=n + 1, parts=3, total=6) for n in range(3)]
     pipeline.queues[Topic.BATCHES] += parts
@@ -304,7 +304,7 @@ def test_a_part_that_is_missing_leaves_its_batch_uncovered(pipeline: RecordingPi
 
 @dataclass(frozen=True)
 class Lost:
-    """What is left of a batch, and what is read of it."""
+    """What is destroyed of a batch, and the verdict."""
 
     destroyed: tuple[str, ...]
     verdict: Promoted
@@ -318,7 +318,7 @@ EVIDENCE: dict[str, Lost] = {
 
 
 @pytest.mark.parametrize("lost", EVIDENCE.values(), ids=EVIDENCE)
-def test_what_is_left_of_a_batch_that_waits_bears_it_out(pipeline: RecordingPipeline, owner: Engine, lost: Lost) -> None:
+def test_the_rest_of_a_waiting_batch_confirms_it(pipeline: RecordingPipeline, owner: Engine, lost: Lost) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     run(owner, *lost.destroyed)
@@ -326,8 +326,8 @@ def test_what_is_left_of_a_batch_that_waits_bears_it_out(pipeline: RecordingPipe
     assert verdicts == {batch_id: lost.verdict}
 
 
-def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """Column by column, except those that only grow, and those that are written down nowhere else."""
+def test_a_batch_is_restored_with_all_its_rows(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Column by column, except those that only rise, and those that are stored nowhere else."""
     batch_id = pipeline.submit(
         [item("mentor-1", notes="a note")._replace(planned="success"), item("nobody"), item("no one")], label="old"
     )
@@ -377,17 +377,17 @@ def test_a_batch_comes_back_with_all_its_rows(pipeline: RecordingPipeline, owner
         assert rows() == before, tables
 
 
-def test_of_others_the_moment_at_which_the_record_was_written_counts(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_for_other_batches_the_time_of_the_record_counts(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = new_batch_id()
     pipeline.queues[Topic.BATCHES].append(upstream(batch_id, range(2), part=1, parts=1, total=2))
     pipeline.drain()
     run(owner, "TRUNCATE orchestrator.batch")
     promoted(pipeline.engine, pipeline.written)
-    # As `replayed` has it written.
+    # As `replayed` writes it.
     assert pipeline.status(batch_id).batch.submitted_at.timestamp() == 1_790_000_000
 
 
-def test_what_was_planned_stays_with_its_attempt(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_a_plan_stays_with_its_attempt(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = pipeline.submit([item("nobody")._replace(planned="success"), item("mentor-1")._replace(planned="out_of_scope")])
     pipeline.drain()
     run(owner, "UPDATE orchestrator.batch_item SET client_reference = 'x'")
@@ -399,7 +399,7 @@ def test_what_was_planned_stays_with_its_attempt(pipeline: RecordingPipeline, ow
 
 
 def test_the_rows_of_other_batches_are_no_evidence(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """Of those that waited, were cancelled, were purged, come in parts, or belong to another organization."""
+    """These batches wait, were cancelled, were purged, come in parts, or belong to another organization."""
     waiting = pipeline.submit(mentors(2))
     pipeline.relay()
     cancelled = pipeline.submit(mentors(2, first=10))
@@ -431,7 +431,7 @@ def test_the_rows_of_other_batches_are_no_evidence(pipeline: RecordingPipeline, 
     assert (batch.status, batch.label, batch.cancelled_at) == ("completed", None, None)
 
 
-def test_a_label_that_was_written_meanwhile_stays_whatever_version_another_batch_has(
+def test_a_label_that_was_changed_meanwhile_stays_whatever_version_another_batch_has(
     pipeline: RecordingPipeline, owner: Engine
 ) -> None:
     one, other = pipeline.submit(mentors(1), label="old"), pipeline.submit(mentors(1, first=10))
@@ -442,7 +442,7 @@ def test_a_label_that_was_written_meanwhile_stays_whatever_version_another_batch
     assert before[str(other)] == before[str(one)] + 1
     with replayed(pipeline.engine, pipeline.written) as (replay, connection):
         replay.compare(examples=EXAMPLES)
-        # By a hand that keeps no account.
+        # A manual change, which writes no edit.
         run(owner, f"UPDATE orchestrator.batch SET label = 'mine', version = version + 1 WHERE batch_id = '{one}'")
         promote(connection, one)
     assert pipeline.status(one).batch.label == "mine"
@@ -469,7 +469,7 @@ CONTRADICTED: dict[str, tuple[str, Callable[[UUID], OutgoingEvent]]] = {
 
 
 @pytest.mark.parametrize(("statements", "forge"), CONTRADICTED.values(), ids=CONTRADICTED)
-def test_what_contradicts_what_is_left_is_not_believed(
+def test_an_event_that_contradicts_the_remaining_rows_is_not_believed(
     pipeline: RecordingPipeline, owner: Engine, statements: str, forge: Callable[[UUID], OutgoingEvent]
 ) -> None:
     batch_id = pipeline.submit(mentors(2))
@@ -481,8 +481,8 @@ def test_what_contradicts_what_is_left_is_not_believed(
     assert projection(owner) == before
 
 
-def test_a_record_says_what_was_registered_whatever_a_submission_says(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """The parts are lost, and somebody has written other items in the same words."""
+def test_an_activity_outweighs_a_submission(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The parts are lost, and a forged event has other items with the same texts."""
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     run(owner, "TRUNCATE orchestrator.batch_part")
@@ -494,7 +494,7 @@ def test_a_record_says_what_was_registered_whatever_a_submission_says(pipeline: 
     assert projection(owner)["batch_item"] == before["batch_item"]
 
 
-# --- What has moved -------------------------------------------------------------------------------------------------------------------
+# --- What has changed meanwhile -------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_whose_parts_are_still_collected_is_left_to_its_consumer(pipeline: RecordingPipeline, owner: Engine) -> None:
@@ -513,7 +513,7 @@ def test_a_batch_whose_parts_are_still_collected_is_left_to_its_consumer(pipelin
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-def test_a_cancel_that_nobody_has_written_down_is_not_made_up(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_a_cancel_without_its_event_is_not_invented(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     pipeline.call(cancel_batch, ADMIN, batch_id, "a reason")
@@ -527,7 +527,7 @@ def test_a_cancel_that_nobody_has_written_down_is_not_made_up(pipeline: Recordin
     assert (batch.status, batch.cancellation_reason, batch.cancelled_by) == ("cancelled", "a reason", ADMIN.subject)
 
 
-def test_an_item_of_whose_attempts_not_all_is_known_is_not_made_up(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_an_item_with_an_unknown_attempt_is_not_invented(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
@@ -544,10 +544,10 @@ def test_an_item_of_whose_attempts_not_all_is_known_is_not_made_up(pipeline: Rec
 
 
 @pytest.mark.parametrize("what_is_left", ["the row", "the history"])
-def test_the_end_of_a_retry_that_was_not_announced_is_left_to_whoever_announces_it(
+def test_a_retrys_completion_that_was_not_announced_is_left_to_the_aggregator(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings, what_is_left: str
 ) -> None:
-    """The end of the first attempts was announced, and somebody else has announced one of the second."""
+    """The completion of the first attempts was announced, and another writer has announced one of the second."""
     batch_id = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
@@ -574,8 +574,10 @@ def test_the_end_of_a_retry_that_was_not_announced_is_left_to_whoever_announces_
 
 
 @pytest.mark.parametrize("kind", ["registered", "cancelled"])
-def test_an_item_whose_outcome_is_lost_does_not_wait_again(pipeline: RecordingPipeline, owner: Engine, kind: str) -> None:
-    """Its record says that it is registered, or its batch that it was cancelled; no result or cancel is among what was read."""
+def test_an_item_whose_outcome_is_lost_does_not_become_pending_again(
+    pipeline: RecordingPipeline, owner: Engine, kind: str
+) -> None:
+    """Its activity shows that it is registered, or its batch that it was cancelled. Neither a result nor a cancel was read."""
     batch_id = pipeline.submit([*mentors(1), item("nobody"), *mentors(1, first=9)])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -594,7 +596,9 @@ def test_an_item_whose_outcome_is_lost_does_not_wait_again(pipeline: RecordingPi
     assert projection(owner)["batch_item"] == before
 
 
-def test_a_replay_publishes_nothing_and_tells_who_follows(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+def test_a_replay_publishes_nothing_and_notifies_the_followers(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     run(owner, "UPDATE orchestrator.batch SET label = 'x'")
@@ -611,10 +615,10 @@ def test_a_replay_publishes_nothing_and_tells_who_follows(pipeline: RecordingPip
     listening.dispose()
 
 
-def test_a_completion_that_the_topics_no_longer_tell_of_stays(
+def test_a_completion_stays_although_the_topics_no_longer_have_it(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
-    """Its event has expired, or is from before the time that the replay begins at. The tables know when it was."""
+    """Its event has expired, or is older than the time at which the replay begins. The tables still have it."""
     pipeline.submit([*mentors(2), item("nobody")])
     pipeline.drain()
     before = projection(owner)

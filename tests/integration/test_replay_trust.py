@@ -22,7 +22,7 @@ from tests.support.revoking import revoke
 
 @dataclass(frozen=True)
 class Batches:
-    """One in each state that an event could claim to change."""
+    """A batch in each state that an event could claim to change."""
 
     finished: UUID
     """Completed, and relabelled twice."""
@@ -125,7 +125,7 @@ def rejection(batch: UUID) -> OutgoingEvent:
 
 ERROR = {"code": "internal_error", "message": "forged", "retryable": True}
 
-# By what is forged. Every type that a replay reads is there.
+# By the event that is forged. Every type that a replay reads is in this table.
 FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
     "BatchDeleted, finished": lambda b: [ours(events.BATCH_DELETED, b.finished, version=6)],
     "BatchDeleted, running": lambda b: [ours(events.BATCH_DELETED, b.running, version=2)],
@@ -185,13 +185,13 @@ FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
 
 
 def with_forged(pipeline: RecordingPipeline, forged: list[OutgoingEvent], *, first: bool) -> list[tuple[int, OutgoingEvent]]:
-    """The topics, with the forged records before everything or behind it."""
+    """The topics, with the forged records in front of everything or behind it."""
     offsets = range(-len(forged), 0) if first else range(100_000, 100_000 + len(forged))
     return [*pipeline.written, *zip(offsets, forged, strict=True)]
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_row_55_forged_event_changes_nothing(
+def test_row_55_a_forged_event_changes_nothing(
     pipeline: RecordingPipeline,
     batches: Batches,
     owner: Engine,
@@ -210,7 +210,7 @@ def test_row_55_forged_event_changes_nothing(
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_what_was_lost_is_rebuilt_as_it_was_beside_a_forged_event(
+def test_a_lost_batch_is_rebuilt_unchanged_beside_a_forged_event(
     pipeline: RecordingPipeline, batches: Batches, owner: Engine, forge: Callable[[Batches], list[OutgoingEvent]]
 ) -> None:
     before = projection(owner)
@@ -227,7 +227,7 @@ def test_every_event_that_a_replay_reads_is_forged() -> None:
     assert read == {name.partition(",")[0] for name in FORGED}
 
 
-def test_label_of_a_former_life_is_no_difference(pipeline: RecordingPipeline, owner: Engine) -> None:
+def test_the_label_of_a_former_batch_with_this_id_is_no_difference(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = new_batch_id()
     first, second = (
         upstream(batch_id, positions, part=part, parts=2, total=4, first_mentor=650)

@@ -1,4 +1,4 @@
-"""Retry runs only what failed, each item once per call for it, with the values of its own attempt (docs/states.md)."""
+"""A retry runs only failed items, each once for each retry, with the values of its own attempt (docs/states.md)."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ ALL = RetryRequest()
 
 
 def one_failed(pipeline: Pipeline) -> UUID:
-    """A finished batch: the first item succeeded, the second names a mentor that does not exist."""
+    """A finished batch. The first item succeeded, and the second names a mentor that does not exist."""
     batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "partial"
@@ -61,7 +61,7 @@ def test_correction_is_registered_and_kept_with_the_old_values(pipeline: Pipelin
     assert history[0].correction == {"mentor_id": "mentor-2", "notes": "now right"}
 
 
-def test_redelivered_command_of_the_old_attempt_never_sees_the_new_values(pipeline: Pipeline) -> None:
+def test_redelivered_command_of_the_old_attempt_never_uses_the_new_values(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([item("nobody")])
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -70,7 +70,7 @@ def test_redelivered_command_of_the_old_attempt_never_sees_the_new_values(pipeli
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, correct(batch_id, 0, mentor_id="mentor-3"))
     again = pipeline.handle(pipeline.registration, old)
-    assert again.events == first.events, "the first attempt's result, byte for byte"
+    assert again.events == first.events, "it must be the first attempt's result, byte for byte"
     pipeline.queues[Topic.RESULTS].clear()
     view = pipeline.status(batch_id)
     assert (view.items[0].status, view.items[0].attempt) == ("pending", 2)

@@ -1,4 +1,4 @@
-"""Undo on a real PostgreSQL: what is written, for whom, what is kept, and what becomes free."""
+"""Revocations on a real PostgreSQL: what is written, who may revoke, what is kept, and what can be registered again."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def execute(pipeline: Pipeline, statement: str, **values: object) -> None:
         connection.execute(text(statement), values)
 
 
-def test_a_whole_batch_is_taken_back(pipeline: Pipeline) -> None:
+def test_a_whole_batch_is_revoked(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(3))
     pipeline.drain()
     before = pipeline.status(batch_id)
@@ -69,7 +69,7 @@ def test_a_whole_batch_is_taken_back(pipeline: Pipeline) -> None:
     assert list(map(tuple, rows(pipeline, edits))) == [("revoked", after.batch.version, "wrong date", COORDINATOR_ACTOR.subject)]
 
 
-def test_what_was_revoked_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:
+def test_a_revoked_activity_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:
     first = pipeline.submit(mentors(2))
     pipeline.drain()
     revoke(pipeline, first)
@@ -94,7 +94,7 @@ def test_a_redelivered_command_of_a_revoked_item_changes_nothing(pipeline: Pipel
     assert (rows(pipeline, everything), pipeline.status(batch_id).items) == (before, seen)
 
 
-def test_an_upstream_service_is_told_what_a_replay_reads(pipeline: Pipeline) -> None:
+def test_upstream_services_and_a_replay_get_the_same_event(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(4))
     pipeline.drain()
     pipeline.take(*Topic)
@@ -107,7 +107,7 @@ def test_an_upstream_service_is_told_what_a_replay_reads(pipeline: Pipeline) -> 
     assert pipeline.handle(pipeline.splitter, [for_replay]).refused == []
 
 
-def test_the_splitter_skips_what_a_later_version_adds_and_counts_it(pipeline: Pipeline) -> None:
+def test_the_splitter_skips_and_counts_events_of_a_later_version(pipeline: Pipeline) -> None:
     def counted() -> float:
         return REGISTRY.get_sample_value("bulkreg_later_events_total", {"role": "splitter"}) or 0.0
 
@@ -142,7 +142,7 @@ def test_revoking_twice_changes_nothing(pipeline: Pipeline) -> None:
     assert (again.revoked, again.already_revoked, again.batch.version) == (0, 2, version)
 
 
-def test_a_dry_run_tells_and_changes_nothing(pipeline: Pipeline) -> None:
+def test_a_dry_run_returns_what_would_be_revoked_and_changes_nothing(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     before = pipeline.status(batch_id)
@@ -164,7 +164,7 @@ def test_a_dry_run_tells_and_changes_nothing(pipeline: Pipeline) -> None:
     assert revoke(pipeline, batch_id).revoked == 2
 
 
-def test_a_coordinator_is_too_late_and_an_administrator_is_not(pipeline: Pipeline) -> None:
+def test_the_time_limit_applies_to_coordinators_and_not_to_admins(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(3))
     pipeline.drain()
     ids = DerivedIds(batch_id)
@@ -188,7 +188,7 @@ def overriding(pipeline: Pipeline, count: int) -> UUID:
 
 
 def flags(pipeline: Pipeline) -> dict[UUID, bool]:
-    """Of the living activities of the first mentor, by batch: whether each is flagged."""
+    """The living activities of the first mentor, by batch: whether each is flagged."""
     living = (
         "SELECT batch_id, overrides_duplicate FROM registration.activity WHERE revoked_at IS NULL AND attributed_to = 'mentor-1'"
     )
@@ -209,7 +209,7 @@ def test_the_oldest_flagged_activity_loses_its_flag(pipeline: Pipeline) -> None:
 
 
 def test_a_registration_that_is_about_to_flag_and_a_revocation_wait_for_each_other(pipeline: Pipeline) -> None:
-    """Without the shared lock the flagged activity would stand alone (invariant 6)."""
+    """Without the shared lock, a flagged activity would be left without an unflagged one (invariant 6)."""
     first = pipeline.submit(mentors(1))
     pipeline.drain()
     second = pipeline.submit([NewItem(each.values._replace(override_duplicates=True)) for each in mentors(1)])
@@ -227,7 +227,7 @@ def test_a_registration_that_is_about_to_flag_and_a_revocation_wait_for_each_oth
 
 
 def crossed(pipeline: Pipeline, first: int) -> tuple[UUID, UUID]:
-    """Two batches of the same two mentors: of each mentor one batch has the unflagged activity, and the other the flagged one."""
+    """Two batches with the same two mentors. For each mentor, one batch has the unflagged activity and the other the flagged one."""
     items = [NewItem(each.values._replace(override_duplicates=True)) for each in mentors(2, first)]
     one, other = pipeline.submit(items), pipeline.submit(items)
     pipeline.relay()
@@ -242,10 +242,8 @@ def crossed(pipeline: Pipeline, first: int) -> tuple[UUID, UUID]:
     return one, other
 
 
-def test_two_revocations_of_each_others_mentors_never_wait_in_a_circle(
-    pipeline: Pipeline, engine: Engine, settings: Settings
-) -> None:
-    """One stops before each of its statements and the other runs, as far as a lock lets it."""
+def test_two_revocations_with_common_mentors_never_deadlock(pipeline: Pipeline, engine: Engine, settings: Settings) -> None:
+    """One stops before each of its statements in turn, and the other runs as far as a lock lets it."""
     deadlocks = Deadlocks()
     deadlocks.watch(pipeline.api)
     mark_statements(pipeline.api)
@@ -266,7 +264,7 @@ def test_two_revocations_of_each_others_mentors_never_wait_in_a_circle(
     assert verify(pipeline.engine, settings).breaches == []
 
 
-def test_what_failed_is_kept_when_it_is_named(pipeline: Pipeline) -> None:
+def test_a_named_item_that_failed_is_kept(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit([*mentors(1), *mentors(1, first=999)])
     pipeline.drain()
     ids = DerivedIds(batch_id)
@@ -275,7 +273,7 @@ def test_what_failed_is_kept_when_it_is_named(pipeline: Pipeline) -> None:
     assert (revoke(pipeline, batch_id).revoked, revoke(pipeline, batch_id).kept) == (1, [])
 
 
-def test_who_may_not_see_it_finds_nothing(pipeline: Pipeline) -> None:
+def test_a_caller_who_may_not_see_the_batch_gets_not_found(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     activity_id = UUID(DerivedIds(batch_id).activity_id(0))

@@ -1,4 +1,4 @@
-"""`bulkreg run`: its place in the scheduler; and its signals: the first lets a role finish what is under way, the second leaves at once."""
+"""`bulkreg run`: its scheduling class, and its signals. The first signal lets a role finish its work, and the second ends it at once."""
 
 import contextlib
 import os
@@ -30,18 +30,16 @@ def answers(port: int) -> bool:
 
 
 def policies(pid: int) -> set[int]:
-    """The classes of all threads of a process."""
+    """The scheduling classes of all threads of a process."""
     found = set()
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
+        with contextlib.suppress(ProcessLookupError):  # The thread has just ended.
             found.add(os.sched_getscheduler(int(thread.name)))
     return found
 
 
 @pytest.mark.parametrize(("role", "policy"), [("registration", "SCHED_BATCH"), ("api", "SCHED_OTHER")])
-def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
-    settings: Settings, topics: None, role: str, policy: str
-) -> None:
+def test_background_roles_do_not_preempt_the_api(settings: Settings, topics: None, role: str, policy: str) -> None:
     port = free_port()
     given = environment(settings) | {f"BULKREG_{'API' if role == 'api' else 'HEALTH'}_PORT": str(port)}
     with subprocess.Popen([*BULKREG, "run", role], env=given) as process:
@@ -52,7 +50,7 @@ def test_what_nobody_waits_for_does_not_preempt_what_somebody_waits_for(
             process.kill()
 
 
-# As where a sandbox filters the call.
+# As a sandbox that filters the call.
 IN_A_SANDBOX = """
 import os
 from cli.main import app
@@ -65,7 +63,7 @@ app()
 """
 
 
-def test_a_role_runs_where_the_scheduler_may_not_be_asked(settings: Settings, topics: None) -> None:
+def test_a_role_runs_where_the_scheduler_call_is_forbidden(settings: Settings, topics: None) -> None:
     port = free_port()
     given = environment(settings) | {"BULKREG_HEALTH_PORT": str(port)}
     with subprocess.Popen(
@@ -81,7 +79,7 @@ def test_a_role_runs_where_the_scheduler_may_not_be_asked(settings: Settings, to
     assert process.returncode == 0
 
 
-def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:
+def test_a_second_sigterm_ends_the_role_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:
     port = free_port()
 
     def is_blocked() -> bool:
@@ -95,11 +93,11 @@ def test_a_second_sigterm_leaves_at_once(settings: Settings, topics: None, pipel
         "BULKREG_STATEMENT_TIMEOUT_MS": LONGER_THAN_THE_TEST_MS,
     }
     with pipeline.engine.connect() as connection:
-        # What is published can't be deleted while somebody holds the row.
+        # The relay can't delete a published row while another transaction holds it.
         connection.execute(text("SELECT 1 FROM orchestrator.outbox FOR UPDATE")).one()
         with subprocess.Popen([*BULKREG, "run", "relay"], env=environment(settings) | patient) as process:
             try:
-                eventually(lambda: is_blocked() and answers(port), what="a relay in the middle of its work")
+                eventually(lambda: is_blocked() and answers(port), what="a relay that is blocked in its work")
                 process.send_signal(signal.SIGTERM)
                 eventually(lambda: not answers(port), what="the end of the health server, which was told to stop with the relay")
                 assert process.poll() is None

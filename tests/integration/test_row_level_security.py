@@ -1,4 +1,4 @@
-"""The API's role sees the organizations that its transaction names, in every table, and nothing otherwise (invariant 9)."""
+"""The API's role sees only the organizations that its transaction names, in every table (invariant 9)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,13 +25,13 @@ TABLES = [
     "registration.mentor",
     "registration.organization",
 ]
-# About partitions, and nobody's data: the API has no business there.
+# These tables are about partitions and have no organization. The API may not read them.
 OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark")}
 
-# A request knows its session before its organization: its policy is about the session's hash.
+# A request knows its session before its organization, so the policy compares the session's hash.
 OF_A_SESSION = "orchestrator.console_session"
 
-# What any row can have in a column of this type, and what a few columns need to keep a constraint.
+# A valid value for each column type, and for a few columns that have a constraint.
 VALUES = {
     "uuid": "gen_random_uuid()",
     "text": "gen_random_uuid()::text",
@@ -56,7 +56,7 @@ SPECIAL = {
 
 @pytest.fixture(scope="module")
 def insertions(infrastructure: Stack, template_database: str) -> Iterator[tuple[Settings, dict[str, str]]]:
-    """A database with a row of each of two organizations in every table, and the statement that inserts another, by table."""
+    """A database with a row of each of two organizations in every table. By table, the statement that inserts another row."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(database_url=SecretStr(url))
         worker = create_database_engine(settings.worker_url, settings, connections=1, application_name="test")
@@ -102,9 +102,7 @@ def may(connection: Connection, privilege: str, table: str) -> bool:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_only_the_organizations_that_are_named_are_there(
-    insertions: tuple[Settings, dict[str, str]], api: Engine, table: str
-) -> None:
+def test_only_the_named_organizations_are_visible(insertions: tuple[Settings, dict[str, str]], api: Engine, table: str) -> None:
     insert = insertions[1][table]
     told = text("SELECT pg_backend_pid(), current_setting('bulkreg.organizations', true)")
     with api.begin() as connection:
@@ -115,7 +113,7 @@ def test_only_the_organizations_that_are_named_are_there(
     assert transact(api, lambda connection: seen(connection, table), organizations=[OURS]) == [OURS]
     assert sorted(transact(api, lambda connection: seen(connection, table), organizations=[OURS, THEIRS])) == [OURS, THEIRS]
     with api.begin() as connection:
-        # The pool's same connection, after a commit: not NULL now.
+        # The same connection of the pool, after a commit. The setting is no longer NULL.
         assert connection.execute(told).one() == (process, "")
         assert seen(connection, table) == []
 
@@ -148,9 +146,7 @@ def test_no_table_is_left_out(insertions: tuple[Settings, dict[str, str]], api: 
         assert [table for table in OF_NOBODY if may(connection, "SELECT", table)] == []
 
 
-def test_of_the_consoles_sessions_the_one_that_is_named_is_there(
-    insertions: tuple[Settings, dict[str, str]], api: Engine
-) -> None:
+def test_only_the_named_session_of_the_console_is_visible(insertions: tuple[Settings, dict[str, str]], api: Engine) -> None:
     ours, theirs = b"o" * 32, b"t" * 32
 
     def all_seen(connection: Connection) -> list[str]:
@@ -175,7 +171,7 @@ def test_of_the_consoles_sessions_the_one_that_is_named_is_there(
     new = text(f"INSERT INTO {OF_A_SESSION} (session_hash, organization_id, subject, role) VALUES (:hash, 'o', 's', 'admin')")
     with api.connect() as connection, pytest.raises(ProgrammingError, match="new row violates row-level security policy"):
         connection.execute(new, {"hash": ours})
-    # To those who name organizations it is no different.
+    # Naming organizations makes no difference.
     assert transact(api, all_seen, organizations=[OURS, THEIRS]) == []
     for change in (f"UPDATE {OF_A_SESSION} SET role = 'admin'", f"UPDATE {OF_A_SESSION} SET organization_id = 'x'"):
         with api.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):

@@ -1,4 +1,4 @@
-"""The registration rules at their edges (docs/rules.md), and what an auditor reads of a registration."""
+"""The registration rules at their edges (docs/rules.md), and what an auditor reads about a registration."""
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -17,7 +17,7 @@ from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
 EAST, WEST = "Pacific/Kiritimati", "Pacific/Pago_Pago"
-"""The two ends of the day: 25 hours apart, so that it is never the same date in both."""
+"""The two ends of the earth's time zones, 25 hours apart, so their dates always differ."""
 
 ACTIVE_FROM, ACTIVE_UNTIL = date(2026, 3, 10), date(2026, 3, 20)
 ONE_DAY = timedelta(days=1)
@@ -34,14 +34,14 @@ def rows(pipeline: Pipeline, query: str) -> list[dict[str, Any]]:
 
 
 def answers(pipeline: Pipeline, *items: NewItem) -> list[ItemError | None]:
-    """What becomes of them: None is success."""
+    """The result of each item. None means success."""
     batch_id = pipeline.submit(items)
     pipeline.drain()
     return [each.error for each in pipeline.status(batch_id).items]
 
 
 def tomorrow(zone: str) -> date:
-    """A date in the future there, also when it becomes midnight while the test runs."""
+    """A date in the future there, even if midnight comes while the test runs."""
     return (datetime.now(ZoneInfo(zone)) + timedelta(hours=1)).date() + ONE_DAY
 
 
@@ -59,14 +59,14 @@ def today(zone: str) -> date:
     ],
     ids=["today in the east", "tomorrow in the east", "today in the west", "today in the east, in the west"],
 )
-def test_today_is_where_the_organization_is(pipeline: Pipeline, zone: str, day: Callable[[], date], is_future: bool) -> None:
+def test_today_is_in_the_organizations_time_zone(pipeline: Pipeline, zone: str, day: Callable[[], date], is_future: bool) -> None:
     execute(pipeline, "UPDATE registration.organization SET time_zone = :zone", zone=zone)
     [error] = answers(pipeline, item("mentor-1", day=day()))
     assert (error and (error.code, error.field)) == (("invalid_item", "activity_date") if is_future else None)
 
 
 @pytest.mark.parametrize("year", [EARLIEST_YEAR, 1950])
-def test_an_activity_of_before_the_earliest_year_is_a_slip(pipeline: Pipeline, year: int) -> None:
+def test_a_date_before_the_earliest_year_is_refused(pipeline: Pipeline, year: int) -> None:
     days = [date(year, 1, 1) - ONE_DAY, date(year, 1, 1), date(1, 1, 1)]
     items = [item("mentor-1", day=day) for day in days]
     with pipeline.engine.begin() as connection:
@@ -82,7 +82,7 @@ def test_an_activity_of_before_the_earliest_year_is_a_slip(pipeline: Pipeline, y
 
 def test_a_mentor_of_another_organization_does_not_exist(pipeline: Pipeline) -> None:
     execute(pipeline, "INSERT INTO registration.organization VALUES ('other', 'Other', 'Europe/Oslo')")
-    # With the same chapter, so that nothing but the organization keeps them apart.
+    # With the same chapter, so that only the organization differs.
     execute(pipeline, "INSERT INTO registration.mentor VALUES ('other', 'theirs', 'Mentor', 'chapter-1')")
     theirs, nobodys = answers(pipeline, item("theirs"), item("nobody"))
     assert theirs is not None
@@ -103,9 +103,7 @@ def test_a_mentor_is_active_on_the_first_and_on_the_last_day(pipeline: Pipeline)
 
 
 @pytest.mark.parametrize("is_duplicate", [False, True], ids=["plain", "overriding"])
-def test_the_audit_says_who_for_whom_when_in_which_batch_and_through_which_channel(
-    pipeline: Pipeline, is_duplicate: bool
-) -> None:
+def test_the_audit_has_who_for_whom_when_in_which_batch_and_through_which_channel(pipeline: Pipeline, is_duplicate: bool) -> None:
     if is_duplicate:
         pipeline.submit(mentors(1))
         pipeline.drain()

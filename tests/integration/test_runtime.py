@@ -1,4 +1,4 @@
-"""The consumer loop on a real Kafka and a real PostgreSQL, with a toy handler. Rows are those of the fault catalogue."""
+"""The consumer loop on a real Kafka and a real PostgreSQL, with a toy handler. Row numbers refer to the fault catalogue."""
 
 import base64
 import threading
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
 
-# Shorter than the settings allow: heartbeats would come in between.
+# Shorter than the settings allow, or heartbeats would come in between.
 MAX_POLL_INTERVAL_MS = 3_000
 
 SMALL_BATCHES = LanePolicy(max_batch_records=10, bulk_share=0.5)
@@ -32,7 +32,7 @@ def _toy_table(settings: Settings) -> None:
 
 
 def committed(settings: Settings) -> int:
-    """How many records the group has committed; the topic's offsets have no gaps."""
+    """How many records the group has committed. The topic's offsets have no gaps."""
     return sum(committed_offsets(settings, ToyHandler.name, Topic.COMMANDS).values())
 
 
@@ -44,7 +44,7 @@ def progress(engine: Engine) -> int:
         return total
 
 
-def test_every_record_is_handled_answered_and_committed(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+def test_every_record_is_handled_announced_and_committed(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
     publisher.publish([command(position) for position in range(1_200)])
     handler = ToyHandler()
     with running_loop(settings, handler) as loop, reading(settings, Topic.RESULTS) as results:
@@ -69,7 +69,7 @@ WINDOWS = pytest.mark.parametrize(
 
 
 @WINDOWS
-def test_what_fails_between_two_steps_is_redelivered_with_the_same_events(
+def test_records_are_redelivered_with_the_same_events_after_a_failure_between_two_steps(
     settings: Settings,
     engine: Engine,
     publisher: EventProducer,
@@ -128,7 +128,7 @@ def test_row_23_poison_is_put_aside_with_origin_and_reason_and_the_partition_mov
     assert len({letter.id for letter in found}) == len(poison)
 
 
-def test_refused_record_is_put_aside_and_its_neighbours_are_answered(
+def test_a_refused_record_is_put_aside_and_its_neighbours_are_handled(
     settings: Settings, engine: Engine, publisher: EventProducer
 ) -> None:
     publisher.publish([command(position) for position in range(20)])
@@ -148,11 +148,11 @@ def test_one_guilty_among_500_fails_alone(settings: Settings, engine: Engine, pu
     assert handler.given_up == [321]
     assert toy_positions(engine) == [position for position in range(500) if position != 321]
     assert sorted(int(str(seen.data["position"])) for seen in found) == list(range(500))
-    # Nine halvings of 500 find it, and each micro-batch is tried whole once.
+    # Nine halvings of 500 find it, and each micro-batch is tried once as a whole.
     assert sum(321 in positions for positions in handler.handled) <= 10
 
 
-def test_record_that_cannot_even_be_given_up_is_put_aside(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+def test_a_record_whose_giving_up_fails_is_put_aside(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
     publisher.publish([command(position) for position in range(10)])
     with (
         running_loop(settings, ToyHandler(bugs=frozenset({4}), hopeless=True)),
@@ -204,11 +204,11 @@ def test_partitions_that_feed_a_full_lane_are_paused_and_lose_nothing(
         eventually(lambda: committed(settings) == 3_000)
         eventually(lambda: loop.paused_partitions == 0)
     assert toy_positions(engine) == list(range(3_000))
-    assert sum(map(len, handler.handled)) == 3_000, "paused partitions are not read twice"
+    assert sum(map(len, handler.handled)) == 3_000, "a record of a paused partition was read twice"
 
 
-def test_row_4_membership_outlasts_a_database_that_is_away(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
-    """Away for longer than max.poll.interval.ms: a loop that waited for it would be expelled."""
+def test_row_4_membership_outlasts_an_unavailable_database(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+    """It is away for longer than max.poll.interval.ms. A loop that waited for it would be expelled."""
     settings = settings.model_copy(update={"max_poll_interval_ms": MAX_POLL_INTERVAL_MS})
     server = create_engine(settings.owner_url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     database = settings.owner_url.database
@@ -227,7 +227,7 @@ def test_row_4_membership_outlasts_a_database_that_is_away(settings: Settings, e
     assert toy_positions(engine) == list(range(50))
 
 
-def test_stop_finishes_and_commits_what_is_under_way(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+def test_stop_finishes_and_commits_the_work_under_way(settings: Settings, engine: Engine, publisher: EventProducer) -> None:
     publisher.publish([command(0)])
     handler = ToyHandler()
     handler.may_go_on.clear()

@@ -1,4 +1,4 @@
-"""What a session of the database is like: its limits and forms, its transactions, and the text that travels through it."""
+"""A database session: its limits and formats, its transactions, and the text that goes through it."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ def sessions(engine: Engine, name: str) -> int:
         return int(connection.execute(SESSIONS, {"name": name}).scalar_one())
 
 
-def test_each_limit_is_the_setting_of_its_name(settings: Settings) -> None:
+def test_each_limit_has_the_value_of_its_setting(settings: Settings) -> None:
     limited = settings.model_copy(
         update={"statement_timeout_ms": 11_000, "lock_timeout_ms": 7_000, "idle_in_transaction_timeout_ms": 13_000}
     )
@@ -47,7 +47,7 @@ def test_each_limit_is_the_setting_of_its_name(settings: Settings) -> None:
 
 
 def test_a_vanished_server_is_noticed_within_half_a_minute(engine: Engine) -> None:
-    """As the operating system was told: by probes of a silent connection, and by data that nobody acknowledges."""
+    """As configured in the operating system: by probes on a silent connection, and by data that is not acknowledged."""
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
@@ -103,7 +103,7 @@ class _Option(ctypes.Structure):
 
 
 def variables_of_libpq() -> set[str]:
-    """Of the libpq that the driver uses; it names those that are defaults of an option."""
+    """The variables of the libpq that the driver uses. It lists those that are the default of an option."""
     assert psycopg2.__libpq_version__
     path = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libpq" in line)
     libpq = ctypes.CDLL(path)
@@ -114,7 +114,7 @@ def variables_of_libpq() -> set[str]:
         if options[index].envvar:
             found.add(options[index].envvar.decode())
         index += 1
-    # Documented, and no option's default: read when a connection begins.
+    # Documented, but no option's default. They are read when a connection begins.
     return found | {"PGTZ", "PGDATESTYLE", "PGGEQO", "PGREQUIRESSL"}
 
 
@@ -133,8 +133,10 @@ SECRETS = {"PGPASSWORD", "PGPASSFILE"}
         ("postgresql:///db?service=central", True),
     ],
 )
-def test_what_libpq_reads_from_the_shell(url: str, monkeypatch: pytest.MonkeyPatch, *, is_elsewhere: bool) -> None:
-    """The URL says where the database is, as whom and how. Only a server elsewhere is secured as the shell says."""
+def test_variables_of_libpq_are_ignored_except_for_security(
+    url: str, monkeypatch: pytest.MonkeyPatch, *, is_elsewhere: bool
+) -> None:
+    """The URL says where the database is and who connects. Only the security of a remote server comes from the shell."""
     known = variables_of_libpq()
     assert {"PGHOST", "PGSSLMODE"} <= known
     for name in known:
@@ -146,7 +148,7 @@ def test_what_libpq_reads_from_the_shell(url: str, monkeypatch: pytest.MonkeyPat
     assert set(os.environ) >= SECRETS
 
 
-def test_a_snapshot_sees_one_state_and_changes_nothing(pipeline: Pipeline) -> None:
+def test_a_snapshot_sees_one_state_and_is_read_only(pipeline: Pipeline) -> None:
     batches = text("SELECT count(*) FROM orchestrator.batch")
 
     def look_twice(connection: Connection) -> tuple[int, int]:
@@ -164,7 +166,7 @@ def test_a_snapshot_sees_one_state_and_changes_nothing(pipeline: Pipeline) -> No
 BATCH_IDS = Prepared("SELECT batch_id FROM orchestrator.batch")
 
 
-def test_after_a_question_the_session_has_transactions_again_whatever_came_of_it(pipeline: Pipeline, settings: Settings) -> None:
+def test_the_session_has_transactions_again_after_a_single_question(pipeline: Pipeline, settings: Settings) -> None:
     pipeline.submit(mentors(1))
     one = create_database_engine(settings.worker_url, settings, connections=1, application_name="one")
 
@@ -187,7 +189,7 @@ def test_after_a_question_the_session_has_transactions_again_whatever_came_of_it
     one.dispose()
 
 
-def test_the_api_sees_what_it_names_in_a_transaction_and_in_a_question(pipeline: Pipeline) -> None:
+def test_the_api_sees_the_named_organizations_in_a_transaction_and_in_a_question(pipeline: Pipeline) -> None:
     pipeline.submit(mentors(1))
     for see in (ask, transact):
         for named, seen in (([ORGANIZATION], 1), (["org-other", ORGANIZATION], 1), (["org-other"], 0), ([], 0)):
@@ -200,7 +202,7 @@ TEXTS = st.lists(st.none() | st.text(st.characters(exclude_characters="\0", code
 ODD = [None, "", "NULL", "null", "{}", "{", '"', "\\", '\\"', "a,b", " blanks ", "\n", "'", "%s", ":name", "\N{PILE OF POO}"]
 
 
-def test_arrays_come_as_they_were_sent(engine: Engine) -> None:
+def test_arrays_are_received_as_they_were_sent(engine: Engine) -> None:
     with engine.connect() as connection:
 
         @hypothesis_settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""PostgreSQL takes every statement of the `.sql` files as it is, with parameters of the declared types."""
+"""PostgreSQL accepts every statement of the `.sql` files unchanged, with parameters of the declared types."""
 
 import re
 
@@ -11,11 +11,11 @@ from orchestrator.storage.prepared import PARAMETER
 from orchestrator.storage.statements import Statement, read_statements
 from tests.support.statements import FILES
 
-# Commands that can't be prepared; `ShadowTables` executes all of them here.
+# Commands that can't be prepared. `ShadowTables` executes all of them here.
 SCRIPTS = ("orchestrator/replay/sql/shadow_tables.sql", {"tables", "remember_live", "fold", "compared"})
 
 
-def test_each_statement_is_taken_with_its_declared_types(engine: Engine) -> None:
+def test_each_statement_is_accepted_with_its_declared_types(engine: Engine) -> None:
     refused = {}
     with engine.connect() as connection:
         shadow = ShadowTables(connection)
@@ -32,7 +32,7 @@ def test_each_statement_is_taken_with_its_declared_types(engine: Engine) -> None
     assert refused == {}
 
 
-def test_a_statement_that_is_wrong_is_refused(engine: Engine) -> None:
+def test_an_invalid_statement_is_refused(engine: Engine) -> None:
     for sql, types, message in (
         ("SELECT version FORM orchestrator.batch", {}, "syntax error"),
         ("SELECT labels FROM orchestrator.batch", {}, 'column "labels" does not exist'),

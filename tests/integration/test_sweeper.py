@@ -1,4 +1,4 @@
-"""What got lost is found and driven on; what is only queued is left alone (invariant 5)."""
+"""The sweeper finds lost work and drives it on, and leaves work alone that is only queued (invariant 5)."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ COMMAND_TOPICS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 
 
 class Broker:
-    """Where the topics end, as the sweeper asks; and how far the consumers are, which a test decides."""
+    """Says where the topics end, as the broker would, and how far the consumers are. The test decides both."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -50,7 +50,7 @@ class Broker:
         }
 
     def handled(self, *topics: Topic) -> None:
-        """The consumers of these topics have come to the end."""
+        """The consumers of these topics have reached the end."""
         with self._pipeline.engine.begin() as connection:
             advance_progress(
                 connection,
@@ -58,7 +58,7 @@ class Broker:
             )
 
     def written(self, topic: Topic) -> None:
-        """Somebody has published to this topic."""
+        """A record was published to this topic."""
         self.ends[topic, 0] += 1
 
 
@@ -85,7 +85,7 @@ def test_lost_results_are_folded_from_the_dedup_table(pipeline: Pipeline, sweepe
 
 
 def decided_long_ago(pipeline: Pipeline, since: timedelta) -> tuple[UUID, list[OutgoingEvent]]:
-    """A batch that was decided so long ago, and its results, which are on no topic."""
+    """A batch that was decided this long ago, and its results, which are on no topic."""
     batch_id = pipeline.submit([*mentors(2), item("nobody")])
     pipeline.drain_until_registered()
     results = pipeline.take(Topic.RESULTS)
@@ -101,18 +101,18 @@ def announced(pipeline: Pipeline) -> list[tuple[bytes, str, bytes]]:
 
 
 def without_time(event: OutgoingEvent) -> tuple[bytes, str, bytes]:
-    """The test has changed the time."""
+    """Without its time, because the test has changed the time."""
     return dict(event.headers)["ce_id"], event.key, event.value
 
 
 def test_row_50_result_that_was_lost_with_its_command_is_announced_again(
     pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
 ) -> None:
-    """The registration died between its commit and the results, and the command was gone before it was delivered again."""
+    """The registration died between its commit and the results, and the command disappeared before its redelivery."""
     batch_id, results = decided_long_ago(pipeline, timedelta(minutes=90))
     broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0], broker.ends[Topic.RESULTS, 1] = "first", 7, 0
     for _ in range(2):
-        assert not patient_sweeper.sweep(pipeline.engine), "it may be queued"
+        assert not patient_sweeper.sweep(pipeline.engine), "the results may be queued"
     broker.handled(Topic.RESULTS)
     assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
     assert pipeline.status(batch_id).batch.status == "partial"
@@ -152,10 +152,10 @@ def test_a_result_may_be_queued_until_the_aggregator_has_passed_it(
     assert len(announced(pipeline)) == (3 if is_lost else 0)
 
 
-def test_what_the_aggregator_has_before_it_for_long_is_folded_and_not_announced(
+def test_results_that_have_waited_long_for_the_aggregator_are_folded_and_not_announced(
     pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
 ) -> None:
-    """It is away: its queue has the results."""
+    """The aggregator is away, and the results are in its queue."""
     decided_long_ago(pipeline, timedelta(minutes=121))
     broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0] = "first", 7
     assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
@@ -191,14 +191,14 @@ def test_queued_commands_are_never_sent_again(pipeline: Pipeline, sweeper: Sweep
         broker.written(Topic.COMMANDS)
 
 
-def test_batch_in_the_outbox_is_not_stuck(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+def test_a_batch_in_the_outbox_is_not_stuck(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
     pipeline.submit(mentors(3))
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     for _ in range(3):
         assert not sweeper.sweep(pipeline.engine)
 
 
-def test_lost_commands_are_sent_again_once_the_queues_have_passed_them(
+def test_lost_commands_are_sent_again_after_the_queues_have_passed_them(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
     batch_id = pipeline.submit(mentors(3))
@@ -207,11 +207,11 @@ def test_lost_commands_are_sent_again_once_the_queues_have_passed_them(
     pipeline.take(Topic.COMMANDS)
     assert sweeper.sweep(pipeline.engine) == Swept(watched=3)
     broker.handled(Topic.BATCHES)
-    assert not sweeper.sweep(pipeline.engine), "the splitter is past it; the registration is not"
+    assert not sweeper.sweep(pipeline.engine), "the splitter has passed it, but the registration has not"
     assert not sweeper.sweep(pipeline.engine)
     broker.handled(*COMMAND_TOPICS)
     assert sweeper.sweep(pipeline.engine) == Swept(resent=3)
-    assert not sweeper.sweep(pipeline.engine), "what was sent again is in the outbox"
+    assert not sweeper.sweep(pipeline.engine), "the command that was sent again is in the outbox"
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
     assert not sweeper.sweep(pipeline.engine)
@@ -219,10 +219,10 @@ def test_lost_commands_are_sent_again_once_the_queues_have_passed_them(
         assert connection.execute(text("SELECT count(*) FROM orchestrator.sweep_watch")).scalar_one() == 0
 
 
-def test_commands_that_the_splitter_produced_late_get_a_mark_of_their_own(
+def test_commands_that_the_splitter_produced_late_get_their_own_mark(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
-    """The splitter was behind when the item was first seen: its command is newer than that mark, and not lost."""
+    """The splitter was behind when the item was first seen. So its command is newer than that mark, and not lost."""
     pipeline.submit(mentors(1))
     pipeline.relay()
     sweeper.sweep(pipeline.engine)
@@ -236,7 +236,7 @@ def test_commands_that_the_splitter_produced_late_get_a_mark_of_their_own(
     assert sweeper.sweep(pipeline.engine).resent == 1
 
 
-def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+def test_an_item_that_stays_lost_fails_with_an_internal_error(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
     batch_id = pipeline.submit(mentors(2))
     total = Swept()
     results: list[OutgoingEvent] = []
@@ -253,7 +253,7 @@ def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper
     assert view.batch.errors_by_code == {"internal_error": 2}
     assert view.items[0].error is not None
     assert view.items[0].error.retryable is True
-    # And it is announced as any other outcome: a replay knows no other way.
+    # The failure is announced like any other outcome, because a replay knows no other way.
     assert [dict(event.headers)["ce_type"] for event in results] == [FAILED.encode()] * 2
     assert not pipeline.handle(pipeline.aggregator, results).refused
     assert pipeline.status(batch_id).batch.counts.failed == 2
@@ -261,19 +261,19 @@ def test_item_that_stays_lost_ends_as_internal_error(pipeline: Pipeline, sweeper
 
 @pytest.fixture
 def sweeper_of_small_lanes(pipeline: Pipeline, settings: Settings, broker: Broker) -> Sweeper:
-    """Three items are many, to it and to the splitter; it sends again once."""
+    """For it and the splitter, three items are a bulk batch. It sends again once."""
     pipeline.handlers = (SplitterHandler(bulk_threshold_items=2, max_items=settings.max_items), *pipeline.handlers[1:])
     policy = SweepPolicy.of(settings)
     return Sweeper(replace(policy, quiet=timedelta(0), resend_pause=timedelta(0), max_resends=1, bulk_threshold_items=2), broker)
 
 
-def test_what_is_sent_again_is_the_first_command_byte_for_byte_in_its_lane(
+def test_a_command_that_is_sent_again_is_the_first_one_byte_for_byte_in_its_lane(
     pipeline: Pipeline, sweeper_of_small_lanes: Sweeper, broker: Broker
 ) -> None:
     """One of three got lost: of the submission, of a retry of all, and of a retry of two."""
 
     def lose_one() -> tuple[OutgoingEvent, OutgoingEvent]:
-        """The first command, and the one that the sweeper sends."""
+        """Returns the first command, and the one that the sweeper sends."""
         pipeline.relay()
         pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
         lost, *others = pipeline.take(*COMMAND_TOPICS)
@@ -302,10 +302,10 @@ def test_what_is_sent_again_is_the_first_command_byte_for_byte_in_its_lane(
     assert (again, again.topic) == (lost, Topic.COMMANDS)
 
 
-def test_result_of_what_is_given_up_is_of_the_lane_of_its_command(
+def test_the_result_of_giving_up_is_in_the_lane_of_its_command(
     pipeline: Pipeline, sweeper_of_small_lanes: Sweeper, broker: Broker
 ) -> None:
-    """A command that comes after all is answered with the same result, byte for byte."""
+    """A command that arrives after all gets the same result, byte for byte."""
     pipeline.submit(mentors(3))
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -323,7 +323,7 @@ def test_result_of_what_is_given_up_is_of_the_lane_of_its_command(
     assert pipeline.take(Topic.RESULTS) == [announced]
 
 
-def test_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+def test_a_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     pipeline.queues.clear()
@@ -335,14 +335,14 @@ def test_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper, 
         assert not sweeper.sweep(pipeline.engine)
 
 
-def test_lost_items_are_driven_on_within_a_minute_of_the_queue_having_passed_them(settings: Settings) -> None:
-    """Three sweeps after the quiet time are enough, as the tests above count; invariant 5 allows a minute."""
+def test_lost_items_are_driven_on_within_a_minute_after_the_queue_has_passed_them(settings: Settings) -> None:
+    """Three sweeps after the quiet time are enough, as the tests above count. Invariant 5 allows a minute."""
     assert settings.sweep_stuck_after_ms + 3 * settings.sweep_interval_ms <= 60_000
 
 
 @pytest.fixture
 def crowd(pipeline: Pipeline) -> None:
-    """5,000 more mentors."""
+    """Adds 5,000 mentors."""
     with pipeline.engine.begin() as connection:
         connection.execute(
             text(
@@ -354,8 +354,10 @@ def crowd(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.usefixtures("crowd")
-def test_long_queue_is_not_flooded_and_what_it_lost_is_sent_again(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
-    """5,000 commands wait, more than one sweep watches, and every sweep finds them quiet. Ten of them are lost on the way."""
+def test_a_long_queue_is_not_flooded_and_its_lost_commands_are_sent_again(
+    pipeline: Pipeline, settings: Settings, broker: Broker
+) -> None:
+    """5,000 commands wait. That is more than one sweep watches, and every sweep finds them quiet. Ten of them are lost on the way."""
     lost = 10
     policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0), max_items=400)
     sweeper = Sweeper(policy, broker)
@@ -374,7 +376,7 @@ def test_long_queue_is_not_flooded_and_what_it_lost_is_sent_again(pipeline: Pipe
             with pipeline.engine.begin() as connection:
                 advance_progress(connection, {(Topic.COMMANDS, 0): Position(first + 500, "first")})
     total += sweeper.sweep(pipeline.engine)
-    assert (total.watched, total.resent) == (5_000, 0), "all are watched, and what is only queued is not sent again"
+    assert (total.watched, total.resent) == (5_000, 0), "all must be watched, and no queued command may be sent again"
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
     broker.handled(*COMMAND_TOPICS)
     assert sweeper.sweep(pipeline.engine) == Swept(resent=lost)
@@ -384,10 +386,10 @@ def test_long_queue_is_not_flooded_and_what_it_lost_is_sent_again(pipeline: Pipe
 
 
 @pytest.mark.usefixtures("crowd")
-def test_outage_that_lost_more_than_a_transaction_holds_is_swept_at_once(
+def test_an_outage_that_lost_more_than_a_transaction_holds_is_swept_at_once(
     pipeline: Pipeline, settings: Settings, broker: Broker
 ) -> None:
-    """Everything in Kafka is gone: what three sweeps find of one item, they find of all."""
+    """Everything in Kafka is lost. Three sweeps do for all items what they do for one."""
     policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0), max_items=40)
     sweeper = Sweeper(policy, broker)
     batches = [pipeline.submit(mentors(100, first=first)) for first in (1, 101, 201)]
@@ -406,7 +408,7 @@ def test_outage_that_lost_more_than_a_transaction_holds_is_swept_at_once(
 
 
 def queued(pipeline: Pipeline, broker: Broker, count: int = 2) -> UUID:
-    """A batch that was split, and whose commands wait, on topics of which much was handled before."""
+    """A batch that was split, and whose commands wait, on topics with many handled records."""
     for topic in (Topic.BATCHES, *COMMAND_TOPICS):
         broker.ends[topic, 0] = 1_000
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
@@ -420,29 +422,29 @@ def queued(pipeline: Pipeline, broker: Broker, count: int = 2) -> UUID:
 
 
 def replace_topics(broker: Broker, topic_id: str, *, end: int = 0) -> None:
-    """All topics are deleted and made anew; so much has been written to them since."""
+    """Deletes all topics and creates them again. This many records have been written to the new ones."""
     broker.ids = dict.fromkeys(broker.ids, topic_id)
     broker.ends = dict.fromkeys(broker.ends, end)
 
 
 @pytest.mark.parametrize("end", [2, 1_000, 5_000])
-def test_row_50_progress_of_a_replaced_topic_says_nothing_about_what_is_queued_on_the_new_one(
+def test_row_50_progress_of_a_replaced_topic_does_not_count_for_the_new_one(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker, end: int
 ) -> None:
-    """The new topic ends before, where and after the old one did: it is restored from a copy, or filled anew."""
+    """The new topic ends before, at or behind the old one's end: it was restored from a copy, or filled again."""
     batch_id = queued(pipeline, broker)
     replace_topics(broker, "second", end=end)
     total = sum((sweeper.sweep(pipeline.engine) for _ in range(20)), Swept())
-    assert total == Swept(watched=2), "what is only queued is not sent again"
+    assert total == Swept(watched=2), "a queued command must not be sent again"
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-def test_row_50_what_was_lost_with_its_topic_is_sent_again_and_never_held_against_the_item(
+def test_row_50_commands_lost_with_their_topic_are_sent_again_and_do_not_count_against_the_item(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
-    """The topics are replaced more often than an item is sent again before it is given up."""
+    """The topics are replaced more often than an item may be sent again."""
     batch_id = queued(pipeline, broker)
     total = sweeper.sweep(pipeline.engine)
     for number in range(6):
@@ -458,7 +460,7 @@ def test_row_50_what_was_lost_with_its_topic_is_sent_again_and_never_held_agains
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-def test_row_50_what_a_new_incarnation_loses_is_given_up_as_on_the_first(
+def test_row_50_commands_lost_on_a_new_incarnation_are_given_up_as_on_the_first(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
     queued(pipeline, broker)
@@ -471,11 +473,11 @@ def test_row_50_what_a_new_incarnation_loses_is_given_up_as_on_the_first(
         pipeline.queues.clear()
         broker.ends = dict.fromkeys(broker.ends, 7)
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-    assert (total.resent, total.given_up) == (2 + 4, 2), "once with its topic, and as often as any item"
+    assert (total.resent, total.given_up) == (2 + 4, 2), "once because of its topic, and then as often as any item"
 
 
-def test_topic_that_is_away_is_waited_for(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
-    """Deleted, and not made anew yet: what was on it is not sent to nowhere."""
+def test_a_missing_topic_is_waited_for(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    """It was deleted, and does not exist yet again. Its commands are not sent until it does."""
     queued(pipeline, broker)
     assert sweeper.sweep(pipeline.engine).watched == 2
     del broker.ids[Topic.COMMANDS]
@@ -486,8 +488,10 @@ def test_topic_that_is_away_is_waited_for(pipeline: Pipeline, sweeper: Sweeper, 
     assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
 
 
-def test_what_expired_before_it_was_handled_is_sent_again(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
-    """The consumers were away for longer than the topics keep records, and nothing was written since: they never get a record."""
+def test_commands_that_expired_before_they_were_handled_are_sent_again(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker
+) -> None:
+    """The consumers were away for longer than the retention time, and nothing was written since. So they never get a record."""
     batch_id = queued(pipeline, broker)
     assert sweeper.sweep(pipeline.engine).watched == 2
     pipeline.queues.clear()
@@ -497,20 +501,24 @@ def test_what_expired_before_it_was_handled_is_sent_again(pipeline: Pipeline, sw
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-def test_broker_without_topic_ids_shows_a_replaced_topic_by_its_end(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+def test_a_broker_without_topic_ids_shows_a_replaced_topic_by_its_end(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker
+) -> None:
     broker.ids = dict.fromkeys(broker.ids, UNKNOWN_ID)
     batch_id = queued(pipeline, broker)
     broker.ends = dict.fromkeys(broker.ends, 2)
     assert sum((sweeper.sweep(pipeline.engine) for _ in range(6)), Swept()) == Swept(watched=2)
     broker.ends = dict.fromkeys(broker.ends, 0)
     pipeline.queues.clear()
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2), "the end is before the mark"
+    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2), (
+        "the topic's end is before the mark, so it was replaced"
+    )
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-def test_progress_of_the_version_before_counts(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
-    """It writes no topic id: a consumer that has not been replaced yet, or a partition that has been idle since."""
+def test_progress_of_the_previous_version_counts(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+    """It has no topic id. The consumer has not been upgraded yet, or the partition has been idle since."""
     queued(pipeline, broker)
     broker.handled(*COMMAND_TOPICS)
     with pipeline.engine.begin() as connection:
@@ -519,8 +527,8 @@ def test_progress_of_the_version_before_counts(pipeline: Pipeline, sweeper: Swee
     assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)
 
 
-def test_mark_is_taken_after_the_outbox_was_looked_at(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
-    """What leaves the outbox while the broker is asked lies behind the mark, and is not lost when the mark is passed."""
+def test_a_mark_is_taken_after_the_outbox_was_read(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    """An event that leaves the outbox while the broker is asked is behind the mark, and is not lost when the mark is passed."""
     queued(pipeline, broker)
     asked: list[int] = []
 
@@ -544,7 +552,7 @@ def test_mark_is_taken_after_the_outbox_was_looked_at(pipeline: Pipeline, settin
 
 @pytest.fixture
 def broken(settings: Settings) -> Iterator[Callable[[str, UUID], None]]:
-    """Makes every change of a table's rows of a batch fail."""
+    """Makes every change of a batch's rows in a table fail."""
     owner = create_engine(settings.owner_url)
 
     def breaks(table: str, batch_id: UUID) -> None:
@@ -571,10 +579,10 @@ def set_aside(step: str) -> float:
     return float(metrics.SWEEP_SET_ASIDE.labels(step)._value.get())
 
 
-def test_row_51_batch_that_can_not_be_folded_leaves_the_others_to_be_folded(
+def test_row_51_a_batch_that_can_not_be_folded_does_not_stop_others(
     pipeline: Pipeline, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its counts are damaged: any move of an item would make them negative."""
+    """Its counts are damaged, so that any move of an item would make them negative."""
     batches = [pipeline.submit(mentors(3, first=first)) for first in range(1, 22, 3)]
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -589,7 +597,7 @@ def test_row_51_batch_that_can_not_be_folded_leaves_the_others_to_be_folded(
     assert {pipeline.status(each).batch.status for each in batches if each != batches[3]} == {"completed"}
 
 
-def test_row_51_batch_that_can_not_be_sent_again_leaves_the_others_to_be_sent(
+def test_row_51_a_batch_that_can_not_be_sent_again_does_not_stop_others(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker, broken: Callable[[str, UUID], None]
 ) -> None:
     batches = [pipeline.submit(mentors(2, first=first)) for first in range(1, 10, 2)]
@@ -607,7 +615,7 @@ def test_row_51_batch_that_can_not_be_sent_again_leaves_the_others_to_be_sent(
     ]
 
 
-def test_row_51_batch_that_can_not_be_given_up_leaves_the_others_to_be_given_up(
+def test_row_51_a_batch_that_can_not_be_given_up_does_not_stop_others(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker, broken: Callable[[str, UUID], None]
 ) -> None:
     batches = [pipeline.submit(mentors(2, first=first)) for first in range(1, 10, 2)]
@@ -624,7 +632,7 @@ def test_row_51_batch_that_can_not_be_given_up_leaves_the_others_to_be_given_up(
     ]
 
 
-def test_row_51_collection_that_can_not_be_ended_leaves_the_others_to_be_ended(
+def test_row_51_a_collection_that_can_not_be_ended_does_not_stop_others(
     pipeline: Pipeline, settings: Settings, broker: Broker, broken: Callable[[str, UUID], None]
 ) -> None:
     collecting = [uuid4() for _ in range(5)]
@@ -641,12 +649,12 @@ def test_row_51_collection_that_can_not_be_ended_leaves_the_others_to_be_ended(
 
 @pytest.fixture
 def patient_sweeper(settings: Settings, broker: Broker) -> Sweeper:
-    """What began or was decided an hour ago is quiet."""
+    """A sweeper for which an hour without changes is quiet."""
     return Sweeper(replace(SweepPolicy.of(settings), quiet=timedelta(hours=1), resend_pause=timedelta(0)), broker)
 
 
 def long_ago(pipeline: Pipeline, batch_id: UUID) -> None:
-    """Two hours pass for the batch's items, and nobody has touched it in between. Events carry these times, so those sent again differ."""
+    """Makes the batch's items two hours older, as if nobody had touched them since. Events contain these times, so those sent again differ."""
     pipeline.forget_what_was_published()
     with pipeline.engine.begin() as connection:
         for statement in (
@@ -657,7 +665,9 @@ def long_ago(pipeline: Pipeline, batch_id: UUID) -> None:
             connection.execute(text(statement), {"b": batch_id})
 
 
-def test_row_51_batch_that_is_edited_all_the_time_is_swept(pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker) -> None:
+def test_row_51_a_batch_that_is_edited_all_the_time_is_swept(
+    pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
+) -> None:
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     pipeline.queues.clear()
@@ -682,7 +692,7 @@ def test_row_51_lost_results_of_a_batch_that_is_edited_all_the_time_are_folded(
     assert patient_sweeper.sweep(pipeline.engine).folded == 2
 
 
-def test_row_51_lost_item_of_a_batch_whose_other_items_are_retried_all_the_time_is_sent_again(
+def test_row_51_a_lost_item_is_sent_again_although_other_items_are_retried_all_the_time(
     pipeline: Pipeline, patient_sweeper: Sweeper, broker: Broker
 ) -> None:
     batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
@@ -707,10 +717,10 @@ def test_row_51_lost_item_of_a_batch_whose_other_items_are_retried_all_the_time_
 # --- The loop ------------------------------------------------------------------------------------------------------------------
 
 
-def test_row_51_step_that_fails_keeps_no_other_from_being_done(
+def test_row_51_a_failing_step_does_not_stop_other_steps(
     pipeline: Pipeline, sweeper: Sweeper, settings: Settings, broken: Callable[[str, UUID], None]
 ) -> None:
-    """The broker is away and one deleted batch can't be purged: results are folded, another deleted batch is purged."""
+    """The broker is away, and one deleted batch can't be purged. Results are folded, and another deleted batch is purged."""
     deleted = [pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3)]
     pipeline.drain()
     for each in deleted:
@@ -745,10 +755,10 @@ def test_row_51_step_that_fails_keeps_no_other_from_being_done(
         thread.join()
 
 
-# --- What the sweeper sees of the queues ---------------------------------------------------------------------------------------
+# --- How the sweeper sees the queues -------------------------------------------------------------------------------------------
 
 
-def test_row_53_queue_that_does_not_move_stands_since_it_was_seen_to(
+def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker, settings: Settings
 ) -> None:
     def standing() -> dict[str, bool]:
@@ -766,22 +776,22 @@ def test_row_53_queue_that_does_not_move_stands_since_it_was_seen_to(
     first = since(Topic.COMMANDS)
     broker.written(Topic.COMMANDS)
     sweeper.sweep(pipeline.engine)
-    assert since(Topic.COMMANDS) == first, "more waits, and it has not moved"
+    assert since(Topic.COMMANDS) == first, "more records wait, and it has not moved"
     assert metrics.QUEUE_RECORDS.labels("commands")._value.get() == 2
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
     sweeper.sweep(pipeline.engine)
-    assert since(Topic.COMMANDS) != first, "it moves, and is behind"
+    assert since(Topic.COMMANDS) != first, "it has moved, and is still behind"
     broker.handled(Topic.COMMANDS, Topic.BATCHES)
     sweeper.sweep(pipeline.engine)
     assert standing() == {"batches": False, "commands": False, "commands-bulk": False}
-    # Made anew: what was handled of the old topic is no progress of this one.
+    # The topic was created again, so progress on the old one does not count.
     broker.ids[Topic.COMMANDS] = "second"
     sweeper.sweep(pipeline.engine)
     assert standing()["commands"]
     del broker.ids[Topic.COMMANDS]
     sweeper.sweep(pipeline.engine)
-    assert "commands" not in standing(), "a topic that is away is no queue"
+    assert "commands" not in standing(), "a missing topic is no queue"
     assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail]
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.BATCHES, 0): Position(0, "second")})
@@ -789,14 +799,14 @@ def test_row_53_queue_that_does_not_move_stands_since_it_was_seen_to(
     broker.ids[Topic.BATCHES] = "second"
     sweeper.sweep(pipeline.engine)
     assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail], (
-        "it is another topic"
+        "progress on another topic of this name must not count"
     )
 
 
-def test_refused_event_of_a_batch_hides_none_of_its_items_from_the_sweeper(
+def test_a_batchs_refused_event_does_not_hide_its_items_from_the_sweeper(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
-    """Its `BatchSubmitted` will never be accepted, and an event for those who follow it waits: each item is sent by itself."""
+    """Its `BatchSubmitted` will never be accepted, and an event for its followers waits. Each item is sent by itself."""
     batch_id = pipeline.submit(mentors(2))
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.outbox SET slot = -1 - slot, held_for = 'refused', held_why = 'too large'"))

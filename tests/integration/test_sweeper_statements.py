@@ -1,4 +1,4 @@
-"""What the sweeper's statements choose, clause by clause: what waits, what is watched, what is lost, what is forgotten; how queues are."""
+"""What the sweeper's statements select, clause by clause: items that wait, are watched, lost or forgotten; and the state of queues."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def run(pipeline: Pipeline, statement: str, **values: object) -> None:
 
 
 def lost(pipeline: Pipeline, count: int = 2, first: int = 1) -> UUID:
-    """A batch whose commands are nowhere."""
+    """A batch whose commands are on no topic."""
     batch_id = pipeline.submit(mentors(count, first=first))
     pipeline.relay()
     pipeline.queues.clear()
@@ -62,7 +62,7 @@ WAITING = {
 
 
 @pytest.mark.parametrize(("topic", "held_for", "hides"), WAITING.values(), ids=WAITING)
-def test_what_waits_in_the_outbox_may_lead_to_an_item(
+def test_a_waiting_event_of_a_batch_may_lead_to_its_items(
     pipeline: Pipeline, settings: Settings, broker: Broker, topic: Topic, held_for: str, hides: bool
 ) -> None:
     batch_id, other = lost(pipeline), lost(pipeline, first=10)
@@ -73,7 +73,7 @@ def test_what_waits_in_the_outbox_may_lead_to_an_item(
     run(pipeline, put, org=ORGANIZATION, b=batch_id, topic=topic.value)
     swept = sweeper(settings, broker)
     assert swept.sweep(pipeline.engine).watched == (2 if hides else 4)
-    # What was sent again waits behind its own mark, which is taken when it has left the outbox.
+    # Events that were sent again have their own mark, which is taken when they have left the outbox.
     run(pipeline, "UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = NULL WHERE batch_id = :b", b=other)
     run(pipeline, "UPDATE orchestrator.outbox SET batch_id = :b", b=other)
     with pipeline.engine.begin() as connection:
@@ -82,14 +82,14 @@ def test_what_waits_in_the_outbox_may_lead_to_an_item(
         assert sweeping.is_waited_for(connection, mark) is not hides
 
 
-def test_what_was_moved_a_moment_ago_is_left_alone(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+def test_items_that_changed_a_moment_ago_are_left_alone(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
     lost(pipeline)
     pipeline.submit(mentors(2, first=10))
     pipeline.drain_until_registered()
     pipeline.queues.clear()
     patient = sweeper(settings, broker, quiet=timedelta(hours=1))
     assert not patient.sweep(pipeline.engine)
-    # Begun long ago, and decided just now.
+    # These began long ago, and were decided just now.
     run(
         pipeline,
         "UPDATE orchestrator.batch_item SET attempt_at = now() - interval '2 hours' WHERE mentor_id IN ('mentor-10', 'mentor-11')",
@@ -97,7 +97,7 @@ def test_what_was_moved_a_moment_ago_is_left_alone(pipeline: Pipeline, settings:
     assert not patient.sweep(pipeline.engine)
 
 
-def test_the_outcome_of_an_earlier_attempt_is_none_of_the_present_one(
+def test_the_outcome_of_an_earlier_attempt_does_not_count_for_the_present_one(
     pipeline: Pipeline, settings: Settings, broker: Broker
 ) -> None:
     batch_id = pipeline.submit([item("nobody"), item("no one")])
@@ -125,7 +125,7 @@ def test_the_pause_between_resends_is_waited_for(pipeline: Pipeline, settings: S
     assert total.resent == 3
 
 
-def test_what_waits_counts_as_stuck_and_is_sent_again_after_as_long_as_the_settings_say(
+def test_the_settings_decide_when_an_item_is_stuck_and_when_it_is_sent_again(
     pipeline: Pipeline, settings: Settings, broker: Broker
 ) -> None:
     patient = settings.model_copy(update={"sweep_stuck_after_ms": 2 * HOUR_MS, "sweep_interval_ms": HOUR_MS})
@@ -144,7 +144,7 @@ def test_what_waits_counts_as_stuck_and_is_sent_again_after_as_long_as_the_setti
     assert timedelta(minutes=50) < waits <= timedelta(hours=1)
 
 
-def test_a_batch_is_collected_for_as_long_as_the_settings_say(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+def test_the_settings_decide_how_long_a_batch_is_collected(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
     ids = [uuid4() for _ in range(3)]
     for batch_id in ids:
         pipeline.queues[Topic.BATCHES] += in_parts(batch_id, [2, 2])[:1]
@@ -159,11 +159,11 @@ def test_a_batch_is_collected_for_as_long_as_the_settings_say(pipeline: Pipeline
 
 
 def in_order(pages: Sequence[Sequence[str]], ids: Sequence[UUID]) -> bool:
-    """Whether these are the first one, two, three and four of three."""
+    """Whether the pages for the limits 1, 2, 3 and 4 have the first one, two, three and all three ids."""
     return [list(page) for page in pages] == [[str(each) for each in ids[:most]] for most in (1, 2, 3, 4)]
 
 
-def test_collections_are_ended_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+def test_collections_are_ended_in_order_up_to_a_limit_without_those_set_aside(pipeline: Pipeline) -> None:
     ids = sorted(uuid4() for _ in range(3))
     for batch_id in reversed(ids):
         pipeline.queues[Topic.BATCHES] += in_parts(batch_id, [2, 2])[:1]
@@ -178,7 +178,7 @@ def test_collections_are_ended_in_order_so_many_at_a_time_and_without_those_set_
     assert overdue(9, ids[1]) == [str(ids[0]), str(ids[2])]
 
 
-def test_results_are_made_up_for_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+def test_results_are_folded_in_order_up_to_a_limit_without_those_set_aside(pipeline: Pipeline) -> None:
     ids = sorted(pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3))
     pipeline.drain_until_registered()
 
@@ -191,12 +191,12 @@ def test_results_are_made_up_for_in_order_so_many_at_a_time_and_without_those_se
     assert lost_results(9, ids[1]) == [str(ids[0]), str(ids[2])]
 
 
-def test_lost_commands_are_found_in_order_so_many_at_a_time_and_without_those_set_aside(pipeline: Pipeline) -> None:
+def test_lost_commands_are_found_in_order_up_to_a_limit_without_those_set_aside(pipeline: Pipeline) -> None:
     ids = sorted(lost(pipeline, 1, first) for first in (1, 2, 3))
     with pipeline.engine.begin() as connection:
         mark = sweeping.new_mark(connection)
         counts = [sweeping.watch_quiet_items(connection, mark, quiet=timedelta(0), limit=most) for most in (1, 1, 2)]
-        assert counts == [1, 1, 1], "those that are watched already don't count"
+        assert counts == [1, 1, 1], "items that are watched already must not count"
         connection.execute(text("UPDATE orchestrator.sweep_watch SET stage = 'registration'"))
 
     def commands(most: int, *aside: UUID) -> list[str]:
@@ -209,7 +209,7 @@ def test_lost_commands_are_found_in_order_so_many_at_a_time_and_without_those_se
     assert commands(9, ids[1]) == [str(ids[0]), str(ids[2])]
 
 
-def test_a_request_has_the_size_of_the_submission_or_of_the_retry_that_began_the_attempt(pipeline: Pipeline) -> None:
+def test_a_requests_size_is_that_of_the_submission_or_of_the_retry_that_began_the_attempt(pipeline: Pipeline) -> None:
     retried = pipeline.submit([item("nobody"), item("no one"), *mentors(1)])
     other = pipeline.submit([item("nobody"), *mentors(1, first=9)])
     pipeline.drain()
@@ -233,10 +233,10 @@ def test_a_request_has_the_size_of_the_submission_or_of_the_retry_that_began_the
     ("then", "now", "is_gone"),
     [("a", "a", False), ("a", "b", True), ("a", "", False), ("", "b", False), ("", "", False), ("a", None, False)],
 )
-def test_a_topic_is_another_one_when_both_ids_are_known_and_differ(
+def test_a_topic_was_replaced_if_both_ids_are_known_and_differ(
     pipeline: Pipeline, then: str, now: str | None, is_gone: bool
 ) -> None:
-    """A topic that is not there is waited for."""
+    """A missing topic is waited for."""
     queues = {} if now is None else {(Topic.BATCHES, 0): Queue(0, 5, now)}
     with pipeline.engine.begin() as connection:
         mark = sweeping.new_mark(connection)
@@ -245,7 +245,7 @@ def test_a_topic_is_another_one_when_both_ids_are_known_and_differ(
     assert passed == ([], [mark] if is_gone else [])
 
 
-def test_only_what_still_waits_is_watched(pipeline: Pipeline) -> None:
+def test_only_items_that_still_wait_are_watched(pipeline: Pipeline) -> None:
     failed = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, failed, RetryRequest())
@@ -257,13 +257,13 @@ def test_only_what_still_waits_is_watched(pipeline: Pipeline) -> None:
     with pipeline.engine.begin() as connection:
         marks = [sweeping.new_mark(connection) for _ in range(3)]
         watched = [
-            (failed, 0, 1, marks[0]),  # retried since
+            (failed, 0, 1, marks[0]),  # It was retried since.
             (failed, 0, 2, marks[1]),
-            (failed, 1, 1, marks[0]),  # succeeded
-            (decided, 0, 1, marks[0]),  # decided, and not folded yet
+            (failed, 1, 1, marks[0]),  # It succeeded.
+            (decided, 0, 1, marks[0]),  # It is decided, and not folded yet.
             (waiting, 0, 1, marks[1]),
-            (waiting, 0, 2, marks[0]),  # no such attempt
-            (uuid4(), 0, 1, marks[0]),  # no such batch
+            (waiting, 0, 2, marks[0]),  # The attempt does not exist.
+            (uuid4(), 0, 1, marks[0]),  # The batch does not exist.
         ]
         for batch_id, position, attempt, mark in watched:
             connection.execute(
@@ -276,7 +276,7 @@ def test_only_what_still_waits_is_watched(pipeline: Pipeline) -> None:
         assert connection.execute(text("SELECT mark_id FROM orchestrator.sweep_mark")).scalars().all() == [marks[1]]
 
 
-def test_one_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+def test_one_process_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
     lost(pipeline)
     with pipeline.engine.begin() as rival:
         assert sweeping.try_lock(rival)
@@ -284,8 +284,8 @@ def test_one_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Br
     assert sweeper(settings, broker).sweep(pipeline.engine).watched == 2
 
 
-def test_no_step_does_anything_while_somebody_else_sweeps(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
-    """There is something for each: commands to send again, outcomes to fold, a collection to end, and queues to look at."""
+def test_no_step_does_anything_while_another_process_sweeps(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
+    """Each step has something to do: commands to send again, outcomes to fold, a collection to end, and queues to look at."""
 
     def queues_seen() -> int:
         with pipeline.engine.connect() as connection:
@@ -312,7 +312,7 @@ def test_no_step_does_anything_while_somebody_else_sweeps(pipeline: Pipeline, se
     assert queues_seen() == 3
 
 
-# --- How queues and roles are ---------------------------------------------------------------------------------------------------------
+# --- The state of queues and roles -----------------------------------------------------------------------------------------------------
 
 
 def note(pipeline: Pipeline, queues: Queues) -> dict[Topic, QueueState]:
@@ -320,7 +320,7 @@ def note(pipeline: Pipeline, queues: Queues) -> dict[Topic, QueueState]:
         return observing.note_queues(connection, queues)
 
 
-def test_what_waits_is_the_sum_of_a_topics_partitions(pipeline: Pipeline) -> None:
+def test_a_queues_size_is_the_sum_of_its_topics_partitions(pipeline: Pipeline) -> None:
     queues = {
         (Topic.COMMANDS, 0): Queue(0, 10, "id"),
         (Topic.COMMANDS, 1): Queue(3, 9, "id"),
@@ -336,7 +336,7 @@ def test_what_waits_is_the_sum_of_a_topics_partitions(pipeline: Pipeline) -> Non
         }
         advance_progress(connection, positions)
     told = note(pipeline, queues)
-    # What is gone is not waited for, and progress on another topic of the name is none.
+    # Expired records do not wait, and progress on another topic of this name does not count.
     assert {topic: state.waiting for topic, state in told.items()} == {
         Topic.COMMANDS: 6 + 6 + 5,
         Topic.RESULTS: 0,
@@ -351,11 +351,11 @@ def test_what_waits_is_the_sum_of_a_topics_partitions(pipeline: Pipeline) -> Non
     assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
 
 
-def test_a_queue_stands_since_it_was_seen_behind_where_it_is_now(pipeline: Pipeline) -> None:
+def test_a_queue_stands_since_it_was_first_seen_at_its_present_place(pipeline: Pipeline) -> None:
     queue = {(Topic.COMMANDS, 0): Queue(0, 10, "old")}
 
     def stands(first_seen: bool) -> bool:
-        """Whether it stands: since now if this is the first time that it is seen so, otherwise for an hour, which then passes."""
+        """Whether it stands. If this is the first time that it is seen so, it stands since now; otherwise since an hour ago."""
         hours = round(note(pipeline, queue)[Topic.COMMANDS].stands_s / 3_600)
         run(pipeline, "UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'")
         with pipeline.engine.begin() as connection:
@@ -370,19 +370,19 @@ def test_a_queue_stands_since_it_was_seen_behind_where_it_is_now(pipeline: Pipel
     assert stands(first_seen=True)
     assert stands(first_seen=False)
     handled(4, "old")
-    assert stands(first_seen=True), "it has moved"
+    assert stands(first_seen=True), "it has moved, so it stands only since now"
     assert stands(first_seen=False)
     queue = {(Topic.COMMANDS, 0): Queue(4, 10, "new")}
-    assert stands(first_seen=True), "it is another topic"
+    assert stands(first_seen=True), "it is another topic, so it stands only since now"
     assert stands(first_seen=False)
     handled(10, "new")
-    assert not stands(first_seen=True), "it is at its end"
+    assert not stands(first_seen=True), "it is at its end, so it must not stand"
     queue = {(Topic.COMMANDS, 0): Queue(4, 12, "new")}
     assert stands(first_seen=True)
     assert stands(first_seen=False)
 
 
-def test_starts_of_a_role_are_counted_on_its_host_for_ten_minutes_and_kept_for_a_day(pipeline: Pipeline) -> None:
+def test_starts_of_a_role_are_counted_by_host_for_ten_minutes_and_kept_for_a_day(pipeline: Pipeline) -> None:
     put = text("INSERT INTO orchestrator.role_start VALUES (:role, :host, now() - :minutes * interval '1 minute')")
     with pipeline.engine.begin() as connection:
         for role, host, minutes in (
@@ -398,7 +398,7 @@ def test_starts_of_a_role_are_counted_on_its_host_for_ten_minutes_and_kept_for_a
     assert kept == 4 + 2
 
 
-def test_the_oldest_event_of_ones_slots_is_found_also_where_it_is_held(pipeline: Pipeline) -> None:
+def test_the_oldest_event_of_the_relays_own_slots_is_found_even_if_it_is_held(pipeline: Pipeline) -> None:
     put = text(
         "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
         " VALUES (:slot, 'o', gen_random_uuid(), 'batches', 'k', '[]', '{}', now() - :s * interval '1 second')"
@@ -415,7 +415,7 @@ def test_the_oldest_event_of_ones_slots_is_found_also_where_it_is_held(pipeline:
 
 @contextmanager
 def keys(pipeline: Pipeline, *aged: tuple[str, str, str, int]) -> Iterator[list[tuple[str, str, str]]]:
-    """Keys of these organizations, subjects and names, so many days old. What is left of them is known at the end."""
+    """Keys of these organizations, subjects and names, with their ages in days. Which are left is known at the end."""
     left: list[tuple[str, str, str]] = []
     for organization, subject, key, days in aged:
         put = "INSERT INTO orchestrator.idempotency_key VALUES (:o, :s, :k, '', gen_random_uuid(), NULL, now() - :d * interval '1 day')"
@@ -431,20 +431,20 @@ def expire(engine: Engine, most: int) -> int:
         return purging.expire_keys(connection, after=timedelta(days=7), max_keys=most)
 
 
-def test_a_key_expires_by_itself_whoever_else_has_its_name(pipeline: Pipeline) -> None:
+def test_a_key_expires_by_itself_whoever_has_the_same_name(pipeline: Pipeline) -> None:
     aged = [("o", "s", "k", 8), ("p", "s", "k", 6), ("o", "t", "k", 6), ("o", "s", "l", 6)]
     with keys(pipeline, *aged) as left:
         assert expire(pipeline.engine, 9) == 1
     assert left == [("o", "s", "l"), ("o", "t", "k"), ("p", "s", "k")]
 
 
-def test_the_oldest_keys_go_first(pipeline: Pipeline) -> None:
+def test_the_oldest_keys_expire_first(pipeline: Pipeline) -> None:
     with keys(pipeline, ("o", "s", "a", 9), ("o", "s", "b", 11), ("o", "s", "c", 10)) as left:
         assert expire(pipeline.engine, 2) == 2
     assert left == [("o", "s", "a")]
 
 
-def test_what_was_deleted_first_is_purged_first(pipeline: Pipeline) -> None:
+def test_the_oldest_deletions_are_purged_first(pipeline: Pipeline) -> None:
     batches = [pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3)]
     for batch_id, days in zip(batches, (8, 10, 9), strict=True):
         run(

@@ -1,4 +1,4 @@
-"""The topics as Kafka has them once they are made, and what is said of those that are otherwise."""
+"""The topics after their creation, and what is reported about topics with other settings."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +31,9 @@ def name_of(settings: Settings, topic: Topic) -> str:
     return topic.on_cluster(settings.topic_prefix)
 
 
-def test_topics_that_are_made_are_as_the_product_needs_them(settings: Settings, admin: AdminClient) -> None:
+def test_created_topics_have_the_settings_that_the_product_needs(settings: Settings, admin: AdminClient) -> None:
     assert all(report.differences == MISSING for report in inspect_topics(settings))
-    assert not any(report.created for report in inspect_topics(settings)), "to look makes nothing"
+    assert not any(report.created for report in inspect_topics(settings)), "a check must create no topics"
     reports = create_topics(settings)
     assert {(report.name, report.created, tuple(report.differences)) for report in reports} == {
         (name_of(settings, topic), True, ()) for topic in Topic
@@ -65,14 +65,14 @@ def test_one_broker_of_several_may_be_down(settings: Settings, replicas: int, in
     assert {plan.replication_factor for plan in plans} == {replicas}
 
 
-def test_who_makes_them_at_the_same_time_makes_each_once(settings: Settings, admin: AdminClient) -> None:
+def test_several_processes_that_create_the_topics_create_each_once(settings: Settings, admin: AdminClient) -> None:
     with ThreadPoolExecutor(2) as threads:
         both = [report for reports in threads.map(create_topics, [settings, settings]) for report in reports]
     assert sorted(report.name for report in both if report.created) == sorted(name_of(settings, topic) for topic in Topic)
 
 
 class LateClient(AdminClient):
-    """Its broker knows of no topic at the second look, as one that has not heard yet of those that were made at the same time."""
+    """A client whose broker knows of no topic at the second look, because it has not heard of those that were just created."""
 
     looks = 0
 
@@ -84,7 +84,7 @@ class LateClient(AdminClient):
         return found
 
 
-def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(
+def test_a_topic_that_the_broker_does_not_know_yet_is_waited_for(
     settings: Settings, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_topics(settings)
@@ -92,7 +92,7 @@ def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(
     assert [(report.created, report.differences) for report in create_topics(settings)] == [(False, [])] * len(Topic)
 
 
-def test_a_topic_that_is_otherwise_is_told_of_and_left_as_it_is(settings: Settings, admin: AdminClient) -> None:
+def test_a_topic_with_other_settings_is_reported_and_not_changed(settings: Settings, admin: AdminClient) -> None:
     odd = name_of(settings, Topic.RESULTS)
     config = {"cleanup.policy": "compact", "retention.ms": "5", "message.timestamp.type": "CreateTime"}
     [made] = admin.create_topics([NewTopic(odd, 5, replication_factor=1, config=config)]).values()

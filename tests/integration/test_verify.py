@@ -1,4 +1,4 @@
-"""`verify` is green on every healthy state and sees each corruption that it claims to see: each is made here, one row at a time."""
+"""`verify` is green on every healthy state, and detects each corruption that it claims to detect. The tests make each one, a row at a time."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -23,7 +23,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, 
 from tests.support.revoking import revoke
 from tests.support.stack import Stack
 
-# Constraints that make corruptions impossible; dropped, because `verify` must not rely on what a restore or a hand may have lost.
+# Constraints that prevent these corruptions. They are dropped, because `verify` must not rely on what a restore or a person may have lost.
 CONSTRAINTS = (
     "ALTER TABLE orchestrator.batch DROP CONSTRAINT batch_counts",
     "ALTER TABLE orchestrator.outcome DROP CONSTRAINT outcome_answer",
@@ -62,24 +62,24 @@ def healthy(pipeline: Pipeline) -> dict[str, UUID]:
     return batches
 
 
-def test_healthy_database_is_green(pipeline: Pipeline, settings: Settings) -> None:
+def test_a_healthy_database_is_green(pipeline: Pipeline, settings: Settings) -> None:
     healthy(pipeline)
     report = verify(pipeline.engine, settings)
     assert report.breaches == []
     assert report.checked == {"batches": 9, "items": 15, "outcomes": 15, "activities": 10}
 
 
-def test_it_sees_one_moment_and_can_change_nothing(
+def test_it_reads_one_snapshot_and_can_change_nothing(
     pipeline: Pipeline, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of its own transaction, it counts the settings that have the value that they should have."""
+    """Counts the settings of its own transaction that have the right value."""
     wanted = {"transaction_read_only": "on", "transaction_isolation": "repeatable read", "statement_timeout": "0"}
     counted = {name: f"pg_settings WHERE (name, setting) = ('{name}', '{value}')" for name, value in wanted.items()}
     monkeypatch.setattr(verification, "_COUNTED", counted)
     assert verify(pipeline.engine, settings).checked == dict.fromkeys(wanted, 1)
 
 
-def test_what_is_in_flight_is_no_breach(pipeline: Pipeline, settings: Settings) -> None:
+def test_work_under_way_is_no_breach(pipeline: Pipeline, settings: Settings) -> None:
     def green() -> bool:
         return verify(pipeline.engine, settings).breaches == []
 
@@ -101,7 +101,7 @@ def test_what_is_in_flight_is_no_breach(pipeline: Pipeline, settings: Settings) 
 
 @pytest.fixture(scope="module")
 def fragile(infrastructure: Stack, template_database: str) -> Iterator[tuple[str, dict[str, UUID]]]:
-    """A healthy database in which everything can be damaged, to copy from, and its batches."""
+    """A healthy database to copy from, in which everything can be damaged, and its batches."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         settings = Settings(database_url=SecretStr(url))
         worker = create_database_engine(settings.worker_url, settings, connections=2, application_name="test")
@@ -120,7 +120,7 @@ def fragile(infrastructure: Stack, template_database: str) -> Iterator[tuple[str
 
 
 @pytest.mark.parametrize(("check", "kind", "sql"), CORRUPTIONS, ids=[f"{check}-{kind}" for check, kind, _ in CORRUPTIONS])
-def test_corruption_turns_its_check_red(
+def test_a_corruption_turns_its_check_red(
     infrastructure: Stack, fragile: tuple[str, dict[str, UUID]], check: str, kind: str, sql: str
 ) -> None:
     template, batches = fragile
@@ -132,9 +132,9 @@ def test_corruption_turns_its_check_red(
             connection.execute(text(statements), {"b": batches[kind]} if ":b" in sql else {})
         seen = [breach for breach in verify(owner, settings).breaches if breach.detail.startswith(f"{check}:")]
         owner.dispose()
-    assert seen, "not seen"
+    assert seen, "the corruption was not detected"
     assert about(seen) <= {str(batches[kind]), None}
-    assert not any("long enough" in breach.detail for breach in seen), "a breach quotes notes"
+    assert not any("long enough" in breach.detail for breach in seen), "the breach quotes notes"
 
 
 def about(breaches: list[Breach]) -> set[str | None]:
@@ -145,7 +145,7 @@ def test_every_check_has_a_corruption() -> None:
     assert {check.name for check in CHECKS} <= {check for check, _, _ in CORRUPTIONS}
 
 
-def test_activities_of_purged_batches_are_excepted(pipeline: Pipeline, settings: Settings) -> None:
+def test_activities_of_purged_batches_are_no_breach(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = healthy(pipeline)["deleted"]
     with pipeline.engine.begin() as connection:
         connection.execute(
@@ -157,25 +157,25 @@ def test_activities_of_purged_batches_are_excepted(pipeline: Pipeline, settings:
     assert verify(pipeline.engine, settings).breaches == []
 
 
-# --- What is well, and looks a little like trouble ------------------------------------------------------------------------------
+# --- Healthy states that look a little like trouble --------------------------------------------------------------------------------
 
 WELL = [
     "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
     " VALUES (0, 'org-standard', :b, 'batches', 'k', '[]', '{}', now() - interval '4 minutes')",
     "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - interval '4 minutes', now())",
     "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 7, NULL, now())",
-    # A sweeper that has not looked since says nothing about now.
+    # A sweeper that has not looked since then says nothing about the present.
     "INSERT INTO orchestrator.queue_end VALUES ('batches', 1, 'id', 7, 3, now() - interval '2 days', now() - interval '1 day')",
     "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host', now() - n * interval '1 minute' FROM generate_series(1, 5) AS n",
     "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host-' || n, now() FROM generate_series(1, 20) AS n",
     "INSERT INTO orchestrator.role_start SELECT 'splitter', 'host', now() - n * interval '1 hour' FROM generate_series(1, 20) AS n",
-    # Waits for long, and something of its batch was decided just now.
+    # It has waited for long, but something of its batch was decided just now.
     "UPDATE orchestrator.batch_item SET attempt_at = now() - interval '2 hours' WHERE batch_id = :b AND position = 0",
 ]
 
 
 @pytest.mark.parametrize("sql", WELL)
-def test_row_53_what_is_well_is_no_breach(pipeline: Pipeline, settings: Settings, sql: str) -> None:
+def test_row_53_a_healthy_state_is_no_breach(pipeline: Pipeline, settings: Settings, sql: str) -> None:
     running = healthy(pipeline)["running"]
     owner = create_engine(settings.owner_url)
     with owner.begin() as connection:
@@ -185,7 +185,7 @@ def test_row_53_what_is_well_is_no_breach(pipeline: Pipeline, settings: Settings
 
 
 def test_row_53_ages_are_settings(pipeline: Pipeline, settings: Settings) -> None:
-    """What is trouble to one deployment is a quiet night to another."""
+    """An age that means trouble in one deployment is normal in another."""
     running = healthy(pipeline)["running"]
     with pipeline.engine.begin() as connection:
         for sql in (WELL[0], WELL[1], WELL[4]):

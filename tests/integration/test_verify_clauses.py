@@ -1,6 +1,7 @@
-"""Each clause of each check of `verify`: what differs from what is well by one column, and what looks like a breach and is none.
+"""Each clause of each check of `verify`: states that differ from a healthy one in one column, and states that look like a breach and are
+none.
 
-All of it is made in one database, each case on a batch of its own, and found by one run.
+All of them are made in one database, each on its own batch, and one run checks them.
 """
 
 from collections import Counter
@@ -32,7 +33,7 @@ from tests.support.upstream import submitted, upstream_item
 
 
 class Maker:
-    """Makes batches of every kind, each with mentors of its own."""
+    """Makes batches of every kind, each with its own mentors."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -41,7 +42,7 @@ class Maker:
     def make(self, kinds: Sequence[str]) -> list[UUID]:
         """A batch of each of these kinds, in this order."""
         made: dict[int, UUID] = {}
-        # What is at its end first, then what is not: each stage leaves alone what the earlier ones have left behind.
+        # First the batches that reach their end, then the others. Each stage leaves alone what earlier stages have left behind.
         for stage, go_on in (
             ("done deleted failed retried again failing overriding", self._pipeline.drain),
             ("cancelled unresolved", self._pipeline.relay),
@@ -62,7 +63,7 @@ class Maker:
         return [made[index] for index in range(len(kinds))]
 
     def _go_on(self, wanted: str, kind: str, made: dict[int, UUID], index: int) -> None:
-        """What is done when the others of the stage are at their end."""
+        """What is done after the others of the stage have reached their end."""
         if kind != wanted:
             return
         if kind == "retried":
@@ -117,7 +118,7 @@ def overriding_batch(mentor: str) -> NewBatch:
     return NewBatch(new_batch_id(), COORDINATOR, None, True, [NewItem(values)], "1" * 32)
 
 
-# A table of another schema, and a policy that shows the API less than the others do.
+# A table in another schema, and a policy that shows the API less than others do.
 OF_NO_CONCERN = (
     "CREATE TABLE public.elsewhere (organization_id text)",
     "CREATE POLICY strict ON registration.mentor AS RESTRICTIVE TO bulkreg_api USING (organization_id <> 'x')",
@@ -163,7 +164,7 @@ def damaged(infrastructure: Stack, template_database: str) -> Iterator[Damaged]:
         owner.dispose()
 
 
-def test_each_clause_that_is_breached_is_seen(damaged: Damaged) -> None:
+def test_each_breached_clause_is_detected(damaged: Damaged) -> None:
     unseen = [
         case
         for case, batch_id in zip(CLAUSES, damaged.seen, strict=True)
@@ -172,20 +173,20 @@ def test_each_clause_that_is_breached_is_seen(damaged: Damaged) -> None:
     assert unseen == []
 
 
-def test_nothing_is_said_of_what_is_well(damaged: Damaged) -> None:
+def test_healthy_states_are_not_reported(damaged: Damaged) -> None:
     said = {case: found for case, batch_id in zip(WELL, damaged.well, strict=True) if (found := damaged.of(batch_id))}
     assert said == {}
     assert [breach.detail for breach in damaged.breaches if breach.batch_id is None] == []
 
 
-def test_so_many_breaches_of_a_kind_are_shown(damaged: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_breaches_shown_of_a_kind_is_limited(damaged: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "MAX_BREACHES_PER_CHECK", 2)
     shown = Counter(breach.detail.split(":")[0] for breach in verify(damaged.engine, damaged.settings).breaches)
     of_sql = {check.name for check in CHECKS} & shown.keys()
     assert {shown[name] for name in of_sql} == {1, 2}
 
 
-def test_what_waits_in_the_outbox_is_named_once_for_each_topic(pipeline: Pipeline, settings: Settings) -> None:
+def test_events_that_wait_in_the_outbox_are_reported_once_for_each_topic(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     with pipeline.engine.begin() as connection:
@@ -214,12 +215,12 @@ def test_starts_are_counted_for_each_role_and_host(pipeline: Pipeline, settings:
 
 
 @pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])
-def test_an_api_role_that_passes_by_row_level_security_is_seen(settings: Settings, right: str) -> None:
+def test_an_api_role_that_bypasses_row_level_security_is_detected(settings: Settings, right: str) -> None:
     [check] = [check for check in CHECKS if check.name == "api_role"]
     owner = create_engine(settings.owner_url)
     with owner.connect() as connection:
         assert connection.execute(text(check.sql)).all() == []
-        # Of all databases of the server: it is never committed.
+        # Roles belong to all databases of the server, so this is never committed.
         connection.execute(text(f"ALTER ROLE bulkreg_api {right}"))
         assert len(connection.execute(text(check.sql)).all()) == 1
         connection.rollback()
@@ -230,9 +231,7 @@ HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(("check", "wrong_when", "statements"), AGED, ids=[f"{check}, {when}" for check, when, _ in AGED])
-def test_an_age_is_no_breach_at_its_limit_and_one_a_moment_beyond(
-    pipeline: Pipeline, check: str, wrong_when: str, statements: str
-) -> None:
+def test_an_age_is_a_breach_only_above_its_limit(pipeline: Pipeline, check: str, wrong_when: str, statements: str) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain_until_registered()
     pipeline.relay()
@@ -242,7 +241,7 @@ def test_an_age_is_no_breach_at_its_limit_and_one_a_moment_beyond(
     parameters = {name: value for name, value in (limits | {"max_restarts": 0}).items() if f":{name}" in sql}
     found = []
     for age in (HOUR, HOUR + (MOMENT if wrong_when == "older" else -MOMENT)):
-        # In one transaction, in which the clock stands.
+        # In one transaction, in which the clock stands still.
         with pipeline.engine.connect() as connection:
             for statement in statements.split(";"):
                 values = {"b": batch_id, "age": age}

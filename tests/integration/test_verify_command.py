@@ -1,4 +1,4 @@
-"""`bulkreg verify` and `bulkreg doctor`: what they say to people and to programs, and their exit codes."""
+"""`bulkreg verify` and `bulkreg doctor`: their output for people and for programs, and their exit codes."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def bulkreg(settings: Settings, *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, env=environment)
 
 
-def test_what_was_checked_and_what_is_wrong_is_said(pipeline: Pipeline, settings: Settings) -> None:
+def test_the_checks_and_the_breaches_are_printed(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = pipeline.submit([*mentors(2), item("nobody")])
     pipeline.drain()
     checked = {"batches": 1, "items": 3, "outcomes": 3, "activities": 2}
@@ -44,7 +44,7 @@ def test_what_was_checked_and_what_is_wrong_is_said(pipeline: Pipeline, settings
     assert (ran.exit_code, told["checked"]) == (1, checked)
     assert [(each["invariant"], each["batch_id"], each["item_id"]) for each in told["breaches"]] == [
         (1, str(batch_id), item_id),
-        # The audit has the minutes of the registration.
+        # The audit has the duration from the registration.
         (1, str(batch_id), item_id),
         (4, str(batch_id), None),
     ]
@@ -63,7 +63,7 @@ UNSAFE, UNREACHABLE = Finding("c", State.UNSAFE, "open", "close it"), Finding("d
     ("findings", "code"),
     [([OK], 0), ([OK, ADVICE], 0), ([OK, UNSAFE, ADVICE], 1), ([UNREACHABLE, OK], 3), ([UNSAFE, UNREACHABLE], 3)],
 )
-def test_the_worst_that_was_found_is_the_exit_code(
+def test_the_exit_code_is_that_of_the_worst_finding(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, findings: list[Finding], code: int
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda *_: iter(findings))

@@ -218,7 +218,7 @@ class ActivityRepositoryContract(Contract):
             used = repository.use_keys([uses[0], other, *uses[1:]])
         assert used == {use.batch_id: UsedKey(b"hash", uses[0].batch_id, None) for use in uses[1:]}
 
-    def test_a_key_is_its_subjects_in_its_organization(self, storage: Storage, actor: Actor) -> None:
+    def test_a_key_belongs_to_its_subject_in_its_organization(self, storage: Storage, actor: Actor) -> None:
         actors = [actor, replace(actor, subject="another"), replace(actor, organization_id=f"{actor.organization_id}-2")]
         uses = [KeyUse(each, Idempotency("key", b"hash"), uuid4()) for each in actors]
         with storage.transaction() as (repository, _):
@@ -365,7 +365,7 @@ class ActivityRepositoryContract(Contract):
 
     # --- Lists --------------------------------------------------------------------------------------------------------------------
 
-    def test_each_filter_chooses_and_counts(self, storage: Storage, actor: Actor) -> None:
+    def test_each_filter_selects_and_counts(self, storage: Storage, actor: Actor) -> None:
         at, hour, moment = now(storage), timedelta(hours=1), timedelta(microseconds=1)
         fields: Sequence[dict[str, Any]] = (
             {"label": "Alpha"},
