@@ -94,7 +94,7 @@ FORGED: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
-def test_forged_token_is_refused(refusing_api: ApiServer, forge: Callable[[], str]) -> None:
+def test_a_forged_token_is_refused(refusing_api: ApiServer, forge: Callable[[], str]) -> None:
     answer = httpx.get(refusing_api.url + API_PATH, headers={"Authorization": f"Bearer {forge()}"}, timeout=PATIENCE_S)
     assert answer.status_code == 401, answer.text
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")

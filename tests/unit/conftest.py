@@ -1,4 +1,4 @@
-"""What the tests of the domain stand on."""
+"""Fixtures of the domain's tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Logs go one way: every line of the product's names a declared action, and every declared action is logged somewhere."""
+"""There is one way to log: every log line of the product names a declared action, and every declared action is logged somewhere."""
 
 import ast
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from tests.support.log_lines import logged
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "cli", "compose", "consumers", "orchestrator", "producers", "schemas")
 DECLARED_IN = "orchestrator/process/actions.py"
-# Those besides the declaration that know the standard library's loggers, and what for. None of them logs.
+# The modules besides the declaration that use the standard library's logging, and why. None of them logs.
 KNOW_LOGGING = {
     DECLARED_IN,
-    "orchestrator/process/logs.py",  # sets up the handler
-    "orchestrator/process/kafka_settings.py",  # where librdkafka's lines go
-    "compose/embedded/kafka.py",  # silences librdkafka's lines while a broker starts
-    "compose/operations_page.py",  # the names of levels
+    "orchestrator/process/logs.py",  # It sets up the handler.
+    "orchestrator/process/kafka_settings.py",  # It chooses where librdkafka's lines go.
+    "compose/embedded/kafka.py",  # It silences librdkafka's lines while a broker starts.
+    "compose/operations_page.py",  # It reads the names of the levels.
 }
 LOGGING_CALLS = {"debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log"}
-# What every line has; a field of that name would replace it.
+# Fields that every line has. Another field with such a name would replace it.
 RESERVED = {"timestamp", "level", "logger", "event", "action", "exception", "stack"}
 
 
@@ -58,13 +58,13 @@ def test_every_declared_action_is_logged_somewhere() -> None:
     assert used == set(Action.__members__)
 
 
-def test_no_field_replaces_what_every_line_has() -> None:
+def test_no_field_replaces_one_that_every_line_has() -> None:
     wrong = [(path, call.lineno) for path, call in calls_of_log_action() if {each.arg for each in call.keywords} & RESERVED]
     assert wrong == []
 
 
-def test_the_function_is_called_by_its_name_wherever_it_is_used() -> None:
-    """Under another name, or handed on, its calls would not be found."""
+def test_the_function_is_always_called_by_its_name() -> None:
+    """Its calls would not be found under another name, or if it was passed on."""
     called = {call.func for _, call in calls_of_log_action()}
     for path, tree in MODULES.items():
         for node in ast.walk(tree):
@@ -76,7 +76,7 @@ def test_the_function_is_called_by_its_name_wherever_it_is_used() -> None:
                 assert node.asname is None, path
 
 
-def test_nobody_else_has_a_logger() -> None:
+def test_no_other_module_has_a_logger() -> None:
     found = set()
     for path, tree in MODULES.items():
         for node in ast.walk(tree):
@@ -88,16 +88,16 @@ def test_nobody_else_has_a_logger() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(KNOW_LOGGING - {DECLARED_IN}))
-def test_what_knows_loggers_does_not_log(path: str) -> None:
+def test_modules_that_use_logging_do_not_log(path: str) -> None:
     calls = [node.func for node in ast.walk(MODULES[path]) if isinstance(node, ast.Call)]
     assert [ast.unparse(call) for call in calls if isinstance(call, ast.Attribute) and call.attr in LOGGING_CALLS] == []
 
 
-def test_every_action_says_what_it_means() -> None:
+def test_every_action_has_a_meaning() -> None:
     assert [each.label for each in Action if not each.meaning.endswith(".")] == []
 
 
-def test_a_line_has_the_fields_that_are_known_and_its_text_shows_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_has_its_fields_and_shows_them_in_its_text(caplog: pytest.LogCaptureFixture) -> None:
     log_action(Action.EVENT_REFUSED, role="relay", topic="results", partition=0, row=7, error="too large\n")
     assert caplog.records[0].getMessage() == r"event_refused: role=relay topic=results partition=0 row=7 error='too large\n'"
     [line] = logged(caplog, Action.EVENT_REFUSED)

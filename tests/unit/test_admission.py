@@ -1,4 +1,4 @@
-"""When submissions are refused, and when who is refused is told to come again."""
+"""When submissions are refused, and when a refused client is told to try again."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from orchestrator.storage.backlog import Backlog
 
 
 class Database:
-    """What there is to see, and a clock that a test moves."""
+    """The backlog that can be read, and a clock that the test moves."""
 
     def __init__(self) -> None:
         self.seen = Backlog(pending=0, folded=0)
@@ -39,7 +39,7 @@ def refused_for_s(admission: Admission, items: int) -> int:
     return int(refused.value.headers["Retry-After"])
 
 
-def test_what_is_admitted_between_two_looks_counts(admission: Admission, database: Database) -> None:
+def test_items_admitted_between_two_looks_count(admission: Admission, database: Database) -> None:
     for _ in range(10):
         admission.admit(100)
     refused_for_s(admission, 1)
@@ -49,7 +49,9 @@ def test_what_is_admitted_between_two_looks_counts(admission: Admission, databas
     assert database.looks == 2
 
 
-def test_who_is_refused_is_told_how_long_the_excess_takes_at_the_present_speed(admission: Admission, database: Database) -> None:
+def test_a_refused_client_is_told_how_long_the_excess_takes_at_the_present_speed(
+    admission: Admission, database: Database
+) -> None:
     admission.admit(1)
     database.now_s, database.seen = 110.0, Backlog(pending=1_500, folded=500)
     # 50 items a second, and 600 too many.
@@ -58,7 +60,7 @@ def test_who_is_refused_is_told_how_long_the_excess_takes_at_the_present_speed(a
     admission.admit(100)
 
 
-def test_at_a_standstill_and_at_a_crawl_nobody_is_told_nonsense(admission: Admission, database: Database) -> None:
+def test_the_waiting_time_has_bounds_at_a_standstill_and_at_a_crawl(admission: Admission, database: Database) -> None:
     database.seen = Backlog(pending=1_000, folded=7)
     assert refused_for_s(admission, 1) == 30
     database.now_s += 10.0
@@ -87,7 +89,7 @@ def test_slow_looks_are_taken_less_often(admission: Admission, database: Databas
     assert database.looks == 2
 
 
-def test_a_look_that_fails_is_told_and_the_next_one_looks_again(database: Database) -> None:
+def test_a_failing_look_raises_and_the_next_call_looks_again(database: Database) -> None:
     def look() -> Backlog:
         database.looks += 1
         if database.looks == 1:

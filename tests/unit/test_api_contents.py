@@ -1,4 +1,4 @@
-"""Parts of the API by themselves: cursors, tags, how views look in JSON, bodies, problems, streams, followers, gathered submissions."""
+"""Parts of the API by themselves: cursors, tags, views as JSON, bodies, problems, streams, followers, gathered submissions."""
 
 import asyncio
 import base64
@@ -80,13 +80,13 @@ def moment(day: int) -> datetime:
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
-def test_a_cursor_goes_on_where_the_page_ended_to_the_microsecond(at: datetime, batch_id: UUID) -> None:
+def test_a_cursor_continues_where_the_page_ended_to_the_microsecond(at: datetime, batch_id: UUID) -> None:
     assert cursors.decode(cursors.encode((at, batch_id))) == (at, batch_id)
 
 
 @pytest.mark.parametrize("size", [0, 8, 23, 25, 24])
-def test_a_cursor_of_another_size_is_none(size: int) -> None:
-    # Of 24 bytes: after the year 9999.
+def test_a_cursor_of_another_size_is_invalid(size: int) -> None:
+    # 24 bytes long, and after the year 9999.
     with pytest.raises(RefusedRequestError):
         cursors.decode(base64.urlsafe_b64encode(b"\x7f" * size).decode())
 
@@ -102,12 +102,12 @@ QUERIES: list[dict[str, Any]] = [
 ]
 
 
-def test_a_tag_is_of_every_field_of_the_query_but_the_wait() -> None:
+def test_a_tag_depends_on_every_field_of_the_query_but_the_wait() -> None:
     assert {name for query in QUERIES for name in query} | {"wait"} == OneBatchQuery.model_fields.keys()
     assert len({query_hash(OneBatchQuery(**query).model_dump(exclude={"wait"})) for query in QUERIES}) == len(QUERIES)
 
 
-# --- How it looks in JSON -------------------------------------------------------------------------------------------------------------
+# --- Views as JSON --------------------------------------------------------------------------------------------------------------------
 
 VIEW = BatchView(
     batch_id=BATCH_ID,
@@ -155,7 +155,7 @@ SHOWN = {
 }
 
 
-def test_each_field_of_a_batch_is_shown_where_it_belongs() -> None:
+def test_each_field_of_a_batch_has_its_own_place() -> None:
     assert presentation.batch(VIEW) == SHOWN
     running = replace(
         VIEW, status=BatchStatus.PROCESSING, completed_at=None, cancelled_at=None, cancelled_by=None, cancellation_reason=None
@@ -206,7 +206,7 @@ SHOWN_ITEM = {
 REVOKED = {name: SHOWN_ITEM[name] for name in ("revoked_at", "revoked_by", "revocation_reason")}
 
 
-def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
+def test_each_field_of_an_item_has_its_own_place() -> None:
     assert presentation.item(ITEM) == SHOWN_ITEM
     bare = replace(ITEM, client_reference=None, activity_id=None, error=None, planned=None, revocation=None)
     absent = {"client_reference", "activity_id", "error", "plan_changed", *REVOKED}
@@ -236,7 +236,7 @@ def test_each_field_of_an_item_is_shown_where_it_belongs() -> None:
         }
 
 
-def test_what_a_revocation_did_is_shown() -> None:
+def test_the_result_of_a_revocation_is_shown() -> None:
     result = Revoked(VIEW, revoked=2, already_revoked=3, kept=[KeptItem(ITEM_ID, KeptBecause.WINDOW_OVER)])
     assert presentation.revoked(result) == SHOWN | {
         "revoked": 2,
@@ -269,14 +269,14 @@ def test_what_a_revocation_did_is_shown() -> None:
         (BatchStatus.CANCELLED, 1, False),
     ],
 )
-def test_a_batch_is_settled_when_nothing_of_it_waits(status: BatchStatus, pending: int, settled: bool) -> None:
+def test_a_batch_is_settled_when_no_item_is_pending(status: BatchStatus, pending: int, settled: bool) -> None:
     assert is_settled(replace(VIEW, status=status, counts=Counts(pending, 1, 1, 1))) is settled
 
 
 # --- Bodies and problems --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_body_has_no_more_values_than_the_settings_allow() -> None:
+def test_the_number_of_values_in_a_body_is_limited() -> None:
     few = Settings(max_items=1, max_backlog_items=1)
     json_body.parse(b"[" + b"0," * (few.max_json_values - 2) + b"0]", few)
     with pytest.raises(BadJsonError, match="values"):
@@ -296,17 +296,17 @@ def test_a_body_has_no_more_values_than_the_settings_allow() -> None:
         ("application/octet-stream", False),
     ],
 )
-def test_what_is_json(content_type: str, is_json: bool) -> None:
+def test_which_content_types_are_json(content_type: str, is_json: bool) -> None:
     assert json_body._is_json(content_type) is is_json
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "1"), (0.2, "1"), (1, "1"), (1.01, "2"), (30, "30"), (299.5, "300")])
-def test_when_to_come_again_is_rounded_up(seconds: float, said: str) -> None:
+def test_retry_after_is_rounded_up(seconds: float, said: str) -> None:
     assert retry_after(seconds) == {"Retry-After": said}
 
 
 class DriverError(Exception):
-    """What the driver raises, with the database's code."""
+    """An error of the driver, with the database's code."""
 
     def __init__(self, pgcode: str | None) -> None:
         self.pgcode = pgcode
@@ -348,7 +348,7 @@ ERRORS: dict[str, tuple[Exception, int, str]] = {
 
 
 @pytest.mark.parametrize(("error", "status", "code"), ERRORS.values(), ids=ERRORS)
-def test_each_error_is_the_problem_that_it_is(error: Exception, status: int, code: str) -> None:
+def test_each_error_becomes_its_problem(error: Exception, status: int, code: str) -> None:
     problem = problem_of(error)
     assert problem is not None
     answer = response(problem)
@@ -362,7 +362,7 @@ def test_a_bug_is_no_problem_of_the_callers(error: Exception) -> None:
     assert problem_of(error) is None
 
 
-def test_problems_carry_what_is_wrong() -> None:
+def test_problems_contain_what_is_wrong() -> None:
     mistaken = problem_of(InvalidRequestError([Mistake("/a", "b", "c")]))
     changed = problem_of(PlanChangedError([PlanDifference(1, "m", "p", "n")]))
     method = problem_of(web.HTTPMethodNotAllowed("PUT", ["POST", "GET"]))
@@ -377,7 +377,7 @@ def test_problems_carry_what_is_wrong() -> None:
 # --- Streams and followers ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_WRITE_TIMEOUT_S", 0.01)
 
     class Stopped(web.StreamResponse):
@@ -416,8 +416,8 @@ class Tables(Database):
         return self.present
 
 
-def test_followers_are_woken_by_what_a_look_finds() -> None:
-    """Nobody announces anything here: there is no database."""
+def test_followers_are_woken_after_a_look_at_the_database() -> None:
+    """There are no announcements here, because there is no database."""
     settings = Settings(database_url="postgresql://x:y@127.0.0.1:1/x").model_copy(update={"api_watch_poll_ms": 1})
     tables = Tables(settings)
     watchers = Watchers(settings, tables)
@@ -431,17 +431,17 @@ def test_followers_are_woken_by_what_a_look_finds() -> None:
             one.version = 4
             with watchers.watch(second, "p") as other, watchers.watch(second, "p") as late:
                 other.version, late.version = 7, 6
-                assert await late.wait(PATIENCE_S), "also after a look that failed"
+                assert await late.wait(PATIENCE_S), "the follower must be woken after a failing look, too"
                 assert tables.asked[-1] == (["p", "q"], [str(first), str(second)])
                 assert not one.changed.is_set()
                 assert not other.changed.is_set()
                 late.version = 7
                 del tables.present[str(second)]
-                assert await other.wait(PATIENCE_S), "it is gone"
+                assert await other.wait(PATIENCE_S), "a follower must be woken when its batch is deleted"
             tables.looks = threading.Semaphore(0)
             for _ in range(2):
                 assert await asyncio.to_thread(tables.looks.acquire, timeout=PATIENCE_S)
-            assert tables.asked[-1] == (["q"], [str(first)]), "nobody follows the other any more"
+            assert tables.asked[-1] == (["q"], [str(first)]), "only followed batches must be looked at"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -452,7 +452,7 @@ def test_followers_are_woken_by_what_a_look_finds() -> None:
 # --- Waiting for a turn ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_waited_too_long_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waited_too_long_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("api.load.database.time.monotonic", lambda: now[0])
     database = Database(Settings(api_database_connections=1).model_copy(update={"api_max_waiting_requests": 2}))
@@ -481,12 +481,12 @@ def test_a_request_that_waited_too_long_is_not_tried(monkeypatch: pytest.MonkeyP
         except ProblemError as problem:
             return problem.code
 
-    # Each gives its room back, however it ends.
+    # Each run frees its place, however it ends.
     assert [asyncio.run(scenario(seconds)) for seconds in (4.5, 5, 5.5, 0)] == ["in time", "in time", "overloaded", "in time"]
     database.close()
 
 
-def test_while_one_looks_the_others_go_by_what_was_seen_last() -> None:
+def test_while_one_call_looks_the_others_use_what_was_seen_last() -> None:
     looking, go_on, now = threading.Event(), threading.Event(), [100.0]
     seen = Backlog(pending=0, folded=0)
 
@@ -499,7 +499,7 @@ def test_while_one_looks_the_others_go_by_what_was_seen_last() -> None:
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(admission.admit, 4)
         assert looking.wait(PATIENCE_S)
-        admission.admit(1_000)  # nobody has seen anything yet
+        admission.admit(1_000)  # Nothing has been seen yet.
         go_on.set()
         first.result(PATIENCE_S)
         looking.clear()
@@ -507,7 +507,7 @@ def test_while_one_looks_the_others_go_by_what_was_seen_last() -> None:
         now[0] += 60
         second = threads.submit(admission.admit, 1)
         assert looking.wait(PATIENCE_S)
-        admission.admit(6)  # with the four: as many as may wait
+        admission.admit(6)  # With the four, this is the limit.
         with pytest.raises(ProblemError):
             admission.admit(1)
         go_on.set()
@@ -524,7 +524,7 @@ def a_request(organization: str = "o", items: int = 1) -> SubmissionRequest:
 
 
 class Sets:
-    """Which requests were stored together, and for which organization. The first set of each waits for `go_on`."""
+    """Records which requests were stored together, and for which organization. The first set of each organization waits for `go_on`."""
 
     def __init__(self, fail: Callable[[int], Exception | None] = lambda size: None) -> None:
         self.stored: list[tuple[str, list[UUID]]] = []
@@ -539,7 +539,7 @@ class Sets:
         return [Submitted(replace(VIEW, batch_id=each.batch.batch_id), replayed=False) for each in requests]
 
     def submit_all(self, requests: Sequence[SubmissionRequest], *, alone: int) -> list[UUID | str]:
-        """The first of each organization is being stored when the others come, so many of which go alone. Each one's answer."""
+        """The first request of each organization is being stored when the others arrive, `alone` of which go alone. Returns the results."""
         group = GroupCommit(self)
         firsts = {each.actor.organization_id: each for each in reversed(requests)}
         others = [each for each in requests if each not in firsts.values()]
@@ -566,7 +566,7 @@ def test_submissions_of_one_organization_are_gathered() -> None:
     assert stored == {organization: [{first}, set(others)] for organization, (first, *others) in ids.items()}
 
 
-def test_a_submission_of_more_than_a_hundred_goes_alone() -> None:
+def test_a_submission_of_more_than_a_hundred_items_goes_alone() -> None:
     sets = Sets()
     requests = [a_request(), a_request(items=MAX_ITEMS), a_request(items=MAX_ITEMS + 1), a_request()]
     assert sets.submit_all(requests, alone=1) == [each.batch.batch_id for each in requests]
@@ -578,7 +578,8 @@ def test_a_submission_of_more_than_a_hundred_goes_alone() -> None:
 @pytest.mark.parametrize(
     ("failure", "alone"),
     [
-        (of_database("57014"), False),  # a statement that took too long: one after the other they would keep the next for minutes
+        # The statement took too long. One after the other, these would delay the next one for minutes.
+        (of_database("57014"), False),
         (of_database("40001"), False),
         (of_database(None, lost=True), False),
         (TransientError("x"), False),
@@ -588,7 +589,7 @@ def test_a_submission_of_more_than_a_hundred_goes_alone() -> None:
     ],
     ids=["timeout", "conflict", "lost", "rival", "data", "right", "bug"],
 )
-def test_one_that_is_at_fault_fails_alone_and_an_outage_is_told_to_all(failure: Exception, alone: bool) -> None:
+def test_a_faulty_submission_fails_alone_and_an_outage_fails_all(failure: Exception, alone: bool) -> None:
     sets = Sets(lambda size: failure if size > 1 else None)
     requests = [a_request() for _ in range(4)]
     answers = sets.submit_all(requests, alone=0)

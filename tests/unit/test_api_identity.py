@@ -1,4 +1,4 @@
-"""Keys of an identity provider, and limits per caller: what the clock decides, with a clock of the test's own."""
+"""Keys of an identity provider, and limits per caller: what depends on time, with a clock of the test's own."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ token = partial(signed, issuer="i", audience="a")
 
 
 def answer(checks: TokenAuthenticator, *tokens: str) -> list[str]:
-    """The subject, or the code of the problem, for each token in turn."""
+    """The subject, or the problem's code, for each token in turn."""
 
     async def ask() -> list[str]:
         answers = []
@@ -66,7 +66,7 @@ def checker(provider: Provider, clock: Clock) -> TokenAuthenticator:
     return TokenAuthenticator(Jwks(f"{provider.url}/keys", clock=clock), issuer="i", audience="a", leeway_s=LEEWAY_S)
 
 
-def test_each_kind_of_key_is_accepted_and_asked_for_once(provider: Provider) -> None:
+def test_each_kind_of_key_is_accepted_and_fetched_once(provider: Provider) -> None:
     assert answer(checker(provider, Clock()), *map(token, PRIVATE)) == ["coord-1"] * 3
     assert provider.asked == ["/keys"]
 
@@ -77,7 +77,7 @@ def _public_pem() -> bytes:
 
 
 def _signed_with_the_public_key() -> str:
-    # PyJWT refuses to make such a token; a forger does not use PyJWT.
+    # PyJWT refuses to make such a token, but a forger does not use PyJWT.
     head, payload, _ = token("RS256").split(".")
     forged = jwt.utils.base64url_encode(json.dumps({"alg": "HS256", "kid": "RS256"}).encode()).decode()
     mac = hmac.digest(_public_pem(), f"{forged}.{payload}".encode(), hashlib.sha256)
@@ -108,20 +108,20 @@ FORGED: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
-def test_forged_token_is_refused(provider: Provider, forge: Callable[[], str]) -> None:
+def test_a_forged_token_is_refused(provider: Provider, forge: Callable[[], str]) -> None:
     secret = jwt.utils.base64url_encode(b"secret-of-the-set-that-is-long-enough!").decode()
     provider.keys.append({"kty": "oct", "kid": "symmetric", "alg": "HS256", "k": secret})
     assert answer(checker(provider, Clock()), forge()) == ["bad_token"]
 
 
-def test_no_address_in_a_token_is_ever_asked(provider: Provider) -> None:
+def test_no_address_in_a_token_is_ever_fetched(provider: Provider) -> None:
     addresses = {name: f"{provider.url}/{name}" for name in ("jku", "x5u")}
     tokens = [token("ES256", kid=f"{provider.url}/kid", **addresses), token("ES256", **addresses)]
     assert answer(checker(provider, Clock()), *tokens) == ["bad_token", "coord-1"]
     assert set(provider.asked) == {"/keys"}
 
 
-def test_unknown_keys_do_not_make_us_ask_again_and_again(provider: Provider) -> None:
+def test_unknown_keys_do_not_cause_repeated_fetches(provider: Provider) -> None:
     clock = Clock()
     checks = checker(provider, clock)
     assert answer(checks, *(token("ES256", kid=f"unknown-{n}") for n in range(20))) == ["bad_token"] * 20
@@ -131,17 +131,17 @@ def test_unknown_keys_do_not_make_us_ask_again_and_again(provider: Provider) -> 
     assert len(provider.asked) == 2
 
 
-def test_rotation(provider: Provider) -> None:
+def test_a_rotated_key_replaces_the_old_one(provider: Provider) -> None:
     clock = Clock()
     checks = checker(provider, clock)
     assert answer(checks, token("ES256")) == ["coord-1"]
     provider.keys = [public("EdDSA", "new")]
     clock.now += 31
-    # A new key is found as soon as it signs, and the old one is gone with the same answer.
+    # A new key is found as soon as it signs, and the same fetch removes the old one.
     assert answer(checks, token("EdDSA", kid="new"), token("ES256")) == ["coord-1", "bad_token"]
 
 
-def test_withdrawn_key_is_refused_when_the_set_has_aged(provider: Provider) -> None:
+def test_a_withdrawn_key_is_refused_when_the_set_is_old(provider: Provider) -> None:
     clock = Clock()
     checks = checker(provider, clock)
     assert answer(checks, token("ES256")) == ["coord-1"]
@@ -150,7 +150,7 @@ def test_withdrawn_key_is_refused_when_the_set_has_aged(provider: Provider) -> N
     assert answer(checks, token("ES256")) == ["bad_token"]
 
 
-def test_provider_away(provider: Provider) -> None:
+def test_an_unavailable_provider(provider: Provider) -> None:
     clock = Clock()
     provider.status = 500
     assert answer(checker(provider, clock), token("ES256")) == ["keys_unavailable"]
@@ -159,13 +159,13 @@ def test_provider_away(provider: Provider) -> None:
     assert answer(checks, token("ES256")) == ["coord-1"]
     provider.status = 500
     clock.now += 3_000
-    assert answer(checks, token("ES256")) == ["coord-1"]  # known keys last through an outage
+    assert answer(checks, token("ES256")) == ["coord-1"]  # Known keys work during an outage,
     clock.now += 700
-    assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not forever
+    assert answer(checks, token("ES256")) == ["keys_unavailable"]  # but not forever.
 
 
 def asked_at(provider: Provider, clock: Clock, checks: TokenAuthenticator, *moments: float, kid: str = "ES256") -> list[int]:
-    """How often the provider has been asked when a token has come at each moment since now. Each token is another one."""
+    """How often the provider was asked after a new token arrived at each of these times."""
     began, asked = clock.now, []
     for moment in moments:
         clock.now = began + moment
@@ -174,23 +174,23 @@ def asked_at(provider: Provider, clock: Clock, checks: TokenAuthenticator, *mome
     return asked
 
 
-def test_keys_are_fetched_anew_when_they_are_old_and_not_before(provider: Provider) -> None:
+def test_keys_are_fetched_again_when_they_are_old_and_not_before(provider: Provider) -> None:
     clock = Clock()
     assert asked_at(provider, clock, checker(provider, clock), 0, 599, 600, 600.5, 1_200.5, 1_201) == [1, 1, 1, 2, 2, 3]
 
 
-def test_unknown_keys_are_asked_for_every_half_minute(provider: Provider) -> None:
+def test_unknown_keys_cause_a_fetch_every_half_minute(provider: Provider) -> None:
     clock = Clock()
     assert asked_at(provider, clock, checker(provider, clock), 0, 29.5, 30, 59.5, 60, kid="?") == [1, 1, 2, 2, 3]
 
 
-def test_a_provider_that_is_away_is_not_asked_for_each_token(provider: Provider) -> None:
+def test_an_unavailable_provider_is_not_asked_for_each_token(provider: Provider) -> None:
     clock = Clock()
     provider.status = 500
     assert asked_at(provider, clock, checker(provider, clock), 0, 0, 29.5, 30, 30) == [1, 1, 1, 2, 2]
 
 
-def test_known_keys_last_for_an_hour_without_their_provider(provider: Provider) -> None:
+def test_known_keys_work_for_an_hour_without_their_provider(provider: Provider) -> None:
     clock = Clock()
     checks = checker(provider, clock)
     assert answer(checks, token("ES256")) == ["coord-1"]
@@ -203,7 +203,7 @@ def test_known_keys_last_for_an_hour_without_their_provider(provider: Provider) 
     assert (refused.value.code, refused.value.headers) == ("keys_unavailable", {"Retry-After": "2"})
 
 
-def test_those_who_come_together_wait_for_one_fetch(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simultaneous_requests_wait_for_one_fetch(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch, all_have_come = jwks.fetch_document, threading.Event()
 
     def slow(url: str) -> Any:
@@ -230,7 +230,7 @@ def test_a_redirect_is_not_followed(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize(("size", "expected"), [(256 * 1024, "coord-1"), (256 * 1024 + 1, "keys_unavailable")])
-def test_a_key_set_has_its_size(provider: Provider, size: int, expected: str) -> None:
+def test_the_size_of_a_key_set_is_limited(provider: Provider, size: int, expected: str) -> None:
     body = json.dumps({"keys": [GOOD]}).encode()
     provider.body = body + b" " * (size - len(body))
     assert answer(checker(provider, Clock()), token("ES256")) == [expected]
@@ -292,7 +292,7 @@ def test_the_key_of_a_token(provider: Provider, keys: list[dict[str, Any]], head
     assert answer(checker(provider, Clock()), token("ES256", **header)) == [expected]
 
 
-def test_a_token_that_names_no_key_by_a_text_is_refused(provider: Provider) -> None:
+def test_a_token_whose_key_id_is_no_text_is_refused(provider: Provider) -> None:
     _, payload, signature = token("ES256").split(".")
     head = jwt.utils.base64url_encode(json.dumps({"alg": "ES256", "kid": ["ES256"]}).encode()).decode()
     assert answer(checker(provider, Clock()), f"{head}.{payload}.{signature}") == ["bad_token"]
@@ -350,7 +350,7 @@ def test_the_claims_of_a_token(provider: Provider, now: Clock, changed: dict[str
 
 
 @pytest.mark.parametrize("lives_s", [5, 29, 31, 600])
-def test_a_token_that_was_accepted_is_not_believed_beyond_its_end(provider: Provider, now: Clock, lives_s: int) -> None:
+def test_an_accepted_token_is_refused_after_its_end(provider: Provider, now: Clock, lives_s: int) -> None:
     checks = checker(provider, Clock())
     claims = {"iss": "i", "aud": "a", "exp": NOW + lives_s, "sub": "coord-1", "role": "coordinator", "org": "o"}
     made = jwt.encode(claims, PRIVATE["ES256"], algorithm="ES256", headers={"kid": "ES256"})
@@ -377,7 +377,7 @@ SCHEMES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("header", "expected"), SCHEMES.values(), ids=SCHEMES)
-def test_the_header_of_a_token(provider: Provider, header: str, expected: str) -> None:
+def test_the_authorization_header_of_a_token(provider: Provider, header: str, expected: str) -> None:
     async def ask() -> str:
         try:
             return (await checker(provider, Clock()).authenticate(header.format(token("ES256")))).subject
@@ -407,7 +407,7 @@ NO_KEY_SETS = {
 
 
 @pytest.mark.parametrize("body", NO_KEY_SETS.values(), ids=NO_KEY_SETS.keys())
-def test_what_is_no_key_set_is_an_outage_of_the_provider(provider: Provider, body: bytes) -> None:
+def test_an_invalid_key_set_counts_as_an_outage_of_the_provider(provider: Provider, body: bytes) -> None:
     provider.body = body
     assert answer(checker(provider, Clock()), token("ES256")) == ["keys_unavailable"]
 
@@ -428,7 +428,7 @@ def test_what_is_no_key_set_is_an_outage_of_the_provider(provider: Provider, bod
     ],
     ids=str,
 )
-def test_one_key_that_is_none_leaves_the_others(provider: Provider, change: dict[str, Any]) -> None:
+def test_one_invalid_key_does_not_affect_the_others(provider: Provider, change: dict[str, Any]) -> None:
     provider.keys = [GOOD | {"kid": "odd"} | change, GOOD]
     assert answer(checker(provider, Clock()), token("ES256")) == ["coord-1"]
 
@@ -446,7 +446,7 @@ def test_unsafe_starts_are_refused(changes: dict[str, Any]) -> None:
         authenticator(Settings().model_copy(update=changes))
 
 
-def test_rate_limit_is_per_caller_and_says_when_to_come_again() -> None:
+def test_the_rate_limit_is_per_caller_and_returns_a_waiting_time() -> None:
     clock = Clock()
     limits = RateLimits({Role.COORDINATOR: 60}, clock=clock)
 
@@ -466,7 +466,7 @@ def test_rate_limit_is_per_caller_and_says_when_to_come_again() -> None:
     assert [ask() for _ in range(61)] == [None] * 60 + ["too_many_requests 1"]
 
 
-def test_whoever_owes_requests_is_remembered_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_over_the_limit_is_not_forgotten_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "_MAX_REMEMBERED", 2)
     clock = Clock()
     limits = RateLimits({Role.COORDINATOR: 1}, clock=clock)

@@ -1,4 +1,4 @@
-"""The API's worker threads: large requests leave room for the others."""
+"""The API's worker threads: large requests leave threads for the others."""
 
 import asyncio
 import threading
@@ -14,13 +14,13 @@ from tests.support.waiting import HELD_S, PATIENCE_S
 
 @pytest.fixture
 def database() -> Iterator[Database]:
-    """Nothing in it is asked here: connections are made when they are needed."""
+    """No statement runs in this database. Connections are made only when they are needed."""
     database = Database(Settings(api_database_connections=4))
     yield database
     database.close()
 
 
-def test_large_requests_go_two_at_a_time_and_keep_no_thread_from_the_others(database: Database) -> None:
+def test_two_large_requests_run_at_a_time_and_the_others_have_threads(database: Database) -> None:
     begun: list[int] = []
     two_have_begun, go_on = threading.Event(), threading.Event()
 

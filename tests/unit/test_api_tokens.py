@@ -1,4 +1,4 @@
-"""Tokens and tickets: what each claim becomes, for how long one is believed, and whom a caller may name."""
+"""Tokens and tickets: what each claim means, how long a checked token is trusted, and whom a caller may name."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ SERVICE_CLAIMS = {"iss": "i", "aud": "a", "exp": NOW + 600, "sub": "s", "role": 
 
 
 class Counted(SharedKey):
-    """The development key, and for how many tokens it was asked."""
+    """The development key, and how many tokens it was asked for."""
 
     asked = 0
 
@@ -41,7 +41,7 @@ class Counted(SharedKey):
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is, for what is believed. Signatures are checked against the end of time."""
+    """The time at which a checked token is trusted. Signatures are checked at the end of time."""
     moment = [float(NOW)]
     monkeypatch.setattr("api.access.authentication.time.time", lambda: moment[0])
     monkeypatch.setattr("jwt.api_jwt.PyJWT._validate_exp", lambda *_: None)
@@ -56,12 +56,12 @@ def identity(checks: TokenAuthenticator, claims: Mapping[str, Any]) -> Identity:
     return asyncio.run(checks.authenticate(f"Bearer {jwt.encode(dict(claims), KEY)}"))
 
 
-def test_each_claim_is_where_it_belongs(at: list[float]) -> None:
+def test_each_claim_becomes_its_field(at: list[float]) -> None:
     checks = checking(SharedKey(KEY))
     ends = NOW + 600.0 + LEEWAY_S
     assert identity(checks, COORDINATOR_CLAIMS) == Identity("c", Role.COORDINATOR, ("o",), ends)
     assert identity(checks, SERVICE_CLAIMS) == Identity("s", Role.SERVICE, ("o", "p"), ends)
-    # The claims of a person do not make a service, nor those of a service a person.
+    # A person's claims do not make a service, nor a service's claims a person.
     assert identity(checks, COORDINATOR_CLAIMS | {"orgs": ["x"]}).organizations == ("o",)
     assert identity(checks, SERVICE_CLAIMS | {"org": "x"}).organizations == ("o", "p")
 
@@ -99,11 +99,11 @@ def test_a_token_is_checked_once_in_half_a_minute(at: list[float]) -> None:
         at[0] = NOW + moment
         identity(checks, COORDINATOR_CLAIMS)
         asked.append(keys.asked)
-    # A key that was withdrawn is still honoured for so long, and no longer.
+    # A withdrawn key is still accepted for this long, and no longer.
     assert asked == [1, 1, 2, 2, 2, 3]
 
 
-def test_another_token_is_not_believed_for_the_sake_of_one_that_was(at: list[float]) -> None:
+def test_another_token_is_not_trusted_because_one_was(at: list[float]) -> None:
     keys = Counted(KEY)
     checks = checking(keys)
     assert identity(checks, COORDINATOR_CLAIMS).role is Role.COORDINATOR
@@ -111,7 +111,7 @@ def test_another_token_is_not_believed_for_the_sake_of_one_that_was(at: list[flo
     assert keys.asked == 2
 
 
-def test_the_tokens_that_were_checked_last_are_believed(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_recently_checked_tokens_are_trusted(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "_MOST_BELIEVED", 2)
     keys = Counted(KEY)
     checks = checking(keys)
@@ -123,7 +123,7 @@ def test_the_tokens_that_were_checked_last_are_believed(at: list[float], monkeyp
 
     assert [is_checked(each) for each in ("a", "b", "a", "b")] == [True, True, False, False]
     at[0] += 30
-    # "a" is checked anew, so that "b" has waited the longest when there are too many.
+    # "a" is checked again, so "b" is the oldest when there are too many.
     assert [is_checked(each) for each in ("a", "c", "a", "c", "b")] == [True, True, False, False, True]
 
 
@@ -158,7 +158,7 @@ def named(caller: Identity, header: str | None, in_body: str | None) -> str:
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("organizations", [("o",), ("*",), ("o", "p"), ("o", "*"), ()])
-def test_the_organization_that_a_request_is_about(role: Role, organizations: tuple[str, ...]) -> None:
+def test_the_organization_of_a_request(role: Role, organizations: tuple[str, ...]) -> None:
     caller = Identity("somebody", role, organizations, 0)
     is_any = role is Role.SERVICE and "*" in organizations
     for header, in_body in product((None, "o", UNKNOWN, "*"), repeat=2):
@@ -186,18 +186,18 @@ def test_the_organization_that_a_request_is_about(role: Role, organizations: tup
     ],
     ids=ascii,
 )
-def test_not_any_text_is_an_organization(header: str, expected: str) -> None:
+def test_an_invalid_organization_id_is_refused(header: str, expected: str) -> None:
     assert named(Identity("s", Role.SERVICE, ("*",), 0), header, None) == expected
 
 
-def test_one_organization_in_two_spellings_is_one() -> None:
+def test_one_organization_in_two_spellings_is_the_same() -> None:
     assert named(Identity("s", Role.SERVICE, ("ås",), 0), unicodedata.normalize("NFD", "ås"), "ås") == "ås"
 
 
 # --- Tokens of our own --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_development_token_says_who_for_how_long() -> None:
+def test_a_development_token_names_its_person_and_its_lifetime() -> None:
     settings = Settings(jwt_hs256_key=SecretStr(KEY), jwt_issuer="i", jwt_audience="a")
     before = int(time.time())
     made = make_development_token(settings, sub="s", role=Role.SERVICE, orgs=("o", "p"), ttl_s=60)
@@ -232,7 +232,7 @@ def test_a_development_token_of_no_or_several_organizations(role: Role, orgs: tu
 # --- Tickets ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_ticket_is_its_callers_for_a_minute() -> None:
+def test_a_ticket_belongs_to_its_caller_for_a_minute() -> None:
     tickets = Tickets(b"k" * 32)
     before = time.time()
     for role in Role:
@@ -244,7 +244,7 @@ def test_a_ticket_is_its_callers_for_a_minute() -> None:
 
 
 @pytest.mark.parametrize("left_out", ["exp", "aud", "sub"])
-def test_a_ticket_that_says_less_is_none(left_out: str) -> None:
+def test_an_incomplete_ticket_is_refused(left_out: str) -> None:
     tickets = Tickets(b"k" * 32)
     ticket, _ = tickets.issue(Actor("o", "s", Role.ADMIN), BATCH, stream_ends_at=NOW)
     claims = jwt.decode(ticket, options={"verify_signature": False})
@@ -255,8 +255,8 @@ def test_a_ticket_that_says_less_is_none(left_out: str) -> None:
         assert refused.value.code == "bad_token"
 
 
-def test_processes_with_one_secret_honour_each_others_tickets() -> None:
+def test_processes_with_the_same_secret_accept_each_others_tickets() -> None:
     one, other = (Settings(jwt_hs256_key=SecretStr(letter * 32)) for letter in "ab")
     assert ticket_key(one) == ticket_key(one.model_copy()) != ticket_key(other)
     without = Settings(api_database_url=SecretStr("postgresql://api@localhost/x"))
-    assert ticket_key(without) != ticket_key(without), "a secret that nobody has is drawn anew"
+    assert ticket_key(without) != ticket_key(without), "without a configured secret, each process must draw its own"

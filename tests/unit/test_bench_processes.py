@@ -1,4 +1,4 @@
-"""What the benchmark reads of processes, also of those that end meanwhile."""
+"""What the benchmark reads about processes, including those that end meanwhile."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import psutil
 from compose.bench.processes import own_cpu_s
 from tests.support.waiting import eventually
 
-# Computes until it is killed: a kernel that counts CPU time by samples misses what takes only milliseconds.
+# Computes until it is killed, because a kernel that samples CPU time misses a few milliseconds.
 BUSY = "while True: pass"
 
 

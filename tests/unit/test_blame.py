@@ -1,4 +1,4 @@
-"""Whose fault each of the database's errors is: a record is blamed only for what can be its fault."""
+"""The cause of each database error. A record is blamed only for errors that it can cause."""
 
 import re
 
@@ -25,11 +25,11 @@ def wrapped(error: BaseException, *, is_lost: bool = False) -> DBAPIError:
 
 
 def with_code(code: str) -> DBAPIError:
-    # psycopg2 sets the code of what the server sends only.
+    # psycopg2 sets the code only of errors that the server sends.
     return wrapped(type("Coded", (psycopg2.DatabaseError,), {"pgcode": code})("said by the database"))
 
 
-# But for those of success and of warnings.
+# All but success and warnings.
 EVERY_CODE = sorted(
     {code for code in vars(errorcodes).values() if isinstance(code, str) and re.fullmatch("(?!0[012])[0-9A-Z]{5}", code)}
 )
@@ -64,7 +64,7 @@ def test_only_classes_22_and_23_blame_a_record(code: str) -> None:
         "F0000",
     ],
 )
-def test_what_passes_by_itself_is_tried_again_for_ever(code: str) -> None:
+def test_a_passing_error_is_retried_forever(code: str) -> None:
     error = with_code(code)
     assert blame(error) is Blame.PASSING
     assert is_transient(error)
@@ -78,7 +78,7 @@ def test_a_lock_is_waited_for(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["57014", "42501", "42P01", "42P05", "3F000", "XX000", "XX001", "P0001", "25001"])
-def test_what_may_last_is_the_environments_and_is_not_repeated_at_once(code: str) -> None:
+def test_a_lasting_error_of_the_environment_is_not_retried_at_once(code: str) -> None:
     error = with_code(code)
     assert blame(error) is Blame.LASTING
     assert not is_transient(error)
@@ -105,13 +105,13 @@ def test_values_that_the_driver_cannot_send() -> None:
         OverflowError("too large"),
     ):
         assert blame(StatementError("failed", "INSERT", None, error)) is Blame.RECORD
-    # The same types from our own code are a bug of ours.
+    # The same types from our own code mean a bug of ours.
     assert blame(ValueError("an impossible move")) is Blame.BUG
     assert blame(StatementError("failed", "INSERT", None, KeyError("a parameter is missing"))) is Blame.BUG
     assert blame(KeyError("missing")) is Blame.BUG
 
 
-def test_which_sessions_are_ended() -> None:
+def test_which_errors_end_the_session() -> None:
     assert [code for code in ("22P02", "23505", "40P01", "57014", "26000") if spoils_session(code)] == []
     assert [code for code in ("25006", "42P05", "0A000", "25P02", "42501", "57P01") if not spoils_session(code)] == []
     assert [code for code in ("25006", "57P01", "42501", "42P05") if spoils_pool(code)] == ["25006", "57P01"]
@@ -124,7 +124,7 @@ def test_which_sessions_are_ended() -> None:
     ]
 
 
-def test_an_error_is_named_without_its_values() -> None:
+def test_an_error_is_described_without_its_values() -> None:
     values = psycopg2.DataError("invalid input: a private note")
     assert kind_of(with_code("40P01")) == "Coded 40P01"
     assert kind_of(wrapped(values)) == "DataError"

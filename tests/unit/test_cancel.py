@@ -1,4 +1,4 @@
-"""What a cancel does to a batch in each state, and for whom (docs/states.md)."""
+"""What a cancel does to a batch in each state, and who may cancel (docs/states.md)."""
 
 from dataclasses import replace
 

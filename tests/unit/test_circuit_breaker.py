@@ -1,4 +1,4 @@
-"""When nobody asks a service any more, and when it is tried again."""
+"""When the breaker opens, and when the service is tried again."""
 
 import pytest
 
@@ -19,11 +19,11 @@ def failing(*askers: object) -> CircuitBreaker:
 
 
 @pytest.mark.parametrize(("askers", "is_open"), [("ab", False), ("abc", True), ("abcd", True), ("aaaaa", False), ("aabb", False)])
-def test_it_opens_when_so_many_askers_in_a_row_got_no_answer(askers: str, is_open: bool) -> None:
+def test_it_opens_after_a_number_of_requests_in_a_row_without_a_response(askers: str, is_open: bool) -> None:
     assert failing(*askers).is_open is is_open
 
 
-def test_an_answer_in_between_begins_the_count_anew() -> None:
+def test_a_response_in_between_restarts_the_count() -> None:
     made = failing("a", "b")
     made.answered()
     for asker in "ac":
@@ -33,7 +33,7 @@ def test_an_answer_in_between_begins_the_count_anew() -> None:
     assert made.is_open
 
 
-def test_a_probe_that_was_answered_closes_it_and_begins_the_count_anew() -> None:
+def test_a_successful_probe_closes_it_and_restarts_the_count() -> None:
     made = failing("a", "b", "c")
     made.close()
     assert not made.is_open
@@ -48,7 +48,7 @@ def test_pauses_double_up_to_the_longest_between_half_and_all_of_it(jitter: floa
     assert [made.next_pause_s() for _ in range(6)] == [share * pause for pause in (1, 2, 4, 8, 10, 10)]
 
 
-def test_pauses_shrink_when_somebody_is_answered_and_not_when_a_probe_is() -> None:
+def test_pauses_shrink_after_a_response_and_not_after_a_probe() -> None:
     made = breaker()
     made.next_pause_s()
     made.next_pause_s()
@@ -58,7 +58,7 @@ def test_pauses_shrink_when_somebody_is_answered_and_not_when_a_probe_is() -> No
     assert made.next_pause_s() == 1
 
 
-def test_a_service_that_asks_to_wait_is_left_alone_for_that_long_once() -> None:
+def test_a_service_that_asks_for_a_wait_is_left_alone_for_that_long_once() -> None:
     made = breaker()
     made.hold(3.0)
     made.hold(2.0)
@@ -72,7 +72,7 @@ def test_a_wait_that_is_shorter_than_the_pause_does_not_shorten_it() -> None:
     assert made.next_pause_s() == 1
 
 
-def test_nobody_waits_longer_than_the_longest_pause_for_what_a_service_asks() -> None:
+def test_a_requested_wait_is_never_longer_than_the_longest_pause() -> None:
     made = breaker()
     made.hold(3_600.0)
     assert made.next_pause_s() == 10

@@ -1,4 +1,4 @@
-"""The command line as a whole: every command explains itself, and says what it did by its exit code."""
+"""The command line as a whole: every command has help, and its exit code says what happened."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str
 def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "400"}).output
     assert f"bulkreg {' '.join(path)}" in shown.split("Example:")[1]
-    # What `run` runs speaks through logs; it never ends by itself.
+    # `run` has only logs as output, and never ends by itself.
     assert "--json" in shown or path == ("run",)
 
 
@@ -45,7 +45,7 @@ class Group:
 
 
 def invoke(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """A program of one command that does what its argument says."""
+    """A program with one command that does what its argument says."""
     program = typer.Typer()
 
     @command(program, "do", example="bulkreg do nothing")
@@ -82,12 +82,12 @@ def test_a_group_of_options_becomes_an_object() -> None:
         ("interrupt", 130, ""),
     ],
 )
-def test_failures_become_exit_codes_and_words(what: str, exit_code: int, told: str) -> None:
+def test_failures_become_exit_codes_and_messages(what: str, exit_code: int, told: str) -> None:
     code, _, stderr = invoke(what)
     assert (code, stderr) == (exit_code, told)
 
 
-def test_a_machine_gets_the_failure_as_a_document() -> None:
+def test_with_json_a_failure_is_a_document() -> None:
     assert invoke("bad input", "--json")[1].replace("\n", "").replace(" ", "") == (
         '{"error":{"detail":"Thatiswrong.","errors":[{"place":"here"}]}}'
     )
@@ -98,21 +98,21 @@ def test_progress_is_a_line_for_people() -> None:
     assert speed(measured) == "12.5 %, 41.7 items a second, finished about 2026-03-26T10:00:02Z"
 
 
-def test_what_people_typed_cannot_steer_a_terminal() -> None:
+def test_control_characters_in_input_do_not_reach_a_terminal() -> None:
     assert printable("a\x1b]0;owned\x07b\r\n") == "a�]0;owned�b��"
     assert printable("Gruppemøte 🙂 [red]") == "Gruppemøte 🙂 [red]"
 
 
-def test_bytes_that_are_no_text_are_bad_input() -> None:
+def test_bytes_that_are_not_utf_8_are_bad_input() -> None:
     assert invoke("it", "--name", "\udce6") == (2, "", "The value for name is not UTF-8 text.\n")
-    # The name of a file may be such.
+    # A file name may contain such bytes.
     result = CliRunner().invoke(app, ["submit", "no such \udcff.csv", "--json"])
     told = json.loads(result.stdout)["error"]["detail"]
     assert (result.exit_code, told) == (2, "no such �.csv can't be read: No such file or directory")
 
 
 @pytest.mark.parametrize("format", [[], ["--format", "csv"]], ids=["table", "download"])
-def test_results_are_read_under_a_sign_of_life(format: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: A002
+def test_a_spinner_is_shown_while_results_are_read(format: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: A002
     signs: list[str] = []
     seen: list[list[str]] = []
 

@@ -1,4 +1,4 @@
-"""The client of the commands, against a server that misbehaves: what is repeated, how long, and what a person is told."""
+"""The commands' HTTP client, with a server that misbehaves: what is repeated, for how long, and what a person is told."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from schemas.paths import API_PATH
 from tests.support.waiting import PATIENCE_S
 
 IMPATIENT = Patience(first_answer_s=0.3, outage_s=3.0, shortest_poll_s=0.001, longest_poll_s=0.02)
-# Of one that has answered before, as a user's is.
+# A client whose server has responded before, as a user's has.
 PATIENT_LATER = replace(IMPATIENT, outage_s=2 * PATIENCE_S)
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,7 +46,7 @@ async def server(answer: Respond) -> AsyncIterator[str]:
 
 
 def against(answer: Respond, body: Body, patience: Patience | None = None) -> Any:
-    """What the body gives with a client of a server that answers like this."""
+    """The result of the body, with a client whose server sends these responses."""
 
     async def run() -> Any:
         async with server(answer) as url, opened(Target(url, "t"), lambda _: None, patience or IMPATIENT) as client:
@@ -61,14 +61,14 @@ def refused(answer: Respond, body: Body) -> ApiProblemError:
     return refusal.value
 
 
-def test_a_change_is_repeated_under_its_key_until_it_is_answered() -> None:
+def test_a_change_is_repeated_under_its_key_until_there_is_a_response() -> None:
     seen: list[tuple[str | None, bytes]] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
         seen.append((request.headers.get("Idempotency-Key"), await request.read()))
         if len(seen) == 1:
             assert request.transport is not None
-            request.transport.abort()  # done or not? the client can't know
+            request.transport.abort()  # The client can't know whether it was done.
         if len(seen) == 2:
             return problem(503)
         return web.json_response({"batch_id": "b"}, status=202)
@@ -94,7 +94,7 @@ def test_a_change_without_a_key_gets_one_and_keeps_it() -> None:
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
-def test_retry_after_is_honoured() -> None:
+def test_retry_after_is_respected() -> None:
     asked = []
 
     async def answer(_request: web.Request) -> web.StreamResponse:
@@ -115,7 +115,7 @@ def test_retry_after_is_honoured() -> None:
     assert asked[2] - asked[1] >= 1.0
 
 
-def test_an_address_where_nothing_answers_is_given_up_soon() -> None:
+def test_an_address_without_a_server_is_given_up_soon() -> None:
     async def run() -> None:
         async with opened(Target("http://127.0.0.1:1", None), lambda _: None, PATIENT_LATER) as client:
             await client.get(API_PATH, None)
@@ -126,7 +126,7 @@ def test_an_address_where_nothing_answers_is_given_up_soon() -> None:
     assert time.monotonic() - began < PATIENT_LATER.outage_s / 2
 
 
-def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> None:
+def test_a_server_that_has_responded_once_is_waited_for_longer_and_the_user_is_told() -> None:
     asked: list[float] = []
     remarks: list[str] = []
 
@@ -145,7 +145,7 @@ def test_who_has_answered_once_is_waited_for_longer_and_a_person_is_told() -> No
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8080", "http://", "http://x:y"])
-def test_what_is_no_address_is_bad_input(url: str) -> None:
+def test_an_invalid_address_is_bad_input(url: str) -> None:
     async def run() -> None:
         async with opened(Target(url, None), lambda _: None):
             pass
@@ -154,7 +154,7 @@ def test_what_is_no_address_is_bad_input(url: str) -> None:
         asyncio.run(run())
 
 
-def test_headers_are_sent_as_the_server_reads_them() -> None:
+def test_headers_arrive_as_they_were_given() -> None:
     seen: list[tuple[str | None, str | None]] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -171,7 +171,7 @@ def test_headers_are_sent_as_the_server_reads_them() -> None:
 
 
 @pytest.mark.parametrize("key", ["a\nb", "a\x7f", "\udce6", " a", "a "])
-def test_what_no_header_can_say_is_bad_input_and_not_sent(key: str) -> None:
+def test_a_value_that_no_header_can_hold_is_bad_input_and_not_sent(key: str) -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         raise AssertionError("it was sent")
 
@@ -179,7 +179,7 @@ def test_what_no_header_can_say_is_bad_input_and_not_sent(key: str) -> None:
         against(answer, lambda client: client.post(API_PATH, None, key=key))
 
 
-def test_a_refusal_says_everything_at_once() -> None:
+def test_a_refusal_names_all_mistakes() -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         errors = [{"pointer": "/items/3/mentor_id", "code": "empty", "detail": "must not be empty"}]
         differences = [{"position": 1, "mentor_id": "m", "planned": "success", "now": "out_of_scope"}]
@@ -192,7 +192,7 @@ def test_a_refusal_says_everything_at_once() -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, "<html>"), (404, "nothing here")])
-def test_a_stranger_at_the_address_is_not_taken_for_the_product(status: int, body: str) -> None:
+def test_another_server_is_not_mistaken_for_the_product(status: int, body: str) -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, text=body)
 
@@ -200,7 +200,7 @@ def test_a_stranger_at_the_address_is_not_taken_for_the_product(status: int, bod
         against(answer, lambda client: client.get(API_PATH, None))
 
 
-def test_a_deletion_whose_answer_was_lost_is_done() -> None:
+def test_a_deletion_whose_response_was_lost_is_done() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -214,7 +214,7 @@ def test_a_deletion_whose_answer_was_lost_is_done() -> None:
     assert asked == ["DELETE", "DELETE"]
 
 
-def test_a_deletion_of_what_never_was_is_refused() -> None:
+def test_a_deletion_of_an_unknown_batch_is_refused() -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return problem(404)
 
@@ -225,7 +225,7 @@ def batch(status: str, pending: int) -> dict[str, Any]:
     return {"batch_id": "b", "status": status, "pending": pending}
 
 
-def test_a_batch_is_followed_by_what_changed() -> None:
+def test_the_changes_of_a_batch_are_followed() -> None:
     states = [batch("processing", 2), batch("processing", 1), batch("partial", 0)]
     tags: list[str | None] = []
 
@@ -233,7 +233,7 @@ def test_a_batch_is_followed_by_what_changed() -> None:
         tag = request.headers.get("If-None-Match")
         tags.append(tag)
         known = -1 if tag is None else int(tag)
-        # A server that never waits: it answers "nothing new" twice before each change.
+        # A server that never waits: it returns 304 twice before each change.
         if tag is not None and tags.count(tag) < 3:
             return web.Response(status=304, headers={"ETag": tag})
         return web.json_response(states[known + 1], headers={"ETag": str(known + 1)})
@@ -245,7 +245,7 @@ def test_a_batch_is_followed_by_what_changed() -> None:
     assert tags == [None, "0", "0", "0", "1", "1", "1"]
 
 
-def test_looks_at_a_batch_become_rarer() -> None:
+def test_a_batch_is_polled_ever_more_rarely() -> None:
     asked: list[float] = []
 
     async def answer(_request: web.Request) -> web.StreamResponse:
@@ -256,7 +256,7 @@ def test_looks_at_a_batch_become_rarer() -> None:
     assert len(asked) < 0.5 / IMPATIENT.longest_poll_s + 20
 
 
-def test_a_home_without_an_organization_named_means_its_first() -> None:
+def test_a_home_without_a_named_organization_means_its_first() -> None:
     target = Target("http://x", "service", "admin")
     assert target.headers(None) == {"Authorization": "Bearer admin"}
     assert target.headers("org-02") == {"Authorization": "Bearer service", "X-Organization-Id": "org-02"}

@@ -1,4 +1,4 @@
-"""`bulkreg dead-letters`: which letters are listed, which records are sent again, and in which order that is noted."""
+"""`bulkreg dead-letters`: which letters are listed, which records are redriven, and when they are marked."""
 
 import json
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ LETTERS = [put_aside(1), put_aside(2, "bad_envelope", redriven=True), put_aside(
 
 
 class Kafka:
-    """The topic of dead letters, and what was sent."""
+    """The dead-letter topic, and the events that were sent."""
 
     def __init__(self) -> None:
         self.letters: list[PutAside] = list(LETTERS)
@@ -70,7 +70,7 @@ class Kafka:
 
     @property
     def marked(self) -> list[UUID]:
-        """The letters that were marked as sent again by the last of what was published."""
+        """The letters that the last published events mark as redriven."""
         assert {dict(event.headers)["ce_type"].decode() for event in self.published[-1]} <= {DEAD_LETTER_REDRIVEN}
         return [UUID(json.loads(event.value)["dead_letter_id"]) for event in self.published[-1]]
 
@@ -100,7 +100,7 @@ def ids(*numbers: int) -> list[str]:
     return [str(UUID(int=number)) for number in numbers]
 
 
-def test_what_waits_is_listed_and_all_if_asked_for(kafka: Kafka) -> None:
+def test_waiting_letters_are_listed_and_all_on_request(kafka: Kafka) -> None:
     waiting = document("list")
     assert [each["id"] for each in waiting["dead_letters"]] == ids(1, 3, 5)
     assert waiting["by_reason"] == {"not_json": 2, "bad_envelope": 1}
@@ -130,7 +130,7 @@ def test_what_waits_is_listed_and_all_if_asked_for(kafka: Kafka) -> None:
     assert bulkreg("list")[1].splitlines()[-1] == "There are no dead letters."
 
 
-def test_one_is_shown_with_its_headers_and_without_notes(kafka: Kafka) -> None:
+def test_a_letter_is_shown_with_its_headers_and_without_notes(kafka: Kafka) -> None:
     shown = document("show", ids(3)[0])
     assert (shown["id"], shown["offset"], shown["value"]) == (ids(3)[0], 3, {"position": 3, "notes": "(hidden)"})
     assert shown["headers"]["content-type"] == "application/json"
@@ -140,7 +140,7 @@ def test_one_is_shown_with_its_headers_and_without_notes(kafka: Kafka) -> None:
         assert bulkreg("show", unknown)[0] == 2
 
 
-def test_all_that_wait_are_sent_again_and_marked_after_that(kafka: Kafka) -> None:
+def test_all_waiting_letters_are_redriven_and_then_marked(kafka: Kafka) -> None:
     assert document("redrive", "all") == {"redriven": ids(1, 3, 5), "left": {}}
     records, _ = kafka.published
     assert [(event.topic, json.loads(event.value)["position"]) for event in records] == [
@@ -152,7 +152,7 @@ def test_all_that_wait_are_sent_again_and_marked_after_that(kafka: Kafka) -> Non
     assert kafka.is_closed
 
 
-def test_those_that_are_named_are_sent_again(kafka: Kafka) -> None:
+def test_named_letters_are_redriven(kafka: Kafka) -> None:
     assert document("redrive", *ids(5, 1))["redriven"] == ids(5, 1)
     assert kafka.marked == [UUID(int=5), UUID(int=1)]
     for gone in (ids(2), ids(1, 9)):
@@ -162,8 +162,8 @@ def test_those_that_are_named_are_sent_again(kafka: Kafka) -> None:
 
 
 @pytest.mark.parametrize("published", [0, 1])
-def test_what_the_broker_did_not_take_can_be_sent_once_more(kafka: Kafka, published: int) -> None:
-    """The records, or their marks: a record that is only marked would be lost."""
+def test_letters_that_the_broker_refused_can_be_redriven_again(kafka: Kafka, published: int) -> None:
+    """This holds for the records and for the marks. A letter that was marked without its record would be lost."""
     kafka.refuses_after = published
     code, _, said = bulkreg("redrive", "all")
     assert (code, "Repeat the command: 1 events were not acknowledged: the broker is away" in said) == (3, True)
@@ -171,7 +171,7 @@ def test_what_the_broker_did_not_take_can_be_sent_once_more(kafka: Kafka, publis
     assert kafka.is_closed
 
 
-def test_what_can_not_be_sent_again_keeps_no_other_back_unless_it_was_named(kafka: Kafka) -> None:
+def test_a_letter_that_can_not_be_redriven_stops_no_other_unless_it_was_named(kafka: Kafka) -> None:
     kafka.letters.append(TOO_LARGE)
     code, _, said = bulkreg("redrive", *ids(1, 4))
     assert (code, "only the beginning" in said, kafka.published) == (2, True, [])
@@ -182,7 +182,7 @@ def test_what_can_not_be_sent_again_keeps_no_other_back_unless_it_was_named(kafk
     assert kafka.marked == [UUID(int=number) for number in (1, 3, 5)]
 
 
-def test_a_large_record_is_read_again_and_no_other(kafka: Kafka) -> None:
+def test_only_a_large_record_is_read_again(kafka: Kafka) -> None:
     kafka.letters.append(TOO_LARGE)
     value = b"x" * (MAX_MESSAGE_BYTES + 1)
     kafka.originals = {TOO_LARGE.id: RawRecord("prefix.commands.v1", 3, 4, 1_774_515_600_000, b"key", value, ())}
@@ -190,4 +190,4 @@ def test_a_large_record_is_read_again_and_no_other(kafka: Kafka) -> None:
     assert kafka.asked_for == [TOO_LARGE.id]
     assert kafka.published[0][-1].value == value
     document("redrive", ids(1)[0])
-    assert kafka.asked_for == [TOO_LARGE.id], "what the letter holds as a whole is not read again"
+    assert kafka.asked_for == [TOO_LARGE.id], "a record that its letter holds completely must not be read again"

@@ -1,4 +1,4 @@
-"""`bulkreg replay`: from where it reads, and what it says of what it found (tests/integration/test_replay_command.py runs it)."""
+"""`bulkreg replay`: where it begins to read, and how it reports what it found (tests/integration/test_replay_command.py runs it)."""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ NOTHING = comparison()
 
 
 class Replay:
-    """What a replay found, and from where it was to read."""
+    """A replay with a given result. Records where it was to begin."""
 
     def __init__(self) -> None:
         self.before = NOTHING
@@ -85,7 +85,7 @@ def document(*arguments: str) -> tuple[int, Any]:
         (["--from", f"{Topic.RESULTS.on_cluster('test')}/0@3"], RecordPlace(Topic.RESULTS, 0, 3)),
     ],
 )
-def test_it_begins_where_it_is_told(found: Replay, given: list[str], start: object) -> None:
+def test_it_begins_at_the_given_place(found: Replay, given: list[str], start: object) -> None:
     assert bulkreg(*given)[0] == 0
     assert found.begun == [(None, start, False)]
 
@@ -93,17 +93,17 @@ def test_it_begins_where_it_is_told(found: Replay, given: list[str], start: obje
 @pytest.mark.parametrize(
     "start", ["commands/2@17x", "x/commands/2@17", "commands/2", "17", "prefix.commands.v1/2@17", "2026-13-01"]
 )
-def test_what_is_neither_a_time_nor_a_record_is_refused(found: Replay, start: str) -> None:
+def test_a_beginning_that_is_neither_a_time_nor_a_record_is_refused(found: Replay, start: str) -> None:
     assert bulkreg("--from", start)[0] == 2
     assert found.begun == []
 
 
-def test_only_one_batch_if_it_is_named(found: Replay) -> None:
+def test_a_named_batch_is_replayed_alone(found: Replay) -> None:
     bulkreg("--batch", str(ONE), "--promote")
     assert found.begun == [(ONE, None, True)]
 
 
-def test_a_difference_that_is_left_is_a_failure(found: Replay) -> None:
+def test_a_remaining_difference_is_a_failure(found: Replay) -> None:
     assert document()[0] == 0
     found.before = comparison(difference(ONE))
     assert document()[0] == 1
@@ -112,7 +112,7 @@ def test_a_difference_that_is_left_is_a_failure(found: Replay) -> None:
         assert document("--promote")[0] == code
 
 
-def test_the_document_says_what_was_promoted_and_what_remains(found: Replay) -> None:
+def test_the_document_has_what_was_promoted_and_what_remains(found: Replay) -> None:
     of_item = difference(TWO, "error", "item-1")
     found.before = comparison(
         difference(ONE),
@@ -143,7 +143,7 @@ def test_the_document_says_what_was_promoted_and_what_remains(found: Replay) -> 
     }
 
 
-def test_a_person_is_told_what_was_read_and_that_nothing_differs(found: Replay) -> None:
+def test_people_see_what_was_read_and_that_nothing_differs(found: Replay) -> None:
     assert bulkreg()[1].splitlines() == [
         "12,345 records read (6 unreadable): 3 batches with 1,007 items.",
         "The tables are what the topics say.",
@@ -157,7 +157,7 @@ def test_a_person_is_told_what_was_read_and_that_nothing_differs(found: Replay) 
 
 
 @pytest.mark.parametrize(("count", "unlisted", "more"), [(20, 0, None), (21, 0, "and 1 more"), (20, 1_500, "and 1,500 more")])
-def test_a_person_sees_twenty_differences_and_how_many_more_there_are(
+def test_people_see_twenty_differences_and_how_many_more_there_are(
     found: Replay, count: int, unlisted: int, more: str | None
 ) -> None:
     found.before = comparison(*[difference(ONE, item_id=f"item-{number}") for number in range(count)], more=unlisted)
@@ -168,7 +168,7 @@ def test_a_person_sees_twenty_differences_and_how_many_more_there_are(
     assert lines[-1] == f"Differences: {count + unlisted:,} label."
 
 
-def test_a_person_is_told_what_became_of_the_promotion(found: Replay) -> None:
+def test_people_see_what_was_promoted(found: Replay) -> None:
     found.before = comparison(difference(ONE), difference(TWO))
     found.after = comparison(difference(TWO))
     found.promoted = {ONE: Promoted.MERGED, TWO: Promoted.NOT_BORNE_OUT, THREE: Promoted.MERGED}

@@ -1,4 +1,4 @@
-"""Settings that can't be, and what is not there: told in words, with exit code 2 (docs/cli.md), and never with the value."""
+"""Invalid settings and unavailable servers are reported in a message with exit code 2 (docs/cli.md), and never with the value."""
 
 import subprocess
 import sys
@@ -30,7 +30,9 @@ UNREACHABLE = {
         ("BULKREG_API_REQUESTS_PER_MINUTE", "short-secret"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_and_not_shown(command: list[str], name: str, value: str, tmp_path: Path) -> None:
+def test_an_invalid_setting_is_named_and_its_value_is_not_shown(
+    command: list[str], name: str, value: str, tmp_path: Path
+) -> None:
     home = ["--home", str(tmp_path)] if command[0] in ("up", "demo") else []
     ran = CliRunner().invoke(app, [*command, *home], env={**UNREACHABLE, name: value, "BULKREG_HOME": None})
     assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
@@ -38,7 +40,7 @@ def test_a_setting_that_cannot_be_is_named_and_not_shown(command: list[str], nam
     assert "short-secret" not in ran.output
 
 
-def test_a_mistake_within_a_setting_names_the_variable_that_holds_it() -> None:
+def test_a_mistake_inside_a_setting_names_its_variable() -> None:
     ran = CliRunner().invoke(app, ["run", "api"], env={"BULKREG_API_REQUESTS_PER_MINUTE": '{"coordinator": 0}'})
     assert ran.exit_code == 2
     assert "BULKREG_API_REQUESTS_PER_MINUTE: coordinator: " in ran.stderr
@@ -46,7 +48,7 @@ def test_a_mistake_within_a_setting_names_the_variable_that_holds_it() -> None:
 
 @pytest.fixture
 def without_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would be set up for this whole process."""
+    """Skips the setup of logs, which would affect this whole process."""
     monkeypatch.setattr(logs, "configure_logs", lambda _settings: None)
 
 
@@ -60,14 +62,14 @@ def without_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("relay", {"BULKREG_KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092"}, "set BULKREG_KAFKA_SECURITY_PROTOCOL"),
     ],
 )
-def test_what_cannot_be_run_is_wrong_usage(role: str, setting: dict[str, str], told: str) -> None:
+def test_roles_that_can_not_be_run_are_wrong_usage(role: str, setting: dict[str, str], told: str) -> None:
     ran = CliRunner().invoke(app, ["run", role], env=UNREACHABLE | setting)
     assert (ran.exit_code, type(ran.exception)) == (2, SystemExit)
     assert told in ran.stderr
 
 
 @pytest.mark.usefixtures("without_logs")
-def test_a_bug_is_not_told_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_reported_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(_settings: Settings) -> RunningRole:
         raise ValueError("a bug in building a role")
 
@@ -82,7 +84,7 @@ def test_a_mistake_in_a_secret_does_not_show_it() -> None:
     assert "short-secret" not in str(refused.value)
 
 
-def test_up_tells_of_a_database_that_is_away(tmp_path: Path) -> None:
+def test_up_reports_an_unavailable_database(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, ["up", "--home", str(tmp_path)], env=UNREACHABLE)
     assert (ran.exit_code, type(ran.exception)) == (3, SystemExit)
     assert "The database at postgresql+psycopg2://owner:***@127.0.0.1:1/x does not respond" in ran.stderr
@@ -90,7 +92,7 @@ def test_up_tells_of_a_database_that_is_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["up", "--home", "nowhere"], ["bench"]], ids=" ".join)
-def test_a_deployment_without_the_embedded_servers_is_told_what_they_need(command: list[str], tmp_path: Path) -> None:
+def test_a_deployment_without_the_embedded_servers_is_told_what_to_install(command: list[str], tmp_path: Path) -> None:
     without = "import sys; sys.modules['psutil'] = None; from cli.main import run; run()"
     root = Path(__file__).parents[2]
     ran = subprocess.run(

@@ -1,4 +1,4 @@
-"""What docs/cli.md says to write into the start-up file of each shell makes the Tab key work."""
+"""The lines that docs/cli.md gives for the start-up file of each shell make the Tab key work."""
 
 import os
 import re
@@ -20,7 +20,7 @@ DEAD_LETTERS = ["list", "show", "redrive"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Mapping[str, str]:
-    """A shell's in which `bulkreg` is a program."""
+    """The environment of a shell in which `bulkreg` is a program."""
     program = tmp_path / "bulkreg"
     program.write_text(f"#!{sys.executable}\nfrom cli.main import run\nrun()\n")
     program.chmod(0o755)
@@ -57,7 +57,7 @@ def test_bash_completes(environment: Mapping[str, str], typed: str, offered: lis
     assert bash(tab, environment).split() == offered
 
 
-def test_zsh_is_told_the_function_and_the_program_answers_it(environment: Mapping[str, str]) -> None:
+def test_zsh_gets_the_function_and_the_program_completes(environment: Mapping[str, str]) -> None:
     assert START_UP["zsh"].startswith("eval ")
     script = bash(START_UP["zsh"].replace("eval ", "printf %s "), environment)
     assert script.splitlines()[-1] == "compdef _bulkreg_completion bulkreg"
@@ -67,7 +67,7 @@ def test_zsh_is_told_the_function_and_the_program_answers_it(environment: Mappin
     assert re.findall(r'^.*?"(\w+)":', answer, re.MULTILINE) == DEAD_LETTERS
 
 
-def test_fish_is_told_the_command_and_the_program_answers_it(environment: Mapping[str, str]) -> None:
+def test_fish_gets_the_command_and_the_program_completes(environment: Mapping[str, str]) -> None:
     script = bash(START_UP["fish"].replace("| source", "| cat"), environment)
     assert script.startswith("complete --command bulkreg ")
     [asked] = re.findall(r"env (_BULKREG_COMPLETE=\w+ _TYPER_COMPLETE_FISH_ACTION=get-args) _TYPER_COMPLETE_ARGS=", script)

@@ -1,5 +1,7 @@
-"""The Docker files name what exists: roles, settings, files; they pin what they take, and open nothing. (Building them needs an engine;
-tests/end_to_end/test_deployment.py runs what they run.)"""
+"""The Docker files name existing roles, settings and files, pin their images, and publish no port beyond loopback.
+
+Building the images needs an engine. tests/end_to_end/test_deployment.py runs what the containers run.
+"""
 
 import re
 import shlex
@@ -32,7 +34,7 @@ def test_every_role_runs_once_and_the_registration_twice() -> None:
     }
 
 
-def test_schema_and_topics_are_there_before_a_role_starts_and_the_servers_before_them() -> None:
+def test_servers_start_before_the_schema_and_topics_and_these_before_the_roles() -> None:
     assert SERVICES["setup"]["entrypoint"] == ["/bin/sh", "-ec", "bulkreg db upgrade && bulkreg topics create"]
     assert SERVICES["setup"]["restart"] == "no"
     assert SERVICES["setup"]["depends_on"] == {name: {"condition": "service_healthy"} for name in ("postgres", "kafka")}
@@ -52,7 +54,7 @@ def test_every_setting_exists() -> None:
 def test_secrets_come_from_the_environment_file() -> None:
     text = (DOCKER / "compose.yaml").read_text()
     needed = set(re.findall(r"\$\{(\w+):\?", text))
-    assert needed == set(re.findall(r"\$\{(\w+)", text)), "what is not given is asked for, and never empty"
+    assert needed == set(re.findall(r"\$\{(\w+)", text)), "a missing secret must be an error, and never empty"
     given = dict(re.findall(r"^(\w+)=(.*)$", ENVIRONMENT_EXAMPLE, re.MULTILINE))
     assert needed <= given.keys()
     assert all(value.startswith("change-me") for value in given.values())
@@ -69,7 +71,7 @@ def test_images_are_pinned_and_nothing_is_published_beyond_loopback() -> None:
     assert all(re.fullmatch(r"[a-z/]+:[\d.]+[a-z-]*", base) for base in bases)
 
 
-def test_what_the_servers_keep_is_on_volumes() -> None:
+def test_the_servers_data_is_on_volumes() -> None:
     volumes = {
         volume.split(":", 1)[0]: volume.split(":", 1)[1] for name in SERVICES for volume in SERVICES[name].get("volumes", ())
     }
@@ -77,7 +79,7 @@ def test_what_the_servers_keep_is_on_volumes() -> None:
     assert volumes["kafka"] == SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"]
 
 
-# What docs/operations.md and compose.yaml itself say to type, and the folder where.
+# The commands that docs/operations.md and compose.yaml show, and the folder to run them in.
 TYPED = [
     (folder, shlex.split(line, comments=True))
     for folder, page in ((ROOT, ROOT / "docs" / "operations.md"), (DOCKER, DOCKER / "compose.yaml"))
@@ -86,7 +88,7 @@ TYPED = [
 OPTIONS = {"up": {"--build", "--detach"}, "run": {"--rm", "-v"}}
 
 
-def test_compose_commands_that_are_shown_name_what_exists() -> None:
+def test_shown_compose_commands_name_existing_services() -> None:
     assert sum(words[:2] == ["docker", "compose"] for _, words in TYPED) >= 5
     for folder, words in TYPED:
         if words[0] == "cp":
@@ -110,7 +112,7 @@ def test_compose_commands_that_are_shown_name_what_exists() -> None:
 
 
 def assert_command(arguments: list[str]) -> None:
-    """The program that the image starts has such a command, and these options."""
+    """Checks that the image's program has this command and these options."""
     command: Any = typer.main.get_command(app)
     while arguments and arguments[0] in getattr(command, "commands", ()):
         command = command.commands[arguments.pop(0)]
@@ -124,7 +126,7 @@ def _copied() -> list[str]:
     return [path for line in lines for path in line.split()[1:-1]]
 
 
-def test_the_dockerfile_copies_all_that_it_needs() -> None:
+def test_the_dockerfile_copies_everything_that_it_needs() -> None:
     copied = _copied()
     assert all((ROOT / path).exists() for path in copied)
     packages = re.findall(
@@ -133,22 +135,22 @@ def test_the_dockerfile_copies_all_that_it_needs() -> None:
     assert {*packages, "pyproject.toml", "README.md", "locks/runtime.lock", "locks/build.lock"} == set(copied)
 
 
-def test_the_build_is_sent_nothing_but_what_is_copied() -> None:
+def test_the_build_context_has_only_what_is_copied() -> None:
     rules = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     assert rules[rules.index("*") + 1 :]
     assert {rule[1:] for rule in rules if rule.startswith("!")} == {path.removesuffix("/").split("/")[0] for path in _copied()}
 
 
 @pytest.mark.parametrize("command", re.findall(r"\S+pip install.*?(?=&&|$)", DOCKERFILE, re.MULTILINE))
-def test_everything_is_installed_by_its_hash(command: str) -> None:
+def test_every_package_is_installed_by_its_hash(command: str) -> None:
     assert "--require-hashes" in command or ("--no-deps" in command and "--no-index" in command)
     assert "--no-cache-dir" in command
 
 
-def test_it_runs_as_nobody_in_particular() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     last_stage = INSTRUCTIONS[max(number for number, line in enumerate(INSTRUCTIONS) if line.startswith("FROM ")) :]
     [user] = [line.split()[1] for line in last_stage if line.startswith("USER ")]
     assert int(user) > 0
     assert not any(line.startswith(("RUN", "COPY")) for line in last_stage[last_stage.index(f"USER {user}") :])
     [entrypoint] = [line for line in last_stage if line.startswith("ENTRYPOINT")]
-    assert entrypoint == 'ENTRYPOINT ["bulkreg"]', "the exec form: signals reach the product"
+    assert entrypoint == 'ENTRYPOINT ["bulkreg"]', "the exec form is needed, so that signals reach the product"

@@ -1,4 +1,4 @@
-"""One turn of a consumer's loop after the other, with a client and a worker in memory: what is committed, paused, sought, and when."""
+"""A consumer's loop, turn by turn, with a client and a worker in memory: what is committed, paused and sought, and when."""
 
 import contextlib
 import logging
@@ -39,20 +39,20 @@ TOPIC = Topic.COMMANDS.on_cluster("test")
 
 
 class Client:
-    """What the library's consumer is to the loop. `fetch` is what its next calls return."""
+    """Stands in for the library's consumer. `fetch` is what its next calls return."""
 
     def __init__(self) -> None:
         self.fetch: list[Message] = []
         self.waits: list[float] = []
         self.commits: list[dict[int, tuple[int, str | None]]] = []
         self.answers: list[Exception | KafkaError | None] = []
-        """What becomes of the next commits."""
+        """The results of the next commits."""
         self.paused: list[list[int]] = []
         self.resumed: list[list[int]] = []
         self.sought: list[tuple[int, int]] = []
         self.assigned: list[dict[int, int]] = []
         self.metadata: dict[int, str] = {}
-        """Beside the offsets that the group has committed."""
+        """The partitions' positions, beside the offsets that the group has committed."""
         self.is_closed = False
 
     def poll(self, timeout: float) -> Message | None:
@@ -104,14 +104,14 @@ class Client:
 
 
 class Work:
-    """What the worker does: everything succeeds, except what the test names."""
+    """Stands in for the worker's work. Everything succeeds, except what the test names."""
 
     def __init__(self) -> None:
         self.done: list[list[tuple[int, int]]] = []
         """Partition and offset of each record of each micro-batch."""
         self.positions: list[NextOffsets] = []
         self.progress: list[dict[int, int]] = []
-        """What was to be written down with each, and by itself."""
+        """The progress that was to be stored, with each micro-batch and without records."""
         self.chances: list[str | None] = []
         self.fails: Callable[[Entry], Exception | None] = lambda _: None
         self.is_acknowledged = True
@@ -143,7 +143,7 @@ class Work:
 
 
 class Immediate:
-    """A worker whose tasks are done when they are given; those that are `held` are not."""
+    """A worker that runs each task at once, unless it is held."""
 
     def __init__(self) -> None:
         self.is_held = False
@@ -160,7 +160,7 @@ class Immediate:
 
 
 class Loop:
-    """The loop, in the hands of a test."""
+    """The loop, driven by a test."""
 
     def __init__(self, policy: LanePolicy, **changes: object) -> None:
         settings = Settings(topic_prefix="test").model_copy(update=changes)
@@ -173,7 +173,7 @@ class Loop:
         self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
         self.loop._probe = cast("BatchProbe", SimpleNamespace(next_batch=lambda *place: self.next_batch[place[-1]]))
         self.next_batch: dict[int, int] = {}
-        """Of a damaged batch, by where it begins."""
+        """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
         self.loop._silence = Silence(clock=lambda: self.now)
 
@@ -191,7 +191,7 @@ class Loop:
 
     @contextlib.contextmanager
     def renewing(self) -> Iterator[Client]:
-        """In the block the loop replaces its client, whose partitions are taken from it then."""
+        """In the block, the loop replaces its client, which gives up its partitions."""
         left, joined = self.client, Client()
 
         def revoke() -> None:
@@ -212,7 +212,7 @@ class Loop:
         self.turn_until(lambda: not self.client.fetch)
 
     def turn_until(self, look: Callable[[], object]) -> None:
-        """Turns until it is so, in some of the loop's own time."""
+        """Turns until `has_come` is true, while the loop's clock moves on."""
 
         def has_come() -> bool:
             if look():
@@ -267,33 +267,33 @@ def damage(partition: int, offset: int) -> Message:
 # --- Offsets ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_done_is_written_down_and_committed_with_the_topics_id(loop: Loop) -> None:
+def test_finished_work_is_stored_and_committed_with_the_topics_id(loop: Loop) -> None:
     loop.turn(record(0, 5), record(1, 7), record(0, 6))
     assert loop.work.done == [[(0, 5), (1, 7), (0, 6)]]
     assert loop.work.progress == [{0: 7, 1: 8}]
     assert loop.client.commits == [{0: (7, "now"), 1: (8, "now")}]
     loop.turns(3)
-    assert len(loop.client.commits) == 1, "nothing has moved"
+    assert len(loop.client.commits) == 1, "nothing may be committed if nothing has moved"
     loop.turn(record(1, 8))
     assert loop.commits[1:] == [{1: 9}]
     assert loop.work.progress[1:] == [{1: 9}]
 
 
-def test_a_record_of_somebody_elses_partition_is_left_to_its_owner(loop: Loop) -> None:
+def test_a_record_of_another_members_partition_is_left_to_it(loop: Loop) -> None:
     loop.turn(record(2, 5), record(0, 5))
     assert (loop.work.done, loop.commits) == ([[(0, 5)]], [{0: 6}])
 
 
-def test_offsets_behind_the_last_record_count_when_the_end_is_told(loop: Loop) -> None:
+def test_offsets_behind_the_last_record_count_when_the_end_is_reported(loop: Loop) -> None:
     loop.turn(record(0, 5), end(0, 9), end(1, 4))
     assert loop.work.progress == [{0: 9, 1: 4}]
     assert loop.commits == [{0: 9, 1: 4}]
     loop.turn(end(0, 12))
-    assert loop.work.progress[1:] == [{0: 12}], "written down by itself, with no record"
+    assert loop.work.progress[1:] == [{0: 12}], "progress must be stored even without records"
     assert loop.commits[1:] == [{0: 12}]
 
 
-def test_a_commit_that_fails_is_made_up_for_by_the_next(loop: Loop) -> None:
+def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop) -> None:
     loop.client.answers = [KafkaException(KafkaError(KafkaError._TRANSPORT)), KafkaError(KafkaError.REBALANCE_IN_PROGRESS)]
     loop.turn(record(0, 5))
     loop.turn()
@@ -313,7 +313,7 @@ EXPELLED = [
 
 @pytest.mark.parametrize("code", EXPELLED)
 @pytest.mark.parametrize("by", ["message", "exception", "answer"])
-def test_a_member_that_the_group_has_left_behind_ends(loop: Loop, code: int, by: str) -> None:
+def test_a_member_that_the_group_has_expelled_ends(loop: Loop, code: int, by: str) -> None:
     if by == "exception":
         loop.client.answers = [KafkaException(KafkaError(code))]
     elif by == "answer":
@@ -341,7 +341,7 @@ def test_offsets_wait_for_the_events_of_their_own_micro_batch(loop: Loop) -> Non
     loop.turn(record(0, 6))
     loop.turn(record(1, 6))
     assert loop.work.done == [[(0, 5), (1, 5)], [(0, 6)], [(1, 6)]]
-    assert loop.work.progress[-1] == {1: 7}, "what is handled is written down at once"
+    assert loop.work.progress[-1] == {1: 7}, "the progress of handled records must be stored at once"
     assert loop.commits == []
     loop.work.acknowledge(1)
     loop.turns(2)
@@ -364,11 +364,11 @@ def test_nothing_more_is_begun_while_too_much_is_outstanding(loop: Loop) -> None
     assert loop.work.looks > looks
     loop.work.acknowledge(0)
     loop.turns(2)
-    assert loop.work.done == [[(0, 5)], [(0, 6)]], "nothing is outstanding: then there is room"
+    assert loop.work.done == [[(0, 5)], [(0, 6)]], "there must be room when nothing is outstanding"
 
 
 @pytest.mark.parametrize(("most", "is_begun"), [(3, False), (4, True)])
-def test_so_many_records_may_wait_for_their_offsets(
+def test_the_number_of_records_that_wait_for_their_offsets_is_limited(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, most: int, is_begun: bool
 ) -> None:
     monkeypatch.setattr(module, "MAX_UNDONE_RECORDS", most)
@@ -379,7 +379,7 @@ def test_so_many_records_may_wait_for_their_offsets(
 
 
 @pytest.mark.parametrize(("age_s", "is_late"), [(60.0, False), (60.5, True)])
-def test_what_is_not_acknowledged_for_long_is_told(
+def test_a_long_missing_acknowledgement_is_reported(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, age_s: float, is_late: bool
 ) -> None:
     now = [1_000.0]
@@ -393,13 +393,13 @@ def test_what_is_not_acknowledged_for_long_is_told(
     assert bool(loop.loop.health.failing) is is_late
     loop.work.acknowledge(0)
     loop.turns(2)
-    assert loop.loop.health.failing is None, "the other is not that old"
+    assert loop.loop.health.failing is None, "the other micro-batch is not that old"
 
 
 # --- Records that fail -----------------------------------------------------------------------------------------------------------------
 
 
-def test_what_failed_holds_back_its_offsets_and_nobody_else(loop: Loop) -> None:
+def test_a_failed_record_holds_back_only_its_own_partition(loop: Loop) -> None:
     loop.work.fails = lambda entry: TransientError("by a test") if (entry.partition.partition, entry.offset) == (0, 5) else None
     loop.turn(record(0, 5), record(0, 6), record(1, 5))
     loop.turn(record(1, 6))
@@ -410,10 +410,10 @@ def test_what_failed_holds_back_its_offsets_and_nobody_else(loop: Loop) -> None:
     loop.work.done.clear()
     loop.turn_until(lambda: loop.work.done)
     assert loop.commits[-1] == {0: 7}
-    assert loop.work.progress[-1] == {0: 7}, "what was to be written down with it was not before"
+    assert loop.work.progress[-1] == {0: 7}, "its progress must not be stored before it succeeds"
 
 
-def test_the_last_chance_is_told_in_the_way_of_the_failure() -> None:
+def test_the_last_chance_is_described_by_the_failure() -> None:
     loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5), set_aside_after_ms=0)
     loop.assign(0)
     loop.work.fails = lambda _: TransientError("by a test")
@@ -422,7 +422,7 @@ def test_the_last_chance_is_told_in_the_way_of_the_failure() -> None:
     assert loop.work.chances[:2] == [None, "TransientError"]
 
 
-def test_in_an_outage_nothing_new_is_begun_once_too_much_waits_and_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_in_an_outage_nothing_new_is_begun_when_too_much_waits_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(LanePolicy(max_batch_records=2, bulk_share=0.5), max_batch_records=1)
     loop.assign(0)
     loop.loop.health.retrying = None
@@ -433,14 +433,14 @@ def test_in_an_outage_nothing_new_is_begun_once_too_much_waits_and_it_is_told(ca
     assert {place for batch in loop.work.done for place in batch} == {(0, 0), (0, 1)}
     assert loop.loop.health.retrying == "TransientError"
     assert "somebody" not in caplog.text
-    [line] = logged(caplog, Action.RECORDS_POSTPONED)  # once in a while
+    [line] = logged(caplog, Action.RECORDS_POSTPONED)  # The line is logged only now and then.
     assert (line["outage"], line["topic"], line["partition"]) == (True, "commands", 0)
 
 
 # --- Partitions that come and go ---------------------------------------------------------------------------------------------------------
 
 
-def test_of_a_partition_that_was_revoked_nothing_is_begun_or_committed(loop: Loop) -> None:
+def test_nothing_of_a_revoked_partition_is_begun_or_committed(loop: Loop) -> None:
     loop.worker.is_held = True
     loop.turn(record(0, 5), record(1, 5))
     loop.turn(record(0, 6), record(1, 6))
@@ -453,7 +453,7 @@ def test_of_a_partition_that_was_revoked_nothing_is_begun_or_committed(loop: Loo
     assert loop.commits[-1] == {1: 7}
 
 
-def test_of_a_partition_that_was_revoked_while_it_was_tried_nothing_is_tried_again(loop: Loop) -> None:
+def test_records_of_a_partition_that_was_revoked_during_their_try_are_not_retried(loop: Loop) -> None:
     loop.work.fails = lambda entry: TransientError("by a test") if entry.partition.partition == 0 else None
     loop.worker.is_held = True
     loop.turn(record(0, 5), record(1, 5))
@@ -461,23 +461,23 @@ def test_of_a_partition_that_was_revoked_while_it_was_tried_nothing_is_tried_aga
     loop.worker.is_held = False
     loop.worker.future.set_result(loop.worker.task())
     loop.loop._turn()
-    assert metrics.POSTPONED_RECORDS.labels("toy")._value.get() == 0, "what is somebody else's is not told of"
+    assert metrics.POSTPONED_RECORDS.labels("toy")._value.get() == 0, "records of another member must not be counted"
     loop.turns(3)
     assert loop.work.done == [[(0, 5), (1, 5)]]
 
 
-def test_of_a_partition_that_was_revoked_while_it_waited_nothing_is_tried_again(loop: Loop) -> None:
+def test_postponed_records_of_a_revoked_partition_are_not_retried(loop: Loop) -> None:
     loop.work.fails = lambda entry: TransientError("by a test") if entry.partition.partition == 0 else None
     loop.turn(record(0, 5))
     loop.turns(3)
     loop.work.done.clear()
     loop.revoke(0)
-    loop.turn(record(1, 5))  # something gets through, and with the end of an outage all that waits is due
+    loop.turn(record(1, 5))  # This record succeeds, which ends the outage, so everything that waits is due.
     loop.turns(3)
     assert loop.work.done == [[(1, 5)]]
 
 
-def test_a_partition_that_comes_back_is_read_and_written_down_anew(loop: Loop) -> None:
+def test_a_partition_that_comes_back_is_read_and_stored_again(loop: Loop) -> None:
     loop.turn(record(0, 5))
     loop.revoke(0)
     loop.assign(0)
@@ -496,7 +496,7 @@ def test_a_partition_that_comes_back_is_read_and_written_down_anew(loop: Loop) -
     ],
     ids=["made anew", "the same", "without ids", "nobody answers"],
 )
-def test_a_topic_that_was_made_anew_is_read_from_its_beginning(ids: Any, outdated: bool) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(ids: Any, outdated: bool) -> None:
     loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5))
     loop.ids = ids
     loop.client.metadata = {0: "then", 1: "now", 2: ""}
@@ -507,11 +507,11 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(ids: Any, outdate
     assert loop.client.commits == [{0: (2, expected)}]
 
 
-# --- Clients that can't read what they were given ---------------------------------------------------------------------------------------
+# --- Clients that can't read their partitions --------------------------------------------------------------------------------------------
 
 
 def test_a_client_that_knows_an_earlier_topic_of_that_name_is_replaced(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    """It may never read the new one. Nothing of what it reads of it counts."""
+    """It may never read the new topic, and nothing that it reads counts."""
     loop.revoke(0, 1)
     loop.ids = {Topic.COMMANDS: "next"}
     loop.assign(0, 1)
@@ -529,7 +529,7 @@ def test_a_client_that_knows_an_earlier_topic_of_that_name_is_replaced(loop: Loo
 @pytest.mark.parametrize(
     "ids", [{Topic.COMMANDS: "now"}, {}, {Topic.COMMANDS: ""}, KafkaException(KafkaError(KafkaError._TRANSPORT))]
 )
-def test_a_client_is_kept_while_no_topic_is_known_to_be_another(loop: Loop, ids: Any) -> None:
+def test_a_client_is_kept_while_no_topic_is_known_to_be_replaced(loop: Loop, ids: Any) -> None:
     loop.revoke(0)
     loop.ids = ids
     loop.assign(0)
@@ -538,7 +538,7 @@ def test_a_client_is_kept_while_no_topic_is_known_to_be_another(loop: Loop, ids:
     assert not loop.client.is_closed
 
 
-def test_a_client_that_says_nothing_of_a_partition_is_replaced(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_returns_nothing_of_a_partition_is_replaced(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(end(0, 0), error(KafkaError.UNKNOWN_LEADER_EPOCH, 1))
     loop.now = SILENT_AFTER_S - 0.1
     loop.turn()
@@ -559,14 +559,14 @@ def test_a_client_that_says_nothing_of_a_partition_is_replaced(loop: Loop, caplo
 
 
 @pytest.mark.parametrize("message", [record(1, 0), end(1, 0), damage(1, 0)], ids=["a record", "the end", "damage"])
-def test_whatever_is_read_of_a_partition_breaks_its_silence(loop: Loop, message: Message) -> None:
+def test_anything_that_is_read_of_a_partition_ends_its_silence(loop: Loop, message: Message) -> None:
     loop.turn(end(0, 0), message)
     loop.now = 100 * SILENT_AFTER_S
     loop.turn()
     assert not loop.client.is_closed
 
 
-def test_without_a_broker_a_client_may_say_nothing(loop: Loop) -> None:
+def test_without_a_broker_a_silent_client_is_kept(loop: Loop) -> None:
     loop.now = 100 * SILENT_AFTER_S
     loop.loop.health.broker_contact = False
     loop.turn()
@@ -580,23 +580,23 @@ def test_without_a_broker_a_client_may_say_nothing(loop: Loop) -> None:
 # --- Lanes that are full -----------------------------------------------------------------------------------------------------------------
 
 
-def test_who_feeds_a_full_lane_is_stopped_until_half_of_it_is_gone() -> None:
+def test_partitions_that_feed_a_full_lane_are_paused_until_half_of_it_is_done() -> None:
     loop = Loop(LanePolicy(max_batch_records=1, bulk_share=0.5, max_lane_records=4))
     loop.assign(0, 1, 2)
     loop.worker.is_held = True
     loop.turn(*(record(0, offset, bulk=True) for offset in range(5)), record(1, 0, bulk=True), record(2, 0))
     assert loop.client.paused == [[0, 1]]
     loop.turn(record(0, 6, bulk=True))
-    assert loop.client.paused == [[0, 1]], "it is stopped already"
+    assert loop.client.paused == [[0, 1]], "a paused partition must not be paused again"
     loop.worker.is_held = False
     loop.worker.future.set_result(loop.worker.task())
     loop.turn_until(lambda: loop.client.resumed)
     assert loop.client.resumed == [[0, 1]]
     waiting = 8 - sum(map(len, loop.work.done))
-    assert waiting <= 3, "half of the lane was gone"
+    assert waiting <= 3, "half of the lane must be done before partitions are resumed"
 
 
-def test_a_partition_that_is_revoked_while_it_is_stopped_does_not_come_back_stopped() -> None:
+def test_a_partition_that_is_revoked_while_paused_is_resumed() -> None:
     loop = Loop(LanePolicy(max_batch_records=1, bulk_share=0.5, max_lane_records=2))
     loop.assign(0, 1)
     loop.worker.is_held = True
@@ -608,41 +608,41 @@ def test_a_partition_that_is_revoked_while_it_is_stopped_does_not_come_back_stop
 # --- Batches that can't be read ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_batch_is_tried_again_and_then_passed_over(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_batch_is_tried_again_and_then_skipped(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(record(0, 5))
     loop.next_batch = {6: 9, 10: 11}
     for offset in range(8):
-        # The client loses its place, and what it says of the partition after the report is not what comes next.
+        # The client loses its place, and what it returns of the partition after the report is not the next record.
         loop.turn(record(1, offset), damage(0, 6), record(0, 3), damage(0, 6), end(0, 12))
     assert loop.client.sought == [(0, 6)] * 5 + [(0, 9)] * 3
     of_it = [place for batch in loop.work.done for place in batch if place[0] == 0]
-    assert of_it == [(0, 5), (0, 6)], "one letter stands for the batch"
+    assert of_it == [(0, 5), (0, 6)], "the batch must have one dead letter"
     [line] = logged(caplog, Action.RECORDS_LOST)
     assert (line["topic"], line["partition"], line["offset"], line["next_offset"]) == ("commands", 0, 6, 9)
-    # It begins again at the beginning, and reports the same batch again.
+    # The client begins again at the beginning, and reports the same batch again.
     loop.turn(record(0, 9))
     loop.turn(record(0, 0), damage(0, 6))
     assert loop.client.sought[-1] == (0, 10)
     assert loop.commits[-1] == {0: 10}
     loop.turn(damage(0, 10))
-    assert loop.client.sought[-1] == (0, 10), "another one has its own tries"
+    assert loop.client.sought[-1] == (0, 10), "another batch must have its own tries"
 
 
-def test_a_batch_that_can_be_read_after_all_is_no_loss(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_can_be_read_after_all_is_not_lost(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(damage(0, 6))
     loop.turn(record(0, 6), record(0, 7))
     assert loop.work.done == [[(0, 6), (0, 7)]]
     assert logged(caplog, Action.RECORDS_LOST) == []
 
 
-def test_a_damaged_batch_that_began_before_is_read_from_where_the_loop_is(loop: Loop) -> None:
+def test_a_damaged_batch_is_read_from_where_the_loop_is(loop: Loop) -> None:
     """Kafka returns the whole batch for each of its offsets."""
     loop.turn(record(0, 5), record(0, 6))
     loop.turn(damage(0, 5))
     assert loop.client.sought == [(0, 7)]
 
 
-# --- Waiting, and how it is --------------------------------------------------------------------------------------------------------------
+# --- Waiting, and health -----------------------------------------------------------------------------------------------------------------
 
 
 def test_an_idle_loop_waits_and_a_busy_one_does_not(loop: Loop) -> None:
@@ -652,10 +652,10 @@ def test_an_idle_loop_waits_and_a_busy_one_does_not(loop: Loop) -> None:
     loop.turn(record(0, 5))
     waits = len(loop.client.waits)
     loop.turn()
-    assert len(loop.client.waits) == waits, "it looks, and goes back to its worker"
+    assert len(loop.client.waits) == waits, "a busy loop must not wait"
 
 
-def test_an_idle_loop_wakes_for_what_is_to_be_tried_again(loop: Loop) -> None:
+def test_an_idle_loop_wakes_for_a_retry(loop: Loop) -> None:
     loop.work.fails = lambda entry: TransientError("by a test")
     loop.turn(record(0, 5))
     loop.turns(2)
@@ -674,17 +674,17 @@ def test_an_idle_loop_wakes_for_what_is_to_be_tried_again(loop: Loop) -> None:
         ([], False),
     ],
 )
-def test_a_broker_is_in_contact_when_one_that_is_known_is_up(loop: Loop, brokers: list[dict[str, Any]], contact: bool) -> None:
+def test_the_broker_is_in_contact_if_a_known_one_is_up(loop: Loop, brokers: list[dict[str, Any]], contact: bool) -> None:
     loop.loop.health.broker_contact = not contact
     by_name = {str(number): broker for number, broker in enumerate(brokers)}
     loop.loop._note_statistics(orjson.dumps({"brokers": by_name}).decode())
     assert loop.loop.health.broker_contact is contact
 
 
-def test_partitions_that_are_assigned_show_a_broker_in_contact(loop: Loop) -> None:
+def test_assigned_partitions_show_that_a_broker_is_in_contact(loop: Loop) -> None:
     assert loop.loop.health.broker_contact
 
 
-def test_positions_are_written_down_with_the_topics_id(loop: Loop) -> None:
+def test_positions_are_stored_with_the_topics_id(loop: Loop) -> None:
     loop.turn(record(0, 5))
     assert loop.work.positions == [{(Topic.COMMANDS, 0): Position(6, "now")}]

@@ -16,7 +16,7 @@ ITEM_ID = "01a20651-14d3-8a55-8b41-6a1a3bd00002"
 SENT = {"activity_date": "2026-03-25", "notes": None, "mentor_id": "m"}
 
 
-def test_what_was_sent_is_what_the_history_says() -> None:
+def test_the_sent_correction_is_the_one_in_the_history() -> None:
     """Absent fields stay absent, and null notes stay null."""
     sent = read(ItemCorrection, {"item_id": ITEM_ID, **SENT}).correction()
     assert sent == {"activity_date": date(2026, 3, 25), "notes": None, "mentor_id": "m"}
@@ -39,12 +39,12 @@ def test_a_value_that_no_request_could_have_is_refused(wrong: dict[str, object])
     ],
 )
 def test_a_replay_reads_the_correction_of_an_event(said: dict[str, object] | None, read_as: str | None) -> None:
-    """Without notes, and null says what an absent field says."""
+    """It has no notes, and null means the same as an absent field."""
     assert _correction(RetriedItem(position=0, attempt=2, correction=said)) == read_as
 
 
-def test_an_error_comes_out_of_a_row_as_it_went_in() -> None:
-    """In one order, whatever the order of the row, so that a repeated event has the bytes of the first."""
+def test_an_error_is_read_from_a_row_as_it_was_stored() -> None:
+    """Its fields have one order, whatever the order in the row, so that a repeated event has the same bytes."""
     error = ItemError("duplicate_activity", "It exists", retryable=False, conflicting_activity_id=ITEM_ID)
     assert list(error.as_json()) == ["code", "conflicting_activity_id", "message", "retryable"]
     assert ItemError.from_json(dict(reversed(error.as_json().items()))) == error

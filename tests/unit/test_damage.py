@@ -1,10 +1,10 @@
-"""Where a reader goes on after a batch that the client can't read."""
+"""Where a reader continues after a batch that the client can't read."""
 
 from consumers.loop.damage import PartitionDamage
 
 
 class Probe:
-    """Knows the batches 7 to 9 and 12 to 12."""
+    """Finds the ends of the batches 7 to 9 and 12 to 12."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -15,7 +15,7 @@ class Probe:
         return None if self.is_away else {7: 10, 12: 13}[batch_offset]
 
 
-def test_a_batch_is_tried_again_in_its_place_and_then_passed_over_as_a_whole() -> None:
+def test_a_batch_is_tried_again_in_its_place_and_then_skipped_as_a_whole() -> None:
     damage = PartitionDamage(probe := Probe())
     assert [damage.reported(7, 7) for _ in range(5)] == [(7, None)] * 5
     assert probe.asked == []
@@ -24,13 +24,13 @@ def test_a_batch_is_tried_again_in_its_place_and_then_passed_over_as_a_whole() -
     assert (next_offset, given_up.first, given_up.next_batch) == (10, 7, 10)
 
 
-def test_what_the_client_reports_once_more_leads_nowhere_else_and_is_given_up_once() -> None:
-    """It has begun again at the beginning, after it was told to read behind the batch."""
+def test_a_repeated_report_does_not_move_the_reader_and_the_batch_is_given_up_once() -> None:
+    """The client has begun again at the beginning, after it was told to read behind the batch."""
     damage = PartitionDamage(probe := Probe())
     for _ in range(6):
         damage.reported(7, 7)
     assert [damage.reported(7, reached) for reached in (8, 10, 11)] == [(10, None), (10, None), (11, None)]
-    assert damage.reported(12, 12) == (12, None), "another one has its own tries"
+    assert damage.reported(12, 12) == (12, None), "another batch must have its own tries"
     assert damage.reported(7, 12) == (12, None)
     assert probe.asked == [7]
 
@@ -44,7 +44,7 @@ def test_a_batch_that_was_read_in_part_is_tried_and_given_up_from_there() -> Non
     assert given_up.first == 9
 
 
-def test_a_batch_is_kept_while_its_end_is_not_known() -> None:
+def test_a_batch_is_not_given_up_while_its_end_is_unknown() -> None:
     damage = PartitionDamage(probe := Probe())
     probe.is_away = True
     assert [damage.reported(7, 7) for _ in range(8)] == [(7, None)] * 8

@@ -1,4 +1,4 @@
-"""The committed data sets say what the rules say, and another one can be made."""
+"""The committed data sets agree with the rules, and new ones can be generated."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_the_expected_outcomes_are_those_of_the_rules(size: str) -> None:
+def test_the_expected_outcomes_follow_the_rules(size: str) -> None:
     written = [json.loads(line) for line in (DATA / size / "expected.ndjson").read_text(encoding="utf-8").splitlines()]
     assert list(data_sets.expected(DATA / size)) == written
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_every_rule_is_broken_by_the_committed_sets(size: str) -> None:
+def test_the_committed_sets_break_every_rule(size: str) -> None:
     codes = {code for line in data_sets.expected(DATA / size) for code in line["items"]}
     assert codes == {rule.error.code for rule in RULES} | {DUPLICATE_ACTIVITY, "success"}
 

@@ -1,4 +1,4 @@
-"""The dead-letter topic as a list: which records count as letters, which letters were sent again, and what is read again."""
+"""The dead-letter topic as a list: which records count as letters, which letters were redriven, and which records are read again."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ def with_data(event: OutgoingEvent, **changes: object) -> OutgoingEvent:
 
 
 class Reader:
-    """Reads what the test has written."""
+    """Reads the records that the test has written."""
 
     written: Sequence[OutgoingEvent] = ()
     originals: Sequence[RawRecord] = ()
@@ -57,7 +57,7 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """Has nothing to close."""
 
     def spans(self, topics: Sequence[Topic]) -> Sequence[Span]:
         assert topics == [Topic.DEAD_LETTER]
@@ -84,7 +84,7 @@ def read(monkeypatch: pytest.MonkeyPatch, *written: OutgoingEvent) -> list[PutAs
     return read_dead_letters(SETTINGS)
 
 
-def test_letters_are_listed_in_the_order_of_the_topic_with_when_they_were_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_are_listed_in_the_order_of_the_topic_with_the_time_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     bulk = Topic.COMMANDS_BULK.on_cluster("test")
     first, second, third = read(monkeypatch, letter(7), letter(2), letter(1, bulk))
     assert [(each.topic, each.letter.offset) for each in (first, second, third)] == [
@@ -96,17 +96,17 @@ def test_letters_are_listed_in_the_order_of_the_topic_with_when_they_were_put_as
     assert second.put_aside_at == "2026-03-26T09:00:00.124000Z"
 
 
-def test_a_letter_that_was_written_twice_is_there_once_from_its_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_that_was_written_twice_is_listed_once_with_its_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, letter(7), letter(8), letter(7))
     assert [(each.letter.offset, each.put_aside_at[-8:]) for each in found] == [(7, ".123000Z"), (8, ".124000Z")]
 
 
-def test_a_letter_that_was_sent_again_says_when(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redriven_letter_has_the_time_of_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, letter(7), letter(8), redriven(id_of(letter(8))))
     assert [each.redriven_at for each in found] == [None, "2026-03-26T10:00:00.000000Z"]
 
 
-def test_a_mark_whose_letter_has_expired_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_whose_letter_has_expired_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, redriven(id_of(letter(1))), letter(7))
     assert [(each.letter.offset, each.redriven_at) for each in found] == [(7, None)]
 
@@ -124,24 +124,24 @@ def test_a_mark_whose_letter_has_expired_is_passed_over(monkeypatch: pytest.Monk
     ],
     ids=["no event", "no JSON", "another event", "of no topic of ours", "a value", "a key", "an offset"],
 )
-def test_what_is_no_letter_of_ours_keeps_none_from_being_listed(monkeypatch: pytest.MonkeyPatch, foreign: OutgoingEvent) -> None:
+def test_a_record_that_is_no_letter_of_ours_is_skipped(monkeypatch: pytest.MonkeyPatch, foreign: OutgoingEvent) -> None:
     assert [each.letter.offset for each in read(monkeypatch, letter(7), foreign, letter(8))] == [7, 8]
 
 
-def test_a_letter_without_a_value_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_without_a_value_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     [found] = read(monkeypatch, letter(7, value=None))
     assert (found.value, found.key) == (None, b"key")
 
 
-def test_the_records_that_are_still_there_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_original_records_that_still_exist_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = read(monkeypatch, letter(7), letter(8), letter(9))
     record = RawRecord(COMMANDS, 3, 8, MOMENT_MS, b"key", b"whole", ())
     monkeypatch.setattr(Reader, "originals", [record, record._replace(partition=2, offset=9)])
     assert read_originals(SETTINGS, letters) == {letters[1].id: record}
 
 
-def test_the_attributes_of_an_event_that_its_value_repeats_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender that puts the whole CloudEvent into the value, which ours never is."""
+def test_attributes_of_an_event_that_its_value_repeats_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender may put the whole CloudEvent into the value, which the product never does."""
     attributes = {
         "specversion": "1.0",
         "id": "1",

@@ -1,4 +1,4 @@
-"""What a role has sent and Kafka has not acknowledged: how long it is waited for, and when it is sent again."""
+"""Events that a role has sent and Kafka has not acknowledged: how long it waits for them, and when it sends them again."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -26,7 +26,7 @@ def events(count: int, *, size: int = 1) -> list[OutgoingEvent]:
 
 
 class Broker:
-    """A publisher with a clock that goes on while it is waited for. `reply` says what a poll brings."""
+    """A publisher whose clock moves on while a caller waits. `reply` says what a poll brings."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -75,7 +75,7 @@ def acknowledge(delivery: Delivery) -> None:
 
 
 def refuse(trouble: Trouble, *indexes: int) -> Callable[[Delivery], None]:
-    """These events of each delivery fail, and the others are acknowledged."""
+    """Lets these events of each delivery fail, and acknowledges the others."""
 
     def reply(delivery: Delivery) -> None:
         for index in list(delivery.outstanding):
@@ -89,19 +89,19 @@ def advance_to(role: Deliveries, broker: Broker, moment: float) -> None:
     role.advance(0.0)
 
 
-def test_nothing_is_sent_for_nothing(role: Deliveries, broker: Broker) -> None:
+def test_without_events_nothing_is_sent(role: Deliveries, broker: Broker) -> None:
     assert role.send([]).is_done
     assert (broker.sent, broker.waits) == ([], [])
 
 
-def test_what_is_acknowledged_is_waited_for_no_longer(role: Deliveries, broker: Broker) -> None:
+def test_the_wait_ends_with_the_acknowledgements(role: Deliveries, broker: Broker) -> None:
     broker.reply = acknowledge
     assert role.send(events(3)).is_done
     assert len(broker.waits) == 1
     assert [sent for _, sent in broker.sent] == [events(3)]
 
 
-def test_what_is_not_acknowledged_is_waited_for_a_moment_and_then_beside_other_work(role: Deliveries, broker: Broker) -> None:
+def test_missing_acknowledgements_are_waited_for_briefly_and_then_beside_other_work(role: Deliveries, broker: Broker) -> None:
     pending = role.send(events(3))
     assert not pending.is_done
     assert broker.now == pytest.approx(100.2)
@@ -115,7 +115,7 @@ def test_what_is_not_acknowledged_is_waited_for_a_moment_and_then_beside_other_w
     assert len(broker.sent) == 1
 
 
-def test_what_failed_for_a_while_is_sent_again_alone_in_its_order_ever_later(role: Deliveries, broker: Broker) -> None:
+def test_events_that_failed_for_a_while_are_sent_again_in_order_at_growing_intervals(role: Deliveries, broker: Broker) -> None:
     def reply(delivery: Delivery) -> None:
         for index in sorted(delivery.outstanding, reverse=True):
             delivery.settle(index, PASSING if delivery.events[index] in (event(0), event(2)) else None)
@@ -127,14 +127,14 @@ def test_what_failed_for_a_while_is_sent_again_alone_in_its_order_ever_later(rol
     assert [sent for _, sent in broker.sent] == [events(4)] + [[event(0), event(2)]] * 9
     times = [at for at, _ in broker.sent]
     pauses = [later - earlier for earlier, later in pairwise(times[1:])]
-    # The first time, it was sent again while the micro-batch was still waited for.
+    # The first repetition was sent while the role still waited for the micro-batch.
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0], abs=0.02)
 
 
-def test_it_is_sent_again_when_it_is_due_and_not_before(role: Deliveries, broker: Broker) -> None:
+def test_an_event_is_sent_again_when_it_is_due_and_not_before(role: Deliveries, broker: Broker) -> None:
     broker.reply = refuse(PASSING, 0)
     pending = role.send(events(1))
-    assert [len(sent) for _, sent in broker.sent] == [1, 1], "the second within the time that is waited"
+    assert [len(sent) for _, sent in broker.sent] == [1, 1], "the second must be sent while the role still waits"
     first, second = (at for at, _ in broker.sent)
     assert second - first == pytest.approx(0.11, abs=0.011)
     advance_to(role, broker, pending.again_at - 0.001)
@@ -145,14 +145,14 @@ def test_it_is_sent_again_when_it_is_due_and_not_before(role: Deliveries, broker
     assert pending.is_done
 
 
-def test_what_waits_to_be_sent_again_is_outstanding(role: Deliveries, broker: Broker) -> None:
+def test_an_event_that_waits_to_be_sent_again_is_outstanding(role: Deliveries, broker: Broker) -> None:
     broker.reply = refuse(PASSING, 0)
     pending = role.send(events(3))
     assert not pending.deliveries
     assert (pending.outstanding, pending.is_done) == (1, False)
 
 
-def test_what_is_refused_for_good_is_told_of_and_not_sent_again(
+def test_an_event_that_is_refused_for_good_is_logged_and_not_sent_again(
     role: Deliveries, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.reply = refuse(FOR_GOOD, 1)
@@ -175,7 +175,7 @@ def test_a_dead_letter_is_sent_until_it_is_accepted(role: Deliveries, broker: Br
     assert broker.sent[-1][1] == [event(7, Topic.DEAD_LETTER)]
 
 
-def test_a_micro_batch_that_failed_is_told_of_once_each_time(role: Deliveries, broker: Broker) -> None:
+def test_a_failed_micro_batch_is_counted_once_for_each_try(role: Deliveries, broker: Broker) -> None:
     retries = metrics.RETRIES.labels("test-role", "delivery")._value
     before = retries.get()
     broker.reply = refuse(PASSING, 0, 1, 2)
@@ -186,7 +186,7 @@ def test_a_micro_batch_that_failed_is_told_of_once_each_time(role: Deliveries, b
 
 
 @pytest.mark.parametrize("by", ["events", "bytes"])
-def test_no_more_is_sent_than_there_is_room_for(
+def test_there_is_no_room_beyond_the_limit_of_outstanding_events(
     role: Deliveries, broker: Broker, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr(deliveries, "MAX_EVENTS", 10 if by == "events" else 1_000)
@@ -202,7 +202,7 @@ def test_no_more_is_sent_than_there_is_room_for(
     assert role.has_room
 
 
-def test_what_failed_keeps_its_room_until_it_is_accepted(
+def test_a_failed_event_keeps_its_room_until_it_is_accepted(
     role: Deliveries, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "MAX_EVENTS", 2)

@@ -1,4 +1,4 @@
-"""Where the topics begin and end, as the sweeper asks the broker; and which incarnation of a topic there is."""
+"""Where topics begin and end, as the sweeper asks the broker, and which incarnation of a topic exists."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -29,13 +29,13 @@ def settled(value: object) -> Future[Any]:
 
 
 class Broker:
-    """The admin client, as far as it is asked."""
+    """Stands in for the admin client."""
 
     def __init__(self) -> None:
         self.ids: dict[str, str | Exception] = {BATCHES: "b1", COMMANDS: "c1"}
         self.partitions: dict[str, int] = {BATCHES: 1, COMMANDS: 2}
         self.when_asked_for_ends: dict[str, str | Exception] = {}
-        """Which topics are made anew meanwhile."""
+        """The topics that are replaced during the calls."""
         self.asked: list[TopicPartition] = []
 
     def describe_topics(self, topics: TopicCollection, request_timeout: float) -> Mapping[str, Future[Any]]:
@@ -75,7 +75,7 @@ def asked(*topics: Topic) -> Mapping[tuple[Topic, int], Queue]:
 ALL: Sequence[Topic] = (Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS)
 
 
-def test_each_partition_begins_and_ends_somewhere_and_is_of_an_incarnation(broker: Broker) -> None:
+def test_each_partition_has_a_beginning_an_end_and_an_incarnation(broker: Broker) -> None:
     assert asked(*ALL) == {
         (Topic.BATCHES, 0): Queue(3, 8, "b1"),
         (Topic.COMMANDS, 0): Queue(3, 8, "c1"),
@@ -83,30 +83,30 @@ def test_each_partition_begins_and_ends_somewhere_and_is_of_an_incarnation(broke
     }
 
 
-def test_a_topic_that_the_broker_does_not_yet_know_everywhere_is_left_out(broker: Broker) -> None:
+def test_a_topic_that_not_every_broker_knows_yet_is_left_out(broker: Broker) -> None:
     del broker.partitions[COMMANDS]
     broker.partitions[RESULTS] = 1
     assert set(asked(*ALL)) == {(Topic.BATCHES, 0)}
 
 
-def test_where_no_topic_is_nothing_is_asked_for(broker: Broker) -> None:
+def test_without_topics_nothing_is_asked_for(broker: Broker) -> None:
     assert asked(Topic.RESULTS) == {}
     assert broker.asked == []
 
 
 @pytest.mark.parametrize("replaced", [{COMMANDS: "c2"}, {RESULTS: "r1"}])
-def test_ends_that_may_be_of_either_incarnation_are_not_believed(broker: Broker, replaced: dict[str, str | Exception]) -> None:
+def test_ends_that_may_be_of_either_incarnation_are_not_used(broker: Broker, replaced: dict[str, str | Exception]) -> None:
     broker.when_asked_for_ends = replaced
     with pytest.raises(KafkaException, match="replaced"):
         asked(*ALL)
 
 
-def test_a_broker_that_may_not_be_asked_is_told_of(broker: Broker) -> None:
+def test_a_refusal_by_the_broker_is_raised(broker: Broker) -> None:
     broker.ids[COMMANDS] = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     with pytest.raises(KafkaException):
         asked(*ALL)
 
 
-def test_a_broker_without_ids_has_topics_all_the_same(broker: Broker) -> None:
+def test_a_broker_without_topic_ids_still_returns_topics(broker: Broker) -> None:
     broker.ids[BATCHES] = "AAAAAAAAAAAAAAAAAAAAAA"
     assert asked(Topic.BATCHES) == {(Topic.BATCHES, 0): Queue(3, 8, UNKNOWN_ID)}

@@ -1,4 +1,4 @@
-"""Events as they are written and read: what belongs to an id, what to a key, and where each limit is."""
+"""Events as they are written and read: which values belong to an id and to a key, and where each limit is."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ def activities_revoked(**arguments: Any) -> OutgoingEvent:
     return for_replay
 
 
-# Of each builder: arguments, another value for each, and those that belong to the event's id.
+# For each builder: its arguments, another value for each, and which of them belong to the event's id.
 CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], set[str]]] = [
     (
         events.batch_submitted,
@@ -133,7 +133,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
 
 
 @pytest.mark.parametrize(("build", "arguments", "identity"), CASES, ids=lambda value: getattr(value, "__name__", ""))
-def test_an_event_says_all_it_is_told_and_its_id_is_of_what_happened(
+def test_an_event_has_all_its_values_and_its_id_names_what_happened(
     build: Callable[..., OutgoingEvent], arguments: dict[str, tuple[Any, Any]], identity: set[str]
 ) -> None:
     if "completed_at" not in arguments:
@@ -171,7 +171,9 @@ def test_the_first_part_of_a_retry_has_the_id_of_the_retry() -> None:
 
 
 @pytest.mark.parametrize(("runs", "sizes"), [(0, [0]), (1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2]), (5, [2, 2, 1])])
-def test_a_cancel_is_told_in_parts_of_so_many_runs(monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]) -> None:
+def test_a_cancel_is_published_in_parts_with_a_limited_number_of_runs(
+    monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]
+) -> None:
     monkeypatch.setattr(events, "MAX_CANCELLED_RUNS", 2)
     positions = [(2 * number, 2 * number, 1) for number in range(runs)]
     parts = events.batch_cancelled(
@@ -196,9 +198,7 @@ def test_a_cancel_is_told_in_parts_of_so_many_runs(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("runs", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
-def test_a_revocation_is_told_in_parts_of_so_many_runs_on_both_topics(
-    monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]
-) -> None:
+def test_a_revocation_is_published_in_parts_on_both_topics(monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]) -> None:
     monkeypatch.setattr(events, "MAX_REVOKED_RUNS", 2)
     positions = [(2 * number, 2 * number) for number in range(runs)]
     told = events.activities_revoked(
@@ -220,7 +220,7 @@ def test_a_revocation_is_told_in_parts_of_so_many_runs_on_both_topics(
         assert len({header(part, "ce_id") for part in parts}) == len(parts)
 
 
-def test_without_a_version_a_revocation_is_told_apart_by_its_position() -> None:
+def test_without_a_version_a_revocation_is_identified_by_its_position() -> None:
     def build(position: int, time: datetime) -> str:
         event = activities_revoked(
             batch_id=BATCH,
@@ -238,7 +238,7 @@ def test_without_a_version_a_revocation_is_told_apart_by_its_position() -> None:
 
 
 @pytest.mark.parametrize("event_type", [events.REGISTER_ACTIVITY, events.SUCCEEDED, events.FAILED, events.CANCELLED])
-def test_the_events_of_an_item_have_ids_of_their_type_item_and_attempt(event_type: str) -> None:
+def test_the_ids_of_an_items_events_have_type_item_and_attempt(event_type: str) -> None:
     made = ItemEventHeaders(TRACE)
     several = [
         made.of(event_type, item, attempt, time) for item in (BATCH, OTHER) for attempt in (1, 2) for time in (TIME, LATER)
@@ -282,7 +282,7 @@ def reason_of(headers: Sequence[tuple[str, bytes | None]], value: bytes | None) 
 
 
 @pytest.mark.parametrize("name", ["id", "source", "type", "specversion"])
-def test_each_attribute_has_to_be_there(name: str) -> None:
+def test_each_attribute_is_required(name: str) -> None:
     for missing in (b"", None):
         assert reason_of([*(ATTRIBUTES | {f"ce_{name}": missing}).items()], b"{}") == "bad_envelope"
     assert reason_of([*(ATTRIBUTES | {f"ce_{name}": b"\xff"}).items()], b"{}") == "bad_envelope"
@@ -294,7 +294,7 @@ def test_each_attribute_has_to_be_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["id", "source"])
 @pytest.mark.parametrize(("length", "is_read"), [(999, True), (1_000, True), (1_001, False)])
-def test_an_id_and_a_source_may_be_so_long(name: str, length: int, is_read: bool) -> None:
+def test_the_length_of_an_id_and_a_source_is_limited(name: str, length: int, is_read: bool) -> None:
     headers = [*(ATTRIBUTES | {f"ce_{name}": b"x" * length}).items()]
     if is_read:
         assert getattr(open_envelope(headers, b"{}"), name) == "x" * length
@@ -316,7 +316,7 @@ def test_an_envelope_is_read_from_headers_or_from_the_value() -> None:
         assert open_envelope([*binary, *content_type], b'{"a":1}') == Envelope("1", "s", "t", b'{"a":1}', trace)
     value = orjson.dumps(STRUCTURED)
     assert open_envelope([IS_STRUCTURED], value) == Envelope("1", "s", "t", b'{"a":1}', None)
-    # What the value says goes before what the headers say.
+    # The value's attributes take precedence over the headers'.
     both = [IS_STRUCTURED, ("traceparent", other.encode()), ("ce_id", b"2"), ("ce_type", b"u")]
     assert open_envelope(both, orjson.dumps(STRUCTURED | {"traceparent": trace})) == Envelope("1", "s", "t", b'{"a":1}', trace)
     assert open_envelope(both, value).traceparent == other
@@ -331,7 +331,7 @@ def test_an_envelope_is_read_from_headers_or_from_the_value() -> None:
 
 
 @pytest.mark.parametrize(("depth", "is_read"), [(19, True), (20, True), (21, False)])
-def test_the_data_of_an_event_is_nested_so_deep_in_either_form(depth: int, is_read: bool) -> None:
+def test_the_nesting_of_an_events_data_is_limited_in_either_form(depth: int, is_read: bool) -> None:
     data = b'{"version":1,"batch_id":"%s","organization_id":"o","x":%s}' % (
         str(BATCH).encode(),
         b"[" * (depth - 1) + b"]" * (depth - 1),
@@ -361,17 +361,17 @@ def test_the_data_of_an_event_is_nested_so_deep_in_either_form(depth: int, is_re
         (f"00-{'0' * 31}1-00f067aa0ba902b7-01", "0" * 31 + "1"),
     ],
 )
-def test_what_is_a_trace(value: str | None, trace: str | None) -> None:
+def test_what_counts_as_a_trace(value: str | None, trace: str | None) -> None:
     assert trace_id_of(value) == trace
 
 
-def test_a_moment_is_written_in_utc_with_microseconds() -> None:
+def test_a_time_is_written_in_utc_with_microseconds() -> None:
     assert rfc3339(TIME) == "2026-03-26T10:00:00.000005Z"
     assert rfc3339(TIME.astimezone(timezone(timedelta(hours=-11)))) == rfc3339(TIME)
     assert rfc3339(TIME.replace(microsecond=0)) == "2026-03-26T10:00:00.000000Z"
 
 
-def test_a_span_is_of_its_event_and_a_trace_of_its_batch() -> None:
+def test_a_span_belongs_to_its_event_and_a_trace_to_its_batch() -> None:
     spans = [traceparent(TRACE, BATCH), traceparent(TRACE, OTHER)]
     assert {trace_id_of(span) for span in spans} == {TRACE}
     assert [len(span) for span in spans] == [55, 55]
@@ -384,7 +384,7 @@ SUBMITTED: dict[str, Any] = {"batch_id": str(BATCH), "organization_id": "o", "co
 
 
 def mistakes(document: Any) -> list[tuple[str, str]]:
-    """What a sender is answered."""
+    """What is published for the sender."""
     with pytest.raises(InvalidEventError) as refusal:
         read_event(Topic.BATCHES, Envelope("1", "s", events.BATCH_SUBMITTED, orjson.dumps(document), None))
     assert refusal.value.submission is not None
@@ -392,7 +392,7 @@ def mistakes(document: Any) -> list[tuple[str, str]]:
     return [(mistake.pointer, mistake.code) for mistake in refusal.value.submission.mistakes]
 
 
-def test_a_malformed_submission_is_answered_with_all_its_mistakes() -> None:
+def test_a_malformed_submission_is_rejected_with_all_its_mistakes() -> None:
     bad = SUBMITTED | {"total_items": 0}
     assert mistakes(bad) == [("/total_items", "out_of_range")]
     assert mistakes(SUBMITTED | {"items": []}) == [("/items", "no_items")]
@@ -413,7 +413,7 @@ def test_a_malformed_submission_is_answered_with_all_its_mistakes() -> None:
     ("position", "named"),
     [(7, "7"), (0, "0"), ((1 << 20) - 1, str((1 << 20) - 1)), (1 << 20, "1"), (-1, "1"), ("x" * 99, "1"), (True, "1")],
 )
-def test_only_what_can_be_a_position_is_repeated_to_the_sender(position: Any, named: str) -> None:
+def test_only_a_possible_position_is_quoted_to_the_sender(position: Any, named: str) -> None:
     document = SUBMITTED | {"total_items": 0, "items": [ITEM | {"position": 2}, ITEM | {"position": position}]}
     with pytest.raises(InvalidEventError) as refusal:
         read_event(Topic.BATCHES, Envelope("1", "s", events.BATCH_SUBMITTED, orjson.dumps(document), None))
@@ -423,7 +423,7 @@ def test_only_what_can_be_a_position_is_repeated_to_the_sender(position: Any, na
 
 
 @pytest.mark.parametrize("change", [{"batch_id": "x"}, {"organization_id": ""}, {"organization_id": None}])
-def test_nobody_is_answered_who_is_not_known(change: dict[str, Any]) -> None:
+def test_an_unknown_sender_gets_no_rejection(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError) as refusal:
         read_event(Topic.BATCHES, Envelope("1", "s", events.BATCH_SUBMITTED, orjson.dumps(SUBMITTED | change), None))
     assert refusal.value.submission is None
@@ -440,7 +440,7 @@ def test_a_refusal_names_twenty_places() -> None:
 # --- Ids ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_id_of_content_is_of_the_type_the_parts_and_the_content() -> None:
+def test_an_id_of_content_depends_on_the_type_the_parts_and_the_content() -> None:
     ids = [
         content_id("t", "a", "b", value=b"1"),
         content_id("u", "a", "b", value=b"1"),
@@ -454,7 +454,7 @@ def test_an_id_of_content_is_of_the_type_the_parts_and_the_content() -> None:
 
 
 def test_ids_stay_the_same_from_release_to_release() -> None:
-    """They are in topics and tables: a repeated event is recognised by them."""
+    """They are stored in topics and tables, and identify repeated events."""
 
     def named(name: str) -> UUID:
         digest = bytearray(hashlib.sha1(UUID("6f0d6c0e-5c1f-5b0e-9d6c-3d7c1a1f7a10").bytes + name.encode()).digest()[:16])
@@ -478,5 +478,5 @@ def test_ids_stay_the_same_from_release_to_release() -> None:
         (0, 2**64 - 1, -1),
     ],
 )
-def test_a_lock_key_is_made_of_the_whole_id(high: int, low: int, key: int) -> None:
+def test_a_lock_key_depends_on_the_whole_id(high: int, low: int, key: int) -> None:
     assert batch_lock_key(UUID(int=(high << 64) | low)) == key

@@ -1,4 +1,4 @@
-"""The producer above the client library: which events are sent again, alone, or by a new client; and where an event goes."""
+"""The producer above the client library: which events are sent again, alone, or by a new client, and to which partition an event goes."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -22,14 +22,14 @@ Delivery = KafkaError | None
 
 
 class Client:
-    """What the library's producer is to ours. `outcome` says what becomes of each value; `room` is that of its queue."""
+    """Stands in for the library's producer. `outcome` is the result for each value; `room` is the room in its queue."""
 
     def __init__(self, properties: dict[str, Any]) -> None:
         self.properties = properties
         self.given: list[tuple[str, bytes, str, list[tuple[str, bytes]]]] = []
         self.outcome: Callable[[bytes], Delivery] = lambda _: None
         self.refuses: dict[bytes, KafkaError] = {}
-        """Values that it does not even take."""
+        """Values that it refuses at once."""
         self.room = 1_000
         self.fails_to_flush: Exception | None = None
         self.was_purged = self.was_closed = False
@@ -88,7 +88,7 @@ class Client:
 
 
 class FakedProducer(EventProducer):
-    """Ours, on clients that a test can see."""
+    """Our producer, with clients that a test can inspect."""
 
     def __init__(self, settings: Settings) -> None:
         self.clients: list[Client] = []
@@ -121,7 +121,7 @@ def outcomes(**by_value: KafkaError) -> Callable[[bytes], Delivery]:
     return lambda value: by_value.get(value.decode())
 
 
-def test_events_are_handed_over_as_they_are_and_known_when_they_are_acknowledged(producer: FakedProducer, client: Client) -> None:
+def test_events_are_passed_on_unchanged_and_known_to_be_acknowledged(producer: FakedProducer, client: Client) -> None:
     delivery = producer.send([event(b"a"), event(b"b", Topic.COMMANDS_BULK, "other")])
     assert client.given == [
         ("test.results.v1", b"a", "key", [("ce_id", b"a")]),
@@ -132,16 +132,16 @@ def test_events_are_handed_over_as_they_are_and_known_when_they_are_acknowledged
     assert (delivery.outstanding, delivery.failed) == (set(), {})
 
 
-def test_what_failed_for_a_while_is_told_as_passing_and_not_sent_again(producer: FakedProducer, client: Client) -> None:
+def test_a_passing_failure_is_reported_and_not_sent_again(producer: FakedProducer, client: Client) -> None:
     client.outcome = outcomes(b=PASSING)
     delivery = producer.send(events(b"a", b"b", b"c"))
     producer.poll(1.0)
     assert (delivery.outstanding, delivery.failed) == (set(), {1: Trouble(str(PASSING))})
-    # What comes next goes through another client: this one may be asking a broker that leads the partition no longer.
+    # The next events go through another client, because this one may keep asking a former leader.
     assert [each.values for each in producer.clients] == [[b"a", b"b", b"c"], []]
 
 
-def test_all_are_refused_with_one_and_only_the_one_is_refused_alone(producer: FakedProducer, client: Client) -> None:
+def test_events_that_are_refused_together_are_sent_alone(producer: FakedProducer, client: Client) -> None:
     client.outcome = lambda _: TOO_LARGE
     delivery = producer.send(events(b"a", b"b", b"c"))
     producer.poll(1.0)
@@ -155,7 +155,7 @@ def test_all_are_refused_with_one_and_only_the_one_is_refused_alone(producer: Fa
     ("alone", "trouble"),
     [(None, None), (TOO_LARGE, Trouble(str(TOO_LARGE), is_permanent=True)), (PASSING, Trouble(str(PASSING)))],
 )
-def test_what_becomes_of_an_event_that_is_sent_alone(
+def test_the_outcome_of_an_event_that_is_sent_alone(
     producer: FakedProducer, client: Client, alone: Delivery, trouble: Trouble | None
 ) -> None:
     producer.send(events(b"x"))
@@ -167,10 +167,10 @@ def test_what_becomes_of_an_event_that_is_sent_alone(
     assert delivery.outstanding == set()
     assert delivery.failed == ({} if trouble is None else {1: trouble})
     alone_clients = [each for each in producer.clients if each.properties.get("batch.num.messages") == 1]
-    assert len(alone_clients) == 1, "one client for all that are sent alone"
+    assert len(alone_clients) == 1, "all events that are sent alone must share one client"
 
 
-def test_what_does_not_fit_or_is_not_taken_alone(producer: FakedProducer, client: Client) -> None:
+def test_an_event_that_does_not_fit_or_is_refused_alone(producer: FakedProducer, client: Client) -> None:
     client.outcome = lambda _: TOO_LARGE
     producer.send(events(b"x"))
     producer.poll(1.0)
@@ -181,18 +181,18 @@ def test_what_does_not_fit_or_is_not_taken_alone(producer: FakedProducer, client
     assert delivery.failed == {0: Trouble(str(TOO_LARGE), is_permanent=True), 2: Trouble(str(TOO_LARGE))}
 
 
-def test_what_the_client_does_not_take_is_told_at_once_and_the_others_are_sent(producer: FakedProducer, client: Client) -> None:
+def test_a_refusal_by_the_client_is_reported_at_once_and_the_others_are_sent(producer: FakedProducer, client: Client) -> None:
     client.refuses = {b"b": TOO_LARGE}
     delivery = producer.send(events(b"a", b"b", b"c"))
     assert delivery.failed == {1: Trouble(str(TOO_LARGE), is_permanent=True)}
     assert (delivery.outstanding, client.values) == ({0, 2}, [b"a", b"c"])
 
 
-def test_a_full_queue_is_waited_for_and_the_order_stays(producer: FakedProducer, client: Client) -> None:
+def test_a_full_queue_is_waited_for_and_the_order_is_kept(producer: FakedProducer, client: Client) -> None:
     client.room, client.refuses = 2, {b"e": TOO_LARGE}
     delivery = producer.send(events(b"a", b"b", b"c", b"d", b"e"))
     assert client.values == [b"a", b"b", b"c", b"d"]
-    assert delivery.outstanding == {3}, "it waits only while there is no room"
+    assert delivery.outstanding == {3}, "the caller must wait only while there is no room"
     assert delivery.failed == {4: Trouble(str(TOO_LARGE), is_permanent=True)}
     assert client.given[-1] == ("test.results.v1", b"d", "key", [("ce_id", b"d")])
 
@@ -203,7 +203,7 @@ def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProd
     if by == "report":
         client.outcome = lambda value: FATAL if value == b"b" else None
     elif by.startswith("produce"):
-        # What comes after a fatal error is refused with another code, which is not called fatal itself.
+        # After a fatal error, events are refused with another code, which is not called fatal.
         client.refuses = {b"c": FATAL if by == "produce" else KafkaError(KafkaError._FATAL)}
         producer.send(events(b"c"))
     else:
@@ -220,7 +220,7 @@ def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProd
     assert producer.clients[1].values == [b"b"]
 
 
-def test_a_fatal_error_of_what_is_sent_alone_renews_both_clients(producer: FakedProducer, client: Client) -> None:
+def test_a_fatal_error_of_the_client_for_single_events_renews_both_clients(producer: FakedProducer, client: Client) -> None:
     client.outcome = lambda _: TOO_LARGE
     producer.send(events(b"a"))
     producer.poll(1.0)
@@ -237,7 +237,7 @@ def test_a_fatal_error_of_what_is_sent_alone_renews_both_clients(producer: Faked
     assert [each.values for each in producer.clients] == [[b"a", b"a"], [b"a", b"a"], [b"b"], [b"b"]]
 
 
-def test_an_event_that_waits_to_be_sent_alone_is_told_of_after_a_fatal_error(producer: FakedProducer, client: Client) -> None:
+def test_an_event_that_waits_to_be_sent_alone_is_reported_after_a_fatal_error(producer: FakedProducer, client: Client) -> None:
     client.outcome = outcomes(a=TOO_LARGE, b=FATAL)
     delivery = producer.send(events(b"a", b"b"))
     producer.poll(1.0)
@@ -246,7 +246,7 @@ def test_an_event_that_waits_to_be_sent_alone_is_told_of_after_a_fatal_error(pro
     assert sum(b"a" in each.values for each in producer.clients) == 1
 
 
-def test_publish_returns_when_all_are_acknowledged_and_says_which_are_not(producer: FakedProducer, client: Client) -> None:
+def test_publish_returns_when_all_are_acknowledged_and_names_those_that_are_not(producer: FakedProducer, client: Client) -> None:
     producer.publish(events(b"a", b"b"))
     client.outcome = outcomes(b=PASSING, c=PASSING)
     with pytest.raises(DeliveryError) as caught:
@@ -263,7 +263,7 @@ def test_publish_returns_when_all_are_acknowledged_and_says_which_are_not(produc
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, False),
     ],
 )
-def test_a_topic_that_was_missing_is_looked_for_until_it_is_there(
+def test_a_missing_topic_is_looked_for_until_it_exists(
     producer: FakedProducer, client: Client, code: int, is_looked_for: bool
 ) -> None:
     client.outcome = lambda _: KafkaError(code)
@@ -302,7 +302,7 @@ def test_the_place_of_an_event_is_its_partition_while_the_topics_are_known(
         return f"results/{partition_of('å'.encode(), partitions)}"
 
     client.brokers = 0
-    assert producer.place(there) == "results", "nobody knows its partitions"
+    assert producer.place(there) == "results", "without metadata, the place must be the topic"
     client.brokers, client.partitions = 1, {"test.results.v1": 12, "test.commands.v1": 1}
     time.now += 61
     assert producer.place(there) == expected(12)
@@ -313,19 +313,19 @@ def test_the_place_of_an_event_is_its_partition_while_the_topics_are_known(
     assert (producer.place(there), len(client.asked)) == (expected(12), asked)
     time.now += 1
     client.brokers = 0
-    assert producer.place(there) == expected(12), "what was known is good while nobody answers"
+    assert producer.place(there) == expected(12), "known metadata must be used while no broker responds"
     client.brokers = 1
     time.now += 61
     assert producer.place(there) == expected(7)
 
 
 @pytest.mark.parametrize("brokers", [0, 1])
-def test_it_is_reachable_when_a_broker_answers(producer: FakedProducer, client: Client, brokers: int) -> None:
+def test_it_is_reachable_when_a_broker_responds(producer: FakedProducer, client: Client, brokers: int) -> None:
     client.brokers = brokers
     assert producer.is_reachable() is bool(brokers)
 
 
-def test_what_is_abandoned_is_sent_by_nobody_and_waited_for_by_nobody(producer: FakedProducer, client: Client) -> None:
+def test_abandoned_events_are_neither_sent_nor_waited_for(producer: FakedProducer, client: Client) -> None:
     client.outcome = outcomes(a=TOO_LARGE)
     producer.send(events(b"a"))
     producer.poll(1.0)
@@ -337,7 +337,7 @@ def test_what_is_abandoned_is_sent_by_nobody_and_waited_for_by_nobody(producer: 
     producer.abandon()
     assert [each.was_purged for each in producer.clients] == [True, True]
     producer.poll(1.0)
-    assert alone.values == [b"a"], "what waited to be sent alone is forgotten, too"
+    assert alone.values == [b"a"], "events that wait to be sent alone must be dropped, too"
     client.outcome = lambda _: FATAL
     producer.send(events(b"c"))
     producer.poll(1.0)

@@ -3,12 +3,12 @@ import pytest
 from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 
 
-def test_empty_setting_arms_nothing() -> None:
+def test_an_empty_setting_arms_no_failpoint() -> None:
     for failpoint in Failpoint:
         failpoints("")(failpoint)
 
 
-def test_raises_at_the_pass_that_was_asked_for_and_only_there() -> None:
+def test_it_raises_only_at_the_given_pass() -> None:
     passed = failpoints("relay.after_publish=raise@2")
     passed(Failpoint.RELAY_AFTER_PUBLISH)
     passed(Failpoint.CONSUMER_AFTER_PRODUCE)
@@ -17,7 +17,7 @@ def test_raises_at_the_pass_that_was_asked_for_and_only_there() -> None:
     passed(Failpoint.RELAY_AFTER_PUBLISH)
 
 
-def test_raises_at_every_pass_without_a_number() -> None:
+def test_without_a_number_it_raises_at_every_pass() -> None:
     passed = failpoints("relay.after_publish=raise")
     for _ in range(2):
         with pytest.raises(InjectedError):
@@ -27,6 +27,6 @@ def test_raises_at_every_pass_without_a_number() -> None:
 @pytest.mark.parametrize(
     "setting", ["relay.after_publish", "relay.after_publish=explode", "nowhere=raise", "relay.after_publish=crash@x"]
 )
-def test_setting_that_names_nothing_is_refused(setting: str) -> None:
+def test_an_unknown_failpoint_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=r"failpoint|Failpoint|int"):
         failpoints(setting)

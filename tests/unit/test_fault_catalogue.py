@@ -1,4 +1,4 @@
-"""The fault catalogue is whole: each row has a test that is named after it, and docs/faults.md says where."""
+"""The fault catalogue is complete: each row has a test that is named after it, and docs/faults.md says where."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ PAGE = (ROOT / "docs" / "faults.md").read_text()
 ROWS = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
 
 
-def test_rows_are_numbered_once_and_none_has_gone() -> None:
+def test_rows_are_numbered_once_and_without_a_gap() -> None:
     assert len(set(ROWS)) == len(ROWS)
     assert set(range(1, 36)) <= set(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_row_has_a_test_where_the_page_says(row: int) -> None:
+def test_each_row_has_a_test_in_the_file_that_the_page_names(row: int) -> None:
     [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {row} |")]
     linked = re.findall(r"\]\(\.\./(tests/\S+\.py)\)", line)
     assert linked
@@ -27,7 +27,7 @@ def test_row_has_a_test_where_the_page_says(row: int) -> None:
 
 
 @pytest.mark.parametrize("failpoint", Failpoint)
-def test_failpoint_is_on_the_page_with_a_test_that_uses_it(failpoint: Failpoint) -> None:
+def test_each_failpoint_is_on_the_page_and_used_by_a_test(failpoint: Failpoint) -> None:
     [line] = [line for line in PAGE.splitlines() if line.startswith(f"| `{failpoint}` |")]
     linked = re.findall(r"\]\(\.\./(tests/\S+\.py)\)", line)
     assert linked

@@ -1,4 +1,4 @@
-"""What people write in a cell, and what it means."""
+"""What people write into a cell, and what it means."""
 
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -31,15 +31,15 @@ def test_a_date_means_the_same_in_every_form(day: date) -> None:
         ("2026/03/25", "slashes"),
         ("31.04.2026", "not a valid date"),
         ("2026-02-29", "not a valid date"),
-        ("25.03.26", "not a date"),  # which century?
+        ("25.03.26", "not a date"),  # The century is not known.
         ("2026-3-25", "not a date"),
         ("25.03.2026 10:00", "not a date"),
         ("٢٥.٠٣.٢٠٢٦", "not a date"),
-        (46126, "not a date"),  # a date in a workbook whose cell is formatted as a number
+        (46126, "not a date"),  # A date in a workbook whose cell is formatted as a number.
         (FormulaError("#N/A"), "error of a formula"),
     ],
 )
-def test_what_is_no_date_is_refused_with_the_reason(written: Cell, reason: str) -> None:
+def test_a_value_that_is_no_date_is_refused_with_the_reason(written: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.calendar_date(written)
 
@@ -53,7 +53,7 @@ def test_a_duration_means_the_same_in_every_form(minutes: int) -> None:
 
 @given(st.integers(min_value=0, max_value=24 * 60 - 1))
 def test_a_time_of_the_spreadsheet_program_is_a_duration(minutes: int) -> None:
-    # Excel stores it as a fraction of a day, which comes back some microseconds off.
+    # Excel stores it as a fraction of a day, which is read back with an error of some microseconds.
     moment = datetime(2026, 1, 1) + timedelta(minutes=minutes)  # noqa: DTZ001
     assert cells.minutes(moment.time()) == minutes
     assert cells.minutes((moment + timedelta(microseconds=4)).time()) == minutes
@@ -71,7 +71,7 @@ def test_hours_may_have_a_comma_or_a_point(twentieths: int, point: str, unit: st
         ("", "is empty"),
         ("an hour", "not a duration"),
         ("-5", "not a duration"),
-        ("1,5", "not a duration"),  # hours or minutes?
+        ("1,5", "not a duration"),  # It could be hours or minutes.
         (1.5, "not a duration"),
         ("1:60", "not a duration"),
         ("1:3", "not a duration"),
@@ -83,12 +83,12 @@ def test_hours_may_have_a_comma_or_a_point(twentieths: int, point: str, unit: st
         (True, "not a duration"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_reason(written: Cell, reason: str) -> None:
+def test_a_value_that_is_no_duration_is_refused_with_the_reason(written: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.minutes(written)
 
 
-def test_what_only_a_rule_forbids_is_left_to_the_rule() -> None:
+def test_a_value_that_only_a_rule_forbids_is_accepted_here() -> None:
     """A well-formed item that breaks a registration rule is accepted and fails alone (docs/rules.md)."""
     assert cells.minutes("0") == 0
     assert cells.minutes("25:00") == 1_500
@@ -96,7 +96,7 @@ def test_what_only_a_rule_forbids_is_left_to_the_rule() -> None:
 
 
 @pytest.mark.parametrize(("cell", "meant"), [("mentor-1", "mentor-1"), (482, "482"), (482.0, "482"), (" x ", "x")])
-def test_an_id_is_what_its_owner_sees(cell: Cell, meant: str) -> None:
+def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
     assert cells.identifier(cell) == meant
 
 
@@ -110,7 +110,7 @@ def test_an_id_is_what_its_owner_sees(cell: Cell, meant: str) -> None:
         (FormulaError("#REF!"), "error of a formula"),
     ],
 )
-def test_what_is_no_id_is_refused_with_the_reason(cell: Cell, reason: str) -> None:
+def test_a_value_that_is_no_id_is_refused_with_the_reason(cell: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.identifier(cell)
 
@@ -134,15 +134,15 @@ def test_a_refusal_never_quotes_the_value() -> None:
         (cells.verbatim_notes, 10_000),
     ],
 )
-def test_a_text_may_have_so_many_characters_and_no_more(read: Callable[[Cell], object], most: int) -> None:
+def test_the_length_of_a_text_is_limited(read: Callable[[Cell], object], most: int) -> None:
     for length in (1, most - 1, most):
         assert read("x" * length) == "x" * length
     with pytest.raises(BadCellError, match=f"longer than {most:,} characters"):
         read("x" * (most + 1))
 
 
-def test_an_id_of_composed_letters_is_measured_as_it_is_stored() -> None:
-    # Four code points that are one letter.
+def test_the_length_of_an_id_is_that_of_its_stored_form() -> None:
+    # Four code points that make one letter.
     letter = "\N{GREEK SMALL LETTER ALPHA}\N{COMBINING REVERSED COMMA ABOVE}\N{COMBINING GREEK PERISPOMENI}"
     letter += "\N{COMBINING GREEK YPOGEGRAMMENI}"
     assert len(cells.identifier(letter * 100)) == 100
@@ -151,14 +151,14 @@ def test_an_id_of_composed_letters_is_measured_as_it_is_stored() -> None:
 
 
 @pytest.mark.parametrize("character", ["\n", "\t", "\x07", "\x85"])
-def test_an_id_has_no_control_characters_and_a_reference_may(character: str) -> None:
+def test_an_id_has_no_control_characters_but_a_reference_may(character: str) -> None:
     with pytest.raises(BadCellError, match="control character"):
         cells.identifier(f"a{character}b")
     assert cells.optional_reference(f"a{character}b") == f"a{character}b"
 
 
 @pytest.mark.parametrize("read", [cells.identifier, cells.optional_reference, cells.name, cells.notes, cells.verbatim_notes])
-def test_no_text_has_a_nul_or_the_error_of_a_formula(read: Callable[[Cell], object]) -> None:
+def test_no_text_may_have_a_nul_or_a_formulas_error(read: Callable[[Cell], object]) -> None:
     with pytest.raises(BadCellError, match="NUL"):
         read("a\0b")
     with pytest.raises(BadCellError, match="error of a formula"):
@@ -168,7 +168,7 @@ def test_no_text_has_a_nul_or_the_error_of_a_formula(read: Callable[[Cell], obje
 
 
 @pytest.mark.parametrize("cell", ["", "  ", "\N{NO-BREAK SPACE}\n", "\N{ZERO WIDTH SPACE}"])
-def test_a_blank_cell_is_nothing_where_nothing_may_stand(cell: Cell) -> None:
+def test_a_blank_cell_is_none_where_a_value_is_optional(cell: Cell) -> None:
     assert cells.is_blank(cell)
     assert (cells.optional_date(cell), cells.optional_reference(cell)) == (None, None)
     for read in (cells.identifier, cells.calendar_date, cells.minutes):
@@ -177,17 +177,17 @@ def test_a_blank_cell_is_nothing_where_nothing_may_stand(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("cell", [0, 0.0, False, "x", date(2026, 3, 25), FormulaError(" "), UnsavedFormula("")])
-def test_what_is_not_blank(cell: Cell) -> None:
+def test_which_cells_are_not_blank(cell: Cell) -> None:
     assert not cells.is_blank(cell)
 
 
-def test_a_name_is_not_empty_and_is_read_without_the_blanks_around_it() -> None:
+def test_a_name_is_not_empty_and_surrounding_blanks_are_removed() -> None:
     assert cells.name(" Kari Nordmann ") == "Kari Nordmann"
     with pytest.raises(BadCellError, match="is empty"):
         cells.name("  ")
 
 
-def test_notes_are_read_without_the_blanks_around_them_or_with_them() -> None:
+def test_notes_are_read_with_or_without_surrounding_blanks() -> None:
     assert (cells.notes(" x\n"), cells.notes(" \n")) == ("x", None)
     assert (cells.verbatim_notes(" x\n"), cells.verbatim_notes("")) == (" x\n", "")
 
@@ -205,12 +205,12 @@ def test_notes_are_read_without_the_blanks_around_them_or_with_them() -> None:
         (" x ", "x"),
     ],
 )
-def test_notes_say_what_the_cell_shows(cell: Cell, seen: str) -> None:
+def test_notes_are_what_the_cell_shows(cell: Cell, seen: str) -> None:
     assert cells.notes(cell) == seen
 
 
 @pytest.mark.parametrize("cell", [True, time(1, 30), timedelta(hours=1), date(2026, 3, 1)])
-def test_what_a_program_has_made_of_an_id_is_refused(cell: Cell) -> None:
+def test_an_id_that_a_program_has_changed_is_refused(cell: Cell) -> None:
     with pytest.raises(BadCellError, match=r"has changed into (TRUE or FALSE|a date or time)"):
         cells.identifier(cell)
 
@@ -253,7 +253,7 @@ def test_durations_at_their_limits(cell: Cell, minutes: int) -> None:
         (FormulaError("#N/A"), "error of a formula"),
     ],
 )
-def test_no_duration_at_the_limits(cell: Cell, reason: str) -> None:
+def test_durations_just_beyond_the_limits(cell: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.minutes(cell)
 
@@ -269,6 +269,6 @@ def test_no_duration_at_the_limits(cell: Cell, reason: str) -> None:
         (time(1), "^is not a date; write"),
     ],
 )
-def test_no_date_by_a_hair(cell: Cell, reason: str) -> None:
+def test_values_that_are_almost_dates(cell: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.calendar_date(cell)

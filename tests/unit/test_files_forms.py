@@ -1,4 +1,4 @@
-"""What spreadsheet programs make of values that nobody has edited is no correction; anything else is one."""
+"""A value that only a spreadsheet program has changed is no correction. Any other change is one."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def test_a_value_in_another_form_is_the_same(exported: str, cells: list[Cell]) -
 @pytest.mark.parametrize(
     ("exported", "cells"),
     [
-        # Zeros are lost, never found: somebody puts right what was lost before.
+        # Programs remove zeros and never add them. An added zero means that a person corrected the value.
         ("482", ["00482", "483", "4 83", Number(482.5)]),
         ("00482", ["00483", "4820", Number(483)]),
         ("m-001", ["m-010", "m-1", "M-001", "m-001x"]),
@@ -70,7 +70,7 @@ def test_a_value_in_another_form_is_the_same(exported: str, cells: list[Cell]) -
         ("#N/A", [FormulaError("#N/A")]),
     ],
 )
-def test_an_edited_value_is_another(exported: str, cells: list[Cell]) -> None:
+def test_an_edited_value_is_another_one(exported: str, cells: list[Cell]) -> None:
     assert [cell for cell in cells if forms.is_same_text(cell, exported)] == []
 
 
@@ -118,7 +118,7 @@ ITEMS = [
 
 
 def corrected(name: str, *rows: list[Any]) -> Corrections:
-    """A file with the columns that an export has, against the three items."""
+    """A file with the columns of an export, compared with the three items."""
     header = ["item_id", "mentor_id", "activity_type", "activity_date", "duration_minutes"]
     if name.endswith(".xlsx"):
         book = Workbook()
@@ -133,8 +133,8 @@ def corrected(name: str, *rows: list[Any]) -> Corrections:
 
 
 @pytest.mark.parametrize("name", ["corrected.xlsx", "corrected.csv"])
-def test_only_the_dates_that_were_edited_are_corrected(name: str) -> None:
-    """A spreadsheet program has lost the zeros of one id and the letters of another: nobody else is registered for that."""
+def test_only_the_edited_dates_are_corrected(name: str) -> None:
+    """A spreadsheet program has removed one id's zeros and changed another id's letters. That must register nobody else."""
     day: Any = moment(2025, 2, 10) if name.endswith("xlsx") else "10.02.2025"
     found = corrected(
         name, [FIRST, 482, "x", day, 60], [SECOND, "kÃ¥re-07", "x", day, "60,0"], [THIRD, "m-001", "x", "2027-02-10", 60]
@@ -149,7 +149,7 @@ def test_only_the_dates_that_were_edited_are_corrected(name: str) -> None:
     assert "row 2, mentor_id 482 for 00482; row 3, mentor_id kÃ¥re-07 for kåre-07" in kept
 
 
-def test_an_id_that_was_edited_is_shown_old_and_new() -> None:
+def test_an_edited_id_is_shown_before_and_after() -> None:
     found = corrected("c.csv", [FIRST, "m-002", "y", "2027-02-10", 60])
     assert list(map(str, found.changes)) == ["row 2: mentor_id 00482 → m-002", "row 2: activity_type x → y"]
     assert found.moves_to_another_mentor
@@ -159,10 +159,10 @@ def test_an_id_that_was_edited_is_shown_old_and_new() -> None:
     assert list(map(str, read_corrections("c.json", document).against(ITEMS).changes)) == ["/0: mentor_id 00482 → 482"]
 
 
-def test_dates_with_slashes_are_read_in_the_order_that_the_unedited_ones_have() -> None:
+def test_dates_with_slashes_are_read_in_the_order_of_the_unedited_ones() -> None:
     rows = [[FIRST, "00482", "x", "2/10/2027", 60], [SECOND, "kåre-07", "x", "2/10/2027", 60]]
     assert corrected("c.csv", *rows).corrections == [{"item_id": FIRST}, {"item_id": SECOND}]
-    rows[1][3] = "10/2/2027"  # 2 October, where the other is 10 February
+    rows[1][3] = "10/2/2027"  # 2 October here, where the other one is 10 February.
     with pytest.raises(BadFileError, match=r"row 3, column activity_date.*has slashes"):
         corrected("c.csv", *rows)
 
@@ -173,11 +173,11 @@ def test_an_item_of_another_batch_is_named() -> None:
         corrected("c.csv", [stranger, "m", "x", "", ""])
 
 
-def test_a_file_of_nothing_but_successes_says_what_the_server_says() -> None:
+def test_a_file_with_only_successes_is_refused_as_the_server_would() -> None:
     assert corrected("c.csv", [THIRD, "m-001", "x", "2027-02-10", 60]).corrections == [{"item_id": THIRD}]
 
 
-def test_an_export_from_before_another_retry_takes_nothing_back() -> None:
+def test_an_export_from_before_another_retry_reverts_nothing() -> None:
     item = item_of(FIRST, attempt=2)
     unedited, edited = (f"item_id,attempt,mentor_id\n{FIRST},1,{mentor}\n".encode() for mentor in ("m-1", "m-2"))
     assert read_corrections("c.csv", unedited).against([item]).corrections == [{"item_id": FIRST}]
@@ -218,7 +218,7 @@ FALSE = ["false", "usann", "falsch", "faux", "falso", "onwaar", "falskt", "falsk
 
 
 @pytest.mark.parametrize("words", [TRUE, FALSE], ids=["true", "false"])
-def test_truth_is_the_same_in_every_language(words: list[str]) -> None:
+def test_true_and_false_are_the_same_in_every_language(words: list[str]) -> None:
     others = FALSE if words is TRUE else TRUE
     for word in words:
         for exported in words:
@@ -229,12 +229,12 @@ def test_truth_is_the_same_in_every_language(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["windows-1252", "latin-1", "mac-roman", "cp850", "cp437", "cp865"])
-def test_letters_that_were_read_or_written_in_a_wrong_encoding_are_the_same(encoding: str) -> None:
+def test_letters_in_a_wrong_encoding_are_the_same(encoding: str) -> None:
     exported = "kåre-ø7"
     read = exported.encode().decode(encoding, "replace")
     assert "\N{REPLACEMENT CHARACTER}" not in read
     assert forms.is_same_text(read, exported)
-    # Twice, as a file that is opened and saved again.
+    # Twice, like a file that was opened and saved again.
     assert forms.is_same_text(read.encode().decode(encoding, "replace"), exported) or encoding == "windows-1252"
     assert forms.is_same_text(exported.encode(encoding, "replace").decode("utf-8", "replace"), exported)
     for other in {"windows-1252", "mac-roman", "cp850"} - {encoding}:
@@ -244,7 +244,7 @@ def test_letters_that_were_read_or_written_in_a_wrong_encoding_are_the_same(enco
 
 
 @pytest.mark.parametrize("lost", ["?", "_", "\N{REPLACEMENT CHARACTER}"])
-def test_a_lost_letter_left_one_to_four_marks(lost: str) -> None:
+def test_a_lost_letter_has_left_one_to_four_marks(lost: str) -> None:
     assert [forms.is_same_text(f"k{lost * count}re", "kåre") for count in range(6)] == [False, True, True, True, True, False]
     assert not forms.is_same_text(f"k{lost}re", "kare")
 
@@ -276,19 +276,19 @@ def test_a_lost_letter_left_one_to_four_marks(lost: str) -> None:
         ("26:00", "26:00:00", "2:00"),
     ],
 )
-def test_the_next_value_is_another(exported: str, same: str, other: str) -> None:
+def test_the_next_value_is_another_one(exported: str, same: str, other: str) -> None:
     assert forms.is_same_text(same, exported)
     assert not forms.is_same_text(other, exported)
 
 
-def test_what_is_longer_than_a_number_is_compared_as_text_alone() -> None:
+def test_a_value_that_is_longer_than_a_number_is_compared_as_text() -> None:
     assert not forms.is_same_text("7", "0" * 60 + "7")
     assert not forms.is_same_text("0" * 60 + "7", "7")
     assert not forms.is_same_duration(" " * 10 + "0" * 59 + "60", 60)
     assert forms.is_same_duration("0" * 58 + "60", 60)
 
 
-def test_zero_is_no_rounded_number() -> None:
+def test_zero_is_not_a_rounded_number() -> None:
     assert not forms.is_same_text("0", "1234567890123456")
     assert not forms.is_same_text("0E5", "1234567890123456")
     assert not forms.is_same_text("1E5", "0")
@@ -298,19 +298,19 @@ def test_zero_is_no_rounded_number() -> None:
 @pytest.mark.parametrize(
     ("exported", "cell", "is_same"),
     [
-        ("1-2", Number(46_054), True),  # 1 February 2026
+        ("1-2", Number(46_054), True),  # 1 February 2026.
         ("1-2", Number(46_055), False),
         ("1-2", Number(46_054.5), False),
-        ("1-1", Number(1), False),  # 31 December 1899
+        ("1-1", Number(1), False),  # 31 December 1899.
         ("31-12", Number(1), True),
         ("31-12", Number(0), False),
-        ("31-12", Number(2_958_465), True),  # 31 December 9999
+        ("31-12", Number(2_958_465), True),  # 31 December 9999.
         ("1-1", Number(2_958_466), False),
         ("1-2-2026", Number(46_054), True),
         ("1-2-2025", Number(46_054), False),
         ("1-2-26", Number(46_054), True),
         ("1-2-126", Number(46_054), False),
-        ("32-1", moment(2032, 1, 1), True),  # a month and a year
+        ("32-1", moment(2032, 1, 1), True),  # A month and a year.
         ("32-1", moment(2032, 1, 2), False),
         ("13-13", moment(2013, 1, 13), False),
         ("1-2-3-4", moment(2003, 2, 1), False),
@@ -322,7 +322,7 @@ def test_zero_is_no_rounded_number() -> None:
         ("1:30", timedelta(hours=1, minutes=30, seconds=1), False),
     ],
 )
-def test_dates_and_times_that_a_text_can_have_become(exported: str, cell: Cell, is_same: bool) -> None:
+def test_dates_and_times_that_a_program_can_make_of_a_text(exported: str, cell: Cell, is_same: bool) -> None:
     assert forms.is_same_text(cell, exported) == is_same
 
 
@@ -353,7 +353,7 @@ def test_dates_and_times_that_a_text_can_have_become(exported: str, cell: Cell, 
         ("10.02.2027" + " " * 51, True),
     ],
 )
-def test_a_date_is_the_same_only_as_the_day_that_it_names(cell: Cell, is_same: bool) -> None:
+def test_a_date_is_the_same_only_as_its_own_day(cell: Cell, is_same: bool) -> None:
     assert forms.is_same_date(cell, date(2027, 2, 10), "dmy") == is_same
 
 
@@ -362,7 +362,7 @@ def test_a_date_is_the_same_only_as_the_day_that_it_names(cell: Cell, is_same: b
     ("order", "other", "form"), [("dmy", "mdy", "10/2/{}"), ("mdy", "dmy", "2/10/{}"), ("ymd", "mdy", "{}/02/10")]
 )
 def test_slashes_are_read_in_their_order(order: str, other: str, form: str, year: int) -> None:
-    """A year of two digits can be one of two centuries."""
+    """A year of two digits can belong to two centuries."""
     text = form.format(year)
     assert forms.is_same_date(text, date(2027, 2, 10), order)
     assert forms.is_same_date(text, date(1927, 2, 10), order) == (year == 27)
@@ -373,7 +373,7 @@ def test_slashes_are_read_in_their_order(order: str, other: str, form: str, year
 @pytest.mark.parametrize(
     "text", ["31/2/31", "1/2", "1/2/3/4", "a/2/2027", "10/2/20270", "0/0/2027", "\N{ARABIC-INDIC DIGIT ONE}/2/2027"]
 )
-def test_what_no_order_makes_a_date_is_none(text: str) -> None:
+def test_a_text_that_is_a_date_in_no_order(text: str) -> None:
     assert [forms.slashed_dates(text, order) for order in ("dmy", "mdy", "ymd")] == [set()] * 3
 
 
@@ -411,7 +411,7 @@ def test_only_a_text_has_slashes() -> None:
     ] * 4
 
 
-def test_what_a_format_adds_to_a_text_or_a_number_is_no_edit() -> None:
+def test_characters_that_a_format_adds_are_no_edit() -> None:
     assert forms.is_same_text(ShownText("10", "A-10"), "A-10")
     assert forms.is_same_text(ShownText("10", "A-10"), "10")
     assert not forms.is_same_text(ShownText("10", None), "A-10")

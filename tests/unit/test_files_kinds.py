@@ -1,4 +1,4 @@
-"""What a file is that is not what its name says: each kind by its own first bytes, and nothing else by accident."""
+"""Files whose kind differs from their name: each kind is recognized by its first bytes, and nothing is recognized by accident."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from orchestrator.files.submissions import Given, read_submissions
 COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 EXCEL_2003 = b'<?mso-application progid="Excel.Sheet"?><Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet">'
 
-# As such files begin, and a word of what is said of them.
+# How such files begin, and a word of the message about them.
 BEGINNINGS = [
     (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
     (b"{\\rtf1\\ansi", "a text document (RTF)"),
@@ -47,7 +47,7 @@ BEGINNINGS = [
     (COMPOUND + bytes(9_000) + "Workbook".encode("utf-16-le") + bytes(2), "an old Excel workbook"),
     (COMPOUND + bytes(9_000) + "Book".encode("utf-16-le") + bytes(2), "an old Excel workbook"),
     (COMPOUND + "WordDocument".encode("utf-16-le"), "a text document (Word)"),
-    # A part of a longer name is no workbook.
+    # These names only contain the name of a workbook.
     (COMPOUND + "Workbook2".encode("utf-16-le") + bytes(2), "in the old format of Excel"),
     (COMPOUND + "Notebook".encode("utf-16-le") + bytes(2), "in the old format of Excel"),
     (COMPOUND, "in the old format of Excel"),
@@ -61,7 +61,7 @@ BEGINNINGS = [
 
 
 @pytest.mark.parametrize(("raw", "said"), BEGINNINGS, ids=lambda value: repr(value)[:40])
-def test_each_kind_is_said_of_a_text_and_of_a_workbook(raw: bytes, said: str) -> None:
+def test_each_kind_is_recognized_in_the_place_of_a_text_and_of_a_workbook(raw: bytes, said: str) -> None:
     for found in (not_text(raw), not_a_workbook(raw)):
         assert found is not None
         assert found.startswith("is ")
@@ -89,43 +89,43 @@ def test_a_zip_file_is_no_text_and_may_be_a_workbook(raw: bytes) -> None:
         b"mentor,a\0b\n",
         b"\t8,mentor\n",
         "kåre".encode("windows-1252"),
-        # Zeros that somebody has in a cell are no other encoding: few of many, or in few letters.
+        # A few zeros among many letters, or zeros in a short text, do not mean another encoding.
         b"a\0b\0c\0",
         b"mentor,type\n" + bytes(4) + b"m-1,x\n" * 3,
     ],
 )
-def test_what_may_be_text_is_left_to_the_reader_of_text(raw: bytes) -> None:
+def test_a_file_that_may_be_text_is_left_to_the_text_reader(raw: bytes) -> None:
     assert not_text(raw) is None
 
 
 @pytest.mark.parametrize(
     ("letters", "is_wide"),
     [
-        # Of ten letters, eight with a zero beside them are not enough; nor are three letters.
+        # Eight of ten letters with a zero are not enough, and neither are three letters.
         ("mmmmmmmm\u0110\u0110", False),
         ("mmmmmmmmm\u0110", True),
         ("mmm", False),
         ("mmmm", True),
     ],
 )
-def test_text_of_two_bytes_a_letter_is_told_without_a_mark(letters: str, is_wide: bool) -> None:
+def test_text_with_two_bytes_a_letter_is_recognized_without_a_mark(letters: str, is_wide: bool) -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         assert (not_text(letters.encode(encoding)) is not None) == is_wide
 
 
 def test_zeros_in_both_halves_are_no_wide_text() -> None:
     assert not_text(bytes(100)) is None
-    assert not_text((b"m\0" * 4 + b"\0\0") * 10) is None  # in the other half are two of ten
+    assert not_text((b"m\0" * 4 + b"\0\0") * 10) is None  # Two of ten are in the other half.
     assert "UTF-16" in str(not_text((b"m\0" * 9 + b"\0\0") * 10))
 
 
-def test_only_what_stands_at_the_beginning_tells_a_kind() -> None:
+def test_only_the_beginning_decides_the_kind() -> None:
     assert not_text(b"x" * 4_096 + b"<html") is None
     page = b'<?xml version="1.0"?>' + b" " * 5_000 + b"<html>"
     assert "an XML file" in str(not_text(page))
 
 
-def test_what_is_no_workbook_and_nothing_that_is_known() -> None:
+def test_a_file_that_is_no_workbook_and_no_known_kind() -> None:
     assert not_a_workbook(b"") == "is empty"
     assert "is text, not a workbook" in str(not_a_workbook(b"mentor,type"))
     assert str(not_a_workbook(b"mentor\0")).startswith("is not a workbook; ")
@@ -153,7 +153,7 @@ def test_what_is_no_workbook_and_nothing_that_is_known() -> None:
         (["d.csv", "c.csv", "a.csv", "b.csv"], "contains other files (a.csv, b.csv, c.csv)"),
     ],
 )
-def test_a_zip_file_is_known_by_its_parts(names: list[str], said: str) -> None:
+def test_a_zip_file_is_recognized_by_its_parts(names: list[str], said: str) -> None:
     assert said in no_workbook_within(names)
 
 
@@ -167,7 +167,7 @@ def test_a_zip_file_is_known_by_its_parts(names: list[str], said: str) -> None:
         ("list", b"PK\x03\x04", "use .csv, .tsv, .xlsx, .json or .ndjson"),
     ],
 )
-def test_of_an_unknown_ending_is_said_what_the_file_is_if_that_shows(name: str, raw: bytes, said: str) -> None:
+def test_the_message_about_an_unknown_ending_names_the_kind_if_it_is_recognized(name: str, raw: bytes, said: str) -> None:
     with pytest.raises(BadFileError) as refusal:
         read_submissions(name, raw, Given())
     [mistake] = refusal.value.mistakes

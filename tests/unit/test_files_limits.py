@@ -1,4 +1,4 @@
-"""Files at their limits: the last row, cell, level and character that is taken, and the first that is not."""
+"""Files at their limits: the last row, cell, level and character that is accepted, and the first that is not."""
 
 import io
 import json
@@ -45,21 +45,21 @@ def rows(text: str, *known: str) -> list[tuple[int, int, list[str]]]:
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_first_line_that_names_the_delimiter_is_no_row_but_a_line(first: str, delimiter: str, end: str) -> None:
+def test_a_first_line_that_names_the_delimiter_is_no_row_but_counts_as_a_line(first: str, delimiter: str, end: str) -> None:
     text = f"{first}{end}a{delimiter}b{end}c{delimiter}d{end}"
     assert rows(text, "a", "b") == [(1, 2, ["a", "b"]), (2, 3, ["c", "d"])]
 
 
 @pytest.mark.parametrize("text", ["sep=", "sep=a\nb", "sep=;x\nb", "\nsep=;\n"])
-def test_what_names_no_delimiter_is_a_row(text: str) -> None:
+def test_a_first_line_that_names_no_delimiter_is_a_row(text: str) -> None:
     assert len(rows(text, "b")) == len(text.strip("\n").splitlines()) + text.startswith("\n")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_the_delimiter_is_the_one_with_most_known_headers(delimiter: str) -> None:
+def test_the_delimiter_is_the_one_with_the_most_known_headers(delimiter: str) -> None:
     others = "".join({",", ";", "\t"} - {delimiter})
     assert rows(f"\n \na{delimiter}b{others}\n", "a", "b")[-1][2][0] == "a"
-    # No header is known, or as many by each: a comma.
+    # If no header is known, or the numbers are equal, it is a comma.
     assert rows("a;b,c", "x") == rows("a;b,c", "a;b", "a") == [(1, 1, ["a;b", "c"])]
 
 
@@ -68,7 +68,7 @@ def test_rows_and_lines_are_counted_from_one() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n", ",,;\t\r\n", "sep=;\n;;\n"])
-def test_nothing_but_delimiters_has_no_rows(text: str) -> None:
+def test_a_file_with_only_delimiters_has_no_rows(text: str) -> None:
     assert rows(text) == []
 
 
@@ -81,7 +81,7 @@ def test_the_encoding_is_the_first_that_fits() -> None:
 
 
 @pytest.mark.parametrize(("before", "line"), [("", 2), ("sep=,\n", 3), ("\n\n", 4)])
-def test_a_quote_too_many_is_named_with_its_line(before: str, line: int) -> None:
+def test_an_unbalanced_quote_is_named_with_its_line(before: str, line: int) -> None:
     with pytest.raises(UnreadableFileError, match="look for an extra quote") as refusal:
         rows(f'{before}a,b\n"c"d,e\n', "a")
     assert refusal.value.line == line
@@ -98,7 +98,7 @@ def test_a_header_that_no_delimiter_divides_is_named_with_its_line(before: str, 
 
 
 @pytest.mark.parametrize(("depth", "is_read"), [(19, True), (20, True), (21, False)])
-def test_json_is_nested_so_deep_and_no_deeper(depth: int, is_read: bool) -> None:
+def test_the_nesting_of_json_is_limited(depth: int, is_read: bool) -> None:
     raw = b"[" * depth + b"]" * depth
     [(line, found)] = documents_by_line(raw)
     assert (line, isinstance(found, UnreadableFileError)) == (1, not is_read)
@@ -109,7 +109,7 @@ def test_json_is_nested_so_deep_and_no_deeper(depth: int, is_read: bool) -> None
             one_document(raw)
 
 
-def test_each_line_has_its_number_and_blank_ones_are_none() -> None:
+def test_each_line_has_its_number_and_blank_lines_are_skipped() -> None:
     found = list(documents_by_line(b"\xef\xbb\xbf[1]\r\n \n\n[\n[3]"))
     assert [(line, found if isinstance(found, list) else found.line) for line, found in found] == [(1, [1]), (4, 4), (5, [3])]
     assert one_document(b"\xef\xbb\xbf[1]") == [1]
@@ -121,7 +121,7 @@ def test_each_line_has_its_number_and_blank_ones_are_none() -> None:
 # --- Submissions --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_of_the_line_and_of_every_part_of_the_body() -> None:
+def test_a_key_depends_on_the_line_and_on_every_part_of_the_body() -> None:
     item = ITEM | {"notes": "n", "client_reference": "r"}
     body = {"label": "a", "override_duplicates": True, "items": [item]}
     variants = [
@@ -137,25 +137,25 @@ def test_a_key_is_of_the_line_and_of_every_part_of_the_body() -> None:
 
 
 @pytest.mark.parametrize("option", ["organization_id", "coordinator_id", "label"])
-def test_each_option_fills_in_its_field_alone(option: str) -> None:
+def test_each_option_sets_only_its_own_field(option: str) -> None:
     given = Given(**{option: "å"})
     for name, raw in (("s.ndjson", ndjson({"items": [ITEM]})), ("s.csv", f"{HEADER}\n{LINE}".encode())):
         [submission] = read_submissions(name, raw, given).submissions
         assert {key: value for key, value in submission.body.items() if key != "items"} == {option: "å"}
-    # The other spelling is no contradiction.
+    # Another spelling is no contradiction.
     assert read_submissions("s.ndjson", ndjson({option: "a\N{COMBINING RING ABOVE}", "items": [ITEM]}), given)
     [refused] = [None] if option == "label" else mistakes("s.ndjson", ndjson({option: "b", "items": [ITEM]}), given)
     assert (refused is None) == (option == "label")
 
 
-def test_a_label_of_the_command_line_replaces_the_files_and_null_is_left_out() -> None:
+def test_a_label_option_replaces_the_files_label_and_null_leaves_it() -> None:
     given = Given("o", "c", "new")
     raw = ndjson({"organization_id": None, "coordinator_id": None, "label": "old", "items": [ITEM]})
     [submission] = read_submissions("s.json", raw, given).submissions
     assert submission.body == {"organization_id": "o", "coordinator_id": "c", "label": "new", "items": [ITEM]}
 
 
-def test_a_row_is_named_after_its_number_unless_it_has_a_name() -> None:
+def test_a_row_is_named_by_its_number_unless_it_has_a_name() -> None:
     raw = f"{HEADER},reference\n{LINE},\n\nm-2,x,2026-03-25,60,,seven\n".encode()
     [submission] = read_submissions("s.csv", raw, Given()).submissions
     assert [item["client_reference"] for item in submission.body["items"]] == ["row 2", "seven"]
@@ -176,8 +176,8 @@ def test_standard_input_that_is_json_is_refused_as_json(raw: bytes, line: int) -
     assert f"line {line}" in mistakes("-", raw)[0] or "acceptable JSON" in mistakes("-", raw)[0]
 
 
-def test_a_file_may_have_as_many_items_as_the_server_takes() -> None:
-    """The server has the limit, and says so; a table of 10,001 rows is read."""
+def test_the_number_of_items_in_a_file_is_left_to_the_server() -> None:
+    """The server has the limit and reports it. A table of 10,001 rows is read."""
     items = [ITEM | {"mentor_id": f"m-{number}"} for number in range(10_001)]
     assert len(read_submissions("s.ndjson", ndjson({"items": items}), Given()).submissions[0].body["items"]) == 10_001
 
@@ -185,24 +185,24 @@ def test_a_file_may_have_as_many_items_as_the_server_takes() -> None:
 # --- Tables -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_may_be_shorter_and_have_blank_cells_beyond_the_header() -> None:
+def test_a_row_may_be_shorter_or_have_blank_cells_beyond_the_header() -> None:
     raw = b"mentor,type,date,minutes,notes,x\nm-1,x,2026-03-25,60\nm-2,x,2026-03-25,60,,, ,\n"
     assert [each["mentor_id"] for each in values("a.csv", raw)] == ["m-1", "m-2"]
 
 
 @pytest.mark.parametrize(("count", "is_cut"), [(199, False), (200, False), (201, True)])
-def test_a_long_value_is_shown_by_its_beginning(count: int, is_cut: bool) -> None:
+def test_only_the_beginning_of_a_long_value_is_shown(count: int, is_cut: bool) -> None:
     with pytest.raises(BadFileError) as refusal:
         read_registrations("a.csv", f"{HEADER}\nm-1,x,{'d' * count},60,\n".encode())
     assert refusal.value.mistakes[0].value == ("d" * 200 + "…" if is_cut else "d" * count)
 
 
-def test_a_title_that_is_no_column_is_named_by_its_beginning() -> None:
+def test_only_the_beginning_of_an_unknown_title_is_shown() -> None:
     table = read_registrations("a.csv", f"{HEADER},{'t' * 201},,u\n{LINE}\n".encode())
     assert table.remarks == [f"a.csv: not read: {'t' * 200}…, u"]
 
 
-def test_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_listed_mistakes_is_limited_and_the_rest_is_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_MOST_MISTAKES", 3)
 
     def found(rows: int) -> list[str]:
@@ -214,7 +214,7 @@ def test_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: py
     assert found(4)[-1] == found(9)[-1] == " has more mistakes than are listed here"
 
 
-def test_of_hidden_rows_ten_are_named() -> None:
+def test_ten_hidden_rows_are_named() -> None:
     def remark(hidden: int) -> str:
         book = Workbook()
         sheet = book.worksheets[0]
@@ -248,7 +248,7 @@ def test_rows_are_the_same_registration_by_mentor_type_and_date(column: str, val
         read_registrations("a.csv", raw)
 
 
-def test_the_third_of_three_equal_rows_is_held_against_the_first() -> None:
+def test_the_third_of_three_equal_rows_names_the_first() -> None:
     with pytest.raises(BadFileError) as refusal:
         read_registrations("a.csv", "\n".join([HEADER, LINE, LINE, LINE]).encode())
     assert [(mistake.row, "row 2" in mistake.detail) for mistake in refusal.value.mistakes] == [(3, True), (4, True)]
@@ -282,13 +282,13 @@ def corrected(values: Mapping[str, str], name: str = "c.csv", **item: Any) -> Co
     "word", ["yes", "true", "ja", "1", "x", "sann", "wahr", "vrai", "no", "false", "nei", "0", "usann", "falsch", "faux"]
 )
 @pytest.mark.parametrize("change", [str, str.upper, str.title])
-def test_a_flag_is_a_word_of_several_languages(word: str, change: Any) -> None:
+def test_a_flag_is_a_word_in_several_languages(word: str, change: Any) -> None:
     is_yes = word in {"yes", "true", "ja", "1", "x", "sann", "wahr", "vrai"}
     [correction] = corrected({"override_duplicates": change(word)}).corrections
     assert correction == {"item_id": ITEM_ID, "override_duplicates": is_yes}
 
 
-def test_a_blank_flag_says_nothing() -> None:
+def test_a_blank_flag_corrects_nothing() -> None:
     assert corrected({"override_duplicates": ""}).corrections == [{"item_id": ITEM_ID}]
 
 
@@ -315,12 +315,12 @@ def test_each_column_corrects_its_own_field(column: str, written: str, corrects:
     assert (len(found.changes), found.moves_to_another_mentor) == (is_name, is_name and column == "mentor_id")
 
 
-def test_notes_that_an_item_did_not_have_are_a_correction() -> None:
+def test_notes_for_an_item_without_notes_are_a_correction() -> None:
     assert corrected({"notes": "new"}, notes=None).corrections == [{"item_id": ITEM_ID, "notes": "new"}]
 
 
 @pytest.mark.parametrize(("name", "content", "has"), [("c.csv", "n", True), ("c.csv", " ", False), ("c.json", "", False)])
-def test_notes_are_fetched_only_for_a_table_that_has_some(name: str, content: str, has: bool) -> None:
+def test_notes_are_fetched_only_for_a_table_that_has_notes(name: str, content: str, has: bool) -> None:
     raw = f"item_id,notes\n{ITEM_ID},{content}\n".encode() if name == "c.csv" else json.dumps([{"item_id": ITEM_ID}]).encode()
     assert read_corrections(name, raw).has_notes == has
 
@@ -339,7 +339,7 @@ def test_an_export_is_too_old_from_one_attempt_before(attempt: str, is_refused: 
         assert read().corrections == [{"item_id": ITEM_ID, "mentor_id": "m-2"}]
 
 
-def test_bad_cells_are_named_with_their_values_but_for_notes() -> None:
+def test_bad_cells_are_named_with_their_values_except_notes() -> None:
     with pytest.raises(BadFileError) as refusal:
         corrected({"mentor_id": "m" * 101, "activity_date": "soon", "duration_minutes": "long", "notes": "n" * 10_001})
     assert [(mistake.row, mistake.column, mistake.value) for mistake in refusal.value.mistakes] == [
@@ -350,7 +350,7 @@ def test_bad_cells_are_named_with_their_values_but_for_notes() -> None:
     ]
 
 
-def test_rows_of_successes_are_sent_only_if_they_are_edited() -> None:
+def test_rows_of_successes_are_sent_only_if_they_were_edited() -> None:
     ids = [str(uuid4()) for _ in range(4)]
     items = [
         item_of(each, status=status) for each, status in zip(ids, ("failed", "success", "success", "cancelled"), strict=True)
@@ -365,7 +365,7 @@ def test_rows_of_successes_are_sent_only_if_they_are_edited() -> None:
 
 
 @pytest.mark.parametrize(("count", "named"), [(10, 10), (11, 10)])
-def test_of_values_that_were_kept_ten_are_named(count: int, named: int) -> None:
+def test_ten_of_the_values_that_were_kept_are_named(count: int, named: int) -> None:
     ids = [str(uuid4()) for _ in range(count)]
     raw = "\n".join(["item_id,mentor_id", *(f"{each},482" for each in ids)])
     [remark] = read_corrections("c.csv", raw.encode()).against([item_of(each, mentor_id="00482") for each in ids]).remarks
@@ -375,7 +375,7 @@ def test_of_values_that_were_kept_ten_are_named(count: int, named: int) -> None:
 
 @pytest.mark.parametrize(("order", "form"), [("dmy", "{d}/{m}/2026"), ("mdy", "{m}/{d}/2026"), ("ymd", "2026/{m}/{d}")])
 def test_the_order_of_slashes_is_that_of_most_rows(order: str, form: str) -> None:
-    """A row that was edited, and one that fits another order too, change nothing about it."""
+    """Neither an edited row nor a row that fits another order as well changes that."""
     days = [(5, 6), (7, 8), (9, 9), (3, 4)]
     ids = [str(uuid4()) for _ in days]
     items = [item_of(each, activity_date=f"2026-{m:02}-{d:02}") for each, (d, m) in zip(ids, days, strict=True)]
@@ -385,7 +385,7 @@ def test_the_order_of_slashes_is_that_of_most_rows(order: str, form: str) -> Non
     assert found == [{"item_id": each} for each in ids[:3]] + [{"item_id": ids[3], "activity_date": "2026-12-26"}], order
 
 
-def test_a_document_names_what_it_changes_of_mentors_and_types() -> None:
+def test_a_document_names_the_mentors_and_types_that_it_changes() -> None:
     other, stranger = str(uuid4()), str(uuid4())
     document = [
         {"item_id": ITEM_ID.upper(), "mentor_id": "m-1", "activity_type": "y"},
@@ -400,7 +400,7 @@ def test_a_document_names_what_it_changes_of_mentors_and_types() -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_mistake_in_a_document_is_named_where_it_stands_there(wrapped: bool) -> None:
+def test_a_mistake_in_a_document_is_named_by_its_place_there(wrapped: bool) -> None:
     corrections = [{"item_id": ITEM_ID}, {"item_id": "x", "duration_minutes": "5"}]
     document = {"corrections": corrections} if wrapped else corrections
     with pytest.raises(BadFileError) as refusal:
@@ -409,7 +409,7 @@ def test_a_mistake_in_a_document_is_named_where_it_stands_there(wrapped: bool) -
     assert [mistake.pointer for mistake in refusal.value.mistakes] == [f"{place}/1/item_id", f"{place}/1/duration_minutes"]
 
 
-def test_of_json_so_many_mistakes_are_named_and_then_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_listed_mistakes_in_json_is_limited_and_the_rest_is_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     """One document of a few megabytes can have half a million."""
     monkeypatch.setattr(submissions, "MOST_FILE_MISTAKES", 7)
     document = {

@@ -1,4 +1,4 @@
-"""Files as submissions: every format, the command line's options, and the key that makes running it twice harmless."""
+"""Files as submissions: every format, the command line's options, and the key that makes a repetition harmless."""
 
 import json
 from datetime import date
@@ -36,7 +36,7 @@ def mistakes(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
     return [str(mistake) for mistake in refusal.value.mistakes]
 
 
-def test_a_table_is_a_submission_that_the_api_takes() -> None:
+def test_a_table_becomes_a_submission_that_the_api_accepts() -> None:
     given = Given(organization_id="org-01", coordinator_id="coord-101", label="April")
     [submission] = read_submissions("plain.csv", (SPREADSHEETS / "plain.csv").read_bytes(), given).submissions
     accepted = read_submission(dict(submission.body), max_items=12)
@@ -53,7 +53,7 @@ def test_a_table_is_a_submission_that_the_api_takes() -> None:
 
 
 @pytest.mark.parametrize(("size", "batches"), [("small", 43), ("large", 642)])
-def test_ndjson_is_sent_as_it_is(size: str, batches: int) -> None:
+def test_ndjson_is_sent_unchanged(size: str, batches: int) -> None:
     raw = (DATA / size / "submissions.ndjson").read_bytes()
     submissions = read_submissions("s.ndjson", raw, NOTHING).submissions
     assert [dict(each.body) for each in submissions] == [json.loads(line) for line in raw.splitlines()]
@@ -61,7 +61,7 @@ def test_ndjson_is_sent_as_it_is(size: str, batches: int) -> None:
     assert len({each.derived_key for each in submissions}) == batches
 
 
-def test_the_key_depends_on_content_label_and_line_and_on_nothing_else() -> None:
+def test_the_key_depends_only_on_content_label_and_line() -> None:
     def keys(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
         return [each.derived_key for each in read_submissions(name, raw, given).submissions]
 
@@ -131,7 +131,7 @@ def test_no_mistake_quotes_notes() -> None:
         (lines({"items": [ITEM]}, {"items": [ITEM]}), 2, "m-1"),
     ],
 )
-def test_standard_input_is_known_by_its_content(raw: bytes, batches: int, first_item: str) -> None:
+def test_the_format_of_standard_input_is_recognized_by_its_content(raw: bytes, batches: int, first_item: str) -> None:
     submissions = read_submissions("-", raw, NOTHING).submissions
     assert len(submissions) == batches
     assert submissions[0].body["items"][0]["mentor_id"] == first_item
@@ -147,12 +147,12 @@ def test_standard_input_is_known_by_its_content(raw: bytes, batches: int, first_
         ("s.docx", b"", "s.docx: has an unknown ending"),
     ],
 )
-def test_what_holds_no_submission_is_refused(name: str, raw: bytes, expected: str) -> None:
+def test_a_file_without_a_submission_is_refused(name: str, raw: bytes, expected: str) -> None:
     assert mistakes(name, raw)[0].startswith(expected)
 
 
 def item_of(item_id: str, **values: Any) -> dict[str, Any]:
-    """An item as the results have it."""
+    """An item as the results contain it."""
     return {"item_id": item_id, "status": "failed", **ITEM, "notes": None} | values
 
 
@@ -169,7 +169,7 @@ def test_corrections_come_from_a_table_or_from_json() -> None:
         assert read_corrections("fixed.json", json.dumps(document).encode()).against(items).corrections == found.corrections
 
 
-# What is stored; the blanks around an id are nobody's, and a table is read without them.
+# The values are stored. Blanks around an id mean nothing, and a table is read without them.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.from_regex(
     r"'*[=+\-@\t\r][^\x00]{0,3}", fullmatch=True
 )
@@ -177,7 +177,7 @@ IDS = TEXTS.map(str.strip).filter(bool)
 
 
 @given(IDS, IDS, st.dates(), st.integers(0, INT32_MAX), st.none() | TEXTS)
-def test_an_exported_row_that_nobody_has_edited_corrects_nothing(
+def test_an_exported_row_that_was_not_edited_corrects_nothing(
     mentor: str, kind: str, day: date, minutes: int, notes: str | None
 ) -> None:
     values = ItemValues(mentor, kind, day, minutes, notes)

@@ -1,4 +1,4 @@
-"""Tables as people keep them: the same rows in any dialect are the same registrations; mistakes are found all at once."""
+"""Tables as people keep them: the same rows in any format are the same registrations, and all mistakes are found at once."""
 
 import csv
 import io
@@ -70,7 +70,7 @@ def test_three_mistakes_are_named_with_file_row_column_and_value() -> None:
     ]
 
 
-# What a cell of text can hold in each encoding; blanks around it are not part of it.
+# What a text cell can contain in each encoding. Blanks around it are not part of it.
 WINDOWS_1252 = bytes(each for each in range(0x20, 0x100) if each not in b"\x7f\x81\x8d\x8f\x90\x9d").decode("windows-1252")
 TEXTS = {
     "windows-1252": st.text(WINDOWS_1252, max_size=20).map(str.strip),
@@ -123,7 +123,7 @@ def test_any_dialect_gives_the_same_rows(data: st.DataObject) -> None:
     assert values("any.csv", raw) == [dict(zip(HEADER, row, strict=True)) for row in expected]
 
 
-def test_a_workbook_gives_what_the_cells_mean() -> None:
+def test_a_workbook_gives_what_its_cells_mean() -> None:
     raw = workbook(
         [],
         ["Mentor", "Aktivitet", "Dato", "Varighet", "Notat", "Navn"],
@@ -144,7 +144,7 @@ def test_a_workbook_gives_what_the_cells_mean() -> None:
     assert table.remarks == ["book.XLSX: only the sheet Sheet is read, not Notes", "book.XLSX: not read: Navn"]
 
 
-def test_of_a_workbook_the_first_sheet_that_is_shown_is_read_whole() -> None:
+def test_the_first_visible_sheet_of_a_workbook_is_read_completely() -> None:
     book = Workbook()
     hidden = book.worksheets[0]
     hidden.append(["not", "this"])
@@ -158,7 +158,7 @@ def test_of_a_workbook_the_first_sheet_that_is_shown_is_read_whole() -> None:
         shown.cell(row=3, column=column, value=value)
     file = io.BytesIO()
     book.save(file)
-    # A program that writes a wrong extent: its reader would see one cell.
+    # A program that writes a wrong extent. A reader that trusted it would see one cell.
     wrong = io.BytesIO()
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(wrong, "w") as target:
         for name in source.namelist():
@@ -167,7 +167,7 @@ def test_of_a_workbook_the_first_sheet_that_is_shown_is_read_whole() -> None:
     assert mistakes("a.xlsx", wrong.getvalue()) == ['a.xlsx, row 3, column Mentor: "#N/A" is the error of a formula']
 
 
-def test_rows_count_as_a_spreadsheet_program_counts_them() -> None:
+def test_rows_are_counted_as_a_spreadsheet_program_does() -> None:
     raw = b'mentor_id,type,date,duration,notes\n\nm-1,x,2026-03-25,60,"two\nlines"\nm-2,x,2026-03-25,sixty,\n'
     assert mistakes("a.csv", raw) == [
         'a.csv, row 4, line 5, column duration: "sixty" is not a duration; write minutes (90), hours and minutes (1:30) or hours (1,5 h)'
@@ -209,13 +209,13 @@ def test_notes_are_optional_and_never_shown() -> None:
         ("a.xlsx", b"mentor,type", "a.xlsx: is text, not a workbook; if it is a table, rename it so that it ends in .csv"),
     ],
 )
-def test_what_is_no_table_is_refused_with_the_place(name: str, raw: bytes, expected: str) -> None:
+def test_a_file_that_is_no_table_is_refused_with_the_place(name: str, raw: bytes, expected: str) -> None:
     [found] = mistakes(name, raw)
     assert found.startswith(expected)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["a.csv", "a.tsv", "a.xlsx"]))
-def test_no_bytes_at_all_break_the_reader(raw: bytes, name: str) -> None:
+def test_no_bytes_make_the_reader_crash(raw: bytes, name: str) -> None:
     header = b"mentor,type,date,minutes\n" if name != "a.xlsx" else b"PK\x03\x04"
     try:
         read_registrations(name, header + raw)
@@ -223,14 +223,14 @@ def test_no_bytes_at_all_break_the_reader(raw: bytes, name: str) -> None:
         assert refusal.mistakes  # noqa: PT017 - most bytes are refused, a few are a table
 
 
-def test_a_mentor_who_stands_twice_is_named_with_both_rows() -> None:
+def test_a_mentor_in_two_rows_is_named_with_both() -> None:
     raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\nm-2,x,2026-03-25,60\nm-1,x,25.03.2026,30\nm-1,x,26.03.2026,30\n"
     assert mistakes("a.csv", raw) == [
         'a.csv, row 4, column mentor_id: "m-1" has the same activity type and date as in row 2; remove one of the two rows'
     ]
 
 
-def test_a_mentor_who_stands_twice_is_named_beside_bad_cells() -> None:
+def test_a_mentor_in_two_rows_is_named_beside_bad_cells() -> None:
     raw = b"mentor,type,date,minutes\nm-1,x,2026-03-25,60\n,x,2026-03-25,60\nm-1,x,2026-03-25,an hour\nm-1,x,soon,60\nm-2,,,,,,\n"
     found = [each.split('" ')[0] for each in mistakes("a.csv", raw)]
     assert found == [

@@ -1,4 +1,4 @@
-"""The parts of a workbook: each attribute that decides what a cell holds, and each limit of what is read."""
+"""The parts of a workbook: each attribute that decides the content of a cell, and each limit of the reader."""
 
 import zipfile
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def styled(rows: str, styles: str, *, book: str = "", before: str = "", strings:
 
 
 def cell(xml: str, code: str = "General", *, book: str = "", strings: tuple[str, ...] = ()) -> Cell:
-    """What is read of a cell with style 1, which has this number format."""
+    """The value that is read from a cell of style 1 with this number format."""
     formats = f'<numFmts><numFmt numFmtId="164" formatCode="{code}"/></numFmts>'
     cellXfs = '<cellStyleXfs><xf numFmtId="9"/></cellStyleXfs><cellXfs><xf numFmtId="0"/><xf numFmtId="164"/></cellXfs>'  # noqa: N806
     sheet = styled(f"<row>{xml}</row>", formats + cellXfs + '<dxfs><xf numFmtId="9"/></dxfs>', book=book, strings=strings)
@@ -51,17 +51,17 @@ def cell(xml: str, code: str = "General", *, book: str = "", strings: tuple[str,
 
 # --- Number formats -----------------------------------------------------------------------------------------------------------
 
-# Of the formats that have numbers and no names (ECMA-376, 18.8.30): those of dates and times.
+# Among the formats that have a number and no name (ECMA-376, 18.8.30), those of dates and times.
 DATES = {*range(14, 23), *range(27, 37), 45, 46, 47, *range(50, 59)}
 SHOWN_AS_THEY_ARE = {0, 1, 3, 37, 38, 48 + 1}
 
 
 @pytest.mark.parametrize("number", range(63))
-def test_formats_that_have_only_a_number(number: int) -> None:
+def test_which_formats_with_only_a_number_are_dates(number: int) -> None:
     row = '<row><c s="0"><v>482</v></c><c s="0"><v>46106</v></c></row>'
     sheet = styled(row, f'<cellXfs><xf numFmtId="{number}"/></cellXfs>')
     id_, day = sheet.cells[2][1], sheet.cells[2][2]
-    if number == 46:  # hours that go on after 24
+    if number == 46:  # Hours beyond 24.
         assert day == timedelta(days=46_106)
     elif number in DATES:
         assert (type(id_), day) == (Number, moment(2026, 3, 25))
@@ -76,7 +76,7 @@ def test_formats_that_have_only_a_number(number: int) -> None:
     ("number", "shown"),
     [(2, "1482.00"), (9, None), (10, None), (11, None), (12, None), (13, None), (48, None), (49, "1482"), (1, "1482")],
 )
-def test_formats_that_have_only_a_number_show_decimals(number: int, shown: str | None) -> None:
+def test_which_formats_with_only_a_number_show_decimals(number: int, shown: str | None) -> None:
     assert number_formats.shown(1_482, number_formats.BUILTIN[number], with_decimals=True) == shown
 
 
@@ -133,7 +133,7 @@ def test_formats_that_have_only_a_number_show_decimals(number: int, shown: str |
         (1.5, "General", None),
     ],
 )
-def test_what_a_number_shows(value: float, code: str, shown: str | None) -> None:
+def test_how_a_number_is_shown(value: float, code: str, shown: str | None) -> None:
     assert number_formats.shown(value, code) == shown
 
 
@@ -155,7 +155,7 @@ def test_what_a_number_shows(value: float, code: str, shown: str | None) -> None
         (-1.5, "0.0", "-1.5"),
     ],
 )
-def test_what_a_number_shows_with_decimals(value: float, code: str, shown: str | None) -> None:
+def test_how_a_number_with_decimals_is_shown(value: float, code: str, shown: str | None) -> None:
     assert number_formats.shown(value, code, with_decimals=True) == shown
 
 
@@ -176,7 +176,7 @@ def test_what_a_number_shows_with_decimals(value: float, code: str, shown: str |
         ("[Red]@", "x"),
     ],
 )
-def test_what_a_text_shows(code: str, shown: str | None) -> None:
+def test_how_a_text_is_shown(code: str, shown: str | None) -> None:
     assert number_formats.shown_text("x", code) == shown
 
 
@@ -197,7 +197,7 @@ def test_which_formats_are_dates(code: str, is_date: bool) -> None:
 @pytest.mark.parametrize(
     ("code", "is_elapsed"), [("[h]:mm", True), ("[MM]", True), ("[s]", True), ("h:mm", False), ("0;[h]", False), ("[hhh]", False)]
 )
-def test_which_formats_go_on_after_a_day(code: str, is_elapsed: bool) -> None:
+def test_which_formats_count_beyond_a_day(code: str, is_elapsed: bool) -> None:
     assert number_formats.is_elapsed(code) == is_elapsed
 
 
@@ -217,7 +217,7 @@ def test_which_formats_name_a_unit(code: str, names: bool) -> None:
     [
         ('<c s="1"><v>10</v></c>', "0", Number, 10),
         ('<c s="1" t="n"><v>10</v></c>', "0", Number, 10),
-        ('<c s="2"><v>46106</v></c>', "dd.mm.yyyy", Number, 46_106),  # no such style
+        ('<c s="2"><v>46106</v></c>', "dd.mm.yyyy", Number, 46_106),  # There is no such style.
         ("<c><v>46106</v></c>", "dd.mm.yyyy", Number, 46_106),
         ('<c s="1"><v>46106</v></c>', "dd.mm.yyyy", datetime, moment(2026, 3, 25)),
         ('<c s="1"><v>46106.5</v></c>', "dd.mm.yyyy", datetime, moment(2026, 3, 25, 12)),
@@ -257,7 +257,7 @@ def test_which_formats_name_a_unit(code: str, names: bool) -> None:
         ("<c><v></v></c>", "0", str, ""),
     ],
 )
-def test_what_a_cell_holds(xml: str, code: str, kind: type, value: object) -> None:
+def test_what_a_cell_contains(xml: str, code: str, kind: type, value: object) -> None:
     found = cell(xml, code, strings=("<t>first</t>", "<t>second</t>"))
     assert (type(found), found) == (kind, value)
 
@@ -285,7 +285,7 @@ def test_from_which_day_dates_count(flag: str, day: datetime) -> None:
     assert cell('<c s="1"><v>46106</v></c>', "d", book=f'<workbookPr date1904="{flag}"/>') == day
 
 
-def test_a_text_is_cut_behind_what_a_cell_can_hold() -> None:
+def test_a_text_is_cut_at_the_limit_of_a_cell() -> None:
     for length in (32_766, 32_767):
         assert cell(f'<c t="str"><v>{"x" * length}</v></c>') == "x" * length
     long = cell(f'<c t="str"><v>{"x" * 400_000}</v></c>')
@@ -293,7 +293,7 @@ def test_a_text_is_cut_behind_what_a_cell_can_hold() -> None:
     assert 32_767 <= len(long) < 140_000
 
 
-def test_columns_end_where_no_list_goes() -> None:
+def test_the_number_of_columns_is_limited() -> None:
     last = workbooks.column_letters(workbooks.MAX_COLUMNS)
     assert styled(f'<row><c r="{last}2"><v>1</v></c></row>', "").cells[2] == {workbooks.MAX_COLUMNS: 1}
     behind = workbooks.column_letters(workbooks.MAX_COLUMNS + 1)
@@ -302,7 +302,7 @@ def test_columns_end_where_no_list_goes() -> None:
     assert styled(f'<row><c r="{behind}2"/></row>', "").cells.keys() == {1}
 
 
-def test_rows_and_cells_without_a_place_stand_behind_the_one_before() -> None:
+def test_rows_and_cells_without_a_place_follow_the_one_before() -> None:
     rows = '<row r="3"><c r="B3"><v>1</v></c><c><v>2</v></c></row><row><c><v>3</v></c><c r="AB4"><v>4</v></c></row>'
     sheet = styled(rows, "")
     assert {number: dict(row) for number, row in sheet.cells.items() if number > 1} == {3: {2: 1, 3: 2}, 4: {1: 3, 28: 4}}
@@ -348,7 +348,7 @@ def test_which_columns_are_hidden(col: str, hidden: set[int]) -> None:
     assert styled("", "", before=f"<cols>{col}</cols>").hidden_columns == hidden
 
 
-def test_the_first_sheet_that_is_shown_is_read_and_the_others_are_named() -> None:
+def test_the_first_visible_sheet_is_read_and_the_others_are_named() -> None:
     parts = parts_of(raw_workbook(f"<row>{TEXT('m')}</row>"))
     names = (
         ("chart", "c", ""),
@@ -371,7 +371,7 @@ def test_the_first_sheet_that_is_shown_is_read_and_the_others_are_named() -> Non
 # --- Packages -----------------------------------------------------------------------------------------------------------------
 
 
-def test_xml_is_unpacked_up_to_its_limit_over_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unpacked_size_of_all_parts_together_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = raw_workbook("<row/>" * 50)
     parts = parts_of(raw)
     size = sum(len(content.encode()) for content in parts.values())
@@ -391,7 +391,7 @@ def _with_relations(entries: str, others: Mapping[str, str] | None = None) -> by
     return zipped(parts)
 
 
-def test_relationships_to_elsewhere_and_to_parts_that_are_not_there_are_left_alone() -> None:
+def test_relationships_to_other_places_and_missing_parts_are_ignored() -> None:
     kind = f'Type="{RELATIONSHIPS}/officeDocument"'
     for entries in (
         "",
@@ -412,14 +412,14 @@ def test_a_document_of_another_program_is_no_workbook(target: str) -> None:
         first_sheet(raw)
 
 
-def test_a_sheet_whose_part_is_missing_is_damage() -> None:
+def test_a_missing_sheet_part_is_damage() -> None:
     parts = parts_of(raw_workbook(""))
     del parts["xl/worksheets/sheet1.xml"]
     with pytest.raises(UnreadableFileError, match="damaged or incomplete"):
         first_sheet(zipped(parts))
 
 
-def test_a_part_of_texts_that_is_missing_is_none() -> None:
+def test_a_missing_part_with_texts_means_no_texts() -> None:
     parts = parts_of(raw_workbook(f"<row>{TEXT('m')}</row>"))
     del parts["xl/sharedStrings.xml"]
     assert first_sheet(zipped(parts)).cells[2][1] == "m"

@@ -1,4 +1,4 @@
-"""Workbooks as programs and people make them: what a cell shows counts, and what can't be told is named."""
+"""Workbooks of programs and people: a cell means what it shows, and a cell whose display is not known is named."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ STRICT_RELATIONSHIPS = "http://purl.oclc.org/ooxml/officeDocument/relationships"
 
 
 def formatted(*rows: list[Any], formats: Mapping[str, str]) -> bytes:
-    """A workbook whose cells have these number formats, by their names."""
+    """A workbook whose cells have these number formats, by name."""
     book = Workbook()
     sheet = book.worksheets[0]
     for row in [HEADER, *rows]:
@@ -50,7 +50,7 @@ def raw_workbook(
     main: str = MAIN,
     relations: str = RELATIONSHIPS,
 ) -> bytes:
-    """A workbook with this XML for its rows, below a header."""
+    """A workbook with this XML as its rows, below a header."""
     titles = "".join(f'<c t="inlineStr"><is><t>{title}</t></is></c>' for title in HEADER)
     package = "http://schemas.openxmlformats.org/package/2006/relationships"
     parts = {
@@ -137,19 +137,19 @@ def test_an_id_is_what_the_cell_shows(stored: object, code: str, shown: str) -> 
         (482, ";;;"),
     ],
 )
-def test_an_id_whose_display_can_not_be_told_is_named(stored: object, code: str) -> None:
+def test_an_id_whose_display_is_not_known_is_named(stored: object, code: str) -> None:
     raw = formatted([stored, "x", DAY, 60, None], formats={"A2": code})
     [found] = mistakes("a.xlsx", raw)
     assert found.startswith("a.xlsx, row 2, column mentor_id: ")
 
 
 @given(st.integers(0, 10**15 - 1), st.integers(1, 20))
-def test_zeros_are_filled_to_any_width(value: int, width: int) -> None:
+def test_zeros_are_added_to_any_width(value: int, width: int) -> None:
     assert number_formats.shown(value, "0" * width) == str(value).zfill(width)
 
 
 @given(st.floats(), st.text('0#?.,;@"\\_*[]%E+-/ dmyhsAGeneral$€x', max_size=12))
-def test_no_format_breaks_the_reader(value: float, code: str) -> None:
+def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
     shown = number_formats.shown(value, code)
     assert shown is None or shown == shown.strip()
     number_formats.shown_text("x", code)
@@ -198,14 +198,14 @@ def test_a_formula_without_a_saved_value_is_named_in_every_column(cell: str) -> 
     assert len(found_alone) == 4
 
 
-def test_what_a_program_that_can_not_calculate_writes_is_no_value() -> None:
+def test_the_placeholder_of_a_program_that_can_not_calculate_is_no_value() -> None:
     cell = "<c><f>Z1</f><v>0</v></c>"
     [found] = mistakes("a.xlsx", raw_workbook(row(cell), book='<calcPr fullCalcOnLoad="1"/>'))
     assert "formula without a saved value" in found
     assert values("a.xlsx", raw_workbook(row(cell)))[0]["mentor_id"] == "0"
 
 
-def test_saved_values_of_formulas_are_read_and_errors_named() -> None:
+def test_saved_values_of_formulas_are_read_and_errors_are_named() -> None:
     rows = row('<c t="str"><f>A1</f><v>m-1</v></c>', notes='<c t="str"><f>IF(1,"")</f><v></v></c>')
     assert values("a.xlsx", raw_workbook(rows))[0] | {"activity_date": 0} == {
         "mentor_id": "m-1",
@@ -247,7 +247,7 @@ def _with_header(header: str) -> bytes:
         ("snake_case_x", "snake_case_x"),
     ],
 )
-def test_escapes_are_the_characters_that_they_stand_for(written: str, meant: str) -> None:
+def test_escapes_are_replaced_by_their_characters(written: str, meant: str) -> None:
     assert unescaped(written) == meant
     cells = {
         "inline": TEXT(written),
@@ -310,10 +310,10 @@ def test_dates_that_are_written_out() -> None:
     assert values("a.xlsx", raw_workbook(f"<row>{cells}</row>"))[0]["activity_date"] == date(2026, 3, 25)
 
 
-# --- What does not show -------------------------------------------------------------------------------------------------------
+# --- What is hidden -----------------------------------------------------------------------------------------------------------
 
 
-def test_hidden_rows_and_columns_are_read_and_said() -> None:
+def test_hidden_rows_and_columns_are_read_and_reported() -> None:
     rows = row(TEXT("m-1")) + row(TEXT("m-2"), attributes='hidden="1"') + row(TEXT("m-3"), attributes='ht="0" customHeight="1"')
     table = read_registrations("a.xlsx", raw_workbook(rows, before='<cols><col min="4" max="5" hidden="1"/></cols>'))
     assert len(table.rows) == 3
@@ -323,7 +323,7 @@ def test_hidden_rows_and_columns_are_read_and_said() -> None:
     ]
 
 
-def test_hidden_sheets_are_said() -> None:
+def test_hidden_sheets_are_reported() -> None:
     book = Workbook()
     for line in (HEADER[:4], ["m-1", "x", DAY, 60]):
         book.worksheets[0].append(line)
@@ -334,7 +334,7 @@ def test_hidden_sheets_are_said() -> None:
     assert read_registrations("a.xlsx", file.getvalue()).remarks == ["a.xlsx: hidden sheets are not read: hidden, veryHidden"]
 
 
-def test_rows_and_cells_that_name_their_places_stand_there() -> None:
+def test_rows_and_cells_with_a_place_are_read_there() -> None:
     raw = raw_workbook('<row r="7"><c r="A7" t="inlineStr"><is><t>m</t></is></c><c r="D7"><v>60</v></c></row>')
     assert [each.split(":")[0] for each in mistakes("a.xlsx", raw)] == [
         "a.xlsx, row 7, column activity_type",
@@ -398,7 +398,7 @@ def encrypted_zip() -> bytes:
         (raw_workbook('<row><c t="s"><v>7</v></c></row>'), "refers to a text that does not exist"),
     ],
 )
-def test_what_is_no_workbook_is_said_to_be_what_it_is(raw: bytes, said: str) -> None:
+def test_a_file_that_is_no_workbook_is_called_what_it_is(raw: bytes, said: str) -> None:
     [found] = mistakes("a.xlsx", raw)
     assert said in found
     assert "Error" not in found
@@ -417,7 +417,7 @@ def test_what_is_no_workbook_is_said_to_be_what_it_is(raw: bytes, said: str) -> 
         ("mentor;type".encode("utf-32"), "UTF-32"),
     ],
 )
-def test_what_is_no_text_is_said_to_be_what_it_is(raw: bytes, said: str) -> None:
+def test_a_file_that_is_no_text_is_called_what_it_is(raw: bytes, said: str) -> None:
     [found] = mistakes("a.csv", raw)
     assert said in found
 
@@ -443,7 +443,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(monkeypatch: pytest
 
 
 @given(st.data())
-def test_no_change_of_a_workbook_breaks_the_reader(data: st.DataObject) -> None:
+def test_no_change_of_a_workbook_makes_the_reader_crash(data: st.DataObject) -> None:
     with zipfile.ZipFile(io.BytesIO(formatted([482, "x", DAY, 60, "n"], formats={"A2": "00000"}))) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     name = data.draw(st.sampled_from(sorted(parts)))
@@ -463,5 +463,5 @@ def test_columns_have_the_names_that_programs_show() -> None:
     assert [workbooks.column_letters(each) for each in (1, 26, 27, 702, 703, 16_384)] == ["A", "Z", "AA", "ZZ", "AAA", "XFD"]
 
 
-def test_what_stands_between_tags_is_escaped() -> None:
+def test_text_between_tags_is_escaped() -> None:
     assert values("a.xlsx", raw_workbook(row(TEXT(escape("a&b<c")))))[0]["mentor_id"] == "a&b<c"

@@ -1,4 +1,4 @@
-"""What a role's check says of its loop."""
+"""What a role's health check reports about its loop."""
 
 from compose.roles import STEADY_AFTER_S, _check
 from orchestrator.process.health import Health, LoopHealth
@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_row_53_loop_that_tries_the_same_again_says_why_once_it_is_late() -> None:
+def test_row_53_loop_that_retries_the_same_work_gives_the_reason_when_it_is_late() -> None:
     health = LoopHealth(clock := Clock(), broker_contact=True)
     health.retrying = "OperationalError 55P03"
     clock.now = 29.0
@@ -30,22 +30,22 @@ def test_row_53_loop_that_tries_the_same_again_says_why_once_it_is_late() -> Non
     assert health.check(max_loop_age_s=30.0) == Health(False, "the loop has not completed an iteration for 31 s")
 
 
-def test_row_53_loop_that_turns_and_does_not_do_its_work_is_not_ready() -> None:
+def test_row_53_loop_that_turns_without_doing_its_work_is_not_ready() -> None:
     health = LoopHealth(Clock(), broker_contact=True, failing="the oldest event waits")
     assert health.check(max_loop_age_s=30.0) == Health(False, "the oldest event waits")
     health.broker_contact = False
     assert health.check(max_loop_age_s=30.0) == Health(False, "no broker responds")
 
 
-def test_row_53_api_beside_a_role_in_trouble_accepts_batches_and_tells_of_it() -> None:
+def test_row_53_api_beside_a_role_in_trouble_accepts_batches_and_reports_the_role() -> None:
     health = LoopHealth(Clock(), broker_contact=True, failing="the oldest event waits")
     assert _check(health, None, 5, tells_only=True)() == Health(True, "the oldest event waits")
     health.broker_contact = False
     assert not _check(health, None, 5, tells_only=True)().ok
 
 
-def test_row_53_role_that_began_too_often_is_not_ready_at_first() -> None:
+def test_row_53_role_that_started_too_often_is_not_ready_at_first() -> None:
     health = LoopHealth(Clock(), broker_contact=True)
     assert _check(health, 5, 5, tells_only=False)() == Health(True)
     assert not _check(health, 6, 5, tells_only=False)().ok
-    assert STEADY_AFTER_S < 600, "or a supervisor that waits for readiness would never see it"
+    assert STEADY_AFTER_S < 600, "it must become ready, or a supervisor that waits for readiness would never see it"

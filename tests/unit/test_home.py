@@ -19,15 +19,15 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_a_port_is_the_same_next_time(home: Home) -> None:
+def test_a_port_stays_the_same(home: Home) -> None:
     port = Home(home.path).port("kafka")
     assert port in PORTS
     assert home.port("kafka") == port
     assert home.port("kafka") == port
 
 
-def test_homes_that_start_together_are_never_given_the_same_port(home: Home, tmp_path: Path) -> None:
-    """Nobody listens yet: each would find it free."""
+def test_homes_that_start_together_never_get_the_same_port(home: Home, tmp_path: Path) -> None:
+    """Nothing listens yet, so each would find the port free."""
     other = Home(tmp_path / "other")
     other.create()
     port = home.port("api")
@@ -50,13 +50,13 @@ def test_components_of_a_home_never_share_a_port(home: Home) -> None:
 
 @pytest.fixture
 def reservations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory that homes share, in a temporary folder of its own; nothing is there yet."""
+    """The directory that homes share, inside a new temporary folder. It does not exist yet."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"bulkreg-ports-{os.getuid()}"
 
 
-def test_a_link_in_the_place_of_the_reservations_is_refused(home: Home, reservations: Path, tmp_path: Path) -> None:
-    """Whoever shares the temporary folder may have put it there."""
+def test_a_link_in_place_of_the_reservations_is_refused(home: Home, reservations: Path, tmp_path: Path) -> None:
+    """Any user of the temporary folder may have put it there."""
     (tmp_path / "elsewhere").mkdir()
     reservations.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StartError, match=rf"{reservations} is no directory of ours; remove it"):
@@ -64,7 +64,7 @@ def test_a_link_in_the_place_of_the_reservations_is_refused(home: Home, reservat
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_somebody_elses_directory_in_the_place_of_the_reservations_is_refused(
+def test_another_users_directory_in_place_of_the_reservations_is_refused(
     home: Home, reservations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = reservations.with_name(f"bulkreg-ports-{os.getuid() + 1}")
@@ -75,7 +75,7 @@ def test_somebody_elses_directory_in_the_place_of_the_reservations_is_refused(
         home.port("api")
 
 
-def test_a_link_in_the_place_of_a_reservation_is_not_followed(home: Home, reservations: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_reservation_is_not_followed(home: Home, reservations: Path, tmp_path: Path) -> None:
     reservations.mkdir()
     port = free_port()
     (reservations / str(port)).symlink_to(tmp_path / "written")
@@ -84,9 +84,9 @@ def test_a_link_in_the_place_of_a_reservation_is_not_followed(home: Home, reserv
     assert not (tmp_path / "written").exists()
 
 
-def test_a_secret_is_kept_and_readable_by_its_owner_only(home: Home) -> None:
+def test_a_secret_is_kept_and_readable_only_by_its_owner(home: Home) -> None:
     secret = home.secret("jwt-key")
-    assert len(secret) >= 43  # 256 bits in base64
+    assert len(secret) >= 43  # 256 bits in base64.
     assert home.secret("jwt-key") == secret
     assert home.secret("postgres-password") != secret
     assert (home.path / "jwt-key").stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""Ids are derived, ordered and found back (docs/decisions/0004-ids.md)."""
+"""Ids are derived, ordered, and lead back to what they name (docs/decisions/0004-ids.md)."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ positions = st.integers(0, MAX_POSITIONS - 1)
 
 
 @given(st.uuids(), positions)
-def test_item_id_gives_its_position_back_and_only_for_its_batch(batch_id: UUID, position: int) -> None:
+def test_an_item_id_gives_its_position_only_for_its_batch(batch_id: UUID, position: int) -> None:
     item_id = DerivedIds(batch_id).item_id(position)
     assert item_position(batch_id, item_id) == position
     assert DerivedIds(batch_id).item_id_text(position) == str(item_id)
@@ -31,7 +31,7 @@ def test_items_and_activities_are_ordered_by_position_and_never_the_same(batch_i
 
 
 @given(st.integers(0, 2**47), st.integers(1, 2**20), st.data())
-def test_items_of_later_batches_come_later(time: int, later: int, data: st.DataObject) -> None:
+def test_items_of_later_batches_have_later_ids(time: int, later: int, data: st.DataObject) -> None:
     def batch(milliseconds: int) -> UUID:
         return UUID(int=(milliseconds << 80) | (7 << 76) | (2 << 62) | data.draw(st.integers(0, 2**62 - 1)))
 
@@ -44,7 +44,7 @@ def test_batches_of_one_millisecond_share_no_item_id() -> None:
     assert len(prefixes) == 10_000
 
 
-def test_another_process_derives_the_same() -> None:
+def test_another_process_derives_the_same_ids() -> None:
     batch_id = new_batch_id()
     code = f"""
 from uuid import UUID
@@ -71,5 +71,5 @@ def test_lock_keys_fit_a_signed_bigint(batch_id: UUID) -> None:
 
 
 @given(st.text(min_size=1), st.uuids(), st.integers(1, 2**31))
-def test_event_ids_of_a_type_are_those_that_anybody_computes(event_type: str, item_id: UUID, attempt: int) -> None:
+def test_event_ids_of_a_type_can_be_computed_by_others(event_type: str, item_id: UUID, attempt: int) -> None:
     assert EventIds(event_type).text(item_id, attempt) == str(event_id(event_type, item_id, attempt))

@@ -1,4 +1,4 @@
-"""The contracts of pyproject.toml hold (docs/architecture.md), and each of them sees an import that breaks it."""
+"""The import contracts of pyproject.toml hold (docs/architecture.md), and each of them detects an import that breaks it."""
 
 import shutil
 import subprocess
@@ -43,14 +43,14 @@ def test_the_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_each_contract_is_broken_below() -> None:
+def test_each_contract_has_a_wrong_import_below() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     assert {contract["name"] for contract in contracts} == {contract for contract, *_ in WRONG}
 
 
 @pytest.mark.parametrize(("contract", "path", "statement"), WRONG, ids=[path for _, path, _ in WRONG])
-def test_a_contract_sees_a_wrong_import(contract: str, path: str, statement: str, tmp_path: Path) -> None:
+def test_a_contract_detects_a_wrong_import(contract: str, path: str, statement: str, tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=lambda folder, names: {n for n in names if not _is_source(folder, n)}

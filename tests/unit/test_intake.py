@@ -1,4 +1,4 @@
-"""What the intake does with batches that upstream services send as events, part by part (docs/events.md)."""
+"""What the intake does with upstream batches, part by part (docs/events.md)."""
 
 from itertools import permutations
 from uuid import UUID, uuid4
@@ -33,7 +33,7 @@ OTHER = Actor("org-other", "boss", Role.ADMIN)
 
 
 def assert_completed(flow: MemoryFlow, batch_id: UUID, total: int) -> None:
-    """The batch has all its items, and all are registered."""
+    """Checks that the batch has all its items, and that all are registered."""
     flow.drain()
     view = flow.status(batch_id)
     assert (view.batch.status, view.batch.counts) == ("completed", Counts(completed=total))
@@ -54,7 +54,7 @@ def assert_completed(flow: MemoryFlow, batch_id: UUID, total: int) -> None:
     ],
     ids=str,
 )
-def test_other_content_under_the_same_id_is_refused_and_the_batch_goes_on(flow: MemoryFlow, fields: Data) -> None:
+def test_other_content_under_the_same_id_is_refused_and_the_batch_continues(flow: MemoryFlow, fields: Data) -> None:
     batch_id = uuid4()
     flow.take_in(submitted(batch_id, upstream_items(3)))
     changed = submitted(batch_id, fields.pop("items", upstream_items(3)), event_id="event-2", **fields)
@@ -68,7 +68,7 @@ def test_other_content_under_the_same_id_is_refused_and_the_batch_goes_on(flow: 
 
 @pytest.mark.parametrize("is_malformed", [False, True], ids=["well formed", "malformed"])
 @pytest.mark.parametrize("sizes", [[3], [2, 1]], ids=["running", "collecting"])
-def test_an_id_that_another_organization_has_used_is_refused_without_saying_more(
+def test_an_id_that_another_organization_uses_is_refused_without_details(
     flow: MemoryFlow, sizes: list[int], is_malformed: bool
 ) -> None:
     batch_id = uuid4()
@@ -104,7 +104,7 @@ def test_parts_may_come_in_any_order_and_twice(flow: MemoryFlow, order: tuple[in
 @pytest.mark.parametrize(
     "fields", [{"total_items": 4}, {"parts": 3}, {"label": "another"}, {"coordinator_id": "coord-9"}], ids=str
 )
-def test_parts_that_disagree_are_refused_and_the_first_ones_stay(flow: MemoryFlow, fields: Data) -> None:
+def test_contradicting_parts_are_refused_and_the_first_ones_stay(flow: MemoryFlow, fields: Data) -> None:
     batch_id = uuid4()
     first, second = in_parts(batch_id, [2, 1])
     flow.take_in(first)
@@ -169,14 +169,14 @@ WRONG_PARTS: dict[str, tuple[Data, set[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("fields", "expected"), WRONG_PARTS.values(), ids=WRONG_PARTS)
-def test_a_part_that_is_wrong_in_itself_is_refused_and_the_batch_rejected(
+def test_an_invalid_part_is_refused_and_the_batch_rejected(
     flow: MemoryFlow, fields: Data, expected: set[tuple[str, str]]
 ) -> None:
     batch_id = uuid4()
     fields = {"items": upstream_items(1, 2), "part": 2, "parts": 2, "total_items": 3, **fields}
     wrong = submitted(batch_id, event_id="event-2", **fields)
     [first, _] = in_parts(batch_id, [2, 1], **{name: value for name, value in fields.items() if name == "coordinator_id"})
-    # The total agrees, so that it is not that which is wrong.
+    # The total agrees, so that the total is not the mistake.
     first = first._replace(value=orjson.dumps(orjson.loads(first.value) | {"total_items": fields["total_items"]}))
     flow.take_in(first)
     answers(flow)
@@ -189,7 +189,7 @@ def test_a_part_that_is_wrong_in_itself_is_refused_and_the_batch_rejected(
     assert is_unknown(flow, batch_id)
 
 
-def test_a_wrong_part_leaves_a_batch_alone_that_is_whole(flow: MemoryFlow) -> None:
+def test_an_invalid_part_does_not_change_a_complete_batch(flow: MemoryFlow) -> None:
     batch_id = uuid4()
     flow.take_in(*in_parts(batch_id, [2, 1]))
     beyond = submitted(batch_id, upstream_items(1), part=3, parts=2, total_items=3)
@@ -210,7 +210,7 @@ def test_a_wrong_part_leaves_a_batch_alone_that_is_whole(flow: MemoryFlow) -> No
     ],
     ids=["positions overlap", "a mentor in two parts"],
 )
-def test_a_batch_is_validated_as_a_whole_and_rejected_as_a_whole(
+def test_a_batch_is_validated_and_rejected_as_a_whole(
     flow: MemoryFlow, second: list[Data], expected: set[tuple[str, str]]
 ) -> None:
     batch_id = uuid4()
@@ -225,7 +225,7 @@ def test_a_batch_is_validated_as_a_whole_and_rejected_as_a_whole(
     assert_completed(flow, batch_id, 3)
 
 
-def test_positions_that_are_missing_are_named(flow: MemoryFlow) -> None:
+def test_missing_positions_are_named(flow: MemoryFlow) -> None:
     batch_id = uuid4()
     flow.take_in(submitted(batch_id, [upstream_item(0), upstream_item(3)], total_items=5))
     [rejection] = answers(flow)
@@ -234,7 +234,7 @@ def test_positions_that_are_missing_are_named(flow: MemoryFlow) -> None:
     assert problem["detail"].endswith("missing: 1, 2 and 4")
 
 
-def test_a_repeated_rejection_has_the_bytes_of_the_first(flow: MemoryFlow) -> None:
+def test_a_repeated_rejection_has_the_same_bytes(flow: MemoryFlow) -> None:
     event = submitted(uuid4(), upstream_items(1), coordinator_id="nobody", event_id="event-1")
     malformed = submitted(uuid4(), [{}], event_id="event-2")
     flow.take_in(event, malformed)
@@ -256,7 +256,7 @@ def test_a_long_list_of_problems_is_cut_after_a_hundred(flow: MemoryFlow) -> Non
     same = [upstream_item(position, "mentor-1") for position in range(6_000)]
     for part in range(12):
         items = same[part * MAX_PART_ITEMS : (part + 1) * MAX_PART_ITEMS]
-        # Each mentor is right in the part, and twice in the batch.
+        # Each mentor is valid in its part, and is in the batch twice.
         day = [one | {"activity_date": f"20{index // 28 + 10:02}-01-{index % 28 + 1:02}"} for index, one in enumerate(items)]
         flow.take_in(submitted(batch_id, day, part=part + 1, parts=12, total_items=6_000))
     [event] = answer_events(flow)
@@ -280,7 +280,7 @@ BAD_ITEMS: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize("items", BAD_ITEMS.values(), ids=BAD_ITEMS)
-def test_the_problems_are_those_that_http_answers(flow: MemoryFlow, items: list[object]) -> None:
+def test_the_mistakes_are_those_that_http_returns(flow: MemoryFlow, items: list[object]) -> None:
     without_positions = [
         {name: value for name, value in one.items() if name != "position"} if isinstance(one, dict) else one for one in items
     ]
@@ -291,7 +291,7 @@ def test_the_problems_are_those_that_http_answers(flow: MemoryFlow, items: list[
     assert rejection["problems"] == [mistake._asdict() for mistake in refused.value.mistakes]
 
 
-def test_cancel_ends_a_batch_that_is_being_collected(flow: MemoryFlow) -> None:
+def test_a_cancel_ends_a_batch_that_is_being_collected(flow: MemoryFlow) -> None:
     batch_id = uuid4()
     first, second = in_parts(batch_id, [2, 1])
     flow.take_in(first)

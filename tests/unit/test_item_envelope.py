@@ -1,4 +1,4 @@
-"""Headers of commands and results are read on a shorter way, which says the same as the general one."""
+"""The headers of commands and results have a faster reader. It returns the same as the general one."""
 
 from datetime import UTC, datetime
 
@@ -30,7 +30,7 @@ def read(headers: list[tuple[str, bytes | None]] | Headers, value: bytes | None)
 
 @st.composite
 def changed(draw: st.DrawFn) -> Headers:
-    """The headers of a command, with up to three changed, added, left out or moved."""
+    """The headers of a command, up to three of them changed, added, left out or moved."""
     headers = list(WRITTEN)
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(headers) - 1))
@@ -57,8 +57,8 @@ def changed(draw: st.DrawFn) -> Headers:
 @example((*WRITTEN[:6], ("traceparent", None)), b"{}")
 @example((*WRITTEN[:5], ("ce_id", b"another"), WRITTEN[6]), b"{}")
 @example(WRITTEN, None)
-def test_both_ways_say_the_same(headers: Headers, value: bytes | None) -> None:
-    # A list is read on the general way.
+def test_both_readers_return_the_same(headers: Headers, value: bytes | None) -> None:
+    # A list takes the general way.
     assert read(headers, value) == read(list(headers), value)
 
 

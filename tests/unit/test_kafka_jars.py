@@ -57,7 +57,7 @@ def test_a_jar_with_another_checksum_is_refused_and_removed(maven: MavenContext,
 
 # jgo leaves the connection of a refused download to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_jar_that_cannot_be_had_is_named_with_what_to_do(maven: MavenContext, cache: Path) -> None:
+def test_a_jar_that_can_not_be_downloaded_is_named_with_what_to_do(maven: MavenContext, cache: Path) -> None:
     with pytest.raises(JarError, match=r"org\.example:absent:1\.0.*BULKREG_KAFKA_BOOTSTRAP_SERVERS"):
         fetch_jar(Jar("org.example:absent:1.0", "0" * 64, 1), maven, cache)
     gc.collect()

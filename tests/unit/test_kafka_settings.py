@@ -13,7 +13,7 @@ def test_plaintext_on_loopback_is_accepted(servers: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
 @pytest.mark.parametrize("servers", ["kafka:9092", "127.0.0.1:9092,kafka:9092", "localhost.example.org:9092"])
-def test_readable_connection_to_anywhere_else_is_refused_unless_asked_for(protocol: str, servers: str) -> None:
+def test_an_unencrypted_connection_to_another_machine_is_refused_unless_allowed(protocol: str, servers: str) -> None:
     given = {"kafka_bootstrap_servers": servers, "kafka_security_protocol": protocol}
     with pytest.raises(UnsafeKafkaError, match="BULKREG_KAFKA_ALLOW_PLAINTEXT"):
         connection_config(Settings.model_validate(given))

@@ -19,7 +19,7 @@ PARTITION = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
 
 
 def entry(lane: Lane, *, size: int = 1, around: int = 0, partition: PartitionOffsets = PARTITION) -> Entry:
-    """`size` is the value's, `around` that of key and headers."""
+    """`size` is the value's size, `around` that of key and headers."""
     return Entry(RawRecord("", 0, 0, 0, None, bytes(size), ()), partition, 0, size + around, lane, None, None)
 
 
@@ -33,7 +33,7 @@ def filled(*, small: int = 0, bulk: int = 0, size: int = 1) -> Lanes:
 
 
 def taken(lanes: Lanes) -> list[tuple[Lane, int]]:
-    """Lane and size of each micro-batch until there is no work."""
+    """Lane and size of each micro-batch until there is no work left."""
     batches = []
     while batch := lanes.take():
         [lane] = {entry.lane for entry in batch}
@@ -41,7 +41,7 @@ def taken(lanes: Lanes) -> list[tuple[Lane, int]]:
     return batches
 
 
-def test_lanes_take_turns_in_their_share_while_both_have_work_and_have_it_all_when_alone() -> None:
+def test_lanes_take_turns_by_their_share_and_one_alone_gets_everything() -> None:
     assert taken(filled(small=160, bulk=160)) == [
         (Lane.SMALL, 75),
         (Lane.BULK, 25),
@@ -53,14 +53,14 @@ def test_lanes_take_turns_in_their_share_while_both_have_work_and_have_it_all_wh
     ]
 
 
-def test_few_small_records_go_at_once_and_alone() -> None:
+def test_a_few_small_records_are_taken_at_once_and_alone() -> None:
     lanes = filled(bulk=300)
     assert len(lanes.take()) == 100
     lanes.put(entry(Lane.SMALL))
     assert [entry.lane for entry in lanes.take()] == [Lane.SMALL]
 
 
-def test_micro_batch_is_bounded_by_bytes_but_never_empty() -> None:
+def test_a_micro_batch_is_bounded_by_bytes_but_never_empty() -> None:
     assert taken(filled(small=5, size=400)) == [(Lane.SMALL, 2), (Lane.SMALL, 2), (Lane.SMALL, 1)]
     assert taken(filled(small=2, size=5_000)) == [(Lane.SMALL, 1), (Lane.SMALL, 1)]
 
@@ -72,7 +72,7 @@ def test_share_of_less_than_a_record_is_one_record() -> None:
     assert taken(lanes) == [(Lane.SMALL, 1), (Lane.BULK, 1)]
 
 
-def test_headers_fill_a_lane_and_no_micro_batch() -> None:
+def test_headers_count_for_a_lane_and_not_for_a_micro_batch() -> None:
     lanes = Lanes(POLICY)
     for _ in range(3):
         lanes.put(entry(Lane.SMALL, size=100, around=3_300))
@@ -81,8 +81,8 @@ def test_headers_fill_a_lane_and_no_micro_batch() -> None:
     assert not lanes.is_full(Lane.SMALL)
 
 
-def test_micro_batch_of_commands_is_bounded_by_their_number() -> None:
-    """The policy of the product, with commands as large as those of the benchmark, which have almost as many bytes of headers."""
+def test_a_micro_batch_of_commands_is_bounded_by_their_number() -> None:
+    """The product's policy, with commands as large as the benchmark's, which have almost as many bytes of headers."""
     settings = Settings()
     lanes = Lanes(LanePolicy.of(settings))
     for _ in range(2 * settings.max_batch_records):
@@ -96,12 +96,12 @@ def test_a_micro_batch_may_be_as_large_as_its_bound(size: int, count: int) -> No
 
 
 def test_bytes_are_shared_as_records_are() -> None:
-    """A quarter of 1,000 bytes is the bulk lane's, three quarters are the other's."""
+    """A quarter of 1,000 bytes belongs to the bulk lane, and three quarters to the other."""
     assert taken(filled(small=8, bulk=8, size=100))[:2] == [(Lane.SMALL, 7), (Lane.BULK, 2)]
 
 
 def test_a_large_batch_gives_way_after_two_of_its_parts() -> None:
-    """The policy of the product, with parts as large as those of a submission of 10,000: mentors' ids, no notes."""
+    """The product's policy, with parts as large as those of a submission of 10,000 mentor ids without notes."""
     items = [
         NewItem(ItemValues(f"mentor-{number:05}", "peer_session", date(2026, 3, 25), 60), f"row {number}")
         for number in range(10_000)
@@ -116,7 +116,7 @@ def test_a_large_batch_gives_way_after_two_of_its_parts() -> None:
     assert [size for _, size in taken(lanes)] == [2] * 10
 
 
-def test_full_lane_has_room_again_only_when_half_of_it_is_gone() -> None:
+def test_a_full_lane_has_room_again_only_when_half_of_it_is_done() -> None:
     lanes = filled(small=49)
     assert not lanes.is_full(Lane.SMALL)
     lanes.put(entry(Lane.SMALL))
@@ -128,17 +128,17 @@ def test_full_lane_has_room_again_only_when_half_of_it_is_gone() -> None:
 
 
 @pytest.mark.parametrize(("count", "has_room"), [(24, True), (25, False), (26, False)])
-def test_half_a_lane_is_room(count: int, has_room: bool) -> None:
+def test_half_a_lane_counts_as_room(count: int, has_room: bool) -> None:
     assert filled(bulk=count).has_room(Lane.BULK) is has_room
     assert filled(bulk=1, size=200 * count).has_room(Lane.BULK) is has_room
 
 
 @pytest.mark.parametrize(("size", "is_full"), [(9_999, False), (10_000, True), (10_001, True)])
-def test_a_lane_is_full_of_bytes(size: int, is_full: bool) -> None:
+def test_a_lane_can_be_full_of_bytes(size: int, is_full: bool) -> None:
     assert filled(bulk=1, size=size).is_full(Lane.BULK) is is_full
 
 
-def test_what_was_taken_fills_no_lane() -> None:
+def test_records_that_were_taken_do_not_fill_a_lane() -> None:
     lanes = filled(bulk=3, size=4_000)
     assert lanes.is_full(Lane.BULK)
     lanes.take()
@@ -147,11 +147,11 @@ def test_what_was_taken_fills_no_lane() -> None:
     assert lanes.is_full(Lane.BULK)
 
 
-def test_few_large_records_fill_a_lane_too() -> None:
+def test_a_few_large_records_fill_a_lane_too() -> None:
     assert filled(bulk=2, size=5_000).is_full(Lane.BULK)
 
 
-def test_dropped_partition_leaves_no_record_and_no_bytes() -> None:
+def test_a_dropped_partition_leaves_no_record_and_no_bytes() -> None:
     other = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 1)
     lanes = filled(small=3, size=5_000)
     lanes.put(entry(Lane.SMALL, partition=other))

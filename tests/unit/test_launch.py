@@ -1,4 +1,5 @@
-"""What PostgreSQL gets when root starts it: another user, who enters a folder of root's and runs what lies there, and may nothing else."""
+"""When root starts PostgreSQL, it runs as another user, who may enter a private folder of root's and run the programs there, and nothing
+else."""
 
 import os
 import shutil
@@ -14,7 +15,7 @@ from compose.embedded.process import launched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root on Linux switches the user")
 
-# os.access is access(2), by which initdb looks for the server's program.
+# os.access is access(2), with which initdb looks for the server's program.
 SCRIPT = """
 import os, pwd, subprocess, sys
 print(pwd.getpwuid(os.getuid()).pw_name, os.access(sys.argv[1], os.X_OK), subprocess.check_output(sys.argv[1:], text=True), end="")
@@ -22,7 +23,7 @@ print(*(line for line in open("/proc/self/status") if line.startswith("Cap")), s
 """
 
 
-def test_unprivileged_user_runs_a_program_in_a_private_folder(tmp_path: Path) -> None:
+def test_an_unprivileged_user_runs_a_program_in_a_private_folder(tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     program = private / "echo"

@@ -1,4 +1,4 @@
-"""Logs of a home while it runs: each has a longest length, and so has what is kept of it."""
+"""Logs of a running home: the length of each is limited, and so is what is kept of it."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 LIMIT = 10_000
 
 
-def test_a_long_log_is_set_aside_and_its_writer_goes_on_at_the_beginning(tmp_path: Path) -> None:
+def test_a_long_log_is_set_aside_and_its_writer_continues_at_the_beginning(tmp_path: Path) -> None:
     log = tmp_path / "api.log"
     with log.open("ab") as writer:
         writer.write(b"a" * LIMIT + b"\n")
@@ -47,7 +47,7 @@ shorten_logs(Path(sys.argv[1]), 10_000)
 """
 
 
-def test_a_log_is_emptied_where_the_disk_has_no_room_for_a_copy(tmp_path: Path) -> None:
+def test_a_log_is_emptied_if_the_disk_has_no_room_for_a_copy(tmp_path: Path) -> None:
     (tmp_path / "api.log").write_bytes(b"a" * (LIMIT + 1))
     subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True)
     assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("api.log", 0)]
@@ -64,7 +64,7 @@ def talker(tmp_path: Path) -> Iterator[Child]:
     child.kill()
 
 
-def test_a_supervisor_keeps_the_logs_of_what_runs_short(talker: Child, tmp_path: Path) -> None:
+def test_a_supervisor_keeps_the_logs_of_its_processes_short(talker: Child, tmp_path: Path) -> None:
     times = 0
 
     def tidy() -> None:

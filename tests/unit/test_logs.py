@@ -1,4 +1,4 @@
-"""Log lines that can't be written: whoever logs goes on."""
+"""Log lines that can't be written do not stop the product."""
 
 import json
 import os
@@ -40,13 +40,13 @@ def answered(stderr: int, *, circumstances: str = "") -> str:
     ).stdout
 
 
-def test_requests_are_answered_while_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
+def test_requests_are_served_while_the_logs_disk_is_full(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         assert answered(log.fileno(), circumstances=DISK_IS_FULL) == "the answer\n"
     assert (tmp_path / "log").read_bytes() == b""
 
 
-def test_requests_are_answered_when_nobody_reads_the_log_any_more() -> None:
+def test_requests_are_served_after_the_logs_reader_has_gone() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -55,7 +55,7 @@ def test_requests_are_answered_when_nobody_reads_the_log_any_more() -> None:
         os.close(writer)
 
 
-def test_lines_of_both_kinds_of_loggers_come_out_in_one_form(tmp_path: Path) -> None:
+def test_lines_of_both_kinds_of_loggers_have_one_format(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         answered(log.fileno())
     lines = [orjson.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
@@ -82,8 +82,8 @@ logging.getLogger("theirs").error("read \\ud800")
 """
 
 
-def test_whatever_others_have_sent_a_line_is_written(tmp_path: Path) -> None:
-    """Text that is no Unicode, numbers that are too long for most readers, and what contains itself."""
+def test_a_line_is_written_whatever_values_it_contains(tmp_path: Path) -> None:
+    """Text that is not valid Unicode, numbers that are too long for most readers, and objects that contain themselves."""
     with (tmp_path / "log").open("wb") as log:
         assert subprocess.run([sys.executable, "-c", ODD], stderr=log, timeout=60, check=False).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]

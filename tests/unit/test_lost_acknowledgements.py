@@ -1,4 +1,4 @@
-"""A submission that is run again, because nobody knows whether it was committed, gets the answer that it had: whatever has changed since."""
+"""A submission whose commit is uncertain is run again, and returns the result that it had, whatever has changed since."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def accepted(flow: MemoryFlow, *requests: SubmissionRequest) -> list[object]:
     return flow.call(lambda repository, _: list[object](submit_bulk_registrations(repository, requests)), ADMIN)
 
 
-def test_what_was_stored_is_not_refused_for_what_has_changed_since(flow: MemoryFlow) -> None:
+def test_a_stored_submission_is_not_refused_because_of_later_changes(flow: MemoryFlow) -> None:
     stored, new = SubmissionRequest(ADMIN, new_batch("mentor-1")), SubmissionRequest(ADMIN, new_batch("mentor-2"))
     [first] = accepted(flow, stored)
     flow.storage.forget_coordinator(ORGANIZATION, COORDINATOR)
@@ -30,7 +30,7 @@ def test_what_was_stored_is_not_refused_for_what_has_changed_since(flow: MemoryF
     assert isinstance(refused, InvalidRequestError)
 
 
-def test_what_was_stored_is_not_held_to_its_plan_again(flow: MemoryFlow) -> None:
+def test_a_stored_submission_is_not_compared_with_its_plan_again(flow: MemoryFlow) -> None:
     batch = new_batch("mentor-1")
     still_holds = True
 
@@ -46,20 +46,20 @@ def test_what_was_stored_is_not_held_to_its_plan_again(flow: MemoryFlow) -> None
 
 
 @pytest.mark.parametrize("key", [None, Idempotency("key", b"hash")])
-def test_a_batch_is_stored_once_and_answered_as_it_stands(flow: MemoryFlow, key: Idempotency | None) -> None:
+def test_a_batch_is_stored_once_and_returned_as_it_is_now(flow: MemoryFlow, key: Idempotency | None) -> None:
     request = SubmissionRequest(ADMIN, new_batch("mentor-1"), key)
     [first] = accepted(flow, request)
     flow.drain()
     [again] = accepted(flow, request)
     assert isinstance(first, Submitted)
     assert isinstance(again, Submitted)
-    # It is its own call, not a repetition of another.
+    # It is the same call, and not a repetition by the client.
     assert (first.replayed, again.replayed) == (False, False)
     assert again.batch == flow.status(request.batch.batch_id).batch
     assert again.batch.status == "completed"
 
 
-def test_of_a_key_the_first_submission_counts(flow: MemoryFlow) -> None:
+def test_the_first_submission_under_a_key_counts(flow: MemoryFlow) -> None:
     key = Idempotency("key", b"hash")
     first = SubmissionRequest(ADMIN, new_batch("mentor-1"), key)
     others = [
@@ -80,7 +80,7 @@ def test_of_a_key_the_first_submission_counts(flow: MemoryFlow) -> None:
     assert gone.code == "batch_deleted"
 
 
-def test_what_is_returned_of_a_new_batch_is_what_is_stored(flow: MemoryFlow) -> None:
+def test_the_returned_new_batch_is_the_stored_one(flow: MemoryFlow) -> None:
     requests = [
         SubmissionRequest(replace(ADMIN, channel="here"), replace(new_batch(), items=mentors(n, first=10 * n))) for n in (1, 2, 3)
     ]

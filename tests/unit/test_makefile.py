@@ -1,4 +1,4 @@
-"""What `make` says where something is missing, and that every target that a page names is there."""
+"""What `make` prints if something is missing, and that every target that a page names exists."""
 
 import os
 import re
@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # The make that runs the tests would tell this one its own options and variables.
+    # The make that runs the tests would pass its own options and variables on.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(
         ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -24,7 +24,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def python(folder: Path, script: str) -> str:
-    """A Python interpreter that is not as it should be."""
+    """A Python interpreter with a defect."""
     file = folder / "python"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
@@ -39,15 +39,15 @@ def refused(tmp_path: Path, interpreter: str) -> str:
     return done.stdout
 
 
-def test_missing_python_is_said(tmp_path: Path) -> None:
+def test_a_missing_python_is_reported(tmp_path: Path) -> None:
     assert "Python 3.11 or newer is needed" in refused(tmp_path, "/nowhere/python3")
 
 
-def test_old_python_is_said(tmp_path: Path) -> None:
+def test_an_old_python_is_reported(tmp_path: Path) -> None:
     assert refused(tmp_path, python(tmp_path, "exit 1")).endswith("make PYTHON=python3.12 run\n")
 
 
-def test_python_without_ensurepip_is_said(tmp_path: Path) -> None:
+def test_a_python_without_ensurepip_is_reported(tmp_path: Path) -> None:
     # As Debian packages it.
     without = f'case "$2" in *ensurepip*) exit 1;; esac\nexec "{sys.executable}" "$@"'
     assert "apt-get install python3-venv" in refused(tmp_path, python(tmp_path, without))
@@ -64,7 +64,7 @@ def test_every_target_that_a_page_names_exists(page: Path) -> None:
     assert named <= TARGETS
 
 
-def test_what_ci_runs_is_what_the_readme_says() -> None:
+def test_ci_runs_what_the_readme_says() -> None:
     commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")]
     assert commands == [
         "set -euo pipefail",

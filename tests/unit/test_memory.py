@@ -1,10 +1,10 @@
-"""Free memory between what lives goes back to the system when it is asked for."""
+"""Free memory between used pages is returned to the system on request."""
 
 import platform
 import subprocess
 import sys
 
-# In a process of its own: one that has run other tests has free memory already, and takes none for this.
+# In a new process. One that has run other tests has free memory already, and would allocate none for this.
 PROGRAM = """
 import psutil
 from orchestrator.process.memory import give_free_memory_back
@@ -20,7 +20,7 @@ print(taken, resident().rss - before, len(stays))
 """
 
 
-def test_free_pages_between_those_in_use_go_back() -> None:
+def test_free_pages_between_used_ones_are_returned() -> None:
     said = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True).stdout
     taken, kept, stays = map(int, said.split())
     assert stays == 100

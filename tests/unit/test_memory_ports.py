@@ -1,4 +1,4 @@
-"""The ports in memory do what those on PostgreSQL do, so that a test on them says something about the product."""
+"""The ports in memory behave like those on PostgreSQL, so a test on them says something about the product."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What requests of the domain refuse to be, whoever makes them."""
+"""Requests that the domain refuses to build, whoever builds them."""
 
 from uuid import uuid4
 
@@ -7,7 +7,7 @@ import pytest
 from orchestrator.batches.model import RetryRequest
 
 
-def test_a_retry_names_items_or_takes_the_retryable_ones() -> None:
+def test_a_retry_either_names_items_or_selects_retryable_ones() -> None:
     assert RetryRequest(item_ids=[uuid4()]).only_retryable is False
     assert RetryRequest(only_retryable=True).item_ids is None
     with pytest.raises(ValueError, match="be combined"):

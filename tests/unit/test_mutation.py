@@ -1,4 +1,4 @@
-"""The mutation tool makes the mistakes that it says, each an edit that leaves a program, and only in copies."""
+"""The mutation tool makes the mistakes that it lists. Each is an edit that leaves a valid program, and is only made in a copy."""
 
 import ast
 from pathlib import Path
@@ -152,13 +152,13 @@ def test_the_tests_of_a_statement_are_those_of_the_lines_that_use_its_name(small
     assert Users(small).of(frozenset([name]), "orchestrator/sql/q.sql") == {"orchestrator/reader.py": lines}
 
 
-def test_each_statement_of_the_product_has_a_user() -> None:
+def test_each_statement_of_the_product_is_used() -> None:
     users = Users(ROOT)
     unused = [(path, name) for path in FILES for name in read_statements(path) if not users.of(frozenset([name]), path)]
     assert unused == []
 
 
-def test_every_mistake_in_the_product_leaves_a_program_and_the_sample_can_be_made_at_once() -> None:
+def test_every_mistake_leaves_a_valid_program_and_a_sample_can_be_made_at_once() -> None:
     mutants = all_mutants(ROOT)
     chosen = sample(ROOT, mutants, 200, seed=1)
     assert sum(one.kind.is_sql for one in chosen) == 100
@@ -169,7 +169,7 @@ def test_every_mistake_in_the_product_leaves_a_program_and_the_sample_can_be_mad
         ast.parse(apply(source, [one for one in chosen if one.path == path]))
 
 
-def test_a_mutant_is_only_ever_in_a_copy(tmp_path: Path) -> None:
+def test_a_mutant_exists_only_in_a_copy(tmp_path: Path) -> None:
     [mutant, *_] = [one for one in all_mutants(ROOT) if one.path == "orchestrator/batches/states.py"]
     before = (ROOT / mutant.path).read_bytes()
     with copy_of(ROOT, tmp_path / "copy") as tree:
@@ -180,7 +180,7 @@ def test_a_mutant_is_only_ever_in_a_copy(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
-def test_an_interrupted_run_knows_what_was_judged(tmp_path: Path) -> None:
+def test_an_interrupted_run_knows_its_earlier_verdicts(tmp_path: Path) -> None:
     Session(tmp_path / "s.ndjson").note("a", None, "")
     Session(tmp_path / "s.ndjson").note("b", "test_b", "")
     Session(tmp_path / "s.ndjson").note("a", "test_a", "")

@@ -16,7 +16,7 @@ def test_nothing_is_committed_before_anything_is_done() -> None:
     assert offsets_of([5, 6]).next_offset is None
 
 
-def test_gap_holds_back_what_is_behind_it() -> None:
+def test_a_gap_holds_back_the_offsets_behind_it() -> None:
     partition = offsets_of([5, 6, 9])
     partition.handled({6, 9})
     assert partition.next_handled_after({5}) == 10
@@ -31,7 +31,7 @@ def test_gap_holds_back_what_is_behind_it() -> None:
         lambda offsets: st.tuples(st.just(sorted(offsets)), st.permutations(list(offsets)))
     )
 )
-def test_commits_never_pass_an_offset_that_is_not_done_and_end_behind_the_last(given_: tuple[list[int], list[int]]) -> None:
+def test_commits_never_pass_an_unfinished_offset_and_end_behind_the_last(given_: tuple[list[int], list[int]]) -> None:
     polled, order = given_
     partition = offsets_of(polled)
     last = None
@@ -48,8 +48,8 @@ def test_commits_never_pass_an_offset_that_is_not_done_and_end_behind_the_last(g
         assert open_offsets or partition.next_offset == polled[-1] + 1
 
 
-def test_end_of_the_partition_counts_once_all_before_it_is_done() -> None:
-    """Offsets 7 and 8 are a transaction's marks."""
+def test_the_end_of_a_partition_counts_after_all_before_it_is_done() -> None:
+    """Offsets 7 and 8 are a transaction's markers."""
     partition = offsets_of([5, 6])
     partition.ends_at(9)
     assert partition.next_offset is None
@@ -59,7 +59,7 @@ def test_end_of_the_partition_counts_once_all_before_it_is_done() -> None:
     assert partition.next_offset == 9
 
 
-def test_end_of_the_partition_counts_where_nothing_was_polled_and_never_goes_back() -> None:
+def test_the_end_of_a_partition_counts_without_records_and_never_goes_back() -> None:
     partition = offsets_of([])
     partition.ends_at(0)
     assert partition.next_offset is None
@@ -73,8 +73,8 @@ def test_end_of_the_partition_counts_where_nothing_was_polled_and_never_goes_bac
     assert partition.next_handled_after({4}) == 5
 
 
-def test_records_that_come_again_move_nothing_back() -> None:
-    """The client has gone back to the beginning, behind which everything but the last is done."""
+def test_redelivered_records_do_not_move_the_position_back() -> None:
+    """The client has gone back to the beginning. Everything behind it but the last record is done."""
     partition = offsets_of([5, 6, 9])
     partition.handled({5, 6})
     partition.done({5, 6})
@@ -88,8 +88,8 @@ def test_records_that_come_again_move_nothing_back() -> None:
     assert partition.next_offset == 10
 
 
-def test_record_that_comes_again_is_waited_for_once() -> None:
-    """The client has gone back: two of the three are in one micro-batch."""
+def test_a_redelivered_record_is_waited_for_once() -> None:
+    """The client has gone back, and two of the three records are in one micro-batch."""
     partition = offsets_of([5, 6, 5])
     partition.done({5, 6})
     assert partition.next_offset == 7
@@ -100,21 +100,21 @@ def test_record_that_comes_again_is_waited_for_once() -> None:
     assert partition.next_offset == 8
 
 
-def test_what_was_polled_counts_until_it_is_done() -> None:
+def test_a_polled_record_counts_until_it_is_done() -> None:
     partition = offsets_of([])
     assert (partition.polled_up_to, partition.undone) == (0, 0)
     for offset in (5, 6, 9):
         partition.polled(offset)
     assert (partition.polled_up_to, partition.undone) == (10, 3)
     partition.handled({5, 6, 9})
-    assert (partition.polled_up_to, partition.undone, partition.next_offset) == (10, 3, None), "handled is not done"
+    assert (partition.polled_up_to, partition.undone, partition.next_offset) == (10, 3, None), "a handled record is not done yet"
     partition.done({6})
     assert partition.undone == 3
     partition.done({5})
     assert (partition.undone, partition.next_offset) == (1, 7)
 
 
-def test_done_is_not_handled() -> None:
+def test_done_differs_from_handled() -> None:
     partition = offsets_of([5, 6])
     partition.handled({5})
     assert partition.next_handled_after({6}) == 7

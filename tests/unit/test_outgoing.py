@@ -1,4 +1,4 @@
-"""Requests that leave the process: loopback never goes through a proxy, and one that can't be used is told in a sentence."""
+"""Requests to other processes: those to loopback never use a proxy, and an unusable proxy is reported in one sentence."""
 
 import asyncio
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def open_client(url: str) -> None:
 
 
 @pytest.mark.parametrize("environment", UNUSABLE, ids=str)
-def test_what_cannot_be_used_is_a_sentence(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_proxy_is_reported_in_a_sentence(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, environment)
     for attempt in (lambda: Jwks(ELSEWHERE), lambda: refuse_unusable_way(ELSEWHERE)):
         with pytest.raises(UnusableWayError) as refused:
@@ -62,7 +62,7 @@ def test_what_cannot_be_used_is_a_sentence(environment: Mapping[str, str], monke
 
 
 @pytest.mark.parametrize("environment", UNUSABLE, ids=str)
-def test_nothing_on_the_way_to_this_machine_counts(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_this_machine(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, environment)
     for host in ("127.0.0.1", "localhost", "[::1]", "127.9.9.9", "LocalHost."):
         url = f"http://{host}:8080/keys"
@@ -72,7 +72,7 @@ def test_nothing_on_the_way_to_this_machine_counts(environment: Mapping[str, str
 
 
 @pytest.mark.parametrize("url", ["https://[::1", "https://host:port/keys"])
-def test_an_address_of_keys_that_is_none_ends_the_start(url: str) -> None:
+def test_an_invalid_address_of_keys_ends_the_start(url: str) -> None:
     with pytest.raises(RefusedStartError, match="BULKREG_JWT_JWKS_URL"):
         authenticator(Settings(jwt_jwks_url=url, database_url=SecretStr("postgresql://x:y@localhost/x")))
 
@@ -96,6 +96,6 @@ def test_which_hosts_are_this_machine(host: str, is_ours: bool) -> None:
     assert is_this_machine(host) is is_ours
 
 
-def test_a_proxy_is_heeded_elsewhere_alone() -> None:
+def test_a_proxy_is_used_only_for_other_machines() -> None:
     assert heeds_environment(ELSEWHERE)
     assert not heeds_environment("http://127.0.0.1:8080")

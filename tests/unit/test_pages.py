@@ -1,4 +1,4 @@
-"""The pages about the code say what the code says: states, rules, invariants, tables, tests; and what they point to is there."""
+"""The pages about the code agree with it: states, rules, invariants, tables, tests. Everything that they refer to exists."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ VERSIONS = ROOT / "orchestrator" / "storage" / "migrations" / "versions"
 PACKAGES = ("api", "cli", "compose", "consumers", "orchestrator", "producers", "schemas")
 TEXTS = {".md", ".py", ".sql", ".toml", ".yaml", ".yml"}
 
-# Checked in Python, beside those in SQL.
+# Checked in Python, beside the checks in SQL.
 IN_PYTHON = {("item_id_not_derived", 1), ("status_differs", 3)}
 
 
@@ -27,7 +27,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """What stands below a heading, up to the next one of its level."""
+    """The text below a heading, up to the next heading of its level."""
     return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
@@ -40,12 +40,12 @@ def rows(text: str) -> Iterator[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """What is in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def reached(title: str) -> dict[str, set[str]]:
-    """By state, which states a row of the machine names. A code in backticks that is no state is the refusal of a request."""
+    """By state, the states that a row of the machine names. A code in backticks that is no state is the refusal of a request."""
     states = {*ItemStatus, *BatchStatus}
     return {
         code(row[0])[0]: {name for cell in row[1:] for name in code(cell) if name in states}
@@ -117,12 +117,12 @@ def test_no_page_outside_the_repository_is_named() -> None:
     assert named == []
 
 
-# --- What a page or a docstring points to -----------------------------------------------------------------------------------------
+# --- What a page or a docstring refers to -----------------------------------------------------------------------------------------
 
 PAGES = [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
 FOLDERS = (*PACKAGES, "docs", "locks", "tests", r"\.ci")
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
-# What somebody makes by following the page.
+# Files that a reader creates by following the page.
 MADE_LATER = {"compose/docker/.env", "orchestrator/storage/migrations/versions/NNNN_name.py"}
 NAMED_THERE = re.compile(r"((?:`\w+`(?:, )?)+) (?:\(|in )`([\w/]+\.py)`|^\| `([\w/]+\.py)` \| (`\w+`) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]*)#([^)\s]+)\)")
@@ -134,12 +134,12 @@ def headings(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes of headings."""
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings(text)}
 
 
 def defined(path: Path) -> set[str]:
-    """The functions, classes and assigned names of a module, methods among them."""
+    """A module's functions, classes and assigned names, including methods."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:

@@ -1,4 +1,4 @@
-"""Which topics and partitions are in trouble, when each is tried again; and to which partition a key goes."""
+"""Which topics and partitions are in trouble, when each is tried again, and to which partition a key goes."""
 
 import random
 
@@ -13,7 +13,7 @@ LONGEST = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 @pytest.fixture(params=[0.5, 1.0])
 def jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """The least and the most that chance makes of a pause."""
+    """The shortest and the longest pause that chance can make."""
     share = float(request.param)
 
     def uniform(least: float, most: float) -> float:
@@ -32,7 +32,7 @@ def test_pauses_double_up_to_the_longest(jitter: float) -> None:
     assert backoff_s(10_000) == 5.0 * jitter
 
 
-def test_a_place_that_fails_again_and_again_is_tried_ever_later(jitter: float) -> None:
+def test_a_place_that_keeps_failing_is_tried_ever_more_rarely(jitter: float) -> None:
     known = Places()
     for failures, longest in enumerate(LONGEST):
         now = 100.0 * failures
@@ -41,7 +41,7 @@ def test_a_place_that_fails_again_and_again_is_tried_ever_later(jitter: float) -
         assert known.retry_at("batches/0") == pytest.approx(now + jitter * longest)
 
 
-def test_what_fails_together_is_one_failure() -> None:
+def test_simultaneous_failures_count_as_one() -> None:
     known = Places()
     for _ in range(500):
         known.failed("batches/0", 100.0, "why")
@@ -53,7 +53,7 @@ def test_what_fails_together_is_one_failure() -> None:
     assert first + 0.1 <= known.retry_at("batches/0") <= first + 0.2
 
 
-def test_pauses_begin_anew_when_a_place_has_worked_in_between() -> None:
+def test_pauses_restart_after_a_place_has_worked() -> None:
     known = Places()
     for moment in range(5):
         known.failed("batches/0", 10.0 * moment, "why")
@@ -63,7 +63,7 @@ def test_pauses_begin_anew_when_a_place_has_worked_in_between() -> None:
     assert 50.05 <= known.retry_at("batches/0") <= 50.1
 
 
-def test_places_are_apart() -> None:
+def test_places_do_not_affect_each_other() -> None:
     known = Places()
     known.failed("batches/0", 0.0, "why")
     known.failed("batches/1", 0.0, "why")
@@ -76,13 +76,13 @@ def test_places_are_apart() -> None:
     assert (known.known, in_trouble()) == (["batches/1"], 0)
 
 
-def test_a_place_for_which_rows_are_held_is_tried_at_once_and_not_taken_for_well() -> None:
+def test_a_place_with_held_rows_is_tried_at_once_and_not_considered_healthy() -> None:
     known = Places()
     known.expect_held(["batches/0", "lifecycle"])
     assert (known.is_failing("batches/0"), known.retry_at("batches/0"), in_trouble()) == (True, float("-inf"), 2)
 
 
-def test_what_is_known_of_a_place_outlasts_that_rows_are_held_for_it() -> None:
+def test_held_rows_do_not_change_what_is_known_of_a_place() -> None:
     known = Places()
     known.failed("batches/0", 100.0, "why")
     known.failed("lifecycle", 100.0, "why")
@@ -92,7 +92,7 @@ def test_what_is_known_of_a_place_outlasts_that_rows_are_held_for_it() -> None:
     assert (known.retry_at("batches/0"), known.is_failing("lifecycle")) == (due, False)
 
 
-# Kafka's own tests have these hashes (as signed numbers), for keys of every length that is left over after whole words.
+# Kafka's own tests have these hashes (as signed numbers). The keys have every number of bytes that is left over after whole words.
 HASHES = {
     b"21": -973932308,
     b"foobar": -790332482,
@@ -105,5 +105,5 @@ HASHES = {
 
 @pytest.mark.parametrize(("key", "hashed"), HASHES.items())
 @pytest.mark.parametrize("partitions", [1, 2, 12, 1 << 31])
-def test_a_key_goes_where_the_java_clients_send_it(key: bytes, hashed: int, partitions: int) -> None:
+def test_a_key_goes_to_the_partition_that_java_clients_choose(key: bytes, hashed: int, partitions: int) -> None:
     assert partition_of(key, partitions) == (hashed & 0x7FFFFFFF) % partitions

@@ -39,14 +39,15 @@ class Role:
         self.units.failed(Failure(entries, error), tried, took_s=0.1)
 
     def next(self) -> Unit:
-        """The next that is due, whenever that is."""
+        """The next unit that is due, after moving the clock to its time."""
         self.clock.now += self.units.due_in_s() or 0.0
         unit = self.units.take()
         assert unit is not None
         return unit
 
     def until_verdict(self, error: Exception, *, passing: int = 0) -> list[int]:
-        """Every try fails, for three times the patience, with so many others getting through after each; who was set aside."""
+        """Lets every try fail for three times the patience, while `passing` others succeed after each. Returns which records were set
+        aside."""
         given_up = []
         end = self.clock.now + 3 * AFTER_S
         while self.units and self.clock.now < end:
@@ -77,7 +78,7 @@ LASTING = [database_error("57014"), database_error("42501"), TransientError("a b
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
-def test_one_that_fails_while_others_get_through_is_set_aside_after_the_patience(error: Exception) -> None:
+def test_a_record_that_fails_while_others_succeed_is_set_aside_after_the_patience(error: Exception) -> None:
     role = Role()
     role.fail(entries(1), error)
     began = role.clock.now
@@ -86,7 +87,7 @@ def test_one_that_fails_while_others_get_through_is_set_aside_after_the_patience
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
-def test_nobody_is_blamed_while_nothing_gets_through(error: Exception) -> None:
+def test_no_record_is_blamed_while_everything_fails(error: Exception) -> None:
     role = Role()
     role.fail(entries(8), error)
     assert role.until_verdict(error) == []
@@ -94,28 +95,28 @@ def test_nobody_is_blamed_while_nothing_gets_through(error: Exception) -> None:
     assert role.units.is_outage
 
 
-def test_the_only_one_there_is_is_set_aside() -> None:
+def test_the_only_record_is_set_aside() -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     assert role.until_verdict(LASTING[0]) == [0]
 
 
-def test_many_that_fail_are_not_blamed_because_a_few_get_through() -> None:
-    """A repeated command needs no right to insert: that it gets through does not tell that the database is well."""
+def test_many_failing_records_are_not_blamed_because_a_few_succeed() -> None:
+    """A repeated command needs no right to insert, so its success does not show that the database is healthy."""
     role = Role()
     role.fail(entries(8), LASTING[1])
     role.units.passed(7)
     assert role.until_verdict(LASTING[1]) == []
 
 
-def test_a_lock_is_waited_for_whatever_gets_through() -> None:
+def test_a_lock_is_waited_for_whatever_succeeds() -> None:
     role = Role()
     role.fail(entries(3), database_error("55P03"))
     assert role.until_verdict(database_error("55P03"), passing=10) == []
     assert role.units.records == 3
 
 
-def test_the_patience_begins_anew_with_another_error() -> None:
+def test_another_error_restarts_the_patience() -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     role.units.passed(5)
@@ -136,7 +137,7 @@ def test_a_unit_is_tried_in_halves_first_by_batch() -> None:
     assert [len(role.next().entries) for _ in range(2)] == [1, 1]
 
 
-def test_pauses_grow_and_all_are_due_when_an_outage_is_over() -> None:
+def test_pauses_grow_and_all_units_are_due_when_an_outage_is_over() -> None:
     role = Role()
     role.fail(entries(2), LASTING[0])
     for _ in range(20):
@@ -148,20 +149,20 @@ def test_pauses_grow_and_all_are_due_when_an_outage_is_over() -> None:
     assert not role.units.is_outage
 
 
-def test_no_more_are_taken_than_can_be_records_of_their_own_fault() -> None:
+def test_no_more_records_are_taken_when_too_many_wait() -> None:
     role = Role()
     role.fail(entries(10), LASTING[0])
     assert role.units.is_full
 
 
-def test_records_of_a_revoked_partition_are_forgotten() -> None:
+def test_records_of_a_revoked_partition_are_dropped() -> None:
     role = Role()
     role.fail(entries(3), LASTING[0])
     role.units.drop({PARTITION})
     assert not role.units
 
 
-def test_some_records_of_a_revoked_partition_leave_the_others() -> None:
+def test_dropping_a_partitions_records_leaves_the_others_of_the_unit() -> None:
     other = PartitionOffsets(Topic.COMMANDS, "commands", 1)
     mixed = entries(2)
     mixed[0].partition = other
@@ -172,13 +173,13 @@ def test_some_records_of_a_revoked_partition_leave_the_others() -> None:
     assert [each.partition for each in role.next().entries] == [other]
 
 
-def test_a_unit_is_taken_when_it_is_due_and_the_one_that_is_due_first() -> None:
+def test_the_unit_that_is_due_first_is_taken_when_it_is_due() -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     late = role.next()
     role.fail(list(late.entries), LASTING[0], late)
     role.fail(entries(2), database_error("55P03"))
-    assert len(role.next().entries) == 2, "it has not failed before"
+    assert len(role.next().entries) == 2, "the unit that has not failed before must come first"
     due_in = role.units.due_in_s() or 0.0
     role.clock.now += due_in - 0.001
     assert role.units.take() is None
@@ -188,7 +189,7 @@ def test_a_unit_is_taken_when_it_is_due_and_the_one_that_is_due_first() -> None:
     assert role.units.due_in_s() is None
 
 
-def test_pauses_double_and_are_longer_for_what_takes_long() -> None:
+def test_pauses_double_and_are_longer_after_a_long_try() -> None:
     def pauses(took_s: float) -> list[float]:
         role, found = Role(), []
         role.fail(entries(1), LASTING[0])
@@ -199,10 +200,10 @@ def test_pauses_double_and_are_longer_for_what_takes_long() -> None:
         return found
 
     assert pauses(0.0) == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60])
-    assert pauses(3.0) == pytest.approx([9, 9, 9, 9, 9, 16, 32, 60, 60]), "others get three times as long as it took"
+    assert pauses(3.0) == pytest.approx([9, 9, 9, 9, 9, 16, 32, 60, 60]), "others must get three times as long as the try took"
 
 
-def test_its_halves_are_tried_at_once() -> None:
+def test_the_halves_of_a_unit_are_tried_at_once() -> None:
     role = Role()
     role.fail(entries(4), LASTING[0])
     assert [len(role.next().entries) for _ in range(2)] == [2, 2]
@@ -210,7 +211,7 @@ def test_its_halves_are_tried_at_once() -> None:
 
 
 @pytest.mark.parametrize(("waited_s", "may_be"), [(AFTER_S - 0.001, False), (AFTER_S, True)])
-def test_nobody_is_set_aside_before_the_patience_is_over(waited_s: float, may_be: bool) -> None:
+def test_nothing_is_set_aside_before_the_patience_is_over(waited_s: float, may_be: bool) -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     unit = role.next()
@@ -219,7 +220,7 @@ def test_nobody_is_set_aside_before_the_patience_is_over(waited_s: float, may_be
 
 
 @pytest.mark.parametrize(("others", "passing", "may_be"), [(3, 3, False), (3, 4, True), (0, 0, True), (0, 1, True)])
-def test_more_must_get_through_than_wait(others: int, passing: int, may_be: bool) -> None:
+def test_more_records_must_succeed_than_wait(others: int, passing: int, may_be: bool) -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     unit = role.next()
@@ -239,13 +240,13 @@ def test_several_records_are_never_to_blame_together() -> None:
 
 
 @pytest.mark.parametrize(("count", "is_full"), [(9, False), (10, True), (11, True)])
-def test_it_is_full_of_records_and_not_of_units(count: int, is_full: bool) -> None:
+def test_the_limit_counts_records_and_not_units(count: int, is_full: bool) -> None:
     role = Role()
     role.fail(entries(count), LASTING[0])
     assert (role.units.records, role.units.is_full) == (count, is_full)
 
 
-def test_an_outage_is_over_when_something_got_through_since_the_last_failure() -> None:
+def test_an_outage_is_over_after_a_success_since_the_last_failure() -> None:
     role = Role()
     assert not role.units.is_outage
     role.fail(entries(1), LASTING[0])
@@ -253,10 +254,10 @@ def test_an_outage_is_over_when_something_got_through_since_the_last_failure() -
     role.units.passed(1)
     assert not role.units.is_outage
     role.fail(entries(1, "b"), LASTING[0])
-    assert role.units.is_outage, "a new one fails, and nothing has got through since"
+    assert role.units.is_outage, "a new unit fails, and nothing has succeeded since"
 
 
-def test_what_waits_beside_others_that_get_through_is_not_hurried() -> None:
+def test_a_unit_that_waits_while_others_succeed_is_not_hurried() -> None:
     role = Role()
     role.fail(entries(1), LASTING[0])
     role.units.passed(1)
@@ -266,7 +267,7 @@ def test_what_waits_beside_others_that_get_through_is_not_hurried() -> None:
     assert role.units.due_in_s() == 0.5
 
 
-def test_a_unit_that_is_divided_keeps_its_patience_and_one_that_fails_otherwise_does_not() -> None:
+def test_a_divided_unit_keeps_its_patience_and_one_with_another_error_does_not() -> None:
     role = Role()
     role.fail(entries(4), LASTING[0])
     first = role.next()
@@ -280,7 +281,7 @@ def test_a_unit_that_is_divided_keeps_its_patience_and_one_that_fails_otherwise_
     assert (again.since_s, again.passed_before) == (1_050.0, 7)
 
 
-def test_a_lock_is_of_a_batch_and_batches_are_tried_apart() -> None:
+def test_a_lock_belongs_to_a_batch_and_batches_are_tried_separately() -> None:
     role = Role()
     locked = database_error("55P03")
     role.fail([*entries(2, "a"), *entries(2, "b"), *entries(2, "c")], locked)

@@ -1,4 +1,4 @@
-"""What a plan is good for: which submission, how long, and for whom (docs/http.md, Preview and plan)."""
+"""What a plan is valid for: which submission, how long, and for whom (docs/http.md, Preview and plan)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +20,11 @@ from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, item, 
 
 PLANNER = Planner("k" * 32)
 MOMENT = timedelta(microseconds=1)
-"""By which the clock in memory goes on with each look."""
+"""How far the clock in memory moves at each look."""
 
 
 class Always(Prediction):
-    """Foretells the same for every item: that it is registered (None), or why not."""
+    """Predicts the same for every item: success (None), or this error."""
 
     def __init__(self, error: ItemError | None = None, beside: Sequence[str] = ()) -> None:
         self._error = error
@@ -57,7 +57,7 @@ def submit_with(
         submit_bulk_registration(repository, ADMIN, batch, idempotency, hold_to_plan)
 
 
-def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(flow: MemoryFlow) -> None:
+def test_a_plan_is_valid_for_its_items_its_coordinator_and_its_organization(flow: MemoryFlow) -> None:
     batch = new_batch([item("mentor-1")])
     plan = preview(flow, batch).plan
     assert hold(flow, batch, plan).items[0].planned == "success"
@@ -76,7 +76,7 @@ def test_a_plan_is_for_its_items_its_coordinator_and_its_organization(flow: Memo
     assert refused.value.mistakes[0].code == "plan_invalid"
 
 
-def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(flow: MemoryFlow) -> None:
+def test_a_plan_is_valid_for_a_quarter_of_an_hour_by_the_databases_clock(flow: MemoryFlow) -> None:
     batch = new_batch([item("mentor-1")])
     plan = preview(flow, batch).plan
     flow.storage.now += timedelta(minutes=14)
@@ -87,7 +87,7 @@ def test_a_plan_is_good_for_a_quarter_of_an_hour_by_the_clock_of_the_database(fl
     assert (refused.value.mistakes[0].pointer, refused.value.mistakes[0].code) == ("/plan", "plan_expired")
 
 
-def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(flow: MemoryFlow) -> None:
+def test_a_plan_expires_and_other_signed_data_is_no_plan(flow: MemoryFlow) -> None:
     batch = new_batch([item("mentor-1")])
     plan = preview(flow, batch).plan
     claims = jwt.decode(plan, options={"verify_signature": False})
@@ -103,7 +103,7 @@ def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(flow: MemoryFlow) -> 
 
     just_before = end - MOMENT
     assert (code(plan, just_before), code(plan, end)) == (None, "plan_expired")
-    # Signed with the same key for another purpose, without an end, and by somebody else.
+    # Signed with the same key for another purpose, without an expiry, and with another key.
     others = [claims | {"aud": "another purpose"}, {name: value for name, value in claims.items() if name != "exp"}]
     forged = [jwt.encode(each, PLANNER.key, algorithm="HS256") for each in others] + [
         jwt.encode(claims, "z" * 32, algorithm="HS256")
@@ -123,7 +123,7 @@ def test_a_plan_ends_at_its_moment_and_is_for_nothing_else(flow: MemoryFlow) -> 
         (["a"], ["b"], False),
     ],
 )
-def test_an_item_that_overrides_stands_beside_nothing_that_its_sender_has_not_seen(
+def test_an_override_ignores_no_activity_that_its_sender_has_not_seen(
     flow: MemoryFlow, seen: list[str], now: list[str], is_held: bool
 ) -> None:
     overriding = NewItem(item("mentor-2").values._replace(override_duplicates=True))
@@ -137,7 +137,7 @@ def test_an_item_that_overrides_stands_beside_nothing_that_its_sender_has_not_se
     assert changed.value.differences == (PlanDifference(1, "mentor-2", "success", "duplicate_activity"),)
 
 
-def test_a_plan_of_the_version_before_saw_nothing_beside_an_item(flow: MemoryFlow) -> None:
+def test_a_plan_of_the_previous_version_saw_no_other_activities(flow: MemoryFlow) -> None:
     overriding = NewItem(item("mentor-2").values._replace(override_duplicates=True))
     batch = new_batch([overriding])
     claims = jwt.decode(preview(flow, batch).plan, options={"verify_signature": False})
@@ -148,14 +148,14 @@ def test_a_plan_of_the_version_before_saw_nothing_beside_an_item(flow: MemoryFlo
         submit_with(flow, new_batch([overriding]), plan, Always(beside=["a"]))
 
 
-def test_whoever_may_not_submit_may_not_preview(flow: MemoryFlow) -> None:
+def test_a_caller_who_may_not_submit_may_not_preview(flow: MemoryFlow) -> None:
     with pytest.raises(ForbiddenError):
         preview(flow, new_batch(mentors(1), coordinator="coord-2"), COORDINATOR_ACTOR)
     with pytest.raises(InvalidRequestError):
         preview(flow, new_batch(mentors(1), coordinator="coord-2"))
 
 
-def test_a_repeated_submission_with_its_key_is_not_held_to_the_plan_again(flow: MemoryFlow) -> None:
+def test_a_repeated_submission_with_its_key_is_not_compared_with_the_plan_again(flow: MemoryFlow) -> None:
     batch = new_batch([item("mentor-1")])
     plan = preview(flow, batch).plan
     key = Idempotency("key", b"hash")

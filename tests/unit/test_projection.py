@@ -1,4 +1,4 @@
-"""Outcomes are folded into a batch once each, whatever order and number they come in, and its end is announced once (invariants 3 and 4)."""
+"""Outcomes are folded into a batch once each, in any order and number, and its completion is announced once (invariants 3 and 4)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ def keys_of(batch_id: UUID, positions: Sequence[int], attempt: int = 1) -> list[
 
 
 def ends(flow: MemoryFlow) -> list[BatchCompleted]:
-    """The ends of batches that were announced since the last time."""
+    """The completions that were announced since the last call."""
     flow.relay()
     events = [read_event(each.topic, open_envelope(each.headers, each.value)) for each in flow.take(Topic.LIFECYCLE)]
     return [each for each in events if isinstance(each, BatchCompleted)]
 
 
 @given(data=st.data())
-def test_outcomes_in_any_order_and_number_end_in_one_projection(data: st.DataObject) -> None:
+def test_outcomes_in_any_order_and_number_make_one_projection(data: st.DataObject) -> None:
     flow = MemoryFlow()
     succeeding = data.draw(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=3))
     batches = {
@@ -66,7 +66,7 @@ def test_outcomes_in_any_order_and_number_end_in_one_projection(data: st.DataObj
     assert Counter(end.batch_id for end in seen) == dict.fromkeys(batches, 1)
 
 
-def test_a_key_that_names_no_outcome_is_told_and_changes_nothing(flow: MemoryFlow) -> None:
+def test_a_key_without_an_outcome_is_returned_and_changes_nothing(flow: MemoryFlow) -> None:
     batch_id = flow.submit(mentors(2))
     flow.register(batch_id, 1)
     before = flow.status(batch_id).batch.version
@@ -76,7 +76,7 @@ def test_a_key_that_names_no_outcome_is_told_and_changes_nothing(flow: MemoryFlo
     assert [each.status for each in flow.status(batch_id).items] == ["pending", "success"]
 
 
-def test_an_outcome_of_an_attempt_that_is_over_changes_nothing(flow: MemoryFlow) -> None:
+def test_an_outcome_of_an_earlier_attempt_changes_nothing(flow: MemoryFlow) -> None:
     batch_id = flow.submit([item("nobody")])
     flow.drain()
     flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
@@ -89,18 +89,18 @@ def version(batch: BatchView) -> tuple[int, int]:
     return batch.version, batch.edit_version
 
 
-def test_a_set_is_one_new_version_of_each_batch_that_it_changes(flow: MemoryFlow) -> None:
+def test_a_set_makes_one_new_version_of_each_batch_that_it_changes(flow: MemoryFlow) -> None:
     first, second = flow.submit(mentors(3)), flow.submit(mentors(1, first=9))
     flow.register(first)
     fold(flow, keys_of(first, [0, 1]))
     assert [version(flow.status(each).batch) for each in (first, second)] == [(2, 1), (1, 1)]
     fold(flow, keys_of(first, [0, 1]))
-    assert version(flow.status(first).batch) == (2, 1), "nothing new"
+    assert version(flow.status(first).batch) == (2, 1), "a repeated outcome must not make a new version"
     with flow.storage.transaction() as (repository, _):
         assert repository.positions_changed_since(first, 1) == [0, 1]
 
 
-def test_a_cancelled_batch_ends_when_the_last_item_in_doubt_is_decided(flow: MemoryFlow) -> None:
+def test_a_cancelled_batch_completes_when_the_last_item_in_doubt_is_decided(flow: MemoryFlow) -> None:
     batch_id = flow.submit(mentors(3))
     flow.storage.dispatch(batch_id, 1, DispatchState.ASKED, flow.storage.clock())
     cancelled = flow.call(cancel_batch, ADMIN, batch_id, None)

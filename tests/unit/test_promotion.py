@@ -1,4 +1,4 @@
-"""When the promotion of a batch is tried again (tests/integration/test_replay.py has what it does)."""
+"""When the promotion of a batch is tried again (tests/integration/test_replay.py covers what it does)."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -31,10 +31,10 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("error", "is_tried_again"), ERRORS.values(), ids=ERRORS)
-def test_what_passes_is_tried_again_while_the_rebuilt_batches_are_still_there(
+def test_a_passing_error_is_retried_while_the_rebuilt_batches_still_exist(
     monkeypatch: pytest.MonkeyPatch, error: Exception, is_tried_again: bool
 ) -> None:
-    """They are in tables of the connection's session."""
+    """They are in temporary tables of the connection's session."""
     begun: list[int] = []
 
     def begin() -> Any:
@@ -51,7 +51,7 @@ def test_what_passes_is_tried_again_while_the_rebuilt_batches_are_still_there(
     connection = cast("Connection", SimpleNamespace(begin=begin))
     if is_tried_again:
         assert promote(connection, uuid4()) is Promoted.MERGED
-        assert begun == [0, 1], "each try is a transaction of its own"
+        assert begun == [0, 1], "each try must be a transaction of its own"
     else:
         with pytest.raises(type(error)):
             promote(connection, uuid4())

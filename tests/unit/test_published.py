@@ -1,4 +1,4 @@
-"""The names under which models are published (schemas/published.py): a title outlives the name of its class."""
+"""The names under which models are published (schemas/published.py): a renamed class keeps its title."""
 
 import pytest
 from pydantic import BaseModel
@@ -31,7 +31,7 @@ class Both(BaseModel):
 
 
 def test_a_title_is_the_published_name() -> None:
-    """Where there is none, the class's name is."""
+    """Without a title, it is the class's name."""
     assert [published_name(model) for model in (Inner, Outer)] == ["Named", "Outer"]
 
 
@@ -46,7 +46,7 @@ def test_definitions_and_references_have_the_published_names() -> None:
     assert many["Outer"]["properties"]["inner"] == {"$ref": "#/schemas/Named"}
 
 
-def test_two_models_of_one_title_are_refused() -> None:
-    """One of them would take the other's place in the document."""
+def test_two_models_with_one_title_are_refused() -> None:
+    """Otherwise one of them would replace the other in the document."""
     with pytest.raises(ValueError, match="each its own title"):
         published_schema(Both)

@@ -1,4 +1,4 @@
-"""A record between Kafka and a handler: taken apart, decoded or refused; put aside, shown to people, and sent again."""
+"""A record between Kafka and a handler: read, decoded or refused; put aside, shown to people, and sent again."""
 
 import base64
 from collections.abc import Sequence
@@ -53,14 +53,14 @@ def written(event: OutgoingEvent) -> DeadLetter:
     return data
 
 
-# --- Taken apart ---------------------------------------------------------------------------------------------------------------
+# --- Read ----------------------------------------------------------------------------------------------------------------------
 
 
 def message(**parts: Any) -> Message:
     return Message(**{"topic": "t", "partition": 1, "offset": 5, "key": b"k", "value": b"v", "timestamp": (1, 9), **parts})
 
 
-def test_a_message_is_taken_apart_as_it_is() -> None:
+def test_every_part_of_a_message_is_read() -> None:
     headers = [("a", b"1"), ("A", None), ("a", b"2")]
     assert take_apart(message(headers=headers)) == RawRecord("t", 1, 5, 9, b"k", b"v", tuple(headers))
     assert take_apart(message(key=None, value=None)) == RawRecord("t", 1, 5, 9, None, None, ())
@@ -71,7 +71,7 @@ def test_a_message_is_taken_apart_as_it_is() -> None:
     ("given", "year"),
     [(-1, 1970), (-(10**15), 1970), (0, 1970), (253_370_764_799_999, 9998), (253_370_764_800_000, 9999), (2**62, 9999)],
 )
-def test_a_time_outside_of_the_calendar_is_moved_to_the_nearest_inside(given: int, year: int) -> None:
+def test_a_time_outside_the_calendar_is_moved_inside(given: int, year: int) -> None:
     taken = take_apart(message(timestamp=(0, given)))
     moment = datetime.fromtimestamp(taken.timestamp_ms / 1000, UTC)
     assert moment.year == year
@@ -81,8 +81,8 @@ def test_a_time_outside_of_the_calendar_is_moved_to_the_nearest_inside(given: in
 
 @pytest.mark.parametrize("part", ["key", "value", "name", "header"])
 @pytest.mark.parametrize(("more", "is_too_large"), [(-1, False), (0, False), (1, True)])
-def test_every_part_of_a_record_counts_towards_what_is_read_of_it(part: str, more: int, is_too_large: bool) -> None:
-    filler = MAX_MESSAGE_BYTES - 4 + more  # beside it, each of the other three parts has a byte, and this one a byte of its own
+def test_every_part_of_a_record_counts_towards_its_size(part: str, more: int, is_too_large: bool) -> None:
+    filler = MAX_MESSAGE_BYTES - 4 + more  # Each of the other three parts has one byte, and this one has one, too.
     parts = {name: b"x" * (1 + (filler if name == part else 0)) for name in ("key", "value", "name", "header")}
     record = raw(parts["value"], parts["key"], [(parts["name"].decode(), parts["header"])])
     assert record.bytes == MAX_MESSAGE_BYTES + more
@@ -90,14 +90,14 @@ def test_every_part_of_a_record_counts_towards_what_is_read_of_it(part: str, mor
     assert (entry.bytes, entry.refusal is not None and entry.refusal.reason == "too_large") == (record.bytes, is_too_large)
 
 
-def test_parts_that_are_not_there_have_no_bytes() -> None:
+def test_missing_parts_have_no_bytes() -> None:
     assert raw(None, None, [("abc", None)]).bytes == 3
 
 
 # --- Decoded -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_is_decoded_with_where_it_was_and_when() -> None:
+def test_a_record_is_decoded_with_its_place_and_its_time() -> None:
     entry = decoded(raw())
     record = entry.record
     assert record is not None
@@ -108,13 +108,13 @@ def test_a_record_is_decoded_with_where_it_was_and_when() -> None:
 
 
 class Confused(ToyHandler):
-    """Has a bug that every record meets."""
+    """Has a bug that every record triggers."""
 
     def lane(self, _topic: Topic, data: EventData) -> Lane:
         raise KeyError("somebody's notes")
 
 
-def test_what_cannot_be_decoded_is_refused_in_the_lane_that_nobody_waits_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_record_is_refused_in_the_lane_that_nobody_waits_behind(caplog: pytest.LogCaptureFixture) -> None:
     entries = {
         "invalid_data": decoded(raw(b"{}")),
         "no_value": decoded(raw(None)),
@@ -133,7 +133,7 @@ def test_what_cannot_be_decoded_is_refused_in_the_lane_that_nobody_waits_behind(
     assert "somebody" not in caplog.text
 
 
-def test_a_record_that_is_too_large_is_called_that_whatever_else_is_wrong() -> None:
+def test_a_too_large_record_is_called_so_whatever_else_is_wrong() -> None:
     entry = decoded(raw(b"x" * (MAX_MESSAGE_BYTES + 1), headers=(), unreadable="unreadable"))
     assert entry.refusal is not None
     assert entry.refusal.reason == "too_large"
@@ -143,7 +143,7 @@ def test_a_record_that_is_too_large_is_called_that_whatever_else_is_wrong() -> N
 # --- Put aside -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_letter_says_where_the_record_was_and_why_it_is_no_longer_there() -> None:
+def test_a_letter_says_where_the_record_was_and_why_it_was_put_aside() -> None:
     event = letter(raw())
     assert (event.topic, event.key) == (Topic.DEAD_LETTER, "prefix.commands.v1/3/7")
     assert dict(event.headers)["ce_time"] == b"2026-03-26T09:00:00.123000Z"
@@ -162,7 +162,7 @@ def test_a_letter_belongs_to_the_trace_of_its_record() -> None:
     assert own[0] != own[1]
 
 
-def test_letters_of_different_records_are_different_events_and_of_the_same_record_the_same() -> None:
+def test_letters_of_different_records_are_different_events_and_those_of_one_record_are_the_same() -> None:
     record = raw()
     ways: Sequence[RawRecord] = [
         record,
@@ -180,7 +180,7 @@ def test_letters_of_different_records_are_different_events_and_of_the_same_recor
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_a_record_that_its_topic_takes_is_kept_whole_and_of_a_larger_one_the_beginning(more: int) -> None:
+def test_a_record_that_fits_is_kept_completely_and_of_a_larger_one_the_beginning(more: int) -> None:
     value, key = bytes(MAX_MESSAGE_BYTES + more), b"k" * (MAX_KEPT_KEY_BYTES + more)
     data = written(letter(raw(value, key)))
     is_cut = more > 0
@@ -189,27 +189,27 @@ def test_a_record_that_its_topic_takes_is_kept_whole_and_of_a_larger_one_the_beg
     assert (data.value_truncated, data.key_truncated, data.value_bytes) == (is_cut, is_cut, len(value))
 
 
-def test_what_is_not_there_is_not_empty() -> None:
+def test_a_missing_part_differs_from_an_empty_one() -> None:
     data = written(letter(raw(None, None)))
     assert (data.key, data.value, data.value_bytes, data.key_truncated, data.value_truncated) == (None, None, None, False, False)
     data = written(letter(raw(b"", b"")))
     assert (data.key, data.value, data.value_bytes) == ("", "", 0)
 
 
-def test_headers_that_reading_again_needs_are_kept_by_any_name_and_no_others() -> None:
+def test_headers_that_are_needed_to_read_again_are_kept_and_no_others() -> None:
     data = written(letter(raw(headers=[("CE_ID", b"a"), ("x-notes", b"private"), ("Content-Type", None), ("ce_time", b"\xff")])))
     assert data.headers == {"ce_id": "a", "content-type": "", "ce_time": "\ufffd"}
 
 
 @pytest.mark.parametrize("character", ["x", "å", "\U0001f600"])
-def test_headers_are_kept_as_long_as_they_may_be_and_one_longer(character: str) -> None:
+def test_headers_are_kept_up_to_their_limit(character: str) -> None:
     for length in (MAX_HEADER_LENGTH - 1, MAX_HEADER_LENGTH, MAX_HEADER_LENGTH + 1):
         data = written(letter(raw(headers=[("ce_id", (character * length).encode())])))
         assert data.headers == {"ce_id": character * min(length, MAX_HEADER_LENGTH)}
 
 
 def test_the_largest_letter_fits_its_topic() -> None:
-    """Characters that JSON writes as six bytes, wherever there may be any."""
+    """Every text has characters that JSON writes as six bytes."""
     headers = [(name, b"\x01" * 10_000) for name in ("ce_id", "ce_source", "ce_type", "ce_time", "ce_specversion", "traceparent")]
     event = letter(raw(b"\xff" * MAX_MESSAGE_BYTES, b"\xff" * MAX_MESSAGE_BYTES, headers), detail="\x01" * 1_000_000)
     assert (
@@ -218,7 +218,7 @@ def test_the_largest_letter_fits_its_topic() -> None:
     assert len(written(event).detail) == MAX_DETAIL_LENGTH
 
 
-def test_a_detail_that_cannot_be_written_is_written_otherwise() -> None:
+def test_a_detail_that_can_not_be_encoded_is_replaced() -> None:
     assert written(letter(raw(), detail="field \ud800 is unknown")).detail == "field ? is unknown"
 
 
@@ -233,7 +233,7 @@ def shown(document: object) -> object:
     return put_aside(raw(orjson.dumps(document))).shown_value()
 
 
-def test_a_value_is_shown_without_notes_and_without_text_that_may_be_some() -> None:
+def test_a_value_is_shown_without_notes_and_without_text_that_may_be_notes() -> None:
     document = {
         "batch_id": "b",
         "notes": "private",
@@ -256,14 +256,14 @@ def test_a_value_is_shown_without_notes_and_without_text_that_may_be_some() -> N
     assert shown({"mentor_id": ["m", "n"], "notes": 5}) == {"mentor_id": ["m", "n"], "notes": hidden}
 
 
-def test_what_is_no_json_is_not_shown() -> None:
+def test_a_value_that_is_no_json_is_not_shown() -> None:
     assert put_aside(raw(b"private")).shown_value() == "(7 bytes that are not JSON)"
     assert put_aside(raw(None)).shown_value() is None
     beginning = put_aside(raw(b" " * (MAX_MESSAGE_BYTES + 1))).shown_value()
     assert beginning == f"({MAX_MESSAGE_BYTES + 1} bytes, of which the letter holds the first {KEPT_OF_LARGE_VALUE_BYTES})"
 
 
-def test_a_record_is_sent_again_as_it_was() -> None:
+def test_a_record_is_sent_again_unchanged() -> None:
     kept = COMMAND.headers
     assert put_aside(raw()).as_event() == OutgoingEvent(Topic.COMMANDS, "key", kept, COMMAND.value)
     assert put_aside(raw(), topic=Topic.COMMANDS_BULK).as_event().topic is Topic.COMMANDS_BULK
@@ -272,7 +272,7 @@ def test_a_record_is_sent_again_as_it_was() -> None:
     assert put_aside(raw(b"")).as_event().value == b""
 
 
-def test_what_cannot_be_sent_again_says_why() -> None:
+def test_a_record_that_can_not_be_sent_again_has_a_reason() -> None:
     for record, reason, said in (
         (raw(headers=(), unreadable="x"), BAD_HEADERS, "headers cannot be read"),
         (raw(None), "no_value", "has no value"),
@@ -284,7 +284,7 @@ def test_what_cannot_be_sent_again_says_why() -> None:
 LARGE = raw(b"v" * (MAX_MESSAGE_BYTES + 1), b"k" * (MAX_KEPT_KEY_BYTES + 1))
 
 
-def test_a_record_of_which_the_letter_holds_the_beginning_is_read_again_from_where_it_is() -> None:
+def test_a_record_of_which_the_letter_holds_the_beginning_is_read_again_from_its_place() -> None:
     aside = put_aside(LARGE)
     assert aside.is_truncated
     event = aside.as_event(LARGE)
@@ -312,7 +312,7 @@ def test_another_record_in_its_place_is_not_sent_instead(original: RawRecord | N
 
 
 @pytest.mark.parametrize(("more", "fits"), [(-1, True), (0, True), (1, False)])
-def test_a_record_that_no_topic_takes_is_not_sent_again(more: int, fits: bool) -> None:
+def test_a_record_that_no_topic_accepts_is_not_sent_again(more: int, fits: bool) -> None:
     record = raw(b"v" * (MAX_DEAD_LETTER_BYTES - 10 + more), b"k" * 10)
     aside = put_aside(record)
     if fits:

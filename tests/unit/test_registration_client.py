@@ -1,4 +1,4 @@
-"""What an external registration service is sent, and what each of its answers means."""
+"""What an external registration service is sent, and what each of its responses means."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ CANCELLED = replace(QUESTION, is_cancelled=True)
 
 
 class Service:
-    """Gives the responses in turn, and keeps the requests."""
+    """Returns the responses in turn, and keeps the requests."""
 
     def __init__(self, *responses: httpx.Response | Exception) -> None:
         self.asked: list[httpx.Request] = []
@@ -74,7 +74,7 @@ def said(status: str = "registered", *, code: int = 200, key: str = KEY, **more:
     return httpx.Response(code, json={"key": key, "status": status, **more})
 
 
-def test_a_request_says_everything_about_the_item_under_its_key() -> None:
+def test_a_request_has_everything_about_the_item_under_its_key() -> None:
     service = Service(said())
     assert settle(service, token="secret") == Registered(ACTIVITY)
     [asked] = service.asked
@@ -99,7 +99,7 @@ def test_a_request_says_everything_about_the_item_under_its_key() -> None:
     assert asked.headers["traceparent"].split("-")[1] == "ab" * 16
 
 
-def test_without_a_token_none_is_sent() -> None:
+def test_without_a_configured_token_none_is_sent() -> None:
     service = Service(said())
     settle(service)
     assert "authorization" not in service.asked[0].headers
@@ -132,7 +132,7 @@ ANSWERS: Sequence[tuple[str, httpx.Response | Exception, Settled | Unknown]] = [
 
 
 @pytest.mark.parametrize(("answer", "meaning"), [case[1:] for case in ANSWERS], ids=[case[0] for case in ANSWERS])
-def test_what_an_answer_means(answer: httpx.Response | Exception, meaning: Settled | Unknown) -> None:
+def test_the_meaning_of_each_response(answer: httpx.Response | Exception, meaning: Settled | Unknown) -> None:
     service = Service(answer)
     assert settle(service) == meaning
     assert service.methods == ["POST"]
@@ -145,7 +145,7 @@ def test_a_refusal_names_the_rival() -> None:
     assert (refused.error.code, refused.error.conflicting_activity_id) == ("duplicate_activity", RIVAL)
 
 
-def test_a_refusal_is_told_apart_by_its_field() -> None:
+def test_refusals_are_distinguished_by_their_field() -> None:
     codes = []
     for field in ("duration_minutes", "notes"):
         body = {"key": KEY, "status": "refused", "code": "invalid_item", "field": field}
@@ -160,7 +160,7 @@ async def silent(_: httpx.Request) -> httpx.Response:
     raise AssertionError
 
 
-def test_a_service_that_says_nothing_is_given_up_in_time() -> None:
+def test_a_silent_service_is_given_up_in_time() -> None:
     assert settle(silent, timeout_s=0.02) == Unknown("TimeoutError")
     assert not is_there(silent)
 
@@ -187,7 +187,7 @@ def test_a_cancelled_item_is_asked_about_and_withdrawn_and_never_sent(
     assert {asked.url.path for asked in service.asked} == {f"/v1/registrations/{KEY}"}
     traces = [asked.headers["traceparent"].split("-") for asked in service.asked]
     assert {trace[1] for trace in traces} == {"ab" * 16}
-    assert len({trace[2] for trace in traces}) == len(methods), "each request is a span of its own"
+    assert len({trace[2] for trace in traces}) == len(methods), "each request must have a span of its own"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_cancelled_item_is_asked_about_and_withdrawn_and_never_sent(
         (httpx.ConnectError("refused"), False),
     ],
 )
-def test_a_service_is_there_when_it_answers_a_probe(answer: httpx.Response | Exception, expected: bool) -> None:
+def test_a_service_is_available_when_it_responds_to_a_probe(answer: httpx.Response | Exception, expected: bool) -> None:
     service = Service(answer)
     assert is_there(service) is expected
     assert (service.methods, service.asked[0].url.path) == (["GET"], "/v1/registrations/probe")

@@ -1,4 +1,4 @@
-"""The topics as a replay reads them: what each record becomes, and how far the groups that take them in have come."""
+"""The topics as a replay reads them: what each record becomes, and how far the groups of their consumers have come."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def raw(offset: int, value: bytes | None = b"v", partition: int = 1) -> RawRecor
 
 
 class Reader:
-    """The reader in the hands of a test."""
+    """The reader, controlled by the test."""
 
     def __init__(self, _settings: Settings) -> None:
         self.chunks: Sequence[Sequence[tuple[Topic, RawRecord]]] = ()
@@ -71,18 +71,18 @@ def reader_of(source: ReplaySource) -> Reader:
     return cast("Reader", source._reader)
 
 
-def test_everything_is_read_or_what_is_not_older_than_a_time_or_than_a_record(source: ReplaySource) -> None:
+def test_everything_is_read_or_only_what_is_not_older_than_a_time_or_a_record(source: ReplaySource) -> None:
     earlier = MOMENT.replace(year=2025)
     for start, since in ((None, None), (earlier, earlier), (RecordPlace(Topic.RESULTS, 2, 17), MOMENT)):
         source.spans(start)
         assert reader_of(source).asked == (TOPICS, since)
 
 
-def test_batches_and_results_are_handled_as_far_as_the_groups_that_take_them_in(source: ReplaySource) -> None:
+def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(source: ReplaySource) -> None:
     assert source.handled() == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
 
 
-def test_each_chunk_is_added_and_told_of(source: ReplaySource) -> None:
+def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:
     reader_of(source).chunks = [
         [(Topic.BATCHES, raw(0)), (Topic.RESULTS, raw(7, partition=2)), (Topic.RESULTS, raw(8, None))],
         [(Topic.LIFECYCLE, raw(3, None))],
@@ -100,7 +100,7 @@ def test_each_chunk_is_added_and_told_of(source: ReplaySource) -> None:
 
 
 @pytest.mark.parametrize(("more", "is_read"), [(-1, True), (0, True), (1, False)])
-def test_what_the_roles_did_not_read_is_unreadable(source: ReplaySource, more: int, is_read: bool) -> None:
+def test_records_that_the_roles_did_not_read_are_unreadable(source: ReplaySource, more: int, is_read: bool) -> None:
     large = raw(0, bytes(MAX_MESSAGE_BYTES - raw(0, b"").bytes + more))
     reader_of(source).chunks = [[(Topic.BATCHES, large)]]
     rebuilt = Rebuilt()
@@ -110,7 +110,7 @@ def test_what_the_roles_did_not_read_is_unreadable(source: ReplaySource, more: i
     assert record.value == (large.value if is_read else None)
 
 
-def test_the_reader_is_closed_in_the_end(source: ReplaySource) -> None:
+def test_the_reader_is_closed_at_the_end(source: ReplaySource) -> None:
     with source:
         assert not reader_of(source).is_closed
     assert reader_of(source).is_closed

@@ -1,4 +1,4 @@
-"""Requests, fields and spelling: each limit at one less, at itself and at one more; each part of what makes two things the same."""
+"""Requests, fields and spelling: each limit at one less, at itself and at one more; and each part of what makes two things equal."""
 
 import unicodedata
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE, canonical, visible
 
 ITEM_ID = "01a20651-14d3-8a55-8b41-6a1a3bd00002"
 ITEM = {"mentor_id": "m", "activity_type": "x", "activity_date": "2026-03-25", "duration_minutes": 60}
-# Four code points that are one letter.
+# Four code points that make one letter.
 LETTER = "\N{GREEK SMALL LETTER ALPHA}\N{COMBINING REVERSED COMMA ABOVE}\N{COMBINING GREEK PERISPOMENI}\N{COMBINING GREEK YPOGEGRAMMENI}"
 
 
@@ -36,7 +36,7 @@ def codes(call: Callable[[], object]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("field", "least", "most"), [(Id, 1, 100), (Label, 0, 200), (Notes, 0, 10_000), (Reason, 0, 1_000)])
-def test_a_text_has_its_length(field: Any, least: int, most: int) -> None:
+def test_the_length_of_a_text_is_limited(field: Any, least: int, most: int) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(field)
     for length in {least, most - 1, most}:
         assert adapter.validate_python("x" * length) == "x" * length
@@ -54,7 +54,7 @@ def test_composed_letters_count_as_one(field: Any, most: int) -> None:
 
 
 @pytest.mark.parametrize("marks", [1, 29, 30])
-def test_a_letter_may_have_so_many_marks(marks: int) -> None:
+def test_the_number_of_marks_on_a_letter_is_limited(marks: int) -> None:
     text = "x" * 40 + "a" + "\N{COMBINING RING ABOVE}" * marks
     assert TypeAdapter(Id).validate_python(text) == "x" * 40 + "å" + "\N{COMBINING RING ABOVE}" * (marks - 1)
     too_many = "x" * 40 + "a" + "\N{COMBINING RING ABOVE}" * 31
@@ -84,9 +84,9 @@ def test_a_flag_and_a_date_are_never_guessed() -> None:
 
 # --- Spelling -----------------------------------------------------------------------------------------------------------------
 
-# Of the format characters: those that are seen, and those that join or enclose other signs.
+# The format characters that are visible, and those that join or enclose others.
 SEEN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
-# Not format characters, and shown by nothing all the same (Unicode: default ignorable).
+# No format characters, but invisible all the same (Unicode: default ignorable).
 FILLERS = {
     0x34F,
     0x115F,
@@ -103,7 +103,7 @@ FILLERS = {
 TAGS = range(0xE0000, 0xE1000)
 
 
-def test_exactly_the_characters_that_nothing_shows_are_left_out_of_an_id() -> None:
+def test_exactly_the_invisible_characters_are_removed_from_an_id() -> None:
     removed, blanks = set(), set()
     expected, expected_blanks = FILLERS | set(TAGS), {0x2800}
     for code in (*range(0xD800), *range(0xE000, 0x20000), *range(0xDFF00, 0xE1100)):
@@ -124,7 +124,7 @@ def test_exactly_the_characters_that_nothing_shows_are_left_out_of_an_id() -> No
     assert blanks ^ expected_blanks == set()
 
 
-def test_the_database_is_told_the_same_characters() -> None:
+def test_the_database_has_the_same_characters() -> None:
     assert canonical(SQL_INVISIBLE) == ""
     assert canonical(SQL_BLANKS) == " " * len(SQL_BLANKS)
     everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0xE0000))))
@@ -157,7 +157,7 @@ def test_the_database_is_told_the_same_characters() -> None:
         (EventsQuery, "ticket", ["x" * 2_000], ["x" * 2_001]),
     ],
 )
-def test_a_query_takes_what_is_within_its_limits(model: type[Request], field: str, good: list[Any], bad: list[Any]) -> None:
+def test_a_query_accepts_values_within_its_limits(model: type[Request], field: str, good: list[Any], bad: list[Any]) -> None:
     for value in good:
         read(model, {field: value})
     for value in bad:
@@ -165,7 +165,7 @@ def test_a_query_takes_what_is_within_its_limits(model: type[Request], field: st
     assert codes(lambda: read(model, {"surprise": 1})) == [("/surprise", "unknown_field")]
 
 
-def test_each_state_of_a_query_is_one_of_a_batch() -> None:
+def test_each_state_of_a_query_is_a_state_of_a_batch() -> None:
     for state in ("pending", "processing", "completed", "partial", "failed", "cancelled"):
         assert read(BatchesQuery, {"status": (state,)}).status == (state,)
     assert [place for place, _ in codes(lambda: read(BatchesQuery, {"status": ("failed", "success")}))] == ["/status/1"]
@@ -185,7 +185,7 @@ def submission(count: int, **others: Any) -> dict[str, Any]:
     return {"items": [ITEM | {"mentor_id": f"m-{number}"} for number in range(count)]} | others
 
 
-def test_a_submission_has_at_least_one_item_and_at_most_so_many() -> None:
+def test_the_number_of_items_in_a_submission_is_limited() -> None:
     assert codes(lambda: read_submission(submission(0), max_items=3)) == [("/items", "no_items")]
     for count in (1, 2, 3):
         assert len(read_submission(submission(count), max_items=3).as_items()) == count
@@ -194,7 +194,7 @@ def test_a_submission_has_at_least_one_item_and_at_most_so_many() -> None:
     for count, expected in ((0, "no_items"), (4, "too_many_items")):
         body = {"mentor_ids": [f"m-{number}" for number in range(count)], "activity": activity}
         assert codes(lambda body=body: read_submission(body, max_items=3)) == [("/mentor_ids", expected)]  # type: ignore[misc]
-    # What is beyond the limit is not looked at.
+    # What is beyond the limit is not checked.
     beyond = submission(3)
     beyond["items"] += [beyond["items"][0], {"surprise": 1}]
     assert codes(lambda: read_submission(beyond, max_items=3)) == [("/items", "too_many_items")]
@@ -214,7 +214,7 @@ def test_one_activity_of_several_mentors_is_an_item_for_each() -> None:
 
 
 @pytest.mark.parametrize("name", ["mentor_id", "activity_type", "activity_date", "duration_minutes", "notes"])
-def test_items_are_the_same_by_mentor_type_and_date(name: str) -> None:
+def test_items_are_equal_by_mentor_type_and_date(name: str) -> None:
     other = ITEM | {name: {"activity_date": "2026-03-26", "duration_minutes": 61}.get(name, "other")}
     if name in ("duration_minutes", "notes"):
         expected = [("/items/0/mentor_id", "duplicate_mentor"), ("/items/1/mentor_id", "duplicate_mentor")]
@@ -223,7 +223,7 @@ def test_items_are_the_same_by_mentor_type_and_date(name: str) -> None:
         assert len(read_submission({"items": [ITEM, other]}, max_items=2).as_items()) == 2
 
 
-def test_what_is_malformed_is_like_nothing_else() -> None:
+def test_a_malformed_item_equals_no_other() -> None:
     odds: list[Any] = [None, 1, [], {}, ITEM | {"mentor_id": None}, ITEM | {"activity_type": 5}, ITEM | {"activity_date": None}]
     for odd in odds:
         assert mentor_type_and_date(odd) != mentor_type_and_date(odd)
@@ -234,7 +234,7 @@ def test_what_is_malformed_is_like_nothing_else() -> None:
     ]
 
 
-def test_a_retry_names_items_or_asks_for_those_that_may_pass() -> None:
+def test_a_retry_names_items_or_asks_for_retryable_ones() -> None:
     for good in ({}, {"only_retryable": True}, {"item_ids": [ITEM_ID]}, {"item_ids": [ITEM_ID], "only_retryable": False}):
         read_retry(good, max_items=1)
     read_retry({"item_ids": None, "only_retryable": True}, max_items=1)
@@ -289,7 +289,7 @@ def test_each_mistake_has_its_code_and_its_place(change: dict[str, Any], code: s
     assert codes(lambda: read_submission({"items": [ITEM | change]}, max_items=1)) == [(f"/items/0/{name}", code)]
 
 
-def test_a_missing_field_and_what_is_no_object_or_list() -> None:
+def test_a_missing_field_and_values_that_are_no_object_or_list() -> None:
     item = {name: value for name, value in ITEM.items() if name != "mentor_id"}
     assert codes(lambda: read_submission({"items": [item]}, max_items=1)) == [("/items/0/mentor_id", "missing_field")]
     for body, place in (
@@ -306,7 +306,7 @@ def test_a_missing_field_and_what_is_no_object_or_list() -> None:
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, 2])
-def test_so_many_mistakes_are_listed_and_that_there_are_more(extra: int) -> None:
+def test_the_number_of_listed_mistakes_is_limited_and_the_rest_is_mentioned(extra: int) -> None:
     most = mistakes.MOST_MISTAKES
     bad = {"items": [ITEM | {"mentor_id": f"m-{number}", "surprise": 1} for number in range(most + extra)]}
     found = codes(lambda: read_submission(bad, max_items=10_000))
@@ -317,8 +317,8 @@ def test_so_many_mistakes_are_listed_and_that_there_are_more(extra: int) -> None
     assert len(first_of(iter([mistakes.COORDINATOR_UNKNOWN] * (most + extra)))) == min(most + extra, most + 1)
 
 
-def test_of_one_object_no_more_unknown_fields_are_named_than_mistakes_are_listed() -> None:
-    """Also where all mistakes of a file are listed: describing each costs a kilobyte."""
+def test_the_number_of_unknown_fields_named_of_one_object_is_limited() -> None:
+    """Even if all mistakes of a file are listed, because describing each costs a kilobyte."""
     most = mistakes.MOST_MISTAKES
     bad = {"items": [ITEM | {f"surprise-{number}": 1 for number in range(3 * most)}]}
     every = codes(lambda: read_submission(bad, max_items=10, most_mistakes=None))
@@ -351,11 +351,11 @@ def test_a_pointer_is_escaped_and_cut(parts: tuple[object, ...], written: str) -
         (1_011, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,001 more"),
     ],
 )
-def test_positions_in_words(count: int, said: str) -> None:
+def test_positions_in_a_message(count: int, said: str) -> None:
     assert listed(range(count)) == said
 
 
-def test_each_that_stands_there_twice_is_named_at_each_place() -> None:
+def test_each_duplicate_is_named_at_each_place() -> None:
     found = list(duplicate_mentors(["a", "b", "a", "c", "b", "a"], lambda entry: f"/{entry}", lambda entry: entry + 10))
     assert [(each.pointer, each.detail.split("positions ")[1].split(" have")[0]) for each in found] == [
         ("/0", "10, 12 and 15"),
@@ -371,7 +371,7 @@ def test_each_that_stands_there_twice_is_named_at_each_place() -> None:
 
 
 @pytest.mark.parametrize("form", ['{{"a":{}}}', '{{"a\\\\b":{}}}', "[{}]"])
-def test_json_has_so_many_levels_and_values(form: str) -> None:
+def test_the_levels_and_values_of_json_are_limited(form: str) -> None:
     for depth in (1, 2, 3, 4):
         raw = form.format("[" * (depth - 1) + "]" * (depth - 1) or "1").encode()
         if depth <= 3:
@@ -381,7 +381,7 @@ def test_json_has_so_many_levels_and_values(form: str) -> None:
                 strict_json.loads(raw, max_depth=3)
     for count in (1, 2, 3, 4):
         raw = form.format("[" + ",".join(['","'] * count) + "]").encode()
-        # The document, the list in it, and the texts, which are full of commas.
+        # The document, its list, and the texts, which are full of commas.
         if count <= 3:
             strict_json.loads(raw, max_depth=9, max_values=5)
         else:
@@ -408,7 +408,7 @@ def test_json_has_so_many_levels_and_values(form: str) -> None:
         ('{"a":1}'.encode("utf-32-be"), "UTF-32"),
     ],
 )
-def test_what_is_not_acceptable_json_is_said(raw: bytes, said: str) -> None:
+def test_unacceptable_json_is_refused_with_a_reason(raw: bytes, said: str) -> None:
     with pytest.raises(strict_json.BadJsonError, match=said):
         strict_json.loads(raw, max_depth=9)
 
@@ -435,7 +435,7 @@ def test_what_is_not_acceptable_json_is_said(raw: bytes, said: str) -> None:
         ({"status": "refused", "code": "1x"}, False),
     ],
 )
-def test_which_answers_of_an_external_service_are_complete(answer: dict[str, Any], is_read: bool) -> None:
+def test_which_responses_of_an_external_service_are_complete(answer: dict[str, Any], is_read: bool) -> None:
     if is_read:
         assert RegistrationResponse.model_validate({"key": "k"} | answer).key == "k"
     else:
@@ -445,7 +445,7 @@ def test_which_answers_of_an_external_service_are_complete(answer: dict[str, Any
         RegistrationResponse.model_validate(answer)
 
 
-def test_an_external_service_is_told_everything_about_an_activity() -> None:
+def test_an_external_service_gets_everything_about_an_activity() -> None:
     told = {
         "item_id": UUID(ITEM_ID),
         "batch_id": UUID(ITEM_ID),

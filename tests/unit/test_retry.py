@@ -1,4 +1,4 @@
-"""Which items a retry takes, and what it refuses (docs/states.md)."""
+"""Which items a retry selects, and what it refuses (docs/states.md)."""
 
 from datetime import date
 from typing import Unpack
@@ -20,7 +20,7 @@ ALL = RetryRequest()
 
 
 def one_failed(flow: MemoryFlow) -> UUID:
-    """A finished batch: the first item succeeded, the second names a mentor that does not exist."""
+    """A finished batch. The first item succeeded, and the second names a mentor that does not exist."""
     batch_id = flow.submit([item("mentor-1"), item("nobody")])
     flow.drain()
     assert flow.status(batch_id).batch.status == "partial"
@@ -31,8 +31,8 @@ def correct(batch_id: UUID, position: int, **changes: Unpack[Correction]) -> Ret
     return RetryRequest(corrections=[CorrectedItem(DerivedIds(batch_id).item_id(position), changes)])
 
 
-def test_retry_that_finds_the_batch_at_its_end_announces_that_end(flow: MemoryFlow) -> None:
-    """The outcomes are there and not folded yet: the retry folds them, and nobody else will say that the first attempts are over."""
+def test_retry_of_a_batch_that_has_ended_but_is_not_folded_announces_its_completion(flow: MemoryFlow) -> None:
+    """The outcomes exist, but are not folded. The retry folds them, and nothing else will announce the completion of the first attempts."""
     batch_id = flow.submit([item("mentor-1"), item("nobody")])
     flow.register(batch_id)
     assert flow.call(retry_failed_items, ADMIN, batch_id, ALL).retried == 1
@@ -44,7 +44,7 @@ def test_retry_that_finds_the_batch_at_its_end_announces_that_end(flow: MemoryFl
     ]
 
 
-def test_what_succeeded_at_once_conflicts_and_nothing_of_the_request_is_done(flow: MemoryFlow) -> None:
+def test_naming_a_succeeded_item_conflicts_and_nothing_of_the_request_is_done(flow: MemoryFlow) -> None:
     batch_id = one_failed(flow)
     ids = DerivedIds(batch_id)
     with pytest.raises(ConflictError):
@@ -60,7 +60,7 @@ def test_item_of_another_batch_is_unknown(flow: MemoryFlow) -> None:
     assert refused.value.mistakes[0].code == "item_unknown"
 
 
-def test_all_mistakes_in_the_names_come_at_once(flow: MemoryFlow) -> None:
+def test_all_mistakes_of_a_retry_are_named_at_once(flow: MemoryFlow) -> None:
     batch_id = one_failed(flow)
     own, stranger = DerivedIds(batch_id).item_id, DerivedIds(flow.submit(mentors(1, first=9))).item_id(0)
     request = RetryRequest(
@@ -77,11 +77,11 @@ def test_all_mistakes_in_the_names_come_at_once(flow: MemoryFlow) -> None:
     ]
 
 
-def test_what_may_pass_is_taken_alone_or_beside_what_is_named(flow: MemoryFlow) -> None:
+def test_retryable_items_are_selected_alone_or_beside_corrected_ones(flow: MemoryFlow) -> None:
     batch_id = flow.submit([item("nobody"), item("no one"), item("mentor-1")])
 
     def attempts(request: RetryRequest) -> list[int]:
-        """Which attempt each item is in, when all that ran have failed, the last through a fault on our side, and were retried."""
+        """The attempt of each item, after all that ran have failed (the last through a fault on our side) and were retried."""
         flow.give_up(batch_id, 2)
         flow.register(batch_id)
         flow.call(retry_failed_items, ADMIN, batch_id, request)
@@ -94,7 +94,7 @@ def test_what_may_pass_is_taken_alone_or_beside_what_is_named(flow: MemoryFlow) 
     assert [each.status for each in flow.status(batch_id).items] == ["success", "failed", "success"]
 
 
-def test_correction_may_not_become_another_item(flow: MemoryFlow) -> None:
+def test_a_correction_may_not_make_an_item_equal_to_another(flow: MemoryFlow) -> None:
     batch_id = one_failed(flow)
     with pytest.raises(InvalidRequestError) as refused:
         flow.call(retry_failed_items, ADMIN, batch_id, correct(batch_id, 1, mentor_id="mentor-1"))
@@ -128,7 +128,7 @@ def test_cancelled_batch_conflicts(flow: MemoryFlow) -> None:
         flow.call(retry_failed_items, ADMIN, batch_id, ALL)
 
 
-def test_same_key_gives_the_first_answer_and_another_request_is_refused(flow: MemoryFlow) -> None:
+def test_the_same_key_returns_the_first_result_and_another_request_is_refused(flow: MemoryFlow) -> None:
     batch_id = one_failed(flow)
     key = Idempotency("key-1", b"hash-1")
     assert flow.call(retry_failed_items, ADMIN, batch_id, ALL, key).retried == 1
@@ -140,7 +140,7 @@ def test_same_key_gives_the_first_answer_and_another_request_is_refused(flow: Me
         flow.call(retry_failed_items, ADMIN, batch_id, ALL, Idempotency("key-1", b"hash-2"))
 
 
-def test_outcome_that_is_not_folded_yet_can_be_retried(flow: MemoryFlow) -> None:
+def test_an_outcome_that_is_not_folded_yet_can_be_retried(flow: MemoryFlow) -> None:
     batch_id = flow.submit([item("mentor-1"), item("nobody")])
     flow.register(batch_id)
     assert flow.call(retry_failed_items, ADMIN, batch_id, ALL).retried == 1

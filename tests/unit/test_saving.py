@@ -1,4 +1,4 @@
-"""What a command saves takes the place of a file of its own kind, and of nothing else."""
+"""A command's output file replaces a regular file, and nothing else."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ def mode(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
 
 
-def test_a_new_file_is_what_the_process_makes_of_new_files(tmp_path: Path) -> None:
+def test_a_new_file_has_the_permissions_of_new_files(tmp_path: Path) -> None:
     file, other = tmp_path / "a.csv", tmp_path / "b.csv"
     save(file)
     other.touch()
@@ -43,7 +43,7 @@ def test_a_file_keeps_its_permissions(tmp_path: Path, permissions: int) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_fails_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(b"old")
     for target in (file, tmp_path / "none.csv"):
@@ -67,7 +67,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     assert mode(folder / "there.csv") == 0o600
 
 
-def test_a_file_with_another_name_stays_one_file(tmp_path: Path) -> None:
+def test_a_file_with_a_second_name_stays_one_file(tmp_path: Path) -> None:
     file, other = tmp_path / "a.csv", tmp_path / "b.csv"
     file.write_bytes(b"a longer old content")
     os.link(file, other)
@@ -93,7 +93,7 @@ def test_a_device_is_written_to() -> None:
     assert (stat.S_ISCHR(after.st_mode), after.st_ino) == (True, before.st_ino)
 
 
-def test_what_is_open_elsewhere_is_written_to(tmp_path: Path) -> None:
+def test_a_file_that_is_open_elsewhere_is_written_to(tmp_path: Path) -> None:
     file = tmp_path / "out.csv"
     with file.open("wb") as out:
         before = file.stat().st_ino
@@ -102,7 +102,7 @@ def test_what_is_open_elsewhere_is_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no/such/folder.csv", "folder", "circle"])
-def test_what_can_not_be_written_is_said(tmp_path: Path, name: str) -> None:
+def test_a_file_that_can_not_be_written_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(UnwritableError, match="can't be written: "):

@@ -1,4 +1,4 @@
-"""A server that can't serve ends by itself, and is then asked to stop like all others."""
+"""A server that can't serve ends by itself, and can then be asked to stop like the others."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ async def impossible() -> AsyncIterator[int]:
     yield 0
 
 
-def test_what_could_not_serve_can_be_stopped() -> None:
+def test_a_server_that_could_not_start_can_be_stopped() -> None:
     role = ServerRole("api", impossible())
     with pytest.raises(OSError, match="the address is taken"):
         role.run()

@@ -1,4 +1,4 @@
-"""For how long a partition may say nothing before the client is replaced."""
+"""How long a partition may be silent before the client is replaced."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def silence(now: Now) -> Silence:
     return Silence(now)
 
 
-def test_the_oldest_silence_counts(silence: Silence, now: Now) -> None:
+def test_the_longest_silence_counts(silence: Silence, now: Now) -> None:
     silence.assigned(FIRST)
     now.s = 10.0
     silence.assigned(SECOND)
@@ -44,7 +44,7 @@ def test_the_oldest_silence_counts(silence: Silence, now: Now) -> None:
     assert not silence
 
 
-def test_patience_doubles_with_each_client_that_hears_nothing_either(silence: Silence, now: Now) -> None:
+def test_the_patience_doubles_with_each_client_that_hears_nothing(silence: Silence, now: Now) -> None:
     patience_s = []
     for _ in range(7):
         silence.assigned(FIRST)
@@ -77,7 +77,7 @@ def test_it_complains_when_a_new_client_hears_nothing_either(silence: Silence) -
     assert silence.complaint is None
 
 
-def test_of_what_was_taken_away_nothing_is_told(silence: Silence) -> None:
+def test_a_revoked_partition_is_not_complained_of(silence: Silence) -> None:
     silence.assigned(FIRST)
     silence.renewed()
     silence.revoked({FIRST})

@@ -22,7 +22,7 @@ from schemas.spelling import canonical
 
 ITEM = {"mentor_id": "kåre-07", "activity_type": "påske", "activity_date": "2026-03-25", "duration_minutes": 60}
 
-# Each way of writing kåre-07 that nobody can tell from it on a screen.
+# Each spelling of kåre-07 that looks the same on a screen.
 DISGUISES = [
     unicodedata.normalize("NFD", "kåre-07"),
     "ka\N{COMBINING RING ABOVE}re-07\N{ZERO WIDTH SPACE}",
@@ -56,7 +56,7 @@ def test_a_disguised_id_is_the_plain_one_everywhere(written: str) -> None:
 
 @pytest.mark.parametrize("written", DISGUISES, ids=ascii)
 @pytest.mark.parametrize("form", ["items", "mentor_ids"])
-def test_one_mentor_in_two_spellings_stands_there_twice(written: str, form: str) -> None:
+def test_one_mentor_in_two_spellings_is_a_duplicate(written: str, form: str) -> None:
     activity = {name: value for name, value in ITEM.items() if name != "mentor_id"}
     bodies: dict[str, Any] = {
         "items": {"items": [ITEM, ITEM | {"mentor_id": written}]},
@@ -67,7 +67,7 @@ def test_one_mentor_in_two_spellings_stands_there_twice(written: str, form: str)
     assert [mistake.code for mistake in refusal.value.mistakes] == ["duplicate_mentor"] * 2
 
 
-def test_blanks_of_every_width_are_plain_ones() -> None:
+def test_blanks_of_every_width_become_plain_ones() -> None:
     assert canonical("kari\N{NO-BREAK SPACE}n\N{NARROW NO-BREAK SPACE}07\N{IDEOGRAPHIC SPACE}") == "kari n 07 "
 
 
@@ -76,12 +76,12 @@ def test_an_id_of_nothing_visible_is_empty() -> None:
         TypeAdapter(Id).validate_python("\N{ZERO WIDTH SPACE}\N{SOFT HYPHEN}")
 
 
-def test_what_is_visible_stays() -> None:
+def test_visible_characters_stay() -> None:
     for text in ("m-001", "Ærlig Østby", "ملاحظة", "点-1", "m\u0601", "A\t1", "１２"):  # noqa: RUF001
         assert canonical(text) == unicodedata.normalize("NFC", text)
 
 
-def test_a_label_is_composed_and_keeps_what_shapes_it() -> None:
+def test_a_label_is_composed_and_keeps_the_characters_that_shape_it() -> None:
     family = "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}"
     assert TypeAdapter(Label).validate_python(f"Pa\N{COMBINING RING ABOVE}ske {family}") == f"Påske {family}"
 
@@ -93,5 +93,5 @@ def test_a_text_that_is_costly_to_compose_is_refused_before_that() -> None:
 
 
 @given(st.text(max_size=20))
-def test_the_one_spelling_is_stable(text: str) -> None:
+def test_spelling_an_id_twice_changes_nothing(text: str) -> None:
     assert canonical(canonical(text)) == canonical(text)

@@ -29,7 +29,7 @@ def test_a_submission_is_bulk_when_it_has_more_items_than_the_threshold(items: i
 
 
 @pytest.mark.parametrize(("sizes", "expected"), [([2, 2], Lane.SMALL), ([2, 3], Lane.BULK), ([1, 5], Lane.BULK)])
-def test_each_part_is_of_the_lane_of_its_batch(sizes: list[int], expected: Lane) -> None:
+def test_each_part_is_in_the_lane_of_its_batch(sizes: list[int], expected: Lane) -> None:
     assert {lane(record(part).data) for part in in_parts(uuid4(), sizes)} == {expected}
 
 
@@ -49,7 +49,7 @@ def retry(items: int, part: int) -> EventData:
     ("items", "part", "expected"),
     [(3, 1, Lane.SMALL), (4, 1, Lane.SMALL), (5, 1, Lane.BULK), (1, 2, Lane.BULK)],
 )
-def test_a_retry_is_bulk_by_its_items_and_every_later_part_is(items: int, part: int, expected: Lane) -> None:
+def test_a_retry_is_bulk_by_its_items_and_so_is_every_later_part(items: int, part: int, expected: Lane) -> None:
     assert lane(retry(items, part)) is expected
 
 
@@ -61,7 +61,7 @@ def test_commands_wait_in_the_lane_of_their_topic(topic: Topic, expected: Lane) 
 
 
 @pytest.mark.parametrize(("bulk", "expected"), [(False, Lane.SMALL), (True, Lane.BULK)])
-def test_results_come_back_in_the_lane_of_their_commands(bulk: bool, expected: Lane) -> None:
+def test_results_are_in_the_lane_of_their_commands(bulk: bool, expected: Lane) -> None:
     result = RegistrationSucceeded(
         batch_id=uuid4(), item_id=uuid4(), position=0, attempt=1, organization_id="org", bulk=bulk, activity_id=uuid4()
     )

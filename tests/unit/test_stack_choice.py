@@ -1,4 +1,4 @@
-"""A stack that can't be had: said once, and clearly, before any worker starts."""
+"""A stack that can't be started is reported once, and clearly, before any worker starts."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def test_a_parallel_run_without_a_docker_engine_says_so() -> None:
     assert "gw0" not in done.stdout + done.stderr
 
 
-def test_external_servers_are_named_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_servers_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in EXTERNAL:
         monkeypatch.setenv(name, "somewhere")
     check_choice("external")

@@ -1,4 +1,4 @@
-"""Statements in `.sql` files: each has a name, says what it is for, declares its parameters, and is used by one module."""
+"""Statements in `.sql` files: each has a name, a comment and declared parameters, and is used by one module."""
 
 import re
 from pathlib import Path
@@ -60,13 +60,13 @@ def test_a_statement_reaches_the_server_without_its_comments(written: Path) -> N
         ("-- name: a\n-- parameters: x\nSELECT :x;\n", "write the type of the parameter x"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_when_it_is_read(written: Path, sql: str, message: str) -> None:
+def test_an_invalid_file_is_refused_when_it_is_read(written: Path, sql: str, message: str) -> None:
     written.write_text(sql)
     with pytest.raises(ValueError, match=re.escape(message)):
         read_statements("x.sql")
 
 
-def test_each_statement_of_the_product_says_what_it_is_for() -> None:
+def test_each_statement_of_the_product_has_a_comment() -> None:
     assert len(FILES) >= 4
     silent = [(path, one.name) for path in FILES for one in read_statements(path).values() if len(one.purpose) < 20]
     assert silent == []

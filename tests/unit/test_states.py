@@ -1,4 +1,4 @@
-"""The state machines as docs/states.md has them."""
+"""The state machines of docs/states.md."""
 
 import pytest
 from hypothesis import given
@@ -18,16 +18,16 @@ counts = st.builds(Counts, numbers, numbers, numbers, numbers).filter(lambda eac
 
 
 @given(counts)
-def test_status_follows_from_the_items(each: Counts) -> None:
+def test_a_status_follows_from_the_items(each: Counts) -> None:
     status = derive_batch_status(each, was_cancelled=False)
     if each.pending > 0:
-        assert status == "processing", "accepted whole, at least one item not terminal"
+        assert status == "processing", "accepted completely, and at least one item is not terminal"
     elif each.completed == each.total:
         assert status == "completed", "every item succeeded"
     elif each.completed > 0:
-        assert status == "partial", "all terminal, some succeeded and some did not"
+        assert status == "partial", "all are terminal, and some succeeded"
     else:
-        assert status == "failed", "all terminal, none succeeded"
+        assert status == "failed", "all are terminal, and none succeeded"
 
 
 @given(counts)
@@ -65,7 +65,7 @@ def test_batches_move_as_their_machine_says(each: Counts, target: ItemStatus) ->
         assert after in BATCH_TRANSITIONS[before]
 
 
-def test_what_has_no_way_on_but_retry_is_terminal() -> None:
+def test_a_state_without_a_way_on_but_retry_is_terminal() -> None:
     for status in BatchStatus:
         leads_on = BATCH_TRANSITIONS[status] - {BatchStatus.PROCESSING}
         assert (status in TERMINAL_BATCH_STATUSES) == (not leads_on)

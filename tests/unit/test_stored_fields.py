@@ -1,4 +1,4 @@
-"""The types of events that are written from the tables accept and refuse what those of strangers' events do."""
+"""The field types for events that are written from the tables accept and refuse the same values as those for other senders' events."""
 
 from datetime import date
 from typing import Any
@@ -21,7 +21,7 @@ OTHERS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(al
 
 
 def accepted(types: TypeAdapter[Any], value: object) -> Any:
-    """What a reader makes of the value; None: it is refused."""
+    """The value after reading, or None if it is refused."""
     try:
         return types.validate_json(orjson.dumps(value))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Output that can't be written, and how the program as a whole behaves: each run is a process with streams of its own."""
+"""Output that can't be written, and the program as a whole. Each run is a process with its own streams."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LABEL = "Gruppemøte Ψ"
 
 
 class Api(BaseHTTPRequestHandler):
-    """Knows one batch, and is content with everything."""
+    """An API that knows one batch, and accepts everything."""
 
     asked: list[str] = []  # noqa: RUF012 - of the server's one test
 
@@ -97,7 +97,7 @@ CHANGE = [
 
 
 def bulkreg(shell: str, *arguments: str, api: str | None = None, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-    """Runs it in a shell, as `$0 "$@"`."""
+    """Runs the program in a shell, as `$0 "$@"`."""
     target = [] if api is None else ["--url", api, "--token", "t"]
     program = ["bash", "-c", 'run() { "$PYTHON" -m cli "$@"; }; ' + shell, "bash", *arguments, *target]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BULKREG_", "LC_", "PYTHON"))}
@@ -121,7 +121,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("where", "arguments"), WAYS, ids=str)
-def test_an_answer_that_cannot_be_written_has_an_exit_code_of_its_own(where: str, arguments: list[str], api: str) -> None:
+def test_a_result_that_can_not_be_written_has_its_own_exit_code(where: str, arguments: list[str], api: str) -> None:
     needs_api = arguments in READ or arguments in CHANGE
     ran = bulkreg(f'run "$@" {where}', *arguments, api=api if needs_api else None)
     told = ran.stderr.decode()
@@ -134,14 +134,14 @@ def test_an_answer_that_cannot_be_written_has_an_exit_code_of_its_own(where: str
 
 
 @pytest.mark.parametrize("arguments", [["--help"], READ[4]], ids=" ".join)
-def test_who_reads_the_first_line_only_is_told_nothing(arguments: list[str], api: str) -> None:
+def test_a_closed_pipe_is_not_reported(arguments: list[str], api: str) -> None:
     # The reader has gone before anything is written.
     ran = bulkreg('{ sleep 0.1; run "$@"; echo $? >&2; } | :', *arguments, api=api if arguments in READ else None)
     assert ran.stderr.decode() == "4\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_without_the_letter_gets_its_number(encoding: str, api: str) -> None:
+def test_a_terminal_that_can_not_show_a_letter_gets_its_number(encoding: str, api: str) -> None:
     ran = bulkreg('run "$@"', "list", api=api, PYTHONIOENCODING=encoding)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert LABEL.encode(encoding, "backslashreplace") in ran.stdout
@@ -180,7 +180,7 @@ def test_the_version() -> None:
         assert (ran.exit_code, ran.stdout) == (0, f"bulkreg {metadata.version('bulk-registration-orchestrator')}\n")
 
 
-def test_the_help_tells_the_commands_by_whom_they_serve() -> None:
+def test_the_help_groups_the_commands_by_their_users() -> None:
     shown = bulkreg('run "$@"', "-h", COLUMNS="200", HOME="/nowhere", BULKREG_HOME="/nowhere").stdout.decode()
     parts = shown.split("Submitting, for coordinators")[1].split("Running it, for operators")
     coordinators, (operators, developers) = parts[0], parts[1].split("On this machine, for developers")
@@ -195,12 +195,12 @@ def test_help_fits_a_narrow_terminal() -> None:
     assert max(map(len, shown.splitlines())) <= 40
 
 
-def test_a_misspelt_command_is_put_right() -> None:
+def test_a_misspelt_command_is_suggested() -> None:
     ran = bulkreg('run "$@"', "sumbit")
     assert (ran.returncode, b"Did you mean 'submit'" in ran.stderr, ran.stdout) == (2, True, b"")
 
 
-def test_quiet_means_the_answer_alone(api: str) -> None:
+def test_quiet_prints_only_the_result(api: str) -> None:
     ran = bulkreg('run "$@"', "retry", BATCH, "--watch", "--quiet", api=api)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"\x1b[" not in bulkreg('run "$@"', "list", "--no-color", api=api, FORCE_COLOR="1").stdout

@@ -1,4 +1,4 @@
-"""The fast way through a JSON document never says other than the strict one."""
+"""The fast JSON parser never returns anything other than the strict one."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ def strictly(raw: bytes, *, max_depth: int) -> Any:
 @example(document={"a": 1, "b": {"a": 2}}, ascii_only=False, separators=(",", ":"), damage=(1, b'"a":1,'))
 @example(document={"a": 1}, ascii_only=False, separators=(",", " :"), damage=(1, b'"a":1,'))
 @example(document={"a": [[[[1]]]]}, ascii_only=False, separators=(",", ":"), damage=(0, b""))
-def test_it_reads_what_the_strict_parser_reads_and_refuses_what_that_refuses(
+def test_it_reads_and_refuses_the_same_documents_as_the_strict_parser(
     document: dict[str, Any], ascii_only: bool, separators: tuple[str, str], damage: tuple[int, bytes]
 ) -> None:
     raw = json.dumps(document, ensure_ascii=ascii_only, separators=separators).encode()
@@ -60,7 +60,7 @@ def test_an_ordinary_document_takes_the_fast_way(raw: bytes) -> None:
 
 @given(document=DOCUMENTS, separators=st.sampled_from([(",", ":"), (", ", ": ")]), ascii_only=st.booleans())
 @example(document={"a": ",,,,,", 'b"': '["\\'}, separators=(",", ":"), ascii_only=True)
-def test_as_many_values_as_there_are_may_be(document: Any, separators: tuple[str, str], ascii_only: bool) -> None:
+def test_as_many_values_as_allowed_are_read(document: Any, separators: tuple[str, str], ascii_only: bool) -> None:
     raw = json.dumps(document, ensure_ascii=ascii_only, separators=separators).encode()
     assert repr(strict_json.loads(raw, max_depth=50, max_values=values(document))) == repr(document)
 
@@ -103,6 +103,6 @@ def test_another_encoding_is_named(raw: bytes, said: str) -> None:
         strict_json.loads(raw, max_depth=MAX_DEPTH)
 
 
-def test_no_ordinary_document_is_taken_for_another_encoding() -> None:
+def test_no_ordinary_document_is_mistaken_for_another_encoding() -> None:
     assert strict_json.loads(b"1", max_depth=MAX_DEPTH) == 1
     assert strict_json.loads('"Ā"'.encode(), max_depth=MAX_DEPTH) == "Ā"

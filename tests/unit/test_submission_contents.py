@@ -1,4 +1,4 @@
-"""What a batch's hashes are of, in which parts it travels, and what is known of events that were sent."""
+"""What a batch's hashes depend on, in which parts it is published, and what is known of events that were sent."""
 
 import json
 from datetime import UTC, date, datetime
@@ -28,7 +28,7 @@ OTHER_HEADERS: dict[str, Any] = {
 }
 
 
-def test_the_hash_of_a_batch_is_of_all_that_its_parts_say_alike() -> None:
+def test_the_hash_of_a_batch_depends_on_everything_that_its_parts_have_in_common() -> None:
     hashes = {content_hash(**HEADER), *(content_hash(**HEADER | {name: value}) for name, value in OTHER_HEADERS.items())}
     assert OTHER_HEADERS.keys() == HEADER.keys()
     assert len(hashes) == 1 + len(HEADER)
@@ -44,7 +44,7 @@ OTHER_VALUES = (
 )
 
 
-def test_the_hash_of_a_part_is_of_all_that_it_says() -> None:
+def test_the_hash_of_a_part_depends_on_all_its_values() -> None:
     part = [(0, NewItem(VALUES, "row 1")), (1, NewItem(VALUES, "row 2"))]
     others: list[tuple[bytes, int, list[tuple[int, NewItem]]]] = [
         (b"header", 1, part),
@@ -58,7 +58,7 @@ def test_the_hash_of_a_part_is_of_all_that_it_says() -> None:
     ]
     overriding = [(0, NewItem(VALUES._replace(override_duplicates=True), "row 1")), part[1]]
     assert part_hash(b"header", 1, overriding, with_notes=False) != part_hash(b"header", 1, part, with_notes=False)
-    # The batch's own flag is in the header: items that share it say nothing more than before they had one.
+    # The batch's own flag is in the header. Items with the same flag have the same bytes as before the flag existed.
     both = [(position, each._replace(values=each.values._replace(override_duplicates=True))) for position, each in part]
     assert part_hash(b"header", 1, both, with_notes=False, override=True) == part_hash(b"header", 1, part, with_notes=False)
     for with_notes in (False, True):
@@ -97,8 +97,8 @@ def test_a_part_has_at_most_500_items(count: int, sizes: list[int]) -> None:
     assert [each["position"] for part in parts for each in part["items"]] == list(range(count))
 
 
-def test_a_part_has_as_many_bytes_as_kafka_takes_and_no_fewer_items_than_fit() -> None:
-    # Each character of the references is six bytes in JSON.
+def test_a_part_is_as_large_as_kafka_accepts_and_has_as_many_items_as_fit() -> None:
+    # JSON writes each character of the references as six bytes.
     reference = "\x01" * 100
     items = numbered(700, reference * 4)
     parts = parts_of(items)
@@ -118,7 +118,7 @@ def event(number: int) -> OutgoingEvent:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans())))
-def test_only_what_is_first_known_of_an_event_counts(told: list[tuple[int, bool]]) -> None:
+def test_only_the_first_result_of_an_event_counts(told: list[tuple[int, bool]]) -> None:
     delivery = Delivery([event(number) for number in range(4)])
     first: dict[int, bool] = {}
     for index, is_trouble in told:

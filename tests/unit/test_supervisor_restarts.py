@@ -4,7 +4,7 @@ POLICY = RestartPolicy(first_delay_s=1.0, most_delay_s=5.0, steady_after_s=30.0)
 
 
 def delays(lifetimes_s: list[float]) -> list[float]:
-    """The delay after each life of a child that is started at once when it is due."""
+    """The delay after each life of a child that is started as soon as it is due."""
     now_s, found = 0.0, []
     restarts = Restarts(POLICY, now_s)
     for lifetime_s in lifetimes_s:
@@ -17,9 +17,9 @@ def delays(lifetimes_s: list[float]) -> list[float]:
     return found
 
 
-def test_early_ends_double_the_delay_up_to_a_cap() -> None:
+def test_early_ends_double_the_delay_up_to_a_limit() -> None:
     assert delays([0.1, 0.1, 0.1, 0.1, 0.1]) == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
-def test_a_long_life_makes_the_next_end_the_first_again() -> None:
+def test_after_a_long_life_the_delay_begins_again() -> None:
     assert delays([0.1, 0.1, 30.0, 0.1]) == [1.0, 2.0, 1.0, 2.0]

@@ -1,4 +1,4 @@
-"""A sweep is a number of steps, and one that fails keeps no other from being done. What it is told of, and what is well again."""
+"""A sweep has several steps, and a failing one does not stop the others. How failures and recoveries are reported."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ Step = Callable[[Engine], Any]
 
 
 class Sweeps:
-    """So many sweeps, of steps that do what the test says; how the loop was after each."""
+    """Runs this many sweeps, whose steps do what the test says. Returns the loop's state after each."""
 
     def __init__(self, *sweeps: dict[str, Exception | Swept | Purged]) -> None:
         self.done: list[str] = []
@@ -52,13 +52,13 @@ class Sweeps:
             self.loop.stop()
 
 
-def test_the_sweeper_comes_before_the_purger_and_again_and_again() -> None:
+def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:
     sweeps = Sweeps({}, {})
     assert sweeps.done == ["fold", "drive_on", "purge"] * 3
     assert sweeps.health == [(True, None)] * 2
 
 
-def test_a_step_that_fails_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_step_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     failures = {step: metrics.SWEEP_FAILURES.labels(step)._value for step in ("fold", "drive_on", "purge")}
     before = {step: value.get() for step, value in failures.items()}
     sweeps = Sweeps({"fold": KeyError("somebody's notes"), "purge": ValueError("somebody's notes")}, {"purge": ValueError()}, {})
@@ -68,7 +68,7 @@ def test_a_step_that_fails_is_named_until_a_sweep_succeeds(caplog: pytest.LogCap
         "the last sweep failed in purge",
         None,
     ]
-    assert {contact for contact, _ in sweeps.health} == {True}, "that is no trouble of the broker's"
+    assert {contact for contact, _ in sweeps.health} == {True}, "the failure must not be blamed on the broker"
     assert {step: value.get() - before[step] for step, value in failures.items()} == {"fold": 1, "drive_on": 0, "purge": 2}
     lines = logged(caplog, Action.SWEEP_FAILED)
     assert {line["role"] for line in lines} == {"sweeper"}
@@ -80,13 +80,13 @@ def test_a_step_that_fails_is_named_until_a_sweep_succeeds(caplog: pytest.LogCap
     assert "somebody" not in caplog.text
 
 
-def test_a_broker_that_does_not_answer_is_told_of_in_its_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broker_that_does_not_respond_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
     sweeps = Sweeps({"fold": NO_BROKER, "drive_on": NO_BROKER}, {"drive_on": NO_BROKER, "purge": KeyError()}, {})
     assert [contact for contact, _ in sweeps.health] == [False, False, True]
     assert any("nobody answers" in str(line["error"]) for line in logged(caplog, Action.SWEEP_FAILED))
 
 
-def test_what_a_step_did_is_told_and_nothing_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_work_of_a_step_is_logged_and_no_work_is_not(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "bulkreg"):
         Sweeps({"fold": Swept(), "drive_on": Swept(resent=3), "purge": Purged(keys=2)}, {})
     lines = logged(caplog, Action.STEP_DONE)
@@ -95,7 +95,7 @@ def test_what_a_step_did_is_told_and_nothing_is_not(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("field", ["folded", "watched", "resent", "given_up", "batches_ended"])
-def test_everything_that_was_swept_counts(field: str) -> None:
+def test_everything_that_was_swept_is_counted(field: str) -> None:
     one = Swept(**{field: 2})
     assert one
     assert not Swept()
@@ -103,7 +103,7 @@ def test_everything_that_was_swept_counts(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["batches", "items", "keys"])
-def test_everything_that_was_purged_counts(field: str) -> None:
+def test_everything_that_was_purged_is_counted(field: str) -> None:
     one = Purged(**{field: 2})
     assert one
     assert not Purged()

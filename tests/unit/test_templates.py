@@ -1,4 +1,4 @@
-"""A transaction on a template that runs again, because its commit's acknowledgement was lost, changes nothing more."""
+"""A transaction on a template that is repeated after a lost acknowledgement changes nothing more."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,13 +41,13 @@ def deleted(storage: MemoryStorage, key: str) -> None:
         templates.delete_template(repository, store, COORDINATOR_ACTOR, NEW.template_id, Idempotency(key, b""), {1})
 
 
-def test_a_creation_that_runs_again_creates_once_and_is_no_replay(storage: MemoryStorage) -> None:
+def test_a_repeated_creation_creates_once_and_is_no_replay(storage: MemoryStorage) -> None:
     first = created(storage)
     assert created(storage) == first == templates.Saved(first.template, replayed=False)
     assert list(storage.tables.templates.values()) == [first.template]
 
 
-def test_a_change_that_runs_again_stands_whatever_has_changed_since(storage: MemoryStorage) -> None:
+def test_a_repeated_change_stays_whatever_has_changed_since(storage: MemoryStorage) -> None:
     created(storage)
     assert replaced(storage, "Tuesdays", "first", {1}).version == 2
     assert replaced(storage, "Fridays", "second", {2}).version == 3
@@ -55,7 +55,7 @@ def test_a_change_that_runs_again_stands_whatever_has_changed_since(storage: Mem
     assert storage.tables.templates[NEW.template_id].version == 3
 
 
-def test_a_deletion_that_runs_again_is_done(storage: MemoryStorage) -> None:
+def test_a_repeated_deletion_succeeds(storage: MemoryStorage) -> None:
     created(storage)
     deleted(storage, "first")
     deleted(storage, "first")

@@ -1,4 +1,4 @@
-"""What each operation publishes, and what it returns: every field, of a batch whose fields all differ."""
+"""What each operation publishes and returns: every field, for a batch whose fields all differ."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ def the_batch(*items: NewItem, override: bool = False) -> NewBatch:
 
 
 def published(flow: MemoryFlow, *topics: Topic) -> list[tuple[str, dict[str, Any]]]:
-    """Type and data of what was published on these topics since the last time, as it was written. Its trace is the batch's."""
+    """Type and data of what was published on these topics since the last call. Checks that the trace is the batch's."""
     flow.relay()
     return [read(event) for event in flow.take(*topics)]
 
@@ -72,7 +72,7 @@ def submit(flow: MemoryFlow, batch: NewBatch) -> UUID:
 
 
 def finish(flow: MemoryFlow) -> None:
-    """Everything is handled, and what was published about it forgotten."""
+    """Handles everything, and drops what was published about it."""
     flow.drain()
     flow.take(Topic.BATCHES, Topic.LIFECYCLE)
 
@@ -81,7 +81,7 @@ def finish(flow: MemoryFlow) -> None:
 
 
 @pytest.mark.parametrize("override", [False, True])
-def test_a_submission_is_published_whole_and_without_its_notes(flow: MemoryFlow, override: bool) -> None:
+def test_a_submission_is_published_completely_and_without_its_notes(flow: MemoryFlow, override: bool) -> None:
     first = NewItem(ItemValues("mentor-1", "visit", date(2026, 3, 25), 60, "a private note", override), "row 1")
     second = NewItem(ItemValues("mentor-2", "call", date(2026, 3, 24), 61, None, override))
     batch_id = submit(flow, the_batch(first, second, override=override))
@@ -121,7 +121,7 @@ def test_a_submission_is_published_whole_and_without_its_notes(flow: MemoryFlow,
     ]
 
 
-def test_what_a_submission_returns_is_what_is_read_afterwards(flow: MemoryFlow) -> None:
+def test_a_submission_returns_what_is_read_afterwards(flow: MemoryFlow) -> None:
     batch = the_batch(*mentors(3), override=True)
     submitted = flow.call(submit_bulk_registration, SENDER, batch)
     view = flow.status(batch.batch_id).batch
@@ -130,8 +130,8 @@ def test_what_a_submission_returns_is_what_is_read_afterwards(flow: MemoryFlow) 
     assert (view.label, view.trace_id, view.counts.pending) == ("the label", TRACE, 3)
 
 
-def test_who_may_not_submit_hears_that_before_whether_the_coordinator_is_known(flow: MemoryFlow) -> None:
-    """Else a coordinator, or an auditor, could ask which coordinators there are."""
+def test_a_caller_who_may_not_submit_is_refused_before_the_coordinator_is_looked_up(flow: MemoryFlow) -> None:
+    """Otherwise a coordinator or an auditor could find out which coordinators exist."""
     unknown = replace(the_batch(*mentors(1)), coordinator_id="nobody")
     codes = []
     for actor in (replace(SENDER, role=Role.AUDITOR), COORDINATOR_ACTOR, SENDER):
@@ -170,7 +170,7 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(fl
         "items": [
             {"position": 0, "attempt": 2},
             {"position": 1, "attempt": 2},
-            # The duration was 60 before: no correction.
+            # The duration was 60 before, so this is no correction.
             {"position": 2, "attempt": 2, "correction": {"mentor_id": "mentor-3"}},
             {"position": 3, "attempt": 2},
         ],
@@ -178,7 +178,7 @@ def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(fl
     assert published(flow, Topic.BATCHES)[:1] == [("BatchRetryRequested", expected)]
 
 
-def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(flow: MemoryFlow) -> None:
+def test_corrected_and_retryable_items_are_retried_in_one_order(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(3)))
     flow.give_up(batch_id)
     published(flow, Topic.BATCHES)
@@ -189,7 +189,7 @@ def test_what_is_corrected_and_what_may_pass_are_retried_in_one_order(flow: Memo
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(MAX_PART_ITEMS, [500]), (MAX_PART_ITEMS + 1, [500, 1])])
-def test_a_retry_travels_in_parts_of_500(flow: MemoryFlow, count: int, sizes: list[int]) -> None:
+def test_a_retry_is_published_in_parts_of_500(flow: MemoryFlow, count: int, sizes: list[int]) -> None:
     batch_id = submit(flow, the_batch(*failing(count)))
     finish(flow)
     flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
@@ -198,7 +198,7 @@ def test_a_retry_travels_in_parts_of_500(flow: MemoryFlow, count: int, sizes: li
     assert [each["position"] for data in parts for each in data["items"]] == list(range(count))
 
 
-def test_the_end_of_a_retry_is_announced_with_its_counts(flow: MemoryFlow) -> None:
+def test_the_completion_of_a_retry_is_announced_with_its_counts(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(item("mentor-1"), *failing(2)))
     flow.drain()
     flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(1)]))
@@ -226,7 +226,7 @@ def test_the_end_of_a_retry_is_announced_with_its_counts(flow: MemoryFlow) -> No
     assert moments[0] < moments[1] == shown.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def test_a_correction_takes_nothing_else_along_and_no_items_are_none(flow: MemoryFlow) -> None:
+def test_a_correction_selects_only_its_item_and_an_empty_selection_selects_none(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(2)))
     finish(flow)
     second = DerivedIds(batch_id).item_id(1)
@@ -237,12 +237,12 @@ def test_a_correction_takes_nothing_else_along_and_no_items_are_none(flow: Memor
     assert [one.attempt for one in flow.status(batch_id).items] == [1, 2]
     flow.drain()
     assert flow.status(batch_id).items[1].status == "success"
-    # The same call again: its acknowledgement may have been lost.
+    # The same call again, as after a lost acknowledgement.
     assert flow.call(retry_failed_items, ADMIN, batch_id, correction).retried == 0
     assert [one.attempt for one in flow.status(batch_id).items] == [1, 2]
 
 
-def test_a_correction_to_what_it_was_is_none(flow: MemoryFlow) -> None:
+def test_a_correction_to_the_present_value_is_none(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(1)))
     finish(flow)
     item_id = DerivedIds(batch_id).item_id(0)
@@ -253,18 +253,18 @@ def test_a_correction_to_what_it_was_is_none(flow: MemoryFlow) -> None:
 
 
 def test_a_pending_item_is_not_retried(flow: MemoryFlow) -> None:
-    """Also not as if an earlier retry had begun it."""
+    """Nor is it reported as if an earlier retry had begun it."""
     batch_id = submit(flow, the_batch(*mentors(1)))
     with pytest.raises(ConflictError) as refused:
         flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(0)]))
     assert refused.value.code == "item_not_failed"
 
 
-def test_items_that_would_become_the_same_are_each_named(flow: MemoryFlow) -> None:
+def test_items_that_would_become_equal_are_each_named(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(4)))
     finish(flow)
     ids = DerivedIds(batch_id)
-    # The last two become each other's rivals; the second becomes what the first is, which is retried as it is.
+    # The last two would become equal. The second would become what the first is, which is retried without a change.
     corrections = [
         CorrectedItem(ids.item_id(3), {"mentor_id": "mentor-9"}),
         CorrectedItem(ids.item_id(2), {"mentor_id": "mentor-9"}),
@@ -281,7 +281,7 @@ def test_items_that_would_become_the_same_are_each_named(flow: MemoryFlow) -> No
 
 
 @pytest.mark.parametrize("count", [MOST_MISTAKES, MOST_MISTAKES + 1])
-def test_more_mistakes_than_are_told_are_known_to_be_more(flow: MemoryFlow, count: int) -> None:
+def test_more_mistakes_than_are_listed_are_mentioned(flow: MemoryFlow, count: int) -> None:
     batch_id = submit(flow, the_batch(*mentors(count), *failing(count)))
     finish(flow)
     corrections = [
@@ -293,7 +293,7 @@ def test_more_mistakes_than_are_told_are_known_to_be_more(flow: MemoryFlow, coun
     assert len(refused.value.mistakes) == count
 
 
-def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(flow: MemoryFlow) -> None:
+def test_a_key_returns_its_first_result_whatever_has_become_of_the_batch(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(2)))
     finish(flow)
     key = Idempotency("key", b"retry")
@@ -306,7 +306,7 @@ def test_a_key_remembers_its_answer_whatever_has_become_of_the_batch(flow: Memor
 
 
 @pytest.mark.parametrize("use", ["retry", "cancel", "relabel"])
-def test_the_key_of_a_submission_is_not_that_of_another_operation(flow: MemoryFlow, use: str) -> None:
+def test_the_key_of_a_submission_does_not_fit_another_operation(flow: MemoryFlow, use: str) -> None:
     key, batch = Idempotency("key", b"the same bytes"), the_batch(*failing(1))
     flow.call(submit_bulk_registration, ADMIN, batch, key)
     finish(flow)
@@ -325,7 +325,7 @@ def test_the_key_of_a_submission_is_not_that_of_another_operation(flow: MemoryFl
 
 
 def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(flow: MemoryFlow) -> None:
-    # After it: 0 and 1 pending, 2 registered, 3 pending again in its second attempt, 4 pending, 5 failed.
+    # Afterwards: 0 and 1 pending, 2 registered, 3 pending in its second attempt, 4 pending, 5 failed.
     batch_id = submit(flow, the_batch(*mentors(3), item("nobody-3"), item("mentor-5"), item("nobody-5")))
     flow.register(batch_id, 2, 3, 5)
     flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(3)]))
@@ -351,7 +351,7 @@ def test_a_cancel_is_published_with_its_counts_and_the_attempts_that_it_ends(flo
     assert (batch.counts.as_event(), cancelled.replayed) == (counts, False)
 
 
-def test_a_cancel_replayed_says_so_and_only_then(flow: MemoryFlow) -> None:
+def test_only_a_replayed_cancel_says_so(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*mentors(1)))
     key = Idempotency("key", b"cancel")
     answers = [flow.call(cancel_batch, ADMIN, batch_id, None, idempotency=each) for each in (key, key, None)]
@@ -361,12 +361,12 @@ def test_a_cancel_replayed_says_so_and_only_then(flow: MemoryFlow) -> None:
 # --- Edits ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_edited_label_and_a_delete_are_published_with_the_version_that_they_make(flow: MemoryFlow) -> None:
+def test_an_edited_label_and_a_delete_are_published_with_their_new_version(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*mentors(1)))
     finish(flow)
     version = flow.status(batch_id).batch.version
     about = {"batch_id": str(batch_id), "organization_id": ORGANIZATION}
-    assert flow.call(relabel_batch, ADMIN, batch_id, "the label").version == version, "it had this label: no edit"
+    assert flow.call(relabel_batch, ADMIN, batch_id, "the label").version == version, "the same label must not be an edit"
     relabelled = flow.call(relabel_batch, ADMIN, batch_id, "another")
     assert (relabelled.label, relabelled.version) == ("another", version + 1)
     flow.call(delete_batch, ADMIN, batch_id)
@@ -375,10 +375,10 @@ def test_an_edited_label_and_a_delete_are_published_with_the_version_that_they_m
         ("BatchDeleted", about | {"version": version + 2}),
     ]
     flow.call(delete_batch, ADMIN, batch_id)
-    assert published(flow, Topic.BATCHES) == [], "deleted already"
+    assert published(flow, Topic.BATCHES) == [], "a second delete must change nothing"
 
 
-def test_what_somebody_has_edited_meanwhile_is_neither_edited_nor_cancelled_nor_deleted(flow: MemoryFlow) -> None:
+def test_a_batch_that_was_edited_meanwhile_is_neither_edited_nor_cancelled_nor_deleted(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*mentors(2)))
     seen = {flow.status(batch_id).batch.edit_version}
     edited = flow.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen)
@@ -392,7 +392,7 @@ def test_what_somebody_has_edited_meanwhile_is_neither_edited_nor_cancelled_nor_
             call(seen)
         assert refused.value.code == "changed_since"
     assert flow.status(batch_id).batch == edited
-    # What is so already is so, whatever the caller has seen: perhaps it was this very call, whose acknowledgement was lost.
+    # A change that has already been made succeeds, whatever the caller has seen. It may be a repetition of this very call.
     assert flow.call(relabel_batch, ADMIN, batch_id, "new", edit_versions=seen).label == "new"
     flow.call(cancel_batch, ADMIN, batch_id, None, edit_versions=now)
     assert flow.call(cancel_batch, ADMIN, batch_id, None, edit_versions=seen).batch.status == "cancelled"
@@ -401,20 +401,22 @@ def test_what_somebody_has_edited_meanwhile_is_neither_edited_nor_cancelled_nor_
     flow.call(delete_batch, ADMIN, batch_id, edit_versions={flow.status(batch_id).batch.edit_version})
 
 
-def test_a_key_of_an_edit_is_for_one_edit(flow: MemoryFlow) -> None:
+def test_a_key_of_an_edit_belongs_to_one_edit(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*mentors(1)))
     first = Idempotency("key", b"first")
     for label, key in (("new", first), ("newer", None)):
         flow.call(relabel_batch, ADMIN, batch_id, label, idempotency=key)
-    assert flow.call(relabel_batch, ADMIN, batch_id, "new", idempotency=first).label == "newer", "answered, and not done again"
+    assert flow.call(relabel_batch, ADMIN, batch_id, "new", idempotency=first).label == "newer", (
+        "the repetition must not be done again"
+    )
     with pytest.raises(KeyReusedError):
         flow.call(relabel_batch, ADMIN, batch_id, "newest", idempotency=Idempotency("key", b"second"))
 
 
-# --- Whose it is ------------------------------------------------------------------------------------------------------------------
+# --- Who may see it -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_seen_by_its_organization_and_of_its_coordinators_by_its_own(flow: MemoryFlow) -> None:
+def test_a_batch_is_visible_to_its_organization_and_to_its_own_coordinator(flow: MemoryFlow) -> None:
     batch = flow.status(submit(flow, the_batch(*mentors(1)))).batch
     seen = {
         (role, subject, organization): may_see(Actor(organization, subject, role), batch)
@@ -430,7 +432,7 @@ def test_a_batch_is_seen_by_its_organization_and_of_its_coordinators_by_its_own(
     }
 
 
-def test_a_coordinator_lists_no_colleagues_batches_also_when_asked_for_them(flow: MemoryFlow) -> None:
+def test_a_coordinator_can_not_list_batches_of_colleagues(flow: MemoryFlow) -> None:
     submit(flow, the_batch(*mentors(1)))
     for wanted, found in ((COORDINATOR, 1), (None, 1), ("coord-2", 0)):
         page = flow.call(list_batches, COORDINATOR_ACTOR, BatchFilter(coordinator_id=wanted))
@@ -439,7 +441,7 @@ def test_a_coordinator_lists_no_colleagues_batches_also_when_asked_for_them(flow
         assert (len(theirs.batches), theirs.total) == (0, 0)
 
 
-def test_an_item_is_shown_with_its_own_history_only(flow: MemoryFlow) -> None:
+def test_an_item_is_shown_only_with_its_own_history(flow: MemoryFlow) -> None:
     batch_id = submit(flow, the_batch(*failing(2)))
     finish(flow)
     ids = DerivedIds(batch_id)

@@ -1,4 +1,4 @@
-"""Topics read outside of any group: from where they are asked for to where they end, and past what the client can't read."""
+"""Topics that are read outside a group: from a requested place to their end, and past batches that the client can't read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ NAME = TOPIC.on_cluster("test")
 
 
 class Log:
-    """A partition: which offsets have a record, and the first and the last record of each batch that can't be read."""
+    """A partition: which offsets have a record, and the first and the last record of each unreadable batch."""
 
     def __init__(
         self, records: Sequence[int], *, low: int = 0, high: int | None = None, damaged: Sequence[tuple[int, int]] = ()
@@ -33,7 +33,7 @@ class Log:
 
 
 class Client:
-    """What the library's consumer is to the reader. It loses its place at damage, and begins again where the partition begins."""
+    """Stands in for the library's consumer. At damage it loses its place, and begins again at the beginning of the partition."""
 
     def __init__(self, logs: Mapping[int, Log]) -> None:
         self.logs = logs
@@ -70,7 +70,7 @@ class Client:
 
     def consume(self, _count: int, timeout: float) -> list[Message]:
         assert timeout < 1
-        assert len(self.sought) < 100, "it does not get past the damage"
+        assert len(self.sought) < 100, "the reader does not get past the damage"
         if self.failure is not None:
             return [Message(topic=NAME, partition=0, offset=0, error=self.failure)]
         return [message for partition in self._next for message in self._of(partition)]
@@ -147,26 +147,26 @@ def test_a_span_is_read_from_its_first_offset_to_before_its_end(
     assert everything(reader, span) == ({0: expected} if expected else {})
 
 
-def test_a_partition_that_is_over_keeps_no_other_waiting(reading: Reading) -> None:
-    """The last offsets of the one hold no record: a transaction's mark."""
+def test_a_finished_partition_does_not_delay_others(reading: Reading) -> None:
+    """The last offsets of one partition hold no record, but a transaction's marker."""
     reader, _ = reading(p0=Log([0, 1], high=4), p1=Log(range(6)), p2=Log([3], low=3))
     assert everything(reader) == {0: [0, 1], 1: [0, 1, 2, 3, 4, 5], 2: [3]}
 
 
-def test_an_error_that_is_no_damage_is_raised(reading: Reading) -> None:
+def test_an_error_other_than_damage_is_raised(reading: Reading) -> None:
     reader, client = reading(p0=Log([0]))
     client.failure = KafkaError(KafkaError._ALL_BROKERS_DOWN)
     with pytest.raises(KafkaException):
         everything(reader)
 
 
-def test_a_topic_that_is_not_there_is_told_of(reading: Reading) -> None:
+def test_a_missing_topic_is_reported(reading: Reading) -> None:
     reader, _ = reading(p0=Log([0]))
     with pytest.raises(KafkaException):
         reader.spans([Topic.RESULTS])
 
 
-def test_the_connection_is_closed_in_the_end(reading: Reading) -> None:
+def test_the_connection_is_closed_at_the_end(reading: Reading) -> None:
     reader, client = reading(p0=Log([0]))
     with reader:
         assert not client.is_closed
@@ -177,7 +177,7 @@ def test_the_connection_is_closed_in_the_end(reading: Reading) -> None:
 
 
 @pytest.mark.parametrize("code", [KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION])
-def test_damaged_batches_are_stepped_over_and_each_is_told_of_once(
+def test_damaged_batches_are_skipped_and_each_is_reported_once(
     reading: Reading, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     reader, client = reading(p0=Log([0, 1, 4, 6, 7], damaged=[(2, 3), (5, 5)]), p1=Log([0, 2], damaged=[(1, 1)]))
@@ -189,7 +189,7 @@ def test_damaged_batches_are_stepped_over_and_each_is_told_of_once(
         ("batches", 0, 5, 6),
         ("batches", 1, 1, 2),
     ]
-    # Five times in its place, in case the damage was on the way; then behind it.
+    # It is tried five times in its place, in case the damage was in transit, and then skipped.
     assert [offset for partition, offset in client.sought if partition == 0] == [2] * 5 + [4] + [5] * 5 + [6]
     assert [offset for partition, offset in client.sought if partition == 1] == [1] * 5 + [2]
 
@@ -197,7 +197,7 @@ def test_damaged_batches_are_stepped_over_and_each_is_told_of_once(
 # --- From when --------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_read_begins_with_the_first_record_of_that_time(reading: Reading) -> None:
+def test_reading_begins_with_the_first_record_of_that_time(reading: Reading) -> None:
     reader, client = reading(p0=Log(range(3, 9), low=3))
     since = datetime(2026, 3, 26, 9, 0, 0, 500_000, tzinfo=UTC)
     for at_time, first in ((5, 5), (3, 3), (OFFSET_END, 9)):
@@ -207,7 +207,7 @@ def test_what_is_read_begins_with_the_first_record_of_that_time(reading: Reading
     assert reader.spans([TOPIC]) == [Span(TOPIC, 0, 3, 9)]
 
 
-def test_a_time_before_kafkas_first_is_its_first(reading: Reading) -> None:
+def test_a_time_before_kafkas_first_means_the_first(reading: Reading) -> None:
     reader, client = reading(p0=Log(range(3)))
     reader.spans([TOPIC], since=datetime(1960, 1, 1, tzinfo=UTC))
     assert client.asked_for_times == [0]
@@ -218,7 +218,7 @@ def test_a_time_before_kafkas_first_is_its_first(reading: Reading) -> None:
     [(0, 3, True), (0, 6, True), (0, 2, False), (0, 7, False), (0, 5, False), (1, 3, False)],
     ids=["the first", "the last", "gone", "not yet written", "compacted", "no such partition"],
 )
-def test_one_record_is_found_at_its_place_alone(reading: Reading, partition: int, offset: int, found: bool) -> None:
+def test_one_record_is_found_at_its_place(reading: Reading, partition: int, offset: int, found: bool) -> None:
     reader, _ = reading(p0=Log([3, 4, 6], low=3))
     raw = reader.record_at(TOPIC, partition, offset)
     assert (raw is not None and (raw.partition, raw.offset) == (partition, offset)) is found
@@ -270,14 +270,14 @@ STARTING = [
 ]
 
 
-def test_a_group_that_is_only_being_made_is_asked_again(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_is_being_created_is_asked_again(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, _ = reading(p0=Log([0]), p1=Log([0]), p2=Log([0]))
     group = Group(*map(KafkaError, STARTING))
-    assert asked_of(group, reader, monkeypatch) == {0: 0, 1: 7}, "a partition without a commit is left out"
+    assert asked_of(group, reader, monkeypatch) == {0: 0, 1: 7}, "a partition without a commit must be left out"
     assert group.calls == 5
 
 
-def test_a_group_that_may_not_be_asked_is_asked_once(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_may_not_be_read_is_asked_once(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, _ = reading(p0=Log([0]))
     group = Group(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
     with pytest.raises(KafkaException):
@@ -285,7 +285,7 @@ def test_a_group_that_may_not_be_asked_is_asked_once(reading: Reading, monkeypat
     assert group.calls == 1
 
 
-def test_a_group_that_never_answers_is_given_up(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_never_responds_is_given_up(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, _ = reading(p0=Log([0]))
     monkeypatch.setattr(topic_reader, "_TIMEOUT_S", 0.01)
     with pytest.raises(KafkaException):

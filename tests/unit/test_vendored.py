@@ -1,4 +1,4 @@
-"""Vendored files are what was published: the manifest and the folder agree."""
+"""Vendored files are unchanged: the manifest and the folder agree."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ def test_every_file_is_the_one_that_the_manifest_names(package: Package) -> None
 
 
 @pytest.mark.parametrize("package", read_manifest().packages, ids=lambda package: package.name)
-def test_every_package_brings_its_licence_and_says_where_it_is_from(package: Package) -> None:
+def test_every_package_has_its_licence_and_its_source(package: Package) -> None:
     assert any(name.upper().startswith("LICENSE") for name in package.files)
     assert package.licence
     assert package.origin.startswith("https://")
