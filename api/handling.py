@@ -9,7 +9,7 @@ from api import openapi, reference
 from api.access.authentication import Authenticator
 from api.access.identity import Identity
 from api.access.rate_limits import RateLimits
-from api.console.sessions import ConsoleSessions, has_session_cookie
+from api.console.sessions import UNATTENDED_HEADER, ConsoleSessions, has_session_cookie
 from api.endpoints.calls import Call, Service
 from api.endpoints.health import HealthChecks, add_health_routes
 from api.http.json_body import read_body
@@ -62,7 +62,8 @@ def _handler(
             identity = service.tickets.identity(ticket, request.match_info["batch_id"])
         elif sessions is not None and "Authorization" not in request.headers and has_session_cookie(request):
             # A page that only follows a batch is not in use.
-            identity = await sessions.identity(request, by_link=route.is_download, extends=not route.takes_ticket)
+            extends = not route.takes_ticket and UNATTENDED_HEADER not in request.headers
+            identity = await sessions.identity(request, by_link=route.is_download, extends=extends)
         else:
             identity = await authenticator.authenticate(request.headers.get("Authorization"))
         request[IDENTITY] = identity

@@ -17,6 +17,9 @@ SESSION_COOKIE = "__Host-Http-bulkreg"
 
 CONSOLE_HEADER = "X-Bulkreg-Console"
 
+UNATTENDED_HEADER = "X-Bulkreg-Unattended"
+"""On requests that a page sends by itself, for example to follow a batch. The session's idle time does not start again."""
+
 _SECRET_BYTES = 32
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 

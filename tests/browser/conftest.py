@@ -91,6 +91,11 @@ class Watch:
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
 
+    @property
+    def faults(self) -> list[str]:
+        """The errors without the refusals of the API, each of which the browser also says on its console."""
+        return [error for error in self.errors if "the server responded with a status of" not in error]
+
 
 @pytest.fixture
 def watch(context: BrowserContext) -> Watch:

@@ -70,7 +70,7 @@ def pages() -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_is_never_cached_and_has_its_policy(pages: httpx.Client, path: str) -> None:
-    page = pages.get(path)
+    page = pages.get(PLACE.sub("1", path))
     assert (page.status_code, page.headers["Cache-Control"]) == (200, "no-store")
     assert {name: page.headers.get(name) for name in HEADERS} == HEADERS
 

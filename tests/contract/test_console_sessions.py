@@ -110,6 +110,7 @@ def test_a_session_ends_when_it_is_idle_and_at_the_end_of_the_day(person: Browse
     # A page that follows a batch does not extend the session.
     followed = person.fetch("GET", f"{API_PATH}/00000000-0000-7000-8000-000000000000/events")
     assert followed.json()["code"] == "batch_not_found"
+    assert person.fetch("GET", ME, X_Bulkreg_Unattended="1").status_code == 200
     with owner.connect() as connection:
         idle = connection.execute(text("SELECT now() - used_at > interval '28 minutes' FROM orchestrator.console_session"))
         assert idle.scalar_one()

@@ -31,7 +31,7 @@ export class Problem extends Error {
   }
 }
 
-/** When the last response came, in milliseconds since 1970. The session's idle time began then. */
+/** When the last response to a person came, in milliseconds since 1970. The session's idle time began then. */
 export let lastUse = 0;
 
 /**
@@ -44,6 +44,7 @@ export let lastUse = 0;
  * @property {string | null} [match] the ETag that the resource must still have
  * @property {string | null} [known] the ETag that the page already has
  * @property {AbortSignal} [signal]
+ * @property {boolean} [unattended] whether the page sends it by itself, so that it does not keep the session alive
  */
 
 /**
@@ -51,7 +52,7 @@ export let lastUse = 0;
  *
  * @param {string} method @param {string} path @param {Options} [options] @returns {Promise<{ body: any, tag: string | null }>}
  */
-async function send(method, path, { query = {}, json, file, type, key, match, known, signal } = {}) {
+async function send(method, path, { query = {}, json, file, type, key, match, known, signal, unattended = false } = {}) {
   /** @type {Record<string, string>} */
   const headers = { ...HEADERS };
   if (json !== undefined) {
@@ -68,6 +69,9 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
   }
   if (known) {
     headers["If-None-Match"] = known;
+  }
+  if (unattended) {
+    headers["X-Bulkreg-Unattended"] = "1";
   }
   let response;
   let body = null;
@@ -88,7 +92,9 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
     const seconds = Number(response.headers.get("Retry-After") ?? DEFAULT_RETRY_S);
     throw new Problem(body?.code ?? "internal_error", response.status, body ?? {}, Number.isFinite(seconds) ? Math.max(1, seconds) : DEFAULT_RETRY_S);
   }
-  lastUse = Date.now();
+  if (!unattended) {
+    lastUse = Date.now();
+  }
   return { body, tag: response.headers.get("ETag") };
 }
 
@@ -186,7 +192,7 @@ export const dismiss = async (batchId, key) => (await send("POST", `${BATCHES}/$
 
 /** The address of a ticket's event stream. @param {string} batchId @param {Record<string, unknown>} query */
 export async function eventsAddress(batchId, query) {
-  const { ticket } = (await send("POST", `${BATCHES}/${batchId}/events`)).body;
+  const { ticket } = (await send("POST", `${BATCHES}/${batchId}/events`, { unattended: true })).body;
   return `${BATCHES}/${batchId}/events${search({ ...query, ticket })}`;
 }
 

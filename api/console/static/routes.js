@@ -5,6 +5,7 @@
 /** @type {PageRoute[]} */
 const PAGES = [
   { path: /^\/console\/$/, load: () => import("/console/static/pages/home.js") },
+  { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)$/, load: () => import("/console/static/pages/batch.js") },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */
