@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
+from prometheus_client import REGISTRY, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -74,6 +76,19 @@ class ServerRole:
         # A server that could not start has already closed its loop.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+class _LoopAges(Collector):
+    """Collects how long ago each loop of this process has completed an iteration."""
+
+    def __init__(self, roles: Mapping[str, RunningRole]) -> None:
+        self._roles = roles
+
+    def collect(self) -> Iterable[Metric]:
+        """Returns one gauge for all loops."""
+        for name, role in self._roles.items():
+            metrics.LOOP_AGE_SECONDS.labels(name).set(role.health.loop_age_s)
+        yield from metrics.LOOP_AGE_SECONDS.collect()
 
 
 class UnknownRoleError(RefusedStartError):
@@ -156,16 +171,18 @@ def _registration(settings: Settings) -> RunningRole:
 def _aggregator(settings: Settings) -> RunningRole:
     from consumers.aggregator import AggregatorHandler
 
-    return _consumer(settings, AggregatorHandler())
+    return _consumer(settings, AggregatorHandler(bulk_threshold_items=settings.bulk_threshold_items))
 
 
 def _sweeper(settings: Settings) -> RunningRole:
     from consumers.upkeep.end_offsets import BrokerEndOffsets
+    from consumers.upkeep.observer import ProductObserver
     from consumers.upkeep.purger import PurgePolicy, Purger
     from consumers.upkeep.sweep_loop import SweepLoop
     from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 
     sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
+    REGISTRY.register(ProductObserver.of(settings))
     engine = _engine(settings, "sweeper", connections=1)
     return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
 
@@ -214,6 +231,7 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         if settings.health_port is not None:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
     roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
+    REGISTRY.register(_LoopAges(dict(roles)))
     starts = _note_starts(settings, list(roles))
     # What stops another role does not stop the API from accepting batches.
     is_apis = "api" in names

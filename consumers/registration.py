@@ -1,8 +1,10 @@
 """The registration role: reads commands, decides one outcome for each, and produces results."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 from sqlalchemy import Connection
@@ -10,6 +12,7 @@ from sqlalchemy import Connection
 from consumers.loop.handler import REGISTRATION, Handled, Lane, Record, RefusedError
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Outcome
+from orchestrator.process import metrics
 from orchestrator.registration.external import CANCELLED_DECISION, dispatched_decisions
 from orchestrator.registration.port import Candidate, Decision, RegistrationService
 from orchestrator.registration.results import ResultWriter
@@ -77,7 +80,12 @@ class RegistrationHandler:
             for index, state in states.items()
             if state.outcome is not None or keys[index] in decided
         ]
-        return Handled(produced)
+        return Handled(produced, count=partial(_count, list(decided.values())))
+
+
+def _count(outcomes: Sequence[NewOutcome]) -> None:
+    for (outcome, code), items in Counter((each.outcome, each.error.code if each.error else "") for each in outcomes).items():
+        metrics.ITEMS_DECIDED.labels(outcome, code).inc(items)
 
 
 def _decisions(

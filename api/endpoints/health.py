@@ -35,7 +35,8 @@ def add_health_routes(app: web.Application, ping: Callable[[], None], others: He
         return await waiting(lambda: _readiness(ping, others).response())
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # Some of them are read from the database.
+        return await waiting(lambda: web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST}))
 
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

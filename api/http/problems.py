@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.batches.errors import InvalidRequestError, OperationError, PlanChangedError
+from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.storage.blame import Blame, TransientError, blame, is_environments, kind_of
 from schemas.api.reading import RefusedRequestError
@@ -85,6 +86,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "keys_unavailable": ProblemType(503, "The identity provider is temporarily unavailable"),
     "overloaded": ProblemType(503, "The server is overloaded"),
 }
+
+PASSING = tuple(code for code, kind in PROBLEMS.items() if kind.status in (429, 503))
+"""The refusals that pass by themselves."""
+
+for _code in PASSING:
+    # Counted from zero, so that an alarm sees the first one.
+    metrics.API_REFUSED.labels(_code)
 
 
 @dataclass(eq=False)  # not frozen: Python itself writes to an exception that it raises (its traceback and context)
@@ -207,6 +215,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             problem = ProblemError(
                 "internal_error", "The server failed to handle the request. See the server log; repeat the request later."
             )
+        if problem.code in PASSING:
+            metrics.API_REFUSED.labels(problem.code).inc()
         return response(problem)
 
 

@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, QueuePool
 
 from api.http.problems import overloaded
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.directory.reading import DirectoryReader
+from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.in_process import InProcessPrediction
@@ -48,6 +49,7 @@ class Database:
         self._engine = create_database_engine(
             settings.api_url, settings, connections=threads + _LARGE_AT_ONCE, application_name="bulkreg api"
         )
+        metrics.DATABASE_POOL_IN_USE.set_function(cast("QueuePool", self._engine.pool).checkedout)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api-database")
         self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
         self._error_counts = ErrorCounts()

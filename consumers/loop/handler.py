@@ -1,7 +1,7 @@
 """The interface between the loop and a handler. A handler knows no Kafka (docs/architecture.md, The loop)."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -54,6 +54,8 @@ class Handled:
 
     events: Sequence[OutgoingEvent]
     refused: Sequence[tuple[int, RefusedError]] = ()
+    count: Callable[[], None] = lambda: None
+    """Counts in the metrics what was done. The loop calls it after the commit."""
 
 
 class Preparation(Protocol):

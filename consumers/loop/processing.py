@@ -166,7 +166,10 @@ class Processor:
                 with self._engine.begin() as connection:
                     advance_progress(connection, next_offsets)
             return settled
-        return _settled(entries, handled) if handled is not None else _Settled()
+        if handled is None:
+            return _Settled()
+        handled.count()
+        return _settled(entries, handled)
 
     def _repeats_at_once(self, error: Exception) -> bool:
         """Whether the same work is tried again before any other."""
@@ -205,7 +208,7 @@ class Processor:
         log_action(Action.RECORD_FAILED, role=self._handler.name, **entry.log_fields, error=without_values(error))
         try:
             with self._engine.begin() as connection:
-                return _settled([entry], self._handler.give_up(connection, entry.record, error))
+                handled = self._handler.give_up(connection, entry.record, error)
         except Exception as last:
             if is_transient(last):
                 raise
@@ -213,6 +216,8 @@ class Processor:
                 return _Settled(failures=[Failure([entry], last)])
             log_action(Action.GIVE_UP_FAILED, role=self._handler.name, **entry.log_fields, error=without_values(last))
             return _Settled(refused=[(entry, RefusedError("internal_error", kind_of(last)))])
+        handled.count()
+        return _settled([entry], handled)
 
     def _count(self, entries: Sequence[Entry], settled: _Settled) -> None:
         role = self._handler.name

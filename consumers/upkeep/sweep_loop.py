@@ -52,6 +52,8 @@ class SweepLoop:
                 told = str(error) if is_kafkas else without_values(error)
                 log_action(Action.SWEEP_FAILED, role="sweeper", step=step, error=told)
             else:
+                if isinstance(done, Swept):
+                    metrics.SWEEPER_RESENDS.inc(done.resent)
                 if done:
                     log_action(Action.STEP_DONE, role="sweeper", step=step, **asdict(done))
             self.health.turned()

@@ -4,7 +4,8 @@ Every change of an item's state goes through `settle`, so counts, status, versio
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from orchestrator.batches.model import BatchView
@@ -13,8 +14,22 @@ from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, Counts, ItemSta
 from schemas import events
 
 
-def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) -> Sequence[int]:
-    """Folds the outcomes that the keys name into their batches. Returns the indexes of keys without an outcome.
+class Ended(NamedTuple):
+    """A batch that a fold has brought to its end: its size, and the time since its last attempts began."""
+
+    items: int
+    took: timedelta
+
+
+class FoldedKeys(NamedTuple):
+    """What a fold of outcomes found: the indexes of keys without an outcome, and the batches that it ended."""
+
+    unknown: Sequence[int]
+    ended: Sequence[Ended]
+
+
+def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) -> FoldedKeys:
+    """Folds the outcomes that the keys name into their batches.
 
     Idempotent and independent of order: any permutation of the same keys, with repetitions, gives the same projection.
     """
@@ -25,11 +40,11 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
     changed = sorted(folded.changed.items(), key=lambda each: each[0].int)
     settled = [settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in changed]
     repository.change_batches(settled)
-    completed = [event for change in settled if (event := _completion(batches[change.batch_id], change)) is not None]
-    if completed:
-        repository.publish_all(completed)
+    ends = [(batches[change.batch_id], event) for change in settled if (event := _completion(batches[change.batch_id], change))]
+    if ends:
+        repository.publish_all([event for _, event in ends])
         repository.wake_relays()
-    return folded.unknown
+    return FoldedKeys(folded.unknown, [Ended(batch.counts.total, now - batch.measurement.began_at) for batch, _ in ends])
 
 
 def fold_whole_batch(repository: ActivityRepository, batch: BatchView) -> BatchChange | None:

@@ -1,5 +1,7 @@
 """Every metric of the product: name, meaning, labels. Label values are our own roles and codes, never values from records."""
 
+from importlib.metadata import version
+
 from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("bulkreg_records_handled", "Records whose effect is durable and whose events are acknowledged.", ["role"])
@@ -34,6 +36,18 @@ UNDELIVERABLE = Counter(
     "Events that Kafka will never accept as they are; they are not sent again.",
     ["role", "topic"],
 )
+ITEMS_DECIDED = Counter(
+    "bulkreg_items_decided",
+    "Items whose outcome was stored; outcome: success, failed, cancelled; code: the error of a failed item, else empty.",
+    ["outcome", "code"],
+)
+# The limits of the objectives are among the buckets: 5 s for a small batch, 120 s across a failure.
+BATCH_COMPLETION_SECONDS = Histogram(
+    "bulkreg_batch_completion_seconds",
+    "Time from a batch's submission, or its last retry, to its end; lane: small, bulk (more than BULKREG_BULK_THRESHOLD_ITEMS items).",
+    ["lane"],
+    buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600),
+)
 RECORD_AGE_SECONDS = Gauge(
     "bulkreg_record_age_seconds", "Time from the append of the last micro-batch's oldest record to its completion.", ["role"]
 )
@@ -64,6 +78,7 @@ QUEUE_STANDS_SECONDS = Gauge(
     "How long a partition of the topic has had records waiting without moving, as of the last sweep.",
     ["topic"],
 )
+SWEEPER_RESENDS = Counter("bulkreg_sweeper_resends", "Items that the sweeper sent again because their command was lost.")
 ROLE_STARTS = Gauge("bulkreg_role_starts", "Starts of the role on this host in the 10 minutes up to its last start.", ["role"])
 SWEEP_FAILURES = Counter(
     "bulkreg_sweep_failures", "Steps of a sweep that failed for every batch; the next sweep retries them.", ["step"]
@@ -76,4 +91,50 @@ API_SECONDS = Histogram(
     "Time from a request's headers to the end of its response (for streams and long polls: until the client stops following).",
     ["method", "route", "status"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+API_REFUSED = Counter(
+    "bulkreg_api_refused",
+    "Requests that were refused only for now; why: the problem's code.",
+    ["why"],
+)
+DATABASE_POOL_IN_USE = Gauge("bulkreg_database_pool_in_use", "Connections of the API's pool that requests use now.")
+BUILD_INFO = Gauge("bulkreg_build_info", "1, with the version of the program.", ["version"])
+BUILD_INFO.labels(version("bulk-registration-orchestrator")).set(1)
+
+# The gauges below describe the whole product or the process's loops. They are read when somebody asks for the metrics, so no registry holds
+# them: `consumers/upkeep/observer.py` and `compose/roles.py` do.
+LOOP_AGE_SECONDS = Gauge(
+    "bulkreg_loop_age_seconds", "Time since the role's loop last completed an iteration.", ["role"], registry=None
+)
+OUTBOX_ROWS = Gauge(
+    "bulkreg_outbox_rows", "Rows of the whole outbox, counted up to 100,000. Served by the sweeper.", registry=None
+)
+OUTBOX_OLDEST_AGE_SECONDS = Gauge(
+    "bulkreg_outbox_oldest_age_seconds",
+    "How long the oldest row of the whole outbox has waited. Served by the sweeper.",
+    registry=None,
+)
+BACKLOG_ITEMS = Gauge("bulkreg_backlog_items", "Accepted items that are not done. Served by the sweeper.", registry=None)
+BACKLOG_LIMIT_ITEMS = Gauge(
+    "bulkreg_backlog_limit_items",
+    "The backlog at which the API refuses submissions (BULKREG_MAX_BACKLOG_ITEMS). Served by the sweeper.",
+    registry=None,
+)
+OLDEST_UNFINISHED_BATCH_SECONDS = Gauge(
+    "bulkreg_oldest_unfinished_batch_seconds",
+    "Time since the submission, or the last retry, of the processing batch that waits longest. Served by the sweeper.",
+    registry=None,
+)
+COMMIT_WAIT_SECONDS = Gauge(
+    "bulkreg_commit_wait_seconds",
+    "How long a commit of a worker has waited for a synchronous standby (wait event SyncRep). Served by the sweeper.",
+    registry=None,
+)
+VERIFY_BREACHES = Gauge(
+    "bulkreg_verify_breaches", "Breaches that the last `bulkreg verify` found. Served by the sweeper.", registry=None
+)
+VERIFY_LAST_SUCCESS_TIMESTAMP = Gauge(
+    "bulkreg_verify_last_success_timestamp_seconds",
+    "When the last `bulkreg verify` was complete, whatever it found; absent if it never was. Served by the sweeper.",
+    registry=None,
 )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from orchestrator.storage.outbox import SLOTS
 from orchestrator.storage.statements import read_statements
 from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
@@ -19,6 +20,8 @@ _NOTE_STARTS = _SQL["note_starts"].text()
 _FORGET_STARTS = _SQL["forget_starts"].text()
 _STARTS = _SQL["starts"].text()
 _OLDEST_OUTBOX_ROW = _SQL["oldest_outbox_row"].text()
+_FIGURES = _SQL["figures"].text()
+_NOTE_VERIFICATION = _SQL["note_verification"].text()
 
 RESTARTS_WITHIN = timedelta(minutes=10)
 """The period in which the starts of a role are counted."""
@@ -30,6 +33,37 @@ class QueueState(NamedTuple):
 
     waiting: int
     stands_s: float
+
+
+class Figures(NamedTuple):
+    """The state of the whole product. Times are in seconds; None where `bulkreg verify` was never complete."""
+
+    outbox_rows: int
+    outbox_oldest_s: float
+    backlog_items: int
+    oldest_unfinished_s: float
+    commit_wait_s: float
+    verify_breaches: int | None
+    verify_completed_at: float | None
+
+
+def read_figures(connection: Connection) -> Figures:
+    """Reads the figures in one statement."""
+    row = connection.execute(_FIGURES, {"slots": [*range(-SLOTS, SLOTS)]}).one()
+    return Figures(
+        int(row.outbox_rows),
+        float(row.outbox_oldest_s),
+        int(row.backlog_items),
+        float(row.oldest_unfinished_s),
+        float(row.commit_wait_s),
+        row.verify_breaches,
+        None if row.verify_completed_at is None else float(row.verify_completed_at),
+    )
+
+
+def note_verification(connection: Connection, *, breaches: int) -> None:
+    """Stores that a verification is complete now, and how many breaches it found. Replaces the result of the one before."""
+    connection.execute(_NOTE_VERIFICATION, {"breaches": breaches})
 
 
 def note_queues(connection: Connection, queues: Queues) -> dict[Topic, QueueState]:

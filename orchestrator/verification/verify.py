@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from psycopg2.errors import ReadOnlySqlTransaction
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import InternalError
 
 from orchestrator.batches.states import BatchStatus, Counts, derive_batch_status
 from orchestrator.process.settings import Settings
-from orchestrator.storage.observing import RESTARTS_WITHIN
+from orchestrator.storage.observing import RESTARTS_WITHIN, note_verification
 from orchestrator.storage.statements import read_statements
 from orchestrator.verification.checks import CHECKS
 from schemas.ids import DerivedIds
@@ -66,6 +68,18 @@ def verify(engine: Engine, settings: Settings) -> Report:
         breaches = [*_sql_breaches(connection, settings), *_wrong_statuses(connection), *_wrong_item_ids(connection)]
         connection.rollback()
     return Report(breaches, checked)
+
+
+def keep_result(engine: Engine, report: Report) -> bool:
+    """Stores the result for the metrics. Returns False if the database is read-only, like a standby."""
+    try:
+        with engine.begin() as connection:
+            note_verification(connection, breaches=len(report.breaches))
+    except InternalError as error:
+        if not isinstance(error.orig, ReadOnlySqlTransaction):
+            raise
+        return False
+    return True
 
 
 def _sql_breaches(connection: Connection, settings: Settings) -> Iterator[Breach]:

@@ -61,7 +61,7 @@ def registration_role() -> Handler:
 
 
 def aggregator_role() -> Handler:
-    return AggregatorHandler()
+    return AggregatorHandler(bulk_threshold_items=200)
 
 
 def splitter_role(settings: Settings) -> Handler:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
@@ -130,6 +131,20 @@ def test_a_micro_batch_and_its_progress_are_one_transaction(
     assert not processed.failures
     assert (handler.handled, toy_positions(engine), progress(engine)) == ([[1, 2, 3]], [1, 2, 3], DONE)
     assert len(topics.of(Topic.RESULTS)) == 3
+
+
+def test_metrics_count_what_is_committed_once_however_often_it_was_tried(
+    engine: Engine, processor_of: Callable[..., Processor]
+) -> None:
+    counted: list[list[int]] = []
+
+    class Counting(Troubled):
+        def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+            handled = super().handle(connection, records)
+            return replace(handled, count=lambda: counted.append(toy_positions(engine)))
+
+    processor_of(Counting({2: PASSING}, times=2)).process(entries(1, 2), NEXT)
+    assert counted == [[1, 2]]
 
 
 def test_progress_without_records_is_stored_without_the_handler(engine: Engine, processor_of: Callable[..., Processor]) -> None:

@@ -26,7 +26,7 @@ TABLES = [
     "registration.organization",
 ]
 # These tables are about partitions and have no organization. The API may not read them.
-OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark")}
+OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark", "verification")}
 
 # A request knows its session before its organization, so the policy compares the session's hash.
 OF_A_SESSION = "orchestrator.console_session"

@@ -73,7 +73,7 @@ class Pipeline:
         self.handlers: Sequence[Handler] = (
             SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items),
             RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR)),
-            AggregatorHandler(),
+            AggregatorHandler(bulk_threshold_items=settings.bulk_threshold_items),
         )
         self.queues: dict[Topic, list[OutgoingEvent]] = defaultdict(list)
         self.refused: list[tuple[str, str]] = []
@@ -175,6 +175,7 @@ class Pipeline:
         if not records:
             return Handled(())
         handled = transact(self.engine, lambda connection: handler.handle(connection, records))
+        handled.count()
         for event in handled.events:
             self._publish(event)
         self.refused += [(handler.name, error.reason) for _, error in handled.refused]

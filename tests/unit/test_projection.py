@@ -22,7 +22,7 @@ from tests.support.pipeline import ADMIN, item, mentors
 
 def fold(flow: MemoryFlow, keys: Sequence[OutcomeKey]) -> Sequence[int]:
     with flow.storage.transaction() as (repository, _):
-        return fold_outcomes(repository, keys)
+        return fold_outcomes(repository, keys).unknown
 
 
 def keys_of(batch_id: UUID, positions: Sequence[int], attempt: int = 1) -> list[OutcomeKey]:

@@ -65,4 +65,4 @@ def test_results_are_in_the_lane_of_their_commands(bulk: bool, expected: Lane) -
     result = RegistrationSucceeded(
         batch_id=uuid4(), item_id=uuid4(), position=0, attempt=1, organization_id="org", bulk=bulk, activity_id=uuid4()
     )
-    assert AggregatorHandler().lane(Topic.RESULTS, result) is expected
+    assert AggregatorHandler(bulk_threshold_items=200).lane(Topic.RESULTS, result) is expected

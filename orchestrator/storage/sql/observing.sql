@@ -56,3 +56,27 @@ WHERE host = :host AND role = ANY (:roles) AND started_at > clock_timestamp() - 
 SELECT extract(epoch FROM max(clock_timestamp() - row.created_at))
 FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
 CROSS JOIN LATERAL (SELECT created_at FROM orchestrator.outbox o WHERE o.slot = owned.slot ORDER BY outbox_id LIMIT 1) AS row;
+
+-- name: figures
+-- parameters: slots smallint[]
+-- The state of the whole product for its metrics. Reads at most 100,000 rows of the outbox, the first row of each slot, and the running batches
+-- by the index batch_running. A session sees the waits of its own role only, so the API's are not among them.
+SELECT (SELECT count(*) FROM (SELECT FROM orchestrator.outbox LIMIT 100000) AS counted) AS outbox_rows,
+       (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - row.created_at)), 0)
+        FROM unnest(CAST(:slots AS smallint[])) AS owned (slot)
+        CROSS JOIN LATERAL (SELECT created_at FROM orchestrator.outbox o WHERE o.slot = owned.slot ORDER BY outbox_id LIMIT 1) AS row
+       ) AS outbox_oldest_s,
+       running.items AS backlog_items, running.oldest_s AS oldest_unfinished_s,
+       (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - s.state_change)), 0)
+        FROM pg_stat_activity s WHERE s.usename = current_user AND s.wait_event = 'SyncRep') AS commit_wait_s,
+       v.breaches AS verify_breaches, extract(epoch FROM v.completed_at) AS verify_completed_at
+FROM (SELECT coalesce(sum(b.pending), 0) AS items,
+             coalesce(extract(epoch FROM max(clock_timestamp() - coalesce(b.measured_from, b.submitted_at))), 0) AS oldest_s
+      FROM orchestrator.batch b WHERE b.status = 'processing' AND b.deleted_at IS NULL) AS running
+LEFT JOIN orchestrator.verification v ON true;
+
+-- name: note_verification
+-- parameters: breaches integer
+-- Stores the result of the last verification in the table's only row.
+INSERT INTO orchestrator.verification AS v (breaches, completed_at) VALUES (:breaches, clock_timestamp())
+ON CONFLICT (is_last) DO UPDATE SET breaches = excluded.breaches, completed_at = excluded.completed_at;

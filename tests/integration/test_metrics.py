@@ -1,0 +1,84 @@
+"""What the metrics say about the product: the figures that the sweeper serves, and what consumers count after their commit."""
+
+import time
+
+import httpx
+from prometheus_client import REGISTRY
+from sqlalchemy import Engine, text
+
+from orchestrator.process.settings import Settings
+from orchestrator.verification.verify import Breach, Report, keep_result
+from tests.integration.test_health import running
+from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S, eventually
+
+
+def served(url: str) -> dict[str, float]:
+    """The product's samples by name and labels, as they are written."""
+    lines = httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("bulkreg_"))
+    return {name: float(value) for name, value in pairs}
+
+
+def test_the_sweeper_serves_the_figures_of_the_whole_product(settings: Settings, engine: Engine, topics: None) -> None:
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    pipeline.submit(mentors(3))
+    pipeline.close()
+    age = "now() - interval '2 hours'"
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE orchestrator.batch SET submitted_at = {age}"))
+        connection.execute(text(f"UPDATE orchestrator.outbox SET created_at = {age}"))
+    with running(settings, free_port(), "sweeper") as url:
+        eventually(lambda: _is_served(url))
+        told = served(url)
+        assert (told["bulkreg_outbox_rows"], told["bulkreg_backlog_items"]) == (1, 3)
+        assert told["bulkreg_backlog_limit_items"] == settings.max_backlog_items
+        assert 7200 <= told["bulkreg_outbox_oldest_age_seconds"] < 8000
+        assert 7200 <= told["bulkreg_oldest_unfinished_batch_seconds"] < 8000
+        assert told["bulkreg_commit_wait_seconds"] == 0
+        assert told['bulkreg_loop_age_seconds{role="sweeper"}'] < PATIENCE_S
+        assert "bulkreg_verify_breaches" not in told
+        keep_result(engine, Report([Breach(1, None, None, "found")] * 2, {}))
+        keep_result(engine, Report([Breach(1, None, None, "found")], {}))
+        told = served(url)
+        assert told["bulkreg_verify_breaches"] == 1
+        assert abs(told["bulkreg_verify_last_success_timestamp_seconds"] - time.time()) < PATIENCE_S
+
+
+def _is_served(url: str) -> bool:
+    try:
+        return "bulkreg_outbox_rows" in served(url)
+    except httpx.TransportError:
+        return False
+
+
+def test_items_are_counted_by_outcome_and_batches_by_lane(settings: Settings, engine: Engine) -> None:
+    standard_directory(engine, mentor_count=settings.bulk_threshold_items + 20)
+    pipeline = Pipeline(settings, engine)
+    before = counted()
+    pipeline.submit([*mentors(2), item("nobody")])
+    pipeline.submit(mentors(settings.bulk_threshold_items + 1, first=10))
+    pipeline.drain()
+    pipeline.drain()
+    pipeline.close()
+    after = counted()
+    rise = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+    assert rise == {
+        ("decided", "success", ""): 2 + settings.bulk_threshold_items + 1,
+        ("decided", "failed", "mentor_not_found"): 1,
+        ("ended", "small"): 1,
+        ("ended", "bulk"): 1,
+    }
+
+
+def counted() -> dict[tuple[str, ...], float]:
+    """What was counted until now in this process."""
+    found: dict[tuple[str, ...], float] = {}
+    for each in (sample for family in REGISTRY.collect() for sample in family.samples):
+        if each.name == "bulkreg_items_decided_total":
+            found["decided", each.labels["outcome"], each.labels["code"]] = each.value
+        elif each.name == "bulkreg_batch_completion_seconds_count":
+            found["ended", each.labels["lane"]] = each.value
+    return found
