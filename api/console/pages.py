@@ -14,7 +14,12 @@ from api.vendored.manifest import read_manifest
 
 STATIC = Path(__file__).parent / "static"
 
-PAGES = (HOME_PATH, "/console/login-failed", "/console/batches/{batch_id}")
+PAGES = (
+    HOME_PATH,
+    "/console/login-failed",
+    "/console/batches/{batch_id}",
+    "/console/new",
+)
 """All paths serve the same document. Its script decides by the path what to show (`static/routes.js`)."""
 
 STYLES = "/console/static/styles.css"

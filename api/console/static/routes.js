@@ -6,6 +6,7 @@
 const PAGES = [
   { path: /^\/console\/$/, load: () => import("/console/static/pages/home.js") },
   { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)$/, load: () => import("/console/static/pages/batch.js") },
+  { path: /^\/console\/new$/, load: () => import("/console/static/pages/new.js") },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */

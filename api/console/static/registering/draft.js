@@ -1,0 +1,149 @@
+// What a person has filled in, and the items that it means.
+
+import { readDate, readMinutes, shownDate } from "/console/static/dates.js";
+
+/**
+ * @typedef {object} Item an item of a submission
+ * @property {string} mentor_id
+ * @property {string} activity_type
+ * @property {string} activity_date
+ * @property {number} duration_minutes
+ * @property {string} [notes]
+ * @property {string} [client_reference]
+ *
+ * @typedef {Map<string, string>} Mistakes what is wrong with a field, by the field's id: the key of a text
+ *
+ * @typedef {object} Rules
+ * @property {string} today
+ * @property {number} max_items
+ * @property {number | null} max_duration_minutes
+ * @property {number} max_notes_length
+ * @property {string | null} earliest_date
+ */
+
+/** The rules for what this person may fill in. @param {any} me @returns {Rules} */
+export const rulesOf = (me) => ({ ...me.limits, today: me.organization.today });
+
+/** @param {string} typed @param {Rules} rules @returns {{ date: string } | { mistake: string }} */
+export function checkedDate(typed, rules) {
+  const found = readDate(typed, rules.today);
+  if (!("date" in found)) {
+    return found;
+  }
+  if (found.date > rules.today) {
+    return { mistake: "future" };
+  }
+  return rules.earliest_date !== null && found.date < rules.earliest_date ? { mistake: "too_early" } : found;
+}
+
+/** @param {string} typed @param {Rules} rules @returns {{ minutes: number } | { mistake: string }} */
+export function checkedMinutes(typed, rules) {
+  if (typed.trim() === "") {
+    return { mistake: "empty" };
+  }
+  const minutes = readMinutes(typed);
+  if (minutes === null || minutes === 0) {
+    return { mistake: "not_a_duration" };
+  }
+  return rules.max_duration_minutes !== null && minutes > rules.max_duration_minutes ? { mistake: "too_many_minutes" } : { minutes };
+}
+
+/** One activity that several mentors did together, with exceptions. */
+export class Draft {
+  type = "";
+
+  /** As typed. */
+  date;
+
+  /** As typed. */
+  minutes = "";
+
+  /** Null: the preset one. @type {string | null} */
+  ownLabel = null;
+
+  notes = "";
+
+  /** Ids of mentors. @type {Set<string>} */
+  chosen = new Set();
+
+  /** Other minutes, as typed, or a note for single mentors. @type {Map<string, { minutes: string, notes: string }>} */
+  exceptions = new Map();
+
+  /** @param {Rules} rules */
+  constructor(rules) {
+    this.rules = rules;
+    this.date = shownDate(rules.today);
+  }
+
+  /** The date, or null while what is typed is none. */
+  get day() {
+    const found = checkedDate(this.date, this.rules);
+    return "date" in found ? found.date : null;
+  }
+
+  /** Chooses the type, and its usual minutes unless others were typed. @param {import("/console/static/registering/scope.js").Scope} scope @param {string} type */
+  choose(scope, type) {
+    const usual = scope.type(this.type)?.default_minutes ?? null;
+    const isTyped = this.minutes !== "" && this.minutes !== String(usual);
+    this.type = type;
+    if (!isTyped) {
+      this.minutes = String(scope.type(type)?.default_minutes ?? "");
+    }
+  }
+
+  /** @param {import("/console/static/registering/scope.js").Scope} scope */
+  label(scope) {
+    return this.ownLabel ?? (this.type === "" || this.day === null ? "" : `${scope.typeName(this.type)}, ${shownDate(this.day)}`);
+  }
+
+  /** @param {string} mentorId */
+  exception(mentorId) {
+    return this.exceptions.get(mentorId) ?? { minutes: "", notes: "" };
+  }
+
+  /** @returns {Mistakes} */
+  mistakes() {
+    /** @type {Mistakes} */
+    const found = new Map();
+    if (this.type === "") {
+      found.set("type", "empty");
+    }
+    const date = checkedDate(this.date, this.rules);
+    if ("mistake" in date) {
+      found.set("date", date.mistake);
+    }
+    const minutes = checkedMinutes(this.minutes, this.rules);
+    if ("mistake" in minutes) {
+      found.set("minutes", minutes.mistake);
+    }
+    if (this.chosen.size === 0) {
+      found.set("who", "nobody");
+    } else if (this.chosen.size > this.rules.max_items) {
+      found.set("who", "too_many");
+    }
+    for (const mentorId of this.chosen) {
+      const own = this.exception(mentorId).minutes;
+      const read = own === "" ? null : checkedMinutes(own, this.rules);
+      if (read !== null && "mistake" in read) {
+        found.set(`minutes-${mentorId}`, read.mistake);
+      }
+    }
+    return found;
+  }
+
+  /** The items, if there are no mistakes. @param {import("/console/static/registering/scope.js").Scope} scope @returns {Item[]} */
+  items(scope) {
+    const inOrder = scope.mentors.filter((mentor) => this.chosen.has(mentor.mentor_id));
+    return inOrder.map(({ mentor_id }) => {
+      const { minutes, notes } = this.exception(mentor_id);
+      const text = notes.trim() || this.notes.trim();
+      return {
+        mentor_id,
+        activity_type: this.type,
+        activity_date: /** @type {string} */ (this.day),
+        duration_minutes: /** @type {number} */ (readMinutes(minutes || this.minutes)),
+        ...(text === "" ? {} : { notes: text }),
+      };
+    });
+  }
+}
