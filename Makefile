@@ -61,6 +61,7 @@ schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI a
 
 docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, from the settings, the metrics and the logged actions
 	$(BIN)/python -m compose.operations_page
+	$(BIN)/python -m compose.observability.dashboards
 
 bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run
 	$(BIN)/bulkreg bench
