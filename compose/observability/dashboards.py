@@ -109,7 +109,13 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             Panel("Starts within 10 minutes", "short", {"{{role}} {{instance}}": "bulkreg_role_starts"}),
             Panel("Outbox: rows published", "ops", {"rows": "sum(rate(bulkreg_outbox_published_total[$__rate_interval]))"}),
             Panel("Outbox: slots owned", "short", {"{{instance}}": "bulkreg_outbox_slots"}),
+            Panel("Outbox: oldest row of a relay's slots", "s", {"{{instance}}": "bulkreg_outbox_oldest_seconds"}),
             Panel("Outbox: failures", "ops", {"{{why}}": _rate("bulkreg_outbox_failures_total", "why")}),
+            Panel(
+                "Micro-batches split to find a record", "ops", {"{{role}}": _rate("bulkreg_micro_batch_bisections_total", "role")}
+            ),
+            Panel("Events of a later version, skipped", "short", {"{{role}}": "sum by (role) (bulkreg_later_events_total)"}),
+            Panel("Undeliverable events", "short", {"{{role}}": "sum by (role) (bulkreg_undeliverable_events_total)"}),
             Panel("Items sent again", "short", {"items": "sum(bulkreg_sweeper_resends_total)"}),
             Panel("Failed steps of a sweep", "short", {"{{step}}": "sum by (step) (bulkreg_sweep_failures_total)"}),
         ),
