@@ -11,16 +11,16 @@ from tests.chaos.report import page, summary
 from tests.chaos.run import Plan, run
 
 LONG_S = 300.0
-"""A run of at least so many seconds spends half of them on the question what grows."""
+"""A run of at least this many seconds spends half of them on finding leaks."""
 
 
 def main() -> int:
-    """0 when the verdict is green."""
+    """Returns 0 if the verdict is green."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="of chaos; the drain and the verdict come on top")
     parser.add_argument("--seed", default="", help="gives the same faults and requests again; a new one by default")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--calm", type=float, default=4.0, help="seconds between two faults of one kind, on average")
+    parser.add_argument("--calm", type=float, default=4.0, help="seconds between two faults of one nemesis, on average")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     parser.add_argument("--report", type=Path, default=Path("chaos.html"))
     given = parser.parse_args()
@@ -32,7 +32,7 @@ def main() -> int:
         is_restored=True,
         only=given.only,
         spared_s=given.seconds / 2 if given.seconds >= LONG_S else 0.0,
-        # What has queued up is worked off at a few hundred batches a second, or faster.
+        # What is queued is worked off at a few hundred batches a second, or faster.
         drained_within_s=180.0 + given.seconds / 10,
     )
     print(f"seed {plan.seed}: {plan.chaos_s:g} s of chaos, {plan.clients} clients", flush=True)

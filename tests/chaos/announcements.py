@@ -1,4 +1,4 @@
-"""What the topics have told: the ends of batches, which is all that a listener has, and each event in one content."""
+"""What the topics have announced: the completions of batches, which is all that a listener gets, and each event with one content."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Set
@@ -20,7 +20,7 @@ COUNTS = ("total_items", "pending", "completed", "failed", "cancelled")
 
 
 def read_announced_ends(settings: Settings) -> Ends:
-    """The whole topic. Nobody may be writing to it."""
+    """Reads the whole topic. Nobody may be writing to it."""
     ends: dict[tuple[str, int], set[tuple[str, Counts]]] = defaultdict(set)
     for seen in _records(settings, Topic.LIFECYCLE):
         if seen.headers["ce_type"].decode() == BATCH_COMPLETED:
@@ -31,9 +31,9 @@ def read_announced_ends(settings: Settings) -> Ends:
 
 
 def read_differing_events(settings: Settings, told_twice: Set[str]) -> list[Finding]:
-    """Ids that two different events have, on the topics that only the product writes. Nobody may be writing to them.
+    """Ids that two different events have, on the topics to which only the product writes. Nobody may be writing to them.
 
-    Batches that a restored database has forgotten (`told_twice`) are told of twice, and their events are left out.
+    Batches that a restored database has forgotten (`told_twice`) are announced twice, and their events are left out.
     """
     contents = ManyContents()
     for _, event_id, said in _told(settings, told_twice):

@@ -1,4 +1,4 @@
-"""One HTTP request to the product, and what its caller may conclude from how it ended."""
+"""One HTTP request to the product, and what its caller may conclude from its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ import orjson
 from schemas.paths import API_PATH, API_ROOT
 from tests.chaos.history import Counts, Ending
 
-TIMEOUT_S = 3.0  # shorter than much of the harm lasts: a call that is waited for tells less than one that is given up
+TIMEOUT_S = 3.0  # Shorter than many faults last. A call that is given up tests more than one that waits.
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`status` is None when there was no whole answer."""
+    """`status` is None if there was no complete response."""
 
     outcome: Ending
     status: int | None = None
@@ -24,7 +24,7 @@ class Reply:
 
     @property
     def counts(self) -> Counts | None:
-        """Of the batch that it shows."""
+        """The ETag of the batch in the response."""
         shown = self.document
         if "total_items" not in shown:
             return None
@@ -47,11 +47,11 @@ class Api:
         *,
         patience_s: float = TIMEOUT_S,
     ) -> Reply:
-        """`path` is below the batches, or a whole one. Gives up after `patience_s`. Never raises: it is the outcome that tells.
+        """`path` is below the batches, or a whole one. Gives up after `patience_s`. Never raises; the outcome says what happened.
 
-        Only a definite refusal is FAILED, and a POST whose connection could not be made; 5xx is UNKNOWN, whatever its words say.
-        Another method without a connection is UNKNOWN: aiohttp repeats it by itself when the connection breaks after it was sent,
-        and then reports only that the second connection was refused.
+        Only a definite refusal is FAILED, and a POST whose connection could not be made. 5xx is UNKNOWN, whatever its text says. Another
+        method without a connection is UNKNOWN, because aiohttp repeats it when the connection breaks after it was sent, and then reports
+        only that the second connection was refused.
         """
         path = path if path.startswith(API_ROOT) else API_PATH + path
         data = None if body is None else orjson.dumps(body)

@@ -1,4 +1,4 @@
-"""People at work: each submits, follows, corrects, retries, cancels, revokes and deletes, and meddles with the others' batches."""
+"""People at work: each submits, follows, corrects, retries, cancels, revokes and deletes, and changes the others' batches."""
 
 import asyncio
 import random
@@ -18,12 +18,13 @@ from tests.chaos.history import GONE, Call, Ending, History, Observation, Operat
 from tests.chaos.work import ACTIVE, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
-FOLLOW_S = (0.0, 15.0)  # then a client turns to something else; whether the batch ended is for the judge
-REPEATS = 4  # of what got no answer, where a repetition is the documented way to find out
+FOLLOW_S = (0.0, 15.0)  # After this time a client does something else. The judge checks whether the batch ended.
+REPEATS = 4  # For a call without a response, where a repetition is the documented way to find out.
 PAUSE_S = 0.3
 
 HASTY, HASTE_S = 0.1, 0.08
-"""How often a client gives up within so many seconds: about as long as an answer takes, so that many calls are carried out unheard."""
+"""How often a client gives up within this many seconds, which is about as long as a response takes. So many calls are carried out without a
+response."""
 
 KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED, REVOKED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2, 0.15
 """How often a client does so."""
@@ -41,7 +42,7 @@ class Client:
         history: History,
         recent: deque[tuple[Submission, str]],
     ) -> None:
-        """`recent` are batches that all clients have accepted, to meddle with."""
+        """`recent` are accepted batches of all clients, which others may change."""
         self._number = number
         self._rng = random.Random(f"{seed} client {number}")
         self._api = api
@@ -51,7 +52,7 @@ class Client:
         self._keys = 0
 
     async def run(self, is_over: asyncio.Event) -> None:
-        """Until it is over; the batch in hand is left as it is."""
+        """Works until the end. Its present batch is left as it is."""
         while not is_over.is_set():
             if self._recent and self._rng.random() < MEDDLED:
                 await self._meddle(*self._rng.choice(self._recent))
@@ -83,7 +84,7 @@ class Client:
             await self._look(submission, batch_id, etag="")
 
     async def _meddle(self, submission: Submission, batch_id: str) -> None:
-        """What another client is busy with."""
+        """Changes a batch of another client."""
         match self._rng.randrange(5):
             case 0:
                 await self._cancel(submission, batch_id)
@@ -97,7 +98,7 @@ class Client:
                     await self._retry(submission, batch_id, answer.document["items"])
 
     async def _submit(self, submission: Submission) -> str | None:
-        """The id of the batch, or None: refused, or not known."""
+        """The id of the batch, or None if it was refused or is unknown."""
         body = {
             "organization_id": ORGANIZATION,
             "coordinator_id": COORDINATOR,
@@ -112,7 +113,7 @@ class Client:
         await self._call(Operation.CANCEL, submission, "POST", f"/{batch_id}/cancel", key=self._maybe_key(), repeated=True)
 
     async def _revoke(self, submission: Submission, batch_id: str) -> None:
-        """All of it, or some items, or one activity by its id. Again is harmless, with and without a key."""
+        """Revokes all of it, or some items, or one activity by its id. Repeating that is harmless, with and without a key."""
         body: dict[str, Any] = {"reason": "a mistake"}
         path, ids, positions = f"/{batch_id}/revoke", DerivedIds(UUID(batch_id)), range(len(submission.items))
         match self._rng.randrange(4):
@@ -129,7 +130,7 @@ class Client:
         await self._call(Operation.DELETE, submission, "DELETE", f"/{batch_id}", repeated=True)
 
     async def _retry(self, submission: Submission, batch_id: str, failed: Sequence[Mapping[str, Any]]) -> None:
-        """All that failed, or some, or some with corrections."""
+        """Retries all that failed, or some, or some with corrections."""
         body: dict[str, Any] = {}
         corrections: dict[int, Values] = {}
         chosen = [item for item in failed if self._rng.random() < 0.8] or list(failed)[:1]
@@ -151,7 +152,7 @@ class Client:
         )
 
     async def _follow(self, submission: Submission, batch_id: str, is_over: asyncio.Event) -> Mapping[str, Any] | None:
-        """The batch when it has ended; None when it is gone, or that takes too long."""
+        """The batch after it has ended. None if it does not exist any more, or takes too long."""
         etag, deadline = "", time.monotonic() + self._rng.uniform(*FOLLOW_S)
         while time.monotonic() < deadline and not is_over.is_set():
             answer = await self._look(submission, batch_id, etag=etag)
@@ -186,7 +187,7 @@ class Client:
         repeated: bool = False,
         corrections: Mapping[int, Values] | None = None,
     ) -> Reply:
-        """Records the call; with `repeated` again and again while its outcome is unknown, each one recorded."""
+        """Records the call. With `repeated`, repeats it while its outcome is unknown, and records each repetition."""
         headers = {} if key is None else {"Idempotency-Key": key}
         for _ in range(REPEATS if repeated else 1):
             began_s = time.monotonic()
@@ -222,7 +223,7 @@ class Client:
 
 
 class Submitter(Client):
-    """One who submits, and does nothing else."""
+    """A client that only submits."""
 
     async def run(self, is_over: asyncio.Event) -> None:
         while not is_over.is_set():
@@ -248,7 +249,7 @@ def run_clients(
     until: Callable[[], Awaitable[None]],
     kind: type[Client] = Client,
 ) -> None:
-    """So many clients at once, until `until` returns. Raises what any of them raised."""
+    """Runs this many clients at once, until `until` returns. Raises an error that any of them raised."""
 
     async def main() -> None:
         headers = {"Authorization": f"Bearer {token}", "X-Organization-Id": ORGANIZATION, "Content-Type": "application/json"}

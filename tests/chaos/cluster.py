@@ -31,13 +31,13 @@ HEALED_WITHIN_S = 300.0
 
 
 class Cluster:
-    """What the nemesis maltreats."""
+    """The product as the nemesis uses it."""
 
     def __init__(self, product: Product, proxy: PostgresProxy, disk: Disk | None) -> None:
         self.product = product
         self.proxy = proxy
         self.disk = disk
-        # The owner's URL leads past the proxy.
+        # The owner's URL does not lead through the proxy.
         stack = product.stack
         self.api: str = stack["api"]
         self.token: str = stack["token"]
@@ -46,7 +46,7 @@ class Cluster:
         self.supervisor: int = stack["pids"]["supervisor"][0]
 
     def process(self, name: str) -> psutil.Process | None:
-        """The process of a role group, or a server; None between its end and its next start."""
+        """The process of a role group, or a server. None between its end and its next start."""
         pids: Mapping[str, Sequence[int]] = self.product.stack["pids"]
         try:
             return psutil.Process(pids[name.split("-")[0]][0])
@@ -54,7 +54,7 @@ class Cluster:
             return None
 
     def send(self, name: str, number: signal.Signals) -> bool:
-        """Whether there was a process to send the signal to."""
+        """Sends a signal. Returns whether there was a process."""
         process = self.process(name)
         with contextlib.suppress(psutil.NoSuchProcess):
             if process is not None:
@@ -64,12 +64,12 @@ class Cluster:
 
     @contextlib.contextmanager
     def stopped(self, name: str) -> Iterator[bool]:
-        """SIGSTOP to a process and its children, SIGCONT in the end. Yields whether there was one."""
+        """Sends SIGSTOP to a process and its children, and SIGCONT at the end. Yields whether there was one."""
         process = self.process(name)
         stopped: list[psutil.Process] = []
         try:
             with contextlib.suppress(psutil.NoSuchProcess):
-                # The parent first: it would start others for those that don't answer.
+                # The parent first, or it would start others in place of those that don't respond.
                 for each in [] if process is None else [process, *process.children(recursive=True)]:
                     stopped.append(each)
                     each.suspend()
@@ -88,7 +88,7 @@ class Cluster:
         return []
 
     def wait_until_healed(self) -> None:
-        """Returns when every process is there and the API serves. Raises AssertionError when that takes too long."""
+        """Returns when every process runs and the API serves. Raises AssertionError if that takes too long."""
         eventually(self._is_whole, within_s=HEALED_WITHIN_S, what="every process up again")
 
     def _is_whole(self) -> bool:
@@ -100,7 +100,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
-    """The product, up and with a directory, until the block ends. `environment` has its settings."""
+    """The product, running with a directory, until the block ends. `environment` has its settings."""
     settings = _prepared(home)
     proxy = PostgresProxy(LOOPBACK_ADDRESS, settings.owner_url.port or 0)
     addresses = {
@@ -119,17 +119,18 @@ def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Clus
 
 
 def _prepared(home: Path) -> Settings:
-    """Makes the database cluster of a home, and says where it will be. Keeps nothing: a living `Home` keeps its ports from others."""
+    """Creates the database cluster of a home, and returns where it will be. Keeps no `Home` open, because an open one keeps its ports from
+    others."""
     place = Home(home)
     place.create()
-    place.port("api")  # not the usual one: while ours is dead, another program might take it, and be asked for ours
+    place.port("api")  # Not the usual port. While our server is dead, another program might take that port, and get our requests.
     postgres = PostgresServer(place)
     postgres.prepare()
     return Settings(database_url=SecretStr(postgres.url))
 
 
 def _serves_a_client(process: psutil.Process) -> bool:
-    """By its title: `postgres: bulkreg_worker bulkreg 127.0.0.1(41234) idle`."""
+    """Decides by the process title: `postgres: bulkreg_worker bulkreg 127.0.0.1(41234) idle`."""
     try:
         return "bulkreg_" in " ".join(process.cmdline())
     except psutil.Error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIZE_MB = 8_192
-"""It takes memory only for what is written on it: the hour's data, and the WAL's 2 GB."""
+"""It uses memory only for what is written: the hour's data, and the WAL's 2 GB."""
 
 
 class Disk:
@@ -19,9 +19,9 @@ class Disk:
 
     @contextlib.contextmanager
     def full(self) -> Iterator[None]:
-        """Makes the disk as small as what is on it, so that the next block does not fit. Gives the room back."""
+        """Makes the disk as small as its contents, so that the next block does not fit. Enlarges it again at the end."""
         try:
-            # What is written between the look and the change makes it fail: once more, with a little more room.
+            # A write between the measurement and the change makes it fail. Then it is tried again with a little more room.
             for spare_kb in (0, 256, 1_024, 4_096):
                 used_kb = _used_kb(self._directory)
                 if self._resize(f"{used_kb + spare_kb}k"):
@@ -44,7 +44,7 @@ def _used_kb(directory: Path) -> int:
 
 @contextlib.contextmanager
 def small_disk(cluster: Path) -> Iterator[Disk | None]:
-    """Puts a database cluster that is not running on a disk of its own; None where that takes rights that we don't have."""
+    """Puts a stopped database cluster on a disk of its own. Yields None if we lack the rights for that."""
     owner = cluster.stat()
     aside = cluster.with_name("aside")
     cluster.rename(aside)
@@ -53,7 +53,7 @@ def small_disk(cluster: Path) -> Iterator[Disk | None]:
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cluster)]
     try:
         is_mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:  # no such program
+    except FileNotFoundError:  # The program does not exist.
         is_mounted = False
     if not is_mounted:
         cluster.rmdir()
@@ -65,5 +65,5 @@ def small_disk(cluster: Path) -> Iterator[Disk | None]:
         shutil.rmtree(aside)
         yield Disk(cluster)
     finally:
-        # A server that is still about to end would keep the disk, and every run of the tests that tidies up the folder would fail on it.
+        # A server that has not ended yet would keep the disk in use, and every later run that tidies up the folder would fail on it.
         subprocess.run(["umount", "--lazy", str(cluster)], check=True)

@@ -1,4 +1,4 @@
-"""What the clients did and saw: every call, and how it ended as far as its caller knows. All that the judge believes of them."""
+"""What the clients did and saw: every call, and its outcome as far as its caller knows. The judge believes nothing else about them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Operation(StrEnum):
-    """What changes something."""
+    """A call that changes something."""
 
     SUBMIT = "submit"
     UPSTREAM = "upstream event"
@@ -18,7 +18,7 @@ class Operation(StrEnum):
 
 
 class Ending(StrEnum):
-    """How a call ended. What got no definite answer may have been carried out: that is found out in the end."""
+    """How a call ended. A call without a definite response may have been carried out, which is found out at the end."""
 
     OK = "ok"
     FAILED = "failed"
@@ -27,7 +27,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What was asked to be registered of one mentor."""
+    """The requested values of one mentor's registration."""
 
     mentor_id: str
     activity_type: str
@@ -36,13 +36,13 @@ class Values:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What there is one activity of."""
+        """The key for which there is at most one unflagged activity."""
         return self.mentor_id, self.activity_type, self.activity_date
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of a batch, as its status tells them."""
+    """The counts of a batch, as its status returns them."""
 
     total: int
     pending: int
@@ -52,17 +52,17 @@ class Counts:
 
 
 Ends = Mapping[tuple[str, int], Set[tuple[str, Counts]]]
-"""By batch and number of the retry: each status with counts that was announced. One event may come several times."""
+"""By batch and number of the retry, each announced status with its counts. One event may come several times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A batch that somebody asked for. The label is unique, so that it can be looked for whatever its submitter was told."""
+    """A requested batch. The label is unique, so that the batch can be found whatever its submitter was told."""
 
     label: str
     items: tuple[Values, ...]
     batch_id: str | None = None
-    """That an upstream service has chosen."""
+    """The id that an upstream service has chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +75,19 @@ class Call:
     began_s: float
     ended_s: float
     status: int | None = None
-    """Of the HTTP answer; None: there was none."""
+    """The status of the HTTP response. None if there was none."""
     key: str | None = None
-    """The Idempotency-Key: calls with the same one are one call, repeated."""
+    """The Idempotency-Key. Calls with the same key are one call, repeated."""
     batch_id: str | None = None
-    """That a submission was answered."""
+    """The id in the response to a submission."""
     retried: int | None = None
     revoked: int | None = None
     corrections: Mapping[int, Values] = field(default_factory=dict)
-    """By position: all values that the item has with the correction."""
+    """By position, all values that the item has after the correction."""
     counts: Counts | None = None
-    """That a cancel was answered: they are final."""
+    """The counts in the response to a cancel. They are final."""
     part: int = 1
-    """Of an upstream event."""
+    """The id of an upstream event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Observation:
     label: str
     at_s: float
     status: str
-    """`gone`: not found."""
+    """Whether it was not found."""
     counts: Counts | None
 
 
@@ -113,23 +113,23 @@ class History:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.observations: dict[str, list[Observation]] = defaultdict(list)
         self.contested: set[tuple[str, str, str]] = set()
-        """Identities that were asked for more than once."""
+        """Keys that were requested more than once."""
         self.server_errors: list[str] = []
-        """Answers 500: faults that the product did not know how to tell."""
+        """Responses with status 500: faults that the product did not handle."""
         self.reads: Counter[Ending] = Counter()
 
     def add(self, call: Call) -> None:
-        """A call has ended."""
+        """Adds a call that has ended."""
         self.calls[call.label].append(call)
 
     def saw(self, observation: Observation) -> None:
-        """A batch has changed."""
+        """Adds what a client saw of a changed batch."""
         self.observations[observation.label].append(observation)
 
     def counted(self) -> Mapping[tuple[Operation, Ending], int]:
-        """How many calls there were of each kind and outcome."""
+        """How many calls of each kind had each outcome."""
         return Counter((call.operation, call.outcome) for calls in self.all_calls() for call in calls)
 
     def all_calls(self) -> Sequence[list[Call]]:
-        """By batch; a copy, for whoever looks while others add."""
+        """By batch. A copy, because other threads add calls meanwhile."""
         return list(self.calls.values())

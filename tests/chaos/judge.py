@@ -1,6 +1,6 @@
-"""The verdict: what the clients were told against what the tables hold, after everything has healed and come to rest.
+"""The verdict: compares what the clients were told with what the tables contain, after everything has recovered and come to rest.
 
-Knows nothing of the product's own checks (`bulkreg verify` is another witness) and shares no code with them.
+Uses none of the product's own checks (`bulkreg verify` is a second witness) and shares no code with them.
 """
 
 from collections import Counter, defaultdict
@@ -17,49 +17,49 @@ DUPLICATE = "duplicate_activity"
 
 
 class Rule(StrEnum):
-    """What must not be."""
+    """What must not happen."""
 
-    INVENTED = "a batch that nobody asked for"
-    LOST = "accepted, and not there"
+    INVENTED = "a batch that was not requested"
+    LOST = "accepted, but missing"
     DOUBLED = "one submission, two batches"
-    REFUSED_AND_DONE = "refused, and there all the same"
-    OTHER_ID = "another id than was answered or chosen"
-    STUCK = "not ended, though everything has healed"
-    COUNTS = "the counts are not those of the items"
+    REFUSED_AND_DONE = "refused, but stored"
+    OTHER_ID = "another id than was returned or chosen"
+    STUCK = "not ended, although everything has recovered"
+    COUNTS = "the counts differ from the items"
     STATUS = "the status does not follow from the counts"
-    ITEMS = "items too many or too few"
-    VALUES = "an item with values that nobody gave it"
-    WRONG_SUCCESS = "an item succeeded that breaks a rule"
-    WRONG_ERROR = "an item failed for a reason that it has not"
-    WRONG_CANCEL = "cancelled, and nobody has cancelled"
-    CANCEL_NOT_FINAL = "other counts than the cancel has answered"
-    WRONG_DELETE = "deleted, and nobody has deleted"
-    DELETE_LOST = "deleted, and still there"
+    ITEMS = "too many or too few items"
+    VALUES = "an item with values that were not requested"
+    WRONG_SUCCESS = "an item succeeded although it breaks a rule"
+    WRONG_ERROR = "an item failed for a wrong reason"
+    WRONG_CANCEL = "cancelled without a request"
+    CANCEL_NOT_FINAL = "other counts than the cancel returned"
+    WRONG_DELETE = "deleted without a request"
+    DELETE_LOST = "deleted, but still visible"
     ACTIVITY_LOST = "a success without its record"
     ACTIVITY_DOUBLED = "a success with two records"
-    ACTIVITY_TOO_MANY = "a record of what has not succeeded"
-    ACTIVITY_VALUES = "a record of something else"
-    AUDIT = "not one line of audit for a record"
-    OUTCOMES = "not one outcome for each attempt"
+    ACTIVITY_TOO_MANY = "a record for an item that has not succeeded"
+    ACTIVITY_VALUES = "a record with other values"
+    AUDIT = "not exactly one audit row for a record"
+    OUTCOMES = "not exactly one outcome for each attempt"
     RAN_AGAIN = "an attempt after a success"
-    NOT_FOLDED = "the item differs from what was decided"
-    RETRIES = "other new attempts than the retries have answered"
-    REVOKED = "other revocations than the revokes have answered"
-    REVOKED_DIFFERS = "batch, item, activity and audit differ in what is revoked"
-    NOT_FOUND = "404 for a batch that is there"
-    SUM = "an answer whose counts don't add up"
-    END_NOT_ANNOUNCED = "the end was not announced, or as another one"
-    EARLY_END = "an answer that ended with items pending"
-    WENT_BACK = "a registered item that was seen and is no more"
-    FIGHT = "of those that fight for one record, not one has it"
-    SERVER_ERROR = "an answer 500"
+    NOT_FOLDED = "the item differs from its outcome"
+    RETRIES = "other new attempts than the retries returned"
+    REVOKED = "other revocations than the revokes returned"
+    REVOKED_DIFFERS = "batch, item, activity and audit differ in the revocations"
+    NOT_FOUND = "404 for a batch that exists"
+    SUM = "a response whose counts don't add up"
+    END_NOT_ANNOUNCED = "the completion was not announced, or with other values"
+    EARLY_END = "a response with an ended batch and pending items"
+    WENT_BACK = "an item that a client saw registered and that is not registered any more"
+    FIGHT = "of the items that compete for one record, not exactly one has it"
+    SERVER_ERROR = "a response with status 500"
     UNATTACHED = "rows that belong to no batch or item"
-    # Found by others than the judge: `bulkreg verify`, `bulkreg replay`, and who watches the processes.
+    # Found by others than the judge: by `bulkreg verify`, by `bulkreg replay`, and by the monitor of the processes.
     VERIFY = "a breach that `bulkreg verify` found"
-    TOPICS = "the topics say otherwise than the tables"
-    TWO_CONTENTS = "one event id, and two contents"
-    LEAK = "memory, descriptors or threads that grow"
-    LEFT_BEHIND = "a process that outlived the product"
+    TOPICS = "the topics and the tables differ"
+    TWO_CONTENTS = "one event id with two contents"
+    LEAK = "growing memory, descriptors or threads"
+    LEFT_BEHIND = "a process that is left behind"
     SUPERVISOR = "the supervisor has ended"
 
 
@@ -69,7 +69,7 @@ Broken = Iterator[tuple[Rule, str]]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must not be, and where."""
+    """Something that must not happen, and where it happened."""
 
     rule: Rule
     label: str
@@ -81,16 +81,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Verdict:
-    """Green when there are no findings."""
+    """Green if there are no findings."""
 
     findings: list[Finding] = field(default_factory=list)
     settled: Counter[tuple[Operation, str]] = field(default_factory=Counter)
-    """What became of the calls whose outcome was unknown, by kind: `done` or `not done`."""
+    """What became of the calls with an unknown outcome, by kind: `done` or `not done`."""
     judged: Counter[str] = field(default_factory=Counter)
 
 
 def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: Ends) -> Verdict:
-    """Looks at every submission, call, batch, item, activity and announced end."""
+    """Checks every submission, call, batch, item, activity and announced completion."""
     verdict = Verdict()
     found: dict[str, list[str]] = defaultdict(list)
     fought_for: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -98,7 +98,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
     for batch in batches:
         submission = history.submissions.get(batch.label or "")
         if submission is None:
-            verdict.findings.append(Finding(Rule.INVENTED, str(batch.label), f"batch {batch.batch_id}: nobody asked for it"))
+            verdict.findings.append(Finding(Rule.INVENTED, str(batch.label), f"batch {batch.batch_id}: it was not requested"))
             continue
         found[submission.label].append(batch.batch_id)
         of_batch = _Batch(submission, batch, history, ends.get((batch.batch_id, batch.retry_number), set()))
@@ -118,7 +118,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
     verdict.findings += _fights(fought_for)
     verdict.findings += [Finding(Rule.SERVER_ERROR, "the API", detail) for detail in history.server_errors]
     if seen != totals:
-        verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, and of the batches only {seen}"))
+        verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, but the batches have only {seen}"))
     return verdict
 
 
@@ -132,23 +132,23 @@ def _plus(seen: Totals, batch: BatchRow) -> Totals:
 
 
 def _existence(submission: Submission, calls: Sequence[Call], batch_ids: Sequence[str]) -> Iterator[Finding]:
-    """Accepted is there once, refused is not there, unknown is there or not."""
+    """An accepted batch exists once, a refused one does not exist, and an unknown one may or may not exist."""
     made = [call for call in calls if call.operation in (Operation.SUBMIT, Operation.UPSTREAM)]
     answered = {call.batch_id for call in made if call.outcome is Ending.OK and call.batch_id is not None}
     is_accepted = _is_accepted(submission, made)
     if len(batch_ids) > 1:
         yield Finding(Rule.DOUBLED, submission.label, f"batches {batch_ids}")
     if is_accepted and not batch_ids:
-        yield Finding(Rule.LOST, submission.label, f"accepted as {answered or submission.batch_id}, and not there")
+        yield Finding(Rule.LOST, submission.label, f"accepted as {answered or submission.batch_id}, but missing")
     if batch_ids and all(call.outcome is Ending.FAILED for call in made):
         yield Finding(Rule.REFUSED_AND_DONE, submission.label, f"batches {batch_ids}")
     expected = answered or ({submission.batch_id} if submission.batch_id else set(batch_ids))
     if batch_ids and set(batch_ids) != expected:
-        yield Finding(Rule.OTHER_ID, submission.label, f"answered {expected}, there are {batch_ids}")
+        yield Finding(Rule.OTHER_ID, submission.label, f"expected {expected}, found {batch_ids}")
 
 
 def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
-    """By HTTP, one call was answered; from upstream, all parts that were sent were acknowledged."""
+    """Over HTTP, one call got a response. From upstream, all parts that were sent were acknowledged."""
     done = [call for call in made if call.outcome is Ending.OK]
     if submission.batch_id is None:
         return bool(done)
@@ -156,7 +156,8 @@ def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
 
 
 def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[Finding]:
-    """Where several batches asked for the same, one has it, unless it was revoked; and nobody was told `duplicate` where there was none."""
+    """If several batches requested the same activity, one has it, unless it was revoked; and no item failed as a duplicate without another
+    activity."""
     for identity, ends in fought_for.items():
         winners = ends.count("success")
         if winners > 1 or (winners == 0 and DUPLICATE in ends and "revoked" not in ends):
@@ -168,7 +169,7 @@ def _settled(calls: Iterable[Call], is_done: Callable[[Call], bool]) -> Counter[
 
 
 class _Batch:
-    """One batch under judgement."""
+    """One batch that is judged."""
 
     def __init__(self, submission: Submission, batch: BatchRow, history: History, ends: Set[tuple[str, Counts]]) -> None:
         self._submission = submission
@@ -179,7 +180,7 @@ class _Batch:
         self._calls: dict[Operation, list[Call]] = defaultdict(list)
         for call in history.calls[submission.label]:
             self._calls[call.operation].append(call)
-        # What may have been carried out.
+        # Calls that may have been carried out.
         self._possible = {
             operation: [call for call in calls if call.outcome is not Ending.FAILED] for operation, calls in self._calls.items()
         }
@@ -199,7 +200,7 @@ class _Batch:
         return [Finding(rule, label, detail) for found in rules for rule, detail in found]
 
     def settled(self) -> Counter[tuple[Operation, str]]:
-        """What became of the calls that nobody knew the outcome of."""
+        """What became of the calls with an unknown outcome."""
         retried_for_certain = self._certain(Operation.RETRY)
         revoked_for_certain = self._certain(Operation.REVOKE)
         revoked = sum(item.is_revoked for item in self._batch.items)
@@ -215,12 +216,12 @@ class _Batch:
                 case Operation.REVOKE:
                     return revoked > revoked_for_certain or self._was_answered(call)
                 case _:
-                    return True  # there it is
+                    return True  # It exists.
 
         return _settled((call for calls in self._calls.values() for call in calls), is_done)
 
     def _was_answered(self, call: Call) -> bool:
-        """Whether the same call, repeated under its key, was."""
+        """Whether the same call, repeated under its key, got a response."""
         return call.key is not None and any(
             other.key == call.key and other.outcome is Ending.OK for other in self._calls[call.operation]
         )
@@ -232,13 +233,13 @@ class _Batch:
         if batch.status in ACTIVE or not batch.is_completed:
             yield Rule.STUCK, f"status {batch.status}, {counted}"
         if counted != batch.counts:
-            yield Rule.COUNTS, f"{batch.counts}, and its items make it {counted}"
+            yield Rule.COUNTS, f"{batch.counts}, but its items say {counted}"
         if batch.status not in ACTIVE and batch.status != _status_of(batch.counts):
             yield Rule.STATUS, f"{batch.status} with {batch.counts}"
         if self._ends != {(batch.status, batch.counts)}:
             yield (
                 Rule.END_NOT_ANNOUNCED,
-                f"retry {batch.retry_number}: {batch.status} with {batch.counts}, announced was {self._ends}",
+                f"retry {batch.retry_number}: {batch.status} with {batch.counts}, but announced was {self._ends}",
             )
         if [item.position for item in batch.items] != list(range(len(self._submission.items))):
             yield Rule.ITEMS, f"{len(batch.items)} of {len(self._submission.items)}"
@@ -257,7 +258,7 @@ class _Batch:
 
     def _item(self, item: ItemRow, allowed: set[Values]) -> Broken:
         if item.values not in allowed:
-            yield Rule.VALUES, f"{item.values}, asked for was {allowed}"
+            yield Rule.VALUES, f"{item.values}, but requested was {allowed}"
         expected = expected_error(item.values)
         is_fair = item.error_code == expected or (
             item.error_code == DUPLICATE and expected is None and item.values.identity in self._contested
@@ -267,17 +268,17 @@ class _Batch:
         if item.status == "failed" and not is_fair:
             yield Rule.WRONG_ERROR, f"{item.error_code}, should be {expected}"
         if item.status == "cancelled" and not self._possible.get(Operation.CANCEL):
-            yield Rule.WRONG_CANCEL, "cancelled, and nobody has cancelled the batch"
+            yield Rule.WRONG_CANCEL, "cancelled, although no cancel of the batch was requested"
 
     def _activity(self, item: ItemRow) -> Broken:
-        """Exactly one for a success, as it was asked for, and none else."""
+        """Exactly one for a success, with the requested values, and none for any other item."""
         ids = [activity.activity_id for activity in item.activities]
         if item.status != "success":
             if ids or item.activity_id is not None:
                 yield Rule.ACTIVITY_TOO_MANY, f"{item.status}, with {ids or item.activity_id}"
             return
         if ids != [item.activity_id]:
-            yield Rule.ACTIVITY_DOUBLED if ids else Rule.ACTIVITY_LOST, f"says {item.activity_id}, there are {ids}"
+            yield Rule.ACTIVITY_DOUBLED if ids else Rule.ACTIVITY_LOST, f"says {item.activity_id}, found {ids}"
         for activity in item.activities:
             if (activity.values, activity.registered_by) != (item.values, COORDINATOR):
                 yield Rule.ACTIVITY_VALUES, f"{activity.values} by {activity.registered_by}, item {item.values}"
@@ -285,7 +286,7 @@ class _Batch:
                 yield Rule.AUDIT, f"{activity.audits} rows for {activity.activity_id}"
 
     def _attempts(self, item: ItemRow) -> Broken:
-        """One outcome each; all but the last failed, so no success ran again."""
+        """One outcome for each attempt. All but the last failed, so no success ran again."""
         if sorted(item.outcomes) != list(range(1, item.attempt + 1)):
             yield Rule.OUTCOMES, f"attempt {item.attempt}, outcomes of {sorted(item.outcomes)}"
             return
@@ -293,36 +294,36 @@ class _Batch:
         if earlier - {"failed"}:
             yield Rule.RAN_AGAIN, f"attempts {item.outcomes}"
         if item.outcomes[item.attempt] != (item.status, item.activity_id):
-            yield Rule.NOT_FOLDED, f"{item.status} {item.activity_id}, decided was {item.outcomes[item.attempt]}"
+            yield Rule.NOT_FOLDED, f"{item.status} {item.activity_id}, but the outcome is {item.outcomes[item.attempt]}"
 
     def _retries(self) -> Broken:
         certain = self._certain(Operation.RETRY)
         possible = certain + self._in_doubt(Operation.RETRY) * len(self._batch.items)
         if not certain <= self._new_attempts <= possible:
-            yield Rule.RETRIES, f"{self._new_attempts} new attempts, answered were {certain}, possible {possible}"
+            yield Rule.RETRIES, f"{self._new_attempts} new attempts; returned were {certain}, possible {possible}"
 
     def _revocations(self) -> Broken:
-        """As many as were answered; and everybody who tells of them tells the same."""
+        """As many as the calls returned. Batch, item, activity and audit agree."""
         batch = self._batch
         certain = self._certain(Operation.REVOKE)
         possible = certain + self._in_doubt(Operation.REVOKE) * len(batch.items)
         revoked = sum(item.is_revoked for item in batch.items)
         if not certain <= revoked <= possible:
-            yield Rule.REVOKED, f"{revoked} items, answered were {certain}, possible {possible}"
+            yield Rule.REVOKED, f"{revoked} items; returned were {certain}, possible {possible}"
         if batch.revoked != revoked:
-            yield Rule.REVOKED_DIFFERS, f"the batch counts {batch.revoked}, and {revoked} items are revoked"
+            yield Rule.REVOKED_DIFFERS, f"the batch counts {batch.revoked}, but {revoked} items are revoked"
         for item in batch.items:
             told = [(activity.is_revoked, activity.revocation_audits) for activity in item.activities]
             if any(each != (item.is_revoked, int(item.is_revoked)) for each in told) or (item.is_revoked and not told):
                 yield Rule.REVOKED_DIFFERS, f"position {item.position}: revoked {item.is_revoked}, activity and audit rows {told}"
 
     def _certain(self, operation: Operation) -> int:
-        """What answers told of: new attempts, or revoked activities. Those under one key are one answer."""
+        """What responses reported: new attempts, or revoked activities. Responses under one key count once."""
         answered = [call for call in self._calls[operation] if call.outcome is Ending.OK]
         return sum({call.key or id(call): call.retried or call.revoked or 0 for call in answered}.values())
 
     def _in_doubt(self, operation: Operation) -> int:
-        """How many calls may have been carried out, and nobody knows. Those under one key are one call."""
+        """How many calls may have been carried out, which is unknown. Calls under one key count once."""
         keys = {call.key for call in self._calls[operation] if call.outcome is Ending.OK and call.key}
         unknown = [
             call for call in self._calls[operation] if call.outcome is Ending.UNKNOWN and (not call.key or call.key not in keys)
@@ -331,24 +332,24 @@ class _Batch:
 
     def _cancels(self) -> Broken:
         if self._batch.status == "cancelled" and not self._possible.get(Operation.CANCEL):
-            yield Rule.WRONG_CANCEL, "nobody has cancelled it"
+            yield Rule.WRONG_CANCEL, "no cancel was requested"
         for call in self._calls[Operation.CANCEL]:
             if call.outcome is Ending.OK and (self._batch.status, self._batch.counts) != ("cancelled", call.counts):
-                yield Rule.CANCEL_NOT_FINAL, f"answered {call.counts}, in the end {self._batch.status} {self._batch.counts}"
+                yield Rule.CANCEL_NOT_FINAL, f"returned {call.counts}, at the end {self._batch.status} {self._batch.counts}"
 
     def _deletes(self) -> Broken:
         if self._batch.is_deleted and not self._possible.get(Operation.DELETE):
-            yield Rule.WRONG_DELETE, "nobody has deleted it"
+            yield Rule.WRONG_DELETE, "no delete was requested"
         if not self._batch.is_deleted and any(call.outcome is Ending.OK for call in self._calls[Operation.DELETE]):
-            yield Rule.DELETE_LOST, "deleted, and still there"
+            yield Rule.DELETE_LOST, "deleted, but still visible"
 
     def _seen(self) -> Broken:
-        """Every answer adds up, and what a client has seen registered stays registered."""
+        """Every response adds up, and an item that a client has seen registered stays registered."""
         completed: dict[int, int] = defaultdict(int)
         for seen in self._observations:
             if seen.status == GONE:
                 if not any(call.began_s < seen.at_s for call in self._possible.get(Operation.DELETE, ())):
-                    yield Rule.NOT_FOUND, "404 for a batch that nobody has deleted"
+                    yield Rule.NOT_FOUND, "404 for a batch whose deletion was not requested"
                 continue
             counts = seen.counts
             assert counts is not None
@@ -357,7 +358,7 @@ class _Batch:
             if counts.pending and seen.status not in ACTIVE:
                 yield Rule.EARLY_END, f"{seen.status} with {counts}"
             if counts.completed < completed[seen.client]:
-                yield Rule.WENT_BACK, f"{completed[seen.client]} completed, and later {counts.completed}"
+                yield Rule.WENT_BACK, f"{completed[seen.client]} completed, but later {counts.completed}"
             completed[seen.client] = counts.completed
 
 

@@ -1,4 +1,4 @@
-"""Memory, descriptors and threads of every process over time, and what of them grows."""
+"""Memory, descriptors and threads of every process over time, and which of them grow."""
 
 import contextlib
 import statistics
@@ -15,15 +15,15 @@ from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
 NAMES = (*ROLES, POSTGRES, KAFKA)
 
 STEADY_AFTER_S, LIFE_S = 30.0, 90.0
-"""A process that has started fills its caches and pools first. What lives shorter than the second says nothing of growth."""
+"""A process that has started fills its caches and pools first. A shorter life than this says nothing about growth."""
 
 GROWN_BY, GROWN_MB, GROWN_NUMBER = 1.25, 24.0, 12
-"""More than this share and this much: it leaks. Pools that fill and a burst that is held count less."""
+"""Growth above this share and this amount is a leak. Filling pools and a long burst cause less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One process at one moment. PostgreSQL's children are counted as its threads: one serves one connection."""
+    """One process at one moment. PostgreSQL's children count as its threads, because each serves one connection."""
 
     at_s: float
     name: str
@@ -35,22 +35,22 @@ class Sample:
 
 
 class Monitor:
-    """Looks again and again, in a thread of its own."""
+    """Samples all the time, in a thread of its own."""
 
     def __init__(self, cluster: Cluster, *, every_s: float) -> None:
         self._cluster = cluster
         self._every_s = every_s
         self.samples: list[Sample] = []
         self.births: dict[int, float] = {}
-        """When each process began that was ever seen, servers' children too."""
+        """When each process began that was ever seen, including the servers' children."""
 
     def run(self, is_over: threading.Event) -> None:
-        """Until it is over."""
+        """Samples until the end."""
         while not is_over.wait(self._every_s):
             self.look()
 
     def look(self) -> None:
-        """One sample of each process that is there."""
+        """One sample of each running process."""
         for name in NAMES:
             process = self._cluster.process(name)
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -78,7 +78,7 @@ class Monitor:
 
 
 def growths(samples: Iterable[Sample]) -> Iterator[tuple[str, str, float, float]]:
-    """Process, what, and its medians at the beginning and the end of each life that was long enough."""
+    """Process, quantity, and its medians at the beginning and the end of each life that was long enough."""
     lives: Mapping[tuple[str, int], list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.age_s >= STEADY_AFTER_S:
@@ -92,7 +92,7 @@ def growths(samples: Iterable[Sample]) -> Iterator[tuple[str, str, float, float]
 
 
 def leaks(samples: Iterable[Sample]) -> Iterator[str]:
-    """What grew more than anything that comes to rest would."""
+    """What grew more than it would if it came to rest."""
     for name, what, first, last in growths(samples):
         allowed = GROWN_MB if what == "memory_mb" else GROWN_NUMBER
         if last > GROWN_BY * first and last - first > allowed:

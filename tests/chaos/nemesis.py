@@ -1,4 +1,4 @@
-"""Who does the harm: faults in the order that the seed gives, each with how long it lasts. Two of them are at it at the same time."""
+"""Causes the faults, in an order that follows from the seed, each for some time. Two of them work at the same time."""
 
 import contextlib
 import random
@@ -26,7 +26,7 @@ LOSS_WAITS_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault that happened. Seconds are `time.monotonic()`."""
+    """A fault that happened. Times are from `time.monotonic()`."""
 
     fault: str
     began_s: float
@@ -35,7 +35,7 @@ class Strike:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Harm that is done while the context lasts, for so many seconds. It yields whether there was anything to harm."""
+    """A fault that lasts as long as the context, for this many seconds. It yields whether there was anything to harm."""
 
     name: str
     harm: Callable[[Cluster], contextlib.AbstractContextManager[bool]]
@@ -44,7 +44,7 @@ class Fault:
 
 
 def role_faults() -> Sequence[Fault]:
-    """What happens to our own processes."""
+    """Faults of our own processes."""
     return [
         *(Fault(f"kill -9 {role}", partial(_signalled, role, signal.SIGKILL)) for role in ROLES),
         *(Fault(f"SIGTERM {role}", partial(_signalled, role, signal.SIGTERM)) for role in ROLES),
@@ -53,16 +53,16 @@ def role_faults() -> Sequence[Fault]:
 
 
 def pauses() -> Sequence[Fault]:
-    """What happens to our own processes and does not end them; but a consumer that sleeps for 5 s has lost its partitions meanwhile."""
+    """Faults that do not end our own processes. But a consumer that is stopped for 5 s loses its partitions meanwhile."""
     return [
         *(Fault(f"SIGSTOP {role}", partial(_stopped, role), 0.5, 8.0) for role in ROLES),
-        # Longer than its lease (`relay_lease_ms`): another has its slots when it goes on.
+        # Longer than its lease (`relay_lease_ms`), so another relay has its slots when it continues.
         Fault("SIGSTOP the relay beside another, beyond its lease", _stopped_beside_another, 12.0, 15.0),
     ]
 
 
 def server_faults(cluster: Cluster) -> Sequence[Fault]:
-    """What happens to the servers, the network before PostgreSQL, and its disk; and what strangers write to Kafka."""
+    """Faults of the servers, of the network to PostgreSQL, and of its disk; and what strangers write to Kafka."""
     proxy = cluster.proxy
     faults = [
         Fault("kill -9 PostgreSQL", partial(_signalled, POSTGRES, signal.SIGKILL)),
@@ -90,10 +90,10 @@ def server_faults(cluster: Cluster) -> Sequence[Fault]:
 
 
 class Nemesis:
-    """Strikes again and again in a thread of its own: every fault once in a random order, then all in another order."""
+    """Causes faults in a thread of its own: each of them once in a random order, then all in another order."""
 
     def __init__(self, cluster: Cluster, faults: Sequence[Fault], seed: str, *, calm_s: float, strikes: list[Strike]) -> None:
-        """`calm_s` is the mean time between two faults; what it did is added to `strikes`."""
+        """`calm_s` is the mean time between two faults. Each one is added to `strikes`."""
         self._cluster = cluster
         self._faults = faults
         self._rng = random.Random(seed)
@@ -101,7 +101,7 @@ class Nemesis:
         self._strikes = strikes
 
     def run(self, is_over: threading.Event) -> None:
-        """Until it is over. Everything is healed when it returns, but for what restarts by itself."""
+        """Works until the end. Everything has recovered when it returns, except what restarts by itself."""
         for fault in self._order():
             if is_over.wait(self._rng.uniform(0.5, 1.5) * self._calm_s):
                 return
@@ -129,7 +129,7 @@ def _stopped(name: str, cluster: Cluster) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _stopped_beside_another(cluster: Cluster) -> Iterator[bool]:
-    """The other is a relay of this process; it begins before and ends after."""
+    """The other is a relay of this process. It begins before and ends after."""
     producer = EventProducer(cluster.settings)
     other = OutboxRelay(cluster.settings, producer)
     thread = threading.Thread(target=other.run)
@@ -145,7 +145,7 @@ def _stopped_beside_another(cluster: Cluster) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _killed_backend(cluster: Cluster) -> Iterator[bool]:
-    """Any: the server then ends all of them, and recovers."""
+    """Any backend. The server then ends all of them, and recovers."""
     backends = cluster.backends()[:1]
     for backend in backends:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -160,7 +160,7 @@ def _cut(cluster: Cluster) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _read_only(cluster: Cluster) -> Iterator[bool]:
-    """As the former primary is in a failover. PostgreSQL may die meanwhile, by the other nemesis's hand or of a lost backend."""
+    """The former primary of a failover behaves like this. PostgreSQL may die meanwhile, because of the other nemesis or of a lost backend."""
     url = cluster.settings.owner_url
     with contextlib.ExitStack() as harm:
         try:

@@ -1,7 +1,7 @@
-"""Topics that are deleted while everybody works, and made anew.
+"""Topics that are deleted and created again while everybody works.
 
-Only those of the commands: what was lost with them is sent again, and the judge needs no events of them. What the other topics
-hold is what the judge and `bulkreg replay` compare the tables with.
+Only the topics of the commands: lost commands are sent again, and the judge needs none of these events. With the other topics, the judge
+and `bulkreg replay` compare the tables.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ THERE_AGAIN_WITHIN_S = 60.0
 
 @contextlib.contextmanager
 def deleted(topic: Topic, cluster: Cluster) -> Iterator[bool]:
-    """Deletes it, and makes it anew in the end. The broker may be away: then nothing is deleted."""
+    """Deletes the topic, and creates it again at the end. If the broker is away, nothing is deleted."""
     settings = cluster.settings
     name = topic.on_cluster(settings.topic_prefix)
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
@@ -30,16 +30,16 @@ def deleted(topic: Topic, cluster: Cluster) -> Iterator[bool]:
         admin.delete_topics([name], request_timeout=DELETED_WITHIN_S)[name].result()
         eventually(lambda: name not in admin.list_topics(timeout=DELETED_WITHIN_S).topics)
     except KafkaException:
-        was_deleted = False  # as far as is known: a request that was not answered may have been carried out
+        was_deleted = False  # As far as is known. A request without a response may have been carried out.
     else:
         was_deleted = True
     yield was_deleted
-    eventually(lambda: _is_there(settings), within_s=THERE_AGAIN_WITHIN_S, what=f"the topic {name} made anew")
+    eventually(lambda: _is_there(settings), within_s=THERE_AGAIN_WITHIN_S, what=f"the topic {name} after its creation")
 
 
 def _is_there(settings: Settings) -> bool:
     try:
         create_topics(settings)
-    except KafkaException:  # the broker is away, or still deletes it
+    except KafkaException:  # The broker is away, or still deletes it.
         return False
     return True

@@ -1,4 +1,4 @@
-"""The run as one HTML page: what was done, what was broken, how the unknown ended, and the verdict."""
+"""The run as one HTML page: what was done, which faults there were, how unknown calls ended, and the verdict."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -10,10 +10,10 @@ from tests.chaos.monitor import NAMES, Sample, growths
 from tests.chaos.run import Result
 
 PLACES = 8
-"""On the time axis."""
+"""The number of marks on the time axis."""
 
 TOLD = 10
-"""So many of the batches that something is wrong with have their story told."""
+"""Of this many batches with findings, the whole story is shown."""
 
 NOT_REACHED = (
     "Kafka's connections were not cut one by one: the broker tells its clients the address to come back to, which leads past any proxy. "
@@ -30,7 +30,7 @@ svg { margin: .5em 1em .5em 0 } p { max-width: 45em }
 
 
 def page(result: Result) -> str:
-    """The whole page; it needs nothing from anywhere else."""
+    """The whole page. It loads nothing from elsewhere."""
     colour = "green" if result.is_green else "red"
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.took_s.items())
     judged = ", ".join(f"{number:,} {what}" for what, number in result.verdict.judged.items())
@@ -44,14 +44,14 @@ def page(result: Result) -> str:
             _findings(result),
             "<h2>Calls</h2>",
             table(["", *Ending], _calls(result)),
-            "<h2>What became of the unknown</h2>",
+            "<h2>How calls with an unknown outcome ended</h2>",
             table(["", "done", "not done"], _settled(result)),
             "<h2>Faults</h2>",
             table(["", "times", "seconds"], _faults(result)),
             f"<p>{NOT_REACHED}</p>",
             "" if result.has_disk else f"<p>{NO_DISK}</p>",
             "<h2>Memory, descriptors and threads</h2>",
-            "<p>Each process as it was at these moments, whichever process it was then; PostgreSQL with its number of connections. "
+            "<p>Each process at these moments, whichever process it was then; PostgreSQL with its number of connections. "
             "Where one process lived for a minute and a half or more, the table has its medians of the first and last third.</p>",
             table(["", "what", "first", "last"], [[n, w, f"{a:.0f}", f"{b:.0f}"] for n, w, a, b in growths(result.samples)]),
             *(_plots(name, result) for name in NAMES),
@@ -61,14 +61,14 @@ def page(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """In a sentence."""
+    """The verdict in a sentence."""
     if result.is_green:
         return "Green: nothing lost, nothing doubled, nothing stuck, all invariants hold."
     return f"Red: {len(result.verdict.findings)} findings."
 
 
 def summary(result: Result) -> str:
-    """The figures as text."""
+    """The numbers as text."""
     unknown = ", ".join(f"{row[0]} {row[1]} done and {row[2]} not" for row in _settled(result)) or "none"
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.took_s.items())
     lines = [
@@ -100,7 +100,7 @@ def _findings(result: Result) -> str:
 
 
 def _story(label: str, result: Result) -> Iterable[Sequence[str]]:
-    """All that was done to a batch and seen of it, and the faults meanwhile."""
+    """What was done to a batch and seen of it, and the faults meanwhile."""
     history = result.history
     calls = [(call.began_s, f"{call.operation} {call.outcome}", str(call)) for call in history.calls.get(label, ())]
     seen = [

@@ -1,4 +1,4 @@
-"""When the product has come to rest: nothing runs, nothing waits in the outbox or on a topic."""
+"""Whether the product has come to rest: nothing runs, and nothing waits in the outbox or on a topic."""
 
 import psycopg2
 
@@ -19,7 +19,7 @@ _UNFINISHED = """
 
 
 class Rest:
-    """Asks PostgreSQL and Kafka, past the proxy."""
+    """Asks PostgreSQL and Kafka directly, not through the proxy."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -27,7 +27,7 @@ class Rest:
         self._ends = BrokerEndOffsets(settings)
 
     def missing(self) -> str:
-        """What is not at rest yet, in words; empty when all is."""
+        """What is not at rest yet, in words. Empty if everything is."""
         try:
             connection = psycopg2.connect(self._url, connect_timeout=5)
         except psycopg2.OperationalError:
@@ -41,12 +41,12 @@ class Rest:
         return self.queued()
 
     def queued(self) -> str:
-        """How many records wait for which consumer, in words; empty when none does."""
+        """How many records wait for which consumer, in words. Empty if none does."""
         waiting = {topic: self._waiting(role, topic) for role, topics in CONSUMED.items() for topic in topics}
         return ", ".join(f"{records} records wait on {topic}" for topic, records in waiting.items() if records)
 
     def _waiting(self, role: str, topic: Topic) -> int:
         committed = committed_offsets(self._settings, role, topic)
         ends = self._ends([topic])
-        # A consumer may have committed for the incarnation of the topic before this one: that is beyond the end, and counts for nothing.
+        # A consumer may have committed for an earlier incarnation of the topic. An offset beyond the end does not count.
         return sum(max(0, queue.next_offset - committed.get(partition, queue.first)) for (_, partition), queue in ends.items())

@@ -1,7 +1,7 @@
 """A database that is restored from an older copy beside newer topics, and what docs/operations.md tells the operator to do then.
 
-What was submitted after the copy was made is known to the topics alone. It is accepted and registered again when the consumers' groups are
-set back, once each; so the judge expects of these batches what it expects of all. Only their events are told twice, with other times.
+Only the topics know what was submitted after the copy was made. It is accepted and registered again, once each, when the consumers' groups
+are set back. So the judge expects the same of these batches as of all. Only their events are published twice, with other times.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import psutil
 import psycopg2
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
+from confluent_kafka.admin._listoffsets import OffsetSpec  # The public name is not typed as exported.
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from schemas.envelope import Topic
@@ -42,9 +42,10 @@ class OlderCopy:
             cursor.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
 
     def restore(self, found: list[Finding]) -> Set[str]:
-        """Puts the copy in the place of the database, and has the groups read again. The ids of the batches that are told of twice by that.
+        """Puts the copy in the place of the database, and sets the groups back. Returns the ids of the batches that are announced twice
+        because of that.
 
-        Adds to `found` what `bulkreg replay` does not know of those that are forgotten. Everything accepted must be on the topics by now.
+        Adds a finding to `found` if `bulkreg replay` does not know a forgotten batch. Everything accepted must be on the topics by now.
         """
         with self._roles_stopped():
             now = self._batches(str(self._name))
@@ -78,7 +79,7 @@ class OlderCopy:
         return psycopg2.connect(url.render_as_string(hide_password=False))
 
     def _batches(self, database: str) -> Mapping[str, bool]:
-        """By id, whether it is completed."""
+        """For each id, whether the batch is completed."""
         connection = self._connection(database)
         with connection.cursor() as cursor:
             cursor.execute("SELECT batch_id::text, completed_at IS NOT NULL FROM orchestrator.batch")
@@ -88,7 +89,7 @@ class OlderCopy:
 
     @contextlib.contextmanager
     def _roles_stopped(self) -> Iterator[None]:
-        """The supervisor stands still meanwhile, and starts them again afterwards."""
+        """The supervisor is stopped meanwhile, and restarts them afterwards."""
         supervisor = psutil.Process(self._cluster.supervisor)
         supervisor.suspend()
         try:
@@ -101,7 +102,7 @@ class OlderCopy:
             supervisor.resume()
 
     def _set_groups_back(self) -> None:
-        """As `kafka-consumer-groups --reset-offsets --to-datetime` does, to well before the copy: some records waited then."""
+        """Like `kafka-consumer-groups --reset-offsets --to-datetime`, to well before the copy, because some records waited then."""
         settings = self._cluster.settings
         admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
         since = OffsetSpec.for_timestamp(self._made_at_ms - SET_BACK_BY_MS)
@@ -109,7 +110,7 @@ class OlderCopy:
             names = [topic.on_cluster(settings.topic_prefix) for topic in topics]
             places = [TopicPartition(name, number) for name in names for number in range(settings.topic_partitions)]
             first = {place: answer.result().offset for place, answer in admin.list_offsets(dict.fromkeys(places, since)).items()}
-            # -1 where there is no record since then: what is committed there is the end.
+            # -1 if there is no record since then. Its committed offset is the end.
             offsets = [TopicPartition(place.topic, place.partition, offset) for place, offset in first.items() if offset >= 0]
             group = ConsumerGroupTopicPartitions(f"{settings.topic_prefix}.{role}", offsets)
             eventually(partial(_is_set, admin, group), within_s=ENDED_WITHIN_S, what=f"the group of {role} set back")
@@ -119,13 +120,13 @@ def _is_set(admin: AdminClient, group: ConsumerGroupTopicPartitions) -> bool:
     try:
         for future in admin.alter_consumer_group_offsets([group]).values():
             future.result()
-    except KafkaException:  # it still has a member, which has not left or is not missed yet
+    except KafkaException:  # It still has a member, which has not left or is not missed yet.
         return False
     return True
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    """Nobody takes notice of its end while its parent stands still."""
+    """Its parent is stopped, and so does not read its exit code."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""One run: up, load and harm at the same time, heal, drain, and only then the verdict."""
+"""One run: start, load and faults at the same time, recovery, drain, and only then the verdict."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.chaos.upstream import Upstream
 from tests.chaos.work import Work
 
 WARM_UP_S = 2.0
-# Of load before the copy is made that is restored, and after it.
+# The load before the copy is made that is restored, and after it.
 COPIED_AFTER_S, FORGOTTEN_S = 3.0, 3.0
 SAMPLES = 300
 SAY_EVERY_S = 10.0
@@ -35,7 +35,7 @@ CHECKED_WITHIN_S = 3_600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do. The same seed gives the same faults and requests in the same order; when each meets which is the machine's doing."""
+    """What to do. The same seed gives the same faults and requests in the same order. Which of them coincide depends on the machine."""
 
     seed: str
     chaos_s: float
@@ -43,20 +43,20 @@ class Plan:
     calm_s: float = 3.0
     """Mean time between two faults of one nemesis."""
     spared_s: float = 0.0
-    """At the end of the chaos: so long our own processes are not killed, and live long enough to show what grows."""
+    """For this long, at the end of the chaos, our own processes are not killed, so that they live long enough to show leaks."""
     drained_within_s: float = 180.0
-    """After the healing. A lost message is found by the sweeper within a minute."""
+    """After the recovery. The sweeper finds a lost record within a minute."""
     is_restored: bool = False
-    """Before the chaos the database is restored from an older copy, once."""
+    """Whether the database is restored once from an older copy before the chaos."""
     only: str = ""
-    """Faults whose name contains this; empty: all of them."""
+    """Only faults whose name contains this. Empty means all of them."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Settings of the product."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """All that the report shows."""
+    """Everything that the report shows."""
 
     plan: Plan
     history: History
@@ -70,17 +70,17 @@ class Result:
 
     @property
     def is_green(self) -> bool:
-        """Nothing was lost, doubled, stuck or wrong."""
+        """Whether nothing was lost, doubled, stuck or wrong."""
         return not self.verdict.findings
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """How often each struck."""
+        """How often each fault happened."""
         return Counter(strike.fault for strike in self.strikes)
 
 
 def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
-    """Does it all in an empty folder. Raises when the product can't be started, or does not recover."""
+    """Runs the plan in an empty folder. Raises if the product can't be started, or does not recover."""
     history, strikes, took_s = History(), list[Strike](), dict[str, float]()
     began_s = time.monotonic()
     with running_cluster(folder / "home", plan.environment) as cluster:
@@ -113,9 +113,9 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             verdict.findings += read_differing_events(cluster.settings, told_twice)
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
-                verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "it is another one"))
+                verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "the supervisor is another process"))
             if unrest:
-                late = f"{unrest}, {plan.drained_within_s:g} s after the healing"
+                late = f"{unrest}, {plan.drained_within_s:g} s after the recovery"
                 verdict.findings.append(Finding(Rule.STUCK, "the whole", late))
     if left := monitor.left_behind():
         verdict.findings.append(Finding(Rule.LEFT_BEHIND, "processes", f"{left} outlived `bulkreg down`"))
@@ -140,7 +140,7 @@ def _restore(
     found: list[Finding],
     say: Callable[[str], None],
 ) -> Set[str]:
-    """Under load a copy is made, and the load goes on; then the copy is restored. The ids of the batches that are told of twice."""
+    """Makes a copy under load, and restores it after more load. Returns the ids of the batches that are announced twice."""
     copies: list[OlderCopy] = []
 
     async def until() -> None:
@@ -199,7 +199,7 @@ def _load_and_harm(
 
 
 def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str:
-    """Waits until everything is at rest; what is not when the time is over."""
+    """Waits until everything is at rest. Returns what is not at rest when the time is over."""
     deadline = time.monotonic() + within_s
     rest = Rest(cluster.settings)
     while (missing := rest.missing()) and time.monotonic() < deadline:
@@ -215,19 +215,19 @@ def _breaches(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(Rule.VERIFY, "the whole", f"could not be checked: {answer}")
     for breach in answer.get("breaches", ()):
         if breach["detail"].startswith("role_restarts:"):
-            continue  # they were killed
+            continue  # They were killed.
         yield Finding(Rule.VERIFY, f"batch {breach['batch_id']}", f"invariant {breach['invariant']}: {breach['detail']}")
 
 
 def _told_otherwise(cluster: Cluster) -> Iterator[Finding]:
-    """Where the topics alone, read from their beginning, rebuild something else: an event was lost, or tells what was not."""
+    """Where the topics alone, read from their beginning, rebuild something else: an event was lost, or is wrong."""
     answer = json.loads(cluster.product.bulkreg("replay", "--json", code=None, within_s=CHECKED_WITHIN_S))
     if "differences" not in answer:
         yield Finding(Rule.TOPICS, "the whole", f"could not be read: {answer}")
     for each in answer.get("differences", ()):
         yield Finding(Rule.TOPICS, f"batch {each['batch_id']}", str(each))
     for batch_id in answer.get("not_covered", ()):
-        yield Finding(Rule.TOPICS, f"batch {batch_id}", "they don't tell of it")
+        yield Finding(Rule.TOPICS, f"batch {batch_id}", "the topics do not contain it")
 
 
 @contextlib.contextmanager
@@ -239,7 +239,7 @@ def _phase(name: str, took_s: dict[str, float], began_s: float | None = None) ->
 
 @contextlib.contextmanager
 def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Runs `work` beside the block, and tells it when that is over; what it raises is raised here."""
+    """Runs `work` beside the block, and tells it when the block ends. Its error is raised here."""
     is_over = threading.Event()
     raised: list[BaseException] = []
 

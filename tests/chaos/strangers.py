@@ -1,4 +1,4 @@
-"""What other producers may write to the batches topic, while everything else goes wrong. None of it is a batch."""
+"""What other producers may write to the batches topic during all the faults. None of it is a batch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ POISON = (
 
 @contextlib.contextmanager
 def raw_poison(cluster: Cluster) -> Iterator[bool]:
-    """Records that no client would write, as a batch in each partition, compressed to nearly nothing."""
+    """Records that no client library would write, as a batch in each partition, compressed to almost nothing."""
     try:
         for partition in range(cluster.settings.topic_partitions):
             produce(cluster.settings.kafka_bootstrap_servers, _topic(cluster), partition, POISON, compression=Compression.ZSTD)
     except (OSError, KafkaException, RefusedByBrokerError, AssertionError):
-        yield False  # the broker is away
+        yield False  # The broker is away.
     else:
         yield True
 
 
 @contextlib.contextmanager
 def open_transaction(cluster: Cluster) -> Iterator[bool]:
-    """A transaction in each partition, which is aborted in the end; by its producer, or by the broker when that finds it gone."""
+    """An open transaction in each partition. At the end its producer aborts it, or the broker does when the producer is gone."""
     servers = cluster.settings.kafka_bootstrap_servers
     producer = Producer({"bootstrap.servers": servers, "transactional.id": f"stranger-{uuid4()}", "log_level": 0})
     try:

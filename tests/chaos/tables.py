@@ -1,4 +1,4 @@
-"""What the tables say in the end, batch by batch."""
+"""The contents of the tables at the end, batch by batch."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ BATCHES_AT_ONCE = 500
 
 @dataclass(slots=True)
 class ItemRow:
-    """An item, with all that was decided about it."""
+    """An item, with its outcomes."""
 
     position: int
     values: Values
@@ -25,7 +25,7 @@ class ItemRow:
     activity_id: str | None
     error_code: str | None
     outcomes: dict[int, tuple[str, str | None]] = field(default_factory=dict)
-    """By attempt: outcome and activity."""
+    """By attempt, outcome and activity."""
     activities: list["ActivityRow"] = field(default_factory=list)
     is_revoked: bool = False
 
@@ -38,7 +38,7 @@ class ActivityRow:
     values: Values
     registered_by: str
     audits: int
-    """Of its registration."""
+    """The audit rows of its registration."""
     is_revoked: bool = False
     revocation_audits: int = 0
 
@@ -60,7 +60,7 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Rows of whole tables: what belongs to no batch is seen here."""
+    """Rows of whole tables, which shows rows that belong to no batch."""
 
     items: int
     outcomes: int
@@ -69,7 +69,7 @@ class Totals:
 
 
 def read_batches(url: str) -> Iterator[BatchRow]:
-    """Every batch. Needs the owner's rights; nobody may be changing anything."""
+    """Every batch. Needs the owner's rights, and nobody may be changing anything."""
     with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:
         cursor.execute(
             "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
@@ -116,7 +116,7 @@ def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
         item = by_item[item_id] = ItemRow(position, Values(*values), status, attempt, activity_id, error_code, decided)
         item.is_revoked = is_revoked
         by_id[batch_id].items.append(item)
-    # By item: that has an index, and what belongs to no item is missing in the totals.
+    # By item, because that has an index. Rows that belong to no item are missing in the totals.
     for item_id, activity_id, *values, registered_by, audits, is_revoked, revocation_audits in _rows(
         connection,
         "SELECT a.item_id::text, a.activity_id::text, attributed_to, activity_type, activity_date::text, duration_minutes, a.registered_by,"

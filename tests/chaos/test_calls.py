@@ -1,4 +1,4 @@
-"""What a caller may conclude when the server goes away in the middle."""
+"""What a caller may conclude when the server goes away during a call."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 async def _ask_a_server_that_dies(method: str) -> tuple[Ending, int]:
-    """The outcome of a request on a used connection whose server stops, with its listener, once it has read it; and how many it read."""
+    """The outcome of a request on a used connection. The server and its listener stop after reading it. Returns how many it read, too."""
     read = 0
     server: asyncio.Server
 
@@ -35,7 +35,7 @@ async def _ask_a_server_that_dies(method: str) -> tuple[Ending, int]:
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
-def test_a_request_that_was_sent_to_a_server_that_died_is_unknown(method: str) -> None:
+def test_a_request_that_was_sent_to_a_dying_server_is_unknown(method: str) -> None:
     assert asyncio.run(_ask_a_server_that_dies(method)) == (Ending.UNKNOWN, 1)
 
 

@@ -8,19 +8,19 @@ import pytest
 from tests.chaos.report import page, summary
 from tests.chaos.run import Plan, Result, run
 
-# What is lost is found sooner than in production, so that half a minute of chaos is drained in seconds.
+# Lost records are found sooner than in production, so that half a minute of chaos is drained in seconds.
 IMPATIENT = {"BULKREG_SWEEP_INTERVAL_MS": "1000", "BULKREG_SWEEP_STUCK_AFTER_MS": "4000"}
 
 
 @pytest.fixture(autouse=True)
 def _own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the other tests stand on: these kill their servers."""
+    """Uses its own servers, whatever the other tests use, because these tests kill servers."""
     for name in ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS"):
         monkeypatch.delenv(name, raising=False)
 
 
 def check(result: Result, tmp_path: Path, *, least_batches: int, least_faults: int) -> None:
-    """Green, and not for want of work or of harm."""
+    """Checks that the verdict is green, and that there was enough work and harm."""
     (tmp_path / "chaos.html").write_text(page(result), encoding="utf-8")
     print(summary(result))
     assert result.is_green, summary(result)

@@ -1,4 +1,5 @@
-"""The judge sees what it claims to see: a history and tables that agree are green, and each corruption of them is found for what it is."""
+"""The judge finds what it claims to find: a consistent history with its tables is green, and each corruption of them is found under its own
+rule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,14 +20,14 @@ NOTHING = Totals(0, 0, 0, 0)
 
 @dataclass
 class World:
-    """What the clients say, and what the tables say."""
+    """What the clients say, and what the tables contain."""
 
     history: History
     batches: dict[str, BatchRow]
     unattached: Totals = NOTHING
     """Rows that belong to no batch."""
     ends: dict[str, set[tuple[str, Counts]]] | None = None
-    """As they were announced, by label. None: as the tables have them."""
+    """The announced completions, by label. None means those of the tables."""
 
     def verdict(self) -> Verdict:
         batches = list(self.batches.values())
@@ -50,7 +51,7 @@ class World:
         self.history.saw(Observation(client, label, at_s, status, counts))
 
     def submitted(self, label: str, *items: ItemRow, deleted: bool = False) -> None:
-        """Accepted by HTTP, and done."""
+        """Accepted by HTTP, and completed."""
         self.history.submissions[label] = Submission(label, tuple(item.values for item in items))
         self.call(label, Operation.SUBMIT, batch_id=f"id of {label}")
         self.batches[label] = row(label, *items, deleted=deleted)
@@ -133,7 +134,7 @@ def world() -> World:
     return world
 
 
-def test_what_agrees_is_green(world: World) -> None:
+def test_a_consistent_history_is_green(world: World) -> None:
     verdict = world.verdict()
     assert not verdict.findings
     assert verdict.settled == {
@@ -143,8 +144,8 @@ def test_what_agrees_is_green(world: World) -> None:
     }
 
 
-def test_an_unknown_retry_cancel_and_delete_may_be_done_or_not(world: World) -> None:
-    """With the tables as if each had been done, and as if it had not."""
+def test_a_retry_cancel_or_delete_with_an_unknown_outcome_may_be_done_or_not(world: World) -> None:
+    """The tables are once as if each had been done, and once as if not."""
     for label in ("corrected", "cancelled", "deleted"):
         world.history.calls[label] = [
             call if call.operation is Operation.SUBMIT else replace(call, outcome=Ending.UNKNOWN, retried=None, counts=None)
@@ -202,7 +203,7 @@ def change_activity(**changes: object) -> Callable[[World], None]:
 
 
 def whole(label: str, *items: ItemRow) -> Callable[[World], None]:
-    """All of it consistent in itself, and not what was asked for."""
+    """Consistent in itself, but not what was requested."""
     return lambda world: world.batches.__setitem__(label, row(label, *items))
 
 
@@ -218,7 +219,7 @@ def announced(label: str, *ends: tuple[str, Counts]) -> Callable[[World], None]:
 
 
 def called_in_vain(label: str, operation: Operation) -> Callable[[World], None]:
-    """Everything is as if the call had been carried out, and it was refused."""
+    """The tables are as if the call had been carried out, but it was refused."""
 
     def corrupt(world: World) -> None:
         world.history.calls[label] = [
@@ -229,7 +230,7 @@ def called_in_vain(label: str, operation: Operation) -> Callable[[World], None]:
 
 
 def retried_in_doubt(*, attempt: int, key: str | None = None) -> Callable[[World], None]:
-    """A retry, sent twice where it has a key, is not known to have been carried out; one item has come to this attempt."""
+    """A retry, sent twice if it has a key, has an unknown outcome. One item has reached this attempt."""
 
     def corrupt(world: World) -> None:
         world.history.calls["corrected"] = [
@@ -243,7 +244,7 @@ def retried_in_doubt(*, attempt: int, key: str | None = None) -> Callable[[World
 
 
 def a_key_that_was_answered(*, attempt: int) -> Callable[[World], None]:
-    """One retry was sent three times: two answers were the same, and one did not come."""
+    """One retry was sent three times. Two responses were the same, and one did not arrive."""
 
     def corrupt(world: World) -> None:
         retried_in_doubt(attempt=attempt, key="k")(world)
@@ -259,13 +260,13 @@ def calls_in_vain(world: World) -> None:
 
 
 def a_duplicate_of_what_can_not_be(world: World) -> None:
-    """A mentor who does not exist, asked for more than once."""
+    """A mentor who does not exist, requested more than once."""
     world.history.contested.add(GHOST.identity)
     world.batches["plain"].items[1].error_code = "duplicate_activity"
 
 
 def all_fighters(*ends: tuple[str, str | None]) -> Callable[[World], None]:
-    """How those ended who fought for one record."""
+    """The outcomes of the items that competed for one record."""
 
     def corrupt(world: World) -> None:
         for label, (status, code) in zip(("winner", "loser"), ends, strict=True):
@@ -295,7 +296,7 @@ def seen_in_turn(*completed: int) -> Callable[[World], None]:
 
 
 def revoked_in_doubt(*, key: str | None = None, done: bool = True) -> Callable[[World], None]:
-    """A revoke, sent twice where it has a key, is not known to have been carried out."""
+    """A revoke, sent twice if it has a key, has an unknown outcome."""
 
     def corrupt(world: World) -> None:
         world.history.calls["undone"] = [call for call in world.history.calls["undone"] if call.operation is not Operation.REVOKE]
@@ -323,21 +324,21 @@ def a_revoke_that_was_answered_twice(world: World) -> None:
 
 
 def won_again(world: World) -> None:
-    """The winner's record was revoked, and another batch has it."""
+    """The winner's record was revoked, and another batch has the record now."""
     world.batches["winner"] = row("winner", revoked(0, values("fought-for")))
     world.call("winner", Operation.REVOKE, revoked=1)
     world.batches["loser"] = row("loser", success(0, values("fought-for")))
 
 
 def lost_and_revoked(world: World) -> None:
-    """A duplicate was refused, and what it lost to was revoked later."""
+    """A duplicate was refused, and the other record was revoked later."""
     world.batches["winner"] = row("winner", revoked(0, values("fought-for")))
     world.call("winner", Operation.REVOKE, revoked=1)
 
 
 GHOST = values("ghost-1")
 
-# Each differs from what was asked for in one field.
+# Each differs from the request in one field.
 OTHER_VALUES = [
     replace(values("a"), mentor_id="b"),
     replace(values("a"), activity_type="call"),
@@ -394,7 +395,7 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
         (Rule.UNATTACHED, lambda world, place=place: setattr(world, "unattached", Totals(*(int(n == place) for n in range(4)))))
         for place in range(4)
     ),
-    # What differs in one thing only.
+    # Histories that differ in one thing.
     (Rule.OTHER_ID, lambda world: world.call("plain", Operation.SUBMIT, batch_id="another")),
     (Rule.ITEMS, change_item("plain", 1, position=2)),
     (Rule.ITEMS, change_item("plain", 1, position=0)),
@@ -451,41 +452,43 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.REVOKED_DIFFERS, change_activity(revocation_audits=1)),
 ]
 
-# What may be, though it looks like what must not.
+# What may happen, although it looks like a violation.
 FAIR: dict[str, Callable[[World], None]] = {
     "calls that were refused": calls_in_vain,
     "a call that was refused, and one that was not answered": lambda world: world.call(
         "after all", Operation.SUBMIT, Ending.FAILED
     ),
     "a part that may not have come": a_part_that_may_not_have_come,
-    "nobody who fought for a record has it, and nobody was told so": all_fighters(("cancelled", None), ("cancelled", None)),
+    "none of the competing items has the record, and none failed as a duplicate": all_fighters(
+        ("cancelled", None), ("cancelled", None)
+    ),
     "two answers under one key": a_key_that_was_answered(attempt=2),
     "as many new attempts as a retry in doubt can have begun": retried_in_doubt(attempt=3),
     "a retry in doubt under a key, sent twice": retried_in_doubt(attempt=3, key="k"),
-    "one client sees late what another has seen": seen("plain", "processing", 2, 2, 0, 0, 0),
-    "a batch that waits has an item that is pending": seen("plain", "pending", 2, 2, 0, 0, 0),
-    "more and more is completed": seen_in_turn(0, 0, 1, 3),
+    "one client sees later what another has seen": seen("plain", "processing", 2, 2, 0, 0, 0),
+    "a waiting batch has a pending item": seen("plain", "pending", 2, 2, 0, 0, 0),
+    "the number of completed items grows": seen_in_turn(0, 0, 1, 3),
     "a revoke in doubt was carried out": revoked_in_doubt(),
     "a revoke in doubt was not": revoked_in_doubt(done=False),
     "a revoke in doubt under a key, sent twice": revoked_in_doubt(key="k"),
     "two answers under one key of a revoke": a_revoke_that_was_answered_twice,
-    "what was fought for was revoked and won again": won_again,
-    "what a duplicate lost to was revoked": lost_and_revoked,
+    "the contested record was revoked and registered again": won_again,
+    "the record that a duplicate conflicted with was revoked": lost_and_revoked,
 }
 
 
 @pytest.mark.parametrize("happened", FAIR.values(), ids=FAIR)
-def test_what_may_be_is_no_finding(world: World, happened: Callable[[World], None]) -> None:
+def test_an_allowed_history_is_no_finding(world: World, happened: Callable[[World], None]) -> None:
     happened(world)
     assert world.verdict().findings == []
 
 
-def test_what_was_judged_is_counted(world: World) -> None:
+def test_the_judged_rows_are_counted(world: World) -> None:
     assert world.verdict().judged == {"batches": 9, "items": 14, "activities": 10}
 
 
 @pytest.mark.parametrize(("attempt", "key", "became"), [(1, None, "not done"), (2, None, "done"), (1, "k", "not done")])
-def test_what_became_of_a_retry_in_doubt(world: World, attempt: int, key: str | None, became: str) -> None:
+def test_the_outcome_of_a_retry_in_doubt_is_reported(world: World, attempt: int, key: str | None, became: str) -> None:
     retried_in_doubt(attempt=attempt, key=key)(world)
     settled = world.verdict().settled
     assert {end: settled[Operation.RETRY, end] for end in ("done", "not done") if settled[Operation.RETRY, end]} == {
@@ -493,7 +496,7 @@ def test_what_became_of_a_retry_in_doubt(world: World, attempt: int, key: str | 
     }
 
 
-def test_a_retry_in_doubt_was_done_where_another_with_its_key_was_answered(world: World) -> None:
+def test_a_retry_in_doubt_was_done_if_another_with_its_key_got_a_response(world: World) -> None:
     a_key_that_was_answered(attempt=2)(world)
     settled = world.verdict().settled
     assert (settled[Operation.RETRY, "done"], settled[Operation.RETRY, "not done"]) == (2, 0)
@@ -519,7 +522,7 @@ def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
     ]
 
 
-def test_what_grows_is_a_leak() -> None:
+def test_growth_is_a_leak() -> None:
     assert not list(leaks(life()))
     assert [leak.split(" of ")[0] for leak in leaks(life(grows_mb=100))] == ["memory_mb"]
     assert [leak.split(" of ")[0] for leak in leaks(life(grows_descriptors=60))] == ["descriptors"]

@@ -1,4 +1,4 @@
-"""An upstream service that sends batches through Kafka, with a producer of its own (docs/events.md)."""
+"""An upstream service that sends batches through Kafka with its own producer (docs/events.md)."""
 
 import random
 import threading
@@ -20,7 +20,7 @@ PAUSE_S = 0.3
 DELIVERY_TIMEOUT_S = 5.0
 
 IN_PARTS, SENT_TWICE, LEFT_UNKNOWN = 0.3, 0.2, 0.5
-"""How often a batch comes in parts, is sent twice, and is left alone when nobody knows whether it arrived."""
+"""How often a batch comes in parts, is sent twice, and is not repeated although its arrival is unknown."""
 
 
 class Upstream:
@@ -43,7 +43,7 @@ class Upstream:
         self._unfinished: list[tuple[Submission, int, OutgoingEvent]] = []
 
     def run(self, is_over: threading.Event) -> None:
-        """Until it is over."""
+        """Sends until the end."""
         while not is_over.wait(self._rng.uniform(0, 2 * PAUSE_S)):
             submission = self._work.submission(
                 self._rng, batch_id=str(UUID(int=self._rng.getrandbits(128), version=4)), most=MOST_ITEMS
@@ -59,7 +59,7 @@ class Upstream:
                 self._finish_one()
 
     def finish(self) -> None:
-        """Sends what nobody has acknowledged until somebody does: a batch whose parts don't come would be waited for."""
+        """Repeats unacknowledged events until they are acknowledged, because the product waits for the missing parts of a batch."""
         while self._unfinished:
             self._finish_one()
         self._producer.flush(DELIVERY_TIMEOUT_S)
@@ -90,7 +90,7 @@ class Upstream:
         return events
 
     def _send(self, submission: Submission, part: int, event: OutgoingEvent) -> Ending:
-        """Waits for the answer, and records it."""
+        """Waits for the acknowledgement, and records it."""
         began_s = time.monotonic()
         told: list[Ending] = []
 

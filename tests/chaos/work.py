@@ -1,4 +1,4 @@
-"""What the clients ask for: items whose outcome is known beforehand, and some that several batches fight for."""
+"""What the clients request: items with a known outcome, and some that several batches compete for."""
 
 import random
 import threading
@@ -17,13 +17,13 @@ ACTIVE = frozenset({"pending", "processing"})
 NO_MENTOR, NO_TYPE, NO_MINUTES = "ghost-", "no-such-type", 0
 
 SIZES = ((70, 1, 25), (22, 26, 100), (6, 101, 400), (2, 1_000, 1_000))
-"""Weight, least, most items of a submission. More than 100 travel in the bulk lane."""
+"""Weight, fewest and most items of a submission. More than 100 use the bulk lane."""
 
 FLAWED, CONTESTED, CORRECTED_WRONGLY = 0.12, 0.04, 0.1
 
 
 def expected_error(values: Values) -> str | None:
-    """The code that the rules give these values; None: they succeed, or somebody else was first."""
+    """The code of the rule that these values break. None means that they succeed, or that another item was first."""
     if values.mentor_id.startswith(NO_MENTOR):
         return "mentor_not_found"
     if values.activity_type == NO_TYPE:
@@ -34,7 +34,7 @@ def expected_error(values: Values) -> str | None:
 
 
 class Work:
-    """Makes submissions and corrections. No two items of it have the same mentor and day, but for those that are contested."""
+    """Makes submissions and corrections. No two items have the same mentor and date, except the contested ones."""
 
     def __init__(self, seed: str, history: History) -> None:
         self._history = history
@@ -44,10 +44,10 @@ class Work:
         self._labels = 0
         self._fought_for: deque[Values] = deque(maxlen=8)
         self.has_fights = True
-        """Whether batches ask for what others ask for, too. Who wins may be another when a restored database decides again."""
+        """Whether batches also request what others request. A restored database may decide again, with another winner."""
 
     def submission(self, rng: random.Random, *, batch_id: str | None = None, most: int = 1_000) -> Submission:
-        """A new one, known to the history before anybody hears of it."""
+        """A new submission, which the history knows before anybody sends it."""
         (_, low, high) = rng.choices(SIZES, weights=[weight for weight, _, _ in SIZES])[0]
         size = min(most, rng.randint(low, high))
         items = [self._flawed(values, rng) if rng.random() < FLAWED else values for values in self._take(size)]
@@ -60,7 +60,7 @@ class Work:
         return submission
 
     def correction(self, rng: random.Random) -> Values:
-        """What a failed item becomes: most often right."""
+        """The corrected values of a failed item, mostly valid."""
         values = self._take(1)[0]
         return self._flawed(values, rng) if rng.random() < CORRECTED_WRONGLY else values
 
@@ -87,7 +87,7 @@ class Work:
                 return Values(values.mentor_id, values.activity_type, values.activity_date, NO_MINUTES)
 
     def _contested(self, rng: random.Random) -> Values:
-        """One that the next batches ask for too, or that earlier ones have."""
+        """An item that the next batches request too, or that earlier ones have."""
         fresh = self._take(1)[0]
         with self._lock:
             if not self._fought_for or rng.random() < 0.4:

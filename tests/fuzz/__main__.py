@@ -1,6 +1,6 @@
 """`make fuzz`: inputs that strangers could send, made at random, against a time and memory budget.
 
-A target is a module of this package that has a function `run(*, seconds, seed, folder)`; it returns its findings.
+A target is a module of this package with a function `run(*, seconds, seed, folder)` that returns its findings.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def targets() -> dict[str, Run]:
 
 
 def main() -> int:
-    """0 when nothing was found."""
+    """Returns 0 if nothing was found."""
     known = targets()
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("target", choices=sorted(known))

@@ -35,7 +35,7 @@ from tests.support.databases import migrated_template
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline, mentors, standard_directory
 
 CLEANED_AFTER = 100
-"""Inputs. What they have stored goes then, so that the disk bears a long run."""
+"""The number of inputs after which everything that they stored is removed, so that the disk lasts for a long run."""
 
 MISTAKEN_STATUSES = frozenset({500, 501, 502, 503, 504})
 
@@ -50,15 +50,15 @@ class Sent:
     body: bytes
 
     def raw(self) -> bytes:
-        """As a person would read it."""
+        """The request as a person would read it."""
         head = "\n".join((f"{self.method} {self.target}", *(f"{name}: {value}" for name, value in self.headers.items())))
         return head.encode(errors="replace") + b"\n\n" + self.body
 
 
 def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
-    """Starts a PostgreSQL of its own."""
+    """Runs on a PostgreSQL of its own."""
     with (
-        # No Kafka: the API has nothing to do with it.
+        # There is no Kafka, because the API does not need it.
         Infrastructure(folder / "home", kafka_bootstrap_servers="127.0.0.1:1") as endpoints,
         migrated_template(endpoints.postgres_url) as url,
     ):
@@ -66,7 +66,7 @@ def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
 
 
 def fuzz(database_url: str, *, seconds: float, seed: int, folder: Path) -> list[str]:
-    """The same on a migrated database that nobody else uses."""
+    """The same on a migrated database that is used for nothing else."""
     random = Random(seed)
     findings = Findings(folder)
     settings = Settings(
@@ -117,7 +117,7 @@ def fuzz(database_url: str, *, seconds: float, seed: int, folder: Path) -> list[
 
 @contextlib.contextmanager
 def api_process(settings: Settings) -> Iterator[tuple[int, int]]:
-    """An API in a process of its own: its port and its process id."""
+    """An API as a process: its port and its process id."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     given = {
@@ -150,7 +150,7 @@ def _serve(connection: Connection, given: dict[str, object]) -> None:
 
     async def serve() -> None:
         async with serving(settings) as port:
-            relieve_collector()  # as a process does that runs the role
+            relieve_collector()  # As the process of the role does.
             connection.send(port)
             with contextlib.suppress(EOFError):
                 await asyncio.to_thread(connection.recv)
@@ -159,7 +159,7 @@ def _serve(connection: Connection, given: dict[str, object]) -> None:
 
 
 def answer(port: int, sent: Sent) -> tuple[int, bytes]:
-    """Sends a request over a connection of its own; the status and the body of what comes back."""
+    """Sends a request over a new connection. Returns the response's status and body."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=HANGS_AFTER_S)
     try:
         client.putrequest(sent.method, sent.target, skip_accept_encoding=True)
@@ -167,7 +167,7 @@ def answer(port: int, sent: Sent) -> tuple[int, bytes]:
             client.putheader(name, value.encode("utf-8", "surrogateescape"))
         client.putheader("Content-Length", str(len(sent.body)))
         client.endheaders()
-        with contextlib.suppress(ConnectionError):  # refused before it was all sent: the answer is there
+        with contextlib.suppress(ConnectionError):  # It was refused before it was sent completely, and the response has arrived.
             client.send(sent.body)
         response = client.getresponse()
         return response.status, response.read()
@@ -176,7 +176,7 @@ def answer(port: int, sent: Sent) -> tuple[int, bytes]:
 
 
 def _failed_batch(pipeline: Pipeline) -> tuple[UUID, Sequence[UUID]]:
-    """A batch whose items have all failed, to be retried, and the ids of its items."""
+    """A batch whose items have all failed and can be retried, and the ids of its items."""
     items = [
         item._replace(values=item.values._replace(mentor_id=f"nobody-{number}")) for number, item in enumerate(mentors(1_000))
     ]

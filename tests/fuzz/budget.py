@@ -1,4 +1,4 @@
-"""What one input may cost a process, and what it does cost: processor time, and memory above the idle size."""
+"""What one input may cost a process, and what it costs: CPU time, and memory above the idle size."""
 
 import contextlib
 import multiprocessing
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import psutil
 
 MOST_SECONDS = 2.0
-"""Of processor time, for one input."""
+"""CPU time for one input."""
 
 MOST_BYTES = 300 * 1024 * 1024
-"""Above the idle size."""
+"""Memory above the idle size."""
 
 ADDRESS_SPACE_BYTES = 4 * 1024**3
-"""A child that asks for more than so much above its start gets a MemoryError: the machine must survive every input."""
+"""A child that allocates more than this above its start gets a MemoryError, because the machine must survive every input."""
 
 HANGS_AFTER_S = 60.0
 """A child that is still busy then is killed."""
@@ -34,7 +34,7 @@ class Used(NamedTuple):
     bytes: int
 
     def excess(self) -> list[str]:
-        """What of it is over the budget, in words; empty when nothing is."""
+        """What is over the budget, in words. Empty if nothing is."""
         over = []
         if self.seconds > MOST_SECONDS:
             over.append(f"took {self.seconds:.1f} s of processor time; the budget is {MOST_SECONDS:g} s")
@@ -44,7 +44,7 @@ class Used(NamedTuple):
 
 
 class Meter:
-    """Measures a running process of the same user, from outside. What it occupies when the meter is made is its idle size."""
+    """Measures a running process of the same user from outside. Its memory at the beginning is its idle size."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -54,13 +54,13 @@ class Meter:
         self.begin()
 
     def begin(self) -> None:
-        """An input comes now."""
-        # Sets the highest resident size ("VmHWM") back to the present one.
+        """Begins to measure an input."""
+        # Resets the highest resident size ("VmHWM") to the present one.
         (self._files / "clear_refs").write_text("5")
         self._began_s = self._processor_s()
 
     def used(self) -> Used:
-        """What the process has used since then. Raises ProcessLookupError or psutil.NoSuchProcess when it has ended."""
+        """What the process has used since then. Raises ProcessLookupError or psutil.NoSuchProcess if it has ended."""
         return Used(self._processor_s() - self._began_s, self._peak_bytes() - self._idle_bytes)
 
     def _processor_s(self) -> float:
@@ -75,7 +75,7 @@ class Meter:
 
 
 class Judgement(NamedTuple):
-    """What came of one input: the answer of the child's function (None when there is none), and what is wrong, in words."""
+    """The outcome of one input: what the child's function returned (or None), and what is wrong, in words."""
 
     answer: Any
     wrong: list[str]
@@ -83,13 +83,13 @@ class Judgement(NamedTuple):
 
 
 Work = Callable[..., AbstractContextManager[Callable[[Any], Any]]]
-"""Sets up in the child, and yields the function that takes one input. A function of a module, so that the child finds it."""
+"""Sets up in the child, and yields the function that takes one input. It is a function of a module, so that the child finds it."""
 
 _NOTHING = Used(0.0, 0)
 
 
 class Child:
-    """A process that takes one input after the other, and is replaced when one has ended it. `with Child(work, …) as child:`"""
+    """A process that takes one input after the other, and is replaced after one has ended it. `with Child(work, …) as child:`"""
 
     def __init__(self, work: Work, *arguments: Any) -> None:
         self._work = work
@@ -104,7 +104,7 @@ class Child:
         self._end()
 
     def run(self, given: Any, *, patience_s: float | None = None) -> Judgement:
-        """Gives the child one input. Returns when it has taken it, or has failed to, or is still busy after `patience_s` (`HANGS_AFTER_S`)."""
+        """Gives the child one input. Returns when the child has finished, has ended, or is still busy after `patience_s` (`HANGS_AFTER_S`)."""
         patience_s = patience_s or HANGS_AFTER_S
         self._meter.begin()
         try:
@@ -142,7 +142,7 @@ class Child:
 
 
 def _serve(connection: Connection, work: Work, arguments: tuple[Any, ...]) -> None:
-    """What the child does."""
+    """Runs in the child."""
     size = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE_BYTES, resource.RLIM_INFINITY))
     with work(*arguments) as take, contextlib.suppress(EOFError, BrokenPipeError):
@@ -159,7 +159,7 @@ def _taken(take: Callable[[Any], Any], given: Any) -> tuple[Any, str]:
 
 
 def _where(error: BaseException) -> str:
-    """Where it was raised, without values: one place is one finding."""
+    """The place at which the error was raised, without values, because each place is one finding."""
     step = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(step.filename).name}:{step.lineno}"
 
@@ -172,5 +172,5 @@ def _how(exit_code: int | None) -> str:
 
 @contextlib.contextmanager
 def plain(function: Callable[[Any], Any]) -> Iterator[Callable[[Any], Any]]:
-    """The work of a function that needs nothing set up: `Child(plain, function)`."""
+    """The work of a function that needs no setup: `Child(plain, function)`."""
     yield function

@@ -1,4 +1,4 @@
-"""Batches of upstream services: the real decoding and the real intake on a real PostgreSQL, of single events and of batches in parts."""
+"""Batches of upstream services: the real decoding and the real intake on a real PostgreSQL, with single events and batches in parts."""
 
 import contextlib
 import time
@@ -27,16 +27,16 @@ from tests.support.databases import migrated_template
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, TIMESTAMP_MS, standard_directory
 
 MOST_RECORD_BYTES = 2 * 1024 * 1024
-"""What the topic takes."""
+"""The largest record that the topic accepts."""
 
 CLEANED_AFTER = 200
-"""Events. What they have stored goes then, so that the disk bears a long run."""
+"""The number of events after which everything that they stored is removed, so that the disk lasts for a long run."""
 
 Event = tuple[list[tuple[str, bytes | None]], bytes]
 
 
 def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
-    """Starts a PostgreSQL of its own."""
+    """Runs on a PostgreSQL of its own."""
     with (
         Infrastructure(folder / "home", kafka_bootstrap_servers="127.0.0.1:1") as endpoints,
         migrated_template(endpoints.postgres_url) as url,
@@ -45,7 +45,7 @@ def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
 
 
 def fuzz(database_url: str, *, seconds: float, seed: int, folder: Path) -> list[str]:
-    """The same on a migrated database that nobody else uses."""
+    """The same on a migrated database that is used for nothing else."""
     random = Random(seed)
     findings = Findings(folder)
     settings = Settings(database_url=SecretStr(database_url))
@@ -73,7 +73,7 @@ def fuzz(database_url: str, *, seconds: float, seed: int, folder: Path) -> list[
 
 @contextlib.contextmanager
 def splitter(database_url: str) -> Iterator[Callable[[Event], str]]:
-    """In the child: takes in one event, as the loop does, and returns the reason when it is refused."""
+    """Runs in the child. Takes in one event, as the loop does, and returns the reason if it is refused."""
     settings = Settings(database_url=SecretStr(database_url))
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="fuzz-splitter")
     handler = SplitterHandler(
@@ -149,7 +149,7 @@ def _joined(items: list[bytes]) -> bytes:
 
 
 def _parts(random: Random) -> list[bytes]:
-    """A batch up to the limits, well-formed except that something may stand in it twice, in parts of the largest size."""
+    """A batch up to the limits, in parts of the largest size. It is well-formed, except that something may be in it twice."""
     count = random.choice((2, 600, 10_000, 10_001))
     notes = grammar.text(random, random.choice((0, 100, 1_000, 9_000)))
     same = random.random() < 0.1

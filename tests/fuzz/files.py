@@ -1,4 +1,4 @@
-"""Files as people and programs make them, damaged at random: read as submissions, and as corrections of a batch."""
+"""Files of people and programs, damaged at random, and read as submissions and as corrections of a batch."""
 
 import csv
 import io
@@ -93,7 +93,7 @@ PIECES = (
 
 @contextmanager
 def reading() -> Iterator[Callable[[tuple[str, bytes]], str]]:
-    """The work of the child: reads a file in both ways; a refusal is an answer like a batch."""
+    """The child's work: reads a file in both ways. A refusal is as good a result as a batch."""
     item = {"item_id": str(UUID(int=1)), "status": "failed", "mentor_id": "00482", "activity_type": "påske", "attempt": 1}
     item |= {"activity_date": "2026-03-25", "duration_minutes": 60, "notes": "1-2"}
 
@@ -105,7 +105,7 @@ def reading() -> Iterator[Callable[[tuple[str, bytes]], str]]:
                 way()
                 answers.append("read")
             except BadFileError as refusal:
-                # What is said must be writable, whatever the file holds.
+                # Messages must be writable, whatever the file contains.
                 "\n".join(map(str, refusal.mistakes)).encode("utf-8", "replace")
                 answers.append("refused")
         return ", ".join(answers)
@@ -114,7 +114,7 @@ def reading() -> Iterator[Callable[[tuple[str, bytes]], str]]:
 
 
 def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
-    """Reads files for so long; returns what was wrong."""
+    """Reads files for this long. Returns the findings."""
     chance = random.Random(seed)
     findings = Findings(folder)
     until = time.monotonic() + seconds
@@ -195,7 +195,7 @@ def _workbook(chance: random.Random, rows: list[list[Any]]) -> bytes:
 
 
 def _storable(value: Any) -> Any:
-    """What the library that writes workbooks takes."""
+    """Values that the library that writes workbooks accepts."""
     if isinstance(value, str):
         return "".join(each for each in value[:32_000] if each.isprintable() or each in "\n\t")
     return value

@@ -1,11 +1,11 @@
-"""What a fuzz run has found: each thing once, with the input that showed it kept as a file."""
+"""What a fuzz run has found: each fault a few times at most, with the input that showed it stored as a file."""
 
 import hashlib
 import re
 from pathlib import Path
 
 MOST_OF_A_KIND = 3
-"""The same fault found again and again would fill the disk."""
+"""More inputs with the same fault would only fill the disk."""
 
 
 class Findings:
@@ -17,8 +17,8 @@ class Findings:
         self.found: list[str] = []
 
     def note(self, wrong: str, given: bytes, *, what: str) -> None:
-        """Keeps an input that showed something wrong. `what` says how the input was made."""
-        # Figures differ each time; the fault is the same.
+        """Stores an input that showed a fault. `what` says how the input was made."""
+        # The numbers differ each time, but the fault is the same.
         kind = re.sub(r"[\d.,]+", "#", f"{what}: {wrong}")
         self._times[kind] = self._times.get(kind, 0) + 1
         if self._times[kind] > MOST_OF_A_KIND:

@@ -1,4 +1,4 @@
-"""JSON that is large, deep, wide or odd, made as text: what a parser has to bear before anybody has looked at it."""
+"""Large, deep, wide or odd JSON as text: what a parser has to handle before anything was checked."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -58,10 +58,10 @@ CHARACTERS: Sequence[bytes] = (
         )
     ),
 )
-"""What a long text is made of, as JSON writes it."""
+"""The characters of a long text, as JSON writes them."""
 
 SIZES: Sequence[int] = (1, 30, 1_000, 100_000, 2_000_000, 16_000_000)
-"""Bytes of a value, about."""
+"""The approximate number of bytes of a value."""
 
 
 def size(random: Random, most: int) -> int:
@@ -70,7 +70,7 @@ def size(random: Random, most: int) -> int:
 
 
 def text(random: Random, length: int) -> bytes:
-    """A text of about so many bytes; now and then one character of four bytes makes each of the others cost four in memory."""
+    """A text of about this many bytes. Sometimes one character of four bytes makes each of the others take four in memory."""
     character = random.choice(CHARACTERS)
     wide = "\N{GRINNING FACE}".encode() if random.random() < 0.3 else b""
     return b'"' + character * max(1, length // len(character)) + wide + b'"'
@@ -108,12 +108,12 @@ _VALUES: Sequence[Callable[[Random, int], bytes]] = (text, _list, _list, _object
 
 
 def value(random: Random, most: int) -> bytes:
-    """Any value, of at most about so many bytes."""
+    """Any value of at most about this many bytes."""
     return random.choice(_VALUES)(random, size(random, most))
 
 
 def damaged(random: Random, raw: bytes) -> bytes:
-    """Mostly the same text; sometimes with a byte too many or too few somewhere, cut off, or in another encoding."""
+    """Mostly the same text. Sometimes it has a byte too many or too few, is cut off, or is in another encoding."""
     chance = random.random()
     if chance < 0.9 or not raw:
         return raw
@@ -135,7 +135,7 @@ def item(random: Random, number: int, notes: bytes, *, position: bool) -> bytes:
 
 
 def items(random: Random, most: int, *, position: bool) -> list[bytes]:
-    """Items of at most so many bytes together: well-formed, the same thousands of times, or with one of many faults."""
+    """Items of at most this many bytes together: well-formed, or the same thousands of times, or with one of many faults."""
     count = random.choice((0, 1, 2, 25, 499, 500, 501, 2_000, 9_999, 10_000, 10_001, 30_000))
     room = max(0, most // max(1, count) - 130)
     notes = random.choice((b"null", text(random, random.randint(0, min(room, 12_000)))))
@@ -168,7 +168,7 @@ def items(random: Random, most: int, *, position: bool) -> list[bytes]:
 
 
 def document(random: Random, fields: dict[str, bytes], most: int) -> bytes:
-    """An object of these fields, some of them replaced, left out or joined by others that nobody knows."""
+    """An object with these fields, some of them replaced or left out, or with unknown ones added."""
     fields = dict(fields)
     for name in list(fields):
         chance = random.random()

@@ -1,4 +1,4 @@
-"""Records that a stranger could write to the batches topic, byte by byte, against the real loop of the splitter in a child process."""
+"""Records that a stranger could write to the batches topic, byte by byte, against the splitter's real loop in a child process."""
 
 import contextlib
 import random
@@ -31,7 +31,7 @@ RawHeader = tuple[bytes, bytes | None]
 
 
 def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
-    """Findings of so many seconds, on servers of its own."""
+    """The findings of this many seconds, on servers of its own."""
     with (
         Infrastructure(folder / "servers") as endpoints,
         migrated_template(endpoints.postgres_url) as template,
@@ -45,7 +45,8 @@ def run(*, seconds: float, seed: int, folder: Path) -> list[str]:
 
 
 def fuzz(settings: Settings, *, seconds: float, seed: int, folder: Path) -> list[str]:
-    """Findings in this deployment, whose topics are there. Stops at the first that has ended the child: its successor would meet it, too."""
+    """The findings in this deployment, whose topics exist. Stops at the first one that has ended the child, because the next child would
+    read it, too."""
     rng, findings = random.Random(seed), Findings(folder)
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="fuzz")
     standard_directory(engine)
@@ -60,24 +61,25 @@ def fuzz(settings: Settings, *, seconds: float, seed: int, folder: Path) -> list
             try:
                 first = produce_batch(settings.kafka_bootstrap_servers, topic, PARTITION, batch)
             except (RefusedByBrokerError, ConnectionError):
-                continue  # it is on no topic
+                continue  # It is on no topic.
             outcome = child.run(first + count)
             for wrong in outcome.wrong:
                 findings.note(wrong, batch, what=what)
             if outcome.answer is None:
                 break
         else:
-            # All of them at once are no single input: memory does not count, and reading them may take as long as making them did.
+            # All of them together are not one input: memory does not count, and reading them may take as long as making them did.
             read = child.run(None, patience_s=max(HANGS_AFTER_S, seconds))
             if read.answer is None:
-                findings.note(read.wrong[0], b"", what="reading all of it as replay does")
+                findings.note(read.wrong[0], b"", what="reading all of them like a replay")
         timer.cancel()
     return findings.found
 
 
 @contextlib.contextmanager
 def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
-    """In the child: the loop in a thread. Yields what waits until the loop has passed an offset; without one, what reads the whole topic."""
+    """Runs the loop in a thread of the child. Yields a function that waits until the loop has passed an offset or, without one, reads the
+    whole topic."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="fuzz")
     handler = SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
     loop = ConsumerLoop(settings, handler, engine, EventProducer(settings))
@@ -86,7 +88,7 @@ def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
     def consume() -> None:
         try:
             loop.run()
-        except BaseException as error:  # the other thread raises it
+        except BaseException as error:  # The other thread raises it.
             raised.append(error)
 
     thread = threading.Thread(target=consume, daemon=True)
@@ -110,7 +112,7 @@ def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
 
 
 def _batch(rng: random.Random) -> tuple[str, int, bytes]:
-    """What is in it, how many records that is, and a batch that Kafka may take or not."""
+    """A description, the number of records, and a batch that Kafka may or may not accept."""
     codec = rng.choice(list(Compression))
     kind = rng.choice([_mutated, _mutated, _mutated, _large, _broken])
     what, records, payload = kind(rng, codec)
@@ -126,7 +128,7 @@ def _mutated(rng: random.Random, _codec: Compression) -> Made:
 
 
 def _large(rng: random.Random, codec: Compression) -> Made:
-    """Compressed to nearly nothing, where the codec does compress."""
+    """Compressed to almost nothing, where the codec compresses."""
     size = rng.randint(1, MOST_DECOMPRESSED_BYTES if codec in (Compression.GZIP, Compression.ZSTD) else 1_000_000)
     return "large", [RawRecord(rng.choice([b'{"a":"', b"[", b""]) + b"a" * size, _headers(rng))], None
 

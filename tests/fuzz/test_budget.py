@@ -1,4 +1,4 @@
-"""The measuring itself: what is over the budget, crashes or hangs is found, and the next input is measured all the same."""
+"""The measurement itself: an input that is over the budget, crashes or hangs is found, and the next input is still measured."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def _do(given: tuple[str, Any]) -> Any:
         case "echo":
             return value
         case "fill":
-            # Every page is written to, so that it is really there.
+            # Every page is written to, so that it is really allocated.
             return len(b"x" * value)
         case "compute":
             began = time.process_time()
@@ -40,47 +40,47 @@ def child() -> Any:
         yield child
 
 
-def test_an_ordinary_input_is_answered(child: Child) -> None:
+def test_an_ordinary_input_has_a_result(child: Child) -> None:
     outcome = child.run(("echo", b"abc"))
     assert (outcome.answer, outcome.wrong) == (b"abc", [])
 
 
-def test_memory_above_idle_is_found_and_is_not_there_next_time(child: Child) -> None:
+def test_memory_above_idle_is_found_and_is_gone_at_the_next_input(child: Child) -> None:
     assert "MB above the idle size" in child.run(("fill", budget.MOST_BYTES + (64 << 20))).wrong[0]
     assert child.run(("echo", 1)).used.bytes < budget.MOST_BYTES
 
 
-def test_more_memory_than_the_machine_has_is_an_error_of_the_child(child: Child) -> None:
+def test_more_memory_than_allowed_is_an_error_of_the_child(child: Child) -> None:
     assert child.run(("fill", 2 * budget.ADDRESS_SPACE_BYTES)).wrong[0].startswith("raised MemoryError at test_budget.py:")
 
 
-def test_processor_time_is_found(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_time_is_found(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST_SECONDS", 0.05)
     assert "of processor time" in child.run(("compute", 0.5)).wrong[-1]
 
 
-def test_a_crash_is_found_and_the_child_replaced(child: Child) -> None:
+def test_a_crash_is_found_and_the_child_is_replaced(child: Child) -> None:
     assert child.run(("crash", signal.SIGSEGV)).wrong == ["ended the process: SIGSEGV"]
     assert child.run(("echo", 1)).answer == 1
 
 
-def test_a_hang_is_found_and_the_child_replaced(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_is_found_and_the_child_is_replaced(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "HANGS_AFTER_S", 0.2)
     assert child.run(("hang", None)).wrong == ["is still busy after 0.2 s"]
     monkeypatch.undo()
     assert child.run(("echo", 1)).answer == 1
 
 
-def test_nothing_is_over_the_budget_at_the_budget() -> None:
+def test_an_input_exactly_at_the_budget_is_no_finding() -> None:
     assert Used(budget.MOST_SECONDS, budget.MOST_BYTES).excess() == []
 
 
-def test_the_same_fault_is_kept_a_few_times_only(tmp_path: Path) -> None:
+def test_the_same_fault_is_kept_only_a_few_times(tmp_path: Path) -> None:
     findings = Findings(tmp_path / "inputs")
     for number in range(10):
         findings.note(f"took {number}.5 s", b"%d" % number, what="wide")
     assert len(findings.found) == len(list((tmp_path / "inputs").iterdir())) == MOST_OF_A_KIND
 
 
-def test_what_is_no_target_is_not_listed() -> None:
+def test_a_module_that_is_no_target_is_not_listed() -> None:
     assert not targets().keys() & {"budget", "findings"}

@@ -1,4 +1,4 @@
-"""A few seconds of the file fuzzer, and what longer runs have found."""
+"""A few seconds of the file fuzzer."""
 
 from pathlib import Path
 

@@ -9,5 +9,5 @@ from tests.fuzz.records import fuzz
 
 
 @pytest.mark.usefixtures("topics")
-def test_first_inputs_find_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_the_first_inputs_find_nothing(settings: Settings, tmp_path: Path) -> None:
     assert fuzz(settings, seconds=3.0, seed=1, folder=tmp_path) == []

@@ -1,4 +1,4 @@
-"""A few seconds of each target, always with the same inputs. `make fuzz` has hours of them."""
+"""A few seconds of each target, always with the same inputs. `make fuzz` runs for hours."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

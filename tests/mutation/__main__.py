@@ -1,4 +1,4 @@
-"""`make mutate`: is the suite red when the product is wrong? docs/mutation.md explains it and has the result."""
+"""`make mutate`: does the suite turn red when the product is wrong? docs/mutation.md explains it and has the result."""
 
 import argparse
 import sys
@@ -17,17 +17,17 @@ WHOLE_SUITE_S = 3_600
 
 
 def main() -> int:
-    """Measures coverage unless that was done, judges a sample, then its survivors together against the whole suite, and reports."""
+    """Measures coverage unless it was measured, judges a sample, then its survivors together against the whole suite, and writes a report."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="how many mutants, half of them in SQL")
     parser.add_argument("--seed", type=int, default=14, help="the same seed draws the same mutants from the same tree")
-    parser.add_argument("--only", nargs="*", default=[""], help="only files whose path begins so, or so")
-    parser.add_argument("--also", nargs="*", default=[], help="tests that coverage does not know yet; they run first")
-    parser.add_argument("--workers", type=int, default=2, help="at a time, each with servers of its own")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="what is kept between runs")
-    parser.add_argument("--coverage", type=Path, help="where coverage was measured, if not in that folder")
-    parser.add_argument("--measure", action="store_true", help="measure coverage anew, though it was measured before")
-    parser.add_argument("--no-suite", action="store_true", help="leave the survivors' run against the whole suite out")
+    parser.add_argument("--only", nargs="*", default=[""], help="only files whose path begins with one of these")
+    parser.add_argument("--also", nargs="*", default=[], help="tests that the coverage does not contain yet; they run first")
+    parser.add_argument("--workers", type=int, default=2, help="mutants at a time, each with its own servers")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="the folder with what is kept between runs")
+    parser.add_argument("--coverage", type=Path, help="the folder with the coverage, if it is another one")
+    parser.add_argument("--measure", action="store_true", help="measure the coverage again")
+    parser.add_argument("--no-suite", action="store_true", help="do not run the survivors against the whole suite")
     options = parser.parse_args()
     folder: Path = options.folder.resolve()
 
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _by_halves(tree: Path, mutants: Sequence[Mutant], session: Session, workers: int) -> None:
-    """All at once against the whole suite; where that is red, by halves until each is known."""
+    """Runs all of them at once against the whole suite. If that is red, divides them in halves until each is known."""
     arguments = ["-x", "-n", str(workers), "--dist", "loadscope"]
     with mutated(tree, mutants):
         red = first_red(tree, arguments, stack=None, timeout_s=WHOLE_SUITE_S)

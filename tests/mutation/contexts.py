@@ -1,6 +1,6 @@
-"""A pytest plugin: tells coverage which test is running, also in the processes that the test starts, and how long each took.
+"""A pytest plugin that tells coverage which test is running, also in the processes that the test starts, and how long each test took.
 
-Used by `python -m tests.mutation map` only.
+Only `python -m tests.mutation map` uses it.
 """
 
 import json
@@ -20,12 +20,12 @@ _took_s: dict[str, float] = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """What runs from here on is this test's."""
+    """Everything that runs from here on belongs to this test."""
     running = coverage.Coverage.current()
     if running is not None:
         running.switch_context(item.nodeid)
     os.environ[CONTEXT] = item.nodeid
-    # It holds the context of this process, and would win over the file in which the variable above is put in anew.
+    # This variable holds the context of this process, and would take precedence over the file, which uses the variable above.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     began_s = time.monotonic()
     result = yield

@@ -1,4 +1,4 @@
-"""Which tests run which line: measured once, in one run of the suite with coverage, and used to choose a mutant's tests."""
+"""Which tests run which line. It is measured in one run of the suite with coverage, and used to choose a mutant's tests."""
 
 import json
 import os
@@ -28,17 +28,17 @@ data_file = %(folder)s/data
 disable_warnings = no-data-collected, module-not-measured, module-not-imported, couldnt-parse
 """
 
-# One mutant's tests may take so long; the shortest come first.
+# The time limit for one mutant's tests. The shortest come first.
 BUDGET_S = 60.0
 
 
 def measure(root: Path, folder: Path, arguments: Sequence[str]) -> int:
-    """Runs the suite in `root` and writes what it covered to `folder`; returns pytest's exit code."""
+    """Runs the suite in `root` and writes the coverage to `folder`. Returns pytest's exit code."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config = folder / "coveragerc"
     config.write_text(_CONFIG % {"context": CONTEXT, "packages": ", ".join(PACKAGES), "folder": folder})
-    # Processes that tests start read the file themselves, and with it the context of that moment.
+    # Processes that tests start read the file themselves, and with it the present context.
     environment = os.environ | {CONTEXT: "", DURATIONS: str(folder), "COVERAGE_PROCESS_START": str(config)}
     pytest = ["-m", "pytest", "-p", "tests.mutation.contexts", "-q", "-m", "not full", "--hypothesis-profile=ci", *arguments]
     code = subprocess.run(
@@ -51,10 +51,10 @@ def measure(root: Path, folder: Path, arguments: Sequence[str]) -> int:
 
 
 class CoverageMap:
-    """What `measure` wrote."""
+    """The result of `measure`."""
 
     def __init__(self, folder: Path, root: Path, also: Sequence[str] = ()) -> None:
-        """`also` names tests that are newer than the measurement: they are taken for everybody's."""
+        """`also` names tests that are newer than the measurement. They are run for every mutant."""
         self._also = list(also)
         self._data = CoverageData(str(folder / "data"))
         self._data.read()
@@ -70,7 +70,7 @@ class CoverageMap:
     def tests_of(self, mutant: Mutant) -> list[str]:
         """The tests that run the mutant's lines, or lines that use the constants or the statement that it changes.
 
-        The shortest first, within the budget.
+        The shortest come first, up to the time limit.
         """
         found = self._contexts(mutant.path, range(mutant.line, mutant.end_line + 1))
         for path, lines in self._users.of(mutant.names, mutant.path).items():
@@ -88,7 +88,7 @@ class CoverageMap:
         return sum(self._took_s.get(test, BUDGET_S / 2) for test in tests)
 
     def _contexts(self, path: str, lines: Sequence[int]) -> set[str]:
-        # In a copy of the tree, too: some tests install and start one.
+        # Paths in a copy of the tree count, too, because some tests install and start one.
         found: set[str] = set()
         for name in self._files:
             if name.endswith("/" + path):
@@ -98,7 +98,7 @@ class CoverageMap:
 
 
 class Users:
-    """The lines that use a constant or a statement: by its name, also through constants made of it."""
+    """The lines that use a constant or a statement, by its name or through constants that use it."""
 
     def __init__(self, root: Path) -> None:
         self._texts = {path.as_posix(): (root / path).read_text().splitlines() for path in modules(root) if path.suffix == ".py"}
@@ -129,7 +129,7 @@ class Users:
         return [home] if name.startswith("_") else [*self._texts]
 
     def _uses(self, module: str, pattern: str) -> tuple[list[int], list[str]]:
-        """The lines in which the pattern is found, and the constants that are made there."""
+        """The lines that match the pattern, and the constants that are assigned there."""
         lines = self._texts.get(module, [])
         numbers = [number for number, line in enumerate(lines, start=1) if re.search(pattern, line)]
         owners = (re.match(r"(\w+)(?:: [^=]+)? = ", lines[number - 1]) or _owner(lines, number) for number in numbers)
@@ -137,7 +137,7 @@ class Users:
 
 
 def _owner(lines: Sequence[str], number: int) -> re.Match[str] | None:
-    """The module-level assignment in whose text this line stands."""
+    """The module-level assignment that contains this line."""
     for line in reversed(lines[: number - 1]):
         if line and not line[0].isspace() and not line.startswith((")", '"""', "}", "]")):
             return re.match(r"(\w+)(?:: [^=]+)? = ", line)

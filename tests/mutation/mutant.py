@@ -1,4 +1,4 @@
-"""One plausible mistake: an edit of one file, and which lines a test has to run to notice it."""
+"""One plausible mistake: an edit of one file, and the lines that a test has to run to notice it."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -7,34 +7,34 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """The kinds of mistakes that people make in code of this sort."""
+    """The kinds of mistakes that people make in such code."""
 
     BOUNDARY = "boundary"
     """`<` for `<=`, one too few, floor for ceiling, the smallest for the largest."""
     CONDITION = "condition"
-    """A guard, or one operand of a condition, left out."""
+    """A guard, or one operand of a condition, is missing."""
     LEFT_OUT = "left out"
-    """A call that publishes, records or locks something, left out."""
+    """A call that publishes, records or locks something is missing."""
     FIELD = "field"
-    """An element missing from a hash, a comparison, a copy, a message or a list of codes."""
+    """An element is missing from a hash, a comparison, a copy, a message or a list of codes."""
     ORDER = "order"
-    """Two steps in the other order."""
+    """Two steps are in the other order."""
     UNIT = "unit"
     """Seconds for milliseconds, days for hours."""
     NEIGHBOUR = "neighbour"
-    """A state, a code or a topic taken for its neighbour."""
+    """A state, a code or a topic is mistaken for a similar one."""
     SQL_CLAUSE = "SQL: clause"
-    """A condition missing from WHERE, ON or FILTER."""
+    """A condition is missing from WHERE, ON or FILTER."""
     SQL_BOUNDARY = "SQL: boundary"
-    """An inclusive bound that should be exclusive, one more or less."""
+    """An inclusive bound becomes exclusive, or is one more or less."""
     SQL_ORDER = "SQL: order"
-    """A column missing from ORDER BY, or its direction turned."""
+    """A column is missing from ORDER BY, or its direction is reversed."""
     SQL_FIELD = "SQL: field"
-    """An assignment missing from SET, a column missing from USING."""
+    """An assignment is missing from SET, or a column from USING."""
     SQL_JOIN = "SQL: join"
-    """An outer join turned into an inner one, duplicates kept or removed, the greatest for the least."""
+    """An outer join becomes an inner one, duplicates are kept or removed, or the greatest is taken for the least."""
     SQL_LOCK = "SQL: lock"
-    """A row lock left out."""
+    """A row lock is missing."""
 
     @property
     def is_sql(self) -> bool:
@@ -44,9 +44,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`start` and `end` are byte offsets in the file; `names`: what the edit changes.
+    """`start` and `end` are byte offsets in the file. `names` are the constants that the edit changes.
 
-    In a module, constants of it or of its classes; in a `.sql` file, the statement.
+    In a `.sql` file, `names` is the statement.
     """
 
     path: str
@@ -63,13 +63,13 @@ class Mutant:
 
     @property
     def id(self) -> str:
-        """Stays the same while the line and its file do."""
+        """Stays the same as long as the line and its file do."""
         text = "\0".join((self.path, self.kind, self.context, self.original, self.replacement))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property
     def summary(self) -> str:
-        """What was changed, on one line."""
+        """The change, on one line."""
         return f"{self.path}:{self.line} [{self.kind}] {_one_line(self.original)} -> {_one_line(self.replacement) or 'nothing'}"
 
 
@@ -79,7 +79,7 @@ def _one_line(text: str) -> str:
 
 
 def apply(source: bytes, mutants: Iterable[Mutant]) -> bytes:
-    """The source with all of these edits. Raises ValueError when two of them overlap."""
+    """The source with all of these edits. Raises ValueError if two of them overlap."""
     last = len(source)
     for mutant in sorted(mutants, key=lambda mutant: mutant.start, reverse=True):
         if mutant.end > last:

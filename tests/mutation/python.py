@@ -1,4 +1,4 @@
-"""Mistakes in a Python module: found in its syntax tree, and in the statements among its strings."""
+"""Mistakes in a Python module, found in its syntax tree, and in the SQL among its strings."""
 
 import ast
 import io
@@ -29,7 +29,7 @@ _SCALES = (1000, 1_000_000, 60, 3600, 1024, 24)
 
 
 class Source:
-    """A module's text, and the way from a node to its bytes."""
+    """A module's text, and the position of each node in its bytes."""
 
     def __init__(self, path: str, content: bytes) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class Source:
         return self._starts[node.end_lineno - 1] + node.end_col_offset
 
     def offset(self, line: int, characters: int) -> int:
-        """The offset of a position that counts characters, as tokens have it."""
+        """The offset of a position that counts characters, as tokens do."""
         return self._starts[line - 1] + len(self.lines[line - 1].decode()[:characters].encode())
 
     def text(self, node: Placed) -> str:
@@ -77,7 +77,7 @@ class Source:
 
 
 def mutants(path: str, content: bytes, members: Members) -> Iterator[Mutant]:
-    """Every mistake of the kinds that can be made in this module."""
+    """Every mistake of these kinds that can be made in this module."""
     source = Source(path, content)
     constants = _constants(source)
     for node, owner in _walk(source.tree):
@@ -114,7 +114,7 @@ def _constants(source: Source) -> dict[ast.stmt, list[str]]:
 
 
 def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.stmt | None]]:
-    """Every node that runs, with the module-level or class-level statement that it belongs to (None inside a function)."""
+    """Every node that is executed, with its module-level or class-level statement (None inside a function)."""
 
     def inside(node: ast.AST, owner: ast.stmt | None) -> Iterator[tuple[ast.AST, ast.stmt | None]]:
         yield node, owner
@@ -122,7 +122,7 @@ def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.stmt | None]]:
             if name in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
                 continue
             if isinstance(node, ast.Subscript) and name == "slice" and isinstance(value, ast.Tuple):
-                continue  # a type's parameters, mostly
+                continue  # Mostly the parameters of a type.
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and not _is_dull(child):
                     yield from inside(child, _owner(node, child, owner))
@@ -137,7 +137,7 @@ def _owner(parent: ast.AST, child: ast.AST, owner: ast.stmt | None) -> ast.stmt 
 
 
 def _is_dull(node: ast.AST) -> bool:
-    """Nothing that a test could see: types, texts for people, logs."""
+    """Whether no test could notice a change: types, texts for people, logs."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return True
     if isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
@@ -208,7 +208,7 @@ def _operands(source: Source, node: ast.BoolOp) -> Found:
 
 
 def _guard(source: Source, node: ast.If) -> Found:
-    """A look that ends in leaving, and has nothing else to do."""
+    """An `if` that only leaves the function or the loop."""
     if len(node.body) == 1 and not node.orelse and isinstance(node.body[0], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
         if any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test)):
             return
@@ -302,7 +302,7 @@ def _statements(source: Source, constants: Mapping[ast.stmt, Sequence[str]]) -> 
 
 
 def _strings(source: Source) -> Iterator[tuple[int, int, int]]:
-    """Line and byte offsets of each string literal. An f-string is one, though Python 3.12 and later make several tokens of it."""
+    """Line and byte offsets of each string literal. An f-string counts as one, although Python 3.12 and later split it into several tokens."""
     begun: list[tuple[int, int]] = []
     for token in tokenize.tokenize(io.BytesIO(source.content).readline):
         kind = tokenize.tok_name[token.type]

@@ -12,7 +12,7 @@ _BEGIN, _END = "<!-- result -->\n", "<!-- end of result -->\n"
 
 
 def write_report(page: Path, mutants: Sequence[Mutant], noticed: Mapping[str, str], *, seed: int) -> None:
-    """Replaces the result on the page. What stands around it is written by hand."""
+    """Replaces the result on the page. The text around it is written by hand."""
     before, _, rest = page.read_text().partition(_BEGIN)
     page.write_text(before + _BEGIN + _result(mutants, noticed, seed) + _END + rest.partition(_END)[2])
 

@@ -1,4 +1,4 @@
-"""Runs mutants in copies of the tree, never in the tree itself, so that nothing mutated can be left behind."""
+"""Runs mutants in copies of the tree, and never in the tree itself, so that no mutant can be left behind."""
 
 import contextlib
 import os
@@ -15,17 +15,17 @@ from tests.mutation.coverage_map import CoverageMap
 from tests.mutation.mutant import Mutant, apply, by_path
 from tests.support.stack import EXTERNAL, Stack, running_stack
 
-# A mutant that makes its tests hang is noticed as well: after so long, and three times what they took before.
+# A mutant that makes its tests hang counts as noticed, after this time plus three times what they took before.
 PATIENCE_S = 30.0
-# The servers are made anew after so many mutants: each leaves topics behind.
+# The servers are replaced after this many mutants, because each mutant leaves topics behind.
 SERVERS_LAST = 40
-# It compares a statement with its own header, and would notice a condition that was left out only because a parameter went with it.
+# It compares a statement with its header, so it would notice a missing condition only because its parameter is missing, too.
 NO_JUDGE = "tests/unit/test_statements.py::test_each_declared_parameter_is_used"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`test` names what turned red; None when nothing did."""
+    """`test` is the test that turned red, or None."""
 
     mutant: Mutant
     test: str | None
@@ -64,7 +64,7 @@ def mutated(tree: Path, mutants: Sequence[Mutant]) -> Iterator[None]:
 def judge_all(
     root: Path, folder: Path, mutants: Sequence[Mutant], tests: CoverageMap, workers: int, note: Callable[[Judged], None]
 ) -> None:
-    """Each mutant against the tests that run its lines, `workers` at a time; `note` is told of each as it ends, by one thread at a time."""
+    """Runs each mutant with the tests that run its lines, `workers` at a time. `note` is called with each result, by one thread at a time."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in mutants:
         waiting.put(mutant)

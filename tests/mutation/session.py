@@ -1,16 +1,16 @@
-"""What has been judged so far: one line a mutant, appended as it ends, so that an interrupted run goes on where it was."""
+"""The verdicts so far. Each is appended as one line, so that an interrupted run continues where it was."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 NEVER = ""
-"""Stands for the test of a mutant that none noticed."""
+"""Stands for the test of a mutant that no test noticed."""
 
 
 @dataclass(slots=True)
 class Session:
-    """A file of lines `{"id": …, "test": …, "phase": …}`; the last of an id counts."""
+    """A file with lines `{"id": …, "test": …, "phase": …}`. The last line of an id counts."""
 
     path: Path
 
@@ -21,7 +21,7 @@ class Session:
         return {line["id"]: line["test"] for line in map(json.loads, self.path.read_text().splitlines())}
 
     def note(self, mutant_id: str, test: str | None, summary: str) -> None:
-        """Adds one."""
+        """Adds a verdict."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps({"id": mutant_id, "test": test or NEVER, "summary": summary}) + "\n")

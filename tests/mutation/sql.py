@@ -1,6 +1,6 @@
-"""Mistakes in a statement: found in its text, in a Python string or in a `.sql` file.
+"""Mistakes in a statement, found in its text, in a Python string or in a `.sql` file.
 
-What stands between braces in an f-string is one opaque token, and so is a quoted string.
+A pair of braces in an f-string is one opaque token, and so is a quoted string.
 """
 
 import re
@@ -13,7 +13,7 @@ LOOKS_LIKE_SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|WHERE|ORD
 
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\{[^{}]*\}|:\w+|%\(\w+\)s|\w+(?:\.\w+)*|<>|<=|>=|!=|::|\|\||[^\s\w]")
 
-# What ends a condition or a list that began at the same depth.
+# Words that end a condition or a list at their own depth.
 _ENDS = re.compile(
     "WHERE|GROUP|ORDER|LIMIT|RETURNING|FOR|ON|JOIN|LEFT|INNER|CROSS|UNION|HAVING|SET|FROM|USING|DO|THEN|ELSE|END|WHEN|WITH|VALUES|WINDOW|SELECT"
 )
@@ -42,7 +42,7 @@ class _Token:
 
 
 def edits(text: str) -> Iterator[Edit]:
-    """Every mistake of the kinds that can be made in this text."""
+    """Every mistake of these kinds that can be made in this text."""
     tokens = list(_tokens(text))
     for index, token in enumerate(tokens):
         yield from _boundaries(tokens, index)
@@ -85,7 +85,7 @@ def _conditions(tokens: Sequence[_Token], index: int) -> Iterator[Edit]:
     if token.word in ("WHERE", "ON") and index + 1 < len(tokens) and tokens[index + 1].word != "CONFLICT":
         first = index + 1
         end = _end_of(tokens, first, also=("AND", "OR"))
-        # A condition that the text does not contain whole can't be judged.
+        # A condition that the text does not contain completely can't be judged.
         if end > first and not (token.word == "ON" and tokens[first].text == "("):
             yield Edit(tokens[first].start, tokens[end - 1].end, "true", Kind.SQL_CLAUSE)
 
@@ -103,7 +103,7 @@ def _is_between(tokens: Sequence[_Token], index: int) -> bool:
 
 
 def _end_of(tokens: Sequence[_Token], first: int, *, also: Sequence[str] = ()) -> int:
-    """The index behind what begins at `first`: where its depth ends, or at a word that ends it at its own depth."""
+    """The index behind the expression that begins at `first`: at the end of its depth, or at a word that ends it."""
     if first >= len(tokens):
         return first
     depth, cases = tokens[first].depth, 0
@@ -154,7 +154,7 @@ def _lists(tokens: Sequence[_Token], index: int) -> Iterator[Edit]:
 
 
 def _elements(tokens: Sequence[_Token], first: int) -> list[tuple[int, int]]:
-    """Index ranges of what commas separate, from `first` to the end of the list."""
+    """The index ranges of the elements between commas, from `first` to the end of the list."""
     if first >= len(tokens):
         return []
     end = _end_of(tokens, first)

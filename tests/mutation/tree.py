@@ -1,4 +1,4 @@
-"""Finds what can be mutated. By itself, because modules and statements move."""
+"""Finds what can be mutated. It searches the tree, because modules and statements move."""
 
 import ast
 import random
@@ -10,7 +10,7 @@ from tests.mutation import python, sql
 from tests.mutation.mutant import Mutant, apply
 
 PACKAGES = ("api", "consumers", "orchestrator", "producers", "schemas")
-# They decide nothing: a schema's history, generated or published documents, examples, and what is only measured or printed.
+# These files decide nothing: a schema's history, generated or published documents, examples, and code that only measures or prints.
 _LEFT_OUT = re.compile(
     r"/(migrations|console)/|/(__init__|openapi|documentation|asyncapi|examples|publish|metrics|logs|failpoints|access_log|memory)\.py$"
 )
@@ -39,7 +39,7 @@ def _mutants(path: str, content: bytes, members: python.Members) -> Iterator[Mut
 
 
 def _in_statements(path: str, text: str) -> Iterator[Mutant]:
-    """Each statement by itself: a condition does not go on in the next one."""
+    """Each statement by itself, because a condition does not continue in the next one."""
     lines = text.splitlines()
     begun = [*_NAMED.finditer(text)]
     ends = [*(found.start() for found in begun[1:]), len(text)]
@@ -57,15 +57,15 @@ def _in_statements(path: str, text: str) -> Iterator[Mutant]:
                 end_line=text.count("\n", 0, last) + 1,
                 original=text[first:last],
                 names=frozenset([found[1]]),
-                # The same line may stand in two statements.
+                # Two statements may have the same line.
                 context=f"{found[1]}: {lines[line - 1].strip()}",
             )
 
 
 def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
-    """So many, drawn at random, half of them in SQL; never two that touch the same bytes, so that all can be applied at once.
+    """This many, drawn at random, half of them in SQL. No two change the same bytes, so all of them can be applied at once.
 
-    An edit that leaves no program (it cut a parenthesis in two, say) is no mistake that anybody makes, and is not drawn.
+    An edit that leaves no valid program is not drawn, such as one that removes only one parenthesis. Nobody makes such a mistake.
     """
     generator = random.Random(seed)
     chosen: list[Mutant] = []
@@ -76,7 +76,7 @@ def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list
         for mutant in pool:
             if len(chosen) == wanted:
                 break
-            # The same line may stand twice in a module; its mutants would be one to the session.
+            # A module may have the same line twice. The session could not tell these mutants apart.
             is_new = not any(_touch(mutant, other) or mutant.id == other.id for other in chosen)
             if is_new and _is_program(root, mutant):
                 chosen.append(mutant)

@@ -1,7 +1,7 @@
 """A broker in memory: logs by partition, consumer groups with committed offsets, and everything that Kafka may do to a client.
 
-It keeps the promises that Kafka makes (order within a partition, nothing lost that was acknowledged) and no other: records come again,
-partitions move with or without notice, what was not committed is forgotten. What it does is decided by the caller, never by a clock.
+It keeps only the promises that Kafka makes: order within a partition, and no loss of an acknowledged record. Records come again, partitions
+move with or without notice, and uncommitted offsets are forgotten. The caller decides what happens, and never a clock.
 """
 
 import zlib
@@ -28,7 +28,7 @@ PARTITIONS = {
 }
 
 WRITTEN_AT_MS = 1_774_500_000_000
-"""Every record's timestamp: what is redelivered has that of the first time, and an example that is run again the same ones."""
+"""Every record's timestamp. A redelivered record keeps it, and an example that is run again has the same ones."""
 
 Place = tuple[Topic, int]
 """A partition of a topic."""
@@ -51,7 +51,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What a member gets in one turn: so many records, from its partitions as the seed has it."""
+    """What a member gets in one turn: a number of records, from its partitions in an order that follows from the seed."""
 
     records: int
     seed: int
@@ -61,10 +61,10 @@ NOTHING = Fetch(0, 0)
 
 
 class Broker:
-    """The logs, and which group has committed what."""
+    """The logs, and the committed offsets of each group."""
 
     def __init__(self, prefix: str, on_append: Callable[[OutgoingEvent], None]) -> None:
-        """`on_append` is told of each record that is stored."""
+        """`on_append` is called with each stored record."""
         self.prefix = prefix
         self.logs: dict[Place, list[OutgoingEvent]] = {(t, p): [] for t, count in PARTITIONS.items() for p in range(count)}
         self.late: list[OutgoingEvent] = []
@@ -80,11 +80,11 @@ class Broker:
 
     @staticmethod
     def partition_of(event: OutgoingEvent) -> int:
-        """Of its key."""
+        """The partition of its key."""
         return zlib.crc32(event.key.encode()) % PARTITIONS[event.topic]
 
     def late_copies_arrive(self) -> None:
-        """What producers had in hand that nobody waits for any more."""
+        """Stores records that producers still held, and that nobody waits for any more."""
         late, self.late = self.late, []
         for event in late:
             self.append(event)
@@ -98,7 +98,7 @@ class Broker:
         ]
 
     def end_offsets(self, topics: Sequence[Topic]) -> Queues:
-        """As the sweeper asks: what is lost at the end of a log is not there to be passed."""
+        """The ends, as the sweeper asks for them. Records that were lost at the end of a log don't count."""
         return {
             place: Queue(0, max((n + 1 for n in range(len(log)) if (*place, n) not in self.lost), default=0), place[0].value)
             for place, log in self.logs.items()
@@ -106,12 +106,12 @@ class Broker:
         }
 
     def topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
-        """As a consumer asks: topics are never replaced."""
+        """The topic ids, as a consumer asks for them. Topics are never replaced."""
         assert timeout_s > 0
         return {topic: topic.value for topic in topics}
 
     def give(self, place: Place, consumer: "SimulatedConsumer", *, announced: bool) -> None:
-        """Makes a member the owner of a partition; the last owner is told so, or goes on in the belief that it still is."""
+        """Makes a member the owner of a partition. The last owner is told so, or still believes that it is the owner."""
         last = self.owners.get((consumer.group, place))
         if last is consumer:
             return
@@ -127,7 +127,7 @@ class Broker:
 
 
 class SimulatedConsumer:
-    """What `confluent_kafka.Consumer` is to the loop, as far as the loop uses it."""
+    """Stands in for `confluent_kafka.Consumer`, as far as the loop uses it."""
 
     def __init__(self, broker: Broker, group: str) -> None:
         self.group = group
@@ -148,13 +148,13 @@ class SimulatedConsumer:
         self._on_revoke = on_revoke
 
     def assign(self, place: Place) -> None:
-        """A partition is this member's now, from where the group has committed."""
+        """Takes over a partition, from the group's committed offset."""
         self._ends_told.pop(place, None)
         self._positions[place] = self._broker.committed[self.group, place]
         self._on_assign(cast("Consumer", self), [self._named(place)])
 
     def revoke(self, place: Place) -> None:
-        """A partition is somebody else's now."""
+        """Gives up a partition."""
         self._positions.pop(place, None)
         self._paused.discard(place)
         self._on_revoke(cast("Consumer", self), [self._named(place)])
@@ -173,7 +173,7 @@ class SimulatedConsumer:
         return self._records(num_messages) + self._ends()
 
     def _records(self, num_messages: int) -> list[Message]:
-        """In order within each partition, the partitions in any."""
+        """In order within each partition; the partitions alternate at random."""
         random = Random(self.fetch.seed)
         wanted = min(num_messages, self.fetch.records)
         messages: list[Message] = []
@@ -187,7 +187,7 @@ class SimulatedConsumer:
         return messages
 
     def _ends(self) -> list[Message]:
-        """Told once each, as messages."""
+        """Each end once, as a message."""
         reached = {
             place: end
             for place, end in sorted(self._positions.items())
@@ -220,7 +220,7 @@ class SimulatedConsumer:
         )
 
     def committed(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
-        """What the group has committed; the topic's id beside it is always the same."""
+        """The group's committed offsets. The topic's id beside them is always the same."""
         assert timeout > 0
         return [
             TopicPartition(each.topic, each.partition, self._broker.committed[self.group, place], place[0].value)
@@ -229,7 +229,7 @@ class SimulatedConsumer:
         ]
 
     def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
-        """Commits what this member owns. Raises what Kafka answers to one that the group has gone on without."""
+        """Commits the offsets of this member's partitions. Raises Kafka's error if the group has expelled the member."""
         assert not asynchronous, "offsets are committed synchronously"
         places = {self._place(partition): partition.offset for partition in offsets}
         if any(self._broker.owners.get((self.group, place)) is not self for place in places):
@@ -260,25 +260,26 @@ class SimulatedConsumer:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The broker goes away while something is sent: how many records it has acknowledged by then, and how many it has stored."""
+    """The broker goes away during a send, after it has acknowledged and stored this many records."""
 
     acknowledged: int
     stored: int
     is_silent: bool = False
-    """Nothing is said about the others until the broker is back; else the sender is told that they are not acknowledged."""
+    """Whether the sender hears nothing about the other records until the broker is back. Otherwise it is told that they are not
+    acknowledged."""
 
 
 class SimulatedPublisher:
-    """What the producer is to relay and loop."""
+    """Stands in for the producer of the relay and the loop."""
 
     def __init__(self, broker: Broker) -> None:
         self.outage: Outage | None = None
-        """What happens to what is sent next."""
+        """What happens to the next events."""
         self._broker = broker
         self._silent: list[tuple[Delivery, int, bool]] = []
 
     def send(self, events: Sequence[OutgoingEvent]) -> Delivery:
-        """Appends one by one, in order; the process may die between any two."""
+        """Appends the events one by one, in order. The process may die between any two."""
         outage, self.outage = self.outage, None
         delivery = Delivery(events)
         for index, event in enumerate(events):
@@ -295,10 +296,10 @@ class SimulatedPublisher:
         return delivery
 
     def poll(self, timeout_s: float) -> None:
-        """Nothing comes unless the broker is back."""
+        """Brings nothing, unless the broker is back."""
 
     def come_back(self) -> None:
-        """The broker stores and acknowledges what it was sent."""
+        """The broker stores and acknowledges the outstanding events."""
         silent, self._silent = self._silent, []
         for delivery, index, is_stored in silent:
             if not is_stored:
@@ -307,7 +308,7 @@ class SimulatedPublisher:
             delivery.settle(index)
 
     def abandon(self) -> None:
-        """What could not be called back arrives when nobody expects it."""
+        """Events that were not called back arrive late."""
         self._broker.late += [delivery.events[index] for delivery, index, is_stored in self._silent if not is_stored]
         self._silent.clear()
 
@@ -316,5 +317,5 @@ class SimulatedPublisher:
         return f"{event.topic.value}/{self._broker.partition_of(event)}"
 
     def is_reachable(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True

@@ -1,6 +1,6 @@
-"""What must hold after every step: each row as it is, how it came from what it was, and that nothing undecided is forgotten.
+"""What must hold after every step: each row by itself, each change of a row, and that every pending item still has a record under way.
 
-The status rules are written down a second time here, on purpose: the product's own would agree with themselves.
+The status rules are implemented here a second time on purpose, because the product's own would agree with themselves.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ _TERMINAL = ("completed", "partial", "failed", "cancelled")
 
 
 def check_step(before: Snapshot, after: Snapshot, model: Model, ledger: Ledger, broker: Broker) -> None:
-    """Raises AssertionError, with what is wrong, when this step has broken a promise."""
+    """Raises AssertionError, with what is wrong, if this step has broken a promise."""
     ledger.decided(after)
     _outcomes(before, after, model)
     _items(before, after, model)
@@ -43,7 +43,7 @@ def _outcomes(before: Snapshot, after: Snapshot, model: Model) -> None:
 
 
 def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Model) -> None:
-    """The model must know why: the rules as somebody at work may have seen them, a rival, a cancel, a loss."""
+    """The model must know why: the rules as a process at work may have seen them, a rival, a cancel, a loss."""
     place = (outcome.batch_id, outcome.position)
     now, then = after.items[place], before.items.get(place)
     assert outcome.attempt <= now.attempt, f"{place} has an outcome of attempt {outcome.attempt}, and is at {now.attempt}"
@@ -51,7 +51,7 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
     values = now.values if now.attempt == outcome.attempt or then is None else then.values
     organization = after.batches[outcome.batch_id].organization_id
     answers = model.rule_answers(organization, values)
-    # Also one that was revoked, or lost its flag, since the decision.
+    # This includes a rival that was revoked, or lost its flag, after the decision.
     rivals = [
         activity
         for activity in after.activities.values()
@@ -59,7 +59,7 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
         and (activity.batch_id, activity.position) != place
     ]
     if outcome.outcome == "cancelled":
-        assert model.asked[outcome.batch_id].cancel_asked, f"{place} was cancelled, and nobody asked for it"
+        assert model.asked[outcome.batch_id].cancel_asked, f"{place} was cancelled without a request"
     elif outcome.outcome == "success":
         activity = after.activities.get(place)
         assert None in answers, f"{place} succeeded, and the rules say {answers}"
@@ -73,7 +73,7 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
             assert None in answers, f"{place} is a duplicate, and the rules say {answers}"
             assert not values.override_duplicates, f"{place} overrides duplicates, and failed as one"
         elif code == "internal_error":
-            assert place in model.lost, f"{place} was given up, and nothing of it was lost"
+            assert place in model.lost, f"{place} was given up, although none of its records was lost"
         else:
             assert code in answers, f"{place} failed with {code}, and the rules say {answers}"
 
@@ -90,10 +90,10 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
             _transition(then, now, after, model)
     for place, item in after.items.items():
         if place not in before.items:
-            assert place[0] not in before.purged, f"{place} came back from the dead"
+            assert place[0] not in before.purged, f"{place} exists again after its purge"
             assert item.attempt == 1, f"{place} began with attempt {item.attempt}"
             variants = [variant[item.position] for variant in model.asked[item.batch_id].variants if item.position < len(variant)]
-            assert item.values in variants, f"{place} has values that nobody submitted: {item.values}"
+            assert item.values in variants, f"{place} has values that were not submitted: {item.values}"
         activity = after.activities.get(place)
         assert item.is_revoked == (activity is not None and activity.is_revoked), (
             f"{place} and {activity} differ in the revocation"
@@ -103,17 +103,17 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
             assert item.error is None, f"{place} is pending with an error"
         else:
             outcome = after.outcomes.get((*place, item.attempt))
-            assert outcome is not None, f"{place} is {item.status}, and nobody has decided it"
+            assert outcome is not None, f"{place} is {item.status} without an outcome"
             shown, decided = (item.status, item.activity_id, item.error), (outcome.outcome, outcome.activity_id, outcome.error)
             assert shown == decided, f"{place} shows {shown}, and its outcome is {decided}"
 
 
 def _transition(then: ItemRow, now: ItemRow, after: Snapshot, model: Model) -> None:
     place = (now.batch_id, now.position)
-    assert now.is_revoked >= then.is_revoked, f"{place} was revoked, and is not any more"
+    assert now.is_revoked >= then.is_revoked, f"{place} was revoked, and is not revoked any more"
     if now.is_revoked and not then.is_revoked:
-        # The call may have folded it too.
-        assert model.asked[now.batch_id].may_be_revoked(now.position), f"{place} is revoked, and nobody asked for it"
+        # The same call may have folded it.
+        assert model.asked[now.batch_id].may_be_revoked(now.position), f"{place} is revoked without a request"
         now = now._replace(is_revoked=False)
         if now == then:
             return
@@ -123,10 +123,10 @@ def _transition(then: ItemRow, now: ItemRow, after: Snapshot, model: Model) -> N
         return
     assert now.attempt == then.attempt + 1, f"{place} went from attempt {then.attempt} to {now.attempt}"
     ended = after.outcomes.get((*place, then.attempt))
-    assert ended is not None, f"attempt {then.attempt} of {place} was never decided, and the next has begun"
+    assert ended is not None, f"attempt {then.attempt} of {place} was not decided before the next began"
     assert ended.outcome == "failed", f"attempt {then.attempt} of {place} ended {ended.outcome}, and the next has begun"
     allowed = model.asked[now.batch_id].values_after_retry(now.position, then.values)
-    assert now.values in allowed, f"{place} began attempt {now.attempt} with {now.values}; asked for were {allowed}"
+    assert now.values in allowed, f"{place} began attempt {now.attempt} with {now.values}; allowed were {allowed}"
 
 
 # --- Batches: counts, status, what never comes back ------------------------------------------------------------------------------
@@ -147,13 +147,13 @@ def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
         assert before.batches[batch_id].status == "pending", f"{batch_id} has vanished"
         assert model.asked[batch_id].parts is not None, f"{batch_id} was accepted by HTTP and has vanished"
     keys = Counter(asked.key for asked in model.known() if asked.key is not None and asked.batch_id in after.batches)
-    assert not [key for key, batches in keys.items() if batches > 1], "an Idempotency-Key has made two batches"
+    assert not [key for key, batches in keys.items() if batches > 1], "an Idempotency-Key was used for two batches"
     for asked in model.known():
         is_there = asked.batch_id in after.batches or asked.batch_id in after.purged
         assert is_there or not asked.is_accepted, f"{asked.batch_id} was accepted and is not there"
     for batch_id, batch in after.batches.items():
         if batch_id in after.purged:
-            assert batch_id in before.batches, f"{batch_id} came back from the dead"
+            assert batch_id in before.batches, f"{batch_id} exists again after its purge"
             continue
         asked = model.asked[batch_id]
         assert batch.organization_id == asked.organization_id, f"{batch_id} belongs to {batch.organization_id}"
@@ -163,16 +163,18 @@ def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
             assert batch.total == len(asked.variants[0]), f"{batch_id} has {batch.total} items"
             assert batch.counts == tuple(counted[state] for state in _COUNTED), f"{batch_id} counts {batch.counts}: {counted}"
             assert attempts[batch_id] in asked.attempts_begun, (
-                f"{batch_id} has begun {attempts[batch_id]} more attempts; its retries were answered {asked.retries}"
+                f"{batch_id} has begun {attempts[batch_id]} more attempts; its retries returned {asked.retries}"
             )
         assert batch.revoked == revoked[batch_id], f"{batch_id} counts {batch.revoked} revoked items of {revoked[batch_id]}"
-        assert batch.revoked in asked.revoked, f"{batch_id} has {batch.revoked} revoked items; asked for were {asked.revocations}"
+        assert batch.revoked in asked.revoked, (
+            f"{batch_id} has {batch.revoked} revoked items; the calls returned {asked.revocations}"
+        )
         assert batch.total == sum(batch.counts), f"{batch_id} has {batch.total} items and counts {batch.counts}"
         assert batch.status == _status(batch, has_items=counted is not None), f"{batch_id} is {batch.status} with {batch.counts}"
         assert batch.is_completed == (batch.status in _TERMINAL), f"{batch_id} is {batch.status}, completed: {batch.is_completed}"
-        assert batch.label != FORGED_LABEL, f"{batch_id} has a label that nobody gave it"
-        assert asked.cancel_asked or not batch.is_cancelled, f"{batch_id} is cancelled, and nobody has asked for it"
-        assert asked.delete_asked or not batch.is_deleted, f"{batch_id} is deleted, and nobody has asked for it"
+        assert batch.label != FORGED_LABEL, f"{batch_id} has a label that was not requested"
+        assert asked.cancel_asked or not batch.is_cancelled, f"{batch_id} is cancelled without a request"
+        assert asked.delete_asked or not batch.is_deleted, f"{batch_id} is deleted without a request"
         assert not asked.is_cancelled or batch.is_cancelled, f"{batch_id} was cancelled, and is not"
         assert not asked.is_deleted or batch.is_deleted, f"{batch_id} was deleted, and is not"
         if batch_id in before.batches:
@@ -195,7 +197,9 @@ def _status(batch: BatchRow, *, has_items: bool) -> str:
 def _batch_transition(then: BatchRow, now: BatchRow, before: Snapshot, after: Snapshot) -> None:
     batch_id = now.batch_id
     if now == then:
-        assert before.items_of(batch_id) == after.items_of(batch_id), f"items of {batch_id} have changed behind its back"
+        assert before.items_of(batch_id) == after.items_of(batch_id), (
+            f"items of {batch_id} have changed without a new version of it"
+        )
         return
     assert now.version > then.version, f"{batch_id} has changed without a new version: {then} to {now}"
     if then.is_cancelled or then.is_deleted:
@@ -213,7 +217,7 @@ def _activities(before: Snapshot, after: Snapshot, model: Model) -> None:
     for place, then in before.activities.items():
         _activity_transition(then, after.activities.get(place), before, after, model)
     succeeded = {(o.batch_id, o.position): o for o in after.outcomes.values() if o.outcome == "success"}
-    # Outcomes go with their batch; the activities stay for good.
+    # Outcomes are removed with their batch. Activities stay for good.
     remaining = {place for place in before.activities.keys() - succeeded.keys() if place[0] in after.purged}
     differing = succeeded.keys() ^ (after.activities.keys() - remaining)
     assert not differing, f"successes and activities differ: {differing}"
@@ -225,23 +229,23 @@ def _activities(before: Snapshot, after: Snapshot, model: Model) -> None:
     once.update(activity.once for activity in living if not activity.is_flagged)
     assert not [key for key, number in once.items() if number > 1], "two unflagged activities of one mentor, type and date"
     alone = [activity for activity in living if activity.is_flagged and activity.once not in once]
-    assert not alone, f"flagged, and there is no other: {alone}"
+    assert not alone, f"flagged without another activity: {alone}"
 
 
 def _activity_transition(then: ActivityRow, now: ActivityRow | None, before: Snapshot, after: Snapshot, model: Model) -> None:
-    """An activity is revoked once, because somebody asked for it; and its flag goes when the unflagged one of its key does."""
+    """An activity is revoked once, because of a request. Its flag is cleared when the unflagged activity of its key is revoked."""
     place = (then.batch_id, then.position)
     assert now is not None, f"the activity of {place} has vanished"
     if now == then:
         return
     assert now.revocation_audits == int(now.is_revoked), f"{now.revocation_audits} audit rows of the revocation of {now}"
     if now.is_revoked and not then.is_revoked:
-        assert model.asked[then.batch_id].may_be_revoked(then.position), f"{then} is revoked, and nobody asked for it"
+        assert model.asked[then.batch_id].may_be_revoked(then.position), f"{then} is revoked without a request"
         now = now._replace(is_revoked=False, revocation_audits=0)
     if then.is_flagged and not now.is_flagged:
         assert not then.is_revoked, f"{then} was revoked, and has lost its flag since"
         ended = [one for one in before.activities.values() if one.once == then.once and not one.is_revoked and not one.is_flagged]
-        assert ended, f"{then} lost its flag, and there was no other"
+        assert ended, f"{then} lost its flag, although there was no other activity"
         assert all(after.activities[one.batch_id, one.position].is_revoked for one in ended), (
             f"{then} lost its flag, and {ended} live"
         )
@@ -261,11 +265,11 @@ def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> No
     )
 
 
-# --- What is undecided or unfolded is on its way ----------------------------------------------------------------------------------
+# --- Undecided and unfolded items have a record under way -------------------------------------------------------------------------
 
 
 def _nothing_is_forgotten(after: Snapshot, model: Model, ledger: Ledger, broker: Broker) -> None:
-    """Every pending item has a record that somebody must still handle. The sweeper is for what is lost; so nothing may need it."""
+    """Every pending item has a record that a consumer must still handle. The sweeper is only for lost records, so no item may need it."""
     pending = {
         (*place, item.attempt) for place, item in after.items.items() if item.status == "pending" and place not in model.lost
     }
@@ -274,7 +278,7 @@ def _nothing_is_forgotten(after: Snapshot, model: Model, ledger: Ledger, broker:
     in_outbox = {row.batch_id for row in after.outbox}
     carried = {attempt for record in uncommitted(broker) for attempt in _carries(record, ledger, after)}
     forgotten = {attempt for attempt in pending - carried if attempt[0] not in in_outbox}
-    assert not forgotten, f"nobody will ever handle {sorted(forgotten)}"
+    assert not forgotten, f"no record is left for {sorted(forgotten)}"
 
 
 def uncommitted(broker: Broker) -> Iterator[Stored]:

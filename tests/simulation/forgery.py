@@ -1,4 +1,4 @@
-"""Events that somebody else writes in the product's name: to the batches topic, where strangers write."""
+"""Events of another writer in the product's name, on the batches topic, to which upstream services write."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from schemas.envelope import CONTENT_TYPE_JSON, SOURCE, TYPE_PREFIX, OutgoingEve
 FORGED_LABEL = "forged"
 
 Claim = Callable[[int, int], Mapping[str, object]]
-"""From the batch's number of items and its version, what the event says beside the batch and the organization."""
+"""From the batch's number of items and its version, the event's data besides the batch and the organization."""
 
 
 def _cancelled(total: int, runs: list[list[int]]) -> Mapping[str, object]:

@@ -1,7 +1,7 @@
-"""One thing after another, and yet at the same time: a run of the product can be stopped between any two of its steps.
+"""Concurrency without chance: a run of the product can be stopped between any two of its steps.
 
-A step is a statement, a commit, a failpoint, a record produced. A run that is stopped there may die, or wait while others run and then
-go on: what threads do by chance, done by decision. Only one thread runs at a time, so the same decisions give the same history.
+A step is a statement, a commit, a failpoint or a produced record. A stopped run may die there, or wait while others run and then continue.
+Only one thread runs at a time, so the same decisions give the same history.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
 
-# Longer than any step takes by itself: until then nobody looks whether it waits for a lock.
+# Longer than any step takes. Only after that it is checked whether the step waits for a lock.
 _LOOK_AFTER_S = 0.004
 
 _SOMEBODY_WAITS = text("""
@@ -20,11 +20,11 @@ _SOMEBODY_WAITS = text("""
 
 
 class Crash(BaseException):
-    """The process has died here: nothing that follows happens."""
+    """The process dies here, and runs nothing more."""
 
 
 class Deadlocks:
-    """Sessions that waited for each other in a circle. The product's lock order excludes them."""
+    """Counts deadlocks between sessions. The product's lock order excludes them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,7 +41,7 @@ class Run:
     """A piece of the product's work that passes points."""
 
     def __init__(self, name: str, work: Callable[[], object], *, stop_at: int | str | None = None, crash: bool = False) -> None:
-        """It stops at the point of this number, counted from 0, or the first with this label, to die there or to wait."""
+        """Stops at the point with this number, counted from 0, or at the first with this label, to die there or to wait."""
         self.name = name
         self.stopped_at: str | None = None
         self.error: BaseException | None = None
@@ -55,17 +55,17 @@ class Run:
 
     @property
     def died_at(self) -> str | None:
-        """The point at which it was killed; None when it was not."""
+        """The point at which it was killed, or None."""
         return self.stopped_at if self._crash else None
 
     def begin(self) -> bool:
-        """Runs in a thread of its own until it is done or stops; whether it has stopped."""
+        """Runs in a thread until it is done or stops. Returns whether it has stopped."""
         self._start()
         self._settled.wait()
         return self.stopped_at is not None
 
     def resume(self, *, crash: bool = False) -> None:
-        """Lets a run that has stopped go on, or die where it stands; returns when it is done."""
+        """Lets a stopped run continue, or die. Returns when it is done."""
         assert self._thread is not None
         self._crash = crash
         self._go_on.set()
@@ -76,7 +76,7 @@ class Run:
         self._execute()
 
     def beside(self, other: "Run", watcher: Connection) -> bool:
-        """Runs while another has stopped. When it waits for a lock of the other's, the other goes on; whether that was so."""
+        """Runs while another run is stopped. If this one waits for a lock of the other's, the other continues. Returns whether that was so."""
         thread = self._start()
         thread.join(_LOOK_AFTER_S)
         while thread.is_alive():
@@ -88,7 +88,7 @@ class Run:
         return False
 
     def point(self, label: str) -> None:
-        """Called by the run's own thread at each of its steps."""
+        """The run's own thread calls this at each of its steps."""
         number, self._passed = self._passed, self._passed + 1
         if self.stopped_at is not None or self._stop_at not in (number, label):
             return
@@ -123,14 +123,14 @@ _running = _Running()
 
 
 def point(label: str) -> None:
-    """Marks a moment between two steps of whatever runs in this thread."""
+    """Marks a point between two steps of whatever runs in this thread."""
     if _running.run is not None:
         _running.run.point(label)
 
 
 @contextlib.contextmanager
 def without_points() -> Iterator[None]:
-    """For what the simulation does itself, in the middle of the product's work: nobody can die with that half done."""
+    """For the simulation's own work in the middle of the product's: no run can die in the middle of it."""
     run, _running.run = _running.run, None
     try:
         yield
@@ -139,7 +139,7 @@ def without_points() -> Iterator[None]:
 
 
 def mark_statements(engine: Engine) -> None:
-    """Makes a point of the moment before each statement and each commit of an engine's connections."""
+    """Marks a point before each statement and each commit of an engine's connections."""
 
     @event.listens_for(engine, "before_cursor_execute")
     def _statement(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:

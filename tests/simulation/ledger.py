@@ -1,4 +1,5 @@
-"""What the broker has been given: the same event always in the same bytes, in order per key of a topic, nothing private in it."""
+"""The records that the broker was given: the same event always has the same bytes, a key's records of a topic are in order, and none is
+private."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Named:
 
 
 def named(event: OutgoingEvent) -> Named:
-    """Reads a record, as little of it as the checks need."""
+    """Reads as much of a record as the checks need."""
     header = {name: value.decode() for name, value in event.headers}
     data = orjson.loads(event.value)
     kind = header["ce_type"].split(".")[-2]
@@ -40,11 +41,11 @@ def named(event: OutgoingEvent) -> Named:
 
 
 class Ledger:
-    """Judges each record when it is stored."""
+    """Checks each record when it is stored."""
 
     def __init__(self) -> None:
         self.published: set[tuple[str, str]] = set()
-        """By topic: a revocation is on two of them."""
+        """By topic, because a revocation is on two of them."""
         self.completions: dict[tuple[str, int], dict[str, object]] = {}
         self.rejections: set[str] = set()
         self.forged: set[str] = set()
@@ -55,7 +56,7 @@ class Ledger:
         self._decided: set[tuple[str, str]] = set()
 
     def stored(self, event: OutgoingEvent) -> None:
-        """Raises AssertionError when this record must not be there, or not yet, or not like this."""
+        """Raises AssertionError if this record must not exist, comes too early, or has wrong content."""
         name = self.named(event)
         if name.source != SOURCE or name.event_id in self.forged:
             return
@@ -72,7 +73,7 @@ class Ledger:
                 self.rejections.add(data["rejected_event_id"])
 
     def named(self, event: OutgoingEvent) -> Named:
-        """What a record is about; read once."""
+        """What a record is about. Each record is read once."""
         return self._names.get(id(event)) or self._names.setdefault(id(event), named(event))
 
     def _judge_content(self, event: OutgoingEvent, name: Named) -> None:
@@ -90,7 +91,7 @@ class Ledger:
             )
 
     def decided(self, snapshot: Snapshot) -> None:
-        """Reads the outbox. Raises AssertionError when a row has left it that nobody has published."""
+        """Reads the outbox. Raises AssertionError if a row has left it unpublished."""
         present = {(row.topic, row.event_id) for row in snapshot.outbox}
         vanished = self._decided - present - self.published
         assert not vanished, f"{len(vanished)} events left the outbox without having been published"

@@ -1,4 +1,4 @@
-"""Everything that may happen, at random. Hypothesis chooses, and shrinks what it has found to the shortest history that still fails."""
+"""Everything that may happen, at random. Hypothesis chooses the steps, and shrinks a failing history to the shortest that still fails."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -50,9 +50,9 @@ LOSABLE = (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS)
 CONSUMED = (Topic.BATCHES, *LOSABLE)
 CHANGES = ("south_in_scope", "newcomer_known", "leaver_left", "talks_known")
 UPSTREAM = "/services/attendance"
-# The caller is an administrator, who has no window.
+# The caller is an administrator, for whom there is no time limit.
 _POLICY = RevocationPolicy(timedelta(days=30))
-# Which number a batch id is made of: ids must be the same when an example is run again. 2026-03-26, as milliseconds.
+# The number from which a batch id is made, because ids must be the same when an example is run again. 2026-03-26, in milliseconds.
 FIRST_MILLISECOND = 1_774_500_000_000
 
 indexes = st.integers(0, 1_000)
@@ -60,7 +60,7 @@ codes = st.lists(st.integers(0, CODES - 1), min_size=1, max_size=7)
 
 
 def fates_at(*labels: str) -> st.SearchStrategy[Fate]:
-    """Stops at one of these, or at the nth of the statements, commits, failpoints and records that a run passes."""
+    """Stops at one of these labels, or at the nth point that a run passes: statements, commits, failpoints and records."""
     return st.one_of(
         st.builds(Fate, stop_at=st.sampled_from(labels), crash=st.booleans()),
         st.builds(Fate, stop_at=st.integers(0, 15), crash=st.booleans()),
@@ -69,7 +69,7 @@ def fates_at(*labels: str) -> st.SearchStrategy[Fate]:
 
 CONSUMER_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("consumer.")]
 RELAY_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("relay.")]
-# Most clients are answered. Most turns of a process end before their time: there are many, and each is repeated by the next.
+# Most clients get a response. Most turns of a process end early, because there are many, and the next one repeats what is missing.
 fates = st.one_of(st.none(), st.none(), fates_at("COMMIT", "answer"))
 consumer_fates = st.one_of(st.none(), fates_at("COMMIT", "COMMIT", "COMMIT", "produce", *CONSUMER_FAILPOINTS))
 relay_fates = st.one_of(st.none(), fates_at("produce", *RELAY_FAILPOINTS))
@@ -79,10 +79,10 @@ _operations: dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]] = {}
 
 
 def operation(weight: int, **arguments: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a method one of the things that may happen; the weight says how often beside the others.
+    """Makes a method one of the possible steps. The weight says how often it is drawn, compared with the others.
 
-    Not a rule of Hypothesis': it leaves half of those out in each example, and one without consumers, say, tells little. Nor has any a
-    precondition: what is drawn must depend on nothing but what was drawn. A method that finds nothing to do just returns.
+    This is not a rule of Hypothesis, which leaves out half of its rules in each example, and an example without consumers finds little.
+    There are no preconditions, because a draw may depend only on earlier draws. A method that finds nothing to do just returns.
     """
 
     def register(method: Callable[..., None]) -> Callable[..., None]:
@@ -98,7 +98,7 @@ def _some_operation() -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 
 
 class Coverage:
-    """How many steps really ran, over all examples, and how often something died at which point."""
+    """How many steps really ran, over all examples, and how often a run died at which point."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -106,7 +106,7 @@ class Coverage:
 
 
 class Simulation(RuleBasedStateMachine):
-    """One example. `database` and `coverage` are set by whoever runs it (`test_simulation.py`)."""
+    """One example. The caller (`test_simulation.py`) sets `database` and `coverage`."""
 
     database: Database
     coverage: Coverage
@@ -119,7 +119,7 @@ class Simulation(RuleBasedStateMachine):
 
     @contextmanager
     def step(self, what: str) -> Iterator[list[str]]:
-        """Counts, tells, and checks what came of it."""
+        """Counts and describes the step, and checks its result."""
         self._is_sound = False
         told: list[str] = []
         try:
@@ -140,7 +140,7 @@ class Simulation(RuleBasedStateMachine):
             self.world.close()
 
     def _pick(self, index: int, suits: Callable[[BatchRow], bool] | None = None) -> Asked:
-        """A batch; three times in four one that suits, if any does."""
+        """A batch. Three times in four it suits, if any does."""
         known, batches = self.world.model.known(), self.world.snapshot.batches
         suitable = [asked for asked in known if suits and asked.batch_id in batches and suits(batches[asked.batch_id])]
         chosen = suitable if suitable and index % 4 else known
@@ -159,7 +159,7 @@ class Simulation(RuleBasedStateMachine):
 
     @initialize(codes=codes, organization=st.sampled_from(ORGANIZATIONS), parts=st.none() | st.integers(1, 3))
     def begin(self, codes: list[int], organization: str, parts: int | None) -> None:
-        """A history without a batch would tell nothing."""
+        """A history without a batch would find nothing."""
         items = items_of(codes, override=False)
         if parts is None:
             self._submit(Asked(str(self._new_id()), organization, [items], key=f"key-{self._numbers}"), None)
@@ -175,7 +175,7 @@ class Simulation(RuleBasedStateMachine):
     @operation(3, index=indexes, fate=fates)
     def submit_again_with_the_same_key(self, index: int, fate: Fate | None) -> None:
         first = self._pick(index, lambda batch: not batch.is_deleted)
-        if first.key is not None:  # else it came from upstream
+        if first.key is not None:  # Otherwise it came from upstream.
             again = Asked(str(self._new_id()), first.organization_id, first.variants, key=first.key)
             self._submit(again, fate)
 
@@ -201,7 +201,7 @@ class Simulation(RuleBasedStateMachine):
                 assert deleted, "the batch of this key was never deleted"
             elif isinstance(answer, Submitted):
                 accepted = model.asked[str(answer.batch.batch_id)]
-                assert accepted.key == asked.key, "the answer is another request's"
+                assert accepted.key == asked.key, "the response belongs to another request"
                 accepted.is_accepted = True
                 self._judge_answer(answer.batch)
 
@@ -290,7 +290,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(3, index=indexes, fate=fates)
     def revoke_one(self, index: int, fate: Fate | None) -> None:
-        """An activity by its id, also of a batch that is deleted, or of which nothing else is left."""
+        """Revokes an activity by its id, even if its batch is deleted or purged."""
         activities = sorted(self.world.snapshot.activities.values())
         if not activities:
             return
@@ -348,9 +348,9 @@ class Simulation(RuleBasedStateMachine):
             assert refusal.code == "batch_not_found", refusal.code
 
     def _judge_answer(self, batch: BatchView) -> None:
-        """What a client is told of a batch is one snapshot of it."""
+        """What a client reads of a batch is one snapshot of it."""
         total = len(self.world.model.asked[str(batch.batch_id)].variants[0])
-        assert batch.counts.total == total, f"the answer counts {batch.counts} of {total} items"
+        assert batch.counts.total == total, f"the response counts {batch.counts} of {total} items"
 
     # --- Upstream services -----------------------------------------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class Simulation(RuleBasedStateMachine):
     def upstream_batch(self, codes: list[int], override: bool, organization: str, parts: int, flaw: int) -> None:
         items = items_of(codes, override=override)
         asked = Asked(str(self._new_id()), organization, [items], parts=min(parts, len(items)))
-        # One in twenty has an item too many: its positions are not 0 to total - 1.
+        # One in twenty has one item too many, so its positions are not 0 to total - 1.
         asked.is_wrong = flaw % 20 == 19
         self._send_batch(asked)
 
@@ -379,13 +379,13 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(3, index=indexes)
     def upstream_contradicts(self, index: int) -> None:
-        """The id of a batch that is there, with another item or by another organization: the batch goes on."""
+        """Reuses the id of an existing batch with another item, or for another organization. The batch must continue unchanged."""
         asked = self._pick(index)
         if asked.batch_id in self.world.snapshot.batches and len(asked.variants) == 1:
             other = next(o for o in ORGANIZATIONS if o != asked.organization_id) if index % 2 else asked.organization_id
             values = asked.variants[0][0]._replace(duration_minutes=77)
             if other == asked.organization_id and asked.parts is not None:
-                # The batch may be forgotten before this comes; then this is what it was.
+                # The batch may be forgotten before this arrives. Then this is the batch.
                 asked.variants.append((values, *asked.variants[0][1:]))
             elif self.world.snapshot.batches[asked.batch_id].status == "pending":
                 return
@@ -393,7 +393,7 @@ class Simulation(RuleBasedStateMachine):
                 self._send(asked, other, 1, asked.parts or 1, [(0, values)], len(asked.variants[0]))
 
     def send_part(self, asked: Asked, part: int) -> None:
-        """Puts a part of an upstream batch into the topic, as its sender does."""
+        """Writes a part of an upstream batch to the topic, as its sender does."""
         assert asked.parts is not None
         numbered = list(enumerate(asked.variants[0]))
         rows = [row for row in numbered if row[0] % asked.parts == part - 1]
@@ -471,7 +471,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(8, records=st.integers(1, 8), seed=indexes, victim=indexes, fate=consumer_fates | relay_fates)
     def everybody(self, records: int, seed: int, victim: int, fate: Fate | None) -> None:
-        """A turn of each; one of them has a fate."""
+        """A turn of each. One of them has a fate."""
         if self.world.is_idle:
             return
         with self.step(f"everybody takes {records} records") as told:
@@ -498,7 +498,7 @@ class Simulation(RuleBasedStateMachine):
         15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "registration", "aggregator"]), index=indexes
     )
     def rival(self, what: str, index: int) -> None:
-        """Somebody waits in the middle of something, and another comes who may want the same."""
+        """One run waits inside its work, and another one comes that may want the same rows."""
         if not self.world.somebody_waits:
             return
         if what == "cancel":
@@ -574,7 +574,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(3, index=indexes, kind=st.sampled_from(sorted(FORGERIES)), another=st.booleans())
     def event_is_forged(self, index: int, kind: str, another: bool) -> None:
-        """Somebody who may write to the batches topic claims that the product has said this."""
+        """Another writer of the batches topic claims that the product has written this."""
         asked = self._pick(index)
         organization = next(o for o in ORGANIZATIONS if o != asked.organization_id) if another else asked.organization_id
         batch = self.world.snapshot.batches.get(asked.batch_id)
@@ -585,7 +585,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(1, index=indexes)
     def record_is_lost(self, index: int) -> None:
-        """Seldom: what was lost, only the sweeper can drive on, and the other promises are about what was not."""
+        """Rare, because only the sweeper can drive on what was lost, and the other promises are about what was not."""
         stored = self._stored(*LOSABLE)
         if stored:
             record = stored[-1 - index % len(stored)]

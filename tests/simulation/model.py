@@ -1,4 +1,4 @@
-"""What may be: the directory, what was asked for, and what each answer has promised. It knows none of the product's code."""
+"""What is allowed: the directory, the requests, and what each response has promised. It contains none of the product's code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,14 @@ TYPES = ("visit", "talk")
 MENTORS = tuple(f"mentor-{number}" for number in range(6))
 CANARY = "a note that nobody else may read"
 
-# Whoever the coordinator may register for lives in the north. The last mentor is in no directory until somebody adds them.
+# All mentors in the coordinator's scope live in the north. The last mentor is in no directory until one adds them.
 NORTH, SOUTH = "north", "south"
 SOUTHERNER, NEWCOMER, LEAVER = "mentor-4", "mentor-5", "mentor-3"
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Who is in one organization's directory, as far as it changes."""
+    """The part of one organization's directory that changes."""
 
     south_in_scope: bool = False
     newcomer_known: bool = False
@@ -29,7 +29,7 @@ class Directory:
     talks_known: bool = True
 
     def broken_rule(self, values: Values) -> str | None:
-        """The code of the first rule that these values break; the duplicate rule is not among them (docs/rules.md)."""
+        """The code of the first rule that these values break, except for the duplicate rule (docs/rules.md)."""
         if values.mentor_id not in MENTORS or (values.mentor_id == NEWCOMER and not self.newcomer_known):
             return "mentor_not_found"
         if values.mentor_id == SOUTHERNER and not self.south_in_scope:
@@ -43,7 +43,7 @@ class Directory:
 
 @dataclass(slots=True)
 class RetryAsked:
-    """One call of retry. `positions` None: all failed items. `begun` is what it was answered, None while nobody knows."""
+    """One call of retry. With `positions` None it is about all failed items. `begun` is the returned number, and None while it is unknown."""
 
     positions: frozenset[int] | None
     changes: Mapping[int, Correction]
@@ -52,7 +52,8 @@ class RetryAsked:
 
 @dataclass(slots=True)
 class RevocationAsked:
-    """One call of revoke. `positions` None: the whole batch. `revoked` is what it was answered, None while nobody knows."""
+    """One call of revoke. With `positions` None it is about the whole batch. `revoked` is the returned number, and None while it is
+    unknown."""
 
     positions: frozenset[int] | None
     revoked: int | None = None
@@ -60,17 +61,17 @@ class RevocationAsked:
 
 @dataclass(slots=True)
 class Asked:
-    """A batch that somebody asked for, by HTTP or from upstream, and what was asked of it since."""
+    """A requested batch, by HTTP or from upstream, and the later requests about it."""
 
     batch_id: str
     organization_id: str
     variants: list[tuple[Values, ...]]
-    """What its items may be: one list, or several when an upstream service contradicted itself."""
+    """Its possible items: one list, or several if an upstream service contradicted itself."""
     parts: int | None = None
-    """From upstream: in how many parts. None: by HTTP."""
+    """The number of parts from upstream, or None for HTTP."""
     parts_sent: set[int] = field(default_factory=set)
     is_wrong: bool = False
-    """A part breaks the request rules: it must never get items."""
+    """A part breaks the request rules, so the batch must never get items."""
     key: str | None = None
     is_accepted: bool = False
     cancel_asked: bool = False
@@ -81,7 +82,7 @@ class Asked:
     revocations: list[RevocationAsked] = field(default_factory=list)
 
     def values_after_retry(self, position: int, values: Values) -> list[Values]:
-        """What an item's values may have become in its next attempt."""
+        """What an item's values may be in its next attempt."""
         return [
             values._replace(**retry.changes.get(position, {}))
             for retry in self.retries
@@ -90,59 +91,59 @@ class Asked:
 
     @property
     def attempts_begun(self) -> range:
-        """How many attempts the retries may have begun, altogether: from what was answered to what may have happened."""
+        """How many attempts the retries may have begun in total: from what was returned to what may have happened."""
         certain = sum(retry.begun or 0 for retry in self.retries)
         unknown = sum(1 for retry in self.retries if retry.begun is None)
         return range(certain, certain + unknown * len(self.variants[0]) + 1)
 
     def may_be_revoked(self, position: int) -> bool:
-        """Whether somebody has asked for it."""
+        """Whether a revocation was requested."""
         return any(each.revoked != 0 and (each.positions is None or position in each.positions) for each in self.revocations)
 
     @property
     def revoked(self) -> range:
-        """How many of its activities the calls have taken back: from what was answered to what may have happened."""
+        """How many of its activities the calls have revoked: from what was returned to what may have happened."""
         certain = sum(each.revoked or 0 for each in self.revocations)
         unknown = sum(1 for each in self.revocations if each.revoked is None)
         return range(certain, certain + unknown * len(self.variants[0]) + 1)
 
 
 class Model:
-    """The whole of it."""
+    """The whole model."""
 
     def __init__(self) -> None:
         self.asked: dict[str, Asked] = {}
         self.directories: dict[str, list[Directory]] = {organization: [Directory()] for organization in ORGANIZATIONS}
-        """By organization: the present one last; before it, those that somebody who is still at work may have seen."""
+        """By organization: the present directory last, and before it those that a process still at work may have seen."""
         self.lost: set[Key] = set()
-        """Items of which the simulation has made a record disappear: only these may end as `internal_error`."""
+        """Items of which the simulation has removed a record. Only these may fail with `internal_error`."""
 
         self.forged: set[str] = set()
-        """Batches about which somebody has written events in the product's name."""
+        """Batches about which another writer has written events in the product's name."""
 
     def known(self) -> list[Asked]:
-        """Every batch that was asked for, oldest first."""
+        """Every requested batch, oldest first."""
         return list(self.asked.values())
 
     def change_directory(self, organization_id: str, change: str) -> Directory:
-        """Turns one of the directory's facts round; answers the directory as it is then."""
+        """Changes one of the directory's facts into its opposite. Returns the new directory."""
         present = self.directories[organization_id][-1]
         changed = replace(present, **{change: not getattr(present, change)})
         self.directories[organization_id].append(changed)
         return changed
 
     def forget_old_directories(self) -> None:
-        """Nobody is at work who may have seen them."""
+        """Drops old directories when no process is at work that may have seen them."""
         for versions in self.directories.values():
             del versions[:-1]
 
     def rule_answers(self, organization_id: str, values: Values) -> set[str | None]:
-        """What the rules may have said to somebody who has just decided."""
+        """What the rules may have returned to a process that has just decided."""
         return {directory.broken_rule(values) for directory in self.directories[organization_id]}
 
 
 def values_of(code: int, *, override: bool) -> Values:
-    """One of some hundred items: small numbers are the plain ones, and many of them meet the same mentor, type and date."""
+    """One of about a hundred items. Small numbers are the plain ones, and many of them have the same mentor, type and date."""
     code, mentor = divmod(code, len(MENTORS))
     code, kind = divmod(code, len(TYPES))
     variant, day = divmod(code, len(DAYS))

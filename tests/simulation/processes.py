@@ -1,4 +1,4 @@
-"""The processes of the product: the real loop and the real relay, turned by hand, dying when they are told to."""
+"""The product's processes: the real loop and the real relay, turned by hand, and killed when the simulation decides so."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -36,14 +36,14 @@ def _passed(failpoint: Failpoint) -> None:
 
 
 class _ImmediateWorker:
-    """The loop's second thread, without the thread: a task is done when it is given."""
+    """The loop's second thread, without the thread: a task is done when it is submitted."""
 
     def submit(self, task: Callable[[], Any]) -> Future[Any]:
-        """Its answer, or what it raised, is there at once."""
+        """Its result, or the error that it raised, is there at once."""
         future: Future[Any] = Future()
         try:
             future.set_result(task())
-        except BaseException as error:  # also a crash: the loop meets it where it asks for the answer
+        except BaseException as error:  # This includes a crash, which the loop meets where it asks for the result.
             future.set_exception(error)
         return future
 
@@ -52,7 +52,7 @@ _times = itertools.count()
 
 
 def _passing_time() -> float:
-    """A clock that goes on by ten seconds each time that it is looked at: what a relay does depends on no machine's speed and no jitter."""
+    """A clock that moves on by ten seconds at each look, so that a relay's decisions depend on no machine's speed and no jitter."""
     return 10.0 * next(_times)
 
 
@@ -70,17 +70,17 @@ class ConsumerProcess:
     def _start(self) -> None:
         self.consumer = SimulatedConsumer(self._broker, self.handler.name)
         self._loop = ConsumerLoop(self._settings, self.handler, self._engine, SimulatedPublisher(self._broker))
-        # What `run` makes of Kafka and of threads; `run` itself only turns until it is told to stop.
+        # `run` would set these up for Kafka and threads. Apart from that, it only turns until it is told to stop.
         self._loop._consumer = cast("Consumer", self.consumer)
         self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
-        # What a partition says first is the simulation's to choose, however slow the machine is.
+        # The simulation decides what a partition returns first, however slow the machine is.
         self._loop._silence = Silence(clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
 
     def turn(self, fetch: Fetch, *, commit_refused: bool = False) -> None:
-        """One turn of the loop; when it ends the process, the next one starts, with nothing but what is stored."""
+        """One turn of the loop. If it ends the process, the next one starts, with nothing but what is stored."""
         self.consumer.fetch = fetch
         self.consumer.refuses_commits = commit_refused
         try:
@@ -91,7 +91,7 @@ class ConsumerProcess:
             self.consumer.refuses_commits = False
 
     def restart(self) -> None:
-        """Dies and starts anew; the group gives it the partitions that it had."""
+        """Dies and starts again. The group gives it the partitions that it had."""
         places = [place for (group, place), owner in self._broker.owners.items() if owner is self.consumer]
         self._broker.leave(self.consumer)
         self._start()
@@ -100,7 +100,7 @@ class ConsumerProcess:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing to fetch, nothing waiting, nothing under way."""
+        """Whether nothing is to be fetched, waits or is under way."""
         return (
             not self.consumer.is_behind and not self._loop._lanes and not self._loop._postponed and self._loop._in_flight is None
         )
@@ -117,7 +117,7 @@ class RelayProcess:
         self._connection: Connection | None = None
 
     def turn(self, outage: Outage | None = None) -> None:
-        """What `run` does between two waits: take slots, publish a round. What ends its session ends its slots."""
+        """What `run` does between two waits: it takes slots, and publishes a round. If its session ends, it loses its slots."""
         try:
             connection = self._session()
             if outage is None:
@@ -135,11 +135,11 @@ class RelayProcess:
             self._publisher.outage = None
 
     def cut(self) -> None:
-        """The server ends the session, and with it the relay's slots; the relay has not noticed."""
+        """The server ends the session, and with it the relay's slots. The relay has not noticed."""
         if self._connection is not None:
             with without_points(), self._engine.connect() as other:
                 other.execute(_END_SESSION, {"pid": self._pid})
-                # The server's process takes a moment to end, and whether it has must not be left to chance.
+                # The server's process takes a moment to end. Whether it has ended must not be left to chance.
                 while other.execute(_HAS_SESSION, {"pid": self._pid}).scalar_one():
                     pass
 
@@ -155,7 +155,8 @@ class RelayProcess:
     def _session(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
-            # Asked of the driver: a statement would be a point, and whoever dies there would have a session that nobody can end.
+            # The driver is asked, because a statement would be a point, and a run that dies there would leave a session that nothing can
+            # end.
             self._pid = cast("Any", self._connection.connection.dbapi_connection).info.backend_pid
             self._relay = OutboxRelay(self._settings, self._publisher, _passing_time)
             self._relay._passed = _passed

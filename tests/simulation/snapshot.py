@@ -1,4 +1,4 @@
-"""What the database holds at a moment, as the checks read it: plain values, by key."""
+"""The contents of the database at a moment, as the checks read them: plain values, by key."""
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -89,12 +89,12 @@ class ActivityRow(NamedTuple):
     is_flagged: bool
     is_revoked: bool
     audits: int
-    """Of its registration."""
+    """The audit rows of its registration."""
     revocation_audits: int
 
     @property
     def once(self) -> tuple[str, str, str, date]:
-        """What only one unflagged activity may have."""
+        """The key for which at most one activity may be unflagged."""
         return (self.organization_id, self.mentor_id, self.activity_type, self.activity_date)
 
 
@@ -143,7 +143,7 @@ _OUTBOX = text("""
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the checks look at."""
+    """Everything that the checks read."""
 
     batches: dict[str, BatchRow]
     items: dict[Key, ItemRow]
@@ -151,14 +151,14 @@ class Snapshot:
     activities: dict[Key, ActivityRow]
     outbox: list[OutboxRow]
     purged: frozenset[str]
-    """Batches of which only the tombstone is left, or will be."""
+    """Batches that are purged, or partly so."""
 
     def items_of(self, batch_id: str) -> list[ItemRow]:
         """The items of a batch, by position."""
         return [item for (owner, _), item in self.items.items() if owner == batch_id]
 
     def without(self, batch_ids: Set[str]) -> "Snapshot":
-        """All but these batches and what belongs to them; the outbox stays."""
+        """Everything but these batches and what belongs to them. The outbox stays."""
         return replace(
             self,
             batches={batch_id: batch for batch_id, batch in self.batches.items() if batch_id not in batch_ids},
@@ -172,7 +172,7 @@ EMPTY = Snapshot({}, {}, {}, {}, [], frozenset())
 
 
 def take_snapshot(connection: Connection) -> Snapshot:
-    """Reads everything. Nobody writes meanwhile, so statements one after the other see one state."""
+    """Reads everything. Nobody writes meanwhile, so consecutive statements see one state."""
     activities = [ActivityRow(*row) for row in connection.execute(_ACTIVITIES)]
     by_item = {(activity.batch_id, activity.position): activity for activity in activities}
     assert len(by_item) == len(activities), "two activities of one item"

@@ -1,4 +1,4 @@
-"""What the simulation has found: each history in its shortest form, for good."""
+"""Histories in which the simulation has found a bug, each in its shortest form."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -21,8 +21,8 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
     pipeline.close()
 
 
-def test_contradiction_beside_the_last_part_does_not_stand_in_for_the_first(pipeline: Pipeline) -> None:
-    """It has the number of a part that came before, and is refused: the items of that one were expanded by nobody."""
+def test_contradiction_beside_the_last_part_does_not_replace_the_first_part(pipeline: Pipeline) -> None:
+    """It has the number of an earlier part, and is refused. Once, the items of the earlier part were not expanded then."""
     batch_id = uuid4()
     first, last = in_parts(batch_id, [1, 1])
     contradiction = submitted(batch_id, [upstream_item(0, "mentor-9")], part=1, parts=2, total_items=2)
@@ -35,7 +35,7 @@ def test_contradiction_beside_the_last_part_does_not_stand_in_for_the_first(pipe
 
 
 def test_rejection_that_is_repeated_after_a_cancel_has_the_same_bytes(pipeline: Pipeline) -> None:
-    """A part is wrong, the next begins a new collection, somebody cancels that; and the first is delivered again."""
+    """A part is invalid, the next one begins a new collection, which is cancelled, and the first one is delivered again."""
     batch_id = uuid4()
     wrong = submitted(batch_id, [upstream_item(7)], part=1, parts=2, total_items=2)
     _, last = in_parts(batch_id, [1, 1])

@@ -1,4 +1,4 @@
-"""The processes of the simulation die where the product can, and nowhere else."""
+"""The simulation's processes die where the product can, and nowhere else."""
 
 from sqlalchemy import Engine
 
@@ -10,8 +10,8 @@ from tests.simulation.processes import ConsumerProcess, RelayProcess, places_of,
 from tests.support.toy import ToyHandler, command, make_toy_table
 
 
-def test_relay_that_finds_its_session_lost_goes_on_wherever_it_was_to_die(settings: Settings, engine: Engine) -> None:
-    """To end what is left of a session is the simulation's own doing. (A run of 50,000 steps died there, and then had half a session.)"""
+def test_relay_that_finds_its_session_lost_continues_wherever_it_was_to_die(settings: Settings, engine: Engine) -> None:
+    """Ending the rest of a session is the simulation's own work. (A run of 50,000 steps died there once, and then had half a session.)"""
     mark_statements(engine)
     relay = RelayProcess(settings, engine, Broker("test", lambda _: None), 0)
     deaths = 0
@@ -27,8 +27,8 @@ def test_relay_that_finds_its_session_lost_goes_on_wherever_it_was_to_die(settin
     assert deaths > 0
 
 
-def test_end_that_is_told_with_the_last_records_counts_behind_them(settings: Settings, engine: Engine) -> None:
-    """Chaos found it: the end was taken for the last record's place. Offsets moved before anything was handled, or never again."""
+def test_an_end_that_is_reported_with_the_last_records_counts_behind_them(settings: Settings, engine: Engine) -> None:
+    """Found by chaos: the end was mistaken for the last record's offset. Offsets moved before anything was handled, or never again."""
     make_toy_table(settings)
     broker = Broker(settings.topic_prefix, lambda _: None)
     member = ConsumerProcess(settings, ToyHandler(), engine, broker, 0)

@@ -24,13 +24,13 @@ STEPS = os.environ.get("BULKREG_SIMULATION_STEPS")
 
 @pytest.fixture
 def database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """One database for all examples, as it is while an upgrade is under way: with columns that this version does not know.
+    """One database for all examples, as during an upgrade: with columns that this version does not know.
 
-    Everything that comes in sets is made small, so that a few items fill several.
+    The limits of sets are small, so that a few items fill several sets.
     """
     monkeypatch.setattr(events, "MAX_PART_ITEMS", 3)
     with create_engine(settings.owner_url, isolation_level="AUTOCOMMIT").connect() as owner:
-        # Nothing is ever killed that has the data: waiting for the disk would only cost time.
+        # The server is never killed, so waiting for the disk would only cost time.
         name = owner.execute(text("SELECT current_database()")).scalar_one()
         owner.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
         owner.execute(text(EXPAND_EVERY_TABLE))
@@ -44,12 +44,12 @@ def database(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Da
 
 
 def simulate(database: Database, *, steps: int, first_seed: int) -> Coverage:
-    """Runs at least so many steps, in rounds with a seed each. A failure prints the seed, and the shortest history that fails."""
+    """Runs at least this many steps, in rounds with a seed each. A failure prints the seed and the shortest history that fails."""
     coverage = Coverage()
     number = first_seed
     while (left := steps - coverage.steps) > 0:
         examples = max(1, min(200, -(-left // STEPS_PER_EXAMPLE)))
-        # A class of its own for each round: Hypothesis keeps the seed on it.
+        # A class for each round, because Hypothesis stores the seed on it.
         machine = seed(number)(type("Simulation", (Simulation,), {"database": database, "coverage": coverage}))
         try:
             run_state_machine_as_test(
@@ -66,7 +66,7 @@ def simulate(database: Database, *, steps: int, first_seed: int) -> Coverage:
                 ),
             )
         except BaseException:
-            # What Hypothesis tries depends on how many examples it may try: only as many steps give the same round.
+            # What Hypothesis tries depends on the number of examples, so only the same number of steps repeats a round.
             hash_seed = os.environ.get("PYTHONHASHSEED", "random")
             print(f"again with: make simulate SEED={number} STEPS={left} HASH_SEED={hash_seed}")
             raise
@@ -78,11 +78,11 @@ def simulate(database: Database, *, steps: int, first_seed: int) -> Coverage:
 SEED_OF_THE_SUITE = 301
 
 
-# A failure is shrunk for up to five minutes: the trace is worth them. Whoever says how many steps waits for them.
+# Shrinking a failure may take five minutes, which the trace is worth. If the number of steps is given, there is no time limit.
 @pytest.mark.timeout(0 if STEPS else 900)
 def test_nothing_breaks_a_promise(database: Database) -> None:
     steps = int(STEPS or 3_000)
-    # The suite's own run is the same each time; `make simulate` and `make test-full` go where nobody has been.
+    # In the suite, each run is the same. `make simulate` and `make test-full` explore new histories.
     drawn = secrets.randbelow(1_000_000) if STEPS else SEED_OF_THE_SUITE
     first_seed = int(os.environ.get("BULKREG_SIMULATION_SEED") or drawn)
     assert simulate(database, steps=steps, first_seed=first_seed).steps >= steps
@@ -96,8 +96,9 @@ def test_nothing_breaks_a_promise_for_long(database: Database) -> None:
     assert {"COMMIT", "produce", "answer", *CONSUMER_FAILPOINTS, *RELAY_FAILPOINTS} <= coverage.deaths.keys()
 
 
-def test_parts_that_a_day_kept_apart_may_come_together_when_everything_is_handled_once_more(database: Database) -> None:
-    """Found at SEED=179998: the check took the batch, which upstream was told is incomplete, for a change to one that had ended."""
+def test_parts_that_came_a_day_apart_may_be_joined_when_everything_is_handled_again(database: Database) -> None:
+    """Found at SEED=179998: upstream was told that the batch is incomplete, and the check mistook the joined batch for a change of one that
+    had ended."""
     simulation = type("Simulation", (Simulation,), {"database": database, "coverage": Coverage()})()
     world = simulation.world
     asked = Asked(str(new_batch_id()), ORGANIZATIONS[0], [items_of([0, 1], override=False)], parts=2)

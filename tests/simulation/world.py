@@ -1,4 +1,4 @@
-"""The product in one process: its roles, its database, a broker in memory, and a model of what may be."""
+"""The product in one process: its roles, its database, a broker in memory, and a model of what is allowed."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ Returned = TypeVar("Returned")
 MEMBERS = 2
 RELAYS = 2
 
-# Patience by parameters instead of by waiting: nothing is quiet for a day within a test, everything is for no time at all.
+# Patience is set by parameters instead of waiting: no quiet item is that old for a day's patience, and every one is for none.
 _DAY = timedelta(days=1)
 
 _TABLES = (
@@ -66,7 +66,7 @@ _DIRECTORY_CHANGES = {
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a run on its way: at the point of this number or label it dies, or waits while others run."""
+    """What happens to a run: at the point with this number or label it dies, or waits while others run."""
 
     stop_at: int | str
     crash: bool
@@ -74,12 +74,12 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The server has died, and the client doesn't know whether before or after it did what was asked."""
+    """The server has died, and the client doesn't know whether the request was carried out."""
 
 
 @dataclass(slots=True)
 class Action:
-    """Something that somebody does. `done` is told how it ended: None, or the error. `actor` does one thing at a time."""
+    """Something that an actor does, one thing at a time. `done` is called with None, or with the error that ended it."""
 
     actor: object
     name: str
@@ -97,7 +97,7 @@ class Database:
         self.pipeline = Pipeline(settings, self.workers)
         self._watch(self.pipeline.api)
         self._owner = create_engine(settings.owner_url)
-        # What only looks has no points.
+        # Connections that only read have no points.
         self.looking = create_database_engine(settings.worker_url, settings, connections=6, application_name="simulation")
         self.looker = self.looking.connect().execution_options(isolation_level="AUTOCOMMIT")
 
@@ -133,7 +133,7 @@ class Database:
             connection.execute(text(statement), {name: value for name, value in used.items() if f":{name}" in statement})
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self.looker.close()
         self.looking.dispose()
         self._owner.dispose()
@@ -142,7 +142,7 @@ class Database:
 
 
 class World:
-    """One example: everything begins empty."""
+    """One example. Everything begins empty."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -167,7 +167,7 @@ class World:
     # --- Doing --------------------------------------------------------------------------------------------------------------
 
     def perform(self, action: Action, fate: Fate | None = None) -> str:
-        """Does it, wholly or as fate has it; answers in words what happened."""
+        """Runs the action, completely or as its fate says. Returns a description of what happened."""
         if self._suspended is not None and self._suspended[0].actor is action.actor:
             self.resume()
         if self._suspended is not None:
@@ -199,7 +199,7 @@ class World:
 
     @property
     def somebody_waits(self) -> bool:
-        """Whether a run has stopped on its way and not died."""
+        """Whether a run has stopped and not died."""
         return self._suspended is not None
 
     def busy(self, role: str) -> list[ConsumerProcess]:
@@ -207,7 +207,7 @@ class World:
         return [member for member in self.roles[role] if not member.is_idle]
 
     def resume(self, *, crash: bool = False) -> str:
-        """Lets the run that waits go on, or die."""
+        """Lets the waiting run continue, or die."""
         if self._suspended is None:
             return "nobody waits"
         action, run = self._suspended
@@ -224,15 +224,15 @@ class World:
         action.done(run.error)
 
     def die(self, actor: object) -> None:
-        """Whoever is to be killed dies where it waits, if it does."""
+        """A waiting run dies before its process is killed."""
         if self._suspended is not None and self._suspended[0].actor is actor:
             self.resume(crash=True)
 
     def check(self) -> None:
-        """Compares what is with what was, and with what may be."""
+        """Compares the new state with the old one, and with what is allowed."""
         before, self.snapshot = self.snapshot, take_snapshot(self.database.looker)
         check_step(before, self.snapshot, self.model, self.ledger, self.broker)
-        assert not self.database.deadlocks.count, "sessions have waited for each other in a circle"
+        assert not self.database.deadlocks.count, "there was a deadlock"
         if self._suspended is None:
             self.model.forget_old_directories()
 
@@ -247,7 +247,7 @@ class World:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Action:
-        """A client's call. `done` is told the answer, or the refusal, or that the client will never learn."""
+        """A client's call. `done` is called with the result, with the refusal, or with `Unanswered`."""
         return self._called(name, lambda: self.database.pipeline.call(operation, actor, *arguments, **named), done)
 
     def call_with_records(
@@ -259,7 +259,7 @@ class World:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Action:
-        """The same for an operation that takes activities back."""
+        """The same for an operation that revokes activities."""
         return self._called(name, lambda: self.database.pipeline.call_with_records(operation, actor, *arguments, **named), done)
 
     @staticmethod
@@ -292,7 +292,7 @@ class World:
         ]
 
     def sweep(self, *, patience: bool, parts_patience: bool, max_resends: int = 3) -> Action:
-        """A sweep; without patience, as it is when nothing has moved for long."""
+        """A sweep. Without patience, it acts as if nothing had moved for long."""
         policy = SweepPolicy(
             quiet=_DAY if patience else timedelta(0),
             resend_pause=timedelta(0),
@@ -304,19 +304,19 @@ class World:
         return Action(object(), "the sweeper", lambda: sweeper.sweep(self.database.workers), _whatever)
 
     def purge(self) -> Action:
-        """Whatever is deleted was deleted long ago; so little at a time that a batch takes several transactions."""
+        """A purge that treats every deletion as old, with so small a limit that a batch takes several transactions."""
         purger = Purger(PurgePolicy(timedelta(0), _DAY, max_items=2, max_batches=1))
         return Action(object(), "the purge", lambda: purger.purge(self.database.workers), _whatever)
 
     def replay(self, differences: list[UUID]) -> Action:
-        """An operator rebuilds everything from the topics, and merges what differs. `differences` gets the batches that did."""
+        """An operator's replay, which promotes every difference. `differences` gets the batches that differed."""
 
         def work() -> None:
             with self.database.workers.connect() as connection:
                 try:
                     differences.extend(self._replay_and_promote(connection))
                 finally:
-                    # With the session go the shadow tables.
+                    # The shadow tables belong to the session and end with it.
                     connection.invalidate()
 
         return Action(object(), "the replay", work, _whatever)
@@ -339,13 +339,13 @@ class World:
         return found.different_batches
 
     def forge(self, event: OutgoingEvent) -> None:
-        """Somebody writes this to the topic in the product's name."""
+        """Another writer writes this to the topic in the product's name."""
         self.model.forged.add(event.key)
         self.ledger.forged.add(dict(event.headers)["ce_id"].decode())
         self.broker.append(event)
 
     def change_directory(self, organization_id: str, change: str) -> None:
-        """Turns a fact of the directory round."""
+        """Changes a fact of the directory into its opposite."""
         directory = self.model.change_directory(organization_id, change)
         with self.database.looking.begin() as connection:
             connection.execute(text(_DIRECTORY_CHANGES[change, getattr(directory, change)]), {"org": organization_id})
@@ -353,7 +353,7 @@ class World:
     # --- The end ------------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Relays and consumers work until there is nothing left to do. Raises AssertionError when that never comes."""
+        """Relays and consumers work until nothing is left to do. Raises AssertionError if that never happens."""
         if self._suspended is not None:
             self.resume()
             self.check()
@@ -362,7 +362,7 @@ class World:
             self.check()
             if self.is_idle:
                 return
-        raise AssertionError("relays and consumers don't come to an end")
+        raise AssertionError("relays and consumers do not finish")
 
     def _everybody(self) -> None:
         """Relays and consumers take what there is."""
@@ -375,11 +375,11 @@ class World:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing in the outbox, nothing to consume."""
+        """Whether nothing is in the outbox, and nothing is to be consumed."""
         return not self.snapshot.outbox and all(member.is_idle for members in self.roles.values() for member in members)
 
     def quiesce(self) -> None:
-        """Ends the example: everything accepted must end, at first without the sweeper."""
+        """Ends the example. Everything accepted must end, at first without the sweeper."""
         self.drain()
         lost = {batch_id for batch_id, _ in self.model.lost}
         unfinished = [batch_id for batch_id in self._running() if batch_id not in lost]
@@ -393,7 +393,7 @@ class World:
         self.perform(self.sweep(patience=False, parts_patience=False))
         self.drain()
         collecting = [batch_id for batch_id, batch in self.snapshot.batches.items() if batch.status == "pending"]
-        assert not collecting, f"the parts of {collecting} will never come, and they wait"
+        assert not collecting, f"the parts of {collecting} will never come, but their batches are still collecting"
         self._judge_end()
         self._nothing_to_promote()
         self._once_more()
@@ -404,7 +404,7 @@ class World:
         return [batch_id for batch_id, batch in self.snapshot.batches.items() if batch.status == "processing"]
 
     def _judge_end(self) -> None:
-        """Whoever asked was answered, and told of the end."""
+        """The completion of every batch was announced, with its final counts."""
         for asked in self.model.known():
             batch = self.snapshot.batches.get(asked.batch_id)
             if batch is None:
@@ -413,44 +413,44 @@ class World:
             if not items:
                 continue
             told = self.ledger.completions.get((asked.batch_id, batch.retry_number))
-            assert told is not None, f"nobody was told of the end of {asked.batch_id}, retry {batch.retry_number}"
+            assert told is not None, f"no completion was announced for {asked.batch_id}, retry {batch.retry_number}"
             final = (batch.status, batch.total, *batch.counts)
             said = tuple(told[name] for name in ("status", "total_items", "pending", "completed", "failed", "cancelled"))
-            assert said == final, f"{asked.batch_id} ended {final}, and told was {said}"
+            assert said == final, f"{asked.batch_id} ended {final}, but announced was {said}"
 
     def _nothing_to_promote(self) -> None:
-        """The topics say what the tables say, but for what was lost of them, and for what was forged, which changes nothing."""
+        """The topics agree with the tables, except for batches with lost records and batches with forged events, which change nothing."""
         excused = {UUID(batch_id) for batch_id, _ in self.model.lost} | {UUID(batch_id) for batch_id in self.model.forged}
         different: list[UUID] = []
         self.perform(self.replay(different))
-        assert set(different) <= excused, f"the topics say otherwise of {different}: {self._last_differences}"
+        assert set(different) <= excused, f"the topics and the tables differ in {different}: {self._last_differences}"
         self.check()
 
     def _once_more(self) -> None:
-        """Every group begins at the beginning: nothing changes (invariant 8)."""
+        """Every group begins at the beginning, and nothing changes (invariant 8)."""
         before = self.snapshot
         for role in self.roles:
             self.forget_offsets(role)
         self.drain()
         after = self.snapshot
-        # An upstream batch that ended because parts were missing left nothing behind: its parts are collected anew, and those that a
-        # day had kept apart may come together now.
+        # An upstream batch that ended because parts were missing left no rows. Its parts are collected again, and parts that came a day
+        # apart may be joined now.
         anew = after.batches.keys() - before.batches.keys()
         made = {batch_id for batch_id in anew if after.batches[batch_id].status != "pending"}
-        assert made <= self.ledger.rejections, f"handling everything once more has made {made - self.ledger.rejections}"
+        assert made <= self.ledger.rejections, f"handling everything again has created {made - self.ledger.rejections}"
         after = after.without(anew)
         assert (after.items, after.outcomes, after.activities) == (before.items, before.outcomes, before.activities)
-        assert after.batches == before.batches, "handling everything once more has changed batches"
+        assert after.batches == before.batches, "handling everything again has changed batches"
 
     def forget_offsets(self, role: str) -> None:
-        """The group's offsets have expired: its members begin at the beginning."""
+        """The group's offsets have expired, so its members begin at the beginning."""
         for key in [key for key in self.broker.committed if key[0] == role]:
             del self.broker.committed[key]
         for member in self.roles[role]:
             member.restart()
 
     def close(self) -> None:
-        """Ends what still runs, whatever state it is in."""
+        """Ends everything that still runs."""
         if self._suspended is not None:
             with suppress(BaseException):
                 self.resume(crash=True)
@@ -459,4 +459,4 @@ class World:
 
 
 def _whatever(_error: BaseException | None) -> None:
-    """A process that dies is started again; nobody waits for an answer of its."""
+    """A process that dies is started again. No client waits for a result."""
