@@ -51,7 +51,7 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
     },
     "If-Match": {"description": "ETags: returns 412 if the batch was edited since.", "schema": _TAG},
     "If-None-Match": {
-        "description": "ETags: returns 304 if nothing has changed since. What is not an ETag of ours is ignored.",
+        "description": "ETags: returns 304 if nothing has changed since. Other values are ignored.",
         "schema": {"type": "string"},
     },
     "traceparent": {
@@ -71,7 +71,7 @@ _REPLAYED = {
 _LOCATION = {"Location": {"description": "The batch.", "required": True, "schema": {"type": "string"}}}
 _ETAG = {
     "ETag": {
-        "description": "Weak: of a batch its version and the query, otherwise of the content.",
+        "description": "A weak tag: of a batch's version and the query, otherwise of the content.",
         "required": True,
         "schema": _TAG,
     }

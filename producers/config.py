@@ -12,7 +12,7 @@ def producer_config(settings: Settings) -> ClientConfig:
     return connection_config(settings) | {
         "client.id": "bulkreg-producer",
         # Retries inside the client neither duplicate nor reorder. An event that the client can't settle within the delivery timeout is
-        # published again under the same event id. So delivery is at least once, and duplicates are recognisable.
+        # published again under the same event id. So delivery is at least once, and duplicates are recognizable.
         "enable.idempotence": True,
         "acks": "all",
         # How long a broker may be unavailable before the caller gets "unknown" and starts over.

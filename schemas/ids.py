@@ -75,7 +75,7 @@ def item_position(batch_id: UUID, item_id: UUID) -> int | None:
 
 
 def event_id(event_type: str, *parts: object) -> UUID:
-    """The id of an event. The same type and parts give the same id, so that a repeated event is recognised."""
+    """The id of an event. The same type and parts give the same id, so that a repeated event is recognized."""
     return uuid5(EVENT_NAMESPACE, "/".join([event_type, *map(str, parts)]))
 
 

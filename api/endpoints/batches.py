@@ -250,7 +250,7 @@ def _relabel(call: Call, actor: Actor, batch_id: UUID, request: Relabelling) -> 
 
 
 def dismiss(call: Call) -> Reply:
-    """`POST /{batch_id}/dismiss`: the batch needs no attention, until something of it fails again."""
+    """`POST /{batch_id}/dismiss`: the batch needs no attention until another of its items fails."""
     batch_id, actor = call.batch_id(), call.actor()
     idempotency = call.idempotency("dismiss", batch_id) or key_of_our_own()
     batch = call.service.database.change(
@@ -293,7 +293,7 @@ def delete(call: Call) -> Reply:
 
 
 def retry(call: Call) -> Reply:
-    """`POST /{batch_id}/retry`: 202 with how many items begin a new attempt; 200 when none does."""
+    """`POST /{batch_id}/retry`: 202 with how many items begin a new attempt; 200 if none does."""
     batch_id, actor = call.batch_id(), call.actor()
     request = read_retry(call.json(default={}), max_items=call.service.settings.max_items)
     wanted = RetryRequest(

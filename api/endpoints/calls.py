@@ -134,7 +134,7 @@ def seen_edits(call: Call) -> frozenset[int] | None:
 
 
 def replayed(replayed: bool) -> dict[str, str]:
-    """The header that tells a repeated answer."""
+    """The header that marks a repeated response."""
     return {"Idempotent-Replayed": "true"} if replayed else {}
 
 

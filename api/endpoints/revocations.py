@@ -14,7 +14,7 @@ from schemas.api.revocations import ActivityRevocation, read_revocation
 
 
 def revoke_batch(call: Call) -> Reply:
-    """`POST /{batch_id}/revoke`: 200 with how many activities are taken back, and what is kept."""
+    """`POST /{batch_id}/revoke`: 200 with how many activities were revoked, and what is kept."""
     batch_id, actor, policy = call.batch_id(), call.actor(), _policy(call)
     body = read_revocation(call.json(), max_items=call.service.settings.max_items)
     request = RevocationRequest(body.reason, body.item_ids)

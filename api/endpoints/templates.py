@@ -69,7 +69,7 @@ def replace(call: Call) -> Reply:
 
 
 def delete(call: Call) -> Reply:
-    """`DELETE /templates/{template_id}`: 204, and the template is gone."""
+    """`DELETE /templates/{template_id}`: 204; the template no longer exists."""
     template_id, actor = call.template_id(), call.actor()
     versions, key = edit_versions(call.tags("If-Match")), key_of_our_own()
     call.service.database.change_templates(

@@ -28,7 +28,7 @@ class Protocol(web.RequestHandler):
         """The response when no handler could run. aiohttp's own response quotes the request, to the client and in the log."""
         log_action(Action.REQUEST_UNREADABLE, role="api", status=status, error=type(exc).__name__)
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer was begun already")
+            raise ConnectionError("a response was begun already")
         answer = response(_problem(status, exc))
         answer.force_close()
         return answer

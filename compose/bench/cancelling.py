@@ -60,9 +60,9 @@ def _behind(connection: Connection, ends: Queues) -> int:
 
 
 def _check(connection: Connection, seen: SeenCancel) -> None:
-    answered = (seen.pending, seen.completed, seen.failed, seen.cancelled, seen.completed)
+    returned = (seen.pending, seen.completed, seen.failed, seen.cancelled, seen.completed)
     found = tuple(connection.execute(_NOW, {"batch_id": UUID(seen.batch_id)}).one())
-    if seen.cancelled == 0 or found != answered:
+    if seen.cancelled == 0 or found != returned:
         raise NotFinalError(
-            f"batch {seen.batch_id}: pending, completed, failed, cancelled, activities were {answered} in the answer and are {found}"
+            f"batch {seen.batch_id}: pending, completed, failed, cancelled, activities were {returned} in the response and are {found}"
         )

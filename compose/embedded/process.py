@@ -161,7 +161,7 @@ def launched(command: Sequence[str], *, user: str = "", orphan_signal: int = sig
 
 
 def write_record(record: Path, pid: int) -> None:
-    """Records a process so that it can be recognised: ids are reused, but not with the same start time."""
+    """Records a process so that it can be recognized: ids are reused, but not with the same start time."""
     with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, so there is nothing to record
         content = orjson.dumps({"pid": pid, "created": psutil.Process(pid).create_time()})
         new = record.with_suffix(".new")

@@ -22,7 +22,7 @@ MAX_HEADER_LENGTH = MAX_ATTRIBUTE_LENGTH + 1
 # A dead letter always fits its topic. Each of its parts has a limit, and together they stay below MAX_DEAD_LETTER_BYTES: base64 makes
 # a value and a key a third longer, and a character of a header or a detail takes six bytes at most.
 MAX_KEPT_KEY_BYTES = 64 * 1024
-# How much of a value is kept when the whole has more than MAX_MESSAGE_BYTES: enough to recognise it.
+# How much of a value is kept when the whole has more than MAX_MESSAGE_BYTES: enough to recognize it.
 KEPT_OF_LARGE_VALUE_BYTES = 64 * 1024
 MAX_DETAIL_LENGTH = 20_000
 

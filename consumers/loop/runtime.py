@@ -182,7 +182,7 @@ class ConsumerLoop:
     def _renew_client(self) -> None:
         """Leaves the group and joins it with a new client, if the present client cannot read its partitions.
 
-        A client keeps the leader epoch of each partition by the topic's name, and accepts no lower epoch. A topic that is made anew begins
+        A client keeps the leader epoch of each partition by the topic's name, and accepts no lower epoch. A topic that is created again begins
         at epoch 0. So a client that knew the old topic at a higher epoch never reads the new one (decision 24). Each restart of a broker
         raises the epochs. The micro-batch under way goes on, as after a revocation.
         """

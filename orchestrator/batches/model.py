@@ -362,7 +362,7 @@ class RetryRequest:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's Idempotency-Key, and the hash of the request as normalised."""
+    """The caller's Idempotency-Key, and the hash of the request as normalized."""
 
     key: str
     request_hash: bytes

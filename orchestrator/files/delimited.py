@@ -40,11 +40,11 @@ def decode(raw: bytes) -> str:
     raise UnreadableFileError(f"is not {' nor '.join(encodings)} text", line)
 
 
-def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, int, list[str]]]:
+def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, int, list[str]]]:
     """The rows of the text, each with its number and the line on which it begins. Raises UnreadableFileError if the quotes don't match.
 
     The delimiter is the one that a first line like `sep=;` names. Otherwise it is the one that gives the first row that is not blank the most
-    known headers, which `recognised` counts.
+    known headers, which `recognized` counts.
     """
     declared = _DECLARATION.match(text)
     if declared is not None:
@@ -54,7 +54,7 @@ def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[t
         delimiter, lines_before = "", 0
     if not text.strip(_NOTHING):
         return
-    delimiter = delimiter or _likely_delimiter(text, recognised)
+    delimiter = delimiter or _likely_delimiter(text, recognized)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     while True:
@@ -71,14 +71,14 @@ def rows_of(text: str, recognised: Callable[[Sequence[str]], int]) -> Iterator[t
         yield number, line, row
 
 
-def _likely_delimiter(text: str, recognised: Callable[[Sequence[str]], int]) -> str:
+def _likely_delimiter(text: str, recognized: Callable[[Sequence[str]], int]) -> str:
     """The delimiter with the most known headers. A header can span lines, so each delimiter is tried up to the first row that is not blank."""
     best, most = "", -1
     trouble: csv.Error | None = None
     for delimiter in DELIMITERS:
         try:
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            number = recognised(next((row for row in rows if any(cell.strip() for cell in row)), []))
+            number = recognized(next((row for row in rows if any(cell.strip() for cell in row)), []))
         except csv.Error as error:
             trouble = error
             continue

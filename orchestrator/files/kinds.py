@@ -1,4 +1,4 @@
-"""Recognises files that are not what their names say, from their first bytes, and says what to do about it."""
+"""Recognizes files that are not what their names say, from their first bytes, and says what to do about it."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ _OTHERS: Sequence[tuple[bytes, str]] = (
     (b"MZ\x90", "a program"),
 )
 
-# Parts by which a zip file is recognised as a document, in lower case.
+# Parts by which a zip file is recognized as a document, in lower case.
 _PACKAGES: Sequence[tuple[str, str]] = (
     ("xl/workbook.bin", f"is a binary Excel workbook (.xlsb); {AS_WORKBOOK}"),
     ("word/document.xml", "is a text document (Word), not a workbook; copy its table into a spreadsheet program"),
@@ -37,7 +37,7 @@ _PACKAGES: Sequence[tuple[str, str]] = (
 )
 _TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".json", ".ndjson")
 
-# The number of bytes at the beginning by which the kind is recognised.
+# The number of bytes at the beginning by which the kind is recognized.
 _HEAD_BYTES = 4_096
 
 
@@ -114,7 +114,7 @@ def _wide_text(head: bytes) -> str | None:
         return "is UTF-32 text; save it as CSV UTF-8"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "is UTF-16 text; save it as CSV UTF-8"
-    # Without a byte order mark, UTF-16 is recognised by its zeros: every other byte of plain letters is zero.
+    # Without a byte order mark, UTF-16 is recognized by its zeros: every other byte of plain letters is zero.
     for offset in (0, 1):
         half, other = head[offset::2], head[1 - offset :: 2]
         if len(half) > 3 and half.count(0) * 10 > len(half) * 8 and other.count(0) * 10 < len(other) * 2:

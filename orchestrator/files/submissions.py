@@ -78,7 +78,7 @@ def read_submissions(name: str, raw: bytes, given: Given) -> SubmissionFile:
 
 
 def unknown_ending(raw: bytes, known: Sequence[str]) -> str:
-    """The message for a file whose name has another ending. It says what the file is, if that is recognisable."""
+    """The message for a file whose name has another ending. It says what the file is, if that is recognizable."""
     content = kinds.not_a_workbook(raw) if raw and kinds.not_text(raw) else None
     is_one = f"; the file {content}" if content else ""
     return f"has an unknown ending; use {', '.join(known[:-1])} or {known[-1]}{is_one}"

@@ -160,10 +160,10 @@ def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
     if PurePath(name).suffix.lower() == ".xlsx":
         return _workbook(name, raw)
 
-    def recognised(titles: Sequence[str]) -> int:
+    def recognized(titles: Sequence[str]) -> int:
         return sum(_normal(text_of_formula(title)) in known for title in titles)
 
-    rows = delimited.rows_of(delimited.decode(raw), recognised)
+    rows = delimited.rows_of(delimited.decode(raw), recognized)
     return _Source(_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in rows)
 
 

@@ -1,6 +1,6 @@
 """Wakes the outbox relays after commits.
 
-NOTIFY inside the transactions would serialise their commits (docs/architecture.md). So one connection sends a single NOTIFY for all requests
+NOTIFY inside the transactions would serialize their commits (docs/architecture.md). So one connection sends a single NOTIFY for all requests
 that arrived while the last one was being sent. A lost NOTIFY costs at most `relay_poll_ms`, because the relays also poll.
 """
 

@@ -29,9 +29,9 @@ class MentorsQuery(DirectoryQuery):
     coordinator_id: Annotated[Id | None, _SCOPE_OF] = None
     q: Annotated[Label | None, _Q] = None
     chapter_id: Id | None = None
-    active_on: Annotated[
-        CalendarDate | None, Field(description="The date for `active`; default: today. It leaves nobody out.")
-    ] = None
+    active_on: Annotated[CalendarDate | None, Field(description="The date for `active`; default: today. It is not a filter.")] = (
+        None
+    )
 
 
 class ChaptersQuery(DirectoryQuery):
