@@ -26,7 +26,8 @@ class _Server:
 
     def create(self, name: str, template: str | None) -> str:
         """Returns its URL."""
-        self._execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        # A copy of the files takes half the CPU of the default, which logs each page, and the log's pages must be written as well.
+        self._execute(f"CREATE DATABASE {name} STRATEGY file_copy" + (f" TEMPLATE {template}" if template else ""))
         return self._url.set(database=name).render_as_string(hide_password=False)
 
     def drop(self, name: str) -> None:

@@ -82,12 +82,14 @@ _FLUSHES = ("fsync", "full_page_writes")
 
 
 class _ForgetfulPostgres(PostgresServer):
-    """PostgreSQL that never waits for the disk, unless it is told to by `durable`."""
+    """PostgreSQL that never waits for the disk, unless it is told to by `durable`. The passwords of its roles are cheap to try: a test
+    opens ten connections, and deriving a key 4,096 times took a third of the time of each."""
 
     def prepare(self) -> None:
         super().prepare()
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = off\n" for name in _FLUSHES)
+            file.write("scram_iterations = 1\n")
 
     def program(self) -> Program:
         program = super().program()
