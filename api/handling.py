@@ -1,7 +1,9 @@
 """How an aiohttp request gets to its endpoint and back."""
 
 import asyncio
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 from aiohttp import web
 
@@ -43,10 +45,9 @@ def add_routes(
         if route.method == "GET":
             # Same headers; aiohttp leaves out the body, and conversations don't start one.
             app.router.add_route("HEAD", route.path, handler)
-    document = openapi.document(ROUTES)
-    app.router.add_get("/openapi.json", _constant(openapi.encoded(document), "application/json"))
-    app.router.add_get("/docs", _constant(reference.page(document), "text/html", reference.HEADERS))
-    app.router.add_get(reference.START, _constant(reference.START_SCRIPT, "text/javascript"))
+    app.router.add_get("/openapi.json", _constant(lambda: _reference().document, "application/json"))
+    app.router.add_get("/docs", _constant(lambda: _reference().page, "text/html", reference.HEADERS))
+    app.router.add_get(reference.START, _constant(lambda: reference.START_SCRIPT, "text/javascript"))
     add_vendored_files(app)
     add_health_routes(app, service.database.ping, health, service.database.run)
 
@@ -96,8 +97,25 @@ def _answer(endpoint: Endpoint, call: Call) -> web.Response:
     return endpoint(call).response()
 
 
-def _constant(body: bytes, content_type: str, headers: dict[str, str] | None = None) -> Handler:
+@dataclass(frozen=True)
+class _Reference:
+    """The bytes of `/openapi.json` and of `/docs`."""
+
+    document: bytes
+    page: bytes
+
+
+@cache
+def _reference() -> _Reference:
+    """Makes both at the first request for one: this takes longer than the rest of the API's start, and most processes are never asked."""
+    document = openapi.document(ROUTES)
+    return _Reference(openapi.encoded(document), reference.page(document))
+
+
+def _constant(body: Callable[[], bytes], content_type: str, headers: dict[str, str] | None = None) -> Handler:
     async def handle(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+        # In a thread, because the first call may take as long as many requests.
+        made = await asyncio.to_thread(body)
+        return web.Response(body=made, content_type=content_type, charset="utf-8", headers=headers)
 
     return handle
