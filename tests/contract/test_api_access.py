@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches.model import Role
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
 from tests.support.waiting import PATIENCE_S
 
@@ -114,7 +115,7 @@ def test_the_unforged_token_is_accepted(refusing_api: ApiServer) -> None:
 def test_without_a_token_every_request_is_refused(refusing_api: ApiServer, header: str | None) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode(errors="surrogateescape"))]
     for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{uuid4()}"), ("DELETE", f"/{uuid4()}")):
-        answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers, timeout=PATIENCE_S)
+        answer = httpx.request(method, refusing_api.url + API_PATH + path, headers=headers, timeout=PATIENCE_S, verify=NO_TLS)
         assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
 
 

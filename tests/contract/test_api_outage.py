@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.process.settings import Settings
+from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
@@ -37,7 +38,7 @@ def process(settings: Settings) -> Iterator[str]:
 
 def answers(url: str) -> bool:
     with contextlib.suppress(httpx.ConnectError):
-        return httpx.get(f"{url}/healthz", timeout=PATIENCE_S).status_code == 200
+        return httpx.get(f"{url}/healthz", timeout=PATIENCE_S, verify=NO_TLS).status_code == 200
     return False
 
 
@@ -50,5 +51,7 @@ def test_clients_are_served_after_the_listener_lost_its_connection(process: str,
         eventually(lambda: listeners("*") == 1)
         assert listeners("pg_terminate_backend(pid, 60000)") == 1
         with contextlib.ExitStack() as clients:
-            new = [clients.enter_context(httpx.Client(base_url=process, timeout=PATIENCE_S)) for _ in range(CLIENTS)]
+            new = [
+                clients.enter_context(httpx.Client(base_url=process, timeout=PATIENCE_S, verify=NO_TLS)) for _ in range(CLIENTS)
+            ]
             assert [client.get("/healthz").status_code for client in new] == [200] * CLIENTS

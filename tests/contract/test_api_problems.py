@@ -26,6 +26,7 @@ from schemas.api.health import HealthResponse
 from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -259,7 +260,7 @@ def _waits_for_a_lock(owner: Engine) -> bool:
 
 def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
     for path in ("/healthz", "/readyz"):
-        answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S)
+        answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S, verify=NO_TLS)
         HealthResponse.model_validate_json(answer.content, extra="forbid")
         assert answer.status_code == 200
 

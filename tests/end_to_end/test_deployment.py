@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import make_url
 
 from tests.support.databases import fresh_database
+from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_S, eventually
@@ -117,7 +118,7 @@ def test_roles_of_the_compose_file_register_a_batch(
 
 def is_ready(api: str) -> bool:
     try:
-        return httpx.get(f"{api}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{api}/readyz", timeout=5, verify=NO_TLS).status_code == 200
     except httpx.TransportError:
         return False
 

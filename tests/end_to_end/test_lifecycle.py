@@ -40,6 +40,7 @@ from tests.faults.roles import assert_exactly_once
 from tests.support.api_server import KEY
 from tests.support.expansion import EXPAND_EVERY_TABLE
 from tests.support.kafka import reading
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
 from tests.support.ports import free_port
 from tests.support.process import environment
@@ -64,7 +65,7 @@ class RoleProcess:
     def answers(self) -> bool:
         """Whether it is ready."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz", timeout=PATIENCE_S).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=PATIENCE_S, verify=NO_TLS).status_code == 200
         return False
 
     def stop(self) -> int:

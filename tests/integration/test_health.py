@@ -18,6 +18,7 @@ from orchestrator.storage.observing import note_starts
 from producers.topics import create_topics
 from schemas.api.health import HealthResponse
 from schemas.envelope import Topic
+from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
 from tests.support.product import BULKREG
 from tests.support.waiting import PATIENCE_S, eventually
@@ -49,7 +50,7 @@ def port() -> int:
 
 def readiness(url: str) -> tuple[int, dict[str, Any]] | None:
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=PATIENCE_S)
+        answer = httpx.get(f"{url}/readyz", timeout=PATIENCE_S, verify=NO_TLS)
     except httpx.TransportError:
         return None
     HealthResponse.model_validate_json(answer.content, extra="forbid")
@@ -61,9 +62,11 @@ def test_each_role_is_ready_while_its_loop_turns_and_a_broker_responds(settings:
         well: dict[str, Any] = {name: {"ok": True} for name in ("database", "relay", "splitter")}
         well["relay"]["detail"] = "owns 16 of the 16 slots of the outbox"
         eventually(lambda: readiness(url) == (200, well))
-        assert httpx.get(f"{url}/healthz", timeout=PATIENCE_S).json()["status"] == "ok"
-        assert "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
-        assert httpx.get(f"{url}/api/v1/bulk-registrations", timeout=PATIENCE_S).status_code == 404
+        assert httpx.get(f"{url}/healthz", timeout=PATIENCE_S, verify=NO_TLS).json()["status"] == "ok"
+        assert (
+            "# TYPE bulkreg_records_handled_total counter" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S, verify=NO_TLS).text
+        )
+        assert httpx.get(f"{url}/api/v1/bulk-registrations", timeout=PATIENCE_S, verify=NO_TLS).status_code == 404
 
 
 def test_a_role_without_a_broker_is_not_ready(settings: Settings, port: int) -> None:
@@ -94,7 +97,7 @@ def test_row_53_relay_whose_oldest_event_waits_too_long_is_not_ready(
             return told is not None and told[0] == 503 and "the oldest event" in told[1]["relay"].get("detail", "")
 
         eventually(is_told)
-        assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
+        assert "bulkreg_outbox_oldest_seconds 36" in httpx.get(f"{url}/metrics", timeout=PATIENCE_S, verify=NO_TLS).text
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM orchestrator.outbox"))
         eventually(lambda: (told := readiness(url)) is not None and told[0] == 200)
@@ -115,4 +118,4 @@ def test_row_53_role_that_keeps_restarting_is_not_ready_until_it_lasts(
             return told[0] == 503 and "began 3 times within 10 minutes" in told[1]["splitter"].get("detail", "")
 
         eventually(is_told)
-        assert 'bulkreg_role_starts{role="splitter"} 3.0' in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
+        assert 'bulkreg_role_starts{role="splitter"} 3.0' in httpx.get(f"{url}/metrics", timeout=PATIENCE_S, verify=NO_TLS).text

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.process.settings import Settings
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.ports import free_port
 from tests.support.process import environment
@@ -24,7 +25,7 @@ LONGER_THAN_THE_TEST_MS = "200000"
 
 def answers(port: int) -> bool:
     try:
-        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S).status_code)
+        return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S, verify=NO_TLS).status_code)
     except httpx.TransportError:
         return False
 

@@ -12,6 +12,7 @@ from api.access.tokens import make_development_token
 from api.app import serving
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 from tests.support.waiting import PATIENCE_S
 
@@ -35,7 +36,7 @@ class ApiServer:
     ) -> Iterator[httpx.Client]:
         """Yields a client that sends such a token."""
         headers = {"Authorization": f"Bearer {self.token(role, sub=sub, orgs=orgs)}"}
-        with httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S) as client:
+        with httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, verify=NO_TLS) as client:
             yield client
 
 

@@ -15,6 +15,7 @@ from compose.embedded.provider import DevelopmentProvider, Person, serving_provi
 from orchestrator.process.settings import Settings
 from schemas.paths import API_ROOT
 from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 from tests.support.ports import free_port
 
@@ -126,7 +127,7 @@ class Browser:
 @contextlib.contextmanager
 def browser(server: ApiServer) -> Iterator[Browser]:
     """A new browser."""
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=30, verify=NO_TLS) as client:
         yield Browser(server, client)
 
 

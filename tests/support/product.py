@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.no_tls import NO_TLS
 from tests.support.waiting import PATIENCE_S
 
 UP_WITHIN_S = 300
@@ -53,7 +54,9 @@ class Product:
     def client(self, organization: str) -> httpx.Client:
         """Returns an HTTP client with the service token, in one organization."""
         headers = {"Authorization": f"Bearer {self.stack['token']}", "X-Organization-Id": organization}
-        return httpx.Client(base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=PATIENCE_S)
+        return httpx.Client(
+            base_url=f"{self.stack['api']}/api/v1/bulk-registrations", headers=headers, timeout=PATIENCE_S, verify=NO_TLS
+        )
 
 
 @contextlib.contextmanager
