@@ -55,11 +55,11 @@ lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI anew; refuses an incompatible change
+schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI again; refuses an incompatible change
 	$(BIN)/python -m schemas.publish
 	$(BIN)/python -m schemas.asyncapi
 
-docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md anew, from the settings, the metrics and the logged actions
+docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md again, from the settings, the metrics and the logged actions
 	$(BIN)/python -m compose.operations_page
 	$(BIN)/python -m compose.observability.dashboards
 
@@ -91,7 +91,7 @@ ONLY ?=
 mutate: $(VENV)/.installed-dev ## plausible mistakes in copies of the product: does the suite notice? (COUNT=400 SEED=… ONLY=orchestrator/storage/)
 	$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(or $(SEED),14) --only $(or $(ONLY),"") --workers $(WORKERS)
 
-lock: $(VENV)/.installed-dev ## resolve the dependencies anew
+lock: $(VENV)/.installed-dev ## resolve the dependencies again
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) -o locks/runtime.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded -o locks/embedded.lock
@@ -99,7 +99,7 @@ lock: $(VENV)/.installed-dev ## resolve the dependencies anew
 
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 
-vendor: $(VENV)/.installed ## fetch the browser files of api/vendored/manifest.json anew, by npm
+vendor: $(VENV)/.installed ## fetch the browser files of api/vendored/manifest.json again, by npm
 	$(BIN)/python -m api.vendored.renew
 
 clean: ## remove the environment and the data of `make run`

@@ -14,7 +14,7 @@ RETRY_MAX_S = 5.0
 
 
 def backoff_s(failures: int) -> float:
-    """Returns the pause after so many failures in a row. It has jitter, so that places that failed together are not retried together."""
+    """Returns the pause after this many failures in a row. It has jitter, so that places that failed together are not retried together."""
     longest: float = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures, 10))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311
 

@@ -25,19 +25,19 @@ def preview(call: Call) -> Reply:
     def work(
         repository: ActivityRepository, prediction: Prediction, directory: DirectoryReader
     ) -> tuple[Preview, Mapping[str, int], Names | None]:
-        foretold = service.planner.preview(repository, prediction, actor, batch)
+        predicted = service.planner.preview(repository, prediction, actor, batch)
         values = [item.values for item in batch.items]
         minimum_minutes = directory.minimum_minutes(actor.organization_id, {value.activity_type for value in values})
-        return foretold, minimum_minutes, directory.names(actor, values, foretold.errors) if query.names else None
+        return predicted, minimum_minutes, directory.names(actor, values, predicted.errors) if query.names else None
 
-    foretold, minimum_minutes, names = service.database.preview(actor.organization_id, work)
+    predicted, minimum_minutes, names = service.database.preview(actor.organization_id, work)
     items = [
         _predicted(position, item, error, names) | _warnings(item, minimum_minutes)
-        for position, (item, error) in enumerate(zip(batch.items, foretold.errors, strict=True))
+        for position, (item, error) in enumerate(zip(batch.items, predicted.errors, strict=True))
     ]
-    failed = sum(error is not None for error in foretold.errors)
+    failed = sum(error is not None for error in predicted.errors)
     counts = {Outcome.SUCCESS.value: len(items) - failed, Outcome.FAILED.value: failed}
-    return Reply(200, {"plan": foretold.plan, "items": items, "counts": counts}, {"Cache-Control": "no-store"})
+    return Reply(200, {"plan": predicted.plan, "items": items, "counts": counts}, {"Cache-Control": "no-store"})
 
 
 def _predicted(position: int, item: NewItem, error: ItemError | None, names: Names | None) -> dict[str, Any]:

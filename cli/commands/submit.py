@@ -255,7 +255,7 @@ async def _answer_one(client: "ApiClient", submission: "FileSubmission", run: _R
     if run.replayed and batch["revoked"]:
         output.remark(
             f"This was already submitted, and {batch['revoked']} of its {batch['completed']} activities were revoked since."
-            " It was not submitted again. Use --again to register them anew."
+            " It was not submitted again. Use --again to register them again."
         )
     elif run.replayed:
         output.remark("This was already submitted, so it was not submitted again. Use --again to submit it anyway.")

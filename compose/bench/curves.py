@@ -81,7 +81,7 @@ class Curves:
         return self._curve("items in a batch", how, places.batch_sizes, jobs)
 
     def at(self, activities: int, sizes: Sizes) -> Point:
-        """With so many activities in the tables: the rate at full load, then the latency of one batch at a time."""
+        """With this many activities in the tables: the rate at full load, then the latency of one batch at a time."""
         loaded = Closed(sizes.batches[SMALL_ITEMS], SMALL_ITEMS, CLIENTS, is_watched=False)
         alone = Closed(sizes.alone_batches, SMALL_ITEMS, 1, is_watched=True)
         samples = []

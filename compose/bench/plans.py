@@ -59,5 +59,5 @@ PLACES = CurvePlaces(clients=(1, 4, 16, 64), batch_sizes=(1, 10, 25, 50, 1_000),
 
 
 def grown_to(activities: int) -> Sequence[int]:
-    """Returns the steps to so many activities: 1,000,000 and 5,000,000 if they are below the number, then the number itself. None for 0."""
+    """Returns the steps to this many activities: 1,000,000 and 5,000,000 if they are below the number, then the number itself. None for 0."""
     return (*(step for step in _GROWN if step < activities), activities) if activities else ()

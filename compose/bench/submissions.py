@@ -17,7 +17,7 @@ class Submissions:
         self._next = 0
 
     def body(self, items: int) -> bytes:
-        """Returns a submission of so many items."""
+        """Returns a submission of this many items."""
         begin, self._next = self._next, self._next + items
         days: dict[int, bytes] = {}
         parts = []

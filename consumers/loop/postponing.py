@@ -93,7 +93,7 @@ class PostponedUnits:
         )
 
     def passed(self, records: int) -> None:
-        """Notes that so many records got through. After an outage this makes all waiting units due."""
+        """Notes that this many records got through. After an outage this makes all waiting units due."""
         if self.is_outage:
             for unit in self._units:
                 unit.due_s = 0.0

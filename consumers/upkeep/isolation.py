@@ -11,7 +11,7 @@ from orchestrator.process.error_text import without_values
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import transact
 
-# When so many batches of one round meet a lasting error of the environment (a missing right, a statement that takes too long), no batch
+# If this many batches of one round meet a lasting error of the environment (a missing right, a statement that takes too long), no batch
 # is to blame.
 _MAX_REFUSED = 20
 

@@ -1,4 +1,4 @@
-"""Requests that the domain refuses to build, whoever builds them."""
+"""Requests that the domain refuses to build for every caller."""
 
 from uuid import uuid4
 

@@ -4,7 +4,7 @@
 -- name: mark
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[]
 -- Marks items as asked. An item in doubt is sent again under the same key, a new attempt of a refused item under the next key. Items with a
--- definite response to this attempt are left unchanged, and so are items of a cancelled batch: these are never sent anew. By the primary keys.
+-- definite response to this attempt are left unchanged, and so are items of a cancelled batch: these are never sent again. By the primary keys.
 INSERT INTO orchestrator.dispatch AS d (batch_id, position, organization_id, attempt, state, dispatched_at)
 SELECT i.batch_id, i.position, i.organization_id, i.attempt, 'asked', clock_timestamp()
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
