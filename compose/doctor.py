@@ -18,7 +18,8 @@ from compose.outbox_findings import outbox_findings
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import heeds_environment
-from orchestrator.process.settings import API_ROLE, LOOPBACK, WORKER_ROLE, RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import newest_version

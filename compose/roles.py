@@ -25,7 +25,8 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import Health, LoopHealth
 from orchestrator.process.memory import relieve_collector
-from orchestrator.process.settings import RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import RESTARTS_WITHIN, note_starts
 

@@ -15,7 +15,8 @@ from api.access.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Ident
 from api.access.jwks import Jwks
 from api.http.problems import ProblemError, bad_token
 from orchestrator.batches.model import Role
-from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import LOOPBACK, Settings
 from schemas.fields import Id, canonical_id
 
 # A verified token is not verified again for this long, or until it expires: verification is a tenth of the cost of a small submission. A key

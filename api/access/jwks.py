@@ -11,7 +11,7 @@ import jwt
 from api.http.problems import RETRY_AFTER_UNAVAILABLE_S, ProblemError, bad_token, retry_after
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.outgoing import heeds_environment, usable_way
-from orchestrator.process.settings import RefusedStartError
+from orchestrator.process.refused_start import RefusedStartError
 from schemas import strict_json
 
 # A withdrawn key is accepted for at most this long.

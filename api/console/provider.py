@@ -16,7 +16,8 @@ from api.console.attempts import Attempt
 from api.http.problems import ProblemError
 from orchestrator.batches.model import Role
 from orchestrator.process.outgoing import heeds_environment, usable_way
-from orchestrator.process.settings import RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import Settings
 from schemas import strict_json
 from schemas.fields import Id
 

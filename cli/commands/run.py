@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         # Imported here, so that the other commands do not wait for it.
         from compose.roles import run_roles
         from orchestrator.process.logs import configure_logs
-        from orchestrator.process.settings import RefusedStartError
+        from orchestrator.process.refused_start import RefusedStartError
 
         try:
             settings = load_settings()

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import create_engine, text
 
 from orchestrator.process.loopback import is_this_machine
-from orchestrator.process.settings import RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import Settings
 
 PATH = "/.well-known/openid-configuration"
 

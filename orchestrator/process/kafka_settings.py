@@ -5,7 +5,8 @@ Names and defaults of the properties: librdkafka's CONFIGURATION.md. This module
 
 import logging
 
-from orchestrator.process.settings import LOOPBACK, RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import LOOPBACK, Settings
 
 ClientConfig = dict[str, str | int | float | bool]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from orchestrator.process.loopback import is_this_machine
-from orchestrator.process.settings import RefusedStartError
+from orchestrator.process.refused_start import RefusedStartError
 
 # The variables that HTTP clients read, in upper and in lower case.
 _VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

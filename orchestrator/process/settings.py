@@ -27,10 +27,6 @@ WORKER_ROLE = "bulkreg_worker"
 API_ROLE = "bulkreg_api"
 
 
-class RefusedStartError(ValueError):
-    """The product refuses to start with these settings. The message says which one to change."""
-
-
 class Settings(BaseSettings):
     """The settings of one process. Raises pydantic's ValidationError on an invalid value."""
 

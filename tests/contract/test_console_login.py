@@ -17,7 +17,8 @@ from api.console.routes import ATTEMPT_COOKIE
 from api.console.sessions import SESSION_COOKIE
 from compose.embedded.provider import DevelopmentProvider
 from orchestrator.process.logs import JsonFormatter
-from orchestrator.process.settings import RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import Settings
 from tests.support.api_server import ApiServer, running_api
 from tests.support.console import ME, Browser, Provider, browser, question, running_console, running_provider, with_console
 from tests.support.databases import fresh_database

@@ -1,6 +1,8 @@
 """The command line as a whole: every command has help, and its exit code says what happened."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,13 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     assert f"bulkreg {' '.join(path)}" in shown.split("Example:")[1]
     # `run` has only logs as output, and never ends by itself.
     assert "--json" in shown or path == ("run",)
+
+
+def test_a_command_for_another_machine_imports_nothing_of_a_server() -> None:
+    asks = "import cli.main, cli.remote.api_client, sys; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout.split()
+    assert {"httpx", "typer"} <= set(imported)
+    assert not {"aiohttp", "confluent_kafka", "psycopg2", "pydantic_settings", "sqlalchemy"} & set(imported)
 
 
 @dataclass(frozen=True)

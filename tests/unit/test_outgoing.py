@@ -14,7 +14,8 @@ from cli.terminal.failures import BadInputError
 from consumers.external.http_client import refuse_unusable_way
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import UnusableWayError, heeds_environment
-from orchestrator.process.settings import RefusedStartError, Settings
+from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.settings import Settings
 
 ELSEWHERE = "https://provider.example.org/keys"
 
