@@ -19,6 +19,8 @@ PAGES = (
     "/console/login-failed",
     "/console/batches/{batch_id}",
     "/console/new",
+    "/console/activities",
+    "/console/activities/{activity_id}",
 )
 """All paths serve the same document. Its script decides by the path what to show (`static/routes.js`)."""
 

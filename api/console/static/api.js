@@ -48,7 +48,8 @@ export let lastUse = 0;
  */
 
 /**
- * Sends a request. Returns the body and the ETag; the body is null for 304 and for responses without one. Throws a `Problem`.
+ * Sends a request. Returns the body and the ETag; the body is null for 304 and for responses without one, and a Blob for
+ * a file. Throws a `Problem`.
  *
  * @param {string} method @param {string} path @param {Options} [options] @returns {Promise<{ body: any, tag: string | null }>}
  */
@@ -79,8 +80,11 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
     response = await fetch(path + search(query), {
       method, headers, signal, cache: "no-store", credentials: "same-origin", body: json === undefined ? file : JSON.stringify(json),
     });
-    if ((response.headers.get("Content-Type") ?? "").includes("json")) {
+    const kind = response.headers.get("Content-Type") ?? "";
+    if (kind.includes("json")) {
       body = await response.json();
+    } else if (kind.startsWith("text/csv")) {
+      body = await response.blob();
     }
   } catch (error) {
     if (signal?.aborted) {
@@ -233,5 +237,5 @@ export const activity = async (activityId) => (await send("GET", `${ACTIVITIES}/
 export const revokeActivity = async (activityId, reason, key) =>
   (await send("POST", `${ACTIVITIES}/${activityId}/revoke`, { json: { reason }, key })).body;
 
-/** @param {Record<string, unknown>} query */
-export const activitiesAddress = (query) => `${ACTIVITIES}.csv${search(query)}`;
+/** All activities of a query as CSV. @param {Record<string, unknown>} query @returns {Promise<Blob>} */
+export const activitiesFile = async (query) => (await send("GET", `${ACTIVITIES}.csv`, { query })).body;

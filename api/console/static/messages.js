@@ -81,3 +81,7 @@ export function moment(moment, timeZone) {
   );
   return `${shown.day}.${shown.month}.${shown.year} ${shown.hour}:${shown.minute}`;
 }
+
+/** A number as people write it, with one decimal at most. @param {number} value */
+export const number = (value) =>
+  new Intl.NumberFormat(language === "nb" ? "nb-NO" : "en-GB", { maximumFractionDigits: 1 }).format(value);

@@ -7,6 +7,7 @@ const PAGES = [
   { path: /^\/console\/$/, load: () => import("/console/static/pages/home.js") },
   { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)$/, load: () => import("/console/static/pages/batch.js") },
   { path: /^\/console\/new$/, load: () => import("/console/static/pages/new.js") },
+  { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, load: () => import("/console/static/pages/activities.js") },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */

@@ -62,10 +62,18 @@ function pages(role) {
     <nav class="pages" aria-label=${text("nav")}>
       ${LINKS.filter((link) => link.roles.includes(role)).map(
         ({ path, name }) =>
-          html`<a href=${path} aria-current=${path === location.pathname ? "page" : nothing}>${text(`nav.${name}`)}</a>`,
+          html`<a href=${path} aria-current=${current(path) ?? nothing}>${text(`nav.${name}`)}</a>`,
       )}
     </nav>
   `;
+}
+
+/** Whether a link leads to this page, or to the list that this page is about one entry of. @param {string} path */
+function current(path) {
+  if (path === location.pathname) {
+    return "page";
+  }
+  return path !== "/console/" && location.pathname.startsWith(`${path}/`) ? "true" : null;
 }
 
 /** @param {() => void} extend */

@@ -1,0 +1,179 @@
+// One activity and everything that happened to it. Coordinators and administrators can undo it here.
+
+import * as api from "/console/static/api.js";
+import { Action } from "/console/static/components/action.js";
+import { shownDate, shownMinutes } from "/console/static/dates.js";
+import { errorText, moment, text } from "/console/static/messages.js";
+import { html, nothing } from "/console/static/vendored.js";
+
+const MAX_REASON_LENGTH = 500;
+
+export class OneActivity {
+  /** The Idempotency-Key of the undo that the person is about to confirm. */
+  key = api.newKey();
+  isReasonMissing = false;
+  wasUndone = false;
+
+  /**
+   * @param {import("/console/static/app.js").Context} context @param {import("/console/static/directory.js").Directory} directory
+   * @param {any} activity
+   */
+  constructor(context, directory, activity) {
+    this.context = context;
+    this.directory = directory;
+    this.activity = activity;
+    this.undoing = new Action(context);
+  }
+
+  /**
+   * @param {import("/console/static/app.js").Context} context @param {import("/console/static/directory.js").Directory} directory
+   * @param {string} activityId
+   */
+  static async read(context, directory, activityId) {
+    return new OneActivity(context, directory, await api.activity(activityId));
+  }
+
+  get mayUndo() {
+    const { me } = this.context;
+    return me.role !== "auditor" && me.features.revoke && this.activity.revoked_at === null;
+  }
+
+  /** @returns {any} */
+  get dialog() {
+    return document.getElementById("undo");
+  }
+
+  askReason() {
+    this.key = api.newKey();
+    this.isReasonMissing = false;
+    this.undoing.clear();
+    this.context.redraw();
+    this.dialog.showModal();
+  }
+
+  /** @param {Event} event */
+  undo(event) {
+    event.preventDefault();
+    const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("reason"));
+    const reason = field.value.trim();
+    this.isReasonMissing = reason === "";
+    this.context.redraw();
+    if (reason === "") {
+      field.focus();
+      return;
+    }
+    const { activity_id: activityId } = this.activity;
+    this.undoing.run(async () => {
+      await api.revokeActivity(activityId, reason, this.key);
+      this.activity = await api.activity(activityId);
+      this.wasUndone = true;
+      this.dialog.close();
+      this.context.redraw();
+      document.getElementById("undone")?.focus();
+    });
+  }
+
+  view() {
+    const { activity, directory } = this;
+    return html`
+      <nav aria-label=${text("activity.way")}><a class="ds-link" href="/console/activities" @click=${goBack}>${text("activity.to_list")}</a></nav>
+      <h1 class="ds-heading" data-size="lg">${text("activity.heading", { mentor: directory.mentorName(activity.mentor_id) })}</h1>
+      ${this.wasUndone
+        ? html`<div class="ds-alert" data-color="success" id="undone" tabindex="-1"><p class="ds-paragraph">${text("activity.undone")}</p></div>`
+        : nothing}
+      <div class="ds-card one-activity" data-color="neutral">
+        <dl class="facts">
+          ${fact(text("activity.type"), directory.typeName(activity.activity_type))}
+          ${fact(text("activity.date"), shownDate(activity.activity_date))}
+          ${fact(text("activity.duration"), shownMinutes(activity.duration_minutes, text("hour")))}
+          ${fact(text("activity.chapter"), activity.chapter_id === null ? text("activity.no_chapter") : directory.chapterName(activity.chapter_id))}
+          ${fact(text("activity.coordinator"), directory.coordinatorName(activity.coordinator_id))}
+          ${fact(text("activity.status"), activity.revoked_at === null ? text("activity.registered") : text("activity.revoked"))}
+        </dl>
+        ${activity.overrides_duplicate ? html`<p class="ds-paragraph">${text("activity.beside_another")}</p>` : nothing}
+        <p class="buttons">
+          <a class="ds-link" data-color="accent" href="/console/batches/${activity.batch_id}">${text("activity.batch")}</a>
+        </p>
+        ${this.mayUndo
+          ? html`<p class="buttons">
+              <button type="button" class="ds-button" data-variant="secondary" data-color="danger" @click=${() => this.askReason()}>${text("activity.undo")}</button>
+            </p>`
+          : nothing}
+      </div>
+      <section aria-labelledby="history">
+        <h2 class="ds-heading" data-size="sm" id="history">${text("activity.history")}</h2>
+        <ol class="trail">${activity.history.map((/** @type {any} */ entry) => this.entry(entry))}</ol>
+      </section>
+      ${this.reasonDialog()}
+    `;
+  }
+
+  /** @param {any} entry */
+  entry(entry) {
+    const { organization } = this.context.me;
+    const by = entry.by === undefined ? null : this.directory.coordinatorName(entry.by);
+    const through = entry.channel === undefined || entry.channel === "api" ? null : text("activity.channel", { channel: entry.channel });
+    return html`
+      <li class="trail-${entry.kind}">
+        <h3 class="ds-heading" data-size="2xs">${text(`activity.event.${entry.kind}`)}</h3>
+        <p class="ds-paragraph subtle">${[moment(entry.at, organization.time_zone), by, through].filter((part) => part !== null).join(", ")}</p>
+        ${entry.error === undefined ? nothing : html`<p class="ds-paragraph">${errorText(entry.error)}</p>`}
+        ${entry.correction === undefined ? nothing : html`<dl class="facts">${this.corrections(entry.correction)}</dl>`}
+        ${entry.reason === undefined ? nothing : html`<blockquote class="reason">${entry.reason}</blockquote>`}
+      </li>
+    `;
+  }
+
+  /** @param {any} correction */
+  corrections(correction) {
+    const { directory } = this;
+    /** @type {Record<string, (value: any) => string>} */
+    const shown = {
+      mentor_id: directory.mentorName,
+      activity_type: directory.typeName,
+      activity_date: shownDate,
+      duration_minutes: (minutes) => shownMinutes(minutes, text("hour")),
+      override_duplicates: (isOverriding) => text(isOverriding ? "yes" : "no"),
+    };
+    return Object.entries(shown)
+      .filter(([name]) => name in correction)
+      .map(([name, show]) => fact(text(`activity.corrected.${name}`), show(correction[name])));
+  }
+
+  reasonDialog() {
+    return html`
+      <dialog class="ds-dialog" id="undo" aria-labelledby="undo-heading">
+        <form class="dialog-form" @submit=${(/** @type {Event} */ event) => this.undo(event)}>
+          <h2 class="ds-heading" data-size="sm" id="undo-heading">${text("activity.undo.heading")}</h2>
+          <p class="ds-paragraph">${text("activity.undo.what")}</p>
+          <div class="ds-field">
+            <label class="ds-label" for="reason">${text("activity.undo.reason")}</label>
+            <p class="ds-paragraph" data-field="description" id="reason-hint">${text("activity.undo.hint")}</p>
+            <textarea
+              class="ds-input" id="reason" rows="3" maxlength=${MAX_REASON_LENGTH} aria-invalid=${this.isReasonMissing}
+              aria-describedby="reason-hint reason-mistake"></textarea>
+            <p class="ds-validation-message" id="reason-mistake" ?hidden=${!this.isReasonMissing}>${text("activity.undo.reason_missing")}</p>
+          </div>
+          ${this.undoing.view()}
+          <p class="buttons">
+            <button type="submit" class="ds-button" data-color="danger" ?disabled=${this.undoing.isBusy}>${text("activity.undo")}</button>
+            <button type="button" class="ds-button" data-variant="tertiary" @click=${() => this.dialog.close()}>${text("activity.undo.keep")}</button>
+          </p>
+        </form>
+      </dialog>
+    `;
+  }
+}
+
+/** @param {string} name @param {unknown} value */
+function fact(name, value) {
+  return html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+}
+
+/** Goes back to the list as it was, if the person has come from there. @param {MouseEvent} event */
+function goBack(event) {
+  if (history.state?.isFromList) {
+    event.preventDefault();
+    history.back();
+  }
+}
