@@ -21,6 +21,8 @@ PAGES = (
     "/console/new",
     "/console/activities",
     "/console/activities/{activity_id}",
+    "/console/help",
+    "/console/accessibility",
 )
 """All paths serve the same document. Its script decides by the path what to show (`static/routes.js`)."""
 

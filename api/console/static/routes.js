@@ -8,6 +8,8 @@ const PAGES = [
   { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)$/, load: () => import("/console/static/pages/batch.js") },
   { path: /^\/console\/new$/, load: () => import("/console/static/pages/new.js") },
   { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, load: () => import("/console/static/pages/activities.js") },
+  { path: /^\/console\/help$/, load: () => import("/console/static/pages/help.js"), isPublic: true },
+  { path: /^\/console\/accessibility$/, load: () => import("/console/static/pages/accessibility.js"), isPublic: true },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */

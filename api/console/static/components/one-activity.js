@@ -133,7 +133,7 @@ export class OneActivity {
       activity_type: directory.typeName,
       activity_date: shownDate,
       duration_minutes: (minutes) => shownMinutes(minutes, text("hour")),
-      override_duplicates: (isOverriding) => text(isOverriding ? "yes" : "no"),
+      override_duplicates: (isOverriding) => isOverriding ? text("yes") : text("no"),
     };
     return Object.entries(shown)
       .filter(([name]) => name in correction)
