@@ -3,11 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 from playwright.sync_api import BrowserContext
 from sqlalchemy import Engine, text
 
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
+from schemas.paths import API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
@@ -38,6 +41,9 @@ NAMES = (
     *("Ulf Næss", "Vigdis Eide", "Wenche Foss", "Yngve Hol", "Ærlig Lund", "Øystein By", "Åse Krogh"),
 )
 """The mentors of Bergen who are active: `m-01` to `m-25`."""
+
+BERGEN = tuple(f"m-{number:02}" for number in range(1, len(NAMES) + 1))
+"""Their ids."""
 
 _DIRECTORY = (
     "INSERT INTO registration.organization VALUES (:org, 'Standard', 'Europe/Oslo')",
@@ -73,6 +79,20 @@ class Registering:
                 connection.execute(text("SELECT attributed_to FROM registration.activity WHERE revoked_at IS NULL")).scalars()
             )
 
+    def mentors_on(self, day: date, kind: str) -> set[str]:
+        """Which mentors have an activity of this type on this date."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                text("SELECT attributed_to FROM registration.activity WHERE activity_date = :day AND activity_type = :kind"),
+                {"day": day, "kind": kind},
+            )
+            return set(rows.scalars())
+
+    def today(self) -> str:
+        """The organization's date, as the API tells it."""
+        with self.server.client(Role.COORDINATOR, sub=COORDINATOR) as client:
+            return str(client.get(f"{API_ROOT}/me").json()["organization"]["today"])
+
     def batches(self) -> int:
         """How many batches there are."""
         with self.engine.connect() as connection:
@@ -85,12 +105,12 @@ def registering_console(settings: Settings, engine: Engine) -> Iterator[Register
     with engine.begin() as connection:
         for statement in _DIRECTORY:
             connection.execute(text(statement), {"org": ORGANIZATION, "coordinator": COORDINATOR})
-        for number, name in enumerate(NAMES, 1):
+        for mentor_id, name in zip(BERGEN, NAMES, strict=True):
             connection.execute(
                 text(
                     "INSERT INTO registration.mentor (organization_id, mentor_id, name, chapter_id) VALUES (:org, :id, :name, 'bergen')"
                 ),
-                {"org": ORGANIZATION, "id": f"m-{number:02}", "name": name},
+                {"org": ORGANIZATION, "id": mentor_id, "name": name},
             )
     with contextlib.closing(Pipeline(settings, engine)) as pipeline, running_console(with_console(settings)) as (server, _):
         yield Registering(server, pipeline, engine)

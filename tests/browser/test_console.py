@@ -44,10 +44,10 @@ def test_logging_in_seeing_batches_and_logging_out(
     expect(page.get_by_role("banner")).to_contain_text("Coordinator, Standard")
     page.screenshot(path=screenshots / "home.png", full_page=True)
     page.get_by_role("button", name="Norsk").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Siste registreringer")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Hjem")
     assert page.evaluate("document.documentElement.lang") == "nb"
     page.reload()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Siste registreringer")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Hjem")
 
     # No name, token or id is stored where scripts can read it, and none is in the address or the title.
     assert page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage), document.cookie]") == [["language"], [], ""]

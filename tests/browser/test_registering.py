@@ -1,6 +1,7 @@
 """The main job in a browser: registering mentors for the first time, again, and from a spreadsheet; by mouse, and by keyboard alone."""
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from tests.browser.conftest import Watch, log_in
-from tests.browser.registering import NAMES, Effort, Registering, registering_console
+from tests.browser.registering import BERGEN, Effort, Registering, registering_console
+from tests.support.pipeline import item
 
 
 @pytest.fixture
@@ -53,8 +55,56 @@ def test_the_first_time_takes_five_clicks_and_the_minutes(
     page.get_by_role("button", name="Register 25").click()
     page.wait_for_url(f"{registering.url}/console/batches/*")
     assert effort.clicks == 5
-    assert registering.registered() == {f"m-{number:02}" for number in range(1, len(NAMES) + 1)}
+    assert registering.registered() == set(BERGEN)
     # Only the language may be kept where scripts can read it, and no name is in an address.
     assert page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage)]") == [[], []]
     assert [url for url in watch.requests if "m-01" in url or "Astrid" in url] == []
     assert [error for error in watch.errors if "status of 401" not in error] == []
+
+
+def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
+    registering: Registering, page: Page, effort: Effort, screenshots: Path
+) -> None:
+    today = date.fromisoformat(registering.today())
+    days = [today - timedelta(days=days) for days in (14, 7)]
+    for day, members in zip(days, (BERGEN, BERGEN[:24]), strict=True):
+        registering.pipeline.submit([item(mentor, day=day, kind="talk") for mentor in members], label=f"Tuesdays, {day:%d.%m.%Y}")
+    registering.pipeline.submit([item(mentor, day=today, kind="course") for mentor in BERGEN[:3]])
+    before = registering.registered()
+    page.reload()
+    groups = page.get_by_role("region", name="Register again").get_by_role("link")
+    expect(groups).to_have_count(2)
+    expect(groups.nth(1)).to_contain_text("Peer talk, 24 people")
+    expect(groups.nth(1)).to_contain_text(f"now {today:%d.%m.%Y}")
+    page.screenshot(path=screenshots / "home-again.png", full_page=True)
+    effort.restart()
+    groups.nth(1).click()
+    page.get_by_label("Bjørn Haugen").click()
+    page.get_by_role("button", name="Register 23").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert (effort.clicks, effort.keys) == (3, 0)
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Tuesdays, {today:%d.%m.%Y}")
+    assert registering.registered() == before
+    assert registering.mentors_on(today, "talk") == set(BERGEN[:24]) - {"m-02"}
+
+
+def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Registering, page: Page, effort: Effort) -> None:
+    def press(*keys: str) -> None:
+        for key in keys:
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement !== document.body"), key
+
+    effort.restart()
+    press("Tab", "Enter", "Tab")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    page.get_by_label("Search by name").wait_for()
+    # Over the link to the content; then the first type, the date and its chips, the duration, the name, the note, the chapter.
+    press("Tab", "Enter", "Tab", "Space", *["Tab"] * 7, "Space", "Control+Enter")
+    expect(page.get_by_text("25 will be registered")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert effort.clicks == 0
+    assert effort.keys <= 25
+    assert registering.registered() == set(BERGEN)

@@ -82,7 +82,7 @@ export class Reviewing {
     const count = this.#shown.get(name) ?? SHOWN;
     const included = entries.filter((entry) => entry.included).length;
     return html`
-      <details class="ds-details group" data-group=${name} ?open=${entries.length <= OPEN || name !== "ok"}>
+      <details class="ds-details" data-color=${name === "ok" ? "accent" : "warning"} ?open=${entries.length <= OPEN || name !== "ok"}>
         <summary>
           <span>${headline(heading, name, entries.length, included)}</span>
         </summary>

@@ -10,7 +10,8 @@ import { MentorChoice } from "/console/static/components/mentor-choice.js";
 import { Reviewing } from "/console/static/components/reviewing.js";
 import { shownDate } from "/console/static/dates.js";
 import { text } from "/console/static/messages.js";
-import { Draft, rulesOf } from "/console/static/registering/draft.js";
+import { Draft, checkedDate, rulesOf } from "/console/static/registering/draft.js";
+import { labelFor, readGroup } from "/console/static/registering/groups.js";
 import { Review } from "/console/static/registering/review.js";
 import { loadScope } from "/console/static/registering/scope.js";
 import { Keys, finish } from "/console/static/registering/sending.js";
@@ -18,14 +19,8 @@ import { html, nothing } from "/console/static/vendored.js";
 
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
-  const { me } = context;
-  const latest = (await api.batches({ limit: 1 })).data[0] ?? null;
-  const registration = new Registration(context, latest);
-  if (me.role === "coordinator") {
-    await registration.actFor(me.subject);
-  } else {
-    registration.coordinators = (await api.coordinators()).filter((each) => each.role === "coordinator");
-  }
+  const registration = new Registration(context);
+  await registration.load();
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
@@ -55,13 +50,15 @@ class Registration {
   /** Mistakes are shown once the person has asked for the review. */
   showsMistakes = false;
 
-  /** @param {import("/console/static/app.js").Context} context @param {any} latest the newest batch */
-  constructor(context, latest) {
+  /** The newest batch of the coordinator. @type {any} */
+  latest = null;
+
+  /** @param {import("/console/static/app.js").Context} context */
+  constructor(context) {
     this.context = context;
-    this.latest = latest;
     this.action = new Action(context);
     this.draft = new Draft(rulesOf(context.me));
-    this.keys = new Keys(latest?.batch_id ?? null);
+    this.keys = new Keys();
     this.choice = new MentorChoice(() => this.changed());
   }
 
@@ -70,9 +67,66 @@ class Registration {
     this.context.redraw();
   }
 
+  /** Loads what the person chooses from. A group or a template in the address is filled in, and its review is asked for. */
+  async load() {
+    const { me, query } = this.context;
+    const [again, template] = [query.get("again"), query.get("template")];
+    const [filling, coordinators] = await Promise.all([
+      again !== null ? this.#fromBatch(again) : template !== null ? this.#fromTemplate(template) : null,
+      me.role === "coordinator" ? [] : api.coordinators(),
+    ]);
+    this.coordinators = coordinators.filter((each) => each.role === "coordinator");
+    const coordinatorId = me.role === "coordinator" ? me.subject : filling?.coordinatorId ?? null;
+    if (coordinatorId !== null) {
+      await this.actFor(coordinatorId);
+    }
+    if (filling !== null && this.scope !== null) {
+      this.draft.fill(filling, this.scope);
+      this.ask();
+    }
+  }
+
+  /** The date in the address, or today. */
+  get #wanted() {
+    const { rules } = this.draft;
+    const found = checkedDate(this.context.query.get("date") ?? "", rules);
+    return "date" in found ? found.date : rules.today;
+  }
+
+  /** @param {string} batchId */
+  async #fromBatch(batchId) {
+    const group = await readGroup(batchId);
+    const date = this.#wanted;
+    return group === null ? null : { ...group, date, label: labelFor(group, date) };
+  }
+
+  /** @param {string} templateId */
+  async #fromTemplate(templateId) {
+    const { body } = await api.template(templateId);
+    return {
+      coordinatorId: body.coordinator_id, type: body.activity_type, minutes: body.duration_minutes, ownMinutes: new Map(),
+      mentorIds: body.mentor_ids, label: `${body.name}, ${shownDate(this.#wanted)}`, date: this.#wanted,
+    };
+  }
+
+  /** Chooses those of the coordinator's last registration. */
+  sameAsLast() {
+    this.action.run(async () => {
+      const group = await readGroup(this.latest.batch_id);
+      for (const mentorId of group?.mentorIds ?? []) {
+        if (this.scope?.byId.has(mentorId)) {
+          this.draft.chosen.add(mentorId);
+        }
+      }
+    });
+  }
+
   /** @param {string} coordinatorId */
   async actFor(coordinatorId) {
-    this.scope = await loadScope(coordinatorId);
+    const [scope, latest] = await Promise.all([loadScope(coordinatorId), api.batches({ coordinator_id: coordinatorId, limit: 1 })]);
+    this.scope = scope;
+    this.latest = latest.data[0] ?? null;
+    this.keys.after = this.latest?.batch_id ?? null;
     this.coordinatorId = coordinatorId;
     if (this.scope.types.length === 1) {
       this.draft.choose(this.scope, this.scope.types[0].activity_type);
@@ -153,7 +207,7 @@ class Registration {
   view() {
     return html`
       <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${this.review === null ? text("new.heading") : text("review.heading")}</h1>
-      ${this.review === null ? this.#form() : this.reviewing?.view()}
+      ${this.review === null ? this.#form() : html`${this.#gone()}${this.reviewing?.view()}`}
       ${this.scope === null ? nothing : this.#footer()}
     `;
   }
@@ -172,11 +226,19 @@ class Registration {
         </section>
         <section class="ds-card" aria-labelledby="who">
           <h2 class="ds-heading" data-size="sm" id="who">${text("new.who")}</h2>
-          ${choice.view(scope, draft.chosen, draft.day)}
+          ${this.#gone()}
+          ${choice.view(scope, draft.chosen, draft.day, this.latest === null ? nothing : html`
+            <button type="button" class="ds-chip" @click=${() => this.sameAsLast()}>${text("new.same_as_last")}</button>`)}
         </section>
         ${draft.chosen.size === 0 ? nothing : exceptions({ draft, scope, mistakes, changed })}
       `}
     `;
+  }
+
+  #gone() {
+    const { gone } = this.draft;
+    return gone === 0 ? nothing : html`
+      <div class="ds-alert" data-color="info"><p class="ds-paragraph">${text(`new.gone.${gone === 1 ? "one" : "several"}`, { count: gone })}</p></div>`;
   }
 
   /** @param {Map<string, string>} mistakes @param {string} id */

@@ -11,6 +11,14 @@ import { readDate, readMinutes, shownDate } from "/console/static/dates.js";
  * @property {string} [notes]
  * @property {string} [client_reference]
  *
+ * @typedef {object} Filling
+ * @property {string} type
+ * @property {number} minutes
+ * @property {Map<string, number>} ownMinutes exceptions, by mentor
+ * @property {string[]} mentorIds
+ * @property {string | null} label
+ * @property {string} date
+ *
  * @typedef {Map<string, string>} Mistakes what is wrong with a field, by the field's id: the key of a text
  *
  * @typedef {object} Rules
@@ -69,6 +77,9 @@ export class Draft {
   /** Other minutes, as typed, or a note for single mentors. @type {Map<string, { minutes: string, notes: string }>} */
   exceptions = new Map();
 
+  /** How many of a group are not in the scope any more. */
+  gone = 0;
+
   /** @param {Rules} rules */
   constructor(rules) {
     this.rules = rules;
@@ -94,6 +105,19 @@ export class Draft {
   /** @param {import("/console/static/registering/scope.js").Scope} scope */
   label(scope) {
     return this.ownLabel ?? (this.type === "" || this.day === null ? "" : `${scope.typeName(this.type)}, ${shownDate(this.day)}`);
+  }
+
+  /** Takes over who did what with whom, for another date. @param {Filling} filling @param {import("/console/static/registering/scope.js").Scope} scope */
+  fill({ type, minutes, ownMinutes, mentorIds, label, date }, scope) {
+    this.type = scope.type(type) === undefined ? "" : type;
+    this.minutes = String(minutes);
+    this.ownLabel = label;
+    this.date = shownDate(date);
+    this.chosen = new Set(mentorIds.filter((mentorId) => scope.byId.has(mentorId)));
+    this.gone = mentorIds.length - this.chosen.size;
+    for (const [mentorId, own] of ownMinutes) {
+      this.exceptions.set(mentorId, { minutes: String(own), notes: "" });
+    }
   }
 
   /** @param {string} mentorId */

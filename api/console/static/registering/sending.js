@@ -24,10 +24,8 @@ export class Keys {
 
   #key = unfinished()?.key ?? newKey();
 
-  /** @param {string | null} latest the newest batch before the submission */
-  constructor(latest) {
-    this.latest = latest;
-  }
+  /** The newest batch before the submission. @type {string | null} */
+  after = null;
 
   /** @param {string} submission */
   of(submission) {
@@ -35,7 +33,7 @@ export class Keys {
       this.renew();
     }
     this.#submission = submission;
-    sessionStorage.setItem(KEPT, JSON.stringify({ key: this.#key, after: this.latest }));
+    sessionStorage.setItem(KEPT, JSON.stringify({ key: this.#key, after: this.after }));
     return this.#key;
   }
 

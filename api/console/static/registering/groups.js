@@ -1,0 +1,116 @@
+// Groups of mentors who were registered together, from the batches in which they were.
+
+import * as api from "/console/static/api.js";
+import { lastWeekday, shownDate, weekdayOf } from "/console/static/dates.js";
+
+const WEEK_MS = 7 * 24 * 60 * 60 * 1000;
+
+// Batches whose items are read to find the groups.
+const READ = 12;
+
+// A larger batch came from a file, and is no group that somebody knows by heart.
+const LARGEST = 1000;
+
+/**
+ * @typedef {object} Group what all items of a batch have in common
+ * @property {string} batchId
+ * @property {string} coordinatorId
+ * @property {string | null} label
+ * @property {string} type
+ * @property {number} minutes of most of them
+ * @property {Map<string, number>} ownMinutes of the others, by mentor
+ * @property {string} date
+ * @property {string[]} mentorIds
+ */
+
+/** The group of a batch; null if its items have several types or dates, or a mentor twice. @param {any} batch with all its items @returns {Group | null} */
+export function groupOf(batch) {
+  const items = batch.items;
+  const mentorIds = items.map((/** @type {any} */ item) => item.mentor_id);
+  /** @param {string} field */
+  const isShared = (field) => items.every((/** @type {any} */ item) => item[field] === items[0][field]);
+  if (items.length === 0 || !isShared("activity_type") || !isShared("activity_date") || new Set(mentorIds).size < items.length) {
+    return null;
+  }
+  const minutes = mostCommon(items.map((/** @type {any} */ item) => item.duration_minutes));
+  const others = items.filter((/** @type {any} */ item) => item.duration_minutes !== minutes);
+  return {
+    batchId: batch.batch_id,
+    coordinatorId: batch.coordinator_id,
+    label: batch.label,
+    type: items[0].activity_type,
+    minutes,
+    ownMinutes: new Map(others.map((/** @type {any} */ item) => [item.mentor_id, item.duration_minutes])),
+    date: items[0].activity_date,
+    mentorIds,
+  };
+}
+
+/** @param {number[]} numbers */
+function mostCommon(numbers) {
+  /** @type {Map<number, number>} */
+  const counts = new Map();
+  for (const number of numbers) {
+    counts.set(number, (counts.get(number) ?? 0) + 1);
+  }
+  return [...counts].reduce((best, each) => (each[1] > best[1] ? each : best))[0];
+}
+
+/** Whether two batches are the same group: the same type, and half of the larger one is in the other. @param {Group} one @param {Group} other */
+function isSame(one, other) {
+  const members = new Set(one.mentorIds);
+  const common = other.mentorIds.filter((mentorId) => members.has(mentorId)).length;
+  return one.type === other.type && one.coordinatorId === other.coordinatorId && 2 * common >= Math.max(one.mentorIds.length, other.mentorIds.length);
+}
+
+/** The group of one batch. @param {string} batchId @returns {Promise<Group | null>} */
+export async function readGroup(batchId) {
+  const { body } = await api.batch(batchId, { item_limit: LARGEST });
+  return body.next_item_cursor === null ? groupOf(body) : null;
+}
+
+/**
+ * The last distinct groups, newest first, each with the date for which it is probably registered next: a group that met on the same
+ * weekday each time meets on that weekday again.
+ *
+ * @param {any[]} batches newest first @param {string} today @param {number} count
+ * @returns {Promise<{ group: Group, date: string, isWeekly: boolean }[]>}
+ */
+export async function lastGroups(batches, today, count) {
+  const candidates = batches.filter((batch) => batch.status !== "cancelled" && batch.total_items <= LARGEST).slice(0, READ);
+  const read = await Promise.all(candidates.map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST })));
+  /** @type {Group[][]} */
+  const found = [];
+  for (const { body } of read) {
+    const group = groupOf(body);
+    if (group === null) {
+      continue;
+    }
+    const same = found.find((groups) => isSame(groups[0], group));
+    if (same === undefined) {
+      found.push([group]);
+    } else {
+      same.push(group);
+    }
+  }
+  return found.slice(0, count).map((groups) => ({ group: groups[0], ...nextDate(groups, today) }));
+}
+
+/** @param {Group[]} groups the same one, several times @param {string} today */
+function nextDate(groups, today) {
+  const dates = [...new Set(groups.map((group) => group.date))].sort();
+  const last = dates[dates.length - 1];
+  const isWeekly = dates.length > 1 && dates.every((date) => (Date.parse(last) - Date.parse(date)) % WEEK_MS === 0);
+  const proposed = isWeekly ? lastWeekday(weekdayOf(last), today) : today;
+  return { isWeekly, date: proposed > last ? proposed : today };
+}
+
+/** A group's label for another date, or null for the preset one. @param {Group} group @param {string} date */
+export function labelFor({ label, date: before }, date) {
+  return label === null ? null : label.replace(shownDate(before), shownDate(date));
+}
+
+/** What a group is called on any date, or null. @param {Group} group */
+export function nameOf({ label, date }) {
+  return label === null ? null : label.replace(shownDate(date), "").replace(/[\s,]+$/, "") || null;
+}
