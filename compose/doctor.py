@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from confluent_kafka import KafkaException
+from pydantic import SecretStr
 from sqlalchemy import URL, Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
@@ -32,6 +33,9 @@ TIMEOUT_S = 5.0
 # The API's clock checks tokens and the database's clock checks dates; `exp` and "today" must not be far apart.
 MAX_CLOCK_DIFFERENCE_S = 5.0
 
+# What the examples of compose/docker have in place of each secret.
+_PLACEHOLDER = "change-me"
+
 # Variables of other programs of ours, which are no settings.
 _OTHER_VARIABLES = frozenset({"HOME", "URL", "TOKEN", "CACHE_DIR", "TEST_STACK", "TEST_PGBOUNCER", "COMPLETE"})
 
@@ -50,19 +54,31 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
 
 
 def _settings(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    wrong = [*_unknown(environment), *_dangerous(settings)]
+    yield from wrong
+    if not wrong:
+        given = len(settings.model_fields_set)
+        yield Finding("settings", State.OK, f"{len(Settings.model_fields)} settings, {given} of them given, all valid")
+
+
+def _unknown(environment: Mapping[str, str]) -> Iterator[Finding]:
     known = {f"BULKREG_{name.upper()}" for name in Settings.model_fields} | {f"BULKREG_{name}" for name in _OTHER_VARIABLES}
-    unknown = sorted(name for name in environment if name.startswith("BULKREG_") and name not in known)
-    for name in unknown:
+    for name in sorted(name for name in environment if name.startswith("BULKREG_") and name not in known):
         yield Finding(
             "settings", State.UNSAFE, f"{name} is not a setting and has no effect", f"correct its name, or unset {name}"
         )
+
+
+def _dangerous(settings: Settings) -> Iterator[Finding]:
     if settings.failpoints:
         yield Finding(
             "settings", State.UNSAFE, "failpoints are set: processes crash where tests want it", "unset BULKREG_FAILPOINTS"
         )
-    if not unknown and not settings.failpoints:
-        given = len(settings.model_fields_set)
-        yield Finding("settings", State.OK, f"{len(Settings.model_fields)} settings, {given} of them given, all valid")
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr) and _PLACEHOLDER in value.get_secret_value():
+            detail = f"BULKREG_{name.upper()} contains the example's secret, which everybody knows"
+            yield Finding("settings", State.UNSAFE, detail, "replace the secret by a random one: openssl rand -hex 32")
 
 
 def _identity(settings: Settings) -> Iterator[Finding]:
@@ -175,7 +191,8 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
         (_WORKER, settings.worker_url, _as_worker, _role_fix(WORKER_ROLE, "BULKREG_WORKER_DATABASE_URL")),
         (_API, settings.api_url, _as_api, _role_fix(API_ROLE, "BULKREG_API_DATABASE_URL")),
     ):
-        yield from _transport(subject, url, environment)
+        if not settings.database_allow_plaintext:
+            yield from _transport(subject, url, environment)
         yield from _connected(subject, url, settings, check, fix)
     yield from _pooling(settings)
 

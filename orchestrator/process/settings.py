@@ -5,6 +5,7 @@ Each is the environment variable `BULKREG_` + its name in upper case. Every proc
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
     )
     api_database_url: SecretStr | None = Field(
         default=None, description="URL of the API's role, which owns no tables. Default: the role bulkreg_api on DATABASE_URL."
+    )
+    database_allow_plaintext: bool = Field(
+        default=False,
+        description="The network to PostgreSQL is trusted, so doctor does not report a connection that may be unencrypted.",
     )
     statement_timeout_ms: int = Field(
         default=30_000,
@@ -405,10 +410,19 @@ class Settings(BaseSettings):
     def _role_url(self, given: SecretStr | None, role: str) -> URL:
         if given is not None:
             return make_url(given.get_secret_value()).set(drivername="postgresql+psycopg2")
-        return self.owner_url.set(username=role, password=self.derived_password(role))
+        return self.owner_url.set(username=role, password=self._derived_password(role))
 
-    def derived_password(self, role: str) -> str | None:
-        """The password of a role that `db upgrade` made: derived from the owner's, so one URL is enough to run everything."""
+    def role_passwords(self) -> Mapping[str, str | None]:
+        """The passwords that `db upgrade` gives to the two roles: those with which the processes connect. None: it leaves the password
+        as it is."""
+        urls = {WORKER_ROLE: self.worker_url, API_ROLE: self.api_url}
+        return {
+            role: url.password if url.username == role else self._derived_password(role)  # a URL may name an operator's own role
+            for role, url in urls.items()
+        }
+
+    def _derived_password(self, role: str) -> str | None:
+        """A password that is derived from the owner's, so that one URL is enough to run everything."""
         if self.owner_url.password is None:
             return None
         return hmac.new(self.owner_url.password.encode(), role.encode(), hashlib.sha256).hexdigest()

@@ -5,7 +5,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from psycopg2.extensions import encrypt_password
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import (
     Retrying,
@@ -17,7 +18,7 @@ from tenacity import (
     wait_random,
 )
 
-from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
+from orchestrator.process.settings import Settings
 from orchestrator.storage.chapters import fill_chapters
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.large_indexes import FOR_FILLING, INDEXES, build_large_indexes
@@ -55,12 +56,17 @@ def newest_version() -> str:
 @retry(retry=retry_if_exception_type(DBAPIError), stop=stop_after_attempt(5), wait=wait_random(0.05, 0.2), reraise=True)
 def _make_roles(engine: Engine, settings: Settings) -> None:
     with engine.begin() as connection:
-        for role in (WORKER_ROLE, API_ROLE):
-            password = settings.derived_password(role)
+        for role, password in settings.role_passwords().items():
             exists = connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = :role"), {"role": role})
             verb = "ALTER" if exists else "CREATE"
-            # DDL takes no parameters; the password is hexadecimal and the role a constant.
-            connection.exec_driver_sql(f"{verb} ROLE {role} LOGIN" + (f" PASSWORD '{password}'" if password else ""))
+            # DDL takes no parameters. The role is a constant, and a verifier contains no quotes.
+            clause = "" if password is None else f" PASSWORD '{_verifier(connection, role, password)}'"
+            connection.exec_driver_sql(f"{verb} ROLE {role} LOGIN{clause}")
+
+
+def _verifier(connection: Connection, role: str, password: str) -> str:
+    """What the server stores of a password. The password itself would get into the log of a server that logs DDL."""
+    return str(encrypt_password(password, role, connection.connection.driver_connection, "scram-sha-256"))
 
 
 def _is_in_the_way(error: BaseException) -> bool:

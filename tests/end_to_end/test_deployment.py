@@ -14,8 +14,8 @@ import orjson
 import pytest
 import yaml
 from confluent_kafka.admin import AdminClient
-from sqlalchemy import make_url
 
+from orchestrator.process.settings import Settings
 from tests.support.databases import fresh_database
 from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
@@ -26,8 +26,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "compose" / "embedded" / "example"
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "docker" / "compose.yaml").read_text())["services"]
 ROLES = {name: service["command"] for name, service in SERVICES.items() if service.get("command", [None])[0] == "run"}
-
-"""The file's stop_grace_period."""
 
 
 @pytest.fixture
@@ -50,9 +48,13 @@ def program(tmp_path: Path) -> Path:
 def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
     """Values of the file, and what replaces them here."""
     with fresh_database(infrastructure.postgres_url) as url:
-        here = make_url(url)
+        here = Settings(database_url=url).owner_url
+        passwords = {"POSTGRES_PASSWORD": here.password}
+        # Those that the roles have already, because they belong to the whole server.
+        passwords |= {"WORKER_PASSWORD": Settings(database_url=url).worker_url.password}
+        passwords |= {"API_PASSWORD": Settings(database_url=url).api_url.password}
         yield {
-            "${POSTGRES_PASSWORD:?copy .env.example to .env}": str(here.password),
+            **{f"${{{name}:?copy .env.example to .env}}": str(password) for name, password in passwords.items()},
             "postgresql://bulkreg:": f"postgresql://{here.username}:",
             "@postgres:5432/bulkreg": f"@{here.host}:{here.port}/{here.database}",
             "kafka:9092": infrastructure.kafka_bootstrap_servers,
@@ -68,8 +70,10 @@ def environment(service: str, addresses: Mapping[str, str], program: Path, port:
     given: dict[str, str] = SERVICES[service]["environment"]
     for there, here in addresses.items():
         given = {name: value.replace(there, here) for name, value in given.items()}
-    # From the file .env, and what separates tests on one server.
-    more = {"BULKREG_JWT_HS256_KEY": "k" * 32, "BULKREG_TOPIC_PREFIX": addresses["@postgres:5432/bulkreg"].rpartition("/")[2]}
+    # From the file api.env, and what separates tests on one server.
+    more = {"BULKREG_TOPIC_PREFIX": addresses["@postgres:5432/bulkreg"].rpartition("/")[2]}
+    if "api.env" in SERVICES[service]["env_file"]:
+        more["BULKREG_JWT_HS256_KEY"] = "k" * 32
     return {**given, **more, "BULKREG_API_PORT": str(port), "PATH": f"{program}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
@@ -103,14 +107,14 @@ def test_roles_of_the_compose_file_register_a_batch(
             running.callback(process.kill)
         api = f"http://127.0.0.1:{port}"
         eventually(lambda: is_ready(api), what="the API is ready")
-        in_service("api", ["bulkreg", "directory", "import", str(EXAMPLE / "directory")])
-        token = in_service("api", ["bulkreg", "token", "--org", "nordlys", "--sub", "leader", "--role", "admin"]).strip()
+        in_service("import", ["bulkreg", *SERVICES["import"]["command"][:-1], str(EXAMPLE / "directory")])
+        token = in_service("admin", ["bulkreg", "token", "--org", "nordlys", "--sub", "leader", "--role", "admin"]).strip()
         at = ["--url", api, "--token", token]
         group = ["submit", str(EXAMPLE / "monday-group.csv"), "--coordinator", "ingrid", "--json", *at]
-        batch = orjson.loads(in_service("api", ["bulkreg", *group], code=1))
+        batch = orjson.loads(in_service("admin", ["bulkreg", *group], code=1))
         assert (batch["status"], batch["completed"], batch["failed"]) == ("partial", 9, 2)
         assert httpx.get(f"{api}/api/v1/bulk-registrations", timeout=PATIENCE_S).status_code == 401
-        in_service("api", ["bulkreg", "verify"])
+        in_service("admin", ["bulkreg", "verify"])
         for process in processes:
             process.terminate()
         assert [process.wait(PATIENCE_S) for process in processes] == [0] * len(processes)

@@ -142,6 +142,21 @@ def test_failpoints(sound: Settings) -> None:
     assert only(changed(sound, failpoints="relay.after_publish=crash")).fix == "unset BULKREG_FAILPOINTS"
 
 
+def test_secrets_of_the_examples_that_were_never_replaced(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    examples = changed(
+        sound,
+        api_database_url=SecretStr("postgresql://bulkreg_api:change-me-this-is-the-api@127.0.0.1:1/x"),
+        jwt_hs256_key=SecretStr("change-me-at-least-32-characters-long"),
+    )
+    found = [finding for finding in wrong(examples) if finding.subject == "settings"]
+    assert [(finding.state, finding.detail.split()[0]) for finding in found] == [
+        (State.UNSAFE, "BULKREG_API_DATABASE_URL"),
+        (State.UNSAFE, "BULKREG_JWT_HS256_KEY"),
+    ]
+    assert all("openssl rand" in (finding.fix or "") for finding in found)
+
+
 def test_a_schema_of_another_version(sound: Settings) -> None:
     as_owner(sound, "UPDATE public.schema_version SET version_num = '0000'")
     finding = only(sound)
@@ -220,7 +235,8 @@ def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.M
     assert {finding.fix for finding in unsafe[:3]} == {"append ?sslmode=verify-full to its URL"}
     assert "BULKREG_KAFKA_SECURITY_PROTOCOL" in (unsafe[3].fix or "")
     private = SecretStr("postgresql://x:y@database.invalid/x?sslmode=verify-full")
-    assert all(finding.state is not State.UNSAFE for finding in wrong(changed(sound, database_url=private)))
+    for safe in (changed(sound, database_url=private), changed(sound, database_url=remote, database_allow_plaintext=True)):
+        assert all(finding.state is not State.UNSAFE for finding in wrong(safe))
 
 
 def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> None:

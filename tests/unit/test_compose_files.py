@@ -3,14 +3,21 @@
 Building the images needs an engine. tests/end_to_end/test_deployment.py runs what the containers run.
 """
 
+import os
 import re
 import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 from cli.main import app
 from compose.roles import ROLES
@@ -20,14 +27,18 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "compose" / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = [name for name, service in SERVICES.items() if "build" in service]
+IMAGE = SERVICES["setup"]["image"]
+OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE}
+COMMANDS = {"setup", "admin", "import"}
+"""They run one command and end."""
+SERVERS = set(SERVICES) - OURS
 DOCKERFILE = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
 INSTRUCTIONS = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
-ENVIRONMENT_EXAMPLE = (DOCKER / ".env.example").read_text()
+EXAMPLES = {".env": DOCKER / ".env.example", "api.env": DOCKER / "api.env.example"}
 
 
 def test_every_role_runs_once_and_the_registration_twice() -> None:
-    running = {name: SERVICES[name]["command"] for name in OURS if name != "setup"}
+    running = {name: SERVICES[name]["command"] for name in SERVICES if name in OURS - COMMANDS}
     assert running == {role: ["run", role] for role in ROLES}
     assert {name: SERVICES[name].get("deploy", {}).get("replicas", 1) for name in running} == {
         role: 2 if role == "registration" else 1 for role in ROLES
@@ -36,79 +47,159 @@ def test_every_role_runs_once_and_the_registration_twice() -> None:
 
 def test_servers_start_before_the_schema_and_topics_and_these_before_the_roles() -> None:
     assert SERVICES["setup"]["entrypoint"] == ["/bin/sh", "-ec", "bulkreg db upgrade && bulkreg topics create"]
-    assert SERVICES["setup"]["restart"] == "no"
     assert SERVICES["setup"]["depends_on"] == {name: {"condition": "service_healthy"} for name in ("postgres", "kafka")}
-    assert all("test" in SERVICES[name]["healthcheck"] for name in ("postgres", "kafka", "api"))
-    for name in set(OURS) - {"setup"}:
+    for name in OURS - COMMANDS:
         assert SERVICES[name]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+
+
+def test_every_service_restarts_and_has_time_to_stop() -> None:
+    assert {name for name in SERVICES if SERVICES[name]["restart"] == "no"} == COMMANDS
+    for name in SERVICES.keys() - COMMANDS:
         assert SERVICES[name]["restart"] == "unless-stopped"
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= (20 if name in OURS else 60)
+    assert all(SERVICES[name]["init"] for name in OURS), "or SIGTERM is lost while the interpreter starts"
+
+
+def test_every_container_has_a_health_check() -> None:
+    assert all("test" in SERVICES[name]["healthcheck"] for name in SERVERS)
+    assert any(line.startswith("HEALTHCHECK") and line.endswith('CMD ["ready"]') for line in INSTRUCTIONS)
+    assert {name for name in OURS if "healthcheck" in SERVICES[name]} == COMMANDS
+
+
+def test_only_setup_builds_the_image_and_runs_unasked() -> None:
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["setup"]
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == COMMANDS - {"setup"}
+    assert COMPOSE["name"] == "bulkreg"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["tmpfs"]
+    assert name in OURS or name == "kafka" or service["user"] == "999:999", "ours and Kafka's images name a user"
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def _environment(name: str) -> dict[str, str]:
+    given: dict[str, str] = SERVICES[name].get("environment", {})
+    return given
 
 
 def test_every_setting_exists() -> None:
-    named = {name for service in SERVICES.values() for name in service.get("environment", {}) if "BULKREG" in name}
-    named |= set(re.findall(r"^(?:# )?(BULKREG_\w+)=", ENVIRONMENT_EXAMPLE, re.MULTILINE))
+    named = {name for service in SERVICES for name in _environment(service) if "BULKREG" in name}
+    for example in EXAMPLES.values():
+        named |= set(re.findall(r"^(?:# )?(BULKREG_\w+)=", example.read_text(), re.MULTILINE))
     assert len(named) >= 8
     assert {name.removeprefix("BULKREG_").lower() for name in named} <= Settings.model_fields.keys()
 
 
-def test_secrets_come_from_the_environment_file() -> None:
+def test_secrets_come_from_ignored_files() -> None:
     text = (DOCKER / "compose.yaml").read_text()
     needed = set(re.findall(r"\$\{(\w+):\?", text))
-    assert needed == set(re.findall(r"\$\{(\w+)", text)), "a missing secret must be an error, and never empty"
-    given = dict(re.findall(r"^(\w+)=(.*)$", ENVIRONMENT_EXAMPLE, re.MULTILINE))
-    assert needed <= given.keys()
-    assert all(value.startswith("change-me") for value in given.values())
-    assert all(SERVICES[name]["env_file"] == ".env" for name in OURS)
-    for kept_out in (DOCKER / "Dockerfile.dockerignore", ROOT / ".gitignore"):
-        assert "compose/docker/.env" in kept_out.read_text().splitlines()
+    assert needed == {"POSTGRES_PASSWORD", "WORKER_PASSWORD", "API_PASSWORD"}
+    given = {name: dict(re.findall(r"^(\w+)=(.*)$", example.read_text(), re.MULTILINE)) for name, example in EXAMPLES.items()}
+    assert given[".env"].keys() == needed
+    assert all(value.startswith("change-me") for values in given.values() for value in values.values())
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {f"compose/docker/{name}" for name in EXAMPLES} <= set(ignored)
+
+
+@pytest.mark.parametrize(
+    ("secret", "holders"),
+    [
+        ("POSTGRES_PASSWORD", {"postgres", "setup", "admin"}),
+        ("WORKER_PASSWORD", {"setup", "admin", "import", "relay", "splitter", "registration", "aggregator", "sweeper"}),
+        ("API_PASSWORD", {"setup", "admin", "api"}),
+    ],
+)
+def test_a_container_has_only_the_passwords_that_it_needs(secret: str, holders: set[str]) -> None:
+    assert {name for name in SERVICES if any(f"${{{secret}:?" in value for value in _environment(name).values())} == holders
+
+
+def test_only_the_api_has_the_key_that_signs_tokens() -> None:
+    assert {name for name in SERVICES if "api.env" in SERVICES[name].get("env_file", ())} == {"api", "admin"}
+
+
+def test_the_api_does_not_reach_kafka() -> None:
+    assert SERVICES["api"]["networks"] == SERVICES["postgres"]["networks"] == ["database"]
+    assert SERVICES["kafka"]["networks"] == ["events"]
 
 
 def test_images_are_pinned_and_nothing_is_published_beyond_loopback() -> None:
-    for service in SERVICES.values():
-        assert "build" in service or re.fullmatch(r"[a-z/]+:[\d.]+", service["image"])
-        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
-    bases = {line.split()[1] for line in INSTRUCTIONS if line.startswith("FROM ")}
-    assert all(re.fullmatch(r"[a-z/]+:[\d.]+[a-z-]*", base) for base in bases)
+    images = [service["image"] for service in SERVICES.values() if service["image"] != IMAGE]
+    images += re.findall(r"^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE, re.MULTILINE)
+    assert len(images) == 3
+    assert all(re.fullmatch(r"(\$\{[A-Z]+_IMAGE:-)?[a-z/]+:[\d.]+[a-z-]*}?", image) for image in images)
+    assert all(line.split()[1] == "${PYTHON_IMAGE}" for line in INSTRUCTIONS if line.startswith("FROM "))
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"api": ["127.0.0.1:${API_PORTS:-8080-8089}:8080"]}, "a range, so that it can be scaled"
 
 
 def test_the_servers_data_is_on_volumes() -> None:
-    volumes = {
-        volume.split(":", 1)[0]: volume.split(":", 1)[1] for name in SERVICES for volume in SERVICES[name].get("volumes", ())
-    }
+    volumes = {volume.split(":", 1)[0]: volume.split(":", 1)[1] for name in SERVERS for volume in SERVICES[name]["volumes"]}
     assert volumes.keys() == COMPOSE["volumes"].keys()
     assert volumes["kafka"] == SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"]
 
 
+def test_a_missing_directory_is_an_error() -> None:
+    [volume] = SERVICES["import"]["volumes"]
+    assert (volume["target"], volume["read_only"], volume["bind"]) == ("/directory", True, {"create_host_path": False})
+    assert SERVICES["import"]["command"] == ["directory", "import", "/directory"]
+
+
+def _commands(line: str) -> Iterator[list[str]]:
+    """The commands of a line, without redirections."""
+    for command in re.split(r"&&|\|", line):
+        words = shlex.split(command.partition("<")[0].partition(" > ")[0], comments=True)
+        if words:
+            yield words
+
+
 # The commands that docs/operations.md and compose.yaml show, and the folder to run them in.
 TYPED = [
-    (folder, shlex.split(line, comments=True))
-    for folder, page in ((ROOT, ROOT / "docs" / "operations.md"), (DOCKER, DOCKER / "compose.yaml"))
+    (folder, words)
+    for folder, page in ((DOCKER, ROOT / "docs" / "operations.md"), (DOCKER, DOCKER / "compose.yaml"))
     for line in re.findall(r"(?:\bcp|docker compose) [^`\n]*", page.read_text())
+    for words in _commands(line)
 ]
-OPTIONS = {"up": {"--build", "--detach"}, "run": {"--rm", "-v"}}
+FLAGS = {
+    "up": {"--build", "--detach", "--wait", "--no-deps", "--scale"},
+    "run": {"--rm"},
+    "exec": {"-T"},
+    "stop": set(),
+    "port": {"--index"},
+    "ps": set(),
+}
+WITH_VALUE = {"--scale", "--index"}
 
 
 def test_shown_compose_commands_name_existing_services() -> None:
     assert sum(words[:2] == ["docker", "compose"] for _, words in TYPED) >= 5
     for folder, words in TYPED:
         if words[0] == "cp":
-            assert (folder / words[1]).is_file()
-            assert folder / words[2] == DOCKER / SERVICES["api"]["env_file"]
+            assert EXAMPLES[words[2]] == folder / words[1]
             continue
-        rest = words[2:]
-        if rest[0] == "-f":
-            assert folder / rest[1] == DOCKER / "compose.yaml"
-            rest = rest[2:]
-        subcommand, *rest = rest
+        subcommand, *rest = words[2:]
         while rest and rest[0].startswith("-"):
-            assert rest[0] in OPTIONS[subcommand]
-            rest = rest[2:] if rest[0] == "-v" else rest[1:]
+            assert rest[0] in FLAGS[subcommand]
+            if rest.pop(0) in WITH_VALUE:
+                assert re.fullmatch(r"\d+|(api|registration)=\d+", rest.pop(0))
         if subcommand == "run":
             service, *arguments = rest
             assert service in OURS
-            assert_command(arguments)
+            if arguments:
+                assert_command(arguments)
+        elif subcommand in ("exec", "port"):
+            assert rest[0] in SERVICES
         else:
-            assert rest == []
+            assert set(rest) <= SERVICES.keys()
 
 
 def assert_command(arguments: list[str]) -> None:
@@ -132,16 +223,26 @@ def test_the_dockerfile_copies_everything_that_it_needs() -> None:
     packages = re.findall(
         r'"(\w+)"', re.findall(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
     )
-    assert {*packages, "pyproject.toml", "README.md", "locks/runtime.lock", "locks/build.lock"} == set(copied)
+    others = {"pyproject.toml", "README.md", "LICENSE", "locks/runtime.lock", "locks/build.lock", "compose/docker/ready.sh"}
+    assert {*packages, *others} == set(copied)
 
 
 def test_the_build_context_has_only_what_is_copied() -> None:
-    rules = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
-    assert rules[rules.index("*") + 1 :]
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == {path.removesuffix("/").split("/")[0] for path in _copied()}
+    """By the one file that both builders read."""
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert not list(DOCKER.glob("*.dockerignore"))
+    sent = {rule[1:] for rule in rules[rules.index("*") + 1 :] if rule.startswith("!")}
+    assert sent == {path.split("/")[0] for path in _copied()} | {"compose/docker/ready.sh"}
+    assert rules.index("!compose") < rules.index("compose/docker/*") < rules.index("!compose/docker/ready.sh")
 
 
-@pytest.mark.parametrize("command", re.findall(r"\S+pip install.*?(?=&&|$)", DOCKERFILE, re.MULTILINE))
+def test_the_wheel_has_neither_compose_files_nor_the_benchmark() -> None:
+    files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert "compose/doctor.py" in files
+    assert not [file for file in files if file.startswith(("compose/docker", "compose/bench", "compose/operations_page"))]
+
+
+@pytest.mark.parametrize("command", re.findall(r"\S+/pip .*?(?=&&|$)", DOCKERFILE, re.MULTILINE))
 def test_every_package_is_installed_by_its_hash(command: str) -> None:
     assert "--require-hashes" in command or ("--no-deps" in command and "--no-index" in command)
     assert "--no-cache-dir" in command
@@ -152,5 +253,47 @@ def test_the_image_runs_as_an_unprivileged_user() -> None:
     [user] = [line.split()[1] for line in last_stage if line.startswith("USER ")]
     assert int(user) > 0
     assert not any(line.startswith(("RUN", "COPY")) for line in last_stage[last_stage.index(f"USER {user}") :])
+    assert "--without-pip /opt/bulkreg" in DOCKERFILE
+    version = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+    assert f'org.opencontainers.image.version="{version}"' in DOCKERFILE
     [entrypoint] = [line for line in last_stage if line.startswith("ENTRYPOINT")]
     assert entrypoint == 'ENTRYPOINT ["bulkreg"]', "the exec form is needed, so that signals reach the product"
+
+
+class _Response(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+        self.wfile.write(b'{"status":"as said"}')
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
+
+
+@contextmanager
+def process_with_health(status: int) -> Iterator[int]:
+    handler = type("_Response", (_Response,), {"status": status})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def is_ready(*, health_port: int, api_port: int) -> tuple[bool, str]:
+    ports = {"BULKREG_HEALTH_PORT": str(health_port), "BULKREG_API_PORT": str(api_port)}
+    done = subprocess.run([DOCKER / "ready.sh"], env=os.environ | ports, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode == 0, done.stdout.strip()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_ready_asks_readyz_on_the_health_port_or_the_apis(status: int) -> None:
+    with process_with_health(status) as port:
+        assert is_ready(health_port=port, api_port=1) == (status == 200, '{"status":"as said"}')
+        assert is_ready(health_port=1, api_port=port) == (status == 200, '{"status":"as said"}')
+    assert is_ready(health_port=1, api_port=1) == (False, "nothing listens on port 1 or 1")
