@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run roles in this process until SIGTERM; a second signal exits immediately. Settings come from the environment."""
         # Imported here, so that the other commands do not wait for it.
+        from orchestrator.process.memory import postpone_collector
+
+        postpone_collector()
         from compose.roles import run_roles
         from orchestrator.process.logs import configure_logs
         from orchestrator.process.refused_start import RefusedStartError

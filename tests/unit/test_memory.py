@@ -1,4 +1,4 @@
-"""Free memory between used pages is returned to the system on request."""
+"""Free memory between used pages is returned to the system on request, and the garbage collector leaves imports alone."""
 
 import platform
 import subprocess
@@ -26,3 +26,19 @@ def test_free_pages_between_used_ones_are_returned() -> None:
     assert stays == 100
     assert taken > 80e6
     assert kept < taken / 4 or platform.libc_ver()[0] != "glibc", f"{kept} of {taken} bytes"
+
+
+COLLECTOR = """
+import gc
+from orchestrator.process import memory
+
+memory.postpone_collector()
+print(gc.isenabled())
+memory.relieve_collector()
+print(gc.isenabled(), gc.get_freeze_count() > 1_000)
+"""
+
+
+def test_the_collector_runs_once_the_imports_are_done() -> None:
+    said = subprocess.run([sys.executable, "-c", COLLECTOR], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["False", "True", "True"]
