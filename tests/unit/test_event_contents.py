@@ -220,7 +220,7 @@ def test_a_revocation_is_published_in_parts_on_both_topics(monkeypatch: pytest.M
         assert len({header(part, "ce_id") for part in parts}) == len(parts)
 
 
-def test_without_a_version_a_revocation_is_identified_by_its_position() -> None:
+def test_without_a_version_a_revocation_is_identified_by_position_and_time() -> None:
     def build(position: int, time: datetime) -> str:
         event = activities_revoked(
             batch_id=BATCH,
