@@ -93,7 +93,7 @@ class Watch:
 
     @property
     def faults(self) -> list[str]:
-        """The errors without the refusals of the API, each of which the browser also says on its console."""
+        """The errors, without those that the browser logs for each refusal of the API."""
         return [error for error in self.errors if "the server responded with a status of" not in error]
 
 

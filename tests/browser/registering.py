@@ -1,4 +1,4 @@
-"""A console with a directory of named mentors, whose batches are handled when a test says so; and a count of what a person does."""
+"""A console with a directory of named mentors, whose batches are handled when a test says so, and a count of a person's clicks and keys."""
 
 import contextlib
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ class Registering:
             return set(rows.scalars())
 
     def today(self) -> str:
-        """The organization's date, as the API tells it."""
+        """The organization's date, from the API."""
         with self.server.client(Role.COORDINATOR, sub=COORDINATOR) as client:
             return str(client.get(f"{API_ROOT}/me").json()["organization"]["today"])
 
@@ -116,7 +116,7 @@ def registering_console(settings: Settings, engine: Engine) -> Iterator[Register
         yield Registering(server, pipeline, engine)
 
 
-# A press on a label or its check box is one, and keys that only modify others are none.
+# A press on a label, or on its check box, counts as one click. Modifier keys do not count.
 _COUNT = """
 addEventListener("pointerdown", (event) => { if (event.isTrusted) count("clicks"); }, true);
 addEventListener("keydown", (event) => { if (event.isTrusted && !["Control", "Shift"].includes(event.key)) count("keys"); }, true);
@@ -133,5 +133,5 @@ class Effort:
         context.add_init_script(_COUNT)
 
     def restart(self) -> None:
-        """Counts from here on."""
+        """Begins to count."""
         self.clicks = self.keys = 0

@@ -1,4 +1,4 @@
-"""Activities in a browser: filters and sums, an activity's history, undo, the file, and that no address holds a person."""
+"""Activities in a browser: filters and sums, an activity's history, undo, the file, and that no address contains personal data."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _DIRECTORY = (
 
 @contextlib.contextmanager
 def fill(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
-    """61 visits, and 2 trainings of the month before. Åse's visit failed because of its date, and was tried again with another one."""
+    """61 visits, and 2 trainings in the month before. Åse's visit failed because of its date, and was retried with another one."""
     standard_directory(engine)
     with engine.begin() as connection:
         for statement in _DIRECTORY:
@@ -65,7 +65,7 @@ def open_list(page: Page, console: ApiServer, name: str) -> None:
 
 
 def heading(page: Page) -> Locator:
-    """What the list says about itself."""
+    """The text above the list."""
     return page.get_by_role("heading", level=2)
 
 
@@ -93,7 +93,7 @@ def test_an_auditor_finds_sums_saves_and_reads_a_history(
     expect(heading(page)).to_have_text("61 activities, 61 hours.")
     expect(page.get_by_label("From")).to_have_value("01.03.2026")
 
-    # Two people of one name are told apart. A person who is chosen is in no address, not even in that of the download.
+    # Two people with the same name are distinguished. A chosen person is in no address, not even in the download's.
     page.get_by_label("Mentor").fill("Bjørn Haugen")
     page.get_by_label("Mentor").press("Enter")
     expect(page.get_by_text("Nobody in the directory has this name.")).to_be_visible()

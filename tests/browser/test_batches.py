@@ -1,4 +1,4 @@
-"""The pages of batches: what happened to each person, followed while it happens."""
+"""The page of a batch: what happened to each person, while it happens."""
 
 from collections.abc import Iterator
 from pathlib import Path

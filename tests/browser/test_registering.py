@@ -23,13 +23,13 @@ def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
 
 @pytest.fixture
 def effort(context: BrowserContext) -> Effort:
-    """Counts from the beginning."""
+    """Begins to count."""
     return Effort(context)
 
 
 @pytest.fixture
 def page(context: BrowserContext, effort: Effort, registering: Registering) -> Page:
-    """The first page, logged in as the coordinator of Bergen. Efforts are counted in it."""
+    """The first page, logged in as the coordinator of Bergen, with a count of clicks and keys."""
     page = context.new_page()
     log_in(page, registering.server)
     return page
@@ -41,7 +41,7 @@ def test_the_first_time_takes_five_clicks_and_the_minutes(
     effort.restart()
     page.get_by_role("navigation").get_by_role("link", name="New registration").click()
     page.get_by_text("Hospital visit").click()
-    # A person who has just chosen the type gets to the minutes by Tab: over the date and its two chips.
+    # After choosing the type, a person gets to the minutes by Tab, across the date and its two chips.
     for _ in range(4):
         page.keyboard.press("Tab")
     expect(page.get_by_label("Duration")).to_be_focused()
@@ -56,7 +56,7 @@ def test_the_first_time_takes_five_clicks_and_the_minutes(
     page.wait_for_url(f"{registering.url}/console/batches/*")
     assert effort.clicks == 5
     assert registering.registered() == set(BERGEN)
-    # Only the language may be kept where scripts can read it, and no name is in an address.
+    # Only the language may be stored where scripts can read it, and no name is in an address.
     assert page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage)]") == [[], []]
     assert [url for url in watch.requests if "m-01" in url or "Astrid" in url] == []
     assert [error for error in watch.errors if "status of 401" not in error] == []
@@ -99,7 +99,8 @@ def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Regi
     with page.expect_navigation():
         page.keyboard.press("Enter")
     page.get_by_label("Search by name").wait_for()
-    # Over the link to the content; then the first type, the date and its chips, the duration, the name, the note, the chapter.
+    # Tab goes across the link to the content, then the first type, the date and its chips, the duration, the name, the note and the
+    # chapter.
     press("Tab", "Enter", "Tab", "Space", *["Tab"] * 7, "Space", "Control+Enter")
     expect(page.get_by_text("25 will be registered")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_focused()

@@ -29,7 +29,7 @@ PLACE = re.compile(r"\{\w+\}")
 
 
 def _codes_of_mistakes() -> Iterator[str]:
-    """The codes of the mistakes that the API can name, in a request or in a file: those in its sources, and those of pydantic's errors."""
+    """The codes of the mistakes that the API can return, in a request or in a file: those in its sources, and those of pydantic's errors."""
     yield from (code for code, _ in mistakes._CODES.values())
     yield from (cells.EMPTY, cells.TOO_LONG, FileMistake("", "").code, *(column.code for column in COLUMNS))
     for room in ("api", "schemas", "orchestrator/batches", "orchestrator/files"):
@@ -57,7 +57,7 @@ CODES: Mapping[str, set[str]] = {
     "warning": {"shorter_than_usual"},
     "kept": set(KeptBecause),
 }
-"""The codes for which a person reads a sentence (`static/messages.js`)."""
+"""The codes for which there is a sentence for people (`static/messages.js`)."""
 
 
 @pytest.fixture(scope="module")

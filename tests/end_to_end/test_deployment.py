@@ -50,7 +50,7 @@ def addresses(infrastructure: Stack) -> Iterator[Mapping[str, str]]:
     with fresh_database(infrastructure.postgres_url) as url:
         here = Settings(database_url=url).owner_url
         passwords = {"POSTGRES_PASSWORD": here.password}
-        # Those that the roles have already, because they belong to the whole server.
+        # The passwords that the roles have already, because roles belong to the whole server.
         passwords |= {"WORKER_PASSWORD": Settings(database_url=url).worker_url.password}
         passwords |= {"API_PASSWORD": Settings(database_url=url).api_url.password}
         yield {

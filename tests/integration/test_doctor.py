@@ -142,7 +142,7 @@ def test_failpoints(sound: Settings) -> None:
     assert only(changed(sound, failpoints="relay.after_publish=crash")).fix == "unset BULKREG_FAILPOINTS"
 
 
-def test_secrets_of_the_examples_that_were_never_replaced(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_the_examples_that_were_not_replaced(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
     examples = changed(
         sound,

@@ -1,4 +1,4 @@
-"""What the metrics say about the product: the figures that the sweeper serves, and what consumers count after their commit."""
+"""What the metrics say about the product: the numbers that the sweeper serves, and what consumers count after their commit."""
 
 import time
 
@@ -15,13 +15,13 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 
 def served(url: str) -> dict[str, float]:
-    """The product's samples by name and labels, as they are written."""
+    """The product's samples, by name and labels."""
     lines = httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text.splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("bulkreg_"))
     return {name: float(value) for name, value in pairs}
 
 
-def test_the_sweeper_serves_the_figures_of_the_whole_product(settings: Settings, engine: Engine, topics: None) -> None:
+def test_the_sweeper_serves_the_numbers_of_the_whole_product(settings: Settings, engine: Engine, topics: None) -> None:
     standard_directory(engine)
     pipeline = Pipeline(settings, engine)
     pipeline.submit(mentors(3))
@@ -74,7 +74,7 @@ def test_items_are_counted_by_outcome_and_batches_by_lane(settings: Settings, en
 
 
 def counted() -> dict[tuple[str, ...], float]:
-    """What was counted until now in this process."""
+    """What this process has counted so far."""
     found: dict[tuple[str, ...], float] = {}
     for each in (sample for family in REGISTRY.collect() for sample in family.samples):
         if each.name == "bulkreg_items_decided_total":

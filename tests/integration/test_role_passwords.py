@@ -1,4 +1,4 @@
-"""The passwords of the two roles: `db upgrade` sets those with which the processes connect."""
+"""The passwords of the two roles: `db upgrade` sets the passwords with which the processes connect."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,8 @@ from orchestrator.storage.migrate import upgrade
 
 @pytest.fixture
 def separate(settings: Settings) -> Iterator[Settings]:
-    """A deployment in which each process knows only its own secret. The roles belong to the whole server and get their passwords back."""
+    """A deployment in which each process knows only its own secret. The roles belong to the whole server, and get their passwords back at
+    the end."""
     yield with_passwords(settings, worker="the worker's: 'secret' %s\\", api="the API's")
     upgrade(settings)
 
@@ -51,7 +52,7 @@ def assert_refused(settings: Settings, *urls: URL) -> None:
 def test_row_65_upgrade_sets_the_passwords_of_the_urls_and_repeating_it_keeps_them(
     settings: Settings, separate: Settings
 ) -> None:
-    for _ in range(2):  # at each start of the deployment
+    for _ in range(2):  # Each start of the deployment does this.
         upgrade(separate)
         enter(separate, separate.worker_url, separate.api_url)
         assert_refused(settings, settings.worker_url, settings.api_url)
@@ -67,7 +68,7 @@ def test_new_passwords_replace_the_old_ones(separate: Settings) -> None:
 
 def test_a_url_without_a_password_leaves_the_roles_password_as_it_is(separate: Settings) -> None:
     upgrade(separate)
-    upgrade(with_urls(separate, worker_database_url=separate.worker_url.set(password=None)))  # its processes read PGPASSFILE
+    upgrade(with_urls(separate, worker_database_url=separate.worker_url.set(password=None)))  # Its processes read PGPASSFILE.
     enter(separate, separate.worker_url)
 
 

@@ -30,7 +30,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 IMAGE = SERVICES["setup"]["image"]
 OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE}
 COMMANDS = {"setup", "admin", "import"}
-"""They run one command and end."""
+"""Services that run one command and end."""
 SERVERS = set(SERVICES) - OURS
 DOCKERFILE = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
 INSTRUCTIONS = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
@@ -57,7 +57,7 @@ def test_every_service_restarts_and_has_time_to_stop() -> None:
     for name in SERVICES.keys() - COMMANDS:
         assert SERVICES[name]["restart"] == "unless-stopped"
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= (20 if name in OURS else 60)
-    assert all(SERVICES[name]["init"] for name in OURS), "or SIGTERM is lost while the interpreter starts"
+    assert all(SERVICES[name]["init"] for name in OURS), "without init, a SIGTERM is lost while the interpreter starts"
 
 
 def test_every_container_has_a_health_check() -> None:
@@ -83,7 +83,7 @@ def test_every_container_is_hardened(name: str) -> None:
     assert service["mem_limit"]
     assert service["pids_limit"]
     assert service["tmpfs"]
-    assert name in OURS or name == "kafka" or service["user"] == "999:999", "ours and Kafka's images name a user"
+    assert name in OURS or name == "kafka" or service["user"] == "999:999", "only our images and Kafka's name a user themselves"
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
 
 
@@ -228,7 +228,7 @@ def test_the_dockerfile_copies_everything_that_it_needs() -> None:
 
 
 def test_the_build_context_has_only_what_is_copied() -> None:
-    """By the one file that both builders read."""
+    """The one file that both builders read decides it."""
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert not list(DOCKER.glob("*.dockerignore"))
     sent = {rule[1:] for rule in rules[rules.index("*") + 1 :] if rule.startswith("!")}
@@ -269,7 +269,7 @@ class _Response(BaseHTTPRequestHandler):
         self.wfile.write(b'{"status":"as said"}')
 
     def log_message(self, *_: object) -> None:
-        """Keeps quiet."""
+        """Logs nothing."""
 
 
 @contextmanager

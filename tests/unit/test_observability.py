@@ -1,4 +1,5 @@
-"""Rules and dashboards of compose/observability: they name metrics that exist, each alarm has a runbook and a case, and promtool agrees."""
+"""The rules and dashboards of compose/observability: they name existing metrics, each alarm has a runbook and a case, and promtool accepts
+them."""
 
 import re
 import shutil
@@ -64,7 +65,7 @@ def test_a_panel_names_only_metrics_that_are_served(title: str) -> None:
 
 
 def test_each_metric_is_in_a_rule_or_on_a_dashboard() -> None:
-    """A metric at which nobody looks is a cost."""
+    """A metric that nobody can see has only a cost."""
     looked_at = set().union(*(named(rule["expr"]) for rule in ALL_RULES))
     looked_at |= set().union(*(named(each) for panel in PANELS.values() for each in panel.expressions.values()))
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in served()}
@@ -79,14 +80,14 @@ def test_an_alarm_has_a_severity_a_sentence_a_runbook_and_a_case(alarm: Mapping[
     assert alarm["annotations"]["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
     assert f"\n## {name}\n" in RUNBOOKS
     cases = [case for test in CASES["tests"] for case in test["alert_rule_test"] if case["alertname"] == name]
-    assert any(case["exp_alerts"] for case in cases), "no case raises it"
+    assert any(case["exp_alerts"] for case in cases), "the alarm has no case that raises it"
 
 
-def test_no_runbook_is_about_an_alarm_that_is_gone() -> None:
+def test_every_runbook_is_about_an_existing_alarm() -> None:
     assert re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE) == [alarm["alert"] for alarm in ALARMS]
 
 
-def test_the_dashboards_files_are_what_the_tables_say() -> None:
+def test_the_dashboards_are_generated_from_the_tables() -> None:
     for path, content in written():
         assert path.read_text() == content, f"run `make docs`: {path.name} is not up to date"
 
@@ -96,7 +97,7 @@ def test_the_dashboards_files_are_what_the_tables_say() -> None:
     [("check", "rules", "rules.yaml"), ("test", "rules", "rules.test.yaml"), ("check", "config", "prometheus.yaml")],
     ids=" ".join,
 )
-def test_promtool_agrees(command: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_files(command: tuple[str, ...]) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
