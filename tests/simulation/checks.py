@@ -10,7 +10,7 @@ from schemas.envelope import Topic
 from tests.simulation.broker import Broker, Stored
 from tests.simulation.forgery import FORGED_LABEL
 from tests.simulation.ledger import Attempt, Ledger
-from tests.simulation.model import Model
+from tests.simulation.model import COORDINATOR, Model
 from tests.simulation.snapshot import ActivityRow, BatchRow, ItemRow, OutcomeRow, Snapshot
 
 _COUNTED = ("pending", "success", "failed", "cancelled")
@@ -24,6 +24,7 @@ def check_step(before: Snapshot, after: Snapshot, model: Model, ledger: Ledger, 
     _items(before, after, model)
     _batches(before, after, model)
     _activities(before, after, model)
+    _templates(before, after, model)
     _nothing_is_forgotten(after, model, ledger, broker)
 
 
@@ -177,8 +178,13 @@ def _batches(before: Snapshot, after: Snapshot, model: Model) -> None:
         assert asked.delete_asked or not batch.is_deleted, f"{batch_id} is deleted without a request"
         assert not asked.is_cancelled or batch.is_cancelled, f"{batch_id} was cancelled, and is not"
         assert not asked.is_deleted or batch.is_deleted, f"{batch_id} was deleted, and is not"
+        possible = sum(each.calls > each.refusals for each in asked.dismissals)
+        assert batch.dismissals <= possible, (
+            f"{batch_id} was dismissed {batch.dismissals} times; asked for were {asked.dismissals}"
+        )
         if batch_id in before.batches:
             _batch_transition(before.batches[batch_id], batch, before, after)
+            _dismissal(before.batches[batch_id], batch)
 
 
 def _status(batch: BatchRow, *, has_items: bool) -> str:
@@ -208,6 +214,18 @@ def _batch_transition(then: BatchRow, now: BatchRow, before: Snapshot, after: Sn
         assert now.is_deleted >= then.is_deleted, f"{batch_id} was deleted and came back"
     if then.is_completed and now.retry_number == then.retry_number:
         assert now.counts == then.counts, f"{batch_id} was {then.status} and has changed without a retry: {then} to {now}"
+
+
+def _dismissal(then: BatchRow, now: BatchRow) -> None:
+    """A batch stays dismissed until another item of it fails."""
+    may_have_failed = now.failed > then.failed or now.retry_number > then.retry_number
+    is_new = now.dismissals > then.dismissals
+    assert now.dismissals >= then.dismissals, f"a dismissal of {now.batch_id} has vanished"
+    if now.is_dismissed:
+        assert is_new or then.is_dismissed, f"{now.batch_id} is dismissed, and nobody has dismissed it: {then} to {now}"
+        assert is_new or now.failed <= then.failed, f"another item of {now.batch_id} has failed, and it stays dismissed: {now}"
+    else:
+        assert may_have_failed or not then.is_dismissed, f"{now.batch_id} was dismissed, and is not any more: {then} to {now}"
 
 
 # --- Activities: one for each success, none for anything else --------------------------------------------------------------------
@@ -263,6 +281,31 @@ def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> No
     assert activity.revocation_audits == int(activity.is_revoked), (
         f"{activity.revocation_audits} audit rows of its revocation: {activity}"
     )
+
+
+# --- Templates: what was saved, until it is deleted -------------------------------------------------------------------------------
+
+
+
+def _templates(before: Snapshot, after: Snapshot, model: Model) -> None:
+    for template_id in before.templates.keys() - after.templates.keys():
+        asked = model.templates[template_id]
+        assert asked.delete_asked, f"the template {template_id} has vanished"
+        asked.is_gone = True
+    for template_id, now in after.templates.items():
+        asked, then = model.templates[template_id], before.templates.get(template_id)
+        assert not asked.is_gone, f"the template {template_id} was deleted and came back"
+        assert (now.organization_id, now.coordinator_id) == (asked.organization_id, COORDINATOR), (
+            f"{now} belongs to somebody else"
+        )
+        assert now.group in asked.groups, f"{now} holds what nobody has saved"
+        if then is not None and then != now:
+            assert now.version > then.version, f"a template has changed without a new version: {then} to {now}"
+    for asked in model.templates.values():
+        is_there = asked.template_id in after.templates
+        assert is_there or asked.delete_asked or not asked.is_accepted, (
+            f"the template {asked.template_id} was saved and is not there"
+        )
 
 
 # --- Undecided and unfolded items have a record under way -------------------------------------------------------------------------

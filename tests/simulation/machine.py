@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import astuple
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from orchestrator.batches import operations
+from orchestrator.batches import operations, templates
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import (
     Actor,
@@ -30,6 +31,8 @@ from orchestrator.batches.model import (
     RevokedActivity,
     Role,
     Submitted,
+    TemplateValues,
+    TemplateView,
 )
 from orchestrator.batches.revoke import RevocationPolicy, revoke_activity, revoke_batch
 from orchestrator.process.failpoints import Failpoint
@@ -40,9 +43,22 @@ from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.simulation.broker import Fetch, Outage, Stored
 from tests.simulation.forgery import FORGERIES, forged
-from tests.simulation.model import CODES, COORDINATOR, ORGANIZATIONS, Asked, RetryAsked, RevocationAsked, items_of, values_of
+from tests.simulation.model import (
+    CODES,
+    COORDINATOR,
+    MENTORS,
+    ORGANIZATIONS,
+    TYPES,
+    Asked,
+    DismissalAsked,
+    RetryAsked,
+    RevocationAsked,
+    TemplateAsked,
+    items_of,
+    values_of,
+)
 from tests.simulation.processes import places_of
-from tests.simulation.snapshot import BatchRow, Values
+from tests.simulation.snapshot import BatchRow, Group, Values
 from tests.simulation.world import Action, Database, Fate, Unanswered, World
 
 ROLES = ("splitter", "registration", "aggregator")
@@ -57,6 +73,20 @@ FIRST_MILLISECOND = 1_774_500_000_000
 
 indexes = st.integers(0, 1_000)
 codes = st.lists(st.integers(0, CODES - 1), min_size=1, max_size=7)
+# Of each item in turn, whether it overrides duplicates: most often all of a batch do, or none.
+overriding = st.one_of(
+    st.lists(st.booleans(), min_size=1, max_size=1),
+    st.lists(st.booleans(), min_size=1, max_size=1),
+    st.lists(st.booleans(), min_size=2, max_size=4),
+)
+groups = st.builds(
+    Group,
+    name=st.sampled_from(["Monday's", "Tuesday's"]),
+    mentor_ids=st.lists(st.sampled_from(MENTORS), min_size=1, max_size=3, unique=True).map(tuple),
+    activity_type=st.sampled_from(TYPES),
+    duration_minutes=st.sampled_from([30, 60]),
+    weekday=st.none() | st.integers(1, 7),
+)
 
 
 def fates_at(*labels: str) -> st.SearchStrategy[Fate]:
@@ -160,15 +190,15 @@ class Simulation(RuleBasedStateMachine):
     @initialize(codes=codes, organization=st.sampled_from(ORGANIZATIONS), parts=st.none() | st.integers(1, 3))
     def begin(self, codes: list[int], organization: str, parts: int | None) -> None:
         """A history without a batch would find nothing."""
-        items = items_of(codes, override=False)
+        items = items_of(codes)
         if parts is None:
             self._submit(Asked(str(self._new_id()), organization, [items], key=f"key-{self._numbers}"), None)
         else:
             self._send_batch(Asked(str(self._new_id()), organization, [items], parts=min(parts, len(items))))
 
-    @operation(8, codes=codes, override=st.booleans(), organization=st.sampled_from(ORGANIZATIONS), fate=fates)
-    def submit(self, codes: list[int], override: bool, organization: str, fate: Fate | None) -> None:
-        items = items_of(codes, override=override)
+    @operation(8, codes=codes, overriding=overriding, organization=st.sampled_from(ORGANIZATIONS), fate=fates)
+    def submit(self, codes: list[int], overriding: list[bool], organization: str, fate: Fate | None) -> None:
+        items = items_of(codes, overriding=overriding)
         asked = Asked(str(self._new_id()), organization, [items], key=f"key-{self._numbers}")
         self._submit(asked, fate)
 
@@ -335,6 +365,104 @@ class Simulation(RuleBasedStateMachine):
         call = self.world.call("the label", operations.relabel_batch, _actor(asked), done, UUID(asked.batch_id), label)
         self._do(call, fate, f"relabel {asked.batch_id} {label}")
 
+    @operation(3, index=indexes, again=st.booleans(), fate=fates)
+    def dismiss(self, index: int, again: bool, fate: Fate | None) -> None:
+        """Somebody is done with what has failed. `again`: repeats an earlier call, which must not hide what has failed since."""
+        asked = self._pick(index, lambda batch: bool(batch.failed) and not batch.is_cancelled and not batch.is_deleted)
+        if again and asked.dismissals:
+            ask = asked.dismissals[index % len(asked.dismissals)]
+        else:
+            self._numbers += 1
+            ask = DismissalAsked(f"dismissal-{self._numbers}")
+            asked.dismissals.append(ask)
+
+        def done(answer: BatchView | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                ask.refusals += 1
+                assert answer.code == "batch_not_found", f"the dismissal was refused: {answer.code}"
+            elif isinstance(answer, BatchView):
+                assert again or not answer.needs_attention, f"{asked.batch_id} was dismissed, and needs attention"
+                self._judge_answer(answer)
+
+        ask.calls += 1
+        idempotency = Idempotency(ask.key, ask.key.encode())
+        call = self.world.call(
+            "the dismissal", operations.dismiss_batch, _actor(asked), done, UUID(asked.batch_id), idempotency=idempotency
+        )
+        self._do(call, fate, f"dismiss {asked.batch_id}{', again' if again else ''}")
+
+    # --- Templates ------------------------------------------------------------------------------------------------------------
+
+    @operation(2, group=groups, organization=st.sampled_from(ORGANIZATIONS), again=indexes, fate=fates)
+    def save_template(self, group: Group, organization: str, again: int, fate: Fate | None) -> None:
+        """A new one, or one time in three an earlier request with its key."""
+        saved = list(self.world.model.templates.values())
+        template_id = self._new_id()
+        if saved and not again % 3:
+            asked = saved[again % len(saved)]
+        else:
+            asked = TemplateAsked(str(template_id), organization, f"template-{self._numbers}", [group])
+            self.world.model.templates[asked.template_id] = asked
+
+        def done(answer: templates.Saved | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                assert answer.code == "template_deleted", f"the template was refused: {answer.code}"
+                assert asked.delete_asked, f"the template {asked.template_id} was never deleted"
+            elif isinstance(answer, templates.Saved):
+                assert str(answer.template.template_id) == asked.template_id, "the answer is another request's"
+                asked.is_accepted = True
+
+        values = TemplateValues(*asked.groups[0])
+        # The time is the database's.
+        new = TemplateView(template_id, asked.organization_id, COORDINATOR, values, 1, datetime.min.replace(tzinfo=UTC))
+        idempotency = Idempotency(asked.key, asked.key.encode())
+        call = self.world.call_with_templates("the saving", templates.create_template, _admin(asked), done, new, idempotency)
+        self._do(call, fate, f"save {asked.template_id}")
+
+    @operation(2, index=indexes, group=groups, fate=fates)
+    def replace_template(self, index: int, group: Group, fate: Fate | None) -> None:
+        if (asked := self._some_template(index)) is None:
+            return
+        asked.groups.append(group)
+        number, was_alone = len(asked.groups), not self.world.somebody_waits
+        answered: list[TemplateView] = []
+
+        def done(answer: TemplateView | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                assert answer.code == "template_not_found", f"the change was refused: {answer.code}"
+            elif isinstance(answer, TemplateView):
+                assert Group(*astuple(answer.values)) == group, f"the template {asked.template_id} was answered with other values"
+                answered.append(answer)
+
+        key = Idempotency(f"{asked.key} {number}", b"")
+        identity, values = UUID(asked.template_id), TemplateValues(*group)
+        call = self.world.call_with_templates(
+            "the change", templates.replace_template, _admin(asked), done, identity, values, key
+        )
+        self._do(call, fate, f"replace {asked.template_id}")
+        if answered and was_alone:
+            assert self.world.snapshot.templates[asked.template_id].group == group, f"the change of {asked.template_id} is lost"
+
+    @operation(1, index=indexes, fate=fates)
+    def delete_template(self, index: int, fate: Fate | None) -> None:
+        if (asked := self._some_template(index)) is None:
+            return
+        asked.delete_asked = True
+        self._numbers += 1
+
+        def done(answer: OperationError | Unanswered | None) -> None:
+            if isinstance(answer, OperationError):
+                assert answer.code == "template_not_found", f"the deletion was refused: {answer.code}"
+
+        key = Idempotency(f"{asked.key} deleted {self._numbers}", b"")
+        identity = UUID(asked.template_id)
+        call = self.world.call_with_templates("the deletion", templates.delete_template, _admin(asked), done, identity, key)
+        self._do(call, fate, f"delete the template {asked.template_id}")
+
+    def _some_template(self, index: int) -> TemplateAsked | None:
+        saved = list(self.world.model.templates.values())
+        return saved[index % len(saved)] if saved else None
+
     @operation(1, index=indexes)
     def strangers_see_nothing(self, index: int) -> None:
         asked = self._pick(index)
@@ -355,10 +483,10 @@ class Simulation(RuleBasedStateMachine):
     # --- Upstream services -----------------------------------------------------------------------------------------------------
 
     @operation(
-        6, codes=codes, override=st.booleans(), organization=st.sampled_from(ORGANIZATIONS), parts=st.integers(1, 3), flaw=indexes
+        6, codes=codes, overriding=overriding, organization=st.sampled_from(ORGANIZATIONS), parts=st.integers(1, 3), flaw=indexes
     )
-    def upstream_batch(self, codes: list[int], override: bool, organization: str, parts: int, flaw: int) -> None:
-        items = items_of(codes, override=override)
+    def upstream_batch(self, codes: list[int], overriding: list[bool], organization: str, parts: int, flaw: int) -> None:
+        items = items_of(codes, overriding=overriding)
         asked = Asked(str(self._new_id()), organization, [items], parts=min(parts, len(items)))
         # One in twenty has one item too many, so its positions are not 0 to total - 1.
         asked.is_wrong = flaw % 20 == 19
@@ -404,15 +532,18 @@ class Simulation(RuleBasedStateMachine):
 
     def _send(self, asked: Asked, organization: str, part: int, parts: int, rows: list[tuple[int, Values]], total: int) -> None:
         self._numbers += 1
+        override = asked.variants[0][0].override_duplicates
+        # An item says whether it overrides duplicates where the batch says otherwise.
         items = [
-            {"position": position} | {name: value for name, value in values._asdict().items() if name != "override_duplicates"}
+            {"position": position}
+            | {name: v for name, v in values._asdict().items() if name != "override_duplicates" or v != override}
             for position, values in rows
         ]
         data = {
             "batch_id": asked.batch_id,
             "organization_id": organization,
             "coordinator_id": COORDINATOR,
-            "override_duplicates": asked.variants[0][0].override_duplicates,
+            "override_duplicates": override,
             "part": part,
             "parts": parts,
             "total_items": total,
@@ -612,6 +743,10 @@ class Simulation(RuleBasedStateMachine):
 
 
 def _actor(asked: Asked) -> Actor:
+    return Actor(asked.organization_id, "boss", Role.ADMIN)
+
+
+def _admin(asked: TemplateAsked) -> Actor:
     return Actor(asked.organization_id, "boss", Role.ADMIN)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import cycle
 
 from schemas.corrections import Correction
-from tests.simulation.snapshot import Key, Values
+from tests.simulation.snapshot import Group, Key, Values
 
 ORGANIZATIONS = ("org-a", "org-b")
 COORDINATOR = "coord-1"
@@ -60,6 +61,30 @@ class RevocationAsked:
 
 
 @dataclass(slots=True)
+class DismissalAsked:
+    """One call of dismiss, with its repetitions under the same key."""
+
+    key: str
+    calls: int = 0
+    refusals: int = 0
+
+
+@dataclass(slots=True)
+class TemplateAsked:
+    """A template that somebody wanted to save, and what was asked of it since."""
+
+    template_id: str
+    organization_id: str
+    key: str
+    groups: list[Group]
+    """What it may hold: each group that it was saved with."""
+    is_accepted: bool = False
+    delete_asked: bool = False
+    is_gone: bool = False
+    """It was there and is not any more."""
+
+
+@dataclass(slots=True)
 class Asked:
     """A requested batch, by HTTP or from upstream, and the later requests about it."""
 
@@ -80,6 +105,7 @@ class Asked:
     is_deleted: bool = False
     retries: list[RetryAsked] = field(default_factory=list)
     revocations: list[RevocationAsked] = field(default_factory=list)
+    dismissals: list[DismissalAsked] = field(default_factory=list)
 
     def values_after_retry(self, position: int, values: Values) -> list[Values]:
         """What an item's values may be in its next attempt."""
@@ -115,6 +141,7 @@ class Model:
         self.asked: dict[str, Asked] = {}
         self.directories: dict[str, list[Directory]] = {organization: [Directory()] for organization in ORGANIZATIONS}
         """By organization: the present directory last, and before it those that a process still at work may have seen."""
+        self.templates: dict[str, TemplateAsked] = {}
         self.lost: set[Key] = set()
         """Items of which the simulation has removed a record. Only these may fail with `internal_error`."""
 
@@ -160,10 +187,11 @@ def values_of(code: int, *, override: bool) -> Values:
 CODES = len(MENTORS) * len(TYPES) * len(DAYS) * 4
 
 
-def items_of(codes: Sequence[int], *, override: bool) -> tuple[Values, ...]:
-    """Items for these codes, without those that would be in the batch twice."""
+def items_of(codes: Sequence[int], *, overriding: Sequence[bool] = (False,)) -> tuple[Values, ...]:
+    """Items for these codes, without those that would be in the batch twice. `overriding` says of each in turn whether it overrides
+    duplicates."""
     items: dict[tuple[str, str, date], Values] = {}
-    for code in codes:
+    for code, override in zip(codes, cycle(overriding), strict=False):
         values = values_of(code, override=override)
         items.setdefault((values.mentor_id, values.activity_type, values.activity_date), values)
     return tuple(items.values())

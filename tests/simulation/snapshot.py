@@ -30,6 +30,9 @@ class BatchRow(NamedTuple):
     is_cancelled: bool
     is_deleted: bool
     revoked: int
+    is_dismissed: bool
+    dismissals: int
+    """How often somebody was done with its failed items."""
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -98,6 +101,26 @@ class ActivityRow(NamedTuple):
         return (self.organization_id, self.mentor_id, self.activity_type, self.activity_date)
 
 
+class Group(NamedTuple):
+    """What a template holds."""
+
+    name: str
+    mentor_ids: tuple[str, ...]
+    activity_type: str
+    duration_minutes: int
+    weekday: int | None
+
+
+class TemplateRow(NamedTuple):
+    """A row of `template`, without its time."""
+
+    template_id: str
+    organization_id: str
+    coordinator_id: str
+    version: int
+    group: Group
+
+
 class OutboxRow(NamedTuple):
     """A row of the outbox, by the id of its event."""
 
@@ -110,8 +133,9 @@ class OutboxRow(NamedTuple):
 _BATCHES = text("""
     SELECT batch_id::text, organization_id, coordinator_id, label, status, total_items, pending, completed, failed, cancelled,
            retry_number, version, completed_at IS NOT NULL, cancelled_at IS NOT NULL, deleted_at IS NOT NULL,
-           revoked
-    FROM orchestrator.batch ORDER BY batch_id
+           revoked, dismissed_at IS NOT NULL,
+           (SELECT count(*) FROM orchestrator.batch_dismissal d WHERE d.batch_id = b.batch_id)
+    FROM orchestrator.batch b ORDER BY batch_id
 """)
 _ITEMS = text("""
     SELECT batch_id::text, position, status, attempt, activity_id::text, error,
@@ -134,6 +158,10 @@ _ACTIVITIES = text("""
               = (a.activity_id, a.activity_type, a.activity_date, a.duration_minutes, a.item_id)
     ) AS told
 """)
+_TEMPLATES = text("""
+    SELECT template_id::text, organization_id, coordinator_id, version, name, mentor_ids, activity_type, duration_minutes, weekday
+    FROM orchestrator.template ORDER BY template_id
+""")
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
 _OUTBOX = text("""
     SELECT batch_id::text, topic, key, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
@@ -152,6 +180,7 @@ class Snapshot:
     outbox: list[OutboxRow]
     purged: frozenset[str]
     """Batches that are purged, or partly so."""
+    templates: dict[str, TemplateRow]
 
     def items_of(self, batch_id: str) -> list[ItemRow]:
         """The items of a batch, by position."""
@@ -168,7 +197,7 @@ class Snapshot:
         )
 
 
-EMPTY = Snapshot({}, {}, {}, {}, [], frozenset())
+EMPTY = Snapshot({}, {}, {}, {}, [], frozenset(), {})
 
 
 def take_snapshot(connection: Connection) -> Snapshot:
@@ -186,4 +215,8 @@ def take_snapshot(connection: Connection) -> Snapshot:
         by_item,
         [OutboxRow(*row) for row in connection.execute(_OUTBOX)],
         frozenset(connection.scalars(_PURGED)),
+        {
+            row[0]: TemplateRow(row[0], row[1], row[2], row[3], Group(row[4], tuple(row[5]), row[6], row[7], row[8]))
+            for row in connection.execute(_TEMPLATES)
+        },
     )

@@ -101,7 +101,7 @@ def test_parts_that_came_a_day_apart_may_be_joined_when_everything_is_handled_ag
     had ended."""
     simulation = type("Simulation", (Simulation,), {"database": database, "coverage": Coverage()})()
     world = simulation.world
-    asked = Asked(str(new_batch_id()), ORGANIZATIONS[0], [items_of([0, 1], override=False)], parts=2)
+    asked = Asked(str(new_batch_id()), ORGANIZATIONS[0], [items_of([0, 1])], parts=2)
     world.model.asked[asked.batch_id] = asked
     try:
         for part in (1, 2):

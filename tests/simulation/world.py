@@ -15,7 +15,7 @@ from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import promote
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
@@ -261,6 +261,18 @@ class World:
     ) -> Action:
         """The same for an operation that revokes activities."""
         return self._called(name, lambda: self.database.pipeline.call_with_records(operation, actor, *arguments, **named), done)
+
+    def call_with_templates(
+        self,
+        name: str,
+        operation: Callable[Concatenate[ActivityRepository, TemplateStore, Actor, Arguments], Returned],
+        actor: Actor,
+        done: Callable[[Returned | OperationError | Unanswered], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Action:
+        """The same for an operation on templates."""
+        return self._called(name, lambda: self.database.pipeline.call_with_templates(operation, actor, *arguments, **named), done)
 
     @staticmethod
     def _called(name: str, ask: Callable[[], Returned], done: Callable[[Returned | OperationError | Unanswered], None]) -> Action:

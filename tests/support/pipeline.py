@@ -18,13 +18,14 @@ from consumers.splitter import SplitterHandler
 from orchestrator.batches import operations
 from orchestrator.batches.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.templates import PostgresTemplates
 from schemas.envelope import OutgoingEvent, Topic, open_envelope
 from schemas.events import EventData
 from schemas.ids import new_batch_id
@@ -126,6 +127,22 @@ class Pipeline:
             self.api,
             lambda connection: operation(
                 PostgresActivityRepository(connection), InProcessRecords(connection), actor, *arguments, **named
+            ),
+            organizations=[actor.organization_id],
+        )
+
+    def call_with_templates(
+        self,
+        operation: Callable[Concatenate[ActivityRepository, TemplateStore, Actor, Arguments], Returned],
+        actor: Actor,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Returned:
+        """The same for an operation on templates."""
+        return transact(
+            self.api,
+            lambda connection: operation(
+                PostgresActivityRepository(connection), PostgresTemplates(connection), actor, *arguments, **named
             ),
             organizations=[actor.organization_id],
         )
