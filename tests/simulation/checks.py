@@ -294,6 +294,8 @@ def _templates(before: Snapshot, after: Snapshot, model: Model) -> None:
         asked.is_gone = True
     for template_id, now in after.templates.items():
         asked, then = model.templates[template_id], before.templates.get(template_id)
+        assert asked.template_id in (None, template_id), f"one key has made two templates: {asked.template_id}, {template_id}"
+        asked.template_id = template_id
         assert not asked.is_gone, f"the template {template_id} was deleted and came back"
         assert (now.organization_id, now.coordinator_id) == (asked.organization_id, COORDINATOR), (
             f"{now} belongs to somebody else"

@@ -396,32 +396,32 @@ class Simulation(RuleBasedStateMachine):
     @operation(2, group=groups, organization=st.sampled_from(ORGANIZATIONS), again=indexes, fate=fates)
     def save_template(self, group: Group, organization: str, again: int, fate: Fate | None) -> None:
         """A new one, or one time in three an earlier request with its key."""
-        saved = list(self.world.model.templates.values())
+        tried = list(self.world.model.templates.values())
         template_id = self._new_id()
-        if saved and not again % 3:
-            asked = saved[again % len(saved)]
-        else:
-            asked = TemplateAsked(str(template_id), organization, f"template-{self._numbers}", [group])
-            self.world.model.templates[asked.template_id] = asked
+        new = TemplateAsked(organization, f"template-{self._numbers}", [group])
+        asked = tried[again % len(tried)] if tried and not again % 3 else new
+        self.world.model.templates[str(template_id)] = asked
 
         def done(answer: templates.Saved | OperationError | Unanswered) -> None:
             if isinstance(answer, OperationError):
                 assert answer.code == "template_deleted", f"the template was refused: {answer.code}"
                 assert asked.delete_asked, f"the template {asked.template_id} was never deleted"
             elif isinstance(answer, templates.Saved):
-                assert str(answer.template.template_id) == asked.template_id, "the answer is another request's"
-                asked.is_accepted = True
+                saved = str(answer.template.template_id)
+                assert self.world.model.templates[saved] is asked, "the answer is another request's"
+                assert asked.template_id in (None, saved), f"the answer is {saved}, and it was saved as {asked.template_id}"
+                asked.template_id, asked.is_accepted = saved, True
 
         values = TemplateValues(*asked.groups[0])
         # The time is the database's.
-        new = TemplateView(template_id, asked.organization_id, COORDINATOR, values, 1, datetime.min.replace(tzinfo=UTC))
+        view = TemplateView(template_id, asked.organization_id, COORDINATOR, values, 1, datetime.min.replace(tzinfo=UTC))
         idempotency = Idempotency(asked.key, asked.key.encode())
-        call = self.world.call_with_templates("the saving", templates.create_template, _admin(asked), done, new, idempotency)
-        self._do(call, fate, f"save {asked.template_id}")
+        call = self.world.call_with_templates("the saving", templates.create_template, _admin(asked), done, view, idempotency)
+        self._do(call, fate, f"save {asked.key} as {template_id}")
 
     @operation(2, index=indexes, group=groups, fate=fates)
     def replace_template(self, index: int, group: Group, fate: Fate | None) -> None:
-        if (asked := self._some_template(index)) is None:
+        if (asked := self._some_template(index)) is None or asked.template_id is None:
             return
         asked.groups.append(group)
         number, was_alone = len(asked.groups), not self.world.somebody_waits
@@ -445,7 +445,7 @@ class Simulation(RuleBasedStateMachine):
 
     @operation(1, index=indexes, fate=fates)
     def delete_template(self, index: int, fate: Fate | None) -> None:
-        if (asked := self._some_template(index)) is None:
+        if (asked := self._some_template(index)) is None or asked.template_id is None:
             return
         asked.delete_asked = True
         self._numbers += 1
@@ -460,7 +460,7 @@ class Simulation(RuleBasedStateMachine):
         self._do(call, fate, f"delete the template {asked.template_id}")
 
     def _some_template(self, index: int) -> TemplateAsked | None:
-        saved = list(self.world.model.templates.values())
+        saved = [asked for asked in self.world.model.templates.values() if asked.template_id is not None]
         return saved[index % len(saved)] if saved else None
 
     @operation(1, index=indexes)

@@ -71,13 +71,14 @@ class DismissalAsked:
 
 @dataclass(slots=True)
 class TemplateAsked:
-    """A template that somebody wanted to save, and what was asked of it since."""
+    """A template that somebody wanted to save, and what was asked of it since. Each try under its key comes with an id of its own."""
 
-    template_id: str
     organization_id: str
     key: str
     groups: list[Group]
     """What it may hold: each group that it was saved with."""
+    template_id: str | None = None
+    """The id of the try that has saved it, once that is known."""
     is_accepted: bool = False
     delete_asked: bool = False
     is_gone: bool = False
@@ -142,6 +143,7 @@ class Model:
         self.directories: dict[str, list[Directory]] = {organization: [Directory()] for organization in ORGANIZATIONS}
         """By organization: the present directory last, and before it those that a process still at work may have seen."""
         self.templates: dict[str, TemplateAsked] = {}
+        """By the id of each try to save them."""
         self.lost: set[Key] = set()
         """Items of which the simulation has removed a record. Only these may fail with `internal_error`."""
 
