@@ -21,7 +21,7 @@ from orchestrator.storage.blame import kind_of
 from orchestrator.storage.locks import share_batches
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes
 from schemas.envelope import Topic
-from schemas.events import EventData, RegisterActivity
+from schemas.events import EventData, RegisterActivity, RevokeActivity
 from schemas.ids import derived_ids
 
 Register = Callable[[Connection, Sequence[Candidate], datetime], Sequence[Decision | None]]
@@ -60,6 +60,10 @@ class RegistrationHandler:
         return replace(handled, refused=[(0, RefusedError(INTERNAL_ERROR.code, kind_of(error)))])
 
     def _handle(self, connection: Connection, records: Sequence[Record[EventData]], register: Register) -> Handled:
+        # A command to revoke is settled before the transaction, by `consumers/external/adapter.py`. Nothing is left to do for it here.
+        records = [record for record in records if not isinstance(record.data, RevokeActivity)]
+        if not records:
+            return Handled(())
         commands = [cast("RegisterActivity", record.data) for record in records]
         keys = [OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands]
         share_batches(connection, [key.batch_id for key in keys])

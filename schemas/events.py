@@ -227,6 +227,16 @@ class RegisterActivity(EventData):
     override_duplicates: Flag = False
 
 
+class RevokeActivity(EventData):
+    """The command to ask an external registration service to revoke an item's activity. `request` counts the requests of the item."""
+
+    batch_id: UUID
+    item_id: UUID
+    position: Position
+    request: Attempt
+    organization_id: StoredId
+
+
 class ItemErrorData(EventData, title="ItemError"):
     """Why an item failed: a stable code, a message for people, and the details that a correction needs."""
 
@@ -322,8 +332,8 @@ class DeadLetterRedriven(EventData):
 
 EVENTS: Mapping[Topic, tuple[type[EventData], ...]] = {
     Topic.BATCHES: (BatchSubmitted, BatchRetryRequested, BatchCancelled, BatchRelabelled, BatchDeleted, ActivitiesRevoked),
-    Topic.COMMANDS: (RegisterActivity,),
-    Topic.COMMANDS_BULK: (RegisterActivity,),
+    Topic.COMMANDS: (RegisterActivity, RevokeActivity),
+    Topic.COMMANDS_BULK: (RegisterActivity, RevokeActivity),
     Topic.RESULTS: (RegistrationSucceeded, RegistrationFailed, RegistrationCancelled),
     Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked),
     Topic.DEAD_LETTER: (DeadLetter, DeadLetterRedriven),
@@ -346,6 +356,7 @@ BATCH_RELABELLED = type_name(BatchRelabelled)
 BATCH_DELETED = type_name(BatchDeleted)
 ACTIVITIES_REVOKED = type_name(ActivitiesRevoked)
 REGISTER_ACTIVITY = type_name(RegisterActivity)
+REVOKE_ACTIVITY = type_name(RevokeActivity)
 SUCCEEDED = type_name(RegistrationSucceeded)
 FAILED = type_name(RegistrationFailed)
 CANCELLED = type_name(RegistrationCancelled)
@@ -711,7 +722,7 @@ class ItemEventHeaders:
 
     _TYPES: Mapping[str, tuple[EventIds, bytes]] = {
         event_type: (EventIds(event_type), event_type.encode())
-        for event_type in (REGISTER_ACTIVITY, SUCCEEDED, FAILED, CANCELLED)
+        for event_type in (REGISTER_ACTIVITY, REVOKE_ACTIVITY, SUCCEEDED, FAILED, CANCELLED)
     }
 
     def __init__(self, trace_id: str) -> None:
@@ -739,6 +750,11 @@ def register_activity(data: Mapping[str, Any], item_headers: tuple[Header, ...],
     """A command. Its key is organization + mentor, so that a large batch spreads over the partitions."""
     topic = Topic.COMMANDS_BULK if bulk else Topic.COMMANDS
     return OutgoingEvent(topic, f"{data['organization_id']}:{data['mentor_id']}", item_headers, orjson.dumps(data))
+
+
+def revoke_activity(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, bulk: bool) -> OutgoingEvent:
+    """A command to ask an external service. Its key is the item, so that a large batch spreads over the partitions."""
+    return OutgoingEvent(Topic.COMMANDS_BULK if bulk else Topic.COMMANDS, data["item_id"], item_headers, orjson.dumps(data))
 
 
 RESULTS_PER_KEY = 100

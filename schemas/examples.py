@@ -246,6 +246,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "completed_at": _TIME,
         "total_revoked": 2,
         "already_revoked": 0,
+        "unresolved": 0,
         "kept": [],
     },
     ActivityRevocation: {"reason": "Wrong mentor"},

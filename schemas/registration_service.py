@@ -7,6 +7,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+CODE = r"^[a-z][a-z0-9_]{0,49}$"
+"""What the code of a refusal looks like."""
+
 
 class RegistrationRequest(BaseModel):
     """The activity to create. Every try under one key sends the same."""
@@ -27,6 +30,44 @@ class RegistrationRequest(BaseModel):
     override_duplicates: bool
 
 
+class RevocationAsked(BaseModel):
+    """The activity to revoke. Every try under one key sends the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    item_id: UUID
+    batch_id: UUID
+    organization_id: str
+    activity_id: UUID
+    revoked_by: str
+    channel: str
+    reason: str
+
+
+class RevocationStatus(StrEnum):
+    """The state of a revocation's key: a definite result, or that the service is still working on it."""
+
+    REVOKED = "revoked"
+    REFUSED = "refused"
+    PROCESSING = "processing"
+
+
+class RevocationAnswer(BaseModel):
+    """The state of a revocation's key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    status: RevocationStatus
+    code: Annotated[str, Field(pattern=CODE)] | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.status is RevocationStatus.REFUSED) != (self.code is not None):
+            raise ValueError("refused needs a code, and no other status may have one")
+        return self
+
+
 class RegistrationStatus(StrEnum):
     """The state of a key: a definite result, or that the service is still working on it."""
 
@@ -44,7 +85,7 @@ class RegistrationResponse(BaseModel):
     key: str
     status: RegistrationStatus
     activity_id: UUID | None = None
-    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")] | None = None
+    code: Annotated[str, Field(pattern=CODE)] | None = None
     field: str | None = None
     conflicting_activity_id: UUID | None = None
 

@@ -24,7 +24,7 @@ def me(call: Call) -> Reply:
         "role": actor.role,
         "organization": organization,
         "limits": _limits(settings),
-        "features": {"preview": is_registered_here, "revoke": is_registered_here},
+        "features": {"preview": is_registered_here, "revoke": is_registered_here or settings.registration_revokes},
         "session_ends_at": _time(call.identity.expires_at),
     }
     return Reply(200, body, {"Cache-Control": "no-store"})

@@ -71,6 +71,8 @@ def item(view: ItemView, names: Names | None = None) -> dict[str, Any]:
         shown["error"] = error(view.error, names)
     if view.revocation is not None:
         shown |= _revocation(view.revocation)
+    if view.revocation_request is not None:
+        shown["revocation_request"] = view.revocation_request
     if view.plan_changed:
         shown["plan_changed"] = True
     return shown
@@ -87,6 +89,7 @@ def revoked(result: Revoked) -> dict[str, Any]:
         "revoked": result.revoked,
         "total_revoked": result.batch.revoked,
         "already_revoked": result.already_revoked,
+        "unresolved": result.unresolved,
         "kept": [{"item_id": kept.item_id, "code": kept.code} for kept in result.kept],
     }
 

@@ -17,6 +17,7 @@ from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
+from orchestrator.registration.external_revoking import ExternalRecords
 from orchestrator.registration.in_process import InProcessPrediction
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.reading import ActivityReader
@@ -55,6 +56,8 @@ class Database:
         self._error_counts = ErrorCounts()
         # None: an external service decides, so nothing can be predicted.
         self._earliest_year = settings.earliest_activity_year if settings.registration_url is None else None
+        self._bulk_threshold_items = settings.bulk_threshold_items
+        self._service_revokes = settings.registration_revokes
         self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
     async def run(self, work: Callable[[], Result], *, is_large: bool = False) -> Result:
@@ -128,7 +131,11 @@ class Database:
         return NoPrediction() if self._earliest_year is None else InProcessPrediction(connection, self._earliest_year)
 
     def _records(self, connection: Connection) -> ActivityRecords:
-        return NoRecords() if self._earliest_year is None else InProcessRecords(connection)
+        if self._earliest_year is not None:
+            return InProcessRecords(connection)
+        if not self._service_revokes:
+            return NoRecords()
+        return InProcessRecords(connection, ExternalRecords(connection, bulk_threshold_items=self._bulk_threshold_items))
 
     def look(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """As `read`, for work that executes one prepared statement: one round trip, unless errors have to be counted again."""

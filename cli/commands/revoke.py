@@ -54,6 +54,8 @@ def _sentence(batch_id: UUID, result: Mapping[str, Any], *, dry_run: bool) -> st
     counts = [f"{result['revoked']} activities {done}"]
     if result["already_revoked"]:
         counts.append(f"{result['already_revoked']} were revoked before")
+    if result["unresolved"]:
+        counts.append(f"{result['unresolved']} still wait for the registration service")
     if result["kept"]:
         counts.append(f"{len(result['kept'])} are kept")
     return f"Batch {batch_id}: {', '.join(counts)}"

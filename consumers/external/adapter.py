@@ -29,12 +29,15 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
+from orchestrator.registration.external_revoking import RevocationQuestion, RevocationSettled, write_answers
+from orchestrator.registration.external_revoking import questions as revocation_questions
 from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import DispatchState, SettledDispatch, mark_dispatched, record_settled
 from orchestrator.storage.locks import take_batches
 from orchestrator.storage.outcomes import command_states
-from schemas.events import EventData, RegisterActivity
+from orchestrator.storage.revocation_requests import RevocationKey
+from schemas.events import EventData, RegisterActivity, RevokeActivity
 
 # An item is tried again after about 0.1 s, then at growing intervals: about ten tries within the deadline of 30 s.
 FIRST_PAUSE_S = 0.2
@@ -48,6 +51,11 @@ class PatiencePolicy:
     concurrency: int
     request_timeout_s: float
     deadline_s: float
+
+
+_Command = OutcomeKey | RevocationKey
+_Question = Question | RevocationQuestion
+_Answer = Settled | RevocationSettled | Unknown
 
 
 class ExternalRegistration:
@@ -84,7 +92,7 @@ class ExternalRegistration:
     def prepare(self, records: Sequence[Record[EventData]], stopping: threading.Event) -> None:
         """Asks until every command has a definite response or its deadline has passed. Raises TransientError when it is told to stop."""
         commands = _keys(records)
-        spent_s: dict[OutcomeKey, float] = defaultdict(float)
+        spent_s: dict[_Command, float] = defaultdict(float)
         longest_pause_s = FIRST_PAUSE_S
         while True:
             commands = [command for command in commands if spent_s[command] < self._policy.deadline_s]
@@ -101,32 +109,45 @@ class ExternalRegistration:
                 _wait(stopping, pause_s)
             longest_pause_s = min(2 * longest_pause_s, MAX_PAUSE_S)
 
-    def _round(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float], pause_s: float) -> list[OutcomeKey]:
+    def _round(self, questions: Sequence[_Question], spent_s: dict[_Command, float], pause_s: float) -> list[_Command]:
         """Asks once for each question and stores the definite responses. Returns the commands that are still open.
 
         The caller pauses for `pause_s` before it asks again, so the pause is charged to these commands here.
         """
         answers = self._runner.run(self._ask(questions, spent_s))
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS)
-        definite: list[SettledDispatch] = []
-        waiting: list[OutcomeKey] = []
+        registrations: list[SettledDispatch] = []
+        revocations: list[tuple[RevocationQuestion, RevocationSettled]] = []
+        waiting: list[_Command] = []
         for question, answer in zip(questions, answers, strict=True):
-            if answer is None or isinstance(answer, Unknown):
-                waiting.append(question.command)
+            if isinstance(question, RevocationQuestion) and isinstance(answer, RevocationSettled):
+                revocations.append((question, answer))
+            elif isinstance(question, Question) and isinstance(answer, Settled):
+                registrations.append(settled_dispatch(question, answer))
             else:
-                definite.append(settled_dispatch(question, answer))
+                waiting.append(question.command)
             if isinstance(answer, Unknown):
                 spent_s[question.command] += pause_s
-        if definite:
+        if registrations:
             with self._engine.begin() as connection:
-                record_settled(connection, definite)
+                record_settled(connection, registrations)
+        if revocations:
+            with self._engine.begin() as connection:
+                write_answers(connection, revocations)
         self._passed(Failpoint.REGISTRATION_AFTER_ANSWERS_COMMIT)
         return waiting
 
-    def _dispatch(self, commands: Sequence[OutcomeKey]) -> list[Question]:
+    def _dispatch(self, commands: Sequence[_Command]) -> list[_Question]:
         """Returns a question for each item that has to be asked for. Its mark is committed."""
+        attempts = [command for command in commands if isinstance(command, OutcomeKey)]
+        requests = [command for command in commands if isinstance(command, RevocationKey)]
+        asked: list[_Question] = []
         with self._engine.begin() as connection:
-            return mark_questions(connection, commands)
+            if attempts:
+                asked += mark_questions(connection, attempts)
+            if requests:
+                asked += revocation_questions(connection, requests)
+        return asked
 
     # --- The breaker ------------------------------------------------------------------------------------------------------
 
@@ -153,25 +174,29 @@ class ExternalRegistration:
             self._opened = await self._resources.enter_async_context(RegistrationClient(self._settings))
         return self._opened
 
-    async def _ask(self, questions: Sequence[Question], spent_s: dict[OutcomeKey, float]) -> list[Settled | Unknown | None]:
+    async def _ask(self, questions: Sequence[_Question], spent_s: dict[_Command, float]) -> list[_Answer | None]:
         """Returns a response for each question, in order. None: not asked, because the breaker opened before its turn."""
         client = await self._client()
         turns = asyncio.Semaphore(self._policy.concurrency)
 
-        async def ask(question: Question) -> Settled | Unknown | None:
+        async def ask(question: _Question) -> _Answer | None:
             async with turns:
                 if self._breaker.is_open:
                     return None
                 began = time.monotonic()
                 patience_s = self._policy.deadline_s - spent_s[question.command]
-                answer = await client.settle(question, min(self._policy.request_timeout_s, patience_s))
+                timeout_s = min(self._policy.request_timeout_s, patience_s)
+                if isinstance(question, RevocationQuestion):
+                    answer: _Answer = await client.revoke(question, timeout_s)
+                else:
+                    answer = await client.settle(question, timeout_s)
                 spent_s[question.command] += time.monotonic() - began
                 self._note(question, answer)
                 return answer
 
         return await asyncio.gather(*map(ask, questions))
 
-    def _note(self, question: Question, answer: Settled | Unknown) -> None:
+    def _note(self, question: _Question, answer: _Answer) -> None:
         metrics.REGISTRATION_REQUESTS.labels(type(answer).__name__.lower()).inc()
         if not isinstance(answer, Unknown) or answer.was_heard:
             self._breaker.answered()
@@ -191,10 +216,16 @@ class ExternalRegistration:
             self._breaker.unanswered(question.command if answer.was_reached else object())
 
 
-def _keys(records: Sequence[Record[EventData]]) -> list[OutcomeKey]:
+def _keys(records: Sequence[Record[EventData]]) -> list[_Command]:
     """Returns the commands, each once."""
-    commands = (cast("RegisterActivity", record.data) for record in records)
-    return list(dict.fromkeys(OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands))
+    return list(dict.fromkeys(_key(record.data) for record in records))
+
+
+def _key(data: EventData) -> _Command:
+    if isinstance(data, RevokeActivity):
+        return RevocationKey(str(data.batch_id), data.position)
+    command = cast("RegisterActivity", data)
+    return OutcomeKey(str(command.batch_id), command.position, command.attempt)
 
 
 def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> list[Question]:

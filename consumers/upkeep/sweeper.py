@@ -25,6 +25,7 @@ from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
 from orchestrator.registration.commands import commands_for
+from orchestrator.registration.external_revoking import send_commands
 from orchestrator.registration.results import ResultWriter
 from orchestrator.registration.rules import INTERNAL_ERROR
 from orchestrator.storage import outbox, sweeping
@@ -34,6 +35,7 @@ from orchestrator.storage.observing import QueueState, note_queues
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.revocation_requests import RevocationKey, note_resent, open_requests, overdue_requests
 from schemas.envelope import Topic
 
 _COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
@@ -106,6 +108,7 @@ class Sweeper:
         return {
             "fold": self._fold_lost,
             "drive_on": self._drive_on_lost,
+            "ask_to_revoke_again": self._ask_again,
             "end_collections": self._end_overdue,
             "observe": self._observe,
         }
@@ -130,6 +133,10 @@ class Sweeper:
             if more.watched < self._policy.max_items:
                 break
         return driven + watched
+
+    def _ask_again(self, engine: Engine) -> Swept:
+        """Sends requests to revoke again that an external service has not answered, for as long as it takes."""
+        return self._repeatedly(engine, "ask_to_revoke_again", self._overdue_requests, self._request_again)
 
     def _end_overdue(self, engine: Engine) -> Swept:
         """Ends batches that will never be complete."""
@@ -268,6 +275,15 @@ class Sweeper:
         """
         sizes = sweeping.sizes_of_requests(connection, keys)
         return lambda key: sizes.get(key, 0) > self._policy.bulk_threshold_items
+
+    def _overdue_requests(self, connection: Connection, aside: Sequence[str]) -> Sequence[RevocationKey]:
+        policy = self._policy
+        return overdue_requests(connection, quiet=policy.quiet, pause=policy.resend_pause, aside=aside, limit=policy.max_items)
+
+    def _request_again(self, connection: Connection, overdue: Sequence[RevocationKey]) -> Swept:
+        send_commands(connection, open_requests(connection, overdue))
+        note_resent(connection, overdue)
+        return Swept(resent=len(overdue))
 
     def _overdue(self, connection: Connection, aside: Sequence[str]) -> Sequence[sweeping.Overdue]:
         policy = self._policy

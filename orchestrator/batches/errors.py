@@ -50,7 +50,7 @@ class PreviewUnavailableError(OperationError):
 
 
 class RevocationUnavailableError(OperationError):
-    """An external registration service has the activities, and can't be asked to revoke one. Have it revoked there."""
+    """An external registration service has the activity, and can't be asked to revoke it in this way. Have it revoked there."""
 
     def __init__(self) -> None:
         detail = "An external registration service has the activities, so they can't be revoked here; have them revoked there."

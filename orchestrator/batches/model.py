@@ -216,6 +216,10 @@ class Revocation:
     reason: str
 
 
+UNRESOLVED = "unresolved"
+"""The state of a request to an external service to revoke an activity, until the service has answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemView:
     """An item as its projection stands."""
@@ -231,6 +235,8 @@ class ItemView:
     planned: str | None = None
     revocation: Revocation | None = None
     """The revocation of its activity. The item stays a success."""
+    revocation_request: str | None = None
+    """What became of the request to an external service to revoke its activity: `UNRESOLVED`, or the code with which the service refused."""
 
     @property
     def plan_changed(self) -> bool:
@@ -422,6 +428,8 @@ class Revoked:
     revoked: int
     already_revoked: int
     kept: Sequence[KeptItem] = ()
+    unresolved: int = 0
+    """How many activities an external service was asked to revoke, by this call or before, and has not answered."""
     replayed: bool = False
 
 

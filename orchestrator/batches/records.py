@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from orchestrator.batches.model import Actor, Revocation
+from orchestrator.batches.model import Actor, BatchView, Revocation
 
 
 class ActivityRecord(NamedTuple):
@@ -26,8 +26,29 @@ class ActivityPlace(NamedTuple):
     position: int
 
 
+class RecordElsewhere(NamedTuple):
+    """A living activity of an item of a known batch, at an external registration service. `is_requested`: it was asked to revoke it."""
+
+    position: int
+    created_at: datetime
+    is_requested: bool
+
+
+class ServiceRecords(Protocol):
+    """The activities at an external registration service, which answers after the transaction."""
+
+    def living(self, batch_id: UUID, positions: Sequence[int]) -> Sequence[RecordElsewhere]:
+        """Returns the living activities of the items at these positions, by position."""
+
+    def request(self, batch: BatchView, positions: Sequence[int], actor: Actor, revocation: Revocation) -> None:
+        """Asks the service to revoke the activities of these items, for which no request is open. The transaction must hold the batch's lock."""
+
+
 class ActivityRecords(Protocol):
     """Activities by their items. With a registration service that can't revoke, each method raises RevocationUnavailableError."""
+
+    elsewhere: ServiceRecords | None
+    """The activities of an external service that can revoke; None without one."""
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         """Returns the place of an activity, or None if it does not exist. Takes no lock."""

@@ -226,6 +226,12 @@ class ActivityRepository(Protocol):
     def mark_revoked(self, batch_id: UUID, positions: Sequence[int], revocation: Revocation) -> None:
         """Writes the revocation of their activities to these items, and counts them. Raises the version and the edit version by one."""
 
+    def mark_requests(self, batch_id: UUID, requests: Mapping[int, str], revocation: Revocation) -> None:
+        """Writes to these items, by position, what became of the request to an external service to revoke their activity.
+
+        Raises the version and the edit version by one.
+        """
+
     def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
         """Marks the failed items of a locked batch as dealt with, and stores by whom. Raises the version by one.
 

@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.batches.access import may_change, visible
-from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError
+from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, RevocationUnavailableError
 from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, present
 from orchestrator.batches.model import (
+    UNRESOLVED,
     Actor,
     BatchView,
     Idempotency,
+    ItemView,
     KeptItem,
     Revocation,
     RevocationRequest,
@@ -21,7 +23,7 @@ from orchestrator.batches.model import (
     Role,
 )
 from orchestrator.batches.projection import fold_and_announce
-from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords
+from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords, RecordElsewhere, ServiceRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.states import ItemStatus
 from schemas import events
@@ -38,7 +40,7 @@ class RevocationPolicy:
 
     window: timedelta
 
-    def is_over(self, actor: Actor, record: ActivityRecord, now: datetime) -> bool:
+    def is_over(self, actor: Actor, record: ActivityRecord | RecordElsewhere, now: datetime) -> bool:
         """Whether it is too late for the caller to revoke this activity."""
         return actor.role in _BOUND_BY_WINDOW and record.created_at < now - self.window
 
@@ -50,6 +52,15 @@ class _Judged:
     living: Sequence[ActivityRecord]
     already_revoked: int
     kept: Sequence[KeptItem]
+    to_request: Sequence[int] = ()
+    """Positions of activities that an external service has to be asked to revoke."""
+    requested: int = 0
+    """How many activities an external service was asked to revoke before, and has not answered."""
+
+    @property
+    def unresolved(self) -> int:
+        """How many activities wait for an external service after this call."""
+        return len(self.to_request) + self.requested
 
 
 def revoke_batch(
@@ -73,19 +84,29 @@ def revoke_batch(
     earlier = earlier_result(repository, actor, idempotency, batch_id)
     if earlier is not None:
         kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in earlier["kept"]]
-        return Revoked(present(repository, batch_id), earlier["revoked"], earlier["already_revoked"], kept, replayed=True)
+        return Revoked(
+            present(repository, batch_id),
+            earlier["revoked"],
+            earlier["already_revoked"],
+            kept,
+            earlier.get("unresolved", 0),
+            replayed=True,
+        )
     # Fold outcomes that the aggregator has not handled yet, so that an activity that was registered a moment ago can be revoked.
     fold_and_announce(repository, batch)
     batch = present(repository, batch_id)
     positions = _positions(repository, batch, request)
-    judged = _judge(repository, actor, batch, positions, records.take(batch_id, positions), policy)
-    if judged.living:
+    judged = _judge(repository, records, actor, batch, positions, records.take(batch_id, positions), policy)
+    if judged.living or judged.to_request:
         # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
         check_edit_version(batch, edit_versions)
+    if judged.living:
         _revoke(repository, records, actor, batch, judged.living, request.reason)
+    if judged.to_request:
+        _request(repository, records.elsewhere, actor, present(repository, batch_id), judged.to_request, request.reason)
     if idempotency is not None:
         repository.store_result(actor, idempotency, _as_result(judged))
-    return Revoked(present(repository, batch_id), len(judged.living), judged.already_revoked, judged.kept)
+    return _revoked(present(repository, batch_id), judged)
 
 
 def foresee_revocation(
@@ -101,8 +122,12 @@ def foresee_revocation(
     may_change(actor)
     batch = visible(repository, actor, batch_id)
     positions = _positions(repository, batch, request)
-    judged = _judge(repository, actor, batch, positions, records.read(batch_id, positions), policy)
-    return Revoked(batch, len(judged.living), judged.already_revoked, judged.kept)
+    judged = _judge(repository, records, actor, batch, positions, records.read(batch_id, positions), policy)
+    return _revoked(batch, judged)
+
+
+def _revoked(batch: BatchView, judged: _Judged) -> Revoked:
+    return Revoked(batch, len(judged.living), judged.already_revoked, judged.kept, judged.unresolved)
 
 
 def revoke_activity(
@@ -121,6 +146,8 @@ def revoke_activity(
     """
     may_change(actor)
     place = records.place(activity_id)
+    if place is None and records.elsewhere is not None:
+        raise RevocationUnavailableError
     if place is None or not _may_see(actor, place):
         raise NotFoundError("activity")
     batch = repository.lock_batch(place.batch_id, or_deleted=True)
@@ -173,6 +200,7 @@ def _positions(repository: ActivityRepository, batch: BatchView, request: Revoca
 
 def _judge(
     repository: ActivityRepository,
+    records: ActivityRecords,
     actor: Actor,
     batch: BatchView,
     positions: Sequence[int] | None,
@@ -182,31 +210,57 @@ def _judge(
     now = repository.clock()
     alive = [record for record in found if record.revocation is None]
     late = {record.position for record in alive if policy.is_over(actor, record, now)}
-    kept = dict.fromkeys(late, KeptBecause.WINDOW_OVER) | _without_activity(repository, batch, positions, found)
+    without = _without_activity(repository, batch, positions, found)
+    kept = dict.fromkeys(late, KeptBecause.WINDOW_OVER)
+    kept |= {
+        item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
+        for item in without
+        if item.revocation is None
+    }
+    elsewhere = [] if records.elsewhere is None or not without else records.elsewhere.living(batch.batch_id, list(kept))
+    to_request = [record.position for record in elsewhere if not record.is_requested and not policy.is_over(actor, record, now)]
+    for record in elsewhere:
+        if record.is_requested or not policy.is_over(actor, record, now):
+            del kept[record.position]
+        else:
+            kept[record.position] = KeptBecause.WINDOW_OVER
     ids = DerivedIds(batch.batch_id)
     return _Judged(
         [record for record in alive if record.position not in late],
-        len(found) - len(alive),
+        len(found) - len(alive) + sum(item.revocation is not None for item in without),
         [KeptItem(ids.item_id(position), code) for position, code in sorted(kept.items())],
+        to_request,
+        sum(record.is_requested for record in elsewhere),
     )
 
 
 def _without_activity(
     repository: ActivityRepository, batch: BatchView, positions: Sequence[int] | None, found: Collection[ActivityRecord]
-) -> dict[int, KeptBecause]:
-    """The items of the request that have no activity here, with the reason."""
+) -> Sequence[ItemView]:
+    """The items of the request that have no activity here."""
     if len(found) == (batch.counts.completed if positions is None else len(positions)):
-        return {}
+        return ()
     if positions is None:
         covered = repository.items_by_status(batch.batch_id, ItemStatus.SUCCESS)
     else:
         covered = repository.items_at(batch.batch_id, positions)
     with_activity = {record.position for record in found}
-    return {
-        item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
-        for item in covered
-        if item.position not in with_activity
-    }
+    return [item for item in covered if item.position not in with_activity]
+
+
+def _request(
+    repository: ActivityRepository,
+    elsewhere: ServiceRecords | None,
+    actor: Actor,
+    batch: BatchView,
+    positions: Sequence[int],
+    reason: str,
+) -> None:
+    """Asks the external service. The items are unresolved until it has answered."""
+    assert elsewhere is not None, "only an external service has activities elsewhere"
+    revocation = Revocation(repository.clock(), actor.subject, reason)
+    elsewhere.request(batch, positions, actor, revocation)
+    repository.mark_requests(batch.batch_id, dict.fromkeys(positions, UNRESOLVED), revocation)
 
 
 def _revoke(
@@ -221,7 +275,9 @@ def _revoke(
     positions = [record.position for record in living]
     records.revoke([record.activity_id for record in living], actor, revocation)
     repository.mark_revoked(batch.batch_id, positions, revocation)
-    _publish(repository, batch.organization_id, batch.batch_id, batch.version + 1, positions, revocation, batch.trace_id)
+    publish_revocation(
+        repository, batch.organization_id, batch.batch_id, batch.version + 1, positions, revocation, batch.trace_id
+    )
     return revocation
 
 
@@ -236,11 +292,11 @@ def _revoke_purged(
     """Revokes an activity of a purged batch. Only the activity is left, so the event gets version 0 and a trace derived from the batch id."""
     revocation = Revocation(repository.clock(), actor.subject, reason)
     records.revoke([record.activity_id], actor, revocation)
-    _publish(repository, place.organization_id, place.batch_id, 0, [place.position], revocation, place.batch_id.hex)
+    publish_revocation(repository, place.organization_id, place.batch_id, 0, [place.position], revocation, place.batch_id.hex)
     return revocation
 
 
-def _publish(
+def publish_revocation(
     repository: ActivityRepository,
     organization_id: str,
     batch_id: UUID,
@@ -249,6 +305,7 @@ def _publish(
     revocation: Revocation,
     trace_id: str,
 ) -> None:
+    """Announces that the activities of these items are revoked. `number` is the batch's version afterwards, or 0 for a purged batch."""
     published = events.activities_revoked(
         batch_id=batch_id,
         organization_id=organization_id,
@@ -278,5 +335,6 @@ def _as_result(judged: _Judged) -> dict[str, Any]:
     return {
         "revoked": len(judged.living),
         "already_revoked": judged.already_revoked,
+        "unresolved": judged.unresolved,
         "kept": [{"item_id": str(each.item_id), "code": each.code.value} for each in judged.kept],
     }

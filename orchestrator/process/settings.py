@@ -189,6 +189,10 @@ class Settings(BaseSettings):
         default=False,
         description="Allow http to a service that is not on loopback, although requests carry notes. Otherwise the product refuses to start.",
     )
+    registration_revokes: bool = Field(
+        default=False,
+        description="The external service offers POST registrations/revoke; the API needs it, too. Otherwise a revocation is refused with 501.",
+    )
     registration_concurrency: int = Field(
         default=16,
         ge=1,

@@ -1,4 +1,4 @@
-"""Revokes activities in the schema `registration` of the same database. With an external registration service, none can be revoked."""
+"""Revokes activities in the schema `registration` of the same database. Those of an external service: `external_revoking.py`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row
 
 from orchestrator.batches.errors import RevocationUnavailableError
 from orchestrator.batches.model import Actor, Revocation
-from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords
+from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords, ServiceRecords
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
 from schemas.ids import MAX_POSITIONS, DerivedIds
@@ -26,8 +26,9 @@ _CLEAR_FLAGS = _SQL["clear_flags"].text()
 class InProcessRecords(ActivityRecords):
     """The activities of `InProcessRegistrationService`, in the transaction of the connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, elsewhere: ServiceRecords | None = None) -> None:
         self._connection = connection
+        self.elsewhere = elsewhere
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         row = self._connection.execute(_PLACE, {"activity_id": activity_id}).one_or_none()
@@ -63,7 +64,9 @@ class InProcessRecords(ActivityRecords):
 
 
 class NoRecords(ActivityRecords):
-    """The `ActivityRecords` when an external service has the activities."""
+    """The `ActivityRecords` when an external service has the activities and can't revoke them."""
+
+    elsewhere = None
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         raise RevocationUnavailableError

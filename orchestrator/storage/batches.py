@@ -180,6 +180,10 @@ class Batches(ActivityRepository):
         revoking.mark_revoked(self._connection, batch_id, positions, revocation)
         watching.announce(self._connection, [batch_id])
 
+    def mark_requests(self, batch_id: UUID, requests: Mapping[int, str], revocation: Revocation) -> None:
+        revoking.mark_requests(self._connection, batch_id, requests, revocation)
+        watching.announce(self._connection, [batch_id])
+
     def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
         self._connection.execute(_DISMISS, {"batch_id": batch_id, "at": at, "by": by})
         watching.announce(self._connection, [batch_id])

@@ -20,7 +20,7 @@ from schemas.corrections import CORRECTION, Correction
 _COLUMNS = """
     i.item_id::text, i.position, i.mentor_id, i.activity_type, i.activity_date, i.duration_minutes, i.notes, i.client_reference,
     i.override_duplicates, i.status AS item_status, i.attempt, i.activity_id::text, i.error, i.planned,
-    i.revoked_at, i.revoked_by, i.revocation_reason
+    i.revoked_at, i.revoked_by, i.revocation_reason, i.revocation_request
 """
 
 
@@ -38,6 +38,7 @@ def _item_view(row: Row[Any]) -> ItemView:
         error=None if row.error is None else ItemError.from_json(row.error),
         planned=row.planned,
         revocation=None if row.revoked_at is None else Revocation(row.revoked_at, row.revoked_by, row.revocation_reason),
+        revocation_request=row.revocation_request,
     )
 
 

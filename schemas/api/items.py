@@ -68,6 +68,13 @@ class ItemResponse(Response, title="ItemAnswer"):
     )
     revoked_by: str | None = None
     revocation_reason: str | None = None
+    revocation_request: Annotated[
+        str | None,
+        Field(
+            description="What became of the request to an external registration service to revoke the activity: `unresolved`, or the code "
+            "with which the service refused."
+        ),
+    ] = None
     plan_changed: Annotated[bool, Field(description="The item failed although its preview predicted another result.")] = False
 
 

@@ -49,6 +49,9 @@ class RevokedResponse(BatchResponse, title="RevokedResponse"):
     revoked: Annotated[int, Field(description="How many activities this call revoked.")]
     total_revoked: Annotated[int, Field(description="How many activities of the whole batch this and earlier calls revoked.")]
     already_revoked: Annotated[int, Field(description="How many of the activities had been revoked before this call.")]
+    unresolved: Annotated[
+        int, Field(description="How many activities an external registration service was asked to revoke and has not answered.")
+    ]
     kept: tuple[KeptResponse, ...]
 
 

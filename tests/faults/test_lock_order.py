@@ -228,6 +228,7 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/registration/sql/records.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/replay/sql/batch_merge.sql": {"FOR NO KEY UPDATE"},
         "orchestrator/storage/sql/dispatch.sql": {"FOR UPDATE"},
+        "orchestrator/storage/sql/revocation_requests.sql": {"FOR UPDATE"},
         # It locks one row of its own, in a transaction that locks nothing else.
         "orchestrator/storage/sql/console_sessions.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/templates.sql": {"FOR UPDATE"},

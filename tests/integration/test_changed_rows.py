@@ -52,6 +52,7 @@ TABLES = {
     "idempotency_key": ("organization_id", "subject", "key"),
     "item_history": ("batch_id", "position", "attempt"),
     "outcome": ("batch_id", "position", "attempt"),
+    "revocation_request": ("batch_id", "position"),
     "tombstone": ("batch_id",),
 }
 

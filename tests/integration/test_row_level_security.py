@@ -19,7 +19,7 @@ OURS, THEIRS = "org-ours", "org-theirs"
 
 TABLES = [
     *("orchestrator." + name for name in ("batch", "batch_dismissal", "batch_edit", "batch_item", "batch_part")),
-    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "template")),
+    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "revocation_request", "template")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",
@@ -50,6 +50,7 @@ SPECIAL = {
     ("orchestrator.batch_edit", "kind"): "'deleted'",
     ("orchestrator.dispatch", "state"): "'asked'",
     ("orchestrator.outcome", "outcome"): "'cancelled'",
+    ("orchestrator.revocation_request", "state"): "'refused'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
 }
 

@@ -51,7 +51,9 @@ class FaultyService:
         self.answers: dict[str, dict[str, Any]] = {}
         """By key, the response that it keeps."""
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
-        """By mentor, the faults of the next requests."""
+        """By mentor, the faults of the next requests; by activity, those of the next requests to revoke it."""
+        self.revoked: Counter[str] = Counter()
+        """How often each activity was revoked."""
         self.refusals: dict[str, dict[str, Any]] = {}
         """By mentor, the refusal that REFUSES returns."""
         self.always: Fault | None = None
@@ -103,6 +105,7 @@ class FaultyService:
     async def _start(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/registrations", self._post)
+        app.router.add_post("/v1/registrations/revoke", self._revoke)
         app.router.add_get("/v1/registrations/{key}", self._get)
         app.router.add_delete("/v1/registrations/{key}", self._delete)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -121,12 +124,39 @@ class FaultyService:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         key, body = request.headers["Idempotency-Key"], await request.json()
         self.asked.append(Asked("POST", key, body, dict(request.headers)))
-        planned = self.faults[body["attributed_to"]]
+        refusal = self.refusals.get(body["attributed_to"], {"code": "mentor_not_found", "field": "mentor_id"})
+        refused = {"key": key, "item_id": body["item_id"], "status": "refused", **refusal}
+        return await self._handled(request, key, body, body["attributed_to"], refused, self._work)
+
+    async def _revoke(self, request: web.Request) -> web.StreamResponse:
+        key, body = request.headers["Idempotency-Key"], await request.json()
+        self.asked.append(Asked("REVOKE", key, body, dict(request.headers)))
+        refused = {"key": key, "status": "refused", "code": "period_closed"}
+        return await self._handled(request, key, body, body["activity_id"], refused, self._take_back)
+
+    def _take_back(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Revokes once for each key."""
+        if key not in self.answers:
+            self.revoked[body["activity_id"]] += 1
+            self.answers[key] = {"key": key, "status": "revoked", "body": body}
+        assert self.answers[key].get("body", body) == body, "the same key came with another body"
+        return self.answers[key]
+
+    async def _handled(
+        self,
+        request: web.Request,
+        key: str,
+        body: dict[str, Any],
+        whose: str,
+        refused: dict[str, Any],
+        work: Callable[[str, dict[str, Any]], dict[str, Any]],
+    ) -> web.StreamResponse:
+        planned = self.faults[whose]
         fault = planned.popleft() if planned else self.always
         if fault in _BEFORE_THE_WORK:
             await _BEFORE_THE_WORK[fault](self, request)
         if fault is Fault.ERROR:
-            return web.Response(status=500, text=f"failed on {body['notes']}")
+            return web.Response(status=500, text=f"failed on {body.get('notes') or body.get('reason')}")
         if fault is Fault.BUSY:
             return web.Response(status=429, headers={"Retry-After": "1"})
         if fault is Fault.STILL_AT_IT:
@@ -134,9 +164,8 @@ class FaultyService:
         if fault is Fault.UNREADABLE:
             return web.Response(status=201, text="<html>")
         if fault is Fault.REFUSES and key not in self.answers:
-            refusal = self.refusals.get(body["attributed_to"], {"code": "mentor_not_found", "field": "mentor_id"})
-            self.answers[key] = {"key": key, "item_id": body["item_id"], "status": "refused", **refusal}
-        answer = self._work(key, body)
+            self.answers[key] = refused
+        answer = work(key, body)
         if fault is Fault.HANGS_AFTER_THE_WORK:
             await self._hang(request)
         if fault is Fault.DIES_AFTER_THE_WORK:
@@ -190,7 +219,7 @@ class FaultyService:
         request.transport.abort()
 
 
-_STATUS = {"registered": 201, "refused": 422, "withdrawn": 410}
+_STATUS = {"registered": 201, "refused": 422, "withdrawn": 410, "revoked": 200}
 
 
 async def _dies(service: FaultyService, request: web.Request) -> None:

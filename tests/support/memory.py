@@ -263,8 +263,14 @@ class MemoryRepository(ActivityRepository):
         view, items = self._tables.batches[batch_id].view, self._tables.items.get(batch_id, {})
         marked = [items[position] for position in positions if position in items]
         for item in marked:
-            self._change_item(batch_id, item, view.version + 1, revocation=revocation)
+            self._change_item(batch_id, item, view.version + 1, revocation=revocation, revocation_request=None)
         self._edit(batch_id, revocation.at, revoked=view.revoked + len(marked))
+
+    def mark_requests(self, batch_id: UUID, requests: Mapping[int, str], revocation: Revocation) -> None:
+        version = self._tables.batches[batch_id].view.version + 1
+        for position, request in requests.items():
+            self._change_item(batch_id, self._tables.items[batch_id][position], version, revocation_request=request)
+        self._edit(batch_id, revocation.at)
 
     def dismiss(self, batch_id: UUID, *, at: datetime, by: str) -> None:
         version = self._tables.batches[batch_id].view.version + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from consumers.aggregator import AggregatorHandler
 from consumers.loop.decoding import read
@@ -126,10 +126,14 @@ class Pipeline:
         return transact(
             self.api,
             lambda connection: operation(
-                PostgresActivityRepository(connection), InProcessRecords(connection), actor, *arguments, **named
+                PostgresActivityRepository(connection), self.records(connection), actor, *arguments, **named
             ),
             organizations=[actor.organization_id],
         )
+
+    def records(self, connection: Connection) -> ActivityRecords:
+        """Returns the activities as the API reaches them."""
+        return InProcessRecords(connection)
 
     def call_with_templates(
         self,

@@ -33,7 +33,17 @@ _BURY = """
     INSERT INTO orchestrator.tombstone
     SELECT batch_id, organization_id, content_hash, now() FROM orchestrator.batch WHERE batch_id = :batch_id
 """
-_OF_BATCHES = ("outcome", "item_history", "dispatch", "batch_item", "batch_part", "batch_edit", "batch_dismissal", "batch")
+_OF_BATCHES = (
+    "outcome",
+    "item_history",
+    "dispatch",
+    "revocation_request",
+    "batch_item",
+    "batch_part",
+    "batch_edit",
+    "batch_dismissal",
+    "batch",
+)
 _TAKE_OUTBOX = """
     WITH taken AS (DELETE FROM orchestrator.outbox RETURNING *)
     SELECT organization_id, batch_id, topic, key, headers, value FROM taken ORDER BY outbox_id

@@ -180,18 +180,25 @@ WHERE (i.batch_id, i.position) = (:batch_id, s.position)
 
 -- name: merge_revocations
 -- parameters: batch_id uuid, version bigint
--- Copies the revocations of activities into their items. Only the activity counts, not the topics, because no event revokes an activity. By the
--- primary key, and the unique index on the activities' item_id.
+-- Copies the revocations of activities into their items. Only the activity counts, or the request that an external service has granted, and not
+-- the topics, because no event revokes an activity. By the primary keys, and the unique index on the activities' item_id.
 WITH revocations AS (
-    SELECT i.position, a.revoked_at, a.revoked_by, a.revocation_reason
+    SELECT i.position, coalesce(a.revoked_at, g.answered_at) AS revoked_at, coalesce(a.revoked_by, g.asked_by) AS revoked_by,
+           coalesce(a.revocation_reason, g.reason) AS revocation_reason,
+           CASE r.state WHEN 'asked' THEN 'unresolved' WHEN 'refused' THEN r.code END AS revocation_request
     FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id AND i.status = 'success'
+    LEFT JOIN orchestrator.revocation_request r ON (r.batch_id, r.position) = (i.batch_id, i.position)
+    LEFT JOIN orchestrator.revocation_request g ON (g.batch_id, g.position, g.state) = (i.batch_id, i.position, 'revoked')
+              AND a.item_id IS NULL AND i.status = 'success'
     WHERE i.batch_id = :batch_id
 )
 UPDATE orchestrator.batch_item i
-SET revoked_at = s.revoked_at, revoked_by = s.revoked_by, revocation_reason = s.revocation_reason, changed_version = :version
+SET revoked_at = s.revoked_at, revoked_by = s.revoked_by, revocation_reason = s.revocation_reason,
+    revocation_request = s.revocation_request, changed_version = :version
 FROM revocations s
 WHERE (i.batch_id, i.position) = (:batch_id, s.position)
-  AND (i.revoked_at, i.revoked_by, i.revocation_reason) IS DISTINCT FROM (s.revoked_at, s.revoked_by, s.revocation_reason);
+  AND (i.revoked_at, i.revoked_by, i.revocation_reason, i.revocation_request)
+      IS DISTINCT FROM (s.revoked_at, s.revoked_by, s.revocation_reason, s.revocation_request);
 
 -- name: merge_history
 -- parameters: batch_id uuid, submitted_at timestamptz

@@ -4,9 +4,11 @@
 
 -- name: due
 -- parameters: after interval, aside uuid[], max_batches integer
--- Locks batches that were deleted long enough ago. By the partial index batch_deleted.
-SELECT batch_id::text FROM orchestrator.batch
+-- Locks batches that were deleted long enough ago. A batch waits while an external service has not answered a request to revoke one of its
+-- activities. By the partial index batch_deleted.
+SELECT batch_id::text FROM orchestrator.batch b
 WHERE deleted_at < clock_timestamp() - :after AND NOT batch_id = ANY (CAST(:aside AS uuid[]))
+  AND NOT EXISTS (SELECT FROM orchestrator.revocation_request r WHERE r.batch_id = b.batch_id AND r.state = 'asked')
 ORDER BY deleted_at LIMIT :max_batches FOR UPDATE SKIP LOCKED;
 
 -- name: lock
@@ -38,6 +40,8 @@ WITH chosen AS (
     DELETE FROM orchestrator.item_history h USING chosen c WHERE (h.batch_id, h.position) = (c.batch_id, c.position)
 ), dispatched AS (
     DELETE FROM orchestrator.dispatch d USING chosen c WHERE (d.batch_id, d.position) = (c.batch_id, c.position)
+), requests AS (
+    DELETE FROM orchestrator.revocation_request r USING chosen c WHERE (r.batch_id, r.position) = (c.batch_id, c.position)
 )
 SELECT count(*) FROM chosen;
 

@@ -4,9 +4,17 @@
 -- parameters: batch_id uuid, positions integer[], at timestamptz, by text, reason text
 -- Writes the revocation of their activities to items. They change with the version that the batch is about to get. By the primary key.
 UPDATE orchestrator.batch_item i
-SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason, changed_version = b.version + 1
+SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason, revocation_request = NULL, changed_version = b.version + 1
 FROM orchestrator.batch b
 WHERE b.batch_id = :batch_id AND i.batch_id = b.batch_id AND i.position = ANY (CAST(:positions AS integer[]));
+
+-- name: mark_requests
+-- parameters: batch_id uuid, positions integer[], requests text[]
+-- Writes to items what became of the request to an external service. They change with the version that the batch is about to get. By the
+-- primary key.
+UPDATE orchestrator.batch_item i SET revocation_request = n.request, changed_version = b.version + 1
+FROM orchestrator.batch b, unnest(CAST(:positions AS integer[]), CAST(:requests AS text[])) AS n (position, request)
+WHERE b.batch_id = :batch_id AND (i.batch_id, i.position) = (b.batch_id, n.position);
 
 -- name: mark_batch
 -- parameters: batch_id uuid, revoked integer, at timestamptz, by text, reason text

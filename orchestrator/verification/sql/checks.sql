@@ -105,11 +105,25 @@ WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registrati
                   AND tgenabled <> 'D');
 
 -- name: revocation_differs_from_activity
--- An item whose revocation differs from its activity's.
+-- An item whose revocation differs from its activity's. If an external service has the activity, the request that it granted counts.
 SELECT i.batch_id, i.item_id, 'the item is ' || i.status || CASE WHEN i.revoked_at IS NULL THEN '' ELSE ' and revoked' END
        || ', but the revocation of its activity differs' AS detail
 FROM orchestrator.batch_item i LEFT JOIN registration.activity a ON a.item_id = i.item_id AND i.status = 'success'
-WHERE (i.revoked_at, i.revoked_by, i.revocation_reason) IS DISTINCT FROM (a.revoked_at, a.revoked_by, a.revocation_reason);
+LEFT JOIN orchestrator.revocation_request r ON (r.batch_id, r.position, r.state) = (i.batch_id, i.position, 'revoked')
+      AND a.item_id IS NULL AND i.status = 'success'
+WHERE (i.revoked_at, i.revoked_by, i.revocation_reason)
+      IS DISTINCT FROM (coalesce(a.revoked_at, r.answered_at), coalesce(a.revoked_by, r.asked_by), coalesce(a.revocation_reason, r.reason));
+
+-- name: request_differs_from_item
+-- A request to an external service to revoke an activity, of which the item shows something else; or one of an item that the service has not
+-- registered.
+SELECT i.batch_id, i.item_id, 'the item shows ' || coalesce(i.revocation_request, 'no request') || ', but its request to revoke is '
+       || coalesce(r.state, 'missing') AS detail
+FROM orchestrator.batch_item i
+FULL JOIN orchestrator.revocation_request r ON (r.batch_id, r.position) = (i.batch_id, i.position)
+LEFT JOIN orchestrator.dispatch d ON (d.batch_id, d.position, d.state) = (i.batch_id, i.position, 'registered')
+WHERE i.revocation_request IS DISTINCT FROM CASE r.state WHEN 'asked' THEN 'unresolved' WHEN 'refused' THEN r.code END
+   OR r.batch_id IS NOT NULL AND d.batch_id IS NULL;
 
 -- 2. There is at most one outcome per (item, attempt), and none of an attempt later than the item's own.
 

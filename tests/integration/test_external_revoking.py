@@ -1,0 +1,372 @@
+"""Revoking what an external registration service has registered (docs/external-registration.md, decision 41)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from consumers.external.adapter import ExternalRegistration
+from consumers.upkeep.purger import PurgePolicy, Purger
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
+from orchestrator.batches.errors import PreconditionError, RevocationUnavailableError
+from orchestrator.batches.model import UNRESOLVED, Actor, Idempotency, KeptItem, RevocationRequest, Revoked, Role
+from orchestrator.batches.operations import delete_batch
+from orchestrator.batches.records import ActivityRecords
+from orchestrator.batches.revoke import RevocationPolicy, foresee_revocation, revoke_batch
+from orchestrator.process.failpoints import Failpoint, InjectedError
+from orchestrator.process.settings import Settings
+from orchestrator.registration.external_revoking import ExternalRecords
+from orchestrator.registration.records import InProcessRecords
+from orchestrator.replay.promote import Promoted
+from orchestrator.verification.verify import verify
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import DerivedIds
+from schemas.statuses import KeptBecause
+from tests.integration.test_external_registration import NEVER, ExternalPipeline, decide, in_process, own_activities
+from tests.integration.test_replay import RecordingPipeline, promoted
+from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, mentors, record, standard_directory
+from tests.support.revoking import POLICY, REASON, revoke, revoke_one
+
+COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
+
+
+class RevokingPipeline(ExternalPipeline, RecordingPipeline):
+    """The flow with a service that revokes."""
+
+    def records(self, connection: Connection) -> ActivityRecords:
+        return InProcessRecords(connection, ExternalRecords(connection, bulk_threshold_items=2))
+
+    def registered(self, count: int) -> UUID:
+        """A batch whose items the service has registered."""
+        batch_id = self.submit(mentors(count))
+        self.drain()
+        return batch_id
+
+    def requests(self) -> list[OutgoingEvent]:
+        """The commands that a revocation has sent."""
+        self.relay()
+        return self.take(*COMMANDS)
+
+    def announced(self) -> list[dict[str, Any]]:
+        """The revocations that upstream services have heard of."""
+        self.relay()
+        taken = self.take(Topic.LIFECYCLE)
+        return [orjson.loads(each.value) for each in taken if dict(each.headers)["ce_type"].endswith(b"ActivitiesRevoked.v1")]
+
+    def shown(self, batch_id: UUID) -> list[tuple[bool, str | None]]:
+        """Of each item, whether it is revoked, and what became of the request."""
+        return [(item.revocation is not None, item.revocation_request) for item in self.status(batch_id).items]
+
+
+@pytest.fixture
+def service() -> Iterator[FaultyService]:
+    with faulty_service() as service:
+        yield service
+
+
+@pytest.fixture
+def asking(settings: Settings, service: FaultyService) -> Settings:
+    return settings.model_copy(
+        update={
+            "registration_url": service.url,
+            "registration_request_timeout_ms": 1_500,
+            "registration_deadline_ms": 2_000,
+            "registration_breaker_max_pause_ms": 100,
+        }
+    )
+
+
+@pytest.fixture
+def pipeline(asking: Settings, engine: Engine) -> Iterator[RevokingPipeline]:
+    standard_directory(engine)
+    pipeline = RevokingPipeline(asking, engine)
+    yield pipeline
+    # Whatever a test has done, the invariants hold in the end.
+    assert verify(engine, asking).breaches == []
+    pipeline.close()
+
+
+def asked_to_revoke(service: FaultyService) -> list[Asked]:
+    return [asked for asked in service.asked if asked.method == "REVOKE"]
+
+
+def activity(pipeline: RevokingPipeline, batch_id: UUID, position: int) -> str:
+    return str(pipeline.status(batch_id).items[position].activity_id)
+
+
+def swept(pipeline: RevokingPipeline, settings: Settings) -> int:
+    """How many requests a sweep has sent again."""
+    policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0))
+    return Sweeper(policy, lambda _topics: {}).steps["ask_to_revoke_again"](pipeline.engine).resent
+
+
+def test_items_are_unresolved_until_the_service_has_revoked_them(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(3)
+    before = pipeline.status(batch_id).batch
+    ids = DerivedIds(batch_id)
+    result = revoke(pipeline, batch_id)
+    assert (result.revoked, result.already_revoked, result.unresolved, list(result.kept)) == (0, 0, 3, [])
+    assert (result.batch.revoked, result.batch.version, result.batch.edit_version) == (0, before.version + 1, 2)
+    assert pipeline.shown(batch_id) == [(False, UNRESOLVED)] * 3
+    assert pipeline.announced() == []
+    pipeline.drain()
+    after = pipeline.status(batch_id)
+    assert (after.batch.revoked, after.batch.status, after.batch.counts) == (3, "completed", before.counts)
+    assert pipeline.shown(batch_id) == [(True, None)] * 3
+    [first, *_] = after.items
+    assert first.revocation is not None
+    assert (first.revocation.by, first.revocation.reason) == (COORDINATOR_ACTOR.subject, REASON)
+    [announced] = pipeline.announced()
+    assert announced["revoked_positions"] == [[0, 2]]
+    assert (announced["revocation"], announced["revoked_by"]) == (after.batch.version, COORDINATOR_ACTOR.subject)
+    [asked, *_] = sorted(asked_to_revoke(service), key=lambda each: each.key)
+    assert asked.key == f"{ids.item_id(0)}:revoke:1"
+    assert asked.body == {
+        "item_id": str(ids.item_id(0)),
+        "batch_id": str(batch_id),
+        "organization_id": ADMIN.organization_id,
+        "activity_id": activity(pipeline, batch_id, 0),
+        "revoked_by": COORDINATOR_ACTOR.subject,
+        "channel": "api",
+        "reason": REASON,
+    }
+    assert asked.headers["traceparent"].startswith("00-" + "0" * 31 + "1-")
+    again = revoke(pipeline, batch_id)
+    assert (again.revoked, again.already_revoked, again.unresolved, again.batch.version) == (0, 3, 0, after.batch.version)
+
+
+def test_large_revocations_travel_in_the_bulk_lane(pipeline: RevokingPipeline) -> None:
+    batch_id = pipeline.registered(5)
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(0), ids.item_id(1)])
+    assert [command.topic for command in pipeline.requests()] == [Topic.COMMANDS] * 2
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(2), ids.item_id(3), ids.item_id(4)])
+    commands = pipeline.requests()
+    assert [command.topic for command in commands] == [Topic.COMMANDS_BULK] * 3
+    assert len({command.key for command in commands}) == 3
+
+
+def test_second_call_makes_no_second_request_and_checks_no_precondition(
+    pipeline: RevokingPipeline, service: FaultyService
+) -> None:
+    batch_id = pipeline.registered(2)
+    with pytest.raises(PreconditionError):
+        revoke(pipeline, batch_id, edit_versions={99})
+    key = Idempotency("undo", b"undo")
+    first = revoke(pipeline, batch_id, edit_versions={1}, idempotency=key)
+    same = revoke(pipeline, batch_id, edit_versions={1}, idempotency=key)
+    assert (same.replayed, same.unresolved, first.unresolved) == (True, 2, 2)
+    other = revoke(pipeline, batch_id, edit_versions={1})
+    assert (other.unresolved, other.batch.version) == (2, first.batch.version)
+    assert len(pipeline.requests()) == 2
+
+
+def test_dry_run_asks_nobody(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(2)
+    version = pipeline.status(batch_id).batch.version
+    foreseen = pipeline.call_with_records(foresee_revocation, ADMIN, batch_id, RevocationRequest(REASON), POLICY)
+    assert (foreseen.unresolved, foreseen.batch.version) == (2, version)
+    pipeline.drain()
+    assert asked_to_revoke(service) == []
+    assert pipeline.shown(batch_id) == [(False, None)] * 2
+
+
+def test_window_counts_from_the_services_answer(pipeline: RevokingPipeline) -> None:
+    batch_id = pipeline.registered(1)
+    over = RevocationPolicy(timedelta(0))
+
+    def called(actor: Actor) -> Revoked:
+        return pipeline.call_with_records(revoke_batch, actor, batch_id, RevocationRequest(REASON), over)
+
+    late = called(COORDINATOR_ACTOR)
+    assert list(late.kept) == [KeptItem(DerivedIds(batch_id).item_id(0), KeptBecause.WINDOW_OVER)]
+    assert called(Actor(ADMIN.organization_id, "boss", Role.ADMIN)).unresolved == 1
+    pipeline.drain()
+
+
+def test_refusal_is_shown_and_the_next_revocation_has_the_next_key(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(2)
+    service.faults[activity(pipeline, batch_id, 0)].append(Fault.REFUSES)
+    revoke(pipeline, batch_id)
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(False, "period_closed"), (True, None)]
+    assert pipeline.status(batch_id).batch.revoked == 1
+    again = revoke(pipeline, batch_id, reason="the period is open again")
+    assert (again.unresolved, again.already_revoked) == (1, 1)
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None)] * 2
+    item_id = DerivedIds(batch_id).item_id(0)
+    keys = [asked.key for asked in asked_to_revoke(service) if asked.body["item_id"] == str(item_id)]
+    assert keys == [f"{item_id}:revoke:1", f"{item_id}:revoke:2"]
+    assert [each["revoked_positions"] for each in pipeline.announced()] == [[[1, 1]], [[0, 0]]]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.ERROR,
+        Fault.ERROR_AFTER_THE_WORK,
+        Fault.DIES,
+        Fault.DIES_AFTER_THE_WORK,
+        Fault.BUSY,
+        Fault.STILL_AT_IT,
+        Fault.UNREADABLE,
+        Fault.ANSWERS_ANOTHER,
+    ],
+)
+def test_no_answer_leads_to_the_same_question(pipeline: RevokingPipeline, service: FaultyService, fault: Fault) -> None:
+    batch_id = pipeline.registered(1)
+    service.faults[activity(pipeline, batch_id, 0)].append(fault)
+    revoke(pipeline, batch_id)
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None)]
+    keys = [asked.key for asked in asked_to_revoke(service)]
+    assert (len(keys), len(set(keys))) == (2, 1)
+    assert set(service.revoked.values()) == {1}
+
+
+@pytest.mark.parametrize("before", [Fault.ERROR, Fault.ERROR_AFTER_THE_WORK])
+def test_row_64_sweeper_asks_until_the_service_answers(
+    pipeline: RevokingPipeline, asking: Settings, service: FaultyService, before: Fault
+) -> None:
+    batch_id = pipeline.registered(2)
+    service.always = before
+    revoke(pipeline, batch_id)
+    first = pipeline.requests()
+    pipeline.handle(pipeline.registration, first)
+    assert pipeline.shown(batch_id) == [(False, UNRESOLVED)] * 2, "the deadline ends the tries, and not the request"
+    for _ in range(3):
+        assert swept(pipeline, asking) == 2
+        assert pipeline.requests() == first, "what is sent again equals the first byte for byte"
+    service.always = None
+    assert swept(pipeline, asking) == 2
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None)] * 2
+    assert set(service.revoked.values()) == {1}
+    assert swept(pipeline, asking) == 0
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        Failpoint.REGISTRATION_AFTER_DISPATCH_COMMIT,
+        Failpoint.REGISTRATION_AFTER_ANSWERS,
+        Failpoint.REGISTRATION_AFTER_ANSWERS_COMMIT,
+    ],
+)
+def test_row_64_process_that_dies_between_request_and_answer(
+    pipeline: RevokingPipeline, asking: Settings, service: FaultyService, failpoint: Failpoint
+) -> None:
+    batch_id = pipeline.registered(3)
+    revoke(pipeline, batch_id)
+    commands = pipeline.requests()
+    failing = ExternalRegistration(asking.model_copy(update={"failpoints": f"{failpoint}=raise"}), pipeline.engine)
+    with pytest.raises(InjectedError):
+        failing.prepare([record(command) for command in commands], NEVER)
+    failing.close()
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.handle(pipeline.registration, commands)
+    assert pipeline.shown(batch_id) == [(True, None)] * 3
+    assert set(service.revoked.values()) == {1}
+    assert len(pipeline.announced()) == 1
+    assert len(asked_to_revoke(service)) == (6 if failpoint is Failpoint.REGISTRATION_AFTER_ANSWERS else 3)
+
+
+def test_command_that_comes_late_revokes_nothing_anew(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(1)
+    service.faults[activity(pipeline, batch_id, 0)].append(Fault.REFUSES)
+    revoke(pipeline, batch_id)
+    commands = pipeline.requests()
+    pipeline.handle(pipeline.registration, commands)
+    pipeline.handle(pipeline.registration, commands)
+    assert pipeline.shown(batch_id) == [(False, "period_closed")]
+    assert len(asked_to_revoke(service)) == 1
+
+
+def test_deleted_batch_is_revoked_all_the_same_and_purged_afterwards(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(2)
+    revoke(pipeline, batch_id)
+    commands = pipeline.requests()
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    purger = Purger(PurgePolicy(timedelta(0), timedelta(days=1)))
+    assert purger.purge(pipeline.engine).batches == 0, "the service has not answered"
+    pipeline.handle(pipeline.registration, commands)
+    assert len(service.revoked) == 2
+    assert len(pipeline.announced()) == 1
+    assert purger.purge(pipeline.engine).batches == 1
+    with pipeline.engine.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM orchestrator.revocation_request")) == 0
+    pipeline.handle(pipeline.registration, commands)
+    assert sum(service.revoked.values()) == 2
+
+
+def test_batch_of_both_services(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    """One item was registered here, the other by the service: the setting was changed in between."""
+    batch_id = pipeline.submit(mentors(2))
+    commands = pipeline.commands(batch_id)
+    pipeline.handle(pipeline.registration, commands[:1])
+    decide(pipeline, in_process(), commands[1:])
+    pipeline.drain()
+    assert own_activities(pipeline) == 1
+    result = revoke(pipeline, batch_id)
+    assert (result.revoked, result.unresolved, result.batch.revoked) == (1, 1, 1)
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None)] * 2
+    assert pipeline.status(batch_id).batch.revoked == 2
+    assert [each["revoked_positions"] for each in pipeline.announced()] == [[[1, 1]], [[0, 0]]]
+
+
+def test_single_activity_of_the_service_is_revoked_by_its_batch(pipeline: RevokingPipeline) -> None:
+    batch_id = pipeline.registered(1)
+    with pytest.raises(RevocationUnavailableError):
+        revoke_one(pipeline, UUID(activity(pipeline, batch_id, 0)))
+
+
+def test_without_the_setting_the_request_waits(pipeline: RevokingPipeline, asking: Settings, service: FaultyService) -> None:
+    batch_id = pipeline.registered(1)
+    revoke(pipeline, batch_id)
+    commands = pipeline.requests()
+    with pipeline.engine.begin() as connection:
+        assert list(in_process().handle(connection, [record(command) for command in commands]).events) == []
+    assert pipeline.shown(batch_id) == [(False, UNRESOLVED)]
+    assert swept(pipeline, asking) == 1
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE orchestrator.batch_item SET revoked_at = NULL, revoked_by = NULL, revocation_reason = NULL WHERE position = 1",
+        "UPDATE orchestrator.batch_item SET revocation_reason = 'another' WHERE position = 1",
+        "UPDATE orchestrator.batch_item SET revoked_at = now(), revoked_by = 'boss', revocation_reason = 'none' WHERE position = 0",
+        "UPDATE orchestrator.batch SET revoked = 0",
+    ],
+)
+def test_damaged_revocation_of_the_service_is_found_and_mended(
+    pipeline: RevokingPipeline, asking: Settings, service: FaultyService, damage: str
+) -> None:
+    batch_id = pipeline.registered(2)
+    service.faults[activity(pipeline, batch_id, 0)].append(Fault.REFUSES)
+    revoke(pipeline, batch_id)
+    pipeline.drain()
+    before = pipeline.shown(batch_id)
+    pipeline.relay()
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {}, "a replay says the same"
+    owner = create_engine(asking.owner_url)
+    with owner.begin() as connection:
+        connection.execute(text(damage))
+    owner.dispose()
+    assert verify(pipeline.engine, asking).breaches != []
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {batch_id: Promoted.MERGED}
+    assert after.differences == []
+    assert pipeline.shown(batch_id) == before
+    assert pipeline.status(batch_id).batch.revoked == 1
