@@ -382,7 +382,9 @@ class Search:
         assert (is_revoked, revoked) == (state == "revoked" or bool(database["own_revoked"]), int(is_revoked))
         assert shown == {"asked": "unresolved", "refused": refusal}.get(state or "")
         assert state != "revoked" or outside.revoked, "the item is revoked, and the service has not revoked its activity"
-        assert state in ("asked", "revoked") or not outside.revoked, "the service has revoked the activity, and no request is open"
+        assert state in ("asked", "revoked") or not outside.revoked, (
+            "the service has revoked the activity, and no request is open"
+        )
         outcomes = database["outcomes"] or []
         assert all(outcome[1] == "failed" for outcome in outcomes[:-1])
 
