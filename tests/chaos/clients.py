@@ -1,4 +1,4 @@
-"""People at work: each submits, follows, corrects, retries, cancels, revokes and deletes, and changes the others' batches."""
+"""People at work: each submits, follows, corrects, retries, cancels, revokes, dismisses and deletes, and changes the others' batches."""
 
 import asyncio
 import random
@@ -12,11 +12,13 @@ import aiohttp
 import uvloop
 
 from schemas.ids import DerivedIds
-from schemas.paths import ACTIVITIES_PATH
+from schemas.paths import ACTIVITIES_PATH, API_ROOT
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.work import ACTIVE, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
+
+TEMPLATES_PATH = f"{API_ROOT}/templates"
 
 FOLLOW_S = (0.0, 15.0)  # After this time a client does something else. The judge checks whether the batch ended.
 REPEATS = 4  # For a call without a response, where a repetition is the documented way to find out.
@@ -27,6 +29,7 @@ HASTY, HASTE_S = 0.1, 0.08
 response."""
 
 KEYED, UNWATCHED, CANCELLED, RETRIED, DELETED, CANCELLED_LATE, MEDDLED, REVOKED = 0.5, 0.4, 0.12, 0.6, 0.15, 0.05, 0.2, 0.15
+DISMISSED, GROUPED = 0.3, 0.05
 """How often a client does so."""
 
 
@@ -54,7 +57,9 @@ class Client:
     async def run(self, is_over: asyncio.Event) -> None:
         """Works until the end. Its present batch is left as it is."""
         while not is_over.is_set():
-            if self._recent and self._rng.random() < MEDDLED:
+            if self._rng.random() < GROUPED:
+                await self._keep_a_group()
+            elif self._recent and self._rng.random() < MEDDLED:
                 await self._meddle(*self._rng.choice(self._recent))
             else:
                 await self._care_for_one(is_over)
@@ -77,6 +82,8 @@ class Client:
             shown = await self._follow(submission, batch_id, is_over)
         if self._rng.random() < CANCELLED_LATE:
             await self._cancel(submission, batch_id)
+        if shown is not None and shown["failed"] and self._rng.random() < DISMISSED:
+            await self._dismiss(submission, batch_id)
         if shown is not None and self._rng.random() < REVOKED:
             await self._revoke(submission, batch_id)
         if shown is not None and self._rng.random() < DELETED:
@@ -85,11 +92,13 @@ class Client:
 
     async def _meddle(self, submission: Submission, batch_id: str) -> None:
         """Changes a batch of another client."""
-        match self._rng.randrange(5):
+        match self._rng.randrange(6):
             case 0:
                 await self._cancel(submission, batch_id)
             case 1:
                 await self._delete(submission, batch_id)
+            case 3:
+                await self._dismiss(submission, batch_id)
             case 2:
                 await self._revoke(submission, batch_id)
             case _:
@@ -125,6 +134,39 @@ class Client:
             case _:
                 pass
         await self._call(Operation.REVOKE, submission, "POST", path, body, key=self._maybe_key(), repeated=True)
+
+    async def _dismiss(self, submission: Submission, batch_id: str) -> None:
+        await self._call(Operation.DISMISS, submission, "POST", f"/{batch_id}/dismiss", key=self._maybe_key(), repeated=True)
+
+    async def _keep_a_group(self) -> None:
+        """Saves a template that no other client knows, changes it, reads it and deletes it."""
+        mentors = [f"mentor-{number}" for number in range(1, self._rng.randint(2, 5))]
+        group = {"name": f"of client {self._number}", "mentor_ids": mentors, "activity_type": "visit", "duration_minutes": 60}
+        saved = await self._ask_until_known("POST", TEMPLATES_PATH, {**group, "coordinator_id": COORDINATOR})
+        if saved.outcome is not Ending.OK:
+            return
+        path = f"{TEMPLATES_PATH}/{saved.document['template_id']}"
+        changed = {**group, "duration_minutes": 90}
+        change = await self._ask_until_known("PUT", path, changed)
+        allowed = [changed] if change.outcome is Ending.OK else [group, changed]
+        read = await self._api.ask("GET", path)
+        if read.status == 404 or (read.status == 200 and {name: read.document[name] for name in group} not in allowed):
+            self._history.wrong_templates.append(f"{path}: {read.status} {read.document}, saved was one of {allowed}")
+        if (await self._ask_until_known("DELETE", path, None)).outcome is Ending.OK:
+            read = await self._api.ask("GET", path)
+            if read.status == 200:
+                self._history.wrong_templates.append(f"{path} was deleted, and is there")
+
+    async def _ask_until_known(self, method: str, path: str, body: object) -> Reply:
+        """Repeats a call under one key while its outcome is unknown."""
+        self._keys += 1
+        headers = {"Idempotency-Key": f"client {self._number} key {self._keys}"}
+        for _ in range(REPEATS):
+            answer = await self._api.ask(method, path, body, headers)
+            if answer.outcome is not Ending.UNKNOWN:
+                break
+            await asyncio.sleep(PAUSE_S)
+        return answer
 
     async def _delete(self, submission: Submission, batch_id: str) -> None:
         await self._call(Operation.DELETE, submission, "DELETE", f"/{batch_id}", repeated=True)
@@ -236,6 +278,7 @@ def _as_json(values: Values) -> dict[str, object]:
         "activity_type": values.activity_type,
         "activity_date": values.activity_date,
         "duration_minutes": values.duration_minutes,
+        "override_duplicates": values.override_duplicates,
     }
 
 

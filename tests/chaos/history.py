@@ -15,6 +15,7 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     DELETE = "delete"
     REVOKE = "revoke"
+    DISMISS = "dismiss"
 
 
 class Ending(StrEnum):
@@ -33,6 +34,8 @@ class Values:
     activity_type: str
     activity_date: str
     duration_minutes: int
+    override_duplicates: bool = field(default=False, compare=False)
+    """Asked for beside another one. The record does not show it, so it is not compared."""
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -116,6 +119,8 @@ class History:
         """Keys that were requested more than once."""
         self.server_errors: list[str] = []
         """Responses with status 500: faults that the product did not handle."""
+        self.wrong_templates: list[str] = []
+        """Templates that differ from what their only user has saved."""
         self.reads: Counter[Ending] = Counter()
 
     def add(self, call: Call) -> None:

@@ -44,6 +44,8 @@ class Rule(StrEnum):
     RAN_AGAIN = "an attempt after a success"
     NOT_FOLDED = "the item differs from its outcome"
     RETRIES = "other new attempts than the retries returned"
+    WRONG_DISMISSAL = "dismissed more often than requested"
+    TEMPLATE = "a template that differs from what its only user has saved"
     REVOKED = "other revocations than the revokes returned"
     REVOKED_DIFFERS = "batch, item, activity and audit differ in the revocations"
     NOT_FOUND = "404 for a batch that exists"
@@ -106,7 +108,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
         verdict.settled += of_batch.settled()
         for item in batch.items:
             if item.values.identity in history.contested:
-                fought_for[item.values.identity].append("revoked" if item.is_revoked else item.error_code or item.status)
+                fought_for[item.values.identity].append(_end_of_fight(item))
         seen = _plus(seen, batch)
         verdict.judged["batches"] += 1
         verdict.judged["items"] += len(batch.items)
@@ -116,6 +118,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
         if not found[submission.label]:
             verdict.settled += _settled(history.calls[submission.label], lambda _: False)
     verdict.findings += _fights(fought_for)
+    verdict.findings += [Finding(Rule.TEMPLATE, "templates", detail) for detail in history.wrong_templates]
     verdict.findings += [Finding(Rule.SERVER_ERROR, "the API", detail) for detail in history.server_errors]
     if seen != totals:
         verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, but the batches have only {seen}"))
@@ -155,12 +158,21 @@ def _is_accepted(submission: Submission, made: Sequence[Call]) -> bool:
     return bool(done) and {call.part for call in done} == {call.part for call in made}
 
 
+BESIDE = "registered, beside others if need be"
+
+
+def _end_of_fight(item: ItemRow) -> str:
+    if item.is_revoked:
+        return "revoked"
+    return BESIDE if item.status == "success" and item.values.override_duplicates else item.error_code or item.status
+
+
 def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterator[Finding]:
     """If several batches requested the same activity, one has it, unless it was revoked; and no item failed as a duplicate without another
     activity."""
     for identity, ends in fought_for.items():
         winners = ends.count("success")
-        if winners > 1 or (winners == 0 and DUPLICATE in ends and "revoked" not in ends):
+        if winners > 1 or (winners == 0 and DUPLICATE in ends and not {"revoked", BESIDE} & set(ends)):
             yield Finding(Rule.FIGHT, " ".join(identity), f"ended {dict(Counter(ends))}")
 
 
@@ -195,6 +207,7 @@ class _Batch:
             self._revocations(),
             self._cancels(),
             self._deletes(),
+            self._dismissals(),
             self._seen(),
         )
         return [Finding(rule, label, detail) for found in rules for rule, detail in found]
@@ -211,6 +224,8 @@ class _Batch:
                     return self._batch.status == "cancelled"
                 case Operation.DELETE:
                     return self._batch.is_deleted
+                case Operation.DISMISS:
+                    return self._batch.dismissals > 0
                 case Operation.RETRY:
                     return self._new_attempts > retried_for_certain or self._was_answered(call)
                 case Operation.REVOKE:
@@ -261,7 +276,10 @@ class _Batch:
             yield Rule.VALUES, f"{item.values}, but requested was {allowed}"
         expected = expected_error(item.values)
         is_fair = item.error_code == expected or (
-            item.error_code == DUPLICATE and expected is None and item.values.identity in self._contested
+            item.error_code == DUPLICATE
+            and expected is None
+            and item.values.identity in self._contested
+            and not item.values.override_duplicates
         )
         if item.status == "success" and expected is not None:
             yield Rule.WRONG_SUCCESS, f"should be {expected}"
@@ -342,6 +360,11 @@ class _Batch:
             yield Rule.WRONG_DELETE, "no delete was requested"
         if not self._batch.is_deleted and any(call.outcome is Ending.OK for call in self._calls[Operation.DELETE]):
             yield Rule.DELETE_LOST, "deleted, but still visible"
+
+    def _dismissals(self) -> Broken:
+        possible = len({call.key or id(call) for call in self._possible.get(Operation.DISMISS, ())})
+        if self._batch.dismissals > possible:
+            yield Rule.WRONG_DISMISSAL, f"{self._batch.dismissals} times, by {possible} calls"
 
     def _seen(self) -> Broken:
         """Every response adds up, and an item that a client has seen registered stays registered."""

@@ -56,6 +56,7 @@ class BatchRow:
     retry_number: int
     items: list[ItemRow] = field(default_factory=list)
     revoked: int = 0
+    dismissals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,11 @@ def read_batches(url: str) -> Iterator[BatchRow]:
     with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:
         cursor.execute(
             "SELECT batch_id::text, label, status, total_items, pending, completed, failed, cancelled, deleted_at IS NOT NULL,"
-            " completed_at IS NOT NULL, retry_number, revoked FROM orchestrator.batch"
+            " completed_at IS NOT NULL, retry_number, revoked,"
+            " (SELECT count(*) FROM orchestrator.batch_dismissal d WHERE d.batch_id = b.batch_id) FROM orchestrator.batch b"
         )
         rows = (
-            BatchRow(i, label, status, Counts(*row[:5]), row[5], row[6], row[7], revoked=row[8])
+            BatchRow(i, label, status, Counts(*row[:5]), row[5], row[6], row[7], revoked=row[8], dismissals=row[9])
             for i, label, status, *row in cursor
         )
         while batches := list(islice(rows, BATCHES_AT_ONCE)):
@@ -107,7 +109,8 @@ def _fill(connection: Connection, batches: Sequence[BatchRow]) -> None:
     by_item: dict[str, ItemRow] = {}
     for batch_id, item_id, *values, position, status, attempt, activity_id, error_code, is_revoked in _rows(
         connection,
-        "SELECT batch_id::text, item_id::text, mentor_id, activity_type, activity_date::text, duration_minutes, position, status, attempt,"
+        "SELECT batch_id::text, item_id::text, mentor_id, activity_type, activity_date::text, duration_minutes,"
+        " override_duplicates, position, status, attempt,"
         " activity_id::text, error->>'code', revoked_at IS NOT NULL"
         " FROM orchestrator.batch_item WHERE batch_id = ANY(%s::uuid[]) ORDER BY batch_id, position",
         ids,

@@ -99,6 +99,8 @@ def world() -> World:
     world.submitted("plain", success(0, values("a")), unsuccessful(1, ghost, "failed", "mentor_not_found"))
     world.see("plain", "processing", Counts(2, 1, 1, 0, 0))
     world.see("plain", "partial", Counts(2, 0, 1, 1, 0))
+    world.call("plain", Operation.DISMISS)
+    world.batches["plain"].dismissals = 1
 
     world.submitted("corrected", success(0, values("b")), success(1, values("c"), attempt=2))
     world.history.submissions["corrected"] = Submission("corrected", (values("b"), ghost))
@@ -121,6 +123,10 @@ def world() -> World:
     world.history.contested.add(fought_for.identity)
     world.submitted("winner", success(0, fought_for))
     world.submitted("loser", unsuccessful(0, fought_for, "failed", "duplicate_activity"))
+    shared = values("shared")
+    world.history.contested.add(shared.identity)
+    world.submitted("overriding", success(0, replace(shared, override_duplicates=True)))
+    world.submitted("overridden", unsuccessful(0, shared, "failed", "duplicate_activity"))
 
     world.history.submissions["upstream"] = Submission("upstream", (values("g"),), "id of upstream")
     world.call("upstream", Operation.UPSTREAM, Ending.UNKNOWN)
@@ -389,6 +395,9 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.EARLY_END, lambda world: world.see("plain", "partial", Counts(2, 1, 1, 0, 0))),
     (Rule.WENT_BACK, lambda world: world.see("plain", "partial", Counts(2, 0, 0, 2, 0))),
     (Rule.FIGHT, whole("loser", success(0, values("fought-for")))),
+    (Rule.WRONG_ERROR, change_item("loser", 0, values=replace(values("fought-for"), override_duplicates=True))),
+    (Rule.WRONG_DISMISSAL, change("plain", dismissals=2)),
+    (Rule.TEMPLATE, lambda world: world.history.wrong_templates.append("one")),
     (Rule.FIGHT, lambda world: world.batches.__delitem__("winner")),
     (Rule.SERVER_ERROR, lambda world: world.history.server_errors.append("GET")),
     *(
@@ -484,7 +493,7 @@ def test_an_allowed_history_is_no_finding(world: World, happened: Callable[[Worl
 
 
 def test_the_judged_rows_are_counted(world: World) -> None:
-    assert world.verdict().judged == {"batches": 9, "items": 14, "activities": 10}
+    assert world.verdict().judged == {"batches": 11, "items": 16, "activities": 11}
 
 
 @pytest.mark.parametrize(("attempt", "key", "became"), [(1, None, "not done"), (2, None, "done"), (1, "k", "not done")])

@@ -76,6 +76,7 @@ class Upstream:
                 "activity_type": values.activity_type,
                 "activity_date": values.activity_date,
                 "duration_minutes": values.duration_minutes,
+                "override_duplicates": values.override_duplicates,
             }
             for position, values in enumerate(submission.items)
         ]

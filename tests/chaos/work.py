@@ -4,6 +4,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 from tests.chaos.history import History, Submission, Values
@@ -19,7 +20,7 @@ NO_MENTOR, NO_TYPE, NO_MINUTES = "ghost-", "no-such-type", 0
 SIZES = ((70, 1, 25), (22, 26, 100), (6, 101, 400), (2, 1_000, 1_000))
 """Weight, fewest and most items of a submission. More than 100 use the bulk lane."""
 
-FLAWED, CONTESTED, CORRECTED_WRONGLY = 0.12, 0.04, 0.1
+FLAWED, CONTESTED, CORRECTED_WRONGLY, OVERRIDING = 0.12, 0.04, 0.1, 0.25
 
 
 def expected_error(values: Values) -> str | None:
@@ -93,5 +94,7 @@ class Work:
             if not self._fought_for or rng.random() < 0.4:
                 self._fought_for.append(fresh)
                 self._history.contested.add(fresh.identity)
-                return fresh
-            return rng.choice(self._fought_for)
+                chosen = fresh
+            else:
+                chosen = rng.choice(self._fought_for)
+        return replace(chosen, override_duplicates=rng.random() < OVERRIDING)
