@@ -286,7 +286,6 @@ def _activity(activity: ActivityRow, outcome: OutcomeRow, after: Snapshot) -> No
 # --- Templates: what was saved, until it is deleted -------------------------------------------------------------------------------
 
 
-
 def _templates(before: Snapshot, after: Snapshot, model: Model) -> None:
     for template_id in before.templates.keys() - after.templates.keys():
         asked = model.templates[template_id]
