@@ -127,6 +127,10 @@ def _written() -> list[OutgoingEvent]:
             events.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
             for bulk in (False, True)
         ),
+        *(
+            events.revoke_activity(item | {"request": 1}, item_headers.of(events.REVOKE_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
+            for bulk in (False, True)
+        ),
         result(events.SUCCEEDED, activity_id=ITEM),
         result(events.FAILED, error=error),
         result(events.CANCELLED),

@@ -23,6 +23,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage.database import transact
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.statements import read_statements
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import activities_revoked
@@ -67,6 +68,20 @@ def test_a_whole_batch_is_revoked(pipeline: Pipeline) -> None:
     assert list(map(tuple, rows(pipeline, audits))) == [("revoked", COORDINATOR_ACTOR.subject, "api", "wrong date")] * 3
     edits = "SELECT kind, version, reason, edited_by FROM orchestrator.batch_edit"
     assert list(map(tuple, rows(pipeline, edits))) == [("revoked", after.batch.version, "wrong date", COORDINATOR_ACTOR.subject)]
+
+
+def test_each_revoked_activity_reads_its_own_item(pipeline: Pipeline) -> None:
+    """Not all items of the batch, which took minutes for 10,000. Row level security keeps expressions out of an index scan."""
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    statement = read_statements("orchestrator/registration/sql/records.sql")["revoke"]
+    ids = [item.activity_id for item in pipeline.status(batch_id).items]
+    values = {"activity_ids": ids, "at": "now", "by": "boss", "reason": "a mistake", "channel": "api"}
+    with pipeline.api.begin() as connection:
+        connection.execute(text("SELECT set_config('bulkreg.organizations', :org, true)"), {"org": ORGANIZATION})
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = "\n".join(connection.scalars(text(f"EXPLAIN {statement.sql}"), values))
+    assert 'Index Cond: ((batch_id = r.batch_id) AND ("position" = r."position"))' in plan
 
 
 def test_a_revoked_activity_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:

@@ -45,19 +45,21 @@ FOR NO KEY UPDATE OF a;
 -- name: revoke
 -- parameters: activity_ids uuid[], at timestamptz, by text, reason text, channel text
 -- Revokes activities that are locked, and writes an audit row for each. By the primary keys of both tables: an item's id ends with its
--- position. Of an item that was purged, the audit row of the registration has the attempt; that row is found by `audit_activity`.
+-- position. The position is a column before it is joined: row level security evaluates an expression only after it has read the row, so
+-- each activity would read all items of its batch. Of an item that was purged, the audit row of the registration has the attempt; that row is
+-- found by `audit_activity`.
 WITH revoked AS (
     UPDATE registration.activity SET revoked_at = :at, revoked_by = :by, revocation_reason = :reason
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[])) AND revoked_at IS NULL
-    RETURNING organization_id, activity_id, registered_by, attributed_to, batch_id, activity_type, activity_date, duration_minutes, item_id
+    RETURNING organization_id, activity_id, registered_by, attributed_to, batch_id, activity_type, activity_date, duration_minutes, item_id,
+              CAST(CAST('x' || right(CAST(item_id AS text), 5) AS bit(20)) AS integer) AS position
 )
 INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason,
                                 activity_type, activity_date, duration_minutes, item_id, attempt)
 SELECT r.organization_id, 'revoked', r.activity_id, r.registered_by, r.attributed_to, :by, r.batch_id, :channel, :at, :reason,
        r.activity_type, r.activity_date, r.duration_minutes, r.item_id,
        coalesce(i.attempt, (SELECT max(u.attempt) FROM registration.audit u WHERE u.activity_id = r.activity_id AND u.action = 'registered'))
-FROM revoked r LEFT JOIN orchestrator.batch_item i
-     ON i.batch_id = r.batch_id AND i.position = CAST(CAST('x' || right(CAST(r.item_id AS text), 5) AS bit(20)) AS integer);
+FROM revoked r LEFT JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (r.batch_id, r.position);
 
 -- name: clear_flags
 -- parameters: activity_ids uuid[]
