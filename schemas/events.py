@@ -754,7 +754,7 @@ def register_activity(data: Mapping[str, Any], item_headers: tuple[Header, ...],
 
 def revoke_activity(data: Mapping[str, Any], item_headers: tuple[Header, ...], *, bulk: bool) -> OutgoingEvent:
     """A command to ask an external service. Its key is the item, so that a large batch spreads over the partitions."""
-    return OutgoingEvent(Topic.COMMANDS_BULK if bulk else Topic.COMMANDS, data["item_id"], item_headers, orjson.dumps(data))
+    return OutgoingEvent(Topic.COMMANDS_BULK if bulk else Topic.COMMANDS, str(data["item_id"]), item_headers, orjson.dumps(data))
 
 
 RESULTS_PER_KEY = 100
