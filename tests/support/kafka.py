@@ -142,12 +142,12 @@ def _can_be_read(settings: Settings) -> bool:
     }
     # A client of its own each time: one that has asked too early remembers for a while that there is no such topic.
     admin = _admin(settings)
-    try:
-        for future in admin.list_offsets(places, request_timeout=PATIENCE_S).values():
-            future.result()
-    except KafkaException:
-        return False
-    return True
+    # Errors are asked for and not raised: a raised one would hold this frame, and with it the client and its threads.
+    errors = [future.exception() for future in admin.list_offsets(places, request_timeout=PATIENCE_S).values()]
+    for error in errors:
+        if error is not None and not isinstance(error, KafkaException):
+            raise error
+    return all(error is None for error in errors)
 
 
 class TopicReader:
