@@ -233,7 +233,7 @@ def _panel(number: int, panel: Panel) -> Mapping[str, Any]:
 
 
 def written() -> Iterator[tuple[Path, str]]:
-    """Each dashboard's file, and what has to stand in it."""
+    """The contents of each dashboard's file."""
     for name in DASHBOARDS:
         yield FOLDER / f"{name}.json", json.dumps(dashboard(name), indent=2) + "\n"
 

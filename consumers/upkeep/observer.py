@@ -1,6 +1,6 @@
-"""The metrics that describe the whole product. They are read from the database when somebody asks for them.
+"""The metrics that describe the whole product. They are read from the database at each request for the metrics.
 
-So they are true however the sweep is, and every sweeper serves the same ones.
+So they are right even while a sweep takes long or fails, and every sweeper serves the same ones.
 """
 
 from collections.abc import Iterable

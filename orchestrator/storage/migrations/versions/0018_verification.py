@@ -1,4 +1,4 @@
-"""The result of the last verification. Only adds; the version before does not use them."""
+"""The result of the last verification. It only adds; the previous version does not use it."""
 
 from pathlib import Path
 
