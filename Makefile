@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint schemas docs bench simulate chaos fuzz mutate clean lock vendor
+.PHONY: help install run test test-full lint console-types schemas docs bench simulate chaos fuzz mutate clean lock vendor
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,12 +48,25 @@ test: $(VENV)/.installed-dev ## the whole suite, in about fourteen minutes (STAC
 test-full: $(VENV)/.installed-dev ## the long forms too
 	$(PYTEST) $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling, and the console's types where npm is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory console-types; else \
+	  echo "npm is not installed, so the types of the console's scripts are not checked (Debian: apt-get install npm)"; fi
+
+TYPESCRIPT := $(VENV)/typescript
+
+$(TYPESCRIPT)/node_modules/.package-lock.json: locks/console-types/package-lock.json $(VENV)/.installed
+	@mkdir -p $(TYPESCRIPT)
+	@cp locks/console-types/*.json $(TYPESCRIPT)
+	npm ci --prefix $(TYPESCRIPT) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+console-types: $(TYPESCRIPT)/node_modules/.package-lock.json ## the types in the console's scripts (JSDoc), checked by TypeScript
+	node $(TYPESCRIPT)/node_modules/typescript/bin/tsc -p api/console
 
 schemas: $(VENV)/.installed-dev ## write the events' JSON Schemas and AsyncAPI again; refuses an incompatible change
 	$(BIN)/python -m schemas.publish

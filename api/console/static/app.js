@@ -5,7 +5,7 @@ import { frame } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
 import { pageOf } from "/console/static/routes.js";
-import { html, nothing, render } from "/console/static/vendored.js";
+import { nothing, render } from "/console/static/vendored.js";
 
 /**
  * What a page gets. A page is a function of it that loads what the page shows and returns the function that draws it.

@@ -24,6 +24,7 @@ function period(preset, today) {
 
 export class ActivityFilters {
   preset = "this_year";
+  dates = { from: "", to: "" };
   type = "";
   chapter = "";
   coordinator = "";
@@ -56,8 +57,8 @@ export class ActivityFilters {
   /** @param {string} preset */
   take(preset) {
     this.preset = preset;
-    const { from, to } = period(preset, this.context.me.organization.today);
-    this.dates = { from, to };
+    this.dates = period(preset, this.context.me.organization.today);
+    const { from, to } = this.dates;
     this.typed.from = from === "" ? "" : shownDate(from);
     this.typed.to = to === "" ? "" : shownDate(to);
     delete this.mistakes.from;
