@@ -5,9 +5,11 @@ import shlex
 import sys
 import threading
 from contextlib import redirect_stdout
+from datetime import datetime, timedelta
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import typer
@@ -24,6 +26,8 @@ from compose.embedded.stack_file import StackFile
 
 EXAMPLE = Path(embedded.__file__).parent / "example"
 ORGANIZATION, COORDINATOR, ADMINISTRATOR = "nordlys", "ingrid", "leader"
+GROUP, TUESDAY, GROUP_TYPE, GROUP_MINUTES = "Tuesday group", 2, "peer_session", 90
+TIME_ZONE = ZoneInfo("Europe/Oslo")
 
 
 def register(app: typer.Typer, product: Product) -> None:
@@ -50,6 +54,7 @@ class _Story:
         self._home = home
         self._directory = ["directory", "import", _shown(EXAMPLE / "directory")]
         self._before = self._submit("registered-before.csv", ADMINISTRATOR, "Already registered")
+        self._group = self._submit(home.resolve() / "tuesday-group.csv", COORDINATOR, GROUP)
         self._first = self._submit("tuesday-visits.csv", COORDINATOR, "Tuesday visits")
 
     def tell(self, stack: StackFile) -> None:
@@ -59,6 +64,12 @@ class _Story:
             return
         self._say("One visit is registered already, by the organization's administrator.")
         if not self._type([*self._before, "--watch"]):
+            return
+        self._say(
+            "A group of 25 meets every Tuesday. Ingrid saved it as a template, and registered the meeting of the week before last."
+        )
+        self._save_group()
+        if not self._type([*self._group, "--watch"]):
             return
         self._say("Now Ingrid, who coordinates the mentors of Bergen, submits her list: the first batch.")
         if not self._type([*self._first, "--watch"]):
@@ -72,11 +83,28 @@ class _Story:
         """Prints one document for programs when the first batch is finished."""
         self._answer(self._directory)
         self._answer(self._before)
+        self._save_group()
+        self._answer(self._group)
         batch = self._answer(self._first)
         running = StackFile.read(Home(self._home)) or stack
         typer.echo(orjson.dumps({"stack": running.model_dump(), "batch": batch}))
 
-    def _submit(self, file: str, coordinator: str, label: str) -> list[str]:
+    def _save_group(self) -> None:
+        """Saves the group's template, unless an earlier demonstration has, and writes the list of its meeting."""
+        mentors = (EXAMPLE / "weekly-group.csv").read_text().split()[1:]
+        organization = ["--org", ORGANIZATION, "--coordinator", COORDINATOR]
+        if not self._answer(["templates", "list", *organization])["data"]:
+            values = ["--type", GROUP_TYPE, "--minutes", str(GROUP_MINUTES), "--weekday", str(TUESDAY)]
+            self._answer(["templates", "save", GROUP, *mentors, *values, *organization])
+        today = datetime.now(TIME_ZONE).date()
+        # Not the last Tuesday: the console proposes that one, and so nobody of the group is registered on it yet.
+        met = today - timedelta(days=(today.isoweekday() - TUESDAY) % 7 + 7)
+        rows = ["mentor_id,activity_type,activity_date,duration_minutes"]
+        rows += [f"{mentor},{GROUP_TYPE},{met},{GROUP_MINUTES}" for mentor in mentors]
+        (self._home / "tuesday-group.csv").write_text("\n".join(rows) + "\n")
+
+    def _submit(self, file: str | Path, coordinator: str, label: str) -> list[str]:
+        """The command for a file of the example, or for another one."""
         return ["submit", _shown(EXAMPLE / file), "--org", ORGANIZATION, "--coordinator", coordinator, "--label", label]
 
     def _say(self, sentence: str) -> None:
@@ -126,7 +154,9 @@ Try next, in another terminal, in this directory:
   # check on the live data that nothing is lost or doubled
   {self._typed(["verify"])}
 
-In a browser: {stack.console} (log in as Ingrid), and {stack.api}/docs. The README and docs/cli.md go on from here. Serving until Ctrl-C."""
+The API's reference: {stack.api}/docs. The README and docs/cli.md go on from here. Serving until Ctrl-C.
+
+In a browser, open the console, and log in as Ingrid: {stack.console}"""
 
 
 def _shown(path: Path) -> str:

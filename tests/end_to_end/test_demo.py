@@ -144,7 +144,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
         }
     # Again with the same home: it knows its lists, and the items that were corrected meanwhile stay corrected.
     with on_terminal(command, ROOT, environment(), WITHIN_S) as demonstration:
-        assert demonstration.text.count("This was already submitted") == 2
+        assert demonstration.text.count("This was already submitted") == 3
         assert "7 success, 4 failed of 11" in demonstration.text
 
 
