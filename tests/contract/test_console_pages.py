@@ -103,6 +103,19 @@ def test_every_file_that_the_pages_load_exists(pages: httpx.Client) -> None:
     assert re.findall(r"https?:", TEXT + index) == []
 
 
+def test_what_the_start_imports_is_asked_for_at_once() -> None:
+    """Without this a browser would learn of each module only from the one that imports it."""
+    preloaded = re.findall(r'"modulepreload" href="([^"]+)"', (STATIC / "index.html").read_text())
+    found: set[str] = set()
+    left = ["/console/static/app.js"]
+    while left:
+        address = left.pop()
+        if address.startswith("/console/static/"):
+            left += set(re.findall(r'from "([^"]+)"', (STATIC / address.removeprefix("/console/static/")).read_text())) - found
+        found.add(address)
+    assert set(preloaded) == found - {"/console/static/app.js"}
+
+
 def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None:
     assert set(CATALOGUES) == {"nb", "en"}
     places = {name: {key: sorted(PLACE.findall(value)) for key, value in texts.items()} for name, texts in CATALOGUES.items()}
