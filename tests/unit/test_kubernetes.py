@@ -41,7 +41,7 @@ def manifests() -> Sequence[Manifest]:
 
 
 def pods(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each pod's specification, with the name of what creates it."""
+    """What each pod contains, with the name of what creates it."""
     for manifest in manifests:
         spec = manifest.get("spec", {})
         spec = spec.get("jobTemplate", {}).get("spec", spec)
