@@ -87,7 +87,7 @@ class _Story:
         self._answer(self._group)
         batch = self._answer(self._first)
         running = StackFile.read(Home(self._home)) or stack
-        typer.echo(orjson.dumps({"stack": running.model_dump(), "batch": batch}))
+        typer.echo(orjson.dumps({"stack": running, "batch": batch}))
 
     def _save_group(self) -> None:
         """Saves the group's template, unless an earlier demonstration has, and writes the list of its meeting."""

@@ -19,7 +19,7 @@ from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable
 from cli.terminal.streams import refusal
-from compose.embedded.home import Home, HomeInUseError
+from compose.embedded.home import Home, HomeError, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
 
@@ -48,7 +48,7 @@ def register(app: typer.Typer, product: Product) -> None:
         if not detach:
             return run_stack(Home(home), product, port, lambda file: show(file, json=output.json))
         _detached(Home(home))
-        show(_running(Home(home)), json=output.json)
+        show(_running(home), json=output.json)
         if refusal() is not None:
             output.remark("It is running. Show its addresses with: bulkreg info")
         return ExitCode.DONE
@@ -72,7 +72,7 @@ def register(app: typer.Typer, product: Product) -> None:
     @command(app, "info", audience=Audience.DEVELOPERS, example="bulkreg info --json | jq -r .token")
     def info(output: Output, home: HomeOption = DEFAULT_HOME) -> None:
         """Print the addresses, tokens and processes of the stack in a home."""
-        show(_running(Home(home)), json=output.json)
+        show(_running(home), json=output.json)
 
 
 def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None]) -> ExitCode:
@@ -136,8 +136,12 @@ def _detached(home: Home) -> None:
         raise failure(log.read().decode(errors="replace").strip())
 
 
-def _running(home: Home) -> StackFile:
-    file = StackFile.read(home)
+def _running(path: Path) -> StackFile:
+    try:
+        home = Home(path)
+        file = StackFile.read(home)
+    except HomeError as error:
+        raise BadInputError(str(error)) from error
     if file is None:
         raise UnreachableError(f"nothing runs in {home.path}; start it with: bulkreg up --home {home.path}")
     return file
@@ -146,7 +150,7 @@ def _running(home: Home) -> StackFile:
 def show(file: StackFile, *, json: bool) -> None:
     """Prints all addresses. The JSON document is one line, so that a program that starts `up` knows when it is complete."""
     if json:
-        typer.echo(orjson.dumps(file.model_dump()).decode())
+        typer.echo(orjson.dumps(file).decode())
         sys.stdout.flush()
         return
     for name, value in (

@@ -1,7 +1,7 @@
 """Decides which database, Kafka and signing key a command uses: those of a home, or those in the settings."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +65,7 @@ class Deployment:
         made = tokens(Endpoints(stack.postgres, stack.kafka), home.secret(SIGNING_KEY))
         # Read again, because the supervisor may have restarted something meanwhile.
         now = StackFile.read(home) or stack
-        now.model_copy(update={"admin_token": made.admin}).write(home.stack_file)
+        replace(now, admin_token=made.admin).write(home.stack_file)
 
     def _stack(self) -> "tuple[Home, StackFile] | None":
         """Returns what runs in the home. None: the environment names the servers."""

@@ -1,17 +1,17 @@
 """`stack.json`: the addresses of what runs in a home, for commands and tests. Needs no package of the embedded servers."""
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import orjson
-from pydantic import BaseModel, ConfigDict
 
 from compose.embedded.home import Home, HomeError
 
 
-class StackFile(BaseModel):
+# No pydantic model: every command imports this, and pydantic would be a third of its start.
+@dataclass(frozen=True, kw_only=True)
+class StackFile:
     """`stack.json`: all addresses, for users who may read the home (docs/cli.md)."""
-
-    model_config = ConfigDict(frozen=True)
 
     api: str
     kafka: str
@@ -27,7 +27,7 @@ class StackFile(BaseModel):
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600)
-        new.write_bytes(orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2) + b"\n")
+        new.write_bytes(orjson.dumps(self, option=orjson.OPT_INDENT_2) + b"\n")
         new.replace(path)
 
     @classmethod
@@ -39,4 +39,13 @@ class StackFile(BaseModel):
             return None
         except OSError as error:
             raise HomeError(f"{home.path} can't be read: {error.strerror}") from error
-        return cls.model_validate_json(content) if home.holder() is not None else None
+        if home.holder() is None:
+            return None
+        found = orjson.loads(content)
+        try:
+            return cls(**{each.name: found[each.name] for each in fields(cls)})
+        except KeyError as missing:
+            raise HomeError(
+                f"another version of bulkreg runs in {home.path}: its stack.json has no {missing.args[0]}; "
+                f"stop it with bulkreg down --home {home.path}, then start this one with bulkreg up"
+            ) from missing
