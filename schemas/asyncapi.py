@@ -40,12 +40,18 @@ _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
         {**_UUID, "description": "The batch's id, so that its events stay in order."},
     ),
     Topic.COMMANDS: (
-        "One command for each item and attempt, of small batches. Only the product writes here.",
-        {**_TEXT, "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions."},
+        "One command for each item and attempt of small batches, and for each request to revoke. Only the product writes here.",
+        {
+            **_TEXT,
+            "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions; of `RevokeActivity` the item's id.",
+        },
     ),
     Topic.COMMANDS_BULK: (
         "The commands of large batches, so that small ones never wait behind them. Only the product writes here.",
-        {**_TEXT, "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions."},
+        {
+            **_TEXT,
+            "description": "`organization_id:mentor_id`, so that a large batch spreads over the partitions; of `RevokeActivity` the item's id.",
+        },
     ),
     Topic.RESULTS: (
         "Announces the outcome of each command, which is already in the database. Only the product writes here.",

@@ -29,7 +29,13 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
-from orchestrator.registration.external_revoking import RevocationQuestion, RevocationSettled, write_answers
+from orchestrator.registration.external_revoking import (
+    ActivityRevoked,
+    RevocationQuestion,
+    RevocationRefused,
+    RevocationSettled,
+    write_answers,
+)
 from orchestrator.registration.external_revoking import questions as revocation_questions
 from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
@@ -56,6 +62,16 @@ class PatiencePolicy:
 _Command = OutcomeKey | RevocationKey
 _Question = Question | RevocationQuestion
 _Answer = Settled | RevocationSettled | Unknown
+
+_NAMES: Mapping[type[_Answer], str] = {
+    Registered: "registered",
+    Refused: "refused",
+    Withdrawn: "withdrawn",
+    ActivityRevoked: "revoked",
+    RevocationRefused: "revocation_refused",
+    Unknown: "unknown",
+}
+"""What the metric calls the responses."""
 
 
 class ExternalRegistration:
@@ -197,7 +213,7 @@ class ExternalRegistration:
         return await asyncio.gather(*map(ask, questions))
 
     def _note(self, question: _Question, answer: _Answer) -> None:
-        metrics.REGISTRATION_REQUESTS.labels(type(answer).__name__.lower()).inc()
+        metrics.REGISTRATION_REQUESTS.labels(_NAMES[type(answer)]).inc()
         if not isinstance(answer, Unknown) or answer.was_heard:
             self._breaker.answered()
             return

@@ -211,27 +211,32 @@ def _judge(
     alive = [record for record in found if record.revocation is None]
     late = {record.position for record in alive if policy.is_over(actor, record, now)}
     without = _without_activity(repository, batch, positions, found)
-    kept = dict.fromkeys(late, KeptBecause.WINDOW_OVER)
-    kept |= {
+    elsewhere = _living_elsewhere(records, batch, without)
+    requested = {record.position for record in elsewhere if record.is_requested}
+    late |= {record.position for record in elsewhere if not record.is_requested and policy.is_over(actor, record, now)}
+    to_request = [record.position for record in elsewhere if record.position not in requested | late]
+    asked = requested.union(to_request)
+    kept = {
         item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
         for item in without
-        if item.revocation is None
+        if item.revocation is None and item.position not in asked
     }
-    elsewhere = [] if records.elsewhere is None or not without else records.elsewhere.living(batch.batch_id, list(kept))
-    to_request = [record.position for record in elsewhere if not record.is_requested and not policy.is_over(actor, record, now)]
-    for record in elsewhere:
-        if record.is_requested or not policy.is_over(actor, record, now):
-            del kept[record.position]
-        else:
-            kept[record.position] = KeptBecause.WINDOW_OVER
+    kept |= dict.fromkeys(late, KeptBecause.WINDOW_OVER)
     ids = DerivedIds(batch.batch_id)
     return _Judged(
         [record for record in alive if record.position not in late],
         len(found) - len(alive) + sum(item.revocation is not None for item in without),
         [KeptItem(ids.item_id(position), code) for position, code in sorted(kept.items())],
         to_request,
-        sum(record.is_requested for record in elsewhere),
+        len(requested),
     )
+
+
+def _living_elsewhere(records: ActivityRecords, batch: BatchView, without: Sequence[ItemView]) -> Sequence[RecordElsewhere]:
+    """The living activities of these items at an external service that can be asked to revoke them."""
+    if records.elsewhere is None or not without:
+        return ()
+    return records.elsewhere.living(batch.batch_id, [item.position for item in without])
 
 
 def _without_activity(

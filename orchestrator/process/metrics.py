@@ -53,7 +53,7 @@ RECORD_AGE_SECONDS = Gauge(
 )
 REGISTRATION_REQUESTS = Counter(
     "bulkreg_registration_requests",
-    "Requests to an external registration service; answer: registered, refused, withdrawn, unknown.",
+    "Requests to an external registration service; answer: registered, refused, withdrawn, revoked, revocation_refused, unknown.",
     ["answer"],
 )
 REGISTRATION_BREAKER_OPEN = Gauge(

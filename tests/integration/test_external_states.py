@@ -516,12 +516,12 @@ FAR = (pytest.mark.full, pytest.mark.timeout(7_200))
         pytest.param(EVERYTHING, id="everything", marks=FAR),
         pytest.param(
             replace(
-                EVERYTHING,
-                of_a_post=(REGISTERS, REGISTERS_UNHEARD, LATE),
-                requests=2,
+                REVOCATIONS,
+                switches=True,
+                redelivers=True,
                 of_a_revocation=(REVOKES, REFUSES, REVOKES_UNHEARD, REFUSES_UNHEARD, LOST, LATE),
             ),
-            id="revocations and everything",
+            id="revocations with every fate",
             marks=FAR,
         ),
         pytest.param(replace(REVOCATIONS, processes=2, switches=True, requests=3), id="revocations of two processes", marks=FAR),
