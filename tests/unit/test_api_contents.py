@@ -179,6 +179,7 @@ ITEM = ItemView(
     ItemError("x", "an x", retryable=True, field="notes", conflicting_activity_id="another"),
     "success",
     Revocation(moment(9), "the-revoker", "the mistake"),
+    "the-request",
 )
 SHOWN_ITEM = {
     "item_id": ITEM_ID,
@@ -201,6 +202,7 @@ SHOWN_ITEM = {
     "revoked_at": moment(9),
     "revoked_by": "the-revoker",
     "revocation_reason": "the mistake",
+    "revocation_request": "the-request",
     "plan_changed": True,
 }
 REVOKED = {name: SHOWN_ITEM[name] for name in ("revoked_at", "revoked_by", "revocation_reason")}
@@ -208,8 +210,10 @@ REVOKED = {name: SHOWN_ITEM[name] for name in ("revoked_at", "revoked_by", "revo
 
 def test_each_field_of_an_item_has_its_own_place() -> None:
     assert presentation.item(ITEM) == SHOWN_ITEM
-    bare = replace(ITEM, client_reference=None, activity_id=None, error=None, planned=None, revocation=None)
-    absent = {"client_reference", "activity_id", "error", "plan_changed", *REVOKED}
+    bare = replace(
+        ITEM, client_reference=None, activity_id=None, error=None, planned=None, revocation=None, revocation_request=None
+    )
+    absent = {"client_reference", "activity_id", "error", "plan_changed", "revocation_request", *REVOKED}
     assert presentation.item(bare) == {name: value for name, value in SHOWN_ITEM.items() if name not in absent}
     attempt = AttemptView(
         1, {"mentor_id": "m"}, ItemError("y", "a y", retryable=False), moment(7), {"mentor_id": "n"}, "somebody", moment(8)
@@ -237,11 +241,12 @@ def test_each_field_of_an_item_has_its_own_place() -> None:
 
 
 def test_the_result_of_a_revocation_is_shown() -> None:
-    result = Revoked(VIEW, revoked=2, already_revoked=3, kept=[KeptItem(ITEM_ID, KeptBecause.WINDOW_OVER)])
+    result = Revoked(VIEW, revoked=2, already_revoked=3, kept=[KeptItem(ITEM_ID, KeptBecause.WINDOW_OVER)], unresolved=4)
     assert presentation.revoked(result) == SHOWN | {
         "revoked": 2,
         "total_revoked": 11,
         "already_revoked": 3,
+        "unresolved": 4,
         "kept": [{"item_id": ITEM_ID, "code": "revocation_window_over"}],
     }
     assert ITEM.revocation is not None
