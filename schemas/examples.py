@@ -348,6 +348,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             {
                 "row": 3,
                 "column": "Dato",
+                "field": "activity_date",
                 "code": "slashes",
                 "detail": "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead",
                 "value": "25/03/2026",

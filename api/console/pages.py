@@ -23,6 +23,7 @@ PAGES = (
     "/console/activities/{activity_id}",
     "/console/help",
     "/console/accessibility",
+    "/console/templates",
 )
 """All paths serve the same document. Its script decides by the path what to show (`static/routes.js`)."""
 

@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ from orchestrator.files import cells
 from orchestrator.files.cells import Cell
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
-from orchestrator.files.tables import Column, TableRow, no_rows, read_content, repeated
+from orchestrator.files.tables import Column, TableRow, column_of, no_rows, read_content, repeated
 
 # The largest workbook that is read takes 60 MB. This is a limit for files that nobody has thought of.
 _MAX_MEMORY_BYTES = 1 << 30
@@ -54,7 +55,7 @@ def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
     mistakes = [_shown(mistake) for mistake in content.mistakes]
     if len(content.rows) > max_items:
         detail = f"has {len(content.rows):,} rows; the limit is {max_items:,}, so split it"
-        mistakes.insert(0, _shown(FileMistake("file", detail, code="too_many_items")))
+        mistakes.insert(0, _shown(FileMistake("file", detail, value=str(len(content.rows)), code="too_many_items")))
     items = [_item(record) for record in content.rows[:max_items]]
     return {"items": items, "mistakes": mistakes, "ignored_columns": list(content.unread)}
 
@@ -85,10 +86,16 @@ def _item(record: TableRow) -> dict[str, Any]:
     return {"row": record.row, "client_reference": f"row {record.row}"} | values
 
 
+@cache
+def _field(title: str) -> str | None:
+    return column_of(title, _COLUMNS)
+
+
 def _shown(mistake: FileMistake) -> dict[str, Any]:
     return {
         "row": mistake.row if mistake.row is not None else mistake.line,
         "column": mistake.column,
+        "field": None if mistake.column is None else _field(mistake.column),
         "code": mistake.code,
         "detail": mistake.detail,
         "value": mistake.value,

@@ -186,6 +186,12 @@ def _normal(title: str) -> str:
     return _SEPARATORS.sub(" ", plain).strip().casefold()
 
 
+def column_of(title: str, columns: Sequence[Column]) -> str | None:
+    """The name of the column that a header's title means, or None."""
+    wanted = _normal(title)
+    return next((column.name for column in columns if wanted in map(_normal, (column.name, *column.aliases))), None)
+
+
 def _is_blank(cells: Sequence[Cell]) -> bool:
     return all(map(is_blank, cells))
 

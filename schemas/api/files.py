@@ -26,9 +26,12 @@ class FileMistakeResponse(Response):
 
     row: Annotated[int | None, Field(description="Null for a mistake of the whole file.")]
     column: Annotated[str | None, Field(description="The title in the file's header.")]
+    field: Annotated[str | None, Field(description="The field of an item, or `mentor_name`, that the column is for.")]
     code: str
     detail: Annotated[str, Field(description="A message that completes `the cell …` or `the file …`.")]
-    value: Annotated[str | None, Field(description="The content of the cell; never notes.")]
+    value: Annotated[
+        str | None, Field(description="The content of the cell, never notes; for `too_many_items` how many rows there are.")
+    ]
 
 
 class ReadFileResponse(Response):

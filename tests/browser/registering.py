@@ -93,6 +93,16 @@ class Registering:
         with self.server.client(Role.COORDINATOR, sub=COORDINATOR) as client:
             return str(client.get(f"{API_ROOT}/me").json()["organization"]["today"])
 
+    def registered_by(self) -> set[str]:
+        """The coordinators in whose names activities are registered."""
+        with self.engine.connect() as connection:
+            return set(connection.execute(text("SELECT registered_by FROM registration.activity")).scalars())
+
+    def activities(self) -> int:
+        """How many activities there are."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one())
+
     def batches(self) -> int:
         """How many batches there are."""
         with self.engine.connect() as connection:

@@ -1,16 +1,21 @@
 """The main job in a browser: registering mentors for the first time, again, and from a spreadsheet; by mouse, and by keyboard alone."""
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in
-from tests.browser.registering import BERGEN, Effort, Registering, registering_console
+from tests.browser.registering import BERGEN, NAMES, Effort, Registering, registering_console
+from tests.browser.test_console import check
 from tests.support.pipeline import item
 
 
@@ -99,9 +104,9 @@ def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Regi
     with page.expect_navigation():
         page.keyboard.press("Enter")
     page.get_by_label("Search by name").wait_for()
-    # Tab goes across the link to the content, then the first type, the date and its chips, the duration, the name, the note and the
-    # chapter.
-    press("Tab", "Enter", "Tab", "Space", *["Tab"] * 7, "Space", "Control+Enter")
+    # Tab goes across the link to the content, then the first type, the date and its chips, the duration, the name, the note, the file and
+    # the chapter.
+    press("Tab", "Enter", "Tab", "Space", *["Tab"] * 8, "Space", "Control+Enter")
     expect(page.get_by_text("25 will be registered")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.keyboard.press("Control+Enter")
@@ -109,3 +114,284 @@ def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Regi
     assert effort.clicks == 0
     assert effort.keys <= 25
     assert registering.registered() == set(BERGEN)
+
+
+PASTE = """(text) => {
+    const data = new DataTransfer();
+    data.setData("text/plain", text);
+    document.activeElement.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_pasted_from_a_spreadsheet_takes_three_clicks_and_mistakes_are_corrected_in_place(
+    registering: Registering, page: Page, effort: Effort, screenshots: Path
+) -> None:
+    effort.restart()
+    page.get_by_role("navigation").get_by_role("link", name="New registration").click()
+    page.get_by_label("Search by name").wait_for()
+    rows = "".join(f"{name}\tPeer talk\t25.03.2026\t1,5 h\n" for name in NAMES)
+    page.evaluate(PASTE, f"Navn\tAktivitet\tDato\tMinutter\n{rows}")
+    expect(page.get_by_text("25 rows. All can be read.")).to_be_visible()
+    page.get_by_role("button", name="Review 25").click()
+    page.get_by_role("button", name="Register 25").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    # Besides, somebody presses Ctrl+V.
+    assert effort.clicks == 3
+    assert registering.registered() == set(BERGEN)
+
+    # A file with mistakes: they come first, each at its cell.
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Search by name").wait_for()
+    content = (
+        "Name;Type;Date\n"
+        "Astrid Moe;course;25.03.2026\n"
+        "bjorn haugen;course;25/03/2026\n"
+        "Nobody Known;course;25.03.2026\n"
+        "Dag Holm;course;25.03.2026\n"
+    )
+    page.locator("#file").set_input_files({"name": "list.csv", "mimeType": "text/csv", "buffer": content.encode()})
+    expect(page.get_by_text("4 rows, of which 2 must be corrected")).to_be_visible()
+    page.screenshot(path=screenshots / "rows.png", full_page=True)
+    numbers = page.locator("table.rows tbody th")
+    expect(numbers).to_have_text(["3", "4", "2", "5"])
+    expect(page.get_by_label("Date, row 3")).to_have_accessible_description(re.compile("Slashes"))
+    page.get_by_label("Date, row 3").fill("25.03.2026")
+    page.get_by_role("button", name="Remove row 4").click()
+    page.get_by_label("Duration").fill("45")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("2 will be registered")).to_be_visible()
+    expect(page.get_by_text("1 cannot be registered")).to_be_visible()
+    page.get_by_role("button", name="Register 2").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    registering.registered()
+    assert registering.mentors_on(date(2026, 3, 25), "course") == {"m-01", "m-02"}
+
+    # A list that only says who chooses those people.
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Search by name").wait_for()
+    page.evaluate(PASTE, "ase krogh\nØystein By\n")
+    expect(page.get_by_text("2 from the list are chosen.")).to_be_visible()
+    expect(page.get_by_label("Åse Krogh")).to_be_checked()
+
+
+def test_a_duplicate_says_who_registered_it_and_is_left_out_unless_insisted_on(
+    registering: Registering, page: Page, screenshots: Path
+) -> None:
+    today = date.fromisoformat(registering.today())
+    registering.pipeline.submit([item(mentor, day=today, kind="talk") for mentor in BERGEN[:2]])
+    registering.registered()
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Peer talk").click()
+    for name in NAMES[:4]:
+        page.get_by_label(name).check()
+    page.get_by_role("button", name="Review 4").click()
+    expect(page.get_by_text("2 are already registered")).to_be_visible()
+    expect(page.get_by_text(re.compile("Registered by Coordinator")).first).to_be_visible()
+    page.get_by_label("Astrid Moe").check()
+    page.screenshot(path=screenshots / "review-duplicates.png", full_page=True)
+
+    # Meanwhile somebody else registers one of them: the difference is shown, and nothing is submitted.
+    registering.pipeline.submit([item(BERGEN[2], day=today, kind="talk")])
+    registering.registered()
+    page.get_by_role("button", name="Register 3").click()
+    changed = page.get_by_role("alert").filter(has_text="Something has changed")
+    expect(changed).to_contain_text("Cecilie Vik")
+    expect(changed).to_be_focused()
+    assert registering.batches() == 2
+    page.get_by_role("button", name="Register 2").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    registering.registered()
+    assert registering.activities() == 5
+
+
+# The server gets the submission, but the page never gets its response.
+LOSE_THE_RESPONSE = """(path) => {
+    window.fetchBefore = window.fetch;
+    window.fetch = async (address, options) => {
+        const response = await window.fetchBefore(address, options);
+        if (options?.method === "POST" && address === path) {
+            throw new TypeError("lost");
+        }
+        return response;
+    };
+}"""
+
+
+def test_a_lost_connection_and_a_reload_in_the_middle_give_one_batch(registering: Registering, page: Page) -> None:
+    def filled_in() -> None:
+        page.get_by_text("Peer talk").click()
+        page.get_by_role("button", name="All of Bergen (25)").click()
+        page.get_by_role("button", name="Review 25").click()
+
+    page.goto(f"{registering.url}/console/new")
+    filled_in()
+    page.evaluate(LOSE_THE_RESPONSE, API_PATH)
+    page.get_by_role("button", name="Register 25").click()
+    expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    assert registering.batches() == 1
+    page.evaluate("window.fetch = window.fetchBefore")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert registering.batches() == 1
+    assert registering.registered() == set(BERGEN)
+
+    # Only the key is kept, and only until the response has come.
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Course").click()
+    page.get_by_label("Astrid Moe").check()
+    page.get_by_role("button", name="Review 1").click()
+    page.evaluate(LOSE_THE_RESPONSE, API_PATH)
+    page.get_by_role("button", name="Register 1").click()
+    expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    kept = page.evaluate("Object.values(sessionStorage)")
+    assert [set(json.loads(value)) for value in kept] == [{"key", "after"}]
+    page.reload()
+    expect(page.get_by_text("has arrived")).to_be_visible()
+    assert page.evaluate("Object.keys(sessionStorage)") == []
+    assert registering.batches() == 2
+
+
+def test_a_template_is_made_changed_used_and_deleted(registering: Registering, page: Page, screenshots: Path) -> None:
+    page.goto(f"{registering.url}/console/templates")
+    expect(page.get_by_text("The groups that you register often")).to_be_visible()
+    page.get_by_role("button", name="New regular group").click()
+    page.get_by_role("button", name="Save the group").click()
+    expect(page.get_by_role("group", name="Correct this first").get_by_role("link")).to_have_count(4)
+    page.get_by_label("Name of the group").fill("Thursdays")
+    page.get_by_text("Course").click()
+    page.get_by_role("button", name="All of Bergen (25)").click()
+    page.get_by_label("Weekday").select_option("Thursday")
+    page.get_by_role("button", name="Save the group").click()
+    expect(page.get_by_text("Thursdays is saved.")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    page.screenshot(path=screenshots / "templates.png", full_page=True)
+
+    page.get_by_role("button", name="Change: Thursdays").click()
+    page.get_by_label("Astrid Moe").uncheck()
+    page.get_by_role("button", name="Save the group").click()
+    expect(page.get_by_text("Course, 24 people, 1 h 30 min")).to_be_visible()
+
+    page.get_by_role("link", name="Register: Thursdays").click()
+    expect(page.get_by_text("24 will be registered")).to_be_visible()
+    expect(page.locator("#sentence")).to_contain_text("Course, Thursday")
+    page.get_by_role("button", name="Register 24").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+
+    page.goto(f"{registering.url}/console/templates")
+    page.get_by_role("button", name="Delete: Thursdays").click()
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Delete: Thursdays").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_text("Thursdays is deleted.")).to_be_visible()
+    assert registering.registered() == set(BERGEN[1:])
+
+
+def test_what_needs_somebody_can_be_done_with(registering: Registering, page: Page) -> None:
+    registering.pipeline.submit([item("nobody", kind="talk")], label="Monday group")
+    registering.registered()
+    page.reload()
+    needed = page.get_by_role("region", name="Needs you")
+    expect(needed).to_contain_text("Monday group")
+    page.get_by_role("button", name="Done with it: Monday group").click()
+    expect(needed).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    expect(page.get_by_role("status").filter(has_text="Monday group no longer needs you.")).to_have_count(1)
+
+
+def respond(page: Page, path: str, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    """The next request for a path gets this response."""
+
+    def fulfill(route: Route) -> None:
+        route.fulfill(status=status, json=body, headers=headers or {})
+
+    page.route(re.compile(re.escape(path) + r"(\?.*)?$"), fulfill, times=1)
+
+
+def problem(code: str, status: int, **others: Any) -> dict[str, Any]:
+    return {"type": f"urn:bulk-registration:problem:{code}", "title": code, "status": status, "code": code, **others}
+
+
+def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
+    registering: Registering, page: Page, context: BrowserContext, screenshots: Path
+) -> None:
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Search by name").wait_for()
+    expect(page.get_by_label(re.compile("Dag Holm"))).to_be_disabled()
+    expect(page.get_by_text("not active after 31.12.2020")).to_be_visible()
+
+    # All mistakes at once, each with a link to its field.
+    page.get_by_label("Date").fill("25/03/2026")
+    expect(page.get_by_label("Date")).to_have_accessible_description(re.compile("Slashes"))
+    page.get_by_role("button", name="Review").click()
+    summary = page.get_by_role("group", name="Correct this first")
+    expect(summary).to_be_focused()
+    expect(summary.get_by_role("link")).to_have_text([re.compile(each) for each in ("Activity", "Date", "Duration", "Who")])
+    check(page, screenshots / "new-mistakes.png")
+    summary.get_by_role("link", name=re.compile("Date")).click()
+    expect(page.get_by_label("Date")).to_be_focused()
+    page.get_by_role("button", name="Yesterday").click()
+    page.get_by_text("Peer talk").click()
+    page.get_by_label("Search by name").fill("aerlig")
+    page.get_by_label("Search by name").press("Enter")
+    expect(page.get_by_text("1 chosen")).to_be_visible()
+    review = page.get_by_role("button", name="Review 1")
+
+    # A value that only the server refuses.
+    refused = {"pointer": "/items/0/duration_minutes", "code": "out_of_range", "detail": "must be at most 50"}
+    respond(page, f"{API_PATH}/preview", 422, problem("invalid_request", 422, errors=[refused]))
+    review.click()
+    expect(summary.get_by_role("link")).to_have_text([re.compile("Duration: Is outside of what is allowed")])
+
+    # An overload passes by itself.
+    respond(page, f"{API_PATH}/preview", 503, problem("overloaded", 503), {"Retry-After": "1"})
+    review.click()
+    expect(page.get_by_text("1 will be registered")).to_be_visible()
+    page.get_by_role("button", name="Back").click()
+
+    # A session that ends hides the form, and the same person's next login brings it back.
+    respond(page, f"{API_PATH}/preview", 401, problem("session_ended", 401))
+    review.click()
+    expect(page.get_by_text("You are logged out")).to_be_visible()
+    expect(page.get_by_label("Search by name")).to_be_hidden()
+    page.get_by_role("button", name="I have logged in, continue").click()
+    expect(page.get_by_text("1 will be registered")).to_be_visible()
+    page.get_by_role("button", name="Back").click()
+
+    # Without a preview nothing is predicted, and the submission has no plan.
+    respond(page, f"{API_PATH}/preview", 501, problem("preview_unavailable", 501))
+    review.click()
+    expect(page.get_by_text("1 will be sent")).to_be_visible()
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith(API_PATH)) as submission:
+        page.get_by_role("button", name="Register 1").click()
+    assert "plan" not in json.loads(submission.value.post_data or "")
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert registering.registered() == {"m-23"}
+
+    # A list that is too long names both numbers.
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Search by name").wait_for()
+    long = {"row": None, "column": None, "field": None, "code": "too_many_items", "detail": "too long", "value": "10240"}
+    respond(page, f"{API_PATH}/read-file", 200, {"items": [], "mistakes": [long], "ignored_columns": []})
+    page.evaluate(PASTE, "Name\nAstrid Moe\n")
+    expect(page.get_by_role("alert")).to_contain_text("10240 rows")
+    expect(page.get_by_role("alert")).to_contain_text("10000")
+
+    # Nobody to register for.
+    respond(page, f"{API_ROOT}/directory/mentors", 200, {"data": [], "next_cursor": None})
+    page.reload()
+    expect(page.get_by_text("There are no mentors that you can register for yet")).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("Review"))).to_have_count(0)
+
+
+def test_an_administrator_registers_on_behalf_of_a_coordinator(registering: Registering, context: BrowserContext) -> None:
+    page = context.new_page()
+    log_in(page, registering.server, "Boss")
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("On behalf of").select_option("Tor Bakke")
+    page.get_by_role("button", name="All of Tromsø (1)").click()
+    page.get_by_text("Peer talk").click()
+    page.get_by_role("button", name="Review 1").click()
+    page.get_by_role("button", name="Register 1").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert registering.registered() == {"n-01"}
+    assert registering.registered_by() == {"tor"}

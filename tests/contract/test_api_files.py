@@ -117,6 +117,18 @@ def test_every_mistake_has_its_place_code_and_value_and_the_row_keeps_its_other_
         (3, "mentor_id", "empty", ""),
         (8, "mentor_id", "duplicate_mentor", "m-4"),
     ]
+    fields = [
+        "activity_date",
+        "activity_type",
+        "activity_date",
+        "duration_minutes",
+        "notes",
+        None,
+        "mentor_id",
+        "mentor_id",
+        "mentor_id",
+    ]
+    assert [mistake["field"] for mistake in found["mistakes"]] == fields
     assert found["ignored_columns"] == ["Rom"]
     assert found["items"][2] == {"row": 4, "client_reference": "row 4", "mentor_id": "m-3"}
     assert [item["row"] for item in found["items"]] == list(range(2, 9))
@@ -160,6 +172,7 @@ def test_too_many_rows_are_a_mistake_with_both_numbers(rows: int, codes: list[st
     if codes:
         assert "4 rows" in found["mistakes"][0]["detail"]
         assert "limit is 3" in found["mistakes"][0]["detail"]
+        assert found["mistakes"][0]["value"] == "4"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import { frame } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
 import { pageOf } from "/console/static/routes.js";
-import { nothing, render } from "/console/static/vendored.js";
+import { html, nothing, render } from "/console/static/vendored.js";
 
 /**
  * What a page gets. A page is a function of it that loads what the page shows and returns the function that draws it.
@@ -20,6 +20,9 @@ import { nothing, render } from "/console/static/vendored.js";
  *
  * @typedef {() => unknown} Drawing
  */
+
+// A page that is there sooner says nothing of loading.
+const LOADING_AFTER_MS = 300;
 
 const WARN_BEFORE_END_MS = 2 * 60 * 1000;
 
@@ -160,12 +163,19 @@ async function start() {
     await showLoggedOut(query.get("reason"));
     return;
   }
+  const loading = setTimeout(() => {
+    state.page = () => html`<p class="ds-paragraph" role="status">${text("loading")}</p>`;
+    draw();
+  }, LOADING_AFTER_MS);
   try {
     const [{ page }] = await Promise.all([found.load(), found.isPublic ? remembered() : api.me().then(remember)]);
     const values = found.values;
-    state.page = await page({ me: state.me, values, query, redraw: draw, fail: failed, ended });
+    const drawing = await page({ me: state.me, values, query, redraw: draw, fail: failed, ended });
+    clearTimeout(loading);
+    state.page = drawing;
     draw();
   } catch (error) {
+    clearTimeout(loading);
     failed(error);
   }
 }

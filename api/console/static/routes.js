@@ -10,6 +10,7 @@ const PAGES = [
   { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, load: () => import("/console/static/pages/activities.js") },
   { path: /^\/console\/help$/, load: () => import("/console/static/pages/help.js"), isPublic: true },
   { path: /^\/console\/accessibility$/, load: () => import("/console/static/pages/accessibility.js"), isPublic: true },
+  { path: /^\/console\/templates$/, load: () => import("/console/static/pages/templates.js") },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */

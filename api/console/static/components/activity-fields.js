@@ -17,13 +17,13 @@ const MOST_RADIOS = 6;
  */
 export function activityFields({ draft, scope, mistakes, changed }) {
   return html`
-    ${typeField(draft, scope, mistakes, changed)}
+    ${activityType(draft, scope, mistakes, changed)}
     <div class="side-by-side">
       ${dateField(draft, mistakes, changed)}
       ${minutesField(draft, scope, mistakes, changed)}
     </div>
     ${field({
-      id: "label", label: text("new.label"), value: draft.label(scope), hint: text("new.label_hint"), longest: 200,
+      id: "label", mistake: sentence(mistakes, "label"), label: text("new.label"), value: draft.label(scope), hint: text("new.label_hint"), longest: 200,
       change: (value) => {
         draft.ownLabel = value;
         changed();
@@ -32,7 +32,7 @@ export function activityFields({ draft, scope, mistakes, changed }) {
     <details class="more">
       <summary>${text("new.notes_add")}</summary>
       ${field({
-        id: "notes", label: text("new.notes"), value: draft.notes, hint: text("new.notes_hint"), rows: 3, longest: draft.rules.max_notes_length,
+        id: "notes", mistake: sentence(mistakes, "notes"), label: text("new.notes"), value: draft.notes, hint: text("new.notes_hint"), rows: 3, longest: draft.rules.max_notes_length,
         change: (value) => {
           draft.notes = value;
           changed();
@@ -42,8 +42,8 @@ export function activityFields({ draft, scope, mistakes, changed }) {
   `;
 }
 
-/** @param {any} draft @param {any} scope @param {any} mistakes @param {() => void} changed */
-function typeField(draft, scope, mistakes, changed) {
+/** The type of a draft: radio buttons, or a list if there are many. @param {any} draft @param {any} scope @param {any} mistakes @param {() => void} changed */
+export function activityType(draft, scope, mistakes, changed) {
   /** @param {string} type */
   const choose = (type) => {
     draft.choose(scope, type);

@@ -4,18 +4,24 @@ import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { activityFields } from "/console/static/components/activity-fields.js";
 import { errorSummary } from "/console/static/components/error-summary.js";
+import { SaveTemplate } from "/console/static/components/save-template.js";
 import { exceptions } from "/console/static/components/exceptions.js";
 import { sentence } from "/console/static/components/field.js";
+import { FileChoice } from "/console/static/components/file-choice.js";
 import { MentorChoice } from "/console/static/components/mentor-choice.js";
 import { Reviewing } from "/console/static/components/reviewing.js";
-import { shownDate } from "/console/static/dates.js";
+import { RowTable } from "/console/static/components/row-table.js";
+import { lastWeekday, shownDate } from "/console/static/dates.js";
 import { text } from "/console/static/messages.js";
 import { Draft, checkedDate, rulesOf } from "/console/static/registering/draft.js";
 import { labelFor, readGroup } from "/console/static/registering/groups.js";
 import { Review } from "/console/static/registering/review.js";
 import { loadScope } from "/console/static/registering/scope.js";
-import { Keys, finish } from "/console/static/registering/sending.js";
+import { Keys, finish, unfinished } from "/console/static/registering/sending.js";
 import { html, nothing } from "/console/static/vendored.js";
+
+// The person's own newest batch is found among so many of the organization's.
+const NEWEST = 50;
 
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
@@ -47,8 +53,23 @@ class Registration {
   /** @type {Reviewing | null} */
   reviewing = null;
 
+  /** The newest batch that this person has submitted. @type {any} */
+  newest = null;
+
+  /** Whether a submission was under way when the page was last left, and has not arrived. */
+  isUnfinished = false;
+
+  /** Values that the server has refused, until the form is changed. @type {Map<string, string>} */
+  refused = new Map();
+
+  /** What was done last, if it is easily overlooked. */
+  said = "";
+
   /** Mistakes are shown once the person has asked for the review. */
   showsMistakes = false;
+
+  /** The submission that arrived although the page was left. @type {any} */
+  arrived = null;
 
   /** The newest batch of the coordinator. @type {any} */
   latest = null;
@@ -60,10 +81,17 @@ class Registration {
     this.draft = new Draft(rulesOf(context.me));
     this.keys = new Keys();
     this.choice = new MentorChoice(() => this.changed());
+    this.table = new RowTable(() => this.changed());
+    this.template = new SaveTemplate(context);
+    this.files = new FileChoice({
+      me: context.me, action: this.action, isOpen: () => this.scope !== null && this.review === null, take: (rows) => this.take(rows),
+    });
   }
 
   changed() {
     this.action.clear();
+    this.refused = new Map();
+    this.said = "";
     this.context.redraw();
   }
 
@@ -71,10 +99,13 @@ class Registration {
   async load() {
     const { me, query } = this.context;
     const [again, template] = [query.get("again"), query.get("template")];
-    const [filling, coordinators] = await Promise.all([
+    const [filling, coordinators, newest] = await Promise.all([
       again !== null ? this.#fromBatch(again) : template !== null ? this.#fromTemplate(template) : null,
       me.role === "coordinator" ? [] : api.coordinators(),
+      api.batches({ limit: NEWEST }),
     ]);
+    this.newest = newest.data.find((/** @type {any} */ batch) => batch.submitted_by === me.subject) ?? null;
+    this.#resume();
     this.coordinators = coordinators.filter((each) => each.role === "coordinator");
     const coordinatorId = me.role === "coordinator" ? me.subject : filling?.coordinatorId ?? null;
     if (coordinatorId !== null) {
@@ -84,6 +115,31 @@ class Registration {
       this.draft.fill(filling, this.scope);
       this.ask();
     }
+  }
+
+  /** Finds out what became of a submission that was under way when the page was left. */
+  #resume() {
+    const kept = unfinished();
+    if (kept !== null) {
+      this.isUnfinished = (this.newest?.batch_id ?? null) === kept.after;
+      this.arrived = this.isUnfinished ? null : this.newest;
+      if (!this.isUnfinished) {
+        finish();
+        this.keys.renew();
+      }
+    }
+    this.keys.after = this.newest?.batch_id ?? null;
+  }
+
+  #left() {
+    if (this.arrived !== null) {
+      return html`
+        <div class="ds-alert" data-color="success">
+          <p class="ds-paragraph">${text("new.arrived")}
+            <a class="ds-link" href="/console/batches/${this.arrived.batch_id}">${this.arrived.label ?? text("batch.no_label")}</a></p>
+        </div>`;
+    }
+    return this.isUnfinished ? html`<div class="ds-alert" data-color="warning"><p class="ds-paragraph">${text("new.not_arrived")}</p></div>` : nothing;
   }
 
   /** The date in the address, or today. */
@@ -103,9 +159,10 @@ class Registration {
   /** @param {string} templateId */
   async #fromTemplate(templateId) {
     const { body } = await api.template(templateId);
+    const date = this.context.query.has("date") || body.weekday === null ? this.#wanted : lastWeekday(body.weekday, this.draft.rules.today);
     return {
       coordinatorId: body.coordinator_id, type: body.activity_type, minutes: body.duration_minutes, ownMinutes: new Map(),
-      mentorIds: body.mentor_ids, label: `${body.name}, ${shownDate(this.#wanted)}`, date: this.#wanted,
+      mentorIds: body.mentor_ids, label: `${body.name}, ${shownDate(date)}`, date,
     };
   }
 
@@ -121,12 +178,38 @@ class Registration {
     });
   }
 
+  /** Takes over a list. One that only says who chooses those mentors. @param {import("/console/static/registering/rows.js").Rows} rows */
+  take(rows) {
+    const { draft, scope } = this;
+    if (scope === null) {
+      return;
+    }
+    rows.check(draft, scope);
+    if (rows.isNamesOnly) {
+      const ids = rows.shown.map((row) => row.mentorOf(scope));
+      draft.chosen = new Set(ids);
+      this.said = text("file.chosen", { count: draft.chosen.size });
+    } else {
+      rows.mistakesFirst();
+      draft.rows = rows;
+      this.said = "";
+    }
+    this.context.redraw();
+    document.getElementById(draft.rows === null ? "who" : "rows")?.focus();
+  }
+
+  /** Back to choosing mentors. */
+  dropRows() {
+    this.draft.rows = null;
+    this.changed();
+    document.getElementById("search")?.focus();
+  }
+
   /** @param {string} coordinatorId */
   async actFor(coordinatorId) {
     const [scope, latest] = await Promise.all([loadScope(coordinatorId), api.batches({ coordinator_id: coordinatorId, limit: 1 })]);
     this.scope = scope;
     this.latest = latest.data[0] ?? null;
-    this.keys.after = this.latest?.batch_id ?? null;
     this.coordinatorId = coordinatorId;
     if (this.scope.types.length === 1) {
       this.draft.choose(this.scope, this.scope.types[0].activity_type);
@@ -157,14 +240,16 @@ class Registration {
       return;
     }
     this.showsMistakes = true;
+    draft.rows?.check(draft, scope);
     if (draft.mistakes().size > 0) {
       context.redraw();
       document.getElementById("error-summary")?.focus();
       return;
     }
-    const shared = { label: draft.label(scope), ...(this.coordinatorId === null ? {} : { coordinator_id: this.coordinatorId }) };
+    const label = draft.label(scope).trim();
+    const shared = { ...(label === "" ? {} : { label }), ...(this.coordinatorId === null ? {} : { coordinator_id: this.coordinatorId }) };
     const review = new Review(draft.items(scope), shared, context.me.features.preview);
-    this.action.run(async () => {
+    this.#run(review, async () => {
       await review.load();
       this.review = review;
       this.reviewing = new Reviewing({
@@ -192,8 +277,8 @@ class Registration {
     if (review === null) {
       return;
     }
-    this.action.run(async () => {
-      const batch = await review.submit((submission) => this.keys.of(submission));
+    this.#run(review, async () => {
+      const batch = await this.#sent(review);
       if (batch === null) {
         this.context.redraw();
         document.getElementById("differences")?.focus();
@@ -204,33 +289,77 @@ class Registration {
     });
   }
 
+  /** Submits. A key that was kept from before a reload may belong to another list: then this one gets a new key. @param {Review} review */
+  async #sent(review) {
+    try {
+      return await review.submit((submission) => this.keys.of(submission));
+    } catch (error) {
+      if (!(error instanceof api.Problem) || error.code !== "idempotency_key_reused") {
+        throw error;
+      }
+      this.keys.renew();
+      return await review.submit((submission) => this.keys.of(submission));
+    }
+  }
+
+  /** Runs something that sends the items of a review. Values that are refused are shown at their fields. @param {Review} review @param {() => Promise<void>} work */
+  #run(review, work) {
+    this.action.run(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (error instanceof api.Problem && error.code === "invalid_request") {
+          this.refused = refusedFields(error.values.errors, this.draft, review.sent);
+          this.review = null;
+          this.showsMistakes = true;
+          this.context.redraw();
+          document.getElementById("error-summary")?.focus();
+        }
+        throw error;
+      }
+    });
+  }
+
   view() {
     return html`
       <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${this.review === null ? text("new.heading") : text("review.heading")}</h1>
       ${this.review === null ? this.#form() : html`${this.#gone()}${this.reviewing?.view()}`}
-      ${this.scope === null ? nothing : this.#footer()}
+      ${this.scope === null || this.scope.mentors.length === 0 ? nothing : this.#footer()}
     `;
   }
 
   #form() {
     const { draft, scope, choice } = this;
-    const mistakes = this.showsMistakes ? draft.mistakes() : new Map();
+    const mistakes = this.showsMistakes ? new Map([...this.refused, ...draft.mistakes()]) : new Map();
     const changed = () => this.changed();
     return html`
       ${errorSummary([...mistakes.keys()].map((id) => ({ id: id === "who" ? "search" : id, sentence: this.#sentenceOf(mistakes, id) })))}
+      ${this.#left()}
       ${this.context.me.role === "coordinator" ? nothing : this.#onBehalfOf()}
-      ${scope === null ? nothing : html`
+      ${scope === null ? nothing : scope.mentors.length === 0 ? html`<div class="ds-alert" data-color="info"><p class="ds-paragraph">${text("new.no_mentors")}</p></div>` : html`
         <section class="ds-card" aria-labelledby="what">
           <h2 class="ds-heading" data-size="sm" id="what">${text("new.what")}</h2>
           ${activityFields({ draft, scope, mistakes, changed })}
         </section>
-        <section class="ds-card" aria-labelledby="who">
-          <h2 class="ds-heading" data-size="sm" id="who">${text("new.who")}</h2>
+        ${draft.rows === null ? nothing : html`
+          <section class="ds-card" aria-labelledby="list">
+            <div class="title-row">
+              <h2 class="ds-heading" data-size="sm" id="list">${text("rows.heading")}</h2>
+              <button type="button" class="ds-button" data-variant="secondary" data-size="sm" @click=${() => this.dropRows()}>${text("rows.drop")}</button>
+            </div>
+            ${this.table.view(draft, scope)}
+          </section>`}
+        <section class="ds-card" aria-labelledby="who" ?hidden=${draft.rows !== null}>
+          <h2 class="ds-heading" data-size="sm" id="who" tabindex="-1">${text("new.who")}</h2>
+          <p class="ds-paragraph" role="status" ?hidden=${this.said === ""}>${this.said}</p>
+          ${this.files.view()}
           ${this.#gone()}
           ${choice.view(scope, draft.chosen, draft.day, this.latest === null ? nothing : html`
             <button type="button" class="ds-chip" @click=${() => this.sameAsLast()}>${text("new.same_as_last")}</button>`)}
         </section>
-        ${draft.chosen.size === 0 ? nothing : exceptions({ draft, scope, mistakes, changed })}
+        ${draft.chosen.size === 0 || draft.rows !== null ? nothing : html`
+          ${exceptions({ draft, scope, mistakes, changed })}
+          ${this.template.view(draft, this.coordinatorId)}`}
       `}
     `;
   }
@@ -245,8 +374,8 @@ class Registration {
   #sentenceOf(mistakes, id) {
     const { max_items, max_duration_minutes, earliest_date } = this.draft.rules;
     const earliest = earliest_date === null ? "" : shownDate(earliest_date);
-    const values = { count: this.draft.chosen.size, limit: max_items, most: max_duration_minutes, earliest };
-    return text("form.of", { field: text(`field.${id.startsWith("minutes-") ? "minutes" : id}`), sentence: sentence(mistakes, id, values) });
+    const values = { count: this.draft.count, wrong: this.draft.rows?.wrong.length, limit: max_items, most: max_duration_minutes, earliest };
+    return text("form.of", { field: text(`field.${id.split("-")[0]}`), sentence: sentence(mistakes, id, values) });
   }
 
   #onBehalfOf() {
@@ -281,9 +410,9 @@ class Registration {
         <div class="sticky-row">
           ${review === null
             ? html`
-              <span class="count">${text(`new.chosen.${draft.chosen.size === 1 ? "one" : "several"}`, { count: draft.chosen.size })}</span>
+              <span class="count">${text(`new.chosen.${draft.count === 1 ? "one" : "several"}`, { count: draft.count })}</span>
               <button type="button" class="ds-button" aria-disabled=${action.isBusy} @click=${() => this.proceed()}>
-                ${draft.chosen.size === 0 ? text("new.review_none") : text("new.review", { count: draft.chosen.size })}
+                ${draft.count === 0 ? text("new.review_none") : text("new.review", { count: draft.count })}
               </button>`
             : html`
               <button type="button" class="ds-button" data-variant="secondary" @click=${() => this.back()}>${text("review.back")}</button>
@@ -296,6 +425,34 @@ class Registration {
       </div>
     `;
   }
+}
+
+/** @type {Record<string, string>} */
+const FIELD_OF = { activity_type: "type", activity_date: "date", duration_minutes: "minutes", notes: "notes", mentor_id: "who" };
+
+/**
+ * The form's fields of the values that the server has refused: the code of each, by the field's id.
+ *
+ * @param {any[]} errors @param {Draft} draft @param {import("/console/static/registering/draft.js").Item[]} items those that were sent
+ * @returns {Map<string, string>}
+ */
+function refusedFields(errors, draft, items) {
+  const found = new Map();
+  for (const { pointer, code } of errors) {
+    const [, list, position, name] = pointer.split("/");
+    const item = list === "items" ? items[Number(position)] : undefined;
+    const field = item === undefined ? list : FIELD_OF[name] ?? "who";
+    const row = draft.rows?.shown.find((each) => each.item === item);
+    if (row !== undefined) {
+      row.refused.set(field === "who" ? "mentor" : /** @type {any} */ (field), code);
+      found.set("rows", "wrong_rows");
+    } else if (item !== undefined && field === "minutes" && draft.exceptions.has(item.mentor_id)) {
+      found.set(`minutes-${item.mentor_id}`, code);
+    } else if (["label", "notes", ...Object.values(FIELD_OF)].includes(field)) {
+      found.set(field, code);
+    }
+  }
+  return found;
 }
 
 /** The page's other view begins at its heading. */

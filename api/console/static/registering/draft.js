@@ -77,6 +77,9 @@ export class Draft {
   /** Other minutes, as typed, or a note for single mentors. @type {Map<string, { minutes: string, notes: string }>} */
   exceptions = new Map();
 
+  /** The rows of a list, in place of the chosen mentors. @type {import("/console/static/registering/rows.js").Rows | null} */
+  rows = null;
+
   /** How many of a group are not in the scope any more. */
   gone = 0;
 
@@ -104,7 +107,13 @@ export class Draft {
 
   /** @param {import("/console/static/registering/scope.js").Scope} scope */
   label(scope) {
-    return this.ownLabel ?? (this.type === "" || this.day === null ? "" : `${scope.typeName(this.type)}, ${shownDate(this.day)}`);
+    if (this.ownLabel !== null) {
+      return this.ownLabel;
+    }
+    if (this.rows !== null) {
+      return labelOf(this.rows.items, scope);
+    }
+    return this.type === "" || this.day === null ? "" : `${scope.typeName(this.type)}, ${shownDate(this.day)}`;
   }
 
   /** Takes over who did what with whom, for another date. @param {Filling} filling @param {import("/console/static/registering/scope.js").Scope} scope */
@@ -120,6 +129,11 @@ export class Draft {
     }
   }
 
+  /** How many are to be registered. */
+  get count() {
+    return this.rows === null ? this.chosen.size : this.rows.shown.length;
+  }
+
   /** @param {string} mentorId */
   exception(mentorId) {
     return this.exceptions.get(mentorId) ?? { minutes: "", notes: "" };
@@ -129,16 +143,25 @@ export class Draft {
   mistakes() {
     /** @type {Mistakes} */
     const found = new Map();
-    if (this.type === "") {
+    const { rows } = this;
+    if (this.type === "" && (rows === null || rows.needs("type"))) {
       found.set("type", "empty");
     }
     const date = checkedDate(this.date, this.rules);
-    if ("mistake" in date) {
+    if ("mistake" in date && (rows === null || rows.needs("date"))) {
       found.set("date", date.mistake);
     }
     const minutes = checkedMinutes(this.minutes, this.rules);
-    if ("mistake" in minutes) {
+    if ("mistake" in minutes && (rows === null || rows.needs("minutes"))) {
       found.set("minutes", minutes.mistake);
+    }
+    if (rows !== null) {
+      if (rows.wrong.length > 0) {
+        found.set("rows", "wrong_rows");
+      } else if (rows.shown.length === 0) {
+        found.set("rows", "nobody");
+      }
+      return found;
     }
     if (this.chosen.size === 0) {
       found.set("who", "nobody");
@@ -157,6 +180,9 @@ export class Draft {
 
   /** The items, if there are no mistakes. @param {import("/console/static/registering/scope.js").Scope} scope @returns {Item[]} */
   items(scope) {
+    if (this.rows !== null) {
+      return this.rows.items;
+    }
     const inOrder = scope.mentors.filter((mentor) => this.chosen.has(mentor.mentor_id));
     return inOrder.map(({ mentor_id }) => {
       const { minutes, notes } = this.exception(mentor_id);
@@ -170,4 +196,15 @@ export class Draft {
       };
     });
   }
+}
+
+/** The type, if it is the same for all, and the dates. @param {Item[]} items @param {import("/console/static/registering/scope.js").Scope} scope */
+function labelOf(items, scope) {
+  if (items.length === 0) {
+    return "";
+  }
+  const dates = items.map((item) => item.activity_date).sort();
+  const [from, to] = [dates[0], dates[dates.length - 1]].map(shownDate);
+  const isOneType = items.every((item) => item.activity_type === items[0].activity_type);
+  return [...(isOneType ? [scope.typeName(items[0].activity_type)] : []), from === to ? from : `${from} – ${to}`].join(", ");
 }

@@ -30,12 +30,15 @@ export class Review {
   /** Whether the server can't predict, so nothing is known. */
   isBlind = false;
 
+  /** The items of the last request. @type {import("/console/static/registering/draft.js").Item[]} */
+  sent = [];
+
   /** @type {{ token: string, of: string, madeAt: number } | null} */
   #plan = null;
 
   /**
    * @param {import("/console/static/registering/draft.js").Item[]} items
-   * @param {{ label: string, coordinator_id?: string }} shared what the submission has besides its items
+   * @param {{ label?: string, coordinator_id?: string }} shared what the submission has besides its items
    * @param {boolean} canPreview
    */
   constructor(items, shared, canPreview) {
@@ -89,6 +92,7 @@ export class Review {
 
   /** @param {import("/console/static/registering/draft.js").Item[]} items @param {(item: any) => boolean} overrides */
   #submission(items, overrides) {
+    this.sent = items;
     return { ...this.shared, items: items.map((item) => (overrides(item) ? { ...item, override_duplicates: true } : item)) };
   }
 

@@ -24,14 +24,21 @@ export class Scope {
     this.chapters = [...chapters].sort(byName);
     this.byId = new Map(mentors.map((mentor) => [mentor.mentor_id, mentor]));
     this.#chapterNames = new Map(chapters.map((chapter) => [chapter.chapter_id, chapter.name]));
-    this.#folded = new Map(this.mentors.map((mentor) => [mentor.mentor_id, fold(mentor.name)]));
+    for (const mentor of this.mentors) {
+      const name = fold(mentor.name);
+      this.#folded.set(mentor.mentor_id, name);
+      this.#byName.set(name, [...(this.#byName.get(name) ?? []), mentor]);
+    }
   }
 
   /** @type {Map<string, string>} */
   #chapterNames;
 
-  /** @type {Map<string, string>} */
-  #folded;
+  /** Names as they are searched, by id. @type {Map<string, string>} */
+  #folded = new Map();
+
+  /** @type {Map<string, Mentor[]>} */
+  #byName = new Map();
 
   /** @param {string} mentorId */
   nameOf(mentorId) {
@@ -62,10 +69,15 @@ export class Scope {
     });
   }
 
-  /** Mentors with exactly this name, as people write it. @param {string} name */
+  /** Mentors with exactly this name, as people write it. @param {string} name @returns {Mentor[]} */
   named(name) {
-    const wanted = fold(name);
-    return this.mentors.filter((mentor) => this.#folded.get(mentor.mentor_id) === wanted);
+    return this.#byName.get(fold(name)) ?? [];
+  }
+
+  /** The type with this id or name. @param {string} typed */
+  typeNamed(typed) {
+    const wanted = fold(typed);
+    return this.type(typed) ?? this.types.find((type) => fold(type.name) === wanted);
   }
 }
 
