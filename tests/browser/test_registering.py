@@ -92,6 +92,13 @@ def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
     assert registering.registered() == before
     assert registering.mentors_on(today, "talk") == set(BERGEN[:24]) - {"m-02"}
 
+    # A batch with several types is filled in as a table, without its date.
+    mixed = registering.pipeline.submit([item("m-01", day=days[0], kind="course"), item("m-02", day=days[1], kind="visit")])
+    page.goto(f"{registering.url}/console/new?again={mixed}")
+    expect(page.get_by_label("Activity, row 1")).to_have_value("Course")
+    expect(page.get_by_label("Name, row 2")).to_have_value("Bjørn Haugen")
+    expect(page.get_by_role("button", name="Review 2")).to_be_visible()
+
 
 def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Registering, page: Page, effort: Effort) -> None:
     def press(*keys: str) -> None:
@@ -276,6 +283,12 @@ def test_a_template_is_made_changed_used_and_deleted(registering: Registering, p
     expect(page.locator("#sentence")).to_contain_text("Course, Thursday")
     page.get_by_role("button", name="Register 24").click()
     page.wait_for_url(f"{registering.url}/console/batches/*")
+
+    # The first page shows the group once, although there are a template and a batch of it.
+    page.goto(f"{registering.url}/console/")
+    expect(page.get_by_role("region", name="Register again").get_by_role("link")).to_have_text(
+        [re.compile("Thursdays.*24 people", re.DOTALL)]
+    )
 
     page.goto(f"{registering.url}/console/templates")
     page.get_by_role("button", name="Delete: Thursdays").click()

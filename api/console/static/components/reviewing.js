@@ -29,6 +29,11 @@ export class Reviewing {
     this.scope = scope;
     this.changed = changed;
     this.changeDate = changeDate;
+    // What is the same for all stands in the sentence, and everything else beside each person.
+    const { items } = review;
+    this.isOneType = items.every((item) => item.activity_type === items[0].activity_type);
+    this.isOneDate = items.every((item) => item.activity_date === items[0].activity_date);
+    this.isOneDuration = items.every((item) => item.duration_minutes === items[0].duration_minutes);
   }
 
   view() {
@@ -49,14 +54,11 @@ export class Reviewing {
     const items = this.review.items;
     const [first] = items;
     const dates = items.map((item) => item.activity_date).sort();
-    const isOneDay = dates[0] === dates[dates.length - 1];
-    const day = isOneDay
+    const day = this.isOneDate
       ? text("review.day", { weekday: text(`weekday.${weekdayOf(dates[0])}`), date: shownDate(dates[0]) })
       : text("review.days", { from: shownDate(dates[0]), to: shownDate(dates[dates.length - 1]) });
-    const type = items.every((item) => item.activity_type === first.activity_type) ? this.scope.typeName(first.activity_type) : text("review.types");
-    const minutes = items.every((item) => item.duration_minutes === first.duration_minutes)
-      ? shownMinutes(first.duration_minutes, text("new.hour"))
-      : text("review.durations");
+    const type = this.isOneType ? this.scope.typeName(first.activity_type) : text("review.types");
+    const minutes = this.isOneDuration ? shownMinutes(first.duration_minutes, text("new.hour")) : text("review.durations");
     return html`<strong>${type}</strong>, ${day}, ${minutes}`;
   }
 
@@ -142,14 +144,13 @@ export class Reviewing {
     `;
   }
 
-  /** What differs from the others, and what is unusual. @param {any} entry */
+  /** What is not the same for all, and what is unusual. @param {any} entry */
   #details(entry) {
-    const [first] = this.review.items;
-    const item = entry.item;
+    const { item } = entry;
     const parts = [
-      item.activity_type === first.activity_type ? "" : this.scope.typeName(item.activity_type),
-      item.activity_date === first.activity_date ? "" : shownDate(item.activity_date),
-      item.duration_minutes === first.duration_minutes ? "" : shownMinutes(item.duration_minutes, text("new.hour")),
+      this.isOneType ? "" : this.scope.typeName(item.activity_type),
+      this.isOneDate ? "" : shownDate(item.activity_date),
+      this.isOneDuration ? "" : shownMinutes(item.duration_minutes, text("new.hour")),
       ...entry.warnings.map((/** @type {any} */ warning) => warningText(warning.code)),
     ];
     return parts.filter((part) => part !== "").join(", ");

@@ -64,9 +64,8 @@ class Home {
       return;
     }
     try {
-      [this.types, this.templates, this.groups] = await Promise.all([
-        api.activityTypes(), api.templates(), lastGroups(this.batches, this.context.me.organization.today, GROUPS),
-      ]);
+      [this.types, this.templates] = await Promise.all([api.activityTypes(), api.templates()]);
+      this.groups = await lastGroups(this.batches, this.templates, this.context.me.organization.today, GROUPS);
     } catch (error) {
       if (!(error instanceof api.Problem)) {
         throw error;

@@ -14,7 +14,8 @@ import { RowTable } from "/console/static/components/row-table.js";
 import { lastWeekday, shownDate } from "/console/static/dates.js";
 import { text } from "/console/static/messages.js";
 import { Draft, checkedDate, rulesOf } from "/console/static/registering/draft.js";
-import { labelFor, readGroup } from "/console/static/registering/groups.js";
+import { groupOf, labelFor, wholeBatch } from "/console/static/registering/groups.js";
+import { rowsAgain } from "/console/static/registering/rows.js";
 import { Review } from "/console/static/registering/review.js";
 import { loadScope } from "/console/static/registering/scope.js";
 import { Keys, finish, unfinished } from "/console/static/registering/sending.js";
@@ -35,6 +36,14 @@ export async function page(context) {
   });
   return () => registration.view();
 }
+
+/**
+ * @typedef {object} Again what is filled in from a batch or a template: a group, or rows
+ * @property {string} coordinatorId
+ * @property {string} date
+ * @property {import("/console/static/registering/draft.js").Filling} [filling]
+ * @property {import("/console/static/registering/rows.js").Rows} [rows]
+ */
 
 /** The page's state. */
 class Registration {
@@ -99,7 +108,7 @@ class Registration {
   async load() {
     const { me, query } = this.context;
     const [again, template] = [query.get("again"), query.get("template")];
-    const [filling, coordinators, newest] = await Promise.all([
+    const [asked, coordinators, newest] = await Promise.all([
       again !== null ? this.#fromBatch(again) : template !== null ? this.#fromTemplate(template) : null,
       me.role === "coordinator" ? [] : api.coordinators(),
       api.batches({ limit: NEWEST }),
@@ -107,13 +116,19 @@ class Registration {
     this.newest = newest.data.find((/** @type {any} */ batch) => batch.submitted_by === me.subject) ?? null;
     this.#resume();
     this.coordinators = coordinators.filter((each) => each.role === "coordinator");
-    const coordinatorId = me.role === "coordinator" ? me.subject : filling?.coordinatorId ?? null;
+    const coordinatorId = me.role === "coordinator" ? me.subject : asked?.coordinatorId ?? null;
     if (coordinatorId !== null) {
       await this.actFor(coordinatorId);
     }
-    if (filling !== null && this.scope !== null) {
-      this.draft.fill(filling, this.scope);
+    if (asked === null || this.scope === null) {
+      return;
+    }
+    this.draft.date = shownDate(asked.date);
+    if (asked.filling !== undefined) {
+      this.draft.fill(asked.filling, this.scope);
       this.ask();
+    } else if (asked.rows !== undefined) {
+      this.take(asked.rows);
     }
   }
 
@@ -149,30 +164,32 @@ class Registration {
     return "date" in found ? found.date : rules.today;
   }
 
-  /** @param {string} batchId */
+  /** A batch with several types or dates, or with a mentor twice, comes as rows. @param {string} batchId @returns {Promise<Again>} */
   async #fromBatch(batchId) {
-    const group = await readGroup(batchId);
-    const date = this.#wanted;
-    return group === null ? null : { ...group, date, label: labelFor(group, date) };
+    const batch = await wholeBatch(batchId);
+    const [group, date] = [groupOf(batch), this.#wanted];
+    return group === null
+      ? { coordinatorId: batch.coordinator_id, date, rows: rowsAgain(batch) }
+      : { coordinatorId: group.coordinatorId, date, filling: { ...group, date, label: labelFor(group, date) } };
   }
 
-  /** @param {string} templateId */
+  /** @param {string} templateId @returns {Promise<Again>} */
   async #fromTemplate(templateId) {
     const { body } = await api.template(templateId);
     const date = this.context.query.has("date") || body.weekday === null ? this.#wanted : lastWeekday(body.weekday, this.draft.rules.today);
-    return {
-      coordinatorId: body.coordinator_id, type: body.activity_type, minutes: body.duration_minutes, ownMinutes: new Map(),
-      mentorIds: body.mentor_ids, label: `${body.name}, ${shownDate(date)}`, date,
+    const filling = {
+      type: body.activity_type, minutes: body.duration_minutes, ownMinutes: new Map(), mentorIds: body.mentor_ids,
+      label: `${body.name}, ${shownDate(date)}`, date,
     };
+    return { coordinatorId: body.coordinator_id, date, filling };
   }
 
   /** Chooses those of the coordinator's last registration. */
   sameAsLast() {
     this.action.run(async () => {
-      const group = await readGroup(this.latest.batch_id);
-      for (const mentorId of group?.mentorIds ?? []) {
-        if (this.scope?.byId.has(mentorId)) {
-          this.draft.chosen.add(mentorId);
+      for (const { mentor_id } of (await wholeBatch(this.latest.batch_id)).items) {
+        if (this.scope?.byId.has(mentor_id)) {
+          this.draft.chosen.add(mentor_id);
         }
       }
     });
@@ -351,7 +368,7 @@ class Registration {
           </section>`}
         <section class="ds-card" aria-labelledby="who" ?hidden=${draft.rows !== null}>
           <h2 class="ds-heading" data-size="sm" id="who" tabindex="-1">${text("new.who")}</h2>
-          <p class="ds-paragraph" role="status" ?hidden=${this.said === ""}>${this.said}</p>
+          <p class=${this.said === "" ? "ds-sr-only" : "ds-paragraph"} role="status">${this.said}</p>
           ${this.files.view()}
           ${this.#gone()}
           ${choice.view(scope, draft.chosen, draft.day, this.latest === null ? nothing : html`

@@ -91,7 +91,7 @@ class Templates {
         <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${text("nav.templates")}</h1>
         ${isCoordinator ? html`<button type="button" class="ds-button" @click=${() => this.edit(null)}>${text("template.new")}</button>` : nothing}
       </div>
-      <p class="ds-paragraph" role="status" ?hidden=${this.said === ""}>${this.said}</p>
+      <p class=${this.said === "" ? "ds-sr-only" : "ds-paragraph"} role="status">${this.said}</p>
       ${this.action.view()}
       ${this.all.length === 0 ? html`<p class="ds-paragraph">${text("template.empty")}</p>` : html`
         <ul class="cards">${this.all.map((template) => html`<li class="ds-card">${this.#card(template)}</li>`)}</ul>`}

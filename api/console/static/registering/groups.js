@@ -21,6 +21,8 @@ const LARGEST = 1000;
  * @property {Map<string, number>} ownMinutes of the others, by mentor
  * @property {string} date
  * @property {string[]} mentorIds
+ *
+ * @typedef {Pick<Group, "coordinatorId" | "type" | "minutes" | "mentorIds">} Members
  */
 
 /** The group of a batch; null if its items have several types or dates, or a mentor twice. @param {any} batch with all its items @returns {Group | null} */
@@ -56,34 +58,53 @@ function mostCommon(numbers) {
   return [...counts].reduce((best, each) => (each[1] > best[1] ? each : best))[0];
 }
 
-/** Whether two batches are the same group: the same type, and half of the larger one is in the other. @param {Group} one @param {Group} other */
+/**
+ * Whether two are the same group: the same type and minutes, and half of the larger one is in the other.
+ *
+ * @param {Members} one @param {Members} other
+ */
 function isSame(one, other) {
   const members = new Set(one.mentorIds);
   const common = other.mentorIds.filter((mentorId) => members.has(mentorId)).length;
-  return one.type === other.type && one.coordinatorId === other.coordinatorId && 2 * common >= Math.max(one.mentorIds.length, other.mentorIds.length);
+  return (
+    one.type === other.type && one.minutes === other.minutes && one.coordinatorId === other.coordinatorId &&
+    2 * common >= Math.max(one.mentorIds.length, other.mentorIds.length)
+  );
 }
 
-/** The group of one batch. @param {string} batchId @returns {Promise<Group | null>} */
-export async function readGroup(batchId) {
+/** @param {any} template @returns {Members} */
+const membersOf = ({ coordinator_id, activity_type, duration_minutes, mentor_ids }) => ({
+  coordinatorId: coordinator_id, type: activity_type, minutes: duration_minutes, mentorIds: mentor_ids,
+});
+
+/** A batch with all its items. @param {string} batchId @returns {Promise<any>} */
+export async function wholeBatch(batchId) {
   const { body } = await api.batch(batchId, { item_limit: LARGEST });
-  return body.next_item_cursor === null ? groupOf(body) : null;
+  let cursor = body.next_item_cursor;
+  while (cursor !== null) {
+    const { body: next } = await api.batch(batchId, { item_limit: LARGEST, item_cursor: cursor });
+    body.items.push(...next.items);
+    cursor = next.next_item_cursor;
+  }
+  return body;
 }
 
 /**
  * The last distinct groups, newest first, each with the date for which it is probably registered next: a group that met on the same
  * weekday each time meets on that weekday again.
  *
- * @param {any[]} batches newest first @param {string} today @param {number} count
+ * @param {any[]} batches newest first @param {any[]} templates groups that are shown anyway @param {string} today @param {number} count
  * @returns {Promise<{ group: Group, date: string, isWeekly: boolean }[]>}
  */
-export async function lastGroups(batches, today, count) {
+export async function lastGroups(batches, templates, today, count) {
+  const known = templates.map(membersOf);
   const candidates = batches.filter((batch) => batch.status !== "cancelled" && batch.total_items <= LARGEST).slice(0, READ);
   const read = await Promise.all(candidates.map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST })));
   /** @type {Group[][]} */
   const found = [];
   for (const { body } of read) {
     const group = groupOf(body);
-    if (group === null) {
+    if (group === null || known.some((members) => isSame(members, group))) {
       continue;
     }
     const same = found.find((groups) => isSame(groups[0], group));

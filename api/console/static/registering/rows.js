@@ -163,6 +163,16 @@ export class Rows {
   }
 }
 
+/** The items of a batch as rows, for another date. @param {any} batch with all its items */
+export function rowsAgain({ items }) {
+  return new Rows(
+    items.map((/** @type {any} */ item) => new Row(item.position + 1, {
+      mentor: item.mentor_id, type: item.activity_type, date: "", minutes: String(item.duration_minutes), notes: "",
+    })),
+    [],
+  );
+}
+
 /** The rows of a file that the server has read. @param {any} read its response @param {number} firstRow the number of the first row of what the person sees */
 export function rowsOf(read, firstRow) {
   /** @type {Map<number, Row>} */
