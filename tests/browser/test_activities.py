@@ -109,6 +109,10 @@ def test_an_auditor_finds_sums_saves_and_reads_a_history(
     assert "mentor-2" in rows[1]
     assert page.url == f"{console.url}/console/activities"
 
+    page.get_by_label("Mentor").fill("ase ovrebo")
+    expect(page.locator("#mentors option")).to_have_count(1)
+    page.get_by_label("Mentor").press("Enter")
+    expect(page.get_by_role("link", name="Åse Øvrebø")).to_be_visible()
     page.get_by_label("Mentor").fill("")
     page.get_by_label("Mentor").press("Enter")
     expect(heading(page)).to_have_text("61 activities, 61 hours.")

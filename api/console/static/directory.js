@@ -1,8 +1,7 @@
 // The names of the directory that the person may read. They are read once for a page, so that no name is ever part of a request.
 
 import * as api from "/console/static/api.js";
-
-const NORWEGIAN = new Intl.Collator("nb");
+import { byName } from "/console/static/people.js";
 
 /**
  * @typedef {object} Directory
@@ -23,19 +22,16 @@ export async function readDirectory(me) {
   ]);
   const own = me.name === null ? [] : [{ coordinator_id: me.subject, name: me.name }];
   return {
-    mentors: byName(mentors),
-    types: byName(types),
-    chapters: byName(chapters),
-    coordinators: byName(coordinators),
+    mentors: [...mentors].sort(byName),
+    types: [...types].sort(byName),
+    chapters: [...chapters].sort(byName),
+    coordinators: [...coordinators].sort(byName),
     mentorName: names(mentors, "mentor_id"),
     typeName: names(types, "activity_type"),
     chapterName: names(chapters, "chapter_id"),
     coordinatorName: names([...own, ...coordinators], "coordinator_id"),
   };
 }
-
-/** @param {any[]} entries */
-const byName = (entries) => [...entries].sort((one, other) => NORWEGIAN.compare(one.name, other.name));
 
 /** @param {any[]} entries @param {string} key */
 function names(entries, key) {

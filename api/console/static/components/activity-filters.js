@@ -3,7 +3,11 @@
 import * as api from "/console/static/api.js";
 import { readDate, shownDate } from "/console/static/dates.js";
 import { mistakeText, text } from "/console/static/messages.js";
+import { fold } from "/console/static/people.js";
 import { html, nothing } from "/console/static/vendored.js";
+
+// As many names as a person reads while typing. A scope can have thousands.
+const PROPOSED = 20;
 
 const PRESETS = ["this_month", "this_year", "last_year", "all"];
 
@@ -123,12 +127,24 @@ export class ActivityFilters {
   /** @param {string} typed */
   typeMentor(typed) {
     this.typed.mentor = typed;
-    const found = this.mentorLabels.get(typed.trim());
+    const found = this.mentorLabels.get(typed.trim()) ?? this.onlyMentor(typed);
     this.mentor = found ?? "";
     delete this.mistakes.mentor;
     if (typed.trim() !== "" && found === undefined) {
       this.mistakes.mentor = text("activities.mentor.unknown");
     }
+  }
+
+  /** The only person whose whole name is typed, but for case and accents. @param {string} typed */
+  onlyMentor(typed) {
+    const meant = [...this.mentorLabels].filter(([label]) => fold(label) === fold(typed));
+    return meant.length === 1 ? meant[0][1] : undefined;
+  }
+
+  /** The names that contain what is typed. */
+  proposed() {
+    const wanted = fold(this.typed.mentor);
+    return [...this.mentorLabels.keys()].filter((label) => fold(label).includes(wanted)).slice(0, PROPOSED);
   }
 
   view() {
@@ -182,8 +198,12 @@ export class ActivityFilters {
         <input
           class="ds-input" id="mentor" type="text" list="mentors" autocomplete="off" placeholder=${text("activities.everybody")} .value=${this.typed.mentor}
           aria-invalid=${"mentor" in this.mistakes} aria-describedby="mentor-mistake"
+          @input=${(/** @type {any} */ event) => {
+            this.typed.mentor = event.target.value;
+            this.context.redraw();
+          }}
           @change=${(/** @type {any} */ event) => this.change(() => this.typeMentor(event.target.value))}>
-        <datalist id="mentors">${[...this.mentorLabels.keys()].map((label) => html`<option value=${label}></option>`)}</datalist>
+        <datalist id="mentors">${this.proposed().map((label) => html`<option value=${label}></option>`)}</datalist>
         ${this.mistake("mentor")}
       </div>
     `;
