@@ -17,7 +17,9 @@ STATIC = Path(__file__).parent / "static"
 PAGES = (
     HOME_PATH,
     "/console/login-failed",
+    "/console/batches",
     "/console/batches/{batch_id}",
+    "/console/batches/{batch_id}/correct",
     "/console/new",
     "/console/activities",
     "/console/activities/{activity_id}",

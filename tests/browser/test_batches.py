@@ -1,18 +1,29 @@
 """The page of a batch: what happened to each person, while it happens."""
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
-from sqlalchemy import Engine
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from sqlalchemy import Engine, text
 
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH
 from tests.browser.conftest import Watch, log_in
 from tests.browser.test_console import check
 from tests.support.api_server import ApiServer
-from tests.support.console import running_console, with_console
-from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+from tests.support.console import running_console, running_provider, with_console
+from tests.support.pipeline import COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.process import environment
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -38,6 +49,16 @@ def open_batch(page: Page, server: ApiServer, batch_id: object, *, name: str = "
     page.locator(".people").wait_for()
 
 
+def press_until(page: Page, locator: Locator, key: str = "Tab") -> None:
+    """Moves the focus by keyboard until an element has it. The focus is never lost on the way."""
+    locator.wait_for()
+    for _ in range(40):
+        if locator.evaluate("(element) => element === document.activeElement"):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"40 times {key} do not lead to {locator}")
+
+
 def test_a_batch_is_followed_to_its_end(
     pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch, screenshots: Path
 ) -> None:
@@ -48,6 +69,7 @@ def test_a_batch_is_followed_to_its_end(
     expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0)
     expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Waiting")
     page.screenshot(path=screenshots / "batch-running.png", full_page=True)
+    page.get_by_role("button", name="nobody").focus()
 
     pipeline.drain()
     expect(page.locator(".sentence")).to_have_text("2 of 3 registered, 1 needs you")
@@ -56,6 +78,311 @@ def test_a_batch_is_followed_to_its_end(
     expect(rows).to_have_count(3)
     expect(rows.nth(0)).to_contain_text("Not in the organization's directory. Choose another person")
     expect(rows.nth(1)).to_contain_text("Registered")
+    expect(page.get_by_role("button", name="nobody")).to_be_focused()
     expect(page.get_by_role("status").filter(has_text="1 needs you")).to_have_count(1)
     check(page, screenshots / "batch-partial.png")
+    assert watch.faults == []
+
+
+def test_failed_people_are_corrected_and_retried_by_keyboard(
+    pipeline: Pipeline, server: ApiServer, engine: Engine, context: BrowserContext, watch: Watch, screenshots: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE registration.mentor SET name = 'Dag Nesse', active_until = '2024-12-31' WHERE mentor_id = 'mentor-4'")
+        )
+        connection.execute(text("UPDATE registration.mentor SET name = 'Eva Lund' WHERE mentor_id = 'mentor-5'"))
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    batch_id = pipeline.submit([*mentors(2), item("mentor-4"), item("nobody")], label="Monday group")
+    pipeline.drain()
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    press_until(page, page.get_by_role("link", name="Correct and retry (3)"))
+    page.keyboard.press("Enter")
+    rows = page.get_by_role("group")
+    expect(rows).to_have_count(3)
+    expect(page.get_by_role("button", name="Retry these 0")).to_be_disabled()
+    check(page, screenshots / "correct.png")
+
+    # Each message is at its field, and a duplicate says who registered the other one.
+    date = page.get_by_role("group", name="Dag Nesse").get_by_label("Date")
+    assert "Was not an active mentor on this date" in described(date)
+    expect(page.get_by_role("group", name="Mentor", exact=True)).to_contain_text("Is already registered by Coordinator")
+    press_until(page, page.get_by_label("Register anyway"))
+    page.keyboard.press("Space")
+    press_until(page, date)
+    page.keyboard.press("Control+a")
+    page.keyboard.type("16/12/2024")
+    person = page.get_by_role("group", name="nobody").get_by_label("Mentor")
+    press_until(page, person)
+    page.keyboard.type("Eva")
+    expect(page.locator(".correct footer")).to_contain_text("Mentor, Dag Nesse, nobody")
+    page.keyboard.press("Control+Enter")
+
+    # What can't be read is said at its field, which has the focus.
+    expect(date).to_be_focused()
+    assert "Slashes can mean day/month or month/day" in described(date)
+    page.keyboard.press("Control+a")
+    page.keyboard.type("16.12.2024")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".sentence")).to_contain_text("Running: 1 of 4 registered")
+    expect(page.locator("#outcome")).to_have_text("3 are being tried again.")
+    assert page.url.endswith(str(batch_id))
+    pipeline.drain()
+    expect(page.locator(".sentence")).to_have_text("All 4 registered")
+
+    # Each person's history says who corrected what.
+    expect(page.locator(".people .result[data-state=success]")).to_have_count(4)
+    page.get_by_role("button", name="Dag Nesse").click()
+    dialog = page.get_by_role("dialog", name="Dag Nesse")
+    expect(dialog).to_contain_text("Corrected by Coordinator")
+    expect(dialog).to_contain_text("Date: 25.03.2026 → 16.12.2024")
+    check(page, screenshots / "batch-person.png")
+    assert watch.faults == []
+
+
+def described(field: Locator) -> str:
+    """The hint and the message that belong to a field."""
+    return str(
+        field.evaluate(
+            "(field) => field.getAttribute('aria-describedby').split(' ').map((id) => document.getElementById(id).textContent).join(' ')"
+        )
+    )
+
+
+def test_somebody_who_was_faster_is_shown(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:
+    batch_id = pipeline.submit([item("mentor-1", minutes=2000), item("mentor-2", minutes=2000)])
+    pipeline.drain()
+    page = context.new_page()
+    log_in(page, server)
+    page.goto(f"{server.url}/console/batches/{batch_id}/correct")
+    expect(page.get_by_role("group")).to_have_count(2)
+    for row in page.get_by_role("group").all():
+        row.get_by_label("Duration").fill("1,5 h")
+    with server.client(Role.COORDINATOR, sub=COORDINATOR) as other:
+        first = other.get(f"{API_PATH}/{batch_id}").json()["items"][0]["item_id"]
+        correction = {"item_id": first, "duration_minutes": 45}
+        assert other.post(f"{API_PATH}/{batch_id}/retry", json={"corrections": [correction]}).status_code == 202
+    pipeline.drain()
+    page.get_by_role("button", name="Retry these 2").click()
+    expect(page.get_by_role("alert")).to_contain_text("Somebody else has already taken care of")
+    expect(page.locator("#summary")).to_be_focused()
+    expect(page.locator("section.row")).to_contain_text("45 min")
+    expect(page.get_by_role("group").get_by_label("Duration")).to_have_value("1,5 h")
+    page.get_by_role("button", name="Retry this 1").click()
+    expect(page.locator("#outcome")).to_have_text("1 are being tried again.")
+    pipeline.drain()
+    expect(page.locator(".sentence")).to_have_text("All 2 registered")
+
+
+def test_a_running_batch_is_cancelled(pipeline: Pipeline, server: ApiServer, context: BrowserContext, screenshots: Path) -> None:
+    batch_id = pipeline.submit(mentors(3), label="Wrong week")
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    page.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog", name="Cancel this registration?")
+    expect(dialog).to_contain_text("0 are registered and stay so. 3 are not registered yet and will not be.")
+    page.get_by_label("Why (optional)").fill("The week was wrong")
+    check(page, screenshots / "batch-cancel.png")
+    page.get_by_role("button", name="Cancel the registration").click()
+    expect(page.locator("#outcome")).to_have_text("Cancelled: 0 of 3 were registered, 3 were stopped.")
+    expect(page.locator("#outcome")).to_be_focused()
+    pipeline.drain()
+    page.reload()
+    expect(page.locator(".sentence")).to_have_text("Cancelled: 0 of 3 registered")
+    expect(page.get_by_role("main")).to_contain_text("The week was wrong")
+    expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Cancelled, not registered")
+    expect(page.get_by_role("link", name="Register again")).to_have_attribute("href", f"/console/new?again={batch_id}")
+
+
+def test_registrations_are_undone_by_keyboard(
+    pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch, screenshots: Path
+) -> None:
+    batch_id = pipeline.submit(mentors(3), label="Tuesday visits")
+    pipeline.drain()
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    # One person.
+    press_until(page, page.locator(".people button").first)
+    page.keyboard.press("Enter")
+    press_until(page, page.get_by_role("button", name="Undo this one"))
+    page.keyboard.press("Enter")
+    reason = page.get_by_label("Why", exact=True)
+    press_until(page, reason)
+    page.keyboard.type("Wrong person")
+    page.keyboard.press("Enter")
+    expect(page.locator("#outcome")).to_have_text("1 activity was undone.")
+    expect(page.locator("#outcome")).to_be_focused()
+    expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Undone")
+    # All others. The dialog says beforehand what it touches.
+    press_until(page, page.get_by_role("button", name="Undo", exact=True), "Shift+Tab")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Undo this registration?")
+    expect(dialog).to_contain_text("2 activities will be undone.")
+    expect(dialog).to_contain_text("1 had been undone before.")
+    press_until(page, reason)
+    page.keyboard.press("Enter")
+    assert "Write why you undo it." in dialog.inner_text()
+    expect(reason).to_be_focused()
+    check(page, screenshots / "batch-undo.png")
+    page.keyboard.type("Wrong date")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#outcome")).to_contain_text("2 activities were undone.")
+    expect(page.locator(".sentence")).to_have_text("All 3 registered, 3 undone")
+    expect(page.get_by_role("button", name="Undo", exact=True)).to_have_count(0)
+    assert watch.faults == []
+
+
+@contextlib.contextmanager
+def api_process(settings: Settings, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The API with the console in a process of its own, which a test can kill."""
+    secrets = {"jwt_hs256_key": settings.jwt_hs256_key, "oidc_client_secret": settings.oidc_client_secret}
+    variables = environment(settings) | {
+        f"BULKREG_{name.upper()}": value.get_secret_value() for name, value in secrets.items() if value is not None
+    }
+    with (folder / "api.out").open("ab") as out:
+        process = subprocess.Popen([sys.executable, "-m", "cli", "run", "api"], env=variables, stdout=out, stderr=out)
+    try:
+        eventually(lambda: is_up(settings), what="the API")
+        yield process
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+
+
+def is_up(settings: Settings) -> bool:
+    """Whether the API responds."""
+    try:
+        return httpx.get(f"{settings.public_url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_killed_api_and_a_lost_network_leave_true_numbers(
+    settings: Settings, pipeline: Pipeline, context: BrowserContext, tmp_path: Path
+) -> None:
+    console = with_console(settings)
+    server = ApiServer(console, str(console.public_url))
+    batch_id = pipeline.submit([*mentors(3), item("nobody")])
+    page = context.new_page()
+    with running_provider(console):
+        with api_process(console, tmp_path) as process:
+            open_batch(page, server, batch_id)
+            expect(page.locator(".sentence")).to_have_text("Running: 0 of 4 registered")
+            process.kill()
+            expect(page.get_by_role("main")).to_contain_text("The connection is lost. The page catches up when it is back.")
+        pipeline.drain()
+        with api_process(console, tmp_path):
+            expect(page.locator(".sentence")).to_have_text("3 of 4 registered, 1 needs you")
+            expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Not registered")
+            page.reload()
+            expect(page.locator(".sentence")).to_have_text("3 of 4 registered, 1 needs you")
+            # What was asked for without a network happens when it is back, once.
+            context.set_offline(True)
+            page.get_by_role("button", name="Done with it").click()
+            expect(page.get_by_role("alert")).to_contain_text("The service can't be reached.")
+            context.set_offline(False)
+            expect(page.locator(".sentence")).to_have_text("3 of 4 registered, 1 failed")
+            page.goto(f"{server.url}/console/batches")
+            expect(page.get_by_role("status").filter(has_text="1 registration")).to_have_count(1)
+
+
+def test_the_history_is_filtered_and_paged(
+    pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch, screenshots: Path
+) -> None:
+    submitted_on = datetime.now(ZoneInfo("Europe/Oslo")).strftime("%d.%m.%Y")
+    for number in range(1, 28):
+        pipeline.submit(mentors(1, first=number), label=f"Group {number}")
+    pipeline.submit([item("nobody")], label="Group of nobody")
+    pipeline.drain()
+    page = context.new_page()
+    log_in(page, server, "Boss")
+    page.goto(f"{server.url}/console/batches")
+    rows, count = page.locator(".batches tbody tr"), page.locator(".history [role=status]")
+    expect(count).to_have_text("28 registrations")
+    expect(rows).to_have_count(25)
+    expect(rows.nth(0)).to_contain_text("None registered, 1 needs you")
+    expect(rows.nth(0)).to_contain_text("Coordinator")
+    check(page, screenshots / "history.png")
+    page.get_by_role("button", name="Next page").click()
+    expect(rows).to_have_count(3)
+    expect(page.get_by_role("navigation", name="History")).to_contain_text("28 of 28")
+    page.get_by_role("button", name="Previous page").click()
+    expect(rows).to_have_count(25)
+
+    page.get_by_label("Name contains").fill("group 2")
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("9 registrations")
+    assert "group" not in page.url
+    page.get_by_label("Only those that need somebody").check()
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.get_by_role("main")).to_contain_text("No registrations match.")
+    page.get_by_role("button", name="Show all").click()
+    expect(count).to_have_text("28 registrations")
+    page.get_by_label("Whose").select_option("Mine")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(count).to_have_text("0 registrations")
+    page.reload()
+    expect(page.get_by_label("Whose")).to_have_value("mine")
+    page.get_by_role("button", name="Show all").click()
+    page.get_by_label("From date").fill("25/03/2026")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("From date")).to_be_focused()
+    assert "Slashes" in described(page.get_by_label("From date"))
+    page.get_by_label("From date").fill(submitted_on)
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("28 registrations")
+    page.get_by_label("From date").fill("1.1.2020")
+    page.get_by_label("To date").fill("31.12.2020")
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("0 registrations")
+    assert watch.faults == []
+
+
+def test_an_auditor_sees_results_and_changes_nothing(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:
+    batch_id = pipeline.submit([item("mentor-1", notes="Talked about the summer"), item("nobody")])
+    pipeline.drain()
+    page = context.new_page()
+    open_batch(page, server, batch_id, name="Auditor")
+    expect(page.locator(".batch .buttons > *")).to_have_text(["Download", "Print"])
+    page.locator(".people button").nth(1).click()
+    dialog = page.get_by_role("dialog")
+    with page.expect_download() as download:
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Download").click()
+    assert "mentor-1" in download.value.path().read_text(encoding="utf-8-sig")
+    page.locator(".people button").nth(1).click()
+    expect(dialog.get_by_role("button")).to_have_text(["Close"])
+    assert "Talked" not in page.content()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_every_state_of_a_batch_is_accessible(
+    pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch, screenshots: Path, colours: Any
+) -> None:
+    states = {"completed": pipeline.submit(mentors(2)), "undone": pipeline.submit(mentors(2, first=3))}
+    pipeline.drain()
+    states |= {"partial": pipeline.submit([*mentors(1), *mentors(1, first=5)]), "failed": pipeline.submit([item("nobody")])}
+    pipeline.drain()
+    states |= {"running": pipeline.submit(mentors(2, first=6)), "cancelled": pipeline.submit(mentors(2, first=8))}
+    with server.client(Role.COORDINATOR, sub=COORDINATOR) as client:
+        assert client.post(f"{API_PATH}/{states['undone']}/revoke", json={"reason": "wrong week"}).status_code == 200
+        assert client.post(f"{API_PATH}/{states['cancelled']}/cancel").status_code == 200
+    page = context.new_page()
+    page.emulate_media(color_scheme=colours)
+    log_in(page, server)
+    paths = {
+        **{state: f"batches/{batch_id}" for state, batch_id in states.items()},
+        "correct": f"batches/{states['partial']}/correct",
+        "nothing-to-correct": f"batches/{states['completed']}/correct",
+        "gone": f"batches/{str(states['failed'])[:-4]}0000",
+        "history": "batches",
+        "history-empty": "batches?status=partial&from=1.1.2020&to=2.1.2020",
+    }
+    for name, path in paths.items():
+        page.goto(f"{server.url}/console/{path}")
+        page.get_by_role("heading").first.wait_for()
+        check(page, screenshots / f"{name}-{colours}.png")
     assert watch.faults == []

@@ -61,6 +61,24 @@ export function lastWeekday(weekday, date) {
   return addDays(date, -((weekdayOf(date) - weekday + 7) % 7));
 }
 
+/** When a day begins in a time zone, as a time of the API. @param {string} date @param {string} timeZone */
+export function startOfDay(date, timeZone) {
+  const midnight = Date.parse(`${date}T00:00:00Z`);
+  // Again with the result, in case the clocks change between the two.
+  const near = midnight - offset(midnight, timeZone);
+  return new Date(midnight - offset(near, timeZone)).toISOString();
+}
+
+/** How far the clocks of a time zone are ahead of UTC. @param {number} time @param {string} timeZone */
+function offset(time, timeZone) {
+  const shown = Object.fromEntries(
+    new Intl.DateTimeFormat("en", {
+      timeZone, year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", hourCycle: "h23",
+    }).formatToParts(time).map((part) => [part.type, Number(part.value)]),
+  );
+  return Date.UTC(shown.year, shown.month - 1, shown.day, shown.hour, shown.minute) - time;
+}
+
 /**
  * A typed duration in minutes. Accepts 90, 90 min, 1,5 h, 1.5 t (time), 1 h 30 min and 1:30.
  *

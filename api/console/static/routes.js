@@ -5,7 +5,9 @@
 /** @type {PageRoute[]} */
 const PAGES = [
   { path: /^\/console\/$/, load: () => import("/console/static/pages/home.js") },
+  { path: /^\/console\/batches$/, load: () => import("/console/static/pages/batches.js") },
   { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)$/, load: () => import("/console/static/pages/batch.js") },
+  { path: /^\/console\/batches\/(?<batch_id>[0-9a-f-]+)\/correct$/, load: () => import("/console/static/pages/correct.js") },
   { path: /^\/console\/new$/, load: () => import("/console/static/pages/new.js") },
   { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, load: () => import("/console/static/pages/activities.js") },
   { path: /^\/console\/help$/, load: () => import("/console/static/pages/help.js"), isPublic: true },

@@ -1,0 +1,89 @@
+// A native dialog. A page has one, and shows different contents in it.
+
+import { html, nothing } from "/console/static/vendored.js";
+
+const ID = "dialog";
+const HEADING = "dialog-heading";
+
+/**
+ * @typedef {object} Content
+ * @property {() => string} heading
+ * @property {() => unknown} view
+ * @property {import("/console/static/components/action.js").Action} [action] while it runs, Escape does not close the dialog
+ */
+
+export class Dialog {
+  /** @type {Content | null} */
+  #content = null;
+
+  /** @param {import("/console/static/app.js").Context} context */
+  constructor(context) {
+    this.context = context;
+  }
+
+  /** @param {Content} content */
+  open(content) {
+    this.#content = content;
+    this.context.redraw();
+    if (element().open) {
+      focusOn(HEADING); // what had the focus is gone
+    } else {
+      element().showModal();
+    }
+  }
+
+  /** Closes it. The browser returns the focus to where it was before. */
+  close() {
+    element().close();
+  }
+
+  #closed() {
+    // What was not done before it was closed is not done later, when the network is back.
+    this.#content?.action?.clear();
+    this.#content = null;
+    this.context.redraw();
+  }
+
+  /** @param {Event} event */
+  #cancelled(event) {
+    if (this.#content?.action?.state === "running") {
+      event.preventDefault();
+    }
+  }
+
+  /** Part of the page, also while the dialog is closed. */
+  view() {
+    const content = this.#content;
+    return html`
+      <dialog
+        class="ds-dialog" id=${ID} aria-labelledby=${HEADING}
+        @close=${() => this.#closed()} @cancel=${(/** @type {Event} */ event) => this.#cancelled(event)}
+      >
+        ${content === null
+          ? nothing
+          : html`
+              <div class="dialog">
+                <h2 class="ds-heading" data-size="sm" id=${HEADING} tabindex="-1">${content.heading()}</h2>
+                ${content.view()}
+              </div>
+            `}
+      </dialog>
+    `;
+  }
+}
+
+function element() {
+  return /** @type {HTMLDialogElement} */ (document.getElementById(ID));
+}
+
+/** Moves the focus to an element of the page, for example to the result of an action. @param {string} id */
+export function focusOn(id) {
+  document.getElementById(id)?.focus();
+}
+
+/** Ctrl+Enter submits a form from each of its fields. @param {KeyboardEvent} event */
+export function submitOnCtrlEnter(event) {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    /** @type {HTMLFormElement} */ (event.currentTarget).requestSubmit();
+  }
+}
