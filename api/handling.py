@@ -13,7 +13,7 @@ from api.access.identity import Identity
 from api.access.rate_limits import RateLimits
 from api.console.sessions import UNATTENDED_HEADER, ConsoleSessions, has_session_cookie
 from api.endpoints.calls import Call, Service
-from api.endpoints.health import HealthChecks, add_health_routes
+from api.endpoints.health import DatabaseCheck, HealthChecks, add_health_routes
 from api.http.json_body import read_body
 from api.http.problems import Handler, ProblemError
 from api.routes import ROUTES, Endpoint, Route
@@ -49,7 +49,7 @@ def add_routes(
     app.router.add_get("/docs", _constant(lambda: _reference().page, "text/html", reference.HEADERS))
     app.router.add_get(reference.START, _constant(lambda: reference.START_SCRIPT, "text/javascript"))
     add_vendored_files(app)
-    add_health_routes(app, service.database.ping, health, service.database.run)
+    add_health_routes(app, DatabaseCheck(service.settings.api_url, service.settings), health)
 
 
 def _handler(
@@ -84,7 +84,7 @@ def _handler(
             if route.conversation is not None:
                 return await route.conversation(request, call)
             assert route.endpoint is not None
-            return await service.database.run(partial(_answer, route.endpoint, call), is_large=is_large)
+            return await service.database.run(partial(_answer, route.endpoint, call), changes=route.changes, is_large=is_large)
         finally:
             if is_large:
                 # Later, because until the response is written the request or its exception still references the body.

@@ -43,7 +43,8 @@ class ConsoleSessions:
                     subject=person.subject,
                     role=person.role,
                 )
-            )
+            ),
+            changes=True,
         )
         return secret
 
@@ -56,7 +57,8 @@ class ConsoleSessions:
         self.check_origin(request, by_link=by_link)
         session_hash = _session_hash(request)
         session = await self._database.run(
-            lambda: self._database.console(lambda connection: use_session(connection, session_hash, extends=extends))
+            lambda: self._database.console(lambda connection: use_session(connection, session_hash, extends=extends)),
+            changes=True,
         )
         if session is None:
             raise _ended()
@@ -66,7 +68,9 @@ class ConsoleSessions:
         """Revokes the session that the cookie names. Raises ProblemError `not_from_console`, `session_ended`."""
         self.check_origin(request, by_link=False)
         session_hash = _session_hash(request)
-        await self._database.run(lambda: self._database.console(lambda connection: end_session(connection, session_hash)))
+        await self._database.run(
+            lambda: self._database.console(lambda connection: end_session(connection, session_hash)), changes=True
+        )
 
     def check_origin(self, request: web.Request, *, by_link: bool) -> None:
         """Raises ProblemError `not_from_console` unless a page of ours sent the request.

@@ -1,16 +1,12 @@
-"""Runs the API's database work: in a fixed number of threads with a connection each, behind a queue of limited length."""
+"""Runs the API's database work in worker threads, with a connection each."""
 
-import asyncio
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, cast
 
 from sqlalchemy import Connection, QueuePool
 
-from api.http.problems import overloaded
+from api.load.threads import Threads
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.directory.reading import DirectoryReader
@@ -24,15 +20,12 @@ from orchestrator.registration.reading import ActivityReader
 from orchestrator.registration.records import InProcessRecords, NoRecords
 from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
-from orchestrator.storage.database import ask, check_writable, create_database_engine, transact
+from orchestrator.storage.database import ask, create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.templates import PostgresTemplates
 
 Result = TypeVar("Result")
-
-# A request that waited this long for a thread is rejected: its client has probably given up, and the queue empties quickly.
-_MAX_WAIT_S = 5.0
 
 # Long enough to survive a proxy's failover or a deadlock, short enough that the client learns of an outage.
 _GIVE_UP_AFTER_S = 2.0
@@ -41,43 +34,34 @@ _GIVE_UP_AFTER_S = 2.0
 # them then exhausts neither the memory nor the threads that other requests need.
 _LARGE_AT_ONCE = 2
 
+# A read is one statement of a millisecond. More threads would only wait for the interpreter.
+_READS_AT_ONCE = 4
+
 
 class Database:
-    """Runs work in worker threads, one transaction each. The event loop calls `run`, the threads call the rest."""
+    """Runs work in one transaction each. The event loop calls `run`, the threads call the rest."""
 
     def __init__(self, settings: Settings) -> None:
-        threads = settings.api_database_connections
-        self._engine = create_database_engine(
-            settings.api_url, settings, connections=threads + _LARGE_AT_ONCE, application_name="bulkreg api"
-        )
+        connections = settings.api_database_connections + _READS_AT_ONCE + _LARGE_AT_ONCE
+        self._engine = create_database_engine(settings.api_url, settings, connections=connections, application_name="bulkreg api")
         metrics.DATABASE_POOL_IN_USE.set_function(cast("QueuePool", self._engine.pool).checkedout)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api-database")
-        self._large_threads = ThreadPoolExecutor(_LARGE_AT_ONCE, thread_name_prefix="api-large")
+        threads = partial(Threads, most_waiting=settings.api_max_waiting_requests, deadline_s=settings.request_deadline_ms / 1000)
+        self._changes = threads("changes", threads=settings.api_database_connections)
+        self._reads = threads("reads", threads=_READS_AT_ONCE)
+        self._large = threads("large", threads=_LARGE_AT_ONCE)
         self._error_counts = ErrorCounts()
         # None: an external service decides, so nothing can be predicted.
         self._earliest_year = settings.earliest_activity_year if settings.registration_url is None else None
         self._bulk_threshold_items = settings.bulk_threshold_items
         self._service_revokes = settings.registration_revokes
-        self._room = threading.BoundedSemaphore(settings.api_max_waiting_requests)
 
-    async def run(self, work: Callable[[], Result], *, is_large: bool = False) -> Result:
-        """Runs `work` in a worker thread. Raises ProblemError `overloaded` when too much is waiting, or it waited too long."""
-        if not self._room.acquire(blocking=False):
-            raise overloaded("Too many requests are waiting. Repeat the request after Retry-After.")
-        latest = time.monotonic() + _MAX_WAIT_S
+    async def run(self, work: Callable[[], Result], *, changes: bool = False, is_large: bool = False) -> Result:
+        """Runs `work` in a worker thread. Raises as `Threads.run` does.
 
-        def in_turn() -> Result:
-            try:
-                if time.monotonic() > latest:
-                    raise overloaded(
-                        "The request waited too long for its turn. Nothing was changed; repeat it after Retry-After."
-                    )
-                return work()
-            finally:
-                self._room.release()
-
-        threads = self._large_threads if is_large else self._threads
-        return await asyncio.get_running_loop().run_in_executor(threads, in_turn)
+        Work that changes something has threads of its own: its commits wait for ever while a synchronous standby is missing, and reads go on.
+        """
+        threads = self._large if is_large else self._changes if changes else self._reads
+        return await threads.run(work)
 
     def change(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """Runs `work` in a transaction that sees this organization and may change it."""
@@ -205,12 +189,8 @@ class Database:
         """Returns how many items are waiting, in all organizations."""
         return transact(self._engine, read_backlog, give_up_after_s=_GIVE_UP_AFTER_S)
 
-    def ping(self) -> None:
-        """Raises SQLAlchemy's DBAPIError when the database does not respond, and ReadOnlyDatabaseError when it is read-only."""
-        check_writable(self._engine, give_up_after_s=_GIVE_UP_AFTER_S)
-
     def close(self) -> None:
         """Waits for running work, then closes the connections."""
-        self._threads.shutdown()
-        self._large_threads.shutdown()
+        for threads in (self._changes, self._reads, self._large):
+            threads.close()
         self._engine.dispose()

@@ -41,11 +41,11 @@ _ELSEWHERE_ONLY = (
 _PARAMETERS = {
     "client_encoding": "utf8",
     "connect_timeout": 5,
-    # A peer that has vanished silently is noticed within 10 + 3 x 5 seconds.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
+    # A peer that has vanished silently is noticed within 5 s: while we wait for it, and while it has not acknowledged what we sent.
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
     "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
+    "tcp_user_timeout": 5_000,
 }
 
 

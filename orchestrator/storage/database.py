@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor, ExceptionContext
@@ -15,8 +15,15 @@ from orchestrator.storage.prepared import preface, send_preface
 
 Returned = TypeVar("Returned")
 
-# Also "on" while a standby is in recovery.
-_IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')")
+# `is_read_only` is also "on" while a standby is in recovery. A session sees what other sessions of its role wait for.
+_STATE = text(
+    "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only,"
+    " (SELECT extract(epoch FROM max(clock_timestamp() - state_change)) FROM pg_stat_activity"
+    " WHERE usename = current_user AND wait_event = 'SyncRep') AS commit_wait_s"
+)
+
+# A commit waits for its standby for milliseconds.
+_COMMIT_WAITS_TOO_LONG_S = 5.0
 
 # Separates organization ids in the session variable that the API's row level security reads. In practice no id contains it; an id that did
 # would name organizations that do not exist.
@@ -63,8 +70,8 @@ def _end_spoilt_sessions(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = spoils_pool(code)
 
 
-class ReadOnlyDatabaseError(Exception):
-    """The database responds, but is read-only."""
+class NotWritableError(Exception):
+    """The database responds, but accepts no changes now. The message says why."""
 
 
 def transact(
@@ -127,17 +134,25 @@ def _each_by_itself(connection: Connection) -> Iterator[None]:
 
 
 def check_writable(engine: Engine, *, give_up_after_s: float = 5.0) -> None:
-    """Returns if the database is writable. Raises ReadOnlyDatabaseError if it is not, DBAPIError if it does not respond."""
-    if not transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
-        return
-    # The session may be connected to a former primary, or older than the end of a recovery. Only a new session shows the present state.
-    engine.dispose()
-    if transact(engine, _is_read_only, give_up_after_s=give_up_after_s):
-        raise ReadOnlyDatabaseError("the database is read-only")
+    """Returns if the database is writable. Raises NotWritableError if it is not, DBAPIError if it does not respond."""
+    state = transact(engine, _read_state, give_up_after_s=give_up_after_s)
+    if state.is_read_only:
+        # The session may be connected to a former primary, or older than the end of a recovery. Only a new session shows the present state.
+        engine.dispose()
+        state = transact(engine, _read_state, give_up_after_s=give_up_after_s)
+    if state.is_read_only:
+        raise NotWritableError("the database is read-only")
+    if state.commit_wait_s is not None and state.commit_wait_s > _COMMIT_WAITS_TOO_LONG_S:
+        raise NotWritableError(f"a commit has waited for a synchronous standby for {state.commit_wait_s:.0f} s")
 
 
-def _is_read_only(connection: Connection) -> bool:
-    return bool(connection.execute(_IS_READ_ONLY).scalar_one() == "on")
+class _State(NamedTuple):
+    is_read_only: bool
+    commit_wait_s: float | None
+
+
+def _read_state(connection: Connection) -> _State:
+    return _State(*connection.execute(_STATE).one())
 
 
 # Not SQLAlchemy's isolation_level, which sets the session's default and restores it: four more round trips.

@@ -1,14 +1,16 @@
-"""Rows 4 to 6, 10, 34, 39, 61 and 62 of the fault catalogue: servers that are killed, full, frozen or damaged. These tests start their own."""
+"""Rows 4 to 6, 10, 34, 39, 61, 62 and 67 of the fault catalogue: servers that are killed, full, frozen, damaged or missing."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import psutil
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -18,6 +20,7 @@ from consumers.loop.handler import Handled, Record
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.reading.topic_reader import TopicReader
 from consumers.registration import RegistrationHandler
+from orchestrator.batches.model import Role
 from orchestrator.batches.publishing import Delivery, DeliveryError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
@@ -26,6 +29,7 @@ from orchestrator.storage.migrate import upgrade
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from schemas.events import EventData
+from schemas.paths import API_PATH
 from tests.faults.roles import (
     assert_exactly_once,
     count,
@@ -35,9 +39,10 @@ from tests.faults.roles import (
     running_role,
     wait_until_completed,
 )
+from tests.support.api_server import KEY, running_api
 from tests.support.databases import fresh_database
 from tests.support.kafka import committed_offsets, made_topics, reading, replace_topic
-from tests.support.pipeline import Pipeline, mentors, standard_directory
+from tests.support.pipeline import COORDINATOR, Pipeline, mentors, standard_directory
 from tests.support.raw_producer import Compression, RawRecord, crc32c, produce
 from tests.support.second_broker import NODE as SECOND_NODE
 from tests.support.second_broker import second_broker
@@ -99,6 +104,40 @@ def submitted(pipeline: Pipeline, number: int) -> UUID:
     found = eventually(accepted)
     assert found is not None
     return found
+
+
+def test_row_67_synchronous_standby_lost(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits wait until the standby is back. Reads go on, and everybody is told in time."""
+    monkeypatch.setattr("orchestrator.storage.database._COMMIT_WAITS_TOO_LONG_S", 0.1)
+    standard_directory(engine)
+    server_wide = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
+
+    def wait_for_standby(name: str) -> None:
+        with server_wide.connect() as connection:
+            connection.execute(text(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+
+    body = {
+        "mentor_ids": ["mentor-1"],
+        "activity": {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60},
+    }
+    key = {"Idempotency-Key": "once"}
+    limits = {"jwt_hs256_key": SecretStr(KEY), "request_deadline_ms": 1_000, "api_database_connections": 1}
+    with running_api(settings.model_copy(update=limits)) as server, server.client(Role.COORDINATOR, sub=COORDINATOR) as client:
+        try:
+            wait_for_standby("gone")
+            answer = client.post(API_PATH, json=body, headers=key)
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            assert client.get(API_PATH).json()["data"] == []
+            ready = httpx.get(f"{server.url}/readyz")
+            assert (ready.status_code, ready.json()["checks"]["database"]["ok"]) == (503, False)
+            assert "a synchronous standby" in ready.json()["checks"]["database"]["detail"]
+        finally:
+            wait_for_standby("")
+        eventually(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
+        assert client.post(API_PATH, json=body, headers=key).status_code == 202
+        assert len(client.get(API_PATH).json()["data"]) == 1
+    server_wide.dispose()
 
 
 @pytest.mark.usefixtures("topics")

@@ -1,0 +1,1 @@
+"""A synchronous standby that is gone: commits wait for ever, and everybody is told within the deadline."""
