@@ -70,7 +70,8 @@ class Settings(BaseSettings):
         # With 16 clients on two cores: 4 connections made 5,400 items/s, 8 6,100, 12 6,600, 16 6,400. Waiting submissions form the next commit.
         default=12,
         ge=1,
-        description="Connections and threads of one API process for changes; reads and large bodies have a few more. Also the most submissions that share a commit.",
+        description="Connections and threads of one API process for changes; reads and large bodies have some more. Also the most submissions "
+        "that share a commit.",
     )
 
     request_deadline_ms: int = Field(
