@@ -26,7 +26,7 @@ def server(settings: Settings, engine: Engine) -> Iterator[ApiServer]:
         yield server
 
 
-def test_reads_and_readiness_go_on_while_every_change_hangs(server: ApiServer, owner: Engine) -> None:
+def test_row_67_reads_and_readiness_go_on_while_every_change_hangs(server: ApiServer, owner: Engine) -> None:
     with server.client(Role.COORDINATOR, sub=COORDINATOR) as client, ThreadPoolExecutor(4) as clients, owner.connect() as other:
         # Reads do not wait for this lock, and changes do.
         other.execute(text("LOCK TABLE orchestrator.batch IN EXCLUSIVE MODE"))
