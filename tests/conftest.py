@@ -14,7 +14,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import ReadyDatabases, migrated_template
-from tests.support.kafka import ReadyTopics, made_topics
+from tests.support.kafka import ReadyTopics, delete_topics, made_topics
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 
 # A shell that runs the tests in the background ignores SIGINT. The programs that the tests start, and interrupt, would inherit that.
@@ -104,7 +104,12 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
         with ready.one() as prefix:
             yield prefix
     else:
-        yield f"test-{uuid4().hex}"
+        prefix = f"test-{uuid4().hex}"
+        yield prefix
+        if chosen_kind() == "external":
+            # The other servers end with the tests, and their topics with them.
+            infrastructure: Stack = request.getfixturevalue("infrastructure")
+            delete_topics(infrastructure.kafka_bootstrap_servers, prefix)
 
 
 @pytest.fixture

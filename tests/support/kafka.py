@@ -114,6 +114,14 @@ def _delete(settings: Settings) -> None:
         future.result()
 
 
+def delete_topics(bootstrap_servers: str, prefix: str) -> None:
+    """Deletes every topic of a prefix."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    names = [name for name in admin.list_topics(timeout=PATIENCE_S).topics if name.startswith(f"{prefix}.")]
+    for future in admin.delete_topics(names).values() if names else ():
+        future.result()
+
+
 def replace_topic(settings: Settings, topic: Topic) -> None:
     """Deletes it and makes it anew, at once."""
     name = topic.on_cluster(settings.topic_prefix)

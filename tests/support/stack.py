@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
@@ -16,8 +18,10 @@ from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.kafka import KafkaBroker
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.process import Program
-from tests.support.ports import free_port
 from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from testcontainers.core.docker_client import DockerClient
 
 POSTGRES_IMAGE = "postgres:18"
 KAFKA_IMAGE = "apache/kafka:4.3.1"
@@ -136,40 +140,65 @@ def durable(server_url: str) -> Iterator[None]:
 def _containers() -> Iterator[Stack]:
     from testcontainers.core.container import DockerContainer
 
-    port = free_port()
-    postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"}, ports=[5432])
-    # A generic container, because testcontainers' own KafkaContainer expects another image's layout. The broker tells its clients the
-    # address for further connections, so its port is the same inside and outside.
-    kafka = DockerContainer(KAFKA_IMAGE, env=_kafka_environment(port)).with_bind_ports(port, port)
+    postgres = DockerContainer(POSTGRES_IMAGE, env={"POSTGRES_USER": "bulkreg", "POSTGRES_PASSWORD": "bulkreg"})
+    # A generic container, because testcontainers' own KafkaContainer expects another image's layout.
+    kafka = DockerContainer(KAFKA_IMAGE, env=_KAFKA_ENVIRONMENT).with_command(["bash", "-c", _START_KAFKA])
+    published_at = _published_at(postgres.get_docker_client())
+    if published_at is not None:
+        # Only there, and not on every interface of the machine. Docker's client takes an address in place of a port.
+        postgres.ports[str(_POSTGRES_PORT)] = kafka.ports[str(_KAFKA_PORT)] = (published_at,)  # type: ignore[assignment]
     with postgres, kafka:
-        host = postgres.get_container_host_ip()
-        stack = Stack(f"postgresql://bulkreg:bulkreg@{host}:{postgres.get_exposed_port(5432)}/bulkreg", f"{host}:{port}")
+
+        def address(container: DockerContainer, port: int) -> str:
+            return f"{published_at or container.get_container_host_ip()}:{container.get_exposed_port(port)}"
+
+        stack = Stack(f"postgresql://bulkreg:bulkreg@{address(postgres, _POSTGRES_PORT)}/bulkreg", address(kafka, _KAFKA_PORT))
+        # The broker tells its clients the address for further connections, which is known only now.
+        told = kafka.exec(["bash", "-c", f"echo {stack.kafka_bootstrap_servers} > {_ADDRESS_FILE}"])
+        assert told.exit_code == 0, told.output
         eventually(lambda: _answers(stack), within_s=CONTAINERS_READY_WITHIN_S, what="PostgreSQL and Kafka in containers")
         yield stack
 
 
-def _kafka_environment(port: int) -> dict[str, str]:
-    return {
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://localhost:{port + 1}",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://localhost:{port}",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@localhost:{port + 1}",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
-        # As in the embedded broker (compose/embedded/kafka.py), so that tests which kill a consumer take as long.
-        "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "1000",
-        "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "5000",
-        "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "100",
-        "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "1000",
-    }
+def _published_at(client: "DockerClient") -> str | None:
+    """The address of the engine's machine at which the tests reach published ports. None: they reach the containers' own addresses,
+    because they run in a container on the same network."""
+    mode = client.get_connection_mode().value
+    if mode == "bridge_ip":
+        return None
+    if mode == "gateway_ip":
+        [network, *_] = client.client.networks.get("bridge").attrs["IPAM"]["Config"]
+        return str(network["Gateway"])
+    return socket.gethostbyname(client.host())
+
+
+_POSTGRES_PORT, _KAFKA_PORT = 5432, 9092
+
+_ADDRESS_FILE = "/tmp/address"
+_START_KAFKA = f"""
+    until read -r address < {_ADDRESS_FILE}; do sleep 0.1; done 2>/dev/null
+    KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://$address exec /etc/kafka/docker/run
+"""
+_KAFKA_ENVIRONMENT = {
+    "KAFKA_NODE_ID": "1",
+    "KAFKA_PROCESS_ROLES": "broker,controller",
+    "KAFKA_LISTENERS": f"PLAINTEXT://:{_KAFKA_PORT},CONTROLLER://localhost:9093",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+    "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+    "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
+    # As in the embedded broker (compose/embedded/kafka.py), so that tests which kill a consumer take as long.
+    "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "1000",
+    "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "5000",
+    "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "100",
+    "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "1000",
+}
 
 
 def _answers(stack: Stack) -> bool:

@@ -135,7 +135,8 @@ def test_the_api_does_not_reach_kafka() -> None:
 def test_images_are_pinned_and_nothing_is_published_beyond_loopback() -> None:
     images = [service["image"] for service in SERVICES.values() if service["image"] != IMAGE]
     images += re.findall(r"^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE, re.MULTILINE)
-    assert len(images) == 3
+    images.append(SERVICES["setup"]["build"]["args"]["PYTHON_IMAGE"])
+    assert len(images) == 4
     assert all(re.fullmatch(r"(\$\{[A-Z]+_IMAGE:-)?[a-z/]+:[\d.]+[a-z-]*}?", image) for image in images)
     assert all(line.split()[1] == "${PYTHON_IMAGE}" for line in INSTRUCTIONS if line.startswith("FROM "))
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
@@ -171,7 +172,7 @@ TYPED = [
 ]
 FLAGS = {
     "up": {"--build", "--detach", "--wait", "--no-deps", "--scale"},
-    "run": {"--rm"},
+    "run": {"--build", "--rm"},
     "exec": {"-T"},
     "stop": set(),
     "port": {"--index"},
