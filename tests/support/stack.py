@@ -3,8 +3,9 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.kafka import KafkaBroker
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.process import Program
+from tests.support.forwarding import forwarded
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -147,12 +149,14 @@ def _containers() -> Iterator[Stack]:
     if published_at is not None:
         # Only there, and not on every interface of the machine. Docker's client takes an address in place of a port.
         postgres.ports[str(_POSTGRES_PORT)] = kafka.ports[str(_KAFKA_PORT)] = (published_at,)  # type: ignore[assignment]
-    with postgres, kafka:
-
-        def address(container: DockerContainer, port: int) -> str:
-            return f"{published_at or container.get_container_host_ip()}:{container.get_exposed_port(port)}"
-
-        stack = Stack(f"postgresql://bulkreg:bulkreg@{address(postgres, _POSTGRES_PORT)}/bulkreg", address(kafka, _KAFKA_PORT))
+    with postgres, kafka, contextlib.ExitStack() as forwarding:
+        addresses: Sequence[str] = [
+            f"{published_at or container.get_container_host_ip()}:{container.get_exposed_port(port)}"
+            for container, port in ((postgres, _POSTGRES_PORT), (kafka, _KAFKA_PORT))
+        ]
+        if published_at != "127.0.0.1":
+            addresses = forwarding.enter_context(forwarded(*addresses))
+        stack = Stack(f"postgresql://bulkreg:bulkreg@{addresses[0]}/bulkreg", addresses[1])
         # The broker tells its clients the address for further connections, which is known only now.
         told = kafka.exec(["bash", "-c", f"echo {stack.kafka_bootstrap_servers} > {_ADDRESS_FILE}"])
         assert told.exit_code == 0, told.output
@@ -168,7 +172,8 @@ def _published_at(client: "DockerClient") -> str | None:
         return None
     if mode == "gateway_ip":
         [network, *_] = client.client.networks.get("bridge").attrs["IPAM"]["Config"]
-        return str(network["Gateway"])
+        # Some engines name only the subnet. The gateway is its first address.
+        return str(network.get("Gateway") or next(ip_network(network["Subnet"]).hosts()))
     return socket.gethostbyname(client.host())
 
 
