@@ -357,6 +357,42 @@ def test_an_auditor_sees_results_and_changes_nothing(pipeline: Pipeline, server:
     assert "Talked" not in page.content()
 
 
+def test_a_batch_is_followed_where_no_stream_gets_through(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:
+    context.route("**/events?*", lambda route: route.fulfill(status=502))
+    batch_id = pipeline.submit([*mentors(2), item("nobody")])
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    with page.expect_request("**wait=20**"):
+        pass
+    pipeline.drain()
+    expect(page.locator(".sentence")).to_have_text("2 of 3 registered, 1 needs you")
+    expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Not registered")
+
+
+def test_a_batch_is_renamed_and_deleted(pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch) -> None:
+    batch_id = pipeline.submit(mentors(2), label="Monday")
+    pipeline.drain()
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("Name of the registration").fill("Monday group")
+    with server.client(Role.COORDINATOR, sub=COORDINATOR) as other:
+        assert other.put(f"{API_PATH}/{batch_id}", json={"label": "Week 13"}).status_code == 200
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("Somebody else has changed the name to “Week 13” meanwhile.")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#outcome")).to_have_text("The name was changed.")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Monday group")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text("2 activities are registered and stay so.")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The registration was deleted from the history")
+    expect(page.locator("#outcome")).to_be_focused()
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("This registration does not exist")
+    assert watch.faults == []
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_every_state_of_a_batch_is_accessible(

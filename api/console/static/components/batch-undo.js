@@ -46,7 +46,8 @@ export class UndoDialog {
   view() {
     const foreseen = this.#foreseen;
     const { dialog } = this.page;
-    const mayUndo = foreseen !== null && foreseen.revoked > 0;
+    const count = foreseen === null ? 0 : foreseen.revoked + foreseen.unresolved;
+    const mayUndo = count > 0;
     return html`
       <form
         novalidate
@@ -58,7 +59,7 @@ export class UndoDialog {
         ${this.action.view()}
         <p class="buttons">
           ${mayUndo
-            ? html`<button class="ds-button" data-color="danger" ?disabled=${this.action.isBusy}>${text("undo.do", foreseen)}</button>`
+            ? html`<button class="ds-button" data-color="danger" ?disabled=${this.action.isBusy}>${text("undo.do", { count })}</button>`
             : nothing}
           <button
             type="button" class="ds-button" data-variant="secondary" ?disabled=${this.action.state === "running"}
@@ -112,7 +113,13 @@ const paragraph = (sentence) => html`<p class="ds-paragraph">${sentence}</p>`;
  * @returns {string[]}
  */
 function undoneSentences(revoked, page, key) {
-  const sentences = [text(`undo.${key}.${revoked.revoked === 0 ? "none" : revoked.revoked === 1 ? "one" : "several"}`, revoked)];
+  const sentences = [];
+  if (revoked.revoked > 0 || revoked.unresolved === 0) {
+    sentences.push(text(`undo.${key}.${revoked.revoked === 0 ? "none" : revoked.revoked === 1 ? "one" : "several"}`, revoked));
+  }
+  if (revoked.unresolved > 0) {
+    sentences.push(text(`undo.${key}.elsewhere`, revoked));
+  }
   if (revoked.already_revoked > 0) {
     sentences.push(text("undo.already", revoked));
   }

@@ -58,17 +58,17 @@ export class Following {
     const address = await api.eventsAddress(this.batchId, { items: "failed" });
     await new Promise((resolve) => {
       const source = new EventSource(address);
+      let hasHeard = false;
       const end = () => {
         clearTimeout(tooLate);
         source.close();
+        this.#streams = hasHeard;
         resolve(undefined);
       };
-      const tooLate = setTimeout(() => {
-        this.#streams = false;
-        end();
-      }, FIRST_EVENT_WITHIN_MS);
+      const tooLate = setTimeout(end, FIRST_EVENT_WITHIN_MS);
       source.addEventListener("batch", (event) => {
         clearTimeout(tooLate);
+        hasHeard = true;
         this.#heard(JSON.parse(event.data));
         if (!this.#isOn) {
           end();

@@ -1,7 +1,7 @@
 // What happened to one person, in words.
 
 import { icon } from "/console/static/components/icon.js";
-import { errorText, moment, text } from "/console/static/messages.js";
+import { errorText, keptText, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 /** @typedef {"pending" | "success" | "failed" | "cancelled" | "revoked"} Shown */
@@ -22,10 +22,16 @@ export function itemResult(item, timeZone) {
         <span class="word">${text(`result.${state}`, { when })}</span>
         ${item.error ? html`<span class="why">${errorSentence(item.error, timeZone)}</span>` : nothing}
         ${item.plan_changed ? html`<span class="why">${text("result.plan_changed")}</span>` : nothing}
+        ${item.revocation_request ? html`<span class="why">${requestSentence(item.revocation_request)}</span>` : nothing}
         ${item.revocation_reason ? html`<span class="why">${item.revocation_reason}</span>` : nothing}
       </div>
     </div>
   `;
+}
+
+/** What became of the request to undo it at an external registration service: its code, or that there is no response yet. @param {string} request */
+function requestSentence(request) {
+  return request === "unresolved" ? text("result.undo_requested") : keptText(request);
 }
 
 /** Why an item failed and what to do about it; a duplicate says who registered the other one and when. @param {any} error @param {string} timeZone */
