@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import activities, batches, directory, events, exports, files, me, previews, revocations, templates
+from api.endpoints import activities, batches, directory, events, exports, files, me, periods, previews, revocations, templates
 from api.endpoints.calls import Call, Reply
 from schemas.api.activities import (
     ActivitiesQuery,
@@ -44,12 +44,13 @@ from schemas.api.directory import (
 from schemas.api.files import ReadFileResponse
 from schemas.api.items import NamesQuery, OneItemResponse
 from schemas.api.me import MeResponse
+from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodQuery, PeriodResponse
 from schemas.api.previews import PreviewResponse
 from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
 from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesQuery, TemplatesResponse
-from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -109,6 +110,26 @@ _NOT_ONES_SCOPE = ("not_your_scope", "coordinator_unknown")
 
 ROUTES: Sequence[Route] = (
     Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: MeResponse}),
+    Route(
+        "GET",
+        CLOSED_PERIOD_PATH,
+        "getClosedPeriod",
+        periods.get,
+        query=PeriodQuery,
+        request_headers=_NOT_CHANGED,
+        responses={200: PeriodHistoryResponse, 304: None},
+    ),
+    Route(
+        "PUT",
+        CLOSED_PERIOD_PATH,
+        "changeClosedPeriod",
+        periods.change,
+        changes=True,
+        bodies=(PeriodClosing,),
+        request_headers=(*_KEY, *_MATCH),
+        responses={200: PeriodResponse},
+        refusals=("role_may_not", "period_changed", *_REUSED),
+    ),
     Route(
         "GET",
         TEMPLATES,
@@ -356,7 +377,7 @@ ROUTES: Sequence[Route] = (
         bodies=(ActivityRevocation,),
         request_headers=_KEY,
         responses={200: RevokedActivityResponse},
-        refusals=(*_REUSED, "activity_not_found", "revocation_window_over", "revocation_unavailable"),
+        refusals=(*_REUSED, "activity_not_found", "period_closed", "revocation_window_over", "revocation_unavailable"),
     ),
     Route(
         "POST",

@@ -14,6 +14,7 @@ from cli.commands import (
     dead_letters,
     demo,
     doctor,
+    period,
     replay,
     revoke,
     stack,
@@ -61,6 +62,7 @@ templates.register(app)
 activities.register(app)
 run_command.register(app)
 administration.register(app)
+period.register(app)
 doctor.register(app)
 verify.register(app)
 dead_letters.register(app)

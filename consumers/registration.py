@@ -18,7 +18,7 @@ from orchestrator.registration.port import Candidate, Decision, RegistrationServ
 from orchestrator.registration.results import ResultWriter
 from orchestrator.registration.rules import INTERNAL_ERROR
 from orchestrator.storage.blame import kind_of
-from orchestrator.storage.locks import share_batches
+from orchestrator.storage.locks import share_batches_and_periods, share_periods
 from orchestrator.storage.outcomes import CommandState, NewOutcome, command_states, insert_outcomes
 from schemas.envelope import Topic
 from schemas.events import EventData, RegisterActivity, RevokeActivity
@@ -66,8 +66,12 @@ class RegistrationHandler:
             return Handled(())
         commands = [cast("RegisterActivity", record.data) for record in records]
         keys = [OutcomeKey(str(command.batch_id), command.position, command.attempt) for command in commands]
-        share_batches(connection, [key.batch_id for key in keys])
+        expected = {command.organization_id for command in commands}
+        share_batches_and_periods(connection, [key.batch_id for key in keys], expected)
         now, states = command_states(connection, keys)
+        if others := {state.organization_id for state in states.values()} - expected:
+            # Only a command that somebody else wrote names another organization than its batch has.
+            share_periods(connection, others)
         new = _first_of_each(keys, states)
         decided: dict[OutcomeKey, NewOutcome] = {}
         if new and now is not None:

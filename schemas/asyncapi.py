@@ -61,8 +61,8 @@ _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
         },
     ),
     Topic.LIFECYCLE: (
-        "The completion or rejection of batches, for upstream services. Only the product writes here.",
-        {**_UUID, "description": "The batch's id."},
+        "What happened to batches, activities and closed periods, for upstream services. Only the product writes here.",
+        {**_TEXT, "description": "The batch's id; for `PeriodClosed` and `PeriodReopened` the organization's."},
     ),
     Topic.DEAD_LETTER: (
         "Records that could not be read or will never be accepted, with their origin and the reason. Only the product writes here.",
@@ -122,6 +122,24 @@ _EXAMPLES: Mapping[type[EventData], Json] = {
         "revoked_by": "coord-119",
         "revoked_at": "2026-03-27T08:00:00.105000Z",
         "revoked_positions": [[0, 0]],
+    },
+    events.PeriodClosed: {
+        "organization_id": "org-01",
+        "number": 1,
+        "closed_through": "2026-03-31",
+        "previously": None,
+        "reason": "The report for the first quarter is sent",
+        "changed_by": "admin-1",
+        "changed_at": "2026-04-15T08:00:00.105000Z",
+    },
+    events.PeriodReopened: {
+        "organization_id": "org-01",
+        "number": 2,
+        "closed_through": "2025-12-31",
+        "previously": "2026-03-31",
+        "reason": "A visit was forgotten",
+        "changed_by": "admin-1",
+        "changed_at": "2026-04-16T08:00:00.105000Z",
     },
     events.BatchRejected: {
         "batch_id": _BATCH_ID,

@@ -5,7 +5,7 @@ accepts. The functions write the same bytes every time, because times and values
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from itertools import chain
 from typing import Annotated, Any
 from uuid import UUID
@@ -207,6 +207,33 @@ class ActivitiesRevoked(EventData):
     """Runs of revoked items: first position, last position."""
 
 
+class PeriodClosed(EventData):
+    """An organization's records up to a date are closed: nothing dated on or before `closed_through` is registered or revoked after this."""
+
+    organization_id: Id
+    number: Attempt
+    """Which change of the organization's closed period this is. After a restored database, numbers can occur again, at another time."""
+    closed_through: StoredDate
+    previously: StoredDate | None = None
+    """The last closed day before; absent or null: nothing was closed."""
+    reason: RevocationReason
+    changed_by: str
+    changed_at: str
+
+
+class PeriodReopened(EventData):
+    """Records after an earlier date, or all, can be registered and revoked again."""
+
+    organization_id: Id
+    number: Attempt
+    closed_through: StoredDate | None = None
+    """The last day that is still closed; absent or null: nothing is."""
+    previously: StoredDate
+    reason: RevocationReason
+    changed_by: str
+    changed_at: str
+
+
 class LaterEvent(EventData):
     """An event of a type that a later version of the product has added. Its data is not read."""
 
@@ -335,7 +362,7 @@ EVENTS: Mapping[Topic, tuple[type[EventData], ...]] = {
     Topic.COMMANDS: (RegisterActivity, RevokeActivity),
     Topic.COMMANDS_BULK: (RegisterActivity, RevokeActivity),
     Topic.RESULTS: (RegistrationSucceeded, RegistrationFailed, RegistrationCancelled),
-    Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked),
+    Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked, PeriodClosed, PeriodReopened),
     Topic.DEAD_LETTER: (DeadLetter, DeadLetterRedriven),
 }
 
@@ -355,6 +382,8 @@ BATCH_CANCELLED = type_name(BatchCancelled)
 BATCH_RELABELLED = type_name(BatchRelabelled)
 BATCH_DELETED = type_name(BatchDeleted)
 ACTIVITIES_REVOKED = type_name(ActivitiesRevoked)
+PERIOD_CLOSED = type_name(PeriodClosed)
+PERIOD_REOPENED = type_name(PeriodReopened)
 REGISTER_ACTIVITY = type_name(RegisterActivity)
 REVOKE_ACTIVITY = type_name(RevokeActivity)
 SUCCEEDED = type_name(RegistrationSucceeded)
@@ -651,6 +680,36 @@ def activities_revoked(
             for topic in (Topic.BATCHES, Topic.LIFECYCLE)
         ]
     return published
+
+
+def period_changed(
+    *,
+    organization_id: str,
+    number: int,
+    closed_through: date | None,
+    previously: date | None,
+    reason: str,
+    changed_by: str,
+    time: datetime,
+    trace_id: str,
+) -> OutgoingEvent:
+    """A change of an organization's closed period: PeriodClosed if more is closed than before, else PeriodReopened.
+
+    The key is the organization. The id includes the time, because numbers can occur again after a restore.
+    """
+    is_closed = closed_through is not None and (previously is None or closed_through > previously)
+    data = {
+        "organization_id": organization_id,
+        "number": number,
+        "closed_through": closed_through,
+        "previously": previously,
+        "reason": reason,
+        "changed_by": changed_by,
+        "changed_at": rfc3339(time),
+    }
+    event_type = PERIOD_CLOSED if is_closed else PERIOD_REOPENED
+    identity = (organization_id, number, rfc3339(time))
+    return _event(Topic.LIFECYCLE, event_type, identity, time, trace_id, organization_id, data)
 
 
 def batch_completed(

@@ -25,6 +25,7 @@ from schemas.api.files import ReadFileResponse
 from schemas.api.health import HealthResponse
 from schemas.api.items import OneItemResponse
 from schemas.api.me import MeResponse
+from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodResponse
 from schemas.api.previews import PreviewResponse
 from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
@@ -249,6 +250,25 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
         "unresolved": 0,
         "kept": [],
     },
+    PeriodClosing: {"closed_through": "2025-12-31", "reason": "The report for 2025 is sent"},
+    PeriodResponse: {"closed_through": "2025-12-31", "version": 1, "unresolved": 0},
+    PeriodHistoryResponse: {
+        "closed_through": "2025-12-31",
+        "version": 1,
+        "unresolved": 0,
+        "history": [
+            {
+                "version": 1,
+                "closed_through": "2025-12-31",
+                "previously": None,
+                "reason": "The report for 2025 is sent",
+                "changed_by": "styret",
+                "channel": "api",
+                "changed_at": _TIME,
+            }
+        ],
+        "next_cursor": None,
+    },
     ActivityRevocation: {"reason": "Wrong mentor"},
     ActivitiesResponse: {"data": [_ACTIVITY], "next_cursor": None},
     OneActivityResponse: {
@@ -317,6 +337,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             "name": "Nordlys likepersonforening",
             "time_zone": "Europe/Oslo",
             "today": "2026-03-26",
+            "closed_through": "2025-12-31",
         },
         "limits": {
             "max_items": 10000,

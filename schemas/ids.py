@@ -106,5 +106,18 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 def batch_lock_key(batch_id: UUID) -> int:
     """The signed 64-bit key of a batch's advisory lock (docs/decisions/0008-the-fence.md)."""
-    folded = (batch_id.int >> 64) ^ (batch_id.int & ((1 << 64) - 1))
-    return folded - (1 << 64) if folded >> 63 else folded
+    return _signed((batch_id.int >> 64) ^ (batch_id.int & ((1 << 64) - 1)))
+
+
+def period_lock_key(organization_id: str) -> int:
+    """The signed 64-bit key of the advisory lock on an organization's closed period (docs/decisions/0040-closed-periods.md)."""
+    return _signed(int.from_bytes(hashlib.sha256(b"period" + organization_id.encode()).digest()[:8], "big"))
+
+
+def period_stream(organization_id: str) -> UUID:
+    """The id under which the events and the Idempotency-Keys of an organization's closed period are stored, in place of a batch's id."""
+    return event_id("period", organization_id)
+
+
+def _signed(unsigned: int) -> int:
+    return unsigned - (1 << 64) if unsigned >> 63 else unsigned

@@ -3,4 +3,5 @@
 API_ROOT = "/api/v1"
 
 API_PATH = f"{API_ROOT}/bulk-registrations"
+CLOSED_PERIOD_PATH = f"{API_ROOT}/organization/closed-period"
 ACTIVITIES_PATH = f"{API_ROOT}/activities"

@@ -34,6 +34,7 @@ class BatchStatus(StrEnum):
 class KeptBecause(StrEnum):
     """Why a revocation leaves an activity unchanged."""
 
+    PERIOD_CLOSED = "period_closed"
     WINDOW_OVER = "revocation_window_over"
     NOT_REGISTERED = "not_registered"
     REGISTERED_ELSEWHERE = "registered_elsewhere"

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from schemas.fields import MAX_ID_LENGTH
 from schemas.mistakes import Mistake
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBER = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -58,6 +60,19 @@ def decode_uuid(cursor: str) -> UUID:
         return UUID(bytes=base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
     except ValueError as error:
         raise _not_a_cursor() from error
+
+
+def encode_number(place: int) -> str:
+    """The cursor for the page after this number."""
+    return encode_id(str(place))
+
+
+def decode_number(cursor: str) -> int:
+    """The number a cursor continues from. Raises RefusedRequestError for a text that `encode_number` did not make."""
+    place = decode_id(cursor)
+    if not _NUMBER.fullmatch(place):
+        raise _not_a_cursor()
+    return int(place)
 
 
 def _not_a_cursor() -> RefusedRequestError:

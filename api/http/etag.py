@@ -32,9 +32,9 @@ def etag(batch: BatchView, query: str) -> str:
     return f'W/"{batch.version}.{batch.edit_version}.{query}"'
 
 
-def version_etag(version: int) -> str:
-    """The tag of something that has nothing but a version, of which `edit_versions` then reads it."""
-    return f'W/"{version}.{version}.{query_hash({})}"'
+def version_etag(version: int, **shown: object) -> str:
+    """The tag of something with a version, of which `edit_versions` then reads it. `shown` is what else differs between representations."""
+    return f'W/"{version}.{version}.{query_hash(shown)}"'
 
 
 def none_matches(if_none_match: str | None, tag: str) -> bool:

@@ -8,13 +8,14 @@ from sqlalchemy import Connection, QueuePool
 
 from api.load.threads import Threads
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, TemplateStore
+from orchestrator.batches.repository import ActivityRepository, PeriodStore, TemplateStore
 from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import NoPrediction
 from orchestrator.registration.external_revoking import ExternalRecords
 from orchestrator.registration.in_process import InProcessPrediction
+from orchestrator.registration.periods import PostgresPeriods
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.reading import ActivityReader
 from orchestrator.registration.records import InProcessRecords, NoRecords
@@ -148,6 +149,25 @@ class Database:
         return transact(
             self._engine,
             lambda connection: work(PostgresActivityRepository(connection), PostgresTemplates(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read_periods(self, organization_id: str, work: Callable[[PeriodStore], Result]) -> Result:
+        """Runs `work` in a transaction that reads the closed period of this organization in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresPeriods(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def change_periods(self, organization_id: str, work: Callable[[ActivityRepository, PeriodStore], Result]) -> Result:
+        """Runs `work` in a transaction that may change the closed period of this organization."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), PostgresPeriods(connection)),
             organizations=[organization_id],
             give_up_after_s=_GIVE_UP_AFTER_S,
         )

@@ -114,6 +114,11 @@ def register(app: typer.Typer) -> None:
             report = transact(engine, lambda connection: import_directory(connection, records, prune=prune))
         for remark in remarks:
             output.remark(printable(remark))
+        for period in report.closed_periods:
+            output.remark(f"{printable(period.organization_id)}: the period is closed through {period.closed_through}")
+        for period in report.periods_closed_longer:
+            what = f"the period stays closed through {period.closed_through}; an import never reopens one (bulkreg period reopen does)"
+            output.remark(f"{printable(period.organization_id)}: {what}")
         deployment.refresh_admin_token()
         headers = ["file", "rows", "added", "changed", "withdrawn"]
         rows = [(name, each.given, each.added, each.changed, each.withdrawn) for name, each in report.changes.items()]

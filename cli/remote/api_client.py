@@ -75,6 +75,13 @@ class ApiClient:
         headers = self._target.headers(organization_id, is_named_in_body=is_named) | {"Idempotency-Key": key or str(uuid4())}
         return await self._request("POST", path, headers, json=body)
 
+    async def put(
+        self, path: str, organization_id: str | None, body: Mapping[str, Any], *, seen: httpx.Response
+    ) -> httpx.Response:
+        """Sends a change of what this response showed, with a new Idempotency-Key. It is refused if somebody has changed it since."""
+        headers = self._target.headers(organization_id) | {"Idempotency-Key": str(uuid4()), "If-Match": seen.headers["ETag"]}
+        return await self._request("PUT", path, headers, json=body)
+
     async def delete(self, path: str, organization_id: str | None) -> None:
         """Sends a deletion."""
         await self._request("DELETE", path, self._target.headers(organization_id))

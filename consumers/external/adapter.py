@@ -40,7 +40,7 @@ from orchestrator.registration.external_revoking import questions as revocation_
 from orchestrator.registration.rules import REGISTRATION_UNAVAILABLE
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.dispatch import DispatchState, SettledDispatch, mark_dispatched, record_settled
-from orchestrator.storage.locks import take_batches
+from orchestrator.storage.locks import share_periods, take_batches
 from orchestrator.storage.outcomes import command_states
 from orchestrator.storage.revocation_requests import RevocationKey
 from schemas.events import EventData, RegisterActivity, RevokeActivity
@@ -248,6 +248,7 @@ def mark_questions(connection: Connection, commands: Sequence[OutcomeKey]) -> li
     """Marks the items that may be asked for as dispatched. Returns their open questions, including those that were marked before."""
     take_batches(connection, [command.batch_id for command in commands])
     _, states = command_states(connection, commands)
+    share_periods(connection, {state.organization_id for state in states.values()})
     undecided = [commands[index] for index, state in states.items() if state.outcome is None]
     if not undecided:
         return []

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from orchestrator.batches.errors import ForbiddenError, NotFoundError
-from orchestrator.batches.model import Actor, BatchView
+from orchestrator.batches.model import Actor, BatchView, Role
 from orchestrator.batches.repository import ActivityRepository
 
 
@@ -11,6 +11,12 @@ def may_change(actor: Actor) -> None:
     """Raises ForbiddenError unless the caller's role may make changes."""
     if not actor.may_change:
         raise ForbiddenError("role_may_not", "This role can read but not change anything.")
+
+
+def may_close_periods(actor: Actor) -> None:
+    """Raises ForbiddenError unless the caller's role may close and reopen the organization's period."""
+    if actor.role not in (Role.ADMIN, Role.SERVICE):
+        raise ForbiddenError("role_may_not", "Only an administrator can close or reopen the organization's period.")
 
 
 def may_read_notes(actor: Actor) -> None:

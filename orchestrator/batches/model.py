@@ -335,6 +335,32 @@ class TemplateView:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """The closed period of an organization. `version` counts its changes, and `today` is the date there.
+
+    `unresolved` is how many items in it an external registration service was asked to register or revoke, without a response so far.
+    """
+
+    closed_through: date | None
+    version: int
+    today: date
+    unresolved: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodChange:
+    """One change of an organization's closed period. None as a date: no period is closed."""
+
+    number: int
+    closed_through: date | None
+    previously: date | None
+    reason: str
+    by: str
+    channel: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TemplatePage:
     """One page of templates. `next_after` is the id to continue from; None on the last page."""
 

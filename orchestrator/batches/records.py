@@ -1,7 +1,7 @@
 """The port to registered activities, for revoking them. Each method is part of the caller's transaction."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -13,6 +13,7 @@ class ActivityRecord(NamedTuple):
 
     position: int
     activity_id: UUID
+    activity_date: date
     created_at: datetime
     revocation: Revocation | None
 
@@ -49,6 +50,12 @@ class ActivityRecords(Protocol):
 
     elsewhere: ServiceRecords | None
     """The activities of an external service that can revoke; None without one."""
+
+    def closed_through(self, organization_id: str) -> date | None:
+        """Returns the last day of the organization's closed period, or None if none is closed. Takes no lock."""
+
+    def hold_period(self, organization_id: str) -> date | None:
+        """As `closed_through`, but nobody can close or reopen a period of the organization until the transaction ends. Called before `take`."""
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         """Returns the place of an activity, or None if it does not exist. Takes no lock."""

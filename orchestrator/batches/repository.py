@@ -18,6 +18,8 @@ from orchestrator.batches.model import (
     ItemView,
     NewBatch,
     Numbered,
+    Period,
+    PeriodChange,
     Revocation,
     StatusView,
     TemplateView,
@@ -284,6 +286,23 @@ class TemplateStore(Protocol):
 
     def remove(self, template_id: UUID) -> None:
         """Removes a locked template."""
+
+
+class PeriodStore(Protocol):
+    """The closed periods of organizations in one transaction."""
+
+    def read(self, organization_id: str) -> Period:
+        """Reads the period without a lock. An organization that is not in the directory has none closed."""
+
+    def take(self, organization_id: str) -> Period:
+        """Waits for running registrations and revocations of the organization, keeps out others until the transaction ends, and reads the
+        period."""
+
+    def write(self, organization_id: str, change: PeriodChange) -> None:
+        """Writes the change to the period that the transaction has taken."""
+
+    def changes(self, organization_id: str, *, before: int | None, limit: int) -> Sequence[PeriodChange]:
+        """Returns changes, newest first: those with a lower number than `before`, at most `limit`."""
 
 
 class PartStore(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -96,7 +96,8 @@ def revoke_batch(
     fold_and_announce(repository, batch)
     batch = present(repository, batch_id)
     positions = _positions(repository, batch, request)
-    judged = _judge(repository, records, actor, batch, positions, records.take(batch_id, positions), policy)
+    closed_through = records.hold_period(batch.organization_id)
+    judged = _judge(repository, records, actor, batch, positions, records.take(batch_id, positions), policy, closed_through)
     if judged.living or judged.to_request:
         # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
         check_edit_version(batch, edit_versions)
@@ -122,7 +123,8 @@ def foresee_revocation(
     may_change(actor)
     batch = visible(repository, actor, batch_id)
     positions = _positions(repository, batch, request)
-    judged = _judge(repository, records, actor, batch, positions, records.read(batch_id, positions), policy)
+    closed_through = records.closed_through(batch.organization_id)
+    judged = _judge(repository, records, actor, batch, positions, records.read(batch_id, positions), policy, closed_through)
     return _revoked(batch, judged)
 
 
@@ -142,7 +144,8 @@ def revoke_activity(
 ) -> RevokedActivity:
     """Revokes a single activity, even of a deleted or purged batch. An activity that was already revoked stays unchanged.
 
-    Raises NotFoundError, ForbiddenError, ConflictError (the caller is too late), KeyReusedError, RevocationUnavailableError.
+    Raises NotFoundError, ForbiddenError, ConflictError (the caller is too late, or the period is closed), KeyReusedError,
+    RevocationUnavailableError.
     """
     may_change(actor)
     place = records.place(activity_id)
@@ -155,11 +158,14 @@ def revoke_activity(
     if batch is not None:
         fold_and_announce(repository, batch)
         batch = repository.find_batch(place.batch_id, or_deleted=True)
+    closed_through = records.hold_period(place.organization_id)
     [record] = records.take(place.batch_id, [place.position])
     was_revoked_before = record.revocation is not None if earlier is None else bool(earlier["already_revoked"])
     if record.revocation is None:
-        now = repository.clock()
-        if policy.is_over(actor, record, now):
+        if _is_closed(record.activity_date, closed_through):
+            detail = f"The period is closed through {closed_through}; an administrator can reopen it."
+            raise ConflictError(KeptBecause.PERIOD_CLOSED, detail)
+        if policy.is_over(actor, record, repository.clock()):
             detail = f"The activity was registered more than {policy.window.days} days ago; ask an administrator to revoke it."
             raise ConflictError(KeptBecause.WINDOW_OVER, detail)
         if batch is None:
@@ -206,30 +212,45 @@ def _judge(
     positions: Sequence[int] | None,
     found: Sequence[ActivityRecord],
     policy: RevocationPolicy,
+    closed_through: date | None,
 ) -> _Judged:
     now = repository.clock()
     alive = [record for record in found if record.revocation is None]
-    late = {record.position for record in alive if policy.is_over(actor, record, now)}
+    held: dict[int, KeptBecause] = {}
+    for record in alive:
+        if _is_closed(record.activity_date, closed_through):
+            held[record.position] = KeptBecause.PERIOD_CLOSED
+        elif policy.is_over(actor, record, now):
+            held[record.position] = KeptBecause.WINDOW_OVER
     without = _without_activity(repository, batch, positions, found)
     elsewhere = _living_elsewhere(records, batch, without)
     requested = {record.position for record in elsewhere if record.is_requested}
-    late |= {record.position for record in elsewhere if not record.is_requested and policy.is_over(actor, record, now)}
-    to_request = [record.position for record in elsewhere if record.position not in requested | late]
+    closed = {item.position for item in without if _is_closed(item.values.activity_date, closed_through)}
+    for foreign in elsewhere:
+        if foreign.position not in requested and foreign.position in closed:
+            held[foreign.position] = KeptBecause.PERIOD_CLOSED
+        elif foreign.position not in requested and policy.is_over(actor, foreign, now):
+            held[foreign.position] = KeptBecause.WINDOW_OVER
+    to_request = [foreign.position for foreign in elsewhere if foreign.position not in requested | held.keys()]
     asked = requested.union(to_request)
     kept = {
         item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
         for item in without
         if item.revocation is None and item.position not in asked
     }
-    kept |= dict.fromkeys(late, KeptBecause.WINDOW_OVER)
+    kept |= held
     ids = DerivedIds(batch.batch_id)
     return _Judged(
-        [record for record in alive if record.position not in late],
+        [record for record in alive if record.position not in held],
         len(found) - len(alive) + sum(item.revocation is not None for item in without),
         [KeptItem(ids.item_id(position), code) for position, code in sorted(kept.items())],
         to_request,
         len(requested),
     )
+
+
+def _is_closed(activity_date: date, closed_through: date | None) -> bool:
+    return closed_through is not None and activity_date <= closed_through
 
 
 def _living_elsewhere(records: ActivityRecords, batch: BatchView, without: Sequence[ItemView]) -> Sequence[RecordElsewhere]:

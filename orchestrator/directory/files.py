@@ -56,6 +56,7 @@ FILES: Mapping[str, Sequence[Column]] = {
         _ORGANIZATION,
         Column("name", _or_default("")),
         Column("time_zone", _or_default(DEFAULT_TIME_ZONE), is_required=False),
+        Column("closed_through", cells.optional_date, is_required=False),
     ),
     "mentors.csv": (
         _ORGANIZATION,

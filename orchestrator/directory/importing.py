@@ -7,6 +7,7 @@ import orjson
 from sqlalchemy import Connection, TextClause
 
 from orchestrator.directory.files import CLOSED_ROLE, Directory, Rows, mistake_at
+from orchestrator.directory.periods import ClosedPeriod, close_periods, not_over_yet
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.tables import TableRow
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
@@ -50,12 +51,15 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import changed, by file, and the people who are not in the files. If `pruned`, they were closed."""
+    """What an import changed, by file; people who are not in the files (if `pruned`, they were closed); the periods that it closed, and those
+    that stay closed longer than the file says."""
 
     changes: dict[str, Change]
     absent_mentors: Sequence[Person] = field(default=())
     absent_coordinators: Sequence[Person] = field(default=())
     pruned: bool = False
+    closed_periods: Sequence[ClosedPeriod] = field(default=())
+    periods_closed_longer: Sequence[ClosedPeriod] = field(default=())
 
 
 def import_directory(connection: Connection, directory: Directory, *, prune: bool = False) -> ImportReport:
@@ -70,7 +74,10 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
         raise BadFileError(mistakes)
     changes: dict[str, Change] = {}
     # Organizations first: mentors are closed by the date in their organization's time zone.
+    organizations = directory.get("organizations.csv")
     _write(connection, directory, "organizations.csv", _ORGANIZATIONS, changes)
+    if mistakes := list(not_over_yet(connection, organizations)):
+        raise BadFileError(mistakes)
     named = sorted({record.values["organization_id"] for records in directory.values() for record in records})
     connection.execute(_NAMED_ELSEWHERE, {"organizations": named, "time_zone": DEFAULT_TIME_ZONE})
     _write(connection, directory, "activity_types.csv", _ACTIVITY_TYPES, changes)
@@ -83,7 +90,8 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
     if mistakes := list(_scopes_of_nobody(connection, directory.get("scopes.csv"))):
         raise BadFileError(mistakes)
     _write(connection, directory, "scopes.csv", _SCOPES, changes)
-    return ImportReport(changes, mentors, coordinators, pruned=prune)
+    closed, longer = close_periods(connection, organizations)
+    return ImportReport(changes, mentors, coordinators, pruned=prune, closed_periods=closed, periods_closed_longer=longer)
 
 
 def _write(connection: Connection, directory: Directory, name: str, statement: TextClause, changes: dict[str, Change]) -> None:

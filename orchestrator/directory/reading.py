@@ -30,12 +30,13 @@ _REGISTRATIONS = _SQL["registrations"].text()
 
 @dataclass(frozen=True, slots=True)
 class OrganizationView:
-    """An organization, and its present date. If the directory does not have it, `name` is its id."""
+    """An organization, its present date and its closed period. If the directory does not have it, `name` is its id."""
 
     organization_id: str
     name: str
     time_zone: str
     today: date
+    closed_through: date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class DirectoryReader:
     def organization(self, organization_id: str, subject: str) -> tuple[OrganizationView, str | None]:
         """The organization, and the name of this coordinator in its directory, if it has one."""
         row = self._connection.execute(_ORGANIZATION, {"organization_id": organization_id, "subject": subject}).one()
-        return OrganizationView(organization_id, row.name, row.time_zone, row.today), row.name_of_caller
+        return OrganizationView(organization_id, row.name, row.time_zone, row.today, row.closed_through), row.name_of_caller
 
     def mentors(self, actor: Actor, wanted: MentorFilter, place: Place) -> Page[MentorView]:
         """A page of mentors. Raises ForbiddenError, InvalidRequestError."""

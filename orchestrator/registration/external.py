@@ -14,8 +14,17 @@ from orchestrator.batches.errors import PreviewUnavailableError
 from orchestrator.batches.model import ItemError, ItemValues
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.registration.port import Candidate, Decision, Prediction, RegistrationService
-from orchestrator.registration.rules import DUPLICATE_ACTIVITY, REGISTRATION_UNAVAILABLE, RULES, duplicate_activity
-from orchestrator.storage import dispatch
+from orchestrator.registration.rules import (
+    DUPLICATE_ACTIVITY,
+    PERIOD_CLOSED,
+    REGISTRATION_UNAVAILABLE,
+    RULES,
+    duplicate_activity,
+)
+from orchestrator.storage import arrays, dispatch
+from orchestrator.storage.statements import read_statements
+
+_IN_CLOSED_PERIODS = read_statements("orchestrator/registration/sql/external.sql")["in_closed_periods"].text()
 
 
 class NoPrediction(Prediction):
@@ -90,9 +99,13 @@ Settled = Registered | Refused | Withdrawn
 class ExternalRegistrationService(RegistrationService):
     """Registers nothing in the transaction. `dispatched_decisions` decides the items that were sent to the service."""
 
-    def register(self, _connection: Connection, candidates: Sequence[Candidate], _at: datetime) -> Sequence[Decision | None]:
-        """Returns None for each candidate: it was not sent to the service yet."""
-        return [None] * len(candidates)
+    def register(self, connection: Connection, candidates: Sequence[Candidate], _at: datetime) -> Sequence[Decision | None]:
+        """Refuses candidates in a closed period, and returns None for each other one: it was not sent to the service yet."""
+        decisions: list[Decision | None] = [None] * len(candidates)
+        parameters = arrays.items((candidate.batch_id, candidate.position) for candidate in candidates)
+        for row in connection.execute(_IN_CLOSED_PERIODS, parameters):
+            decisions[row.ord - 1] = Decision(None, PERIOD_CLOSED)
+        return decisions
 
 
 CANCELLED_DECISION = Decision(None, None)

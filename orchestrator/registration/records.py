@@ -1,6 +1,7 @@
 """Revokes activities in the schema `registration` of the same database. Those of an external service: `external_revoking.py`."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ from orchestrator.batches.errors import RevocationUnavailableError
 from orchestrator.batches.model import Actor, Revocation
 from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords, ServiceRecords
 from orchestrator.storage import arrays
+from orchestrator.storage.locks import share_periods
 from orchestrator.storage.statements import read_statements
 from schemas.ids import MAX_POSITIONS, DerivedIds
 
 _SQL = read_statements("orchestrator/registration/sql/records.sql")
 
+_CLOSED_THROUGH = _SQL["closed_through"].text()
 _PLACE = _SQL["place"].text()
 _OF_BATCH = _SQL["of_batch"].text()
 _OF_ITEMS = _SQL["of_items"].text()
@@ -29,6 +32,15 @@ class InProcessRecords(ActivityRecords):
     def __init__(self, connection: Connection, elsewhere: ServiceRecords | None = None) -> None:
         self._connection = connection
         self.elsewhere = elsewhere
+
+    def closed_through(self, organization_id: str) -> date | None:
+        closed: date | None = self._connection.execute(_CLOSED_THROUGH, {"organization_id": organization_id}).scalar()
+        return closed
+
+    def hold_period(self, organization_id: str) -> date | None:
+        share_periods(self._connection, [organization_id])
+        # Only a later statement sees what the last holder of the lock committed.
+        return self.closed_through(organization_id)
 
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         row = self._connection.execute(_PLACE, {"activity_id": activity_id}).one_or_none()
@@ -68,6 +80,12 @@ class NoRecords(ActivityRecords):
 
     elsewhere = None
 
+    def closed_through(self, organization_id: str) -> date | None:
+        raise RevocationUnavailableError
+
+    def hold_period(self, organization_id: str) -> date | None:
+        raise RevocationUnavailableError
+
     def place(self, activity_id: UUID) -> ActivityPlace | None:
         raise RevocationUnavailableError
 
@@ -86,7 +104,7 @@ def _record(row: Row[Any]) -> ActivityRecord:
     if row.revoked_at is not None:
         # Before the product could revoke activities, operators revoked them by hand, without a name.
         revocation = Revocation(row.revoked_at, row.revoked_by or "", row.revocation_reason or "")
-    return ActivityRecord(_position(row.item_id), UUID(row.activity_id), row.created_at, revocation)
+    return ActivityRecord(_position(row.item_id), UUID(row.activity_id), row.activity_date, row.created_at, revocation)
 
 
 def _position(item_id: str) -> int:

@@ -26,6 +26,9 @@ def _refusal(code: str, message: str, field: str | None = None) -> ItemError:
     return ItemError(code, message, retryable=False, field=field)
 
 
+PERIOD_CLOSED = _refusal("period_closed", "The date is in a closed period; an administrator can reopen it", "activity_date")
+"""The error of an item in a closed period. With an external registration service, too, this rule is the product's (docs/rules.md)."""
+
 RULES: tuple[Rule, ...] = (
     Rule("m.mentor_id IS NULL", _refusal("mentor_not_found", "No such mentor in the organization", "mentor_id")),
     Rule(
@@ -42,6 +45,7 @@ RULES: tuple[Rule, ...] = (
         "t.activity_type IS NULL",
         _refusal("activity_type_unknown", "The organization has no such activity type", "activity_type"),
     ),
+    Rule("c.activity_date <= g.closed_through", PERIOD_CLOSED),
     Rule("c.activity_date > today.value", _refusal("invalid_item", "The date is in the future", "activity_date")),
     # A parameter, because it is a setting.
     Rule(

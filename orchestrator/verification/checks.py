@@ -101,4 +101,5 @@ CHECKS: tuple[Check, ...] = (
     *map(_organization_of, _TABLES),
     *_checks(9, "organization_of_purged", "row_level_security", "api_role", "api_policy", "api_grants"),
     *_checks(10, "notes_in_outbox", "notes_in_error", "notes_in_history"),
+    *_checks(11, "changed_in_closed_period", "period_differs_from_history", "period_history_can_be_changed"),
 )

@@ -15,6 +15,10 @@ class OrganizationResponse(Response):
     name: str
     time_zone: str
     today: Annotated[date, Field(description="Today's date in that time zone. No activity may have a later date.")]
+    closed_through: Annotated[
+        date | None,
+        Field(description="No activity on this date or an earlier one is registered or revoked; null: no period is closed."),
+    ]
 
 
 class LimitsResponse(Response):

@@ -5,6 +5,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,10 @@ import aiohttp
 import uvloop
 
 from schemas.ids import DerivedIds
-from schemas.paths import ACTIVITIES_PATH, API_ROOT
+from schemas.paths import ACTIVITIES_PATH, API_ROOT, CLOSED_PERIOD_PATH
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
-from tests.chaos.history import GONE, Call, Ending, History, Observation, Operation, Submission, Values
-from tests.chaos.work import ACTIVE, Work
+from tests.chaos.history import GONE, Call, Closing, Ending, History, Observation, Operation, Submission, Values
+from tests.chaos.work import ACTIVE, FIRST_DAY, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
 TEMPLATES_PATH = f"{API_ROOT}/templates"
@@ -23,6 +24,9 @@ TEMPLATES_PATH = f"{API_ROOT}/templates"
 FOLLOW_S = (0.0, 15.0)  # After this time a client does something else. The judge checks whether the batch ended.
 REPEATS = 4  # For a call without a response, where a repetition is the documented way to find out.
 PAUSE_S = 0.3
+
+OPEN_S, CLOSED_S = (1.0, 4.0), (0.1, 1.0)
+"""How long the period is open, and closed."""
 
 HASTY, HASTE_S = 0.1, 0.08
 """How often a client gives up within this many seconds, which is about as long as a response takes. So many calls are carried out without a
@@ -264,6 +268,38 @@ class Client:
         return f"client {self._number} key {self._keys}"
 
 
+class Closer:
+    """An administrator, who closes the period through some day and reopens it soon."""
+
+    def __init__(self, seed: str, api: Api, work: Work, history: History) -> None:
+        self._rng = random.Random(f"{seed} closer")
+        self._api = api
+        self._work = work
+        self._history = history
+        self._keys = 0
+
+    async def run(self, is_over: asyncio.Event) -> None:
+        """Until it is over. The period is open most of the time, and in the end."""
+        while not is_over.is_set():
+            await asyncio.sleep(self._rng.uniform(*OPEN_S))
+            days = (self._work.last_day() - FIRST_DAY).days
+            await self._change((FIRST_DAY + timedelta(days=self._rng.randint(0, days))).isoformat())
+            await asyncio.sleep(self._rng.uniform(*CLOSED_S))
+            await self._change(None)
+
+    async def _change(self, closed_through: str | None) -> None:
+        self._keys += 1
+        headers = {"Idempotency-Key": f"closer key {self._keys}"}
+        for _ in range(REPEATS):
+            patience_s = self._rng.uniform(0, HASTE_S) if self._rng.random() < HASTY else TIMEOUT_S
+            body = {"closed_through": closed_through, "reason": "a report"}
+            answer = await self._api.ask("PUT", CLOSED_PERIOD_PATH, body, headers, patience_s=patience_s)
+            self._history.closings.append(Closing(closed_through, answer.outcome))
+            if answer.outcome is not Ending.UNKNOWN:
+                break
+            await asyncio.sleep(PAUSE_S)
+
+
 class Submitter(Client):
     """A client that only submits."""
 
@@ -302,6 +338,8 @@ def run_clients(
             for index in range(number):
                 client = kind(index, seed, Api(session, history.server_errors), work, history, recent)
                 tasks.create_task(client.run(is_over))
+            if kind is Client:
+                tasks.create_task(Closer(seed, Api(session, history.server_errors), work, history).run(is_over))
             await until()
             is_over.set()
 

@@ -94,6 +94,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """One call that was to close the organization's period through a day, or, with None, to reopen it."""
+
+    closed_through: str | None
+    outcome: Ending
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a client saw of a batch when something had changed since it last looked."""
 
@@ -115,6 +123,7 @@ class History:
         self.submissions: dict[str, Submission] = {}
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.observations: dict[str, list[Observation]] = defaultdict(list)
+        self.closings: list[Closing] = []
         self.contested: set[tuple[str, str, str]] = set()
         """Keys that were requested more than once."""
         self.server_errors: list[str] = []

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tests.chaos.history import GONE, Call, Counts, Ending, Ends, History, Operation, Submission, Values
-from tests.chaos.tables import BatchRow, ItemRow, Totals
+from tests.chaos.tables import BatchRow, ItemRow, Periods, Totals
 from tests.chaos.work import ACTIVE, expected_error
 from tests.support.pipeline import COORDINATOR
 
 DUPLICATE = "duplicate_activity"
+PERIOD_CLOSED = "period_closed"
+BEFORE_THE_PERIOD = frozenset({"mentor_not_found", "activity_type_unknown"})
+"""The rules that come before that of the period."""
 
 
 class Rule(StrEnum):
@@ -54,6 +57,8 @@ class Rule(StrEnum):
     EARLY_END = "a response with an ended batch and pending items"
     WENT_BACK = "an item that a client saw registered and that is not registered any more"
     FIGHT = "of the items that compete for one record, not exactly one has it"
+    PERIODS = "other changes of the closed period than the calls returned"
+    IN_CLOSED_PERIOD = "a record that was registered or revoked while its period was closed"
     SERVER_ERROR = "a response with status 500"
     UNATTACHED = "rows that belong to no batch or item"
     # Found by others than the judge: by `bulkreg verify`, by `bulkreg replay`, and by the monitor of the processes.
@@ -91,8 +96,8 @@ class Verdict:
     judged: Counter[str] = field(default_factory=Counter)
 
 
-def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: Ends) -> Verdict:
-    """Checks every submission, call, batch, item, activity and announced completion."""
+def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: Ends, periods: Periods = Periods()) -> Verdict:
+    """Checks every submission, call, batch, item, activity, announced completion and closed period."""
     verdict = Verdict()
     found: dict[str, list[str]] = defaultdict(list)
     fought_for: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -119,6 +124,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
             verdict.settled += _settled(history.calls[submission.label], lambda _: False)
     verdict.findings += _fights(fought_for)
     verdict.findings += [Finding(Rule.TEMPLATE, "templates", detail) for detail in history.wrong_templates]
+    verdict.findings += _periods(history, periods)
     verdict.findings += [Finding(Rule.SERVER_ERROR, "the API", detail) for detail in history.server_errors]
     if seen != totals:
         verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, but the batches have only {seen}"))
@@ -176,6 +182,18 @@ def _fights(fought_for: Mapping[tuple[str, str, str], Sequence[str]]) -> Iterato
             yield Finding(Rule.FIGHT, " ".join(identity), f"ended {dict(Counter(ends))}")
 
 
+def _periods(history: History, periods: Periods) -> Iterator[Finding]:
+    """Each change was requested, each change that a call returned was made, and no record in the period changed while it was closed."""
+    possible = {call.closed_through for call in history.closings if call.outcome is not Ending.FAILED}
+    returned = {call.closed_through for call in history.closings if call.outcome is Ending.OK}
+    if invented := set(periods.changes) - possible:
+        yield Finding(Rule.PERIODS, "the period", f"closed through {invented}, but that was not requested")
+    if lost := returned - set(periods.changes) - {None}:
+        yield Finding(Rule.PERIODS, "the period", f"a call returned that it is closed through {lost}, but it never was")
+    for late in periods.late:
+        yield Finding(Rule.IN_CLOSED_PERIOD, "the period", late)
+
+
 def _settled(calls: Iterable[Call], is_done: Callable[[Call], bool]) -> Counter[tuple[Operation, str]]:
     return Counter((call.operation, "done" if is_done(call) else "not done") for call in calls if call.outcome is Ending.UNKNOWN)
 
@@ -188,6 +206,8 @@ class _Batch:
         self._batch = batch
         self._ends = ends
         self._contested = history.contested
+        closed = [call.closed_through for call in history.closings if call.outcome is not Ending.FAILED]
+        self._closed_through = max((day for day in closed if day is not None), default="")
         self._observations = history.observations.get(submission.label, ())
         self._calls: dict[Operation, list[Call]] = defaultdict(list)
         for call in history.calls[submission.label]:
@@ -275,11 +295,19 @@ class _Batch:
         if item.values not in allowed:
             yield Rule.VALUES, f"{item.values}, but requested was {allowed}"
         expected = expected_error(item.values)
-        is_fair = item.error_code == expected or (
-            item.error_code == DUPLICATE
-            and expected is None
-            and item.values.identity in self._contested
-            and not item.values.override_duplicates
+        is_fair = (
+            item.error_code == expected
+            or (
+                item.error_code == DUPLICATE
+                and expected is None
+                and item.values.identity in self._contested
+                and not item.values.override_duplicates
+            )
+            or (
+                item.error_code == PERIOD_CLOSED
+                and expected not in BEFORE_THE_PERIOD
+                and item.values.activity_date <= self._closed_through
+            )
         )
         if item.status == "success" and expected is not None:
             yield Rule.WRONG_SUCCESS, f"should be {expected}"

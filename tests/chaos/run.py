@@ -19,7 +19,7 @@ from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.rest import Rest
 from tests.chaos.restored_database import OlderCopy
-from tests.chaos.tables import read_batches, read_totals
+from tests.chaos.tables import read_batches, read_periods, read_totals
 from tests.chaos.upstream import Upstream
 from tests.chaos.work import Work
 
@@ -106,6 +106,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
                 read_batches(cluster.postgres_url),
                 read_totals(cluster.postgres_url),
                 read_announced_ends(cluster.settings),
+                read_periods(cluster.postgres_url),
             )
             verdict.findings += found
             verdict.findings += _breaches(cluster)

@@ -69,6 +69,34 @@ class Totals:
     audits: int
 
 
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """The last closed days that the history of the period has, in order; and records that were made or revoked while their period was closed."""
+
+    changes: Sequence[str | None] = ()
+    late: Sequence[str] = ()
+
+
+_LATE = """
+    SELECT a.activity_id || ' of ' || a.activity_date || ', closed at ' || p.changed_at
+    FROM registration.period_change p
+    LEFT JOIN registration.period_change later ON (later.organization_id, later.number) = (p.organization_id, p.number + 1)
+    JOIN registration.activity a ON a.organization_id = p.organization_id AND a.activity_date <= p.closed_through
+    CROSS JOIN LATERAL (VALUES (a.created_at), (a.revoked_at)) AS happened (at)
+    WHERE happened.at > p.changed_at AND (later.changed_at IS NULL OR happened.at < later.changed_at)
+    LIMIT 100
+"""
+
+
+def read_periods(url: str) -> Periods:
+    """By the times of the tables: the clock of this machine is never set back."""
+    connection = psycopg2.connect(url)
+    changes = _rows(connection, "SELECT closed_through::text FROM registration.period_change ORDER BY organization_id, number")
+    late = _rows(connection, _LATE)
+    connection.close()
+    return Periods([row[0] for row in changes], [row[0] for row in late])
+
+
 def read_batches(url: str) -> Iterator[BatchRow]:
     """Every batch. Needs the owner's rights, and nobody may be changing anything."""
     with psycopg2.connect(url) as connection, connection.cursor("batches") as cursor:

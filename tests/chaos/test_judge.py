@@ -1,15 +1,15 @@
 """The judge finds what it claims to find: a consistent history with its tables is green, and each corruption of them is found under its own
 rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.chaos.history import GONE, Call, Counts, Ending, History, Observation, Operation, Submission, Values
+from tests.chaos.history import GONE, Call, Closing, Counts, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.judge import Rule, Verdict, judge
 from tests.chaos.monitor import Sample, leaks
-from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Totals
+from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Periods, Totals
 from tests.support.pipeline import COORDINATOR
 
 FOUND_BY_OTHERS = {Rule.VERIFY, Rule.TOPICS, Rule.TWO_CONTENTS, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
@@ -28,6 +28,7 @@ class World:
     """Rows that belong to no batch."""
     ends: dict[str, set[tuple[str, Counts]]] | None = None
     """The announced completions, by label. None means those of the tables."""
+    periods: Periods = Periods()  # noqa: RUF009 - is frozen
 
     def verdict(self) -> Verdict:
         batches = list(self.batches.values())
@@ -39,7 +40,7 @@ class World:
             sum(activity.audits + activity.revocation_audits for activity in activities) + self.unattached.audits,
         )
         ends = self.ends or self.ends_of_tables()
-        return judge(self.history, batches, totals, {(f"id of {label}", 0): told for label, told in ends.items()})
+        return judge(self.history, batches, totals, {(f"id of {label}", 0): told for label, told in ends.items()}, self.periods)
 
     def ends_of_tables(self) -> dict[str, set[tuple[str, Counts]]]:
         return {label: {(batch.status, batch.counts)} for label, batch in self.batches.items()}
@@ -118,6 +119,11 @@ def world() -> World:
     )
     world.call("undone", Operation.REVOKE, revoked=1)
     world.call("undone", Operation.REVOKE, revoked=0)
+
+    # Closed through the day of all items, and reopened; the second call was abandoned and repeated.
+    closings = (("2026-03-25", Ending.OK), (None, Ending.UNKNOWN), (None, Ending.OK), ("2026-04-01", Ending.FAILED))
+    world.history.closings += [Closing(day, outcome) for day, outcome in closings]
+    world.periods = Periods(["2026-03-25", None])
 
     fought_for = values("fought-for")
     world.history.contested.add(fought_for.identity)
@@ -342,6 +348,16 @@ def lost_and_revoked(world: World) -> None:
     world.call("winner", Operation.REVOKE, revoked=1)
 
 
+def closed(*changes: str | None, late: Sequence[str] = ()) -> Callable[[World], None]:
+    return lambda world: setattr(world, "periods", Periods(changes, late))
+
+
+def never_closed(world: World) -> None:
+    world.history.closings.clear()
+    world.periods = Periods()
+    world.batches["deleted"] = row("deleted", unsuccessful(0, values("f"), "failed", "period_closed"), deleted=True)
+
+
 GHOST = values("ghost-1")
 
 # Each differs from the request in one field.
@@ -459,6 +475,16 @@ CORRUPTIONS: list[tuple[Rule, Callable[[World], None]]] = [
     (Rule.REVOKED_DIFFERS, change_item("undone", 0, activities=[])),
     (Rule.REVOKED_DIFFERS, change_activity(is_revoked=True)),
     (Rule.REVOKED_DIFFERS, change_activity(revocation_audits=1)),
+    (Rule.PERIODS, closed("2026-03-25", "2026-03-24")),
+    (Rule.PERIODS, closed("2026-03-25", "2026-04-01")),
+    (Rule.PERIODS, closed(None)),
+    (Rule.IN_CLOSED_PERIOD, closed("2026-03-25", None, late=["an activity"])),
+    (Rule.WRONG_ERROR, never_closed),
+    (Rule.WRONG_ERROR, change_item("plain", 1, error_code="period_closed")),
+    (
+        Rule.WRONG_ERROR,
+        change_item("plain", 1, error_code="period_closed", values=replace(values("a"), activity_date="2026-03-26")),
+    ),
 ]
 
 # What may happen, although it looks like a violation.
@@ -481,6 +507,9 @@ FAIR: dict[str, Callable[[World], None]] = {
     "a revoke in doubt was not": revoked_in_doubt(done=False),
     "a revoke in doubt under a key, sent twice": revoked_in_doubt(key="k"),
     "two answers under one key of a revoke": a_revoke_that_was_answered_twice,
+    "the period was closed when the item was decided": whole(
+        "after all", unsuccessful(0, values("after all"), "failed", "period_closed")
+    ),
     "the contested record was revoked and registered again": won_again,
     "the record that a duplicate conflicted with was revoked": lost_and_revoked,
 }

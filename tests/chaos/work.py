@@ -65,6 +65,10 @@ class Work:
         values = self._take(1)[0]
         return self._flawed(values, rng) if rng.random() < CORRECTED_WRONGLY else values
 
+    def last_day(self) -> date:
+        """The date of the newest items."""
+        return FIRST_DAY + timedelta(days=self._serial // MENTORS)
+
     def _take(self, number: int) -> Sequence[Values]:
         with self._lock:
             begin, self._serial = self._serial, self._serial + number

@@ -21,6 +21,8 @@ NEIGHBOUR = "org-neighbour"
 # The body that each operation is sent. An operation of the document that is missing here fails the test.
 BODIES: dict[str, Any] = {
     "getMe": None,
+    "getClosedPeriod": None,
+    "changeClosedPeriod": {"closed_through": "2020-12-31", "reason": "the report is sent"},
     "listTemplates": None,
     "createTemplate": {"name": "Mondays", "mentor_ids": ["mentor-1"], "activity_type": "visit", "duration_minutes": 60},
     "getTemplate": None,
@@ -67,7 +69,7 @@ OPERATIONS = [
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 FILES = {route.name for route in ROUTES if route.file_types}
-NOT_FOR_COORDINATORS = {"listCoordinators"}
+NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod"}
 
 
 Places = dict[str, str]

@@ -114,6 +114,18 @@ def _written() -> list[OutgoingEvent]:
     def result(event_type: str, **values: object) -> OutgoingEvent:
         return events.result(item | values, item_headers.of(event_type, ITEM, 1, TIME), batch_id=str(BATCH), position=0)
 
+    def period_changed(closed_through: date | None, previously: date | None) -> OutgoingEvent:
+        return events.period_changed(
+            organization_id="org",
+            number=1,
+            closed_through=closed_through,
+            previously=previously,
+            reason="sent",
+            changed_by="me",
+            time=TIME,
+            trace_id=TRACE,
+        )
+
     return [
         part_event(Actor("org", "me", Role.ADMIN), batch, 1, 1, [(0, new)], total=1, time=TIME),
         events.batch_retry_requested(
@@ -123,6 +135,8 @@ def _written() -> list[OutgoingEvent]:
         events.batch_relabelled(**common, label=None, version=2),
         events.batch_deleted(**common, version=3),
         *events.activities_revoked(**common, revocation=4, reason="wrong", revoked_by="me", revoked_positions=[(0, 3)]),
+        period_changed(date(2026, 3, 31), None),
+        period_changed(None, date(2026, 3, 31)),
         *(
             events.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
             for bulk in (False, True)
@@ -183,14 +197,21 @@ def test_written_events_match_the_document(event: OutgoingEvent) -> None:
     assert not validator(message["payload"]).is_valid({})
 
 
-UPSTREAM = (events.BatchSubmitted, events.BatchCompleted, events.ActivitiesRevoked, events.BatchRejected)
+UPSTREAM = (
+    events.BatchSubmitted,
+    events.BatchCompleted,
+    events.ActivitiesRevoked,
+    events.PeriodClosed,
+    events.PeriodReopened,
+    events.BatchRejected,
+)
 ON_THE_PAGE = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("model", "on_the_page"),
     list(zip(UPSTREAM, ON_THE_PAGE, strict=True)),
-    ids=["submitted", "completed", "revoked", "rejected"],
+    ids=["submitted", "completed", "revoked", "closed", "reopened", "rejected"],
 )
 def test_the_examples_are_valid_events(model: type[EventData], on_the_page: str) -> None:
     """The examples of the document, and those of docs/events.md."""

@@ -217,11 +217,13 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
     for folder in ("orchestrator", "consumers", "producers", "api", "cli", "compose"):
         for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sql")):
             text = re.sub(r"^--.*$", "", file.read_text(), flags=re.MULTILINE)
-            found = re.findall(r"batch_lock_key|FOR NO KEY UPDATE|FOR UPDATE|FOR SHARE|FOR KEY SHARE|LOCK TABLE", text)
+            found = re.findall(
+                r"batch_lock_key|period_lock_key|FOR NO KEY UPDATE|FOR UPDATE|FOR SHARE|FOR KEY SHARE|LOCK TABLE", text
+            )
             if found:
                 places[str(file.relative_to(ROOT))] = set(found)
     assert places == {
-        "orchestrator/storage/locks.py": {"batch_lock_key"},
+        "orchestrator/storage/locks.py": {"batch_lock_key", "period_lock_key"},
         "orchestrator/storage/slots.py": {"batch_lock_key"},
         "orchestrator/storage/batches.py": {"FOR NO KEY UPDATE"},
         "orchestrator/registration/in_process.py": {"FOR SHARE"},

@@ -29,8 +29,9 @@ from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.integration.test_external_registration import NEVER, ExternalPipeline, decide, in_process, own_activities
 from tests.integration.test_replay import RecordingPipeline, promoted
+from tests.support.closing import close
 from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service
-from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, mentors, record, standard_directory
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, mentors, record, standard_directory
 from tests.support.revoking import POLICY, REASON, revoke, revoke_one
 
 COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
@@ -370,3 +371,19 @@ def test_damaged_revocation_of_the_service_is_found_and_mended(
     assert after.differences == []
     assert pipeline.shown(batch_id) == before
     assert pipeline.status(batch_id).batch.revoked == 1
+
+
+def test_a_closed_period_is_kept_and_counts_what_was_asked_before(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    batch_id = pipeline.registered(3)
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(1)])
+    assert close(pipeline, DAY).period.unresolved == 1
+    result = revoke(pipeline, batch_id, actor=ADMIN)
+    kept = [(ids.item_id(position), KeptBecause.PERIOD_CLOSED) for position in (0, 2)]
+    assert (result.unresolved, [(each.item_id, each.code) for each in result.kept]) == (1, kept)
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(False, None), (True, None), (False, None)]
+    assert close(pipeline, None).period.unresolved == 0
+    assert revoke(pipeline, batch_id).unresolved == 2
+    pipeline.drain()
+    assert len(asked_to_revoke(service)) == 3

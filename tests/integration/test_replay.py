@@ -31,6 +31,7 @@ from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.audit import tampering
+from tests.support.closing import close
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
 from tests.support.revoking import revoke
 from tests.support.waiting import eventually
@@ -314,6 +315,27 @@ def test_a_damaged_revocation_is_detected_and_restored(
     assert verify(pipeline.engine, settings).breaches != []
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_a_replay_does_not_judge_anew_what_a_period_closed_since_then_covers(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    registered, revoked = pipeline.submit(mentors(3)), pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    revoke(pipeline, revoked)
+    close(pipeline, DAY)
+    refused = pipeline.submit(mentors(2, first=20))
+    pipeline.drain()
+    close(pipeline, None)
+    pipeline.drain()
+    before = projection(owner)
+    assert compared(pipeline.engine, pipeline.written).differences == []
+    close(pipeline, DAY)
+    run(owner, DESTROYED["both"])
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == (dict.fromkeys((registered, revoked, refused), Promoted.MERGED), [])
     assert projection(owner) == before
     assert verify(pipeline.engine, settings).breaches == []
 

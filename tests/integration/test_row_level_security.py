@@ -24,6 +24,7 @@ TABLES = [
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",
     "registration.organization",
+    "registration.period_change",
 ]
 # These tables are about partitions and have no organization. The API may not read them.
 OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark", "verification")}
@@ -52,6 +53,7 @@ SPECIAL = {
     ("orchestrator.outcome", "outcome"): "'cancelled'",
     ("orchestrator.revocation_request", "state"): "'refused'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
+    ("registration.period_change", "closed_through"): "'2026-03-25'",
 }
 
 
@@ -78,10 +80,12 @@ def insertion(connection: Connection, table: str) -> str:
         """),
         {"schema": schema, "name": name},
     )
-    values: dict[str, str] = {column: SPECIAL.get((table, column)) or VALUES[kind] for column, kind in columns}
+    values: dict[str, str] = {column: VALUES[kind] for column, kind in columns}
+    values |= {column: value for (of, column), value in SPECIAL.items() if of == table}
     assert "organization_id" in values
     values["organization_id"] = ":organization"
-    return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+    # Some tables have one row of each organization.
+    return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())}) ON CONFLICT DO NOTHING"
 
 
 @pytest.fixture

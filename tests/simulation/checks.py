@@ -25,6 +25,7 @@ def check_step(before: Snapshot, after: Snapshot, model: Model, ledger: Ledger, 
     _batches(before, after, model)
     _activities(before, after, model)
     _templates(before, after, model)
+    _periods(before, after, model)
     _nothing_is_forgotten(after, model, ledger, broker)
 
 
@@ -51,7 +52,9 @@ def _explain(outcome: OutcomeRow, before: Snapshot, after: Snapshot, model: Mode
     assert now.attempt == outcome.attempt or then is not None, f"{place} was retried before it was there"
     values = now.values if now.attempt == outcome.attempt or then is None else then.values
     organization = after.batches[outcome.batch_id].organization_id
-    answers = model.rule_answers(organization, values)
+    # A decision shares the period's lock until its commit, so the period was as it is after this step, or as it was before.
+    closed = {each.is_closed(organization, values.activity_date) for each in (before, after)}
+    answers = model.rule_answers(organization, values, closed=closed)
     # This includes a rival that was revoked, or lost its flag, after the decision.
     rivals = [
         activity
@@ -307,6 +310,21 @@ def _templates(before: Snapshot, after: Snapshot, model: Model) -> None:
         assert is_there or asked.delete_asked or not asked.is_accepted, (
             f"the template {asked.template_id} was saved and is not there"
         )
+
+
+# --- Closed periods: nothing in them changes ---------------------------------------------------------------------------------------
+
+
+def _periods(before: Snapshot, after: Snapshot, model: Model) -> None:
+    for organization, asked in model.closings.items():
+        assert after.closed.get(organization) in asked, (
+            f"{organization} is closed through {after.closed.get(organization)}: {asked}"
+        )
+    for place, now in after.activities.items():
+        if all(each.is_closed(now.organization_id, now.activity_date) for each in (before, after)):
+            then = before.activities.get(place)
+            assert then is not None, f"{now} was registered in a closed period"
+            assert then.is_revoked == now.is_revoked, f"{now} was revoked in a closed period"
 
 
 # --- Undecided and unfolded items have a record under way -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from orchestrator.batches.model import (
     TemplateValues,
     TemplateView,
 )
+from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.revoke import RevocationPolicy, revoke_activity, revoke_batch
 from orchestrator.process.failpoints import Failpoint
 from schemas.corrections import Correction
@@ -46,6 +47,7 @@ from tests.simulation.forgery import FORGERIES, forged
 from tests.simulation.model import (
     CODES,
     COORDINATOR,
+    DAYS,
     MENTORS,
     ORGANIZATIONS,
     TYPES,
@@ -65,6 +67,8 @@ ROLES = ("splitter", "registration", "aggregator")
 LOSABLE = (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS)
 CONSUMED = (Topic.BATCHES, *LOSABLE)
 CHANGES = ("south_in_scope", "newcomer_known", "leaver_left", "talks_known")
+# A period is mostly open, so that there is something to do.
+CLOSINGS = (None, None, None, DAYS[0] - timedelta(days=1), DAYS[0], DAYS[1])
 UPSTREAM = "/services/attendance"
 # The caller is an administrator, for whom there is no time limit.
 _POLICY = RevocationPolicy(timedelta(days=30))
@@ -308,9 +312,8 @@ class Simulation(RuleBasedStateMachine):
                 assert answer.code in known, f"the revocation was refused: {answer.code}"
             elif isinstance(answer, Revoked):
                 ask.revoked = answer.revoked
-                assert {kept.code for kept in answer.kept} <= {KeptBecause.NOT_REGISTERED}, (
-                    f"kept without a reason: {answer.kept}"
-                )
+                reasons = {KeptBecause.NOT_REGISTERED, KeptBecause.PERIOD_CLOSED}
+                assert {kept.code for kept in answer.kept} <= reasons, f"kept without a reason: {answer.kept}"
                 self._judge_answer(answer.batch)
 
         call = self.world.call_with_records(
@@ -330,14 +333,29 @@ class Simulation(RuleBasedStateMachine):
         asked.revocations.append(ask)
 
         def done(answer: RevokedActivity | OperationError | Unanswered) -> None:
-            assert not isinstance(answer, OperationError), f"the revocation was refused: {answer.code}"
-            if isinstance(answer, RevokedActivity):
+            if isinstance(answer, OperationError):
+                ask.revoked = 0
+                assert answer.code == KeptBecause.PERIOD_CLOSED, f"the revocation was refused: {answer.code}"
+            elif isinstance(answer, RevokedActivity):
                 ask.revoked = int(not answer.was_revoked_before)
 
         call = self.world.call_with_records(
             "the revocation of one", revoke_activity, _actor(asked), done, UUID(activity.activity_id), "a mistake", _POLICY
         )
         self._do(call, fate, f"revoke the activity of {activity.batch_id}, {activity.position}")
+
+    @operation(4, organization=st.sampled_from(ORGANIZATIONS), day=st.sampled_from(CLOSINGS), fate=fates)
+    def close_period(self, organization: str, day: date | None, fate: Fate | None) -> None:
+        self.world.model.closings[organization].add(day)
+
+        def done(answer: PeriodSaved | OperationError | Unanswered) -> None:
+            assert not isinstance(answer, OperationError), f"the closing was refused: {answer.code}"
+            if isinstance(answer, PeriodSaved):
+                assert answer.period.closed_through == day, f"asked to close through {day}, and the answer is {answer.period}"
+
+        actor = Actor(organization, "boss", Role.ADMIN)
+        call = self.world.close_period(actor, PeriodRequest(day, "a report"), done)
+        self._do(call, fate, f"close {organization} through {day}")
 
     @operation(4, index=indexes, fate=fates)
     def delete(self, index: int, fate: Fate | None) -> None:
@@ -626,7 +644,9 @@ class Simulation(RuleBasedStateMachine):
         self._do(self.world.replay([]), fate, "the replay")
 
     @operation(
-        15, what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "registration", "aggregator"]), index=indexes
+        15,
+        what=st.sampled_from(["cancel", "cancel", "retry", "delete", "revoke", "close", "registration", "aggregator"]),
+        index=indexes,
     )
     def rival(self, what: str, index: int) -> None:
         """One run waits inside its work, and another one comes that may want the same rows."""
@@ -640,6 +660,8 @@ class Simulation(RuleBasedStateMachine):
             self.delete(index, None)
         elif what == "revoke":
             self.revoke(index, None, None)
+        elif what == "close":
+            self.close_period(ORGANIZATIONS[index % 2], CLOSINGS[index % len(CLOSINGS)], None)
         else:
             self._consume(what, index, 8, index, None)
 

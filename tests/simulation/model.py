@@ -1,6 +1,6 @@
 """What is allowed: the directory, the requests, and what each response has promised. It contains none of the product's code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import cycle
@@ -29,7 +29,7 @@ class Directory:
     leaver_left: bool = False
     talks_known: bool = True
 
-    def broken_rule(self, values: Values) -> str | None:
+    def broken_rule(self, values: Values, *, is_closed: bool) -> str | None:
         """The code of the first rule that these values break, except for the duplicate rule (docs/rules.md)."""
         if values.mentor_id not in MENTORS or (values.mentor_id == NEWCOMER and not self.newcomer_known):
             return "mentor_not_found"
@@ -39,6 +39,8 @@ class Directory:
             return "mentor_inactive"
         if values.activity_type not in TYPES or (values.activity_type == "talk" and not self.talks_known):
             return "activity_type_unknown"
+        if is_closed:
+            return "period_closed"
         return None if 1 <= values.duration_minutes <= 1_440 else "invalid_item"
 
 
@@ -144,6 +146,8 @@ class Model:
         """By organization: the present directory last, and before it those that a process still at work may have seen."""
         self.templates: dict[str, TemplateAsked] = {}
         """By the id of each try to save them."""
+        self.closings: dict[str, set[date | None]] = {organization: {None} for organization in ORGANIZATIONS}
+        """By organization: the requested last closed days."""
         self.lost: set[Key] = set()
         """Items of which the simulation has removed a record. Only these may fail with `internal_error`."""
 
@@ -166,9 +170,13 @@ class Model:
         for versions in self.directories.values():
             del versions[:-1]
 
-    def rule_answers(self, organization_id: str, values: Values) -> set[str | None]:
-        """What the rules may have returned to a process that has just decided."""
-        return {directory.broken_rule(values) for directory in self.directories[organization_id]}
+    def rule_answers(self, organization_id: str, values: Values, *, closed: Set[bool]) -> set[str | None]:
+        """What the rules may have returned to a process that has just decided. `closed`: whether the date may have been in a closed period."""
+        return {
+            directory.broken_rule(values, is_closed=is_closed)
+            for directory in self.directories[organization_id]
+            for is_closed in closed
+        }
 
 
 def values_of(code: int, *, override: bool) -> Values:

@@ -163,6 +163,7 @@ _TEMPLATES = text("""
     FROM orchestrator.template ORDER BY template_id
 """)
 _PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
+_CLOSED = text("SELECT organization_id, closed_through FROM registration.organization WHERE closed_through IS NOT NULL")
 _OUTBOX = text("""
     SELECT batch_id::text, topic, key, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
     FROM orchestrator.outbox ORDER BY outbox_id
@@ -181,6 +182,12 @@ class Snapshot:
     purged: frozenset[str]
     """Batches that are purged, or partly so."""
     templates: dict[str, TemplateRow]
+    closed: dict[str, date]
+    """The last closed day of each organization that has closed a period."""
+
+    def is_closed(self, organization_id: str, day: date) -> bool:
+        """Whether this day is in a closed period."""
+        return organization_id in self.closed and day <= self.closed[organization_id]
 
     def items_of(self, batch_id: str) -> list[ItemRow]:
         """The items of a batch, by position."""
@@ -197,7 +204,7 @@ class Snapshot:
         )
 
 
-EMPTY = Snapshot({}, {}, {}, {}, [], frozenset(), {})
+EMPTY = Snapshot({}, {}, {}, {}, [], frozenset(), {}, {})
 
 
 def take_snapshot(connection: Connection) -> Snapshot:
@@ -219,4 +226,5 @@ def take_snapshot(connection: Connection) -> Snapshot:
             row[0]: TemplateRow(row[0], row[1], row[2], row[3], Group(row[4], tuple(row[5]), row[6], row[7], row[8]))
             for row in connection.execute(_TEMPLATES)
         },
+        {row.organization_id: row.closed_through for row in connection.execute(_CLOSED)},
     )

@@ -14,6 +14,7 @@ from consumers.upkeep.purger import PurgePolicy, Purger
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
+from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository, TemplateStore
 from orchestrator.process.settings import Settings
@@ -31,6 +32,7 @@ from tests.simulation.model import COORDINATOR, LEAVER, MENTORS, NEWCOMER, NORTH
 from tests.simulation.processes import ConsumerProcess, RelayProcess, share_out
 from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
 from tests.support.audit import tampering
+from tests.support.closing import close
 from tests.support.pipeline import Pipeline
 
 Arguments = ParamSpec("Arguments")
@@ -48,7 +50,7 @@ _TABLES = (
     "orchestrator.tombstone", "orchestrator.outbox", "orchestrator.idempotency_key", "orchestrator.consumer_progress",
     "orchestrator.sweep_mark", "orchestrator.sweep_watch", "registration.organization", "registration.mentor",
     "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
-    "registration.audit",
+    "registration.audit", "registration.period_change",
 )  # fmt: skip
 _EMPTY_ALL = text(tampering("; ".join(f"DELETE FROM {table}" for table in _TABLES)))
 
@@ -287,6 +289,14 @@ class World:
             done(error if isinstance(error, OperationError) else answers[0] if answers else Unanswered())
 
         return Action(object(), name, work, ended)
+
+    def close_period(
+        self, actor: Actor, request: PeriodRequest, done: Callable[[PeriodSaved | OperationError | Unanswered], None]
+    ) -> Action:
+        """An administrator closes or reopens the period."""
+        return self._called(
+            "the closing", lambda: close(self.database.pipeline, request.closed_through, actor=actor, reason=request.reason), done
+        )
 
     def consume(self, member: ConsumerProcess, fetch: Fetch, *, commit_refused: bool = False) -> Action:
         """A turn of a consumer."""

@@ -1,7 +1,10 @@
-"""What tests do to the audit, whose rows nobody may change (docs/decisions/0035-the-audit-is-append-only.md)."""
+"""What tests do to the audit (docs/decisions/0035-the-audit-is-append-only.md) and the history of periods, whose rows nobody may change."""
 
-_TRIGGER = "ALTER TABLE registration.audit {} TRIGGER audit_is_append_only"
-UNPROTECTED, PROTECTED = _TRIGGER.format("DISABLE"), _TRIGGER.format("ENABLE")
+_TRIGGERS = (
+    "ALTER TABLE registration.audit {0} TRIGGER audit_is_append_only;"
+    " ALTER TABLE registration.period_change {0} TRIGGER period_changes_are_append_only"
+)
+UNPROTECTED, PROTECTED = _TRIGGERS.format("DISABLE"), _TRIGGERS.format("ENABLE")
 
 
 def tampering(sql: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -128,6 +128,30 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         },
         {"batch_id", "organization_id", "rejected_source", "rejected_event_id", "batch_continues", "mistakes", "time"},
     ),
+    (
+        events.period_changed,
+        {
+            "organization_id": ("o", "p"),
+            "number": (1, 2),
+            "closed_through": (date(2026, 3, 31), date(2026, 4, 30)),
+            "previously": (None, date(2026, 2, 28)),
+            "reason": ("r", "q"),
+            "changed_by": ("s", "t"),
+        },
+        {"organization_id", "number", "time"},
+    ),
+    (
+        events.period_changed,
+        {
+            "organization_id": ("o", "p"),
+            "number": (1, 2),
+            "closed_through": (None, date(2026, 1, 31)),
+            "previously": (date(2026, 3, 31), date(2026, 4, 30)),
+            "reason": ("r", "q"),
+            "changed_by": ("s", "t"),
+        },
+        {"organization_id", "number", "time"},
+    ),
     (events.dead_letter_redriven, {"dead_letter_id": (BATCH, OTHER)}, {"dead_letter_id", "time"}),
 ]
 
@@ -149,7 +173,7 @@ def test_an_event_has_all_its_values_and_its_id_names_what_happened(
         elif name != "rejected_source":
             assert changed.value != event.value, name
     assert OTHER_TRACE in header(build(**first, trace_id=OTHER_TRACE), "traceparent")
-    subject = str(first.get("batch_id", first.get("dead_letter_id")))
+    subject = str(first.get("batch_id", first.get("dead_letter_id", first.get("organization_id"))))
     assert event.key == header(event, "ce_subject") == subject
     envelope = open_envelope(event.headers, event.value)
     read = read_event(event.topic, envelope).model_dump(mode="json")

@@ -81,7 +81,7 @@ def test_every_error_code_is_explained_to_clients() -> None:
     assert {code(row[0])[0] for row in rows(section(page("http.md"), "Follow")) if row[0].startswith("`")} >= codes
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, 12))
 def test_each_invariant_names_its_checks(number: int) -> None:
     [text] = re.findall(rf"^## {number}\. .*?(?=^## |\Z)", page("invariants.md"), re.MULTILINE | re.DOTALL)
     named = code(text.split("\nChecks: ")[1].split("\n\n")[0])

@@ -4,7 +4,8 @@
 
 -- name: import_lock
 -- Lets one import run at a time; two would each prune the people that only the other has. An advisory lock until the end of the
--- transaction. Nothing else writes these tables, and the registration reads them without locks, so this lock can't cause a deadlock.
+-- transaction. Nothing else writes these tables, except for closed periods, and the registration reads them without locks, so this lock can't
+-- cause a deadlock.
 SELECT pg_advisory_xact_lock(0x64697265, 1);
 
 -- name: organizations

@@ -1,6 +1,11 @@
 -- Statements that revoke activities (docs/decisions/0034-undo.md). The item ids of a batch are one range, so its activities are found by the
 -- unique index on item_id, even if the batch is purged.
 
+-- name: closed_through
+-- parameters: organization_id text
+-- The last day of an organization's closed period. By the primary key.
+SELECT closed_through FROM registration.organization WHERE organization_id = :organization_id;
+
 -- name: place
 -- parameters: activity_id uuid
 -- The organization, coordinator and item of an activity. By the primary key.
@@ -9,14 +14,14 @@ SELECT organization_id, registered_by, batch_id::text, item_id::text FROM regist
 -- name: of_batch
 -- parameters: batch_id uuid, first_item_id uuid, last_item_id uuid
 -- All activities of a batch. By the index on item_id.
-SELECT activity_id::text, item_id::text, created_at, revoked_at, revoked_by, revocation_reason FROM registration.activity
+SELECT activity_id::text, item_id::text, activity_date, created_at, revoked_at, revoked_by, revocation_reason FROM registration.activity
 WHERE item_id BETWEEN :first_item_id AND :last_item_id AND batch_id = :batch_id
 ORDER BY item_id;
 
 -- name: of_items
 -- parameters: batch_id uuid, item_ids uuid[]
 -- The activities of some items. By the index on item_id.
-SELECT activity_id::text, item_id::text, created_at, revoked_at, revoked_by, revocation_reason FROM registration.activity
+SELECT activity_id::text, item_id::text, activity_date, created_at, revoked_at, revoked_by, revocation_reason FROM registration.activity
 WHERE item_id = ANY (CAST(:item_ids AS uuid[])) AND batch_id = :batch_id
 ORDER BY item_id;
 

@@ -4,14 +4,18 @@
 -- name: mark
 -- parameters: batch_ids uuid[], positions integer[], attempts integer[]
 -- Marks items as asked. An item in doubt is sent again under the same key, a new attempt of a refused item under the next key. Items with a
--- definite response to this attempt are left unchanged, and so are items of a cancelled batch: these are never sent again. By the primary keys.
+-- definite response to this attempt are left unchanged. Items of a cancelled batch or in a closed period are never sent again, unless they are in
+-- doubt: these were sent before. By the primary keys.
 INSERT INTO orchestrator.dispatch AS d (batch_id, position, organization_id, attempt, state, dispatched_at)
 SELECT i.batch_id, i.position, i.organization_id, i.attempt, 'asked', clock_timestamp()
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[]), CAST(:attempts AS integer[]))
      AS n (batch_id, position, attempt)
 JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt)
 JOIN orchestrator.batch b ON b.batch_id = i.batch_id
+LEFT JOIN registration.organization o ON o.organization_id = i.organization_id
 WHERE b.cancelled_at IS NULL
+  AND (i.activity_date <= o.closed_through IS NOT TRUE
+       OR EXISTS (SELECT FROM orchestrator.dispatch x WHERE (x.batch_id, x.position, x.state) = (i.batch_id, i.position, 'asked')))
 ORDER BY i.batch_id, i.position
 ON CONFLICT (batch_id, position) DO UPDATE
 SET attempt = excluded.attempt, state = 'asked', error = NULL, dispatched_at = excluded.dispatched_at, answered_at = NULL

@@ -412,3 +412,39 @@ WHERE error IS NOT NULL AND length(notes) >= 8 AND strpos(error ->> 'message', n
 SELECT batch_id, NULL AS item_id, 'the error of position ' || position || ', attempt ' || attempt || ' quotes the notes' AS detail
 FROM orchestrator.item_history
 WHERE length(submitted ->> 'notes') >= 8 AND strpos(error ->> 'message', submitted ->> 'notes') > 0;
+
+-- 11. While a period is closed, no activity in it is registered or revoked.
+
+-- name: changed_in_closed_period
+-- A registration or revocation whose audit row was written after its period was closed, and before it was reopened. Audit ids and not times are
+-- compared, because a clock can be set back: whoever closes waits for every registration that runs, so what comes later has a higher id.
+SELECT u.batch_id, a.item_id, 'the activity of ' || a.activity_date || ' was ' || u.action || ' at ' || u.at
+       || ', but the period was closed through ' || p.closed_through || ' at ' || p.changed_at AS detail
+FROM registration.period_change p
+JOIN registration.audit u ON u.organization_id = p.organization_id AND u.audit_id > p.last_audit_id
+JOIN registration.activity a ON a.activity_id = u.activity_id AND a.activity_date <= p.closed_through
+LEFT JOIN registration.period_change later ON (later.organization_id, later.number) = (p.organization_id, p.number + 1)
+WHERE later.last_audit_id IS NULL OR u.audit_id <= later.last_audit_id;
+
+-- name: period_differs_from_history
+-- An organization whose closed period is not what its newest change says, or a change that does not follow from the one before.
+SELECT NULL AS batch_id, NULL AS item_id, 'the closed period of ' || organization_id || ' differs from its history' AS detail
+FROM registration.organization o
+FULL JOIN (SELECT DISTINCT ON (organization_id) * FROM registration.period_change ORDER BY organization_id, number DESC) AS p
+     USING (organization_id)
+WHERE o.closed_through IS DISTINCT FROM p.closed_through
+UNION ALL
+SELECT NULL, NULL, 'change ' || number || ' of the closed period of ' || organization_id || ' does not follow from the change before'
+FROM (SELECT *, lag(closed_through) OVER w AS before, row_number() OVER w AS place FROM registration.period_change
+      WINDOW w AS (PARTITION BY organization_id ORDER BY number)) AS c
+WHERE previously IS DISTINCT FROM before OR number <> place;
+
+-- name: period_history_can_be_changed
+-- A role with the right to change the history of closed periods, or a missing trigger.
+SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || r.name || ' may change the history of closed periods' AS detail
+FROM unnest(ARRAY['bulkreg_worker', 'bulkreg_api']) AS r (name)
+WHERE has_table_privilege(r.name, 'registration.period_change', 'UPDATE, DELETE, TRUNCATE')
+UNION ALL
+SELECT NULL, NULL, 'no trigger refuses changes of the history of closed periods'
+WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registration.period_change')
+                  AND tgname = 'period_changes_are_append_only' AND tgenabled <> 'D');
