@@ -766,7 +766,7 @@ def test_what_an_import_closes_is_in_the_history_and_is_told(put: Import, engine
         (1, "2024-12-31", None, "import", "import"),
         (2, "2025-12-31", "2024-12-31", "import", "import"),
     ]
-    assert [(topic, key) for topic, key, _ in told] == [("bulk-registration.lifecycle.v1", "a")] * 2
+    assert [(topic, key) for topic, key, _ in told] == [("lifecycle", "a")] * 2
     assert ['"closed_through":"2025-12-31"' in value for _, _, value in told] == [False, True]
 
 

@@ -51,7 +51,7 @@ SPECIAL = {
     ("orchestrator.batch_edit", "kind"): "'deleted'",
     ("orchestrator.dispatch", "state"): "'asked'",
     ("orchestrator.outcome", "outcome"): "'cancelled'",
-    ("orchestrator.revocation_request", "state"): "'refused'",
+    ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
     ("registration.period_change", "closed_through"): "'2026-03-25'",
 }
