@@ -17,6 +17,7 @@ from api.console.sessions import ConsoleSessions
 from api.endpoints.calls import Service
 from api.endpoints.health import HealthChecks
 from api.handling import add_routes
+from api.http.draining import Draining
 from api.http.problems import answer_problems
 from api.http.protocol import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, Protocol, refusing_expectations
 from api.load.admission import Admission
@@ -104,7 +105,9 @@ def _plan_key(settings: Settings) -> str:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, *, health: HealthChecks | None = None) -> AsyncIterator[int]:
     """Serves the API while the block runs; yields the port. Raises OSError when the address is taken, UnsafeStartError."""
-    runner = web.AppRunner(create_app(settings, health=health), shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+    app = create_app(settings, health=health)
+    draining = Draining(app)
+    runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     assert runner.server is not None
     runner.server.request_handler = refusing_expectations(runner.server.request_handler)
@@ -126,5 +129,6 @@ async def serving(settings: Settings, *, health: HealthChecks | None = None) -> 
             yield listener.sockets[0].getsockname()[1]
         finally:
             listener.close()
+            await draining.drain(runner.server, within_s=settings.api_drain_ms / 1000)
     finally:
         await runner.cleanup()

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         "that share a commit.",
     )
 
+    api_drain_ms: int = Field(
+        default=2_000,
+        ge=0,
+        description="When the API stops, clients with an open connection have this long to send one more request, whose response closes the "
+        "connection.",
+    )
     request_deadline_ms: int = Field(
         default=10_000,
         ge=1_000,

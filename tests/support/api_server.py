@@ -41,9 +41,9 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running_api(settings: Settings, *, port: int = 0) -> Iterator[ApiServer]:
+def running_api(settings: Settings, *, port: int = 0, drain_ms: int = 0) -> Iterator[ApiServer]:
     """Serves until the block ends, at a free port unless one is given. Raises errors of the start here."""
-    settings = settings.model_copy(update={"api_port": port})
+    settings = settings.model_copy(update={"api_port": port, "api_drain_ms": drain_ms})
     started = threading.Event()
     state: dict[str, object] = {}
 
