@@ -39,6 +39,9 @@ class Home {
   /** @type {{ group: import("/console/static/registering/groups.js").Group, date: string, isWeekly: boolean }[]} */
   groups = [];
 
+  /** Whether the groups are still being read. */
+  isReading = true;
+
   /** What was done last, for people who can't see it. */
   said = "";
 
@@ -72,6 +75,7 @@ class Home {
       }
       this.action.run(() => Promise.reject(error));
     }
+    this.isReading = false;
     this.context.redraw();
   }
 
@@ -96,7 +100,7 @@ class Home {
       <div role="status" class="ds-sr-only">${this.said}</div>
       ${this.action.view()}
       ${this.needed.length === 0 ? nothing : this.#needsYou()}
-      ${this.groups.length + this.templates.length === 0 ? nothing : this.#again()}
+      ${this.groups.length + this.templates.length === 0 ? this.#awaited() : this.#again()}
       <section class="stack" aria-labelledby="latest">
         <h2 class="ds-heading" data-size="sm" id="latest">${text("home.latest")}</h2>
         ${this.batches.length === 0 ? this.#empty() : this.#table()}
@@ -138,6 +142,11 @@ class Home {
         </ul>
       </section>
     `;
+  }
+
+  /** The place of the groups, so that the page does not move when they come. */
+  #awaited() {
+    return this.isReading && this.maySubmit && this.batches.length > 0 ? html`<div class="awaited"></div>` : nothing;
   }
 
   #again() {
