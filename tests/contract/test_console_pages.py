@@ -116,6 +116,18 @@ def test_what_the_start_imports_is_asked_for_at_once() -> None:
     assert set(preloaded) == found - {"/console/static/app.js"}
 
 
+def test_a_class_is_styled_by_one_sheet() -> None:
+    """All sheets are one file for the browser, so a class of the same name in two pages would be styled by both."""
+    sheets = {
+        path.name: set(re.findall(r"^\.([a-z-]+)", path.read_text(), re.MULTILINE)) for path in (STATIC / "styles").glob("*.css")
+    }
+    owners: dict[str, list[str]] = {}
+    for sheet, classes in sheets.items():
+        for name in classes:
+            owners.setdefault(name, []).append(sheet)
+    assert {name: found for name, found in owners.items() if len(found) > 1 and not name.startswith("ds-")} == {}
+
+
 def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None:
     assert set(CATALOGUES) == {"nb", "en"}
     places = {name: {key: sorted(PLACE.findall(value)) for key, value in texts.items()} for name, texts in CATALOGUES.items()}

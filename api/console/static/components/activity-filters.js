@@ -150,10 +150,10 @@ export class ActivityFilters {
   view() {
     const { types, chapters, coordinators } = this.directory;
     return html`
-      <form class="ds-card filters" data-color="neutral" aria-label=${text("activities.filters")} @submit=${(/** @type {Event} */ event) => event.preventDefault()}>
+      <form class="ds-card activity-filters" data-color="neutral" aria-label=${text("activities.filters")} @submit=${(/** @type {Event} */ event) => event.preventDefault()}>
         <fieldset class="ds-fieldset period">
           <legend class="ds-label">${text("activities.period")}</legend>
-          <div class="chips">
+          <div class="activity-periods">
             ${PRESETS.map(
               (preset) => html`
                 <button type="button" class="ds-chip" data-color="accent" aria-pressed=${preset === this.preset} @click=${() => this.change(() => this.take(preset))}>
@@ -164,7 +164,7 @@ export class ActivityFilters {
           </div>
           <div class="dates">${this.date("from")}${this.date("to")}</div>
         </fieldset>
-        <div class="choices">
+        <div class="activity-choices">
           ${this.select("type", text("activity.type"), types.map((each) => [each.activity_type, each.name]))}
           ${chapters.length < 2 ? nothing : this.select("chapter", text("activity.chapter"), chapters.map((each) => [each.chapter_id, each.name]))}
           ${coordinators.length < 2

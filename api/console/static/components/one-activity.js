@@ -82,7 +82,7 @@ export class OneActivity {
         ? html`<div class="ds-alert" data-color="success" id="undone" tabindex="-1"><p class="ds-paragraph">${text("activity.undone")}</p></div>`
         : nothing}
       <div class="ds-card one-activity" data-color="neutral">
-        <dl class="facts">
+        <dl class="activity-facts">
           ${fact(text("activity.type"), directory.typeName(activity.activity_type))}
           ${fact(text("activity.date"), shownDate(activity.activity_date))}
           ${fact(text("activity.duration"), shownMinutes(activity.duration_minutes, text("hour")))}
@@ -118,7 +118,7 @@ export class OneActivity {
         <h3 class="ds-heading" data-size="2xs">${text(`activity.event.${entry.kind}`)}</h3>
         <p class="ds-paragraph subtle">${[moment(entry.at, organization.time_zone), by, through].filter((part) => part !== null).join(", ")}</p>
         ${entry.error === undefined ? nothing : html`<p class="ds-paragraph">${errorText(entry.error)}</p>`}
-        ${entry.correction === undefined ? nothing : html`<dl class="facts">${this.corrections(entry.correction)}</dl>`}
+        ${entry.correction === undefined ? nothing : html`<dl class="activity-facts">${this.corrections(entry.correction)}</dl>`}
         ${entry.reason === undefined ? nothing : html`<blockquote class="reason">${entry.reason}</blockquote>`}
       </li>
     `;

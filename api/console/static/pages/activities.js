@@ -19,7 +19,7 @@ const PAGE = 50;
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
   const activities = new Activities(context, await readDirectory(context.me));
-  window.addEventListener("popstate", () => activities.follow(location.pathname));
+  window.addEventListener("popstate", () => activities.follow());
   await activities.start(context.values.activity_id);
   return () => activities.view();
 }
@@ -46,6 +46,7 @@ class Activities {
     this.directory = directory;
     this.filters = new ActivityFilters(context, directory, () => this.find());
     this.finding = new Action(context);
+    this.opening = new Action(context);
     this.downloading = new Action(context);
   }
 
@@ -58,23 +59,31 @@ class Activities {
     }
   }
 
-  /** Shows what the address names: an activity or the list. @param {string} path */
-  async follow(path) {
-    const activityId = path.slice(LIST.length + 1);
+  /** Shows what the address names: an activity or the list. If the address changes meanwhile, the last one counts. */
+  async follow() {
     const left = this.open;
-    await this.finding.run(async () => {
-      if (activityId !== "") {
-        this.open = await OneActivity.read(this.context, this.directory, activityId);
-        return;
-      }
-      if (left?.wasUndone || this.said === "") {
-        this.sums = await this.filters.sums();
-        await this.read(this.path);
-      }
-      this.open = null;
+    let shown;
+    await this.opening.run(async () => {
+      do {
+        shown = location.pathname;
+        await this.show(shown.slice(LIST.length + 1));
+      } while (shown !== location.pathname);
     });
     const row = left === null ? null : document.getElementById(left.activity.activity_id);
     (row ?? document.getElementById("content"))?.focus();
+  }
+
+  /** @param {string} activityId empty for the list */
+  async show(activityId) {
+    if (activityId !== "") {
+      this.open = await OneActivity.read(this.context, this.directory, activityId);
+      return;
+    }
+    if (this.open?.wasUndone || this.said === "") {
+      this.sums = await this.filters.sums();
+      await this.read(this.path);
+    }
+    this.open = null;
   }
 
   /** Reads the list anew, and again if the filters change meanwhile. */
@@ -116,7 +125,7 @@ class Activities {
     }
     event.preventDefault();
     history.pushState({ isFromList: true }, "", `${LIST}/${activity.activity_id}`);
-    this.follow(location.pathname);
+    this.follow();
   }
 
   download() {
@@ -126,13 +135,13 @@ class Activities {
 
   view() {
     if (this.open !== null) {
-      return this.open.view();
+      return html`${this.opening.view()}${this.open.view()}`;
     }
     return html`
       <h1 class="ds-heading" data-size="lg">${text("activities.heading")}</h1>
       <p class="ds-paragraph lead">${text(`activities.lead.${this.context.me.role}`)}</p>
       ${this.filters.view()}
-      ${this.finding.view()}
+      ${this.opening.view()} ${this.finding.view()}
       <section class="found" aria-labelledby="found" aria-busy=${this.finding.isBusy}>
         <div class="found-head">
           <h2 class="ds-heading" data-size="sm" id="found" tabindex="-1">${this.sentence()}</h2>
