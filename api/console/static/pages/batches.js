@@ -11,6 +11,7 @@ import { moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SHOWN = 25;
+const WIDE = "(min-width: 40rem)";
 const STATUSES = ["processing", "completed", "partial", "failed", "cancelled"];
 
 // What the address keeps, so that Back and a bookmark lead to the same list. A label may name people, so it stays out of it.
@@ -33,6 +34,8 @@ class HistoryPage {
   /** @type {Record<string, string>} */
   #mistakes = {};
 
+  #opensFilters = false;
+
   /**
    * @param {import("/console/static/app.js").Context} context
    * @param {import("/console/static/components/people.js").NameOf} nameOf
@@ -50,6 +53,8 @@ class HistoryPage {
       to: query.get("to") ?? "",
       q: "",
     };
+    // On a narrow page the list would begin below the filters.
+    this.#opensFilters = this.#isFiltered || matchMedia(WIDE).matches;
   }
 
   async start() {
@@ -131,7 +136,11 @@ class HistoryPage {
     return html`
       <div class="history" data-color="neutral">
         <h1 class="ds-heading" data-size="lg">${text("history.heading")}</h1>
-        ${this.#form()} ${this.loading.view()}
+        <details class="ds-details" ?open=${this.#opensFilters}>
+          <summary>${text("history.filters")}</summary>
+          ${this.#form()}
+        </details>
+        ${this.loading.view()}
         <p role="status" class="meta">${this.#count()}</p>
         ${this.#found.data.length === 0 ? this.#empty() : this.#table()} ${this.#turning()}
       </div>
@@ -147,7 +156,7 @@ class HistoryPage {
     const { filters } = this;
     const isAdmin = this.context.me.role === "admin";
     return html`
-      <form class="panel filters" novalidate @submit=${(/** @type {Event} */ event) => this.#submit(event)}>
+      <form class="filters" novalidate @submit=${(/** @type {Event} */ event) => this.#submit(event)}>
         ${isAdmin ? this.#choice("who", text("history.who"), [["all", text("history.all")], ["mine", text("history.mine")]]) : nothing}
         ${this.#choice("status", text("history.status"), [
           ["", text("history.any")],
