@@ -231,7 +231,8 @@ def _judge(
             held[foreign.position] = KeptBecause.PERIOD_CLOSED
         elif foreign.position not in requested and policy.is_over(actor, foreign, now):
             held[foreign.position] = KeptBecause.WINDOW_OVER
-    to_request = [foreign.position for foreign in elsewhere if foreign.position not in requested | held.keys()]
+    settled = requested | held.keys()
+    to_request = [foreign.position for foreign in elsewhere if foreign.position not in settled]
     asked = requested.union(to_request)
     kept = {
         item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
