@@ -23,6 +23,7 @@ PAGES = (
     "/console/new",
     "/console/activities",
     "/console/activities/{activity_id}",
+    "/console/period",
     "/console/help",
     "/console/accessibility",
     "/console/templates",

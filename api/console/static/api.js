@@ -239,3 +239,13 @@ export const revokeActivity = async (activityId, reason, key) =>
 
 /** All activities of a query as CSV. @param {Record<string, unknown>} query @returns {Promise<Blob>} */
 export const activitiesFile = async (query) => (await send("GET", `${ACTIVITIES}.csv`, { query })).body;
+
+// The closed period.
+
+const PERIOD = `${API}/organization/closed-period`;
+
+/** The closed period and its latest changes, with the ETag. */
+export const closedPeriod = () => send("GET", PERIOD);
+
+/** @param {{ closed_through: string | null, reason: string }} change @param {string} key @param {string | null} match */
+export const changePeriod = async (change, key, match) => (await send("PUT", PERIOD, { json: change, key, match })).body;

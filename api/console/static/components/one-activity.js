@@ -3,7 +3,7 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
-import { errorText, moment, text } from "/console/static/messages.js";
+import { errorText, keptText, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const MAX_REASON_LENGTH = 500;
@@ -33,9 +33,15 @@ export class OneActivity {
     return new OneActivity(context, directory, await api.activity(activityId));
   }
 
-  get mayUndo() {
+  /** Whether somebody of this role could undo the activity, if its date is not in a closed period. */
+  get couldUndo() {
     const { me } = this.context;
     return me.role !== "auditor" && me.features.revoke && this.activity.revoked_at === null;
+  }
+
+  get isClosed() {
+    const closedThrough = this.context.me.organization.closed_through;
+    return closedThrough !== null && this.activity.activity_date <= closedThrough;
   }
 
   /** @returns {any} */
@@ -94,17 +100,24 @@ export class OneActivity {
         <p class="buttons">
           <a class="ds-link" data-color="accent" href="/console/batches/${activity.batch_id}">${text("activity.batch")}</a>
         </p>
-        ${this.mayUndo
-          ? html`<p class="buttons">
-              <button type="button" class="ds-button" data-variant="secondary" data-color="danger" @click=${() => this.askReason()}>${text("activity.undo")}</button>
-            </p>`
-          : nothing}
+        ${this.couldUndo ? this.undoOffer() : nothing}
       </div>
       <section aria-labelledby="history">
         <h2 class="ds-heading" data-size="sm" id="history">${text("activity.history")}</h2>
         <ol class="trail">${activity.history.map((/** @type {any} */ entry) => this.entry(entry))}</ol>
       </section>
       ${this.reasonDialog()}
+    `;
+  }
+
+  undoOffer() {
+    if (this.isClosed) {
+      return html`<p class="ds-paragraph subtle">${keptText("period_closed")}</p>`;
+    }
+    return html`
+      <p class="buttons">
+        <button type="button" class="ds-button" data-variant="secondary" data-color="danger" @click=${() => this.askReason()}>${text("activity.undo")}</button>
+      </p>
     `;
   }
 

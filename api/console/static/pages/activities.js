@@ -139,7 +139,10 @@ class Activities {
     }
     return html`
       <h1 class="ds-heading" data-size="lg">${text("activities.heading")}</h1>
-      <p class="ds-paragraph lead">${text(`activities.lead.${this.context.me.role}`)}</p>
+      <p class="ds-paragraph lead">
+        ${text(`activities.lead.${this.context.me.role}`)}
+        <a class="ds-link" href="/console/period">${text("activities.period_link")}</a>
+      </p>
       ${this.filters.view()}
       ${this.opening.view()} ${this.finding.view()}
       <section class="found" aria-labelledby="found" aria-busy=${this.finding.isBusy}>
