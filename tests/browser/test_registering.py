@@ -327,7 +327,12 @@ def problem(code: str, status: int, **others: Any) -> dict[str, Any]:
 def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     registering: Registering, page: Page, context: BrowserContext, screenshots: Path
 ) -> None:
+    # A page that takes long says so.
+    held: list[Route] = []
+    page.route(re.compile("/directory/chapters"), held.append, times=1)
     page.goto(f"{registering.url}/console/new")
+    expect(page.get_by_text("Loading …")).to_be_visible()
+    held[0].continue_()
     page.get_by_label("Search by name").wait_for()
     expect(page.get_by_label(re.compile("Dag Holm"))).to_be_disabled()
     expect(page.get_by_text("not active after 31.12.2020")).to_be_visible()

@@ -38,9 +38,9 @@ export class FileChoice {
   /** @param {ClipboardEvent} event */
   #paste(event) {
     const pasted = event.clipboardData?.getData("text/plain") ?? "";
-    const field = event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement ? event.target : null;
-    // A single value goes into the field. Several lines are a list, except in a field that has several lines itself.
-    if (!this.isOpen() || !pasted.trim().includes("\n") || field instanceof HTMLTextAreaElement) {
+    // A single value goes into the field that has the focus. Several lines are a list, except in a note and in the table of a list.
+    const isForField = event.target instanceof Element && event.target.closest("textarea, table") !== null;
+    if (!this.isOpen() || !pasted.trim().includes("\n") || isForField) {
       return;
     }
     event.preventDefault();
