@@ -297,6 +297,7 @@ def test_a_template_is_made_changed_used_and_deleted(registering: Registering, p
     page.get_by_role("button", name="Delete: Thursdays").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("Thursdays is deleted.")).to_be_visible()
+    expect(page.get_by_text("The groups that you register often")).to_be_visible()
     assert registering.registered() == set(BERGEN[1:])
 
 
@@ -330,7 +331,11 @@ def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
 ) -> None:
     # A page that takes long says so.
     held: list[Route] = []
-    page.route(re.compile("/directory/chapters"), held.append, times=1)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(re.compile("/directory/chapters"), hold, times=1)
     page.goto(f"{registering.url}/console/new")
     expect(page.get_by_text("Loading …")).to_be_visible()
     held[0].continue_()
