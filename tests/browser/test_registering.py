@@ -211,6 +211,23 @@ def test_a_duplicate_says_who_registered_it_and_is_left_out_unless_insisted_on(
     registering.registered()
     assert registering.activities() == 5
 
+    # The same while the plan still holds for what is sent: then the API refuses the submission (412).
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Peer talk").click()
+    page.get_by_label("Frode Lie").check()
+    page.get_by_label("Grete Dahl").check()
+    page.get_by_role("button", name="Review 2").click()
+    expect(page.get_by_text("2 will be registered")).to_be_visible()
+    registering.pipeline.submit([item(BERGEN[4], day=today, kind="talk")])
+    registering.registered()
+    with page.expect_response(lambda response: response.status == 412):
+        page.get_by_role("button", name="Register 2").click()
+    expect(changed).to_contain_text("Frode Lie")
+    page.get_by_role("button", name="Register 1").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    registering.registered()
+    assert registering.activities() == 7
+
 
 # The server gets the submission, but the page never gets its response.
 LOSE_THE_RESPONSE = """(path) => {

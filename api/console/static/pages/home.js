@@ -30,6 +30,9 @@ class Home {
   /** @type {any[]} */
   needed = [];
 
+  /** How many batches need somebody, shown here or not. */
+  allNeeded = 0;
+
   /** @type {any[]} */
   types = [];
 
@@ -55,10 +58,11 @@ class Home {
   async load() {
     const [batches, needed] = await Promise.all([
       api.batches({ limit: READ }),
-      this.maySubmit ? api.batches({ needs_attention: true, limit: SHOWN }) : { data: [] },
+      this.maySubmit ? api.batches({ needs_attention: true, limit: SHOWN }) : { data: [], pagination: { total: 0 } },
     ]);
     this.batches = batches.data;
     this.needed = needed.data;
+    this.allNeeded = needed.pagination.total;
   }
 
   /** The groups come after the rest of the page, because they need the batches' items. */
@@ -140,6 +144,8 @@ class Home {
             `,
           )}
         </ul>
+        ${this.allNeeded === this.needed.length ? nothing : html`
+          <p><a class="ds-link" href="/console/batches?attention=1">${text("home.all_needed", { count: this.allNeeded })}</a></p>`}
       </section>
     `;
   }
