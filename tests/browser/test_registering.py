@@ -352,8 +352,10 @@ def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route(re.compile("/directory/chapters"), hold, times=1)
-    page.goto(f"{registering.url}/console/new")
+    chapters = re.compile("/directory/chapters")
+    page.route(chapters, hold, times=1)
+    with page.expect_request(chapters):
+        page.goto(f"{registering.url}/console/new")
     expect(page.get_by_text("Loading …")).to_be_visible()
     held[0].continue_()
     page.get_by_label("Search by name").wait_for()

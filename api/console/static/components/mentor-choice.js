@@ -106,6 +106,7 @@ export class MentorChoice {
           <input class="ds-input" type="checkbox" .checked=${isChosen} ?disabled=${reason !== null && !isChosen} @change=${() => this.#change(toggle)}>
           <span>
             ${mentor.name}
+            ${scope.named(mentor.name).length > 1 ? html`<small>${mentor.mentor_id}</small>` : nothing}
             ${reason !== null
               ? html`<small>${text(`who.${reason}`, { since: shownDate(since) })}</small>`
               : scope.chapters.length > 1 ? html`<small>${scope.chapterName(mentor.chapter_id)}</small>` : nothing}
