@@ -1,5 +1,7 @@
 // Talks to the HTTP API. No other module sends requests to it.
 
+import { reading } from "/console/static/reading.js";
+
 const API = "/api/v1";
 const BATCHES = `${API}/bulk-registrations`;
 
@@ -74,18 +76,18 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
   if (unattended) {
     headers["X-Bulkreg-Unattended"] = "1";
   }
-  let response;
-  let body = null;
-  try {
-    response = await fetch(path + search(query), {
+  const ask = async () => {
+    const response = await fetch(path + search(query), {
       method, headers, signal, cache: "no-store", credentials: "same-origin", body: json === undefined ? file : JSON.stringify(json),
     });
     const kind = response.headers.get("Content-Type") ?? "";
-    if (kind.includes("json")) {
-      body = await response.json();
-    } else if (kind.startsWith("text/csv")) {
-      body = await response.blob();
-    }
+    const body = kind.includes("json") ? await response.json() : kind.startsWith("text/csv") ? await response.blob() : null;
+    return { response, body };
+  };
+  let response;
+  let body;
+  try {
+    ({ response, body } = await (method === "GET" ? reading(ask) : ask()));
   } catch (error) {
     if (signal?.aborted) {
       throw error;

@@ -1,5 +1,7 @@
 // The texts of the console in the reader's language. No other module holds text for people.
 
+import { reading } from "/console/static/reading.js";
+
 export const LANGUAGES = ["nb", "en"];
 
 const KEPT = "language";
@@ -22,8 +24,7 @@ export function preferred() {
 
 /** Loads a catalogue. @param {string} wanted */
 export async function use(wanted) {
-  const response = await fetch(`/console/static/messages/${wanted}.json`);
-  texts = await response.json();
+  texts = await reading(async () => (await fetch(`/console/static/messages/${wanted}.json`)).json());
   language = wanted;
   document.documentElement.lang = wanted;
   document.title = text("title");
