@@ -113,7 +113,7 @@ def test_what_the_start_imports_is_asked_for_at_once() -> None:
         if address.startswith("/console/static/"):
             left += set(re.findall(r'from "([^"]+)"', (STATIC / address.removeprefix("/console/static/")).read_text())) - found
         found.add(address)
-    assert set(preloaded) == found - {"/console/static/app.js"}
+    assert set(preloaded) == found
 
 
 def test_a_class_is_styled_by_one_sheet() -> None:

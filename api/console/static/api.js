@@ -46,6 +46,7 @@ export let lastUse = 0;
  * @property {string | null} [match] the ETag that the resource must still have
  * @property {string | null} [known] the ETag that the page already has
  * @property {AbortSignal} [signal]
+ * @property {boolean} [reads] whether it changes nothing: a GET, unless this says otherwise
  * @property {boolean} [unattended] whether the page sends it by itself, so that it does not keep the session alive
  */
 
@@ -55,7 +56,7 @@ export let lastUse = 0;
  *
  * @param {string} method @param {string} path @param {Options} [options] @returns {Promise<{ body: any, tag: string | null }>}
  */
-async function send(method, path, { query = {}, json, file, type, key, match, known, signal, unattended = false } = {}) {
+async function send(method, path, { query = {}, json, file, type, key, match, known, signal, unattended = false, reads = method === "GET" } = {}) {
   /** @type {Record<string, string>} */
   const headers = { ...HEADERS };
   if (json !== undefined) {
@@ -87,7 +88,7 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
   let response;
   let body;
   try {
-    ({ response, body } = await (method === "GET" ? reading(ask) : ask()));
+    ({ response, body } = await (reads ? reading(ask) : ask()));
   } catch (error) {
     if (signal?.aborted) {
       throw error;
@@ -168,13 +169,13 @@ export const item = async (batchId, itemId) =>
 
 /** @param {unknown} submission @param {AbortSignal} [signal] */
 export const preview = async (submission, signal) =>
-  (await send("POST", `${BATCHES}/preview`, { json: submission, query: { names: true }, signal })).body;
+  (await send("POST", `${BATCHES}/preview`, { json: submission, query: { names: true }, signal, reads: true })).body;
 
 /** @param {unknown} submission @param {string} key */
 export const submit = async (submission, key) => (await send("POST", BATCHES, { json: submission, key })).body;
 
 /** @param {Blob | string} file @param {string} type */
-export const readFile = async (file, type) => (await send("POST", `${BATCHES}/read-file`, { file, type })).body;
+export const readFile = async (file, type) => (await send("POST", `${BATCHES}/read-file`, { file, type, reads: true })).body;
 
 /** @param {string} batchId @param {string | null} label @param {string | null} match */
 export const rename = async (batchId, label, match) => (await send("PUT", `${BATCHES}/${batchId}`, { json: { label }, match })).body;

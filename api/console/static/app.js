@@ -168,7 +168,7 @@ async function start() {
     draw();
   }, LOADING_AFTER_MS);
   try {
-    const [{ page }] = await Promise.all([found.load().catch(notLoaded), found.isPublic ? remembered() : api.me().then(remember)]);
+    const [{ page }] = await Promise.all([found.load(), found.isPublic ? remembered() : api.me().then(remember)]);
     const values = found.values;
     const drawing = await page({ me: state.me, values, query, redraw: draw, fail: failed, ended });
     clearTimeout(loading);
@@ -178,11 +178,6 @@ async function start() {
     clearTimeout(loading);
     failed(error);
   }
-}
-
-/** A module of the page did not arrive. @returns {never} */
-function notLoaded() {
-  throw new api.Problem("offline", 0);
 }
 
 /** Remembers who is logged in, if somebody is. */
