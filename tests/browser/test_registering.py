@@ -346,19 +346,21 @@ def problem(code: str, status: int, **others: Any) -> dict[str, Any]:
 def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     registering: Registering, page: Page, context: BrowserContext, screenshots: Path
 ) -> None:
-    # A page that takes long says so.
+    def lose(route: Route) -> None:
+        route.abort()
+
     held: list[Route] = []
 
     def hold(route: Route) -> None:
         held.append(route)
 
-    # A request that the browser breaks off, as it does when the network changes, is repeated.
-    def lose(route: Route) -> None:
-        route.abort()
-
+    # A request that the browser breaks off, as it does when the network changes, is repeated. A page without one of its modules is loaded
+    # once more.
     page.route(re.compile("/directory/activity-types"), lose, times=1)
-    # Without one of its modules the page is loaded once more.
     page.route(re.compile("/static/registering/scope.js"), lose, times=1)
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Search by name").wait_for()
+    # A page that takes long says so.
     chapters = re.compile("/directory/chapters")
     page.route(chapters, hold, times=1)
     with page.expect_request(chapters):
