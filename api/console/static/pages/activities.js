@@ -201,19 +201,19 @@ class Activities {
           ${this.rows.map(
             (activity) => html`
               <tr class=${activity.revoked_at === null ? "" : "undone"}>
-                <td class="tabular" data-label=${text("activity.date")}>${shownDate(activity.activity_date)}</td>
-                <td data-label=${text("activity.mentor")}>
+                <td class="tabular">${shownDate(activity.activity_date)}</td>
+                <td>
                   <a class="ds-link" id=${activity.activity_id} href="${LIST}/${activity.activity_id}" @click=${(/** @type {MouseEvent} */ event) => this.go(event, activity)}>
                     ${mentorName(activity.mentor_id)}
                   </a>
                 </td>
-                <td data-label=${text("activity.type")}>${typeName(activity.activity_type)}</td>
-                <td class="tabular" data-label=${text("activity.duration")}>${shownMinutes(activity.duration_minutes, text("hour"))}</td>
-                <td data-label=${text("activity.chapter")}>
+                <td>${typeName(activity.activity_type)}</td>
+                <td class="tabular">${shownMinutes(activity.duration_minutes, text("hour"))}</td>
+                <td>
                   ${activity.chapter_id === null ? text("activity.no_chapter") : chapterName(activity.chapter_id)}
                 </td>
-                ${namesCoordinators ? html`<td data-label=${text("activity.coordinator")}>${coordinatorName(activity.coordinator_id)}</td>` : nothing}
-                <td data-label=${text("activity.status")}>${status(activity)}</td>
+                ${namesCoordinators ? html`<td>${coordinatorName(activity.coordinator_id)}</td>` : nothing}
+                <td>${status(activity)}</td>
               </tr>
             `,
           )}
