@@ -14,6 +14,7 @@ from cli.commands import (
     dead_letters,
     demo,
     doctor,
+    groups,
     period,
     replay,
     revoke,
@@ -64,6 +65,7 @@ run_command.register(app)
 administration.register(app)
 period.register(app)
 doctor.register(app)
+groups.register(app)
 verify.register(app)
 dead_letters.register(app)
 replay.register(app)

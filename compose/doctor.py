@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.outbox_findings import outbox_findings
+from consumers.upkeep.groups import TOPICS, Groups
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import heeds_environment
@@ -165,7 +166,7 @@ _UNPROTECTED = text("""
 _NOT_GRANTED = text("""
     SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
     WHERE schemaname IN ('orchestrator', 'registration')
-      AND tablename NOT IN ('consumer_progress', 'queue_end', 'role_start', 'sweep_mark', 'verification')
+      AND tablename NOT IN ('consumer_progress', 'consumer_group', 'queue_end', 'role_start', 'sweep_mark', 'verification')
       AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY 1
 """)
 
@@ -429,6 +430,28 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if settings.topic_replication_factor < 3 and not _is_on_this_machine(settings):
         detail = f"topics have {settings.topic_replication_factor} copies: losing a broker can lose events"
         yield Finding("Kafka", State.ADVICE, detail, "run three brokers and set BULKREG_TOPIC_REPLICATION_FACTOR=3")
+    yield from _groups(settings)
+
+
+def _groups(settings: Settings) -> Iterator[Finding]:
+    """Finds consumer groups that no coordinator serves. Silent if the database can't be reached: other checks report that."""
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        groups = Groups(settings, timeout_s=TIMEOUT_S)
+        with engine.connect() as connection:
+            names = {role: groups.name(connection, role) for role in TOPICS}
+        refusals = {role: groups.refusal(name) for role, name in names.items()}
+    except DBAPIError:
+        return
+    finally:
+        engine.dispose()
+    for role, refusal in refusals.items():
+        if refusal is not None:
+            detail = f"Kafka's coordinator does not serve it ({refusal}), so the role {role} handles nothing"
+            fix = f"if the brokers are well, run: bulkreg groups renew {role}"
+            yield Finding(f"consumer group {names[role]}", State.UNREACHABLE, detail, fix)
+    if not any(refusals.values()):
+        yield Finding("consumer groups", State.OK, f"Kafka serves {', '.join(names.values())}")
 
 
 def _is_on_this_machine(settings: Settings) -> bool:

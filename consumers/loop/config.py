@@ -2,13 +2,19 @@
 
 from orchestrator.process.kafka_settings import ClientConfig, connection_config
 from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import FIRST_GENERATION
 
 
-def consumer_config(settings: Settings, role: str) -> ClientConfig:
+def group_id(prefix: str, role: str, generation: int) -> str:
+    """Returns the name of a role's consumer group in Kafka. Each generation has a name of its own."""
+    return f"{prefix}.{role}" if generation == FIRST_GENERATION else f"{prefix}.{role}.{generation}"
+
+
+def consumer_config(settings: Settings, role: str, generation: int = FIRST_GENERATION) -> ClientConfig:
     """Returns the properties of a member of the role's group. Raises UnsafeKafkaError."""
     return connection_config(settings) | {
         "client.id": f"bulkreg-{role}",
-        "group.id": f"{settings.topic_prefix}.{role}",
+        "group.id": group_id(settings.topic_prefix, role, generation),
         # KIP-848: the broker assigns partitions. Members join in 0.1 s and keep their partitions while others come and go.
         "group.protocol": "consumer",
         # The loop commits offsets itself, after the effect is durable and its events are acknowledged.

@@ -23,9 +23,11 @@ from typing import cast
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
-from consumers.loop.config import consumer_config
+from consumers.loop.config import consumer_config, group_id
+from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
 from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.decoding import Entry, damaged, decode
 from consumers.loop.deliveries import Pending
@@ -47,6 +49,7 @@ from orchestrator.process.health import LoopHealth
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, kind_of
+from orchestrator.storage.consumer_groups import FIRST_GENERATION, read_generation
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
@@ -126,11 +129,16 @@ class ConsumerLoop:
         policy: LanePolicy | None = None,
         preparation: Preparation | None = None,
     ) -> None:
-        """Only one of the loop's threads uses `engine`, `publisher` and `preparation`. Raises UnsafeKafkaError."""
+        """Only one of the loop's threads uses `publisher` and `preparation`, and only one at a time `engine`. Raises UnsafeKafkaError."""
         self.health = LoopHealth()
         self._handler = handler
         self._topics = {topic.on_cluster(settings.topic_prefix): topic for topic in handler.topics}
-        self._config = consumer_config(settings, handler.name)
+        self._settings = settings
+        self._engine = engine
+        self._generation = FIRST_GENERATION
+        """The generation of the group that the loop is in."""
+        self._coordinator = CoordinatorWatch(BrokerQuestion(settings, handler.name))
+        self._tells_of_refusal = True
         self._client_logger = kafka_logger(settings, handler.name)
         self._topic_ids = BrokerTopicIds(settings, handler.name)
         self._probe = BatchProbe(settings, handler.name)
@@ -175,12 +183,35 @@ class ConsumerLoop:
             self._consumer.close()
 
     def _join(self) -> None:
+        self._generation = self._read_generation()
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
-        self._consumer = Consumer({**self._config, "stats_cb": self._note_statistics}, logger=self._client_logger)
+        config = consumer_config(self._settings, self._handler.name, self._generation)
+        self._consumer = Consumer({**config, "stats_cb": self._note_statistics}, logger=self._client_logger)
         self._consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._coordinator.joined(group_id(self._settings.topic_prefix, self._handler.name, self._generation))
+
+    def _read_generation(self) -> int:
+        """Returns the generation of the role's group; the one that the loop knows if the database does not respond."""
+        try:
+            with self._engine.connect() as connection:
+                return read_generation(connection, self._handler.name)
+        except SQLAlchemyError as error:
+            log_action(Action.GROUP_UNKNOWN, role=self._handler.name, error=without_values(error))
+            return self._generation
+
+    def _is_group_renewed(self) -> bool:
+        """Whether an operator has renewed the group (decision 43). Looks whenever the coordinator was asked and the worker is idle, and
+        logs a coordinator that does not serve the group."""
+        if not self._coordinator.look(has_contact=self.health.broker_contact):
+            return False
+        refusal = self._coordinator.refusal
+        if refusal is not None and self._tells_of_refusal:
+            log_action(Action.GROUP_REFUSED, role=self._handler.name, generation=self._generation, error=refusal)
+        self._tells_of_refusal = refusal is None
+        return self._in_flight is None and self._read_generation() != self._generation
 
     def _renew_client(self) -> None:
-        """Leaves the group and joins it with a new client, if the present client cannot read its partitions.
+        """Leaves the group and joins it with a new client, if the present client cannot read its partitions or the group was renewed.
 
         A client keeps the leader epoch of each partition by the topic's name, and accepts no lower epoch. A topic that is created again begins
         at epoch 0. So a client that knew the old topic at a higher epoch never reads the new one (decision 24). Each restart of a broker
@@ -191,6 +222,8 @@ class ConsumerLoop:
         elif self._silence.is_too_long:
             reason, partitions = "silent", [partition.name for partition in self._silence.partitions]
             self._silence.renewed()
+        elif self._is_group_renewed():
+            reason, partitions = "group_renewed", [partition.name for partition in self._assigned.values()]
         else:
             return
         log_action(Action.CLIENT_RENEWED, role=self._handler.name, reason=reason, partitions=partitions)
@@ -213,7 +246,7 @@ class ConsumerLoop:
             self._await_worker()
 
     def _note_turn(self) -> None:
-        self.health.failing = self._lateness() or self._silence.complaint
+        self.health.failing = self._lateness() or self._silence.complaint or self._coordinator.complaint(self._handler.name)
         if not self._postponed.is_outage:
             self.health.turned()
 

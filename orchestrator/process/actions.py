@@ -108,8 +108,17 @@ class Action(Enum):
     TOPIC_REPLACED = logging.WARNING, "A topic was recreated. The role reads these `partitions` of it from their beginning."
     CLIENT_RENEWED = (
         logging.WARNING,
-        "The role replaced its Kafka client, because the client could not read `partitions`. `reason` is `topic_replaced` (the topic was "
-        "recreated) or `silent` (nothing came since the assignment). If it repeats, check that the partitions have leaders.",
+        "The role replaced its Kafka client, which had `partitions`. `reason` is `topic_replaced` (the topic was recreated), `silent` "
+        "(nothing came since the assignment: check that the partitions have leaders) or `group_renewed` (an operator renewed the group).",
+    )
+    GROUP_REFUSED = (
+        logging.ERROR,
+        "For a minute Kafka's coordinator has not served the role's consumer group. The role handles nothing. "
+        "If the brokers are well, run `bulkreg groups renew ROLE`.",
+    )
+    GROUP_UNKNOWN = (
+        logging.WARNING,
+        "The database did not say whether the role's consumer group was renewed. The role stays in, or joins, the group that it knows.",
     )
     TOPIC_IDS_UNKNOWN = (
         logging.WARNING,

@@ -3,7 +3,7 @@
 An offset is only valid within one incarnation of the topic (docs/decisions/0024-incarnations.md), so the topic's id is stored with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -25,6 +25,7 @@ class Position(NamedTuple):
 _SQL = read_statements("orchestrator/storage/sql/progress.sql")
 
 _ADVANCE = _SQL["advance"].prepared()
+_READ = _SQL["read"].text()
 
 
 def advance_progress(connection: Connection, positions: Mapping[tuple[Topic, int], Position]) -> None:
@@ -39,3 +40,9 @@ def advance_progress(connection: Connection, positions: Mapping[tuple[Topic, int
                 "topic_ids": [position.topic_id for position in positions.values()],
             },
         )
+
+
+def read_progress(connection: Connection, topics: Sequence[Topic]) -> Mapping[tuple[Topic, int], Position]:
+    """Returns the stored positions of the partitions of these topics."""
+    rows = connection.execute(_READ, {"topics": [topic.value for topic in topics]})
+    return {(Topic(row.topic), row.partition): Position(row.next_offset, row.topic_id) for row in rows}

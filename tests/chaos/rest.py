@@ -1,8 +1,10 @@
 """Whether the product has come to rest: nothing runs, and nothing waits in the outbox or on a topic."""
 
 import psycopg2
+from confluent_kafka import KafkaException
 
 from consumers.upkeep.end_offsets import BrokerEndOffsets
+from consumers.upkeep.groups import Groups
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.kafka import committed_offsets
@@ -25,6 +27,7 @@ class Rest:
         self._settings = settings
         self._url = settings.owner_url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._ends = BrokerEndOffsets(settings)
+        self._groups = Groups(settings, timeout_s=5.0)
 
     def missing(self) -> str:
         """What is not at rest yet, in words. Empty if everything is."""
@@ -39,6 +42,15 @@ class Rest:
         if running or unsent:
             return f"{running} batches run, {unsent} events wait in the outbox"
         return self.queued()
+
+    def refused(self) -> str:
+        """Which groups no coordinator serves (row 66 of docs/faults.md), in words. Empty if there is none, or no broker responds."""
+        names = [f"{self._settings.topic_prefix}.{role}" for role in CONSUMED]
+        try:
+            refusals = {name: refusal for name in names if (refusal := self._groups.refusal(name)) is not None}
+        except KafkaException:
+            return ""
+        return ", ".join(f"Kafka's coordinator does not serve the group {name} ({refusal})" for name, refusal in refusals.items())
 
     def queued(self) -> str:
         """How many records wait for which consumer, in words. Empty if none does."""

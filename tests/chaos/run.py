@@ -206,7 +206,9 @@ def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str
     while (missing := rest.missing()) and time.monotonic() < deadline:
         say(f"draining: {missing}")
         time.sleep(DRAIN_LOOK_S)
-    return f"{missing} ({rest.queued() or 'no record waits on a topic'})" if missing else ""
+    if not missing:
+        return ""
+    return f"{missing} ({rest.refused() or rest.queued() or 'no record waits on a topic'})"
 
 
 def _breaches(cluster: Cluster) -> Iterator[Finding]:

@@ -27,7 +27,10 @@ TABLES = [
     "registration.period_change",
 ]
 # These tables are about partitions and have no organization. The API may not read them.
-OF_NOBODY = {"orchestrator." + name for name in ("consumer_progress", "queue_end", "role_start", "sweep_mark", "verification")}
+OF_NOBODY = {
+    "orchestrator." + name
+    for name in ("consumer_group", "consumer_progress", "queue_end", "role_start", "sweep_mark", "verification")
+}
 
 # A request knows its session before its organization, so the policy compares the session's hash.
 OF_A_SESSION = "orchestrator.console_session"

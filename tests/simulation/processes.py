@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
+from consumers.loop.coordinator import CoordinatorWatch
 from consumers.loop.handler import Handler
 from consumers.loop.processing import Processed
 from consumers.loop.runtime import ConsumerLoop, ExpelledError
@@ -56,6 +57,10 @@ def _passing_time() -> float:
     return 10.0 * next(_times)
 
 
+def _never_asked(group: str) -> NoReturn:
+    raise AssertionError(f"the coordinator of {group} was asked, although no time passes")
+
+
 class ConsumerProcess:
     """One member of a role's group. It is replaced when it dies."""
 
@@ -75,6 +80,7 @@ class ConsumerProcess:
         self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
         # The simulation decides what a partition returns first, however slow the machine is.
         self._loop._silence = Silence(clock=lambda: 0.0)
+        self._loop._coordinator = CoordinatorWatch(_never_asked, clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
         self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)

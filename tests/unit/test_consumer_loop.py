@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from consumers.loop import runtime as module
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S, CoordinatorWatch
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
 from consumers.loop.lanes import LanePolicy
@@ -176,6 +177,19 @@ class Loop:
         """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
         self.loop._silence = Silence(clock=lambda: self.now)
+        self.refused: KafkaException | None = None
+        self.generation = 1
+        self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
+        self.loop._read_generation = lambda: self.generation  # type: ignore[method-assign]
+
+    def _describe(self, group: str) -> Future[Any]:
+        self.asked_about = group
+        future: Future[Any] = Future()
+        if self.refused is None:
+            future.set_result(None)
+        else:
+            future.set_exception(self.refused)
+        return future
 
     def _topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
         assert timeout_s > 0
@@ -564,6 +578,36 @@ def test_anything_that_is_read_of_a_partition_ends_its_silence(loop: Loop, messa
     loop.now = 100 * SILENT_AFTER_S
     loop.turn()
     assert not loop.client.is_closed
+
+
+def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    loop.turn(end(0, 0), end(1, 0))
+    loop.generation = 2
+    loop.now = ASK_EVERY_S
+    loop.turn()
+    with loop.renewing():
+        loop.turn()
+    [line] = logged(caplog, Action.CLIENT_RENEWED)
+    assert (line["reason"], line["partitions"]) == ("group_renewed", ["commands/0", "commands/1"])
+    loop.now = 2 * ASK_EVERY_S
+    loop.turns(2)
+    assert loop.asked_about == "test.toy.2"
+
+
+def test_a_group_that_is_refused_is_told_once_and_makes_the_role_unready(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.turn(end(0, 0), end(1, 0))
+    loop.loop.health.broker_contact = True
+    loop.refused = KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+    for _ in range(3):
+        loop.now += REFUSED_AFTER_S
+        loop.turns(2)
+    assert len(logged(caplog, Action.GROUP_REFUSED)) == 1
+    assert "does not serve" in str(loop.loop.health.failing)
+    loop.refused = None
+    loop.now += REFUSED_AFTER_S
+    loop.turns(2)
+    assert loop.loop.health.failing is None
 
 
 def test_without_a_broker_a_silent_client_is_kept(loop: Loop) -> None:

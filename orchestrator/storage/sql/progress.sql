@@ -1,4 +1,4 @@
--- The statement on `consumer_progress`.
+-- The statements on `consumer_progress`.
 
 -- name: advance
 -- parameters: topics text[], partitions integer[], next_offsets bigint[], topic_ids text[]
@@ -13,3 +13,8 @@ ORDER BY topic, partition
 ON CONFLICT (topic, partition) DO UPDATE
 SET next_offset = excluded.next_offset, topic_id = excluded.topic_id, updated_at = excluded.updated_at
 WHERE consumer_progress.topic_id <> excluded.topic_id OR consumer_progress.next_offset < excluded.next_offset;
+
+-- name: read
+-- parameters: topics text[]
+-- How far the partitions of these topics are handled. Reads the whole table, which has a row for each partition.
+SELECT topic, partition, next_offset, topic_id FROM orchestrator.consumer_progress WHERE topic = ANY (:topics);

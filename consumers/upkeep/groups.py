@@ -1,0 +1,200 @@
+"""The roles' consumer groups, for an operator: how they are, and a new group for a role whose group no coordinator serves (decision 43)."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Connection, Engine
+
+from consumers.aggregator import AggregatorHandler
+from consumers.loop.config import group_id
+from consumers.loop.coordinator import UNSERVED
+from consumers.loop.runtime import MAX_UNDONE_RECORDS
+from consumers.registration import RegistrationHandler
+from consumers.splitter import SplitterHandler
+from consumers.upkeep.end_offsets import BrokerEndOffsets
+from orchestrator.process.kafka_settings import connection_config, kafka_logger
+from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import note_generation, read_generation
+from orchestrator.storage.database import transact
+from orchestrator.storage.progress import Position, read_progress
+from orchestrator.storage.sweeping import Queues
+from schemas.envelope import Topic
+
+TOPICS: Mapping[str, Sequence[Topic]] = {
+    handler.name: handler.topics for handler in (SplitterHandler, RegistrationHandler, AggregatorHandler)
+}
+"""The topics of each role that has a consumer group."""
+
+# What is handled in the database may not be published yet. A loop has at most this many such records. Transactions leave gaps between
+# the offsets, one for each record at most.
+_MARGIN = 2 * MAX_UNDONE_RECORDS
+
+# A coordinator that moves to another broker refuses for some seconds.
+_TRIES = 3
+_BETWEEN_TRIES_S = 2.0
+
+# Each candidate is on another partition of Kafka's topic of offsets.
+_MOST_CANDIDATES = 10
+_GENERATIONS_AHEAD = 1_000
+
+_OFFSETS_TOPIC = "__consumer_offsets"
+
+
+class NoGroupServedError(Exception):
+    """Kafka serves no group that a role could have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A role's consumer group. `state` is Kafka's, or the name of the coordinator's refusal if it does not serve the group."""
+
+    role: str
+    name: str
+    is_served: bool
+    state: str
+    members: int
+    waiting: int
+    """Records that the role has not handled yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The group that a role has after `renew`."""
+
+    role: str
+    name: str
+    renewed: bool
+    """False: its group is served, so it was kept."""
+
+
+class Groups:
+    """Asks Kafka about the groups."""
+
+    def __init__(self, settings: Settings, *, timeout_s: float) -> None:
+        """Raises UnsafeKafkaError."""
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "groups"))
+        self._ends = BrokerEndOffsets(settings)
+
+    def name(self, connection: Connection, role: str) -> str:
+        """Returns the name of the role's present group."""
+        return self._name(role, read_generation(connection, role))
+
+    def refusal(self, name: str) -> str | None:
+        """Returns Kafka's name of the refusal if the coordinator refuses the group again and again. Raises KafkaException for any other
+        error."""
+        return self._described(name)[0]
+
+    def all(self, connection: Connection) -> Iterator[Group]:
+        """Returns the group of each role. Raises KafkaException."""
+        for role, topics in TOPICS.items():
+            name = self.name(connection, role)
+            # First the question that needs no coordinator: it raises if no broker responds.
+            waiting = _waiting(self._ends(topics), read_progress(connection, topics))
+            refusal, state, members = self._described(name)
+            yield Group(role, name, refusal is None, refusal or state, members, waiting)
+
+    def renew(self, engine: Engine, role: str) -> Renewal:
+        """Gives the role a new group, unless the coordinator serves its present one.
+
+        The new group has its offsets before its name is stored. If the process ends between the two, no role has joined the new group, and
+        the next call does the same again. Raises KafkaException, and NoGroupServedError when no group is served.
+        """
+        with engine.connect() as connection:
+            present = read_generation(connection, role)
+            progress = read_progress(connection, TOPICS[role])
+        # First the question that needs no coordinator: it raises if no broker responds.
+        starts = self._starts(role, progress)
+        if self.refusal(self._name(role, present)) is None:
+            return Renewal(role, self._name(role, present), renewed=False)
+        for generation in self._candidates(role, present):
+            name = self._name(role, generation)
+            if self._is_seeded(name, starts):
+                transact(engine, partial(note_generation, role=role, generation=generation))
+                return Renewal(role, name, renewed=True)
+        raise NoGroupServedError(
+            f"Kafka serves no group of the role {role}, whatever its name: check the brokers and the topic {_OFFSETS_TOPIC}"
+        )
+
+    def _name(self, role: str, generation: int) -> str:
+        return group_id(self._settings.topic_prefix, role, generation)
+
+    def _described(self, name: str) -> tuple[str | None, str, int]:
+        """Returns the refusal, or None, the state and the number of members. Raises KafkaException."""
+        for tries_left in reversed(range(_TRIES)):
+            [future] = self._admin.describe_consumer_groups([name], request_timeout=self._timeout_s).values()
+            try:
+                found = future.result()
+            except KafkaException as exception:
+                error = exception.args[0]
+                if error.code() not in UNSERVED:
+                    raise
+                if not tries_left:
+                    return error.name(), "", 0
+                time.sleep(_BETWEEN_TRIES_S)
+            else:
+                break
+        return None, found.state.name.lower(), len(found.members)
+
+    def _starts(self, role: str, progress: Mapping[tuple[Topic, int], Position]) -> list[TopicPartition]:
+        """Returns where the new group begins to read: before everything that may not be published yet. Other partitions, and those of a
+        recreated topic, are read from their beginning."""
+        return [
+            TopicPartition(
+                place[0].on_cluster(self._settings.topic_prefix),
+                place[1],
+                min(queue.next_offset, max(queue.first, position.next_offset - _MARGIN)),
+                queue.topic_id,
+            )
+            for place, queue in self._ends(TOPICS[role]).items()
+            if (position := progress.get(place)) is not None and position.topic_id == queue.topic_id
+        ]
+
+    def _candidates(self, role: str, present: int) -> Iterator[int]:
+        """Returns later generations, one for each partition of the topic of offsets, without the partition of the present one."""
+        partitions = len(self._admin.list_topics(_OFFSETS_TOPIC, timeout=self._timeout_s).topics[_OFFSETS_TOPIC].partitions)
+        tried = {offsets_partition(self._name(role, present), partitions)} if partitions else set()
+        for generation in range(present + 1, present + _GENERATIONS_AHEAD):
+            partition = offsets_partition(self._name(role, generation), partitions) if partitions else generation
+            if partition not in tried:
+                tried.add(partition)
+                yield generation
+            if len(tried) > _MOST_CANDIDATES:
+                return
+
+    def _is_seeded(self, name: str, starts: Sequence[TopicPartition]) -> bool:
+        """Stores the offsets in the group. Returns False when no coordinator serves it. Raises KafkaException."""
+        if not starts:
+            return self.refusal(name) is None
+        wanted = ConsumerGroupTopicPartitions(name, list(starts))
+        [future] = self._admin.alter_consumer_group_offsets([wanted], request_timeout=self._timeout_s).values()
+        try:
+            errors = [place.error for place in future.result().topic_partitions if place.error is not None]
+        except KafkaException as exception:
+            errors = [exception.args[0]]
+        other = [error for error in errors if error.code() not in UNSERVED]
+        if other:
+            raise KafkaException(other[0])
+        return not errors
+
+
+def _waiting(queues: Queues, progress: Mapping[tuple[Topic, int], Position]) -> int:
+    waiting = 0
+    for place, queue in queues.items():
+        position = progress.get(place)
+        handled = position.next_offset if position is not None and position.topic_id == queue.topic_id else queue.first
+        waiting += max(0, queue.next_offset - max(queue.first, handled))
+    return waiting
+
+
+def offsets_partition(name: str, partitions: int) -> int:
+    """Returns the partition of Kafka's topic of offsets that a group belongs to: by the absolute value of Java's `hashCode` of its name."""
+    code = 0
+    for character in name:  # ASCII, like the names of topics
+        code = (31 * code + ord(character)) % 2**32
+    return min(code, 2**32 - code) % 2**31 % partitions

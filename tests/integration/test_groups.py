@@ -1,0 +1,187 @@
+"""`bulkreg groups` on real servers: where a new group begins to read, and what is left when the command is stopped half-way.
+
+The coordinator is well here; tests/faults/test_group_coordinator.py has one that is not.
+"""
+
+import json
+from typing import Any
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from cli.commands.groups import GroupedRole
+from cli.main import app
+from consumers.upkeep import groups
+from consumers.upkeep.groups import TOPICS, Groups, NoGroupServedError
+from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import FIRST_GENERATION, note_generation, read_generation
+from orchestrator.storage.progress import Position, advance_progress
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from tests.support.kafka import replace_topic
+from tests.support.toy import command
+from tests.support.waiting import PATIENCE_S
+
+ROLE = "registration"
+RECORDS, MARGIN = 40, 3
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.commands.groups._TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(groups, "_MARGIN", MARGIN)
+
+
+@pytest.fixture
+def asked(settings: Settings, topics: None) -> Groups:
+    return Groups(settings, timeout_s=PATIENCE_S)
+
+
+@pytest.fixture
+def refused(asked: Groups, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of groups that no coordinator serves: the role's first."""
+    names = {asked._name(ROLE, FIRST_GENERATION)}
+    described = Groups._described
+    monkeypatch.setattr(
+        Groups, "_described", lambda self, name: ("NOT_COORDINATOR", "", 0) if name in names else described(self, name)
+    )
+    return names
+
+
+@pytest.fixture
+def handled(settings: Settings, engine: Engine, publisher: EventProducer, asked: Groups) -> dict[int, Position]:
+    """Commands that are all handled, by partition."""
+    publisher.publish([command(number) for number in range(RECORDS)])
+    ends = {place: queue for place, queue in asked._ends([Topic.COMMANDS]).items() if queue.next_offset}
+    assert len(ends) > 1
+    positions = {place: Position(queue.next_offset, queue.topic_id) for place, queue in ends.items()}
+    with engine.begin() as connection:
+        advance_progress(connection, positions)
+    return {partition: position for (_, partition), position in positions.items()}
+
+
+def offsets(settings: Settings, name: str) -> dict[int, tuple[int, str | None]]:
+    """Returns what the group has committed for the commands, with the metadata."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    [future] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=PATIENCE_S).values()
+    topic = Topic.COMMANDS.on_cluster(settings.topic_prefix)
+    return {place.partition: (place.offset, place.metadata) for place in future.result().topic_partitions if place.topic == topic}
+
+
+def generation(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return read_generation(connection, ROLE)
+
+
+def test_a_new_group_begins_before_what_may_not_be_published_yet(
+    settings: Settings, engine: Engine, asked: Groups, refused: set[str], handled: dict[int, Position]
+) -> None:
+    renewal = asked.renew(engine, ROLE)
+    assert renewal.renewed
+    assert renewal.name == asked._name(ROLE, generation(engine))
+    assert offsets(settings, renewal.name) == {
+        partition: (max(0, position.next_offset - MARGIN), position.topic_id) for partition, position in handled.items()
+    }
+    again = asked.renew(engine, ROLE)
+    assert (again.name, again.renewed) == (renewal.name, False)
+
+
+def test_a_recreated_topic_is_read_from_its_beginning(
+    settings: Settings, engine: Engine, asked: Groups, refused: set[str], handled: dict[int, Position]
+) -> None:
+    replace_topic(settings, Topic.COMMANDS)
+    assert offsets(settings, asked.renew(engine, ROLE).name) == {}
+
+
+def test_a_command_that_is_stopped_half_way_can_be_repeated(
+    settings: Settings,
+    engine: Engine,
+    asked: Groups,
+    refused: set[str],
+    handled: dict[int, Position],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stops(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(groups, "note_generation", stops)
+        with pytest.raises(KeyboardInterrupt):
+            asked.renew(engine, ROLE)
+    assert generation(engine) == FIRST_GENERATION
+    renewal = asked.renew(engine, ROLE)
+    assert renewal.renewed
+    assert offsets(settings, renewal.name).keys() == handled.keys()
+
+
+def test_a_group_that_is_not_served_either_is_passed_over(
+    engine: Engine, asked: Groups, refused: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is handled yet, so the group needs no offsets and is only asked for."""
+    seen: list[str] = []
+    described = Groups._described
+
+    def first_is_refused(self: Groups, name: str) -> tuple[str | None, str, int]:
+        seen.append(name)
+        return ("COORDINATOR_NOT_AVAILABLE", "", 0) if len(seen) == 2 else described(self, name)
+
+    monkeypatch.setattr(Groups, "_described", first_is_refused)
+    assert asked.renew(engine, ROLE).name == seen[2]
+    assert len(set(seen)) == 3
+
+
+def test_without_any_served_group_the_generation_stays(engine: Engine, asked: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Groups, "_described", lambda *_: ("NOT_COORDINATOR", "", 0))
+    with pytest.raises(NoGroupServedError, match="check the brokers"):
+        asked.renew(engine, ROLE)
+    assert generation(engine) == FIRST_GENERATION
+
+
+def test_an_error_about_the_caller_is_no_refusal(asked: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidding:
+        def describe_consumer_groups(self, names: list[str], **_: object) -> dict[str, Any]:
+            raise KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+
+    monkeypatch.setattr(asked, "_admin", Forbidding())
+    with pytest.raises(KafkaException):
+        asked.refusal("any")
+
+
+def test_the_generation_never_decreases(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for number in (2, 4, 3):
+            note_generation(connection, ROLE, number)
+    assert generation(engine) == 4
+
+
+def bulkreg(settings: Settings, *arguments: str) -> Result:
+    environment = {
+        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
+        "BULKREG_HOME": None,
+    }
+    return CliRunner().invoke(app, ["groups", *arguments], env=environment)
+
+
+def test_the_command_lists_and_renews(settings: Settings, refused: set[str], handled: dict[int, Position]) -> None:
+    listed = bulkreg(settings, "list", "--json")
+    assert listed.exit_code == 3, listed.output
+    assert {each["role"]: each["is_served"] for each in json.loads(listed.stdout)["groups"]} == {
+        "splitter": True,
+        "registration": False,
+        "aggregator": True,
+    }
+    renewed = bulkreg(settings, "renew", ROLE, "--json")
+    assert renewed.exit_code == 0, renewed.output
+    assert json.loads(renewed.stdout)["renewed"]
+    assert bulkreg(settings, "list").exit_code == 0
+    kept = bulkreg(settings, "renew", "splitter")
+    assert "keeps it" in kept.stdout + kept.stderr
+
+
+def test_the_command_knows_every_role_that_has_a_group() -> None:
+    assert set(GroupedRole) == TOPICS.keys()
