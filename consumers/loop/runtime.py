@@ -35,7 +35,7 @@ from consumers.loop.handler import Handler, Lane, Preparation
 from consumers.loop.lanes import LanePolicy, Lanes
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.postponing import Failure, PostponedUnits, Unit
-from consumers.loop.processing import NextOffsets, Processed, Processor
+from consumers.loop.processing import NOTHING, NextOffsets, Processed, Processor
 from consumers.loop.raw_record import take_apart
 from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
@@ -139,6 +139,9 @@ class ConsumerLoop:
         """The generation of the group that the loop is in."""
         self._coordinator = CoordinatorWatch(BrokerQuestion(settings, handler.name))
         self._tells_of_refusal = True
+        self._stored_generation = FIRST_GENERATION
+        """The generation that the database has, as far as the loop knows."""
+        self._looks_for_group = False
         self._client_logger = kafka_logger(settings, handler.name)
         self._topic_ids = BrokerTopicIds(settings, handler.name)
         self._probe = BatchProbe(settings, handler.name)
@@ -172,6 +175,7 @@ class ConsumerLoop:
 
     def run(self) -> None:
         """Raises ExpelledError, KafkaException for a fatal error of the client, and any error of a bug outside the handler."""
+        self._stored_generation = self._read_generation()
         self._join()
         self._worker: Worker[Processed] = Worker(f"{self._handler.name}-worker")
         try:
@@ -183,7 +187,7 @@ class ConsumerLoop:
             self._consumer.close()
 
     def _join(self) -> None:
-        self._generation = self._read_generation()
+        self._generation = self._stored_generation
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         config = consumer_config(self._settings, self._handler.name, self._generation)
         self._consumer = Consumer({**config, "stats_cb": self._note_statistics}, logger=self._client_logger)
@@ -191,24 +195,28 @@ class ConsumerLoop:
         self._coordinator.joined(group_id(self._settings.topic_prefix, self._handler.name, self._generation))
 
     def _read_generation(self) -> int:
-        """Returns the generation of the role's group; the one that the loop knows if the database does not respond."""
+        """Returns the generation of the role's group in the database; the one that the loop knows if the database does not respond."""
         try:
             with self._engine.connect() as connection:
                 return read_generation(connection, self._handler.name)
         except SQLAlchemyError as error:
             log_action(Action.GROUP_UNKNOWN, role=self._handler.name, error=without_values(error))
-            return self._generation
+            return self._stored_generation
 
-    def _is_group_renewed(self) -> bool:
-        """Whether an operator has renewed the group (decision 43). Looks whenever the coordinator was asked and the worker is idle, and
-        logs a coordinator that does not serve the group."""
+    def _look_for_group(self) -> Processed:
+        self._stored_generation = self._read_generation()
+        return NOTHING
+
+    def _watch_coordinator(self) -> None:
+        """Logs a coordinator that does not serve the group. After each question, the worker looks whether an operator has renewed the group
+        (decision 43)."""
         if not self._coordinator.look(has_contact=self.health.broker_contact):
-            return False
+            return
+        self._looks_for_group = True
         refusal = self._coordinator.refusal
         if refusal is not None and self._tells_of_refusal:
             log_action(Action.GROUP_REFUSED, role=self._handler.name, generation=self._generation, error=refusal)
         self._tells_of_refusal = refusal is None
-        return self._in_flight is None and self._read_generation() != self._generation
 
     def _renew_client(self) -> None:
         """Leaves the group and joins it with a new client, if the present client cannot read its partitions or the group was renewed.
@@ -222,7 +230,7 @@ class ConsumerLoop:
         elif self._silence.is_too_long:
             reason, partitions = "silent", [partition.name for partition in self._silence.partitions]
             self._silence.renewed()
-        elif self._is_group_renewed():
+        elif self._stored_generation != self._generation:
             reason, partitions = "group_renewed", [partition.name for partition in self._assigned.values()]
         else:
             return
@@ -235,6 +243,7 @@ class ConsumerLoop:
     def _turn(self) -> None:
         is_idle = self._in_flight is None and (not self._lanes or self._postponed.is_full)
         due_in_s = self._postponed.due_in_s()
+        self._watch_coordinator()
         self._receive(min(IDLE_POLL_S, IDLE_POLL_S if due_in_s is None else due_in_s) if is_idle else 0.0)
         self._renew_client()
         if self._in_flight is None:
@@ -350,7 +359,7 @@ class ConsumerLoop:
 
     def _hand_over(self) -> None:
         """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker stores progress over offsets
-        without records, or waits for acknowledgements."""
+        without records, waits for acknowledgements, or looks whether the group was renewed."""
         unit, entries = self._next() if self._has_room() else (None, ())
         offsets = _offsets(entries)
         next_offsets = self._progress_after(offsets)
@@ -359,6 +368,9 @@ class ConsumerLoop:
             future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
         elif next_offsets:
             future = self._worker.submit(lambda: self._processor.note_progress(next_offsets))
+        elif self._looks_for_group:
+            self._looks_for_group = False
+            future = self._worker.submit(self._look_for_group)
         else:
             if self._unacknowledged:
                 self._look_for_acknowledgements()

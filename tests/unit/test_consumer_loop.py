@@ -585,7 +585,8 @@ def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.
     loop.turn(end(0, 0), end(1, 0))
     loop.generation = 2
     loop.now = ASK_EVERY_S
-    loop.turn()
+    loop.turns(2)
+    assert not loop.client.is_closed
     with loop.renewing():
         loop.turn()
     [line] = logged(caplog, Action.CLIENT_RENEWED)
