@@ -9,12 +9,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Engine
 
-from consumers.aggregator import AggregatorHandler
 from consumers.loop.config import group_id
 from consumers.loop.coordinator import UNSERVED
 from consumers.loop.runtime import MAX_UNDONE_RECORDS
-from consumers.registration import RegistrationHandler
-from consumers.splitter import SplitterHandler
 from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
@@ -25,7 +22,9 @@ from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 
 TOPICS: Mapping[str, Sequence[Topic]] = {
-    handler.name: handler.topics for handler in (SplitterHandler, RegistrationHandler, AggregatorHandler)
+    "splitter": (Topic.BATCHES,),
+    "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK),
+    "aggregator": (Topic.RESULTS,),
 }
 """The topics of each role that has a consumer group."""
 

@@ -14,6 +14,9 @@ from typer.testing import CliRunner, Result
 
 from cli.commands.groups import GroupedRole
 from cli.main import app
+from consumers.aggregator import AggregatorHandler
+from consumers.registration import RegistrationHandler
+from consumers.splitter import SplitterHandler
 from consumers.upkeep import groups
 from consumers.upkeep.groups import TOPICS, Groups, NoGroupServedError
 from orchestrator.process.settings import Settings
@@ -96,7 +99,7 @@ def test_a_recreated_topic_is_read_from_its_beginning(
     assert offsets(settings, asked.renew(engine, ROLE).name) == {}
 
 
-def test_a_command_that_is_stopped_half_way_can_be_repeated(
+def test_row_66_command_that_is_stopped_half_way_can_be_repeated(
     settings: Settings,
     engine: Engine,
     asked: Groups,
@@ -183,5 +186,7 @@ def test_the_command_lists_and_renews(settings: Settings, refused: set[str], han
     assert "keeps it" in kept.stdout + kept.stderr
 
 
-def test_the_command_knows_every_role_that_has_a_group() -> None:
+def test_every_role_that_has_a_group_is_known() -> None:
+    handlers = (SplitterHandler, RegistrationHandler, AggregatorHandler)
+    assert {handler.name: handler.topics for handler in handlers} == TOPICS
     assert set(GroupedRole) == TOPICS.keys()
