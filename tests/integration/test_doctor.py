@@ -73,8 +73,9 @@ def test_a_healthy_deployment_is_reported_as_healthy(sound: Settings) -> None:
         "outbox",
         "relays",
         "Kafka",
+        "consumer groups",
     ]
-    assert len(findings) == 9
+    assert len(findings) == 10
 
 
 def test_a_variable_that_no_setting_reads(sound: Settings) -> None:
