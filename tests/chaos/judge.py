@@ -125,6 +125,7 @@ def judge(history: History, batches: Iterable[BatchRow], totals: Totals, ends: E
     verdict.findings += _fights(fought_for)
     verdict.findings += [Finding(Rule.TEMPLATE, "templates", detail) for detail in history.wrong_templates]
     verdict.findings += _periods(history, periods)
+    verdict.judged["changes of the period"] = len(periods.changes)
     verdict.findings += [Finding(Rule.SERVER_ERROR, "the API", detail) for detail in history.server_errors]
     if seen != totals:
         verdict.findings.append(Finding(Rule.UNATTACHED, "whole tables", f"{totals} rows, but the batches have only {seen}"))

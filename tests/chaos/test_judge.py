@@ -522,7 +522,7 @@ def test_an_allowed_history_is_no_finding(world: World, happened: Callable[[Worl
 
 
 def test_the_judged_rows_are_counted(world: World) -> None:
-    assert world.verdict().judged == {"batches": 11, "items": 16, "activities": 11}
+    assert world.verdict().judged == {"batches": 11, "items": 16, "activities": 11, "changes of the period": 2}
 
 
 @pytest.mark.parametrize(("attempt", "key", "became"), [(1, None, "not done"), (2, None, "done"), (1, "k", "not done")])
