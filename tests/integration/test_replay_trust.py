@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import orjson
@@ -123,10 +124,28 @@ def rejection(batch: UUID) -> OutgoingEvent:
     return event._replace(topic=Topic.LIFECYCLE)
 
 
+def period(closed_through: date | None, previously: date | None) -> list[OutgoingEvent]:
+    """A closed period of which the database knows nothing. Its key is the organization."""
+    return [
+        events.period_changed(
+            organization_id=ORGANIZATION,
+            number=1,
+            closed_through=closed_through,
+            previously=previously,
+            reason="forged",
+            changed_by="x",
+            time=datetime(2026, 3, 26, 10, tzinfo=UTC),
+            trace_id="0" * 31 + "1",
+        )
+    ]
+
+
 ERROR = {"code": "internal_error", "message": "forged", "retryable": True}
 
 # By the event that is forged. Every type that a replay reads is in this table.
 FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
+    "PeriodClosed": lambda b: period(date(2026, 12, 31), None),
+    "PeriodReopened": lambda b: period(None, date(2026, 12, 31)),
     "BatchDeleted, finished": lambda b: [ours(events.BATCH_DELETED, b.finished, version=6)],
     "BatchDeleted, running": lambda b: [ours(events.BATCH_DELETED, b.running, version=2)],
     "BatchDeleted, cancelled": lambda b: [ours(events.BATCH_DELETED, each, version=9) for each in (b.cancelled, b.stopped)],
