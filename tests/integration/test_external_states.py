@@ -524,7 +524,7 @@ FAR = (pytest.mark.full, pytest.mark.timeout(7_200))
             id="revocations with every fate",
             marks=FAR,
         ),
-        pytest.param(replace(REVOCATIONS, processes=2, switches=True, requests=3), id="revocations of two processes", marks=FAR),
+        pytest.param(replace(REVOCATIONS, processes=2), id="revocations of two processes", marks=FAR),
         pytest.param(replace(EVERYTHING, attempts=3, switches=False), id="three attempts", marks=FAR),
         pytest.param(replace(EVERYTHING, processes=2, switches=False), id="two processes", marks=FAR),
     ],
