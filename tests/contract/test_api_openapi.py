@@ -72,6 +72,7 @@ PUBLISHED_SCHEMAS = """
     CoordinatorResponse CoordinatorsResponse FeaturesResponse FileItemResponse FileMistakeResponse HealthAnswer HealthCheck
     ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse
     MentorsResponse MentorsSubmission NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
+    PeriodChangeResponse PeriodClosing PeriodHistoryResponse PeriodResponse
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
     RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse
     TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
