@@ -459,7 +459,7 @@ def test_followers_are_woken_after_a_look_at_the_database() -> None:
 
 def test_a_request_that_waited_too_long_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("api.load.database.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("api.load.threads.time.monotonic", lambda: now[0])
     database = Database(Settings(api_database_connections=1).model_copy(update={"api_max_waiting_requests": 2}))
     begun, go_on = threading.Event(), threading.Event()
 
@@ -471,12 +471,12 @@ def test_a_request_that_waited_too_long_is_not_run(monkeypatch: pytest.MonkeyPat
     async def scenario(waited_s: float) -> str:
         begun.clear()
         go_on.clear()
-        running = asyncio.create_task(database.run(first))
+        running = asyncio.create_task(database.run(first, changes=True))
         await asyncio.to_thread(begun.wait, PATIENCE_S)
-        waiting = asyncio.create_task(database.run(lambda: "in time"))
+        waiting = asyncio.create_task(database.run(lambda: "in time", changes=True))
         await asyncio.sleep(0)
         with pytest.raises(ProblemError, match="Too many requests") as refused:
-            await database.run(lambda: "no room")
+            await database.run(lambda: "no room", changes=True)
         assert refused.value.code == "overloaded"
         now[0] += waited_s
         go_on.set()
