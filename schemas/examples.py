@@ -337,7 +337,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             "name": "Nordlys likepersonforening",
             "time_zone": "Europe/Oslo",
             "today": "2026-03-26",
-            "closed_through": "2025-12-31",
+            "closed_through": None,
         },
         "limits": {
             "max_items": 10000,

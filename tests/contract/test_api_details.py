@@ -140,9 +140,9 @@ def test_large_bodies_are_handled_in_threads_of_their_own(
 ) -> None:
     run, seen = Database.run, []
 
-    async def noting(database: Database, work: Callable[[], Any], *, is_large: bool = False) -> Any:
+    async def noting(database: Database, work: Callable[[], Any], *, changes: bool = False, is_large: bool = False) -> Any:
         seen.append(is_large)
-        return await run(database, work, is_large=is_large)
+        return await run(database, work, changes=changes, is_large=is_large)
 
     given_back = threading.Semaphore(0)
     monkeypatch.setattr(Database, "run", noting)

@@ -472,6 +472,7 @@ def stored_item(values: NewItem, **others: object) -> Row:
         "revoked_at": None,
         "revoked_by": None,
         "revocation_reason": None,
+        "revocation_request": None,
         **others,
     }
 
