@@ -110,3 +110,5 @@ def log_in(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
     page.get_by_role("link", name="Log in").click()
     page.get_by_role("link", name=name).first.click()
     page.get_by_role("button", name="Log out").wait_for()
+    # The frame is drawn before the page.
+    page.get_by_role("heading", level=1).wait_for()
