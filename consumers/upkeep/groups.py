@@ -135,6 +135,7 @@ class Groups:
                     raise
                 if not tries_left:
                     return error.name(), "", 0
+                # A coordinator that still loads its groups refuses, too, but only for a moment.
                 time.sleep(_BETWEEN_TRIES_S)
             else:
                 break

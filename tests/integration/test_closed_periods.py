@@ -87,7 +87,7 @@ def test_a_redelivered_command_repeats_what_was_decided_before_the_period_was_cl
     assert pipeline.handle(pipeline.registration, commands).events == told
 
 
-def test_a_revocation_keeps_what_is_in_a_closed_period_whoever_asks(pipeline: Pipeline, settings: Settings) -> None:
+def test_a_revocation_keeps_what_is_in_a_closed_period_for_every_role(pipeline: Pipeline, settings: Settings) -> None:
     batch_id = pipeline.submit([item("mentor-1"), item("mentor-2", day=DAY + ONE_DAY)])
     pipeline.drain()
     close(pipeline, DAY)

@@ -431,7 +431,7 @@ def expire(engine: Engine, most: int) -> int:
         return purging.expire_keys(connection, after=timedelta(days=7), max_keys=most)
 
 
-def test_a_key_expires_by_itself_whoever_has_the_same_name(pipeline: Pipeline) -> None:
+def test_a_key_expires_by_itself_beside_others_of_the_same_name(pipeline: Pipeline) -> None:
     aged = [("o", "s", "k", 8), ("p", "s", "k", 6), ("o", "t", "k", 6), ("o", "s", "l", 6)]
     with keys(pipeline, *aged) as left:
         assert expire(pipeline.engine, 9) == 1

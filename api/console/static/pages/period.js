@@ -60,7 +60,7 @@ class PeriodPage {
     this.context.redraw();
   }
 
-  /** The date that is typed: null for an empty field, undefined for what is no date. @returns {string | null | undefined} */
+  /** Reads the typed date. Returns null if the field is empty, and undefined if it holds no date. @returns {string | null | undefined} */
   wanted() {
     if (this.typed.trim() === "") {
       return null;
