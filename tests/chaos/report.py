@@ -49,6 +49,9 @@ def page(result: Result) -> str:
             "<h2>Faults</h2>",
             table(["", "times", "seconds"], _faults(result)),
             f"<p>{NOT_REACHED}</p>",
+            f"<p>Groups that no coordinator served, and what they were renewed to: {', '.join(result.renewed)}.</p>"
+            if result.renewed
+            else "",
             "" if result.has_disk else f"<p>{NO_DISK}</p>",
             "<h2>Memory, descriptors and threads</h2>",
             "<p>Each process at these moments, whichever process it was then; PostgreSQL with its number of connections. "
@@ -77,6 +80,7 @@ def summary(result: Result) -> str:
         "judged: " + ", ".join(f"{number} {what}" for what, number in result.verdict.judged.items()),
         f"unknown: {unknown}",
         "faults: " + ", ".join(f"{number} x {fault}" for fault, number in sorted(result.faults.items())),
+        *(f"renewed: {name}" for name in result.renewed),
         *(str(finding) for finding in result.verdict.findings[:50]),
         verdict(result),
     ]

@@ -2,10 +2,13 @@
 
 import psycopg2
 from confluent_kafka import KafkaException
+from sqlalchemy import NullPool, create_engine
 
+from consumers.loop.config import group_id
 from consumers.upkeep.end_offsets import BrokerEndOffsets
 from consumers.upkeep.groups import Groups
 from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import read_generation
 from schemas.envelope import Topic
 from tests.support.kafka import committed_offsets
 
@@ -26,6 +29,7 @@ class Rest:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = settings.owner_url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._engine = create_engine(settings.owner_url, poolclass=NullPool)
         self._ends = BrokerEndOffsets(settings)
         self._groups = Groups(settings, timeout_s=5.0)
 
@@ -45,8 +49,8 @@ class Rest:
 
     def refused(self) -> str:
         """Which groups no coordinator serves (row 66 of docs/faults.md), in words. Empty if there is none, or no broker responds."""
-        names = [f"{self._settings.topic_prefix}.{role}" for role in CONSUMED]
         try:
+            names = [group_id(self._settings.topic_prefix, role, self._generation(role)) for role in CONSUMED]
             refusals = {name: refusal for name in names if (refusal := self._groups.refusal(name)) is not None}
         except KafkaException:
             return ""
@@ -58,7 +62,12 @@ class Rest:
         return ", ".join(f"{records} records wait on {topic}" for topic, records in waiting.items() if records)
 
     def _waiting(self, role: str, topic: Topic) -> int:
-        committed = committed_offsets(self._settings, role, topic)
+        committed = committed_offsets(self._settings, role, topic, self._generation(role))
         ends = self._ends([topic])
         # A consumer may have committed for an earlier incarnation of the topic. An offset beyond the end does not count.
         return sum(max(0, queue.next_offset - committed.get(partition, queue.first)) for (_, partition), queue in ends.items())
+
+    def _generation(self, role: str) -> int:
+        """Returns the generation of the role's group: the operator may have renewed it."""
+        with self._engine.connect() as connection:
+            return read_generation(connection, role)

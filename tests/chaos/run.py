@@ -17,6 +17,7 @@ from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
+from tests.chaos.operator import Operator
 from tests.chaos.rest import Rest
 from tests.chaos.restored_database import OlderCopy
 from tests.chaos.tables import read_batches, read_periods, read_totals
@@ -63,6 +64,8 @@ class Result:
     strikes: Sequence[Strike]
     has_disk: bool
     samples: Sequence[Sample]
+    renewed: Sequence[str]
+    """The consumer groups that the operator gave to roles whose group was refused."""
     verdict: Verdict
     began_s: float
     took_s: Mapping[str, float]
@@ -84,7 +87,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     history, strikes, took_s = History(), list[Strike](), dict[str, float]()
     began_s = time.monotonic()
     with running_cluster(folder / "home", plan.environment) as cluster:
-        monitor = Monitor(cluster, every_s=max(1.0, plan.chaos_s / SAMPLES))
+        monitor, operator = Monitor(cluster, every_s=max(1.0, plan.chaos_s / SAMPLES)), Operator(cluster)
         with _phase("start", took_s, began_s):
             work = Work(plan.seed, history)
             upstream = Upstream(plan.seed, cluster.settings, work, history)
@@ -93,12 +96,12 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         if plan.is_restored:
             with _phase("restore", took_s):
                 told_twice = _restore(plan, cluster, history, work, upstream, found, say)
-        with _phase("chaos", took_s), _in_thread(monitor.run):
+        with _phase("chaos", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
-        with _phase("heal", took_s):
+        with _phase("heal", took_s), _in_thread(operator.run):
             cluster.wait_until_healed()
             upstream.finish()
-        with _phase("drain", took_s), _in_thread(monitor.run):
+        with _phase("drain", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             unrest = _drain(cluster, plan.drained_within_s, say)
         with _phase("judge", took_s):
             verdict = judge(
@@ -126,6 +129,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         strikes=strikes,
         has_disk=cluster.disk is not None,
         samples=monitor.samples,
+        renewed=operator.renewed,
         verdict=verdict,
         began_s=began_s,
         took_s=took_s,

@@ -11,8 +11,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
+from consumers.loop.config import group_id
 from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import FIRST_GENERATION
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
 from tests.support.waiting import PATIENCE_S, eventually
@@ -230,10 +232,11 @@ def write_raw(
     assert producer.flush(PATIENCE_S) == 0
 
 
-def committed_offsets(settings: Settings, role: str, topic: Topic) -> dict[int, int]:
+def committed_offsets(settings: Settings, role: str, topic: Topic, generation: int = FIRST_GENERATION) -> dict[int, int]:
     """Returns the next offset that the role's group has committed, for each partition with a commit."""
     name = topic.on_cluster(settings.topic_prefix)
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": f"{settings.topic_prefix}.{role}"})
+    group = group_id(settings.topic_prefix, role, generation)
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": group})
     try:
         partitions = consumer.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
         found = consumer.committed([TopicPartition(name, partition) for partition in partitions], timeout=PATIENCE_S)
