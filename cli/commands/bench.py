@@ -79,6 +79,8 @@ def register(app: typer.Typer) -> None:
             [r.what, figure(r.median), f"{figure(r.lowest)} - {figure(r.highest)}", r.unit, r.goal, verdict(r)]
             for r in figures.rows
         ]
+        for doubt in figures.doubts:
+            output.remark(doubt)
         output.answer(asdict(figures), table(["what", "median", "spread", "unit", "goal", "met"], shown))
 
 

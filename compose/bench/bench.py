@@ -1,5 +1,6 @@
 """The benchmark: warms the product up, measures several rounds, and makes the table and the curves."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,13 +8,14 @@ from sqlalchemy import Engine
 
 from compose.bench import database_limit, rows
 from compose.bench.curves import Curve, Curves
+from compose.bench.doubts import doubts
 from compose.bench.generator import Generator
 from compose.bench.growth import count_activities, fill
-from compose.bench.jobs import SMALL_ITEMS, Closed
+from compose.bench.jobs import SMALL_ITEMS, Open
 from compose.bench.kafka_pair import bare_pair
 from compose.bench.plans import Plan
 from compose.bench.processes import Processes
-from compose.bench.rounds import CLIENTS, Instruments, Step, measure_round
+from compose.bench.rounds import CLIENTS, Instruments, Round, Step, measure_round
 from compose.bench.samples import Row
 from compose.bench.target import BenchTarget, make_organization
 from orchestrator.storage.connecting import open_engine
@@ -25,6 +27,8 @@ class Figures:
 
     rows: Sequence[Row]
     curves: Sequence[Curve]
+    doubts: Sequence[str]
+    """A sentence for each reason to doubt the figures."""
 
 
 class Bench:
@@ -46,10 +50,11 @@ class Bench:
         try:
             with Generator(self._target, days) as generator:
                 with self._step("warming up"):  # so that no figure is of a cold product
-                    generator.load(Closed(self._plan.warm_up_batches, SMALL_ITEMS, CLIENTS, is_watched=False))
+                    generator.load(Open(self._plan.warm_up_batches, SMALL_ITEMS, CLIENTS))
                 curves = Curves(generator, self._plan.rounds, self._step)
                 grown = [curves.at(count_activities(engine), self._plan.sizes)] if self._plan.grown else []
-                table = [*self._table(engine, generator), *rows.start_rows(up_s)]
+                rounds = self._rounds(engine, generator)
+                table = [*self._table(rounds), *rows.start_rows(up_s)]
                 drawn = []
                 if self._plan.places is not None:
                     drawn += [curves.against_clients(self._plan.places), curves.against_batch_size(self._plan.places)]
@@ -63,9 +68,9 @@ class Bench:
             how = f"Rate: batches of {SMALL_ITEMS} from {CLIENTS} clients. Latency: one at a time."
             table += rows.growth_rows(grown)
             drawn.append(Curve("activities in the tables", how, grown))
-        return Figures(table, drawn)
+        return Figures(table, drawn, doubts(rounds, os.cpu_count() or 1))
 
-    def _table(self, engine: Engine, generator: Generator) -> list[Row]:
+    def _rounds(self, engine: Engine, generator: Generator) -> list[Round]:
         settings = self._target.settings()
         sizes = self._plan.sizes
         with database_limit.limit_database(self._target.postgres) as url, bare_pair(settings) as pair_rate:
@@ -73,16 +78,17 @@ class Bench:
             with self._step("warming the limits up"):
                 database_limit.measure(url, sizes.limit_items // 20)
                 pair_rate(sizes.pair_messages // 20)
-            rounds = [
+            return [
                 measure_round(tools, sizes, f"round {number} of {self._plan.rounds}")
                 for number in range(1, self._plan.rounds + 1)
             ]
+
+    def _table(self, rounds: Sequence[Round]) -> list[Row]:
         with self._step(f"{self._plan.idle_s:g} s without a load"):
             rest = rows.AtRest(self._processes.idle_percent(self._plan.idle_s), self._processes.memory_mb())
         return [
             *rows.throughput_rows(rounds),
-            *rows.budget_rows(rounds),
             *rows.latency_rows(rounds),
-            *rows.large_rows(rounds, sizes.large_items),
+            *rows.large_rows(rounds, self._plan.sizes.large_items),
             *rows.rest_rows(rest),
         ]

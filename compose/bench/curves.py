@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from compose.bench.generator import Generator
-from compose.bench.jobs import SMALL_ITEMS, Closed, Seen
+from compose.bench.jobs import SMALL_ITEMS, Closed, Open, Seen
 from compose.bench.rounds import CLIENTS, Latency, Sizes, Step
 
 _BATCHES_PER_CLIENT = 2
@@ -70,20 +70,20 @@ class Curves:
 
     def against_clients(self, places: CurvePlaces) -> Curve:
         """The typical batch from a growing number of clients."""
-        jobs = [_watched(SMALL_ITEMS, clients, places.items) for clients in places.clients]
+        jobs = [_closed(SMALL_ITEMS, clients, places.items) for clients in places.clients]
         how = f"Batches of {SMALL_ITEMS}. Each client waits for the end of its batch, then sends the next."
         return self._curve("clients", how, places.clients, jobs)
 
     def against_batch_size(self, places: CurvePlaces) -> Curve:
         """Batches of growing size from a fixed number of clients."""
-        jobs = [_watched(size, CLIENTS, places.items) for size in places.batch_sizes]
+        jobs = [_closed(size, CLIENTS, places.items) for size in places.batch_sizes]
         how = f"{CLIENTS} clients. Each waits for the end of its batch, then sends the next."
         return self._curve("items in a batch", how, places.batch_sizes, jobs)
 
     def at(self, activities: int, sizes: Sizes) -> Point:
         """With this many activities in the tables: the rate at full load, then the latency of one batch at a time."""
-        loaded = Closed(sizes.batches[SMALL_ITEMS], SMALL_ITEMS, CLIENTS, is_watched=False)
-        alone = Closed(sizes.alone_batches, SMALL_ITEMS, 1, is_watched=True)
+        loaded = Open(sizes.batches[SMALL_ITEMS], SMALL_ITEMS, CLIENTS)
+        alone = Closed(sizes.alone_batches, SMALL_ITEMS, 1)
         samples = []
         for number in range(1, self.rounds + 1):
             with self.step(f"at {activities:,} activities, round {number} of {self.rounds}"):
@@ -101,9 +101,9 @@ class Curves:
         return Curve(against, how, points)
 
 
-def _watched(size: int, clients: int, items: int) -> Closed:
+def _closed(size: int, clients: int, items: int) -> Closed:
     batches = max(_BATCHES_PER_CLIENT * clients, min(_MOST_BATCHES, items // size))
-    return Closed(batches, size, clients, is_watched=True)
+    return Closed(batches, size, clients)
 
 
 def _rate(seen: Seen) -> float:

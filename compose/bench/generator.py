@@ -8,7 +8,7 @@ from typing import IO, Any, Self
 
 import orjson
 
-from compose.bench.jobs import Beside, CancelRunning, Closed, Job, Open, Seen, SeenCancel, most_items
+from compose.bench.jobs import CancelRunning, Job, Load, Seen, SeenCancel, most_items
 from compose.bench.target import BenchTarget, Days
 
 _STOP_TIMEOUT_S = 10
@@ -37,7 +37,7 @@ class Generator:
             self._process.kill()
         self._process.communicate(timeout=_STOP_TIMEOUT_S)
 
-    def load(self, job: Closed | Open | Beside) -> Seen:
+    def load(self, job: Load) -> Seen:
         """Puts a load on the product. Raises GeneratorEndedError."""
         return Seen(**self._do(job))
 

@@ -4,6 +4,7 @@ from datetime import date
 
 from sqlalchemy import Engine, text
 
+from compose.bench.settling import settle
 from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, MENTORS, NOTES, ORGANIZATION, Days
 from orchestrator.storage import arrays
 from schemas.ids import DerivedIds, new_batch_id
@@ -50,8 +51,6 @@ _FILL = text(f"""
     SELECT batch_id, position, 1, :org, 'success', activity_id, now() FROM item
 """)
 
-_TABLES = ("orchestrator.batch", "orchestrator.batch_item", "orchestrator.outcome", "registration.activity", "registration.audit")
-
 
 def count_activities(engine: Engine) -> int:
     """Returns the number of activities."""
@@ -66,10 +65,7 @@ def fill(engine: Engine, days: Days, activities: int) -> None:
         batches = min(_SET_BATCHES, -(-missing // BATCH_ITEMS))
         _fill_set(engine, days.take(batches * BATCH_ITEMS), batches)
         missing -= batches * BATCH_ITEMS
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for table in _TABLES:
-            connection.execute(text(f"VACUUM (ANALYZE) {table}"))
-        connection.execute(text("CHECKPOINT"))
+    settle(engine)
 
 
 def _fill_set(engine: Engine, first_day: date, batches: int) -> None:

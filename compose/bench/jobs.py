@@ -10,19 +10,24 @@ MEDIUM_ITEMS = 50
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A number of batches of one size from a number of clients. Each client sends its next batch after the response to the last.
-
-    `is_watched`: each client also waits for the end of its batch.
-    """
+    """A number of batches of one size from clients that do what users do: `POST`, `GET`, long poll until the end, then the next batch."""
 
     batches: int
     batch_items: int
     clients: int
-    is_watched: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
+    """A number of batches of one size from clients that don't wait for their batches: each sends the next after the response to the last."""
+
+    batches: int
+    batch_items: int
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
     """A steady rate for a given time, however fast the responses are. It alternates watched batches of 25 with batches of 50 that are read
     once.
 
@@ -59,7 +64,7 @@ class Seen:
     accepted_s: list[float] = field(default_factory=list)
     """Of each `POST`. At a steady rate, only of the batches of 50."""
     found_s: list[float] = field(default_factory=list)
-    """Of each `GET` of a batch of 50."""
+    """Of each `GET` of a batch that was just accepted. At a steady rate, only of the batches of 50."""
     finished_s: list[float] = field(default_factory=list)
     """Of each watched batch, from its submission to its terminal status."""
 
@@ -76,15 +81,16 @@ class SeenCancel:
     cancelled: int
 
 
-Job = Closed | Open | Beside | CancelRunning
+Load = Closed | Open | Steady | Beside
+Job = Load | CancelRunning
 
 
 def most_items(job: Job) -> int:
     """How many items a job may submit."""
     match job:
-        case Closed():
+        case Closed() | Open():
             return job.batches * job.batch_items
-        case Open():
+        case Steady():
             return pairs(job) * (SMALL_ITEMS + MEDIUM_ITEMS)
         case Beside():
             return job.batches * (SMALL_ITEMS + job.large_items)
@@ -92,6 +98,6 @@ def most_items(job: Job) -> int:
             return job.items
 
 
-def pairs(job: Open) -> int:
+def pairs(job: Steady) -> int:
     """Returns how many batches of each size the load has."""
     return max(1, round(job.duration_s * job.items_per_s / (SMALL_ITEMS + MEDIUM_ITEMS)))

@@ -25,6 +25,7 @@ from compose.bench.jobs import (
     Open,
     Seen,
     SeenCancel,
+    Steady,
     most_items,
     pairs,
 )
@@ -33,7 +34,7 @@ from compose.bench.submissions import Submissions
 from compose.bench.target import ORGANIZATION
 
 _GIVE_UP_S = 600.0
-JOBS: dict[str, type[Job]] = {kind.__name__: kind for kind in (Closed, Open, Beside, CancelRunning)}
+JOBS: dict[str, type[Job]] = {kind.__name__: kind for kind in (Closed, Open, Steady, Beside, CancelRunning)}
 
 
 async def perform(client: LoadClient, job: Job, first_day: date) -> Seen | SeenCancel:
@@ -45,6 +46,8 @@ async def perform(client: LoadClient, job: Job, first_day: date) -> Seen | SeenC
                 return await _closed(client, job, submissions)
             case Open():
                 return await _open(client, job, submissions)
+            case Steady():
+                return await _steady(client, job, submissions)
             case Beside():
                 return await _beside(client, job, submissions)
             case CancelRunning():
@@ -54,8 +57,32 @@ async def perform(client: LoadClient, job: Job, first_day: date) -> Seen | SeenC
 async def _closed(client: LoadClient, job: Closed, submissions: Submissions) -> Seen:
     bodies = [submissions.body(job.batch_items) for _ in range(job.batches)]
     accepted: list[float] = []
+    found: list[float] = []
     finished: list[float] = []
 
+    async def work() -> None:
+        while bodies:
+            body, began = bodies.pop(), time.perf_counter()
+            batch_id = await client.submit(body)
+            answered = time.perf_counter()
+            accepted.append(answered - began)
+            etag = await client.find(batch_id)
+            found.append(time.perf_counter() - answered)
+            await client.finished(batch_id, etag)
+            finished.append(time.perf_counter() - began)
+
+    cpu, began = time.process_time(), time.perf_counter()
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(job.clients):
+            clients.create_task(work())
+    total_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    await client.check_none_failed()
+    return Seen(most_items(job), total_s, cpu_s, accepted, found, finished)
+
+
+async def _open(client: LoadClient, job: Open, submissions: Submissions) -> Seen:
+    bodies = [submissions.body(job.batch_items) for _ in range(job.batches)]
+    accepted: list[float] = []
     last = ""
 
     async def work() -> None:
@@ -64,25 +91,20 @@ async def _closed(client: LoadClient, job: Closed, submissions: Submissions) -> 
             body, began = bodies.pop(), time.perf_counter()
             last = await client.submit(body)
             accepted.append(time.perf_counter() - began)
-            if job.is_watched:
-                await client.finished(last)
-                finished.append(time.perf_counter() - began)
 
     cpu, began = time.process_time(), time.perf_counter()
     async with asyncio.TaskGroup() as clients:
         for _ in range(job.clients):
             clients.create_task(work())
-    if not job.is_watched:
-        # Most other batches end before the last. If each client waited for its own, that took 3 % of the result; a listing every 20 ms took
-        # 7 %.
-        await client.finished(last)
-        await client.all_finished()
+    # Most other batches end before the last. If each client waited for its own, that took 3 % of the result; a listing every 20 ms took 7 %.
+    await client.finished(last)
+    await client.all_finished()
     total_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     await client.check_none_failed()
-    return Seen(most_items(job), total_s, cpu_s, accepted, finished_s=finished)
+    return Seen(most_items(job), total_s, cpu_s, accepted)
 
 
-async def _open(client: LoadClient, job: Open, submissions: Submissions) -> Seen:
+async def _steady(client: LoadClient, job: Steady, submissions: Submissions) -> Seen:
     number = pairs(job)
     bodies = [(submissions.body(SMALL_ITEMS), submissions.body(MEDIUM_ITEMS)) for _ in range(number)]
     accepted: list[float] = []

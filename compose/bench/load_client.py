@@ -29,9 +29,15 @@ class LoadClient:
         batch = await self._ask("POST", API_PATH, 202, body)
         return str(batch["batch_id"])
 
-    async def find(self, batch_id: str) -> Mapping[str, Any]:
-        """Returns the batch with its items."""
-        return await self._ask("GET", f"{API_PATH}/{batch_id}", 200)
+    async def find(self, batch_id: str) -> str:
+        """Reads the batch with its items, and returns its ETag."""
+        path = f"{API_PATH}/{batch_id}"
+        async with self._session.get(path) as response:
+            content = await response.read()
+            if response.status != 200:
+                raise UnexpectedResponseError(f"GET {path} returned {response.status}: {content[:500]!r}")
+            orjson.loads(content)
+            return response.headers["ETag"]
 
     async def cancel(self, batch_id: str) -> Mapping[str, Any]:
         """Cancels the batch and returns the final counts."""
@@ -44,9 +50,9 @@ class LoadClient:
                 return
             await asyncio.sleep(_POLL_ITEMS_S)
 
-    async def finished(self, batch_id: str) -> None:
-        """Waits for the end of the batch, as a client does that wants to learn it immediately."""
-        etag, status = "", BatchStatus.PROCESSING
+    async def finished(self, batch_id: str, etag: str = "") -> None:
+        """Waits for the end of the batch, as a client does that wants to learn it immediately. `etag`: of the state that it knows."""
+        status = BatchStatus.PROCESSING
         while status not in TERMINAL_BATCH_STATUSES:
             path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}&wait=20s"
             async with self._session.get(path, headers={"If-None-Match": etag}) as response:

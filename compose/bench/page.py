@@ -30,6 +30,7 @@ def page(figures: Figures) -> str:
         "<h1>Benchmark</h1>"
         f"<p>{now:%d %B %Y, %H:%M} UTC. {escape(machine)}. Everything ran on this machine: the product, Kafka, PostgreSQL with fsync, and "
         "the load generator. Each figure is the median of the rounds, beside the lowest and the highest.</p>"
+        f"{''.join(f'<p class=no>{escape(doubt)}</p>' for doubt in figures.doubts)}"
         f"{_table(figures.rows)}"
         f"{''.join(map(_section, figures.curves))}"
         "</body></html>\n"

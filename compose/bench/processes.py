@@ -41,8 +41,7 @@ class Processes:
         """
         parts = {name: sum(process.cpu_times()[:2]) for name, process in self._living()}
         for name, server in self._servers.items():
-            # A server's own time includes that of its children that have ended.
-            parts[name] = sum(server.cpu_times()[:4]) + sum(map(own_cpu_s, server.children()))
+            parts[name] = tree_cpu_s(server)
         return parts
 
     def idle_percent(self, duration_s: float) -> float:
@@ -64,3 +63,18 @@ def own_cpu_s(child: psutil.Process) -> float:
         return sum(child.cpu_times()[:2])
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def tree_cpu_s(server: psutil.Process) -> float:
+    """Returns the CPU time of a server and its children.
+
+    A server's own time includes that of its children that have ended. A child that ends between two readings would be in neither of them,
+    so they are read again until the children stayed the same.
+    """
+    children = server.children()
+    while True:
+        spent_s = sum(server.cpu_times()[:4]) + sum(map(own_cpu_s, children))
+        now = server.children()
+        if now == children:
+            return spent_s
+        children = now

@@ -9,9 +9,10 @@ from sqlalchemy import Engine
 from compose.bench import database_limit
 from compose.bench.cancelling import measure_cancel
 from compose.bench.generator import Generator
-from compose.bench.jobs import SMALL_ITEMS, Beside, Closed, Open, Seen
+from compose.bench.jobs import SMALL_ITEMS, Beside, Closed, Load, Open, Seen, Steady
 from compose.bench.processes import Processes
 from compose.bench.samples import percentile
+from compose.bench.throughput import Throughput, measure_throughput
 from orchestrator.process.settings import Settings
 
 CLIENTS = 16
@@ -24,8 +25,10 @@ Step = Callable[[str], AbstractContextManager[None]]
 class Sizes:
     """How much a round measures, in items unless it says otherwise."""
 
+    closed_batches: int
+    """Batches of 25 from clients that wait for them."""
     batches: Mapping[int, int]
-    """How many batches of each size."""
+    """How many batches of each size from clients that don't wait."""
     alone_batches: int
     beside_batches: int
     half_load_s: float
@@ -54,10 +57,10 @@ class Round:
 
     limit_rate: float
     pair_rate: float
-    rates: Mapping[int, float]
-    """By batch size."""
-    budget_us: Mapping[str, float]
-    """CPU time for an item of the small batches, by process; the load generator too."""
+    closed: Throughput
+    """Batches of 25 from clients that wait for them."""
+    open: Mapping[int, Throughput]
+    """By batch size, from clients that don't wait."""
     generator_percent: float
     """The load generator's largest share of a core."""
     alone: Latency
@@ -89,33 +92,35 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
     """Measures every figure once. `name` begins each step's description."""
     loads: list[Seen] = []
 
-    def load(words: str, job: Closed | Open | Beside) -> Seen:
+    def load(words: str, job: Load) -> Seen:
         with tools.step(f"{name}: {words}"):
             loads.append(tools.generator.load(job))
         return loads[-1]
 
+    def throughput(words: str, job: Closed | Open) -> Throughput:
+        with tools.step(f"{name}: {words}"):
+            measured, seen = measure_throughput(tools.generator, tools.processes, job)
+        loads.append(seen)
+        return measured
+
     with tools.step(f"{name}: the database limit"):
         limit_rate = database_limit.measure(tools.limit_url, sizes.limit_items)
-    rates = {}
-    budget_us: dict[str, float] = {}
-    for items, batches in sizes.batches.items():
-        words = f"{batches} batches of {items} from {CLIENTS} clients"
-        before = tools.processes.cpu_by_part_s()
-        seen = load(words, Closed(batches, items, min(CLIENTS, batches), is_watched=False))
-        rates[items] = seen.items / seen.total_s
-        if items == SMALL_ITEMS:
-            spent = {part: after - before[part] for part, after in tools.processes.cpu_by_part_s().items()}
-            budget_us = {part: 1e6 * s / seen.items for part, s in {**spent, "load generator": seen.generator_cpu_s}.items()}
+    number = sizes.closed_batches
+    closed = throughput(
+        f"{number} batches of {SMALL_ITEMS} from {CLIENTS} clients that wait for them", Closed(number, SMALL_ITEMS, CLIENTS)
+    )
+    opened = {
+        items: throughput(f"{batches} batches of {items} from {CLIENTS} clients", Open(batches, items, min(CLIENTS, batches)))
+        for items, batches in sizes.batches.items()
+    }
     # Last, because just after it the product was slower by a twentieth.
     with tools.step(f"{name}: a bare producer and consumer"):
         pair_rate = tools.pair_rate(sizes.pair_messages)
-    alone = load(
-        f"{sizes.alone_batches} batches of {SMALL_ITEMS}, one at a time", Closed(sizes.alone_batches, SMALL_ITEMS, 1, True)
-    )
-    half_rate = rates[SMALL_ITEMS] / 2
-    half = load(f"half the maximum load, {half_rate:,.0f} items/s", Open(half_rate, sizes.half_load_s))
+    alone = load(f"{sizes.alone_batches} batches of {SMALL_ITEMS}, one at a time", Closed(sizes.alone_batches, SMALL_ITEMS, 1))
+    half_rate = opened[SMALL_ITEMS].rate / 2
+    half = load(f"half the maximum load, {half_rate:,.0f} items/s", Steady(half_rate, sizes.half_load_s))
     memory_before = tools.processes.memory_mb()
-    large = load(f"a batch of {sizes.large_items:,}", Closed(1, sizes.large_items, 1, is_watched=True))
+    large = load(f"a batch of {sizes.large_items:,}", Closed(1, sizes.large_items, 1))
     memory_after = tools.processes.memory_mb()
     beside = load(f"batches of {SMALL_ITEMS} while it runs", Beside(sizes.beside_batches, sizes.large_items))
     with tools.step(f"{name}: cancel of a running batch of {sizes.large_items:,}"):
@@ -123,8 +128,8 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
     return Round(
         limit_rate=limit_rate,
         pair_rate=pair_rate,
-        rates=rates,
-        budget_us=budget_us,
+        closed=closed,
+        open=opened,
         generator_percent=max(100 * seen.generator_cpu_s / seen.total_s for seen in loads),
         alone=Latency.of(alone.finished_s),
         half_load=Latency.of(half.finished_s),

@@ -18,6 +18,7 @@ PLAN = Plan(
     warm_up_batches=50,
     rounds=1,
     sizes=Sizes(
+        closed_batches=4,
         batches={25: 4, 10: 2},
         alone_batches=2,
         beside_batches=2,
@@ -30,23 +31,38 @@ PLAN = Plan(
     places=CurvePlaces(clients=(1, 2), batch_sizes=(1,), items=1),
     grown=(5_000,),
 )
+PARTS = (
+    "supervisor",
+    "api",
+    "relay, splitter, sweeper",
+    "registration",
+    "aggregator",
+    "kafka",
+    "postgres",
+    "load generator",
+    "all",
+)
+LOADS = (
+    "batches of 25, 16 clients that wait for them",
+    "batches of 25, 16 clients that don't wait",
+    "batches of 10, 16 clients that don't wait",
+)
+THROUGHPUT = [
+    f"{load}: {figure}"
+    for load in LOADS
+    for figure in (
+        "submit to folded status",
+        *(f"CPU for an item, {part}" for part in PARTS),
+        "CPU for an item, all / load generator",
+    )
+]
 MEASURED = """\
-HTTP submit to folded status, batches of 25, 16 clients
-HTTP submit to folded status, batches of 10, 16 clients
 database limit
 bare producer and consumer
-product / database limit, batches of 25
+product / database limit, batches of 25, 16 clients that wait for them
+product / database limit, batches of 25, 16 clients that don't wait
 product / bare pair
 load generator, its share of a core at most
-CPU for an item of batches of 25: supervisor
-CPU for an item of batches of 25: api
-CPU for an item of batches of 25: relay, splitter, sweeper
-CPU for an item of batches of 25: registration
-CPU for an item of batches of 25: aggregator
-CPU for an item of batches of 25: kafka
-CPU for an item of batches of 25: postgres
-CPU for an item of batches of 25: load generator
-CPU for an item of batches of 25: all
 batch of 25, submit to terminal, alone: p50
 batch of 25, submit to terminal, alone: p99
 batch of 25, submit to terminal, at half the maximum load: p50
@@ -80,7 +96,7 @@ def test_every_row_is_measured_on_a_running_product_that_passes_verification(tmp
         figures = Bench(target, PLAN, lambda _words: nullcontext()).run(up_s={"again": 1.0})
         # The measured batches, and those that filled the tables, are ordinary batches.
         product.bulkreg("verify")
-    assert [row.what for row in figures.rows] == MEASURED.splitlines()
+    assert [row.what for row in figures.rows] == THROUGHPUT + MEASURED.splitlines()
     assert all(row.lowest <= row.median <= row.highest for row in figures.rows)
     assert [[point.place for point in curve.points] for curve in figures.curves] == [[1, 2], [1], [1_250, 5_000]]
     assert page(figures)
