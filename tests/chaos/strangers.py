@@ -16,16 +16,20 @@ POISON = (
     RawRecord(b"{}", [(b"\xff", b"x"), (b"ce_id", b"1")]),
     RawRecord(None, key=None),
     RawRecord(b"\x00\xff", [(b"content-type", b"application/cloudevents+json")]),
-    RawRecord(b"n" * 5_000_000),
 )
+TOO_LARGE = RawRecord(b"n" * 5_000_000)
+"""More than the topic takes once it is unpacked."""
 
 
 @contextlib.contextmanager
 def raw_poison(cluster: Cluster) -> Iterator[bool]:
-    """Records that no client library would write, as a batch in each partition, compressed to almost nothing."""
+    """Records that no client library would write, as a batch in each partition, compressed to almost nothing. The broker refuses one."""
+    servers, topic = cluster.settings.kafka_bootstrap_servers, _topic(cluster)
     try:
         for partition in range(cluster.settings.topic_partitions):
-            produce(cluster.settings.kafka_bootstrap_servers, _topic(cluster), partition, POISON, compression=Compression.ZSTD)
+            produce(servers, topic, partition, POISON, compression=Compression.ZSTD)
+            with contextlib.suppress(RefusedByBrokerError):
+                produce(servers, topic, partition, [TOO_LARGE], compression=Compression.ZSTD)
     except (OSError, KafkaException, RefusedByBrokerError, AssertionError):
         yield False  # The broker is away.
     else:

@@ -169,15 +169,6 @@ def shorten_session(settings: Settings, role: str, *, session_timeout_ms: int = 
         future.result()
 
 
-def altered(settings: Settings, topic: Topic, name: str, value: str) -> None:
-    """Changes a setting of a topic, as an operator could."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic.on_cluster(settings.topic_prefix), incremental_configs=[entry])
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
-
-
 def committed(settings: Settings, role: str, topic: Topic) -> int:
     """How many records the role's group has committed. The topic's offsets must have no gaps."""
     return sum(committed_offsets(settings, role, topic).values())

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
@@ -25,11 +25,11 @@ from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 from tests.faults.processes import are_at_their_ends, ends, running_roles, shown, whole
-from tests.faults.roles import altered, wait_until_completed
+from tests.faults.roles import wait_until_completed
 from tests.support.databases import fresh_database
-from tests.support.kafka import Seen, made_topics
+from tests.support.kafka import Seen, altered, made_topics
 from tests.support.pipeline import Pipeline, item, standard_directory
-from tests.support.raw_producer import Compression, RawRecord, produce
+from tests.support.raw_producer import Compression, RawRecord, RefusedByBrokerError, produce
 from tests.support.stack import Stack
 from tests.support.upstream import binary_headers, structured, submitted, upstream_item
 from tests.support.waiting import PATIENCE_S, eventually
@@ -259,6 +259,8 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
             # An operator configured the topic to keep the senders' timestamps.
             altered(settings, Topic.BATCHES, "message.timestamp.type", "CreateTime")
             altered(settings, Topic.BATCHES, "message.timestamp.after.max.ms", str(2**63 - 1))
+            # A topic that is older than the product's plan takes records that are large once they are unpacked.
+            altered(settings, Topic.BATCHES, "compression.type", "producer")
             # Some of these timestamps are older than the retention time, and the broker might delete the records before the roles read
             # them.
             altered(settings, Topic.BATCHES, "retention.ms", "-1")
@@ -353,6 +355,18 @@ def test_row_37_record_larger_than_its_topic_once_decompressed(aftermath: Afterm
             assert (letter.data["value_truncated"], letter.data["value_bytes"]) == (is_cut, len(value)), foreign.name
             assert letter.data["key_truncated"] == (len(key) > MAX_MESSAGE_BYTES), foreign.name
     assert max(len(each.value) for each in aftermath.letters.values()) < MAX_DEAD_LETTER_BYTES
+
+
+def test_row_37_the_broker_refuses_it_for_a_topic_that_the_product_has_created(infrastructure: Stack) -> None:
+    """So no process of ours unpacks it. The broker counts what it has unpacked, and takes other compressed records."""
+    settings = Settings(kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers, topic_prefix=f"test-{uuid4().hex}")
+    too_large = [foreign for foreign in LARGE if foreign.outcome in ("too_large", "damaged")]
+    with made_topics(settings):
+        for foreign in too_large:
+            with pytest.raises(RefusedByBrokerError, match=str(KafkaError.MSG_SIZE_TOO_LARGE)):
+                write(settings, Topic.BATCHES, [foreign])
+            write(settings, Topic.BATCHES, [replace(foreign, record=batch(1))])
+        assert len(whole(settings, Topic.BATCHES)) == len(too_large)
 
 
 def test_row_38_transaction_of_another_client_holds_up_nobody(aftermath: Aftermath) -> None:

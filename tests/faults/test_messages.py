@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic
-from tests.faults.roles import altered, assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
-from tests.support.kafka import committed_offsets, reading, write_raw
+from tests.faults.roles import assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
+from tests.support.kafka import altered, committed_offsets, reading, write_raw
 from tests.support.pipeline import Pipeline, item, mentors
 from tests.support.waiting import eventually
 

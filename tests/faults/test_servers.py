@@ -41,7 +41,7 @@ from tests.faults.roles import (
 )
 from tests.support.api_server import KEY, running_api
 from tests.support.databases import fresh_database
-from tests.support.kafka import committed_offsets, made_topics, reading, replace_topic
+from tests.support.kafka import altered, committed_offsets, made_topics, reading, replace_topic
 from tests.support.pipeline import COORDINATOR, Pipeline, mentors, standard_directory
 from tests.support.raw_producer import Compression, RawRecord, crc32c, produce
 from tests.support.second_broker import NODE as SECOND_NODE
@@ -401,6 +401,8 @@ def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
     sets = [records[:1], records[1:4], records[4:5], records[5:8], records[8:9], records[9:10], records[10:]]
     # One in three, and one directly behind it.
     damaged = (1, 4, 9)
+    # What the broker keeps compressed is damaged in its compressed content, too.
+    altered(on_own_kafka, Topic.BATCHES, "compression.type", "producer")
     for each in sets:
         produce(on_own_kafka.kafka_bootstrap_servers, topic, 1, each, compression=Compression.LZ4)
     for offset, is_checked in zip(damaged, (True, False, True), strict=True):

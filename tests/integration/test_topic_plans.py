@@ -53,6 +53,7 @@ def test_created_topics_have_the_settings_that_the_product_needs(settings: Setti
             "max.message.bytes": str(largest),
             "min.insync.replicas": "1",
             "unclean.leader.election.enable": "false",
+            "compression.type": "uncompressed" if topic is Topic.BATCHES else "producer",
         }
         assert {key: found[key].value for key in expected} == expected
     assert not any(report.differences for report in inspect_topics(settings))

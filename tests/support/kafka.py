@@ -8,7 +8,14 @@ from uuid import uuid4
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 
 from consumers.loop.config import group_id
@@ -230,6 +237,15 @@ def write_raw(
             topic.on_cluster(settings.topic_prefix), value, b"key", partition=partition, headers=list(headers.items())
         )
     assert producer.flush(PATIENCE_S) == 0
+
+
+def altered(settings: Settings, topic: Topic, name: str, value: str) -> None:
+    """Changes a setting of a topic, as an operator could."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic.on_cluster(settings.topic_prefix), incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
 
 
 def committed_offsets(settings: Settings, role: str, topic: Topic, generation: int = FIRST_GENERATION) -> dict[int, int]:
