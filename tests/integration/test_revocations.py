@@ -84,6 +84,22 @@ def test_each_revoked_activity_reads_its_own_item(pipeline: Pipeline) -> None:
     assert 'Index Cond: ((batch_id = r.batch_id) AND ("position" = r."position"))' in plan
 
 
+@pytest.mark.parametrize("name", ["lock", "clear_flags"])
+def test_row_76_a_table_without_statistics_is_searched_without_comparing_each_key_with_each_activity(
+    pipeline: Pipeline, name: str
+) -> None:
+    """PostgreSQL takes the table for a single row of the organization, until it is analyzed for the first time."""
+    statement = read_statements("orchestrator/registration/sql/records.sql")[name]
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    ids = [item.activity_id for item in pipeline.status(batch_id).items]
+    with pipeline.api.begin() as connection:
+        connection.execute(text("SELECT set_config('bulkreg.organizations', :org, true)"), {"org": ORGANIZATION})
+        plan = "\n".join(connection.scalars(text(f"EXPLAIN {statement.sql}"), {"activity_ids": ids}))
+    assert "Join" not in plan and "Nested Loop" not in plan, plan
+    assert "hashed SubPlan" in plan
+
+
 def test_a_revoked_activity_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:
     first = pipeline.submit(mentors(2))
     pipeline.drain()
