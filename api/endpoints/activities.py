@@ -87,6 +87,7 @@ def summarize_activities(call: Call) -> Reply:
             date_from=query.date_from,
             date_to=query.date_to,
             coordinator_id=actor.sees_only_coordinator,
+            mentor_id=query.mentor_id,
         ),
     )
     body = {

@@ -131,13 +131,14 @@ def register(app: typer.Typer) -> None:
         output: Output,
         date_from: From = None,
         date_to: To = None,
+        mentor: Mentor = None,
         by: Annotated[
             list[Grouping] | None, typer.Option(help="What to sum by; can be repeated. Default: activity_type.")
         ] = None,
     ) -> None:
         """Sum activities and minutes, and those that are revoked apart."""
         groupings = list(dict.fromkeys(by or [Grouping.ACTIVITY_TYPE]))
-        query = _filter(date_from, date_to) | {"group_by": ",".join(groupings)}
+        query = _filter(date_from, date_to, mentor=mentor) | {"group_by": ",".join(groupings)}
         async with connected(connection.target(), output.remark) as client:
             sums = (await client.get(f"{ACTIVITIES_PATH}/summary", connection.org, **query)).json()
         names = [_COLUMNS[grouping] for grouping in groupings]

@@ -149,6 +149,7 @@ class ActivityReader:
         date_from: date | None,
         date_to: date | None,
         coordinator_id: str | None,
+        mentor_id: str | None,
     ) -> Sequence[SummaryGroup]:
         """Sums by group. Both dates are included."""
         rows = self._connection.execute(
@@ -158,6 +159,7 @@ class ActivityReader:
                 "date_from": date_from,
                 "date_to": date_to,
                 "coordinator_id": coordinator_id,
+                "mentor_id": mentor_id,
                 "by_type": Grouping.ACTIVITY_TYPE in groupings,
                 "by_month": Grouping.MONTH in groupings,
                 "by_chapter": Grouping.CHAPTER in groupings,

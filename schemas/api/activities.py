@@ -42,6 +42,7 @@ class ActivitiesQuery(ActivityExportQuery):
 class ActivitySummaryQuery(_Period):
     """Which activities to sum, and how to group them."""
 
+    mentor_id: Annotated[Id | None, Field(description="Only this mentor's activities.")] = None
     group_by: Annotated[
         str,
         Field(

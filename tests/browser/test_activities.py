@@ -99,7 +99,7 @@ def test_an_auditor_finds_sums_saves_and_reads_a_history(
     expect(page.get_by_text("Nobody in the directory has this name.")).to_be_visible()
     page.get_by_label("Mentor").fill("Bjørn Haugen (mentor-2)")
     page.get_by_label("Mentor").press("Enter")
-    expect(heading(page)).to_have_text("1 activity")
+    expect(heading(page)).to_have_text("1 activity, 1 hour.")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download (CSV)").click()
     assert download.value.suggested_filename == "activities.csv"

@@ -185,6 +185,7 @@ def test_sums_by_every_grouping_and_of_a_period(auditor: httpx.Client, owner: En
     insert(owner, uuid4(), duration_minutes=15, revoked_at="2026-04-01T00:00:00Z")
     insert(owner, uuid4(), activity_type="call", activity_date=date(2026, 4, 30), registered_by="coord-2", chapter_id="chapter-2")
     insert(owner, uuid4(), activity_date=date(2026, 5, 1))
+    insert(owner, uuid4(), attributed_to="mentor-8", activity_date=date(2026, 5, 1), duration_minutes=45)
     insert(owner, uuid4(), organization_id=NEIGHBOUR)
     query = {"from": "2026-03-10", "to": "2026-04-30", "group_by": "month,activity_type,coordinator,chapter"}
     summary = auditor.get(f"{ACTIVITIES_PATH}/summary", params=query).json()
@@ -212,6 +213,8 @@ def test_sums_by_every_grouping_and_of_a_period(auditor: httpx.Client, owner: En
         "live": {"activities": 2, "minutes": 90},
         "revoked": {"activities": 1, "minutes": 15},
     }
+    of_one = auditor.get(f"{ACTIVITIES_PATH}/summary", params={"mentor_id": "mentor-8"}).json()
+    assert (of_one["live"], of_one["revoked"]) == ({"activities": 1, "minutes": 45}, none)
     by_type = auditor.get(f"{ACTIVITIES_PATH}/summary", params={"from": "2026-05-02"}).json()
     assert by_type == {"groups": [], "live": none, "revoked": none}
 

@@ -50,8 +50,9 @@ SELECT at, kind, by, channel, attempt, error, correction, reason FROM (
 ORDER BY at, step, attempt;
 
 -- name: summary
--- parameters: organization_id text, date_from date, date_to date, coordinator_id text, by_type boolean, by_month boolean, by_chapter boolean, by_coordinator boolean
--- Activities and minutes by group. By the index activity_by_date, which holds every column that the statement reads.
+-- parameters: organization_id text, date_from date, date_to date, coordinator_id text, mentor_id text, by_type boolean, by_month boolean, by_chapter boolean, by_coordinator boolean
+-- Activities and minutes by group. By the index activity_by_date, which holds every column that the statement reads; of one mentor by
+-- activity_by_mentor.
 SELECT CASE WHEN :by_type THEN activity_type END AS activity_type,
        CASE WHEN :by_month THEN date_trunc('month', activity_date)::date END AS month,
        CASE WHEN :by_chapter THEN chapter_id END AS chapter_id,
@@ -65,5 +66,6 @@ WHERE organization_id = :organization_id
   AND (CAST(:date_from AS date) IS NULL OR activity_date >= CAST(:date_from AS date))
   AND (CAST(:date_to AS date) IS NULL OR activity_date <= CAST(:date_to AS date))
   AND (CAST(:coordinator_id AS text) IS NULL OR registered_by = :coordinator_id)
+  AND (CAST(:mentor_id AS text) IS NULL OR attributed_to = :mentor_id)
 GROUP BY 1, 2, 3, 4
 ORDER BY 2, 1, 3, 4;

@@ -76,13 +76,12 @@ export class ActivityFilters {
     };
   }
 
-  /** The sums of what is chosen, or null with a chosen mentor: the API sums no single person. */
+  /** The sums of what is chosen. */
   async sums() {
-    if (this.mentor !== "") {
-      return null;
-    }
     const grouping = ["activity_type", "month", ...(this.chapter ? ["chapter"] : []), ...(this.coordinator ? ["coordinator"] : [])];
-    const { groups } = await api.activitySummary({ from: this.dates.from, to: this.dates.to, group_by: grouping.join(",") });
+    const { groups } = await api.activitySummary({
+      from: this.dates.from, to: this.dates.to, mentor_id: this.mentor, group_by: grouping.join(","),
+    });
     const chosen = groups.filter(
       (/** @type {any} */ group) =>
         (this.type === "" || group.activity_type === this.type) &&

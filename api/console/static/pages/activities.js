@@ -31,7 +31,7 @@ class Activities {
   next = null;
   /** @type {(string | null)[]} the cursors of this page and of those before it; null is the first page's */
   path = [null];
-  /** @type {any} the sums of the period; null where the API can't sum what is chosen */
+  /** @type {any} the sums of all that is chosen */
   sums = null;
   /** @type {OneActivity | null} the activity that is open */
   open = null;
@@ -156,7 +156,7 @@ class Activities {
         </div>
         ${this.downloading.view()}
         <p role="status" class="ds-sr-only">${this.said}</p>
-        ${this.sums === null || this.rows.length === 0 ? nothing : sumsView(this.sums, this.directory)}
+        ${this.rows.length === 0 ? nothing : sumsView(this.sums, this.directory)}
         ${this.rows.length === 0 ? html`<p class="ds-paragraph">${text("activities.empty")}</p>` : this.table()}
         ${this.pager()}
       </section>
@@ -167,17 +167,9 @@ class Activities {
     if (this.rows.length === 0) {
       return text("activities.none");
     }
-    if (this.sums === null) {
-      const counted = this.next === null && this.path.length === 1;
-      if (!counted) {
-        return text("activities.uncounted");
-      }
-      return text(this.rows.length === 1 ? "activities.count.one" : "activities.count", { activities: this.rows.length });
-    }
     const { live, revoked } = this.sums.total;
-    const sentence = text(live.activities === 1 ? "activities.total.one" : "activities.total", {
-      activities: number(live.activities), hours: number(live.minutes / 60),
-    });
+    const hours = text(live.minutes === 60 ? "activities.total.hours.one" : "activities.total.hours", { hours: number(live.minutes / 60) });
+    const sentence = text(live.activities === 1 ? "activities.total.one" : "activities.total", { activities: number(live.activities), hours });
     return revoked.activities === 0 ? sentence : `${sentence} ${text("activities.total.revoked", { revoked: number(revoked.activities) })}`;
   }
 
