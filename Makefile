@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full lint console-types schemas docs bench simulate chaos fuzz mutate clean lock vendor
+.PHONY: help install run test test-full test-production lint console-types schemas docs bench simulate chaos fuzz mutate clean lock vendor
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,7 +46,13 @@ test: $(VENV)/.installed-dev ## the whole suite, in about twelve minutes (STACK=
 	$(PYTEST) --hypothesis-profile=ci -m "not full" $(ARGS)
 
 test-full: $(VENV)/.installed-dev ## the long forms too
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not production" $(ARGS)
+
+# As root in a network of its own, so that the tests can drop packets between the servers, and nobody else's.
+IN_OWN_NETWORK = $(if $(filter 0,$(shell id -u)),$(if $(shell command -v unshare),unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh env BULKREG_TEST_OWN_NETWORK=1))
+
+test-production: $(VENV)/.installed-dev ## a cluster of real servers under the faults of docs/cluster.md; as root also those of the network
+	$(or $(IN_OWN_NETWORK),env) $(PYTEST) -n 0 -m production $(ARGS) tests/cluster
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling, and the console's types where npm is installed
 	$(BIN)/ruff check .

@@ -43,10 +43,13 @@ def register(app: typer.Typer, product: Product) -> None:
         detach: Annotated[
             bool, typer.Option("--detach", help="Return when it is ready, and keep it running in the background.")
         ] = False,
+        cluster: Annotated[
+            bool, typer.Option("--cluster", help="Run three brokers, and PostgreSQL with a synchronous standby, in a new home.")
+        ] = False,
     ) -> ExitCode:
         """Start the whole product on this machine and keep it running. Ctrl-C stops it; a second one exits immediately."""
         if not detach:
-            return run_stack(Home(home), product, port, lambda file: show(file, json=output.json))
+            return run_stack(Home(home), product, port, lambda file: show(file, json=output.json), cluster=cluster)
         _detached(Home(home))
         show(_running(home), json=output.json)
         if refusal() is not None:
@@ -75,7 +78,9 @@ def register(app: typer.Typer, product: Product) -> None:
         show(_running(home), json=output.json)
 
 
-def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None]) -> ExitCode:
+def run_stack(
+    home: Home, product: Product, port: int | None, on_ready: Callable[[StackFile], None], *, cluster: bool = False
+) -> ExitCode:
     """Runs the product here until a signal stops it. Raises BadInputError, and UnreachableError when something does not start."""
     # Imported here, because a deployment with its own Kafka and PostgreSQL has no embedded servers installed.
     with embedded_installed():
@@ -83,7 +88,7 @@ def run_stack(home: Home, product: Product, port: int | None, on_ready: Callable
 
     postgres_url, kafka_bootstrap_servers = _given_servers()
     forget_servers(database=postgres_url is None, kafka=kafka_bootstrap_servers is None)
-    options = StackOptions(port=port, postgres_url=postgres_url, kafka_bootstrap_servers=kafka_bootstrap_servers)
+    options = StackOptions(port=port, postgres_url=postgres_url, kafka_bootstrap_servers=kafka_bootstrap_servers, cluster=cluster)
     try:
         stopped_by = Stack(home, product, options, _report).run(on_ready)
     except (HomeInUseError, PortTakenError) as error:

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from sqlalchemy import URL, Engine, make_url, text
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.servers.settings import load_settings
 from cli.terminal.failures import UnreachableError
+from orchestrator.process.database_urls import database_url
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine
@@ -47,7 +48,6 @@ def reachable_database(url: URL) -> Iterator[None]:
 
 def organization_of_batch(postgres_url: str, batch_id: UUID) -> str | None:
     """Returns the organization of a batch in a home, whose owner may see all of them. None: no such batch."""
-    url = make_url(postgres_url).set(drivername="postgresql+psycopg2")
-    with database(load_settings(), url) as engine, engine.connect() as connection:
+    with database(load_settings(), database_url(postgres_url)) as engine, engine.connect() as connection:
         organization_id: str | None = connection.scalar(_ORGANIZATION_OF_BATCH, {"batch_id": batch_id})
         return organization_id

@@ -50,6 +50,7 @@ class Deployment:
             database_url=SecretStr(stack.postgres),
             kafka_bootstrap_servers=stack.kafka,
             jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
+            **({} if stack.topic_copies is None else {"topic_replication_factor": stack.topic_copies}),
         )
 
     def refresh_admin_token(self) -> None:

@@ -23,6 +23,7 @@ def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
         database_url=SecretStr(endpoints.postgres_url),
         kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers,
         jwt_hs256_key=None if key is None else SecretStr(key),
+        **({} if endpoints.topic_copies is None else {"topic_replication_factor": endpoints.topic_copies}),
     )
 
 

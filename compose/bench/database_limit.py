@@ -14,9 +14,9 @@ from uuid import uuid4
 import psycopg2
 import psycopg2.extensions
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from compose.bench.settling import settle
+from orchestrator.process.database_urls import database_url
 from orchestrator.process.settings import Settings
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.migrate import upgrade
@@ -80,7 +80,7 @@ def limit_database(postgres: str) -> Iterator[str]:
     name = f"bench_limit_{uuid4().hex}"
     server = psycopg2.connect(postgres)
     server.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
-    url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    url = database_url(postgres).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
     with server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
     try:

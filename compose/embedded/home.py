@@ -50,8 +50,6 @@ class Home:
             raise HomeError(f"{path} can't be a home: {error}") from error
         self.logs = self.path / "logs"
         self.records = self.path / "run"
-        self.postgres = self.path / "postgres"
-        self.kafka = self.path / "kafka"
         self.stack_file = self.path / "stack.json"
         self._lock_file = self.path / "lock"
         self._ports_file = self.path / "ports.json"

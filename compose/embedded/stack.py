@@ -11,6 +11,7 @@ import psutil
 
 from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.layout import layout_of
 from compose.embedded.log_files import LOOK_EVERY_S, shorten_logs
 from compose.embedded.process import Child, Program
 from compose.embedded.product import ROLE_GROUPS, Product
@@ -44,6 +45,8 @@ class StackOptions:
     postgres_url: str | None = None
     kafka_bootstrap_servers: str | None = None
     """Servers that run elsewhere. None: runs our own."""
+    cluster: bool = False
+    """Three brokers, and a PostgreSQL primary with a synchronous standby."""
 
 
 class Stack:
@@ -69,6 +72,7 @@ class Stack:
                 self._home,
                 postgres_url=self._options.postgres_url,
                 kafka_bootstrap_servers=self._options.kafka_bootstrap_servers,
+                layout=layout_of(self._home, cluster=self._options.cluster),
                 pause=self._signals.wait,
             )
             with self._signals:
@@ -126,6 +130,8 @@ class Stack:
             "BULKREG_LOG_DIRECTORY": str(self._home.logs),
             **FRUGAL_MALLOC,
         }
+        if endpoints.topic_copies is not None:
+            environment["BULKREG_TOPIC_REPLICATION_FACTOR"] = str(endpoints.topic_copies)
         commands = {LOGIN: self._product.login, **{roles: self._product.command(roles) for roles in ROLE_GROUPS}}
         for roles, command in commands.items():
             name = "-".join(roles)
@@ -158,6 +164,7 @@ class Stack:
             console=f"{self._api_url}/console/",
             kafka=endpoints.kafka_bootstrap_servers,
             postgres=endpoints.postgres_url,
+            topic_copies=endpoints.topic_copies,
             token=self._tokens.service,
             admin_token=self._tokens.admin or (written.admin_token if written else None),
             pids={"supervisor": [os.getpid()]} | servers | pids,

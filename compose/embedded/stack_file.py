@@ -16,6 +16,8 @@ class StackFile:
     api: str
     kafka: str
     postgres: str
+    topic_copies: int | None
+    """The replication factor of the topics. None: the brokers are not the home's."""
     console: str
     token: str
     admin_token: str | None

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
+from orchestrator.process.database_urls import database_url
 from schemas.events import MAX_BATCH_BYTES
 from schemas.strict_json import MAX_JSON_DEPTH
 
@@ -351,7 +352,7 @@ class Settings(BaseSettings):
     def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             try:
-                make_url(value.get_secret_value())
+                database_url(value.get_secret_value())
             except (ArgumentError, ValueError):
                 raise ValueError("must be a URL like postgresql://user:password@host:5432/database") from None
         return value
@@ -394,7 +395,7 @@ class Settings(BaseSettings):
     @cached_property
     def owner_url(self) -> URL:
         """The URL for migrations."""
-        return make_url(self.database_url.get_secret_value()).set(drivername="postgresql+psycopg2")
+        return database_url(self.database_url.get_secret_value())
 
     @cached_property
     def worker_url(self) -> URL:
@@ -427,7 +428,7 @@ class Settings(BaseSettings):
 
     def _role_url(self, given: SecretStr | None, role: str) -> URL:
         if given is not None:
-            return make_url(given.get_secret_value()).set(drivername="postgresql+psycopg2")
+            return database_url(given.get_secret_value())
         return self.owner_url.set(username=role, password=self._derived_password(role))
 
     def role_passwords(self) -> Mapping[str, str | None]:

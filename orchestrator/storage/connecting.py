@@ -13,6 +13,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from orchestrator.process.database_urls import hosts_of
 from orchestrator.process.loopback import is_this_machine
 
 # The product depends on these values, so it does not rely on defaults of the server, the database or the role.
@@ -89,10 +90,7 @@ def forget_shell(url: URL) -> None:
 
 
 def _is_elsewhere(url: URL) -> bool:
-    # A URL without a host names a socket on this machine, or has a host or a service in its query.
-    if url.host:
-        return not is_this_machine(url.host)
-    return bool(url.query.get("service") or url.query.get("host"))
+    return bool(url.query.get("service")) or not all(map(is_this_machine, hosts_of(url)))
 
 
 def _set(connection: Any, values: Mapping[str, str]) -> None:

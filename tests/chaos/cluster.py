@@ -109,7 +109,7 @@ def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Clus
     }
     with (
         contextlib.closing(proxy),
-        small_disk(Home(home).postgres) as disk,
+        small_disk(home / PostgresServer.name) as disk,
         running_product(home, {**environment, **addresses}) as product,
     ):
         engine = create_engine(settings.owner_url)

@@ -166,7 +166,7 @@ def test_row_5_disk_full(
     commands = expanded(pipeline, batch_id)
     with engine.connect() as connection:
         path = connection.execute(text("SELECT pg_relation_filepath('registration.activity')")).scalar_one()
-    file = own_postgres.home.postgres / str(path)
+    file = own_postgres.home.path / "postgres" / str(path)
     aside = file.with_name("aside")
     file.rename(aside)
     file.symlink_to("/dev/full")

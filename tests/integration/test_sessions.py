@@ -130,6 +130,8 @@ SECRETS = {"PGPASSWORD", "PGPASSFILE"}
         ("postgresql:///db", False),
         ("postgresql://db.example/db", True),
         ("postgresql:///db?host=db.example", True),
+        ("postgresql:///db?host=127.0.0.1:1&host=127.0.0.1:2", False),
+        ("postgresql:///db?host=127.0.0.1:1&host=db.example", True),
         ("postgresql:///db?service=central", True),
     ],
 )

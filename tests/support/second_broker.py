@@ -37,7 +37,7 @@ class SecondBroker(KafkaBroker):
         }
 
     def _cluster_id(self) -> str:
-        [found] = re.findall("^cluster.id=(.*)$", (self._first.kafka / "meta.properties").read_text(), re.MULTILINE)
+        [found] = re.findall("^cluster.id=(.*)$", (self._first.path / "kafka" / "meta.properties").read_text(), re.MULTILINE)
         return str(found)
 
 

@@ -75,7 +75,7 @@ def running_stack(kind: str, home: Path) -> Iterator[Stack]:
     if kind == "embedded":
         with _quick_folder(home) as folder:
             servers = Infrastructure(folder)
-            servers.services[KafkaBroker.name] = _PatientKafka(servers.home)
+            servers.services["kafka"] = _PatientKafka(servers.home)
             servers.services[PostgresServer.name] = _ForgetfulPostgres(servers.home)
             with servers as endpoints:
                 yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
@@ -127,7 +127,7 @@ class _ForgetfulPostgres(PostgresServer):
 
     def prepare(self) -> None:
         super().prepare()
-        with (self._data / "postgresql.conf").open("a") as file:
+        with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = off\n" for name in _FLUSHES)
             file.write("scram_iterations = 1\n")
 

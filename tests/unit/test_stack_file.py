@@ -15,6 +15,7 @@ RUNNING = StackFile(
     api="http://127.0.0.1:8080",
     kafka="127.0.0.1:9092",
     postgres="postgresql://bulkreg:secret@127.0.0.1:5432/bulkreg",
+    topic_copies=1,
     console="http://127.0.0.1:8080/console/",
     token="t",
     admin_token=None,

@@ -1,0 +1,1 @@
+"""The product on three brokers and a PostgreSQL with a synchronous standby."""
