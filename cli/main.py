@@ -16,6 +16,7 @@ from cli.commands import (
     doctor,
     groups,
     period,
+    receipts,
     replay,
     revoke,
     stack,
@@ -61,6 +62,7 @@ batches.register(app)
 revoke.register(app)
 templates.register(app)
 activities.register(app)
+receipts.register(app)
 run_command.register(app)
 administration.register(app)
 period.register(app)

@@ -1,0 +1,115 @@
+"""`bulkreg receipts`: gets receipts, and checks them without asking anybody."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.terminal.command import Audience, command, read_bytes
+from cli.terminal.failures import BadInputError, ExitCode
+from cli.terminal.output import Output, printable, table
+
+if TYPE_CHECKING:
+    from orchestrator.receipts.keys import VerifierKey
+    from orchestrator.receipts.receipt import CheckedReceipt
+
+# The commands import what they need themselves, so that shell completion and --help do not wait for pydantic and cryptography.
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    receipts = typer.Typer(no_args_is_help=True, help="Receipts: evidence that records existed and have not changed since.")
+    app.add_typer(receipts, name="receipts", rich_help_panel=Audience.COORDINATORS)
+
+    @command(receipts, "verify", example="bulkreg receipts verify receipt.json --key 'records.example.org+cdeb7a7c+AQOhB7…'")
+    def verify(
+        output: Output,
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="The receipt.", dir_okay=False)],
+        key: Annotated[
+            list[str] | None, typer.Option(help="A key that you trust, as its owner publishes it. May be repeated.")
+        ] = None,
+    ) -> ExitCode:
+        """Check a receipt. Needs no network, no settings and no server. Exit code 1 if anything in it was changed."""
+        from orchestrator.receipts.receipt import check_receipt
+
+        checked = check_receipt(read_bytes(file), _keys(key))
+        receipt, checkpoint = checked.receipt, checked.checkpoint
+        if receipt is None:
+            [fault] = checked.faults
+            raise BadInputError(fault.message, details={"fault": fault.fault})
+        document = {
+            "holds": checked.holds,
+            "faults": [asdict(fault) for fault in checked.faults],
+            "origin": None if checkpoint is None else checkpoint.origin,
+            "size": None if checkpoint is None else checkpoint.size,
+            "signed_by": [{"key": str(signer), "fingerprint": signer.fingerprint} for signer in checked.signers],
+            "key_compared": key is not None,
+            "records": [
+                {
+                    "index": item.index,
+                    **item.leaf.model_dump(exclude_none=True),
+                    "people": item.people.model_dump(exclude_none=True),
+                }
+                for item in receipt.items
+            ],
+        }
+        output.answer(
+            document,
+            *_about(checked),
+            table(["record", "what", "date", "mentor", "type", "minutes", "by", "check"], _rows(checked)),
+        )
+        if checked.holds and key is None:
+            output.remark(
+                "The key was not compared with one that you trust, and a forger would sign with a key of their own. Compare it with the "
+                "published key, or pass that one as --key."
+            )
+        return ExitCode.DONE if checked.holds else ExitCode.SOME_FAILED
+
+
+def _keys(texts: Sequence[str] | None) -> "list[VerifierKey] | None":
+    from orchestrator.receipts.keys import BadKeyError, VerifierKey
+
+    try:
+        return None if texts is None else [VerifierKey.parse(text) for text in texts]
+    except BadKeyError as error:
+        raise BadInputError(f"--key: {error}.") from error
+
+
+def _about(checked: "CheckedReceipt") -> list[str]:
+    assert checked.receipt is not None
+    lines = ["The receipt holds." if checked.holds else "The receipt does not hold:"]
+    lines += [f"  {fault.message}" for fault in checked.faults if fault.position is None]
+    if (wrong := len({fault.position for fault in checked.faults if fault.position is not None})) > 0:
+        lines.append(f"  {wrong} of {len(checked.receipt.items)} records: see below.")
+    dates = [item.leaf.activity_date for item in checked.receipt.items]
+    lines.append(f"records: {len(dates)}" + (f", dated {min(dates)} to {max(dates)}" if dates else ""))
+    if checked.checkpoint is not None:
+        lines.append(f"log: {printable(checked.checkpoint.origin)}, {checked.checkpoint.size} entries when it was signed")
+    for signer in checked.signers:
+        lines += [f"signed by: {printable(signer)}", f"fingerprint: {signer.fingerprint}"]
+    return lines
+
+
+def _rows(checked: "CheckedReceipt") -> list[tuple[Any, ...]]:
+    assert checked.receipt is not None
+    # Without a checkpoint that holds, a proof leads to a root that somebody may have made up.
+    unless_wrong = "not proved" if any(fault.position is None for fault in checked.faults) else "holds"
+    wrong: dict[int, list[str]] = {}
+    for fault in checked.faults:
+        if fault.position is not None:
+            wrong.setdefault(fault.position, []).append(fault.message)
+    return [
+        (
+            item.index,
+            item.leaf.change,
+            item.leaf.activity_date,
+            item.people.mentor.id if item.people.mentor else "(not disclosed)",
+            item.leaf.activity_type,
+            item.leaf.duration_minutes,
+            item.people.by.id if item.people.by else "(not disclosed)",
+            " ".join(wrong.get(position, [unless_wrong])),
+        )
+        for position, item in enumerate(checked.receipt.items)
+    ]
