@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.outbox_findings import outbox_findings
+from compose.restore_findings import restore_findings
+from consumers.loop.coordinator import UNSERVED
 from consumers.upkeep.groups import TOPICS, Groups
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.loopback import is_this_machine
@@ -239,11 +241,32 @@ def _role_fix(role: str, variable: str) -> str:
 
 
 def _transport(subject: str, url: URL, environment: Mapping[str, str]) -> Iterator[Finding]:
-    mode = url.query.get("sslmode") or environment.get("PGSSLMODE") or "prefer"
-    # An empty host means a socket on this machine.
-    if url.host and not is_this_machine(url.host) and mode not in ("require", "verify-ca", "verify-full"):
-        detail = f"the connection to {url.host} may be unencrypted (sslmode is {mode})"
-        yield Finding(subject, State.UNSAFE, detail, "append ?sslmode=verify-full to its URL")
+    mode = _last(url.query.get("sslmode")) or environment.get("PGSSLMODE") or "prefer"
+    if mode in ("require", "verify-ca", "verify-full"):
+        return
+    remote = [host for host in _hosts(url) if not is_this_machine(host)]
+    if remote:
+        detail = f"the connection to {', '.join(remote)} may be unencrypted (sslmode is {mode})"
+        sign = "&" if url.query else "?"
+        yield Finding(subject, State.UNSAFE, detail, f"append {sign}sslmode=verify-full to its URL")
+
+
+def _hosts(url: URL) -> Iterator[str]:
+    """The servers that the URL names. Without one, and with a path, the connection is a socket of this machine."""
+    given = url.query.get("host") or url.host or ""
+    for several in (given,) if isinstance(given, str) else given:
+        for place in several.split(","):
+            host = (
+                place
+                if place.count(":") > 1 and not place.startswith("[")
+                else place.rpartition("]")[0] or place.partition(":")[0]
+            )
+            if host and not host.startswith(("/", "@")):
+                yield host.strip("[]")
+
+
+def _last(given: str | tuple[str, ...] | None) -> str | None:
+    return given[-1] if isinstance(given, tuple) else given
 
 
 def _connected(
@@ -431,6 +454,8 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         detail = f"topics have {settings.topic_replication_factor} copies: losing a broker can lose events"
         yield Finding("Kafka", State.ADVICE, detail, "run three brokers and set BULKREG_TOPIC_REPLICATION_FACTOR=3")
     yield from _groups(settings)
+    if not any(tuple(report.differences) == MISSING for report in reports):
+        yield from _restored(settings)
 
 
 def _groups(settings: Settings) -> Iterator[Finding]:
@@ -452,6 +477,23 @@ def _groups(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"consumer group {names[role]}", State.UNREACHABLE, detail, fix)
     if not any(refusals.values()):
         yield Finding("consumer groups", State.OK, f"Kafka serves {', '.join(names.values())}")
+
+
+def _restored(settings: Settings) -> Iterator[Finding]:
+    """Silent if the database or a group's coordinator can't be reached: other checks report that."""
+    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        with engine.connect() as connection:
+            yield from restore_findings(settings, connection, Groups(settings, timeout_s=TIMEOUT_S))
+    except DBAPIError:
+        return
+    except KafkaException as error:
+        if error.args[0].code() in UNSERVED:
+            return
+        fix = "run it again when all topics have a leader: bulkreg doctor"
+        yield Finding("database and topics", State.UNREACHABLE, f"they were not compared: {error.args[0].str()}", fix)
+    finally:
+        engine.dispose()
 
 
 def _is_on_this_machine(settings: Settings) -> bool:

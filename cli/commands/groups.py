@@ -1,6 +1,7 @@
 """`bulkreg groups`: shows the roles' consumer groups, and gives a role a new one."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -56,19 +57,32 @@ def register(app: typer.Typer) -> None:
         deployment: Deployment,
         output: Output,
         role: Annotated[GroupedRole, typer.Argument(metavar="ROLE", help="splitter, registration or aggregator.")],
+        start: Annotated[
+            datetime | None,
+            typer.Option(
+                "--from",
+                metavar="TIME",
+                formats=["%Y-%m-%dT%H:%M"],
+                help="Give it a new group in any case, which also reads again what was written since then. In UTC.",
+            ),
+        ] = None,
     ) -> None:
-        """Give the role a new group, if Kafka does not serve its present one. Running roles change to it by themselves. Safe to repeat."""
+        """Give the role a new group, if Kafka does not serve its present one. Running roles change to it by themselves. Safe to repeat.
+
+        After a restore of the database, --from has the role handle again what the database has forgotten.
+        """
         from cli.servers.database import database
         from consumers.upkeep.groups import Groups, NoGroupServedError
 
         settings = deployment.settings()
+        since = None if start is None else start.replace(tzinfo=UTC)
         with (
             working(output, "Asking Kafka"),
             database(settings, settings.worker_url) as engine,
             reachable_kafka(settings),
         ):
             try:
-                renewal = Groups(settings, timeout_s=_TIMEOUT_S).renew(engine, role.value)
+                renewal = Groups(settings, timeout_s=_TIMEOUT_S).renew(engine, role.value, since=since)
             except NoGroupServedError as error:
                 raise UnreachableError(str(error)) from error
         sentence = (

@@ -84,7 +84,7 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
 
     with database(settings, settings.worker_url) as engine, engine.connect() as connection:
         replay = _begin(connection, batch_id)
-        records = _read(settings, output, replay, start)
+        records = _read(settings, output, connection, replay, start)
         with working(output, "Folding and comparing"):
             replay.fold()
             before = replay.compare(examples=_LISTED)
@@ -114,7 +114,7 @@ def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
         ) from error
 
 
-def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start") -> int:
+def _read(settings: "Settings", output: Output, connection: "Connection", replay: "Replay", start: "Start") -> int:
     from cli.servers.kafka import reachable_kafka
     from consumers.reading.replay_source import ReplaySource
 
@@ -123,7 +123,9 @@ def _read(settings: "Settings", output: Output, replay: "Replay", start: "Start"
             spans = source.spans(start)
         except LookupError as error:
             raise BadInputError(f"{error}; leave out --from to read everything.") from error
-        replay.note_handled(source.handled())
+        with connection.begin():
+            handled = source.handled(connection)
+        replay.note_handled(handled)
         with counting(output, "Reading", sum(span.offsets for span in spans)) as advance:
             return source.read_into(replay, spans, advance)
 

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from consumers.loop.handler import AGGREGATOR, SPLITTER
 from consumers.loop.raw_record import RawRecord
 from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
+from orchestrator.storage.consumer_groups import read_generation
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic
 
 _HANDLED_BY = {Topic.BATCHES: SPLITTER, Topic.RESULTS: AGGREGATOR}
@@ -44,7 +47,7 @@ class ReplaySource:
         since = self._reader.time_of(start.topic, start.partition, start.offset) if isinstance(start, RecordPlace) else start
         return self._reader.spans(TOPICS, since=since)
 
-    def handled(self) -> Mapping[tuple[Topic, int], int]:
+    def handled(self, connection: Connection) -> Mapping[tuple[Topic, int], int]:
         """Returns, from Kafka, how far the groups that read batches and results have come. Partitions without a commit are left out.
 
         The database may know less, when it was restored from an older copy: the groups do not receive again what they have passed.
@@ -52,7 +55,7 @@ class ReplaySource:
         return {
             (topic, partition): offset
             for topic, role in _HANDLED_BY.items()
-            for partition, offset in self._reader.committed(role, topic).items()
+            for partition, offset in self._reader.committed(role, topic, read_generation(connection, role)).items()
         }
 
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:

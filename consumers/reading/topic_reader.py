@@ -14,6 +14,7 @@ from consumers.loop.raw_record import RawRecord, take_apart
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
+from orchestrator.storage.consumer_groups import FIRST_GENERATION
 from schemas.envelope import Topic
 
 _TIMEOUT_S = 10.0
@@ -97,12 +98,12 @@ class TopicReader:
                     return chunk[0][1]
         return None
 
-    def committed(self, role: str, topic: Topic) -> dict[int, int]:
-        """Returns the next offset that the role's group has committed, by partition. Raises KafkaException as `spans` does."""
+    def committed(self, role: str, topic: Topic, generation: int = FIRST_GENERATION) -> dict[int, int]:
+        """Returns the next offset that the role's group of that generation has committed, by partition. Raises KafkaException."""
         name = topic.on_cluster(self._prefix)
         places = [TopicPartition(name, partition) for partition in self._partitions(topic)]
         # It uses the role's group id but subscribes to nothing, so it never joins the group.
-        asking = Consumer(consumer_config(self._settings, role), logger=kafka_logger(self._settings, "reader"))
+        asking = Consumer(consumer_config(self._settings, role, generation), logger=kafka_logger(self._settings, "reader"))
         retrying = Retrying(
             retry=retry_if_exception(_is_coordinator_starting),
             wait=wait_fixed(0.2),

@@ -1,12 +1,17 @@
-"""The roles' consumer groups, for an operator: how they are, and a new group for a role whose group no coordinator serves (decision 43)."""
+"""The roles' consumer groups, for an operator: how they are, and a new group for a role (decision 43).
+
+A role needs a new group when no coordinator serves its group, or when it has to read again what its group has passed.
+"""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 from sqlalchemy import Connection, Engine
 
 from consumers.loop.config import group_id
@@ -17,7 +22,7 @@ from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
 from orchestrator.storage.consumer_groups import note_generation, read_generation
 from orchestrator.storage.database import transact
-from orchestrator.storage.progress import Position, read_progress
+from orchestrator.storage.progress import UNKNOWN_ID, Position, read_progress
 from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 
@@ -67,7 +72,7 @@ class Renewal:
     role: str
     name: str
     renewed: bool
-    """False: its group is served, so it was kept."""
+    """False: its group is served and reads on, so it was kept."""
 
 
 class Groups:
@@ -98,8 +103,24 @@ class Groups:
             refusal, state, members = self._described(name)
             yield Group(role, name, refusal is None, refusal or state, members, waiting)
 
-    def renew(self, engine: Engine, role: str) -> Renewal:
-        """Gives the role a new group, unless the coordinator serves its present one.
+    def queues(self, role: str) -> Queues:
+        """Returns where the partitions of the role's topics begin and end. Raises KafkaException."""
+        return self._ends(TOPICS[role])
+
+    def committed(self, name: str, topics: Sequence[Topic]) -> Mapping[tuple[Topic, int], Position]:
+        """Returns the offsets that the group has committed. Raises KafkaException."""
+        by_name = {topic.on_cluster(self._settings.topic_prefix): topic for topic in topics}
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=self._timeout_s)
+        [future] = asked.values()
+        return {
+            (by_name[place.topic], place.partition): Position(place.offset, place.metadata or UNKNOWN_ID)
+            for place in future.result().topic_partitions
+            if place.topic in by_name and place.offset >= 0
+        }
+
+    def renew(self, engine: Engine, role: str, *, since: datetime | None = None) -> Renewal:
+        """Gives the role a new group, unless the coordinator serves its present one. With `since` the role gets one in any case, which also
+        reads again what was written since then.
 
         The new group has its offsets before its name is stored. If the process ends between the two, no role has joined the new group, and
         the next call does the same again. Raises KafkaException, and NoGroupServedError when no group is served.
@@ -108,8 +129,8 @@ class Groups:
             present = read_generation(connection, role)
             progress = read_progress(connection, TOPICS[role])
         # First the question that needs no coordinator: it raises if no broker responds.
-        starts = self._starts(role, progress)
-        if self.refusal(self._name(role, present)) is None:
+        starts = self._starts(role, progress, since)
+        if since is None and self.refusal(self._name(role, present)) is None:
             return Renewal(role, self._name(role, present), renewed=False)
         for generation in self._candidates(role, present):
             name = self._name(role, generation)
@@ -141,19 +162,32 @@ class Groups:
                 break
         return None, found.state.name.lower(), len(found.members)
 
-    def _starts(self, role: str, progress: Mapping[tuple[Topic, int], Position]) -> list[TopicPartition]:
-        """Returns where the new group begins to read: before everything that may not be published yet. Other partitions, and those of a
-        recreated topic, are read from their beginning."""
+    def _starts(self, role: str, progress: Mapping[tuple[Topic, int], Position], since: datetime | None) -> list[TopicPartition]:
+        """Returns where the new group begins to read: before everything that may not be published yet, and before everything that was
+        written since `since`. Other partitions, and those of a recreated topic, are read from their beginning."""
+        queues = self._ends(TOPICS[role])
+        written = {} if since is None else self._first_since(queues, since)
         return [
             TopicPartition(
                 place[0].on_cluster(self._settings.topic_prefix),
                 place[1],
-                min(queue.next_offset, max(queue.first, position.next_offset - _MARGIN)),
+                min(
+                    queue.next_offset,
+                    max(queue.first, min(position.next_offset - _MARGIN, written.get(place, queue.next_offset))),
+                ),
                 queue.topic_id,
             )
-            for place, queue in self._ends(TOPICS[role]).items()
+            for place, queue in queues.items()
             if (position := progress.get(place)) is not None and position.topic_id == queue.topic_id
         ]
+
+    def _first_since(self, queues: Queues, since: datetime) -> dict[tuple[Topic, int], int]:
+        """Returns the offset of the first record that is not older. Partitions without one are left out. Raises KafkaException."""
+        spec = OffsetSpec.for_timestamp(int(since.timestamp() * 1000))
+        places = {TopicPartition(place[0].on_cluster(self._settings.topic_prefix), place[1]): place for place in queues}
+        asked = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=self._timeout_s)
+        offsets = {places[place]: answer.result().offset for place, answer in asked.items()}
+        return {place: offset for place, offset in offsets.items() if offset >= 0}
 
     def _candidates(self, role: str, present: int) -> Iterator[int]:
         """Returns later generations, one for each partition of the topic of offsets, without the partition of the present one."""
@@ -168,9 +202,13 @@ class Groups:
                 return
 
     def _is_seeded(self, name: str, starts: Sequence[TopicPartition]) -> bool:
-        """Stores the offsets in the group. Returns False when no coordinator serves it. Raises KafkaException."""
+        """Stores the offsets in the group. Returns False when no coordinator serves it, or it has members. Raises KafkaException."""
+        refusal, _, members = self._described(name)
+        # After a restore of the database, roles may still be in a group of a generation that the database has forgotten.
+        if refusal is not None or members:
+            return False
         if not starts:
-            return self.refusal(name) is None
+            return True
         wanted = ConsumerGroupTopicPartitions(name, list(starts))
         [future] = self._admin.alter_consumer_group_offsets([wanted], request_timeout=self._timeout_s).values()
         try:

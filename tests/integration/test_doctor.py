@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from compose import doctor
 from compose.doctor import examine
@@ -74,8 +74,9 @@ def test_a_healthy_deployment_is_reported_as_healthy(sound: Settings) -> None:
         "relays",
         "Kafka",
         "consumer groups",
+        "database and topics",
     ]
-    assert len(findings) == 10
+    assert len(findings) == 11
 
 
 def test_a_variable_that_no_setting_reads(sound: Settings) -> None:
@@ -238,6 +239,22 @@ def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.M
     private = SecretStr("postgresql://x:y@database.invalid/x?sslmode=verify-full")
     for safe in (changed(sound, database_url=private), changed(sound, database_url=remote, database_allow_plaintext=True)):
         assert all(finding.state is not State.UNSAFE for finding in wrong(safe))
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://x:y@/x?host=one.invalid:5432&host=127.0.0.1:1", "one.invalid"),
+        ("postgresql://x:y@/x?host=one.invalid,two.invalid&port=5432,5433", "one.invalid, two.invalid"),
+        ("postgresql://x:y@/x?host=[::1]:1,[2001:db8::1]:2", "2001:db8::1"),
+    ],
+)
+def test_connections_to_several_servers_that_others_can_read(url: str, named: str) -> None:
+    unsafe = list(doctor._transport("database", make_url(url), {}))
+    assert [finding.detail for finding in unsafe] == [f"the connection to {named} may be unencrypted (sslmode is prefer)"]
+    assert unsafe[0].fix == "append &sslmode=verify-full to its URL"
+    for safe in (f"{url}&sslmode=verify-full", "postgresql://x:y@/x?host=127.0.0.1:1&host=/run/postgresql", "postgresql:///x"):
+        assert list(doctor._transport("database", make_url(safe), {})) == []
 
 
 def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> None:

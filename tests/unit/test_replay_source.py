@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import pytest
+from sqlalchemy import Connection
 
 from consumers.loop.handler import AGGREGATOR, SPLITTER
 from consumers.loop.raw_record import RawRecord
@@ -41,8 +42,8 @@ class Reader:
         assert (topic, partition, offset) == (Topic.RESULTS, 2, 17)
         return MOMENT
 
-    def committed(self, role: str, topic: Topic) -> dict[int, int]:
-        return {(SPLITTER, Topic.BATCHES): {0: 4, 2: 0}, (AGGREGATOR, Topic.RESULTS): {1: 9}}[role, topic]
+    def committed(self, role: str, topic: Topic, generation: int) -> dict[int, int]:
+        return {(SPLITTER, Topic.BATCHES, 1): {0: 4, 2: 0}, (AGGREGATOR, Topic.RESULTS, 3): {1: 9}}[role, topic, generation]
 
     def read(self, _spans: Sequence[Span]) -> Iterator[Sequence[tuple[Topic, RawRecord]]]:
         yield from self.chunks
@@ -78,8 +79,12 @@ def test_everything_is_read_or_only_what_is_not_older_than_a_time_or_a_record(so
         assert reader_of(source).asked == (TOPICS, since)
 
 
-def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(source: ReplaySource) -> None:
-    assert source.handled() == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
+def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(
+    source: ReplaySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group of the aggregator was renewed."""
+    monkeypatch.setattr(replay_source, "read_generation", lambda _, role: {SPLITTER: 1, AGGREGATOR: 3}[role])
+    assert source.handled(cast("Connection", None)) == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
 
 
 def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:

@@ -1,0 +1,85 @@
+"""Finds what a restored database has forgotten: batches that the topics have, and that the splitter has passed.
+
+A role commits its effect to the database before its offsets to Kafka. So a group is never ahead of `consumer_progress`, unless the database
+was restored from an older copy. Once the roles have handled new records, the progress is ahead again. So the latest batches that the group
+has passed are looked up, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from consumers.loop.raw_record import RawRecord
+from consumers.reading.topic_reader import Span, TopicReader
+from orchestrator.process.settings import Settings
+from orchestrator.storage.known_batches import unknown_among
+from orchestrator.storage.progress import Position
+from schemas.envelope import Topic, UnreadableError, open_envelope
+from schemas.events import BatchRejected, BatchSubmitted, EventData, read_event
+
+Positions = Mapping[tuple[Topic, int], Position]
+
+LOOK_BACK = 1_000
+"""How many records of each partition are read that both the group and the database have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenBatches:
+    """What the database has forgotten. `since` is the time of the oldest of its events; None if nothing is forgotten."""
+
+    batches: int
+    items: int
+    since: datetime | None
+
+
+def records_ahead(committed: Positions, progress: Positions) -> int:
+    """Returns how many records the groups have passed and the database has not handled, in topics that were not replaced."""
+    return sum(
+        max(0, position.next_offset - handled.next_offset)
+        for place, position in committed.items()
+        if (handled := progress.get(place, Position(0, position.topic_id))).topic_id == position.topic_id
+    )
+
+
+def forgotten_batches(settings: Settings, connection: Connection, committed: Positions, progress: Positions) -> ForgottenBatches:
+    """Reads the batches that the splitter's group has passed: what the database has not handled, and LOOK_BACK records before. Raises
+    KafkaException."""
+    items: dict[UUID, int] = {}
+    times: dict[UUID, int] = {}
+    with TopicReader(settings) as reader:
+        spans = [_passed(span, committed, progress) for span in reader.spans([Topic.BATCHES])]
+        for raw, data in _events(reader, spans):
+            if isinstance(data, BatchSubmitted):
+                items[data.batch_id] = data.total_items or len(data.items)
+                times[data.batch_id] = min(raw.timestamp_ms, times.get(data.batch_id, raw.timestamp_ms))
+        unknown = unknown_among(connection, items)
+        if unknown:
+            since = datetime.fromtimestamp(min(times.values()) / 1000, UTC)
+            # A batch that was refused has no row.
+            for _, data in _events(reader, reader.spans([Topic.LIFECYCLE], since=since)):
+                if isinstance(data, BatchRejected):
+                    unknown.discard(data.batch_id)
+    if not unknown:
+        return ForgottenBatches(0, 0, None)
+    oldest = datetime.fromtimestamp(min(times[batch_id] for batch_id in unknown) / 1000, UTC)
+    return ForgottenBatches(len(unknown), sum(items[batch_id] for batch_id in unknown), oldest)
+
+
+def _passed(span: Span, committed: Positions, progress: Positions) -> Span:
+    place = (span.topic, span.partition)
+    end = min(span.end, committed.get(place, Position(0)).next_offset)
+    handled = min(end, progress.get(place, Position(0)).next_offset)
+    return Span(span.topic, span.partition, max(span.first, handled - LOOK_BACK), end)
+
+
+def _events(reader: TopicReader, spans: list[Span]) -> Iterator[tuple[RawRecord, EventData]]:
+    """Yields the readable events."""
+    for chunk in reader.read(spans):
+        for topic, raw in chunk:
+            try:
+                yield raw, read_event(topic, open_envelope(raw.headers, raw.value))
+            except UnreadableError:
+                continue  # the splitter has put it aside as a dead letter
