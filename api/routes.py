@@ -429,4 +429,13 @@ ROUTES: Sequence[Route] = (
         responses={200: OneItemResponse},
         refusals=("item_not_found",),
     ),
+    Route(
+        "DELETE",
+        BATCH + "/items/{item_id}/notes",
+        "eraseNotes",
+        batches.erase_notes,
+        changes=True,
+        responses={204: None},
+        refusals=("item_not_found", "item_in_doubt"),
+    ),
 )

@@ -5,6 +5,7 @@ The checks change nothing. A check returns findings. One that can't run because 
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,7 +28,8 @@ from orchestrator.process.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Setti
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import newest_version
-from producers.topics import MISSING, inspect_topics
+from producers.topics import MISSING, inspect_topics, retentions
+from schemas.envelope import Topic
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
 
 # A person waits for the result: longer than a healthy server needs, shorter than the clients' own timeouts.
@@ -453,9 +455,24 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if settings.topic_replication_factor < 3 and not _is_on_this_machine(settings):
         detail = f"topics have {settings.topic_replication_factor} copies: losing a broker can lose events"
         yield Finding("Kafka", State.ADVICE, detail, "run three brokers and set BULKREG_TOPIC_REPLICATION_FACTOR=3")
+    yield from _erasures(settings)
     yield from _groups(settings)
     if not any(tuple(report.differences) == MISSING for report in reports):
         yield from _restored(settings)
+
+
+def _erasures(settings: Settings) -> Iterator[Finding]:
+    """The topics that hold notes of upstream services for longer than the tables do."""
+    if settings.notes_retention_days is None:
+        return
+    notes_after = timedelta(days=settings.notes_retention_days)
+    for name, kept in retentions(settings, (Topic.BATCHES, Topic.DEAD_LETTER), timeout_s=TIMEOUT_S).items():
+        if kept is None or kept > notes_after:
+            how_long = "for ever" if kept is None else f"for {kept}"
+            detail = f"keeps records {how_long}, with notes of upstream services; BULKREG_NOTES_RETENTION_DAYS is {notes_after.days}"
+            yield Finding(
+                f"topic {name}", State.ADVICE, detail, "set retention.ms of the topic (kafka-configs) to at most that time"
+            )
 
 
 def _groups(settings: Settings) -> Iterator[Finding]:

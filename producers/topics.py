@@ -1,7 +1,9 @@
 """The topics: partitions, retention, sizes. They are created explicitly, never by a client that uses a topic's name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
@@ -82,6 +84,22 @@ def inspect_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> list[
     return [TopicReport(plan.name, False, differences.get(plan.name, MISSING)) for plan in plans]
 
 
+def retentions(settings: Settings, topics: Collection[Topic], *, timeout_s: float = TIMEOUT_S) -> dict[str, timedelta | None]:
+    """Returns how long each of the topics keeps records, by its name on the cluster; None: for ever. Missing topics are left out.
+
+    Raises the same errors as `create_topics`.
+    """
+    admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
+    known = admin.list_topics(timeout=timeout_s).topics
+    names = [name for topic in topics if (name := topic.on_cluster(settings.topic_prefix)) in known]
+    kept: dict[str, timedelta | None] = {}
+    for name, config in _configs(admin, names).items():
+        retention_ms = int(config["retention.ms"].value)
+        deletes = "delete" in config["cleanup.policy"].value
+        kept[name] = timedelta(milliseconds=retention_ms) if deletes and retention_ms >= 0 else None
+    return kept
+
+
 def create_topics(settings: Settings) -> list[TopicReport]:
     """Creates missing topics and reports on all. It may be repeated, and may run twice at once.
 
@@ -130,12 +148,7 @@ def _is_not_known(error: BaseException) -> bool:
 
 def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, list[str]]:
     topics = admin.list_topics(timeout=TIMEOUT_S).topics
-    configs = {
-        resource.name: future.result()
-        for resource, future in admin.describe_configs(
-            [ConfigResource("topic", plan.name) for plan in plans], request_timeout=TIMEOUT_S
-        ).items()
-    }
+    configs = _configs(admin, [plan.name for plan in plans])
     found: dict[str, list[str]] = {}
     for plan in plans:
         if plan.name not in topics:
@@ -149,3 +162,10 @@ def _differences(admin: AdminClient, plans: Sequence[TopicPlan]) -> dict[str, li
             f"{name} is {actual.get(name)}, planned {value}" for name, value in wanted.items() if actual.get(name) != value
         ]
     return found
+
+
+def _configs(admin: AdminClient, names: Sequence[str]) -> Mapping[str, Any]:
+    if not names:
+        return {}
+    asked = admin.describe_configs([ConfigResource("topic", name) for name in names], request_timeout=TIMEOUT_S)
+    return {resource.name: future.result() for resource, future in asked.items()}

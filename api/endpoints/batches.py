@@ -15,7 +15,7 @@ from api.http import cursors
 from api.http.etag import etag, none_matches, query_hash
 from api.http.problems import ProblemError
 from api.load.watching import is_settled
-from orchestrator.batches import operations
+from orchestrator.batches import erasing, operations
 from orchestrator.batches.model import (
     Actor,
     AttemptView,
@@ -317,6 +317,15 @@ def retry(call: Call) -> Reply:
     }
     body = {**presentation.batch(retried.batch), "retried": retried.retried}
     return Reply(202 if retried.retried else 200, body, headers)
+
+
+def erase_notes(call: Call) -> Reply:
+    """`DELETE /{batch_id}/items/{item_id}/notes`: 204, and the item's notes are erased everywhere; 204 again if it has none."""
+    batch_id, item_id, actor = call.batch_id(), call.item_id(), call.actor()
+    call.service.database.change_notes(
+        actor.organization_id, lambda repository, notes: erasing.erase_notes(repository, notes, actor, batch_id, item_id)
+    )
+    return Reply(204)
 
 
 def get_item(call: Call) -> Reply:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, QueuePool
 
 from api.load.threads import Threads
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, PeriodStore, TemplateStore
+from orchestrator.batches.repository import ActivityRepository, NotesStore, PeriodStore, TemplateStore
 from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
@@ -23,6 +23,7 @@ from orchestrator.storage import watching
 from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
+from orchestrator.storage.notes import PostgresNotes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.templates import PostgresTemplates
 
@@ -149,6 +150,15 @@ class Database:
         return transact(
             self._engine,
             lambda connection: work(PostgresActivityRepository(connection), PostgresTemplates(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def change_notes(self, organization_id: str, work: Callable[[ActivityRepository, NotesStore], Result]) -> Result:
+        """Runs `work` in a transaction that may erase notes of this organization."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), PostgresNotes(connection)),
             organizations=[organization_id],
             give_up_after_s=_GIVE_UP_AFTER_S,
         )

@@ -1,4 +1,4 @@
-"""The other half of the sweeper role: removes deleted batches and expired keys after their retention, and ended sessions of the console."""
+"""The other half of the sweeper role: removes deleted batches, expired keys and old notes, and ended sessions of the console."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from consumers.upkeep.isolation import Isolation
 from orchestrator.process.settings import Settings
 from orchestrator.storage.console_sessions import remove_ended_sessions
 from orchestrator.storage.database import transact
+from orchestrator.storage.notes import Due, batches_with_old_notes, erase_old_notes, erase_old_notes_of_purged
 from orchestrator.storage.purging import Deleted, deleted_batches, expire_keys, purge_batches
 
 
@@ -19,6 +20,8 @@ class PurgePolicy:
 
     purge_after: timedelta
     keys_after: timedelta
+    notes_after: timedelta | None = None
+    """None: notes are kept until somebody erases them."""
     # The size of one transaction: about 20 ms, for which a late result of a purged batch may have to wait.
     max_items: int = 1_000
     max_batches: int = 200
@@ -28,7 +31,12 @@ class PurgePolicy:
     @classmethod
     def of(cls, settings: Settings) -> "PurgePolicy":
         """Returns the policy that the settings ask for."""
-        return cls(timedelta(hours=settings.purge_after_hours), timedelta(days=settings.idempotency_key_days))
+        days = settings.notes_retention_days
+        return cls(
+            timedelta(hours=settings.purge_after_hours),
+            timedelta(days=settings.idempotency_key_days),
+            None if days is None else timedelta(days=days),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +47,18 @@ class Purged:
     items: int = 0
     keys: int = 0
     sessions: int = 0
+    notes: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.batches, self.items, self.keys, self.sessions))
+        return any((self.batches, self.items, self.keys, self.sessions, self.notes))
 
     def __add__(self, other: "Purged") -> "Purged":
         return Purged(
-            self.batches + other.batches, self.items + other.items, self.keys + other.keys, self.sessions + other.sessions
+            self.batches + other.batches,
+            self.items + other.items,
+            self.keys + other.keys,
+            self.sessions + other.sessions,
+            self.notes + other.notes,
         )
 
 
@@ -62,7 +75,9 @@ class Purger:
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
         """Returns the steps of a purge by name. Each runs even if another failed."""
-        return {"purge": self._remove_batches, "expire_keys": self._remove_keys, "end_sessions": self._remove_sessions}
+        steps = {"purge": self._remove_batches, "expire_keys": self._remove_keys, "end_sessions": self._remove_sessions}
+        notes_after = self._policy.notes_after
+        return steps if notes_after is None else {**steps, "erase_notes": lambda engine: self._erase_notes(engine, notes_after)}
 
     def _remove_batches(self, engine: Engine) -> Purged:
         """Removes batches. One that makes the purge fail is left out until the next purge."""
@@ -74,6 +89,32 @@ class Purger:
                 break
             total = sum(purged, total)
         return total
+
+    def _erase_notes(self, engine: Engine, after: timedelta) -> Purged:
+        """Erases old notes. A batch that makes it fail is left out until the next purge."""
+        policy = self._policy
+
+        def due(connection: Connection, aside: Sequence[str]) -> Sequence[Due]:
+            return batches_with_old_notes(
+                connection, after=after, aside=aside, max_items=policy.max_items, max_batches=policy.max_batches
+            )
+
+        def erase(connection: Connection, found: Sequence[Due]) -> int:
+            return erase_old_notes(connection, [each.batch_id for each in found], after=after, max_items=policy.max_items)
+
+        isolation = Isolation(engine, "erase_notes", due, erase)
+        total = 0
+        for _ in range(policy.max_chunks):
+            found, erased = isolation.round()
+            if not found:
+                break
+            total += sum(erased)
+        return Purged(
+            notes=total
+            + self._remove(
+                engine, lambda connection: erase_old_notes_of_purged(connection, after=after, max_items=policy.max_items)
+            )
+        )
 
     def _remove_keys(self, engine: Engine) -> Purged:
         return Purged(keys=self._remove(engine, self._expire_keys))

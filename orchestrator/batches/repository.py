@@ -305,6 +305,26 @@ class PeriodStore(Protocol):
         """Returns changes, newest first: those with a lower number than `before`, at most `limit`."""
 
 
+class ItemPlace(NamedTuple):
+    """The organization and the coordinator of a registered item."""
+
+    organization_id: str
+    coordinator_id: str
+
+
+class NotesStore(Protocol):
+    """Notes, for erasing them, in one transaction."""
+
+    def place_of_registered(self, batch_id: UUID, item_id: UUID) -> ItemPlace | None:
+        """Returns the place of an item that has an activity here, even if its batch is purged; None for any other item."""
+
+    def erase(self, organization_id: str, batch_id: UUID, position: int, *, actor: Actor, at: datetime) -> bool:
+        """Erases the notes of an item of a locked batch from the item, its earlier attempts and its activity, and stores by whom.
+
+        Raises the batch's version by one. Returns False, and changes nothing, if the item has no notes.
+        """
+
+
 class PartStore(Protocol):
     """The stored parts of all batches, and the batches of which parts are missing."""
 

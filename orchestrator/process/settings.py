@@ -186,6 +186,13 @@ class Settings(BaseSettings):
         description="An upstream batch whose parts have not all arrived within this time is rejected as incomplete.",
     )
 
+    notes_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="The sweeper erases notes this many days after the last attempt of their item, or its registration, as "
+        "docs/operations.md says. Unset: notes are kept until somebody erases them.",
+    )
     revocation_window_days: int = Field(
         default=30,
         ge=0,

@@ -34,6 +34,13 @@ INDEXES = {
     "registration.activity_revoked": f"""
         CREATE INDEX CONCURRENTLY activity_revoked ON registration.activity (organization_id, {_BY}) WHERE revoked_at IS NOT NULL
     """,
+    # For the retention of notes. Rows without notes are not in them.
+    "registration.activity_notes": """
+        CREATE INDEX CONCURRENTLY activity_notes ON registration.activity (created_at) WHERE notes IS NOT NULL
+    """,
+    "orchestrator.batch_item_notes": """
+        CREATE INDEX CONCURRENTLY batch_item_notes ON orchestrator.batch_item (attempt_at) WHERE notes IS NOT NULL
+    """,
     # For the history of one activity.
     "registration.audit_activity": "CREATE INDEX CONCURRENTLY audit_activity ON registration.audit (activity_id)",
     # The living flagged activities of a mentor, type and date. When the unflagged one is revoked, the oldest of them loses its flag.

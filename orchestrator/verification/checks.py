@@ -100,6 +100,8 @@ CHECKS: tuple[Check, ...] = (
     *_checks(8, "purged_and_alive", "registered_after_purge"),
     *map(_organization_of, _TABLES),
     *_checks(9, "organization_of_purged", "row_level_security", "api_role", "api_policy", "api_grants"),
-    *_checks(10, "notes_in_outbox", "notes_in_error", "notes_in_history"),
+    *_checks(
+        10, "notes_in_outbox", "notes_in_error", "notes_in_history", "erased_notes_are_back", "notes_erasures_can_be_changed"
+    ),
     *_checks(11, "changed_in_closed_period", "period_differs_from_history", "period_history_can_be_changed"),
 )

@@ -59,6 +59,7 @@ BODIES: dict[str, Any] = {
     "downloadCsv": None,
     "downloadNdjson": None,
     "getItem": None,
+    "eraseNotes": None,
 }
 
 OPERATIONS = [

@@ -45,6 +45,9 @@ CORRUPTIONS: list[Corruption] = [
     ("period_differs_from_history", "completed", "INSERT INTO registration.period_change VALUES ('org-standard', 2, NULL, '2026-03-25', 'why', 'boss', 'api', now(), 99)"),
     ("period_history_can_be_changed", "completed", "GRANT DELETE ON registration.period_change TO bulkreg_api"),
     ("period_history_can_be_changed", "completed", "DROP TRIGGER period_changes_are_append_only ON registration.period_change"),
+    ("erased_notes_are_back", "completed", "INSERT INTO registration.notes_erasure SELECT batch_id, position, attempt, organization_id, item_id, 'boss', 'api', now() FROM orchestrator.batch_item WHERE batch_id = :b AND notes IS NOT NULL"),
+    ("notes_erasures_can_be_changed", "completed", "GRANT UPDATE, DELETE ON registration.notes_erasure TO bulkreg_api"),
+    ("notes_erasures_can_be_changed", "completed", "DROP TRIGGER notes_erasures_are_append_only ON registration.notes_erasure"),
     ("two_outcomes_of_an_attempt", "completed", "INSERT INTO orchestrator.outcome SELECT * FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
     ("outcome_of_a_later_attempt", "partial", "INSERT INTO orchestrator.outcome SELECT batch_id, position, 2, organization_id, outcome, activity_id, error, created_at FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
     ("outcome_without_item", "partial", "INSERT INTO orchestrator.outcome SELECT batch_id, 77, 1, organization_id, outcome, activity_id, error, created_at FROM orchestrator.outcome WHERE batch_id = :b AND position = 1"),
@@ -137,6 +140,9 @@ TOMBSTONE = "INSERT INTO orchestrator.tombstone VALUES ({batch}, {organization},
 PURGED = "CAST(md5(CAST(:b AS text)) AS uuid)"
 ERROR = "jsonb_set(error, '{{message}}', to_jsonb(CAST('about {}, perhaps' AS text)))"
 
+ERASED = "INSERT INTO registration.notes_erasure SELECT batch_id, position, {}, organization_id, item_id, 'boss', 'api', now() FROM orchestrator.batch_item WHERE batch_id = :b"
+HISTORY_NOTES = "UPDATE orchestrator.item_history SET submitted = submitted || '{\"notes\": \"x\"}' WHERE batch_id = :b"
+
 Case = tuple[str, str, str]
 """The check, the kind of batch, and statements separated by semicolons."""
 
@@ -223,6 +229,9 @@ CLAUSES: list[Case] = [
     ("registered_after_purge", "deleted", TOMBSTONE.format(batch=":b", organization="'org-standard'") + "; UPDATE registration.activity SET created_at = now() + interval '1 second' WHERE batch_id = :b"),
     ("organization_of_purged", "deleted", TOMBSTONE.format(batch=":b", organization="'org-x'")),
     ("notes_in_error", "failed", ITEM.format(f"notes = '12345678', error = {ERROR.format('12345678')}") + " AND position = 0"),
+    ("erased_notes_are_back", "failed", ERASED.format("attempt") + "; " + ITEM.format("notes = 'x'") + " AND position = 0"),
+    ("erased_notes_are_back", "again", ERASED.format("1") + " AND attempt > 1; " + HISTORY_NOTES),
+    ("erased_notes_are_back", "done", ERASED.format("attempt") + " AND position = 1; UPDATE registration.activity SET notes = 'x' WHERE " + OF_ITEM.format(1)),
     ("notes_in_history", "retried", f"UPDATE orchestrator.item_history SET submitted = submitted || '{{\"notes\": \"12345678\"}}', error = {ERROR.format('12345678')} WHERE batch_id = :b"),
     ("status_differs", "collecting", BATCH.format("status = 'processing'")),
     ("status_differs", "collecting", BATCH.format("cancelled_at = now()")),
@@ -246,6 +255,8 @@ WELL: list[tuple[str, str]] = [
     *((kind, "") for kind in ("done", "failed", "failing", "retried", "again", "waiting", "decided", "cancelled", "unresolved", "collecting", "stopped", "deleted", "overriding")),
     # An external service registered it, so there is no activity of ours.
     ("done", LOSE_ACTIVITY.format(1) + ";" + REGISTERED.format(1)),
+    # A later attempt has notes again.
+    ("retried", ERASED.format("1") + " AND position = 0; UPDATE orchestrator.item_history SET submitted = submitted || '{\"notes\": null}' WHERE batch_id = :b"),
     ("done", REFUSED.format(1)),
     ("failed", ASKED.format(0)),
     ("cancelled", REFUSED.format(2)),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 
@@ -18,7 +19,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import SLOTS
 from orchestrator.storage.slots import announce, balance
-from producers.topics import create_topics
+from producers.topics import create_topics, planned_topics
+from schemas.envelope import Topic
 from tests.support.waiting import PATIENCE_S, eventually
 
 KEY = SecretStr("k" * 32)
@@ -267,6 +269,17 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     assert {finding.state for finding in other} == {State.ADVICE}
     assert all("retention.ms is" in finding.detail for finding in other)
     assert len(other) == 6
+    days = settings.topic_retention_hours // 24
+    assert wrong(changed(secured, notes_retention_days=days)) == []
+    longer = wrong(changed(secured, notes_retention_days=days - 1))
+    assert [finding.subject.rpartition(".")[0].rpartition(".")[2] for finding in longer] == ["batches", "dead-letter"]
+    assert all(finding.state is State.ADVICE and f"keeps records for {days} days" in finding.detail for finding in longer)
+    [batches] = [plan for plan in planned_topics(settings) if plan.topic is Topic.BATCHES]
+    configured = ConfigResource("topic", batches.name, set_config={**batches.config, "retention.ms": "-1"})
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for future in admin.alter_configs([configured]).values():
+        future.result()
+    assert any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
 
 
 def test_authentication_that_is_missing_or_unsafe(sound: Settings) -> None:

@@ -32,6 +32,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.audit import tampering
 from tests.support.closing import close
+from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
 from tests.support.revoking import revoke
 from tests.support.waiting import eventually
@@ -317,6 +318,39 @@ def test_a_damaged_revocation_is_detected_and_restored(
     assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
     assert projection(owner) == before
     assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize(
+    "lost", ["orchestrator.batch_item", "orchestrator.batch, orchestrator.batch_item, orchestrator.item_history"]
+)
+def test_a_replay_brings_no_erased_notes_back_and_reports_no_difference(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, lost: str
+) -> None:
+    """Upstream events carry notes into the topic. Of the items, one was registered, one failed twice, and one keeps its notes."""
+    batch_id = new_batch_id()
+    event = upstream(batch_id, range(3), part=1, parts=1, total=3, first_mentor=699)
+    pipeline.queues[Topic.BATCHES].append(event)
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+    for position in (0, 1):
+        assert erase(pipeline, batch_id, position)
+    assert compared(pipeline.engine, pipeline.written).differences == []
+    run(owner, f"TRUNCATE {lost}")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    # In the item and in its first attempt.
+    assert notes_of(owner, batch_id) == ["seen at home 2"] * 2
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def notes_of(engine: Engine, batch_id: UUID) -> Sequence[str]:
+    with engine.connect() as connection:
+        held = text(
+            "SELECT notes FROM orchestrator.batch_item WHERE batch_id = :batch_id AND notes IS NOT NULL UNION ALL"
+            " SELECT submitted ->> 'notes' FROM orchestrator.item_history WHERE batch_id = :batch_id AND submitted ->> 'notes' IS NOT NULL"
+        )
+        return connection.execute(held, {"batch_id": batch_id}).scalars().all()
 
 
 def test_a_replay_does_not_judge_anew_what_a_period_closed_since_then_covers(

@@ -76,7 +76,7 @@ ON CONFLICT DO NOTHING;
 -- An item's attempt becomes the highest for which there is an outcome or a history row, and never lower than the live one. A missing row
 -- is created only if all corrections up to that attempt are known. An existing row is changed if its attempt is too low, or if it differs
 -- from the submitted values and no activity contradicts these. Our topics carry no notes: they are taken from the activity, or stay as
--- they are.
+-- they are. Upstream services' topics do, so submitted notes that were erased since (`notes_erasure`) are left out.
 -- `corrections` has the correction that began each attempt after the first. It comes from the history, with its notes, or from the topics
 -- if the history has lost it. merge_history begins with the same query. The values of an attempt are the submitted ones, overlaid with
 -- every correction up to that attempt.
@@ -103,12 +103,14 @@ WITH corrections AS (
 ), merged AS (
     SELECT s.position, s.item_id, s.client_reference, s.attempt, s.is_live,
            jsonb_build_object('mentor_id', s.mentor_id, 'activity_type', s.activity_type, 'activity_date', s.activity_date,
-                              'duration_minutes', s.duration_minutes, 'notes', s.notes, 'override_duplicates', s.override_duplicates)
+                              'duration_minutes', s.duration_minutes,
+                              'notes', CASE WHEN e.batch_id IS NULL THEN s.notes END, 'override_duplicates', s.override_duplicates)
            || coalesce((SELECT jsonb_object_agg(e.key, e.value ORDER BY c.attempt)
                         FROM corrections c, jsonb_each(c.correction) AS e
                         WHERE c.position = s.position AND c.attempt <= s.attempt), '{}') AS values,
            coalesce((SELECT c.at FROM corrections c WHERE (c.position, c.attempt) = (s.position, s.attempt)), :submitted_at) AS attempt_at
     FROM target s
+    LEFT JOIN (SELECT DISTINCT batch_id, position FROM registration.notes_erasure WHERE batch_id = :batch_id) e USING (batch_id, position)
     WHERE s.attempt = 1 OR s.attempt - 1 = (SELECT count(*) FROM corrections c WHERE c.position = s.position AND c.attempt <= s.attempt)
 ), typed AS (
     SELECT m.position, m.item_id, m.client_reference, m.attempt, m.is_live, m.attempt_at, v.*
@@ -216,7 +218,8 @@ INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization
                                        retried_by, retried_at)
 SELECT i.batch_id, i.position, over.attempt, i.organization_id,
        jsonb_build_object('mentor_id', s.mentor_id, 'activity_type', s.activity_type, 'activity_date', s.activity_date,
-                          'duration_minutes', s.duration_minutes, 'notes', s.notes, 'override_duplicates', s.override_duplicates)
+                          'duration_minutes', s.duration_minutes,
+                          'notes', CASE WHEN e.batch_id IS NULL THEN s.notes END, 'override_duplicates', s.override_duplicates)
        || coalesce((SELECT jsonb_object_agg(e.key, e.value ORDER BY c.attempt)
                     FROM corrections c, jsonb_each(c.correction) AS e
                     WHERE c.position = s.position AND c.attempt <= over.attempt), '{}'), o.error,
@@ -224,6 +227,8 @@ SELECT i.batch_id, i.position, over.attempt, i.organization_id,
        n.correction, n.retried_by, n.at
 FROM orchestrator.batch_item i
 JOIN replay_submitted s ON (s.batch_id, s.position) = (i.batch_id, i.position)
+LEFT JOIN (SELECT DISTINCT batch_id, position FROM registration.notes_erasure WHERE batch_id = :batch_id) e
+       ON (e.batch_id, e.position) = (i.batch_id, i.position)
 CROSS JOIN LATERAL generate_series(1, i.attempt - 1) AS over (attempt)
 JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt, o.outcome) = (i.batch_id, i.position, over.attempt, 'failed')
 JOIN corrections n ON (n.position, n.attempt) = (i.position, over.attempt + 1)

@@ -413,6 +413,27 @@ SELECT batch_id, NULL AS item_id, 'the error of position ' || position || ', att
 FROM orchestrator.item_history
 WHERE length(submitted ->> 'notes') >= 8 AND strpos(error ->> 'message', submitted ->> 'notes') > 0;
 
+-- name: erased_notes_are_back
+-- Notes of an item or its activity that were erased. A later attempt may have got new notes.
+SELECT e.batch_id, e.item_id, 'the notes were erased at ' || e.erased_at || ', but are there again' AS detail
+FROM registration.notes_erasure e
+LEFT JOIN orchestrator.batch_item i ON (i.batch_id, i.position, i.attempt) = (e.batch_id, e.position, e.attempt) AND i.notes IS NOT NULL
+LEFT JOIN orchestrator.item_history h
+       ON (h.batch_id, h.position) = (e.batch_id, e.position) AND h.attempt <= e.attempt AND h.submitted ->> 'notes' IS NOT NULL
+LEFT JOIN registration.activity a ON a.item_id = e.item_id AND a.notes IS NOT NULL
+      AND NOT EXISTS (SELECT FROM orchestrator.batch_item l WHERE (l.batch_id, l.position) = (e.batch_id, e.position) AND l.attempt > e.attempt)
+WHERE coalesce(i.batch_id, h.batch_id, a.batch_id) IS NOT NULL;
+
+-- name: notes_erasures_can_be_changed
+-- A role with the right to change which notes were erased, or a missing trigger.
+SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || r.name || ' may change which notes were erased' AS detail
+FROM unnest(ARRAY['bulkreg_worker', 'bulkreg_api']) AS r (name)
+WHERE has_table_privilege(r.name, 'registration.notes_erasure', 'UPDATE, DELETE, TRUNCATE')
+UNION ALL
+SELECT NULL, NULL, 'no trigger refuses changes of the erased notes'
+WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registration.notes_erasure')
+                  AND tgname = 'notes_erasures_are_append_only' AND tgenabled <> 'D');
+
 -- 11. While a period is closed, no activity in it is registered or revoked.
 
 -- name: changed_in_closed_period
