@@ -469,7 +469,9 @@ def _erasures(settings: Settings) -> Iterator[Finding]:
     for name, kept in retentions(settings, (Topic.BATCHES, Topic.DEAD_LETTER), timeout_s=TIMEOUT_S).items():
         if kept is None or kept > notes_after:
             how_long = "for ever" if kept is None else f"for {kept}"
-            detail = f"keeps records {how_long}, with notes of upstream services; BULKREG_NOTES_RETENTION_DAYS is {notes_after.days}"
+            detail = (
+                f"keeps records {how_long}, with notes of upstream services; BULKREG_NOTES_RETENTION_DAYS is {notes_after.days}"
+            )
             yield Finding(
                 f"topic {name}", State.ADVICE, detail, "set retention.ms of the topic (kafka-configs) to at most that time"
             )
