@@ -8,7 +8,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 
@@ -275,9 +275,10 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     assert [finding.subject.rpartition(".")[0].rpartition(".")[2] for finding in longer] == ["batches", "dead-letter"]
     assert all(finding.state is State.ADVICE and f"keeps records for {days} days" in finding.detail for finding in longer)
     [batches] = [plan for plan in planned_topics(settings) if plan.topic is Topic.BATCHES]
-    configured = ConfigResource("topic", batches.name, set_config={**batches.config, "retention.ms": "-1"})
+    entry = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
+    configured = ConfigResource("topic", batches.name, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    for future in admin.alter_configs([configured]).values():
+    for future in admin.incremental_alter_configs([configured]).values():
         future.result()
     assert any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
 
