@@ -4,13 +4,13 @@ The client itself does not tell: a member that is refused for ever looks like on
 partitions. So the loop asks with another client. Decision 43 says when a coordinator refuses a group.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
@@ -29,28 +29,45 @@ UNSERVED = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
     }
 )
 
 Question = Callable[[str], "Future[Any]"]
-"""Asks about the group of this name. The future has the group's description, or raises KafkaException."""
+"""Asks about the group of this name. The future raises KafkaException if the coordinator does not serve it."""
 
 
 class BrokerQuestion:
-    """The question to the broker. Its client begins with the first question."""
+    """The question to the coordinator: what has the group committed? Its client begins with the first question, and joins no group.
 
-    def __init__(self, settings: Settings, role: str) -> None:
-        """Raises UnsafeKafkaError."""
-        self._config = connection_config(settings)
+    An admin client could describe the group. But when the connection to the coordinator is lost at the wrong moment, librdkafka uses a
+    request of the admin client that it has already freed, and ends the process (librdkafka issue 4605; row 66 of docs/faults.md).
+    """
+
+    def __init__(self, settings: Settings, role: str, topic: str) -> None:
+        """`topic` is any topic that the group reads. Raises UnsafeKafkaError."""
+        self._config = connection_config(settings) | {"enable.auto.commit": False}
         self._logger = kafka_logger(settings, role)
-        self._admin: AdminClient | None = None
+        self._place = TopicPartition(topic, 0)
+        self._group = ""
+        self._client: Consumer | None = None
 
     def __call__(self, group: str) -> "Future[Any]":
-        """Returns at once."""
-        if self._admin is None:
-            self._admin = AdminClient(self._config, logger=self._logger)
-        [future] = self._admin.describe_consumer_groups([group], request_timeout=_TIMEOUT_S).values()
+        """Returns at once. The question before must have ended."""
+        future: Future[Any] = Future()
+        # A daemon: a process that ends does not wait for an answer.
+        threading.Thread(target=self._ask, args=(group, future), name="coordinator-question", daemon=True).start()
         return future
+
+    def _ask(self, group: str, future: "Future[Any]") -> None:
+        try:
+            if self._client is None or self._group != group:
+                self._client, self._group = Consumer(self._config | {"group.id": group}, logger=self._logger), group
+            while self._client.poll(0) is not None:
+                pass  # Reports about connections, which nobody else reads.
+            future.set_result(self._client.committed([self._place], timeout=_TIMEOUT_S))
+        except BaseException as error:  # The caller raises it.
+            future.set_exception(error)
 
 
 class CoordinatorWatch:

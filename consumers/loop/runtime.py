@@ -137,7 +137,7 @@ class ConsumerLoop:
         self._engine = engine
         self._generation = FIRST_GENERATION
         """The generation of the group that the loop is in."""
-        self._coordinator = CoordinatorWatch(BrokerQuestion(settings, handler.name))
+        self._coordinator = CoordinatorWatch(BrokerQuestion(settings, handler.name, next(iter(self._topics))))
         self._tells_of_refusal = True
         self._stored_generation = FIRST_GENERATION
         """The generation that the database has, as far as the loop knows."""

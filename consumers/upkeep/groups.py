@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # the public name is not typed as exported
 from sqlalchemy import Connection, Engine
@@ -109,13 +109,22 @@ class Groups:
 
     def committed(self, name: str, topics: Sequence[Topic]) -> Mapping[tuple[Topic, int], Position]:
         """Returns the offsets that the group has committed. Raises KafkaException."""
-        by_name = {topic.on_cluster(self._settings.topic_prefix): topic for topic in topics}
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=self._timeout_s)
-        [future] = asked.values()
+        places = list(self._ends(topics))
+        asked = [TopicPartition(topic.on_cluster(self._settings.topic_prefix), partition) for topic, partition in places]
+        # It subscribes to nothing, so it never joins the group. An admin client's own question ends the process (SIGSEGV in librdkafka 2.16)
+        # when the coordinator refuses the group.
+        client = Consumer(
+            connection_config(self._settings) | {"group.id": name, "enable.auto.commit": False},
+            logger=kafka_logger(self._settings, "groups"),
+        )
+        try:
+            found = client.committed(asked, timeout=self._timeout_s)
+        finally:
+            client.close()
         return {
-            (by_name[place.topic], place.partition): Position(place.offset, place.metadata or UNKNOWN_ID)
-            for place in future.result().topic_partitions
-            if place.topic in by_name and place.offset >= 0
+            place: Position(committed.offset, committed.metadata or UNKNOWN_ID)
+            for place, committed in zip(places, found, strict=True)
+            if committed.offset >= 0
         }
 
     def renew(self, engine: Engine, role: str, *, since: datetime | None = None) -> Renewal:
