@@ -56,7 +56,7 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
     },
     "traceparent": {
         "description": "W3C trace context: the batch's events carry on its trace.",
-        "schema": {"type": "string", "maxLength": 200},
+        "schema": {"type": "string"},
     },
     "Last-Event-ID": {"description": "The id of the last event that the client received.", "schema": {"type": "string"}},
 }
@@ -79,7 +79,7 @@ _ETAG = {
 
 _PARAMETERS: Mapping[str, Json] = {
     name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-    for name in ("batch_id", "item_id", "activity_id", "template_id")
+    for name in ("batch_id", "item_id", "activity_id", "template_id", "webhook_id", "event_id")
 }
 _ORGANIZATION: Json = {
     "name": ORGANIZATION_HEADER,
@@ -242,6 +242,8 @@ def _codes(route: Route) -> Iterable[str]:
         yield "batch_not_found"
     if "{template_id}" in route.path:
         yield "template_not_found"
+    if "{webhook_id}" in route.path:
+        yield "webhook_not_found"
 
 
 def _refusals(route: Route) -> Json:

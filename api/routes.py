@@ -5,7 +5,20 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.endpoints import activities, batches, directory, events, exports, files, me, periods, previews, revocations, templates
+from api.endpoints import (
+    activities,
+    batches,
+    directory,
+    events,
+    exports,
+    files,
+    me,
+    periods,
+    previews,
+    revocations,
+    templates,
+    webhooks,
+)
 from api.endpoints.calls import Call, Reply
 from schemas.api.activities import (
     ActivitiesQuery,
@@ -50,7 +63,16 @@ from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
 from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesQuery, TemplatesResponse
-from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH
+from schemas.api.webhooks import (
+    DeliveriesQuery,
+    DeliveriesResponse,
+    DeliveryResponse,
+    NewWebhook,
+    WebhookResponse,
+    WebhooksResponse,
+    WebhookWithSecretResponse,
+)
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -96,9 +118,11 @@ class Route:
 TEMPLATES = API_ROOT + "/templates"
 DIRECTORY = API_ROOT + "/directory"
 BATCH = API_PATH + "/{batch_id}"
+WEBHOOK = WEBHOOKS_PATH + "/{webhook_id}"
 _SUBMISSIONS = (ItemsSubmission, MentorsSubmission)
 _NOT_ONES_OWN = ("not_your_coordinator_id", "coordinator_unknown", "organization_differs")
 _NOT_HERE = ("preview_unavailable",)
+_NO_WEBHOOKS = ("webhooks_unavailable",)
 _NO_ACTIVITIES = ("activities_unavailable",)
 _PLAN = ("plan_changed", *_NOT_HERE)
 _KEY = ("Idempotency-Key",)
@@ -388,6 +412,81 @@ ROUTES: Sequence[Route] = (
         request_headers=_KEY,
         responses={200: BatchResponse},
         refusals=_REUSED,
+    ),
+    Route(
+        "GET",
+        WEBHOOKS_PATH,
+        "listWebhooks",
+        webhooks.list_webhooks,
+        responses={200: WebhooksResponse},
+        refusals=("role_may_not",),
+    ),
+    Route(
+        "POST",
+        WEBHOOKS_PATH,
+        "createWebhook",
+        webhooks.create,
+        changes=True,
+        bodies=(NewWebhook,),
+        request_headers=_KEY,
+        responses={201: WebhookWithSecretResponse},
+        refusals=("role_may_not", "too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *_REUSED),
+    ),
+    Route("GET", WEBHOOK, "getWebhook", webhooks.get, responses={200: WebhookResponse}, refusals=("role_may_not",)),
+    Route(
+        "DELETE",
+        WEBHOOK,
+        "deleteWebhook",
+        webhooks.delete,
+        changes=True,
+        responses={204: None},
+        refusals=("role_may_not",),
+    ),
+    Route(
+        "POST",
+        WEBHOOK + "/rotate-secret",
+        "rotateWebhookSecret",
+        webhooks.rotate_secret,
+        changes=True,
+        request_headers=_KEY,
+        responses={200: WebhookWithSecretResponse},
+        refusals=("role_may_not", *_NO_WEBHOOKS, *_REUSED),
+    ),
+    Route(
+        "POST",
+        WEBHOOK + "/enable",
+        "enableWebhook",
+        webhooks.enable,
+        changes=True,
+        responses={200: WebhookResponse},
+        refusals=("role_may_not",),
+    ),
+    Route(
+        "POST",
+        WEBHOOK + "/test",
+        "testWebhook",
+        webhooks.send_test,
+        changes=True,
+        responses={201: DeliveryResponse},
+        refusals=("role_may_not", "webhook_disabled"),
+    ),
+    Route(
+        "GET",
+        WEBHOOK + "/deliveries",
+        "listDeliveries",
+        webhooks.list_deliveries,
+        query=DeliveriesQuery,
+        responses={200: DeliveriesResponse},
+        refusals=("role_may_not",),
+    ),
+    Route(
+        "POST",
+        WEBHOOK + "/deliveries/{event_id}/redeliver",
+        "redeliver",
+        webhooks.redeliver,
+        changes=True,
+        responses={200: DeliveryResponse},
+        refusals=("role_may_not", "webhook_disabled", "delivery_not_found"),
     ),
     Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: TicketResponse}),
     Route(

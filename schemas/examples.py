@@ -31,6 +31,14 @@ from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
 from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesResponse
+from schemas.api.webhooks import (
+    DeliveriesResponse,
+    DeliveryResponse,
+    NewWebhook,
+    WebhookResponse,
+    WebhooksResponse,
+    WebhookWithSecretResponse,
+)
 from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake
 
 Json = dict[str, Any]
@@ -203,6 +211,32 @@ _ACTIVITY: Json = {
     "item_id": _ITEMS[0]["item_id"],
 }
 
+_WEBHOOK: Json = {
+    "webhook_id": "01a20651-14d3-7a55-8b41-6a1a3bd2c0f3",
+    "url": "https://attendance.example.org/bulk-registration",
+    "events": ["BatchCompleted", "ActivitiesRevoked"],
+    "enabled": True,
+    "disabled_at": None,
+    "disabled_because": None,
+    "failing_since": None,
+    "previous_secret_until": None,
+    "created_by": "kari",
+    "created_at": _TIME,
+}
+_DELIVERY: Json = {
+    "event_id": "5f0c5b1e-7a3d-5b0e-9d6c-3d7c1a1f7a10",
+    "event_type": "BatchCompleted",
+    "state": "pending",
+    "created_at": _TIME,
+    "attempts": 1,
+    "attempted_at": _TIME,
+    "next_attempt_at": "2026-03-26T10:00:05.000000Z",
+    "problem": "status",
+    "status": 500,
+    "response": "Internal Server Error",
+    "took_ms": 12,
+}
+
 EXAMPLES: Mapping[type[BaseModel], Json] = {
     ItemsSubmission: {
         "label": "Tuesday visits",
@@ -354,6 +388,12 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
     TemplateResponse: _SAVED_TEMPLATE,
     TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
+    NewWebhook: {"url": _WEBHOOK["url"], "events": _WEBHOOK["events"]},
+    WebhookResponse: _WEBHOOK,
+    WebhookWithSecretResponse: {**_WEBHOOK, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="},
+    WebhooksResponse: {"data": [_WEBHOOK]},
+    DeliveryResponse: _DELIVERY,
+    DeliveriesResponse: {"data": [_DELIVERY], "next_cursor": None},
     ReadFileResponse: {
         "items": [
             {

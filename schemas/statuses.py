@@ -41,3 +41,39 @@ class KeptBecause(StrEnum):
 
 
 TERMINAL_BATCH_STATUSES = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED})
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook can be told of: types of events on the topic lifecycle."""
+
+    BATCH_COMPLETED = "BatchCompleted"
+    BATCH_REJECTED = "BatchRejected"
+    ACTIVITIES_REVOKED = "ActivitiesRevoked"
+
+
+class DeliveryState(StrEnum):
+    """The state of an event's delivery to a webhook."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class DisabledBecause(StrEnum):
+    """Why the notifier has disabled a webhook."""
+
+    GONE = "gone"
+    FAILING = "failing"
+
+
+class DeliveryProblem(StrEnum):
+    """Why an attempt to deliver an event failed."""
+
+    STATUS = "status"
+    REDIRECT = "redirect"
+    TIMEOUT = "timeout"
+    NAME_UNKNOWN = "name_unknown"
+    ADDRESS_REFUSED = "address_refused"
+    TLS_FAILED = "tls_failed"
+    CONNECTION_FAILED = "connection_failed"
+    WEBHOOK_DISABLED = "webhook_disabled"

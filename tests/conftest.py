@@ -16,6 +16,7 @@ from producers.producer import EventProducer
 from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import ReadyTopics, delete_topics, made_topics
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
+from tests.support.webhook_keys import WEBHOOK_KEYS
 
 # A shell that runs the tests in the background ignores SIGINT. The programs that the tests start, and interrupt, would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -120,6 +121,7 @@ def settings(infrastructure: Stack, databases: ReadyDatabases, topic_prefix: str
             database_url=url,
             kafka_bootstrap_servers=infrastructure.kafka_bootstrap_servers,
             topic_prefix=topic_prefix,
+            webhook_keys=WEBHOOK_KEYS,
         )
 
 

@@ -83,10 +83,18 @@ class Call:
         """The template id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("template")
 
-    def _id(self, what: str) -> UUID:
+    def webhook_id(self) -> UUID:
+        """The webhook id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
+        return self._id("webhook")
+
+    def event_id(self) -> UUID:
+        """The event id of a delivery in the path. Raises NotFoundError unless the path contains a canonical UUID."""
+        return self._id("event", of="delivery")
+
+    def _id(self, what: str, *, of: str | None = None) -> UUID:
         text = self.path[f"{what}_id"]
         if not _UUID.fullmatch(text):
-            raise NotFoundError(what)
+            raise NotFoundError(of or what)
         return UUID(text)
 
     def read_query(self, model: type[RequestModel]) -> RequestModel:

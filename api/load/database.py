@@ -26,6 +26,7 @@ from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.notes import PostgresNotes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.templates import PostgresTemplates
+from orchestrator.webhooks.store import WebhookStore
 
 Result = TypeVar("Result")
 
@@ -178,6 +179,25 @@ class Database:
         return transact(
             self._engine,
             lambda connection: work(PostgresActivityRepository(connection), PostgresPeriods(connection)),
+            organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read_webhooks(self, organization_id: str, work: Callable[[WebhookStore], Result]) -> Result:
+        """Runs `work` in a transaction that reads the webhooks of this organization in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(WebhookStore(connection)),
+            organizations=[organization_id],
+            snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def change_webhooks(self, organization_id: str, work: Callable[[ActivityRepository, WebhookStore], Result]) -> Result:
+        """Runs `work` in a transaction that may change the webhooks of this organization."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), WebhookStore(connection)),
             organizations=[organization_id],
             give_up_after_s=_GIVE_UP_AFTER_S,
         )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SIGNING_KEY = "jwt-key"
 """The name of a home's secret that signs its tokens."""
 
+WEBHOOK_KEY = "webhook-key"
+"""The name of a home's secret that encrypts the secrets of webhooks."""
+
 _DEPLOYMENT_VARIABLES = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS", "BULKREG_JWT_HS256_KEY")
 
 
@@ -51,6 +54,7 @@ class Deployment:
             kafka_bootstrap_servers=stack.kafka,
             jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
             **({} if stack.topic_copies is None else {"topic_replication_factor": stack.topic_copies}),
+            webhook_keys=SecretStr(home.secret(WEBHOOK_KEY)),
         )
 
     def refresh_admin_token(self) -> None:

@@ -3,10 +3,12 @@
 Each is the environment variable `BULKREG_` + its name in upper case. Every process of a deployment gets the same values.
 """
 
+import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -239,6 +241,29 @@ class Settings(BaseSettings):
         default=30_000, ge=10, description="Longest pause between two probes of an unavailable service."
     )
 
+    # --- Webhooks (docs/webhooks.md) ----------------------------------------------------------------------------------
+    webhook_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that encrypt the webhooks' secrets, each 32 bytes in URL-safe base64, separated by commas: the first encrypts, all "
+        "decrypt. The API and the notifier need them. Unset: there are no webhooks.",
+    )
+    webhook_allowed_networks: str = Field(
+        default="",
+        description="Networks that receivers may be in although they are not on the internet, such as 10.1.0.0/16, separated by commas. Only "
+        "there URLs may be http. Set it for the API and the notifier.",
+    )
+    webhook_concurrency: int = Field(
+        default=4,
+        ge=1,
+        description="The most concurrent requests to one webhook, from one process. A slow receiver occupies no more.",
+    )
+    webhook_delivery_days: int = Field(
+        default=30,
+        ge=4,
+        description="How long ended deliveries are listed and can be redelivered; at least TOPIC_RETENTION_HOURS, so that an event that is "
+        "read again is not sent again.",
+    )
+
     # --- HTTP ---------------------------------------------------------------------------------------------------------
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8080, ge=0, le=65535)
@@ -364,6 +389,24 @@ class Settings(BaseSettings):
                 raise ValueError("must be a URL like postgresql://user:password@host:5432/database") from None
         return value
 
+    @field_validator("webhook_keys")
+    @classmethod
+    def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(_is_key(key) for key in _padded(value)):
+            raise ValueError(
+                "must be keys of 32 bytes in URL-safe base64, separated by commas; make one with: openssl rand -base64 32 | tr +/ -_"
+            )
+        return value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        try:
+            _networks(value)
+        except ValueError as error:
+            raise ValueError(f"must be networks like 10.1.0.0/16, separated by commas: {error}") from None
+        return value
+
     @model_validator(mode="after")
     def _replay_window_is_shorter_than_the_purge_time(self) -> Self:
         if self.topic_retention_hours >= self.purge_after_hours:
@@ -415,6 +458,16 @@ class Settings(BaseSettings):
         return self._role_url(self.api_database_url, API_ROLE)
 
     @property
+    def webhook_key_list(self) -> Sequence[bytes]:
+        """The keys that encrypt webhooks' secrets, the newest first; none: there are no webhooks."""
+        return () if self.webhook_keys is None else _padded(self.webhook_keys)
+
+    @property
+    def webhook_networks(self) -> Sequence[IPv4Network | IPv6Network]:
+        """The networks that receivers may be in although they are not on the internet."""
+        return _networks(self.webhook_allowed_networks)
+
+    @property
     def plan_key(self) -> str | None:
         """The key that signs plans; None if there is no secret to derive it from."""
         if self.plan_signing_key is not None:
@@ -452,3 +505,19 @@ class Settings(BaseSettings):
         if self.owner_url.password is None:
             return None
         return hmac.new(self.owner_url.password.encode(), role.encode(), hashlib.sha256).hexdigest()
+
+
+def _padded(keys: SecretStr) -> Sequence[bytes]:
+    """The keys of the list. The padding at the end of each may be left out."""
+    return tuple(key.strip().rstrip("=").encode() + b"=" for key in keys.get_secret_value().split(","))
+
+
+def _is_key(padded: bytes) -> bool:
+    try:
+        return len(base64.b64decode(padded, altchars=b"-_", validate=True)) == 32
+    except ValueError:
+        return False
+
+
+def _networks(listed: str) -> Sequence[IPv4Network | IPv6Network]:
+    return tuple(ip_network(each.strip()) for each in listed.split(",") if each.strip())

@@ -12,7 +12,7 @@ from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from schemas.ids import DerivedIds
-from schemas.paths import API_PATH, API_ROOT
+from schemas.paths import API_PATH, API_ROOT, WEBHOOKS_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 
@@ -60,6 +60,15 @@ BODIES: dict[str, Any] = {
     "downloadNdjson": None,
     "getItem": None,
     "eraseNotes": None,
+    "listWebhooks": None,
+    "createWebhook": {"url": "https://receiver.example.org/", "events": ["BatchCompleted"]},
+    "getWebhook": None,
+    "deleteWebhook": None,
+    "rotateWebhookSecret": None,
+    "enableWebhook": None,
+    "testWebhook": None,
+    "listDeliveries": None,
+    "redeliver": None,
 }
 
 OPERATIONS = [
@@ -70,7 +79,8 @@ OPERATIONS = [
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 FILES = {route.name for route in ROUTES if route.file_types}
-NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod"}
+OF_WEBHOOKS = {route.name for route in ROUTES if route.path.startswith(WEBHOOKS_PATH)}
+NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod", *OF_WEBHOOKS}
 
 
 Places = dict[str, str]
@@ -119,17 +129,25 @@ def everybody_is_known(pipeline: Pipeline, engine: Engine) -> None:
 
 @pytest.fixture
 def places(pipeline: Pipeline, api: ApiServer) -> Places:
-    """The standard coordinator's things: a finished batch, a failed item of it, and a template."""
+    """The standard coordinator's things: a finished batch, a failed item of it, and a template; the organization's webhook."""
     batch_id = pipeline.submit([*mentors(1), item("mentor-none")])
     pipeline.drain()
     with api.client() as client:
         template = client.post(f"{API_ROOT}/templates", json=BODIES["createTemplate"]).json()
     return {
+        **webhook_places(api),
         "batch_id": str(batch_id),
         "item_id": str(pipeline.status(batch_id, actor=ADMIN).items[1].item_id),
         "template_id": template["template_id"],
         "activity_id": DerivedIds(batch_id).activity_id(0),
     }
+
+
+def webhook_places(api: ApiServer) -> Places:
+    with api.client(Role.ADMIN, sub="boss") as admin:
+        webhook_id = admin.post(WEBHOOKS_PATH, json=BODIES["createWebhook"]).json()["webhook_id"]
+        event_id = admin.post(f"{WEBHOOKS_PATH}/{webhook_id}/test").json()["event_id"]
+    return {"webhook_id": webhook_id, "event_id": event_id}
 
 
 def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
@@ -157,7 +175,7 @@ def test_who_may_do_what(api: ApiServer, places: Places, operation: tuple[str, s
                 assert answer.status_code == random.status_code == 404, caller
                 assert answer.content == random.content
                 assert answer.headers.keys() == random.headers.keys()
-            elif not is_somebodys or name not in ("deleteBatch", "deleteTemplate"):
+            elif not is_somebodys or name not in ("deleteBatch", "deleteTemplate", "deleteWebhook"):
                 assert answer.status_code < 300 or answer.json()["code"] == "batch_finished", (caller, answer.text)
 
 
@@ -228,6 +246,7 @@ def test_an_auditor_never_gets_notes(api: ApiServer, coordinator: httpx.Client, 
     template = coordinator.post(f"{API_ROOT}/templates", json=BODIES["createTemplate"]).json()
     [registered] = coordinator.get(f"{API_ROOT}/activities").json()["data"]
     places = {
+        **webhook_places(api),
         "batch_id": url.rpartition("/")[2],
         "item_id": failed,
         "template_id": template["template_id"],

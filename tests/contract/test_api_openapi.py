@@ -34,6 +34,7 @@ from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, standard_directory
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_S
+from tests.support.webhook_keys import WEBHOOK_KEYS
 
 # Enough examples to reach each branch of the generators. Each run has the same requests, so a failure is reproducible.
 EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -43,7 +44,7 @@ EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, database=N
 def standard_api(infrastructure: Stack, template_database: str) -> Iterator[ApiServer]:
     """An API with the standard directory, for generated requests."""
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
-        configured = Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY))
+        configured = Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY), webhook_keys=WEBHOOK_KEYS)
         engine = create_database_engine(configured.worker_url, configured, connections=1, application_name="test")
         standard_directory(engine)
         engine.dispose()
@@ -73,6 +74,7 @@ PUBLISHED_SCHEMAS = """
     ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse
     MentorsResponse MentorsSubmission NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
     PeriodChangeResponse PeriodClosing PeriodHistoryResponse PeriodResponse
+    DeliveriesResponse DeliveryResponse NewWebhook WebhookResponse WebhookWithSecretResponse WebhooksResponse
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
     RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse
     TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
@@ -176,7 +178,9 @@ def test_the_link_from_a_batch_to_its_item_works(standard_api: ApiServer) -> Non
 
 @pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
 def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: str, path: str) -> None:
-    url = standard_api.url + path.format(batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4(), template_id=uuid4())
+    url = standard_api.url + path.format(
+        batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4(), template_id=uuid4(), webhook_id=uuid4(), event_id=uuid4()
+    )
     for token in (None, "x"):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         answer = httpx.request(method, url, headers=headers, timeout=PATIENCE_S, verify=NO_TLS)

@@ -19,7 +19,10 @@ OURS, THEIRS = "org-ours", "org-theirs"
 
 TABLES = [
     *("orchestrator." + name for name in ("batch", "batch_dismissal", "batch_edit", "batch_item", "batch_part")),
-    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "revocation_request", "template")),
+    *(
+        "orchestrator." + name
+        for name in ("dispatch", "idempotency_key", "revocation_request", "template", "webhook", "webhook_delivery")
+    ),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",

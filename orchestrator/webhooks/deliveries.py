@@ -1,0 +1,206 @@
+"""The notifier's side of the tables: which events are to be delivered, which are due, and what became of an attempt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
+from orchestrator.webhooks.bodies import body_of, event_of
+from orchestrator.webhooks.model import Attempt
+from orchestrator.webhooks.policy import DISABLED_AFTER, TRIED_FOR, pause_after
+from orchestrator.webhooks.secrets import Sealer, UnreadableSecretError
+from schemas.events import ActivitiesRevoked, BatchCompleted, BatchRejected
+from schemas.statuses import DeliveryState, DisabledBecause
+
+_SQL = read_statements("orchestrator/webhooks/sql/deliveries.sql")
+
+_TOLD = _SQL["told"].text()
+_RECORD = _SQL["record"].text()
+_CLAIM = _SQL["claim"].text()
+_LOCK = _SQL["lock"].text()
+_END = _SQL["end"].text()
+_FAILING = _SQL["failing"].text()
+_DISABLE = _SQL["disable"].text()
+_SECRETS = _SQL["secrets"].text()
+_RESEAL = _SQL["reseal"].text()
+_EXPIRE = _SQL["expire"].text()
+_DISABLED = _SQL["disabled"].text()
+
+LEASE = timedelta(seconds=60)
+"""How long a claimed delivery is left to its notifier. Several times longer than an attempt."""
+
+# The clocks of the brokers and the database differ. An event from shortly before a webhook's creation is delivered, none after it is left out.
+_TOLERANCE = timedelta(minutes=5)
+
+_GONE = 410
+
+ToldData = BatchCompleted | BatchRejected | ActivitiesRevoked
+"""The events that webhooks can be told of."""
+
+
+class ToldEvent(NamedTuple):
+    """An event of the topic, and when the broker received it."""
+
+    event_id: UUID
+    data: ToldData
+    timestamp_ms: int
+
+
+class Claimed(NamedTuple):
+    """A delivery that this process attempts. The secrets are sealed; the previous one is None once it no longer signs."""
+
+    webhook_id: UUID
+    event_id: UUID
+    event_type: str
+    body: str
+    attempts: int
+    url: str
+    secret: bytes
+    previous_secret: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What an attempt has led to."""
+
+    state: DeliveryState
+    disabled: DisabledBecause | None = None
+    """Why the webhook is disabled from now on; None: it is not."""
+
+
+class DisabledWebhook(NamedTuple):
+    """A webhook that the notifier has disabled."""
+
+    webhook_id: UUID
+    organization_id: str
+    disabled_at: datetime
+    because: DisabledBecause
+
+
+def record_deliveries(connection: Connection, events: Sequence[ToldEvent]) -> int:
+    """Stores a delivery for each event and each webhook that is told of it; returns how many are new. May be repeated with any of them."""
+    organizations = {event.data.organization_id for event in events}
+    told = (
+        set(connection.execute(_TOLD, {"organizations": arrays.texts(sorted(organizations))}).scalars())
+        if organizations
+        else set()
+    )
+    wanted = [event for event in events if event.data.organization_id in told]
+    if not wanted:
+        return 0
+    moments = [datetime.fromtimestamp(event.timestamp_ms / 1000, UTC) for event in wanted]
+    parameters = {
+        "event_ids": arrays.plain([event.event_id for event in wanted]),
+        "organizations": arrays.texts([event.data.organization_id for event in wanted]),
+        "event_types": arrays.texts([event_of(event.data) for event in wanted]),
+        "bodies": arrays.texts([body_of(event.data, event.timestamp_ms) for event in wanted]),
+        "received_at": arrays.texts([moment.isoformat() for moment in moments]),
+        "tolerance": _TOLERANCE,
+    }
+    return int(connection.execute(_RECORD, parameters).rowcount)
+
+
+def claim_deliveries(connection: Connection, *, under_way: Mapping[UUID, int], most: int) -> Sequence[Claimed]:
+    """Claims deliveries that are due, for `LEASE`. `under_way`: how many this process attempts of each webhook; with those, at most `most`."""
+    busy = {"busy": arrays.plain(under_way), "under_way": arrays.plain(under_way.values())}
+    rows = connection.execute(_CLAIM, {**busy, "most": most, "lease": LEASE})
+    return [
+        Claimed(
+            row.webhook_id,
+            row.event_id,
+            row.event_type,
+            row.body,
+            row.attempts,
+            row.url,
+            bytes(row.secret),
+            None if row.previous_secret is None else bytes(row.previous_secret),
+        )
+        for row in rows
+    ]
+
+
+def end_attempt(connection: Connection, claimed: Claimed, attempt: Attempt) -> Ended | None:
+    """Stores what became of an attempt: the delivery has ended, or waits for the next attempt; the webhook may be disabled.
+
+    Returns None if there is nothing to store: the webhook was deleted, or another process has taken over and this attempt failed.
+    """
+    key = {"webhook_id": claimed.webhook_id, "event_id": claimed.event_id}
+    row = connection.execute(_LOCK, key).one_or_none()
+    if row is None or (attempt.problem is not None and (row.attempts != claimed.attempts or row.state != DeliveryState.PENDING)):
+        return None
+    told = {"problem": attempt.problem, "status": attempt.status, "response": attempt.response, "took_ms": attempt.took_ms}
+    if attempt.problem is None:
+        connection.execute(_END, {**key, **told, "state": DeliveryState.DELIVERED, "due_at": row.now})
+        if row.failing_since is not None:
+            connection.execute(_FAILING, {"webhook_id": claimed.webhook_id, "failing_since": None})
+        return Ended(DeliveryState.DELIVERED)
+    due_at = row.now + pause_after(claimed.attempts)
+    state = DeliveryState.FAILED if due_at > row.tried_from + TRIED_FOR else DeliveryState.PENDING
+    connection.execute(_END, {**key, **told, "state": state, "due_at": due_at})
+    failing_since = row.failing_since or row.now
+    because = _disabled_because(attempt, row.now - failing_since)
+    if row.failing_since is None:
+        connection.execute(_FAILING, {"webhook_id": claimed.webhook_id, "failing_since": failing_since})
+    if because is None or row.disabled_at is not None:
+        return Ended(state)
+    connection.execute(_DISABLE, {"webhook_id": claimed.webhook_id, "because": because})
+    return Ended(DeliveryState.FAILED, because)
+
+
+def _disabled_because(attempt: Attempt, failing_for: timedelta) -> DisabledBecause | None:
+    if attempt.status == _GONE:
+        return DisabledBecause.GONE
+    return DisabledBecause.FAILING if failing_for >= DISABLED_AFTER else None
+
+
+def renew_secrets(connection: Connection, sealer: Sealer) -> int:
+    """Encrypts all secrets under the first key, so that the others can be removed from the settings. Returns how many were not.
+
+    A secret that none of the keys opens is left as it is.
+    """
+    renewed = 0
+    for row in connection.execute(_SECRETS).all():
+        for sealed in (row.secret, row.previous_secret):
+            if sealed is not None and (resealed := _renewed(sealer, bytes(sealed))) is not None:
+                connection.execute(_RESEAL, {"webhook_id": row.webhook_id, "sealed": bytes(sealed), "resealed": resealed})
+                renewed += 1
+    return renewed
+
+
+def _renewed(sealer: Sealer, sealed: bytes) -> bytes | None:
+    try:
+        return sealer.renewed(sealed)
+    except UnreadableSecretError:
+        return None
+
+
+def unreadable_secrets(connection: Connection, sealer: Sealer | None) -> Sequence[UUID]:
+    """The webhooks whose secret none of the keys opens."""
+    return [row.webhook_id for row in connection.execute(_SECRETS) if sealer is None or not _opens(sealer, bytes(row.secret))]
+
+
+def _opens(sealer: Sealer, sealed: bytes) -> bool:
+    try:
+        sealer.open(sealed)
+    except UnreadableSecretError:
+        return False
+    return True
+
+
+def expire_deliveries(connection: Connection, *, after: timedelta, most: int) -> int:
+    """Deletes at most `most` deliveries that ended and are older than `after`. Returns how many."""
+    return int(connection.execute(_EXPIRE, {"after": after, "most": most}).rowcount)
+
+
+def disabled_webhooks(connection: Connection) -> Sequence[DisabledWebhook]:
+    """The webhooks that the notifier has disabled."""
+    rows = connection.execute(_DISABLED)
+    return [
+        DisabledWebhook(row.webhook_id, row.organization_id, row.disabled_at, DisabledBecause(row.disabled_because))
+        for row in rows
+    ]
