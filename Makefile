@@ -112,9 +112,9 @@ mutate: $(VENV)/.installed-dev ## plausible mistakes in copies of the product: d
 
 lock: $(VENV)/.installed-dev ## resolve the dependencies again
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) -o locks/runtime.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded -o locks/embedded.lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded --extra dev -o locks/dev.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing -o locks/runtime.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded -o locks/embedded.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded --extra dev -o locks/dev.lock
 
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 

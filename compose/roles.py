@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.process import metrics
+from orchestrator.process import metrics, tracing
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import Health, LoopHealth
@@ -231,6 +231,7 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         _be_batch_work()
         if settings.health_port is not None:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
+    tracer = begin_tracing(os.environ)
     roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     REGISTRY.register(_LoopAges(dict(roles)))
     starts = _note_starts(settings, list(roles))
@@ -276,7 +277,21 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         role.stop()
     for thread in threads:
         thread.join()
+    if tracer is not None:
+        tracer.close()
     return 1 if failed.is_set() else 0
+
+
+def begin_tracing(environment: Mapping[str, str]) -> tracing.Tracing | None:
+    """Begins to send traces, if the OTEL_* variables ask for it. Raises RefusedStartError."""
+    if not tracing.is_asked_for(environment):
+        return None
+    # Imported only here: without tracing no process has OpenTelemetry.
+    from compose.telemetry import OpenTelemetry
+
+    tracer = OpenTelemetry.of(environment)
+    tracing.begin(tracer)
+    return tracer
 
 
 def _be_batch_work() -> None:

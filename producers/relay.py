@@ -35,6 +35,7 @@ from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
 from orchestrator.process.settings import Settings
+from orchestrator.process.tracing import current
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import oldest_outbox_row_s
@@ -56,6 +57,7 @@ from orchestrator.storage.outbox import (
 from orchestrator.storage.relay_wakeup import CHANNEL
 from orchestrator.storage.slots import announce, balance
 from producers.places import Places, backoff_s
+from producers.publish_span import send_span
 
 # Ten parts of a large batch: they delay others by some milliseconds.
 MAX_ROUND_BYTES = 1024 * 1024
@@ -336,6 +338,9 @@ class OutboxRelay:
                 if sent.label is not None:
                     self._places.works(sent.label)
         self._passed(Failpoint.RELAY_AFTER_PUBLISH)
+        if (tracer := current()) is not None:
+            for sent in acknowledged:
+                send_span(tracer, sent.row.batch_id, sent.row.event, waited_s=self._clock() - sent.at)
         delete_rows(connection, [sent.row for sent in acknowledged])
         metrics.OUTBOX_PUBLISHED.inc(len(acknowledged))
         self._passed(Failpoint.RELAY_AFTER_DELETE)

@@ -40,6 +40,7 @@ ITEM_HEADERS: tuple[Header, ...] = (
     ("content-type", CONTENT_TYPE_JSON),
 )
 """The first headers of a command or a result. Its own headers follow."""
+_HEXADECIMAL = frozenset("0123456789abcdef")
 _ITEM_NAMES = ("ce_id", "ce_type", "ce_time", "traceparent")
 
 _CLOUD_EVENTS = "application/cloudevents"
@@ -96,22 +97,55 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def traceparent(trace_id: str, event_id: UUID) -> str:
-    """The W3C trace context: the batch's trace, and a span derived from the event's id, so that a repeated event has the same bytes."""
-    return f"00-{trace_id}-{hashlib.sha256(event_id.bytes).hexdigest()[:16]}-01"
+_SAMPLED = "-01"
 
 
-def trace_id_of(value: str | None) -> str | None:
-    """The trace id of a `traceparent`, or None if it is invalid (W3C Trace Context, 3.2)."""
+def trace_of(value: str | None) -> str | None:
+    """The trace that a `traceparent` names, or None if it is invalid (W3C Trace Context, 3.2). A trace is its id, with `-01` behind it if it
+    is sampled. So a batch has it in the database, and the events of a batch are the same whenever they are written."""
     if value is None:
         return None
     fields = value.split("-")
-    if len(fields) < 4 or len(fields[1]) != 32 or set(fields[1]) <= {"0"} or not set(fields[1]) <= set("0123456789abcdef"):
+    if len(fields) < 4 or len(fields[1]) != 32 or set(fields[1]) <= {"0"} or not set(fields[1]) <= _HEXADECIMAL:
         return None
-    return fields[1]
+    flags = fields[3]
+    is_set = len(flags) == 2 and set(flags) <= _HEXADECIMAL and bool(int(flags, 16) & 1)
+    return new_trace(fields[1], sampled=is_set)
 
 
-def headers(event_id: UUID, event_type: str, time: datetime, trace_id: str, *, subject: str = "") -> tuple[Header, ...]:
+def new_trace(trace_id: str, *, sampled: bool) -> str:
+    """The trace with this id."""
+    return trace_id + _SAMPLED if sampled else trace_id
+
+
+def id_of_trace(trace: str) -> str:
+    """The id of a trace."""
+    return trace[:32]
+
+
+def is_sampled(trace: str) -> bool:
+    """Whether spans of the trace are sent."""
+    return trace.endswith(_SAMPLED)
+
+
+def span_id_of(value: str) -> str | None:
+    """The id of the sender's span in a `traceparent`, or None if it has none."""
+    fields = value.split("-")
+    is_id = len(fields) >= 3 and len(fields[2]) == 16 and set(fields[2]) <= _HEXADECIMAL and not set(fields[2]) <= {"0"}
+    return fields[2] if is_id else None
+
+
+def traceparent(trace: str, event_id: UUID) -> str:
+    """The W3C trace context: the batch's trace, and a span derived from the event's id, so that a repeated event has the same bytes."""
+    return in_trace(trace, hashlib.sha256(event_id.bytes).hexdigest()[:16])
+
+
+def in_trace(trace: str, span_id: str) -> str:
+    """The W3C trace context of a span."""
+    return f"00-{id_of_trace(trace)}-{span_id}-{'01' if is_sampled(trace) else '00'}"
+
+
+def headers(event_id: UUID, event_type: str, time: datetime, trace: str, *, subject: str = "") -> tuple[Header, ...]:
     """The binary-mode headers of one of our events."""
     optional = (("ce_subject", subject.encode()),) if subject else ()
     return (
@@ -121,7 +155,7 @@ def headers(event_id: UUID, event_type: str, time: datetime, trace_id: str, *, s
         ("ce_type", event_type.encode()),
         ("ce_time", rfc3339(time).encode()),
         ("content-type", CONTENT_TYPE_JSON),
-        ("traceparent", traceparent(trace_id, event_id).encode()),
+        ("traceparent", traceparent(trace, event_id).encode()),
         *optional,
     )
 

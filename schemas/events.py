@@ -24,6 +24,8 @@ from schemas.envelope import (
     Topic,
     UnreadableError,
     headers,
+    id_of_trace,
+    is_sampled,
     rfc3339,
 )
 from schemas.fields import (
@@ -777,15 +779,15 @@ def dead_letter_redriven(*, dead_letter_id: UUID, time: datetime, trace_id: str)
 class ItemEventHeaders:
     """The headers of the item events of one batch."""
 
-    __slots__ = ("_time", "_time_bytes", "_trace")
+    __slots__ = ("_flags", "_time", "_time_bytes", "_trace")
 
     _TYPES: Mapping[str, tuple[EventIds, bytes]] = {
         event_type: (EventIds(event_type), event_type.encode())
         for event_type in (REGISTER_ACTIVITY, REVOKE_ACTIVITY, SUCCEEDED, FAILED, CANCELLED)
     }
 
-    def __init__(self, trace_id: str) -> None:
-        self._trace = f"00-{trace_id}-"
+    def __init__(self, trace: str) -> None:
+        self._trace, self._flags = f"00-{id_of_trace(trace)}-", "-01" if is_sampled(trace) else "-00"
         self._time: datetime | None = None
         self._time_bytes = b""
 
@@ -801,7 +803,7 @@ class ItemEventHeaders:
             ("ce_id", event.encode()),
             ("ce_type", type_bytes),
             ("ce_time", self._time_bytes),
-            ("traceparent", f"{self._trace}{event[-12:]}{event[:4]}-01".encode()),
+            ("traceparent", f"{self._trace}{event[-12:]}{event[:4]}{self._flags}".encode()),
         )
 
 

@@ -35,13 +35,14 @@ from orchestrator.batches.model import (
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.submit import SubmissionRequest
 from orchestrator.directory.reading import DirectoryReader, Names
+from orchestrator.process import tracing
 from orchestrator.registration.port import Prediction
 from schemas.api.batches import BatchesQuery, Cancellation, CancellingUpdate, OneBatchQuery, Relabelling, read_update
 from schemas.api.items import NamesQuery
 from schemas.api.reading import RefusedRequestError, read
 from schemas.api.retries import read_retry
 from schemas.api.submissions import Submission, read_submission
-from schemas.envelope import trace_id_of
+from schemas.envelope import id_of_trace, is_sampled, new_trace, span_id_of, trace_of
 from schemas.ids import new_batch_id
 from schemas.mistakes import Mistake
 from schemas.paths import API_PATH
@@ -52,6 +53,7 @@ LOOK_AGAIN = {"Retry-After": "1"}
 
 def submit(call: Call) -> Reply:
     """`POST`: 202 and the batch as it stands."""
+    started_ns = tracing.now_ns()
     submission = submission_in(call)
     actor = call.actor(submission.organization_id)
     batch = new_batch(submission, actor, trace=call.headers.get("traceparent"))
@@ -67,8 +69,37 @@ def submit(call: Call) -> Reply:
     _admit(call.service, request)
     submitted = _submit(call.service, request, submission.plan)
     call.service.wake_relays()
+    if is_sampled(batch.trace_id) and not submitted.replayed:
+        _send_span(batch, call.headers.get("traceparent"), started_ns)
     headers = {"Location": f"{API_PATH}/{submitted.batch.batch_id}", **LOOK_AGAIN, **replayed(submitted.replayed)}
     return Reply(202, presentation.batch(submitted.batch), headers)
+
+
+def _send_span(batch: NewBatch, traceparent: str | None, started_ns: int) -> None:
+    """Sends the first span of the batch, if this process sends traces."""
+    if (tracer := tracing.current()) is None:
+        return
+    parent = traceparent if trace_of(traceparent) is not None else None
+    place = tracing.beginning(batch.trace_id, batch.batch_id)
+    attributes: dict[str, str | int] = {
+        "http.request.method": "POST",
+        "http.route": API_PATH,
+        "http.response.status_code": 202,
+        "bulkreg.batch_id": str(batch.batch_id),
+        "bulkreg.items": len(batch.items),
+    }
+    tracer.send(
+        tracing.Span(
+            f"POST {API_PATH}",
+            tracing.Kind.SERVER,
+            place.trace_id,
+            place.span_id,
+            parent and span_id_of(parent),
+            started_ns,
+            tracing.now_ns(),
+            attributes,
+        )
+    )
 
 
 def _compared(item: NewItem, batch: NewBatch) -> Sequence[object]:
@@ -138,8 +169,14 @@ def new_batch(submission: Submission, actor: Actor, *, trace: str | None) -> New
         )
         for item in submission.as_items()
     ]
-    trace_id = trace_id_of(trace) or secrets.token_hex(16)
-    return NewBatch(new_batch_id(), coordinator_id, submission.label, override, items, trace_id)
+    return NewBatch(new_batch_id(), coordinator_id, submission.label, override, items, _trace(trace))
+
+
+def _trace(traceparent: str | None) -> str:
+    """The trace of a new batch: the client's, or a new one."""
+    of_client = trace_of(traceparent)
+    trace_id = secrets.token_hex(16) if of_client is None else id_of_trace(of_client)
+    return new_trace(trace_id, sampled=tracing.sampled(trace_id, of_client))
 
 
 def list_batches(call: Call) -> Reply:

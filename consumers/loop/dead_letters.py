@@ -9,7 +9,7 @@ import orjson
 from consumers.loop.decoding import Entry
 from consumers.loop.handler import RefusedError
 from consumers.loop.raw_record import RawRecord
-from schemas.envelope import MAX_ATTRIBUTE_LENGTH, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, headers, rfc3339, trace_id_of
+from schemas.envelope import MAX_ATTRIBUTE_LENGTH, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, headers, rfc3339, trace_of
 from schemas.events import DEAD_LETTER, DeadLetter
 from schemas.ids import content_id
 
@@ -54,11 +54,11 @@ def dead_letter(entry: Entry, refusal: RefusedError) -> OutgoingEvent:
     content = orjson.dumps(data.model_dump())
     time = datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC)
     identity = content_id(DEAD_LETTER, raw.cluster_topic, raw.partition, raw.offset, rfc3339(time), value=content)
-    trace_id = trace_id_of(kept.get("traceparent")) or hashlib.sha256(identity.bytes).hexdigest()[:32]
+    trace = trace_of(kept.get("traceparent")) or hashlib.sha256(identity.bytes).hexdigest()[:32]
     return OutgoingEvent(
         Topic.DEAD_LETTER,
         f"{raw.cluster_topic}/{raw.partition}/{raw.offset}",
-        headers(identity, DEAD_LETTER, time, trace_id),
+        headers(identity, DEAD_LETTER, time, trace),
         content,
     )
 

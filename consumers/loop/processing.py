@@ -15,12 +15,14 @@ from consumers.loop.dead_letters import dead_letter
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import IDLE_LOOK_S, Deliveries, Pending
 from consumers.loop.handler import Handled, Handler, Preparation, RefusedError
+from consumers.loop.micro_batch_span import send_span
 from consumers.loop.postponing import Failure
 from orchestrator.batches.publishing import Publisher
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
+from orchestrator.process.tracing import current, now_ns
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
@@ -91,6 +93,7 @@ class Processor:
         Retries for as long as the database is unavailable. If the loop is stopping, it raises the database's error. Any other error that it
         raises is a bug.
         """
+        started_ns = now_ns()
         self._passed(Failpoint.CONSUMER_BEFORE_HANDLE)
         self._tries_of_locked = TRIES_OF_LOCKED
         self._last_chance = last_chance
@@ -100,6 +103,8 @@ class Processor:
         letters = [dead_letter(entry, refusal) for entry, refusal in settled.refused]
         with metrics.STEP_SECONDS.labels(self._handler.name, "produce").time():
             pending = self._deliveries.send([*settled.events, *letters])
+        if (tracer := current()) is not None:
+            send_span(tracer, self._handler.name, entries, started_ns)
         self._passed(Failpoint.CONSUMER_AFTER_PRODUCE)
         self._count(entries, settled)
         return Processed(settled.failures, pending)

@@ -98,6 +98,7 @@ class NewBatch:
     override_duplicates: bool
     items: Sequence[NewItem]
     trace_id: str
+    """The batch's trace, as `trace_of` in `schemas/envelope.py` describes it."""
 
 
 @dataclass(frozen=True, slots=True)

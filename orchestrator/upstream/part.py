@@ -8,14 +8,15 @@ from uuid import UUID
 from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Numbered, Role, upstream_channel
 from orchestrator.batches.parts import content_hash, part_hash
 from orchestrator.batches.repository import PartHashes, PartKey
-from schemas.envelope import Envelope, trace_id_of
+from schemas.envelope import Envelope, trace_of
 from schemas.events import BatchSubmitted, MalformedSubmission
 from schemas.mistakes import Mistake
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The event that brought a part; a rejection refers to it. Without a trace in the event, the trace id is derived from the batch id."""
+    """The event that brought a part; a rejection refers to it. Without a trace in the event, its id is that of the batch, and it is not
+    sampled."""
 
     source: str
     event_id: str
@@ -25,7 +26,7 @@ class Origin:
     @classmethod
     def of(cls, envelope: Envelope, batch_id: UUID, written_at: datetime) -> "Origin":
         """The origin of a part. `written_at` is when the broker stored the event."""
-        return cls(envelope.source, envelope.id, trace_id_of(envelope.traceparent) or batch_id.hex, written_at)
+        return cls(envelope.source, envelope.id, trace_of(envelope.traceparent) or batch_id.hex, written_at)
 
 
 @dataclass(frozen=True, slots=True)

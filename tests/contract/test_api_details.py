@@ -97,9 +97,11 @@ def test_a_trace_is_continued_and_an_invalid_one_is_replaced(coordinator: httpx.
         assert coordinator.post(API_PATH, json=body, headers={} if sent is None else {"traceparent": sent}).status_code == 202
         pipeline.relay()
         [event] = pipeline.take(Topic.BATCHES)
-        traces.append(dict(event.headers)["traceparent"].decode().split("-")[1])
-    assert traces[0] == trace
-    assert len(set(traces)) == 3
+        traces.append(dict(event.headers)["traceparent"].decode().split("-"))
+    assert traces[0][1] == trace
+    assert len({trace_id for _, trace_id, _, _ in traces}) == 3
+    # This API sends no traces, so it keeps the client's decision, and takes none of its own.
+    assert [flags for *_, flags in traces] == ["01", "00", "00"]
 
 
 def test_a_body_with_the_encoding_identity_is_read(sender: httpx.Client) -> None:

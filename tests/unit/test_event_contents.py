@@ -10,7 +10,17 @@ import orjson
 import pytest
 
 from schemas import events
-from schemas.envelope import Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339, trace_id_of, traceparent
+from schemas.envelope import (
+    Envelope,
+    OutgoingEvent,
+    Topic,
+    UnreadableError,
+    open_envelope,
+    rfc3339,
+    span_id_of,
+    trace_of,
+    traceparent,
+)
 from schemas.events import InvalidEventError, ItemEventHeaders, read_event
 from schemas.ids import EventIds, batch_lock_key, content_id, event_id
 from schemas.mistakes import Mistake
@@ -179,7 +189,7 @@ def test_an_event_has_all_its_values_and_its_id_names_what_happened(
     read = read_event(event.topic, envelope).model_dump(mode="json")
     told = orjson.loads(event.value)
     assert {name: read[name] for name in told if name != "items"} == {name: told[name] for name in told if name != "items"}
-    assert trace_id_of(envelope.traceparent) == TRACE
+    assert trace_of(envelope.traceparent) == TRACE
     assert header(event, "content-type") == "application/json"
 
 
@@ -273,7 +283,7 @@ def test_the_ids_of_an_items_events_have_type_item_and_attempt(event_type: str) 
     assert made.of(event_type, str(BATCH), 1, TIME) == several[0]
     envelope = open_envelope(several[0], b"{}")
     assert (envelope.type, envelope.source) == (event_type, "/bulk-registration")
-    assert trace_id_of(envelope.traceparent) == TRACE
+    assert trace_of(envelope.traceparent) == TRACE
     spans = {dict(each)["traceparent"] for each in several}
     assert len(spans) == 4
     assert all(len(span) == 55 for span in spans)
@@ -375,18 +385,23 @@ def test_the_nesting_of_an_events_data_is_limited_in_either_form(depth: int, is_
     [
         (None, None),
         ("", None),
-        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
-        (f"cc-{TRACE}-00f067aa0ba902b7-01-what-comes", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-01", f"{TRACE}-01"),
+        (f"00-{TRACE}-00f067aa0ba902b7-03", f"{TRACE}-01"),
+        (f"00-{TRACE}-00f067aa0ba902b7-00", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-02", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-1", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-+1", TRACE),
+        (f"cc-{TRACE}-00f067aa0ba902b7-01-what-comes", f"{TRACE}-01"),
         (f"00-{TRACE}-00f067aa0ba902b7", None),
         (f"00-{TRACE[1:]}-00f067aa0ba902b7-01", None),
         (f"00-{TRACE}0-00f067aa0ba902b7-01", None),
         (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
         (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
-        (f"00-{'0' * 31}1-00f067aa0ba902b7-01", "0" * 31 + "1"),
+        (f"00-{'0' * 31}1-00f067aa0ba902b7-00", "0" * 31 + "1"),
     ],
 )
 def test_what_counts_as_a_trace(value: str | None, trace: str | None) -> None:
-    assert trace_id_of(value) == trace
+    assert trace_of(value) == trace
 
 
 def test_a_time_is_written_in_utc_with_microseconds() -> None:
@@ -395,9 +410,30 @@ def test_a_time_is_written_in_utc_with_microseconds() -> None:
     assert rfc3339(TIME.replace(microsecond=0)) == "2026-03-26T10:00:00.000000Z"
 
 
+@pytest.mark.parametrize(
+    ("value", "span"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", "00f067aa0ba902b7"),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE}-00F067aa0ba902b7-01", None),
+        (f"00-{TRACE}-0f067aa0ba902b7-01", None),
+        ("", None),
+    ],
+)
+def test_what_counts_as_a_span(value: str, span: str | None) -> None:
+    assert span_id_of(value) == span
+
+
+@pytest.mark.parametrize(("trace", "flags"), [(TRACE, "00"), (f"{TRACE}-01", "01")])
+def test_the_flags_of_events_follow_the_trace(trace: str, flags: str) -> None:
+    item = dict(ItemEventHeaders(trace).of(events.SUCCEEDED, BATCH, 1, TIME))["traceparent"].decode()
+    for traceparent_ in (traceparent(trace, BATCH), item):
+        assert (trace_of(traceparent_), traceparent_[-2:]) == (trace, flags)
+
+
 def test_a_span_belongs_to_its_event_and_a_trace_to_its_batch() -> None:
     spans = [traceparent(TRACE, BATCH), traceparent(TRACE, OTHER)]
-    assert {trace_id_of(span) for span in spans} == {TRACE}
+    assert {trace_of(span) for span in spans} == {TRACE}
     assert [len(span) for span in spans] == [55, 55]
     assert len(set(spans)) == 2
 
