@@ -75,7 +75,7 @@ def test_an_upstream_batch_is_registered_and_its_completion_announced(
     assert_completed(pipeline, batch_id, 2)
     view = pipeline.status(batch_id)
     assert (view.batch.coordinator_id, view.batch.label) == (COORDINATOR, "Monday group")
-    assert (view.batch.submitted_by, view.batch.channel, view.batch.trace_id) == (SOURCE, SOURCE, TRACE)
+    assert (view.batch.submitted_by, view.batch.channel, view.batch.trace_id) == (SOURCE, SOURCE, f"{TRACE}-01")
     assert (view.items[0].values.notes, view.items[1].client_reference) == ("a note", "row 7")
     [completed] = answer_events(pipeline, BATCH_COMPLETED)
     headers = dict(completed.headers)
