@@ -96,6 +96,10 @@ class UnknownRoleError(RefusedStartError):
     """The given name is not a role. The message lists the roles."""
 
 
+class SigningKeyError(RefusedStartError):
+    """The key that signs receipts can't be used. The message says why."""
+
+
 class AddressError(RefusedStartError):
     """The API can't be served at the address in the settings. The message says which setting names another one."""
 
@@ -188,6 +192,18 @@ def _sweeper(settings: Settings) -> RunningRole:
     return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
 
 
+def _notary(settings: Settings) -> RunningRole:
+    from consumers.notary.notary import Notary
+    from orchestrator.receipts.keys import BadKeyError
+
+    try:
+        return Notary(settings, _engine(settings, "notary", connections=1))
+    except BadKeyError as error:
+        raise SigningKeyError(
+            f"BULKREG_RECEIPTS_SIGNING_KEY is not usable: {error}; make one with: bulkreg keys create"
+        ) from error
+
+
 def _consumer(settings: Settings, handler: "Handler") -> RunningRole:
     from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
@@ -207,6 +223,7 @@ _BUILDERS: Mapping[str, Callable[[Settings], RunningRole]] = {
     "registration": _registration,
     "aggregator": _aggregator,
     "sweeper": _sweeper,
+    "notary": _notary,
 }
 
 ROLES = ("api", *_BUILDERS)

@@ -61,8 +61,12 @@ _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
         },
     ),
     Topic.LIFECYCLE: (
-        "What happened to batches, activities and closed periods, for upstream services. Only the product writes here.",
-        {**_TEXT, "description": "The batch's id; for `PeriodClosed` and `PeriodReopened` the organization's."},
+        "What happened to batches, activities and closed periods, and the checkpoints of receipts, for upstream services. Only the product writes"
+        " here.",
+        {
+            **_TEXT,
+            "description": "The batch's id; for `PeriodClosed`, `PeriodReopened` and `CheckpointSigned` the organization's.",
+        },
     ),
     Topic.DEAD_LETTER: (
         "Records that could not be read or will never be accepted, with their origin and the reason. Only the product writes here.",
@@ -140,6 +144,16 @@ _EXAMPLES: Mapping[type[EventData], Json] = {
         "reason": "A visit was forgotten",
         "changed_by": "admin-1",
         "changed_at": "2026-04-16T08:00:00.105000Z",
+    },
+    events.CheckpointSigned: {
+        "organization_id": "org-01",
+        "log": 1,
+        "origin": "bulkreg.example.org/org-01",
+        "size": 41,
+        "root": "H4Zvd1cDoZJz0bWJDWcUb2B5QDRkwB0ZQ5iqTb2gdXk=",
+        "checkpoint": "bulkreg.example.org/org-01\n41\nH4Zvd1cDoZJz0bWJDWcUb2B5QDRkwB0ZQ5iqTb2gdXk=\n\n\u2014 bulkreg.example.org"
+        " Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n",
+        "signed_at": "2026-03-26T10:00:01.105000Z",
     },
     events.BatchRejected: {
         "batch_id": _BATCH_ID,

@@ -4,6 +4,7 @@ Fields are only ever added, with defaults, and readers ignore unknown fields (do
 accepts. The functions write the same bytes every time, because times and values come from stored rows and ids are derived.
 """
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from itertools import chain
@@ -236,6 +237,21 @@ class PeriodReopened(EventData):
     changed_at: str
 
 
+class CheckpointSigned(EventData):
+    """The size and the root of an organization's log of records, signed. Receipts refer to it (docs/receipts.md)."""
+
+    organization_id: Id
+    log: Attempt
+    """Which log of the organization this is. A log with a higher number replaces the ones before it."""
+    origin: str
+    size: Annotated[int, Field(ge=1, le=2**53 - 1, strict=True)]
+    root: str
+    """In base64."""
+    checkpoint: str
+    """Origin, size and root as a signed note (C2SP tlog-checkpoint)."""
+    signed_at: str
+
+
 class LaterEvent(EventData):
     """An event of a type that a later version of the product has added. Its data is not read."""
 
@@ -364,7 +380,7 @@ EVENTS: Mapping[Topic, tuple[type[EventData], ...]] = {
     Topic.COMMANDS: (RegisterActivity, RevokeActivity),
     Topic.COMMANDS_BULK: (RegisterActivity, RevokeActivity),
     Topic.RESULTS: (RegistrationSucceeded, RegistrationFailed, RegistrationCancelled),
-    Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked, PeriodClosed, PeriodReopened),
+    Topic.LIFECYCLE: (BatchCompleted, BatchRejected, ActivitiesRevoked, PeriodClosed, PeriodReopened, CheckpointSigned),
     Topic.DEAD_LETTER: (DeadLetter, DeadLetterRedriven),
 }
 
@@ -386,6 +402,7 @@ BATCH_DELETED = type_name(BatchDeleted)
 ACTIVITIES_REVOKED = type_name(ActivitiesRevoked)
 PERIOD_CLOSED = type_name(PeriodClosed)
 PERIOD_REOPENED = type_name(PeriodReopened)
+CHECKPOINT_SIGNED = type_name(CheckpointSigned)
 REGISTER_ACTIVITY = type_name(RegisterActivity)
 REVOKE_ACTIVITY = type_name(RevokeActivity)
 SUCCEEDED = type_name(RegistrationSucceeded)
@@ -712,6 +729,23 @@ def period_changed(
     event_type = PERIOD_CLOSED if is_closed else PERIOD_REOPENED
     identity = (organization_id, number, rfc3339(time))
     return _event(Topic.LIFECYCLE, event_type, identity, time, trace_id, organization_id, data)
+
+
+def checkpoint_signed(
+    *, organization_id: str, log: int, origin: str, size: int, root: bytes, checkpoint: str, time: datetime, trace_id: str
+) -> OutgoingEvent:
+    """A signed checkpoint. The key is the organization. The id includes the time, because a restored database may sign the same again."""
+    data = {
+        "organization_id": organization_id,
+        "log": log,
+        "origin": origin,
+        "size": size,
+        "root": base64.b64encode(root).decode(),
+        "checkpoint": checkpoint,
+        "signed_at": rfc3339(time),
+    }
+    identity = (origin, size, rfc3339(time))
+    return _event(Topic.LIFECYCLE, CHECKPOINT_SIGNED, identity, time, trace_id, organization_id, data)
 
 
 def batch_completed(

@@ -121,3 +121,8 @@ def period_stream(organization_id: str) -> UUID:
 
 def _signed(unsigned: int) -> int:
     return unsigned - (1 << 64) if unsigned >> 63 else unsigned
+
+
+def receipt_stream(organization_id: str) -> UUID:
+    """The id under which the checkpoints of an organization's logs are in the outbox, in place of a batch's id."""
+    return event_id("receipts", organization_id)

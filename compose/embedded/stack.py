@@ -15,6 +15,7 @@ from compose.embedded.layout import layout_of
 from compose.embedded.log_files import LOOK_EVERY_S, shorten_logs
 from compose.embedded.process import Child, Program
 from compose.embedded.product import ROLE_GROUPS, Product
+from compose.embedded.receipts_key import RECEIPTS_ORIGIN, receipts_key
 from compose.embedded.stack_file import StackFile
 from compose.embedded.supervisor import Signals, StopRequestedError, supervise
 
@@ -128,6 +129,8 @@ class Stack:
             "BULKREG_OIDC_ISSUER": f"http://{LOOPBACK_ADDRESS}:{login_port}",
             "BULKREG_OIDC_CLIENT_ID": "console",
             "BULKREG_OIDC_CLIENT_SECRET": self._home.secret("login-secret"),
+            "BULKREG_RECEIPTS_ORIGIN": RECEIPTS_ORIGIN,
+            "BULKREG_RECEIPTS_SIGNING_KEY": receipts_key(self._home).secret_text(),
             "BULKREG_LOG_DIRECTORY": str(self._home.logs),
             **FRUGAL_MALLOC,
         }

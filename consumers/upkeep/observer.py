@@ -14,6 +14,8 @@ from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import Figures, read_figures
+from orchestrator.storage.receipt_appending import behind_s
+from orchestrator.storage.receipt_checkpoints import ReceiptFigures, read_receipt_figures
 
 # Prometheus waits for 10 s by default.
 _TIMEOUT = text("SET LOCAL statement_timeout = '5s'")
@@ -42,9 +44,10 @@ class ProductObserver(Collector):
             with self._engine.begin() as connection:
                 connection.execute(_TIMEOUT)
                 figures = read_figures(connection)
+                receipts, receipts_behind_s = read_receipt_figures(connection), behind_s(connection)
         except SQLAlchemyError:
             return
-        for gauge, value in self._values(figures):
+        for gauge, value in (*self._values(figures), *self._of_receipts(receipts, receipts_behind_s)):
             if value is not None:
                 gauge.set(value)
                 yield from gauge.collect()
@@ -59,4 +62,12 @@ class ProductObserver(Collector):
             (metrics.COMMIT_WAIT_SECONDS, figures.commit_wait_s),
             (metrics.VERIFY_BREACHES, figures.verify_breaches),
             (metrics.VERIFY_LAST_SUCCESS_TIMESTAMP, figures.verify_completed_at),
+        )
+
+    def _of_receipts(self, figures: ReceiptFigures, receipts_behind_s: float) -> Iterable[tuple[Gauge, float | None]]:
+        return (
+            (metrics.RECEIPTS_BEHIND_SECONDS, receipts_behind_s),
+            (metrics.RECEIPT_LEAVES, figures.leaves),
+            (metrics.RECEIPT_LAST_CHECKPOINT_TIMESTAMP, figures.signed_at),
+            (metrics.RECEIPT_LOGS_HALTED, figures.halted),
         )

@@ -171,6 +171,18 @@ class Action(Enum):
     BATCH_SET_ASIDE = logging.ERROR, "One batch makes a step of the sweep fail. The step skips this batch and handles all others."
     ITEM_GIVEN_UP = logging.ERROR, "An item had no outcome for too long and ends as `internal_error`. It can be retried."
 
+    # The notary.
+    NOTARY_FAILED = logging.WARNING, "The notary could not reach the database or the broker. It retries."
+    RECEIPTS_UNSIGNED = (
+        logging.WARNING,
+        "BULKREG_RECEIPTS_SIGNING_KEY is not set. The notary keeps the logs and signs nothing, so there are no receipts.",
+    )
+    RECEIPT_LOG_HALTED = (
+        logging.ERROR,
+        "The log of an organization contradicts a checkpoint that was published, and is not signed. `state` is `ahead` (the database was "
+        "restored to an earlier point) or `forked`. Run `bulkreg doctor`.",
+    )
+
     def __init__(self, level: int, meaning: str) -> None:
         self.level = level
         self.meaning = meaning

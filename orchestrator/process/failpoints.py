@@ -28,6 +28,9 @@ class Failpoint(StrEnum):
     RELAY_BEFORE_PUBLISH = "relay.before_publish"
     RELAY_AFTER_PUBLISH = "relay.after_publish"
     RELAY_AFTER_DELETE = "relay.after_delete"
+    NOTARY_BEFORE_COMMIT = "notary.before_commit"
+    NOTARY_AFTER_COMMIT = "notary.after_commit"
+    NOTARY_BEFORE_SIGNED_COMMIT = "notary.before_signed_commit"
 
 
 class InjectedError(Exception):

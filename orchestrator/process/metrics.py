@@ -86,6 +86,8 @@ SWEEP_FAILURES = Counter(
 SWEEP_SET_ASIDE = Counter(
     "bulkreg_sweep_set_aside", "Batches that a step of a sweep skipped because they make it fail.", ["step"]
 )
+RECEIPT_LEAVES_APPENDED = Counter("bulkreg_receipt_leaves_appended", "Leaves that this notary added to the logs of receipts.")
+RECEIPT_CHECKPOINTS_SIGNED = Counter("bulkreg_receipt_checkpoints_signed", "Checkpoints that this notary signed.")
 API_SECONDS = Histogram(
     "bulkreg_api_request_seconds",
     "Time from a request's headers to the end of its response (for streams and long polls: until the client stops following).",
@@ -136,5 +138,21 @@ VERIFY_BREACHES = Gauge(
 VERIFY_LAST_SUCCESS_TIMESTAMP = Gauge(
     "bulkreg_verify_last_success_timestamp_seconds",
     "When the last `bulkreg verify` was complete, whatever it found; absent if it never was. Served by the sweeper.",
+    registry=None,
+)
+RECEIPTS_BEHIND_SECONDS = Gauge(
+    "bulkreg_receipts_behind_seconds",
+    "How long the oldest registration or revocation that is in no log of receipts has existed. Served by the sweeper.",
+    registry=None,
+)
+RECEIPT_LEAVES = Gauge("bulkreg_receipt_leaves", "Leaves in all logs of receipts. Served by the sweeper.", registry=None)
+RECEIPT_LAST_CHECKPOINT_TIMESTAMP = Gauge(
+    "bulkreg_receipt_last_checkpoint_timestamp_seconds",
+    "When the newest checkpoint was signed; absent if none ever was. Served by the sweeper.",
+    registry=None,
+)
+RECEIPT_LOGS_HALTED = Gauge(
+    "bulkreg_receipt_logs_halted",
+    "Logs of receipts that contradict a published checkpoint and are not signed. Served by the sweeper.",
     registry=None,
 )

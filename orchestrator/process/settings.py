@@ -195,11 +195,31 @@ class Settings(BaseSettings):
         description="The sweeper erases notes this many days after the last attempt of their item, or its registration, as "
         "docs/operations.md says. Unset: notes are kept until somebody erases them.",
     )
+
     revocation_window_days: int = Field(
         default=30,
         ge=0,
         le=36_500,
         description="A coordinator can revoke an activity until this many days after its registration; administrators and services always can.",
+    )
+
+    # --- Receipts (docs/receipts.md) ----------------------------------------------------------------------------------
+    receipts_origin: str = Field(
+        default="bulkreg",
+        pattern=r"^[^\s+#/]+(/[^\s+#/]+)*$",
+        max_length=200,
+        description="The name of this deployment in receipts and their keys, unique in the world: bulkreg.example.org. A log keeps the "
+        "name with which it began.",
+    )
+    receipts_signing_key: SecretStr | None = Field(
+        default=None,
+        description="The key that signs the checkpoints of receipts, made by `bulkreg keys create`. Only the notary needs it. Unset: nothing "
+        "is signed, and there are no receipts.",
+    )
+    notary_poll_ms: int = Field(
+        default=1_000,
+        ge=10,
+        description="How often the notary looks for new records. A receipt is available about this long after its batch.",
     )
 
     # --- External registration service (docs/external-registration.md) ------------------------------------------------
@@ -440,6 +460,16 @@ class Settings(BaseSettings):
             missing = [name for name in ("oidc_client_id", "public_url") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"oidc_issuer is set, so the console also needs {' and '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _receipts_key_has_the_name(self) -> Self:
+        if self.receipts_signing_key is not None:
+            begins = f"PRIVATE+KEY+{self.receipts_origin}+"
+            if not self.receipts_signing_key.get_secret_value().startswith(begins):
+                raise ValueError(
+                    f"receipts_signing_key must begin with {begins}, as `bulkreg keys create` writes it for this receipts_origin"
+                )
         return self
 
     @cached_property

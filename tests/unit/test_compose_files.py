@@ -115,7 +115,7 @@ def test_secrets_come_from_ignored_files() -> None:
     ("secret", "holders"),
     [
         ("POSTGRES_PASSWORD", {"postgres", "setup", "admin"}),
-        ("WORKER_PASSWORD", {"setup", "admin", "import", "relay", "splitter", "registration", "aggregator", "sweeper"}),
+        ("WORKER_PASSWORD", {"setup", "admin", "import", "relay", "splitter", "registration", "aggregator", "sweeper", "notary"}),
         ("API_PASSWORD", {"setup", "admin", "api"}),
     ],
 )

@@ -1,0 +1,301 @@
+"""Appends audit rows to the logs of receipts: each row once, in the order of their ids (docs/decisions/0044-receipt-logs.md).
+
+Leaves, hashes and the cursor are written in one transaction, so nothing is lost or doubled whenever the process ends. Transactions commit out of
+order, so an audit row may appear whose id is lower than one that is visible already. A row is only appended when every transaction that may
+still commit a lower id has ended.
+"""
+
+import secrets
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from psycopg2 import Binary
+from sqlalchemy import Connection
+
+from orchestrator.receipts.checkpoint import origin
+from orchestrator.receipts.leaf import SALT_SIZE, leaf, leaf_bytes, person_hash
+from orchestrator.receipts.merkle import HASH_SIZE, Place, appended, leaf_hash, root_places
+from orchestrator.storage import arrays
+from orchestrator.storage.statements import read_statements
+
+_SQL = read_statements("orchestrator/storage/sql/receipt_appending.sql")
+
+_TRY_TURN = _SQL["try_turn"].text()
+_TURN = _SQL["turn"].text()
+_POSITION = _SQL["position"].text()
+_WRITERS = _SQL["writers"].text()
+_ROWS = _SQL["rows"].text()
+_LOGS = _SQL["logs"].text()
+_BEGIN_LOG = _SQL["begin_log"].text()
+_SALTS = _SQL["salts"].text()
+_STORE_SALTS = _SQL["store_salts"].text()
+_STORE_RUN = _SQL["store_run"].text()
+_STORE_NODES = _SQL["store_nodes"].text()
+_GROW = _SQL["grow"].text()
+_ADVANCE = _SQL["advance"].text()
+_BEHIND = _SQL["behind"].text()
+_FORGET = _SQL["forget"].text()
+
+_TURN_LOCK = {"space": 0x6E6F7461, "which": 1}
+
+SPAN_LEVEL = 8
+"""Hashes of every eighth level are stored. A span is 2 ** 8 of one level; it covers one hash of the next stored level."""
+SPAN = 1 << SPAN_LEVEL
+
+Person = tuple[str, str]
+"""The organization's id and the person's."""
+
+
+class Position(NamedTuple):
+    """How far the audit is in the logs, up to which row it is older than they are, and its newest committed row."""
+
+    appended_through: int
+    before_log: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """An audit row, with what its leaf says."""
+
+    audit_id: int
+    organization_id: str
+    action: str
+    activity_id: str
+    mentor_id: str
+    by_id: str
+    batch_id: str
+    at: datetime
+    activity_type: str
+    activity_date: date
+    duration_minutes: int
+    item_id: str
+    attempt: int | None
+
+
+@dataclass(slots=True)
+class GrowingLog:
+    """The newest log of an organization. `frontier` has the hashes of the perfect subtrees that cover it."""
+
+    organization_id: str
+    log: int
+    before_log: int
+    size: int = 0
+    frontier: list[bytes] = field(default_factory=list)
+
+
+def try_turn(connection: Connection) -> bool:
+    """Whether this transaction is the only one that changes logs and salts, until its end. Does not wait."""
+    return bool(connection.execute(_TRY_TURN, _TURN_LOCK).scalar_one())
+
+
+def take_turn(connection: Connection) -> None:
+    """Waits until this transaction is the only one that changes logs and salts, until its end."""
+    connection.execute(_TURN, _TURN_LOCK)
+
+
+def forget_person(connection: Connection, organization_id: str, person_id: str) -> bool:
+    """Destroys the salt of a person, whose hashes in the logs then name nobody. Returns whether there was one.
+
+    Waits for the notary's transaction. Until the commit the notary appends nothing, so it can't give the person a new salt meanwhile.
+    """
+    take_turn(connection)
+    return connection.execute(_FORGET, {"organization_id": organization_id, "person_id": person_id}).rowcount > 0
+
+
+def position(connection: Connection) -> Position:
+    """How far the audit is in the logs."""
+    return Position(*connection.execute(_POSITION).one())
+
+
+def audit_writers(connection: Connection) -> frozenset[str]:
+    """The running transactions that may have written audit rows."""
+    return frozenset(connection.execute(_WRITERS).scalars())
+
+
+def behind_s(connection: Connection) -> float:
+    """How long the oldest audit row that is in no log has existed, in seconds; 0 if there is none."""
+    return float(connection.execute(_BEHIND).scalar_one())
+
+
+def append_rows(connection: Connection, at: Position, through: int, *, name: str, max_rows: int) -> int:
+    """Appends the rows up to `through`, at most `max_rows`. Returns their number. `name` is what the origins of new logs begin with.
+
+    Every transaction that may still commit one of these rows has ended, and this one has the turn.
+    """
+    rows = _read(connection, at.appended_through, through, None, max_rows)
+    of_organization: dict[str, list[AuditRow]] = defaultdict(list)
+    for row in rows:
+        of_organization[row.organization_id].append(row)
+    logs = _logs(connection, list(of_organization))
+    for organization_id in sorted(of_organization.keys() - logs.keys()):
+        logs[organization_id] = _begin(connection, GrowingLog(organization_id, 1, at.before_log), name, None)
+    salts = _salts(connection, rows)
+    for organization_id, its_rows in of_organization.items():
+        _append(connection, logs[organization_id], its_rows, salts)
+    connection.execute(_ADVANCE, {"through": rows[-1].audit_id if len(rows) == max_rows else through})
+    return len(rows)
+
+
+def restart_log(
+    connection: Connection, organization_id: str, *, number: int, name: str, reason: str, max_rows: int
+) -> GrowingLog:
+    """Begins a log that replaces the organization's present one, with every audit row that is in a log, and returns it."""
+    take_turn(connection)
+    through, after = position(connection).appended_through, 0
+    log = _begin(connection, GrowingLog(organization_id, number, through), name, reason)
+    while rows := _read(connection, after, through, organization_id, max_rows):
+        _append(connection, log, rows, _salts(connection, rows))
+        after = rows[-1].audit_id
+    return log
+
+
+def leaf_of(row: AuditRow, mentor: str, by: str, *, before_log: int) -> bytes:
+    """The leaf of an audit row in a log that is younger than the rows up to `before_log`. `mentor` and `by` are hashes."""
+    return leaf_bytes(
+        leaf(
+            change="registered" if row.action == "registered" else "revoked",
+            activity_id=UUID(row.activity_id),
+            organization_id=row.organization_id,
+            mentor=mentor,
+            activity_type=row.activity_type,
+            activity_date=row.activity_date,
+            duration_minutes=row.duration_minutes,
+            by=by,
+            at=row.at,
+            batch_id=UUID(row.batch_id),
+            item_id=UUID(row.item_id),
+            attempt=row.attempt,
+            before_log=row.audit_id <= before_log,
+        )
+    )
+
+
+def _read(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
+    parameters = {"after": after, "through": through, "organization_id": organization_id, "rows": max_rows}
+    return [AuditRow(*row) for row in connection.execute(_ROWS, parameters)]
+
+
+def _logs(connection: Connection, organization_ids: Sequence[str]) -> dict[str, GrowingLog]:
+    found = connection.execute(_LOGS, {"organization_ids": list(organization_ids)})
+    return {
+        row.organization_id: GrowingLog(row.organization_id, row.log, row.before_log, row.size, split_hashes(row.frontier))
+        for row in found
+    }
+
+
+def _begin(connection: Connection, log: GrowingLog, name: str, reason: str | None) -> GrowingLog:
+    connection.execute(
+        _BEGIN_LOG,
+        {
+            "organization_id": log.organization_id,
+            "log": log.log,
+            "origin": origin(name, log.organization_id, log.log),
+            "reason": reason,
+            "before_log": log.before_log,
+        },
+    )
+    return log
+
+
+def split_hashes(joined: bytes | memoryview) -> list[bytes]:
+    """The hashes of a column."""
+    raw = bytes(joined)
+    return [raw[at : at + HASH_SIZE] for at in range(0, len(raw), HASH_SIZE)]
+
+
+def salts_of(connection: Connection, persons: Iterable[Person]) -> dict[Person, bytes]:
+    """The salts that these persons have."""
+    listed = sorted(set(persons))
+    parameters = {
+        "organization_ids": arrays.texts([organization_id for organization_id, _ in listed]),
+        "person_ids": arrays.texts([person_id for _, person_id in listed]),
+    }
+    return {(row.organization_id, row.person_id): bytes(row.salt) for row in connection.execute(_SALTS, parameters)}
+
+
+def _salts(connection: Connection, rows: Sequence[AuditRow]) -> Mapping[Person, bytes]:
+    """The salts of the rows' persons. Who has none gets one."""
+    persons = {(row.organization_id, person_id) for row in rows for person_id in (row.mentor_id, row.by_id)}
+    salts = salts_of(connection, persons)
+    new = {person: secrets.token_bytes(SALT_SIZE) for person in sorted(persons - salts.keys())}
+    if new:
+        connection.execute(
+            _STORE_SALTS,
+            {
+                "organization_ids": arrays.texts([organization_id for organization_id, _ in new]),
+                "person_ids": arrays.texts([person_id for _, person_id in new]),
+                "salts": [Binary(salt) for salt in new.values()],
+            },
+        )
+    return salts | new
+
+
+def _append(connection: Connection, log: GrowingLog, rows: Sequence[AuditRow], salts: Mapping[Person, bytes]) -> None:
+    leaves = [
+        leaf_of(
+            row,
+            person_hash(salts[row.organization_id, row.mentor_id], row.mentor_id),
+            person_hash(salts[row.organization_id, row.by_id], row.by_id),
+            before_log=log.before_log,
+        )
+        for row in rows
+    ]
+    hashes = [leaf_hash(each) for each in leaves]
+    key = {"organization_id": log.organization_id, "log": log.log}
+    begin = 0
+    while begin < len(rows):
+        first_index = log.size + begin
+        end = min(len(rows), begin + SPAN - first_index % SPAN)
+        run = slice(begin, end)
+        connection.execute(
+            _STORE_RUN,
+            {
+                **key,
+                "first_index": first_index,
+                "audit_ids": arrays.plain([row.audit_id for row in rows[run]]),
+                "hashes": b"".join(hashes[run]),
+                "leaves": packed_leaves(leaves[run]),
+                "batch_ids": arrays.plain(sorted({row.batch_id for row in rows[run]})),
+            },
+        )
+        begin = end
+    _grow(connection, log, hashes)
+
+
+def _grow(connection: Connection, log: GrowingLog, hashes: Sequence[bytes]) -> None:
+    known = dict(zip(root_places(log.size), log.frontier, strict=True))
+    new = dict(appended(log.size, hashes, lambda level, index: known[Place(level, index)]))
+    stored = [(place, hashed) for place, hashed in new.items() if place.level and place.level % SPAN_LEVEL == 0]
+    key = {"organization_id": log.organization_id, "log": log.log}
+    if stored:
+        connection.execute(
+            _STORE_NODES,
+            {
+                **key,
+                "levels": arrays.plain([place.level for place, _ in stored]),
+                "indexes": arrays.plain([place.index for place, _ in stored]),
+                "hashes": [Binary(hashed) for _, hashed in stored],
+            },
+        )
+    log.size += len(hashes)
+    log.frontier = [(known | new)[place] for place in root_places(log.size)]
+    connection.execute(_GROW, {**key, "size": log.size, "frontier": b"".join(log.frontier)})
+
+
+def packed_leaves(leaves: Sequence[bytes]) -> bytes:
+    """The leaves of a run as they are stored."""
+    return zlib.compress(b"\n".join(leaves), 1)
+
+
+def unpacked_leaves(packed: bytes | memoryview) -> list[bytes]:
+    """The leaves that `packed_leaves` packed. Raises ValueError if it did not write this."""
+    try:
+        return zlib.decompress(bytes(packed)).split(b"\n")
+    except zlib.error:
+        raise ValueError("the leaves are not readable") from None

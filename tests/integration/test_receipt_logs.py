@@ -1,0 +1,340 @@
+"""Rows 68 and 69 of the fault catalogue: the log has each audit row once, in an order that never changes, and no published log is forked."""
+
+import threading
+from datetime import date
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from consumers.notary import appending
+from consumers.notary.notary import Notary
+from orchestrator.process.failpoints import Failpoint, InjectedError
+from orchestrator.process.settings import Settings
+from orchestrator.receipts.checkpoint import Checkpoint
+from orchestrator.receipts.leaf import person_hash
+from orchestrator.receipts.merkle import root
+from orchestrator.storage.blame import sqlstate
+from orchestrator.storage.receipt_appending import behind_s, forget_person, restart_log, take_turn, try_turn
+from orchestrator.storage.receipt_checkpoints import PublishedState, next_log, unsettled_checkpoints
+from orchestrator.storage.receipt_reading import StoredHashes
+from producers.producer import EventProducer
+from schemas.envelope import Topic
+from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned
+from schemas.ids import derived_ids
+from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
+from tests.support.receipts import ORIGIN, all_hashes, as_owner, checkpoints, leaves, notary, plain_root, restored, signing
+from tests.support.revoking import revoke
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def unsigned(settings: Settings, engine: Engine) -> Notary:
+    """A notary without a key, which needs no broker."""
+    return Notary(settings, engine)
+
+
+def test_each_audit_row_becomes_a_leaf(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    unsigned.turn()
+    ids = derived_ids(str(batch_id))
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(1)], actor=ADMIN)
+    unsigned.turn()
+    unsigned.turn()
+    found = leaves(engine)
+    assert [(leaf["change"], leaf["item_id"]) for leaf in found] == [
+        *(("registered", ids.item_id_text(position)) for position in range(3)),
+        ("revoked", ids.item_id_text(1)),
+    ]
+    with engine.begin() as connection:
+        salts = {row.person_id: bytes(row.salt) for row in connection.execute(text("SELECT * FROM orchestrator.receipt_salt"))}
+        audited = connection.execute(text("SELECT * FROM registration.audit ORDER BY audit_id")).all()
+    assert salts.keys() == {"mentor-1", "mentor-2", "mentor-3", COORDINATOR, "boss"}
+    assert found[3] == {
+        "change": "revoked",
+        "activity_id": ids.activity_id(1),
+        "organization_id": ORGANIZATION,
+        "mentor": person_hash(salts["mentor-2"], "mentor-2"),
+        "activity_type": "visit",
+        "activity_date": DAY.isoformat(),
+        "duration_minutes": 60,
+        "by": person_hash(salts["boss"], "boss"),
+        "at": audited[3].at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "batch_id": str(batch_id),
+        "item_id": ids.item_id_text(1),
+        "attempt": 1,
+    }
+    assert found[0]["by"] == person_hash(salts[COORDINATOR], COORDINATOR)
+
+
+def test_a_log_has_the_root_of_its_leaves_however_it_grew(
+    pipeline: Pipeline, engine: Engine, unsigned: Notary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "MAX_ROWS", 90)
+    for day, size in enumerate((1, 2, 100, 100, 97), start=1):
+        pipeline.submit([item(f"mentor-{number}", day=date(2026, 3, day)) for number in range(1, size + 1)])
+        pipeline.drain()
+        unsigned.turn()
+        hashes = all_hashes(engine)
+        with engine.begin() as connection:
+            assert root(len(hashes), StoredHashes(connection, ORGANIZATION, 1)) == plain_root(hashes)
+            # A new notary goes on from the table.
+            assert behind_s(connection) == 0
+    assert len(hashes) == 300
+
+
+@pytest.mark.parametrize("failpoint", [Failpoint.NOTARY_BEFORE_COMMIT, Failpoint.NOTARY_AFTER_COMMIT])
+def test_row_68_a_notary_that_dies_loses_and_doubles_no_leaf(
+    pipeline: Pipeline, settings: Settings, engine: Engine, failpoint: Failpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "MAX_ROWS", 4)
+    pipeline.submit(mentors(10))
+    pipeline.drain()
+    dying = settings.model_copy(update={"failpoints": f"{failpoint}=raise@2"})
+    with pytest.raises(InjectedError):
+        Notary(dying, engine).turn()
+    assert len(leaves(engine)) == (4 if failpoint is Failpoint.NOTARY_BEFORE_COMMIT else 8)
+    Notary(settings, engine).turn()
+    with engine.begin() as connection:
+        audited = connection.scalars(text("SELECT item_id::text FROM registration.audit ORDER BY audit_id")).all()
+    assert [leaf["item_id"] for leaf in leaves(engine)] == audited
+    assert len(audited) == 10
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_row_68_a_row_waits_for_transactions_that_may_commit_a_lower_id(
+    pipeline: Pipeline, engine: Engine, unsigned: Notary, commits: bool
+) -> None:
+    early = pipeline.submit(mentors(1))
+    late = pipeline.submit(mentors(1, first=2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS)
+    [of_early] = [event for event in commands if str(early).encode() in event.value]
+    [of_late] = [event for event in commands if str(late).encode() in event.value]
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        pipeline.registration.handle(connection, [record(of_early)])
+        pipeline.handle(pipeline.registration, [of_late])
+        waiting = threading.Thread(target=unsigned.turn)
+        waiting.start()
+        eventually(lambda: has_turn(engine))
+        assert leaves(engine) == []
+        transaction.commit() if commits else transaction.rollback()
+    waiting.join()
+    expected = [early, late] if commits else [late]
+    assert [leaf["batch_id"] for leaf in leaves(engine)] == [str(batch_id) for batch_id in expected]
+
+
+def has_turn(engine: Engine) -> bool:
+    """Whether a notary waits inside its transaction."""
+    with engine.begin() as connection:
+        return not try_turn(connection)
+
+
+def test_row_68_one_notary_at_a_time_appends(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    with engine.begin() as connection:
+        take_turn(connection)
+        unsigned.turn()
+        assert leaves(engine) == []
+    unsigned.turn()
+    assert len(leaves(engine)) == 1
+
+
+def test_records_that_are_older_than_the_log_are_its_first_leaves(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
+) -> None:
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    with as_owner(settings) as connection:
+        # As a version before the values were in the audit wrote it.
+        nothing = "activity_type = NULL, activity_date = NULL, duration_minutes = NULL, item_id = NULL, attempt = NULL"
+        connection.execute(
+            text(f"UPDATE registration.audit SET {nothing} WHERE audit_id = (SELECT min(audit_id) FROM registration.audit)")
+        )
+        connection.execute(
+            text("UPDATE orchestrator.receipt_cursor SET before_log = (SELECT max(audit_id) FROM registration.audit)")
+        )
+    pipeline.submit(mentors(1, first=3))
+    pipeline.drain()
+    unsigned.turn()
+    values = [
+        (leaf.get("before_log"), leaf["activity_type"], leaf["activity_date"], leaf["duration_minutes"], leaf["attempt"])
+        for leaf in leaves(engine)
+    ]
+    assert values == [(True, "visit", DAY.isoformat(), 60, 1)] * 2 + [(None, "visit", DAY.isoformat(), 60, 1)]
+
+
+def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
+    signer = notary(settings, engine)
+    pipeline.submit(mentors(3))
+    pipeline.drain_until_registered()
+    signer.turn()
+    assert (len(leaves(engine)), checkpoints(engine)) == (3, [])
+    pipeline.drain()
+    signer.turn()
+    signer.turn()
+    [signed] = checkpoints(engine)
+    assert signed.checkpoint == Checkpoint(f"{ORIGIN}/{ORGANIZATION}", 3, plain_root(all_hashes(engine)))
+    pipeline.relay()
+    [event] = [event for event in pipeline.take(Topic.LIFECYCLE) if event.key == ORGANIZATION]
+    data = record(event).data
+    assert isinstance(data, CheckpointSigned)
+    assert (data.origin, data.size, data.log) == (signed.checkpoint.origin, 3, 1)
+
+
+def test_a_log_that_grows_is_signed_daily_although_its_batch_runs(
+    pipeline: Pipeline, settings: Settings, engine: Engine, topics: None
+) -> None:
+    signer = notary(settings, engine)
+    pipeline.submit(mentors(3))
+    pipeline.drain_until_registered()
+    signer.turn()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.receipt_log SET began_at = now() - interval '25 hours'"))
+    signer.turn()
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [3]
+
+
+def test_a_notary_that_dies_while_signing_has_published_nothing(
+    pipeline: Pipeline, settings: Settings, engine: Engine, topics: None
+) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    with pytest.raises(InjectedError):
+        Notary(signing(settings, failpoints=f"{Failpoint.NOTARY_BEFORE_SIGNED_COMMIT}=raise"), engine).turn()
+    pipeline.relay()
+    assert checkpoints(engine) == []
+    assert CHECKPOINT_SIGNED not in [record(event).envelope.type for event in pipeline.take(Topic.LIFECYCLE)]
+    notary(settings, engine).turn()
+    assert len(checkpoints(engine)) == 1
+
+
+class Restoring:
+    """A deployment whose database loses what happened after `lost`, while the topics keep it."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+        self.pipeline, self.settings, self.engine, self.publisher = pipeline, settings, engine, publisher
+        self.notary = notary(settings, engine)
+
+    def register(self, first: int) -> None:
+        self.pipeline.submit(mentors(2, first=first))
+        self.pipeline.drain()
+
+    def sign(self) -> None:
+        self.notary.turn()
+        self.pipeline.relay()
+        delivery = self.publisher.send([event for event in self.pipeline.take(Topic.LIFECYCLE) if event.key == ORGANIZATION])
+        while delivery.outstanding:
+            self.publisher.poll(0.1)
+
+    def restore_before(self, first: int) -> None:
+        """Registers and signs, then takes the logs back."""
+
+        def lost() -> None:
+            self.register(first)
+            self.sign()
+
+        restored(self.settings, lost)
+        self.pipeline.forget_what_was_published()
+        self.notary = notary(self.settings, self.engine)
+
+
+@pytest.fixture
+def restoring(pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer) -> Restoring:
+    restoring = Restoring(pipeline, settings, engine, publisher)
+    restoring.register(1)
+    restoring.sign()
+    return restoring
+
+
+def test_row_69_a_restored_log_grows_to_its_published_checkpoint_and_is_signed_again(restoring: Restoring) -> None:
+    engine = restoring.engine
+    # Three records are published. Two come back first.
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE public.missing AS SELECT * FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"
+            )
+        )
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id IN (SELECT audit_id FROM public.missing)"))
+    restoring.notary.turn()
+    assert len(leaves(engine)) == 3
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
+    assert restoring.notary.health.failing is not None
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT * FROM public.missing"))
+    restoring.notary.turn()
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2, 4]
+    assert restoring.notary.health.failing is None
+
+
+def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed(restoring: Restoring) -> None:
+    engine = restoring.engine
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(
+            text(
+                "UPDATE registration.audit SET at = at + interval '1 s' WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"
+            )
+        )
+    for _ in range(2):
+        restoring.notary.turn()
+        restoring.register(len(leaves(engine)) + 1)
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
+    with engine.begin() as connection:
+        [(published, state)] = unsettled_checkpoints(connection)
+        assert (published.size, state) == (4, PublishedState.FORKED)
+        restart_log(
+            connection, ORGANIZATION, number=next_log(connection, ORGANIZATION), name=ORIGIN, reason="restored", max_rows=3
+        )
+    restoring.notary.turn()
+    assert restoring.notary.health.failing is None
+    newest = checkpoints(engine)[-1].checkpoint
+    assert (newest.origin, newest.size) == (f"{ORIGIN}/{ORGANIZATION}#2", len(leaves(engine, log=2)))
+    assert newest.root == plain_root(all_hashes(engine, log=2))
+    assert [leaf.get("before_log") for leaf in leaves(engine, log=2)] == [True] * 6 + [None] * 2
+
+
+def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restoring: Restoring) -> None:
+    keeping = restoring.notary
+    restoring.restore_before(3)
+    keeping._server_started = None  # it has another start than before
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"))
+    keeping.turn()
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2]
+    assert keeping.health.failing is not None
+
+
+def test_nobody_changes_what_is_in_a_log(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    notary(settings, engine).turn()
+    for table in ("receipt_run", "receipt_batch", "receipt_node", "receipt_checkpoint"):
+        for change in (f"UPDATE orchestrator.{table} SET log = 2", f"DELETE FROM orchestrator.{table}"):
+            for url in (settings.owner_url, settings.worker_url, settings.api_url):
+                changing = create_engine(url)
+                with pytest.raises(DBAPIError) as refused, changing.begin() as connection:
+                    connection.execute(text(change))
+                changing.dispose()
+                assert sqlstate(refused.value) == "42501"
+
+
+def test_forgetting_waits_for_the_notary_and_destroys_the_salt(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    unsigned.turn()
+    before = all_hashes(engine)
+    with engine.begin() as connection:
+        assert forget_person(connection, ORGANIZATION, "mentor-1")
+        assert not forget_person(connection, ORGANIZATION, "mentor-1")
+        # Meanwhile nobody gets a salt.
+        unsigned.turn()
+    with engine.begin() as connection:
+        assert set(connection.scalars(text("SELECT person_id FROM orchestrator.receipt_salt"))) == {"mentor-2", COORDINATOR}
+    assert all_hashes(engine) == before
