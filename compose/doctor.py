@@ -170,7 +170,8 @@ _UNPROTECTED = text("""
 _NOT_GRANTED = text("""
     SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
     WHERE schemaname IN ('orchestrator', 'registration')
-      AND tablename NOT IN ('consumer_progress', 'consumer_group', 'queue_end', 'role_start', 'sweep_mark', 'verification')
+      AND tablename NOT IN ('consumer_progress', 'consumer_group', 'queue_end', 'receipt_cursor', 'receipt_reading', 'role_start', 'sweep_mark',
+                            'verification')
       AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY 1
 """)
 

@@ -61,8 +61,8 @@ _CHANNELS: Mapping[Topic, tuple[str, Json]] = {
         },
     ),
     Topic.LIFECYCLE: (
-        "What happened to batches, activities and closed periods, and the checkpoints of receipts, for upstream services. Only the product writes"
-        " here.",
+        "What happened to batches, activities and closed periods, and the checkpoints of receipts, for upstream services. Only the product"
+        " writes here.",
         {
             **_TEXT,
             "description": "The batch's id; for `PeriodClosed`, `PeriodReopened` and `CheckpointSigned` the organization's.",

@@ -116,6 +116,27 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             ),
             Panel("Events of a later version, skipped", "short", {"{{role}}": "sum by (role) (bulkreg_later_events_total)"}),
             Panel("Undeliverable events", "short", {"{{role}}": "sum by (role) (bulkreg_undeliverable_events_total)"}),
+            Panel(
+                "Receipts: behind the records",
+                "s",
+                {"oldest record in no log": "max(bulkreg_receipts_behind_seconds)"},
+                "The notary appends records within seconds.",
+            ),
+            Panel("Receipts: leaves in all logs", "short", {"leaves": "max(bulkreg_receipt_leaves)"}),
+            Panel(
+                "Receipts: hours since the last checkpoint",
+                "short",
+                {
+                    "hours": "(time() - max(bulkreg_receipt_last_checkpoint_timestamp_seconds)) / 3600",
+                    "signed": "sum(increase(bulkreg_receipt_checkpoints_signed_total[1h]))",
+                },
+                "A checkpoint is signed when a batch ends, and daily while records are added.",
+            ),
+            Panel(
+                "Receipts: leaves appended",
+                "ops",
+                {"leaves": "sum(rate(bulkreg_receipt_leaves_appended_total[$__rate_interval]))"},
+            ),
             Panel("Items sent again", "short", {"items": "sum(bulkreg_sweeper_resends_total)"}),
             Panel("Failed steps of a sweep", "short", {"{{step}}": "sum by (step) (bulkreg_sweep_failures_total)"}),
         ),

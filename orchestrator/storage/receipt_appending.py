@@ -10,15 +10,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
-from uuid import UUID
 
 from psycopg2 import Binary
 from sqlalchemy import Connection
 
 from orchestrator.receipts.checkpoint import origin
-from orchestrator.receipts.leaf import SALT_SIZE, leaf, leaf_bytes, person_hash
+from orchestrator.receipts.leaf import SALT_SIZE, person_hash
 from orchestrator.receipts.merkle import HASH_SIZE, Place, appended, leaf_hash, root_places
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
@@ -135,9 +135,9 @@ def append_rows(connection: Connection, at: Position, through: int, *, name: str
     logs = _logs(connection, list(of_organization))
     for organization_id in sorted(of_organization.keys() - logs.keys()):
         logs[organization_id] = _begin(connection, GrowingLog(organization_id, 1, at.before_log), name, None)
-    salts = _salts(connection, rows)
+    hashed = _hashed_persons(connection, rows)
     for organization_id, its_rows in of_organization.items():
-        _append(connection, logs[organization_id], its_rows, salts)
+        _append(connection, logs[organization_id], its_rows, hashed)
     connection.execute(_ADVANCE, {"through": rows[-1].audit_id if len(rows) == max_rows else through})
     return len(rows)
 
@@ -150,30 +150,26 @@ def restart_log(
     through, after = position(connection).appended_through, 0
     log = _begin(connection, GrowingLog(organization_id, number, through), name, reason)
     while rows := _read(connection, after, through, organization_id, max_rows):
-        _append(connection, log, rows, _salts(connection, rows))
+        _append(connection, log, rows, _hashed_persons(connection, rows))
         after = rows[-1].audit_id
     return log
 
 
 def leaf_of(row: AuditRow, mentor: str, by: str, *, before_log: int) -> bytes:
-    """The leaf of an audit row in a log that is younger than the rows up to `before_log`. `mentor` and `by` are hashes."""
-    return leaf_bytes(
-        leaf(
-            change="registered" if row.action == "registered" else "revoked",
-            activity_id=UUID(row.activity_id),
-            organization_id=row.organization_id,
-            mentor=mentor,
-            activity_type=row.activity_type,
-            activity_date=row.activity_date,
-            duration_minutes=row.duration_minutes,
-            by=by,
-            at=row.at,
-            batch_id=UUID(row.batch_id),
-            item_id=UUID(row.item_id),
-            attempt=row.attempt,
-            before_log=row.audit_id <= before_log,
-        )
-    )
+    """The leaf of an audit row in a log that is younger than the rows up to `before_log`. `mentor` and `by` are hashes.
+
+    The same bytes as from `orchestrator.receipts.leaf`, at a tenth of its cost: the order of the fields is fixed, and only two need quoting.
+    """
+    at = row.at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    attempt = "" if row.attempt is None else f'"attempt":{row.attempt},'
+    is_older = '"before_log":true,' if row.audit_id <= before_log else ""
+    change = "registered" if row.action == "registered" else "revoked"
+    return (
+        f'{{"activity_date":"{row.activity_date.isoformat()}","activity_id":"{row.activity_id}","activity_type":{_quoted(row.activity_type)},'
+        f'"at":"{at}Z",{attempt}"batch_id":"{row.batch_id}",{is_older}"by":"{by}","change":"{change}",'
+        f'"duration_minutes":{row.duration_minutes},"item_id":"{row.item_id}","mentor":"{mentor}",'
+        f'"organization_id":{_quoted(row.organization_id)}}}'
+    ).encode()
 
 
 def _read(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
@@ -219,8 +215,8 @@ def salts_of(connection: Connection, persons: Iterable[Person]) -> dict[Person, 
     return {(row.organization_id, row.person_id): bytes(row.salt) for row in connection.execute(_SALTS, parameters)}
 
 
-def _salts(connection: Connection, rows: Sequence[AuditRow]) -> Mapping[Person, bytes]:
-    """The salts of the rows' persons. Who has none gets one."""
+def _hashed_persons(connection: Connection, rows: Sequence[AuditRow]) -> Mapping[Person, str]:
+    """The hash of each of the rows' persons. Who has no salt gets one."""
     persons = {(row.organization_id, person_id) for row in rows for person_id in (row.mentor_id, row.by_id)}
     salts = salts_of(connection, persons)
     new = {person: secrets.token_bytes(SALT_SIZE) for person in sorted(persons - salts.keys())}
@@ -233,16 +229,13 @@ def _salts(connection: Connection, rows: Sequence[AuditRow]) -> Mapping[Person, 
                 "salts": [Binary(salt) for salt in new.values()],
             },
         )
-    return salts | new
+    return {person: person_hash(salt, person[1]) for person, salt in (salts | new).items()}
 
 
-def _append(connection: Connection, log: GrowingLog, rows: Sequence[AuditRow], salts: Mapping[Person, bytes]) -> None:
+def _append(connection: Connection, log: GrowingLog, rows: Sequence[AuditRow], hashed: Mapping[Person, str]) -> None:
     leaves = [
         leaf_of(
-            row,
-            person_hash(salts[row.organization_id, row.mentor_id], row.mentor_id),
-            person_hash(salts[row.organization_id, row.by_id], row.by_id),
-            before_log=log.before_log,
+            row, hashed[row.organization_id, row.mentor_id], hashed[row.organization_id, row.by_id], before_log=log.before_log
         )
         for row in rows
     ]
@@ -279,7 +272,7 @@ def _grow(connection: Connection, log: GrowingLog, hashes: Sequence[bytes]) -> N
             {
                 **key,
                 "levels": arrays.plain([place.level for place, _ in stored]),
-                "indexes": arrays.plain([place.index for place, _ in stored]),
+                "indexes": arrays.plain([place.number for place, _ in stored]),
                 "hashes": [Binary(hashed) for _, hashed in stored],
             },
         )

@@ -44,20 +44,20 @@ class StoredHashes:
         return self._hashes[place]
 
     def _computed(self, place: Place) -> bytes:
-        left = 2 * place.index
+        left = 2 * place.number
         return node_hash(self(place.level - 1, left), self(place.level - 1, left + 1))
 
     def _stored(self, place: Place) -> bytes:
-        span = Place(place.level, place.index // SPAN)
+        span = Place(place.level, place.number // SPAN)
         if span not in self._spans:
             self._spans[span] = dict(self._read(span))
         try:
-            return self._spans[span][place.index]
+            return self._spans[span][place.number]
         except KeyError:
-            raise MissingHashError(f"the hash {place.index} of level {place.level} is missing") from None
+            raise MissingHashError(f"the hash {place.number} of level {place.level} is missing") from None
 
     def _read(self, span: Place) -> Iterable[tuple[int, bytes]]:
-        parameters = {**self._key, "first_index": span.index * SPAN, "end_index": (span.index + 1) * SPAN}
+        parameters = {**self._key, "first_index": span.number * SPAN, "end_index": (span.number + 1) * SPAN}
         if span.level == 0:
             for first_index, hashes in self._connection.execute(_RUN_HASHES, parameters):
                 yield from enumerate(split_hashes(hashes), first_index)

@@ -23,6 +23,7 @@ _TABLES = (
     "orchestrator.dispatch",
     "orchestrator.revocation_request",
     "orchestrator.idempotency_key",
+    "orchestrator.receipt_batch",
     "orchestrator.sweep_watch",
     "registration.activity",
     "registration.audit",

@@ -79,6 +79,7 @@ CORRUPTIONS: list[Corruption] = [
     ("organization_of_item_history", "retried", "UPDATE orchestrator.item_history SET organization_id = 'other' WHERE batch_id = :b"),
     ("organization_of_batch_part", "completed", "UPDATE orchestrator.batch_part SET organization_id = 'other' WHERE batch_id = :b"),
     ("organization_of_batch_edit", "completed", "INSERT INTO orchestrator.batch_edit (batch_id, version, organization_id, kind, edited_at) VALUES (:b, 9, 'other', 'deleted', now())"),
+    ("organization_of_receipt_batch", "completed", "INSERT INTO orchestrator.receipt_batch VALUES ('other', 1, 0, :b)"),
     ("organization_of_batch_dismissal", "partial", "INSERT INTO orchestrator.batch_dismissal VALUES (:b, 9, 'other', 'somebody', now())"),
     ("organization_of_dispatch", "completed", "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, activity_id, dispatched_at, answered_at) SELECT batch_id, position, 'other', 1, 'registered', activity_id, now(), now() FROM orchestrator.batch_item WHERE batch_id = :b AND position = 1"),
     ("organization_of_outbox", "running", "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at) VALUES (0, 'other', :b, 'batches', 'k', '[]', '{}', now())"),

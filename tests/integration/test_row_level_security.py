@@ -23,6 +23,8 @@ TABLES = [
         "orchestrator." + name
         for name in ("dispatch", "idempotency_key", "revocation_request", "template", "webhook", "webhook_delivery")
     ),
+    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "revocation_request", "template")),
+    *("orchestrator.receipt_" + name for name in ("batch", "checkpoint", "log", "node", "published", "run", "salt")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",
@@ -32,8 +34,13 @@ TABLES = [
 # These tables are about partitions and have no organization. The API may not read them.
 OF_NOBODY = {
     "orchestrator." + name
-    for name in ("consumer_group", "consumer_progress", "queue_end", "role_start", "sweep_mark", "verification")
+    for name in (
+        *("consumer_group", "consumer_progress", "queue_end", "receipt_cursor", "receipt_reading"),
+        *("role_start", "sweep_mark", "verification"),
+    )
 }
+# Public keys, which everybody may read.
+OF_EVERYBODY = "orchestrator.receipt_key"
 
 # A request knows its session before its organization, so the policy compares the session's hash.
 OF_A_SESSION = "orchestrator.console_session"
@@ -57,6 +64,8 @@ SPECIAL = {
     ("orchestrator.batch_edit", "kind"): "'deleted'",
     ("orchestrator.dispatch", "state"): "'asked'",
     ("orchestrator.outcome", "outcome"): "'cancelled'",
+    ("orchestrator.receipt_published", "state"): "'ahead'",
+    ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
     ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
     ("registration.period_change", "closed_through"): "'2026-03-25'",
@@ -153,7 +162,7 @@ def test_only_the_named_organizations_are_visible(insertions: tuple[Settings, di
 def test_no_table_is_left_out(insertions: tuple[Settings, dict[str, str]], api: Engine) -> None:
     every = text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration')")
     with api.connect() as connection:
-        assert set(connection.execute(every).scalars()) == {*TABLES, *OF_NOBODY, OF_A_SESSION}
+        assert set(connection.execute(every).scalars()) == {*TABLES, *OF_NOBODY, OF_EVERYBODY, OF_A_SESSION}
         assert [table for table in OF_NOBODY if may(connection, "SELECT", table)] == []
 
 
