@@ -15,6 +15,7 @@ from cli.commands import (
     demo,
     doctor,
     groups,
+    keys,
     period,
     receipts,
     replay,
@@ -68,6 +69,7 @@ administration.register(app)
 period.register(app)
 doctor.register(app)
 groups.register(app)
+keys.register(app)
 verify.register(app)
 dead_letters.register(app)
 replay.register(app)

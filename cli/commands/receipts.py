@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.output import Output, printable, table
@@ -66,6 +67,30 @@ def register(app: typer.Typer) -> None:
                 "published key, or pass that one as --key."
             )
         return ExitCode.DONE if checked.holds else ExitCode.SOME_FAILED
+
+    @command(
+        receipts,
+        "restart-log",
+        example="bulkreg receipts restart-log --organization org-01 --reason 'restored without the last hour'",
+    )
+    def restart_log(
+        deployment: Deployment,
+        output: Output,
+        organization: Annotated[str, typer.Option(help="The organization whose log contradicts what was published.")],
+        reason: Annotated[str, typer.Option(help="Why, for auditors.")],
+    ) -> None:
+        """Begin another log with all records, after a restored database can't continue the published one. Its origin names the old log."""
+        from cli.servers.database import database
+        from orchestrator.storage.receipt_checkpoints import LogAgreesError, begin_again
+
+        settings = deployment.settings()
+        with database(settings, settings.worker_url) as engine, engine.begin() as connection:
+            try:
+                log = begin_again(connection, organization, name=settings.receipts_origin, reason=reason)
+            except LogAgreesError as error:
+                raise BadInputError(str(error)) from error
+        sentence = f"Log {log.log} of {printable(organization)} has {log.size} records. The notary signs it."
+        output.answer({"organization_id": organization, "log": log.log, "size": log.size}, sentence, done=sentence)
 
 
 def _keys(texts: Sequence[str] | None) -> "list[VerifierKey] | None":

@@ -41,6 +41,8 @@ class Deployment:
         """The settings to use. Raises BadInputError for invalid values, UnreachableError when nothing runs in the home."""
         from pydantic import SecretStr
 
+        from compose.embedded.receipts_key import RECEIPTS_ORIGIN
+
         running = self._stack()
         if running is None:
             return load_settings()
@@ -53,6 +55,7 @@ class Deployment:
             database_url=SecretStr(stack.postgres),
             kafka_bootstrap_servers=stack.kafka,
             jwt_hs256_key=SecretStr(home.secret(SIGNING_KEY)),
+            receipts_origin=RECEIPTS_ORIGIN,
             **({} if stack.topic_copies is None else {"topic_replication_factor": stack.topic_copies}),
             webhook_keys=SecretStr(home.secret(WEBHOOK_KEY)),
         )

@@ -47,6 +47,9 @@ SPAN_LEVEL = 8
 """Hashes of every eighth level are stored. A span is 2 ** 8 of one level; it covers one hash of the next stored level."""
 SPAN = 1 << SPAN_LEVEL
 
+# Of a log that begins again.
+_ROWS_AT_ONCE = 5_000
+
 Person = tuple[str, str]
 """The organization's id and the person's."""
 
@@ -142,14 +145,14 @@ def append_rows(connection: Connection, at: Position, through: int, *, name: str
     return len(rows)
 
 
-def restart_log(
-    connection: Connection, organization_id: str, *, number: int, name: str, reason: str, max_rows: int
-) -> GrowingLog:
-    """Begins a log that replaces the organization's present one, with every audit row that is in a log, and returns it."""
-    take_turn(connection)
+def restart_log(connection: Connection, organization_id: str, *, number: int, name: str, reason: str) -> GrowingLog:
+    """Begins a log that replaces the organization's present one, with every audit row that is in a log, and returns it.
+
+    This transaction has the turn.
+    """
     through, after = position(connection).appended_through, 0
     log = _begin(connection, GrowingLog(organization_id, number, through), name, reason)
-    while rows := _read(connection, after, through, organization_id, max_rows):
+    while rows := _read(connection, after, through, organization_id, _ROWS_AT_ONCE):
         _append(connection, log, rows, _hashed_persons(connection, rows))
         after = rows[-1].audit_id
     return log

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from orchestrator.receipts.merkle import Place, root, root_places
 from orchestrator.storage import arrays
-from orchestrator.storage.receipt_appending import split_hashes
+from orchestrator.storage.receipt_appending import GrowingLog, restart_log, split_hashes, take_turn
 from orchestrator.storage.receipt_reading import MissingHashError, StoredHashes
 from orchestrator.storage.statements import read_statements
 
@@ -176,6 +176,21 @@ def unsettled_checkpoints(connection: Connection) -> Sequence[Unsettled]:
         Unsettled(Published(row.organization_id, row.log, row.size, bytes(row.root), row.note), PublishedState(row.state))
         for row in connection.execute(_UNSETTLED)
     ]
+
+
+class LogAgreesError(Exception):
+    """The log agrees with every published checkpoint, so there is no reason to begin another."""
+
+
+def begin_again(connection: Connection, organization_id: str, *, name: str, reason: str) -> GrowingLog:
+    """Begins another log of an organization whose present one contradicts a published checkpoint. Waits for the notary's transaction.
+
+    Raises LogAgreesError.
+    """
+    take_turn(connection)
+    if organization_id not in {each.published.organization_id for each in unsettled_checkpoints(connection)}:
+        raise LogAgreesError(f"The log of {organization_id} agrees with all checkpoints that the notary has read from the topic.")
+    return restart_log(connection, organization_id, number=next_log(connection, organization_id), name=name, reason=reason)
 
 
 def next_log(connection: Connection, organization_id: str) -> int:

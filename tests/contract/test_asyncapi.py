@@ -137,6 +137,16 @@ def _written() -> list[OutgoingEvent]:
         *events.activities_revoked(**common, revocation=4, reason="wrong", revoked_by="me", revoked_positions=[(0, 3)]),
         period_changed(date(2026, 3, 31), None),
         period_changed(None, date(2026, 3, 31)),
+        events.checkpoint_signed(
+            organization_id="org",
+            log=1,
+            origin="bulkreg.test/org",
+            size=3,
+            root=b"r" * 32,
+            checkpoint="a note",
+            time=TIME,
+            trace_id=TRACE,
+        ),
         *(
             events.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
             for bulk in (False, True)

@@ -15,8 +15,8 @@ from orchestrator.receipts.checkpoint import Checkpoint
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
-from orchestrator.storage.receipt_appending import behind_s, forget_person, restart_log, take_turn, try_turn
-from orchestrator.storage.receipt_checkpoints import PublishedState, next_log, unsettled_checkpoints
+from orchestrator.storage.receipt_appending import behind_s, forget_person, take_turn, try_turn
+from orchestrator.storage.receipt_checkpoints import LogAgreesError, PublishedState, begin_again, unsettled_checkpoints
 from orchestrator.storage.receipt_reading import StoredHashes
 from producers.producer import EventProducer
 from schemas.envelope import Topic
@@ -271,6 +271,8 @@ def test_row_69_a_restored_log_grows_to_its_published_checkpoint_and_is_signed_a
     restoring.notary.turn()
     assert [each.checkpoint.size for each in checkpoints(engine)] == [2, 4]
     assert restoring.notary.health.failing is None
+    with engine.begin() as connection, pytest.raises(LogAgreesError):
+        begin_again(connection, ORGANIZATION, name=ORIGIN, reason="no reason")
 
 
 def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed(restoring: Restoring) -> None:
@@ -289,9 +291,7 @@ def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed
     with engine.begin() as connection:
         [(published, state)] = unsettled_checkpoints(connection)
         assert (published.size, state) == (4, PublishedState.FORKED)
-        restart_log(
-            connection, ORGANIZATION, number=next_log(connection, ORGANIZATION), name=ORIGIN, reason="restored", max_rows=3
-        )
+        begin_again(connection, ORGANIZATION, name=ORIGIN, reason="restored")
     restoring.notary.turn()
     assert restoring.notary.health.failing is None
     newest = checkpoints(engine)[-1].checkpoint

@@ -65,6 +65,7 @@ SPECIAL = {
     ("orchestrator.dispatch", "state"): "'asked'",
     ("orchestrator.outcome", "outcome"): "'cancelled'",
     ("orchestrator.receipt_published", "state"): "'ahead'",
+    ("orchestrator.receipt_run", "audit_ids"): "'{1}'",
     ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
     ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",

@@ -53,7 +53,7 @@ WHERE organization_id = ANY (CAST(:organization_ids AS text[])) ORDER BY organiz
 
 -- name: begin_log
 -- parameters: organization_id text, log integer, origin text, reason text, before_log bigint
--- Begins a log.
+-- Begins a log, which is empty.
 INSERT INTO orchestrator.receipt_log (organization_id, log, origin, reason, before_log)
 VALUES (:organization_id, :log, :origin, :reason, :before_log);
 
