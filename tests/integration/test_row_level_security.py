@@ -23,7 +23,6 @@ TABLES = [
         "orchestrator." + name
         for name in ("dispatch", "idempotency_key", "revocation_request", "template", "webhook", "webhook_delivery")
     ),
-    *("orchestrator." + name for name in ("dispatch", "idempotency_key", "revocation_request", "template")),
     *("orchestrator.receipt_" + name for name in ("batch", "checkpoint", "log", "node", "published", "run", "salt")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
