@@ -28,6 +28,7 @@ TABLES = [
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
     "registration.mentor",
     "registration.organization",
+    "registration.notes_erasure",
     "registration.period_change",
 ]
 # These tables are about partitions and have no organization. The API may not read them.
