@@ -24,6 +24,7 @@ PAGES = (
     "/console/activities",
     "/console/activities/{activity_id}",
     "/console/period",
+    "/console/receipts",
     "/console/help",
     "/console/accessibility",
     "/console/templates",

@@ -47,6 +47,7 @@ export let lastUse = 0;
  * @property {string | null} [known] the ETag that the page already has
  * @property {AbortSignal} [signal]
  * @property {boolean} [reads] whether it changes nothing: a GET, unless this says otherwise
+ * @property {boolean} [asFile] whether the body is returned as it came, as a Blob
  * @property {boolean} [unattended] whether the page sends it by itself, so that it does not keep the session alive
  */
 
@@ -56,7 +57,7 @@ export let lastUse = 0;
  *
  * @param {string} method @param {string} path @param {Options} [options] @returns {Promise<{ body: any, tag: string | null }>}
  */
-async function send(method, path, { query = {}, json, file, type, key, match, known, signal, unattended = false, reads = method === "GET" } = {}) {
+async function send(method, path, { query = {}, json, file, type, key, match, known, signal, unattended = false, asFile = false, reads = method === "GET" } = {}) {
   /** @type {Record<string, string>} */
   const headers = { ...HEADERS };
   if (json !== undefined) {
@@ -82,7 +83,8 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
       method, headers, signal, cache: "no-store", credentials: "same-origin", body: json === undefined ? file : JSON.stringify(json),
     });
     const kind = response.headers.get("Content-Type") ?? "";
-    const body = kind.includes("json") ? await response.json() : kind.startsWith("text/csv") ? await response.blob() : null;
+    const isFile = kind.startsWith("text/csv") || asFile && response.ok;
+    const body = isFile ? await response.blob() : kind.includes("json") ? await response.json() : null;
     return { response, body };
   };
   let response;
@@ -252,3 +254,11 @@ export const closedPeriod = () => send("GET", PERIOD);
 
 /** @param {{ closed_through: string | null, reason: string }} change @param {string} key @param {string | null} match */
 export const changePeriod = async (change, key, match) => (await send("PUT", PERIOD, { json: change, key, match })).body;
+
+// Receipts.
+
+/** A batch's receipt. Its bytes must not change, so it is not read as JSON. @param {string} batchId @returns {Promise<Blob>} */
+export const receipt = async (batchId) => (await send("GET", `${BATCHES}/${batchId}/receipt`, { asFile: true })).body;
+
+/** The keys that sign receipts, or did so: `{ key, current }`. @returns {Promise<{ key: string, current: boolean }[]>} */
+export const receiptKeys = async () => (await send("GET", `${API}/receipts/keys`)).body.keys;

@@ -11,6 +11,7 @@ const PAGES = [
   { path: /^\/console\/new$/, load: () => import("/console/static/pages/new.js") },
   { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, load: () => import("/console/static/pages/activities.js") },
   { path: /^\/console\/period$/, load: () => import("/console/static/pages/period.js") },
+  { path: /^\/console\/receipts$/, load: () => import("/console/static/pages/receipts.js"), isPublic: true },
   { path: /^\/console\/help$/, load: () => import("/console/static/pages/help.js"), isPublic: true },
   { path: /^\/console\/accessibility$/, load: () => import("/console/static/pages/accessibility.js"), isPublic: true },
   { path: /^\/console\/templates$/, load: () => import("/console/static/pages/templates.js") },

@@ -12,6 +12,7 @@ const LINKS = [
   { path: "/console/batches", name: "batches", roles: EVERYBODY },
   { path: "/console/templates", name: "templates", roles: SUBMITTERS },
   { path: "/console/activities", name: "activities", roles: EVERYBODY },
+  { path: "/console/receipts", name: "receipts", roles: ["admin", "auditor"] },
   { path: "/console/help", name: "help", roles: EVERYBODY },
 ];
 
@@ -41,7 +42,10 @@ export function frame({ me, endsSoon, isEnded, page, speak, extend, logOut, come
       <div role="status">${endsSoon ? warning(extend) : nothing}</div>
       ${isEnded ? sessionEnded(comeBack) : nothing}
       <main id="content" tabindex="-1" ?hidden=${isEnded}>${page()}</main>
-      <footer class="foot"><a class="ds-link" href="/console/accessibility">${text("nav.accessibility")}</a></footer>
+      <footer class="foot">
+        <a class="ds-link" href="/console/receipts">${text("receipt.heading")}</a>
+        <a class="ds-link" href="/console/accessibility">${text("nav.accessibility")}</a>
+      </footer>
     </div>
   `;
 }

@@ -14,6 +14,7 @@ const SECTIONS = [
   { name: "undo", points: 3, roles: REGISTERING },
   { name: "admin", points: 3, roles: ["admin"] },
   { name: "read", points: 3 },
+  { name: "receipt", points: 3 },
   { name: "privacy", points: 4 },
   { name: "keys", points: 2 },
 ];
