@@ -64,14 +64,14 @@ export class ReceiptView {
     }
     if (!this.holds) {
       const records = [...this.faults.keys()].filter((position) => position !== null).length;
-      const ofRecords = text(records === 1 ? "receipt.wrong_records.one" : "receipt.wrong_records", { records: number(records), of: number(receipt.items.length) });
+      const ofRecords = counted("wrong_records", records, { of: number(receipt.items.length) });
       return alert("danger", text("receipt.broken"), [
         ...new Set((this.faults.get(null) ?? []).map((fault) => text(`receipt.fault.${fault}`))), ...(records === 0 ? [] : [ofRecords]), text("receipt.broken_next"),
       ]);
     }
     const key = this.#key;
     const isKnown = isOurs(key);
-    return alert(isKnown ? "success" : "warning", text(isKnown ? "receipt.holds" : `receipt.holds.${key}`), [
+    return alert(isKnown ? "success" : "warning", isKnown ? text("receipt.holds") : text(`receipt.holds.${key}`), [
       this.#sentence(), ...(isKnown ? [] : [text(`receipt.key.${key}.how`)]),
     ]);
   }
@@ -85,9 +85,9 @@ export class ReceiptView {
     }
     const [first, last] = [shownDate(dates[0]), shownDate(dates[dates.length - 1])];
     const registered = dates.length - revoked;
-    const records = text(registered === 1 ? "receipt.records.one" : "receipt.records", { records: number(registered) });
+    const records = counted("records", registered);
     const period = first === last ? text("receipt.on", { records, first }) : text("receipt.between", { records, first, last });
-    return revoked === 0 ? period : `${period} ${text(revoked === 1 ? "receipt.revoked.one" : "receipt.revoked", { revoked: number(revoked) })}`;
+    return revoked === 0 ? period : `${period} ${counted("revoked", revoked)}`;
   }
 
   #facts() {
@@ -100,7 +100,7 @@ export class ReceiptView {
           ? nothing
           : html`
               ${fact(text("receipt.origin"), checkpoint.origin)}
-              ${fact(text("receipt.size"), text(checkpoint.size === 1 ? "receipt.entries.one" : "receipt.entries", { entries: number(checkpoint.size) }))}
+              ${fact(text("receipt.size"), counted("entries", checkpoint.size))}
             `}
         ${signers.map((signer) => html`
           ${fact(text("receipt.signed_by"), this.#signer(signer))}
@@ -144,6 +144,7 @@ export class ReceiptView {
 
   /** @param {any} item @param {number} position */
   #record({ index, leaf, people }, position) {
+    const at = { at: moment(leaf.at, "UTC"), number: number(index + 1) };
     return html`
       <tr>
         <td class="tabular">${shownDate(leaf.activity_date)}</td>
@@ -152,7 +153,7 @@ export class ReceiptView {
         <td class="tabular">${shownMinutes(leaf.duration_minutes, text("hour"))}</td>
         <td>
           ${text(`activity.${leaf.change}`)}
-          <small class="subtle">${text(leaf.before_log ? "receipt.at_before_log" : "receipt.at", { at: moment(leaf.at, "UTC"), number: number(index + 1) })}</small>
+          <small class="subtle">${leaf.before_log ? text("receipt.at_before_log", at) : text("receipt.at", at)}</small>
         </td>
         <td class="named" data-name=${text("receipt.by")}>${person(people.by)}</td>
         <td>${this.#outcome(this.faults.get(position))}</td>
@@ -188,6 +189,9 @@ export class ReceiptView {
     `;
   }
 }
+
+/** A sentence with a number, which is also the name of its place. @param {string} name @param {number} count @param {Record<string, unknown>} [values] */
+const counted = (name, count, values = {}) => text(`receipt.${count === 1 ? `${name}.one` : name}`, { [name]: number(count), ...values });
 
 /** @param {KeyState} state */
 const isOurs = (state) => state === "published" || state === "former";

@@ -105,7 +105,7 @@ class Receipts {
     };
     return html`
       <section class="receipt-drop" aria-labelledby="drop" ?data-has-result=${this.result !== null}>
-        <p id="drop">${text(this.result === null ? "receipt.drop" : "receipt.drop_next")}</p>
+        <p id="drop">${this.result === null ? text("receipt.drop") : text("receipt.drop_next")}</p>
         <input class="ds-sr-only" type="file" id="receipt-file" accept=".json,application/json" ?disabled=${this.checking !== null} @change=${choose}>
         <label class="ds-button" data-variant=${this.result === null ? "primary" : "secondary"} for="receipt-file">${text("receipt.choose")}</label>
         <p class="hint">${text("receipt.stays_here")}</p>
