@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from api.access.authentication import OrganizationId, safe_url, verified_claims
 from api.access.jwks import Jwks, fetch_document
 from api.console.attempts import Attempt
+from api.console.client_key import ASSERTION_TYPE, ClientKey
 from api.http.problems import ProblemError
 from orchestrator.batches.model import Role
 from orchestrator.process.outgoing import heeds_environment, usable_way
@@ -75,7 +76,7 @@ class IdentityProvider:
     """The provider that the settings name. Only the event loop's thread uses it."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises RefusedStartError if the issuer's URL, or the proxy for it, can't be used."""
+        """Raises RefusedStartError if the issuer's URL, the proxy for it, or the client's key can't be used."""
         assert settings.oidc_issuer is not None
         assert settings.oidc_client_id is not None
         assert settings.public_url is not None
@@ -84,6 +85,8 @@ class IdentityProvider:
             httpx.Client(trust_env=heeds_environment(self._issuer)).close()
         self._settings = settings
         self._client_id = settings.oidc_client_id
+        key = settings.oidc_client_key
+        self._client_key = None if key is None else ClientKey.read(key.get_secret_value(), settings.oidc_client_key_id)
         self._redirect_uri = settings.public_url + CALLBACK_PATH
         self._home = settings.public_url + HOME_PATH
         self._clock = clock
@@ -177,7 +180,10 @@ class IdentityProvider:
         }
         auth: httpx.BasicAuth | None = None
         secret = self._settings.oidc_client_secret
-        if secret is None:
+        if self._client_key is not None:
+            assertion = self._client_key.assertion(self._client_id, addresses.token_endpoint)
+            form |= {"client_id": self._client_id, "client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+        elif secret is None:
             form["client_id"] = self._client_id
         elif "client_secret_basic" in addresses.token_endpoint_auth_methods_supported:
             # Each is form-encoded first (RFC 6749, 2.3.1).

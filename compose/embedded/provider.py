@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import create_engine, text
 
 from orchestrator.process.loopback import is_this_machine
@@ -83,13 +84,18 @@ class DevelopmentProvider:
 
     def __init__(self, settings: Settings, people: Callable[[], Sequence[Person]]) -> None:
         """Raises RefusedStartError unless the provider and its client are on loopback."""
-        if settings.oidc_issuer is None or settings.public_url is None or settings.oidc_client_secret is None:
-            raise RefusedStartError("the development provider needs BULKREG_OIDC_ISSUER and BULKREG_OIDC_CLIENT_SECRET")
+        proof = settings.oidc_client_secret or settings.oidc_client_key
+        if settings.oidc_issuer is None or settings.public_url is None or proof is None:
+            raise RefusedStartError(
+                "the development provider needs BULKREG_OIDC_ISSUER, and BULKREG_OIDC_CLIENT_SECRET or BULKREG_OIDC_CLIENT_KEY"
+            )
         for url, name in ((settings.oidc_issuer, "BULKREG_OIDC_ISSUER"), (settings.public_url, "BULKREG_PUBLIC_URL")):
             if not is_this_machine(urlsplit(url).hostname or ""):
                 raise RefusedStartError(f"{name} is not on loopback: the development provider believes everybody; use a real one")
         self.issuer = settings.oidc_issuer
-        self._client = settings.oidc_client_id, settings.oidc_client_secret.get_secret_value()
+        self._client = settings.oidc_client_id, proof.get_secret_value()
+        self._signs = settings.oidc_client_key is not None
+        self._assertions: set[str] = set()
         self._redirect_uri = settings.public_url + "/console/callback"
         self._home = settings.public_url + "/console/"
         self._people = people
@@ -127,7 +133,7 @@ class DevelopmentProvider:
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": [_ALGORITHM],
                 "code_challenge_methods_supported": ["S256"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+                "token_endpoint_auth_methods_supported": ["private_key_jwt" if self._signs else "client_secret_basic"],
                 "authorization_response_iss_parameter_supported": True,
             }
         )
@@ -155,7 +161,7 @@ class DevelopmentProvider:
 
     async def _token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        if not self._is_client(request.headers.get("Authorization", "")):
+        if not (self._has_signed(form) if self._signs else self._is_client(request.headers.get("Authorization", ""))):
             return web.json_response({"error": "invalid_client"}, status=401)
         grant = self._grants.pop(str(form.get("code")), None)
         challenge = (
@@ -192,6 +198,27 @@ class DevelopmentProvider:
         if request.query.get("post_logout_redirect_uri") != self._home:
             return web.Response(status=400, text="the address to return to is not the console of this home")
         return web.Response(status=303, headers={"Location": self._home})
+
+    def _has_signed(self, form: Mapping[str, Any]) -> bool:
+        """Whether the form has an assertion of the client's key that was not used before (private_key_jwt)."""
+        public = load_pem_private_key(self._client[1].encode(), password=None).public_key()
+        if form.get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+            return False
+        try:
+            claims = jwt.decode(
+                str(form.get("client_assertion")),
+                public,  # type: ignore[arg-type]  # A key of another kind is refused.
+                algorithms=["RS256", "ES256", "EdDSA"],
+                audience=f"{self.issuer}/token",
+                issuer=self._client[0],
+                subject=self._client[0],
+                options={"require": ["exp", "jti"], "strict_aud": True},
+            )
+        except jwt.PyJWTError:
+            return False
+        is_new = claims["jti"] not in self._assertions
+        self._assertions.add(claims["jti"])
+        return is_new
 
     def _is_client(self, authorization: str) -> bool:
         scheme, _, given = authorization.partition(" ")

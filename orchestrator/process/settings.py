@@ -364,7 +364,18 @@ class Settings(BaseSettings):
     )
     oidc_client_id: str | None = Field(default=None, min_length=1, description="The console's client id at that provider.")
     oidc_client_secret: SecretStr | None = Field(
-        default=None, min_length=1, description="The client's secret. Unset: a public client, which PKCE alone protects."
+        default=None,
+        min_length=1,
+        description="The client's secret. Unset, and without a key: a public client, which PKCE alone protects.",
+    )
+    oidc_client_key: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="The client's private key in PEM (RSA, P-256 or Ed25519), instead of a secret: with it the console signs who it is "
+        "(private_key_jwt), and the provider has only the public key.",
+    )
+    oidc_client_key_id: str | None = Field(
+        default=None, min_length=1, description="The name (kid) by which the provider finds the public key, if it has several."
     )
     oidc_scope: str = Field(
         default="openid",
@@ -460,6 +471,8 @@ class Settings(BaseSettings):
             missing = [name for name in ("oidc_client_id", "public_url") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"oidc_issuer is set, so the console also needs {' and '.join(missing)}")
+        if self.oidc_client_secret is not None and self.oidc_client_key is not None:
+            raise ValueError("oidc_client_secret and oidc_client_key are both set; the client proves itself by one of them")
         return self
 
     @model_validator(mode="after")

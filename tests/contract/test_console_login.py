@@ -2,17 +2,21 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr, ValidationError
 
 from api.access.authentication import UnsafeStartError
 from api.app import refuse_unsafe_start
 from api.console.attempts import Attempt
+from api.console.client_key import ASSERTION_TYPE, ClientKey
 from api.console.routes import ATTEMPT_COOKIE
 from api.console.sessions import SESSION_COOKIE
 from compose.embedded.provider import DevelopmentProvider
@@ -190,6 +194,59 @@ def test_an_unavailable_provider_is_reported(settings: Settings) -> None:
         state = question(asked.headers["Location"])["state"]
         assert reason(person.open(f"{server.url}/console/callback?state={state}&code=x")) == "provider_unavailable"
         assert person.fetch("GET", ME).status_code == 200
+
+
+KEYS: dict[str, Callable[[], Any]] = {
+    "RS256": lambda: rsa.generate_private_key(public_exponent=65_537, key_size=2_048),
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+}
+
+
+def pem(key: Any) -> SecretStr:
+    """A private key as an operator sets it."""
+    return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_client_proves_itself_by_its_key(settings: Settings, algorithm: str) -> None:
+    key = pem(KEYS[algorithm]())
+    signing = with_console(settings, oidc_client_secret=None, oidc_client_key=key, oidc_client_key_id="console-1")
+    with running_console(signing) as (server, provider), browser(server) as person:
+        assert person.log_in("boss").status_code == 200
+        assert person.fetch("GET", ME).json()["subject"] == "boss"
+
+        def told(assertion: str) -> tuple[int, str]:
+            form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion, "code": "x"}
+            response = httpx.post(provider.issuer + "/token", data=form)
+            return response.status_code, response.json()["error"]
+
+        client_key = ClientKey.read(key.get_secret_value(), "console-1")
+        assertion = client_key.assertion("console", provider.issuer + "/token")
+        assert jwt.get_unverified_header(assertion) == {"alg": algorithm, "kid": "console-1", "typ": "JWT"}
+        assert told(assertion) == (400, "invalid_grant"), "the client is accepted, and the code is not"
+        assert told(assertion) == (401, "invalid_client"), "an assertion is for one request"
+        assert told(client_key.assertion("console", "https://other.example/token")) == (401, "invalid_client")
+        other = ClientKey.read(pem(KEYS[algorithm]()).get_secret_value(), None)
+        assert told(other.assertion("console", provider.issuer + "/token")) == (401, "invalid_client")
+
+
+def test_a_key_that_can_not_be_used_stops_the_start(settings: Settings) -> None:
+    unusable = {
+        "must be an RSA key of at least 2048 bits": [
+            pem(rsa.generate_private_key(public_exponent=65_537, key_size=1_024)),
+            pem(ec.generate_private_key(ec.SECP384R1())),
+        ],
+        "is not a private key": [SecretStr("x"), SecretStr("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")],
+    }
+    for message, keys in unusable.items():
+        for key in keys:
+            with pytest.raises(RefusedStartError, match=message) as refused:
+                refuse_unsafe_start(with_console(settings, oidc_client_secret=None, oidc_client_key=key))
+            assert key.get_secret_value() not in str(refused.value)
+    given = with_console(settings).model_dump(include={"oidc_issuer", "oidc_client_id", "oidc_client_secret", "public_url"})
+    with pytest.raises(ValidationError, match="by one of them"):
+        Settings(**given, oidc_client_key=pem(KEYS["ES256"]()))
 
 
 def test_neither_secrets_nor_names_are_logged(person: Browser, caplog: pytest.LogCaptureFixture) -> None:
