@@ -23,6 +23,9 @@ from tests.support.pipeline import COORDINATOR
 BUDGET_BYTES = 150_000
 """What a browser without a past receives until the first page is complete, compressed."""
 
+BUDGET_REQUESTS = 12
+"""Files and responses of the API, without the batches that are read for the groups when the page is already there."""
+
 PERSONAL = re.compile(r"mentor-\d|coord-\d|Person|Åse|Bjørn|Boss|Coordinator")
 """Ids and names of the people in the directory and of those who log in."""
 
@@ -81,17 +84,20 @@ def test_every_page_is_accessible_and_leaves_nothing_personal_behind(
     assert watch.faults == []
 
 
-def test_the_first_load_is_small(console: ApiServer, context: BrowserContext) -> None:
+def test_the_first_load_is_small(console: ApiServer, context: BrowserContext, watch: Watch) -> None:
     page = context.new_page()
     log_in(page, console)
+    page.wait_for_load_state("networkidle")
     session = context.new_cdp_session(page)
     received: list[float] = []
     session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
     session.send("Network.enable")
     session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    watch.requests.clear()
     opened(page, f"{console.url}/console/")
     assert sum(received) <= BUDGET_BYTES
     assert len(received) >= 5, "it must have counted something"
+    assert len([url for url in watch.requests if f"{API_PATH}/" not in url]) <= BUDGET_REQUESTS
 
 
 def test_help_and_the_accessibility_statement_need_no_login(console: ApiServer, context: BrowserContext) -> None:

@@ -354,10 +354,9 @@ def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     def hold(route: Route) -> None:
         held.append(route)
 
-    # A request that the browser breaks off, as it does when the network changes, is repeated. A page without one of its modules is loaded
-    # once more.
+    # A request that the browser breaks off, as it does when the network changes, is repeated. A page without its script is loaded once more.
     page.route(re.compile("/directory/activity-types"), lose, times=1)
-    page.route(re.compile("/static/registering/scope.js"), lose, times=1)
+    page.route(re.compile("/static/app.js"), lose, times=1)
     page.goto(f"{registering.url}/console/new")
     page.get_by_label("Search by name").wait_for()
     # A page that takes long says so.

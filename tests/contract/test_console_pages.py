@@ -4,11 +4,12 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import httpx
 import pytest
 
-from api.console.pages import HEADERS, PAGES, STATIC, STYLES, style_sheets
+from api.console.pages import HEADERS, PAGES, SCRIPT, STATIC, STYLES, style_sheets
 from api.http.problems import PROBLEMS
 from api.vendored.manifest import read_manifest
 from orchestrator.files import cells
@@ -80,10 +81,7 @@ def test_the_address_without_a_slash_redirects_to_the_page(pages: httpx.Client) 
     assert (answer.status_code, answer.headers["Location"]) == (308, "/console/")
 
 
-FILES = [f"/console/static/{path.relative_to(STATIC).as_posix()}" for path in (*SCRIPTS, STATIC / "messages/nb.json")]
-
-
-@pytest.mark.parametrize("address", [*FILES, STYLES])
+@pytest.mark.parametrize("address", ["/console/static/start.js", SCRIPT, "/console/static/messages/nb.json", STYLES])
 def test_a_file_is_revalidated_and_sent_again_after_a_change(pages: httpx.Client, address: str) -> None:
     file = pages.get(address)
     assert (file.status_code, file.headers["Cache-Control"]) == (200, "no-cache")
@@ -94,7 +92,8 @@ def test_a_file_is_revalidated_and_sent_again_after_a_change(pages: httpx.Client
 
 def test_every_file_that_the_pages_load_exists(pages: httpx.Client) -> None:
     index = (STATIC / "index.html").read_text()
-    named = set(re.findall(r'(?:href|src)="(/[^"]+)"', index)) | set(re.findall(r'from "([^"]+)"', TEXT))
+    script = pages.get(SCRIPT).text
+    named = set(re.findall(r'(?:href|src)="(/[^"]+)"', index)) | set(re.findall(r'from "([^"]+)"', script))
     assert [address for address in named if pages.get(address).status_code != 200] == []
     vendored = {package.address(file) for package in read_manifest().packages for file in package.files}
     styles = pages.get(STYLES).text
@@ -103,17 +102,26 @@ def test_every_file_that_the_pages_load_exists(pages: httpx.Client) -> None:
     assert re.findall(r"https?:", TEXT + index) == []
 
 
-def test_what_the_start_imports_is_asked_for_at_once() -> None:
-    """Without this a browser would learn of each module only from the one that imports it."""
+def test_the_script_holds_every_module_and_its_imports_are_asked_for_at_once(pages: httpx.Client) -> None:
+    """Without `modulepreload` a browser would learn of lit-html only from the script."""
+    script = pages.get(SCRIPT).text
+    joined = set(re.findall(r"^// /console/static/(\S+)$", script, re.MULTILINE))
+    assert joined == {path.relative_to(STATIC).as_posix() for path in SCRIPTS} - {"start.js"}
     preloaded = re.findall(r'"modulepreload" href="([^"]+)"', (STATIC / "index.html").read_text())
-    found: set[str] = set()
-    left = ["/console/static/app.js"]
-    while left:
-        address = left.pop()
-        if address.startswith("/console/static/"):
-            left += set(re.findall(r'from "([^"]+)"', (STATIC / address.removeprefix("/console/static/")).read_text())) - found
-        found.add(address)
-    assert set(preloaded) == found
+    assert set(preloaded) == {SCRIPT, *re.findall(r'^import .* from "([^"]+)";', script, re.MULTILINE)}
+
+
+def test_a_changed_module_is_joined_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "app.js"
+    module.write_text("before();\n")
+    monkeypatch.setattr("api.console.pages.STATIC", tmp_path)
+    for name in ("start.js", "index.html"):
+        (tmp_path / name).touch()
+    settings = with_console(Settings())
+    with running_api(settings, port=settings.api_port) as server:
+        assert "before();" in httpx.get(server.url + SCRIPT).text
+        module.write_text("afterwards();\n")
+        assert "afterwards();" in httpx.get(server.url + SCRIPT).text
 
 
 def test_a_class_is_styled_by_one_sheet() -> None:

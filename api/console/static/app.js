@@ -4,6 +4,7 @@ import * as api from "/console/static/api.js";
 import { frame } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
+import { loggedOut } from "/console/static/pages/logged-out.js";
 import { pageOf } from "/console/static/routes.js";
 import { html, nothing, render } from "/console/static/vendored.js";
 
@@ -134,8 +135,7 @@ function isSame(one, other) {
 }
 
 /** @param {string | null} reason */
-async function showLoggedOut(reason) {
-  const { loggedOut } = await import("/console/static/pages/logged-out.js");
+function showLoggedOut(reason) {
   clearTimeout(timer);
   state.me = null;
   state.endsSoon = false;
@@ -160,7 +160,7 @@ async function start() {
   const query = new URLSearchParams(location.search);
   const found = pageOf(location.pathname);
   if (found === null) {
-    await showLoggedOut(query.get("reason"));
+    showLoggedOut(query.get("reason"));
     return;
   }
   const loading = setTimeout(() => {
@@ -168,9 +168,8 @@ async function start() {
     draw();
   }, LOADING_AFTER_MS);
   try {
-    const [{ page }] = await Promise.all([found.load(), found.isPublic ? remembered() : api.me().then(remember)]);
-    const values = found.values;
-    const drawing = await page({ me: state.me, values, query, redraw: draw, fail: failed, ended });
+    await (found.isPublic ? remembered() : api.me().then(remember));
+    const drawing = await found.page({ me: state.me, values: found.values, query, redraw: draw, fail: failed, ended });
     clearTimeout(loading);
     state.page = drawing;
     draw();

@@ -1,6 +1,7 @@
 // The frame of every page: the bar with the pages, who is logged in, the warning before the session ends, and the footer.
 
-import { LANGUAGES, language, text } from "/console/static/messages.js";
+import * as messages from "/console/static/messages.js";
+import { LANGUAGES, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const EVERYBODY = ["coordinator", "admin", "auditor"];
@@ -29,7 +30,7 @@ export function frame({ me, endsSoon, isEnded, page, speak, extend, logOut, come
       <header class="bar">
         <a class="name" href="/console/">${text("title")}</a>
         ${me === null ? nothing : who(me)}
-        ${LANGUAGES.filter((each) => each !== language).map(
+        ${LANGUAGES.filter((each) => each !== messages.language).map(
           (each) => html`<button type="button" class="ds-button" data-variant="tertiary" lang=${each} @click=${() => speak(each)}>
             ${text(`language.${each}`)}
           </button>`,
