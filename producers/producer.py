@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -16,8 +17,8 @@ from schemas.envelope import OutgoingEvent, Topic
 
 # How long one wait for room in the queue, or for a flush, lasts. Waiting repeats until the delivery timeout.
 _WAIT_S = 1.0
-# How long a topic's partition count is cached. A wrong count only makes `place` less exact.
-_PARTITIONS_KNOWN_S = 60.0
+# How often to ask for the partitions of a topic that has none.
+_ASK_AGAIN_S = 5.0
 # The client refuses events of a topic that it believes missing, and by itself checks again only after minutes.
 _MISSING = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION})
 
@@ -39,7 +40,10 @@ class EventProducer:
         self._live: set[Delivery] = set()
         self._refused: list[tuple[Delivery, int, KafkaError]] = []
         self._missing: set[Topic] = set()
-        self._partitions: dict[Topic, tuple[int, float]] = {}
+        self._partitions: dict[Topic, int] = {}
+        self._asked_at: dict[Topic, float] = {}
+        self._topics_in_turn = cycle(Topic)
+        self._is_in_contact = False
         self._unusable = ""
         self._producer = self._new_producer()
         self._alone: Producer | None = None
@@ -177,20 +181,26 @@ class EventProducer:
 
     def place(self, event: OutgoingEvent) -> str:
         """Implements `Publisher.place`. The place has no partition while the topic's partitions are unknown."""
-        count, known_at = self._partitions.get(event.topic, (0, float("-inf")))
-        if time.monotonic() - known_at > _PARTITIONS_KNOWN_S:
-            count = self._count_partitions(event.topic) or count
-            self._partitions[event.topic] = count, time.monotonic()
+        # Mostly known since a time without trouble. In trouble, the question may go to the very broker that does not respond.
+        count = self._partitions.get(event.topic, 0)
+        if not count and time.monotonic() - self._asked_at.get(event.topic, float("-inf")) >= _ASK_AGAIN_S:
+            count = self._count_partitions(event.topic)
         if not count:
             return event.topic.value
         return f"{event.topic.value}/{partition_of(event.key.encode(), count)}"
 
     def _count_partitions(self, topic: Topic) -> int:
+        """Asks for the number of partitions, and keeps it. Returns 0 if no broker responds or the topic is missing."""
         name = self._names[topic]
+        self._asked_at[topic] = time.monotonic()
         try:
-            return len(self._producer.list_topics(name, timeout=_WAIT_S).topics[name].partitions)
+            found = self._producer.list_topics(name, timeout=_WAIT_S)
         except KafkaException:
             return 0
+        self._is_in_contact = bool(found.brokers)
+        if count := len(found.topics[name].partitions):
+            self._partitions[topic] = count
+        return count
 
     def abandon(self) -> None:
         """Implements `Publisher.abandon`."""
@@ -200,11 +210,13 @@ class EventProducer:
         self._refused.clear()
 
     def is_reachable(self) -> bool:
-        """Implements `Publisher.is_reachable`."""
-        try:
-            return bool(self._producer.list_topics(self._names[Topic.BATCHES], timeout=_WAIT_S).brokers)
-        except KafkaException:
-            return False
+        """Implements `Publisher.is_reachable`. Asks for the partitions of a topic, and the first time for those of all."""
+        self._is_in_contact = False
+        for topic in list(Topic) if not self._partitions else [next(self._topics_in_turn)]:
+            self._count_partitions(topic)
+            if not self._is_in_contact:
+                break
+        return self._is_in_contact
 
     def close(self) -> None:
         """Ends the client's threads. Does not wait for outstanding events."""

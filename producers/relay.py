@@ -77,8 +77,10 @@ MAX_PLACES = 100
 STOP_LOOK_S = 0.25
 # How long `stop` waits for outstanding acknowledgements.
 DRAIN_S = 5.0
-# How often the relay checks whether a broker responds (`LoopHealth`).
+# How often the relay checks whether a broker responds (`LoopHealth`), and how often it does while acknowledgements come: the question may go
+# to a broker that does not respond, and then takes a second.
 CONTACT_INTERVAL_S = 5.0
+CONTACT_INTERVAL_UNDER_LOAD_S = 60.0
 
 
 class _NoBrokerError(Exception):
@@ -120,7 +122,7 @@ class OutboxRelay:
         self._places = Places()
         self._flight: dict[Stream, _Sent] = {}
         self._failures = 0
-        self._contact_at = self._reached_at = float("-inf")
+        self._contact_at = self._reached_at = self._acknowledged_at = float("-inf")
 
     @property
     def slots(self) -> frozenset[int]:
@@ -167,7 +169,7 @@ class OutboxRelay:
                 if self._clock() - balanced_at >= self._balance_s:
                     self._balance(connection)
                     balanced_at = self._clock()
-                    if balanced_at - self._contact_at >= CONTACT_INTERVAL_S:
+                    if balanced_at - self._contact_at >= self._contact_interval_s(balanced_at):
                         self._note_contact()
                 if not self._round(connection):
                     self._wait(connection)
@@ -332,6 +334,7 @@ class OutboxRelay:
 
     def _acknowledged(self, connection: Connection, acknowledged: Sequence[_Sent]) -> None:
         self.health.broker_contact = True
+        self._acknowledged_at = self._reached_at = self._clock()
         if self._places.known:
             for sent in acknowledged:
                 self._places.works(self._place(sent))
@@ -397,6 +400,10 @@ class OutboxRelay:
             if select.select([driver], [], [], 0 if self._flight else min(STOP_LOOK_S, remaining))[0]:
                 break
         driver.notifies.clear()
+
+    def _contact_interval_s(self, now: float) -> float:
+        is_heard = now - self._acknowledged_at < CONTACT_INTERVAL_S
+        return CONTACT_INTERVAL_UNDER_LOAD_S if is_heard else CONTACT_INTERVAL_S
 
     def _note_contact(self) -> None:
         now = self._contact_at = self._clock()

@@ -15,6 +15,8 @@ from schemas.envelope import OutgoingEvent, Topic
 
 # How long to wait for a micro-batch's acknowledgements before the next one begins.
 PATIENCE_S = 0.2
+# How long while others are late, so that one unreachable broker does not delay what goes to the others.
+PATIENCE_IN_TROUBLE_S = 0.02
 LOOK_S = 0.01
 # How long to wait when the role has nothing else to do.
 IDLE_LOOK_S = 0.05
@@ -69,8 +71,9 @@ class Deliveries:
     def send(self, events: Sequence[OutgoingEvent]) -> Pending:
         """Sends the events, and waits for their acknowledgements as long as these usually take. Raises nothing for errors of Kafka."""
         pending = Pending(sum([len(event.value) for event in events]), [self._publisher.send(events)] if events else [])
+        patience_s = PATIENCE_IN_TROUBLE_S if self._pending else PATIENCE_S
         self._pending.append(pending)
-        until = self._clock() + PATIENCE_S
+        until = self._clock() + patience_s
         self._look()
         while not pending.is_done and (remaining := until - self._clock()) > 0:
             self.advance(min(LOOK_S, remaining))

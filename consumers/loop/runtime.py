@@ -4,7 +4,7 @@
 2. decode; what can't be decoded goes to the dead-letter topic in step 4
 3. handle: one database transaction with the effect and the progress. A role's preparation, if it has one, runs before it
 4. produce the events that the handler returned, and wait for their acknowledgements
-5. commit the contiguous offsets, synchronously
+5. commit the contiguous offsets. The loop does not wait for the group's coordinator, which may be the one broker that is unreachable
 
 One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time. So polling
 continues while a database or a broker is unavailable, and the member keeps its partitions. When acknowledgements are late (a partition
@@ -20,13 +20,13 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import cast
 
-import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.config import consumer_config, group_id
+from consumers.loop.contact import BrokerContact
 from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
 from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.decoding import Entry, damaged, decode
@@ -72,24 +72,17 @@ MAX_UNDONE_RECORDS = 50_000
 # How long `stop` waits for the micro-batch that is under way. The supervisor waits longer.
 DRAIN_S = 10.0
 
-# The group removed this member before the member noticed. Another member owns its partitions now.
-_EXPELLED = frozenset(
-    {
-        KafkaError._MAX_POLL_EXCEEDED,
-        KafkaError._FENCED,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-    }
-)
+# The group removed this member, and the client does not join again by itself. (After UNKNOWN_MEMBER_ID and FENCED_MEMBER_EPOCH it does: the
+# coordinator had not heard of it for too long. Its partitions are then reported as lost.)
+_EXPELLED = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID})
 
 # Errors that show that the client reads the partition.
 _HEARD = frozenset({KafkaError._PARTITION_EOF, *DAMAGE})
 
 
 class ExpelledError(Exception):
-    """The group removed this consumer, because it did not poll or was cut off for too long. End the process: a new one starts clean, and
-    Kafka redelivers what this one did without committing its offsets."""
+    """The group removed this consumer, because it did not poll for too long. End the process: a new one starts clean, and Kafka redelivers what
+    this one did without committing its offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +107,16 @@ class _Unacknowledged:
     offsets: Mapping[PartitionOffsets, Collection[int]]
     pending: Pending
     since: float
+
+
+@dataclass(slots=True)
+class _Committing:
+    """A request to the coordinator to commit offsets."""
+
+    offsets: Mapping[PartitionOffsets, int]
+    since: float
+    reply: Sequence[KafkaError] | None = None
+    """The errors of the reply. None: there is no reply yet."""
 
 
 class ConsumerLoop:
@@ -157,6 +160,7 @@ class ConsumerLoop:
         self._tells_of_outage_at = float("-inf")
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._committed: dict[PartitionOffsets, int] = {}
+        self._committing: _Committing | None = None
         self._noted: dict[tuple[Topic, int], Position] = {}
         """The progress that is stored, for the assigned partitions."""
         self._known_ids: dict[Topic, str] = {}
@@ -164,6 +168,7 @@ class ConsumerLoop:
         self._replaced: list[str] = []
         """Assigned partitions whose topic had another id before, with the same client."""
         self._silence = Silence()
+        self._contact = BrokerContact()
         self._paused: dict[PartitionOffsets, Lane] = {}
         self._damage: dict[PartitionOffsets, PartitionDamage] = {}
         self._in_flight: _InFlight | None = None
@@ -190,7 +195,10 @@ class ConsumerLoop:
         self._generation = self._stored_generation
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         config = consumer_config(self._settings, self._handler.name, self._generation)
-        self._consumer = Consumer({**config, "stats_cb": self._note_statistics}, logger=self._client_logger)
+        self._committing = None
+        self._consumer = Consumer(
+            {**config, "stats_cb": self._note_statistics, "on_commit": self._on_commit}, logger=self._client_logger
+        )
         self._consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         self._coordinator.joined(group_id(self._settings.topic_prefix, self._handler.name, self._generation))
 
@@ -255,7 +263,12 @@ class ConsumerLoop:
             self._await_worker()
 
     def _note_turn(self) -> None:
-        self.health.failing = self._lateness() or self._silence.complaint or self._coordinator.complaint(self._handler.name)
+        self.health.failing = (
+            self._lateness()
+            or self._contact.complaint
+            or self._silence.complaint
+            or self._coordinator.complaint(self._handler.name)
+        )
         if not self._postponed.is_outage:
             self.health.turned()
 
@@ -495,14 +508,21 @@ class ConsumerLoop:
             log_action(Action.DRAIN_FAILED, role=self._handler.name, error=without_values(error))
         else:
             self._commit()
+            while self._committing is not None and (remaining := until - time.monotonic()) > 0:
+                self._consumer.poll(min(IDLE_POLL_S, remaining))  # records that come now are left to the next member
+                self._judge_reply()
 
     # --- Step 5: commit -----------------------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
-        """Commits the offsets that have moved. After a failure the next commit includes them; until then a crash leads to redelivery.
+        """Asks the coordinator to commit the offsets that have moved, one request at a time. After a failure the next request includes them;
+        until then a crash leads to redelivery.
 
         Raises ExpelledError.
         """
+        self._judge_reply()
+        if self._committing is not None:
+            return
         moved = {
             partition: partition.next_offset
             for partition in self._assigned.values()
@@ -510,22 +530,36 @@ class ConsumerLoop:
         }
         if not moved:
             return
-        offsets = [_position(partition, next_offset) for partition, next_offset in moved.items()]
+        self._committing = _Committing(moved, time.monotonic())
         try:
-            with metrics.STEP_SECONDS.labels(self._handler.name, "commit").time():
-                answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
-            errors = [answer.error for answer in answers if answer.error is not None]
+            self._consumer.commit(offsets=[_position(*each) for each in moved.items()], asynchronous=True)
         except KafkaException as exception:
-            errors = [exception.args[0]]
-        for error in errors:
+            self._committing.reply = [exception.args[0]]
+        self._judge_reply()
+
+    def _judge_reply(self) -> None:
+        committing = self._committing
+        if committing is None or committing.reply is None:
+            return
+        self._committing = None
+        for error in committing.reply:
             if error.code() in _EXPELLED or error.fatal():
                 raise ExpelledError(str(error))
             log_action(Action.COMMIT_FAILED, role=self._handler.name, error=str(error))
-        if not errors:
-            self._committed |= moved
+        if not committing.reply:
+            owned = set(self._assigned.values())
+            self._committed |= {partition: offset for partition, offset in committing.offsets.items() if partition in owned}
             self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Notes the coordinator's reply."""
+        if self._committing is not None:
+            metrics.STEP_SECONDS.labels(self._handler.name, "commit").observe(time.monotonic() - self._committing.since)
+            self._committing.reply = [
+                each for each in (error, *(partition.error for partition in partitions)) if each is not None
+            ]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Starts a new topic incarnation at its beginning: the offset committed under the topic's name may belong to the previous one."""
@@ -596,8 +630,8 @@ class ConsumerLoop:
     _on_lost = _on_revoke
 
     def _note_statistics(self, statistics: str) -> None:
-        brokers = orjson.loads(statistics)["brokers"].values()
-        self.health.broker_contact = any(broker["nodeid"] >= 0 and broker["state"] == "UP" for broker in brokers)
+        self._contact.report(statistics)
+        self.health.broker_contact = self._contact.any
 
 
 def _origin(message: Message) -> tuple[str, int]:

@@ -37,6 +37,9 @@ def connection_config(settings: Settings) -> ClientConfig:
         # A broker that does not respond to a request for this long counts as dead. Half of librdkafka's default, so that a commit that
         # waits for the broker ends before max.poll.interval does.
         "socket.timeout.ms": 30_000,
+        # A broker that does not accept a connection for this long is tried again. By default, a client would notice up to 30 s late that
+        # packets come through again.
+        "socket.connection.setup.timeout.ms": 5_000,
         # A client reconnects to a restarted broker within a second, not within ten (the default).
         "reconnect.backoff.max.ms": 1_000,
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.storage.sweeping import Queue, Queues
@@ -133,6 +133,7 @@ class SimulatedConsumer:
         self.group = group
         self.fetch = NOTHING
         self.refuses_commits = False
+        self._is_fenced = False
         self._broker = broker
         self._positions: dict[Place, int] = {}
         self._ends_told: dict[Place, int] = {}
@@ -142,8 +143,10 @@ class SimulatedConsumer:
         self,
         on_assign: Callable[[Consumer, list[TopicPartition]], None],
         on_revoke: Callable[[Consumer, list[TopicPartition]], None],
+        on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
     ) -> None:
         """Keeps the callbacks."""
+        self._on_commit = on_commit
         self._on_assign = on_assign
         self._on_revoke = on_revoke
 
@@ -166,10 +169,12 @@ class SimulatedConsumer:
 
     def poll(self, timeout: float) -> Message | None:
         """One record, if the fetch has one left. Never waits."""
+        self._join_again()
         return next(iter(self._records(1)), None)
 
     def consume(self, num_messages: int, timeout: float) -> list[Message]:
         """The records of the fetch, and the ends that they have reached."""
+        self._join_again()
         return self._records(num_messages) + self._ends()
 
     def _records(self, num_messages: int) -> list[Message]:
@@ -228,17 +233,29 @@ class SimulatedConsumer:
             if (place := self._place(each))
         ]
 
-    def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
-        """Commits the offsets of this member's partitions. Raises Kafka's error if the group has expelled the member."""
-        assert not asynchronous, "offsets are committed synchronously"
+    def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        """Commits the offsets of this member's partitions. A member that another has replaced joins again before it fetches."""
+        assert asynchronous, "nobody waits for the coordinator"
         places = {self._place(partition): partition.offset for partition in offsets}
         if any(self._broker.owners.get((self.group, place)) is not self for place in places):
-            raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
-        if self.refuses_commits:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        for place, offset in places.items():
-            self._broker.committed[self.group, place] = offset
-        return list(offsets)
+            self._is_fenced = True
+            self._on_commit(KafkaError(KafkaError.UNKNOWN_MEMBER_ID), [])
+        elif self.refuses_commits:
+            self._on_commit(KafkaError(KafkaError._TIMED_OUT), [])
+        else:
+            for place, offset in places.items():
+                self._broker.committed[self.group, place] = offset
+            self._on_commit(None, list(offsets))
+
+    def _join_again(self) -> None:
+        """Loses all partitions and gets those that the group gives it, as a member does that the coordinator no longer knows."""
+        if self._is_fenced:
+            self._is_fenced = False
+            for place in list(self._positions):
+                self.revoke(place)
+            for (group, place), owner in list(self._broker.owners.items()):
+                if group == self.group and owner is self:
+                    self.assign(place)
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Stops fetching."""

@@ -83,7 +83,7 @@ class ConsumerProcess:
         self._loop._coordinator = CoordinatorWatch(_never_asked, clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
-        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke)
+        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke, self._loop._on_commit)
 
     def turn(self, fetch: Fetch, *, commit_refused: bool = False) -> None:
         """One turn of the loop. If it ends the process, the next one starts, with nothing but what is stored."""

@@ -55,6 +55,8 @@ class Client:
         self.metadata: dict[int, str] = {}
         """The partitions' positions, beside the offsets that the group has committed."""
         self.is_closed = False
+        self.replies_to_commits = True
+        self.on_commit: Callable[[KafkaError | None, list[TopicPartition]], None]
 
     def poll(self, timeout: float) -> Message | None:
         self.waits.append(timeout)
@@ -65,14 +67,15 @@ class Client:
         fetch, self.fetch = self.fetch, []
         return fetch
 
-    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> list[Any]:
-        assert not asynchronous
+    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous, "the coordinator may be unreachable"
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
         if answer is None:
             self.commits.append({each.partition: (each.offset, each.metadata) for each in offsets})
-        return [type("Described", (), {"error": answer})()]
+        if self.replies_to_commits:
+            self.on_commit(answer, list(offsets))
 
     def committed(self, places: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
         assert timeout > 0
@@ -169,6 +172,7 @@ class Loop:
         self.ids: Mapping[Topic, str] | Exception = {Topic.COMMANDS: "now"}
         self.loop = ConsumerLoop(settings, ToyHandler(), cast("Engine", None), cast("Any", SettledAtOnce()), policy=policy)
         self.loop._consumer = cast("Consumer", self.client)
+        self.client.on_commit = self.loop._on_commit
         self.loop._worker = cast("Worker[Processed]", self.worker)
         self.loop._processor = cast("Processor", self.work)
         self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
@@ -214,11 +218,18 @@ class Loop:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(left, "close", revoke)
-            patch.setattr(module, "Consumer", lambda *_, **__: joined)
+            patch.setattr(module, "Consumer", self._join(joined))
             yield joined
         assert left.is_closed
         assert self.loop._consumer is cast("Consumer", joined)
         self.client = joined
+
+    def _join(self, joined: Client) -> Callable[..., Client]:
+        def join(config: Mapping[str, Any], **_: object) -> Client:
+            joined.on_commit = config["on_commit"]
+            return joined
+
+        return join
 
     def turn(self, *messages: Message) -> None:
         self.client.fetch = list(messages)
@@ -319,8 +330,6 @@ def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop) -> None:
 EXPELLED = [
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError._FENCED,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_MEMBER_EPOCH,
     KafkaError.FENCED_INSTANCE_ID,
 ]
 
@@ -334,6 +343,40 @@ def test_a_member_that_the_group_has_expelled_ends(loop: Loop, code: int, by: st
         loop.client.answers = [KafkaError(code)]
     with pytest.raises(ExpelledError):
         loop.turn(*([error(code)] if by == "message" else [record(0, 5)]))
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_MEMBER_EPOCH])
+def test_a_member_that_was_cut_off_for_too_long_stays_because_its_client_joins_again(loop: Loop, code: int) -> None:
+    loop.client.answers = [KafkaError(code)]
+    loop.turn(record(0, 5))
+    loop.revoke(0, 1)  # the client reports its partitions as lost
+    loop.assign(0, 1)
+    loop.turn(record(0, 5))
+    assert loop.commits == [{0: 6}]
+
+
+def test_records_are_handled_while_the_coordinator_does_not_reply(loop: Loop) -> None:
+    """It may be the one broker that is unreachable, and the others' partitions go on."""
+    loop.client.replies_to_commits = False
+    for offset in (5, 6, 7):
+        loop.turn(record(0, offset))
+    assert loop.work.done == [[(0, 5)], [(0, 6)], [(0, 7)]]
+    assert loop.commits == [{0: 6}], "one request at a time"
+    loop.client.replies_to_commits = True
+    loop.client.on_commit(None, [])
+    loop.turn()
+    assert loop.commits == [{0: 6}, {0: 8}]
+
+
+def test_a_reply_about_partitions_that_were_given_up_meanwhile_counts_for_nothing(loop: Loop) -> None:
+    loop.client.replies_to_commits = False
+    loop.turn(record(0, 5))
+    loop.revoke(0, 1)
+    loop.client.on_commit(None, [])
+    loop.assign(0, 1)
+    loop.client.replies_to_commits = True
+    loop.turn(record(0, 5))
+    assert loop.commits == [{0: 6}, {0: 6}]
 
 
 def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
@@ -709,21 +752,15 @@ def test_an_idle_loop_wakes_for_a_retry(loop: Loop) -> None:
     assert all(0 <= wait <= 0.5 for wait in loop.client.waits)
 
 
-@pytest.mark.parametrize(
-    ("brokers", "contact"),
-    [
-        ([{"nodeid": 1, "state": "UP"}, {"nodeid": 2, "state": "DOWN"}], True),
-        ([{"nodeid": 0, "state": "UP"}], True),
-        ([{"nodeid": 1, "state": "CONNECT"}], False),
-        ([{"nodeid": -1, "state": "UP"}], False),
-        ([], False),
-    ],
-)
-def test_the_broker_is_in_contact_if_a_known_one_is_up(loop: Loop, brokers: list[dict[str, Any]], contact: bool) -> None:
-    loop.loop.health.broker_contact = not contact
-    by_name = {str(number): broker for number, broker in enumerate(brokers)}
-    loop.loop._note_statistics(orjson.dumps({"brokers": by_name}).decode())
-    assert loop.loop.health.broker_contact is contact
+def test_the_clients_reports_say_whether_brokers_respond(loop: Loop) -> None:
+    def report(state: str) -> None:
+        broker = {"nodeid": 1, "state": state, "rxidle": 0, "waitresp_cnt": 0, "toppars": {}}
+        loop.loop._note_statistics(orjson.dumps({"brokers": {"a": broker}}).decode())
+
+    report("UP")
+    assert loop.loop.health.broker_contact
+    report("CONNECT")
+    assert not loop.loop.health.broker_contact
 
 
 def test_assigned_partitions_show_that_a_broker_is_in_contact(loop: Loop) -> None:

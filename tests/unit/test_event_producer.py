@@ -309,14 +309,33 @@ def test_the_place_of_an_event_is_its_partition_while_the_topics_are_known(
     assert producer.place(event(b"", Topic.COMMANDS)) == "commands/0"
     asked = len(client.asked)
     client.partitions["test.results.v1"] = 7
-    time.now += 60
-    assert (producer.place(there), len(client.asked)) == (expected(12), asked)
-    time.now += 1
+    time.now += 600
     client.brokers = 0
-    assert producer.place(there) == expected(12), "known metadata must be used while no broker responds"
+    assert not producer.is_reachable()
+    assert producer.place(there) == expected(12), "what is known must be used while no broker responds"
     client.brokers = 1
-    time.now += 61
+    for _ in Topic:
+        assert producer.is_reachable()
     assert producer.place(there) == expected(7)
+    assert len(client.asked) == asked + 1 + len(Topic)
+
+
+def test_a_missing_topic_is_not_asked_for_with_each_event(producer: FakedProducer, client: Client, time: Time) -> None:
+    for _ in range(3):
+        assert producer.place(event(b"")) == "results"
+    assert len(client.asked) == 1
+    time.now += 5
+    producer.place(event(b""))
+    assert len(client.asked) == 2
+
+
+def test_every_topic_is_known_before_there_is_trouble(producer: FakedProducer, client: Client) -> None:
+    """While there is, the question may go to the broker that does not respond. Then a whole topic would be taken for unreachable."""
+    client.partitions = dict.fromkeys((topic.on_cluster("test") for topic in Topic), 4)
+    producer.is_reachable()
+    client.brokers = 0
+    for topic in Topic:
+        assert producer.place(event(b"", topic)).startswith(f"{topic.value}/")
 
 
 @pytest.mark.parametrize("brokers", [0, 1])

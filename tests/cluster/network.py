@@ -1,0 +1,28 @@
+"""Drops packets between servers and clients, in a network of the tests' own (`make test-production` as root)."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+
+def need_own_network() -> None:
+    """Skips the test unless this process is alone in its network and may filter packets there."""
+    if not os.environ.get("BULKREG_TEST_OWN_NETWORK") or shutil.which("iptables") is None:
+        pytest.skip("needs iptables and a network of its own: run make test-production as root")
+
+
+@contextlib.contextmanager
+def dropped(*ports: int | None) -> Iterator[None]:
+    """Drops every packet to and from these ports while the block runs. Connections stay, and nothing comes through."""
+    rules = [["INPUT", "-p", "tcp", side, str(port), "-j", "DROP"] for port in ports for side in ("--dport", "--sport")]
+    try:
+        for rule in rules:
+            subprocess.run(["iptables", "-A", *rule], check=True)
+        yield
+    finally:
+        for rule in rules:
+            subprocess.run(["iptables", "-D", *rule], check=True)
