@@ -88,6 +88,8 @@ ALONE = {"metadata.max.idle.interval.ms": "0"}
 WITH_PEERS = {
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PEERS:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PEERS",
+    # A broker that is back leads its partitions again within seconds, not within five minutes.
+    "leader.imbalance.check.interval.seconds": "5",
 }
 
 # Three heaps on one machine.

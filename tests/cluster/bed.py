@@ -16,9 +16,10 @@ from compose.embedded.home import Home
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.kafka import KafkaBroker
 from compose.embedded.layout import CLUSTER
+from compose.embedded.postgres import PostgresServer
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
-from tests.cluster.load import MENTORS, Accepted, Load, Place, Took, ended, took
+from tests.cluster.load import MENTORS, SOME, Accepted, Load, Place, Took, ended, took
 from tests.support.pipeline import standard_directory
 from tests.support.product import Product, running_product
 from tests.support.waiting import PATIENCE_S, eventually
@@ -57,6 +58,12 @@ class Bed:
         assert isinstance(server, KafkaBroker)
         return server
 
+    def postgres(self, name: str) -> PostgresServer:
+        """A PostgreSQL server, with its port and the URL that leads to it alone."""
+        server = self.servers.services[name]
+        assert isinstance(server, PostgresServer)
+        return server
+
     def stop_server(self, name: str) -> None:
         """Stops a server as an operator does."""
         child = self.servers.children[name]
@@ -93,6 +100,15 @@ class Bed:
             for each in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.resume()
+
+    def go_on(self, load: Load) -> None:
+        """Returns when some of the batches that are submitted from now on have ended."""
+        first = len(load.accepted)
+        eventually(
+            lambda: len(ended(self.engine, load.accepted[first:])) >= SOME,
+            within_s=HEALED_WITHIN_S,
+            what="more batches that have ended",
+        )
 
     def wait_until_ended(self, batches: Sequence[Accepted]) -> None:
         """Returns when all have succeeded. Nobody restarts anything meanwhile."""

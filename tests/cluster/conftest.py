@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.bed import Bed, running_bed
+from tests.cluster.bed import BROKERS, Bed, running_bed
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 @pytest.fixture
 def unharmed(bed: Bed) -> Iterator[Bed]:
-    """The same. At the end no role has ended meanwhile, not even to start again."""
+    """The same, with partitions on every broker. At the end no role has ended meanwhile, not even to start again."""
+    eventually(lambda: len(set(bed.leaders().values())) == len(BROKERS), what="a leader on each broker")
     before = bed.roles()
     yield bed
     assert bed.roles() == before

@@ -22,6 +22,8 @@ from tests.support.waiting import PATIENCE_S
 
 CLIENTS = 4
 PAUSE_S = 0.1
+SOME = 50
+"""So many batches have to end before a test goes on."""
 MENTORS = 100
 FIRST_DAY = date(1990, 1, 1)
 

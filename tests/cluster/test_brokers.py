@@ -6,33 +6,24 @@ import pytest
 
 from orchestrator.process.settings import Settings
 from tests.cluster.bed import BROKERS, Bed
-from tests.cluster.load import Load, ended
+from tests.cluster.load import SOME, ended
 from tests.cluster.network import dropped, need_own_network
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
 
 DOWN_S = 45.0
 PARTITIONS = Settings().topic_partitions
-SOME = 50
-"""So many batches have to end before a test goes on."""
-
-
-def go_on(bed: Bed, load: Load) -> None:
-    """Returns when some batches that are submitted from now on have ended."""
-    first = len(load.accepted)
-    eventually(lambda: len(ended(bed.engine, load.accepted[first:])) >= SOME, within_s=300, what="more batches that have ended")
 
 
 def test_brokers_killed_one_after_the_other(unharmed: Bed) -> None:
     bed = unharmed
     with bed.load().at_work() as load:
-        go_on(bed, load)
+        bed.go_on(load)
         for broker in BROKERS:
             bed.servers.kill(broker)
-            go_on(bed, load)
+            bed.go_on(load)
             bed.servers.restart(broker)
-            go_on(bed, load)
+            bed.go_on(load)
     bed.check(load)
     bed.report("brokers killed one after the other", load)
 
@@ -43,7 +34,7 @@ def test_rolling_restart(unharmed: Bed) -> None:
         for broker in BROKERS:
             bed.stop_server(broker)
             bed.servers.restart(broker)
-            go_on(bed, load)
+            bed.go_on(load)
     bed.check(load)
     bed.report("brokers restarted in turn", load)
 
@@ -52,7 +43,7 @@ def test_two_of_three_down(unharmed: Bed) -> None:
     """Nothing can be acknowledged, and the API accepts as before."""
     bed = unharmed
     with bed.load().at_work() as load:
-        go_on(bed, load)
+        bed.go_on(load)
         for broker in BROKERS[:2]:
             bed.servers.kill(broker)
         first = len(load.accepted)
@@ -63,20 +54,20 @@ def test_two_of_three_down(unharmed: Bed) -> None:
             bed.servers.children[broker].start()
         for broker in BROKERS[:2]:
             bed.servers.wait_ready(broker)
-        go_on(bed, load)
+        bed.go_on(load)
     bed.check(load)
     bed.report(f"two of three brokers down for {DOWN_S:.0f} s", load)
 
 
 @pytest.mark.parametrize("is_coordinator", [True, False])
-def test_clients_cut_off_from_one_healthy_broker(unharmed: Bed, *, is_coordinator: bool) -> None:
+def test_row_72_clients_cut_off_from_one_healthy_broker(unharmed: Bed, *, is_coordinator: bool) -> None:
     """Batches on other partitions end while those on its partitions wait: also if it coordinates the roles' groups."""
     need_own_network()
     bed = unharmed
     coordinators = set(bed.coordinators().values())
     victim = next(name for name in BROKERS if (bed.broker_of(name) in coordinators) is is_coordinator)
     with bed.load().at_work() as load:
-        go_on(bed, load)
+        bed.go_on(load)
         cut_off = {place for place, leader in bed.leaders().items() if leader == bed.broker_of(victim)}
         with dropped(bed.broker(victim).port):
             began = len(load.accepted)
@@ -88,7 +79,7 @@ def test_clients_cut_off_from_one_healthy_broker(unharmed: Bed, *, is_coordinato
             # All of these end before the first of those that need the broker, which is still cut off.
             bed.wait_until_ended(healthy)
             assert not ended(bed.engine, stuck)
-        go_on(bed, load)
+        bed.go_on(load)
     bed.check(load)
     name = f"clients cut off from a broker for {DOWN_S:.0f} s" + (", which is the coordinator" if is_coordinator else "")
     bed.report(f"{name}: other partitions", load, healthy)
@@ -102,26 +93,26 @@ def test_a_broker_cut_off_from_its_peers(unharmed: Bed) -> None:
     victim = BROKERS[0]
     broker = bed.broker(victim)
     with bed.load().at_work() as load:
-        go_on(bed, load)
+        bed.go_on(load)
         with dropped(broker.peers_port, broker.controller_ports[bed.broker_of(victim) - 1]):
-            go_on(bed, load)
+            bed.go_on(load)
             time.sleep(DOWN_S)
-            go_on(bed, load)
-        go_on(bed, load)
+            bed.go_on(load)
+        bed.go_on(load)
     bed.check(load)
     bed.report(f"a broker cut off from its peers for {DOWN_S:.0f} s", load)
 
 
-def test_all_brokers_cut_off(unharmed: Bed) -> None:
+def test_row_73_all_brokers_cut_off(unharmed: Bed) -> None:
     need_own_network()
     bed = unharmed
     with bed.load().at_work() as load:
-        go_on(bed, load)
+        bed.go_on(load)
         with dropped(*(bed.broker(name).port for name in BROKERS)):
             first = len(load.accepted)
             time.sleep(60)
             assert len(load.accepted) > first + SOME
             assert load.refused == 0
-        go_on(bed, load)
+        bed.go_on(load)
     bed.check(load)
     bed.report("clients cut off from all brokers for 60 s", load)

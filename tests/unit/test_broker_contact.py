@@ -36,14 +36,14 @@ def report(*brokers: Mapping[str, Any]) -> str:
         ([], False),
     ],
 )
-def test_a_broker_responds(brokers: list[Mapping[str, Any]], *, expected: bool) -> None:
+def test_row_73_a_broker_responds(brokers: list[Mapping[str, Any]], *, expected: bool) -> None:
     contact = BrokerContact()
     contact.report(report(*brokers))
     assert contact.any is expected
 
 
 @pytest.mark.parametrize("trouble", [SILENT, GONE])
-def test_a_broker_whose_partitions_are_read_is_missed(trouble: Mapping[str, Any]) -> None:
+def test_row_72_a_broker_whose_partitions_are_read_is_missed(trouble: Mapping[str, Any]) -> None:
     now = 0.0
     contact = BrokerContact(clock=lambda: now)
     contact.report(report(WELL, trouble))

@@ -346,7 +346,7 @@ def test_a_member_that_the_group_has_expelled_ends(loop: Loop, code: int, by: st
 
 
 @pytest.mark.parametrize("code", [KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_MEMBER_EPOCH])
-def test_a_member_that_was_cut_off_for_too_long_stays_because_its_client_joins_again(loop: Loop, code: int) -> None:
+def test_row_73_a_member_that_was_cut_off_for_too_long_stays_because_its_client_joins_again(loop: Loop, code: int) -> None:
     loop.client.answers = [KafkaError(code)]
     loop.turn(record(0, 5))
     loop.revoke(0, 1)  # the client reports its partitions as lost
@@ -355,7 +355,7 @@ def test_a_member_that_was_cut_off_for_too_long_stays_because_its_client_joins_a
     assert loop.commits == [{0: 6}]
 
 
-def test_records_are_handled_while_the_coordinator_does_not_reply(loop: Loop) -> None:
+def test_row_72_records_are_handled_while_the_coordinator_does_not_reply(loop: Loop) -> None:
     """It may be the one broker that is unreachable, and the others' partitions go on."""
     loop.client.replies_to_commits = False
     for offset in (5, 6, 7):

@@ -329,7 +329,7 @@ def test_a_missing_topic_is_not_asked_for_with_each_event(producer: FakedProduce
     assert len(client.asked) == 2
 
 
-def test_every_topic_is_known_before_there_is_trouble(producer: FakedProducer, client: Client) -> None:
+def test_row_72_every_topic_is_known_before_there_is_trouble(producer: FakedProducer, client: Client) -> None:
     """While there is, the question may go to the broker that does not respond. Then a whole topic would be taken for unreachable."""
     client.partitions = dict.fromkeys((topic.on_cluster("test") for topic in Topic), 4)
     producer.is_reachable()
