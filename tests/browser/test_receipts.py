@@ -9,6 +9,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 from sqlalchemy import Engine
 
+from api.console.joining import join
+from api.console.pages import STATIC
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.canonical import canonical_json
 from orchestrator.receipts.keys import SigningKey
@@ -25,13 +27,16 @@ KEY = SigningKey("records.example.org", bytes(range(32)))
 OTHER = SigningKey("elsewhere.example.org", bytes(32))
 KEYS = "**/api/v1/receipts/keys"
 
-# The check of the page, called with a receipt's text; returns what is wrong.
+CHECKING = "/console/static/checking.js"
+"""A script of the test alone: the modules that check a receipt, for `CHECK` and `ALTER`."""
+
+# The check of the page, called with receipts' texts; returns what is wrong with each.
 CHECK = """
 async (texts) => {
-    const { check } = await import("/console/static/receipts/check.js");
+    await import("/console/static/checking.js");
     const found = [];
     for (const text of texts) {
-        found.push((await check(new TextEncoder().encode(text).buffer)).faults);
+        found.push((await checkReceipt(new TextEncoder().encode(text).buffer)).faults);
     }
     return found;
 }
@@ -40,19 +45,29 @@ async (texts) => {
 # Changes each byte of a receipt, one after the other, and returns the places where it was not noticed.
 ALTER = """
 async (text) => {
-    const { check } = await import("/console/static/receipts/check.js");
+    await import("/console/static/checking.js");
     const bytes = new TextEncoder().encode(text);
     const unnoticed = [];
     for (let at = 0; at < bytes.length; at += 1) {
         bytes[at] ^= 1;
-        if ((await check(bytes.buffer)).faults.length === 0) {
+        if ((await checkReceipt(bytes.buffer)).faults.length === 0) {
             unnoticed.push(at);
         }
         bytes[at] ^= 1;
     }
-    return [(await check(bytes.buffer)).faults, unnoticed];
+    return [(await checkReceipt(bytes.buffer)).faults, unnoticed];
 }
 """
+
+
+def with_check(page: Page) -> None:
+    """Gives the page a script that makes the check callable from outside."""
+    modules = {
+        f"/console/static/{file.relative_to(STATIC).as_posix()}": file.read_text() for file in STATIC.rglob("receipts/*.js")
+    }
+    modules[CHECKING] = 'import { check } from "/console/static/receipts/check.js";\nglobalThis.checkReceipt = check;\n'
+    script = join(modules, CHECKING)
+    page.route(f"**{CHECKING}", lambda route: route.fulfill(body=script, content_type="text/javascript"))
 
 
 @pytest.fixture
@@ -79,6 +94,7 @@ def choose(page: Page, content: bytes) -> None:
 
 def test_the_browser_finds_what_python_finds(console: ApiServer, context: BrowserContext) -> None:
     page = context.new_page()
+    with_check(page)
     receipt_page(page, console)
     sizes = [receipt_bytes(example_receipt(records=range(size), size=size, key=KEY)) for size in (1, 2, 3, 8, 33)]
     special = receipt_bytes(example_receipt(records=[0], size=1, key=KEY).model_copy(update={"items": ()}))
@@ -95,6 +111,7 @@ def test_the_browser_finds_what_python_finds(console: ApiServer, context: Browse
 
 def test_the_browser_notices_every_altered_byte(console: ApiServer, context: BrowserContext) -> None:
     page = context.new_page()
+    with_check(page)
     receipt_page(page, console)
     receipt = receipt_bytes(example_receipt(records=[1], size=3, key=KEY))
     assert page.evaluate(ALTER, receipt.decode()) == [[], []]
