@@ -15,6 +15,7 @@ from api.endpoints import (
     me,
     periods,
     previews,
+    receipts,
     revocations,
     templates,
     webhooks,
@@ -59,6 +60,7 @@ from schemas.api.items import NamesQuery, OneItemResponse
 from schemas.api.me import MeResponse
 from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodQuery, PeriodResponse
 from schemas.api.previews import PreviewResponse
+from schemas.api.receipts import CheckpointResponse, ConsistencyQuery, ConsistencyResponse, ReceiptKeysResponse, ReceiptResponse
 from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
@@ -72,7 +74,7 @@ from schemas.api.webhooks import (
     WebhooksResponse,
     WebhookWithSecretResponse,
 )
-from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, RECEIPTS_PATH, WEBHOOKS_PATH
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -488,6 +490,33 @@ ROUTES: Sequence[Route] = (
         responses={200: DeliveryResponse},
         refusals=("role_may_not", "webhook_disabled", "delivery_not_found"),
     ),
+    Route(
+        "GET",
+        BATCH + "/receipt",
+        "getReceipt",
+        receipts.get_receipt,
+        is_download=True,
+        responses={200: ReceiptResponse},
+        refusals=("batch_running", "nothing_registered", "receipt_not_ready", "receipts_unavailable"),
+    ),
+    Route(
+        "GET",
+        RECEIPTS_PATH + "/checkpoint",
+        "getCheckpoint",
+        receipts.get_checkpoint,
+        responses={200: CheckpointResponse},
+        refusals=("receipt_not_ready",),
+    ),
+    Route(
+        "GET",
+        RECEIPTS_PATH + "/consistency",
+        "getConsistency",
+        receipts.get_consistency,
+        query=ConsistencyQuery,
+        responses={200: ConsistencyResponse},
+        refusals=("receipt_not_ready",),
+    ),
+    Route("GET", RECEIPTS_PATH + "/keys", "getReceiptKeys", receipts.get_keys, responses={200: ReceiptKeysResponse}),
     Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: TicketResponse}),
     Route(
         "GET",

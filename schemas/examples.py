@@ -27,6 +27,7 @@ from schemas.api.items import OneItemResponse
 from schemas.api.me import MeResponse
 from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodResponse
 from schemas.api.previews import PreviewResponse
+from schemas.api.receipts import CheckpointResponse, ConsistencyResponse, ReceiptKeysResponse, ReceiptResponse
 from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
@@ -237,6 +238,12 @@ _DELIVERY: Json = {
     "took_ms": 12,
 }
 
+_RECEIPT_KEY = "bulkreg.example.org+35c29a48+AUvq3isjNDC5cYuqzs8P4FHLIqILbXmlqfxa2HOI4vc8"
+_CHECKPOINT = (
+    "bulkreg.example.org/nordlys\n2\nikxeT8poRMIAFF37mm3NsPSGpZkGjcWPz3ycJmk0gDg=\n\n"
+    "— bulkreg.example.org NcKaSGHTfeEg3K9u748wBxbHWrh8T11lE7ySjtTpSyTCyP8qDsSpPK8dKTyziVpdfLNocztWJrpf0MrKU3k1bO+PNgY=\n"
+)
+
 EXAMPLES: Mapping[type[BaseModel], Json] = {
     ItemsSubmission: {
         "label": "Tuesday visits",
@@ -286,6 +293,46 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     },
     PeriodClosing: {"closed_through": "2025-12-31", "reason": "The report for 2025 is sent"},
     PeriodResponse: {"closed_through": "2025-12-31", "version": 1, "unresolved": 0},
+    ReceiptResponse: {
+        "version": 1,
+        "checkpoint": _CHECKPOINT,
+        "keys": [_RECEIPT_KEY],
+        "items": [
+            {
+                "item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00000",
+                "index": 1,
+                "leaf": {
+                    "change": "registered",
+                    "activity_id": "01a20651-14d3-8a55-9b41-6a1a3bd00000",
+                    "organization_id": "nordlys",
+                    "mentor": "b28fcbf9092f12e50d088b6da79102644110ee0e465f087967de324a858ee9a1",
+                    "activity_type": "hospital_visit",
+                    "activity_date": "2025-04-01",
+                    "duration_minutes": 60,
+                    "by": "5a150c04bc611bb4f9a654d0278a23a5da4845200f6eac0d0052aadba629fd60",
+                    "at": "2026-03-26T10:00:00.214000Z",
+                    "batch_id": "01a20651-14d3-7a55-8b41-6a1a3bd2c0f1",
+                    "item_id": "01a20651-14d3-8a55-8b41-6a1a3bd00000",
+                    "attempt": 1,
+                },
+                "proof": ["j4yA15rduCa4VJoJ4AXvfMXQLWh0Gba5nYgWcxGuWak="],
+                "people": {
+                    "mentor": {"id": "astrid-01", "salt": "MmG0qPvlS0fAEJscxxqctbqkx7xT5vhDanvXV6c6jVk="},
+                    "by": {"id": "ingrid", "salt": "w6aoUw27R4+3CmyoxyY6lLoLCMqNaulnnJys0DZj7HQ="},
+                },
+            }
+        ],
+    },
+    CheckpointResponse: {"checkpoint": _CHECKPOINT},
+    ConsistencyResponse: {
+        "origin": "bulkreg.example.org/nordlys",
+        "from": 1,
+        "to": 2,
+        "from_root": "j4yA15rduCa4VJoJ4AXvfMXQLWh0Gba5nYgWcxGuWak=",
+        "to_root": "ikxeT8poRMIAFF37mm3NsPSGpZkGjcWPz3ycJmk0gDg=",
+        "proof": ["+1XusmfktZojBYWMcFhka/bEM++FvoPDIjKLz4LAeVQ="],
+    },
+    ReceiptKeysResponse: {"keys": [{"key": _RECEIPT_KEY, "current": True}]},
     PeriodHistoryResponse: {
         "closed_through": "2025-12-31",
         "version": 1,

@@ -148,7 +148,7 @@ def replayed(replayed: bool) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an endpoint returns; `body` is JSON unless it is None."""
+    """What an endpoint returns; `body` is JSON unless it is None. As bytes it is JSON already, to be sent unchanged."""
 
     status: int
     body: Any = None
@@ -158,5 +158,5 @@ class Reply:
         """The reply as an aiohttp response."""
         if self.body is None:
             return web.Response(status=self.status, headers=self.headers)
-        body = orjson.dumps(self.body, option=orjson.OPT_UTC_Z)
+        body = self.body if isinstance(self.body, bytes) else orjson.dumps(self.body, option=orjson.OPT_UTC_Z)
         return web.Response(status=self.status, body=body, content_type="application/json", headers=self.headers)

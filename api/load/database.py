@@ -24,6 +24,7 @@ from orchestrator.storage.backlog import Backlog, read_backlog
 from orchestrator.storage.database import ask, create_database_engine, transact
 from orchestrator.storage.error_counts import ErrorCounts, NotCountedError
 from orchestrator.storage.notes import PostgresNotes
+from orchestrator.storage.receipts import ReceiptReader
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.templates import PostgresTemplates
 from orchestrator.webhooks.store import WebhookStore
@@ -180,6 +181,16 @@ class Database:
             self._engine,
             lambda connection: work(PostgresActivityRepository(connection), PostgresPeriods(connection)),
             organizations=[organization_id],
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def read_receipts(self, organization_id: str, work: Callable[[ActivityRepository, ReceiptReader], Result]) -> Result:
+        """Runs `work` in a transaction that reads this organization's log in one snapshot."""
+        return transact(
+            self._engine,
+            lambda connection: work(PostgresActivityRepository(connection), ReceiptReader(connection)),
+            organizations=[organization_id],
+            snapshot=True,
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from schemas.api.base import Response
+from schemas.api.base import Request, Response
 from schemas.fields import Int32, StoredId
 
 _UuidText = Annotated[
@@ -96,3 +96,29 @@ class ReceiptKeysResponse(Response):
     """All keys that ever signed checkpoints, the current one first."""
 
     keys: tuple[ReceiptKeyResponse, ...]
+
+
+class CheckpointResponse(Response):
+    """The newest checkpoint of the organization's log."""
+
+    checkpoint: Annotated[str, Field(description="Origin, size and root of the log, signed (C2SP tlog-checkpoint).")]
+
+
+class ConsistencyQuery(Request):
+    """Two sizes of the log."""
+
+    size_from: Annotated[int, Field(alias="from", ge=1, le=2**53 - 1, description="The smaller size.")]
+    size_to: Annotated[
+        int | None, Field(alias="to", ge=1, le=2**53 - 1, description="The larger size. Default: that of the newest checkpoint.")
+    ] = None
+
+
+class ConsistencyResponse(Response):
+    """Shows that the log at the smaller size is the beginning of the log at the larger size (RFC 9162, 2.1.4)."""
+
+    origin: Annotated[str, Field(description="Which log this is.")]
+    size_from: Annotated[int, Field(alias="from")]
+    size_to: Annotated[int, Field(alias="to")]
+    from_root: _Hash
+    to_root: _Hash
+    proof: tuple[_Hash, ...]

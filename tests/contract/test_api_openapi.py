@@ -74,6 +74,8 @@ PUBLISHED_SCHEMAS = """
     ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse
     MentorsResponse MentorsSubmission NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
     PeriodChangeResponse PeriodClosing PeriodHistoryResponse PeriodResponse
+    CheckpointResponse ConsistencyResponse LeafResponse PeopleResponse PersonResponse ReceiptItemResponse ReceiptKeyResponse
+    ReceiptKeysResponse ReceiptResponse
     DeliveriesResponse DeliveryResponse NewWebhook WebhookResponse WebhookWithSecretResponse WebhooksResponse
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
     RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse

@@ -1,5 +1,6 @@
 """Notaries for tests, and what is in their logs."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, text
 
+from consumers.notary.appending import Appender
 from consumers.notary.notary import Notary
+from consumers.notary.signing import Signer
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import SignedCheckpoint
 from orchestrator.receipts.keys import SigningKey
@@ -35,6 +38,14 @@ def signing(settings: Settings, **changes: Any) -> Settings:
 def notary(settings: Settings, engine: Engine, **named: Any) -> Notary:
     """A notary that signs, to be run turn by turn."""
     return Notary(signing(settings), engine, **named)
+
+
+def append_and_sign(engine: Engine) -> None:
+    """Does what a notary does, without the topic."""
+    Appender(engine, name=ORIGIN, stopping=threading.Event(), passed=lambda _: None).append()
+    signer = Signer(engine, KEY, passed=lambda _: None)
+    signer.announce_key()
+    signer.sign_due()
 
 
 def leaves(engine: Engine, *, log: int = 1) -> list[dict[str, Any]]:
