@@ -11,6 +11,7 @@ from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.receipts.encoding import encoded
 from orchestrator.storage.receipt_reading import StoredCheckpoint
 from orchestrator.storage.receipts import Consistency, ReceiptReader
+from schemas.api.base import Request
 from schemas.api.reading import RefusedRequestError
 from schemas.api.receipts import ConsistencyQuery
 from schemas.mistakes import Mistake
@@ -23,6 +24,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 def get_receipt(call: Call) -> Reply:
     """`GET /{batch_id}/receipt`: the evidence that the batch's records were registered, as a file."""
     actor, batch_id = call.actor(), call.batch_id()
+    call.read_query(Request)  # it has none
 
     def work(repository: ActivityRepository, reader: ReceiptReader) -> bytes | None:
         batch = visible(repository, actor, batch_id)
