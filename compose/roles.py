@@ -204,6 +204,20 @@ def _notary(settings: Settings) -> RunningRole:
         ) from error
 
 
+def _notifier(settings: Settings) -> RunningRole:
+    from consumers.loop.runtime import ConsumerLoop
+    from consumers.notifying.delivering import Deliverer
+    from consumers.notifying.recording import RecordingHandler
+    from consumers.notifying.role import NotifierRole
+    from producers.producer import EventProducer
+
+    deliverer = Deliverer(settings, _engine(settings, "notifier deliveries", connections=1))
+    handler = RecordingHandler(deliverer.wake)
+    producer = EventProducer(settings, role=handler.name)
+    recording = ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), producer)
+    return NotifierRole(recording, deliverer)
+
+
 def _consumer(settings: Settings, handler: "Handler") -> RunningRole:
     from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
@@ -224,6 +238,7 @@ _BUILDERS: Mapping[str, Callable[[Settings], RunningRole]] = {
     "aggregator": _aggregator,
     "sweeper": _sweeper,
     "notary": _notary,
+    "notifier": _notifier,
 }
 
 ROLES = ("api", *_BUILDERS)

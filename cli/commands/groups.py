@@ -25,6 +25,7 @@ class GroupedRole(StrEnum):
     SPLITTER = "splitter"
     REGISTRATION = "registration"
     AGGREGATOR = "aggregator"
+    NOTIFIER = "notifier"
 
 
 def register(app: typer.Typer) -> None:

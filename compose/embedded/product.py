@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # The roles that share a process: those that wait most of the time. Roles that can fill a CPU have a process of their own.
 ROLE_GROUPS: tuple[tuple[str, ...], ...] = (
     ("api",),
-    ("relay", "splitter", "sweeper", "notary"),
+    ("relay", "splitter", "sweeper", "notary", "notifier"),
     ("registration",),
     ("aggregator",),
 )

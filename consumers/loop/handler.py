@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from schemas.envelope import Envelope, OutgoingEvent, Topic
 from schemas.events import EventData
 
-SPLITTER, REGISTRATION, AGGREGATOR = "splitter", "registration", "aggregator"
+SPLITTER, REGISTRATION, AGGREGATOR, NOTIFIER = "splitter", "registration", "aggregator", "notifier"
 """The roles that read topics. Their consumer groups and metrics have the same names."""
 
 
@@ -75,7 +75,7 @@ class Handler(Protocol):
     """
 
     name: str
-    """The role's name: one of the three above."""
+    """The role's name: one of those above."""
 
     topics: tuple[Topic, ...]
 

@@ -30,6 +30,7 @@ TOPICS: Mapping[str, Sequence[Topic]] = {
     "splitter": (Topic.BATCHES,),
     "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK),
     "aggregator": (Topic.RESULTS,),
+    "notifier": (Topic.LIFECYCLE,),
 }
 """The topics of each role that has a consumer group."""
 

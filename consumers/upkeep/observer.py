@@ -16,6 +16,7 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import Figures, read_figures
 from orchestrator.storage.receipt_appending import behind_s
 from orchestrator.storage.receipt_checkpoints import ReceiptFigures, read_receipt_figures
+from orchestrator.webhooks.deliveries import WebhookFigures, webhook_figures
 
 # Prometheus waits for 10 s by default.
 _TIMEOUT = text("SET LOCAL statement_timeout = '5s'")
@@ -43,16 +44,16 @@ class ProductObserver(Collector):
         try:
             with self._engine.begin() as connection:
                 connection.execute(_TIMEOUT)
-                figures = read_figures(connection)
+                figures, webhooks = read_figures(connection), webhook_figures(connection)
                 receipts, receipts_behind_s = read_receipt_figures(connection), behind_s(connection)
         except SQLAlchemyError:
             return
-        for gauge, value in (*self._values(figures), *self._of_receipts(receipts, receipts_behind_s)):
+        for gauge, value in (*self._values(figures, webhooks), *self._of_receipts(receipts, receipts_behind_s)):
             if value is not None:
                 gauge.set(value)
                 yield from gauge.collect()
 
-    def _values(self, figures: Figures) -> Iterable[tuple[Gauge, float | None]]:
+    def _values(self, figures: Figures, webhooks: WebhookFigures) -> Iterable[tuple[Gauge, float | None]]:
         return (
             (metrics.OUTBOX_ROWS, figures.outbox_rows),
             (metrics.OUTBOX_OLDEST_AGE_SECONDS, figures.outbox_oldest_s),
@@ -61,6 +62,9 @@ class ProductObserver(Collector):
             (metrics.OLDEST_UNFINISHED_BATCH_SECONDS, figures.oldest_unfinished_s),
             (metrics.COMMIT_WAIT_SECONDS, figures.commit_wait_s),
             (metrics.VERIFY_BREACHES, figures.verify_breaches),
+            (metrics.WEBHOOKS_DISABLED, webhooks.disabled),
+            (metrics.WEBHOOKS_FAILING, webhooks.failing),
+            (metrics.WEBHOOK_OVERDUE_SECONDS, webhooks.overdue_s),
             (metrics.VERIFY_LAST_SUCCESS_TIMESTAMP, figures.verify_completed_at),
         )
 

@@ -12,6 +12,7 @@ from orchestrator.storage.console_sessions import remove_ended_sessions
 from orchestrator.storage.database import transact
 from orchestrator.storage.notes import Due, batches_with_old_notes, erase_old_notes, erase_old_notes_of_purged
 from orchestrator.storage.purging import Deleted, deleted_batches, expire_keys, purge_batches
+from orchestrator.webhooks.deliveries import expire_deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class PurgePolicy:
 
     purge_after: timedelta
     keys_after: timedelta
+    deliveries_after: timedelta = timedelta(days=30)
     notes_after: timedelta | None = None
     """None: notes are kept until somebody erases them."""
     # The size of one transaction: about 20 ms, for which a late result of a purged batch may have to wait.
@@ -35,6 +37,8 @@ class PurgePolicy:
         return cls(
             timedelta(hours=settings.purge_after_hours),
             timedelta(days=settings.idempotency_key_days),
+            # An event that is read again must find its delivery.
+            max(timedelta(days=settings.webhook_delivery_days), timedelta(hours=settings.topic_retention_hours)),
             None if days is None else timedelta(days=days),
         )
 
@@ -48,9 +52,10 @@ class Purged:
     keys: int = 0
     sessions: int = 0
     notes: int = 0
+    deliveries: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.batches, self.items, self.keys, self.sessions, self.notes))
+        return any((self.batches, self.items, self.keys, self.sessions, self.notes, self.deliveries))
 
     def __add__(self, other: "Purged") -> "Purged":
         return Purged(
@@ -59,6 +64,7 @@ class Purged:
             self.keys + other.keys,
             self.sessions + other.sessions,
             self.notes + other.notes,
+            self.deliveries + other.deliveries,
         )
 
 
@@ -75,7 +81,12 @@ class Purger:
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
         """Returns the steps of a purge by name. Each runs even if another failed."""
-        steps = {"purge": self._remove_batches, "expire_keys": self._remove_keys, "end_sessions": self._remove_sessions}
+        steps = {
+            "purge": self._remove_batches,
+            "expire_keys": self._remove_keys,
+            "end_sessions": self._remove_sessions,
+            "expire_deliveries": self._remove_deliveries,
+        }
         notes_after = self._policy.notes_after
         return steps if notes_after is None else {**steps, "erase_notes": lambda engine: self._erase_notes(engine, notes_after)}
 
@@ -122,6 +133,9 @@ class Purger:
     def _remove_sessions(self, engine: Engine) -> Purged:
         return Purged(sessions=self._remove(engine, self._end_sessions))
 
+    def _remove_deliveries(self, engine: Engine) -> Purged:
+        return Purged(deliveries=self._remove(engine, self._expire_deliveries))
+
     def _remove(self, engine: Engine, step: Callable[[Connection], int]) -> int:
         """Repeats the step, a transaction each, until it finds nothing more. Returns how many rows it removed."""
         total = 0
@@ -141,6 +155,9 @@ class Purger:
 
     def _expire_keys(self, connection: Connection) -> int:
         return expire_keys(connection, after=self._policy.keys_after, max_keys=self._policy.max_items)
+
+    def _expire_deliveries(self, connection: Connection) -> int:
+        return expire_deliveries(connection, after=self._policy.deliveries_after, most=self._policy.max_items)
 
     def _end_sessions(self, connection: Connection) -> int:
         return remove_ended_sessions(connection, max_sessions=self._policy.max_items)

@@ -165,6 +165,28 @@ class Action(Enum):
         "The registration service gave no definite response for an item. The item is requested again; `reason` says why.",
     )
 
+    # Webhooks.
+    DELIVERING_FAILED = (
+        logging.WARNING,
+        "The notifier could not reach the database. It retries; a result that is lost leads to a repetition.",
+    )
+    DELIVERY_GIVEN_UP = (
+        logging.WARNING,
+        "An event was not delivered to a webhook within three days, or the webhook was disabled. `problem` is the last attempt's.",
+    )
+    WEBHOOK_DISABLED = (
+        logging.WARNING,
+        "A webhook was disabled. `reason` is `gone` (the receiver responded 410) or `failing` (no attempt succeeded for a week).",
+    )
+    WEBHOOK_SECRET_UNREADABLE = (
+        logging.ERROR,
+        "A webhook's secret is encrypted under a key that BULKREG_WEBHOOK_KEYS lacks. Add the key again; nothing is sent until then.",
+    )
+    WEBHOOK_SECRETS_RENEWED = (
+        logging.INFO,
+        "The secrets of webhooks are encrypted under the first key now. The other keys can be removed from BULKREG_WEBHOOK_KEYS.",
+    )
+
     # The sweeper.
     STEP_DONE = logging.INFO, "A step of the sweep found work. The fields say how much."
     SWEEP_FAILED = logging.WARNING, "A step of the sweep failed. The next sweep repeats it."

@@ -88,6 +88,11 @@ SWEEP_SET_ASIDE = Counter(
 )
 RECEIPT_LEAVES_APPENDED = Counter("bulkreg_receipt_leaves_appended", "Leaves that this notary added to the logs of receipts.")
 RECEIPT_CHECKPOINTS_SIGNED = Counter("bulkreg_receipt_checkpoints_signed", "Checkpoints that this notary signed.")
+WEBHOOK_ATTEMPTS = Counter(
+    "bulkreg_webhook_attempts",
+    "Attempts to deliver an event to a webhook, by their result: `delivered`, or the problem.",
+    ["result"],
+)
 API_SECONDS = Histogram(
     "bulkreg_api_request_seconds",
     "Time from a request's headers to the end of its response (for streams and long polls: until the client stops following).",
@@ -154,5 +159,16 @@ RECEIPT_LAST_CHECKPOINT_TIMESTAMP = Gauge(
 RECEIPT_LOGS_HALTED = Gauge(
     "bulkreg_receipt_logs_halted",
     "Logs of receipts that contradict a published checkpoint and are not signed. Served by the sweeper.",
+    registry=None,
+)
+WEBHOOKS_DISABLED = Gauge(
+    "bulkreg_webhooks_disabled", "Webhooks that the notifier has disabled. Served by the sweeper.", registry=None
+)
+WEBHOOKS_FAILING = Gauge(
+    "bulkreg_webhooks_failing", "Enabled webhooks whose last attempt failed. Served by the sweeper.", registry=None
+)
+WEBHOOK_OVERDUE_SECONDS = Gauge(
+    "bulkreg_webhook_overdue_seconds",
+    "How long the delivery that is due for longest has waited for a notifier. Served by the sweeper.",
     registry=None,
 )

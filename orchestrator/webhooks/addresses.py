@@ -7,6 +7,8 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from orchestrator.process.loopback import is_this_machine
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -52,5 +54,5 @@ class ReceiverAddresses:
         try:
             is_allowed = self.allows(host)
         except ValueError:
-            is_allowed = not (host == "localhost" or host.endswith(".localhost")) or bool(self._allowed)
+            is_allowed = bool(self._allowed) or not is_this_machine(host)
         return None if is_allowed else "names an address that is not on the internet; the deployment allows only those"

@@ -1,6 +1,6 @@
 """The notifier's side of the tables: which events are to be delivered, which are due, and what became of an attempt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from schemas.statuses import DeliveryState, DisabledBecause
 _SQL = read_statements("orchestrator/webhooks/sql/deliveries.sql")
 
 _TOLD = _SQL["told"].text()
+_FOREIGN = _SQL["foreign"].text()
 _RECORD = _SQL["record"].text()
 _CLAIM = _SQL["claim"].text()
 _LOCK = _SQL["lock"].text()
@@ -29,6 +30,7 @@ _DISABLE = _SQL["disable"].text()
 _SECRETS = _SQL["secrets"].text()
 _RESEAL = _SQL["reseal"].text()
 _EXPIRE = _SQL["expire"].text()
+_FIGURES = _SQL["figures"].text()
 _DISABLED = _SQL["disabled"].text()
 
 LEASE = timedelta(seconds=60)
@@ -73,6 +75,14 @@ class Ended:
     """Why the webhook is disabled from now on; None: it is not."""
 
 
+class WebhookFigures(NamedTuple):
+    """The state of all webhooks: how many are disabled, how many fail, and how long the first due delivery has waited."""
+
+    disabled: int
+    failing: int
+    overdue_s: float
+
+
 class DisabledWebhook(NamedTuple):
     """A webhook that the notifier has disabled."""
 
@@ -80,6 +90,19 @@ class DisabledWebhook(NamedTuple):
     organization_id: str
     disabled_at: datetime
     because: DisabledBecause
+
+
+def of_other_organizations(connection: Connection, events: Sequence[ToldEvent]) -> Set[UUID]:
+    """The events that name another organization than that of their batch. A rejection may: it says whom the rejected event was about."""
+    checked = [event for event in events if not isinstance(event.data, BatchRejected)]
+    if not checked:
+        return frozenset()
+    parameters = {
+        "event_ids": arrays.plain([event.event_id for event in checked]),
+        "batch_ids": arrays.plain([event.data.batch_id for event in checked]),
+        "organizations": arrays.texts([event.data.organization_id for event in checked]),
+    }
+    return frozenset(connection.execute(_FOREIGN, parameters).scalars())
 
 
 def record_deliveries(connection: Connection, events: Sequence[ToldEvent]) -> int:
@@ -195,6 +218,12 @@ def _opens(sealer: Sealer, sealed: bytes) -> bool:
 def expire_deliveries(connection: Connection, *, after: timedelta, most: int) -> int:
     """Deletes at most `most` deliveries that ended and are older than `after`. Returns how many."""
     return int(connection.execute(_EXPIRE, {"after": after, "most": most}).rowcount)
+
+
+def webhook_figures(connection: Connection) -> WebhookFigures:
+    """Reads the figures in one statement."""
+    row = connection.execute(_FIGURES).one()
+    return WebhookFigures(int(row.disabled), int(row.failing), max(0.0, float(row.overdue_s)))
 
 
 def disabled_webhooks(connection: Connection) -> Sequence[DisabledWebhook]:

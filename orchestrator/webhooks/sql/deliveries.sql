@@ -5,6 +5,13 @@
 -- Which of these organizations have a webhook that is enabled. By the index webhook_of_organization.
 SELECT DISTINCT organization_id FROM orchestrator.webhook WHERE organization_id = ANY (CAST(:organizations AS text[])) AND disabled_at IS NULL;
 
+-- name: foreign
+-- parameters: event_ids uuid[], batch_ids uuid[], organizations text[]
+-- Which of these events name another organization than that of their batch. By the primary key.
+SELECT e.event_id
+FROM unnest(CAST(:event_ids AS uuid[]), CAST(:batch_ids AS uuid[]), CAST(:organizations AS text[])) AS e (event_id, batch_id, organization_id)
+JOIN orchestrator.batch b ON b.batch_id = e.batch_id WHERE b.organization_id <> e.organization_id;
+
 -- name: record
 -- parameters: event_ids uuid[], organizations text[], event_types text[], bodies text[], received_at timestamptz[], tolerance interval
 -- Stores a delivery for each event and each webhook that is told of it; none twice. A webhook is not told of events from before its creation. Locks
@@ -90,6 +97,15 @@ WHERE (webhook_id, event_id) IN (
     SELECT webhook_id, event_id FROM orchestrator.webhook_delivery
     WHERE created_at < clock_timestamp() - CAST(:after AS interval) AND state <> 'pending' ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED
 );
+
+-- name: figures
+-- The state of all webhooks for the metrics. Looks up the first due delivery of each by the index webhook_delivery_due.
+SELECT count(*) FILTER (WHERE w.disabled_at IS NOT NULL) AS disabled,
+       count(*) FILTER (WHERE w.disabled_at IS NULL AND w.failing_since IS NOT NULL) AS failing,
+       coalesce(extract(epoch FROM max(clock_timestamp() - first.due_at) FILTER (WHERE w.disabled_at IS NULL)), 0) AS overdue_s
+FROM orchestrator.webhook w
+LEFT JOIN LATERAL (SELECT d.due_at FROM orchestrator.webhook_delivery d
+                   WHERE d.webhook_id = w.webhook_id AND d.state = 'pending' ORDER BY d.due_at LIMIT 1) AS first ON true;
 
 -- name: disabled
 -- The webhooks that the notifier has disabled. Reads the whole table, which is small.

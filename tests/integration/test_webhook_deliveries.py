@@ -1,0 +1,312 @@
+"""Which events become deliveries, and what becomes of a delivery: attempts, pauses, giving up, disabling, redelivering, expiring."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from consumers.loop.handler import Record
+from consumers.notifying.recording import RecordingHandler
+from consumers.upkeep.purger import PurgePolicy, Purger
+from orchestrator.batches.model import RevocationRequest
+from orchestrator.batches.revoke import RevocationPolicy, revoke_batch
+from orchestrator.process.settings import Settings
+from orchestrator.storage.database import transact
+from orchestrator.webhooks.deliveries import (
+    LEASE,
+    Claimed,
+    Ended,
+    claim_deliveries,
+    disabled_webhooks,
+    end_attempt,
+    renew_secrets,
+    unreadable_secrets,
+    webhook_figures,
+)
+from orchestrator.webhooks.model import Attempt
+from orchestrator.webhooks.policy import DISABLED_AFTER, TRIED_FOR, pause_after
+from orchestrator.webhooks.secrets import Sealer
+from orchestrator.webhooks.store import WebhookStore
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import EventData, batch_rejected
+from schemas.mistakes import Mistake
+from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors, record
+from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
+from tests.support.webhooks import deliveries, make_deliveries, make_webhook, states
+
+URL = "https://receiver.example.org/"
+BROKEN = Attempt(3, DeliveryProblem.STATUS, 500, "no")
+NEIGHBOUR = "org-neighbour"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def told(engine: Engine, events: list[OutgoingEvent], *, at_ms: int | None = None) -> list[tuple[int, str]]:
+    """Has the handler record the events. Returns those that it refused."""
+    records: list[Record[EventData]] = [
+        record(event, offset)._replace(timestamp_ms=at_ms or now_ms()) for offset, event in enumerate(events)
+    ]
+    handled = transact(engine, lambda connection: RecordingHandler(lambda: None).handle(connection, records))
+    assert handled.events == ()
+    return [(index, error.reason) for index, error in handled.refused]
+
+
+def rejection(batch_id: UUID, organization_id: str = ORGANIZATION) -> OutgoingEvent:
+    return batch_rejected(
+        batch_id=batch_id,
+        organization_id=organization_id,
+        rejected_source="/attendance",
+        rejected_event_id="1",
+        batch_continues=False,
+        mistakes=[Mistake("/items", "no_items", "must have at least one entry")],
+        time=datetime.now(UTC),
+        trace_id="0" * 31 + "1",
+    )
+
+
+@pytest.fixture
+def revoked(pipeline: Pipeline) -> list[OutgoingEvent]:
+    """The lifecycle events of a batch that is registered and then revoked for a reason that names somebody."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    policy = RevocationPolicy(timedelta(days=30))
+    pipeline.call_with_records(revoke_batch, ADMIN, batch_id, RevocationRequest("Ola Nordmann was ill", None), policy)
+    pipeline.drain()
+    return pipeline.take(Topic.LIFECYCLE)
+
+
+def test_each_webhook_is_told_of_its_events_once(
+    engine: Engine, settings: Settings, pipeline: Pipeline, revoked: list[OutgoingEvent]
+) -> None:
+    both = make_webhook(engine, settings, URL, WebhookEvent.BATCH_COMPLETED, WebhookEvent.ACTIVITIES_REVOKED)
+    rejections = make_webhook(engine, settings, URL, WebhookEvent.BATCH_REJECTED)
+    foreign = make_webhook(engine, settings, URL, organization_id=NEIGHBOUR)
+    events = [*revoked, rejection(uuid4())]
+    for _ in range(2):
+        assert told(engine, events) == []
+        assert sorted(row.event_type for row in deliveries(engine, both)) == ["ActivitiesRevoked", "BatchCompleted"]
+        assert [row.event_type for row in deliveries(engine, rejections)] == ["BatchRejected"]
+        assert deliveries(engine, foreign) == []
+    bodies = {row.event_type: json.loads(row.body) for row in deliveries(engine, both)}
+    assert bodies["BatchCompleted"]["type"] == "BatchCompleted"
+    assert bodies["BatchCompleted"]["data"]["completed"] == 2
+    assert bodies["ActivitiesRevoked"]["data"]["revoked_by"] == "boss"
+    assert "Nordmann" not in "".join(row.body for row in deliveries(engine, both))
+    ids = {dict(event.headers)["ce_id"].decode() for event in revoked}
+    assert {str(row.event_id) for row in deliveries(engine, both)} == ids
+
+
+def test_events_from_before_a_webhook_or_for_a_disabled_one_are_left_out(
+    engine: Engine, settings: Settings, revoked: list[OutgoingEvent]
+) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    told(engine, revoked, at_ms=now_ms() - 600_000)
+    assert deliveries(engine, webhook) == []
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'gone'"))
+    told(engine, revoked)
+    assert deliveries(engine, webhook) == []
+
+
+def test_an_event_that_names_another_organization_than_its_batch_is_refused(
+    engine: Engine, settings: Settings, revoked: list[OutgoingEvent], pipeline: Pipeline
+) -> None:
+    webhook = make_webhook(engine, settings, URL, organization_id=NEIGHBOUR)
+    forged = [event._replace(value=event.value.replace(ORGANIZATION.encode(), NEIGHBOUR.encode())) for event in revoked]
+    assert told(engine, forged) == [(0, "wrong_organization"), (1, "wrong_organization")]
+    headers = tuple((name, b"mine" if name == "ce_id" else value) for name, value in revoked[0].headers)
+    assert told(engine, [revoked[0]._replace(headers=headers)]) == [(0, "bad_event_id")]
+    assert deliveries(engine, webhook) == []
+
+
+# --- What becomes of a delivery -----------------------------------------------------------------------------------------
+
+
+def claim(engine: Engine, *, under_way: Mapping[UUID, int] = MappingProxyType({}), most: int = 4) -> list[Claimed]:
+    return list(transact(engine, lambda connection: claim_deliveries(connection, under_way=under_way, most=most)))
+
+
+def end(engine: Engine, claimed: Claimed, attempt: Attempt = BROKEN) -> Ended | None:
+    return transact(engine, lambda connection: end_attempt(connection, claimed, attempt))
+
+
+def shift(engine: Engine, **by: timedelta) -> None:
+    """Moves moments of all webhooks or deliveries to the past."""
+    with engine.begin() as connection:
+        for column, delta in by.items():
+            table = "webhook" if column == "failing_since" else "webhook_delivery"
+            connection.execute(
+                text(f"UPDATE orchestrator.{table} SET {column} = {column} - CAST(:by AS interval)"), {"by": delta}
+            )
+
+
+def test_a_claimed_delivery_is_left_to_its_process_until_the_lease_ends(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    [event_id] = make_deliveries(engine, webhook, 1)
+    [first] = claim(engine)
+    assert (first.event_id, first.attempts, first.previous_secret) == (event_id, 1, None)
+    assert claim(engine) == []
+    shift(engine, due_at=LEASE)
+    [second] = claim(engine)
+    assert (second.event_id, second.attempts) == (event_id, 2)
+    # The first process comes too late with a failure, which says nothing about the attempt under way.
+    assert end(engine, first) is None
+    assert states(engine, webhook) == ["pending"]
+    # A late success counts.
+    assert end(engine, first, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
+    assert end(engine, second) is None
+    assert states(engine, webhook) == ["delivered"]
+
+
+def test_no_more_are_claimed_than_may_be_under_way_and_a_long_queue_hides_no_other(engine: Engine, settings: Settings) -> None:
+    long, short, disabled = (make_webhook(engine, settings, URL) for _ in range(3))
+    for webhook, count in ((long, 10), (disabled, 1), (short, 1)):
+        make_deliveries(engine, webhook, count)
+    with engine.begin() as connection:
+        told = text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'gone' WHERE webhook_id = :id")
+        connection.execute(told, {"id": disabled})
+    found = [each.webhook_id for each in claim(engine, under_way={long: 1})]
+    assert sorted(found) == sorted([long] * 3 + [short])
+    assert claim(engine, under_way={long: 4}) == []
+
+
+def test_attempts_go_on_with_growing_pauses_for_three_days(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 1)
+    pauses: list[timedelta] = []
+    while states(engine, webhook) == ["pending"]:
+        [claimed] = claim(engine)
+        ended = end(engine, claimed)
+        [row] = deliveries(engine, webhook)
+        pauses.append(row.due_at - row.attempted_at)
+        # The clock goes on to the next attempt.
+        shift(engine, due_at=pauses[-1], tried_from=pauses[-1])
+    assert ended == Ended(DeliveryState.FAILED)
+    [row] = deliveries(engine, webhook)
+    assert (row.problem, row.status, row.response, row.took_ms) == ("status", 500, "no", 3)
+    assert row.attempts == len(pauses)
+    assert 12 <= len(pauses) <= 20
+    assert TRIED_FOR - timedelta(hours=12) < sum(pauses[:-1], timedelta()) <= TRIED_FOR
+    assert claim(engine) == []
+
+
+def test_pauses() -> None:
+    assert [pause_after(attempts, lambda: 1.0).total_seconds() for attempts in (1, 2, 3, 9, 10, 99)] == [
+        5,
+        15,
+        45,
+        32_805,
+        43_200,
+        43_200,
+    ]
+    assert pause_after(1, lambda: 0.0).total_seconds() == 2.5
+
+
+def test_a_success_ends_the_failing(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 2)
+    first, second = claim(engine)
+    assert end(engine, first) == Ended(DeliveryState.PENDING)
+    assert transact(engine, webhook_figures)[:2] == (0, 1)
+    assert end(engine, second, Attempt(1, None, 204, "")) == Ended(DeliveryState.DELIVERED)
+    assert transact(engine, webhook_figures)[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("because", DisabledBecause)
+def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings, because: DisabledBecause) -> None:
+    webhook, other = make_webhook(engine, settings, URL), make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 3)
+    make_deliveries(engine, other, 1)
+    first, second, third, _ = sorted(claim(engine), key=lambda each: each.webhook_id)
+    assert end(engine, first) == Ended(DeliveryState.PENDING)
+    if because is DisabledBecause.FAILING:
+        shift(engine, failing_since=DISABLED_AFTER)
+        assert end(engine, second) == Ended(DeliveryState.FAILED, because)
+    else:
+        assert end(engine, second, Attempt(1, DeliveryProblem.STATUS, 410, "")) == Ended(DeliveryState.FAILED, because)
+    assert states(engine, webhook) == ["failed"] * 3
+    # What was under way ends as usual.
+    assert end(engine, third, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
+    assert sorted(states(engine, webhook)) == ["delivered", "failed", "failed"]
+    [disabled] = transact(engine, disabled_webhooks)
+    assert (disabled.webhook_id, disabled.because) == (webhook, because)
+    assert states(engine, other) == ["pending"]
+    transact(engine, lambda connection: WebhookStore(connection).enable(webhook))
+    assert transact(engine, disabled_webhooks) == []
+
+
+def test_a_deleted_webhook_ends_what_is_under_way(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 1)
+    [claimed] = claim(engine)
+    transact(engine, lambda connection: WebhookStore(connection).remove(webhook))
+    assert end(engine, claimed, Attempt(1, None, 200, "")) is None
+
+
+def test_a_redelivery_is_tried_for_three_days_again(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    [event_id] = make_deliveries(engine, webhook, 1)
+    [claimed] = claim(engine)
+    shift(engine, tried_from=TRIED_FOR)
+    assert end(engine, claimed) == Ended(DeliveryState.FAILED)
+    transact(engine, lambda connection: WebhookStore(connection).redeliver(webhook, event_id))
+    [again] = claim(engine)
+    assert (again.event_id, again.body, again.attempts) == (event_id, claimed.body, 2)
+    assert end(engine, again) == Ended(DeliveryState.PENDING)
+
+
+def test_both_secrets_sign_until_the_previous_one_expires(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL, secret="whsec_b2xk")
+    make_deliveries(engine, webhook, 2)
+    sealer = Sealer(settings.webhook_key_list)
+
+    def rotate(until: datetime) -> None:
+        transact(
+            engine, lambda connection: WebhookStore(connection).rotate(webhook, sealer.seal("whsec_bmV3"), previous_until=until)
+        )
+
+    rotate(datetime.now(UTC) + timedelta(hours=1))
+    [both] = claim(engine, most=1)
+    assert both.previous_secret is not None
+    assert (sealer.open(both.secret), sealer.open(both.previous_secret)) == ("whsec_bmV3", "whsec_b2xk")
+    rotate(datetime.now(UTC) - timedelta(seconds=1))
+    assert [each.previous_secret for each in claim(engine)] == [None]
+
+
+def test_secrets_are_encrypted_again_under_the_first_key(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    both, second = Sealer([SECOND_KEY.encode(), FIRST_KEY.encode()]), Sealer([SECOND_KEY.encode()])
+    assert transact(engine, lambda connection: unreadable_secrets(connection, second)) == [webhook]
+    assert transact(engine, lambda connection: renew_secrets(connection, second)) == 0
+    assert transact(engine, lambda connection: renew_secrets(connection, both)) == 1
+    assert transact(engine, lambda connection: renew_secrets(connection, both)) == 0
+    assert transact(engine, lambda connection: unreadable_secrets(connection, second)) == []
+
+
+def test_old_deliveries_expire_but_not_pending_ones(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 2)
+    [claimed] = claim(engine, most=1)
+    end(engine, claimed, Attempt(1, None, 200, ""))
+    purger = Purger(PurgePolicy.of(settings))
+    assert purger.purge(engine).deliveries == 0
+    shift(engine, created_at=timedelta(days=settings.webhook_delivery_days))
+    assert purger.purge(engine).deliveries == 1
+    assert states(engine, webhook) == ["pending"]
+
+
+def test_what_waits_for_a_notifier_is_measured(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 1)
+    shift(engine, due_at=timedelta(minutes=5))
+    assert 300 <= transact(engine, webhook_figures).overdue_s < 3_600
+    claim(engine)
+    assert transact(engine, webhook_figures).overdue_s == 0
