@@ -18,6 +18,7 @@ from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.outbox_findings import outbox_findings
 from compose.restore_findings import restore_findings
+from compose.webhook_findings import webhook_findings
 from consumers.loop.coordinator import UNSERVED
 from consumers.upkeep.groups import TOPICS, Groups
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
@@ -51,7 +52,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     yield from _identity(settings)
     yield from _databases(settings, environment)
     yield from _registration(settings)
-    yield from _outbox(settings)
+    yield from _work(settings)
     yield from _kafka(settings)
 
 
@@ -224,12 +225,13 @@ def _registration(settings: Settings) -> Iterator[Finding]:
         yield Finding("registration", State.OK, f"{detail}; do not change BULKREG_REGISTRATION_URL until they are settled")
 
 
-def _outbox(settings: Settings) -> Iterator[Finding]:
-    """Silent if the database can't be reached: other checks report that."""
+def _work(settings: Settings) -> Iterator[Finding]:
+    """What leaves the product: events and deliveries. Silent if the database can't be reached: other checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
         with engine.connect() as connection:
             yield from outbox_findings(connection, settings)
+            yield from webhook_findings(connection, settings)
     except DBAPIError:
         return
     finally:

@@ -138,6 +138,13 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 {"leaves": "sum(rate(bulkreg_receipt_leaves_appended_total[$__rate_interval]))"},
             ),
             Panel("Items sent again", "short", {"items": "sum(bulkreg_sweeper_resends_total)"}),
+            Panel("Webhooks: attempts", "ops", {"{{result}}": _rate("bulkreg_webhook_attempts_total", "result")}),
+            Panel(
+                "Webhooks: failing and disabled",
+                "short",
+                {"failing": "max(bulkreg_webhooks_failing)", "disabled": "max(bulkreg_webhooks_disabled)"},
+            ),
+            Panel("Webhooks: oldest due delivery", "s", {"oldest": "max(bulkreg_webhook_overdue_seconds)"}),
             Panel("Failed steps of a sweep", "short", {"{{step}}": "sum by (step) (bulkreg_sweep_failures_total)"}),
         ),
     ),

@@ -25,7 +25,7 @@ from tests.end_to_end.stand_in import STUBBORN, TOPIC
 from tests.support.waiting import PATIENCE_S, eventually
 
 COMMAND = [sys.executable, "-m", "tests.end_to_end.stand_in"]
-ROLES = {"login", "api", "relay", "splitter", "sweeper", "notary", "registration", "aggregator"}
+ROLES = {"login", "api", "relay", "splitter", "sweeper", "notary", "notifier", "registration", "aggregator"}
 
 
 def bulkreg(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -184,7 +184,7 @@ def test_a_killed_role_is_started_again_with_those_that_share_its_process(home: 
     os.kill(before["pids"]["relay"][0], signal.SIGKILL)
     after = with_another(home, before, "relay")
     changed = {role for role in before["pids"] if before["pids"][role] != after["pids"][role]}
-    assert changed == {"relay", "splitter", "sweeper", "notary"}
+    assert changed == {"relay", "splitter", "sweeper", "notary", "notifier"}
 
 
 def test_a_second_up_on_a_home_in_use_is_refused_and_changes_nothing(home: Path) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from cli.commands.groups import GroupedRole
 from cli.main import app
 from consumers.aggregator import AggregatorHandler
+from consumers.notifying.recording import RecordingHandler
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from consumers.upkeep import groups
@@ -177,6 +178,7 @@ def test_the_command_lists_and_renews(settings: Settings, refused: set[str], han
         "splitter": True,
         "registration": False,
         "aggregator": True,
+        "notifier": True,
     }
     renewed = bulkreg(settings, "renew", ROLE, "--json")
     assert renewed.exit_code == 0, renewed.output
@@ -187,6 +189,6 @@ def test_the_command_lists_and_renews(settings: Settings, refused: set[str], han
 
 
 def test_every_role_that_has_a_group_is_known() -> None:
-    handlers = (SplitterHandler, RegistrationHandler, AggregatorHandler)
+    handlers = (SplitterHandler, RegistrationHandler, AggregatorHandler, RecordingHandler)
     assert {handler.name: handler.topics for handler in handlers} == TOPICS
     assert set(GroupedRole) == TOPICS.keys()

@@ -8,8 +8,10 @@ from types import MappingProxyType
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from compose.webhook_findings import webhook_findings
 from consumers.loop.handler import Record
 from consumers.notifying.recording import RecordingHandler
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -289,6 +291,25 @@ def test_secrets_are_encrypted_again_under_the_first_key(engine: Engine, setting
     assert transact(engine, lambda connection: renew_secrets(connection, both)) == 1
     assert transact(engine, lambda connection: renew_secrets(connection, both)) == 0
     assert transact(engine, lambda connection: unreadable_secrets(connection, second)) == []
+
+
+def test_doctor_names_disabled_webhooks_and_missing_keys(engine: Engine, settings: Settings) -> None:
+    def findings(**changes: SecretStr) -> list[str]:
+        changed = settings.model_copy(update=changes)
+        with engine.begin() as connection:
+            return [finding.detail for finding in webhook_findings(connection, changed)]
+
+    webhook = make_webhook(engine, settings, URL)
+    assert findings() == []
+    [missing] = findings(webhook_keys=SecretStr(SECOND_KEY))
+    assert (
+        f"the secrets of 1 webhooks are encrypted under a key that is missing, so nothing is sent to them: {webhook}" in missing
+    )
+    make_deliveries(engine, webhook, 1)
+    end(engine, claim(engine)[0], Attempt(1, DeliveryProblem.STATUS, 410, ""))
+    [disabled] = findings()
+    assert disabled.startswith(f"webhook {webhook} of {ORGANIZATION} is disabled since ")
+    assert disabled.endswith(": gone")
 
 
 def test_old_deliveries_expire_but_not_pending_ones(engine: Engine, settings: Settings) -> None:

@@ -115,7 +115,10 @@ def test_secrets_come_from_ignored_files() -> None:
     ("secret", "holders"),
     [
         ("POSTGRES_PASSWORD", {"postgres", "setup", "admin"}),
-        ("WORKER_PASSWORD", {"setup", "admin", "import", "relay", "splitter", "registration", "aggregator", "sweeper", "notary"}),
+        (
+            "WORKER_PASSWORD",
+            {"setup", "admin", "import", "relay", "splitter", "registration", "aggregator", "sweeper", "notary", "notifier"},
+        ),
         ("API_PASSWORD", {"setup", "admin", "api"}),
     ],
 )
