@@ -66,9 +66,9 @@ async def _closed(client: LoadClient, job: Closed, submissions: Submissions) -> 
             batch_id = await client.submit(body)
             answered = time.perf_counter()
             accepted.append(answered - began)
-            etag = await client.find(batch_id)
+            seen = await client.look(batch_id)
             found.append(time.perf_counter() - answered)
-            await client.finished(batch_id, etag)
+            await client.finished(batch_id, seen)
             finished.append(time.perf_counter() - began)
 
     cpu, began = time.process_time(), time.perf_counter()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,14 @@ class UnexpectedResponseError(Exception):
     """The product returned an unexpected response. The figures would be meaningless; see the product's logs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a client has seen of a batch."""
+
+    etag: str
+    status: BatchStatus
+
+
 class LoadClient:
     """Any number of clients that share one session. All methods raise UnexpectedResponseError."""
 
@@ -29,15 +38,9 @@ class LoadClient:
         batch = await self._ask("POST", API_PATH, 202, body)
         return str(batch["batch_id"])
 
-    async def find(self, batch_id: str) -> str:
-        """Reads the batch with its items, and returns its ETag."""
-        path = f"{API_PATH}/{batch_id}"
-        async with self._session.get(path) as response:
-            content = await response.read()
-            if response.status != 200:
-                raise UnexpectedResponseError(f"GET {path} returned {response.status}: {content[:500]!r}")
-            orjson.loads(content)
-            return response.headers["ETag"]
+    async def find(self, batch_id: str) -> None:
+        """Reads the batch with its items."""
+        await self._ask("GET", f"{API_PATH}/{batch_id}", 200)
 
     async def cancel(self, batch_id: str) -> Mapping[str, Any]:
         """Cancels the batch and returns the final counts."""
@@ -50,20 +53,25 @@ class LoadClient:
                 return
             await asyncio.sleep(_POLL_ITEMS_S)
 
-    async def finished(self, batch_id: str, etag: str = "") -> None:
-        """Waits for the end of the batch, as a client does that wants to learn it immediately. `etag`: of the state that it knows."""
-        status = BatchStatus.PROCESSING
-        while status not in TERMINAL_BATCH_STATUSES:
-            path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}&wait=20s"
-            async with self._session.get(path, headers={"If-None-Match": etag}) as response:
-                content = await response.read()
-                etag = response.headers.get("ETag", etag)
-                if response.status == 200:
-                    status = BatchStatus(orjson.loads(content)["status"])
-                elif response.status != 304:
-                    raise UnexpectedResponseError(f"GET {path} returned {response.status}: {content[:500]!r}")
-        if status != BatchStatus.COMPLETED:
-            raise UnexpectedResponseError(f"batch {batch_id} ended {status}")
+    async def finished(self, batch_id: str, seen: Look | None = None) -> None:
+        """Waits for the end of the batch by long polls, as a client does that wants to learn it immediately. `seen`: the result of its `GET`,
+        if it has made one."""
+        seen = seen or await self.look(batch_id)
+        while seen.status not in TERMINAL_BATCH_STATUSES:
+            seen = await self.look(batch_id, seen)
+        if seen.status != BatchStatus.COMPLETED:
+            raise UnexpectedResponseError(f"batch {batch_id} ended {seen.status}")
+
+    async def look(self, batch_id: str, seen: Look | None = None) -> Look:
+        """Reads the batch without its successful items. If the client has seen it before, waits until it has changed."""
+        path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}{'' if seen is None else '&wait=20s'}"
+        async with self._session.get(path, headers={} if seen is None else {"If-None-Match": seen.etag}) as response:
+            content = await response.read()
+            if response.status == 200:
+                return Look(response.headers["ETag"], BatchStatus(orjson.loads(content)["status"]))
+            if seen is not None and response.status == 304:
+                return seen
+            raise UnexpectedResponseError(f"GET {path} returned {response.status}: {content[:500]!r}")
 
     async def all_finished(self) -> None:
         """Reads the listing until no batch of the organization is running."""
