@@ -4,7 +4,8 @@
 2. decode; what can't be decoded goes to the dead-letter topic in step 4
 3. handle: one database transaction with the effect and the progress. A role's preparation, if it has one, runs before it
 4. produce the events that the handler returned, and wait for their acknowledgements
-5. commit the contiguous offsets. The loop does not wait for the group's coordinator, which may be the one broker that is unreachable
+5. commit the contiguous offsets: after a pause immediately, under load at intervals. The loop does not wait for the group's coordinator,
+   which may be the one broker that is unreachable
 
 One thread owns the Kafka consumer and does 1, 2 and 5. A second one, the worker, does 3 and 4 for one micro-batch at a time. So polling
 continues while a database or a broker is unavailable, and the member keeps its partitions. When acknowledgements are late (a partition
@@ -25,6 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.commit_pace import CommitPace
 from consumers.loop.config import consumer_config, group_id
 from consumers.loop.contact import BrokerContact
 from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
@@ -161,6 +163,7 @@ class ConsumerLoop:
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._committed: dict[PartitionOffsets, int] = {}
         self._committing: _Committing | None = None
+        self._pace = CommitPace()
         self._noted: dict[tuple[Topic, int], Position] = {}
         """The progress that is stored, for the assigned partitions."""
         self._known_ids: dict[Topic, str] = {}
@@ -250,17 +253,23 @@ class ConsumerLoop:
 
     def _turn(self) -> None:
         is_idle = self._in_flight is None and (not self._lanes or self._postponed.is_full)
-        due_in_s = self._postponed.due_in_s()
         self._watch_coordinator()
-        self._receive(min(IDLE_POLL_S, IDLE_POLL_S if due_in_s is None else due_in_s) if is_idle else 0.0)
+        self._receive(self._idle_s() if is_idle else 0.0)
         self._renew_client()
         if self._in_flight is None:
             self._hand_over()
         if self._in_flight is None:
-            self._commit()
+            self._commit_if_due()
             self._note_turn()
         else:
             self._await_worker()
+
+    def _idle_s(self) -> float:
+        """How long an idle loop may wait for a record."""
+        due_in_s = self._postponed.due_in_s()
+        idle_s = IDLE_POLL_S if due_in_s is None else min(IDLE_POLL_S, due_in_s)
+        is_due = self._committing is None and self._moved()
+        return min(idle_s, max(0.0, self._pace.due_in_s)) if is_due else idle_s
 
     def _note_turn(self) -> None:
         self.health.failing = (
@@ -428,7 +437,7 @@ class ConsumerLoop:
             self._finish(self._in_flight)
             # Hand over the next micro-batch before the commit, so that the worker need not wait for it.
             self._hand_over()
-            self._commit()
+            self._commit_if_due()
 
     def _finish(self, finished: _InFlight) -> None:
         """Raises the worker's error. The worker has already retried where a retry could help."""
@@ -514,6 +523,19 @@ class ConsumerLoop:
 
     # --- Step 5: commit -----------------------------------------------------------------------------------------------------
 
+    def _moved(self) -> dict[PartitionOffsets, int]:
+        """Returns the offsets that have moved since they were committed."""
+        return {
+            partition: partition.next_offset
+            for partition in self._assigned.values()
+            if partition.next_offset is not None and partition.next_offset != self._committed.get(partition)
+        }
+
+    def _commit_if_due(self) -> None:
+        self._judge_reply()
+        if self._pace.due_in_s <= 0:
+            self._commit()
+
     def _commit(self) -> None:
         """Asks the coordinator to commit the offsets that have moved, one request at a time. After a failure the next request includes them;
         until then a crash leads to redelivery.
@@ -523,13 +545,10 @@ class ConsumerLoop:
         self._judge_reply()
         if self._committing is not None:
             return
-        moved = {
-            partition: partition.next_offset
-            for partition in self._assigned.values()
-            if partition.next_offset is not None and partition.next_offset != self._committed.get(partition)
-        }
+        moved = self._moved()
         if not moved:
             return
+        self._pace.committed()
         self._committing = _Committing(moved, time.monotonic())
         try:
             self._consumer.commit(offsets=[_position(*each) for each in moved.items()], asynchronous=True)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from consumers.loop import runtime as module
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.commit_pace import CommitPace
 from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S, CoordinatorWatch
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
@@ -181,6 +182,7 @@ class Loop:
         """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
         self.loop._silence = Silence(clock=lambda: self.now)
+        self.loop._pace = CommitPace(every_s=0)
         self.refused: KafkaException | None = None
         self.generation = 1
         self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
@@ -325,6 +327,33 @@ def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop) -> None:
     assert loop.commits == []
     loop.turn()
     assert loop.commits == [{0: 6}]
+
+
+def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_for_them(loop: Loop) -> None:
+    loop.loop._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+    loop.turn(record(0, 5))
+    assert loop.commits == [{0: 6}], "the first commit after a pause must not wait"
+    loop.turn(record(0, 6))
+    loop.now = 0.2
+    loop.turn(record(0, 7))
+    assert loop.commits == [{0: 6}]
+    loop.client.waits.clear()
+    loop.turn()
+    assert loop.client.waits == [pytest.approx(0.05)]
+    loop.now = 0.25
+    loop.turn()
+    assert loop.commits == [{0: 6}, {0: 8}]
+    loop.client.waits.clear()
+    loop.turn()
+    assert loop.client.waits == [0.5], "a loop without anything to commit must wait as long as any idle loop"
+
+
+def test_a_loop_that_stops_commits_what_waits_for_its_interval(loop: Loop) -> None:
+    loop.loop._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+    loop.turn(record(0, 5))
+    loop.turn(record(0, 6))
+    loop.loop._drain()
+    assert loop.commits == [{0: 6}, {0: 7}]
 
 
 EXPELLED = [
