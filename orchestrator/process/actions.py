@@ -251,7 +251,9 @@ def log_action(
     if _logger.isEnabledFor(action.level):
         batch_id = None if batch is None else str(batch)
         fields = {"role": role, "batch": batch_id, "topic": topic, "partition": partition, "offset": offset, **more}
-        _logger.log(action.level, LogLine(action, {name: value for name, value in fields.items() if value is not None}))
+        line = LogLine(action, {name: value for name, value in fields.items() if value is not None})
+        # Without `_logger.log`, which looks for the caller's file and line in the stack. The action says more.
+        _logger.handle(_logger.makeRecord(_logger.name, action.level, "", 0, line, (), None))
 
 
 def _word(value: object) -> str:

@@ -16,6 +16,8 @@ from orchestrator.process.settings import Settings
 
 def configure_logs(settings: Settings) -> None:
     """Sets up logging for the whole process. Lines of libraries have the same form."""
+    # No line has them, and reading them for each line takes as long as writing it.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = _StandardError()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)

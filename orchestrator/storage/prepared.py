@@ -8,12 +8,12 @@ millisecond in which SQLAlchemy would compile `text()` and describe its rows (do
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from psycopg2.errors import InvalidSqlStatementName
-from psycopg2.extras import NamedTupleCursor
 from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -66,6 +66,7 @@ class Prepared:
         self._prepare = f"PREPARE {self._name} AS {numbered}"
         values = ", ".join(f"%({name})s" for name in names)
         self._execute = f"EXECUTE {self._name} ({values})" if names else f"EXECUTE {self._name}"
+        self._as_row: Callable[[Iterable[Any]], Any] | None = None
 
     def rows(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[tuple[Any, ...]]:
         """Executes the statement and returns all rows. Raises SQLAlchemy's DBAPIError."""
@@ -73,7 +74,12 @@ class Prepared:
 
     def named(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
         """As `rows`, with named tuples."""
-        return run(connection, self._execute, parameters or {}, prepared=self, factory=NamedTupleCursor).fetchall()
+        cursor = run(connection, self._execute, parameters or {}, prepared=self)
+        if self._as_row is None:
+            # Once, because a statement's columns never change. The driver's own cursor for named tuples reads their names each time.
+            names = [column[0] for column in cursor.description]
+            self._as_row = namedtuple("Row", names)._make  # type: ignore[attr-defined]
+        return list(map(self._as_row, cursor.fetchall()))
 
     def scalars(self, connection: Connection, parameters: Parameters | None = None) -> Sequence[Any]:
         """As `rows`, but only the first column."""
@@ -126,7 +132,6 @@ def run(
     parameters: Parameters,
     *,
     prepared: Prepared | None = None,
-    factory: type[Any] | None = None,
 ) -> DBAPICursor:
     """Executes SQL in the driver's format in the connection's transaction, after the preface."""
     if not connection.in_transaction():
@@ -135,7 +140,7 @@ def run(
     cursor = None
     try:
         session = connection.connection
-        cursor = session.cursor(cursor_factory=factory)
+        cursor = session.cursor()
         if prepared is not None and not prepared.is_ready(session.info):
             if not session.autocommit:
                 # A transaction's isolation must be set before any other statement.
