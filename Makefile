@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full test-production lint console-types schemas docs bench simulate chaos fuzz mutate clean lock vendor
+.PHONY: help install run test test-full test-production lint console-types schemas docs bench peers simulate chaos fuzz mutate clean lock vendor
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,14 @@ docs: $(VENV)/.installed-dev ## write the tables of docs/operations.md again, fr
 bench: $(VENV)/.installed-dev ## items per second beside the database limit, in the same run
 	$(BIN)/bulkreg bench
 
+# Other libraries have dependencies that are not the product's.
+$(VENV)/peers/.installed: locks/peers.lock $(VENV)/.installed
+	$(BIN)/python -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --require-hashes -r locks/peers.lock
+	touch $@
+
+peers: $(VENV)/peers/.installed ## other libraries for a comparison: bulkreg bench --peers
+
 # A long one has no limit of time, and says in the end where it has been.
 simulate: $(VENV)/.installed-dev ## the product under everything that may happen, at random (STEPS=100000 SEED=… HASH_SEED=…)
 	BULKREG_SIMULATION_STEPS=$(STEPS) BULKREG_SIMULATION_SEED=$(SEED) \
@@ -115,6 +123,7 @@ lock: $(VENV)/.installed-dev ## resolve the dependencies again
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing -o locks/runtime.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded -o locks/embedded.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded --extra dev -o locks/dev.lock
+	echo "dbos pgqueuer[asyncpg] procrastinate psycopg[binary,pool] uvloop" | tr ' ' '\n' | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/peers.lock
 
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 

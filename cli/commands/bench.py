@@ -43,6 +43,10 @@ def register(app: typer.Typer) -> None:
                 min=0,
             ),
         ] = None,
+        peers: Annotated[
+            bool,
+            typer.Option("--peers", help="Measure other libraries in the same run, in the environment that `make peers` makes."),
+        ] = False,
         report: Annotated[
             Path | None, typer.Option(help="Draw curves, too, into this HTML file: a minute more.", dir_okay=False)
         ] = None,
@@ -51,13 +55,16 @@ def register(app: typer.Typer) -> None:
         with embedded_installed():
             from compose.bench.bench import Bench
             from compose.bench.page import figure, page, verdict
+            from compose.bench.peers.running import is_installed
             from compose.bench.plans import LONG, PLACES, SHORT, grown_to
             from compose.bench.target import BenchTarget
 
         if report is not None and not report.parent.is_dir():
             raise BadInputError(f"{report.parent} is no directory: --report writes a file into one that exists")
+        if peers and not is_installed():
+            raise BadInputError("The other libraries are not installed: --peers needs the environment that `make peers` makes.")
         grown = grown_to((LONG_GROWS_TO if long else 0) if grow is None else grow)
-        plan = replace(LONG if long else SHORT, places=None if report is None else PLACES, grown=grown)
+        plan = replace(LONG if long else SHORT, places=None if report is None else PLACES, grown=grown, peers=peers)
         output.remark(f"This takes {LONG_TAKES if long else SHORT_TAKES} on two cores.")
 
         def step(words: str) -> AbstractContextManager[None]:

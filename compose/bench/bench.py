@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -13,6 +14,7 @@ from compose.bench.generator import Generator
 from compose.bench.growth import count_activities, fill
 from compose.bench.jobs import SMALL_ITEMS, Open
 from compose.bench.kafka_pair import bare_pair
+from compose.bench.peers.running import PEERS, measure_peer
 from compose.bench.plans import Plan
 from compose.bench.processes import Processes
 from compose.bench.rounds import CLIENTS, Instruments, Round, Step, measure_round
@@ -34,7 +36,8 @@ class Figures:
 class Bench:
     """Measures a target by a plan. `step` tells people what is being measured.
 
-    Every method raises GeneratorEndedError, NotFinalError, ProcessReplacedError or ConsumerEndedError when the figures would mean nothing.
+    Every method raises GeneratorEndedError, NotFinalError, ProcessReplacedError, ConsumerEndedError or PeerFailedError when the figures would
+    mean nothing.
     """
 
     def __init__(self, target: BenchTarget, plan: Plan, step: Step) -> None:
@@ -74,7 +77,17 @@ class Bench:
         settings = self._target.settings()
         sizes = self._plan.sizes
         with database_limit.limit_database(self._target.postgres) as url, bare_pair(settings) as pair_rate:
-            tools = Instruments(settings, engine, url, pair_rate, generator, self._processes, self._step)
+            tools = Instruments(
+                settings,
+                engine,
+                url,
+                pair_rate,
+                generator,
+                self._processes,
+                self._step,
+                partial(measure_peer, self._target.postgres),
+                PEERS if self._plan.peers else (),
+            )
             with self._step("warming the limits up"):
                 database_limit.measure(url, sizes.limit_items // 20)
                 pair_rate(sizes.pair_messages // 20)
@@ -88,6 +101,7 @@ class Bench:
             rest = rows.AtRest(self._processes.idle_percent(self._plan.idle_s), self._processes.memory_mb())
         return [
             *rows.throughput_rows(rounds),
+            *rows.peer_rows(rounds),
             *rows.latency_rows(rounds),
             *rows.large_rows(rounds, self._plan.sizes.large_items),
             *rows.rest_rows(rest),

@@ -9,14 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
-from uuid import uuid4
 
 import psycopg2
-import psycopg2.extensions
 from pydantic import SecretStr
 
+from compose.bench.scratch import scratch_database
 from compose.bench.settling import settle
-from orchestrator.process.database_urls import database_url
 from orchestrator.process.settings import Settings
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.migrate import upgrade
@@ -77,19 +75,9 @@ _Parameters = dict[str, object]
 @contextmanager
 def limit_database(postgres: str) -> Iterator[str]:
     """Yields a database with the product's schema on the same server, and drops it afterwards."""
-    name = f"bench_limit_{uuid4().hex}"
-    server = psycopg2.connect(postgres)
-    server.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
-    url = database_url(postgres).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-    with server.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    try:
+    with scratch_database(postgres, "bench_limit") as url:
         upgrade(Settings(database_url=SecretStr(url)))
         yield url
-    finally:
-        with server.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        server.close()
 
 
 def measure(url: str, items: int) -> float:

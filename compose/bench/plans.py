@@ -25,6 +25,8 @@ class Plan:
     """Where to measure curves. None: no curves."""
     grown: Sequence[int] = ()
     """The numbers of activities to fill the tables to, in order; the benchmark measures again at each."""
+    peers: bool = False
+    """Whether other libraries are measured in each round."""
 
 
 SHORT = Plan(

@@ -1,6 +1,6 @@
 """One round of the benchmark: measures every figure once, so that all of them meet the same state of the machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -73,6 +73,8 @@ class Round:
     grown_mb: float
     """By how much the memory of one process grew, at most, while it handled the large batch."""
     cancelled_ms: float
+    peers: Mapping[str, float]
+    """Items per second of other libraries, if they are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,9 @@ class Instruments:
     generator: Generator
     processes: Processes
     step: Step
+    peer_rate: Callable[[str], float]
+    peers: Collection[str]
+    """The other libraries that are measured beside the product."""
 
 
 def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
@@ -113,6 +118,10 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
         items: throughput(f"{batches} batches of {items} from {CLIENTS} clients", Open(batches, items, min(CLIENTS, batches)))
         for items, batches in sizes.batches.items()
     }
+    peers = {}
+    for peer in tools.peers:
+        with tools.step(f"{name}: {peer}"):
+            peers[peer] = tools.peer_rate(peer)
     # Last, because just after it the product was slower by a twentieth.
     with tools.step(f"{name}: a bare producer and consumer"):
         pair_rate = tools.pair_rate(sizes.pair_messages)
@@ -140,4 +149,5 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
         finished_ms=1000 * large.finished_s[0],
         grown_mb=max(memory_after[process] - memory_before[process] for process in memory_before),
         cancelled_ms=1000 * cancelled_s,
+        peers=peers,
     )

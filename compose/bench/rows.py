@@ -13,6 +13,7 @@ from compose.bench.throughput import GENERATOR, Throughput
 CLOSED_SHARE = 0.15
 OPEN_SHARE = 0.25
 MOST_GENERATOR_PERCENT = 50
+PEER_TIMES: Mapping[str, int] = {"pgqueuer": 6, "procrastinate": 18, "dbos": 36}
 MOST_GROWTH = 1.2
 MOST_GROWN_MB = 16
 """The body of 10,000 items and what it becomes. Memory is flat if it does not grow with every such batch."""
@@ -78,6 +79,23 @@ def _load_rows(load: str, samples: Sequence[Throughput], limit: float, share: fl
         row(f"{load}: CPU for an item, all", "us", [each.all_us for each in samples]),
         row(f"{load}: CPU for an item, all / {GENERATOR}", "", [each.all_us / each.cpu_us[GENERATOR] for each in samples]),
     ]
+
+
+def peer_rows(rounds: Sequence[Round]) -> list[Row]:
+    """Other libraries that do an item's work on the same PostgreSQL, and how many times as fast the product is."""
+    rows = []
+    for peer in rounds[0].peers:
+        times = [each.open[SMALL_ITEMS].rate / each.peers[peer] for each in rounds]
+        least = PEER_TIMES[peer]
+        rows.append(
+            row(
+                f"{peer}, batches of {SMALL_ITEMS}, {CLIENTS} clients that don't wait",
+                "items/s",
+                [each.peers[peer] for each in rounds],
+            )
+        )
+        rows.append(row(f"product / {peer}", "", times, Goal(f">= {least}", at_least=least)))
+    return rows
 
 
 def latency_rows(rounds: Sequence[Round]) -> list[Row]:

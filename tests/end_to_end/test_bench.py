@@ -1,14 +1,18 @@
 """The benchmark measures what it reports. These tests use tiny sizes and check no speed."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg2
+import pytest
 
 from compose.bench.bench import Bench
 from compose.bench.curves import CurvePlaces
 from compose.bench.database_limit import SET_ITEMS, limit_database, measure
 from compose.bench.page import page
+from compose.bench.peers import running
+from compose.bench.peers.running import PeerFailedError, measure_peer
 from compose.bench.plans import Plan
 from compose.bench.rounds import Sizes
 from compose.bench.target import BenchTarget
@@ -113,3 +117,11 @@ def test_the_limit_writes_every_row_that_the_product_writes(infrastructure: obje
             cursor.execute("SELECT status, count(*) FROM orchestrator.batch GROUP BY status")
             assert cursor.fetchall() == [("completed", 40)]
         connection.close()
+
+
+def test_a_library_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template_database: str) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(running, "ENVIRONMENT", tmp_path)
+    with pytest.raises(PeerFailedError, match="pgqueuer"):
+        measure_peer(template_database, "pgqueuer")

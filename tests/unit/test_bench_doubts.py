@@ -22,6 +22,7 @@ ROUND = Round(
     finished_ms=1,
     grown_mb=1,
     cancelled_ms=1,
+    peers={},
 )
 
 
