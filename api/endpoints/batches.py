@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -202,29 +202,46 @@ def list_batches(call: Call) -> Reply:
     return Reply(200, presentation.batches(page, number=number, limit=query.limit, next_cursor=next_cursor))
 
 
-async def get_batch(request: web.Request, call: Call) -> web.Response:
-    """`GET /{batch_id}`: status and items in one snapshot; 304 if the client already has it, after up to `wait` seconds."""
-    query = call.read_query(OneBatchQuery)
-    service = call.service
-    if not query.wait or "If-None-Match" not in call.headers or request.method == "HEAD":
-        return (await service.database.run(partial(_get_batch, call, query))).reply.response()
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + query.wait
-    with service.watchers.watch(call.batch_id(), call.actor().organization_id) as watch:
-        found = await service.database.run(partial(_get_batch, call, query))
-        while found.reply.status == 304 and not found.is_settled and not service.watchers.closing:
-            watch.version = found.version
-            if not await watch.wait(deadline - loop.time()):
-                break
-            found = await service.watchers.read(partial(_get_batch, call, query))
-        return found.reply.response()
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     reply: Reply
     version: int
     is_settled: bool
+
+
+async def get_batch(request: web.Request, call: Call) -> web.Response:
+    """`GET /{batch_id}`: status and items in one snapshot; 304 if the client already has it, after up to `wait` seconds."""
+    query = call.read_query(OneBatchQuery)
+    watchers = call.service.watchers
+    if not query.wait or "If-None-Match" not in call.headers or request.method == "HEAD":
+        return (await _read_batch(call, query, call.service.database.run)).reply.response()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + query.wait
+    with watchers.watch(call.batch_id(), call.actor().organization_id) as watch:
+        known = None if watchers.closing else watchers.recent.unchanged((call.actor(), call.tags("If-None-Match")))
+        if known is None:
+            found = await _read_batch(call, query, call.service.database.run)
+        else:
+            # The client continues from what it has just been shown.
+            watch.version = known
+            await watch.wait(query.wait)
+            found = await _read_batch(call, query, watchers.read)
+        while found.reply.status == 304 and not found.is_settled and not watchers.closing:
+            watch.version = found.version
+            if not await watch.wait(deadline - loop.time()):
+                break
+            found = await _read_batch(call, query, watchers.read)
+        return found.reply.response()
+
+
+async def _read_batch(call: Call, query: OneBatchQuery, run: Callable[[Callable[[], _Found]], Awaitable[_Found]]) -> _Found:
+    recent = call.service.watchers.recent
+    read_at = recent.clock()
+    found = await run(partial(_get_batch, call, query))
+    # With names the tag stands for more than the batch.
+    if not found.is_settled and not query.names:
+        recent.shown((call.actor(), found.reply.headers["ETag"]), str(call.batch_id()), found.version, read_at)
+    return found
 
 
 def _get_batch(call: Call, query: OneBatchQuery) -> _Found:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.http.problems import ProblemError
 from api.load.database import Database
+from api.load.recent import RecentlyShown
 from orchestrator.batches.model import BatchView
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.process.actions import Action, log_action
@@ -65,6 +66,7 @@ class Watchers:
         # Keyed by the batch id as text, which is the payload of its notifications.
         self._watches: dict[str, set[Watch]] = {}
         self.closing = False
+        self.recent = RecentlyShown()
 
     @contextlib.contextmanager
     def watch(self, batch_id: UUID, organization_id: str) -> Iterator[Watch]:
@@ -110,8 +112,10 @@ class Watchers:
                 try:
                     # Changes may have been announced while no connection listened.
                     self._wake(list(self._watches))
+                    self.recent.hears()
                     await self._hear(connection)
                 finally:
+                    self.recent.hears_nothing()
                     # The connection may be broken, so it must not return to the pool.
                     connection.invalidate()
                     connection.close()
@@ -134,8 +138,10 @@ class Watchers:
                 await readable.wait()
                 readable.clear()
                 driver.poll()
-                self._wake({notice.payload for notice in driver.notifies})
+                changed = {notice.payload for notice in driver.notifies}
                 driver.notifies.clear()
+                self.recent.changed(changed)
+                self._wake(changed)
         finally:
             loop.remove_reader(descriptor)
 

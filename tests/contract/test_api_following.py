@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +17,9 @@ from sqlalchemy import Engine, text
 
 from api.access.tickets import ticket_key
 from api.endpoints import events
+from api.load.database import Database
+from api.load.recent import RecentlyShown
+from api.load.watching import Watch
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas.api.batches import BatchEvent, TicketResponse
@@ -114,6 +117,50 @@ def test_a_long_poll_returns_when_something_changes(
     began = time.monotonic()
     terminal = coordinator.get(url, params={"wait": "60s"}, headers={"If-None-Match": answers[0].headers["ETag"]})
     assert (terminal.status_code, time.monotonic() - began < 55) == (304, True)
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_long_poll_that_continues_a_get_reads_the_batch_only_if_it_has_changed(
+    coordinator: httpx.Client,
+    pipeline: Pipeline,
+    engine: Engine,
+    owner: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_changed: bool,
+) -> None:
+    heard: set[str] = set()
+    waits: list[float] = []
+    waits_before_reads: list[int] = []
+    changed, wait, look = RecentlyShown.changed, Watch.wait, Database.look
+
+    def hear(recent: RecentlyShown, batch_ids: Collection[str]) -> None:
+        changed(recent, batch_ids)
+        heard.update(batch_ids)
+
+    async def note_wait(watch: Watch, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        return await wait(watch, timeout_s)
+
+    def note_read(database: Database, *given: Any) -> Any:
+        waits_before_reads.append(len(waits))
+        return look(database, *given)
+
+    monkeypatch.setattr(RecentlyShown, "changed", hear)
+    monkeypatch.setattr(Watch, "wait", note_wait)
+    batch_id = pipeline.submit(mentors(1))
+    eventually(lambda: listening(owner))
+    announce(engine, batch_id)
+    eventually(lambda: str(batch_id) in heard)
+    heard.clear()
+    url = f"{API_PATH}/{batch_id}"
+    tag = coordinator.get(url).headers["ETag"]
+    if is_changed:
+        pipeline.drain()
+        eventually(lambda: str(batch_id) in heard)
+    monkeypatch.setattr(Database, "look", note_read)
+    answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
+    assert (answer.status_code, waits_before_reads) == ((200, [0]) if is_changed else (304, [1]))
 
 
 def test_a_long_poll_returns_304_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:
