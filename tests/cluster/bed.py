@@ -60,9 +60,7 @@ class Bed:
 
     def postgres(self, name: str) -> PostgresServer:
         """A PostgreSQL server, with its port and the URL that leads to it alone."""
-        server = self.servers.services[name]
-        assert isinstance(server, PostgresServer)
-        return server
+        return postgres_of(self.servers, name)
 
     def stop_server(self, name: str) -> None:
         """Stops a server as an operator does."""
@@ -129,29 +127,42 @@ class Bed:
         self.product.bulkreg("verify")
 
 
+def postgres_of(servers: Infrastructure, name: str) -> PostgresServer:
+    """A PostgreSQL server of a cluster."""
+    server = servers.services[name]
+    assert isinstance(server, PostgresServer)
+    return server
+
+
 @contextlib.contextmanager
 def running_bed(folder: Path) -> Iterator[Bed]:
     """Starts servers and roles, and stops them when the block ends."""
     servers = Infrastructure(folder / "servers", layout=CLUSTER)
-    home = Home(folder / "roles")
+    with servers as endpoints, running_roles(servers, folder / "roles", endpoints.postgres_url) as bed:
+        yield bed
+
+
+@contextlib.contextmanager
+def running_roles(servers: Infrastructure, folder: Path, database_url: str, **environment: str) -> Iterator[Bed]:
+    """Starts the roles on running servers, with more variables. They reach the database by this URL."""
+    home = Home(folder)
     home.create()
     home.port("api")  # Not the usual port, which may be taken.
     del home  # This also ends the reservation of the port.
-    with servers as endpoints:
-        addresses = {
-            "BULKREG_DATABASE_URL": endpoints.postgres_url,
-            "BULKREG_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
-            "BULKREG_TOPIC_REPLICATION_FACTOR": "3",
-        }
-        with running_product(folder / "roles", addresses) as product:
-            settings = Settings(
-                database_url=SecretStr(endpoints.postgres_url),
-                kafka_bootstrap_servers=endpoints.kafka_bootstrap_servers,
-                topic_replication_factor=3,
-            )
-            engine = create_engine(settings.owner_url, connect_args={"target_session_attrs": "read-write"}, pool_pre_ping=True)
-            standard_directory(engine, mentor_count=MENTORS)
-            try:
-                yield Bed(servers, product, settings, engine)
-            finally:
-                engine.dispose()
+    kafka = servers.endpoints.kafka_bootstrap_servers
+    addresses = {
+        "BULKREG_DATABASE_URL": database_url,
+        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "BULKREG_TOPIC_REPLICATION_FACTOR": "3",
+        **environment,
+    }
+    with running_product(folder, addresses) as product:
+        settings = Settings(
+            database_url=SecretStr(servers.endpoints.postgres_url), kafka_bootstrap_servers=kafka, topic_replication_factor=3
+        )
+        engine = create_engine(settings.owner_url, pool_pre_ping=True)
+        standard_directory(engine, mentor_count=MENTORS)
+        try:
+            yield Bed(servers, product, settings, engine)
+        finally:
+            engine.dispose()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+from pydantic import SecretStr
+
 from orchestrator.process.settings import Settings
 from tests.support.waiting import PATIENCE_S
 
@@ -13,8 +15,10 @@ from tests.support.waiting import PATIENCE_S
 def environment(settings: Settings) -> dict[str, str]:
     """Returns the environment that gives another process these settings."""
     given = settings.model_dump(include=settings.model_fields_set)
-    given["database_url"] = settings.database_url.get_secret_value()
-    return os.environ | {f"BULKREG_{name.upper()}": str(value) for name, value in given.items()}
+    return os.environ | {
+        f"BULKREG_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in given.items()
+    }
 
 
 @contextlib.contextmanager
