@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STACK ?= embedded
 
-.PHONY: help install run test test-full test-production lint console-types schemas docs bench peers simulate chaos fuzz mutate clean lock vendor
+.PHONY: help install run test test-full test-production lint console-types schemas docs bench peers simulate chaos fuzz mutate sbom clean lock vendor
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,8 +51,8 @@ test-full: $(VENV)/.installed-dev ## the long forms too
 # As root in a network of its own, so that the tests can drop packets between the servers, and nobody else's.
 IN_OWN_NETWORK = $(if $(filter 0,$(shell id -u)),$(if $(shell command -v unshare),unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh env BULKREG_TEST_OWN_NETWORK=1))
 
-test-production: $(VENV)/.installed-dev ## a cluster of real servers under the faults of docs/cluster.md; as root also those of the network
-	$(or $(IN_OWN_NETWORK),env) $(PYTEST) -n 0 -m production $(ARGS) tests/cluster
+test-production: $(VENV)/.installed-dev ## a cluster under the faults of docs/cluster.md, a real run under Prometheus, the chart on a cluster
+	$(or $(IN_OWN_NETWORK),env) $(PYTEST) -n 0 -m production $(ARGS) tests/cluster tests/production
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling, and the console's types where npm is installed
 	$(BIN)/ruff check .
@@ -118,8 +118,20 @@ ONLY ?=
 mutate: $(VENV)/.installed-dev ## plausible mistakes in copies of the product: does the suite notice? (COUNT=400 SEED=… ONLY=orchestrator/storage/)
 	$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(or $(SEED),14) --only $(or $(ONLY),"") --workers $(WORKERS)
 
+# The tool has an environment of its own, because the product does not need it.
+$(VENV)/sbom/.installed: locks/sbom.lock $(VENV)/.installed
+	$(BIN)/python -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet --require-hashes -r locks/sbom.lock
+	touch $@
+
+SBOM ?= sbom.json
+
+sbom: $(VENV)/sbom/.installed ## the bill of materials of what a deployment installs, as CycloneDX: locks/runtime.lock (SBOM=sbom.json)
+	$(VENV)/sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --validate -o $(SBOM) locks/runtime.lock
+
 lock: $(VENV)/.installed-dev ## resolve the dependencies again
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/build.lock
+	echo "cyclonedx-bom>=7" | $(BIN)/uv pip compile - $(LOCK_FLAGS) --no-annotate -o locks/sbom.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing -o locks/runtime.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded -o locks/embedded.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra tracing --extra embedded --extra dev -o locks/dev.lock

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.process import metrics, tracing
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
+from orchestrator.process.first_values import begin_at_zero
 from orchestrator.process.health import Health, LoopHealth
 from orchestrator.process.memory import relieve_collector
 from orchestrator.process.refused_start import RefusedStartError
@@ -266,6 +267,8 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
     tracer = begin_tracing(os.environ)
     roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
     REGISTRY.register(_LoopAges(dict(roles)))
+    for name in names:
+        begin_at_zero(name)
     starts = _note_starts(settings, list(roles))
     # What stops another role does not stop the API from accepting batches.
     is_apis = "api" in names

@@ -202,9 +202,15 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "From Kafka's JMX exporter.",
             ),
             Panel(
-                "PostgreSQL: WAL written",
-                "Bps",
-                {"{{instance}}": "rate(pg_stat_wal_wal_bytes[$__rate_interval])"},
+                "PostgreSQL: WAL on disk",
+                "bytes",
+                {"{{instance}}": "pg_wal_size_bytes"},
+                "From postgres_exporter 0.13 or newer.",
+            ),
+            Panel(
+                "PostgreSQL: commits",
+                "ops",
+                {"{{datname}}": "sum by (datname) (rate(pg_stat_database_xact_commit[$__rate_interval]))"},
                 "From postgres_exporter.",
             ),
             Panel(

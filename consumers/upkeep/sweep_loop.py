@@ -21,6 +21,8 @@ class SweepLoop:
     def __init__(self, sweeper: Sweeper, purger: Purger, engine: Engine, *, interval_s: float) -> None:
         self.health = LoopHealth()
         self._steps: dict[str, Callable[[Engine], Swept | Purged]] = {**sweeper.steps, **purger.steps}
+        for step in self._steps:
+            metrics.SWEEP_FAILURES.labels(step)
         self._engine = engine
         self._interval_s = interval_s
         self._stopping = threading.Event()

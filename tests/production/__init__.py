@@ -1,0 +1,1 @@
+"""What an operator installs, on the real programs: `make test-production`."""
