@@ -33,6 +33,8 @@ from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
 from tests.support.ports import free_port
 from tests.support.process import environment
+from tests.support.receipts import KEY as SIGNING
+from tests.support.receipts import ORIGIN
 from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_200)]
@@ -96,7 +98,7 @@ class Product:
             return False
 
     def _environment(self) -> dict[str, str]:
-        return environment(self.settings) | {"BULKREG_JWT_HS256_KEY": KEY}
+        return environment(self.settings) | {"BULKREG_JWT_HS256_KEY": KEY, "BULKREG_RECEIPTS_SIGNING_KEY": SIGNING.secret_text()}
 
     def bulkreg(self, *arguments: str) -> int:
         command = [sys.executable, "-m", "cli", *arguments]
@@ -144,6 +146,7 @@ def product(tmp_path: Path) -> Iterator[Product]:
             sweep_interval_ms=1_000,
             request_deadline_ms=2_000,
             registration_breaker_failures=1,
+            receipts_origin=ORIGIN,
             max_items=BACKLOG,
             max_backlog_items=BACKLOG,
         )
