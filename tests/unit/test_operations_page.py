@@ -31,7 +31,7 @@ def test_an_outdated_table_is_written_again() -> None:
 
 
 def test_every_role_is_described() -> None:
-    assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", TEXT.split("## Setting it up")[0], re.MULTILINE) == list(ROLES)
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", TEXT.split("## Install")[0], re.MULTILINE) == list(ROLES)
 
 
 def test_every_named_variable_is_read() -> None:
