@@ -93,8 +93,9 @@ def test_a_batch_has_one_connected_trace(
 ) -> None:
     with running_flow(keyed), reading(keyed, Topic.LIFECYCLE) as lifecycle:
         others = [submitted(keyed, [40 + number], flags="00") for number in range(3)]
+        wait_until_completed(engine, others)
         batch = submitted(keyed, range(1, 26), flags="01")
-        wait_until_completed(engine, [*others, batch])
+        wait_until_completed(engine, [batch])
         lifecycle.wait_for(4)
     spans = sent(received)
     assert len(received) == len(spans), "only the sampled batch has spans"

@@ -24,8 +24,8 @@ STEP_S = 2
 class Prometheus:
     """A running Prometheus."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE_S, verify=NO_TLS)
+    def __init__(self, client: httpx.Client) -> None:
+        self._http = client
         self._began_s = time.time()
 
     def fired(self) -> set[str]:
@@ -78,7 +78,8 @@ def running_prometheus(folder: Path, targets: Mapping[str, Sequence[int]]) -> It
     with (folder / "prometheus.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             eventually(lambda: _is_ready(port), what="Prometheus")
-            yield Prometheus(f"http://127.0.0.1:{port}")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE_S, verify=NO_TLS) as client:
+                yield Prometheus(client)
         finally:
             process.terminate()
             process.wait(PATIENCE_S)

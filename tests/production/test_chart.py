@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 CHART, VALUES = ROOT / "compose" / "kubernetes" / "bulkreg", ROOT / "compose" / "kubernetes" / "examples" / "values.yaml"
 CLUSTER = "BULKREG_TEST_KUBECONFIG"
 WITHIN = "240s"
+# The cluster need not know the Prometheus operator's kinds.
+WITHOUT_OPERATOR = ("--set", "monitoring.enabled=false")
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_200)]
 
@@ -55,7 +57,7 @@ class Release:
         return items
 
     def helm(self, command: str, *arguments: str, code: int | None = 0) -> str:
-        values = ("--namespace", self.namespace, "--values", str(VALUES), "--wait", "--timeout", WITHIN)
+        values = ("--namespace", self.namespace, "--values", str(VALUES), *WITHOUT_OPERATOR, "--wait", "--timeout", WITHIN)
         return run("helm", command, "bulkreg", str(CHART), *values, *arguments, code=code)
 
     def revision(self) -> tuple[int, str]:
@@ -119,7 +121,7 @@ def test_installation_upgrade_failed_migration_and_drain(release: Release) -> No
     assert not first.keys() & second.keys(), "every pod is new"
 
     # A migration that does not end: no node has so many processors.
-    never = ("--set", "migration.activeDeadlineSeconds=5", "--set", "migration.resources.requests.cpu=1000")
+    never = ("--set", "migration.activeDeadlineSeconds=60", "--set-string", "migration.resources.requests.cpu=1000")
     failed = release.helm("upgrade", *never, "--set", "settings.BULKREG_LOG_LEVEL=INFO", code=1)
     assert "pre-upgrade hooks failed" in failed
     assert release.revision() == (3, "failed")
