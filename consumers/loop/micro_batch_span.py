@@ -5,12 +5,12 @@ from itertools import islice
 from uuid import UUID
 
 from consumers.loop.decoding import Entry
-from consumers.loop.handler import AGGREGATOR, REGISTRATION, SPLITTER, Record
+from consumers.loop.handler import AGGREGATOR, NOTIFIER, REGISTRATION, SPLITTER, Record
 from orchestrator.process.tracing import MAX_LINKS, Kind, Span, Tracing, beginning, now_ns
 from schemas.envelope import SOURCE, Topic, id_of_trace, is_sampled, span_id_of, trace_of
 from schemas.events import EventData
 
-_NAMES = {SPLITTER: "split", REGISTRATION: "register", AGGREGATOR: "fold"}
+_NAMES = {SPLITTER: "split", REGISTRATION: "register", AGGREGATOR: "fold", NOTIFIER: "notify"}
 
 
 def send_span(tracer: Tracing, role: str, entries: Sequence[Entry], started_ns: int) -> None:

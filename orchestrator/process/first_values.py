@@ -7,6 +7,7 @@ _WRITES = {
     "splitter": (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.LIFECYCLE, Topic.DEAD_LETTER),
     "registration": (Topic.RESULTS, Topic.DEAD_LETTER),
     "aggregator": (Topic.DEAD_LETTER,),
+    "notifier": (Topic.DEAD_LETTER,),
 }
 """What each consumer publishes itself, beside the outbox."""
 
@@ -28,6 +29,8 @@ def begin_at_zero(role: str) -> None:
     if role == "aggregator":
         for lane in ("small", "bulk"):
             metrics.BATCH_COMPLETION_SECONDS.labels(lane)
+    if role == "notifier":
+        metrics.WEBHOOK_ATTEMPTS.labels("delivered")
     if role == "relay":
         for why in ("database", "delivery", "broker"):
             metrics.OUTBOX_FAILURES.labels(why)

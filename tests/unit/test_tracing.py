@@ -11,7 +11,7 @@ import pytest
 from compose.roles import begin_tracing
 from compose.telemetry import OpenTelemetry
 from consumers.loop.decoding import Entry
-from consumers.loop.handler import Lane, Record
+from consumers.loop.handler import AGGREGATOR, NOTIFIER, REGISTRATION, SPLITTER, Lane, Record
 from consumers.loop.micro_batch_span import send_span
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.raw_record import RawRecord
@@ -159,6 +159,12 @@ def test_a_micro_batch_is_a_child_of_its_first_sampled_batch_and_linked_to_all()
     assert (span.name, span.trace_id, span.span_id, span.parent_id) == ("register", TRACE, None, begun.span_id)
     assert list(span.links) == [begun, beginning(other, OTHER)]
     assert span.attributes["messaging.batch.message_count"] == 4
+
+
+def test_every_role_that_reads_topics_has_a_name_for_its_spans() -> None:
+    roles = (SPLITTER, REGISTRATION, AGGREGATOR, NOTIFIER)
+    spans = [span for role in roles for span in spans_of(role, entry(FIRST, f"00-{TRACE}-{SPAN}-01"))]
+    assert [span.name for span in spans] == ["split", "register", "fold", "notify"]
 
 
 def test_there_are_at_most_25_links() -> None:
