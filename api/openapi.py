@@ -79,7 +79,7 @@ _ETAG = {
 
 _PARAMETERS: Mapping[str, Json] = {
     name: {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-    for name in ("batch_id", "item_id", "activity_id", "template_id", "webhook_id", "event_id")
+    for name in ("batch_id", "item_id", "activity_id", "template_id", "webhook_id", "event_id", "forgetting_id")
 }
 _ORGANIZATION: Json = {
     "name": ORGANIZATION_HEADER,

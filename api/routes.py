@@ -12,6 +12,7 @@ from api.endpoints import (
     events,
     exports,
     files,
+    forgetting,
     me,
     periods,
     previews,
@@ -56,6 +57,7 @@ from schemas.api.directory import (
     MentorsResponse,
 )
 from schemas.api.files import ReadFileResponse
+from schemas.api.forgetting import ForgettingResponse, MentorToForget
 from schemas.api.items import NamesQuery, OneItemResponse
 from schemas.api.me import MeResponse
 from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodQuery, PeriodResponse
@@ -74,7 +76,15 @@ from schemas.api.webhooks import (
     WebhooksResponse,
     WebhookWithSecretResponse,
 )
-from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, RECEIPTS_PATH, WEBHOOKS_PATH
+from schemas.paths import (
+    ACTIVITIES_PATH,
+    API_PATH,
+    API_ROOT,
+    CLOSED_PERIOD_PATH,
+    FORGETTINGS_PATH,
+    RECEIPTS_PATH,
+    WEBHOOKS_PATH,
+)
 
 Endpoint = Callable[[Call], Reply]
 """Runs in a worker thread, where it may block."""
@@ -243,6 +253,24 @@ ROUTES: Sequence[Route] = (
         request_headers=_NOT_CHANGED,
         responses={200: CoordinatorsResponse, 304: None},
         refusals=("role_may_not",),
+    ),
+    Route(
+        "POST",
+        FORGETTINGS_PATH,
+        "forgetMentor",
+        forgetting.ask,
+        changes=True,
+        bodies=(MentorToForget,),
+        responses={202: ForgettingResponse},
+        refusals=("role_may_not", "mentor_in_running_batch", "mentor_coordinates"),
+    ),
+    Route(
+        "GET",
+        FORGETTINGS_PATH + "/{forgetting_id}",
+        "getForgetting",
+        forgetting.get,
+        responses={200: ForgettingResponse},
+        refusals=("role_may_not", "forgetting_not_found"),
     ),
     Route(
         "POST",

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
+from compose.forgetting_findings import forgetting_findings
 from compose.outbox_findings import outbox_findings
 from compose.restore_findings import restore_findings
 from compose.webhook_findings import webhook_findings
@@ -171,8 +172,8 @@ _UNPROTECTED = text("""
 _NOT_GRANTED = text("""
     SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
     WHERE schemaname IN ('orchestrator', 'registration')
-      AND tablename NOT IN ('consumer_progress', 'consumer_group', 'queue_end', 'receipt_cursor', 'receipt_reading', 'role_start', 'sweep_mark',
-                            'verification')
+      AND tablename NOT IN ('consumer_group', 'consumer_progress', 'forgotten_word', 'queue_end', 'receipt_cursor',
+                            'receipt_reading', 'role_start', 'sweep_mark', 'verification')
       AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY 1
 """)
 
@@ -226,12 +227,13 @@ def _registration(settings: Settings) -> Iterator[Finding]:
 
 
 def _work(settings: Settings) -> Iterator[Finding]:
-    """What leaves the product: events and deliveries. Silent if the database can't be reached: other checks report that."""
+    """What leaves the product, and who is forgotten. Silent if the database can't be reached: other checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
         with engine.connect() as connection:
             yield from outbox_findings(connection, settings)
             yield from webhook_findings(connection, settings)
+            yield from forgetting_findings(connection, settings)
     except DBAPIError:
         return
     finally:

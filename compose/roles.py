@@ -186,11 +186,15 @@ def _sweeper(settings: Settings) -> RunningRole:
     from consumers.upkeep.purger import PurgePolicy, Purger
     from consumers.upkeep.sweep_loop import SweepLoop
     from consumers.upkeep.sweeper import Sweeper, SweepPolicy
+    from orchestrator.directory.forgetting import Forgetter
+    from orchestrator.process.failpoints import failpoints
+    from orchestrator.storage.people import ForgettingKey
 
     sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
     REGISTRY.register(ProductObserver.of(settings))
     engine = _engine(settings, "sweeper", connections=1)
-    return SweepLoop(sweeper, Purger(PurgePolicy.of(settings)), engine, interval_s=settings.sweep_interval_ms / 1000)
+    forgetter = Forgetter(ForgettingKey.of(settings), failpoints(settings.failpoints))
+    return SweepLoop(sweeper, Purger(PurgePolicy.of(settings), forgetter), engine, interval_s=settings.sweep_interval_ms / 1000)
 
 
 def _notary(settings: Settings) -> RunningRole:

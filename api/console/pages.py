@@ -25,6 +25,7 @@ PAGES = (
     "/console/activities",
     "/console/activities/{activity_id}",
     "/console/period",
+    "/console/forget",
     "/console/receipts",
     "/console/help",
     "/console/accessibility",

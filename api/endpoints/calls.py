@@ -91,6 +91,10 @@ class Call:
         """The event id of a delivery in the path. Raises NotFoundError unless the path contains a canonical UUID."""
         return self._id("event", of="delivery")
 
+    def forgetting_id(self) -> UUID:
+        """The forgetting's id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
+        return self._id("forgetting")
+
     def _id(self, what: str, *, of: str | None = None) -> UUID:
         text = self.path[f"{what}_id"]
         if not _UUID.fullmatch(text):

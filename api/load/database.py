@@ -9,6 +9,7 @@ from sqlalchemy import Connection, QueuePool
 from api.load.threads import Threads
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository, NotesStore, PeriodStore, TemplateStore
+from orchestrator.directory.forgetting_requests import ForgettingRequests
 from orchestrator.directory.reading import DirectoryReader
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
@@ -220,6 +221,15 @@ class Database:
             lambda connection: work(DirectoryReader(connection)),
             organizations=[organization_id],
             snapshot=True,
+            give_up_after_s=_GIVE_UP_AFTER_S,
+        )
+
+    def forgetting(self, organization_id: str, work: Callable[[ForgettingRequests], Result]) -> Result:
+        """Runs `work` on the requests of this organization to forget people, in a transaction."""
+        return transact(
+            self._engine,
+            lambda connection: work(ForgettingRequests(connection)),
+            organizations=[organization_id],
             give_up_after_s=_GIVE_UP_AFTER_S,
         )
 

@@ -30,6 +30,9 @@ TOKEN_HOURS = 12
 _MOST_PEOPLE_LISTED = 20
 
 
+# Who forgets a person by the command line, as the record of it says.
+_OPERATOR = "operator"
+
 # The most that one request may ask for.
 _DIRECTORY_PAGE = 1_000
 
@@ -97,12 +100,16 @@ def register(app: typer.Typer) -> None:
         yes: Annotated[
             bool, typer.Option("--yes", "-y", help="With --prune: don't ask first. Needed without a terminal.")
         ] = False,
+        again: Annotated[
+            bool, typer.Option("--again", help="Import people who were forgotten, too, as new ones. Otherwise they are left out.")
+        ] = False,
     ) -> None:
         """Import a directory, all or nothing. Repeating it changes nothing; the new scopes replace the old ones."""
         from cli.servers.database import database
         from orchestrator.directory.files import read_directory
         from orchestrator.directory.importing import import_directory
         from orchestrator.storage.database import transact
+        from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
 
         if not path.is_dir():
             raise BadInputError(f"{path} is not a folder")
@@ -111,7 +118,13 @@ def register(app: typer.Typer) -> None:
         settings = deployment.settings()
         with working(output, "Importing"), database(settings, settings.worker_url) as engine:
             records, remarks = read_directory(path)
-            report = transact(engine, lambda connection: import_directory(connection, records, prune=prune))
+            key = ForgettingKey.of(settings)
+            try:
+                report = transact(
+                    engine, lambda connection: import_directory(connection, records, prune=prune, key=key, again=again)
+                )
+            except ForgettingKeyError as error:
+                raise BadInputError(str(error)) from error
         for remark in remarks:
             output.remark(printable(remark))
         for period in report.closed_periods:
@@ -119,6 +132,11 @@ def register(app: typer.Typer) -> None:
         for period in report.periods_closed_longer:
             what = f"the period stays closed through {period.closed_through}; an import never reopens one (bulkreg period reopen does)"
             output.remark(f"{printable(period.organization_id)}: {what}")
+        for person in report.forgotten:
+            remark = (
+                f"{person.organization_id}: {person.id} was forgotten and is left out; remove the row, or repeat with --again"
+            )
+            output.remark(printable(remark))
         deployment.refresh_admin_token()
         headers = ["file", "rows", "added", "changed", "withdrawn"]
         rows = [(name, each.given, each.added, each.changed, each.withdrawn) for name, each in report.changes.items()]
@@ -126,6 +144,53 @@ def register(app: typer.Typer) -> None:
         parts += _absent("mentors", report.absent_mentors, pruned=prune)
         parts += _absent("coordinators", report.absent_coordinators, pruned=prune)
         output.answer(asdict(report), *parts, done="The directory is imported.")
+
+    @command(directory, "forget", example="bulkreg directory forget --org nordlys --mentor hans-08")
+    def forget(
+        deployment: Deployment,
+        output: Output,
+        org: Annotated[str, typer.Option("--org", help="The mentor's organization.")],
+        mentor: Annotated[str, typer.Option("--mentor", help="The mentor's id.")],
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. Needed without a terminal.")] = False,
+    ) -> ExitCode:
+        """Forget a mentor: erase name and notes, and replace the id by a pseudonym everywhere. The records remain, with the same sums.
+
+        It can't be undone. It may be interrupted and repeated; the sweeper continues it, too. Exit code 1: it waits for a running batch or an
+        unpublished event, and the sweeper finishes it.
+        """
+        from cli.servers.database import database
+        from orchestrator.batches.errors import ConflictError
+        from orchestrator.batches.model import Actor, Role
+        from orchestrator.directory.forgetting import Forgetter
+        from orchestrator.directory.forgetting_requests import ForgettingRequests
+        from orchestrator.process.failpoints import failpoints
+        from orchestrator.storage.database import transact
+        from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
+        from schemas.spelling import canonical
+
+        settings = deployment.settings()
+        key = ForgettingKey.of(settings)
+        if key is None:
+            raise BadInputError(
+                "set BULKREG_FORGETTING_KEY to a random secret that is kept outside of the database, and is never changed"
+            )
+        confirm("Forget this mentor for good?", yes=yes)
+        actor = Actor(org, _OPERATOR, Role.ADMIN, channel=_OPERATOR)
+        forgetter = Forgetter(key, failpoints(settings.failpoints))
+        with working(output, "Forgetting"), database(settings, settings.worker_url) as engine:
+            try:
+                asked = transact(engine, lambda connection: ForgettingRequests(connection).ask(actor, canonical(mentor)))
+                forgetter.work(engine)
+            except (ConflictError, ForgettingKeyError) as error:
+                raise BadInputError(str(error)) from error
+            done = transact(engine, lambda connection: ForgettingRequests(connection).find(actor, asked.forgetting_id))
+        sentence = (
+            f"Forgotten: {done.changed_rows} rows changed. The pseudonym is {done.pseudonym}."
+            if done.done_at is not None
+            else "A running batch, or an event that is not published yet, names the mentor. The sweeper finishes it when that has ended."
+        )
+        output.answer(asdict(done), sentence, done=sentence)
+        return ExitCode.DONE if done.done_at is not None else ExitCode.SOME_FAILED
 
     @command(directory, "show", example="bulkreg directory show mentors --coordinator coord-101 --active-on 2026-03-25")
     async def show(

@@ -83,7 +83,7 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
     from cli.servers.database import database
 
     with database(settings, settings.worker_url) as engine, engine.connect() as connection:
-        replay = _begin(connection, batch_id)
+        replay = _begin(settings, connection, batch_id)
         records = _read(settings, output, connection, replay, start)
         with working(output, "Folding and comparing"):
             replay.fold()
@@ -98,13 +98,16 @@ def _replay(settings: "Settings", output: Output, batch_id: UUID | None, start: 
         return _Done(records, replay.unreadable, before, after, promoted)
 
 
-def _begin(connection: "Connection", batch_id: UUID | None) -> "Replay":
+def _begin(settings: "Settings", connection: "Connection", batch_id: UUID | None) -> "Replay":
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.replay.rebuild import Replay
+    from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
 
     try:
-        return Replay(connection, batch_id=batch_id)
+        return Replay(connection, batch_id=batch_id, key=ForgettingKey.of(settings))
+    except ForgettingKeyError as error:
+        raise BadInputError(str(error)) from error
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) != "42501":  # insufficient_privilege
             raise

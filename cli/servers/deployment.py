@@ -22,6 +22,9 @@ SIGNING_KEY = "jwt-key"
 WEBHOOK_KEY = "webhook-key"
 """The name of a home's secret that encrypts the secrets of webhooks."""
 
+FORGETTING_KEY = "forgetting-key"
+"""The name of a home's secret by which forgotten people are recognized."""
+
 _DEPLOYMENT_VARIABLES = ("BULKREG_DATABASE_URL", "BULKREG_KAFKA_BOOTSTRAP_SERVERS", "BULKREG_JWT_HS256_KEY")
 
 
@@ -58,6 +61,7 @@ class Deployment:
             receipts_origin=RECEIPTS_ORIGIN,
             **({} if stack.topic_copies is None else {"topic_replication_factor": stack.topic_copies}),
             webhook_keys=SecretStr(home.secret(WEBHOOK_KEY)),
+            forgetting_key=SecretStr(home.secret(FORGETTING_KEY)),
         )
 
     def refresh_admin_token(self) -> None:

@@ -125,6 +125,7 @@ class Stack:
             "BULKREG_API_PORT": str(port),
             "BULKREG_JWT_HS256_KEY": key,
             "BULKREG_WEBHOOK_KEYS": self._home.secret("webhook-key"),
+            "BULKREG_FORGETTING_KEY": self._home.secret("forgetting-key"),
             "BULKREG_PUBLIC_URL": self._api_url,
             "BULKREG_OIDC_ISSUER": f"http://{LOOPBACK_ADDRESS}:{login_port}",
             "BULKREG_OIDC_CLIENT_ID": "console",

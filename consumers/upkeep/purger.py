@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine
 
 from consumers.upkeep.isolation import Isolation
+from orchestrator.directory.forgetting import Forgetter
 from orchestrator.process.settings import Settings
 from orchestrator.storage.console_sessions import remove_ended_sessions
 from orchestrator.storage.database import transact
@@ -53,9 +54,11 @@ class Purged:
     sessions: int = 0
     notes: int = 0
     deliveries: int = 0
+    forgotten: int = 0
+    """People, not rows."""
 
     def __bool__(self) -> bool:
-        return any((self.batches, self.items, self.keys, self.sessions, self.notes, self.deliveries))
+        return any((self.batches, self.items, self.keys, self.sessions, self.notes, self.deliveries, self.forgotten))
 
     def __add__(self, other: "Purged") -> "Purged":
         return Purged(
@@ -65,14 +68,16 @@ class Purged:
             self.sessions + other.sessions,
             self.notes + other.notes,
             self.deliveries + other.deliveries,
+            self.forgotten + other.forgotten,
         )
 
 
 class Purger:
     """Any number of purgers may run. Each skips what another one is removing."""
 
-    def __init__(self, policy: PurgePolicy) -> None:
+    def __init__(self, policy: PurgePolicy, forgetter: Forgetter | None = None) -> None:
         self._policy = policy
+        self._forgetter = forgetter
 
     def purge(self, engine: Engine) -> Purged:
         """Removes what is due, in short transactions however much there is. May be interrupted anywhere and repeated."""
@@ -87,8 +92,12 @@ class Purger:
             "end_sessions": self._remove_sessions,
             "expire_deliveries": self._remove_deliveries,
         }
-        notes_after = self._policy.notes_after
-        return steps if notes_after is None else {**steps, "erase_notes": lambda engine: self._erase_notes(engine, notes_after)}
+        notes_after, forgetter = self._policy.notes_after, self._forgetter
+        if notes_after is not None:
+            steps["erase_notes"] = lambda engine: self._erase_notes(engine, notes_after)
+        if forgetter is not None:
+            steps["forget"] = lambda engine: Purged(forgotten=forgetter.work(engine, max_steps=self._policy.max_chunks).people)
+        return steps
 
     def _remove_batches(self, engine: Engine) -> Purged:
         """Removes batches. One that makes the purge fail is left out until the next purge."""

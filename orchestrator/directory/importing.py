@@ -11,6 +11,7 @@ from orchestrator.directory.periods import ClosedPeriod, close_periods, not_over
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.tables import TableRow
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
+from orchestrator.storage.people import ForgettingKey, read_forgotten, readmit
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/directory/sql/importing.sql")
@@ -52,7 +53,7 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What an import changed, by file; people who are not in the files (if `pruned`, they were closed); the periods that it closed, and those
-    that stay closed longer than the file says."""
+    that stay closed longer than the file says; people in the files who were forgotten, and so were left out."""
 
     changes: dict[str, Change]
     absent_mentors: Sequence[Person] = field(default=())
@@ -60,16 +61,22 @@ class ImportReport:
     pruned: bool = False
     closed_periods: Sequence[ClosedPeriod] = field(default=())
     periods_closed_longer: Sequence[ClosedPeriod] = field(default=())
+    forgotten: Sequence[Person] = field(default=())
 
 
-def import_directory(connection: Connection, directory: Directory, *, prune: bool = False) -> ImportReport:
-    """Writes the directory in the caller's transaction. Importing the same directory again changes nothing. Raises BadFileError; the caller
-    must then roll back.
+def import_directory(
+    connection: Connection, directory: Directory, *, prune: bool = False, key: ForgettingKey | None = None, again: bool = False
+) -> ImportReport:
+    """Writes the directory in the caller's transaction. Importing the same directory again changes nothing. Raises BadFileError, and
+    ForgettingKeyError if somebody was forgotten and the key is not the one of that time; the caller must then roll back.
+
+    People who were forgotten are left out, unless `again` readmits them.
 
     With `prune`, people who are absent from a file that names their organization are closed: a mentor's activity ends yesterday, a coordinator
     loses the role and all scopes. Nobody is deleted, because activities and audit rows refer to them.
     """
-    connection.execute(_IMPORT_LOCK)
+    wait_for_imports(connection)
+    directory, forgotten = _without_forgotten(connection, directory, key, again=again)
     if mistakes := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
         raise BadFileError(mistakes)
     changes: dict[str, Change] = {}
@@ -91,7 +98,42 @@ def import_directory(connection: Connection, directory: Directory, *, prune: boo
         raise BadFileError(mistakes)
     _write(connection, directory, "scopes.csv", _SCOPES, changes)
     closed, longer = close_periods(connection, organizations)
-    return ImportReport(changes, mentors, coordinators, pruned=prune, closed_periods=closed, periods_closed_longer=longer)
+    return ImportReport(
+        changes, mentors, coordinators, pruned=prune, closed_periods=closed, periods_closed_longer=longer, forgotten=forgotten
+    )
+
+
+def wait_for_imports(connection: Connection) -> None:
+    """Waits for a running import, and keeps out others until the transaction ends."""
+    connection.execute(_IMPORT_LOCK)
+
+
+_PEOPLE = {"mentors.csv": "mentor_id", "coordinators.csv": "coordinator_id", "scopes.csv": "coordinator_id"}
+
+
+def _without_forgotten(
+    connection: Connection, directory: Directory, key: ForgettingKey | None, *, again: bool
+) -> tuple[Directory, Sequence[Person]]:
+    """The directory without the rows of people who were forgotten, and these people."""
+    people = read_forgotten(connection, key)
+    if not people or key is None:
+        return directory, ()
+    left_out: set[tuple[str, str]] = set()
+    kept: dict[str, Rows] = {}
+    for name, rows in directory.items():
+        column = _PEOPLE.get(name)
+        there = Rows(rows.file)
+        for row in rows:
+            organization_id, person = row.values["organization_id"], row.values.get(column or "")
+            if person is not None and people.pseudonym(organization_id, person) is not None:
+                left_out.add((organization_id, person))
+            else:
+                there.append(row)
+        kept[name] = there
+    if again:
+        readmit(connection, key, sorted(left_out))
+        return directory, ()
+    return kept, [Person(organization_id, person) for organization_id, person in sorted(left_out)]
 
 
 def _write(connection: Connection, directory: Directory, name: str, statement: TextClause, changes: dict[str, Change]) -> None:

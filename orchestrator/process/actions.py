@@ -102,6 +102,9 @@ class Action(Enum):
     DRAIN_ABANDONED = logging.WARNING, "The role stopped before its last micro-batch was complete. Kafka delivers it again."
     DRAIN_FAILED = logging.WARNING, "The last micro-batch failed while the role stopped. Kafka delivers it again."
 
+    # Forgetting.
+    PERSON_FORGOTTEN = logging.INFO, "A person was forgotten, as `request` asked: the tables name them no more."
+
     # Consumer groups.
     PARTITIONS_ASSIGNED = logging.INFO, "Kafka assigned these further `partitions` to the role."
     PARTITIONS_REVOKED = logging.INFO, "Kafka revoked these `partitions` from the role."

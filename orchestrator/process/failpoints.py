@@ -34,6 +34,7 @@ class Failpoint(StrEnum):
     NOTARY_BEFORE_COMMIT = "notary.before_commit"
     NOTARY_AFTER_COMMIT = "notary.after_commit"
     NOTARY_BEFORE_SIGNED_COMMIT = "notary.before_signed_commit"
+    FORGETTING_AFTER_PAGE = "forgetting.after_page"
 
 
 class InjectedError(Exception):

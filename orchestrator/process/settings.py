@@ -196,6 +196,12 @@ class Settings(BaseSettings):
         "docs/operations.md says. Unset: notes are kept until somebody erases them.",
     )
 
+    forgetting_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="The key of the hashes by which an import and a replay recognize people who were forgotten: random, kept outside of the "
+        "database, and never changed. The sweeper and the commands need it. Unset: nobody is forgotten.",
+    )
     revocation_window_days: int = Field(
         default=30,
         ge=0,

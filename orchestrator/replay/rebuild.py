@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from orchestrator.batches.model import upstream_channel
 from orchestrator.replay.shadow_tables import Difference, ShadowTables, copy_line, escaped
+from orchestrator.storage.people import ForgettingKey, ForgottenPeople, read_forgotten
 from orchestrator.upstream.part import submitted_part
 from schemas import events
 from schemas.corrections import CORRECTION
@@ -51,7 +52,10 @@ class Replay:
     Create it before determining where the topics end. Everything in the tables at that time is then on the topics or waits in the outbox.
     """
 
-    def __init__(self, connection: Connection, *, batch_id: UUID | None = None) -> None:
+    def __init__(self, connection: Connection, *, batch_id: UUID | None = None, key: ForgettingKey | None = None) -> None:
+        """`key` is that of the forgotten people, who stay forgotten. Raises ForgettingKeyError."""
+        with connection.begin():
+            self._people = read_forgotten(connection, key)
         self.tables = ShadowTables(connection)
         self.unreadable = 0
         """How many records were not valid for their topic. They are on the dead-letter topic too, or were not written by us."""
@@ -69,7 +73,7 @@ class Replay:
         for partition, offset, value in records:
             if self._only_bytes and (value is None or self._only_bytes not in value):
                 continue
-            row = _result_row(value)
+            row = _result_row(value, self._people)
             if row is None:
                 self.unreadable += 1
             else:
@@ -83,7 +87,7 @@ class Replay:
             try:
                 envelope = open_envelope(record.headers, record.value)
                 data = _data(record.topic, envelope)
-                for table, row in _rows(record, envelope, data, self._only):
+                for table, row in _rows(record, envelope, data, self._only, self._people):
                     rows.setdefault(table, []).append(copy_line(row))
             except (UnreadableError, ValidationError):
                 self.unreadable += 1
@@ -122,7 +126,7 @@ class Comparison:
     not_covered: Sequence[UUID]
 
 
-def _result_row(value: bytes | None) -> str | None:
+def _result_row(value: bytes | None, people: ForgottenPeople) -> str | None:
     """A result as a row of its table, without partition and offset; None if it is not a result.
 
     The outcome follows from the data: only a success has an activity, and only a failure an error.
@@ -133,6 +137,7 @@ def _result_row(value: bytes | None) -> str | None:
         if activity_id is not None:
             outcome = f"success\t{activity_id}\t\\N"
         elif error is not None:
+            error = people.value(data["organization_id"], error) if people else error
             outcome = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
         else:
             outcome = "cancelled\t\\N\t\\N"
@@ -161,32 +166,37 @@ def _data(topic: Topic, envelope: Envelope) -> events.EventData:
 Rows = Iterable[tuple[str, Sequence[object]]]
 
 
-def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: UUID | None) -> Rows:
-    """The rows that an event adds: table and values. Raises ValidationError for an invalid correction."""
+def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: UUID | None, people: ForgottenPeople) -> Rows:
+    """The rows that an event adds: table and values, with pseudonyms of forgotten people. Raises ValidationError for an invalid correction."""
     if only not in (None, getattr(data, "batch_id", None)):
         return
     at = _time_of(record, envelope)
     place = (record.partition, record.offset)
     match data:
         case events.BatchSubmitted():
-            yield "replay_part", _part_row(data, envelope, at, place)
+            yield "replay_part", _part_row(data, envelope, at, place, people)
         case events.BatchRetryRequested():
-            common = (data.retry_number, data.retried_by or envelope.source, at, data.organization_id, *place)
+            retried_by = people.id(data.organization_id, data.retried_by or envelope.source)
+            common = (data.retry_number, retried_by, at, data.organization_id, *place)
             for item in data.items:
-                yield "replay_retry_read", (data.batch_id, item.position, item.attempt, _correction(item), *common)
+                correction = _correction(item, data.organization_id, people)
+                yield "replay_retry_read", (data.batch_id, item.position, item.attempt, correction, *common)
         case events.BatchCancelled():
             if not _are_runs(data.cancelled_positions):
                 raise UnreadableError("invalid_data", "the cancelled positions are not runs in ascending order")
             runs = orjson.dumps(data.cancelled_positions).decode()
-            by = data.cancelled_by or envelope.source
-            yield "replay_cancel", (data.batch_id, data.part, data.reason, by, at, data.cancelled, runs, *place)
+            by = people.id(data.organization_id, data.cancelled_by or envelope.source)
+            reason = people.value(data.organization_id, data.reason)
+            yield "replay_cancel", (data.batch_id, data.part, reason, by, at, data.cancelled, runs, *place)
         case events.BatchRelabelled():
-            yield "replay_relabel", (data.batch_id, data.version, data.label, *place)
+            yield "replay_relabel", (data.batch_id, data.version, people.value(data.organization_id, data.label), *place)
         case events.ActivitiesRevoked() if record.topic is Topic.BATCHES:
             if not _are_runs(data.revoked_positions):
                 raise UnreadableError("invalid_data", "the revoked positions are not runs in ascending order")
             runs = orjson.dumps(data.revoked_positions).decode()
-            yield "replay_revocation_read", (data.batch_id, data.organization_id, at, data.revoked_by, data.reason, runs, *place)
+            by = people.id(data.organization_id, data.revoked_by)
+            reason = people.text(data.organization_id, data.reason)
+            yield "replay_revocation_read", (data.batch_id, data.organization_id, at, by, reason, runs, *place)
         case events.BatchDeleted():
             yield "replay_delete", (data.batch_id, data.version, at)
         case events.BatchCompleted():
@@ -201,19 +211,22 @@ def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
     return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
 
 
-def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int]) -> Sequence[object]:
+def _part_row(
+    data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int], people: ForgottenPeople
+) -> Sequence[object]:
     part = submitted_part(data, envelope, at)
     is_ours = envelope.source == SOURCE
+    organization_id = part.organization_id
     return (
         part.batch_id,
         part.part,
         part.parts,
         part.total_items,
-        part.organization_id,
-        part.coordinator_id,
-        part.label,
+        organization_id,
+        people.id(organization_id, part.coordinator_id),
+        people.value(organization_id, part.label),
         part.override_duplicates,
-        (data.submitted_by if is_ours else None) or envelope.source,
+        people.id(organization_id, (data.submitted_by if is_ours else None) or envelope.source),
         (data.channel if is_ours else None) or upstream_channel(envelope.source),
         is_ours,
         part.origin.event_id,
@@ -225,14 +238,25 @@ def _part_row(data: events.BatchSubmitted, envelope: Envelope, at: datetime, pla
         at,
         *place,
         len(data.items),
-        orjson.dumps([vars(item) for item in data.items]).decode(),
+        orjson.dumps([_item(item, organization_id, people) for item in data.items]).decode(),
     )
 
 
-def _correction(item: events.RetriedItem) -> str | None:
+def _item(item: events.SubmittedItem, organization_id: str, people: ForgottenPeople) -> Mapping[str, object]:
+    if not people:
+        return vars(item)
+    mentor_id = people.id(organization_id, item.mentor_id)
+    notes = people.value(organization_id, item.notes) if mentor_id == item.mentor_id else None
+    client_reference = people.value(organization_id, item.client_reference)
+    return {**vars(item), "mentor_id": mentor_id, "notes": notes, "client_reference": client_reference}
+
+
+def _correction(item: events.RetriedItem, organization_id: str, people: ForgottenPeople) -> str | None:
     """The correction in an event, without notes. A null field means the same as an absent one."""
     given = {name: value for name, value in (item.correction or {}).items() if name != "notes" and value is not None}
     correction = CORRECTION.validate_python(given)
+    if "mentor_id" in correction:
+        correction["mentor_id"] = people.id(organization_id, correction["mentor_id"])
     return orjson.dumps(correction).decode() if correction else None
 
 

@@ -30,7 +30,7 @@ RETENTION = "retention"
 
 
 @dataclass(frozen=True, slots=True)
-class _Erasing:
+class NotesOf:
     """An item whose notes shall be erased."""
 
     batch_id: str
@@ -57,8 +57,8 @@ class PostgresNotes(NotesStore):
 
     def erase(self, organization_id: str, batch_id: UUID, position: int, *, actor: Actor, at: datetime) -> bool:
         item_id = str(DerivedIds(batch_id).item_id(position))
-        item = _Erasing(str(batch_id), position, item_id, organization_id)
-        return bool(_erase(self._connection, [item], at=at, by=actor.subject, channel=actor.channel))
+        item = NotesOf(str(batch_id), position, item_id, organization_id)
+        return bool(erase_notes_of(self._connection, [item], at=at, by=actor.subject, channel=actor.channel))
 
 
 def batches_with_old_notes(
@@ -74,18 +74,19 @@ def erase_old_notes(connection: Connection, due: Sequence[str], *, after: timede
     repository = PostgresActivityRepository(connection)
     repository.lock_batches([UUID(batch_id) for batch_id in due])
     rows = connection.execute(_DUE_AT, {"after": after, "batch_ids": arrays.plain(due), "max_items": max_items})
-    found = [_Erasing(row.batch_id, row.position, row.item_id, row.organization_id) for row in rows]
-    return _erase(connection, found, at=repository.clock(), by=RETENTION, channel=RETENTION)
+    found = [NotesOf(row.batch_id, row.position, row.item_id, row.organization_id) for row in rows]
+    return erase_notes_of(connection, found, at=repository.clock(), by=RETENTION, channel=RETENTION)
 
 
 def erase_old_notes_of_purged(connection: Connection, *, after: timedelta, max_items: int) -> int:
     """Erases the notes of at most `max_items` activities whose batch is purged and that were registered longer ago than `after`."""
     rows = connection.execute(_DUE_ACTIVITIES, {"after": after, "max_items": max_items})
-    found = [_Erasing(row.batch_id, row.position, row.item_id, row.organization_id) for row in rows]
-    return _erase(connection, found, at=PostgresActivityRepository(connection).clock(), by=RETENTION, channel=RETENTION)
+    found = [NotesOf(row.batch_id, row.position, row.item_id, row.organization_id) for row in rows]
+    return erase_notes_of(connection, found, at=PostgresActivityRepository(connection).clock(), by=RETENTION, channel=RETENTION)
 
 
-def _erase(connection: Connection, found: Sequence[_Erasing], *, at: datetime, by: str, channel: str) -> int:
+def erase_notes_of(connection: Connection, found: Sequence[NotesOf], *, at: datetime, by: str, channel: str) -> int:
+    """Erases the notes of these items, whose batches are locked or purged, and stores by whom. Returns of how many."""
     if not found:
         return 0
     batch_ids = sorted({each.batch_id for each in found})
@@ -96,6 +97,11 @@ def _erase(connection: Connection, found: Sequence[_Erasing], *, at: datetime, b
     values = {"item_ids": item_ids, "organizations": organizations, "at": at, "by": by, "channel": channel}
     erased = connection.execute(_ERASE, {**items, **values}).rowcount
     if erased:
-        connection.execute(_TOUCH, {"batch_ids": arrays.plain(batch_ids), "at": at})
-        watching.announce(connection, [UUID(batch_id) for batch_id in batch_ids])
+        touch_batches(connection, batch_ids, at=at)
     return int(erased)
+
+
+def touch_batches(connection: Connection, batch_ids: Sequence[str], *, at: datetime) -> None:
+    """Raises the versions of locked batches whose rows were changed, and notifies their followers."""
+    connection.execute(_TOUCH, {"batch_ids": arrays.plain(batch_ids), "at": at})
+    watching.announce(connection, [UUID(batch_id) for batch_id in batch_ids])

@@ -89,9 +89,12 @@ class ActivityEventResponse(Response):
     """An event in the history of an activity. Fields that do not apply are left out."""
 
     at: AwareDatetime
-    kind: Literal["submitted", "failed", "retried", "registered", "revoked"]
+    kind: Literal["submitted", "failed", "retried", "registered", "revoked", "notes_erased"]
     by: str | None = None
-    channel: Annotated[str | None, Field(description="`api` or `event`: how the request came in.")] = None
+    channel: Annotated[
+        str | None,
+        Field(description="How the request came in: `api`, an upstream service, or `retention` for notes that were old."),
+    ] = None
     attempt: Annotated[int | None, Field(description="Which attempt failed, or began with the retry.")] = None
     error: ItemErrorResponse | None = None
     correction: Annotated[Mapping[str, Any] | None, Field(description="The values that the retry changed, without notes.")] = None

@@ -357,6 +357,28 @@ def test_an_auditor_sees_results_and_changes_nothing(pipeline: Pipeline, server:
     assert "Talked" not in page.content()
 
 
+def test_a_note_is_erased(pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch) -> None:
+    batch_id = pipeline.submit([item("mentor-1", notes="Talked about the summer")])
+    pipeline.drain()
+    page = context.new_page()
+    open_batch(page, server, batch_id)
+    person, dialog = page.locator(".people button").first, page.get_by_role("dialog")
+    for answer in ("Keep the note", "Erase the note"):
+        person.click()
+        dialog.get_by_text("Note", exact=True).click()
+        expect(dialog).to_contain_text("Talked about the summer")
+        dialog.get_by_role("button", name="Erase the note").click()
+        expect(dialog.get_by_role("heading")).to_contain_text("Erase the note about")
+        dialog.get_by_role("button", name=answer).click()
+        expect(dialog).to_be_hidden()
+    expect(page.locator("#outcome")).to_have_text("The note is erased.")
+    person.click()
+    expect(dialog.get_by_role("button").first).to_be_visible()
+    assert "Talked" not in page.content()
+    assert pipeline.status(batch_id).items[0].values.notes is None
+    assert watch.faults == []
+
+
 def test_a_batch_is_followed_where_no_stream_gets_through(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:
     context.route("**/events?*", lambda route: route.fulfill(status=502))
     batch_id = pipeline.submit([*mentors(2), item("nobody")])

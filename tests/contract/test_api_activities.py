@@ -154,6 +154,7 @@ def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.C
     pipeline.drain()
     activity_id = coordinator.get(f"{API_PATH}/{batch_id}/items/{item_id}").json()["activity_id"]
     coordinator.post(f"{ACTIVITIES_PATH}/{activity_id}/revoke", json={"reason": "wrong date"})
+    assert coordinator.delete(f"{API_PATH}/{batch_id}/items/{item_id}/notes").status_code == 204
     response = auditor.get(f"{ACTIVITIES_PATH}/{activity_id}")
     told = OneActivityResponse.model_validate(response.json())
     assert [(entry.kind, entry.by, entry.channel) for entry in told.history] == [
@@ -162,6 +163,7 @@ def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.C
         ("retried", COORDINATOR, None),
         ("registered", COORDINATOR, "api"),
         ("revoked", COORDINATOR, "api"),
+        ("notes_erased", COORDINATOR, "api"),
     ]
     failed, retry, revoked = told.history[1], told.history[2], told.history[4]
     assert (failed.attempt, failed.error and failed.error.code) == (1, "mentor_not_found")

@@ -12,7 +12,7 @@ from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from schemas.ids import DerivedIds
-from schemas.paths import API_PATH, API_ROOT, WEBHOOKS_PATH
+from schemas.paths import API_PATH, API_ROOT, FORGETTINGS_PATH, WEBHOOKS_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 from tests.support.receipts import append_and_sign
@@ -74,6 +74,8 @@ BODIES: dict[str, Any] = {
     "testWebhook": None,
     "listDeliveries": None,
     "redeliver": None,
+    "forgetMentor": {"mentor_id": "mentor-99"},
+    "getForgetting": None,
 }
 
 # The query of operations that need one.
@@ -88,7 +90,7 @@ OPERATIONS = [
 CHANGING = {route.name for route in ROUTES if route.changes}
 FILES = {route.name for route in ROUTES if route.file_types}
 OF_WEBHOOKS = {route.name for route in ROUTES if route.path.startswith(WEBHOOKS_PATH)}
-NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod", *OF_WEBHOOKS}
+NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod", "forgetMentor", "getForgetting", *OF_WEBHOOKS}
 
 
 Places = dict[str, str]
@@ -149,6 +151,7 @@ def places(pipeline: Pipeline, api: ApiServer) -> Places:
         "item_id": str(pipeline.status(batch_id, actor=ADMIN).items[1].item_id),
         "template_id": template["template_id"],
         "activity_id": DerivedIds(batch_id).activity_id(0),
+        "forgetting_id": asked_to_forget(api),
     }
 
 
@@ -157,6 +160,12 @@ def webhook_places(api: ApiServer) -> Places:
         webhook_id = admin.post(WEBHOOKS_PATH, json=BODIES["createWebhook"]).json()["webhook_id"]
         event_id = admin.post(f"{WEBHOOKS_PATH}/{webhook_id}/test").json()["event_id"]
     return {"webhook_id": webhook_id, "event_id": event_id}
+
+
+def asked_to_forget(api: ApiServer) -> str:
+    """A request to forget a mentor."""
+    with api.client(Role.ADMIN, sub="boss") as client:
+        return str(client.post(FORGETTINGS_PATH, json=BODIES["forgetMentor"]).json()["forgetting_id"])
 
 
 def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
@@ -264,6 +273,7 @@ def test_an_auditor_never_gets_notes(api: ApiServer, coordinator: httpx.Client, 
         "item_id": failed,
         "template_id": template["template_id"],
         "activity_id": registered["activity_id"],
+        "forgetting_id": asked_to_forget(api),
     }
     reading = [(name, path) for name, method, path in OPERATIONS if method == "GET"]
     assert {"getBatch", "getItem", "followBatch", "downloadCsv"} <= {name for name, _ in reading}

@@ -10,17 +10,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 from pydantic import SecretStr
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from compose import doctor
 from compose.doctor import examine
 from compose.findings import Finding, State
+from orchestrator.directory.forgetting import Forgetter
+from orchestrator.directory.forgetting_requests import ForgettingRequests
+from orchestrator.process.failpoints import failpoints
 from orchestrator.process.settings import Settings
-from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.outbox import SLOTS
+from orchestrator.storage.people import ForgettingKey
 from orchestrator.storage.slots import announce, balance
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
+from tests.support.pipeline import ADMIN
 from tests.support.waiting import PATIENCE_S, eventually
 
 KEY = SecretStr("k" * 32)
@@ -281,6 +286,20 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     for future in admin.incremental_alter_configs([configured]).values():
         future.result()
     assert any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
+
+
+def test_people_who_can_not_be_forgotten_or_recognized_without_the_key(sound: Settings, engine: Engine) -> None:
+    keyed, other = (changed(sound, forgetting_key=SecretStr(letter * 32)) for letter in "kx")
+    assert [wrong(each) for each in (sound, keyed)] == [[], []]
+    transact(engine, lambda connection: ForgettingRequests(connection).ask(ADMIN, "mentor-1"))
+    [asked] = wrong(sound)
+    assert (asked.subject, asked.state, "BULKREG_FORGETTING_KEY" in asked.detail) == ("forgetting", State.ADVICE, True)
+    assert wrong(keyed) == []
+    assert Forgetter(ForgettingKey.of(keyed), failpoints("")).work(engine).people == 1
+    for unknown in (sound, other):
+        [found] = wrong(unknown)
+        assert "people were forgotten under another key" in found.detail
+    assert wrong(keyed) == []
 
 
 def test_authentication_that_is_missing_or_unsafe(sound: Settings) -> None:

@@ -26,19 +26,20 @@ TABLES = [
     *("orchestrator.receipt_" + name for name in ("batch", "checkpoint", "log", "node", "published", "run", "salt")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
     *("registration." + name for name in ("activity", "activity_type", "audit", "chapter", "coordinator", "coordinator_scope")),
+    "registration.forgetting",
     "registration.mentor",
     "registration.organization",
     "registration.notes_erasure",
     "registration.period_change",
 ]
-# These tables are about partitions and have no organization. The API may not read them.
+# These tables are about partitions and have no organization, or have hashes of people. The API may not read them.
 OF_NOBODY = {
     "orchestrator." + name
     for name in (
         *("consumer_group", "consumer_progress", "queue_end", "receipt_cursor", "receipt_reading"),
         *("role_start", "sweep_mark", "verification"),
     )
-}
+} | {"registration.forgotten_word"}
 # Public keys, which everybody may read.
 OF_EVERYBODY = "orchestrator.receipt_key"
 
@@ -69,6 +70,7 @@ SPECIAL = {
     ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
     ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
+    ("registration.forgetting", "done_at"): "NULL",
     ("registration.period_change", "closed_through"): "'2026-03-25'",
 }
 

@@ -97,7 +97,10 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
             assert place[0] not in before.purged, f"{place} exists again after its purge"
             assert item.attempt == 1, f"{place} began with attempt {item.attempt}"
             variants = [variant[item.position] for variant in model.asked[item.batch_id].variants if item.position < len(variant)]
+            if item.position in model.asked[item.batch_id].erasures_asked:
+                variants += [variant._replace(notes=None) for variant in variants]
             assert item.values in variants, f"{place} has values that were not submitted: {item.values}"
+        assert item.values.notes is None or item.position not in model.asked[item.batch_id].erased, f"{place} has erased notes"
         activity = after.activities.get(place)
         assert item.is_revoked == (activity is not None and activity.is_revoked), (
             f"{place} and {activity} differ in the revocation"
@@ -115,6 +118,11 @@ def _items(before: Snapshot, after: Snapshot, model: Model) -> None:
 def _transition(then: ItemRow, now: ItemRow, after: Snapshot, model: Model) -> None:
     place = (now.batch_id, now.position)
     assert now.is_revoked >= then.is_revoked, f"{place} was revoked, and is not revoked any more"
+    if then.values.notes is not None and now.values.notes is None:
+        assert now.position in model.asked[now.batch_id].erasures_asked, f"{place} lost its notes without a request"
+        then = then._replace(values=then.values._replace(notes=None))
+        if now == then:
+            return
     if now.is_revoked and not then.is_revoked:
         # The same call may have folded it.
         assert model.asked[now.batch_id].may_be_revoked(now.position), f"{place} is revoked without a request"
@@ -271,6 +279,9 @@ def _activity_transition(then: ActivityRow, now: ActivityRow | None, before: Sna
             f"{then} lost its flag, and {ended} live"
         )
         now = now._replace(is_flagged=True)
+    if then.notes is not None and now.notes is None:
+        assert then.position in model.asked[then.batch_id].erasures_asked, f"{then} lost its notes without a request"
+        now = now._replace(notes=then.notes)
     assert now == then, f"the activity of {place} has changed"
 
 

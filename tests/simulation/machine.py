@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from orchestrator.batches import operations, templates
+from orchestrator.batches.erasing import erase_notes
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import (
     Actor,
@@ -343,6 +344,24 @@ class Simulation(RuleBasedStateMachine):
             "the revocation of one", revoke_activity, _actor(asked), done, UUID(activity.activity_id), "a mistake", _POLICY
         )
         self._do(call, fate, f"revoke the activity of {activity.batch_id}, {activity.position}")
+
+    @operation(4, index=indexes, position=st.integers(0, 6), fate=fates)
+    def erase(self, index: int, position: int, fate: Fate | None) -> None:
+        """Erases the notes of an item, whatever state it is in, even if its batch is deleted or purged."""
+        asked = self._pick(index)
+        chosen = position % len(asked.variants[0])
+        asked.erasures_asked.add(chosen)
+
+        def done(answer: bool | OperationError | Unanswered) -> None:
+            if isinstance(answer, OperationError):
+                known = ("batch_not_found", "item_not_found")
+                assert answer.code in known, f"the erasure was refused: {answer.code}"
+            elif isinstance(answer, bool):
+                asked.erased.add(chosen)
+
+        item_id = DerivedIds(UUID(asked.batch_id)).item_id(chosen)
+        call = self.world.call_with_notes("the erasure", erase_notes, _actor(asked), done, UUID(asked.batch_id), item_id)
+        self._do(call, fate, f"erase the notes of {asked.batch_id}, {chosen}")
 
     @operation(4, organization=st.sampled_from(ORGANIZATIONS), day=st.sampled_from(CLOSINGS), fate=fates)
     def close_period(self, organization: str, day: date | None, fate: Fate | None) -> None:

@@ -109,6 +109,10 @@ class Asked:
     retries: list[RetryAsked] = field(default_factory=list)
     revocations: list[RevocationAsked] = field(default_factory=list)
     dismissals: list[DismissalAsked] = field(default_factory=list)
+    erasures_asked: set[int] = field(default_factory=set)
+    """The positions whose notes somebody wanted to erase. No correction of the simulation has notes, so none come back."""
+    erased: set[int] = field(default_factory=set)
+    """The positions whose erasure was acknowledged."""
 
     def values_after_retry(self, position: int, values: Values) -> list[Values]:
         """What an item's values may be in its next attempt."""

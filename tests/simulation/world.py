@@ -16,7 +16,7 @@ from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, TemplateStore
+from orchestrator.batches.repository import ActivityRepository, NotesStore, TemplateStore
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import promote
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
@@ -50,7 +50,7 @@ _TABLES = (
     "orchestrator.tombstone", "orchestrator.outbox", "orchestrator.idempotency_key", "orchestrator.consumer_progress",
     "orchestrator.sweep_mark", "orchestrator.sweep_watch", "registration.organization", "registration.mentor",
     "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
-    "registration.audit", "registration.period_change",
+    "registration.audit", "registration.period_change", "registration.notes_erasure",
 )  # fmt: skip
 _EMPTY_ALL = text(tampering("; ".join(f"DELETE FROM {table}" for table in _TABLES)))
 
@@ -275,6 +275,18 @@ class World:
     ) -> Action:
         """The same for an operation on templates."""
         return self._called(name, lambda: self.database.pipeline.call_with_templates(operation, actor, *arguments, **named), done)
+
+    def call_with_notes(
+        self,
+        name: str,
+        operation: Callable[Concatenate[ActivityRepository, NotesStore, Actor, Arguments], Returned],
+        actor: Actor,
+        done: Callable[[Returned | OperationError | Unanswered], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Action:
+        """The same for an operation that erases notes."""
+        return self._called(name, lambda: self.database.pipeline.call_with_notes(operation, actor, *arguments, **named), done)
 
     @staticmethod
     def _called(name: str, ask: Callable[[], Returned], done: Callable[[Returned | OperationError | Unanswered], None]) -> Action:

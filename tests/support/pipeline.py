@@ -18,12 +18,13 @@ from consumers.splitter import SplitterHandler
 from orchestrator.batches import operations
 from orchestrator.batches.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, TemplateStore
+from orchestrator.batches.repository import ActivityRepository, NotesStore, TemplateStore
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
+from orchestrator.storage.notes import PostgresNotes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.templates import PostgresTemplates
 from schemas.envelope import OutgoingEvent, Topic, open_envelope
@@ -147,6 +148,22 @@ class Pipeline:
             self.api,
             lambda connection: operation(
                 PostgresActivityRepository(connection), PostgresTemplates(connection), actor, *arguments, **named
+            ),
+            organizations=[actor.organization_id],
+        )
+
+    def call_with_notes(
+        self,
+        operation: Callable[Concatenate[ActivityRepository, NotesStore, Actor, Arguments], Returned],
+        actor: Actor,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Returned:
+        """The same for an operation that erases notes."""
+        return transact(
+            self.api,
+            lambda connection: operation(
+                PostgresActivityRepository(connection), PostgresNotes(connection), actor, *arguments, **named
             ),
             organizations=[actor.organization_id],
         )

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from orchestrator.batches.model import ItemError
 from orchestrator.replay.rebuild import _correction
+from orchestrator.storage.people import ForgottenPeople
 from schemas.api.reading import read
 from schemas.api.retries import ItemCorrection
 from schemas.corrections import CORRECTION
@@ -40,7 +41,7 @@ def test_a_value_that_no_request_could_have_is_refused(wrong: dict[str, object])
 )
 def test_a_replay_reads_the_correction_of_an_event(said: dict[str, object] | None, read_as: str | None) -> None:
     """It has no notes, and null means the same as an absent field."""
-    assert _correction(RetriedItem(position=0, attempt=2, correction=said)) == read_as
+    assert _correction(RetriedItem(position=0, attempt=2, correction=said), "org", ForgottenPeople(None)) == read_as
 
 
 def test_an_error_is_read_from_a_row_as_it_was_stored() -> None:

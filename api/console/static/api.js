@@ -196,6 +196,9 @@ export const cancel = async (batchId, reason, key) =>
 export const revoke = async (batchId, revocation, key) =>
   (await send("POST", `${BATCHES}/${batchId}/revoke`, { json: revocation, key })).body;
 
+/** @param {string} batchId @param {string} itemId */
+export const eraseNotes = (batchId, itemId) => send("DELETE", `${BATCHES}/${batchId}/items/${itemId}/notes`);
+
 /** "Done with it". @param {string} batchId @param {string} key */
 export const dismiss = async (batchId, key) => (await send("POST", `${BATCHES}/${batchId}/dismiss`, { key })).body;
 
@@ -254,6 +257,16 @@ export const closedPeriod = () => send("GET", PERIOD);
 
 /** @param {{ closed_through: string | null, reason: string }} change @param {string} key @param {string | null} match */
 export const changePeriod = async (change, key, match) => (await send("PUT", PERIOD, { json: change, key, match })).body;
+
+// Forgetting a mentor.
+
+const FORGETTINGS = `${API}/directory/forgettings`;
+
+/** @param {string} mentorId */
+export const forgetMentor = async (mentorId) => (await send("POST", FORGETTINGS, { json: { mentor_id: mentorId } })).body;
+
+/** What has become of a request. @param {string} forgettingId */
+export const forgetting = async (forgettingId) => (await send("GET", `${FORGETTINGS}/${forgettingId}`)).body;
 
 // Receipts.
 

@@ -5,6 +5,7 @@ import { page as activities } from "/console/static/pages/activities.js";
 import { page as batch } from "/console/static/pages/batch.js";
 import { page as batches } from "/console/static/pages/batches.js";
 import { page as correct } from "/console/static/pages/correct.js";
+import { page as forget } from "/console/static/pages/forget.js";
 import { page as help } from "/console/static/pages/help.js";
 import { page as home } from "/console/static/pages/home.js";
 import { page as newRegistration } from "/console/static/pages/new.js";
@@ -23,6 +24,7 @@ const PAGES = [
   { path: /^\/console\/new$/, page: newRegistration },
   { path: /^\/console\/activities(?:\/(?<activity_id>[^/]+))?$/, page: activities },
   { path: /^\/console\/period$/, page: period },
+  { path: /^\/console\/forget$/, page: forget },
   { path: /^\/console\/receipts$/, page: receipts, isPublic: true },
   { path: /^\/console\/help$/, page: help, isPublic: true },
   { path: /^\/console\/accessibility$/, page: accessibility, isPublic: true },

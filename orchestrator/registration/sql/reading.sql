@@ -31,8 +31,8 @@ WHERE activity_id = :activity_id AND organization_id = :organization_id;
 
 -- name: trail
 -- parameters: organization_id text, activity_id uuid, batch_id uuid, position integer
--- The history of an activity, in the order of time: its submission, the failed attempts, and the audit rows. The purge removes batch and attempts;
--- the audit rows remain. By primary keys, and the audit's index on its activity.
+-- The history of an activity, in the order of time: its submission, the failed attempts, the audit rows, and the erasures of notes. The purge removes
+-- batch and attempts; the others remain. By primary keys, and the audit's index on its activity.
 SELECT at, kind, by, channel, attempt, error, correction, reason FROM (
     SELECT submitted_at AS at, 1 AS step, 'submitted' AS kind, submitted_by AS by, channel, NULL::integer AS attempt, NULL::jsonb AS error,
            NULL::jsonb AS correction, NULL::text AS reason
@@ -46,6 +46,9 @@ SELECT at, kind, by, channel, attempt, error, correction, reason FROM (
     UNION ALL
     SELECT at, 4, action, submitted_by, channel, NULL, NULL, NULL, reason
     FROM registration.audit WHERE activity_id = :activity_id AND organization_id = :organization_id
+    UNION ALL
+    SELECT erased_at, 5, 'notes_erased', erased_by, channel, NULL, NULL, NULL, NULL
+    FROM registration.notes_erasure WHERE batch_id = :batch_id AND position = :position AND organization_id = :organization_id
 ) AS events
 ORDER BY at, step, attempt;
 

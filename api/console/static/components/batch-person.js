@@ -2,6 +2,7 @@
 
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
+import { EraseNotesDialog } from "/console/static/components/batch-notes.js";
 import { UndoDialog } from "/console/static/components/batch-undo.js";
 import { errorSentence, itemResult } from "/console/static/components/item-result.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
@@ -39,7 +40,24 @@ export class PersonDialog {
         ${item.revoked_by ? html`<dt>${text("person.undone_by")}</dt><dd>${page.nameOf(item.revoked_by)}</dd>` : nothing}
       </dl>
       ${item.notes
-        ? html`<details class="ds-details"><summary>${text("item.notes")}</summary><div>${item.notes}</div></details>`
+        ? html`
+            <details class="ds-details">
+              <summary>${text("item.notes")}</summary>
+              <div>
+                <p class="ds-paragraph">${item.notes}</p>
+                ${page.mayChange
+                  ? html`
+                      <button
+                        type="button" class="ds-button" data-color="danger" data-variant="secondary"
+                        @click=${() => page.show(new EraseNotesDialog(page, item))}
+                      >
+                        ${text("notes.erase")}
+                      </button>
+                    `
+                  : nothing}
+              </div>
+            </details>
+          `
         : nothing}
       ${this.#history(item.history ?? [])}
       ${this.reading.view()}

@@ -142,6 +142,7 @@ class Activities {
       <p class="ds-paragraph lead">
         ${text(`activities.lead.${this.context.me.role}`)}
         <a class="ds-link" href="/console/period">${text("activities.period_link")}</a>
+        ${this.context.me.role === "admin" ? html`<a class="ds-link" href="/console/forget">${text("forget.heading")}</a>` : nothing}
       </p>
       ${this.filters.view()}
       ${this.opening.view()} ${this.finding.view()}

@@ -1,0 +1,121 @@
+// An administrator has a mentor forgotten: first the id, then who that is and what happens, then what has become of it.
+
+import * as api from "/console/static/api.js";
+import { Action } from "/console/static/components/action.js";
+import { field } from "/console/static/components/field.js";
+import { readDirectory } from "/console/static/directory.js";
+import { text } from "/console/static/messages.js";
+import { html } from "/console/static/vendored.js";
+
+/** @param {import("/console/static/app.js").Context} context */
+export async function page(context) {
+  const forgetting = new ForgettingPage(context, await readDirectory(context.me));
+  return () => forgetting.view();
+}
+
+class ForgettingPage {
+  #typed = "";
+  /** The mentor to forget, once the person has chosen one. */
+  #chosen = "";
+  #isMissing = false;
+  /** The request, once it is made. @type {any} */
+  #request = null;
+
+  /** @param {import("/console/static/app.js").Context} context @param {import("/console/static/directory.js").Directory} directory */
+  constructor(context, directory) {
+    this.context = context;
+    this.directory = directory;
+    this.asking = new Action(context);
+    this.looking = new Action(context);
+  }
+
+  view() {
+    return html`
+      <nav aria-label=${text("activity.way")}><a class="ds-link" href="/console/activities">${text("activity.to_list")}</a></nav>
+      <h1 class="ds-heading" data-size="lg">${text("forget.heading")}</h1>
+      <p class="ds-paragraph prose lead">${text("forget.lead")}</p>
+      <div class="ds-card one-activity" data-color="neutral">
+        ${this.context.me.role !== "admin" ? text("forget.only_admins") : this.#request !== null ? this.#state() : this.#chosen === "" ? this.#form() : this.#question()}
+      </div>
+    `;
+  }
+
+  #form() {
+    return html`
+      <form class="dialog-form prose" @submit=${(/** @type {Event} */ event) => this.#choose(event)}>
+        ${field({
+          id: "mentor", label: text("forget.mentor"), hint: text("forget.mentor_hint"), value: this.#typed,
+          mistake: this.#isMissing ? text("forget.mentor_missing") : undefined,
+          change: (value) => { this.#typed = value; },
+        })}
+        <p class="buttons"><button type="submit" class="ds-button">${text("forget.continue")}</button></p>
+      </form>
+    `;
+  }
+
+  /** @param {Event} event */
+  #choose(event) {
+    event.preventDefault();
+    this.#chosen = this.#typed.trim();
+    this.#isMissing = this.#chosen === "";
+    this.asking.clear();
+    this.#show(this.#isMissing ? "mentor" : "state");
+  }
+
+  #question() {
+    return html`
+      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text("forget.question", { who: this.directory.mentorName(this.#chosen) })}</h2>
+      <p class="ds-paragraph">${text("forget.what")}</p>
+      ${this.asking.view()}
+      <p class="buttons">
+        <button type="button" class="ds-button" data-color="danger" ?disabled=${this.asking.isBusy} @click=${() => this.#ask()}>
+          ${text("forget.do")}
+        </button>
+        <button
+          type="button" class="ds-button" data-variant="secondary" ?disabled=${this.asking.state === "running"}
+          @click=${() => { this.#chosen = ""; this.#show("mentor"); }}
+        >
+          ${text("forget.leave")}
+        </button>
+      </p>
+    `;
+  }
+
+  #ask() {
+    this.asking.run(async () => {
+      this.#request = await api.forgetMentor(this.#chosen);
+      this.#chosen = this.#typed = "";
+      this.#show("state");
+    });
+  }
+
+  #state() {
+    const { state } = this.#request;
+    return html`
+      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text(`forget.state.${state}`)}</h2>
+      ${this.looking.view()}
+      <p class="buttons">
+        ${state === "done"
+          ? html`<button type="button" class="ds-button" data-variant="secondary" @click=${() => { this.#request = null; this.#show("mentor"); }}>
+              ${text("forget.another")}
+            </button>`
+          : html`<button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.looking.isBusy} @click=${() => this.#look()}>
+              ${text("forget.look")}
+            </button>`}
+      </p>
+    `;
+  }
+
+  #look() {
+    this.looking.run(async () => {
+      this.#request = await api.forgetting(this.#request.forgetting_id);
+      this.#show("state");
+    });
+  }
+
+  /** Draws the page, and moves the focus to what is new. @param {string} id */
+  #show(id) {
+    this.context.redraw();
+    document.getElementById(id)?.focus();
+  }
+}

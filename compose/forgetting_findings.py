@@ -1,0 +1,26 @@
+"""What `bulkreg doctor` says about forgetting people: whether they are recognized, and whether requests can be worked on."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from compose.findings import Finding, State
+from orchestrator.directory.forgetting import has_open_request
+from orchestrator.process.settings import Settings
+from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, read_forgotten
+
+
+def forgetting_findings(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Yields what is wrong with the key."""
+    key = ForgettingKey.of(settings)
+    try:
+        read_forgotten(connection, key)
+    except ForgettingKeyError:
+        detail = "people were forgotten under another key than BULKREG_FORGETTING_KEY: imports and replays refuse to run here"
+        fix = "set BULKREG_FORGETTING_KEY to that key where the sweeper and commands run"
+        yield Finding("forgetting", State.ADVICE, detail, fix)
+        return
+    if key is None and has_open_request(connection):
+        detail = "somebody has asked to have a mentor forgotten, and BULKREG_FORGETTING_KEY is not set here"
+        fix = "set it where the sweeper and commands run: random, and outside of the database"
+        yield Finding("forgetting", State.ADVICE, detail, fix)

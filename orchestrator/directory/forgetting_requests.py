@@ -1,0 +1,85 @@
+"""Requests to forget a person, as the API and the command line make and read them (docs/http.md)."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Row
+
+from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundError
+from orchestrator.batches.model import Actor, Role
+from orchestrator.directory.files import CLOSED_ROLE
+from orchestrator.storage.statements import read_statements
+
+_SQL = read_statements("orchestrator/directory/sql/forgetting_requests.sql")
+
+_ASK = _SQL["ask"].text()
+_OPEN = _SQL["open"].text()
+_FIND = _SQL["find"].text()
+_RUNS = _SQL["runs"].text()
+_COORDINATES = _SQL["coordinates"].text()
+
+_MAY_FORGET = frozenset({Role.ADMIN, Role.SERVICE})
+_MAY_LOOK = _MAY_FORGET | {Role.AUDITOR}
+
+
+@dataclass(frozen=True, slots=True)
+class ForgettingView:
+    """A request, and what has become of it."""
+
+    forgetting_id: UUID
+    pseudonym: str | None
+    requested_by: str
+    requested_at: datetime
+    changed_rows: int
+    done_at: datetime | None
+
+
+class ForgettingRequests:
+    """The requests of an organization, in the transaction of the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def ask(self, actor: Actor, mentor_id: str) -> ForgettingView:
+        """Asks to forget a person; returns the open request if there is one. The id need not be in the directory.
+
+        Raises ForbiddenError, ConflictError (a running batch has an item for the mentor, or the id is a coordinator's).
+        """
+        _check(actor, _MAY_FORGET)
+        person = {"organization_id": actor.organization_id, "mentor_id": mentor_id}
+        if self._connection.execute(_COORDINATES, {**person, "closed": CLOSED_ROLE}).scalar_one():
+            detail = "This id is also a coordinator's. Close the coordinator first (bulkreg directory import --prune)."
+            raise ConflictError("mentor_coordinates", detail)
+        if self._connection.execute(_RUNS, person).scalar_one():
+            detail = "A running batch has an item for this mentor. Wait until it has finished, or cancel it."
+            raise ConflictError("mentor_in_running_batch", detail)
+        values = {"forgetting_id": uuid4(), "requested_by": actor.subject, "channel": actor.channel}
+        row = None
+        while row is None:
+            # The open request may be done between the two statements; then a new one is stored.
+            self._connection.execute(_ASK, {**person, **values})
+            row = self._connection.execute(_OPEN, person).one_or_none()
+        return _view(row)
+
+    def find(self, actor: Actor, forgetting_id: UUID) -> ForgettingView:
+        """Returns a request. Raises ForbiddenError, NotFoundError."""
+        _check(actor, _MAY_LOOK)
+        found = {"organization_id": actor.organization_id, "forgetting_id": forgetting_id}
+        row = self._connection.execute(_FIND, found).one_or_none()
+        if row is None:
+            raise NotFoundError("forgetting")
+        return _view(row)
+
+
+def _check(actor: Actor, roles: Set[Role]) -> None:
+    if actor.role not in roles:
+        raise ForbiddenError("role_may_not", "Only an administrator can have a mentor forgotten.")
+
+
+def _view(row: Row[Any]) -> ForgettingView:
+    return ForgettingView(
+        UUID(row.forgetting_id), row.pseudonym, row.requested_by, row.requested_at, row.changed_rows, row.done_at
+    )

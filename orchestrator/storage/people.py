@@ -1,0 +1,174 @@
+"""People who were forgotten: how an import and a replay recognize them without knowing who they were (docs/decisions/0045-forgetting.md)."""
+
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection
+
+from orchestrator.process.settings import Settings
+from orchestrator.storage.statements import read_statements
+
+_SQL = read_statements("orchestrator/storage/sql/people.sql")
+
+_WORDS = _SQL["words"].text()
+_REMEMBER = _SQL["remember"].text()
+_READMIT = _SQL["readmit"].text()
+
+
+class ForgettingKeyError(Exception):
+    """People were forgotten, and they can't be recognized without the key. Set BULKREG_FORGETTING_KEY to the key that was used."""
+
+    def __init__(self) -> None:
+        super().__init__("people were forgotten under another key; set BULKREG_FORGETTING_KEY to it, or they would come back")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The hash of an id, or of an id or name as it is searched for in texts."""
+
+    hash: bytes
+    is_id: bool
+    length: int
+
+
+class ForgettingKey:
+    """The key of the hashes. It is not in the database, so a copy of the database does not show who was forgotten."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self.check = self._hash("check")
+        """Shows whether hashes were made with this key."""
+        # The same mentors occur again and again in a replay.
+        self.id_hash = lru_cache(maxsize=100_000)(self._id_hash)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ForgettingKey | None":
+        """Returns the key of the settings; None if there is none."""
+        return None if settings.forgetting_key is None else cls(settings.forgetting_key.get_secret_value())
+
+    def _id_hash(self, organization_id: str, mentor_id: str) -> bytes:
+        return self._hash("id", organization_id, mentor_id)
+
+    def text_hash(self, organization_id: str, text: str) -> bytes:
+        """The hash of a piece of text, without regard to case."""
+        return self._hash("text", organization_id, text.lower())
+
+    def words(self, organization_id: str, mentor_id: str, name: str | None) -> list[Word]:
+        """What a person is recognized by. A name of one word is not searched for: it may be an everyday word."""
+        texts = [mentor_id, *([name] if name is not None and " " in name.strip() else [])]
+        return [
+            Word(self.id_hash(organization_id, mentor_id), True, len(mentor_id)),
+            *(Word(self.text_hash(organization_id, text), False, len(text)) for text in texts),
+        ]
+
+    def _hash(self, *parts: str) -> bytes:
+        return hmac.digest(self._secret, "\0".join(parts).encode(), hashlib.sha256)
+
+
+@dataclass(slots=True)
+class _Organization:
+    ids: dict[bytes, str] = field(default_factory=dict)
+    texts: dict[int, dict[bytes, str]] = field(default_factory=lambda: defaultdict(dict))
+
+
+class ForgottenPeople:
+    """Everybody who was forgotten, by the hashes of their words."""
+
+    def __init__(self, key: ForgettingKey | None, words: Iterable[tuple[str, Word, str]] = ()) -> None:
+        """`words` are organization, word and pseudonym. They need a key."""
+        self._key = key
+        self._organizations: dict[str, _Organization] = defaultdict(_Organization)
+        for organization_id, word, pseudonym in words:
+            organization = self._organizations[organization_id]
+            if word.is_id:
+                organization.ids[word.hash] = pseudonym
+            else:
+                organization.texts[word.length][word.hash] = pseudonym
+
+    def __bool__(self) -> bool:
+        return bool(self._organizations)
+
+    def pseudonym(self, organization_id: str, person: str) -> str | None:
+        """The pseudonym of a forgotten person; None for anybody else."""
+        organization = self._organizations.get(organization_id)
+        if organization is None or self._key is None:
+            return None
+        return organization.ids.get(self._key.id_hash(organization_id, person))
+
+    def id(self, organization_id: str, person: str) -> str:
+        """The id, or the pseudonym of a forgotten person."""
+        return self.pseudonym(organization_id, person) or person
+
+    def text(self, organization_id: str, text: str) -> str:
+        """The text with pseudonyms in place of the ids and names of forgotten people, wherever these stand as words."""
+        organization = self._organizations.get(organization_id)
+        if organization is None or self._key is None:
+            return text
+        ends = [place for place in range(len(text) + 1) if _is_boundary(text, place)]
+        boundaries = set(ends)
+        written: list[str] = []
+        done = 0
+        for start in ends:
+            if start < done:
+                continue
+            # The longest first: a name may contain an id.
+            for length in sorted(organization.texts, reverse=True):
+                end = start + length
+                if end not in boundaries:
+                    continue
+                pseudonym = organization.texts[length].get(self._key.text_hash(organization_id, text[start:end]))
+                if pseudonym is not None:
+                    written += [text[done:start], pseudonym]
+                    done = end
+                    break
+        return "".join([*written, text[done:]])
+
+    def value(self, organization_id: str, value: Any) -> Any:
+        """A JSON value in which this was done to every text."""
+        if isinstance(value, str):
+            return self.text(organization_id, value)
+        if isinstance(value, list):
+            return [self.value(organization_id, each) for each in value]
+        if isinstance(value, Mapping):
+            return {name: self.value(organization_id, each) for name, each in value.items()}
+        return value
+
+
+def _is_boundary(text: str, place: int) -> bool:
+    """Whether a word may begin or end here: not between two letters or digits."""
+    return place in (0, len(text)) or not (text[place - 1].isalnum() and text[place].isalnum())
+
+
+def read_forgotten(connection: Connection, key: ForgettingKey | None) -> ForgottenPeople:
+    """Everybody who was forgotten. Raises ForgettingKeyError if there is somebody, and this is not the key."""
+    rows = connection.execute(_WORDS).all()
+    if any(key is None or bytes(row.key_check) != key.check for row in rows):
+        raise ForgettingKeyError
+    return ForgottenPeople(
+        key, [(row.organization_id, Word(bytes(row.hash), row.is_id, row.length), row.pseudonym) for row in rows]
+    )
+
+
+def remember_forgotten(
+    connection: Connection, key: ForgettingKey, organization_id: str, words: list[Word], pseudonym: str
+) -> None:
+    """Stores the hashes of a person's words."""
+    values = {
+        "organization_id": organization_id,
+        "hashes": [word.hash for word in words],
+        "are_ids": [word.is_id for word in words],
+        "lengths": [word.length for word in words],
+    }
+    connection.execute(_REMEMBER, {**values, "pseudonym": pseudonym, "key_check": key.check})
+
+
+def readmit(connection: Connection, key: ForgettingKey, people: Iterable[tuple[str, str]]) -> None:
+    """Lets an import accept these people again, by organization and id. Their records of before keep the pseudonym."""
+    listed = list(people)
+    hashes = [key.id_hash(organization_id, person) for organization_id, person in listed]
+    connection.execute(_READMIT, {"organizations": [organization_id for organization_id, _ in listed], "hashes": hashes})

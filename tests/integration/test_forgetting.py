@@ -1,0 +1,382 @@
+"""Forgetting a person: name and notes are erased, and the id is replaced by a pseudonym everywhere (docs/decisions/0045-forgetting.md)."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from consumers.upkeep.purger import PurgePolicy, Purger
+from orchestrator.batches.errors import ConflictError
+from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBatch, NewItem, RetryRequest
+from orchestrator.batches.operations import (
+    cancel_batch,
+    delete_batch,
+    relabel_batch,
+    retry_failed_items,
+    submit_bulk_registration,
+)
+from orchestrator.directory.files import read_directory
+from orchestrator.directory.forgetting import Forgetter, Forgot
+from orchestrator.directory.forgetting_requests import ForgettingRequests, ForgettingView
+from orchestrator.directory.importing import ImportReport, import_directory
+from orchestrator.directory.person_columns import TABLES, Holds
+from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
+from orchestrator.process.settings import Settings
+from orchestrator.replay.promote import Promoted
+from orchestrator.replay.rebuild import Replay
+from orchestrator.storage.database import transact
+from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople
+from orchestrator.verification.verify import verify
+from schemas.envelope import Topic
+from schemas.ids import DerivedIds, new_batch_id
+from tests.integration.test_replay import RecordingPipeline, compared, promoted, run
+from tests.support.closing import close
+from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.revoking import revoke
+from tests.support.upstream import submitted, upstream_item
+
+KEY = ForgettingKey("k" * 32)
+PERSON, NAME, NOTE = "mentor-per-17", "Kåre Ødegård", "he broke his hip"
+OTHER = "mentor-per-175"
+"""Another person, whose id begins with the forgotten one's."""
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine)
+    with engine.begin() as connection:
+        for mentor_id, name in ((PERSON, NAME), (OTHER, "Somebody Else")):
+            connection.execute(
+                text("INSERT INTO registration.mentor VALUES (:org, :id, :name, 'chapter-1')"),
+                {"org": ORGANIZATION, "id": mentor_id, "name": name},
+            )
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+def ask(pipeline: Pipeline, mentor_id: str = PERSON, *, actor: Actor = ADMIN) -> ForgettingView:
+    return transact(
+        pipeline.api,
+        lambda connection: ForgettingRequests(connection).ask(actor, mentor_id),
+        organizations=[actor.organization_id],
+    )
+
+
+def find(pipeline: Pipeline, asked: ForgettingView) -> ForgettingView:
+    return transact(
+        pipeline.api,
+        lambda connection: ForgettingRequests(connection).find(ADMIN, asked.forgetting_id),
+        organizations=[ORGANIZATION],
+    )
+
+
+def forgetter(setting: str = "", *, page_rows: int = 3, key: ForgettingKey | None = KEY) -> Forgetter:
+    return Forgetter(key, failpoints(setting), page_rows=page_rows)
+
+
+def forget(pipeline: Pipeline, mentor_id: str = PERSON) -> str:
+    """Forgets a person. Returns the pseudonym."""
+    asked = ask(pipeline, mentor_id)
+    assert forgetter().work(pipeline.engine).people == 1
+    done = find(pipeline, asked)
+    assert done.pseudonym is not None
+    return done.pseudonym
+
+
+def named_in(engine: Engine, *words: str) -> set[str]:
+    """The tables of which a row, with all its columns as text, has one of the words."""
+    found = set()
+    with engine.connect() as connection:
+        tables = connection.execute(
+            text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('orchestrator', 'registration')")
+        ).scalars()
+        for table in tables.all():
+            rows = connection.execute(text(f"SELECT t::text, encode(CAST(t::text AS bytea), 'escape') FROM {table} t")).all()
+            for row in rows:
+                shown = "".join(row) + _bytes_of(row[0])
+                # An id that goes on is another person's.
+                if any(re.search(re.escape(word) + r"(?!\w)", shown, re.IGNORECASE) for word in words):
+                    found.add(table)
+    return found
+
+
+def _bytes_of(row: str) -> str:
+    """The bytea columns of a row as text."""
+    return " ".join(bytes.fromhex(found).decode("utf-8", "replace") for found in re.findall(r"\\x([0-9a-f]+)", row))
+
+
+def funding(engine: Engine) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT activity_type, activity_date, chapter_id, revoked_at IS NULL, count(*), sum(duration_minutes)"
+                " FROM registration.activity GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+            )
+        )
+        return [tuple(row) for row in rows]
+
+
+def everywhere(pipeline: RecordingPipeline) -> None:
+    """Batches that name the person in every column that can, of which one is purged."""
+    named = f"a visit at {NAME}'s ({PERSON.upper()})"
+    values = item(PERSON, notes=NOTE).values
+    batch = NewBatch(
+        new_batch_id(), COORDINATOR, named, False, [NewItem(values, client_reference=f"row of {PERSON}"), item(OTHER)], "1" * 32
+    )
+    pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency(f"{PERSON}, today", b"hash"))
+    failed = pipeline.submit(
+        [item("nobody", kind="unknown", notes=f"ask {PERSON}"), item("nobody", day=DAY + timedelta(days=-1))]
+    )
+    pipeline.drain()
+    for correction in (
+        {"mentor_id": PERSON, "notes": NOTE},
+        {"mentor_id": PERSON, "activity_type": "visit", "activity_date": DAY - timedelta(days=9)},
+    ):
+        corrected = CorrectedItem(DerivedIds(failed).item_id(0), correction)  # type: ignore[arg-type]
+        pipeline.call(retry_failed_items, ADMIN, failed, RetryRequest(corrections=[corrected]))
+        pipeline.drain()
+    revoke(pipeline, batch.batch_id, reason=f"{PERSON} was ill", actor=ADMIN)
+    pipeline.call(relabel_batch, ADMIN, failed, f"not {PERSON}, and {OTHER}")
+    purged = pipeline.submit([item(PERSON, day=DAY - timedelta(days=30), notes=NOTE)])
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, purged)
+    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+    upstream = uuid4()
+    pipeline.queues[Topic.BATCHES].append(
+        submitted(
+            upstream,
+            [upstream_item(0, PERSON, activity_date="2026-02-03", notes=NOTE), upstream_item(1, "nobody", notes=PERSON)],
+            label=NAME,
+        )
+    )
+    pipeline.drain()
+    cancelled = pipeline.submit([item(PERSON, day=DAY - timedelta(days=40), notes=NOTE)])
+    pipeline.call(cancel_batch, ADMIN, cancelled, f"{NAME} asked for it")
+    pipeline.drain()
+    close(pipeline, DAY - timedelta(days=300), reason=f"for {PERSON}")
+    with pipeline.engine.begin() as connection:
+        for group, members in (("all", [PERSON, OTHER]), (PERSON, [PERSON]), (f"with {NAME}", [OTHER])):
+            connection.execute(
+                text(
+                    "INSERT INTO orchestrator.template VALUES (:id, :org, 'coord-1', :name, :members, 'visit', 60, NULL, 1, now())"
+                ),
+                {"id": uuid4(), "org": ORGANIZATION, "name": group, "members": members},
+            )
+        connection.execute(
+            text("INSERT INTO orchestrator.receipt_salt VALUES (:org, :person, sha256('salt'))"),
+            {"org": ORGANIZATION, "person": PERSON},
+        )
+        connection.execute(
+            text(
+                "UPDATE orchestrator.idempotency_key SET request_hash = '', answer = jsonb_build_object('said', CAST(:person AS text))"
+            ),
+            {"person": PERSON},
+        )
+    pipeline.drain()
+
+
+def test_nothing_names_the_person_and_the_funding_stays(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    everywhere(pipeline)
+    before = funding(owner)
+    names_people = {
+        name
+        for name, table in TABLES.items()
+        if any(holds not in (Holds.NOTHING, Holds.REQUEST, Holds.EVENT) for holds in table.columns.values())
+    }
+    unnamed = {
+        "orchestrator.batch_dismissal", "orchestrator.dispatch", "orchestrator.revocation_request", "orchestrator.batch_part",
+        "registration.coordinator", "registration.coordinator_scope", "orchestrator.console_session", "registration.notes_erasure",
+        "registration.forgetting", "orchestrator.outcome", "orchestrator.receipt_log", "orchestrator.webhook", "orchestrator.webhook_delivery",
+    }  # fmt: skip
+    assert named_in(owner, PERSON, NAME, NOTE) == names_people - unnamed
+    pseudonym = forget(pipeline)
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert funding(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
+    assert {"registration.activity", "registration.audit", "orchestrator.batch_item"} <= named_in(owner, pseudonym)
+    with owner.connect() as connection:
+        labels = (
+            connection.execute(text("SELECT label FROM orchestrator.batch WHERE label IS NOT NULL ORDER BY 1")).scalars().all()
+        )
+        groups = connection.execute(text("SELECT mentor_ids FROM orchestrator.template ORDER BY name")).scalars().all()
+    assert labels == [f"a visit at {pseudonym}'s ({pseudonym})", pseudonym, f"not {pseudonym}, and {OTHER}"]
+    assert groups == [[OTHER], [OTHER]]
+
+
+def test_a_replay_brings_nobody_back_and_reports_no_difference(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    everywhere(pipeline)
+    forget(pipeline)
+    with pytest.raises(ForgettingKeyError), pipeline.engine.connect() as connection:
+        Replay(connection)
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history")
+    verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+    assert (set(verdicts.values()), after.differences) == ({Promoted.MERGED}, [])
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 9, 20, 40])
+def test_a_forgetting_that_is_killed_is_continued(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, at: int
+) -> None:
+    everywhere(pipeline)
+    before = funding(owner)
+    asked = ask(pipeline)
+    with pytest.raises(InjectedError):
+        forgetter(f"{Failpoint.FORGETTING_AFTER_PAGE}=raise@{at}").work(pipeline.engine)
+    assert verify(pipeline.engine, settings).breaches == [], "the rows of a batch change together"
+    assert find(pipeline, asked).done_at is None
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert funding(owner) == before
+    assert forgetter().work(pipeline.engine) == Forgot()
+
+
+def test_forgetting_again_keeps_the_pseudonym_and_finds_what_came_later(pipeline: RecordingPipeline, owner: Engine) -> None:
+    pipeline.submit([item(PERSON, notes=NOTE)])
+    pipeline.drain()
+    pseudonym = forget(pipeline)
+    later = pipeline.submit([item(PERSON)])
+    pipeline.drain()
+    assert [view.error.code for view in pipeline.status(later).items if view.error] == ["mentor_not_found"]
+    assert named_in(owner, PERSON) != set()
+    assert forget(pipeline) == pseudonym
+    assert named_in(owner, PERSON) == set()
+
+
+def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    asked = ask(pipeline)
+    assert ask(pipeline).forgetting_id == asked.forgetting_id, "the request is open"
+    running = pipeline.submit([item(PERSON, notes=NOTE), item(OTHER)])
+    assert forgetter().work(pipeline.engine) == Forgot(rows=0, people=0, waiting=1)
+    pipeline.drain()
+    assert forgetter().work(pipeline.engine).people == 1
+    assert pipeline.status(running).batch.counts.completed == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_it_is_refused_while_a_batch_runs_or_the_id_is_a_coordinators(pipeline: RecordingPipeline) -> None:
+    pipeline.submit([item(PERSON)])
+    for mentor_id, code in ((PERSON, "mentor_in_running_batch"), (COORDINATOR, "mentor_coordinates")):
+        with pytest.raises(ConflictError) as refused:
+            ask(pipeline, mentor_id)
+        assert refused.value.code == code
+
+
+def test_another_organizations_person_with_this_id_stays(pipeline: RecordingPipeline, owner: Engine) -> None:
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO registration.mentor VALUES ('org-other', :id, :name, 'c')"), {"id": PERSON, "name": NAME}
+        )
+    forget(pipeline)
+    assert named_in(owner, PERSON) == {"registration.mentor"}
+
+
+def test_nobody_is_forgotten_without_the_key_or_with_another(pipeline: RecordingPipeline) -> None:
+    assert forgetter(key=None).work(pipeline.engine) == Forgot()
+    ask(pipeline)
+    with pytest.raises(ForgettingKeyError):
+        forgetter(key=None).work(pipeline.engine)
+    forgetter().work(pipeline.engine)
+    ask(pipeline, OTHER)
+    with pytest.raises(ForgettingKeyError):
+        forgetter(key=ForgettingKey("x" * 32)).work(pipeline.engine)
+
+
+def imported(pipeline: Pipeline, folder: Path, **named: Any) -> ImportReport:
+    (folder / "mentors.csv").write_text(
+        "organization_id,mentor_id,name,chapter_id,active_from,active_until\n"
+        f"{ORGANIZATION},{PERSON},{NAME},chapter-1,,\n{ORGANIZATION},mentor-new,New,chapter-1,,\n"
+    )
+    directory, _ = read_directory(folder)
+    return transact(pipeline.engine, lambda connection: import_directory(connection, directory, **named))
+
+
+def test_an_import_says_who_was_forgotten_and_brings_nobody_back_unless_it_is_meant(
+    pipeline: RecordingPipeline, owner: Engine, tmp_path: Path
+) -> None:
+    pseudonym = forget(pipeline)
+    for key in (None, ForgettingKey("x" * 32)):
+        with pytest.raises(ForgettingKeyError):
+            imported(pipeline, tmp_path, key=key)
+    report = imported(pipeline, tmp_path, key=KEY)
+    assert [(each.organization_id, each.id) for each in report.forgotten] == [(ORGANIZATION, PERSON)]
+    assert report.changes["mentors.csv"].added == 1
+    assert named_in(owner, PERSON, NAME) == set()
+    again = imported(pipeline, tmp_path, key=KEY, again=True)
+    assert (again.forgotten, again.changes["mentors.csv"].added) == ((), 1)
+    assert named_in(owner, PERSON, NAME) == {"registration.mentor"}
+    assert imported(pipeline, tmp_path, key=None).forgotten == ()
+    assert forget(pipeline) != pseudonym, "it is a new person"
+
+
+def test_every_column_of_text_is_classified(owner: Engine) -> None:
+    with owner.connect() as connection:
+        live = connection.execute(
+            text(
+                "SELECT table_schema || '.' || table_name, column_name FROM information_schema.columns"
+                " WHERE table_schema IN ('orchestrator', 'registration')"
+                " AND data_type NOT IN ('uuid', 'smallint', 'integer', 'bigint', 'boolean', 'date', 'timestamp with time zone')"
+            )
+        ).all()
+    classified = {(name, column) for name, table in TABLES.items() for column in table.columns}
+    assert {tuple(row) for row in live} == classified, "classify the column in orchestrator/directory/person_columns.py"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE registration.audit SET reason = 'x'",
+        "SELECT registration.forget_in_audit(:org, 'coord-1', 'forgotten-x', audit_id, NULL) FROM registration.audit",
+        "SELECT registration.begin_forgetting(:org, 'forgotten-x', 'audit')",
+        "SELECT set_config('registration.forgets', 'audit', true); UPDATE registration.audit SET reason = 'x'",
+    ],
+)
+def test_the_audit_stays_append_only(pipeline: RecordingPipeline, statement: str) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    for engine in (pipeline.engine, pipeline.api):
+        with pytest.raises(Exception, match=r"permission denied|nobody was forgotten"), engine.begin() as connection:
+            connection.execute(text(statement), {"org": ORGANIZATION})
+
+
+PEOPLE = ForgottenPeople(KEY, [("org", word, "P") for word in KEY.words("org", "m-1", "Åse Bø")])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("m-1", "P"),
+        ("M-1 and m-1.", "P and P."),
+        ("m-12, xm-1, m-1x", "m-12, xm-1, m-1x"),
+        ("(m-1)m-1", "(P)P"),
+        ("with ÅSE BØ today", "with P today"),
+        ("åse", "åse"),
+        ("", ""),
+    ],
+)
+def test_texts_are_searched_for_whole_words(given: str, wanted: str) -> None:
+    assert PEOPLE.text("org", given) == wanted
+    assert PEOPLE.text("another", given) == given
+
+
+def test_only_the_exact_id_is_a_persons() -> None:
+    assert [PEOPLE.id("org", each) for each in ("m-1", "M-1", "m-12")] == ["P", "M-1", "m-12"]
+    assert not ForgottenPeople(None)
