@@ -70,7 +70,7 @@ SPECIAL = {
     ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
     ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
-    ("registration.forgetting", "done_at"): "NULL",
+    ("registration.forgetting", "mentor_id"): "gen_random_uuid()::text",
     ("registration.period_change", "closed_through"): "'2026-03-25'",
 }
 
