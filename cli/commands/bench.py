@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from cli.servers.embedded import embedded_installed
-from cli.servers.running import running_stack
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, UnreachableError, UnwritableError
 from cli.terminal.output import Output, printable, table
@@ -32,7 +31,10 @@ def register(app: typer.Typer) -> None:
     def bench(
         output: Output,
         home: Annotated[
-            Path | None, typer.Option(help="A running stack. Default: one of its own, removed afterwards.", file_okay=False)
+            Path | None,
+            typer.Option(
+                help="A running stack, also of an earlier version. Default: one of its own, removed afterwards.", file_okay=False
+            ),
         ] = None,
         long: Annotated[bool, typer.Option("--long", help=f"More and larger rounds, and grown tables: {LONG_TAKES}.")] = False,
         grow: Annotated[
@@ -58,6 +60,7 @@ def register(app: typer.Typer) -> None:
             from compose.bench.peers.running import is_installed
             from compose.bench.plans import LONG, PLACES, SHORT, grown_to
             from compose.bench.target import BenchTarget
+            from compose.embedded.home import Home
 
         if report is not None and not report.parent.is_dir():
             raise BadInputError(f"{report.parent} is no directory: --report writes a file into one that exists")
@@ -73,8 +76,11 @@ def register(app: typer.Typer) -> None:
             return working(output, words)
 
         with _started(home, step) as started:
-            _, stack = running_stack(started.home)
-            target = BenchTarget(stack.api, stack.token, stack.postgres, stack.kafka, stack.pids)
+            target = BenchTarget.running_in(Home(started.home))
+            if target is None:
+                raise UnreachableError(
+                    f"Nothing runs in {started.home}. Start it with: bulkreg up --detach --home {started.home}"
+                )
             figures = Bench(target, plan, step).run(up_s=started.up_s)
         if report is not None:
             try:

@@ -1,12 +1,14 @@
 """What is measured: a running stack, and an organization that was made for it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 
+import orjson
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from compose.embedded.home import Home
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 
 ORGANIZATION = "bench"
@@ -28,6 +30,14 @@ class BenchTarget:
     postgres: str
     kafka: str
     pids: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def running_in(cls, home: Home) -> "BenchTarget | None":
+        """Returns what runs in a home, or None. It may be another version of the product, so that the same load can measure two versions."""
+        if home.holder() is None:
+            return None
+        found = orjson.loads(home.stack_file.read_bytes())
+        return cls(**{each.name: found[each.name] for each in fields(cls)})
 
     def settings(self) -> Settings:
         """The settings of a process that works on the same servers. Other values come from the environment."""

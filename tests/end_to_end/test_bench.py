@@ -16,6 +16,7 @@ from compose.bench.peers.running import PeerFailedError, measure_peer
 from compose.bench.plans import Plan
 from compose.bench.rounds import Sizes
 from compose.bench.target import BenchTarget
+from compose.embedded.home import Home
 from tests.support.product import running_product
 
 PLAN = Plan(
@@ -95,8 +96,8 @@ cost of an item at 5,000 activities
 
 def test_every_row_is_measured_on_a_running_product_that_passes_verification(tmp_path: Path) -> None:
     with running_product(tmp_path / "home") as product:
-        stack = product.stack
-        target = BenchTarget(stack["api"], stack["token"], stack["postgres"], stack["kafka"], stack["pids"])
+        target = BenchTarget.running_in(Home(tmp_path / "home"))
+        assert target is not None
         figures = Bench(target, PLAN, lambda _words: nullcontext()).run(up_s={"again": 1.0})
         # The measured batches, and those that filled the tables, are ordinary batches.
         product.bulkreg("verify")

@@ -74,6 +74,26 @@ def test_row_7_killed_between_database_commit_and_offset_commit(
     assert_exactly_once(engine, settings, activities=ITEMS)
 
 
+def test_row_75_killed_while_the_offsets_of_several_micro_batches_wait_for_their_commit(
+    pipeline: Pipeline, settings: Settings, publisher: EventProducer, engine: Engine
+) -> None:
+    """Under load offsets are committed at intervals. The next process gets again what was done since, and announces the same."""
+    batch_id = pipeline.submit(mentors(ITEMS))
+    publisher.publish(expanded(pipeline, batch_id))
+    shorten_session(settings, "registration")
+    small = armed(settings, failpoints=f"{Failpoint.CONSUMER_AFTER_HANDLE_COMMIT}=crash@4", max_batch_records=ITEMS // 4)
+    with in_process(registration_process, small) as process:
+        assert process.wait(PATIENCE_S) == EXIT_CODE
+    decided = count(engine, "orchestrator.outcome")
+    assert committed(settings, "registration", Topic.COMMANDS) < decided
+    with running_role(settings, registration_role()), reading(settings, Topic.RESULTS) as results:
+        eventually(lambda: committed(settings, "registration", Topic.COMMANDS) == ITEMS)
+        eventually(lambda: len({(result.id, result.value) for result in results.read()}) == ITEMS)
+    fold(pipeline, results.records)
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert_exactly_once(engine, settings, activities=ITEMS)
+
+
 class Zombie(RegistrationHandler):
     """Stands still until the test lets it go on: first in the thread of its transaction, then in the thread that polls."""
 
