@@ -39,7 +39,7 @@ PLAN = Plan(
 PARTS = (
     "supervisor",
     "api",
-    "relay, splitter, sweeper",
+    "relay, splitter, sweeper, notary, notifier",
     "registration",
     "aggregator",
     "kafka",
@@ -85,7 +85,7 @@ cancel of a running batch of 2,000
 idle: all our processes together
 idle: memory of supervisor
 idle: memory of api
-idle: memory of relay, splitter, sweeper
+idle: memory of relay, splitter, sweeper, notary, notifier
 idle: memory of registration
 idle: memory of aggregator
 up, again
