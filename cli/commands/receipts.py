@@ -4,17 +4,28 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from cli.commands.batches import BatchId, organization_in_home
+from cli.remote.connection import Connection, connected
 from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command, read_bytes
-from cli.terminal.failures import BadInputError, ExitCode
+from cli.terminal.failures import ApiProblemError, BadInputError, ExitCode
 from cli.terminal.output import Output, printable, table
+from cli.terminal.saving import saved_to
+from schemas.paths import API_PATH
 
 if TYPE_CHECKING:
+    from cli.remote.api_client import ApiClient
     from orchestrator.receipts.keys import VerifierKey
     from orchestrator.receipts.receipt import CheckedReceipt
+
+# The notary signs within seconds after a batch has finished.
+_NOTARY_S = 15.0
+_AGAIN_AFTER_S = 1.0
 
 # The commands import what they need themselves, so that shell completion and --help do not wait for pydantic and cryptography.
 
@@ -23,6 +34,26 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     receipts = typer.Typer(no_args_is_help=True, help="Receipts: evidence that records existed and have not changed since.")
     app.add_typer(receipts, name="receipts", rich_help_panel=Audience.COORDINATORS)
+
+    @command(receipts, "get", example="bulkreg receipts get 0190f0c2-7a3b-7c51-8f2e-6d3c1a1f7a10 --save receipt.json")
+    async def get(
+        connection: Connection,
+        output: Output,
+        batch_id: BatchId,
+        save: Annotated[Path | None, typer.Option(help="The file to write. Default: standard output.", dir_okay=False)] = None,
+    ) -> None:
+        """Get the receipt of a finished batch. Waits some seconds for a batch that has only just finished."""
+        if output.json:
+            raise BadInputError("a receipt is JSON already, and must not be written differently; remove --json")
+        target = connection.target()
+        organization_id = connection.org or organization_in_home(target, batch_id)
+        async with connected(target, output.remark) as client:
+            receipt = await _signed(client, batch_id, organization_id)
+        if save is None:
+            typer.echo(receipt, nl=False)
+            return
+        with saved_to(save) as out:
+            out.write(receipt)
 
     @command(receipts, "verify", example="bulkreg receipts verify receipt.json --key 'records.example.org+cdeb7a7c+AQOhB7…'")
     def verify(
@@ -91,6 +122,20 @@ def register(app: typer.Typer) -> None:
                 raise BadInputError(str(error)) from error
         sentence = f"Log {log.log} of {printable(organization)} has {log.size} records. The notary signs it."
         output.answer({"organization_id": organization, "log": log.log, "size": log.size}, sentence, done=sentence)
+
+
+async def _signed(client: "ApiClient", batch_id: UUID, organization_id: str | None) -> bytes:
+    """The receipt's bytes, as soon as there is one. Raises ApiProblemError."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(_is_not_ready), wait=wait_fixed(_AGAIN_AFTER_S), stop=stop_after_delay(_NOTARY_S), reraise=True
+    ):
+        with attempt:
+            return (await client.get(f"{API_PATH}/{batch_id}/receipt", organization_id)).content
+    raise AssertionError("a failed attempt is raised")
+
+
+def _is_not_ready(error: BaseException) -> bool:
+    return isinstance(error, ApiProblemError) and error.code == "receipt_not_ready"
 
 
 def _keys(texts: Sequence[str] | None) -> "list[VerifierKey] | None":

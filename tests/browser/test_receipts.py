@@ -20,7 +20,8 @@ from tests.browser.test_console import check
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.merkle_log import ORGANIZATION, example_leaf, example_receipt
-from tests.support.pipeline import standard_directory
+from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+from tests.support.receipts import append_and_sign
 from tests.unit.test_receipts import FAULTS, RECEIPT, changed
 
 KEY = SigningKey("records.example.org", bytes(range(32)))
@@ -196,6 +197,37 @@ def test_an_auditor_finds_the_page_and_a_large_receipt_has_pages(console: ApiSer
     page.get_by_role("button", name="Next").click()
     expect(rows).to_have_count(51)
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
+
+
+def test_the_receipt_of_a_batch_is_downloaded_and_holds(
+    console: ApiServer, settings: Settings, engine: Engine, context: BrowserContext, watch: Watch, screenshots: Path
+) -> None:
+    pipeline = Pipeline(settings, engine)
+    pipeline.submit([*mentors(3), item("nobody")], label="Monday group")
+    pipeline.drain()
+    pipeline.close()
+    page = context.new_page()
+    log_in(page, console, "Auditor")
+    page.get_by_role("link", name="Monday group").click()
+    button = page.get_by_role("button", name="Receipt")
+    button.click()
+    expect(page.get_by_role("alert")).to_have_text("The receipt is not ready yet. Try again in a few seconds.")
+    append_and_sign(engine)
+    with page.expect_download() as downloading:
+        button.click()
+    download = downloading.value
+    assert download.suggested_filename.startswith("receipt-")
+    check(page, screenshots / "batch-with-receipt.png")
+    content = Path(download.path()).read_bytes()
+    assert check_receipt(content).holds
+
+    page.get_by_role("navigation").get_by_role("link", name="Receipts").click()
+    choose(page, content)
+    expect(page.locator("#verdict-title")).to_have_text("The receipt holds")
+    main = page.get_by_role("main")
+    expect(main).to_contain_text("3 records of 25.03.2026.")
+    expect(main).to_contain_text("this service's key")
+    assert watch.faults == []
 
 
 @pytest.mark.full

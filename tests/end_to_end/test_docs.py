@@ -68,7 +68,7 @@ CHANGING_FIELDS = {"today"}
 
 def clone(folder: Path) -> Path:
     """The files of a clone that a page needs."""
-    for part in ("compose/embedded/example", "tests/data/small", "tests/data/receipts"):
+    for part in ("compose/embedded/example", "tests/data/small"):
         shutil.copytree(ROOT / part, folder / part)
     return folder
 

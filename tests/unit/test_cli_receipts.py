@@ -1,17 +1,24 @@
 """`bulkreg receipts verify`: what it says of a receipt, and that it needs nothing but the file."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner
 
+from cli.commands import receipts
 from cli.main import app
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.receipt import Fault, receipt_bytes
 from tests.support.merkle_log import example_receipt
+from tests.unit.test_cli_client import problem, server
 
 FIRST_VERSION = Path(__file__).parents[1] / "data" / "receipts" / "version-1.json"
 KEY = SigningKey("records.example.org", bytes(range(32)))
@@ -115,3 +122,48 @@ def test_a_check_needs_no_network_no_settings_and_no_server(receipt: Path) -> No
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "The receipt holds.")
+
+
+BATCH = UUID(int=7)
+
+
+def get(answers: Sequence[web.Response], *arguments: object) -> tuple[int, bytes, str]:
+    """What `receipts get` prints against a server that sends these responses."""
+    left = list(answers)
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.path.endswith(f"/{BATCH}/receipt")
+        return left.pop(0)
+
+    async def run() -> Any:
+        async with server(answer) as url:
+            command = ["receipts", "get", str(BATCH), "--url", url, "--token", "t", "--org", "nordlys", *map(str, arguments)]
+            return await asyncio.to_thread(CliRunner().invoke, app, command)
+
+    result = asyncio.run(run())
+    assert left == []
+    return result.exit_code, result.stdout_bytes, result.stderr
+
+
+def test_a_receipt_is_saved_as_it_came(tmp_path: Path) -> None:
+    file = tmp_path / "receipt.json"
+    content = FIRST_VERSION.read_bytes()
+    found = web.Response(body=content, content_type="application/json")
+    assert get([found], "--save", file) == (0, b"", "")
+    assert file.read_bytes() == content
+    assert get([web.Response(body=content, content_type="application/json")]) == (0, content, "")
+
+
+def test_a_receipt_that_is_not_ready_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "_AGAIN_AFTER_S", 0.0)
+    not_ready = [problem(409, code="receipt_not_ready") for _ in range(3)]
+    assert get([*not_ready, web.Response(body=b"{}", content_type="application/json")]) == (0, b"{}", "")
+    monkeypatch.setattr(receipts, "_NOTARY_S", 0.0)
+    assert get([problem(409, code="receipt_not_ready")]) == (2, b"", "Detail.\n")
+
+
+def test_a_receipt_that_will_never_be_there_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "receipt.json"
+    assert get([problem(409, code="nothing_registered")], "--save", file)[0] == 2
+    assert not file.exists()
+    assert get([], "--json")[0] == 2

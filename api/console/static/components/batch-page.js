@@ -14,6 +14,7 @@ import { ItemPages, ROWS } from "/console/static/components/item-pages.js";
 import { itemResult, shownState } from "/console/static/components/item-result.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
 import { moment, text } from "/console/static/messages.js";
+import { saveAs } from "/console/static/saving.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 // While a batch runs, the table is read again at most this often. The sentence and the progress follow each event.
@@ -55,6 +56,7 @@ export class BatchPage {
     this.announcer = new Announcer(context.redraw);
     this.reading = new Action(context);
     this.dismissing = new Action(context);
+    this.receiving = new Action(context);
     this.following = new Following(context.values.batch_id, {
       changed: (batch) => this.#changed(batch), redraw: context.redraw, ended: context.ended, fail: context.fail,
     });
@@ -191,7 +193,7 @@ export class BatchPage {
         ${isSettled(batch) ? nothing : this.#progress()}
         <p class="meta">${isOthers ? text("batch.meta_for", values) : text("batch.meta", values)}</p>
         ${batch.cancelled_at ? html`<p class="meta">${this.#cancelled()}</p>` : nothing}
-        ${this.#actions()} ${this.dismissing.view()}
+        ${this.#actions()} ${this.dismissing.view()} ${this.receiving.view()}
       </header>
     `;
   }
@@ -228,11 +230,18 @@ export class BatchPage {
       </p>
       <p class="buttons minor">
         <a class="ds-button" data-variant="tertiary" download href=${api.resultsAddress(batch.batch_id)}>${text("download.open")}</a>
+        ${isOver && batch.completed > 0 ? tertiary(text("receipt.download"), () => this.#receipt()) : nothing}
         ${tertiary(text("print.open"), () => window.print())}
         ${this.mayChange ? tertiary(text("rename.open"), () => this.show(new RenameDialog(this))) : nothing}
         ${this.mayChange && isOver ? tertiary(text("delete.open"), () => this.show(new DeleteDialog(this))) : nothing}
       </p>
     `;
+  }
+
+  /** Saves the evidence of what was registered. */
+  #receipt() {
+    const batchId = this.batch.batch_id;
+    this.receiving.run(async () => saveAs(await api.receipt(batchId), `receipt-${batchId}.json`));
   }
 
   #dismiss() {
