@@ -210,12 +210,13 @@ def test_the_receipt_of_a_batch_is_downloaded_and_holds(
     log_in(page, console, "Auditor")
     page.get_by_role("link", name="Monday group").click()
     button = page.get_by_role("button", name="Receipt")
-    button.click()
-    expect(page.get_by_role("alert")).to_have_text("The receipt is not ready yet. Try again in a few seconds.")
-    append_and_sign(engine)
     with page.expect_download() as downloading:
         button.click()
+        expect(page.locator(".meta", has_text="The receipt will be ready in a few seconds.")).to_be_visible()
+        expect(page.get_by_role("status").filter(has_text="The receipt will be ready")).to_have_count(1)
+        append_and_sign(engine)
     download = downloading.value
+    expect(page.locator(".meta", has_text="The receipt will be ready")).to_have_count(0)
     assert download.suggested_filename.startswith("receipt-")
     check(page, screenshots / "batch-with-receipt.png")
     content = Path(download.path()).read_bytes()

@@ -25,6 +25,9 @@ const OUTDATED = [404, 409, 412];
 
 const OUTCOME = "outcome";
 
+// A receipt is ready a few seconds after its batch.
+const RECEIPT_TRIES = 8;
+
 // Begins the id of each row's button.
 const ROW = "row-";
 
@@ -42,6 +45,9 @@ export class BatchPage {
   #nextReading;
 
   #dismissalKey = api.newKey();
+
+  /** Whether the batch's receipt is waited for. */
+  #isUnsigned = false;
 
   /**
    * @param {import("/console/static/app.js").Context} context
@@ -193,7 +199,8 @@ export class BatchPage {
         ${isSettled(batch) ? nothing : this.#progress()}
         <p class="meta">${isOthers ? text("batch.meta_for", values) : text("batch.meta", values)}</p>
         ${batch.cancelled_at ? html`<p class="meta">${this.#cancelled()}</p>` : nothing}
-        ${this.#actions()} ${this.dismissing.view()} ${this.receiving.view()}
+        ${this.#actions()} ${this.dismissing.view()}
+        ${this.#isUnsigned ? html`<p class="meta">${text("receipt.waiting")}</p>` : nothing} ${this.receiving.view()}
       </header>
     `;
   }
@@ -241,7 +248,30 @@ export class BatchPage {
   /** Saves the evidence of what was registered. */
   #receipt() {
     const batchId = this.batch.batch_id;
-    this.receiving.run(async () => saveAs(await api.receipt(batchId), `receipt-${batchId}.json`));
+    this.receiving.run(async () => {
+      try {
+        saveAs(await this.#signedReceipt(batchId), `receipt-${batchId}.json`);
+      } finally {
+        this.#isUnsigned = false;
+      }
+    });
+  }
+
+  /** The receipt, for which somebody who is very quick waits some seconds. @param {string} batchId */
+  async #signedReceipt(batchId) {
+    for (let left = RECEIPT_TRIES; ; left -= 1) {
+      try {
+        return await api.receipt(batchId);
+      } catch (error) {
+        if (!(error instanceof api.Problem) || error.code !== "receipt_not_ready" || left <= 1) {
+          throw error;
+        }
+        this.#isUnsigned = true;
+        this.announcer.say(text("receipt.waiting"));
+        this.context.redraw();
+        await new Promise((resolve) => setTimeout(resolve, error.retryAfter * 1000));
+      }
+    }
   }
 
   #dismiss() {
