@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection
 
 from consumers.loop.raw_record import RawRecord
@@ -17,8 +18,8 @@ from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.storage.known_batches import unknown_among
 from orchestrator.storage.progress import Position
-from schemas.envelope import Topic, UnreadableError, open_envelope
-from schemas.events import BatchRejected, BatchSubmitted, EventData, read_event
+from schemas.envelope import Envelope, Topic, UnreadableError, open_envelope
+from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED, BatchRejected, BatchSubmitted, EventData, read_event
 
 Positions = Mapping[tuple[Topic, int], Position]
 
@@ -47,25 +48,28 @@ def records_ahead(committed: Positions, progress: Positions) -> int:
 def forgotten_batches(settings: Settings, connection: Connection, committed: Positions, progress: Positions) -> ForgottenBatches:
     """Reads the batches that the splitter's group has passed: what the database has not handled, and LOOK_BACK records before. Raises
     KafkaException."""
-    items: dict[UUID, int] = {}
-    times: dict[UUID, int] = {}
     with TopicReader(settings) as reader:
         spans = [_passed(span, committed, progress) for span in reader.spans([Topic.BATCHES])]
-        for raw, data in _events(reader, spans):
-            if isinstance(data, BatchSubmitted):
+        unknown = unknown_among(connection, set(_named(reader, spans)))
+        if not unknown:
+            return ForgottenBatches(0, 0, None)
+        # Their events are read again, with all checks, because the splitter has put aside what does not pass them.
+        items: dict[UUID, int] = {}
+        times: dict[UUID, int] = {}
+        for raw, data in _events(reader, spans, BATCH_SUBMITTED):
+            if isinstance(data, BatchSubmitted) and data.batch_id in unknown:
                 items[data.batch_id] = data.total_items or len(data.items)
                 times[data.batch_id] = min(raw.timestamp_ms, times.get(data.batch_id, raw.timestamp_ms))
-        unknown = unknown_among(connection, items)
-        if unknown:
+        if items:
             since = datetime.fromtimestamp(min(times.values()) / 1000, UTC)
             # A batch that was refused has no row.
-            for _, data in _events(reader, reader.spans([Topic.LIFECYCLE], since=since)):
+            for _, data in _events(reader, reader.spans([Topic.LIFECYCLE], since=since), BATCH_REJECTED):
                 if isinstance(data, BatchRejected):
-                    unknown.discard(data.batch_id)
-    if not unknown:
+                    items.pop(data.batch_id, None)
+    if not items:
         return ForgottenBatches(0, 0, None)
-    oldest = datetime.fromtimestamp(min(times[batch_id] for batch_id in unknown) / 1000, UTC)
-    return ForgottenBatches(len(unknown), sum(items[batch_id] for batch_id in unknown), oldest)
+    oldest = datetime.fromtimestamp(min(times[batch_id] for batch_id in items) / 1000, UTC)
+    return ForgottenBatches(len(items), sum(items.values()), oldest)
 
 
 def _passed(span: Span, committed: Positions, progress: Positions) -> Span:
@@ -75,11 +79,30 @@ def _passed(span: Span, committed: Positions, progress: Positions) -> Span:
     return Span(span.topic, span.partition, max(span.first, handled - LOOK_BACK), end)
 
 
-def _events(reader: TopicReader, spans: list[Span]) -> Iterator[tuple[RawRecord, EventData]]:
-    """Yields the readable events."""
+def _named(reader: TopicReader, spans: list[Span]) -> Iterator[UUID]:
+    """Yields the batches that submissions name. Most events end here, so their items are not checked."""
+    for _, envelope in _envelopes(reader, spans, BATCH_SUBMITTED):
+        try:
+            yield UUID(orjson.loads(envelope.data)["batch_id"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # the splitter has put it aside as a dead letter
+
+
+def _events(reader: TopicReader, spans: list[Span], event_type: str) -> Iterator[tuple[RawRecord, EventData]]:
+    """Yields the readable events of a type."""
+    for raw, envelope in _envelopes(reader, spans, event_type):
+        try:
+            yield raw, read_event(spans[0].topic, envelope)
+        except UnreadableError:
+            continue
+
+
+def _envelopes(reader: TopicReader, spans: list[Span], event_type: str) -> Iterator[tuple[RawRecord, Envelope]]:
     for chunk in reader.read(spans):
-        for topic, raw in chunk:
+        for _, raw in chunk:
             try:
-                yield raw, read_event(topic, open_envelope(raw.headers, raw.value))
+                envelope = open_envelope(raw.headers, raw.value)
             except UnreadableError:
-                continue  # the splitter has put it aside as a dead letter
+                continue
+            if envelope.type == event_type:
+                yield raw, envelope
