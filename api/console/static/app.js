@@ -1,7 +1,7 @@
 // Starts the page: the language, who is logged in, and the module of the page's path.
 
 import * as api from "/console/static/api.js";
-import { frame } from "/console/static/components/frame.js";
+import { frame, unexpected } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
 import { loggedOut } from "/console/static/pages/logged-out.js";
@@ -32,6 +32,8 @@ const state = {
   /** @type {any} */
   me: null,
   endsSoon: false,
+  /** Whether something happened that no part of the page expected. */
+  isBroken: false,
   /** @type {(() => void) | null} what to do once the person has logged in again; null while the session lasts */
   resume: null,
   /** @type {Drawing} */
@@ -44,8 +46,31 @@ let timer;
 function draw() {
   const root = document.getElementById("app");
   if (root !== null) {
-    render(frame({ ...state, isEnded: state.resume !== null, speak, extend, logOut, comeBack }), root);
+    render(frame({ ...state, page: drawn, isEnded: state.resume !== null, speak, extend, logOut, comeBack, calmDown }), root);
   }
+}
+
+/** The page, or that it can't be drawn. */
+function drawn() {
+  try {
+    return state.page();
+  } catch (error) {
+    console.error(error);
+    return unexpected(1);
+  }
+}
+
+/** Says that something in the page failed. The page stays, with what was typed. */
+function failedUnexpectedly() {
+  if (!state.isBroken) {
+    state.isBroken = true;
+    draw();
+  }
+}
+
+function calmDown() {
+  state.isBroken = false;
+  draw();
 }
 
 /** @param {string} wanted */
@@ -146,7 +171,10 @@ function showLoggedOut(reason) {
 /** Shows a problem in place of the page. @param {unknown} error */
 function failed(error) {
   if (!(error instanceof api.Problem)) {
-    throw error;
+    console.error(error);
+    state.page = () => unexpected(1);
+    draw();
+    return;
   }
   if (error.needsLogin) {
     showLoggedOut(error.code === "session_ended" ? "session_ended" : null);
@@ -194,6 +222,14 @@ async function remembered() {
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) {
     location.reload();
+  }
+});
+
+// Whatever no part of the page expects ends up here. The scripts of extensions are none of ours.
+window.addEventListener("unhandledrejection", failedUnexpectedly);
+window.addEventListener("error", (event) => {
+  if (event.filename.startsWith(location.origin)) {
+    failedUnexpectedly();
   }
 });
 

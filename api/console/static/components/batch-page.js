@@ -20,6 +20,9 @@ import { html, nothing } from "/console/static/vendored.js";
 // While a batch runs, the table is read again at most this often. The sentence and the progress follow each event.
 const TABLE_EVERY_MS = 2000;
 
+// How often to look whether an external service has answered an undo. No event tells it.
+const ANSWER_EVERY_MS = 5000;
+
 // The batch is no longer what this page shows: gone, in another state, or edited.
 const OUTDATED = [404, 409, 412];
 
@@ -131,6 +134,8 @@ export class BatchPage {
     this.#readAt = Date.now();
     if (!isSettled(this.batch)) {
       this.following.start();
+    } else if (this.pages.items.some((item) => item.revocation_request === "unresolved")) {
+      this.#readSoon(ANSWER_EVERY_MS);
     }
   }
 

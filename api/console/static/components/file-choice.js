@@ -44,6 +44,11 @@ export class FileChoice {
       return;
     }
     event.preventDefault();
+    this.#pastedCells(pasted);
+  }
+
+  /** @param {string} pasted */
+  #pastedCells(pasted) {
     const isTable = pasted.includes("\t");
     this.#read(async () => {
       const read = await api.readFile(pasted, isTable ? "text/tab-separated-values" : "text/plain");
@@ -91,6 +96,16 @@ export class FileChoice {
     return code === "too_many_items" ? text("file.too_many_rows", { rows: value, limit: this.me.limits.max_items }) : mistakeText(code);
   }
 
+  /** Takes the list in the field for lists. A phone has no keys to paste with. */
+  #cells() {
+    const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("cells"));
+    if (field.value.trim() === "") {
+      field.focus();
+      return;
+    }
+    this.#pastedCells(field.value);
+  }
+
   view() {
     /** @param {Event} event */
     const choose = (event) => {
@@ -106,6 +121,16 @@ export class FileChoice {
         <span>${text("file.how")}</span>
         <input class="ds-sr-only" type="file" id="file" accept=".csv,.tsv,.txt,.xlsx" @change=${choose}>
         <label class="ds-button" data-variant="secondary" data-size="sm" for="file">${text("file.choose")}</label>
+        <details class="ds-details">
+          <summary>${text("file.field")}</summary>
+          <div>
+            <div class="ds-field">
+              <label class="ds-label" for="cells">${text("file.cells")}</label>
+              <textarea class="ds-input" id="cells" rows="4" autocomplete="off" spellcheck="false"></textarea>
+            </div>
+            <button type="button" class="ds-button" data-variant="secondary" data-size="sm" @click=${() => this.#cells()}>${text("file.use")}</button>
+          </div>
+        </details>
       </div>
       ${this.mistakes.length === 0 ? nothing : html`
         <div class="ds-alert" data-color="danger" role="alert">

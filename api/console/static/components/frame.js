@@ -19,11 +19,11 @@ const LINKS = [
 
 /**
  * @param {{
- *   me: any, endsSoon: boolean, isEnded: boolean, page: () => unknown,
- *   speak: (language: string) => void, extend: () => void, logOut: () => void, comeBack: () => void,
+ *   me: any, endsSoon: boolean, isBroken: boolean, isEnded: boolean, page: () => unknown,
+ *   speak: (language: string) => void, extend: () => void, logOut: () => void, comeBack: () => void, calmDown: () => void,
  * }} parts
  */
-export function frame({ me, endsSoon, isEnded, page, speak, extend, logOut, comeBack }) {
+export function frame({ me, endsSoon, isBroken, isEnded, page, speak, extend, logOut, comeBack, calmDown }) {
   return html`
     <a class="skip ds-link" href="#content">${text("skip")}</a>
     <div class="frame">
@@ -41,6 +41,7 @@ export function frame({ me, endsSoon, isEnded, page, speak, extend, logOut, come
       </header>
       ${me === null ? nothing : pages(me.role)}
       <div role="status">${endsSoon ? warning(extend) : nothing}</div>
+      ${isBroken ? unexpected(2, calmDown) : nothing}
       ${isEnded ? sessionEnded(comeBack) : nothing}
       <main id="content" tabindex="-1" ?hidden=${isEnded}>${page()}</main>
       <footer class="foot">
@@ -87,6 +88,25 @@ function warning(extend) {
     <div class="ds-alert" data-color="warning">
       <p class="ds-paragraph">${text("session.ends_soon")}</p>
       <button type="button" class="ds-button" @click=${extend}>${text("session.extend")}</button>
+    </div>
+  `;
+}
+
+/**
+ * That something failed which no part of the page expected: in place of the page (1), or above it with all that was typed (2).
+ *
+ * @param {1 | 2} level @param {() => void} [close]
+ */
+export function unexpected(level, close) {
+  const heading = text("problem");
+  return html`
+    <div class="ds-alert" data-color="danger" role="alert">
+      ${level === 1 ? html`<h1 class="ds-heading" data-size="sm">${heading}</h1>` : html`<h2 class="ds-heading" data-size="xs">${heading}</h2>`}
+      <p class="ds-paragraph">${text(level === 1 ? "unexpected.page" : "unexpected")}</p>
+      <p class="buttons">
+        <button type="button" class="ds-button" data-variant=${level === 1 ? "primary" : "secondary"} @click=${() => location.reload()}>${text("unexpected.reload")}</button>
+        ${close === undefined ? nothing : html`<button type="button" class="ds-button" data-variant="tertiary" @click=${close}>${text("close")}</button>`}
+      </p>
     </div>
   `;
 }
