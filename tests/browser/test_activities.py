@@ -150,4 +150,5 @@ def test_a_coordinator_undoes_an_activity_by_keyboard(console: ApiServer, contex
     page.get_by_role("link", name="To all activities").press("Enter")
     expect(heading(page)).to_have_text("62 activities, 63 hours. Another 1 undone.")
     page.get_by_label("Status").select_option("Undone")
+    expect(heading(page)).to_have_text("1 undone, 1 hour.")
     expect(page.get_by_role("row")).to_have_count(2)

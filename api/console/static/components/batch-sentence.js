@@ -8,8 +8,11 @@ export function batchSentence(batch) {
   return batch.revoked === 0 ? sentence : `${sentence}, ${text("batch.revoked", batch)}`;
 }
 
-/** Which sentence for failed items: whether somebody has to look at them, and at how many. @param {any} batch */
+/** Which sentence: for a single item, and for failed ones whether somebody has to look at them, and at how many. @param {any} batch */
 function form(batch) {
+  if (batch.status === "completed" && batch.total_items === 1) {
+    return ".one";
+  }
   if (!["partial", "failed"].includes(batch.status)) {
     return "";
   }

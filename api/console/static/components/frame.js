@@ -102,7 +102,7 @@ export function unexpected(level, close) {
   return html`
     <div class="ds-alert" data-color="danger" role="alert">
       ${level === 1 ? html`<h1 class="ds-heading" data-size="sm">${heading}</h1>` : html`<h2 class="ds-heading" data-size="xs">${heading}</h2>`}
-      <p class="ds-paragraph">${text(level === 1 ? "unexpected.page" : "unexpected")}</p>
+      <p class="ds-paragraph">${level === 1 ? text("unexpected.page") : text("unexpected")}</p>
       <p class="buttons">
         <button type="button" class="ds-button" data-variant=${level === 1 ? "primary" : "secondary"} @click=${() => location.reload()}>${text("unexpected.reload")}</button>
         ${close === undefined ? nothing : html`<button type="button" class="ds-button" data-variant="tertiary" @click=${close}>${text("close")}</button>`}

@@ -169,9 +169,12 @@ class Activities {
       return text("activities.none");
     }
     const { live, revoked } = this.sums.total;
-    const hours = text(live.minutes === 60 ? "activities.total.hours.one" : "activities.total.hours", { hours: number(live.minutes / 60) });
+    if (this.filters.revoked === "true") {
+      return text("activities.total.undone", { activities: number(revoked.activities), hours: inHours(revoked.minutes) });
+    }
+    const hours = inHours(live.minutes);
     const sentence = text(live.activities === 1 ? "activities.total.one" : "activities.total", { activities: number(live.activities), hours });
-    return revoked.activities === 0 ? sentence : `${sentence} ${text("activities.total.revoked", { revoked: number(revoked.activities) })}`;
+    return revoked.activities === 0 || this.filters.revoked === "false" ? sentence : `${sentence} ${text("activities.total.revoked", { revoked: number(revoked.activities) })}`;
   }
 
   table() {
@@ -232,6 +235,9 @@ class Activities {
     `;
   }
 }
+
+/** @param {number} minutes */
+const inHours = (minutes) => (minutes === 60 ? text("activities.total.hours.one") : text("activities.total.hours", { hours: number(minutes / 60) }));
 
 /** @param {any} activity */
 function status(activity) {

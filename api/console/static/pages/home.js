@@ -3,6 +3,7 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { batchSentence } from "/console/static/components/batch-sentence.js";
+import { namesOfPeople } from "/console/static/components/people.js";
 import { lastWeekday, shownDate, weekdayOf } from "/console/static/dates.js";
 import { moment, text } from "/console/static/messages.js";
 import { lastGroups, nameOf } from "/console/static/registering/groups.js";
@@ -42,6 +43,9 @@ class Home {
   /** @type {{ group: import("/console/static/registering/groups.js").Group, date: string, isWeekly: boolean }[]} */
   groups = [];
 
+  /** @type {import("/console/static/components/people.js").NameOf} */
+  nameOfPerson = (subject) => subject;
+
   /** Whether the groups are still being read. */
   isReading = true;
 
@@ -56,10 +60,12 @@ class Home {
   }
 
   async load() {
-    const [batches, needed] = await Promise.all([
+    const [batches, needed, nameOf] = await Promise.all([
       api.batches({ limit: READ }),
       this.maySubmit ? api.batches({ needs_attention: true, limit: SHOWN }) : { data: [], pagination: { total: 0 } },
+      namesOfPeople(this.context.me),
     ]);
+    this.nameOfPerson = nameOf;
     this.batches = batches.data;
     this.needed = needed.data;
     this.allNeeded = needed.pagination.total;
@@ -213,7 +219,7 @@ class Home {
                 <td><a class="ds-link" href="/console/batches/${batch.batch_id}">${batch.label ?? text("batch.no_label")}</a></td>
                 <td>${batchSentence(batch)}</td>
                 <td>${moment(batch.submitted_at, me.organization.time_zone)}</td>
-                ${namesCoordinators ? html`<td>${batch.coordinator_id}</td>` : nothing}
+                ${namesCoordinators ? html`<td>${this.nameOfPerson(batch.coordinator_id)}</td>` : nothing}
               </tr>
             `,
           )}
