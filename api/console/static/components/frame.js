@@ -42,7 +42,7 @@ export function frame({ me, endsSoon, isBroken, isEnded, page, speak, extend, lo
       ${me === null ? nothing : pages(me.role)}
       <div role="status">${endsSoon ? warning(extend) : nothing}</div>
       ${isBroken ? unexpected(2, calmDown) : nothing}
-      ${isEnded ? sessionEnded(comeBack) : nothing}
+      ${isEnded ? html`<main>${sessionEnded(comeBack)}</main>` : nothing}
       <main id="content" tabindex="-1" ?hidden=${isEnded}>${page()}</main>
       <footer class="foot">
         <a class="ds-link" href="/console/receipts">${text("receipt.heading")}</a>
@@ -115,7 +115,7 @@ export function unexpected(level, close) {
 function sessionEnded(comeBack) {
   return html`
     <div class="ds-alert" data-color="warning" role="alert">
-      <h2 class="ds-heading" data-size="sm">${text("session.ended")}</h2>
+      <h1 class="ds-heading" data-size="sm">${text("session.ended")}</h1>
       <p class="ds-paragraph">${text("session.nothing_lost")}</p>
       <p class="buttons">
         <a class="ds-button" href="/console/login" target="_blank" rel="noopener">${text("session.log_in_new_tab")}</a>
