@@ -24,6 +24,7 @@ from cli.commands import (
     submit,
     templates,
     verify,
+    webhooks,
 )
 from cli.commands import run as run_command
 from cli.servers.product import PRODUCT
@@ -67,6 +68,7 @@ receipts.register(app)
 run_command.register(app)
 administration.register(app)
 period.register(app)
+webhooks.register(app)
 doctor.register(app)
 groups.register(app)
 keys.register(app)

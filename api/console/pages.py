@@ -27,6 +27,7 @@ PAGES = (
     "/console/period",
     "/console/forget",
     "/console/receipts",
+    "/console/webhooks",
     "/console/help",
     "/console/accessibility",
     "/console/templates",

@@ -162,17 +162,18 @@ def end_attempt(connection: Connection, claimed: Claimed, attempt: Attempt) -> E
         if row.failing_since is not None:
             connection.execute(_FAILING, {"webhook_id": claimed.webhook_id, "failing_since": None})
         return Ended(DeliveryState.DELIVERED)
-    due_at = row.now + pause_after(claimed.attempts)
-    state = DeliveryState.FAILED if due_at > row.tried_from + TRIED_FOR else DeliveryState.PENDING
-    connection.execute(_END, {**key, **told, "state": state, "due_at": due_at})
     failing_since = row.failing_since or row.now
     because = _disabled_because(attempt, row.now - failing_since)
+    due_at = row.now + pause_after(claimed.attempts)
+    is_over = because is not None or due_at > row.tried_from + TRIED_FOR
+    state = DeliveryState.FAILED if is_over else DeliveryState.PENDING
+    connection.execute(_END, {**key, **told, "state": state, "due_at": due_at})
     if row.failing_since is None:
         connection.execute(_FAILING, {"webhook_id": claimed.webhook_id, "failing_since": failing_since})
     if because is None or row.disabled_at is not None:
         return Ended(state)
     connection.execute(_DISABLE, {"webhook_id": claimed.webhook_id, "because": because})
-    return Ended(DeliveryState.FAILED, because)
+    return Ended(state, because)
 
 
 def _disabled_because(attempt: Attempt, failing_for: timedelta) -> DisabledBecause | None:

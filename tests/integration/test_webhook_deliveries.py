@@ -235,6 +235,9 @@ def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings,
     else:
         assert end(engine, second, Attempt(1, DeliveryProblem.STATUS, 410, "")) == Ended(DeliveryState.FAILED, because)
     assert states(engine, webhook) == ["failed"] * 3
+    # The attempt keeps its own problem; the others were not attempted any more.
+    problems = {row.event_id: row.problem for row in deliveries(engine, webhook)}
+    assert (problems[second.event_id], problems[third.event_id]) == ("status", "webhook_disabled")
     # What was under way ends as usual.
     assert end(engine, third, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
     assert sorted(states(engine, webhook)) == ["delivered", "failed", "failed"]

@@ -248,6 +248,35 @@ export const revokeActivity = async (activityId, reason, key) =>
 /** All activities of a query as CSV. @param {Record<string, unknown>} query @returns {Promise<Blob>} */
 export const activitiesFile = async (query) => (await send("GET", `${ACTIVITIES}.csv`, { query })).body;
 
+// Webhooks.
+
+const WEBHOOKS = `${API}/webhooks`;
+
+/** All webhooks of the organization. */
+export const webhooks = async () => (await send("GET", WEBHOOKS)).body;
+
+/** @param {{ url: string, events: string[] }} webhook @param {string} key */
+export const createWebhook = async (webhook, key) => (await send("POST", WEBHOOKS, { json: webhook, key })).body;
+
+/** @param {string} webhookId @param {string} key */
+export const rotateWebhookSecret = async (webhookId, key) => (await send("POST", `${WEBHOOKS}/${webhookId}/rotate-secret`, { key })).body;
+
+/** @param {string} webhookId */
+export const enableWebhook = (webhookId) => send("POST", `${WEBHOOKS}/${webhookId}/enable`);
+
+/** @param {string} webhookId */
+export const testWebhook = (webhookId) => send("POST", `${WEBHOOKS}/${webhookId}/test`);
+
+/** @param {string} webhookId */
+export const deleteWebhook = (webhookId) => send("DELETE", `${WEBHOOKS}/${webhookId}`);
+
+/** One page of deliveries, newest first. @param {string} webhookId @param {Record<string, unknown>} query @param {boolean} [unattended] */
+export const deliveries = async (webhookId, query, unattended = false) =>
+  (await send("GET", `${WEBHOOKS}/${webhookId}/deliveries`, { query, unattended })).body;
+
+/** @param {string} webhookId @param {string} eventId */
+export const redeliver = (webhookId, eventId) => send("POST", `${WEBHOOKS}/${webhookId}/deliveries/${eventId}/redeliver`);
+
 // The closed period.
 
 const PERIOD = `${API}/organization/closed-period`;

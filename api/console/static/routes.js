@@ -12,6 +12,7 @@ import { page as newRegistration } from "/console/static/pages/new.js";
 import { page as period } from "/console/static/pages/period.js";
 import { page as receipts } from "/console/static/pages/receipts.js";
 import { page as templates } from "/console/static/pages/templates.js";
+import { page as webhooks } from "/console/static/pages/webhooks.js";
 
 /** @typedef {{ path: RegExp, page: (context: any) => Promise<() => unknown>, isPublic?: boolean }} PageRoute */
 
@@ -29,6 +30,7 @@ const PAGES = [
   { path: /^\/console\/help$/, page: help, isPublic: true },
   { path: /^\/console\/accessibility$/, page: accessibility, isPublic: true },
   { path: /^\/console\/templates$/, page: templates },
+  { path: /^\/console\/webhooks$/, page: webhooks },
 ];
 
 /** The page of a path, or null for the page of a failed login. @param {string} path */

@@ -14,6 +14,7 @@ const LINKS = [
   { path: "/console/templates", name: "templates", roles: SUBMITTERS },
   { path: "/console/activities", name: "activities", roles: EVERYBODY },
   { path: "/console/receipts", name: "receipts", roles: ["admin", "auditor"] },
+  { path: "/console/webhooks", name: "webhooks", roles: ["admin", "auditor"] },
   { path: "/console/help", name: "help", roles: EVERYBODY },
 ];
 

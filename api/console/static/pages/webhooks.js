@@ -1,0 +1,314 @@
+// Webhooks: where the organization's systems are told of events. Administrators make, test and delete them; auditors only look.
+
+import * as api from "/console/static/api.js";
+import { Action } from "/console/static/components/action.js";
+import { Deliveries } from "/console/static/components/deliveries.js";
+import { focusOn } from "/console/static/components/dialog.js";
+import { field, mistakeOf } from "/console/static/components/field.js";
+import { mistakeText, moment, text } from "/console/static/messages.js";
+import { html, nothing } from "/console/static/vendored.js";
+
+const EVENTS = ["BatchCompleted", "BatchRejected", "ActivitiesRevoked"];
+
+/** @param {import("/console/static/app.js").Context} context */
+export async function page(context) {
+  const webhooks = new Webhooks(context);
+  await webhooks.load();
+  return () => webhooks.view();
+}
+
+/** The page's state. */
+class Webhooks {
+  /** @type {any[]} */
+  all = [];
+
+  /** The webhook that was just made or whose secret was, with its secret. @type {any | null} */
+  shown = null;
+
+  /** The id of the webhook that is about to be deleted. @type {string | null} */
+  deleting = null;
+
+  /** The open lists of deliveries, by webhook. @type {Map<string, Deliveries>} */
+  opened = new Map();
+
+  said = "";
+  url = "";
+  /** @type {Set<string>} */
+  events = new Set(["BatchCompleted"]);
+  /** @type {{ url?: string, events?: string }} the sentence for each field that can't be used */
+  mistakes = {};
+  key = api.newKey();
+
+  /** @param {import("/console/static/app.js").Context} context */
+  constructor(context) {
+    this.context = context;
+    this.creating = new Action(context);
+    this.action = new Action(context);
+  }
+
+  get mayChange() {
+    return this.context.me.role === "admin";
+  }
+
+  async load() {
+    this.all = (await api.webhooks()).data;
+    for (const webhook of this.all) {
+      this.opened.get(webhook.webhook_id)?.renew(webhook);
+    }
+  }
+
+  /** @param {string} at */
+  #time(at) {
+    return moment(at, this.context.me.organization.time_zone);
+  }
+
+  // --- What a person does ---
+
+  changed() {
+    this.mistakes = {};
+    this.key = api.newKey();
+    this.creating.clear();
+    this.context.redraw();
+  }
+
+  /** @param {Event} event */
+  create(event) {
+    event.preventDefault();
+    const url = this.url.trim();
+    this.mistakes = {};
+    if (!/^https?:\/\/[^\s/]/.test(url)) {
+      this.mistakes.url = mistakeText("url_not_allowed");
+    }
+    if (this.events.size === 0) {
+      this.mistakes.events = text("webhook.events_missing");
+    }
+    this.context.redraw();
+    if (this.mistakes.url !== undefined || this.mistakes.events !== undefined) {
+      focusOn(this.mistakes.url !== undefined ? "url" : EVENTS[0]);
+      return;
+    }
+    this.creating.run(async () => {
+      try {
+        this.shown = await api.createWebhook({ url, events: EVENTS.filter((each) => this.events.has(each)) }, this.key);
+      } catch (error) {
+        const refused = error instanceof api.Problem ? error.values.errors?.find((/** @type {any} */ each) => each.pointer === "/url") : undefined;
+        if (refused === undefined) {
+          throw error;
+        }
+        this.mistakes.url = mistakeText(refused.code);
+        this.context.redraw();
+        focusOn("url");
+        return;
+      }
+      await this.load();
+      this.url = "";
+      this.key = api.newKey();
+      this.said = "";
+      this.context.redraw();
+      focusOn("secret-heading");
+    });
+  }
+
+  /** @param {any} webhook */
+  rotate(webhook) {
+    const key = api.newKey();
+    this.action.run(async () => {
+      this.shown = await api.rotateWebhookSecret(webhook.webhook_id, key);
+      await this.load();
+      this.context.redraw();
+      focusOn("secret-heading");
+    });
+  }
+
+  /** @param {any} webhook */
+  enable(webhook) {
+    this.#change(() => api.enableWebhook(webhook.webhook_id), text("webhook.enabled", { url: webhook.url }));
+  }
+
+  /** @param {any} webhook */
+  test(webhook) {
+    this.action.run(async () => {
+      await api.testWebhook(webhook.webhook_id);
+      await this.#open(webhook);
+      this.opened.get(webhook.webhook_id)?.follow();
+    });
+  }
+
+  /** @param {any} webhook */
+  delete(webhook) {
+    this.deleting = null;
+    if (this.shown?.webhook_id === webhook.webhook_id) {
+      this.shown = null;
+    }
+    this.#change(() => api.deleteWebhook(webhook.webhook_id), text("webhook.deleted", { url: webhook.url }));
+  }
+
+  /** @param {() => Promise<unknown>} change @param {string} done what it did */
+  #change(change, done) {
+    this.action.run(async () => {
+      await change();
+      await this.load();
+      this.said = done;
+      this.context.redraw();
+      focusOn("heading");
+    });
+  }
+
+  /** @param {any} webhook */
+  async #open(webhook) {
+    const deliveries = new Deliveries(this.context, webhook, this.mayChange, () => this.load());
+    await deliveries.load();
+    this.opened.set(webhook.webhook_id, deliveries);
+    this.context.redraw();
+    focusOn(`deliveries-${webhook.webhook_id}`);
+  }
+
+  /** @param {any} webhook */
+  toggle(webhook) {
+    if (this.opened.delete(webhook.webhook_id)) {
+      this.context.redraw();
+      return;
+    }
+    this.action.run(() => this.#open(webhook));
+  }
+
+  // --- What it looks like ---
+
+  view() {
+    return html`
+      <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${text("nav.webhooks")}</h1>
+      <p class="ds-paragraph prose lead">${text("webhook.lead")}</p>
+      <p class=${this.said === "" ? "ds-sr-only" : "ds-paragraph"} role="status">${this.said}</p>
+      ${this.shown === null ? nothing : this.#secret(this.shown)}
+      ${this.action.view()}
+      ${this.all.length === 0
+        ? html`<p class="ds-paragraph">${text("webhook.empty")}</p>`
+        : html`<ul class="webhooks">${this.all.map((webhook) => html`<li class="ds-card">${this.#card(webhook)}</li>`)}</ul>`}
+      ${this.mayChange ? this.#form() : nothing}
+    `;
+  }
+
+  /** @param {any} webhook */
+  #secret(webhook) {
+    const hide = () => {
+      this.shown = null;
+      this.context.redraw();
+      focusOn("heading");
+    };
+    return html`
+      <section class="ds-card" data-color="success" aria-labelledby="secret-heading">
+        <h2 class="ds-heading" data-size="sm" id="secret-heading" tabindex="-1">${text("webhook.secret")}</h2>
+        <p class="ds-paragraph prose">${text("webhook.secret_how", { url: webhook.url })}</p>
+        <p class="secret"><code>${webhook.secret}</code></p>
+        ${webhook.previous_secret_until === null
+          ? nothing
+          : html`<p class="ds-paragraph">${text("webhook.previous", { until: this.#time(webhook.previous_secret_until) })}</p>`}
+        <p class="buttons"><button type="button" class="ds-button" data-variant="secondary" @click=${hide}>${text("webhook.secret_stored")}</button></p>
+      </section>
+    `;
+  }
+
+  /** @param {any} webhook */
+  #card(webhook) {
+    const { webhook_id, url, events } = webhook;
+    const deliveries = this.opened.get(webhook_id);
+    return html`
+      <div class="title-row">
+        <h2 class="ds-heading" data-size="xs">${url}</h2>
+        ${state(webhook)}
+      </div>
+      <p class="ds-paragraph">${events.map((/** @type {string} */ event) => text(`webhook.event.${event}`)).join(", ")}</p>
+      ${this.#trouble(webhook)}
+      ${webhook.previous_secret_until === null
+        ? nothing
+        : html`<p class="ds-paragraph subtle">${text("webhook.previous", { until: this.#time(webhook.previous_secret_until) })}</p>`}
+      <div class="buttons">${this.#buttons(webhook, deliveries !== undefined)}</div>
+      ${deliveries === undefined ? nothing : deliveries.view()}
+    `;
+  }
+
+  /** @param {any} webhook */
+  #trouble(webhook) {
+    if (!webhook.enabled) {
+      const why = text(`webhook.disabled.${webhook.disabled_because}`, { since: this.#time(webhook.disabled_at) });
+      return html`<p class="ds-alert" data-color="danger">${why}</p>`;
+    }
+    return webhook.failing_since === null
+      ? nothing
+      : html`<p class="ds-alert" data-color="warning">${text("webhook.failing", { since: this.#time(webhook.failing_since) })}</p>`;
+  }
+
+  /** @param {any} webhook @param {boolean} isOpen */
+  #buttons(webhook, isOpen) {
+    const { webhook_id, url } = webhook;
+    /** @param {string} label @param {() => void} act @param {string} [variant] @param {string} [id] */
+    const button = (label, act, variant = "secondary", id) => html`
+      <button type="button" class="ds-button" data-size="sm" data-variant=${variant} id=${id ?? nothing} aria-label="${label}: ${url}" @click=${act}>
+        ${label}
+      </button>`;
+    const shows = html`
+      <button type="button" class="ds-button" data-size="sm" data-variant="secondary" aria-expanded=${isOpen}
+        aria-label="${text("webhook.deliveries")}: ${url}" @click=${() => this.toggle(webhook)}>${text("webhook.deliveries")}</button>`;
+    if (!this.mayChange) {
+      return shows;
+    }
+    if (this.deleting === webhook_id) {
+      return html`
+        <span id="really" tabindex="-1">${text("webhook.really")}</span>
+        <button type="button" class="ds-button" data-size="sm" data-color="danger" @click=${() => this.delete(webhook)}>${text("webhook.delete")}</button>
+        ${button(text("webhook.keep"), () => this.#askToDelete(null, `delete-${webhook_id}`))}`;
+    }
+    return html`
+      ${webhook.enabled ? button(text("webhook.test"), () => this.test(webhook), "primary") : button(text("webhook.enable"), () => this.enable(webhook), "primary")}
+      ${shows}
+      ${button(text("webhook.rotate"), () => this.rotate(webhook))}
+      ${button(text("webhook.delete"), () => this.#askToDelete(webhook_id, "really"), "tertiary", `delete-${webhook_id}`)}
+    `;
+  }
+
+  /** @param {string | null} webhookId @param {string} focus */
+  #askToDelete(webhookId, focus) {
+    this.deleting = webhookId;
+    this.context.redraw();
+    focusOn(focus);
+  }
+
+  #form() {
+    return html`
+      <form class="ds-card webhook-form" novalidate @submit=${(/** @type {Event} */ event) => this.create(event)}>
+        <h2 class="ds-heading" data-size="sm">${text("webhook.new")}</h2>
+        ${field({
+          id: "url", label: text("webhook.url"), value: this.url, mistake: this.mistakes.url, hint: text("webhook.url_hint"), type: "url", longest: 2000,
+          change: (value) => {
+            this.url = value;
+            this.changed();
+          },
+        })}
+        <fieldset class="ds-fieldset" aria-describedby=${this.mistakes.events === undefined ? nothing : "events-mistake"}>
+          <legend class="ds-label">${text("webhook.events")}</legend>
+          ${EVENTS.map(
+            (event) => html`
+              <div class="ds-field">
+                <input class="ds-input" type="checkbox" id=${event} .checked=${this.events.has(event)} @change=${() => {
+                  if (!this.events.delete(event)) {
+                    this.events.add(event);
+                  }
+                  this.changed();
+                }}>
+                <label class="ds-label" data-weight="regular" for=${event}>${text(`webhook.event.${event}`)}</label>
+              </div>`,
+          )}
+          ${mistakeOf("events", this.mistakes.events)}
+        </fieldset>
+        ${this.creating.view()}
+        <p class="buttons"><button type="submit" class="ds-button" aria-disabled=${this.creating.isBusy}>${text("webhook.create")}</button></p>
+      </form>
+    `;
+  }
+}
+
+/** @param {any} webhook */
+function state({ enabled, failing_since }) {
+  const [color, name] = !enabled ? ["danger", "off"] : failing_since === null ? ["success", "on"] : ["warning", "trouble"];
+  return html`<span class="ds-tag" data-color=${color}>${text(`webhook.state.${name}`)}</span>`;
+}
