@@ -87,7 +87,7 @@ export class Deliveries {
 
   view() {
     return html`
-      <section class="deliveries" aria-labelledby="deliveries-${this.webhook.webhook_id}">
+      <div class="deliveries">
         <h3 class="ds-heading" data-size="2xs" id="deliveries-${this.webhook.webhook_id}" tabindex="-1">${text("webhook.deliveries")}</h3>
         <p class="ds-sr-only" role="status">${this.said}</p>
         ${this.listed.length === 0 ? html`<p class="ds-paragraph">${text("webhook.none_sent")}</p>` : html`<ol>${this.listed.map((each) => this.#entry(each))}</ol>`}
@@ -98,7 +98,7 @@ export class Deliveries {
             ? nothing
             : html`<button type="button" class="ds-button" data-size="sm" data-variant="tertiary" @click=${() => this.more()}>${text("webhook.older")}</button>`}
         </div>
-      </section>
+      </div>
     `;
   }
 
