@@ -401,13 +401,16 @@ class OutboxRelay:
                 break
         driver.notifies.clear()
 
+    def _is_heard(self, now: float) -> bool:
+        """Whether some broker has acknowledged something just now."""
+        return now - self._acknowledged_at < CONTACT_INTERVAL_S
+
     def _contact_interval_s(self, now: float) -> float:
-        is_heard = now - self._acknowledged_at < CONTACT_INTERVAL_S
-        return CONTACT_INTERVAL_UNDER_LOAD_S if is_heard else CONTACT_INTERVAL_S
+        return CONTACT_INTERVAL_UNDER_LOAD_S if self._is_heard(now) else CONTACT_INTERVAL_S
 
     def _note_contact(self) -> None:
         now = self._contact_at = self._clock()
-        self.health.broker_contact = self._publisher.is_reachable()
+        self.health.broker_contact = self._publisher.is_reachable() or self._is_heard(now)
         if self.health.broker_contact:
             self._reached_at = now
         elif now - self._reached_at >= self._lease.total_seconds():

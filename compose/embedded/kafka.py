@@ -110,6 +110,8 @@ class KafkaBroker:
         self._home = home
         self._node = node
         self._train = train
+        # Made here and not when it is needed: then the nodes are prepared at the same time, and each would make one.
+        self._identity = home.secret("kafka-cluster")
         self._data = home.path / self.name
         self._scratch = home.path / f"{self.name}-scratch"
         self._properties = home.path / f"{self.name}.properties"
@@ -211,7 +213,7 @@ class KafkaBroker:
 
     def _cluster_id(self) -> str:
         """The same for all nodes of the home."""
-        identity = hashlib.sha256(self._home.secret("kafka-cluster").encode()).digest()[:16]
+        identity = hashlib.sha256(self._identity.encode()).digest()[:16]
         # 22 characters of base64url with a fixed first one, because the tool would take a leading `-` for an option.
         return "b" + base64.urlsafe_b64encode(identity).decode().rstrip("=")[1:]
 

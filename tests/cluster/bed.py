@@ -143,8 +143,8 @@ def running_bed(folder: Path) -> Iterator[Bed]:
 
 
 @contextlib.contextmanager
-def running_roles(servers: Infrastructure, folder: Path, database_url: str, **environment: str) -> Iterator[Bed]:
-    """Starts the roles on running servers, with more variables. They reach the database by this URL."""
+def running_roles(servers: Infrastructure, folder: Path, database_url: str) -> Iterator[Bed]:
+    """Starts the roles on running servers. They reach the database by this URL."""
     home = Home(folder)
     home.create()
     home.port("api")  # Not the usual port, which may be taken.
@@ -154,7 +154,6 @@ def running_roles(servers: Infrastructure, folder: Path, database_url: str, **en
         "BULKREG_DATABASE_URL": database_url,
         "BULKREG_KAFKA_BOOTSTRAP_SERVERS": kafka,
         "BULKREG_TOPIC_REPLICATION_FACTOR": "3",
-        **environment,
     }
     with running_product(folder, addresses) as product:
         settings = Settings(

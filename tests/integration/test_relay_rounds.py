@@ -549,6 +549,22 @@ def test_a_relay_whose_broker_is_away_reports_it_and_gives_its_slots_back_after_
     running.owns_all()
 
 
+def test_row_72_acknowledgements_show_that_a_broker_responds(
+    engine: Engine, broker: Broker, start: Callable[..., Running]
+) -> None:
+    """The question goes to a broker at random, perhaps to the one that is unreachable. Others acknowledge meanwhile."""
+    running = start().owns_all()
+    broker.is_up = False
+    until = broker.now + 2 * LEASE_S
+    while broker.now < until:
+        insert_one_each(engine, batches(1))
+        running.turns()
+        eventually(lambda: rows_left(engine) == 0)
+        running.moves_to(broker.now + CONTACT_S / 2)
+        assert running.relay.health.broker_contact
+        assert len(running.relay.slots) == SLOTS
+
+
 def test_a_relay_that_is_told_to_stop_waits_for_events_under_way(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
