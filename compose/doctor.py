@@ -18,6 +18,7 @@ from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.forgetting_findings import forgetting_findings
 from compose.outbox_findings import outbox_findings
+from compose.receipt_findings import receipt_findings
 from compose.restore_findings import restore_findings
 from compose.webhook_findings import webhook_findings
 from consumers.loop.coordinator import UNSERVED
@@ -234,6 +235,7 @@ def _work(settings: Settings) -> Iterator[Finding]:
             yield from outbox_findings(connection, settings)
             yield from webhook_findings(connection, settings)
             yield from forgetting_findings(connection, settings)
+            yield from receipt_findings(connection)
     except DBAPIError:
         return
     finally:

@@ -15,6 +15,7 @@ from cli.servers.deployment import Deployment
 from cli.terminal.command import Audience, command, read_bytes
 from cli.terminal.failures import ApiProblemError, BadInputError, ExitCode
 from cli.terminal.output import Output, printable, table
+from cli.terminal.progress import working
 from cli.terminal.saving import saved_to
 from schemas.paths import API_PATH
 
@@ -98,6 +99,38 @@ def register(app: typer.Typer) -> None:
                 "published key, or pass that one as --key."
             )
         return ExitCode.DONE if checked.holds else ExitCode.SOME_FAILED
+
+    @command(receipts, "audit", example="bulkreg receipts audit --organization org-01")
+    def audit(
+        deployment: Deployment,
+        output: Output,
+        organization: Annotated[str | None, typer.Option(help="Only this organization's logs. Default: all.")] = None,
+    ) -> ExitCode:
+        """Compare whole logs with the tables and the lifecycle topic. Names each row that was changed, removed or added.
+
+        Exit code 1 if there is one.
+        """
+        from cli.servers.database import database
+        from cli.servers.kafka import reachable_kafka
+        from consumers.notary.published import every_published_checkpoint
+        from orchestrator.verification.receipts import audit_logs
+
+        settings = deployment.settings()
+        with working(output, "Reading the logs"), database(settings, settings.worker_url) as engine:
+            with reachable_kafka(settings):
+                published = every_published_checkpoint(settings)
+            leaves, findings = audit_logs(engine, published, organization)
+        document = {
+            "leaves": leaves,
+            "published_checkpoints": len(published),
+            "findings": [asdict(each) for each in findings],
+        }
+        rows = [(each.kind, printable(each.organization_id), each.activity_id or "", each.detail) for each in findings]
+        shown = [table(["what", "organization", "activity", "where"], rows)] if findings else []
+        verdict = f"{len(findings)} differences." if findings else "Nothing was changed, removed or added."
+        compared = f"{leaves} leaves compared with the tables and {len(published)} published checkpoints."
+        output.answer(document, *shown, f"{compared} {verdict}")
+        return ExitCode.SOME_FAILED if findings else ExitCode.DONE
 
     @command(
         receipts,

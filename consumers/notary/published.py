@@ -56,3 +56,10 @@ def published_checkpoints(records: Sequence[RawRecord]) -> Iterator[Published]:
         except (UnreadableError, ValueError):
             continue
         yield Published(data.organization_id, data.log, data.size, root, data.checkpoint)
+
+
+def every_published_checkpoint(settings: Settings) -> Sequence[Published]:
+    """All checkpoints that the topic holds. Raises KafkaException if the broker does not respond."""
+    with TopicReader(settings) as reader:
+        chunks = reader.read(reader.spans([Topic.LIFECYCLE]))
+        return [each for chunk in chunks for each in published_checkpoints([raw for _, raw in chunk])]

@@ -131,7 +131,7 @@ def append_rows(connection: Connection, at: Position, through: int, *, name: str
 
     Every transaction that may still commit one of these rows has ended, and this one has the turn.
     """
-    rows = _read(connection, at.appended_through, through, None, max_rows)
+    rows = read_rows(connection, at.appended_through, through, None, max_rows)
     of_organization: dict[str, list[AuditRow]] = defaultdict(list)
     for row in rows:
         of_organization[row.organization_id].append(row)
@@ -152,7 +152,7 @@ def restart_log(connection: Connection, organization_id: str, *, number: int, na
     """
     through, after = position(connection).appended_through, 0
     log = _begin(connection, GrowingLog(organization_id, number, through), name, reason)
-    while rows := _read(connection, after, through, organization_id, _ROWS_AT_ONCE):
+    while rows := read_rows(connection, after, through, organization_id, _ROWS_AT_ONCE):
         _append(connection, log, rows, _hashed_persons(connection, rows))
         after = rows[-1].audit_id
     return log
@@ -175,7 +175,8 @@ def leaf_of(row: AuditRow, mentor: str, by: str, *, before_log: int) -> bytes:
     ).encode()
 
 
-def _read(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
+def read_rows(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
+    """Audit rows with ids above `after`, up to `through`, in the order of their ids, of one organization or of all."""
     parameters = {"after": after, "through": through, "organization_id": organization_id, "rows": max_rows}
     return [AuditRow(*row) for row in connection.execute(_ROWS, parameters)]
 

@@ -79,11 +79,39 @@ def test_a_healthy_deployment_is_reported_as_healthy(sound: Settings) -> None:
         "pooling",
         "outbox",
         "relays",
+        "receipts",
         "Kafka",
         "consumer groups",
         "database and topics",
     ]
-    assert len(findings) == 11
+    assert len(findings) == 12
+
+
+@pytest.mark.parametrize(
+    ("statement", "state", "said"),
+    [
+        ("INSERT INTO orchestrator.receipt_published VALUES ('org', 1, 9, '', '', 'ahead')", State.UNSAFE, "the database was restored"),
+        ("INSERT INTO orchestrator.receipt_published VALUES ('org', 1, 9, '', '', 'forked')", State.UNSAFE, "is not signed"),
+        (
+            "INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id,"
+            " channel, at)"
+            " VALUES ('org', 'registered', gen_random_uuid(), 'c', 'm', 'c', gen_random_uuid(), 'api', now() - interval '2 minutes')",
+            State.ADVICE,
+            "has waited for its log",
+        ),
+        (
+            "INSERT INTO orchestrator.receipt_log (organization_id, log, origin, before_log, size) VALUES ('org', 1, 'o', 0, 3)",
+            State.ADVICE,
+            "nothing is signed",
+        ),
+    ],
+    ids=["ahead", "forked", "behind", "without a key"],
+)  # fmt: skip
+def test_logs_of_receipts(sound: Settings, statement: str, state: State, said: str) -> None:
+    as_owner(sound, statement)
+    finding = only(sound)
+    assert (finding.subject, finding.state) == ("receipts", state)
+    assert said in finding.detail
 
 
 def test_a_variable_that_no_setting_reads(sound: Settings) -> None:

@@ -1,0 +1,175 @@
+"""`bulkreg receipts audit` finds each kind of tampering, made with SQL by the owner of the tables."""
+
+# ruff: noqa: E501
+
+import re
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from orchestrator.process.settings import Settings
+from orchestrator.receipts.checkpoint import Checkpoint, sign
+from orchestrator.receipts.merkle import leaf_hash
+from orchestrator.storage.receipt_appending import forget_person, packed_leaves, split_hashes, unpacked_leaves
+from orchestrator.storage.receipt_checkpoints import Published
+from orchestrator.verification.receipts import AuditFinding, Tampering, audit_logs
+from schemas.ids import derived_ids
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
+from tests.support.receipts import KEY, ORIGIN, append_and_sign, as_owner
+from tests.support.revoking import revoke
+
+
+class Deployment:
+    """300 records, of which one is revoked, and their checkpoints."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self.settings, self.engine = settings, pipeline.engine
+        first = pipeline.submit(mentors(100))
+        pipeline.drain()
+        append_and_sign(self.engine)
+        ids = derived_ids(str(first))
+        self.activity_id = ids.activity_id(7)
+        self.revoked_id = ids.activity_id(9)
+        revoke(pipeline, first, item_ids=[ids.item_id(9)], actor=ADMIN)
+        append_and_sign(self.engine)
+        with self.engine.begin() as connection:
+            rows = connection.execute(text("SELECT organization_id, log, size, root, note FROM orchestrator.receipt_checkpoint"))
+            self.published = [Published(row.organization_id, row.log, row.size, bytes(row.root), row.note) for row in rows]
+
+    def tamper(self, *statements: str) -> None:
+        with as_owner(self.settings) as connection:
+            for statement in statements:
+                named = {name: getattr(self, name) for name in ("activity_id", "revoked_id") if f":{name}" in statement}
+                assert connection.execute(text(statement), named).rowcount != 0
+
+    def found(self) -> list[AuditFinding]:
+        return list(audit_logs(self.engine, self.published)[1])
+
+    def kinds(self) -> set[Tampering]:
+        return {each.kind for each in self.found()}
+
+
+@pytest.fixture
+def deployment(pipeline: Pipeline, settings: Settings) -> Deployment:
+    return Deployment(pipeline, settings)
+
+
+def test_an_untouched_log_is_green(deployment: Deployment, pipeline: Pipeline) -> None:
+    assert audit_logs(deployment.engine, deployment.published) == (101, [])
+    # What is not appended yet is no finding.
+    late = pipeline.submit(mentors(3, first=50))
+    pipeline.drain()
+    assert deployment.found() == []
+    append_and_sign(pipeline.engine)
+    revoke(pipeline, late)
+    assert deployment.found() == []
+    with deployment.engine.begin() as connection:
+        forget_person(connection, ORGANIZATION, "mentor-3")
+    assert deployment.found() == []
+
+
+AUDIT_ROW = "WHERE activity_id = :activity_id"
+LAST = "(SELECT max(first_index) FROM orchestrator.receipt_run)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "kind", "detail"),
+    [
+        (["UPDATE registration.activity SET duration_minutes = 90 WHERE activity_id = :activity_id"], Tampering.ACTIVITY_CHANGED, "duration_minutes"),
+        (["UPDATE registration.activity SET activity_date = activity_date - 1 WHERE activity_id = :activity_id"], Tampering.ACTIVITY_CHANGED, "activity_date"),
+        (["UPDATE registration.activity SET attributed_to = 'mentor-90', activity_type = 'call' WHERE activity_id = :activity_id"], Tampering.ACTIVITY_CHANGED, "mentor"),
+        ([f"UPDATE registration.audit SET duration_minutes = 90 {AUDIT_ROW}"], Tampering.AUDIT_CHANGED, "duration_minutes"),
+        ([f"UPDATE registration.audit SET attributed_to = 'mentor-90' {AUDIT_ROW}"], Tampering.AUDIT_CHANGED, "mentor"),
+        ([f"UPDATE registration.audit SET attributed_to = 'nobody' {AUDIT_ROW}"], Tampering.AUDIT_CHANGED, "mentor"),
+        ([f"DELETE FROM registration.audit {AUDIT_ROW}"], Tampering.AUDIT_REMOVED, "is gone"),
+        (["DELETE FROM registration.activity WHERE activity_id = :activity_id"], Tampering.ACTIVITY_REMOVED, "is gone"),
+        (
+            ["INSERT INTO registration.activity SELECT gen_random_uuid(), organization_id, 'mentor-90', registered_by, 'call', activity_date, 60, NULL, batch_id, gen_random_uuid(), false, created_at FROM registration.activity WHERE activity_id = :activity_id"],
+            Tampering.ACTIVITY_ADDED,
+            "never registered",
+        ),
+        (
+            ["INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT -1, organization_id, action, gen_random_uuid(), registered_by, attributed_to, submitted_by, batch_id, channel, at, reason, activity_type, activity_date, duration_minutes, item_id, attempt FROM registration.audit WHERE activity_id = :activity_id"],
+            Tampering.AUDIT_ADDED,
+            "in no leaf",
+        ),
+        (["UPDATE registration.activity SET revoked_at = NULL, revoked_by = NULL WHERE activity_id = :revoked_id"], Tampering.REVOCATION_TAKEN_BACK, "taken back"),
+        (["UPDATE registration.activity SET revoked_at = now(), revoked_by = 'boss' WHERE activity_id = :activity_id"], Tampering.REVOCATION_ADDED, "never revoked"),
+        ([f"DELETE FROM orchestrator.receipt_run WHERE first_index = {LAST}", "UPDATE orchestrator.receipt_cursor SET appended_through = appended_through"], Tampering.LOG_CUT_OFF, "ends after 100"),
+        (["UPDATE orchestrator.receipt_log SET signed_size = 100, size = 100"], Tampering.HASH_CHANGED, "grows"),
+        (["DELETE FROM orchestrator.receipt_run WHERE first_index = 0"], Tampering.LEAF_REMOVED, "missing"),
+        (["UPDATE orchestrator.receipt_run SET leaves = 'x' WHERE first_index = 0"], Tampering.LEAF_CHANGED, "does not have its hash"),
+        (["UPDATE orchestrator.receipt_checkpoint SET root = decode(repeat('ab', 32), 'hex') WHERE size = 100"], Tampering.CHECKPOINT_CHANGED, "not what was signed"),
+        (["UPDATE orchestrator.receipt_checkpoint SET note = replace(note, '100', '101') WHERE size = 100"], Tampering.CHECKPOINT_CHANGED, "not what was signed"),
+        (["UPDATE orchestrator.receipt_log SET frontier = set_byte(frontier, 0, get_byte(frontier, 0) # 1)"], Tampering.HASH_CHANGED, "grows"),
+        (["DELETE FROM orchestrator.receipt_log"], Tampering.LOG_REMOVED, "no such log"),
+    ],
+)  # fmt: skip
+def test_each_tampering_is_found(deployment: Deployment, statements: list[str], kind: Tampering, detail: str) -> None:
+    deployment.tamper(*statements)
+    matching = [each for each in deployment.found() if each.kind is kind]
+    assert matching, deployment.found()
+    assert detail in matching[0].detail
+    named = re.search(r":(activity_id|revoked_id)", statements[0])
+    if named and kind not in (Tampering.ACTIVITY_ADDED, Tampering.AUDIT_ADDED):
+        assert [each.activity_id for each in matching] == [getattr(deployment, named[1])]
+
+
+def rewrite(deployment: Deployment, change: Callable[[list[bytes], list[bytes], list[int]], None]) -> None:
+    """Changes a run as somebody does who knows how it is stored, and keeps its hashes right."""
+
+    def write(connection: Connection) -> None:
+        row = connection.execute(text("SELECT * FROM orchestrator.receipt_run WHERE first_index = 0")).one()
+        leaves, hashes, audit_ids = unpacked_leaves(row.leaves), split_hashes(row.hashes), list(row.audit_ids)
+        change(leaves, hashes, audit_ids)
+        connection.execute(
+            text(
+                "UPDATE orchestrator.receipt_run SET leaves = :leaves, hashes = :hashes, audit_ids = :audit_ids WHERE first_index = 0"
+            ),
+            {"leaves": packed_leaves(leaves), "hashes": b"".join(hashes), "audit_ids": audit_ids},
+        )
+
+    with as_owner(deployment.settings) as connection:
+        write(connection)
+
+
+def test_a_leaf_that_was_rewritten_with_its_hash_and_its_rows_is_found_by_the_signed_roots(deployment: Deployment) -> None:
+    def change(leaves: list[bytes], hashes: list[bytes], _: list[int]) -> None:
+        for number, leaf in enumerate(leaves):
+            if deployment.activity_id.encode() in leaf:
+                leaves[number] = leaf.replace(b'"duration_minutes":60', b'"duration_minutes":90')
+                hashes[number] = leaf_hash(leaves[number])
+
+    rewrite(deployment, change)
+    deployment.tamper(
+        "UPDATE registration.activity SET duration_minutes = 90 WHERE activity_id = :activity_id",
+        "UPDATE registration.audit SET duration_minutes = 90 WHERE activity_id = :activity_id",
+    )
+    assert deployment.kinds() == {Tampering.CHECKPOINT_CHANGED, Tampering.HASH_CHANGED, Tampering.TWO_HEADS}
+
+
+def test_two_leaves_that_changed_places_are_found(deployment: Deployment) -> None:
+    def change(leaves: list[bytes], hashes: list[bytes], audit_ids: list[int]) -> None:
+        leaves[3:5], hashes[3:5], audit_ids[3:5] = leaves[4:2:-1], hashes[4:2:-1], audit_ids[4:2:-1]
+
+    rewrite(deployment, change)
+    found = deployment.found()
+    assert {each.kind for each in found} >= {Tampering.LEAF_REORDERED, Tampering.CHECKPOINT_CHANGED}
+    assert [each.index for each in found if each.kind is Tampering.LEAF_REORDERED] == [4]
+
+
+def test_a_second_head_that_was_published_is_found(deployment: Deployment) -> None:
+    other = Checkpoint(f"{ORIGIN}/{ORGANIZATION}", 100, b"x" * 32)
+    deployment.published.append(Published(ORGANIZATION, 1, 100, other.root, sign(other, KEY)))
+    assert deployment.kinds() == {Tampering.TWO_HEADS}
+
+
+def test_a_log_that_was_cut_off_with_its_checkpoints_is_found_by_the_topic(deployment: Deployment, engine: Engine) -> None:
+    deployment.tamper(
+        f"DELETE FROM orchestrator.receipt_run WHERE first_index = {LAST}",
+        "DELETE FROM orchestrator.receipt_checkpoint WHERE size = 101",
+        "UPDATE orchestrator.receipt_log SET size = 100, signed_size = 100",
+    )
+    [found] = [each for each in deployment.found() if each.kind is Tampering.LOG_CUT_OFF]
+    assert found.detail == "the log ends after 100 leaves; it had 101"
