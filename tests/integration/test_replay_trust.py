@@ -140,12 +140,29 @@ def period(closed_through: date | None, previously: date | None) -> list[Outgoin
     ]
 
 
+def checkpoint() -> list[OutgoingEvent]:
+    """A checkpoint of a log that the database does not have. Its key is the organization."""
+    return [
+        events.checkpoint_signed(
+            organization_id=ORGANIZATION,
+            log=1,
+            origin="bulkreg.test/org",
+            size=3,
+            root=b"r" * 32,
+            checkpoint="a note",
+            time=datetime(2026, 3, 26, 10, tzinfo=UTC),
+            trace_id="0" * 31 + "1",
+        )
+    ]
+
+
 ERROR = {"code": "internal_error", "message": "forged", "retryable": True}
 
 # By the event that is forged. Every type that a replay reads is in this table.
 FORGED: dict[str, Callable[[Batches], list[OutgoingEvent]]] = {
     "PeriodClosed": lambda b: period(date(2026, 12, 31), None),
     "PeriodReopened": lambda b: period(None, date(2026, 12, 31)),
+    "CheckpointSigned": lambda b: checkpoint(),
     "BatchDeleted, finished": lambda b: [ours(events.BATCH_DELETED, b.finished, version=6)],
     "BatchDeleted, running": lambda b: [ours(events.BATCH_DELETED, b.running, version=2)],
     "BatchDeleted, cancelled": lambda b: [ours(events.BATCH_DELETED, each, version=9) for each in (b.cancelled, b.stopped)],
