@@ -26,7 +26,7 @@ def test_an_administrator_has_a_mentor_forgotten(
     expect(mentor).to_be_focused()
     mentor.fill("mentor-1")
     mentor.press("Enter")
-    expect(state).to_have_text("Forget Mentor?")
+    expect(state).to_have_text("Forget Mentor (mentor-1)?")
     expect(state).to_be_focused()
     check(page, screenshots / "forget.png")
     page.get_by_role("button", name="Do not forget").click()

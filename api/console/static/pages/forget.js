@@ -64,7 +64,7 @@ class ForgettingPage {
 
   #question() {
     return html`
-      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text("forget.question", { who: this.directory.mentorName(this.#chosen) })}</h2>
+      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text("forget.question", { who: this.#who() })}</h2>
       <p class="ds-paragraph">${text("forget.what")}</p>
       ${this.asking.view()}
       <p class="buttons">
@@ -79,6 +79,12 @@ class ForgettingPage {
         </button>
       </p>
     `;
+  }
+
+  /** The name with the id: it can't be undone, and two people may have one name. */
+  #who() {
+    const name = this.directory.mentorName(this.#chosen);
+    return name === this.#chosen ? name : `${name} (${this.#chosen})`;
   }
 
   #ask() {
