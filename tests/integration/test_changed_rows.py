@@ -573,7 +573,7 @@ def test_batch_in_parts(pipeline: Pipeline, bystanders: Bystanders) -> None:
         "submitted_by": SOURCE,
         "channel": SOURCE,
         "label": "Parts",
-        "trace_id": TRACE,
+        "trace_id": f"{TRACE}-01",
     }
     assert [old[name] for name in ("status", "total_items", "pending", "parts", "version")] == ["pending", 3, 3, 2, 1]
     part = collecting.of("batch_part", batch_id, 2)
