@@ -6,11 +6,11 @@ It finds the last offset of the batch by doubling the distance and then halving 
 takes 20 questions.
 """
 
-import threading
 import time
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from consumers.loop.closing import close_within
 from consumers.loop.config import consumer_config
 from consumers.loop.damage import DAMAGE
 from orchestrator.process.kafka_settings import kafka_logger
@@ -64,16 +64,5 @@ class BatchProbe:
                 if error is None or error.code() in _BEHIND:
                     return error is not None and error.code() in DAMAGE and message.offset() == batch_offset
         finally:
-            _close_beside(consumer)
+            close_within(consumer, _CLOSE_S)
         return None
-
-
-def _close_beside(consumer: Consumer) -> None:
-    """Closes the client, but waits only for a limited time: a client that has met damage may never return from its close.
-
-    It was seen once in some hundred runs, inside librdkafka (`rd_kafka_destroy` joins a thread that does not end). The role would stand still
-    with it. Such a client costs some threads until the process ends.
-    """
-    closing = threading.Thread(target=consumer.close, name="probe-close", daemon=True)
-    closing.start()
-    closing.join(_CLOSE_S)

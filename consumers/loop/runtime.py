@@ -26,6 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.closing import close_within
 from consumers.loop.commit_pace import CommitPace
 from consumers.loop.config import consumer_config, group_id
 from consumers.loop.contact import BrokerContact
@@ -73,10 +74,15 @@ ASSIGNMENT_S = 10.0
 MAX_UNDONE_RECORDS = 50_000
 # How long `stop` waits for the micro-batch that is under way. The supervisor waits longer.
 DRAIN_S = 10.0
+# Leaving the group takes some ms. Without a broker it has no use.
+CLOSE_S = 10.0
 
 # The group removed this member, and the client does not join again by itself. (After UNKNOWN_MEMBER_ID and FENCED_MEMBER_EPOCH it does: the
 # coordinator had not heard of it for too long. Its partitions are then reported as lost.)
 _EXPELLED = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID})
+
+# Ten times as long as the client itself waits for a coordinator.
+REPLY_AFTER_S = 100.0
 
 # Errors that show that the client reads the partition.
 _HEARD = frozenset({KafkaError._PARTITION_EOF, *DAMAGE})
@@ -117,6 +123,8 @@ class _Committing:
 
     offsets: Mapping[PartitionOffsets, int]
     since: float
+    in_contact_since: float
+    """Since when the client waits for the reply while some broker responds."""
     reply: Sequence[KafkaError] | None = None
     """The errors of the reply. None: there is no reply yet."""
 
@@ -192,7 +200,7 @@ class ConsumerLoop:
             self._drain()
         finally:
             self._worker.close()
-            self._consumer.close()
+            close_within(self._consumer, CLOSE_S)
 
     def _join(self) -> None:
         self._generation = self._stored_generation
@@ -351,7 +359,7 @@ class ConsumerLoop:
         yet."""
         if error.code() in _EXPELLED:
             raise ExpelledError(str(error))
-        if error.fatal():
+        if _is_fatal(error):
             raise KafkaException(error)
         log_action(Action.POLL_ERROR, role=self._handler.name, error=str(error))
 
@@ -549,7 +557,8 @@ class ConsumerLoop:
         if not moved:
             return
         self._pace.committed()
-        self._committing = _Committing(moved, time.monotonic())
+        now = time.monotonic()
+        self._committing = _Committing(moved, now, now)
         try:
             self._consumer.commit(offsets=[_position(*each) for each in moved.items()], asynchronous=True)
         except KafkaException as exception:
@@ -558,17 +567,29 @@ class ConsumerLoop:
 
     def _judge_reply(self) -> None:
         committing = self._committing
-        if committing is None or committing.reply is None:
+        if committing is None:
+            return
+        if committing.reply is None:
+            self._wait_for_reply(committing)
             return
         self._committing = None
         for error in committing.reply:
-            if error.code() in _EXPELLED or error.fatal():
+            if error.code() in _EXPELLED or _is_fatal(error):
                 raise ExpelledError(str(error))
             log_action(Action.COMMIT_FAILED, role=self._handler.name, error=str(error))
         if not committing.reply:
             owned = set(self._assigned.values())
             self._committed |= {partition: offset for partition, offset in committing.offsets.items() if partition in owned}
             self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
+
+    def _wait_for_reply(self, committing: _Committing) -> None:
+        """Raises ExpelledError if no reply comes although a broker responds. The client has lost track of its group then: it is no member of it
+        any more, and does not say so (row 77 of docs/faults.md)."""
+        now = time.monotonic()
+        if not self.health.broker_contact:
+            committing.in_contact_since = now
+        elif now - committing.in_contact_since >= REPLY_AFTER_S:
+            raise ExpelledError(f"no reply to a commit of offsets for {REPLY_AFTER_S:g} s, although a broker responds")
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
 
@@ -651,6 +672,11 @@ class ConsumerLoop:
     def _note_statistics(self, statistics: str) -> None:
         self._contact.report(statistics)
         self.health.broker_contact = self._contact.any
+
+
+def _is_fatal(error: KafkaError) -> bool:
+    """Whether the client is of no use any more. As a message, a fatal error has only the code, without the flag."""
+    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def _origin(message: Message) -> tuple[str, int]:

@@ -413,9 +413,22 @@ def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
     assert loop.work.done == [[(0, 5)]]
     with pytest.raises(KafkaException):
         loop.turn(error(KafkaError.INVALID_PRODUCER_EPOCH, fatal=True))
+    with pytest.raises(KafkaException):
+        loop.turn(error(KafkaError._FATAL))  # as it comes when the coordinator does not know the group any more
     loop.client.answers = [KafkaException(KafkaError(KafkaError._TRANSPORT, "by a test", fatal=True))]
     with pytest.raises(ExpelledError):
         loop.turn(record(0, 6))
+
+
+def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REPLY_AFTER_S", 0.0)
+    loop.client.replies_to_commits = False
+    loop.loop.health.broker_contact = False
+    loop.turn(record(0, 5))
+    loop.turns(2)
+    loop.loop.health.broker_contact = True
+    with pytest.raises(ExpelledError, match="no reply to a commit"):
+        loop.turns(2)
 
 
 # --- Acknowledgements --------------------------------------------------------------------------------------------------------------
