@@ -154,7 +154,7 @@ class Deliverer:
                 Action.DELIVERY_GIVEN_UP,
                 role=NOTIFIER,
                 webhook=claimed.webhook_id,
-                event=claimed.event_id,
+                delivery=claimed.event_id,
                 problem=attempt.problem,
                 status=attempt.status,
             )

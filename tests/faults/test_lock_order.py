@@ -235,4 +235,7 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/storage/sql/console_sessions.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/templates.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},
+        # A webhook, then its deliveries, and nothing else but an Idempotency-Key.
+        "orchestrator/webhooks/sql/webhooks.sql": {"FOR UPDATE"},
+        "orchestrator/webhooks/sql/deliveries.sql": {"FOR KEY SHARE", "FOR NO KEY UPDATE", "FOR UPDATE"},
     }
