@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import OperationalError
 
 from compose.embedded.home import Home
 from compose.embedded.infrastructure import Infrastructure
@@ -103,17 +105,22 @@ class Bed:
         """Returns when some of the batches that are submitted from now on have ended."""
         first = len(load.accepted)
         eventually(
-            lambda: len(ended(self.engine, load.accepted[first:])) >= SOME,
+            lambda: len(self._ended(load.accepted[first:])) >= SOME,
             within_s=HEALED_WITHIN_S,
             what="more batches that have ended",
         )
 
+    def _ended(self, batches: Sequence[Accepted]) -> dict[UUID, float]:
+        """As `ended`. While no database accepts changes, nothing has ended."""
+        try:
+            return ended(self.engine, batches)
+        except OperationalError:
+            return {}
+
     def wait_until_ended(self, batches: Sequence[Accepted]) -> None:
         """Returns when all have succeeded. Nobody restarts anything meanwhile."""
         wanted = {batch.batch_id for batch in batches}
-        eventually(
-            lambda: wanted <= ended(self.engine, batches).keys(), within_s=HEALED_WITHIN_S, what="every accepted batch ended"
-        )
+        eventually(lambda: wanted <= self._ended(batches).keys(), within_s=HEALED_WITHIN_S, what="every accepted batch ended")
 
     def report(self, name: str, load: Load, batches: Sequence[Accepted] | None = None) -> Took:
         """Prints how long batches took: these, or all."""

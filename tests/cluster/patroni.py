@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -61,10 +60,10 @@ class Managed:
 
     def lose(self, node: str) -> None:
         """Ends Patroni and its server at once, as if the machine had failed."""
-        patroni = psutil.Process(self._processes[node].pid)
-        for process in (patroni, *self._servers(node)):
+        self._processes[node].kill()
+        for process in self._servers(node):
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+                process.kill()
         self._processes[node].wait()
 
     def stop(self) -> None:
