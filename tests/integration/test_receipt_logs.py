@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from consumers.notary import appending
 from consumers.notary.notary import Notary
+from consumers.reading import topic_reader
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import Checkpoint
@@ -338,3 +339,33 @@ def test_forgetting_waits_for_the_notary_and_destroys_the_salt(pipeline: Pipelin
     with engine.begin() as connection:
         assert set(connection.scalars(text("SELECT person_id FROM orchestrator.receipt_salt"))) == {"mentor-2", COORDINATOR}
     assert all_hashes(engine) == before
+
+
+def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
+    running = Notary(signing(settings, notary_poll_ms=10), engine)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    for first in (1, 2):
+        pipeline.submit(mentors(1, first=first))
+        pipeline.drain()
+        eventually(lambda size=first: [each.checkpoint.size for each in checkpoints(engine)][-1:] == [size])
+    eventually(lambda: running.health.check(max_loop_age_s=30).ok)
+    running.stop()
+    thread.join()
+
+
+def test_a_notary_without_a_broker_appends_and_signs_nothing(
+    pipeline: Pipeline, settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_reader, "_TIMEOUT_S", 0.2)
+    nowhere = signing(settings, kafka_bootstrap_servers="127.0.0.1:1", notary_poll_ms=10)
+    running = Notary(nowhere, engine)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    eventually(lambda: len(leaves(engine)) == 1)
+    assert checkpoints(engine) == []
+    assert not running.health.check(max_loop_age_s=30).ok
+    running.stop()
+    thread.join()
