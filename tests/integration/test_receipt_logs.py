@@ -26,7 +26,7 @@ from schemas.ids import derived_ids
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
 from tests.support.receipts import ORIGIN, all_hashes, as_owner, checkpoints, leaves, notary, plain_root, restored, signing
 from tests.support.revoking import revoke
-from tests.support.waiting import eventually
+from tests.support.waiting import HELD_S, eventually
 
 
 @pytest.fixture
@@ -105,8 +105,9 @@ def test_row_68_a_notary_that_dies_loses_and_doubles_no_leaf(
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_row_68_a_row_waits_for_transactions_that_may_commit_a_lower_id(
-    pipeline: Pipeline, engine: Engine, unsigned: Notary, commits: bool
+    pipeline: Pipeline, engine: Engine, unsigned: Notary, commits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(appending, "_WAIT_S", HELD_S)
     early = pipeline.submit(mentors(1))
     late = pipeline.submit(mentors(1, first=2))
     pipeline.relay()
