@@ -2,6 +2,7 @@
 
 import threading
 from datetime import date
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -342,6 +343,11 @@ def test_forgetting_waits_for_the_notary_and_destroys_the_salt(pipeline: Pipelin
     assert all_hashes(engine) == before
 
 
+def has_signed(engine: Engine, size: int) -> bool:
+    """Whether the newest checkpoint has this size."""
+    return [each.checkpoint.size for each in checkpoints(engine)][-1:] == [size]
+
+
 def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
     running = Notary(signing(settings, notary_poll_ms=10), engine)
     thread = threading.Thread(target=running.run)
@@ -349,7 +355,7 @@ def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Setti
     for first in (1, 2):
         pipeline.submit(mentors(1, first=first))
         pipeline.drain()
-        eventually(lambda size=first: [each.checkpoint.size for each in checkpoints(engine)][-1:] == [size])
+        eventually(partial(has_signed, engine, first))
     eventually(lambda: running.health.check(max_loop_age_s=30).ok)
     running.stop()
     thread.join()
