@@ -345,7 +345,7 @@ def test_an_auditor_sees_results_and_changes_nothing(pipeline: Pipeline, server:
     pipeline.drain()
     page = context.new_page()
     open_batch(page, server, batch_id, name="Auditor")
-    expect(page.locator(".batch .buttons > *")).to_have_text(["Download", "Print"])
+    expect(page.locator(".batch .buttons > *")).to_have_text(["Download", "Receipt", "Print"])
     page.locator(".people button").nth(1).click()
     dialog = page.get_by_role("dialog")
     with page.expect_download() as download:

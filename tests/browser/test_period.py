@@ -35,7 +35,7 @@ def test_an_administrator_closes_and_reopens_the_period(
     # Nothing in the period can be undone, and the page says so.
     page.get_by_role("link", name="To all activities").click()
     page.get_by_role("button", name="All dates").click()
-    page.get_by_role("main").get_by_role("link", name="Mentor").first.click()
+    page.get_by_role("row").get_by_role("link", name="Mentor").first.click()
     expect(page.get_by_text("The date is in a closed period.")).to_be_visible()
     expect(page.get_by_role("button", name="Undo")).to_have_count(0)
     page.goto(f"{console.url}/console/period")

@@ -112,9 +112,9 @@ def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Regi
     with page.expect_navigation():
         page.keyboard.press("Enter")
     page.get_by_label("Search by name").wait_for()
-    # Tab goes across the link to the content, then the first type, the date and its chips, the duration, the name, the note, the file and
-    # the chapter.
-    press("Tab", "Enter", "Tab", "Space", *["Tab"] * 8, "Space", "Control+Enter")
+    # Tab goes across the link to the content, then the first type, the date and its chips, the duration, the name, the note, the file, the
+    # field for a list and the chapter.
+    press("Tab", "Enter", "Tab", "Space", *["Tab"] * 9, "Space", "Control+Enter")
     expect(page.get_by_text("25 will be registered")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     page.keyboard.press("Control+Enter")
