@@ -1,4 +1,4 @@
-"""Whether the product has come to rest: nothing runs, and nothing waits in the outbox or on a topic."""
+"""Whether the product has come to rest: nothing runs, nothing waits in the outbox, on a topic, or for a log of receipts."""
 
 import psycopg2
 from confluent_kafka import KafkaException
@@ -19,8 +19,12 @@ CONSUMED = {
 }
 
 _UNFINISHED = """
-    SELECT (SELECT count(*) FROM orchestrator.batch WHERE status IN ('pending', 'processing')), (SELECT count(*) FROM orchestrator.outbox)
+    SELECT (SELECT count(*) FROM orchestrator.batch WHERE status IN ('pending', 'processing')), (SELECT count(*) FROM orchestrator.outbox),
+           (SELECT count(*) FROM registration.audit WHERE audit_id > (SELECT appended_through FROM orchestrator.receipt_cursor)),
+           (SELECT count(*) FROM orchestrator.receipt_log l WHERE size > signed_size AND NOT EXISTS (
+               SELECT FROM orchestrator.receipt_published p WHERE (p.organization_id, p.log) = (l.organization_id, l.log) AND state <> 'agrees'))
 """
+"""A log that contradicts a published checkpoint is not signed, and is not waited for."""
 
 
 class Rest:
@@ -41,10 +45,12 @@ class Rest:
             return "the database is away"
         with connection, connection.cursor() as cursor:
             cursor.execute(_UNFINISHED)
-            [(running, unsent)] = cursor.fetchall()
+            [(running, unsent, unlogged, unsigned)] = cursor.fetchall()
         connection.close()
         if running or unsent:
             return f"{running} batches run, {unsent} events wait in the outbox"
+        if unlogged or unsigned:
+            return f"{unlogged} audit rows are in no log of receipts, {unsigned} logs have grown since they were signed"
         return self.queued()
 
     def refused(self) -> str:

@@ -18,6 +18,7 @@ from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.operator import Operator
+from tests.chaos.receipts import audit_logs, log_findings, read_receipts, receipt_findings, replace_forked_log
 from tests.chaos.rest import Rest
 from tests.chaos.restored_database import OlderCopy
 from tests.chaos.tables import read_batches, read_periods, read_totals
@@ -93,9 +94,10 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             upstream = Upstream(plan.seed, cluster.settings, work, history)
         found: list[Finding] = []
         told_twice: Set[str] = frozenset()
+        replaced_log: int | None = None
         if plan.is_restored:
             with _phase("restore", took_s):
-                told_twice = _restore(plan, cluster, history, work, upstream, found, say)
+                told_twice, replaced_log = _restore(plan, cluster, history, work, upstream, found, say)
         with _phase("chaos", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
         with _phase("heal", took_s), _in_thread(operator.run):
@@ -104,10 +106,11 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         with _phase("drain", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             unrest = _drain(cluster, plan.drained_within_s, say)
         with _phase("judge", took_s):
+            totals = read_totals(cluster.postgres_url)
             verdict = judge(
                 history,
                 read_batches(cluster.postgres_url),
-                read_totals(cluster.postgres_url),
+                totals,
                 read_announced_ends(cluster.settings),
                 read_periods(cluster.postgres_url),
             )
@@ -115,6 +118,11 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
             verdict.findings += read_differing_events(cluster.settings, told_twice)
+            answer = audit_logs(cluster, within_s=CHECKED_WITHIN_S)
+            verdict.findings += log_findings(answer, audits=totals.audits, replaced=replaced_log)
+            receipts = read_receipts(cluster, plan.seed, folder)
+            verdict.findings += receipt_findings(receipts)
+            verdict.judged |= {"leaves of logs": answer.get("leaves", 0), "receipts": len(receipts)}
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "the supervisor is another process"))
@@ -144,8 +152,9 @@ def _restore(
     upstream: Upstream,
     found: list[Finding],
     say: Callable[[str], None],
-) -> Set[str]:
-    """Makes a copy under load, and restores it after more load. Returns the ids of the batches that are announced twice."""
+) -> tuple[Set[str], int | None]:
+    """Makes a copy under load, and restores it after more load. Returns the ids of the batches that are announced twice, and the number of the
+    log of receipts that was replaced."""
     copies: list[OlderCopy] = []
 
     async def until() -> None:
@@ -169,7 +178,13 @@ def _restore(
         f"restored a database that knows the end of {len(history.submissions) - len(told_twice)} batches of {len(history.submissions)}"
     )
     come_to_rest()
-    return told_twice
+    replaced_log = replace_forked_log(cluster)
+    say(
+        "its log of receipts can be continued"
+        if replaced_log is None
+        else "its log of receipts had forked, and another was begun"
+    )
+    return told_twice, replaced_log
 
 
 def _load_and_harm(

@@ -9,10 +9,20 @@ import pytest
 from tests.chaos.history import GONE, Call, Closing, Counts, Ending, History, Observation, Operation, Submission, Values
 from tests.chaos.judge import Rule, Verdict, judge
 from tests.chaos.monitor import Sample, leaks
+from tests.chaos.receipts import Receipt, log_findings, receipt_findings
 from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Periods, Totals
 from tests.support.pipeline import COORDINATOR
 
-FOUND_BY_OTHERS = {Rule.VERIFY, Rule.TOPICS, Rule.TWO_CONTENTS, Rule.LEAK, Rule.LEFT_BEHIND, Rule.SUPERVISOR}
+FOUND_BY_OTHERS = {
+    Rule.VERIFY,
+    Rule.TOPICS,
+    Rule.TWO_CONTENTS,
+    Rule.LOGS,
+    Rule.RECEIPT,
+    Rule.LEAK,
+    Rule.LEFT_BEHIND,
+    Rule.SUPERVISOR,
+}
 
 
 NOTHING = Totals(0, 0, 0, 0)
@@ -550,6 +560,40 @@ def test_each_corruption_is_found(world: World, rule: Rule, corrupt: Callable[[W
 
 def test_each_rule_has_a_corruption() -> None:
     assert {rule for rule, _ in CORRUPTIONS} == set(Rule) - FOUND_BY_OTHERS
+
+
+def differing(kind: str, log: int = 1) -> dict[str, object]:
+    return {"kind": kind, "organization_id": "org-01", "log": log, "detail": "somewhere"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "replaced", "findings"),
+    [
+        ({"leaves": 3, "findings": []}, None, 0),
+        ({"leaves": 5, "findings": [differing("two_heads"), differing("log_cut_off")]}, 1, 0),
+        ({"leaves": 5, "findings": [differing("two_heads")]}, None, 1),
+        ({"leaves": 5, "findings": [differing("two_heads", log=2)]}, 1, 1),
+        ({"leaves": 5, "findings": [differing("audit_changed")]}, 1, 1),
+        ({"leaves": 2, "findings": []}, None, 1),
+        ({"error": "no broker"}, None, 1),
+    ],
+)
+def test_only_a_replaced_log_may_have_forked(answer: dict[str, object], replaced: int | None, findings: int) -> None:
+    assert [each.rule for each in log_findings(answer, audits=3, replaced=replaced)] == [Rule.LOGS] * findings
+
+
+def test_a_receipt_holds_and_shows_what_happened() -> None:
+    happened = {("registered", "a"), ("revoked", "a"), ("registered", "b")}
+    records = [{"change": change, "activity_id": activity_id} for change, activity_id in happened]
+
+    def found(**verified: object) -> list[Rule]:
+        return [each.rule for each in receipt_findings([Receipt("1", {"holds": True, "records": records} | verified, happened)])]
+
+    assert not found()
+    assert found(holds=False) == [Rule.RECEIPT]
+    assert found(records=records[1:]) == [Rule.RECEIPT]
+    assert found(records=[*records, {"change": "registered", "activity_id": "c"}]) == [Rule.RECEIPT]
+    assert [each.rule for each in receipt_findings([Receipt("1", {"error": "no file"}, happened)])] == [Rule.RECEIPT]
 
 
 def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
