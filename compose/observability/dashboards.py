@@ -144,6 +144,12 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "short",
                 {"failing": "max(bulkreg_webhooks_failing)", "disabled": "max(bulkreg_webhooks_disabled)"},
             ),
+            Panel(
+                "Forgetting: oldest open request",
+                "s",
+                {"oldest": "max(bulkreg_forgetting_wait_seconds)"},
+                "The sweeper forgets a person in minutes, unless a batch that names the person is running.",
+            ),
             Panel("Webhooks: oldest due delivery", "s", {"oldest": "max(bulkreg_webhook_overdue_seconds)"}),
             Panel("Failed steps of a sweep", "short", {"{{step}}": "sum by (step) (bulkreg_sweep_failures_total)"}),
         ),

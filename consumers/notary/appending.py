@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, Engine
 
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.failpoints import Failpoint
-from orchestrator.storage.receipt_appending import append_rows, audit_writers, position, try_turn
+from orchestrator.storage.receipt_appending import Appended, append_rows, audit_writers, position, try_turn
 
 MAX_ROWS = 2_000
 """The size of one transaction: about 0.2 s."""
@@ -34,21 +35,29 @@ class Appender:
             with self._engine.begin() as connection:
                 appended = self._chunk(connection)
                 self._passed(Failpoint.NOTARY_BEFORE_COMMIT)
-            if appended:
+            if appended.leaves:
                 self._passed(Failpoint.NOTARY_AFTER_COMMIT)
-            total += appended
-            if appended < MAX_ROWS:
+            for row in appended.lost:
+                log_action(
+                    Action.AUDIT_ROW_LEFT_OUT,
+                    role="notary",
+                    organization=row.organization_id,
+                    audit_row=row.audit_id,
+                    activity=row.activity_id,
+                )
+            total += appended.leaves
+            if appended.leaves < MAX_ROWS:
                 break
         return total
 
-    def _chunk(self, connection: Connection) -> int:
+    def _chunk(self, connection: Connection) -> Appended:
         at = position(connection)
         if at.newest <= at.appended_through or not try_turn(connection):
-            return 0
+            return Appended(0)
         # Another notary may have appended since.
         at = position(connection)
         if at.newest <= at.appended_through or not self._are_final(connection):
-            return 0
+            return Appended(0)
         return append_rows(connection, at, at.newest, name=self._name, max_rows=MAX_ROWS)
 
     def _are_final(self, connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.directory.forgetting import oldest_request_s
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -46,9 +47,14 @@ class ProductObserver(Collector):
                 connection.execute(_TIMEOUT)
                 figures, webhooks = read_figures(connection), webhook_figures(connection)
                 receipts, receipts_behind_s = read_receipt_figures(connection), behind_s(connection)
+                forgetting_wait_s = oldest_request_s(connection)
         except SQLAlchemyError:
             return
-        for gauge, value in (*self._values(figures, webhooks), *self._of_receipts(receipts, receipts_behind_s)):
+        for gauge, value in (
+            *self._values(figures, webhooks),
+            *self._of_receipts(receipts, receipts_behind_s),
+            (metrics.FORGETTING_WAIT_SECONDS, forgetting_wait_s),
+        ):
             if value is not None:
                 gauge.set(value)
                 yield from gauge.collect()

@@ -31,6 +31,7 @@ from schemas.ids import MAX_POSITIONS, DerivedIds
 _SQL = read_statements("orchestrator/directory/sql/forgetting.sql")
 
 _HAS_OPEN = _SQL["has_open"].text()
+_OLDEST_S = _SQL["oldest_s"].text()
 _TAKE = _SQL["take"].text()
 _REMOVE_FROM_DIRECTORY = _SQL["remove_from_directory"].text()
 _BEGIN = _SQL["begin"].text()
@@ -113,6 +114,11 @@ class Forgetter:
 def has_open_request(connection: Connection) -> bool:
     """Whether somebody has asked to forget a person, and that is not done yet."""
     return bool(connection.execute(_HAS_OPEN).scalar_one())
+
+
+def oldest_request_s(connection: Connection) -> float:
+    """How long the oldest open request has waited, in seconds; 0 if none is open."""
+    return float(connection.execute(_OLDEST_S).scalar_one())
 
 
 def _begin(connection: Connection, key: ForgettingKey, request: Row[Any], forgotten: ForgottenPeople) -> _Step:

@@ -202,6 +202,11 @@ class Action(Enum):
         logging.WARNING,
         "BULKREG_RECEIPTS_SIGNING_KEY is not set. The notary keeps the logs and signs nothing, so there are no receipts.",
     )
+    AUDIT_ROW_LEFT_OUT = (
+        logging.ERROR,
+        "Somebody has removed the `activity` of an audit row from before version 0011 of the tables, which had no values of its own, so no "
+        "receipt can prove it. The logs go on without it. `bulkreg receipts audit` names it, too.",
+    )
     RECEIPT_LOG_HALTED = (
         logging.ERROR,
         "The log of an organization contradicts a checkpoint that was published, and is not signed. `state` is `ahead` (the database was "

@@ -161,6 +161,11 @@ RECEIPT_LOGS_HALTED = Gauge(
     "Logs of receipts that contradict a published checkpoint and are not signed. Served by the sweeper.",
     registry=None,
 )
+FORGETTING_WAIT_SECONDS = Gauge(
+    "bulkreg_forgetting_wait_seconds",
+    "How long the oldest open request to forget a person has waited; 0 if none is open. Served by the sweeper.",
+    registry=None,
+)
 WEBHOOKS_DISABLED = Gauge(
     "bulkreg_webhooks_disabled", "Webhooks that the notifier has disabled. Served by the sweeper.", registry=None
 )

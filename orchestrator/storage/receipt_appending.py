@@ -30,6 +30,7 @@ _TURN = _SQL["turn"].text()
 _POSITION = _SQL["position"].text()
 _WRITERS = _SQL["writers"].text()
 _ROWS = _SQL["rows"].text()
+_LOST_ROWS = _SQL["lost_rows"].text()
 _LOGS = _SQL["logs"].text()
 _BEGIN_LOG = _SQL["begin_log"].text()
 _SALTS = _SQL["salts"].text()
@@ -81,6 +82,21 @@ class AuditRow:
     attempt: int | None
 
 
+class LostRow(NamedTuple):
+    """An audit row that no leaf can be made of: it is of a version whose rows had no values, and somebody has removed its activity."""
+
+    audit_id: int
+    organization_id: str
+    activity_id: str
+
+
+class Appended(NamedTuple):
+    """How many leaves were appended, and which rows were left out."""
+
+    leaves: int
+    lost: Sequence[LostRow] = ()
+
+
 @dataclass(slots=True)
 class GrowingLog:
     """The newest log of an organization. `frontier` has the hashes of the perfect subtrees that cover it."""
@@ -126,8 +142,8 @@ def behind_s(connection: Connection) -> float:
     return float(connection.execute(_BEHIND).scalar_one())
 
 
-def append_rows(connection: Connection, at: Position, through: int, *, name: str, max_rows: int) -> int:
-    """Appends the rows up to `through`, at most `max_rows`. Returns their number. `name` is what the origins of new logs begin with.
+def append_rows(connection: Connection, at: Position, through: int, *, name: str, max_rows: int) -> Appended:
+    """Appends the rows up to `through`, at most `max_rows`. `name` is what the origins of new logs begin with.
 
     Every transaction that may still commit one of these rows has ended, and this one has the turn.
     """
@@ -141,8 +157,11 @@ def append_rows(connection: Connection, at: Position, through: int, *, name: str
     hashed = _hashed_persons(connection, rows)
     for organization_id, its_rows in of_organization.items():
         _append(connection, logs[organization_id], its_rows, hashed)
-    connection.execute(_ADVANCE, {"through": rows[-1].audit_id if len(rows) == max_rows else through})
-    return len(rows)
+    reached = rows[-1].audit_id if len(rows) == max_rows else through
+    connection.execute(_ADVANCE, {"through": reached})
+    # Rows have had values since before there were logs.
+    lost = lost_rows(connection, at.appended_through, min(reached, at.before_log)) if at.appended_through < at.before_log else ()
+    return Appended(len(rows), lost)
 
 
 def restart_log(connection: Connection, organization_id: str, *, number: int, name: str, reason: str) -> GrowingLog:
@@ -176,9 +195,15 @@ def leaf_of(row: AuditRow, mentor: str, by: str, *, before_log: int) -> bytes:
 
 
 def read_rows(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
-    """Audit rows with ids above `after`, up to `through`, in the order of their ids, of one organization or of all."""
+    """Audit rows with ids above `after`, up to `through`, in the order of their ids, of one organization or of all; without lost ones."""
     parameters = {"after": after, "through": through, "organization_id": organization_id, "rows": max_rows}
     return [AuditRow(*row) for row in connection.execute(_ROWS, parameters)]
+
+
+def lost_rows(connection: Connection, after: int, through: int, organization_id: str | None = None) -> Sequence[LostRow]:
+    """The lost audit rows with ids above `after`, up to `through`, of one organization or of all."""
+    parameters = {"after": after, "through": through, "organization_id": organization_id}
+    return [LostRow(*row) for row in connection.execute(_LOST_ROWS, parameters)]
 
 
 def _logs(connection: Connection, organization_ids: Sequence[str]) -> dict[str, GrowingLog]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Row, text
 
 from orchestrator.receipts.checkpoint import BadCheckpointError, SignedCheckpoint
@@ -24,6 +25,7 @@ from orchestrator.storage.receipt_appending import (
     SPAN_LEVEL,
     AuditRow,
     leaf_of,
+    lost_rows,
     position,
     read_rows,
     split_hashes,
@@ -31,6 +33,7 @@ from orchestrator.storage.receipt_appending import (
 )
 from orchestrator.storage.receipt_checkpoints import Published, known_keys
 from orchestrator.storage.statements import read_statements
+from schemas.api.receipts import LeafResponse
 
 _SQL = read_statements("orchestrator/verification/sql/receipts.sql")
 
@@ -40,6 +43,7 @@ _RUNS = _SQL["runs"].text()
 _NODES = _SQL["nodes"].text()
 _CHECKPOINTS = _SQL["checkpoints"].text()
 _SALTS = _SQL["salts"].text()
+_BEING_FORGOTTEN = _SQL["being_forgotten"].text()
 _ACTIVITIES = _SQL["activities"].text()
 _UNAUDITED = _SQL["unaudited"].text()
 _REVOKED = _SQL["revoked"].text()
@@ -169,13 +173,19 @@ class _LogAudit:
         nodes = connection.execute(_NODES, self._key)
         self._tree = _Tree({(each.level, each.number): bytes(each.hash) for each in nodes})
         salts = connection.execute(_SALTS, {"organization_id": row.organization_id})
-        self._hash_of = {each.person_id: person_hash(bytes(each.salt), each.person_id) for each in salts}
-        self._living = set(self._hash_of.values())
-        self._forgotten: dict[str, str] = {}
-        self._revoked: set[str] = set()
         self._through = 0
         # Somebody may have added a row below the first id.
         self._compared = -(1 << 62)
+        self._hash_of = {each.person_id: person_hash(bytes(each.salt), each.person_id) for each in salts}
+        self._living = set(self._hash_of.values())
+        # While a person is being forgotten, some rows have the pseudonym already, and the salt is not destroyed yet.
+        begun = connection.execute(_BEING_FORGOTTEN, {"organization_id": row.organization_id})
+        self._new_ids = {each.pseudonym: self._hash_of.get(each.mentor_id) for each in begun}
+        self._forgotten: dict[str, str] = {}
+        self._revoked: set[str] = set()
+        through = position(connection).appended_through
+        lost = lost_rows(connection, self._compared, through, row.organization_id) if row.is_newest else ()
+        self._lost = {each.audit_id: each.activity_id for each in lost}
         self._stored_hashes: list[bytes] = []
 
     def run(self) -> Iterator[AuditFinding]:
@@ -264,23 +274,28 @@ class _LogAudit:
 
     def _compare(self, first_index: int, audit_ids: list[int], leaves: list[bytes]) -> Iterator[AuditFinding]:
         documents = [_document(each) for each in leaves]
+        for index, document in enumerate(documents, first_index):
+            if not document:
+                yield self._found(Tampering.LEAF_CHANGED, f"leaf {index} is not one that the notary writes", index)
         yield from self._compare_audit(first_index, audit_ids, leaves, documents)
         yield from self._compare_activities(first_index, documents)
 
     def _compare_audit(
         self, first_index: int, audit_ids: list[int], leaves: list[bytes], documents: Sequence[dict[str, Any]]
     ) -> Iterator[AuditFinding]:
-        before, through = self._compared, max(audit_ids)
+        before, through = self._compared, max(audit_ids, default=self._compared)
         self._compared = max(before, through)
         rows = {row.audit_id: row for row in self._rows(before, through)}
         for number, (audit_id, raw, document) in enumerate(zip(audit_ids, leaves, documents, strict=False)):
             index, row = first_index + number, rows.pop(audit_id, None)
             activity_id = document.get("activity_id")
+            if row is None and self._lost.pop(audit_id, None) is not None:
+                continue  # the comparison with the activities names it
             if row is None:
                 yield self._found(
                     Tampering.AUDIT_REMOVED, f"the audit row {audit_id} of leaf {index} is gone", index, activity_id
                 )
-            elif differing := self._differences(row, raw, document):
+            elif document and (differing := self._differences(row, raw, document)):
                 detail = f"the audit row {audit_id} differs from leaf {index} in {', '.join(differing)}"
                 yield self._found(Tampering.AUDIT_CHANGED, detail, index, activity_id)
         for row in rows.values():
@@ -301,13 +316,13 @@ class _LogAudit:
         ]
         expected = leaf_of(row, mentor, by, before_log=self._log.before_log)
         if expected != raw:
-            wanted = _document(expected)
+            wanted = orjson.loads(expected)
             differing += sorted(name for name in wanted.keys() | document.keys() if wanted.get(name) != document.get(name))
         return differing
 
     def _is(self, person_id: str, hashed: str) -> bool:
         """Whether a hash is that of the person, as far as it can be known: that of a forgotten person belongs to one id only."""
-        if self._hash_of.get(person_id) == hashed:
+        if hashed in (self._hash_of.get(person_id), self._new_ids.get(person_id)):
             return True
         return hashed not in self._living and self._forgotten.setdefault(hashed, person_id) == person_id
 
@@ -354,6 +369,9 @@ class _LogAudit:
         through = position(self._connection).appended_through
         for row in self._rows(self._compared, through):
             yield self._found(Tampering.AUDIT_ADDED, f"the audit row {row.audit_id} is in no leaf", None, row.activity_id)
+        for audit_id, activity_id in self._lost.items():
+            detail = f"the activity of the audit row {audit_id} is gone, so the row could not become a leaf"
+            yield self._found(Tampering.ACTIVITY_REMOVED, detail, None, activity_id)
         for activity_id in self._connection.execute(_UNAUDITED, organization).scalars():
             yield self._found(Tampering.ACTIVITY_ADDED, "the activity was never registered", None, activity_id)
         for activity_id in self._connection.execute(_REVOKED, organization).scalars():
@@ -362,10 +380,12 @@ class _LogAudit:
 
 
 def _document(raw: bytes) -> dict[str, Any]:
+    """The leaf; empty if it is none: somebody who changed it may have written anything."""
     try:
-        document: dict[str, Any] = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+        LeafResponse.model_validate_json(raw)
+    except ValidationError:
         return {}
+    document: dict[str, Any] = orjson.loads(raw)
     return document
 
 

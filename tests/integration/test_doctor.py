@@ -323,6 +323,10 @@ def test_people_who_can_not_be_forgotten_or_recognized_without_the_key(sound: Se
     [asked] = wrong(sound)
     assert (asked.subject, asked.state, "BULKREG_FORGETTING_KEY" in asked.detail) == ("forgetting", State.ADVICE, True)
     assert wrong(keyed) == []
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE registration.forgetting SET requested_at = requested_at - interval '25 hours'"))
+    [waits] = wrong(keyed)
+    assert "has waited 25 hours" in waits.detail
     assert Forgetter(ForgettingKey.of(keyed), failpoints("")).work(engine).people == 1
     for unknown in (sound, other):
         [found] = wrong(unknown)

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from consumers.upkeep.observer import ProductObserver
 from consumers.upkeep.purger import PurgePolicy, Purger
 from orchestrator.batches.errors import ConflictError
 from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBatch, NewItem, RetryRequest
@@ -31,12 +32,14 @@ from orchestrator.replay.promote import Promoted
 from orchestrator.replay.rebuild import Replay
 from orchestrator.storage.database import transact
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople
+from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import RecordingPipeline, compared, promoted, run
 from tests.support.closing import close
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.receipts import append_and_sign
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 
@@ -248,6 +251,22 @@ def test_a_forgetting_that_is_killed_is_continued(
     assert forgetter().work(pipeline.engine) == Forgot()
 
 
+def test_the_audit_of_receipts_is_green_while_and_after_somebody_is_forgotten(pipeline: RecordingPipeline, owner: Engine) -> None:
+    everywhere(pipeline)
+    append_and_sign(pipeline.engine)
+    ask(pipeline)
+    # The second step has rewritten the audit, and the salt still exists.
+    with pytest.raises(InjectedError):
+        forgetter(f"{Failpoint.FORGETTING_AFTER_PAGE}=raise@3").work(pipeline.engine)
+    assert audit_logs(pipeline.engine, [])[1] == []
+    assert forgetter().work(pipeline.engine).people == 1
+    leaves, findings = audit_logs(pipeline.engine, [])
+    assert (leaves > 0, findings) == (True, [])
+    # What was done behind the product's back is still found: a record of the forgotten person becomes somebody else's.
+    run(owner, f"UPDATE registration.activity SET attributed_to = '{OTHER}' WHERE attributed_to LIKE 'forgotten-%'")
+    assert {each.kind for each in audit_logs(pipeline.engine, [])[1]} == {Tampering.ACTIVITY_CHANGED}
+
+
 def test_forgetting_again_keeps_the_pseudonym_and_finds_what_came_later(pipeline: RecordingPipeline, owner: Engine) -> None:
     pipeline.submit([item(PERSON, notes=NOTE)])
     pipeline.drain()
@@ -270,6 +289,26 @@ def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, own
     assert pipeline.status(running).batch.counts.completed == 1
     assert named_in(owner, PERSON, NAME, NOTE) == set()
     assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_the_oldest_open_request_is_measured(pipeline: RecordingPipeline) -> None:
+    observer = ProductObserver(pipeline.engine, backlog_limit_items=1)
+
+    def waited_s() -> float:
+        [figure] = [metric for metric in observer.collect() if metric.name == "bulkreg_forgetting_wait_seconds"]
+        return figure.samples[0].value
+
+    assert waited_s() == 0
+    ask(pipeline)
+    ask(pipeline, OTHER)
+    with pipeline.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE registration.forgetting SET requested_at = requested_at - interval '1 hour' WHERE mentor_id = :person"),
+            {"person": OTHER},
+        )
+    assert 3_600 <= waited_s() < 7_200
+    assert forgetter().work(pipeline.engine).people == 2
+    assert waited_s() == 0
 
 
 def test_it_is_refused_while_a_batch_runs_or_the_id_is_a_coordinators(pipeline: RecordingPipeline) -> None:

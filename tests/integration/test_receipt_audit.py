@@ -16,7 +16,7 @@ from orchestrator.storage.receipt_checkpoints import Published
 from orchestrator.verification.receipts import AuditFinding, Tampering, audit_logs
 from schemas.ids import derived_ids
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
-from tests.support.receipts import KEY, ORIGIN, append_and_sign, as_owner
+from tests.support.receipts import KEY, NO_VALUES, ORIGIN, append_and_sign, as_owner
 from tests.support.revoking import revoke
 
 
@@ -147,6 +147,28 @@ def test_a_leaf_that_was_rewritten_with_its_hash_and_its_rows_is_found_by_the_si
         "UPDATE registration.audit SET duration_minutes = 90 WHERE activity_id = :activity_id",
     )
     assert deployment.kinds() == {Tampering.CHECKPOINT_CHANGED, Tampering.HASH_CHANGED, Tampering.TWO_HEADS}
+
+
+@pytest.mark.parametrize("written", [b"[]", b'{"activity_id":"none"}', b"\xff"])
+def test_a_leaf_that_is_none_is_named_and_hides_nothing(deployment: Deployment, written: bytes) -> None:
+    def change(leaves: list[bytes], hashes: list[bytes], _: list[int]) -> None:
+        leaves[3], hashes[3] = written, leaf_hash(written)
+
+    rewrite(deployment, change)
+    deployment.tamper("DELETE FROM registration.activity WHERE activity_id = :activity_id")
+    found = {(each.kind, each.index) for each in deployment.found()}
+    assert (Tampering.LEAF_CHANGED, 3) in found
+    assert Tampering.ACTIVITY_REMOVED in {kind for kind, _ in found}
+
+
+def test_an_activity_that_was_removed_from_under_an_old_audit_row_is_named(deployment: Deployment) -> None:
+    deployment.tamper(
+        f"UPDATE registration.audit SET {NO_VALUES} WHERE activity_id = :activity_id",
+        "DELETE FROM registration.activity WHERE activity_id = :activity_id",
+    )
+    assert [(each.kind, each.activity_id) for each in deployment.found()] == [
+        (Tampering.ACTIVITY_REMOVED, deployment.activity_id)
+    ]
 
 
 def test_two_leaves_that_changed_places_are_found(deployment: Deployment) -> None:

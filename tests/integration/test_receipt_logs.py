@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from consumers.notary import appending
 from consumers.notary.notary import Notary
 from consumers.reading import topic_reader
+from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import Checkpoint
@@ -20,12 +21,25 @@ from orchestrator.storage.blame import sqlstate
 from orchestrator.storage.receipt_appending import behind_s, forget_person, take_turn, try_turn
 from orchestrator.storage.receipt_checkpoints import LogAgreesError, PublishedState, begin_again, unsettled_checkpoints
 from orchestrator.storage.receipt_reading import StoredHashes
+from orchestrator.verification.receipts import Tampering, audit_logs
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned
 from schemas.ids import derived_ids
+from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
-from tests.support.receipts import ORIGIN, all_hashes, as_owner, checkpoints, leaves, notary, plain_root, restored, signing
+from tests.support.receipts import (
+    NO_VALUES,
+    ORIGIN,
+    all_hashes,
+    as_owner,
+    checkpoints,
+    leaves,
+    notary,
+    plain_root,
+    restored,
+    signing,
+)
 from tests.support.revoking import revoke
 from tests.support.waiting import HELD_S, eventually
 
@@ -153,10 +167,8 @@ def test_records_that_are_older_than_the_log_are_its_first_leaves(
     pipeline.submit(mentors(2))
     pipeline.drain()
     with as_owner(settings) as connection:
-        # As a version before the values were in the audit wrote it.
-        nothing = "activity_type = NULL, activity_date = NULL, duration_minutes = NULL, item_id = NULL, attempt = NULL"
         connection.execute(
-            text(f"UPDATE registration.audit SET {nothing} WHERE audit_id = (SELECT min(audit_id) FROM registration.audit)")
+            text(f"UPDATE registration.audit SET {NO_VALUES} WHERE audit_id = (SELECT min(audit_id) FROM registration.audit)")
         )
         connection.execute(
             text("UPDATE orchestrator.receipt_cursor SET before_log = (SELECT max(audit_id) FROM registration.audit)")
@@ -169,6 +181,28 @@ def test_records_that_are_older_than_the_log_are_its_first_leaves(
         for leaf in leaves(engine)
     ]
     assert values == [(True, "visit", DAY.isoformat(), 60, 1)] * 2 + [(None, "visit", DAY.isoformat(), 60, 1)]
+
+
+def test_an_old_row_whose_activity_was_removed_is_named_and_stops_nobody(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = derived_ids(str(pipeline.submit(mentors(3))))
+    pipeline.drain()
+    lost = ids.activity_id(0)
+    with as_owner(settings) as connection:
+        connection.execute(text(f"UPDATE registration.audit SET {NO_VALUES} WHERE activity_id = :lost"), {"lost": lost})
+        connection.execute(text("DELETE FROM registration.activity WHERE activity_id = :lost"), {"lost": lost})
+        connection.execute(
+            text("UPDATE orchestrator.receipt_cursor SET before_log = (SELECT max(audit_id) FROM registration.audit)")
+        )
+    unsigned.turn()
+    assert [leaf["item_id"] for leaf in leaves(engine)] == [ids.item_id_text(position) for position in (1, 2)]
+    [named] = logged(caplog, Action.AUDIT_ROW_LEFT_OUT)
+    assert (named["organization"], named["activity"]) == (ORGANIZATION, lost)
+    with engine.begin() as connection:
+        assert behind_s(connection) == 0
+    [found] = audit_logs(engine, [])[1]
+    assert (found.kind, found.activity_id) == (Tampering.ACTIVITY_REMOVED, lost)
 
 
 def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:

@@ -20,6 +20,9 @@ from orchestrator.storage.receipt_appending import split_hashes, unpacked_leaves
 ORIGIN = "bulkreg.test"
 KEY = SigningKey(ORIGIN, b"\x07" * 32)
 
+NO_VALUES = "activity_type = NULL, activity_date = NULL, duration_minutes = NULL, item_id = NULL, attempt = NULL"
+"""What an audit row has that was written by a version before its values were stored."""
+
 _APPEND_ONLY = {"receipt_run": "runs", "receipt_batch": "batches", "receipt_node": "nodes", "receipt_checkpoint": "checkpoints"}
 
 

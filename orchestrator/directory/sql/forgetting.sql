@@ -4,6 +4,10 @@
 -- Whether any request is open. By the partial index forgetting_open.
 SELECT EXISTS (SELECT FROM registration.forgetting WHERE done_at IS NULL);
 
+-- name: oldest_s
+-- How long the oldest open request has waited, in seconds. By the partial index forgetting_open.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(requested_at)), 0) FROM registration.forgetting WHERE done_at IS NULL;
+
 -- name: take
 -- parameters: aside uuid[]
 -- Locks the oldest open request that nobody else is working on. By the partial index forgetting_open.

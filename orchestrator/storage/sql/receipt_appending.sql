@@ -43,7 +43,17 @@ LEFT JOIN LATERAL (
 ) AS old ON true
 WHERE u.audit_id > :after AND u.audit_id <= :through
   AND (CAST(:organization_id AS text) IS NULL OR u.organization_id = CAST(:organization_id AS text))
+  AND (u.item_id IS NOT NULL OR old.item_id IS NOT NULL)
 ORDER BY u.audit_id LIMIT :rows;
+
+-- name: lost_rows
+-- parameters: after bigint, through bigint, organization_id text
+-- Audit rows of an early version whose activity somebody has removed, of one organization or of all. By the primary key.
+SELECT u.audit_id, u.organization_id, u.activity_id::text FROM registration.audit u
+WHERE u.audit_id > :after AND u.audit_id <= :through AND u.item_id IS NULL
+  AND (CAST(:organization_id AS text) IS NULL OR u.organization_id = CAST(:organization_id AS text))
+  AND NOT EXISTS (SELECT FROM registration.activity a WHERE a.activity_id = u.activity_id)
+ORDER BY u.audit_id;
 
 -- name: logs
 -- parameters: organization_ids text[]

@@ -38,6 +38,12 @@ SELECT size, root, note FROM orchestrator.receipt_checkpoint WHERE organization_
 -- All salts of an organization. By the primary key.
 SELECT person_id, salt FROM orchestrator.receipt_salt WHERE organization_id = :organization_id;
 
+-- name: being_forgotten
+-- parameters: organization_id text
+-- The people of an organization who are being forgotten, and the ids that replace theirs. By the partial index forgetting_open.
+SELECT mentor_id, pseudonym FROM registration.forgetting
+WHERE organization_id = :organization_id AND done_at IS NULL AND pseudonym IS NOT NULL;
+
 -- name: activities
 -- parameters: organization_id text, activity_ids uuid[]
 -- The activities that leaves are about. By the primary key.
