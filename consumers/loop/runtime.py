@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.closing import close_within
 from consumers.loop.commit_pace import CommitPace
-from consumers.loop.config import consumer_config, group_id
+from consumers.loop.config import consumer_config, gathering_config, group_id
 from consumers.loop.contact import BrokerContact
 from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
 from consumers.loop.damage import DAMAGE, PartitionDamage
@@ -205,7 +205,7 @@ class ConsumerLoop:
     def _join(self) -> None:
         self._generation = self._stored_generation
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
-        config = consumer_config(self._settings, self._handler.name, self._generation)
+        config = consumer_config(self._settings, self._handler.name, self._generation) | gathering_config(self._handler.name)
         self._committing = None
         self._consumer = Consumer(
             {**config, "stats_cb": self._note_statistics, "on_commit": self._on_commit}, logger=self._client_logger

@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         "is signed, and there are no receipts.",
     )
     notary_poll_ms: int = Field(
-        default=1_000,
+        default=2_000,
         ge=10,
         description="How often the notary looks for new records. A receipt is available about this long after its batch.",
     )

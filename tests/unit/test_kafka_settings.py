@@ -1,6 +1,7 @@
 import pytest
 
-from consumers.loop.config import consumer_config
+from consumers.loop.config import consumer_config, gathering_config
+from consumers.loop.handler import AGGREGATOR, NOTIFIER, REGISTRATION, SPLITTER
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.settings import Settings
 from producers.config import producer_config
@@ -38,3 +39,13 @@ def test_tls_and_sasl_are_passed_on_to_both_kinds_of_client() -> None:
         assert config["sasl.password"] == "secret"
         assert config["ssl.ca.location"] == "/etc/ca.pem"
         assert "ssl.key.location" not in config
+
+
+def test_only_the_notifiers_records_gather_at_the_broker_and_for_less_than_a_second() -> None:
+    assert [role for role in (SPLITTER, REGISTRATION, AGGREGATOR, NOTIFIER) if gathering_config(role)] == [NOTIFIER]
+    assert int(gathering_config(NOTIFIER)["fetch.wait.max.ms"]) < 1_000
+
+
+def test_a_probe_for_damage_waits_for_no_other_records() -> None:
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:9092")
+    assert "fetch.min.bytes" not in consumer_config(settings, NOTIFIER)
