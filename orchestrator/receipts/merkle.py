@@ -73,17 +73,16 @@ def root_places(size: int) -> list[Place]:
 
 def appended(size: int, leaf_hashes: Sequence[bytes], node: Nodes) -> list[tuple[Place, bytes]]:
     """The hashes to store when these leaves are added to a log of `size` leaves. Reads at most one stored hash for each level."""
-    new = {Place(0, size + number): hashed for number, hashed in enumerate(leaf_hashes)}
-    grown = size + len(leaf_hashes)
-    level = 0
-    while grown >> (level + 1):
-        for number in range(size >> (level + 1), grown >> (level + 1)):
-            left, right = (
-                new[place] if (place := Place(level, child)) in new else node(*place) for child in (2 * number, 2 * number + 1)
-            )
-            new[Place(level + 1, number)] = node_hash(left, right)
-        level += 1
-    return list(new.items())
+    new: list[tuple[Place, bytes]] = []
+    level, first, hashes = 0, size, list(leaf_hashes)
+    while hashes:
+        new += [(Place(level, number), hashed) for number, hashed in enumerate(hashes, first)]
+        if first % 2:
+            hashes.insert(0, node(level, first - 1))
+        # The last one may have no right sibling yet.
+        hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=False)]
+        level, first = level + 1, first // 2
+    return new
 
 
 def appended_places(size: int) -> list[Place]:
