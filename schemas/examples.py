@@ -22,6 +22,7 @@ from schemas.api.batches import (
 )
 from schemas.api.directory import ActivityTypesResponse, ChaptersResponse, CoordinatorsResponse, MentorsResponse
 from schemas.api.files import ReadFileResponse
+from schemas.api.forgetting import ForgettingResponse, MentorToForget
 from schemas.api.health import HealthResponse
 from schemas.api.items import OneItemResponse
 from schemas.api.me import MeResponse
@@ -435,6 +436,16 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     TemplateChange: {**_TEMPLATE, "duration_minutes": 60},
     TemplateResponse: _SAVED_TEMPLATE,
     TemplatesResponse: {"data": [_SAVED_TEMPLATE], "next_cursor": None},
+    MentorToForget: {"mentor_id": "mentor-17"},
+    ForgettingResponse: {
+        "forgetting_id": "01997f3c-2f4e-7b1a-8e35-0c2f9d1b6a77",
+        "state": "done",
+        "pseudonym": "forgotten-5f0c9a7e2b41d683c90e",
+        "requested_by": "admin-1",
+        "requested_at": "2026-03-26T10:00:00.000000Z",
+        "changed_rows": 41,
+        "done_at": "2026-03-26T10:00:07.000000Z",
+    },
     NewWebhook: {"url": _WEBHOOK["url"], "events": _WEBHOOK["events"]},
     WebhookResponse: _WEBHOOK,
     WebhookWithSecretResponse: {**_WEBHOOK, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="},

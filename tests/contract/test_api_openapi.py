@@ -76,6 +76,7 @@ PUBLISHED_SCHEMAS = """
     PeriodChangeResponse PeriodClosing PeriodHistoryResponse PeriodResponse
     CheckpointResponse ConsistencyResponse LeafResponse PeopleResponse PersonResponse ReceiptItemResponse ReceiptKeyResponse
     ReceiptKeysResponse ReceiptResponse
+    ForgettingResponse MentorToForget
     DeliveriesResponse DeliveryResponse NewWebhook WebhookResponse WebhookWithSecretResponse WebhooksResponse
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
     RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse
@@ -109,6 +110,11 @@ def test_every_operation_conforms_to_the_document(
         assert mode is GenerationMode.NEGATIVE, "the operation has nothing that could be invalid"
 
 
+def with_ids(path: str) -> str:
+    """The path with some id for each of its parameters."""
+    return re.sub(r"{\w+}", lambda _: str(uuid4()), path)
+
+
 def queries(operation: dict[str, Any]) -> set[str]:
     return {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
 
@@ -123,7 +129,7 @@ def test_each_operation_reads_exactly_the_documented_query(refusing_api: ApiServ
             # Each name once, with a value that is never valid. So a known parameter is refused, too, or its batch is not found.
             known = set()
             for name in every_name:
-                answer = client.get(path.format(batch_id=uuid4(), item_id=uuid4()), params={name: "\x00"})
+                answer = client.get(with_ids(path), params={name: "\x00"})
                 errors = {(error["pointer"], error["code"]) for error in answer.json().get("errors") or ()}
                 known |= set() if (f"/query/{name}", "unknown_field") in errors else {name}
             assert known == queries(operation), path
@@ -180,9 +186,7 @@ def test_the_link_from_a_batch_to_its_item_works(standard_api: ApiServer) -> Non
 
 @pytest.mark.parametrize(("method", "path"), [found for found in OPERATIONS if found[1] not in ("/healthz", "/readyz")])
 def test_every_operation_refuses_a_bad_token(standard_api: ApiServer, method: str, path: str) -> None:
-    url = standard_api.url + path.format(
-        batch_id=uuid4(), item_id=uuid4(), activity_id=uuid4(), template_id=uuid4(), webhook_id=uuid4(), event_id=uuid4()
-    )
+    url = standard_api.url + with_ids(path)
     for token in (None, "x"):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         answer = httpx.request(method, url, headers=headers, timeout=PATIENCE_S, verify=NO_TLS)

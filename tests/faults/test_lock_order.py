@@ -235,6 +235,12 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         "orchestrator/storage/sql/console_sessions.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/templates.sql": {"FOR UPDATE"},
         "orchestrator/storage/sql/purging.sql": {"FOR UPDATE"},
+        # A request to forget a person. Then the lock of the batch, its activities in the order of their key, and its other rows. Or one
+        # table that belongs to no batch, whose other writers lock one row each.
+        "orchestrator/directory/sql/forgetting.sql": {"FOR UPDATE"},
+        "orchestrator/directory/forgetting.py": {"FOR UPDATE"},
+        # The activities of a locked batch, in the order of their key.
+        "orchestrator/storage/sql/notes.sql": {"FOR NO KEY UPDATE"},
         # A webhook, then its deliveries, and nothing else but an Idempotency-Key.
         "orchestrator/webhooks/sql/webhooks.sql": {"FOR UPDATE"},
         "orchestrator/webhooks/sql/deliveries.sql": {"FOR KEY SHARE", "FOR NO KEY UPDATE", "FOR UPDATE"},
