@@ -49,7 +49,7 @@ _REQUEST_HEADERS: Mapping[str, Json] = {
         "description": "Repeating a request with the same key returns the first response again, for at least 7 days.",
         "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
     },
-    "If-Match": {"description": "ETags: returns 412 if the batch was edited since.", "schema": _TAG},
+    "If-Match": {"description": "ETags: returns 412 if it was edited since, unless the call changes nothing.", "schema": _TAG},
     "If-None-Match": {
         "description": "ETags: returns 304 if nothing has changed since. Other values are ignored.",
         "schema": {"type": "string"},

@@ -27,6 +27,11 @@ def present(repository: ActivityRepository, batch_id: UUID) -> BatchView:
     return batch
 
 
+def matches_nothing(allowed: Set[int] | None) -> bool:
+    """Whether the caller sent only tags that belong to no version. Such a call is refused even if it would change nothing."""
+    return allowed is not None and not allowed
+
+
 def check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
     """Raises PreconditionError unless the caller has seen the newest edit, or does not send a version."""
     if allowed is not None and batch.edit_version not in allowed:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, may_see, visible
 from orchestrator.batches.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present
 from orchestrator.batches.model import (
     Actor,
     AttemptView,
@@ -231,7 +231,7 @@ def relabel_batch(
         return present(repository, batch_id)
     if idempotency is not None:
         repository.store_result(actor, idempotency, {})
-    if batch.label == label:
+    if batch.label == label and not matches_nothing(edit_versions):
         # The precondition is skipped: this very call may have set the label, with its acknowledgement lost (RFC 9110, 13.1.1).
         return present(repository, batch_id)
     check_edit_version(batch, edit_versions)

@@ -6,7 +6,7 @@ from datetime import date
 
 from orchestrator.batches.access import may_close_periods
 from orchestrator.batches.errors import InvalidRequestError, PreconditionError
-from orchestrator.batches.guards import earlier_result
+from orchestrator.batches.guards import earlier_result, matches_nothing
 from orchestrator.batches.model import Actor, Idempotency, Period, PeriodChange
 from orchestrator.batches.repository import ActivityRepository, PeriodStore
 from schemas.envelope import OutgoingEvent
@@ -71,8 +71,9 @@ def change_period(
             [Mistake("/closed_through", "in_the_future", "must not be after today in the organization's time zone")]
         )
     # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
-    if wanted != period.closed_through:
+    if wanted != period.closed_through or matches_nothing(versions):
         _check_version(period, versions)
+    if wanted != period.closed_through:
         change = PeriodChange(
             number=period.version + 1,
             closed_through=wanted,

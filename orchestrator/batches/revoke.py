@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, visible
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, RevocationUnavailableError
-from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present
 from orchestrator.batches.model import (
     UNRESOLVED,
     Actor,
@@ -98,7 +98,7 @@ def revoke_batch(
     positions = _positions(repository, batch, request)
     closed_through = records.hold_period(batch.organization_id)
     judged = _judge(repository, records, actor, batch, positions, records.take(batch_id, positions), policy, closed_through)
-    if judged.living or judged.to_request:
+    if judged.living or judged.to_request or matches_nothing(edit_versions):
         # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
         check_edit_version(batch, edit_versions)
     if judged.living:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change
 from orchestrator.batches.errors import ConflictError, KeyReusedError, NotFoundError, PreconditionError
+from orchestrator.batches.guards import matches_nothing
 from orchestrator.batches.model import Actor, Idempotency, TemplatePage, TemplateValues, TemplateView
 from orchestrator.batches.repository import ActivityRepository, KeyUse, TemplateStore
 from orchestrator.batches.submit import may_register_as
@@ -82,7 +83,7 @@ def replace_template(
     may_change(actor)
     template = _visible(actor, templates.lock(template_id))
     # The precondition is skipped: this very call may have set the values, with its acknowledgement lost (RFC 9110, 13.1.1).
-    if _is_repeated(repository, actor, template_id, idempotency) or template.values == values:
+    if _is_repeated(repository, actor, template_id, idempotency) or (template.values == values and not matches_nothing(versions)):
         return template
     _check_version(template, versions)
     changed = replace(template, values=values, version=template.version + 1, changed_at=repository.clock())
