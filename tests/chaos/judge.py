@@ -61,10 +61,11 @@ class Rule(StrEnum):
     IN_CLOSED_PERIOD = "a record that was registered or revoked while its period was closed"
     SERVER_ERROR = "a response with status 500"
     UNATTACHED = "rows that belong to no batch or item"
-    # Found by others than the judge: by `bulkreg verify`, `replay` and `receipts`, and by the monitor of the processes.
+    # Found by others than the judge: by `bulkreg verify`, `replay` and `receipts`, by the receiver, and by the monitor of the processes.
     VERIFY = "a breach that `bulkreg verify` found"
     TOPICS = "the topics and the tables differ"
     TWO_CONTENTS = "one event id with two contents"
+    DELIVERY = "a webhook that was not told of an end, or not once under one id"
     LOGS = "a log of receipts that differs from the tables or from its published checkpoints"
     RECEIPT = "a receipt that does not hold, or does not show what happened"
     LEAK = "growing memory, descriptors or threads"

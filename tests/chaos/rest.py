@@ -16,6 +16,7 @@ CONSUMED = {
     "splitter": (Topic.BATCHES,),
     "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK),
     "aggregator": (Topic.RESULTS,),
+    "notifier": (Topic.LIFECYCLE,),
 }
 
 _UNFINISHED = """

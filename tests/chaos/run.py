@@ -19,6 +19,7 @@ from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.operator import Operator
 from tests.chaos.receipts import audit_logs, log_findings, read_receipts, receipt_findings, replace_forked_log
+from tests.chaos.receiver import ALLOWED, Receiver, delivery_findings, finish_deliveries, make_webhook, running_receiver
 from tests.chaos.rest import Rest
 from tests.chaos.restored_database import OlderCopy
 from tests.chaos.tables import read_batches, read_periods, read_totals
@@ -87,42 +88,51 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     """Runs the plan in an empty folder. Raises if the product can't be started, or does not recover."""
     history, strikes, took_s = History(), list[Strike](), dict[str, float]()
     began_s = time.monotonic()
-    with running_cluster(folder / "home", plan.environment) as cluster:
+    with (
+        running_receiver(plan.seed) as (receiver, receiver_url),
+        running_cluster(folder / "home", {**plan.environment, **ALLOWED}) as cluster,
+    ):
         monitor, operator = Monitor(cluster, every_s=max(1.0, plan.chaos_s / SAMPLES)), Operator(cluster)
         with _phase("start", took_s, began_s):
             work = Work(plan.seed, history)
             upstream = Upstream(plan.seed, cluster.settings, work, history)
+            make_webhook(cluster, receiver, receiver_url)
         found: list[Finding] = []
         told_twice: Set[str] = frozenset()
         replaced_log: int | None = None
         if plan.is_restored:
             with _phase("restore", took_s):
-                told_twice, replaced_log = _restore(plan, cluster, history, work, upstream, found, say)
+                told_twice, replaced_log = _restore(plan, cluster, history, work, upstream, receiver, found, say)
         with _phase("chaos", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
         with _phase("heal", took_s), _in_thread(operator.run):
             cluster.wait_until_healed()
             upstream.finish()
         with _phase("drain", took_s), _in_thread(monitor.run), _in_thread(operator.run):
-            unrest = _drain(cluster, plan.drained_within_s, say)
+            unrest = _drain(cluster, plan.drained_within_s, say) or finish_deliveries(cluster, receiver)
         with _phase("judge", took_s):
-            totals = read_totals(cluster.postgres_url)
+            totals, ends = read_totals(cluster.postgres_url), read_announced_ends(cluster.settings)
             verdict = judge(
                 history,
                 read_batches(cluster.postgres_url),
                 totals,
-                read_announced_ends(cluster.settings),
+                ends,
                 read_periods(cluster.postgres_url),
             )
             verdict.findings += found
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
             verdict.findings += read_differing_events(cluster.settings, told_twice)
+            verdict.findings += delivery_findings(receiver, ends, told_twice)
             answer = audit_logs(cluster, within_s=CHECKED_WITHIN_S)
             verdict.findings += log_findings(answer, audits=totals.audits, replaced=replaced_log)
             receipts = read_receipts(cluster, plan.seed, folder)
             verdict.findings += receipt_findings(receipts)
-            verdict.judged |= {"leaves of logs": answer.get("leaves", 0), "receipts": len(receipts)}
+            verdict.judged |= {
+                "deliveries": len(receiver.bodies),
+                "leaves of logs": answer.get("leaves", 0),
+                "receipts": len(receipts),
+            }
             verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "the supervisor is another process"))
@@ -150,6 +160,7 @@ def _restore(
     history: History,
     work: Work,
     upstream: Upstream,
+    receiver: Receiver,
     found: list[Finding],
     say: Callable[[str], None],
 ) -> tuple[Set[str], int | None]:
@@ -164,7 +175,7 @@ def _restore(
 
     def come_to_rest() -> None:
         cluster.wait_until_healed()
-        if unrest := _drain(cluster, plan.drained_within_s, say):
+        if unrest := _drain(cluster, plan.drained_within_s, say) or finish_deliveries(cluster, receiver):
             found.append(Finding(Rule.STUCK, "the restored database", unrest))
 
     work.has_fights = False

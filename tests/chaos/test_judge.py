@@ -10,6 +10,7 @@ from tests.chaos.history import GONE, Call, Closing, Counts, Ending, History, Ob
 from tests.chaos.judge import Rule, Verdict, judge
 from tests.chaos.monitor import Sample, leaks
 from tests.chaos.receipts import Receipt, log_findings, receipt_findings
+from tests.chaos.receiver import Receiver, delivery_findings
 from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Periods, Totals
 from tests.support.pipeline import COORDINATOR
 
@@ -17,6 +18,7 @@ FOUND_BY_OTHERS = {
     Rule.VERIFY,
     Rule.TOPICS,
     Rule.TWO_CONTENTS,
+    Rule.DELIVERY,
     Rule.LOGS,
     Rule.RECEIPT,
     Rule.LEAK,
@@ -594,6 +596,43 @@ def test_a_receipt_holds_and_shows_what_happened() -> None:
     assert found(records=records[1:]) == [Rule.RECEIPT]
     assert found(records=[*records, {"change": "registered", "activity_id": "c"}]) == [Rule.RECEIPT]
     assert [each.rule for each in receipt_findings([Receipt("1", {"error": "no file"}, happened)])] == [Rule.RECEIPT]
+
+
+COMPLETED = ("completed", Counts(1, 0, 1, 0, 0))
+
+
+def told(batch_id: str, at: str = "10:00") -> bytes:
+    return b'{"timestamp": "%s", "data": {"batch_id": "%s", "retry_number": 0}}' % (at.encode(), batch_id.encode())
+
+
+@pytest.mark.parametrize(
+    ("bodies", "findings"),
+    [
+        ({"1": {told("a")}, "2": {told("b")}}, 0),
+        ({"1": {told("a")}}, 1),
+        ({"1": {told("a")}, "2": {told("b")}, "3": {told("b")}}, 1),
+        ({"1": {told("a")}, "2": {told("b")}, "3": {told("c")}}, 1),
+        ({"1": {told("a"), told("a", "11:00")}, "2": {told("b")}}, 1),
+        ({"1": {told("a")}, "2": {told("b"), told("b", "11:00")}}, 0),
+        ({"1": {told("a"), told("b")}}, 1),
+    ],
+)
+def test_each_end_arrives_under_one_id(bodies: dict[str, set[bytes]], findings: int) -> None:
+    """The batch b is announced twice, because a restored database has forgotten its end."""
+    receiver = Receiver("seed")
+    receiver.bodies.update(bodies)
+    found = delivery_findings(receiver, {("a", 0): {COMPLETED}, ("b", 0): {COMPLETED}}, {"b"})
+    assert [each.rule for each in found] == [Rule.DELIVERY] * findings
+
+
+def test_a_wrong_signature_is_found() -> None:
+    receiver = Receiver("seed")
+    receiver.secret = "whsec_" + "a" * 32
+    receiver.is_healthy = True
+    headers = {"Webhook-Id": "1", "Webhook-Timestamp": "1774519200", "Webhook-Signature": "v1,bm9uZQ=="}
+    assert receiver.receive(headers, told("a")) == 204
+    assert not receiver.bodies
+    assert [each.rule for each in delivery_findings(receiver, {}, set())] == [Rule.DELIVERY]
 
 
 def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
