@@ -16,6 +16,7 @@ from schemas.ids import DerivedIds
 from schemas.paths import ACTIVITIES_PATH, API_ROOT, CLOSED_PERIOD_PATH
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, Closing, Ending, History, Observation, Operation, Submission, Values
+from tests.chaos.notes import NOTED_EVERY, Eraser
 from tests.chaos.work import ACTIVE, FIRST_DAY, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 
@@ -116,7 +117,10 @@ class Client:
             "organization_id": ORGANIZATION,
             "coordinator_id": COORDINATOR,
             "label": submission.label,
-            "items": [_as_json(values) for values in submission.items],
+            "items": [
+                _as_json(values) | ({} if position % NOTED_EVERY else {"notes": f"note {position} of {submission.label}"})
+                for position, values in enumerate(submission.items)
+            ],
         }
         key = self._maybe_key()
         answer = await self._call(Operation.SUBMIT, submission, "POST", "", body, key=key, repeated=key is not None)
@@ -340,6 +344,7 @@ def run_clients(
                 tasks.create_task(client.run(is_over))
             if kind is Client:
                 tasks.create_task(Closer(seed, Api(session, history.server_errors), work, history).run(is_over))
+                tasks.create_task(Eraser(seed, Api(session, history.server_errors), history, recent).run(is_over))
             await until()
             is_over.set()
 

@@ -102,6 +102,15 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """One call that was to erase the notes of an item."""
+
+    label: str
+    position: int
+    outcome: Ending
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a client saw of a batch when something had changed since it last looked."""
 
@@ -124,6 +133,7 @@ class History:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.observations: dict[str, list[Observation]] = defaultdict(list)
         self.closings: list[Closing] = []
+        self.erasures: list[Erasure] = []
         self.contested: set[tuple[str, str, str]] = set()
         """Keys that were requested more than once."""
         self.server_errors: list[str] = []

@@ -61,6 +61,8 @@ class Rule(StrEnum):
     IN_CLOSED_PERIOD = "a record that was registered or revoked while its period was closed"
     SERVER_ERROR = "a response with status 500"
     UNATTACHED = "rows that belong to no batch or item"
+    NOTES_LEFT = "notes that were erased, and are there"
+    NOTES_LOST = "notes that nobody erased, and that are gone"
     # Found by others than the judge: by `bulkreg verify`, `replay` and `receipts`, by the receiver, and by the monitor of the processes.
     VERIFY = "a breach that `bulkreg verify` found"
     TOPICS = "the topics and the tables differ"

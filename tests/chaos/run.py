@@ -17,6 +17,7 @@ from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
+from tests.chaos.notes import note_findings, read_noted_items
 from tests.chaos.operator import Operator
 from tests.chaos.receipts import audit_logs, log_findings, read_receipts, receipt_findings, replace_forked_log
 from tests.chaos.receiver import ALLOWED, Receiver, delivery_findings, finish_deliveries, make_webhook, running_receiver
@@ -123,12 +124,14 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             verdict.findings += _breaches(cluster)
             verdict.findings += _told_otherwise(cluster)
             verdict.findings += read_differing_events(cluster.settings, told_twice)
+            verdict.findings += note_findings(history, read_noted_items(cluster.postgres_url, history), told_twice)
             verdict.findings += delivery_findings(receiver, ends, told_twice)
             answer = audit_logs(cluster, within_s=CHECKED_WITHIN_S)
             verdict.findings += log_findings(answer, audits=totals.audits, replaced=replaced_log)
             receipts = read_receipts(cluster, plan.seed, folder)
             verdict.findings += receipt_findings(receipts)
             verdict.judged |= {
+                "erasures": len(history.erasures),
                 "deliveries": len(receiver.bodies),
                 "leaves of logs": answer.get("leaves", 0),
                 "receipts": len(receipts),

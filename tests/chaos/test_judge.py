@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.chaos.history import GONE, Call, Closing, Counts, Ending, History, Observation, Operation, Submission, Values
+from tests.chaos.history import GONE, Call, Closing, Counts, Ending, Erasure, History, Observation, Operation, Submission, Values
 from tests.chaos.judge import Rule, Verdict, judge
 from tests.chaos.monitor import Sample, leaks
+from tests.chaos.notes import NotedItem, note_findings
 from tests.chaos.receipts import Receipt, log_findings, receipt_findings
 from tests.chaos.receiver import Receiver, delivery_findings
 from tests.chaos.tables import ActivityRow, BatchRow, ItemRow, Periods, Totals
 from tests.support.pipeline import COORDINATOR
 
 FOUND_BY_OTHERS = {
+    Rule.NOTES_LEFT,
+    Rule.NOTES_LOST,
     Rule.VERIFY,
     Rule.TOPICS,
     Rule.TWO_CONTENTS,
@@ -633,6 +636,34 @@ def test_a_wrong_signature_is_found() -> None:
     assert receiver.receive(headers, told("a")) == 204
     assert not receiver.bodies
     assert [each.rule for each in delivery_findings(receiver, {}, set())] == [Rule.DELIVERY]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "has_notes", "has_copies", "found"),
+    [
+        ([], True, True, []),
+        ([], False, False, [Rule.NOTES_LOST]),
+        ([Ending.OK], False, False, []),
+        ([Ending.OK], True, False, [Rule.NOTES_LEFT]),
+        ([Ending.OK], False, True, [Rule.NOTES_LEFT]),
+        ([Ending.UNKNOWN], True, True, []),
+        ([Ending.UNKNOWN], False, False, []),
+        ([Ending.UNKNOWN, Ending.OK], True, True, [Rule.NOTES_LEFT]),
+        ([Ending.FAILED], True, True, []),
+        ([Ending.FAILED], False, False, [Rule.NOTES_LOST]),
+    ],
+)
+def test_notes_are_there_until_they_are_erased(
+    outcomes: Sequence[Ending], has_notes: bool, has_copies: bool, found: Sequence[Rule]
+) -> None:
+    history = History()
+    history.erasures += [Erasure("a", 0, outcome) for outcome in outcomes]
+    items = [NotedItem("id of a", "a", 0, has_notes, has_copies)]
+    assert [each.rule for each in note_findings(history, items, set())] == found
+
+
+def test_a_restored_database_gets_forgotten_batches_back_without_notes() -> None:
+    assert not list(note_findings(History(), [NotedItem("id of a", "a", 0, False, False)], {"id of a"}))
 
 
 def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
