@@ -14,7 +14,7 @@ from tests.chaos.judge import Finding, Rule
 from tests.support.pipeline import ORGANIZATION
 from tests.support.product import BULKREG, COMMAND_WITHIN_S
 
-CHECKED = 4
+CHECKED = 3
 
 FORKED = frozenset({"two_heads", "log_cut_off"})
 """What the audit says of a log that a restored database could not continue: the topic has checkpoints that it does not have."""

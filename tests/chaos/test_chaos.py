@@ -26,7 +26,8 @@ def check(result: Result, tmp_path: Path, *, least_batches: int, least_faults: i
     assert result.is_green, summary(result)
     assert result.verdict.judged["batches"] >= least_batches, summary(result)
     assert result.verdict.judged["changes of the period"] >= 2, summary(result)
-    assert result.verdict.judged["receipts"] >= 1, summary(result)
+    for what in ("erasures", "deliveries", "leaves of logs", "receipts"):
+        assert result.verdict.judged[what] >= 1, summary(result)
     assert len(result.faults) >= least_faults, summary(result)
 
 
