@@ -525,7 +525,7 @@ ROUTES: Sequence[Route] = (
         receipts.get_receipt,
         is_download=True,
         responses={200: ReceiptResponse},
-        refusals=("batch_running", "nothing_registered", "receipt_not_ready", "receipts_unavailable"),
+        refusals=("batch_running", "nothing_registered", "receipt_not_ready", "receipts_unavailable", "receipts_unsigned"),
     ),
     Route(
         "GET",
@@ -533,7 +533,7 @@ ROUTES: Sequence[Route] = (
         "getCheckpoint",
         receipts.get_checkpoint,
         responses={200: CheckpointResponse},
-        refusals=("receipt_not_ready",),
+        refusals=("receipt_not_ready", "receipts_unsigned"),
     ),
     Route(
         "GET",
@@ -542,7 +542,7 @@ ROUTES: Sequence[Route] = (
         receipts.get_consistency,
         query=ConsistencyQuery,
         responses={200: ConsistencyResponse},
-        refusals=("receipt_not_ready",),
+        refusals=("receipt_not_ready", "receipts_unsigned"),
     ),
     Route("GET", RECEIPTS_PATH + "/keys", "getReceiptKeys", receipts.get_keys, responses={200: ReceiptKeysResponse}),
     Route("POST", BATCH + "/events", "issueTicket", events.issue_ticket, responses={201: TicketResponse}),

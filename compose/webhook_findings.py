@@ -27,7 +27,7 @@ def webhook_findings(connection: Connection, settings: Settings) -> Iterator[Fin
         yield Finding(
             _SUBJECT,
             State.ADVICE,
-            f"webhook {webhook.webhook_id} of {webhook.organization_id} is disabled since {webhook.disabled_at:%Y-%m-%d %H:%M}:"
+            f"the notifier has disabled webhook {webhook.webhook_id} of {webhook.organization_id} at {webhook.disabled_at:%Y-%m-%d %H:%M}:"
             f" {webhook.because}",
             "tell its administrator, who enables it when its receiver works again, or deletes it",
         )

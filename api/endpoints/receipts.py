@@ -26,14 +26,15 @@ def get_receipt(call: Call) -> Reply:
     actor, batch_id = call.actor(), call.batch_id()
     call.read_query(Request)  # it has none
 
-    def work(repository: ActivityRepository, reader: ReceiptReader) -> bytes | None:
+    def work(repository: ActivityRepository, reader: ReceiptReader) -> bytes:
         batch = visible(repository, actor, batch_id)
         _refuse_without_records(call, batch)
-        return reader.receipt(batch.organization_id, batch_id, registered=batch.counts.completed, revoked=batch.revoked)
+        found = reader.receipt(batch.organization_id, batch_id, registered=batch.counts.completed, revoked=batch.revoked)
+        if found is None:
+            raise _not_ready(reader, "No checkpoint covers the batch's records yet.")
+        return found
 
     receipt = call.service.database.read_receipts(actor.organization_id, work)
-    if receipt is None:
-        raise _not_ready("No checkpoint covers the batch's records yet.")
     name = f'attachment; filename="receipt-{batch_id}.json"'
     return Reply(200, receipt, {**_NO_STORE, "Content-Disposition": name})
 
@@ -41,8 +42,8 @@ def get_receipt(call: Call) -> Reply:
 def get_checkpoint(call: Call) -> Reply:
     """`GET /receipts/checkpoint`: the size and the root of the organization's log, signed."""
     organization_id = call.actor().organization_id
-    checkpoint = call.service.database.read_receipts(organization_id, lambda _, reader: reader.checkpoint(organization_id))
-    return Reply(200, {"checkpoint": _signed(checkpoint).note}, _NO_STORE)
+    checkpoint = call.service.database.read_receipts(organization_id, lambda _, reader: _signed(reader, organization_id))
+    return Reply(200, {"checkpoint": checkpoint.note}, _NO_STORE)
 
 
 def get_consistency(call: Call) -> Reply:
@@ -50,7 +51,7 @@ def get_consistency(call: Call) -> Reply:
     organization_id, query = call.actor().organization_id, call.read_query(ConsistencyQuery)
 
     def work(_: ActivityRepository, reader: ReceiptReader) -> tuple[int, Consistency]:
-        checkpoint = _signed(reader.checkpoint(organization_id))
+        checkpoint = _signed(reader, organization_id)
         second = checkpoint.size if query.size_to is None else query.size_to
         if second > checkpoint.size:
             raise RefusedRequestError([Mistake("/query/to", "too_large", f"the newest checkpoint has {checkpoint.size} leaves")])
@@ -91,12 +92,17 @@ def _refuse_without_records(call: Call, batch: BatchView) -> None:
         raise ProblemError("nothing_registered", "No item of the batch was registered, so there is nothing to prove.")
 
 
-def _signed(checkpoint: StoredCheckpoint | None) -> StoredCheckpoint:
+def _signed(reader: ReceiptReader, organization_id: str) -> StoredCheckpoint:
+    checkpoint = reader.checkpoint(organization_id)
     if checkpoint is None:
-        raise _not_ready("No checkpoint of the organization's log is signed yet.")
+        raise _not_ready(reader, "No checkpoint of the organization's log is signed yet.")
     return checkpoint
 
 
-def _not_ready(detail: str) -> ProblemError:
-    more = "The notary signs one within seconds, if it has a key (BULKREG_RECEIPTS_SIGNING_KEY). Repeat the request after Retry-After."
+def _not_ready(reader: ReceiptReader, detail: str) -> ProblemError:
+    if not reader.has_keys():
+        return ProblemError(
+            "receipts_unsigned", "No receipts are signed here: the notary never had a key (BULKREG_RECEIPTS_SIGNING_KEY)."
+        )
+    more = "The notary signs one within seconds. Repeat the request after Retry-After."
     return ProblemError("receipt_not_ready", f"{detail} {more}", headers=retry_after(_RETRY_AFTER_S))

@@ -94,6 +94,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "preview_unavailable": ProblemType(501, "Preview is not available with an external registration service"),
     "activities_unavailable": ProblemType(501, "Activities are not available with an external registration service"),
     "receipts_unavailable": ProblemType(501, "Receipts are not available with an external registration service"),
+    "receipts_unsigned": ProblemType(501, "The deployment signs no receipts"),
     "webhooks_unavailable": ProblemType(501, "The deployment is not set up for webhooks"),
     "revocation_unavailable": ProblemType(501, "Revoking is not available with an external registration service"),
     "database_unavailable": ProblemType(503, "The database is temporarily unavailable"),

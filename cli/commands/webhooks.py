@@ -141,7 +141,7 @@ def _answer_with_secret(output: Output, made: Mapping[str, Any], sentence: str) 
 
 def _state(webhook: Mapping[str, Any]) -> str:
     if not webhook["enabled"]:
-        return f"disabled since {webhook['disabled_at']}: {webhook['disabled_because']}"
+        return f"disabled by the notifier since {webhook['disabled_at']}: {webhook['disabled_because']}"
     return "enabled" if webhook["failing_since"] is None else f"failing since {webhook['failing_since']}"
 
 

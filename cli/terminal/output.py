@@ -10,6 +10,7 @@ from typing import IO, Annotated, Any
 
 import orjson
 import typer
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 
@@ -18,6 +19,9 @@ from cli.terminal.streams import refusal
 
 # Outside a terminal the width is not limited by a screen: wide enough to keep every column whole.
 _PIPE_WIDTH = 500
+
+# A table with more rows is written as plain lines: ten thousand rows in columns that fold take Rich six seconds.
+_MOST_FOLDED_ROWS = 1_000
 
 
 def printable(value: object) -> str:
@@ -100,13 +104,31 @@ def confirm(question: str, *, yes: bool) -> None:
         raise BadInputError("Nothing was done.")
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Returns a table for people, with numbers aligned to the right."""
-    result = Table(box=None, pad_edge=False, header_style="bold")
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """Returns a table for people, with numbers aligned to the right. The cells of a very long one are not folded to the screen's width."""
     content = [list(row) for row in rows]
-    for position, header in enumerate(headers):
-        is_number = bool(content) and all(isinstance(row[position], int) for row in content)
+    are_numbers = [bool(content) and all(isinstance(row[position], int) for row in content) for position in range(len(headers))]
+    if len(content) > _MOST_FOLDED_ROWS:
+        return _plain([list(headers), *([printable(value) for value in row] for row in content)], are_numbers)
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for header, is_number in zip(headers, are_numbers, strict=True):
         result.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for row in content:
         result.add_row(*map(printable, row))
     return result
+
+
+def _plain(lines: Sequence[Sequence[str]], are_numbers: Sequence[bool]) -> str:
+    """The cells in columns of equal width, as many lines as rows."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+    def padded(cell: str, width: int, *, is_number: bool) -> str:
+        blanks = " " * (width - cell_len(cell))
+        return blanks + cell if is_number else cell + blanks
+
+    return "\n".join(
+        "  ".join(
+            padded(cell, width, is_number=is_number) for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
+        ).rstrip()
+        for line in lines
+    )

@@ -90,6 +90,10 @@ class ReceiptReader:
         current = set() if checkpoint is None else {str(key) for key in self._signers(checkpoint)}
         return sorted(((key, key in current) for key in known_keys(self._connection)), key=lambda pair: not pair[1])
 
+    def has_keys(self) -> bool:
+        """Whether there is a key that signs. A notary makes its key known before it signs anything."""
+        return bool(known_keys(self._connection))
+
     def _signers(self, checkpoint: StoredCheckpoint) -> Sequence[VerifierKey]:
         signed = {(each.name, each.key_id) for each in SignedCheckpoint.parse(checkpoint.note).signatures}
         known = [VerifierKey.parse(text) for text in known_keys(self._connection)]

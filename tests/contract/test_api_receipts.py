@@ -15,6 +15,7 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import verify_consistency
 from orchestrator.receipts.receipt import check_receipt
 from orchestrator.storage.receipt_appending import forget_person
+from orchestrator.storage.receipt_checkpoints import add_key
 from schemas.ids import derived_ids
 from schemas.paths import API_PATH, RECEIPTS_PATH
 from tests.support.api_server import KEY as TOKEN_KEY
@@ -67,6 +68,12 @@ def test_a_receipt_waits_for_the_batch_and_its_checkpoint(pipeline: Pipeline, au
     assert code(auditor.get(url)) == (409, "batch_running")
     pipeline.drain()
     assert code(auditor.get(f"{API_PATH}/{nothing}/receipt")) == (409, "nothing_registered")
+    # Without a key of the notary there is nothing to wait for.
+    consistency = f"{RECEIPTS_PATH}/consistency?from=1"
+    for path in (url, f"{RECEIPTS_PATH}/checkpoint", consistency):
+        assert code(auditor.get(path)) == (501, "receipts_unsigned")
+    with pipeline.engine.begin() as connection:
+        add_key(connection, str(KEY.verifier))
     unsigned = auditor.get(url)
     assert code(unsigned) == (409, "receipt_not_ready")
     assert unsigned.headers["Retry-After"] == "2"

@@ -311,7 +311,7 @@ def test_doctor_names_disabled_webhooks_and_missing_keys(engine: Engine, setting
     make_deliveries(engine, webhook, 1)
     end(engine, claim(engine)[0], Attempt(1, DeliveryProblem.STATUS, 410, ""))
     [disabled] = findings()
-    assert disabled.startswith(f"webhook {webhook} of {ORGANIZATION} is disabled since ")
+    assert disabled.startswith(f"the notifier has disabled webhook {webhook} of {ORGANIZATION} at ")
     assert disabled.endswith(": gone")
 
 

@@ -19,7 +19,7 @@ from cli.commands import batches
 from cli.main import app
 from cli.terminal.command import command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
-from cli.terminal.output import Output, printable
+from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import speed
 from orchestrator.files.mistakes import BadFileError, FileMistake
 
@@ -110,6 +110,18 @@ def test_progress_is_a_line_for_people() -> None:
 def test_control_characters_in_input_do_not_reach_a_terminal() -> None:
     assert printable("a\x1b]0;owned\x07b\r\n") == "a�]0;owned�b��"
     assert printable("Gruppemøte 🙂 [red]") == "Gruppemøte 🙂 [red]"
+
+
+def test_a_very_long_table_is_plain_lines_that_look_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(number, "Gruppemøte 🙂 [red]\x1b" if number % 2 else "call", None) for number in range(1_001)]
+    long, short = table(["record", "type", "notes"], rows), table(["record", "type", "notes"], rows[:1_000])
+    shown = []
+    for each in (long, short):
+        Output().answer({}, each)
+        shown.append([line.rstrip() for line in capsys.readouterr().out.splitlines()])
+    assert isinstance(long, str)
+    assert not isinstance(short, str)
+    assert (len(shown[0]), shown[0][:-1]) == (1_002, shown[1])
 
 
 def test_bytes_that_are_not_utf_8_are_bad_input() -> None:
