@@ -25,6 +25,7 @@ from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.receipt_checkpoints import add_key
 from schemas import examples
 from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
@@ -32,6 +33,7 @@ from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
 from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import COORDINATOR, standard_directory
+from tests.support.receipts import KEY as RECEIPTS_KEY
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_S
 from tests.support.webhook_keys import WEBHOOK_KEYS
@@ -47,6 +49,9 @@ def standard_api(infrastructure: Stack, template_database: str) -> Iterator[ApiS
         configured = Settings(database_url=SecretStr(url), jwt_hs256_key=SecretStr(KEY), webhook_keys=WEBHOOK_KEYS)
         engine = create_database_engine(configured.worker_url, configured, connections=1, application_name="test")
         standard_directory(engine)
+        # As a notary that can sign leaves it.
+        with engine.begin() as connection:
+            add_key(connection, str(RECEIPTS_KEY.verifier))
         engine.dispose()
         with running_api(configured) as server:
             yield server
