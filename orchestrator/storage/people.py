@@ -20,6 +20,10 @@ _REMEMBER = _SQL["remember"].text()
 _READMIT = _SQL["readmit"].text()
 
 
+_IDS = frozenset({"mentor_id", "coordinator_id"})
+"""The fields of JSON that have a person's id."""
+
+
 class ForgettingKeyError(Exception):
     """People were forgotten, and they can't be recognized without the key. Set BULKREG_FORGETTING_KEY to the key that was used."""
 
@@ -129,13 +133,18 @@ class ForgottenPeople:
         return "".join([*written, text[done:]])
 
     def value(self, organization_id: str, value: Any) -> Any:
-        """A JSON value in which this was done to every text."""
+        """A JSON value in which this was done to every text. Ids are compared as a whole: another person's may contain this one's."""
         if isinstance(value, str):
             return self.text(organization_id, value)
         if isinstance(value, list):
             return [self.value(organization_id, each) for each in value]
         if isinstance(value, Mapping):
-            return {name: self.value(organization_id, each) for name, each in value.items()}
+            return {
+                name: self.id(organization_id, each)
+                if name in _IDS and isinstance(each, str)
+                else self.value(organization_id, each)
+                for name, each in value.items()
+            }
         return value
 
 

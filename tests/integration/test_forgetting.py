@@ -416,6 +416,11 @@ def test_texts_are_searched_for_whole_words(given: str, wanted: str) -> None:
     assert PEOPLE.text("another", given) == given
 
 
+def test_an_id_in_json_is_a_whole() -> None:
+    submitted = [{"mentor_id": "m-1", "notes": "m-1"}, {"mentor_id": "m-1.b", "notes": None}]
+    assert PEOPLE.value("org", submitted) == [{"mentor_id": "P", "notes": "P"}, {"mentor_id": "m-1.b", "notes": None}]
+
+
 def test_only_the_exact_id_is_a_persons() -> None:
     assert [PEOPLE.id("org", each) for each in ("m-1", "M-1", "m-12")] == ["P", "M-1", "m-12"]
     assert not ForgottenPeople(None)
