@@ -22,16 +22,14 @@ _CANDIDATES = """
     JOIN orchestrator.batch b ON b.batch_id = n.batch_id
 """
 
+# Not a join with what was inserted: the planner expects two rows, and would compare each with each. `IS TRUE` keeps the comparison with all, a
+# hash table, from becoming a join.
 _AUDIT = """
     INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at,
                                     activity_type, activity_date, duration_minutes, item_id, attempt)
-    SELECT a.organization_id, 'registered', a.activity_id, a.registered_by, a.attributed_to, c.submitted_by, a.batch_id, c.channel, a.created_at,
-           a.activity_type, a.activity_date, a.duration_minutes, a.item_id, c.attempt
-    FROM inserted a JOIN c USING (item_id)
-"""
-
-_INSERTED = """
-    activity_id, organization_id, registered_by, attributed_to, activity_type, activity_date, duration_minutes, batch_id, item_id, created_at
+    SELECT organization_id, 'registered', activity_id, coordinator_id, mentor_id, submitted_by, batch_id, channel, CAST(:at AS timestamptz),
+           activity_type, activity_date, duration_minutes, item_id, attempt
+    FROM c WHERE (item_id IN (SELECT item_id FROM inserted)) IS TRUE
 """
 
 # The unique indexes decide which transaction registers an activity. An insert waits for another transaction's uncommitted row with the same
@@ -48,7 +46,7 @@ _REGISTER = Prepared(f"""
         FROM judged WHERE broken IS NULL
         ORDER BY organization_id, mentor_id, activity_type, activity_date, ord
         ON CONFLICT DO NOTHING
-        RETURNING {_INSERTED}
+        RETURNING item_id
     ),
     audited AS ({_AUDIT})
     SELECT 0 AS ord, count(*) AS registered, NULL AS broken, NULL AS own_activity_id FROM inserted
@@ -96,10 +94,10 @@ _REGISTER_FLAGGED = text(f"""
                (SELECT m.chapter_id FROM registration.mentor m WHERE (m.organization_id, m.mentor_id) = (c.organization_id, c.mentor_id))
         FROM c WHERE item_id IN (SELECT item_id FROM shared) ORDER BY item_id
         ON CONFLICT DO NOTHING
-        RETURNING {_INSERTED}
+        RETURNING item_id
     ),
     audited AS ({_AUDIT})
-    SELECT c.ord FROM c JOIN inserted USING (item_id)
+    SELECT ord FROM c WHERE (item_id IN (SELECT item_id FROM inserted)) IS TRUE
 """)
 
 
