@@ -288,6 +288,10 @@ class _Search:
                 return pseudonym if value == mentor_id else value
             case Holds.IDS:
                 return [each for each in value if each != mentor_id]
+            case Holds.BODY:
+                told = orjson.loads(value)
+                changed = self._forgotten.value(self._organization_id, told)
+                return value if changed == told else _json(changed)
             case _:
                 return self._forgotten.value(self._organization_id, value)
 

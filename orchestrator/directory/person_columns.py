@@ -23,6 +23,8 @@ class Holds(Enum):
     """Text that people write: searched for the id and the full name."""
     JSON = auto()
     """JSON whose texts are searched in the same way."""
+    BODY = auto()
+    """The same, stored as text."""
     NOTES = auto()
     """Notes: erased where they are the person's own, otherwise searched like text."""
     EVENT = auto()
@@ -35,7 +37,7 @@ class Holds(Enum):
     """Chosen by the product, by a directory's file of things, or a hash: names no person."""
 
 
-ID, ROW, KEY, IDS, TEXT, JSON, NOTES, EVENT, SALT, REQUEST, NOTHING = Holds
+ID, ROW, KEY, IDS, TEXT, JSON, BODY, NOTES, EVENT, SALT, REQUEST, NOTHING = Holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ TABLES: Mapping[str, Table] = {
         }
     ),
     "orchestrator.webhook_delivery": Table(
-        {"organization_id": NOTHING, "event_type": NOTHING, "body": TEXT, "state": NOTHING, "problem": NOTHING, "response": TEXT}
+        {"organization_id": NOTHING, "event_type": NOTHING, "body": BODY, "state": NOTHING, "problem": NOTHING, "response": TEXT}
     ),
     "registration.forgotten_word": Table(
         {"organization_id": NOTHING, "hash": NOTHING, "pseudonym": NOTHING, "key_check": NOTHING}

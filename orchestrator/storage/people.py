@@ -20,8 +20,17 @@ _REMEMBER = _SQL["remember"].text()
 _READMIT = _SQL["readmit"].text()
 
 
-_IDS = frozenset({"mentor_id", "coordinator_id"})
+_IDS = frozenset({"mentor_id", "coordinator_id", "revoked_by"})
 """The fields of JSON that have a person's id."""
+
+_OF_NOBODY = frozenset(
+    {
+        *("organization_id", "batch_id", "item_id", "activity_id", "conflicting_activity_id", "webhook_id"),
+        *("activity_type", "activity_date", "timestamp", "completed_at", "revoked_at"),
+        *("type", "status", "code", "field", "pointer"),
+    }
+)
+"""The fields of JSON that name no person. An id like 2026 also stands in dates, and in ids of other things."""
 
 
 class ForgettingKeyError(Exception):
@@ -139,13 +148,14 @@ class ForgottenPeople:
         if isinstance(value, list):
             return [self.value(organization_id, each) for each in value]
         if isinstance(value, Mapping):
-            return {
-                name: self.id(organization_id, each)
-                if name in _IDS and isinstance(each, str)
-                else self.value(organization_id, each)
-                for name, each in value.items()
-            }
+            return {name: self._field(organization_id, name, each) for name, each in value.items()}
         return value
+
+    def _field(self, organization_id: str, name: str, value: Any) -> Any:
+        if name in _OF_NOBODY:
+            return value
+        is_id = name in _IDS and isinstance(value, str)
+        return self.id(organization_id, value) if is_id else self.value(organization_id, value)
 
 
 def _is_boundary(text: str, place: int) -> bool:

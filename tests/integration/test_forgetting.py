@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
@@ -277,6 +278,43 @@ def test_forgetting_again_keeps_the_pseudonym_and_finds_what_came_later(pipeline
     assert named_in(owner, PERSON) != set()
     assert forget(pipeline) == pseudonym
     assert named_in(owner, PERSON) == set()
+
+
+def test_an_id_that_is_a_number_is_not_replaced_in_dates_ids_and_counts(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    year = str(DAY.year)
+    with owner.begin() as connection:
+        connection.execute(
+            text("INSERT INTO registration.mentor VALUES (:org, :id, :name, 'chapter-1')"),
+            {"org": ORGANIZATION, "id": year, "name": NAME},
+        )
+    batch_id = pipeline.submit([item(year), item("nobody", notes=f"ask {year}")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+    told = {"batch_id": f"0190f0c2-7a3b-{year}-8f2e-6d3c1a1f7a10", "completed": DAY.year, "completed_at": f"{DAY}T10:00:00Z"}
+    bodies = [
+        {"type": "BatchCompleted", "timestamp": f"{DAY}T10:00:00Z", "data": {**told, **more}}
+        for more in ({}, {"revoked_by": year})
+    ]
+    with owner.begin() as connection:
+        for body in bodies:
+            connection.execute(
+                text(
+                    "INSERT INTO orchestrator.webhook_delivery (webhook_id, event_id, organization_id, event_type, body)"
+                    " VALUES (gen_random_uuid(), gen_random_uuid(), :org, 'BatchCompleted', :body)"
+                ),
+                {"org": ORGANIZATION, "body": orjson.dumps(body).decode()},
+            )
+    pseudonym = forget(pipeline, year)
+    with owner.connect() as connection:
+        [submitted_before] = connection.execute(text("SELECT submitted FROM orchestrator.item_history")).scalars()
+        now = connection.execute(text("SELECT body FROM orchestrator.webhook_delivery ORDER BY length(body)")).scalars().all()
+    assert (submitted_before["activity_date"], submitted_before["notes"]) == (DAY.isoformat(), f"ask {pseudonym}")
+    bodies[1]["data"]["revoked_by"] = pseudonym  # type: ignore[index]
+    assert [orjson.loads(body) for body in now] == bodies
+    assert verify(pipeline.engine, settings).breaches == []
 
 
 def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
