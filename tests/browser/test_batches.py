@@ -19,11 +19,14 @@ from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
 from tests.browser.conftest import Watch, log_in
 from tests.browser.test_console import check
+from tests.browser.test_registering import respond
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, running_provider, with_console
 from tests.support.pipeline import COORDINATOR, Pipeline, item, mentors, standard_directory
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
+
+LIST = "async (path) => (await fetch(path, { headers: { 'X-Bulkreg-Console': '1' } })).json()"
 
 
 @pytest.fixture
@@ -81,6 +84,15 @@ def test_a_batch_is_followed_to_its_end(
     expect(page.get_by_role("button", name="nobody")).to_be_focused()
     expect(page.get_by_role("status").filter(has_text="1 needs you")).to_have_count(1)
     check(page, screenshots / "batch-partial.png")
+
+    # Large numbers are grouped, as the language does it.
+    listed = page.evaluate(LIST, API_PATH)
+    listed["data"][0] |= {"total_items": 10_000, "completed": 9_700, "failed": 300}
+    respond(page, API_PATH, 200, listed)
+    page.goto(f"{server.url}/console/batches")
+    expect(page.get_by_text("9,700 of 10,000 registered, 300 need you")).to_be_visible()
+    page.get_by_role("button", name="Norsk").click()
+    expect(page.get_by_text("9\u00a0700 av 10\u00a0000 registrert")).to_be_visible()
     assert watch.faults == []
 
 

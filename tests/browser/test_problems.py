@@ -63,6 +63,16 @@ def test_a_refusal_an_overload_and_a_mistake_of_the_page_lose_nothing(
     expect(page.get_by_text("25 will be registered")).to_be_visible()
     page.get_by_role("button", name="Back").click()
 
+    # A response that predicts nothing is not taken for a promise that all will be registered.
+    for items in ({}, {"items": []}):
+        respond(page, f"{API_PATH}/preview", 200, {"plan": "a plan", **items})
+        review.click()
+        expect(alert).to_contain_text("The service failed.")
+        is_kept()
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("25 will be registered")).to_be_visible()
+    page.get_by_role("button", name="Back").click()
+
     # A limit counts down, and then the same is asked again.
     respond(page, f"{API_PATH}/preview", 429, problem("too_many_requests", 429), {"Retry-After": "3"})
     review.click()

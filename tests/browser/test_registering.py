@@ -424,8 +424,8 @@ def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     long = {"row": None, "column": None, "field": None, "code": "too_many_items", "detail": "too long", "value": "10240"}
     respond(page, f"{API_PATH}/read-file", 200, {"items": [], "mistakes": [long], "ignored_columns": []})
     page.evaluate(PASTE, "Name\nAstrid Moe\n")
-    expect(page.get_by_role("alert")).to_contain_text("10240 rows")
-    expect(page.get_by_role("alert")).to_contain_text("10000")
+    expect(page.get_by_role("alert")).to_contain_text("10,240 rows")
+    expect(page.get_by_role("alert")).to_contain_text("10,000")
 
     # Nobody to register for.
     respond(page, f"{API_ROOT}/directory/mentors", 200, {"data": [], "next_cursor": None})

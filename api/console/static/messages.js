@@ -36,11 +36,14 @@ export async function choose(wanted) {
   await use(wanted);
 }
 
-/** The text of a key, in which values replace their names. @param {string} key @param {Record<string, unknown>} [values] */
+/** The text of a key, in which values replace their names. Numbers are grouped: one that names something has to be a string. @param {string} key @param {Record<string, unknown>} [values] */
 export function text(key, values = {}) {
   const found = texts[key] ?? key;
-  return found.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  return found.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
 }
+
+/** @param {unknown} value */
+const shown = (value) => (typeof value === "number" ? number(value) : String(value));
 
 /** Whether the catalogue has a text. @param {string} key */
 export const hasText = (key) => key in texts;

@@ -93,7 +93,7 @@ export class FileChoice {
 
   /** @param {any} mistake */
   #sentence({ code, value }) {
-    return code === "too_many_items" ? text("file.too_many_rows", { rows: value, limit: this.me.limits.max_items }) : mistakeText(code);
+    return code === "too_many_items" ? text("file.too_many_rows", { rows: Number(value), limit: this.me.limits.max_items }) : mistakeText(code);
   }
 
   /** Takes the list in the field for lists. A phone has no keys to paste with. */

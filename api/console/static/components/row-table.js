@@ -54,7 +54,7 @@ export class RowTable {
               <th scope="row">${row.number}</th>
               ${columns.map((column) => html`<td data-label=${text(`rows.column.${column}`)}>${cell(row, column, { draft, scope, change, changed: this.changed })}</td>`)}
               <td>
-                <button type="button" class="ds-button" data-variant="tertiary" data-size="sm" aria-label=${text("rows.remove_row", { row: row.number })}
+                <button type="button" class="ds-button" data-variant="tertiary" data-size="sm" aria-label=${text("rows.remove_row", { row: String(row.number) })}
                   @click=${() => {
                     rows.remove(row);
                     change();
@@ -93,7 +93,7 @@ function cell(row, column, { draft, scope, change, changed }) {
   const id = `row-${row.number}-${column}`;
   const { max_duration_minutes, earliest_date } = draft.rules;
   const mistake = sentence(row.mistakes, column, { most: max_duration_minutes, earliest: earliest_date === null ? "" : shownDate(earliest_date) });
-  const label = text("rows.cell", { column: text(`rows.column.${column}`), row: row.number });
+  const label = text("rows.cell", { column: text(`rows.column.${column}`), row: String(row.number) });
   /** @param {Event} event */
   const type = (event) => {
     // At each letter, so that a sentence that goes away when the field is left moves nothing below the pointer.
@@ -111,7 +111,7 @@ function cell(row, column, { draft, scope, change, changed }) {
     <input class="ds-input" id=${id} aria-label=${label} .value=${shown(row, column, scope)} aria-invalid=${mistake === undefined ? nothing : "true"}
       aria-describedby=${mistake === undefined ? nothing : `${id}-mistake`} @input=${type}>
     ${asks ? html`
-      <select class="ds-input" aria-label=${text("rows.which", { name: row.cells.mentor, row: row.number })} @change=${choose}>
+      <select class="ds-input" aria-label=${text("rows.which", { name: row.cells.mentor, row: String(row.number) })} @change=${choose}>
         <option value="" ?selected=${row.mentorId === null}>${text("rows.choose")}</option>
         ${row.candidates.map((/** @type {any} */ mentor) => html`
           <option value=${mentor.mentor_id} ?selected=${mentor.mentor_id === row.mentorId}>${mentor.name}, ${scope.chapterName(mentor.chapter_id)} (${mentor.mentor_id})</option>`)}

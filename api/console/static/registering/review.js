@@ -101,13 +101,21 @@ export class Review {
     return this.#plan !== null && this.#plan.of === JSON.stringify(submission) && Date.now() - this.#plan.madeAt < PLAN_MS;
   }
 
-  /** The predictions, and keeps their plan; null where the server can't predict. @param {unknown} submission @returns {Promise<any[] | null>} */
+  /**
+   * The predictions, and keeps their plan; null where the server can't predict. A response without one for each item says nothing about any,
+   * so it is a failure.
+   *
+   * @param {{ items: unknown[] }} submission @returns {Promise<any[] | null>}
+   */
   async #predicted(submission) {
     if (this.isBlind) {
       return null;
     }
     try {
       const preview = await api.preview(submission);
+      if (preview.items?.length !== submission.items.length) {
+        throw new api.Problem("internal_error", 502);
+      }
       this.#plan = { token: preview.plan, of: JSON.stringify(submission), madeAt: Date.now() };
       return preview.items;
     } catch (error) {
