@@ -166,6 +166,27 @@ def _commands(line: str) -> Iterator[list[str]]:
             yield words
 
 
+def test_the_page_replaces_and_stops_every_role() -> None:
+    """A role that still works during a restore writes into what is replaced."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"--no-deps --wait (\w+)$", page, re.MULTILINE)) == set(ROLES)
+    [stopped] = re.findall(r"^\$ docker compose stop (.+)$", page, re.MULTILINE)
+    assert set(stopped.split()) == set(ROLES)
+
+
+def test_the_page_says_who_knows_each_secret() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    told = {
+        file: {name for name in re.findall(r"`(\w+)`", known)}
+        for file, known in re.findall(r"^\| [^|]+ \| `(\w+\.env)`[^|]* \| ([^|]+) \|$", page, re.MULTILINE)
+    }
+    read: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for file in service.get("env_file", ()):
+            read.setdefault(file if isinstance(file, str) else file["path"], set()).add(name)
+    assert told == {file: names for file, names in read.items() if file != "settings.env"}
+
+
 # The commands that docs/operations.md and compose.yaml show, and the folder to run them in.
 TYPED = [
     (folder, words)
