@@ -177,7 +177,7 @@ def test_the_page_replaces_and_stops_every_role() -> None:
 def test_the_page_says_who_knows_each_secret() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     told = {
-        file: {name for name in re.findall(r"`(\w+)`", known)}
+        file: set(re.findall(r"`(\w+)`", known))
         for file, known in re.findall(r"^\| [^|]+ \| `(\w+\.env)`[^|]* \| ([^|]+) \|$", page, re.MULTILINE)
     }
     read: dict[str, set[str]] = {}
