@@ -41,6 +41,8 @@ from schemas.envelope import Topic
 _COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
 _TO_REGISTRATION = (Topic.BATCHES, *_COMMANDS)
 _CONSUMED = (*_TO_REGISTRATION, Topic.RESULTS)
+# No item waits for the notifier. But while none runs, nobody else knows what is not delivered.
+_OBSERVED = (*_CONSUMED, Topic.LIFECYCLE)
 
 EndOffsets = Callable[[Sequence[Topic]], sweeping.Queues]
 """Asks the broker where the partitions of these topics begin and end."""
@@ -144,7 +146,7 @@ class Sweeper:
 
     def _observe(self, engine: Engine) -> Swept:
         """Notes where the queues end and whether they move. The broker knows their ends, the database the progress."""
-        queues = self._end_offsets(_CONSUMED)
+        queues = self._end_offsets(_OBSERVED)
 
         def note(connection: Connection) -> dict[Topic, QueueState]:
             return note_queues(connection, queues) if sweeping.try_lock(connection) else {}

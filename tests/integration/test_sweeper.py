@@ -771,8 +771,11 @@ def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
             found = text("SELECT stands_since FROM orchestrator.queue_end WHERE topic = :topic")
             return connection.execute(found, {"topic": topic.value}).scalar_one()
 
+    # The notifier's queue is observed, too.
+    broker.ids[Topic.LIFECYCLE] = "first"
+    broker.ends[Topic.LIFECYCLE, 0] = 1
     sweeper.sweep(pipeline.engine)
-    assert standing() == {"batches": True, "commands": True, "commands-bulk": False}
+    assert standing() == {"batches": True, "commands": True, "commands-bulk": False, "lifecycle": True}
     first = since(Topic.COMMANDS)
     broker.written(Topic.COMMANDS)
     sweeper.sweep(pipeline.engine)
@@ -782,9 +785,9 @@ def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
         advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
     sweeper.sweep(pipeline.engine)
     assert since(Topic.COMMANDS) != first, "it has moved, and is still behind"
-    broker.handled(Topic.COMMANDS, Topic.BATCHES)
+    broker.handled(Topic.COMMANDS, Topic.BATCHES, Topic.LIFECYCLE)
     sweeper.sweep(pipeline.engine)
-    assert standing() == {"batches": False, "commands": False, "commands-bulk": False}
+    assert standing() == {"batches": False, "commands": False, "commands-bulk": False, "lifecycle": False}
     # The topic was created again, so progress on the old one does not count.
     broker.ids[Topic.COMMANDS] = "second"
     sweeper.sweep(pipeline.engine)
