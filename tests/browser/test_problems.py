@@ -64,8 +64,8 @@ def test_a_refusal_an_overload_and_a_mistake_of_the_page_lose_nothing(
     page.get_by_role("button", name="Back").click()
 
     # A response that predicts nothing is not taken for a promise that all will be registered.
-    for items in ({}, {"items": []}):
-        respond(page, f"{API_PATH}/preview", 200, {"plan": "a plan", **items})
+    for predictions in (None, list[str]()):
+        respond(page, f"{API_PATH}/preview", 200, {"plan": "a plan", "items": predictions})
         review.click()
         expect(alert).to_contain_text("The service failed.")
         is_kept()
