@@ -1,30 +1,25 @@
 """A database that is restored from an older copy beside newer topics, and what docs/operations.md tells the operator to do then.
 
-Only the topics know what was submitted after the copy was made. It is accepted and registered again, once each, when the consumers' groups
-are set back. So the judge expects the same of these batches as of all. Only their events are published twice, with other times.
+Only the topics know what was submitted after the copy was made. `bulkreg doctor` prints commands that give two roles new groups; then it is
+accepted and registered again, once each. So the judge expects the same of these batches as of all. Only their events are published twice,
+with other times.
 """
 
 import contextlib
 import json
-import time
+import re
 from collections.abc import Iterator, Mapping, Set
-from functools import partial
 
 import psutil
 import psycopg2
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec  # The public name is not typed as exported.
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from schemas.envelope import Topic
 from tests.chaos.cluster import ROLES, Cluster
 from tests.chaos.judge import Finding, Rule
 from tests.support.waiting import eventually
 
 COPY = "older"
-SET_BACK = {"splitter": (Topic.BATCHES,), "registration": (Topic.COMMANDS, Topic.COMMANDS_BULK)}
-SET_BACK_BY_MS = 3_600_000
+RENEW = r"bulkreg (groups renew \w+ --from \S+\d)"
 ENDED_WITHIN_S = 120.0
 
 
@@ -34,7 +29,6 @@ class OlderCopy:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._name = cluster.settings.owner_url.database
-        self._made_at_ms = time.time_ns() // 1_000_000
         with self._server() as cursor:
             cursor.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")
             cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,))
@@ -42,10 +36,11 @@ class OlderCopy:
             cursor.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
 
     def restore(self, found: list[Finding]) -> Set[str]:
-        """Puts the copy in the place of the database, and sets the groups back. Returns the ids of the batches that are announced twice
+        """Puts the copy in the place of the database, and renews the groups. Returns the ids of the batches that are announced twice
         because of that.
 
-        Adds a finding to `found` if `bulkreg replay` does not know a forgotten batch. Everything accepted must be on the topics by now.
+        Adds a finding to `found` if `bulkreg replay` or `bulkreg doctor` does not know a forgotten batch. Everything accepted must be on the
+        topics by now.
         """
         with self._roles_stopped():
             now = self._batches(str(self._name))
@@ -63,7 +58,7 @@ class OlderCopy:
                         f"{len(forgotten)} batches are forgotten, replay says {answer['counts']}, {len(answer['in_motion'])} in motion",
                     )
                 )
-            self._set_groups_back()
+            found += self._renew_groups(len(forgotten))
         return forgotten | unfinished
 
     @contextlib.contextmanager
@@ -101,28 +96,15 @@ class OlderCopy:
         finally:
             supervisor.resume()
 
-    def _set_groups_back(self) -> None:
-        """Like `kafka-consumer-groups --reset-offsets --to-datetime`, to well before the copy, because some records waited then."""
-        settings = self._cluster.settings
-        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-        since = OffsetSpec.for_timestamp(self._made_at_ms - SET_BACK_BY_MS)
-        for role, topics in SET_BACK.items():
-            names = [topic.on_cluster(settings.topic_prefix) for topic in topics]
-            places = [TopicPartition(name, number) for name in names for number in range(settings.topic_partitions)]
-            first = {place: answer.result().offset for place, answer in admin.list_offsets(dict.fromkeys(places, since)).items()}
-            # -1 if there is no record since then. Its committed offset is the end.
-            offsets = [TopicPartition(place.topic, place.partition, offset) for place, offset in first.items() if offset >= 0]
-            group = ConsumerGroupTopicPartitions(f"{settings.topic_prefix}.{role}", offsets)
-            eventually(partial(_is_set, admin, group), within_s=ENDED_WITHIN_S, what=f"the group of {role} set back")
-
-
-def _is_set(admin: AdminClient, group: ConsumerGroupTopicPartitions) -> bool:
-    try:
-        for future in admin.alter_consumer_group_offsets([group]).values():
-            future.result()
-    except KafkaException:  # It still has a member, which has not left or is not missed yet.
-        return False
-    return True
+    def _renew_groups(self, forgotten: int) -> Iterator[Finding]:
+        """Runs the commands that `bulkreg doctor` prints for the groups. Yields a finding if it prints none, or counts other batches."""
+        answer = json.loads(self._cluster.product.bulkreg("doctor", "--json", code=None))
+        said = [each for each in answer["findings"] if each["subject"] == "database and topics"]
+        commands = [command.split() for each in said for command in re.findall(RENEW, each["fix"] or "")]
+        for command in commands:
+            self._cluster.product.bulkreg(*command)
+        if not commands or f"does not know {forgotten:,} batches" not in said[0]["detail"]:
+            yield Finding(Rule.TOPICS, "the restored database", f"{forgotten} batches are forgotten, doctor says {said}")
 
 
 def _has_ended(process: psutil.Process) -> bool:
