@@ -14,8 +14,9 @@ from orchestrator.storage.sweeping import Queues
 
 _SUBJECT = "database and topics"
 
-# The aggregator stays where it is: the results that it has passed name outcomes that are forgotten too.
-_SET_BACK = ("splitter", "registration")
+# The aggregator stays where it is: the results that it has passed name outcomes that are forgotten too. The notifier has passed events whose
+# deliveries are forgotten.
+_SET_BACK = ("splitter", "registration", "notifier")
 
 # Events that waited in the queues when the copy was made have to be read again, too.
 _BEFORE = timedelta(hours=1)
@@ -67,7 +68,8 @@ def _lost(queues: Queues, progress: Positions) -> Iterator[Finding]:
 
 def _fix(since: datetime) -> str:
     start = f"{since - _BEFORE:%Y-%m-%dT%H:%M}"
+    renewals = " && ".join(f"bulkreg groups renew {role} --from {start}" for role in _SET_BACK)
     return (
-        f"run: bulkreg groups renew splitter --from {start} && bulkreg groups renew registration --from {start}; the roles accept and register"
-        " what is missing, each item once; when bulkreg groups list shows that nothing waits, run: bulkreg replay --promote && bulkreg verify"
+        f"run: {renewals}; the roles accept and register what is missing, each item once, and tell webhooks of it;"
+        " when bulkreg groups list shows that nothing waits, run: bulkreg replay --promote && bulkreg verify"
     )

@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
     def renew(
         deployment: Deployment,
         output: Output,
-        role: Annotated[GroupedRole, typer.Argument(metavar="ROLE", help="splitter, registration or aggregator.")],
+        role: Annotated[GroupedRole, typer.Argument(metavar="ROLE", help="splitter, registration, aggregator or notifier.")],
         start: Annotated[
             datetime | None,
             typer.Option(

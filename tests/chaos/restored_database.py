@@ -1,6 +1,6 @@
 """A database that is restored from an older copy beside newer topics, and what docs/operations.md tells the operator to do then.
 
-Only the topics know what was submitted after the copy was made. `bulkreg doctor` prints commands that give two roles new groups; then it is
+Only the topics know what was submitted after the copy was made. `bulkreg doctor` prints commands that give three roles new groups; then it is
 accepted and registered again, once each. So the judge expects the same of these batches as of all. Only their events are published twice,
 with other times.
 """
