@@ -132,7 +132,9 @@ def test_row_74_doctor_names_what_a_restored_database_has_forgotten(
     assert finding.state is State.UNSAFE
     assert f"does not know 2 batches with {2 * ITEMS} items" in finding.detail
     *renewals, replay, verify = commands_of(finding)
-    assert [command[:3] for command in renewals] == [["groups", "renew", role] for role in ("splitter", "registration", "notifier")]
+    assert [command[:3] for command in renewals] == [
+        ["groups", "renew", role] for role in ("splitter", "registration", "notifier")
+    ]
     assert all(datetime.fromisoformat(command[-1]).replace(tzinfo=UTC) < before for command in renewals)
     for command in renewals:
         ran = bulkreg(settings, *command)
