@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from consumers.loop.handler import NOTIFIER
 from consumers.loop.worker import Worker
-from consumers.notifying.sending import TIMEOUT_S, Sender
+from consumers.notifying.sending import TIMEOUT_S, NoSocketError, Sender
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
@@ -130,6 +130,9 @@ class Deliverer:
             attempt = await sender.send(claimed)
         except UnreadableSecretError:
             log_action(Action.WEBHOOK_SECRET_UNREADABLE, role=NOTIFIER, webhook=claimed.webhook_id)
+        except NoSocketError as error:
+            # The delivery is due again when its lease ends.
+            log_action(Action.SOCKETS_EXHAUSTED, role=NOTIFIER, error=error)
         else:
             self._passed(Failpoint.NOTIFIER_AFTER_SEND)
             metrics.WEBHOOK_ATTEMPTS.labels(attempt.problem or "delivered").inc()

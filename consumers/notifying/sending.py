@@ -35,6 +35,10 @@ class AddressRefusedError(OSError):
     """The receiver's address is not one that events may be sent to."""
 
 
+class NoSocketError(OSError):
+    """This process may not open another socket. That says nothing about the receiver."""
+
+
 class Sender:
     """Sends events, any number at once. Use it in one event loop, as a context manager."""
 
@@ -75,7 +79,7 @@ class Sender:
         await self._resources.aclose()
 
     async def send(self, claimed: Claimed) -> Attempt:
-        """Attempts a delivery. Raises UnreadableSecretError; whatever the receiver does is in the result."""
+        """Attempts a delivery. Raises UnreadableSecretError, NoSocketError; whatever the receiver does is in the result."""
         headers = self._headers(claimed)
         began_s = time.monotonic()
         status: int | None = None
@@ -90,6 +94,8 @@ class Sender:
                 response.close()
             problem = _problem_of(status)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+            if _is_ours(error):
+                raise NoSocketError("too many sockets are open; raise the limit of open files, or run more notifiers") from error
             problem = _problem_in(error)
         return Attempt(round((time.monotonic() - began_s) * 1000), problem, status, response_text)
 
@@ -155,6 +161,12 @@ def _problem_of(status: int) -> DeliveryProblem | None:
     if 200 <= status < 300:
         return None
     return DeliveryProblem.REDIRECT if 300 <= status < 400 else DeliveryProblem.STATUS
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the process has no file descriptor left."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _problem_in(error: Exception) -> DeliveryProblem:

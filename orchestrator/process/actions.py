@@ -173,6 +173,10 @@ class Action(Enum):
         logging.WARNING,
         "The notifier could not reach the database. It retries; a result that is lost leads to a repetition.",
     )
+    SOCKETS_EXHAUSTED = (
+        logging.ERROR,
+        "The notifier could not open a socket for a delivery, and repeats it in a minute. Raise the limit of open files, or run more notifiers.",
+    )
     DELIVERY_GIVEN_UP = (
         logging.WARNING,
         "An event was not delivered to a webhook within three days, or the webhook was disabled. `problem` is the last attempt's.",

@@ -1,5 +1,6 @@
 """Receivers of webhooks that break, and a notifier that is killed (docs/faults.md, row 71)."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from consumers.notifying import sending
 from consumers.notifying.delivering import Deliverer
+from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import EXIT_CODE, Failpoint, InjectedError
 from orchestrator.process.settings import Settings
 from orchestrator.webhooks.deliveries import LEASE
+from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.process import environment
 from tests.support.receiver import running_receiver
@@ -47,6 +51,27 @@ def test_row_71_receivers_that_hang_or_break_delay_no_other(engine: Engine, sett
         assert all(states(engine, webhook) == ["pending"] * 6 for webhook in hanging)
         receiver.released.set()
         eventually(lambda: all(states(engine, webhook) == ["delivered"] * 6 for webhook in hanging))
+
+
+def test_row_71_a_notifier_without_sockets_blames_no_receiver(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_receiver() as receiver:
+        webhook = make_webhook(engine, settings, receiver.url("/200"))
+        make_deliveries(engine, webhook, 1)
+
+        def refused(*_: object) -> None:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        with running_deliverer(settings, engine), monkeypatch.context() as patched:
+            patched.setattr(sending, "_socket_if", refused)
+            eventually(lambda: logged(caplog, Action.SOCKETS_EXHAUSTED))
+        with engine.begin() as connection:
+            failing_since = connection.scalar(text("SELECT failing_since FROM orchestrator.webhook"))
+        assert (failing_since, states(engine, webhook)) == (None, ["pending"])
+        end_leases(engine)
+        with running_deliverer(settings, engine):
+            eventually(lambda: states(engine, webhook) == ["delivered"])
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import shutil
 import socket
@@ -15,7 +16,8 @@ from uuid import UUID, uuid4
 import pytest
 from standardwebhooks import Webhook
 
-from consumers.notifying.sending import MAX_RESPONSE_BYTES, Sender
+from consumers.notifying import sending
+from consumers.notifying.sending import MAX_RESPONSE_BYTES, NoSocketError, Sender
 from orchestrator.webhooks.addresses import ReceiverAddresses
 from orchestrator.webhooks.deliveries import Claimed
 from orchestrator.webhooks.model import MAX_RESPONSE_LENGTH, Attempt
@@ -192,6 +194,18 @@ def test_the_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             DeliveryProblem.TLS_FAILED,
             DeliveryProblem.CONNECTION_FAILED,
         )
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_a_receiver_is_not_blamed_for_sockets_that_this_process_lacks(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, "too many open files")
+
+    monkeypatch.setattr(sending, "_socket_if", refused)
+    with pytest.raises(NoSocketError):
+        send(claimed(receiver.url("/200")))
 
 
 def test_proxies_of_the_environment_are_not_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
