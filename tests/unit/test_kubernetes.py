@@ -76,6 +76,22 @@ def test_only_the_migration_has_the_owners_rights(manifests: Sequence[Manifest])
 
 
 @needs_helm
+def test_the_migration_knows_the_passwords_that_it_sets(manifests: Sequence[Manifest]) -> None:
+    """Without them it would set derived ones, and every other pod would be refused."""
+    known = {
+        name: [variable for variable in pod["containers"][0]["env"] if "valueFrom" in variable] for name, pod in pods(manifests)
+    }
+    assert known.pop("bulkreg-migration-1") == [
+        {"name": setting, "valueFrom": {"secretKeyRef": {"name": secret, "key": setting, "optional": True}}}
+        for setting, secret in (
+            ("BULKREG_API_DATABASE_URL", "bulkreg-api"),
+            ("BULKREG_WORKER_DATABASE_URL", "bulkreg-worker"),
+        )
+    ]
+    assert not any(known.values())
+
+
+@needs_helm
 def test_every_pod_meets_the_restricted_standard(manifests: Sequence[Manifest]) -> None:
     found = list(pods(manifests))
     assert len(found) == len(ROLES) + 2
