@@ -103,10 +103,12 @@ def fates_at(*labels: str) -> st.SearchStrategy[Fate]:
 
 
 CONSUMER_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("consumer.")]
+NOTARY_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("notary.")]
 RELAY_FAILPOINTS = [failpoint.value for failpoint in Failpoint if failpoint.startswith("relay.")]
 # Most clients get a response. Most turns of a process end early, because there are many, and the next one repeats what is missing.
 fates = st.one_of(st.none(), st.none(), fates_at("COMMIT", "answer"))
 consumer_fates = st.one_of(st.none(), fates_at("COMMIT", "COMMIT", "COMMIT", "produce", *CONSUMER_FAILPOINTS))
+notary_fates = st.one_of(st.none(), fates_at("COMMIT", *NOTARY_FAILPOINTS))
 relay_fates = st.one_of(st.none(), fates_at("produce", *RELAY_FAILPOINTS))
 
 
@@ -652,6 +654,10 @@ class Simulation(RuleBasedStateMachine):
     def sweep(self, patience: bool, parts: int, fate: Fate | None) -> None:
         action = self.world.sweep(patience=patience, parts_patience=parts < 9)
         self._do(action, fate, f"the sweeper, patience {patience}, with parts {parts < 9}")
+
+    @operation(5, fate=notary_fates)
+    def notary(self, fate: Fate | None) -> None:
+        self._do(self.world.notary(), fate, "the notary")
 
     @operation(3, fate=fates)
     def purge(self, fate: Fate | None) -> None:

@@ -1,6 +1,7 @@
 """The product's processes: the real loop and the real relay, turned by hand, and killed when the simulation decides so."""
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn, cast
@@ -15,8 +16,11 @@ from consumers.loop.runtime import ConsumerLoop, ExpelledError
 from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
+from consumers.notary.appending import Appender
+from consumers.notary.signing import Signer
 from orchestrator.process.failpoints import Failpoint
 from orchestrator.process.settings import Settings
+from orchestrator.receipts.keys import SigningKey
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.slots import announce
 from producers.relay import OutboxRelay
@@ -59,6 +63,19 @@ def _passing_time() -> float:
 
 def _never_asked(group: str) -> NoReturn:
     raise AssertionError(f"the coordinator of {group} was asked, although no time passes")
+
+
+class _NoTime(threading.Event):
+    """What stops a notary. No time passes, so a notary does not wait for running transactions: it looks again in its next turn."""
+
+    def wait(self, _timeout: float | None = None) -> bool:
+        return True
+
+
+def notary_turn(engine: Engine, key: SigningKey) -> None:
+    """What a notary does between two waits, except for reading the topic."""
+    Appender(engine, name=key.name, stopping=_NoTime(), passed=_passed).append()
+    Signer(engine, key, passed=_passed).sign_due()
 
 
 class ConsumerProcess:

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.ids import new_batch_id
-from tests.simulation.machine import CONSUMER_FAILPOINTS, RELAY_FAILPOINTS, Coverage, Simulation
+from tests.simulation.machine import CONSUMER_FAILPOINTS, NOTARY_FAILPOINTS, RELAY_FAILPOINTS, Coverage, Simulation
 from tests.simulation.model import ORGANIZATIONS, Asked, items_of
 from tests.simulation.world import Database
 from tests.support.expansion import EXPAND_EVERY_TABLE
@@ -93,7 +93,7 @@ def test_nothing_breaks_a_promise(database: Database) -> None:
 def test_nothing_breaks_a_promise_for_long(database: Database) -> None:
     coverage = simulate(database, steps=50_000, first_seed=secrets.randbelow(1_000_000))
     assert coverage.steps >= 50_000
-    assert {"COMMIT", "produce", "answer", *CONSUMER_FAILPOINTS, *RELAY_FAILPOINTS} <= coverage.deaths.keys()
+    assert {"COMMIT", "produce", "answer", *CONSUMER_FAILPOINTS, *NOTARY_FAILPOINTS, *RELAY_FAILPOINTS} <= coverage.deaths.keys()
 
 
 def test_parts_that_came_a_day_apart_may_be_joined_when_everything_is_handled_again(database: Database) -> None:

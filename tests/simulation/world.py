@@ -10,6 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, create_engine, text
 
+from consumers.loop.raw_record import RawRecord
+from consumers.notary.published import published_checkpoints
 from consumers.upkeep.purger import PurgePolicy, Purger
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
@@ -18,10 +20,13 @@ from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.repository import ActivityRepository, NotesStore, TemplateStore
 from orchestrator.process.settings import Settings
+from orchestrator.receipts.keys import SigningKey
 from orchestrator.replay.promote import promote
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
 from orchestrator.replay.shadow_tables import Difference
 from orchestrator.storage.database import create_database_engine
+from orchestrator.storage.receipt_checkpoints import add_key
+from orchestrator.verification.receipts import audit_logs
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.broker import WRITTEN_AT_MS, Broker, Fetch, Outage
@@ -29,7 +34,7 @@ from tests.simulation.checks import check_step
 from tests.simulation.interleaving import Crash, Deadlocks, Run, mark_statements, point
 from tests.simulation.ledger import Ledger
 from tests.simulation.model import COORDINATOR, LEAVER, MENTORS, NEWCOMER, NORTH, ORGANIZATIONS, SOUTH, SOUTHERNER, Model
-from tests.simulation.processes import ConsumerProcess, RelayProcess, share_out
+from tests.simulation.processes import ConsumerProcess, RelayProcess, notary_turn, share_out
 from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
 from tests.support.audit import tampering
 from tests.support.closing import close
@@ -52,7 +57,23 @@ _TABLES = (
     "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
     "registration.audit", "registration.period_change", "registration.notes_erasure",
 )  # fmt: skip
-_EMPTY_ALL = text(tampering("; ".join(f"DELETE FROM {table}" for table in _TABLES)))
+_LOG_TABLES = tuple(
+    f"orchestrator.receipt_{table}" for table in ("log", "run", "batch", "node", "checkpoint", "published", "salt", "reading")
+)
+_EMPTY_LOGS = "; ".join(
+    [
+        *(
+            f"ALTER TABLE {table} DISABLE TRIGGER USER; DELETE FROM {table}; ALTER TABLE {table} ENABLE TRIGGER USER"
+            for table in _LOG_TABLES
+        ),
+        "UPDATE orchestrator.receipt_cursor SET appended_through = 0",
+    ]
+)
+_EMPTY_ALL = text(tampering("; ".join([*(f"DELETE FROM {table}" for table in _TABLES), _EMPTY_LOGS])))
+_AUDITED = text(
+    "SELECT (SELECT count(*) FROM registration.audit), (SELECT count(*) FROM orchestrator.receipt_log WHERE signed_size < size)"
+)
+_KEY = SigningKey("bulkreg.simulated", b"\x07" * 32)
 
 _DIRECTORY_CHANGES = {
     ("south_in_scope", True): f"INSERT INTO registration.coordinator_scope VALUES (:org, '{COORDINATOR}', '{SOUTH}')",
@@ -117,6 +138,7 @@ class Database:
         with self._owner.begin() as connection:
             connection.execute(_EMPTY_ALL)
         with self.looking.begin() as connection:
+            add_key(connection, str(_KEY.verifier))
             for organization in ORGANIZATIONS:
                 self._fill_directory(connection, organization)
 
@@ -337,6 +359,10 @@ class World:
         sweeper = Sweeper(policy, self.broker.end_offsets)
         return Action(object(), "the sweeper", lambda: sweeper.sweep(self.database.workers), _whatever)
 
+    def notary(self) -> Action:
+        """A turn of a notary, of which any number may run."""
+        return Action(object(), "the notary", lambda: notary_turn(self.database.workers, _KEY), _whatever)
+
     def purge(self) -> Action:
         """A purge that treats every deletion as old, with so small a limit that a batch takes several transactions."""
         purger = Purger(PurgePolicy(timedelta(0), _DAY, max_items=2, max_batches=1))
@@ -431,6 +457,7 @@ class World:
         self._judge_end()
         self._nothing_to_promote()
         self._once_more()
+        self._audit_logs()
         report = verify(self.database.looking, self.database.settings)
         assert report.breaches == []
 
@@ -475,6 +502,24 @@ class World:
         after = after.without(anew)
         assert (after.items, after.outcomes, after.activities) == (before.items, before.outcomes, before.activities)
         assert after.batches == before.batches, "handling everything again has changed batches"
+
+    def _audit_logs(self) -> None:
+        """Each audit row is one leaf, and every log is what its checkpoints in the tables and on the topic say."""
+        self.perform(self.notary())
+        self.drain()
+        records = [
+            RawRecord(
+                record.topic.value, record.partition, record.offset, WRITTEN_AT_MS, None, record.event.value, record.event.headers
+            )
+            for record in self.broker.stored(Topic.LIFECYCLE)
+        ]
+        published = list(published_checkpoints(records))
+        leaves, differing = audit_logs(self.database.looking, published)
+        assert not differing, f"the logs of receipts differ: {differing}"
+        audits, unsigned = self.database.looker.execute(_AUDITED).one()
+        assert leaves == audits, f"{leaves} leaves, {audits} audit rows"
+        assert not unsigned, f"{unsigned} logs are not signed to their end"
+        self.check()
 
     def forget_offsets(self, role: str) -> None:
         """The group's offsets have expired, so its members begin at the beginning."""
