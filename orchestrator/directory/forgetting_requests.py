@@ -46,9 +46,13 @@ class ForgettingRequests:
     def ask(self, actor: Actor, mentor_id: str) -> ForgettingView:
         """Asks to forget a person; returns the open request if there is one. The id need not be in the directory.
 
-        Raises ForbiddenError, ConflictError (a running batch has an item for the mentor, or the id is a coordinator's).
+        Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (a running batch has an
+        item for the mentor, or the id is a coordinator's).
         """
         _check(actor, _MAY_FORGET)
+        if mentor_id == actor.subject:
+            detail = "This id is your own, and says in the audit what you did. Another administrator has to ask for it."
+            raise ForbiddenError("role_may_not", detail)
         person = {"organization_id": actor.organization_id, "mentor_id": mentor_id}
         if self._connection.execute(_COORDINATES, {**person, "closed": CLOSED_ROLE}).scalar_one():
             detail = "This id is also a coordinator's. Close the coordinator first (bulkreg directory import --prune)."

@@ -53,6 +53,8 @@ def test_what_is_refused(admin: httpx.Client, coordinator: httpx.Client, pipelin
         (admin, {"mentor_id": "coord-1"}, 409, "mentor_coordinates"),
         (admin, {"mentor_id": ""}, 422, "invalid_request"),
         (coordinator, {"mentor_id": "mentor-2"}, 403, "role_may_not"),
+        # Nobody removes themselves from the audit.
+        (admin, {"mentor_id": "boss"}, 403, "role_may_not"),
     ):
         answer = client.post(FORGETTINGS_PATH, json=body)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
