@@ -218,7 +218,8 @@ async def get_batch(request: web.Request, call: Call) -> web.Response:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + query.wait
     with watchers.watch(call.batch_id(), call.actor().organization_id) as watch:
-        known = None if watchers.closing else watchers.recent.unchanged((call.actor(), call.tags("If-None-Match")))
+        shown = call.actor(), call.tags("If-None-Match")
+        known = None if watchers.closing else watchers.recent.unchanged(shown, str(call.batch_id()))
         if known is None:
             found = await _read_batch(call, query, call.service.database.run)
         else:

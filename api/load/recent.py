@@ -18,7 +18,6 @@ HOLDS_FOR_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    batch_id: str
     version: int
     read_at: float
 
@@ -28,8 +27,8 @@ class RecentlyShown:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._states: dict[Hashable, _State] = {}
-        """In the order in which they were shown."""
+        self._states: dict[tuple[str, Hashable], _State] = {}
+        """By batch and key, in the order in which they were shown. Two batches may have the same tag."""
         self._changed_at: dict[str, float] = {}
         """When each batch was last notified, in that order."""
         self._hears_since: float | None = None
@@ -56,16 +55,16 @@ class RecentlyShown:
         """Notes what was shown. `read_at` is before the read began, by the clock."""
         if self._hears_since is None or read_at < self._hears_since:
             return
-        self._states.pop(key, None)
-        self._states[key] = _State(batch_id, version, read_at)
+        self._states.pop((batch_id, key), None)
+        self._states[batch_id, key] = _State(version, read_at)
         _drop_old(self._states, lambda state: state.read_at, self.clock())
 
-    def unchanged(self, key: Hashable) -> int | None:
-        """Returns the version of what was shown under this key, if it still holds."""
-        state = self._states.pop(key, None)
+    def unchanged(self, key: Hashable, batch_id: str) -> int | None:
+        """Returns the version of what was shown of the batch under this key, if it still holds."""
+        state = self._states.pop((batch_id, key), None)
         if state is None or state.read_at < self.clock() - HOLDS_FOR_S:
             return None
-        return state.version if self._changed_at.get(state.batch_id, float("-inf")) < state.read_at else None
+        return state.version if self._changed_at.get(batch_id, float("-inf")) < state.read_at else None
 
 
 def _drop_old(entries: dict[Key, Value], at: Callable[[Value], float], now: float) -> None:

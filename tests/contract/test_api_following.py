@@ -158,6 +158,8 @@ def test_a_long_poll_that_continues_a_get_reads_the_batch_only_if_it_has_changed
     if is_changed:
         pipeline.drain()
         eventually(lambda: str(batch_id) in heard)
+        # Another batch that the same caller has just been shown, with the same tag.
+        assert coordinator.get(f"{API_PATH}/{pipeline.submit(mentors(1, first=50))}").headers["ETag"] == tag
     monkeypatch.setattr(Database, "look", note_read)
     answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
     assert (answer.status_code, waits_before_reads) == ((200, [0]) if is_changed else (304, [1]))

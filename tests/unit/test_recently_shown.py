@@ -27,48 +27,56 @@ def shown() -> Shown:
 def test_a_state_holds_until_its_batch_changes(shown: Shown) -> None:
     shown.show()
     shown.recent.changed(["another"])
-    assert shown.recent.unchanged("tag") == 3
+    assert shown.recent.unchanged("tag", "batch") == 3
     shown.show()
     shown.recent.changed(["batch"])
-    assert shown.recent.unchanged("tag") is None
+    assert shown.recent.unchanged("tag", "batch") is None
 
 
 def test_a_change_during_the_read_counts(shown: Shown) -> None:
     began = shown.now
     shown.recent.changed(["batch"])
     shown.recent.shown("tag", "batch", 3, began)
-    assert shown.recent.unchanged("tag") is None
+    assert shown.recent.unchanged("tag", "batch") is None
 
 
 def test_a_change_before_the_read_does_not_count(shown: Shown) -> None:
     shown.recent.changed(["batch"])
     shown.now += 0.01
     shown.show()
-    assert shown.recent.unchanged("tag") == 3
+    assert shown.recent.unchanged("tag", "batch") == 3
 
 
 def test_nothing_holds_for_another_caller_or_tag(shown: Shown) -> None:
     shown.show()
-    assert shown.recent.unchanged("another") is None
+    assert shown.recent.unchanged("another", "batch") is None
+
+
+def test_of_two_batches_with_the_same_tag_each_has_its_own_state(shown: Shown) -> None:
+    shown.show(batch="first")
+    shown.show(batch="second")
+    shown.recent.changed(["first"])
+    assert shown.recent.unchanged("tag", "first") is None
+    assert shown.recent.unchanged("tag", "second") == 3
 
 
 def test_a_state_holds_for_a_short_time(shown: Shown) -> None:
     shown.show()
     shown.now += HOLDS_FOR_S
-    assert shown.recent.unchanged("tag") is None
+    assert shown.recent.unchanged("tag", "batch") is None
 
 
 def test_nothing_holds_while_notifications_may_be_missed(shown: Shown) -> None:
     shown.show()
     shown.recent.hears_nothing()
-    assert shown.recent.unchanged("tag") is None
+    assert shown.recent.unchanged("tag", "batch") is None
     shown.show()
-    assert shown.recent.unchanged("tag") is None
+    assert shown.recent.unchanged("tag", "batch") is None
     before = shown.now
     shown.now += 1
     shown.recent.hears()
     shown.recent.shown("tag", "batch", 3, before)
-    assert shown.recent.unchanged("tag") is None, "it was read before notifications were heard"
+    assert shown.recent.unchanged("tag", "batch") is None, "it was read before notifications were heard"
 
 
 def test_what_no_longer_counts_is_forgotten(shown: Shown) -> None:
