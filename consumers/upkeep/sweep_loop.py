@@ -23,6 +23,7 @@ class SweepLoop:
         self._steps: dict[str, Callable[[Engine], Swept | Purged]] = {**sweeper.steps, **purger.steps}
         for step in self._steps:
             metrics.SWEEP_FAILURES.labels(step)
+            metrics.SWEEP_SET_ASIDE.labels(step)
         self._engine = engine
         self._interval_s = interval_s
         self._stopping = threading.Event()

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 
 from consumers.upkeep.purger import Purged, Purger
@@ -56,6 +57,18 @@ def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:
     sweeps = Sweeps({}, {})
     assert sweeps.done == ["fold", "drive_on", "purge"] * 3
     assert sweeps.health == [(True, None)] * 2
+
+
+@pytest.mark.parametrize("series", ["bulkreg_sweep_failures_total", "bulkreg_sweep_set_aside_total"])
+def test_a_series_of_each_step_is_there_before_its_first_event(series: str) -> None:
+    for metric in (metrics.SWEEP_FAILURES, metrics.SWEEP_SET_ASIDE):
+        metric.clear()
+    Sweeps({})
+    assert {step: REGISTRY.get_sample_value(series, {"step": step}) for step in ("fold", "drive_on", "purge")} == {
+        "fold": 0,
+        "drive_on": 0,
+        "purge": 0,
+    }
 
 
 def test_a_failing_step_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptureFixture) -> None:
