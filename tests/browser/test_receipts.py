@@ -21,7 +21,7 @@ from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.merkle_log import ORGANIZATION, example_leaf, example_receipt
 from tests.support.pipeline import Pipeline, item, mentors, standard_directory
-from tests.support.receipts import append_and_sign
+from tests.support.receipts import announce_key, append_and_sign
 from tests.unit.test_receipts import FAULTS, RECEIPT, changed
 
 KEY = SigningKey("records.example.org", bytes(range(32)))
@@ -206,6 +206,7 @@ def test_the_receipt_of_a_batch_is_downloaded_and_holds(
     pipeline.submit([*mentors(3), item("nobody")], label="Monday group")
     pipeline.drain()
     pipeline.close()
+    announce_key(engine)
     page = context.new_page()
     log_in(page, console, "Auditor")
     page.get_by_role("link", name="Monday group").click()

@@ -65,6 +65,7 @@ def test_an_administrator_creates_tests_and_deletes_a_webhook(
         assert watch.faults == []
 
         page.get_by_role("button", name="Log out").click()
+        page.get_by_role("link", name="Log in").wait_for()
         log_in(page, console, "Auditor")
         page.goto(f"{console.url}/console/webhooks")
         page.get_by_role("button", name="Messages").click()

@@ -213,6 +213,7 @@ UPSTREAM = (
     events.ActivitiesRevoked,
     events.PeriodClosed,
     events.PeriodReopened,
+    events.CheckpointSigned,
     events.BatchRejected,
 )
 ON_THE_PAGE = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -221,7 +222,7 @@ ON_THE_PAGE = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"
 @pytest.mark.parametrize(
     ("model", "on_the_page"),
     list(zip(UPSTREAM, ON_THE_PAGE, strict=True)),
-    ids=["submitted", "completed", "revoked", "closed", "reopened", "rejected"],
+    ids=["submitted", "completed", "revoked", "closed", "reopened", "signed", "rejected"],
 )
 def test_the_examples_are_valid_events(model: type[EventData], on_the_page: str) -> None:
     """The examples of the document, and those of docs/events.md."""

@@ -53,6 +53,9 @@ class Ledger:
         self._contents = Contents()
         self._names: dict[int, Named] = {}
         self._order: dict[tuple[str, str], list[str]] = defaultdict(list)
+        """The ids of the events of a topic and a stream of the outbox, in the order in which they were decided."""
+        self._streams: dict[str, str] = {}
+        """The stream of each event. A batch is one, and so are an organization's period and its log of records."""
         self._decided: set[tuple[str, str]] = set()
 
     def stored(self, event: OutgoingEvent) -> None:
@@ -82,7 +85,7 @@ class Ledger:
         assert event.topic is Topic.DEAD_LETTER or CANARY.encode() not in event.value, f"{name.type} carries notes"
 
     def _judge_order(self, event: OutgoingEvent, name: Named) -> None:
-        order = self._order[event.topic, event.key]
+        order = self._order[event.topic, self._streams.get(name.event_id, "")]
         if name.event_id in order:
             before = order[: order.index(name.event_id)]
             early = [event_id for event_id in before if (event.topic.value, event_id) not in self.published]
@@ -96,7 +99,8 @@ class Ledger:
         vanished = self._decided - present - self.published
         assert not vanished, f"{len(vanished)} events left the outbox without having been published"
         for row in snapshot.outbox:
-            stream = self._order[row.topic, row.key]
+            stream = self._order[row.topic, row.batch_id]
             if row.event_id not in stream:
                 stream.append(row.event_id)
+                self._streams[row.event_id] = row.batch_id
         self._decided = present

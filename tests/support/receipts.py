@@ -46,9 +46,13 @@ def notary(settings: Settings, engine: Engine, **named: Any) -> Notary:
 def append_and_sign(engine: Engine) -> None:
     """Does what a notary does, without the topic."""
     Appender(engine, name=ORIGIN, stopping=threading.Event(), passed=lambda _: None).append()
-    signer = Signer(engine, KEY, passed=lambda _: None)
-    signer.announce_key()
-    signer.sign_due()
+    announce_key(engine)
+    Signer(engine, KEY, passed=lambda _: None).sign_due()
+
+
+def announce_key(engine: Engine) -> None:
+    """Does what a notary does when it starts."""
+    Signer(engine, KEY, passed=lambda _: None).announce_key()
 
 
 def leaves(engine: Engine, *, log: int = 1) -> list[dict[str, Any]]:
