@@ -101,6 +101,18 @@ def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
     expect(page.get_by_role("button", name="Review 2")).to_be_visible()
 
 
+def test_a_person_who_is_left_out_while_the_review_is_made_is_not_registered(registering: Registering, page: Page) -> None:
+    before = registering.pipeline.submit([item(mentor, kind="visit") for mentor in BERGEN[:3]])
+    reviews: list[Route] = []
+    page.route(re.compile("/preview"), lambda route: reviews.append(route), times=1)
+    with page.expect_request(re.compile("/preview")):
+        page.goto(f"{registering.url}/console/new?again={before}")
+    page.get_by_label("Bjørn Haugen").click()
+    reviews[0].continue_()
+    expect(page.get_by_role("button", name="Register 2")).to_be_visible()
+    expect(page.get_by_label("Bjørn Haugen")).to_have_count(0)
+
+
 def test_the_keyboard_alone_registers_25_mentors_in_25_presses(registering: Registering, page: Page, effort: Effort) -> None:
     def press(*keys: str) -> None:
         for key in keys:

@@ -74,6 +74,9 @@ class Registration {
   /** What was done last, if it is easily overlooked. */
   said = "";
 
+  /** How often the person has changed the form. */
+  edits = 0;
+
   /** Mistakes are shown once the person has asked for the review. */
   showsMistakes = false;
 
@@ -98,6 +101,7 @@ class Registration {
   }
 
   changed() {
+    this.edits += 1;
     this.action.clear();
     this.refused = new Map();
     this.said = "";
@@ -250,8 +254,8 @@ class Registration {
     }
   }
 
-  /** Shows the review, or what is wrong with the form. */
-  ask() {
+  /** Shows the review, or what is wrong with the form. If the person changes the form meanwhile, the review of the new values is shown. */
+  async ask() {
     const { draft, scope, context } = this;
     if (scope === null) {
       return;
@@ -266,8 +270,12 @@ class Registration {
     const label = draft.label(scope).trim();
     const shared = { ...(label === "" ? {} : { label }), ...(this.coordinatorId === null ? {} : { coordinator_id: this.coordinatorId }) };
     const review = new Review(draft.items(scope), shared, context.me.features.preview);
-    this.#run(review, async () => {
+    const seen = this.edits;
+    await this.#run(review, async () => {
       await review.load();
+      if (seen !== this.edits) {
+        return;
+      }
       this.review = review;
       this.reviewing = new Reviewing({
         me: context.me, review, scope, changed: () => this.changed(), changeDate: () => this.changeDate(),
@@ -275,6 +283,9 @@ class Registration {
       context.redraw();
       toTop();
     });
+    if (seen !== this.edits && this.review === null && this.action.problem === null) {
+      await this.ask();
+    }
   }
 
   /** Back to the form. */
@@ -321,7 +332,7 @@ class Registration {
 
   /** Runs something that sends the items of a review. Values that are refused are shown at their fields. @param {Review} review @param {() => Promise<void>} work */
   #run(review, work) {
-    this.action.run(async () => {
+    return this.action.run(async () => {
       try {
         await work();
       } catch (error) {
