@@ -12,6 +12,7 @@ from tests.cluster.network import dropped, need_own_network
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
 
 DOWN_S = 45.0
+ALL_DOWN_S = 60.0
 PARTITIONS = Settings().topic_partitions
 
 
@@ -110,7 +111,7 @@ def test_row_73_all_brokers_cut_off(unharmed: Bed) -> None:
         bed.go_on(load)
         with dropped(*(bed.broker(name).port for name in BROKERS)):
             first = len(load.accepted)
-            time.sleep(60)
+            time.sleep(ALL_DOWN_S)
             assert len(load.accepted) > first + SOME
             assert load.refused == 0
         bed.go_on(load)

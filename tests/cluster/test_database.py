@@ -1,7 +1,8 @@
 """A database with a synchronous standby under load: promoted, cut off, read-only. Everything that was accepted is done."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import httpx
 import psycopg2
@@ -17,6 +18,7 @@ from tests.support.waiting import PATIENCE_S, eventually
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
 
 AWAY_S = 45.0
+PROMOTED_AFTER_S = 5.0
 PRIMARY, STANDBY = "postgres-1", "postgres-2"
 
 
@@ -26,44 +28,39 @@ def readiness(bed: Bed) -> tuple[int, Mapping[str, object]]:
     return answer.status_code, answer.json()
 
 
+@contextlib.contextmanager
+def killed(bed: Bed, server: str) -> Iterator[None]:
+    """In the block the server is gone."""
+    bed.servers.kill(server)
+    yield
+    bed.servers.restart(server)
+
+
+def check_outage(bed: Bed, what: str, harm: contextlib.AbstractContextManager[object]) -> None:
+    """Checks that the API says that it is not ready while the harm lasts, and that everything that was accepted is done after it."""
+    with bed.load().at_work() as load:
+        bed.go_on(load)
+        with harm:
+            assert eventually(lambda: readiness(bed)[0] == 503)
+            time.sleep(AWAY_S)  # How long the outage lasts.
+        bed.go_on(load)
+    bed.check(load)
+    bed.report(f"{what} for {AWAY_S:.0f} s", load)
+
+
 def test_the_database_cut_off(unharmed: Bed) -> None:
     """Packets are dropped, so no error comes."""
     need_own_network()
-    bed = unharmed
-    with bed.load().at_work() as load:
-        bed.go_on(load)
-        with dropped(bed.postgres(PRIMARY).port):
-            assert eventually(lambda: readiness(bed)[0] == 503)
-            time.sleep(AWAY_S)
-        bed.go_on(load)
-    bed.check(load)
-    bed.report(f"the database cut off for {AWAY_S:.0f} s", load)
+    check_outage(unharmed, "the database cut off", dropped(unharmed.postgres(PRIMARY).port))
 
 
 def test_the_synchronous_standby_lost(unharmed: Bed) -> None:
-    """Commits wait. Whoever asks is told, and reads go on."""
-    bed = unharmed
-    with bed.load().at_work() as load:
-        bed.go_on(load)
-        bed.servers.kill(STANDBY)
-        assert eventually(lambda: readiness(bed)[0] == 503)
-        time.sleep(AWAY_S)
-        bed.servers.restart(STANDBY)
-        bed.go_on(load)
-    bed.check(load)
-    bed.report(f"the synchronous standby lost for {AWAY_S:.0f} s", load)
+    """Commits wait. A caller gets 503 in time, and reads go on."""
+    check_outage(unharmed, "the synchronous standby lost", killed(unharmed, STANDBY))
 
 
 def test_the_database_read_only(unharmed: Bed) -> None:
-    bed = unharmed
-    with bed.load().at_work() as load:
-        bed.go_on(load)
-        with read_only(bed.settings.owner_url):
-            assert eventually(lambda: readiness(bed)[0] == 503)
-            time.sleep(AWAY_S)
-        bed.go_on(load)
-    bed.check(load)
-    bed.report(f"the database read-only for {AWAY_S:.0f} s", load)
+    check_outage(unharmed, "the database read-only", read_only(unharmed.settings.owner_url))
 
 
 # The last test: the standby is the primary now, and the former primary is gone.
@@ -73,7 +70,7 @@ def test_the_standby_promoted(unharmed: Bed) -> None:
     with bed.load().at_work() as load:
         bed.go_on(load)
         bed.servers.kill(PRIMARY)
-        time.sleep(5)
+        time.sleep(PROMOTED_AFTER_S)
         with psycopg2.connect(bed.postgres(STANDBY).url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_promote()")
         connection.close()
