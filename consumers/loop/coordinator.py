@@ -81,11 +81,13 @@ class CoordinatorWatch:
         self._served_at = clock()
         self._ask_at = self._served_at + ASK_EVERY_S
         self._refusal: str | None = None
+        self.is_served = False
+        """Whether the coordinator's last reply was no refusal."""
 
     def joined(self, group: str) -> None:
         """Notes that the loop has joined this group now."""
         now = self._clock()
-        self._group, self._asked, self._refusal = group, None, None
+        self._group, self._asked, self._refusal, self.is_served = group, None, None, False
         self._served_at, self._ask_at = now, now + ASK_EVERY_S
 
     def look(self, *, has_contact: bool) -> bool:
@@ -107,7 +109,8 @@ class CoordinatorWatch:
             self._refusal = error.name() if error.code() in UNSERVED else None
         else:
             self._refusal = None
-        if self._refusal is None:
+        self.is_served = self._refusal is None
+        if self.is_served:
             self._served_at = now
         self._asked, self._ask_at = None, now + ASK_EVERY_S
         return True

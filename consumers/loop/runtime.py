@@ -123,8 +123,8 @@ class _Committing:
 
     offsets: Mapping[PartitionOffsets, int]
     since: float
-    in_contact_since: float
-    """Since when the client waits for the reply while some broker responds."""
+    served_since: float
+    """Since when the client waits for the reply while the coordinator responds to others."""
     reply: Sequence[KafkaError] | None = None
     """The errors of the reply. None: there is no reply yet."""
 
@@ -583,13 +583,18 @@ class ConsumerLoop:
             self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
 
     def _wait_for_reply(self, committing: _Committing) -> None:
-        """Raises ExpelledError if no reply comes although a broker responds. The client has lost track of its group then: it is no member of it
-        any more, and does not say so (row 77 of docs/faults.md)."""
+        """Raises ExpelledError if no reply comes although the coordinator responds to another client.
+
+        Then this client has lost track of its group: it is no member any more, and does not say so (row 77 of docs/faults.md). While the
+        coordinator is unreachable, the loop reads on.
+        """
         now = time.monotonic()
-        if not self.health.broker_contact:
-            committing.in_contact_since = now
-        elif now - committing.in_contact_since >= REPLY_AFTER_S:
-            raise ExpelledError(f"no reply to a commit of offsets for {REPLY_AFTER_S:g} s, although a broker responds")
+        if not self._coordinator.is_served:
+            committing.served_since = now
+        elif now - committing.served_since >= REPLY_AFTER_S:
+            raise ExpelledError(
+                f"no reply to a commit of offsets for {REPLY_AFTER_S:g} s, although the coordinator responds to others"
+            )
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
 

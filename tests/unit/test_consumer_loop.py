@@ -423,12 +423,16 @@ def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
 def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPLY_AFTER_S", 0.0)
     loop.client.replies_to_commits = False
-    loop.loop.health.broker_contact = False
-    loop.turn(record(0, 5))
-    loop.turns(2)
-    loop.loop.health.broker_contact = True
+    loop.turn(record(0, 5), end(1, 0))
+    # An unreachable coordinator is no reason to end: the loop reads on.
+    loop.refused = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    loop.now = ASK_EVERY_S
+    loop.turns(3)
+    assert not loop.loop._coordinator.is_served
+    loop.refused = None
+    loop.now = 2 * ASK_EVERY_S
     with pytest.raises(ExpelledError, match="no reply to a commit"):
-        loop.turns(2)
+        loop.turns(3)
 
 
 # --- Acknowledgements --------------------------------------------------------------------------------------------------------------
