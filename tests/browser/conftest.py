@@ -112,3 +112,9 @@ def log_in(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
     page.get_by_role("button", name="Log out").wait_for()
     # The frame is drawn before the page.
     page.get_by_role("heading", level=1).wait_for()
+
+
+def log_out(page: Page) -> None:
+    """Logs out, and waits for the page that follows: a navigation that is begun before it arrives would be cancelled by it."""
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("link", name="Log in").wait_for()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Watch, log_in, log_out
 from tests.browser.test_console import check
 from tests.support.api_server import ApiServer
 
@@ -51,7 +51,7 @@ def test_an_administrator_closes_and_reopens_the_period(
     check(page, screenshots / "period.png")
     assert watch.faults == []
 
-    page.get_by_role("button", name="Log out").click()
+    log_out(page)
     log_in(page, console, "Auditor")
     page.goto(f"{console.url}/console/period")
     expect(page.get_by_role("listitem")).to_have_count(2)

@@ -6,7 +6,7 @@ from playwright.sync_api import BrowserContext, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Watch, log_in, log_out
 from tests.browser.test_console import check
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import standard_directory
@@ -64,8 +64,7 @@ def test_an_administrator_creates_tests_and_deletes_a_webhook(
         expect(gone).to_have_count(0)
         assert watch.faults == []
 
-        page.get_by_role("button", name="Log out").click()
-        page.get_by_role("link", name="Log in").wait_for()
+        log_out(page)
         log_in(page, console, "Auditor")
         page.goto(f"{console.url}/console/webhooks")
         page.get_by_role("button", name="Messages").click()
