@@ -81,10 +81,11 @@ class BatchMerge:
         row: Row[Any] = self._execute(_EDITS).one()
         return row
 
-    def insert_batch(self, rebuilt: Row[Any], edits: Row[Any], now: datetime) -> None:
-        """Creates the missing row, as `processing`, with all items pending."""
+    def insert_batch(self, rebuilt: Row[Any], edits: Row[Any], now: datetime) -> int:
+        """Creates the missing row, as `processing`, with all items pending. Returns its version."""
         label = edits.label if edits.is_relabelled else rebuilt.submitted_label
-        self._execute(_INSERT_BATCH, label=label, edits=edits.edits, edited_version=edits.version, now=now)
+        parameters = {"label": label, "edits": edits.edits, "edited_version": edits.version, "now": now}
+        return int(self._execute(_INSERT_BATCH, **parameters).scalar_one())
 
     def merge_items(self, rebuilt: Row[Any]) -> int:
         """Creates and repairs items, their parts and their history. No item loses an outcome. Returns how many items changed."""

@@ -76,9 +76,7 @@ def _merge(merge: BatchMerge) -> Promoted:
         return Promoted.NOT_BORNE_OUT
     if evidence.is_collecting and cancelled_at is None:
         raise _MovedError
-    if live is None:
-        merge.insert_batch(rebuilt, edits, evidence.now)
-    merge.version = rebuilt.version if live is None else live.version + 1
+    merge.version = merge.insert_batch(rebuilt, edits, evidence.now) if live is None else live.version + 1
     has_items = rebuilt.has_items and not evidence.is_collecting
     changed = merge.merge_items(rebuilt) if has_items else 0
     announced_at = live.completed_at if live is not None else None

@@ -8,13 +8,14 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.model import Role
+from orchestrator.batches.model import Actor, ItemError, Role
+from orchestrator.directory.reading import DirectoryReader, Names
 from schemas.api.batches import BatchWithItemsResponse
 from schemas.api.items import OneItemResponse
 from schemas.api.previews import PreviewResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import ApiServer
-from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline
+from tests.support.pipeline import COORDINATOR, ORGANIZATION, Pipeline, item
 
 NAMES = {"names": "true"}
 TOR = "coord-tor"
@@ -124,6 +125,23 @@ def test_a_duplicate_whose_mentor_left_the_scope_is_not_described(
     [item] = items(coordinator, url)
     assert (item["mentor_name"], item["error"]["code"]) == (None, "duplicate_activity")
     assert item["error"].keys().isdisjoint({"registered_by_name", "registered_at"})
+
+
+def test_only_the_names_of_the_callers_organization_are_read(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine
+) -> None:
+    """Even in a session in which row level security does not hide the others."""
+    submitted(coordinator, pipeline, "mentor-1")
+    with engine.connect() as connection:
+        activity_id = connection.scalar(text("SELECT activity_id::text FROM registration.activity"))
+        error = ItemError("duplicate_activity", "", retryable=False, conflicting_activity_id=activity_id)
+        wanted = ([item("mentor-1").values], [error])
+        own, of_others = (
+            DirectoryReader(connection).names(Actor(organization, "boss", Role.ADMIN), *wanted)
+            for organization in (ORGANIZATION, "org-other")
+        )
+    assert (set(own.mentors), set(own.activity_types), set(own.registrations)) == ({"mentor-1"}, {"visit"}, {activity_id})
+    assert of_others == Names({}, {}, {})
 
 
 def test_a_registrar_who_is_not_in_the_directory_has_no_name(

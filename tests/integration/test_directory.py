@@ -122,6 +122,13 @@ def test_organizations_keep_given_values_and_get_defaults_for_others(put: Import
     assert rows(engine, "organization") == expected
 
 
+def test_new_and_changed_organizations_are_counted(put: Import) -> None:
+    put(FILES | {"organizations": "organization_id,name,time_zone\na,Alpha,Europe/Oslo\nb,Beta,Europe/Oslo\n"})
+    organizations = "organization_id,name,time_zone\na,Alpha,Europe/Oslo\nb,Gamma,Europe/Oslo\nc,,\nd,,\n"
+    report = put(FILES | {"organizations": organizations})
+    assert report.changes["organizations.csv"] == Change(given=4, added=2, changed=1)
+
+
 def test_scopes_are_replaced_for_every_organization_in_the_file(put: Import, engine: Engine) -> None:
     put()
     report = put(FILES | {"scopes": "organization_id,coordinator_id,chapter_id\na,c-1,east\n"})
@@ -169,6 +176,24 @@ def test_prune_closes_absent_people_and_a_later_import_opens_them_again(put: Imp
     assert rows(engine, "mentor")[0][5] is None
     assert rows(engine, "coordinator")[0] == ("a", "c-1", "Bente", "coordinator")
     assert len(rows(engine, "coordinator_scope")) == 3
+
+
+def test_prune_closes_only_absent_people_who_have_not_ended_yet(put: Import, engine: Engine) -> None:
+    put(
+        {
+            "mentors": "organization_id,mentor_id,name,chapter_id,active_from,active_until\n"
+            + "".join(f"a,m-{n},,n,,\n" for n in range(4))
+        }
+    )
+    ends = "UPDATE registration.mentor SET active_until = (now() AT TIME ZONE 'Europe/Oslo')::date + {} WHERE mentor_id = 'm-{}'"
+    with engine.begin() as connection:
+        for mentor, days in ((1, -1), (2, 0), (3, 400)):
+            connection.execute(text(ends.format(days, mentor)))
+        yesterday = connection.scalar(text("SELECT (now() AT TIME ZONE 'Europe/Oslo')::date - 1"))
+    present = "organization_id,mentor_id,name,chapter_id,active_from,active_until\na,m-0,,n,,\n"
+    for prune in (False, True):
+        assert put({"mentors": present}, prune=prune).absent_mentors == [Person("a", "m-2"), Person("a", "m-3")]
+    assert [row[5] for row in rows(engine, "mentor")] == [None, yesterday, yesterday, yesterday]
 
 
 def test_yesterday_is_in_the_organizations_time_zone(put: Import, engine: Engine) -> None:

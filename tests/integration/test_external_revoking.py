@@ -23,6 +23,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.external_revoking import ExternalRecords
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.replay.promote import Promoted
+from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.revocation_requests import RevocationKey, overdue_requests
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
@@ -107,6 +109,11 @@ def swept(pipeline: RevokingPipeline, settings: Settings) -> int:
     return Sweeper(policy, lambda _topics: {}).steps["ask_to_revoke_again"](pipeline.engine).resent
 
 
+def changed_since(pipeline: RevokingPipeline, batch_id: UUID, version: int) -> list[int]:
+    with pipeline.engine.begin() as connection:
+        return list(PostgresActivityRepository(connection).positions_changed_since(batch_id, version))
+
+
 def test_items_are_unresolved_until_the_service_has_revoked_them(pipeline: RevokingPipeline, service: FaultyService) -> None:
     batch_id = pipeline.registered(3)
     before = pipeline.status(batch_id).batch
@@ -115,8 +122,10 @@ def test_items_are_unresolved_until_the_service_has_revoked_them(pipeline: Revok
     assert (result.revoked, result.already_revoked, result.unresolved, list(result.kept)) == (0, 0, 3, [])
     assert (result.batch.revoked, result.batch.version, result.batch.edit_version) == (0, before.version + 1, 2)
     assert pipeline.shown(batch_id) == [(False, UNRESOLVED)] * 3
+    assert changed_since(pipeline, batch_id, before.version) == [0, 1, 2], "its followers are shown the items again"
     assert pipeline.announced() == []
     pipeline.drain()
+    assert changed_since(pipeline, batch_id, result.batch.version) == [0, 1, 2]
     after = pipeline.status(batch_id)
     assert (after.batch.revoked, after.batch.status, after.batch.counts) == (3, "completed", before.counts)
     assert pipeline.shown(batch_id) == [(True, None)] * 3
@@ -251,6 +260,28 @@ def test_row_64_sweeper_asks_until_the_service_answers(
     assert pipeline.shown(batch_id) == [(True, None)] * 2
     assert set(service.revoked.values()) == {1}
     assert swept(pipeline, asking) == 0
+
+
+def test_overdue_requests_are_found_in_order_up_to_a_limit_without_those_set_aside(
+    pipeline: RevokingPipeline, service: FaultyService
+) -> None:
+    batches = [pipeline.submit(mentors(2, first=first)) for first in (1, 11, 21, 31)]
+    pipeline.drain()
+    for batch_id in batches:
+        revoke(pipeline, batch_id)
+    # The service answers only what is about the last batch.
+    pipeline.handle(pipeline.registration, [each for each in pipeline.requests() if str(batches[3]).encode() in each.value])
+    assert pipeline.shown(batches[3]) == [(True, None)] * 2
+    places = [RevocationKey(str(batch_id), position) for batch_id in sorted(batches[:3]) for position in (0, 1)]
+
+    def overdue(most: int, *aside: UUID, quiet: timedelta = timedelta(0)) -> list[RevocationKey]:
+        with pipeline.engine.begin() as connection:
+            return list(overdue_requests(connection, quiet=quiet, pause=timedelta(0), aside=list(map(str, aside)), limit=most))
+
+    assert [overdue(most) for most in (1, 3, 6, 7)] == [places[:1], places[:3], places, places]
+    [middle] = {UUID(key.batch_id) for key in places[2:4]}
+    assert overdue(9, middle) == [*places[:2], *places[4:]]
+    assert overdue(9, quiet=timedelta(hours=1)) == []
 
 
 @pytest.mark.parametrize(

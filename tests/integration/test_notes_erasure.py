@@ -14,6 +14,7 @@ from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundE
 from orchestrator.batches.model import Actor, CorrectedItem, RetryRequest, Role
 from orchestrator.batches.operations import delete_batch, get_item, retry_failed_items
 from orchestrator.process.settings import Settings
+from orchestrator.storage.notes import batches_with_old_notes
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
@@ -193,6 +194,24 @@ def test_the_retention_erases_old_notes_in_chunks_and_no_others(pipeline: Pipeli
     assert {(by, channel) for *_, by, channel in erasures(pipeline)} == {("retention", "retention")}
     assert not purger.purge(pipeline.engine)
     assert not Purger(replace(RETAIN, notes_after=None)).purge(pipeline.engine)
+
+
+def test_the_oldest_notes_are_found_first_up_to_a_limit_without_those_set_aside(pipeline: Pipeline, owner: Engine) -> None:
+    batches = [pipeline.submit([item(f"mentor-{number}", notes=SECRET)]) for number in (1, 2, 3)]
+    pipeline.drain()
+    for batch_id, days in zip(batches, (31, 33, 32), strict=True):
+        make_older(owner, days, batch_id)
+
+    def found(most: int, *aside: UUID) -> set[str]:
+        with pipeline.engine.begin() as connection:
+            due = batches_with_old_notes(
+                connection, after=timedelta(days=30), aside=list(map(str, aside)), max_items=most, max_batches=9
+            )
+        return {each.batch_id for each in due}
+
+    first, second, last = (str(batches[index]) for index in (1, 2, 0))
+    assert [found(most) for most in (1, 2, 3, 4)] == [{first}, {first, second}, {first, second, last}, {first, second, last}]
+    assert found(9, batches[2]) == {first, last}
 
 
 def with_notes_in_history(pipeline: Pipeline) -> UUID:

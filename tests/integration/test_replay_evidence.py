@@ -18,6 +18,7 @@ from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
+from tests.integration.corruptions import ASKED
 from tests.integration.test_replay import (
     EXAMPLES,
     RecordingPipeline,
@@ -31,6 +32,7 @@ from tests.integration.test_replay import (
     versions,
 )
 from tests.integration.test_replay_trust import as_written_by, completion, rejection, whole
+from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, item, mentors, standard_directory
 
 
@@ -288,6 +290,33 @@ def test_a_refused_batch_that_does_not_exist_is_covered(pipeline: RecordingPipel
     assert told.not_covered == sorted([running, unknown])
 
 
+def test_a_batch_of_which_only_results_were_read_is_lost(pipeline: RecordingPipeline, owner: Engine) -> None:
+    lost, kept, purged = (pipeline.submit(mentors(2, first=first)) for first in (1, 10, 20))
+    pipeline.drain()
+    of_lost = " AND ".join(f"batch_id <> '{batch_id}'" for batch_id in (kept, purged))
+    run(
+        owner,
+        f"INSERT INTO orchestrator.tombstone SELECT batch_id, organization_id, '', now() FROM orchestrator.batch WHERE batch_id = '{purged}'",
+        f"DELETE FROM orchestrator.batch WHERE batch_id <> '{kept}'",
+        *(f"DELETE FROM orchestrator.{table} WHERE {of_lost}" for table in ("batch_item", "batch_part", "outcome")),
+    )
+    results = [(offset, event) for offset, event in pipeline.written if event.topic is Topic.RESULTS]
+    told = compared(pipeline.engine, results)
+    assert (told.different_batches, told.by_field) == ([lost], {"batch": 1})
+
+
+def test_a_cancelled_batch_keeps_its_items_even_if_none_of_them_was_stopped(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """An external service has been asked for both, so its answers decide."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    with owner.begin() as connection:
+        for position in (0, 1):
+            connection.execute(text(ASKED.format(position)), {"b": batch_id})
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    pipeline.relay()
+    assert compared(pipeline.engine, pipeline.written).differences == []
+
+
 def test_a_missing_part_leaves_its_batch_uncovered(pipeline: RecordingPipeline) -> None:
     batch_id = new_batch_id()
     parts = [upstream(batch_id, range(2 * n, 2 * n + 2), part=n + 1, parts=3, total=6) for n in range(3)]
@@ -375,6 +404,39 @@ def test_a_batch_is_restored_with_all_its_rows(pipeline: RecordingPipeline, owne
         verdicts, after = promoted(pipeline.engine, pipeline.written)
         assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
         assert rows() == before, tables
+
+
+EDITED = {
+    "never": (0, 0, 0),
+    "before its results": (1, 0, 0),
+    "often": (0, 0, 9),
+    "by an erasure": (0, 4, 0),
+    "after an erasure": (0, 4, 1),
+}
+
+
+@pytest.mark.parametrize(("before", "erased", "after"), EDITED.values(), ids=EDITED)
+def test_a_batch_that_is_created_again_has_no_lower_version(
+    pipeline: RecordingPipeline, owner: Engine, before: int, erased: int, after: int
+) -> None:
+    """Its label is changed this often before and after its results, and this many notes are erased between.
+
+    With a lower version, a reader's older copy would count as the newest, and the next edit would have the version of an earlier one.
+    """
+    batch_id = pipeline.submit([item(f"mentor-{number}", notes="a note") for number in range(1, 5)])
+    for number in range(before):
+        pipeline.call(relabel_batch, ADMIN, batch_id, f"label {number}")
+    pipeline.drain()
+    for position in range(erased):
+        assert erase(pipeline, batch_id, position)
+    for number in range(after):
+        pipeline.call(relabel_batch, ADMIN, batch_id, f"later label {number}")
+    pipeline.drain()
+    old = versions(owner)
+    run(owner, "TRUNCATE orchestrator.batch")
+    verdicts, left = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, left.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert versions(owner)[str(batch_id)] >= old[str(batch_id)]
 
 
 def test_for_other_batches_the_time_of_the_record_counts(pipeline: RecordingPipeline, owner: Engine) -> None:

@@ -263,7 +263,11 @@ def test_every_event_that_a_replay_reads_is_forged() -> None:
     assert read == {name.partition(",")[0] for name in FORGED}
 
 
-def test_the_label_of_a_former_batch_with_this_id_is_no_difference(pipeline: RecordingPipeline, owner: Engine) -> None:
+@pytest.mark.parametrize("is_early", [False, True])
+def test_the_label_of_a_former_batch_with_this_id_is_no_difference(
+    pipeline: RecordingPipeline, owner: Engine, is_early: bool
+) -> None:
+    """The former batch was relabelled in its version 2, and the present one in a later version, or early, in version 2 as well."""
     batch_id = new_batch_id()
     first, second = (
         upstream(batch_id, positions, part=part, parts=2, total=4, first_mentor=650)
@@ -275,11 +279,15 @@ def test_the_label_of_a_former_batch_with_this_id_is_no_difference(pipeline: Rec
     wrong = upstream(batch_id, range(2, 4), part=2, parts=2, total=4, first_mentor=650, items=[{}])
     pipeline.queues[Topic.BATCHES] += [wrong]
     pipeline.drain()
-    pipeline.queues[Topic.BATCHES] += [second, first]
+    pipeline.queues[Topic.BATCHES] += [second]
     pipeline.drain()
-    assert pipeline.status(batch_id).batch.label is None
+    if is_early:
+        pipeline.call(relabel_batch, ADMIN, batch_id, "its own")
+    pipeline.queues[Topic.BATCHES] += [first]
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.label == ("its own" if is_early else None)
     assert compared(pipeline.engine, pipeline.written).differences == []
-    pipeline.call(relabel_batch, ADMIN, batch_id, "its own")
+    pipeline.call(relabel_batch, ADMIN, batch_id, "another of its own")
     pipeline.drain()
     assert compared(pipeline.engine, pipeline.written).differences == []
 

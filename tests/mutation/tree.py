@@ -65,7 +65,8 @@ def _in_statements(path: str, text: str) -> Iterator[Mutant]:
 def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     """This many, drawn at random, half of them in SQL. No two change the same bytes, so all of them can be applied at once.
 
-    An edit that leaves no valid program is not drawn, such as one that removes only one parenthesis. Nobody makes such a mistake.
+    An edit that leaves no valid program is not drawn, such as one that removes only one parenthesis. Nobody makes such a mistake. Nor is one
+    that changes nothing, such as `true` for `true`.
     """
     generator = random.Random(seed)
     chosen: list[Mutant] = []
@@ -78,12 +79,14 @@ def sample(root: Path, mutants: Sequence[Mutant], count: int, seed: int) -> list
                 break
             # A module may have the same line twice. The session could not tell these mutants apart.
             is_new = not any(_touch(mutant, other) or mutant.id == other.id for other in chosen)
-            if is_new and _is_program(root, mutant):
+            if is_new and _is_mistake(root, mutant):
                 chosen.append(mutant)
     return chosen
 
 
-def _is_program(root: Path, mutant: Mutant) -> bool:
+def _is_mistake(root: Path, mutant: Mutant) -> bool:
+    if mutant.original == mutant.replacement:
+        return False
     if not mutant.path.endswith(".py"):
         return True
     try:

@@ -169,6 +169,11 @@ def test_every_mistake_leaves_a_valid_program_and_a_sample_can_be_made_at_once()
         ast.parse(apply(source, [one for one in chosen if one.path == path]))
 
 
+def test_a_mistake_that_changes_nothing_is_not_drawn(tmp_path: Path) -> None:
+    none, one = (Mutant("s.sql", 0, 4, new, Kind.SQL_CLAUSE, 1, 1, "true") for new in ("true", "false"))
+    assert sample(tmp_path, [none, one], 2, seed=1) == [one]
+
+
 def test_a_mutant_exists_only_in_a_copy(tmp_path: Path) -> None:
     [mutant, *_] = [one for one in all_mutants(ROOT) if one.path == "orchestrator/batches/states.py"]
     before = (ROOT / mutant.path).read_bytes()

@@ -55,12 +55,15 @@ WHERE batch_id = :batch_id AND organization_id = :organization_id
 
 -- name: insert_batch
 -- parameters: batch_id uuid, label text, edits integer, edited_version bigint, now timestamptz
--- Creates the missing row, with all items pending. The lock of the batch prevents another transaction from creating it at the same time.
+-- Creates the missing row, with all items pending, and returns its version: no lower than the batch's was, as far as outcomes, edits and
+-- remaining items show. The lock of the batch prevents another transaction from creating it at the same time. By the primary keys.
 INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending,
                                 version, edit_version, parts, content_hash, trace_id, submitted_at, changed_at)
 SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, :label, 'processing', total_items, total_items,
-       greatest(version + :edits, :edited_version), 1 + :edits, parts, header_hash, trace_id, submitted_at, :now
-FROM replay_batch WHERE batch_id = :batch_id;
+       greatest(version + :edits, :edited_version,
+                (SELECT max(changed_version) FROM orchestrator.batch_item WHERE batch_id = :batch_id)), 1 + :edits, parts, header_hash, trace_id, submitted_at, :now
+FROM replay_batch WHERE batch_id = :batch_id
+RETURNING version;
 
 -- name: insert_parts
 -- parameters: batch_id uuid, header_hash bytea
