@@ -145,16 +145,21 @@ def test_a_formula_in_a_reason_is_escaped_in_a_download(auditor: httpx.Client, o
 
 
 def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.Client, pipeline: Pipeline) -> None:
-    batch_id = pipeline.submit([item("mentor-none", notes="private")])
+    """And not that of another item, which fails, is corrected and loses its notes as well."""
+    batch_id = pipeline.submit([item("mentor-none", notes="private"), item("mentor-nobody", notes="private")])
     pipeline.drain()
-    item_id = str(DerivedIds(batch_id).item_id(0))
-    correction = {"item_id": item_id, "mentor_id": "mentor-1", "notes": "private, too"}
-    retried = coordinator.post(f"{API_PATH}/{batch_id}/retry", json={"corrections": [correction]})
+    item_id, other_id = (str(DerivedIds(batch_id).item_id(position)) for position in (0, 1))
+    corrections = [
+        {"item_id": one, "mentor_id": mentor_id, "notes": "private, too"}
+        for one, mentor_id in ((item_id, "mentor-1"), (other_id, "mentor-2"))
+    ]
+    retried = coordinator.post(f"{API_PATH}/{batch_id}/retry", json={"corrections": corrections})
     assert retried.status_code == 202, retried.text
     pipeline.drain()
     activity_id = coordinator.get(f"{API_PATH}/{batch_id}/items/{item_id}").json()["activity_id"]
     coordinator.post(f"{ACTIVITIES_PATH}/{activity_id}/revoke", json={"reason": "wrong date"})
-    assert coordinator.delete(f"{API_PATH}/{batch_id}/items/{item_id}/notes").status_code == 204
+    for one in (item_id, other_id):
+        assert coordinator.delete(f"{API_PATH}/{batch_id}/items/{one}/notes").status_code == 204
     response = auditor.get(f"{ACTIVITIES_PATH}/{activity_id}")
     told = OneActivityResponse.model_validate(response.json())
     assert [(entry.kind, entry.by, entry.channel) for entry in told.history] == [

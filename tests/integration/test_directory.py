@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from orchestrator.directory.files import read_directory
 from orchestrator.directory.importing import Change, ImportReport, Person, import_directory
 from orchestrator.directory.periods import ClosedPeriod
+from orchestrator.directory.reading import DirectoryReader
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.storage.database import transact
 from tests.support.waiting import PATIENCE_S, eventually
@@ -122,13 +123,6 @@ def test_organizations_keep_given_values_and_get_defaults_for_others(put: Import
     assert rows(engine, "organization") == expected
 
 
-def test_new_and_changed_organizations_are_counted(put: Import) -> None:
-    put(FILES | {"organizations": "organization_id,name,time_zone\na,Alpha,Europe/Oslo\nb,Beta,Europe/Oslo\n"})
-    organizations = "organization_id,name,time_zone\na,Alpha,Europe/Oslo\nb,Gamma,Europe/Oslo\nc,,\nd,,\n"
-    report = put(FILES | {"organizations": organizations})
-    assert report.changes["organizations.csv"] == Change(given=4, added=2, changed=1)
-
-
 def test_scopes_are_replaced_for_every_organization_in_the_file(put: Import, engine: Engine) -> None:
     put()
     report = put(FILES | {"scopes": "organization_id,coordinator_id,chapter_id\na,c-1,east\n"})
@@ -182,7 +176,7 @@ def test_prune_closes_only_absent_people_who_have_not_ended_yet(put: Import, eng
     put(
         {
             "mentors": "organization_id,mentor_id,name,chapter_id,active_from,active_until\n"
-            + "".join(f"a,m-{n},,n,,\n" for n in range(4))
+            + "".join(f"a,m-{n},Somebody,n,,\n" for n in range(4))
         }
     )
     ends = "UPDATE registration.mentor SET active_until = (now() AT TIME ZONE 'Europe/Oslo')::date + {} WHERE mentor_id = 'm-{}'"
@@ -190,7 +184,7 @@ def test_prune_closes_only_absent_people_who_have_not_ended_yet(put: Import, eng
         for mentor, days in ((1, -1), (2, 0), (3, 400)):
             connection.execute(text(ends.format(days, mentor)))
         yesterday = connection.scalar(text("SELECT (now() AT TIME ZONE 'Europe/Oslo')::date - 1"))
-    present = "organization_id,mentor_id,name,chapter_id,active_from,active_until\na,m-0,,n,,\n"
+    present = "organization_id,mentor_id,name,chapter_id,active_from,active_until\na,m-0,Somebody,n,,\n"
     for prune in (False, True):
         assert put({"mentors": present}, prune=prune).absent_mentors == [Person("a", "m-2"), Person("a", "m-3")]
     assert [row[5] for row in rows(engine, "mentor")] == [None, yesterday, yesterday, yesterday]
@@ -475,6 +469,8 @@ def test_a_file_without_minutes_does_not_change_them(put: Import, engine: Engine
     report = put({"activity_types": TYPES + "a,visit,Besøk\n"})
     assert report.changes["activity_types.csv"] == Change(given=2, added=1)
     assert rows(engine, "activity_type") == [("a", "visit", "Besøk", None, None), ("a", "workshop", "Kurs", 60, 30)]
+    with engine.connect() as connection:
+        assert DirectoryReader(connection).minimum_minutes("a", ["visit", "workshop", "unknown"]) == {"workshop": 30}
 
 
 def test_a_file_with_one_column_of_minutes_does_not_change_the_other(put: Import, engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Revoking what an external registration service has registered (docs/external-registration.md, decision 41)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -274,14 +274,25 @@ def test_overdue_requests_are_found_in_order_up_to_a_limit_without_those_set_asi
     assert pipeline.shown(batches[3]) == [(True, None)] * 2
     places = [RevocationKey(str(batch_id), position) for batch_id in sorted(batches[:3]) for position in (0, 1)]
 
-    def overdue(most: int, *aside: UUID, quiet: timedelta = timedelta(0)) -> list[RevocationKey]:
+    def overdue(most: int = 9, aside: Sequence[UUID] = (), quiet_h: int = 0, pause_h: int = 0) -> list[RevocationKey]:
         with pipeline.engine.begin() as connection:
-            return list(overdue_requests(connection, quiet=quiet, pause=timedelta(0), aside=list(map(str, aside)), limit=most))
+            found = overdue_requests(
+                connection,
+                quiet=timedelta(hours=quiet_h),
+                pause=timedelta(hours=pause_h),
+                aside=list(map(str, aside)),
+                limit=most,
+            )
+        return list(found)
 
     assert [overdue(most) for most in (1, 3, 6, 7)] == [places[:1], places[:3], places, places]
-    [middle] = {UUID(key.batch_id) for key in places[2:4]}
-    assert overdue(9, middle) == [*places[:2], *places[4:]]
-    assert overdue(9, quiet=timedelta(hours=1)) == []
+    assert overdue(aside=[UUID(places[2].batch_id)]) == [*places[:2], *places[4:]]
+    assert overdue(quiet_h=1) == []
+    with pipeline.engine.begin() as connection:
+        resent = "UPDATE orchestrator.revocation_request SET sent_at = now() - interval '90 minutes', resends = position"
+        connection.execute(text(resent))
+    assert overdue(quiet_h=2) == []
+    assert overdue(pause_h=1) == places[::2], "the pause doubles with each resend"
 
 
 @pytest.mark.parametrize(
