@@ -1,18 +1,20 @@
 """Fixtures of the tests in a browser: the system's Chromium, driven by Playwright, and the console on a database with some batches."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+from tests.support.waiting import eventually
 
 REQUIRED = "BULKREG_TEST_BROWSER"
 """`required`: the absence of a Chromium is an error."""
@@ -118,3 +120,31 @@ def log_out(page: Page) -> None:
     """Logs out, and waits for the page that follows: a navigation that is begun before it arrives would be cancelled by it."""
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("link", name="Log in").wait_for()
+
+
+class Held:
+    """Holds a page's requests to an address until `let_go`."""
+
+    def __init__(self, page: Page, address: re.Pattern[str]) -> None:
+        self.page = page
+        self.routes: list[Route] = []
+        self.holds = True
+        page.route(address, lambda route: self._take(route))
+
+    def _take(self, route: Route) -> None:
+        if self.holds:
+            self.routes.append(route)
+        else:
+            route.continue_()
+
+    def _first(self) -> list[Route]:
+        # Playwright hands over what has happened only while it is asked for something.
+        self.page.wait_for_timeout(10)
+        return self.routes
+
+    def let_go(self) -> None:
+        """Waits for the first request. It goes on, and those after it are not held any more."""
+        eventually(self._first)
+        self.holds = False
+        for route in self.routes:
+            route.continue_()

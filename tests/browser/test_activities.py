@@ -1,6 +1,7 @@
 """Activities in a browser: filters and sums, an activity's history, undo, the file, and that no address contains personal data."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches import operations
 from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.process.settings import Settings
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Held, Watch, log_in
 from tests.browser.test_console import check
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
@@ -128,6 +129,17 @@ def test_an_auditor_finds_sums_saves_and_reads_a_history(
     expect(page.get_by_text("Page 2")).to_be_visible()
     expect(page.get_by_role("link", name="Åse Øvrebø")).to_be_focused()
     assert watch.faults == []
+
+
+def test_a_filter_that_is_chosen_while_a_page_is_read_counts(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    open_list(page, console, "Auditor")
+    held = Held(page, re.compile(r"/activities\?"))
+    page.get_by_role("button", name="Next").click()
+    page.get_by_label("Type").select_option("Training")
+    held.let_go()
+    expect(heading(page)).to_have_text("2 activities, 3 hours.")
+    expect(page.locator(".narrow-rows tbody tr")).to_have_count(2)
 
 
 def test_a_coordinator_undoes_an_activity_by_keyboard(console: ApiServer, context: BrowserContext, screenshots: Path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Held, Watch, log_in
 from tests.browser.test_console import check
 from tests.browser.test_registering import respond
 from tests.support.api_server import ApiServer
@@ -351,6 +351,23 @@ def test_the_history_is_filtered_and_paged(
     page.keyboard.press("Enter")
     expect(count).to_have_text("0 registrations")
     assert watch.faults == []
+
+
+def test_the_history_shows_what_was_asked_for_last(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:
+    for number in range(1, 4):
+        pipeline.submit(mentors(1, first=number), label=f"Group {number}")
+    page = context.new_page()
+    log_in(page, server, "Boss")
+    page.goto(f"{server.url}/console/batches")
+    rows = page.locator(".batches tbody tr")
+    expect(rows).to_have_count(3)
+    held = Held(page, re.compile(re.escape(f"{API_PATH}?")))
+    for name in ("group 1", "group 2", "group 3"):
+        page.get_by_label("Name contains").fill(name)
+        page.keyboard.press("Enter")
+    held.let_go()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("Group 3")
 
 
 def test_an_auditor_sees_results_and_changes_nothing(pipeline: Pipeline, server: ApiServer, context: BrowserContext) -> None:

@@ -25,6 +25,9 @@ export class Action {
   /** @type {(() => Promise<void>) | null} */
   #work = null;
 
+  /** What `runLast` was asked for while something ran. @type {(() => Promise<void>) | null} */
+  #next = null;
+
   /** @param {any} context the page's context */
   constructor(context) {
     this.context = context;
@@ -66,6 +69,29 @@ export class Action {
       }
     } finally {
       this.context.redraw();
+      await this.#runNext();
+    }
+  }
+
+  /**
+   * Runs work that only reads. If something runs, the work is run after it, and of several that wait only the newest: the page shows what the
+   * person asked for last.
+   *
+   * @param {() => Promise<void>} work
+   */
+  async runLast(work) {
+    if (this.state === "running") {
+      this.#next = work;
+    } else {
+      await this.run(work);
+    }
+  }
+
+  async #runNext() {
+    const next = this.#next;
+    if (next !== null) {
+      this.#next = null;
+      await this.run(next);
     }
   }
 

@@ -335,7 +335,7 @@ export class BatchPage {
     }
     const first = number * ROWS + 1;
     const values = { first, last: first + items.length - 1, total: batch.total_items };
-    const turn = (/** @type {number} */ to) => this.reading.run(() => this.#read(to));
+    const turn = (/** @type {number} */ to) => this.reading.runLast(() => this.#read(to));
     return html`
       <nav class="turning" aria-label=${text("batch.items")}>
         ${button(text("batch.previous"), () => turn(number - 1), number === 0)}

@@ -35,8 +35,6 @@ class Activities {
   sums = null;
   /** @type {OneActivity | null} the activity that is open */
   open = null;
-  /** Whether the filters have changed since the list was asked for. */
-  isStale = false;
   /** Says that the list has changed to those who don't see it. */
   said = "";
 
@@ -86,15 +84,9 @@ class Activities {
     this.open = null;
   }
 
-  /** Reads the list anew, and again if the filters change meanwhile. */
+  /** Reads the list anew. */
   find() {
-    this.isStale = true;
-    this.finding.run(async () => {
-      do {
-        this.isStale = false;
-        await this.read([null]);
-      } while (this.isStale);
-    });
+    this.finding.runLast(() => this.read([null]));
   }
 
   /** Reads a page of the list, and the sums with the first page. @param {(string | null)[]} path */

@@ -108,7 +108,7 @@ class HistoryPage {
       return;
     }
     this.#keepInAddress();
-    this.loading.run(() => this.#load([null]));
+    this.loading.runLast(() => this.#load([null]));
   }
 
   #keepInAddress() {
@@ -125,7 +125,7 @@ class HistoryPage {
     this.filters = { who: "all", attention: "", status: "", from: "", to: "", q: "" };
     this.#mistakes = {};
     this.#keepInAddress();
-    this.loading.run(() => this.#load([null]));
+    this.loading.runLast(() => this.#load([null]));
   }
 
   get #isFiltered() {
@@ -172,7 +172,7 @@ class HistoryPage {
           <label class="ds-label" for="attention">${text("history.attention")}</label>
         </div>
         <p class="buttons">
-          <button class="ds-button" data-color="accent" ?disabled=${this.loading.isBusy}>${text("history.show")}</button>
+          <button class="ds-button" data-color="accent">${text("history.show")}</button>
           ${this.#isFiltered
             ? html`<button type="button" class="ds-button" data-variant="tertiary" @click=${() => this.#clear()}>${text("history.clear")}</button>`
             : nothing}

@@ -169,7 +169,7 @@ class Webhooks {
       this.context.redraw();
       return;
     }
-    this.action.run(() => this.#open(webhook));
+    this.action.runLast(() => this.#open(webhook));
   }
 
   // --- What it looks like ---
