@@ -18,7 +18,7 @@ def test_an_administrator_closes_and_reopens_the_period(
     page.get_by_role("link", name="Closed period").click()
     state = page.locator("#state")
     expect(state).to_have_text("No period is closed")
-    through, why = page.get_by_label("Closed through"), page.get_by_label("Why?")
+    through, why = page.get_by_label("Last day of the closed period"), page.get_by_label("Why?")
     through.fill("31.12.2999")
     page.get_by_role("button", name="Close through 31.12.2999").click()
     expect(page.get_by_text("The date is in the future.")).to_be_visible()

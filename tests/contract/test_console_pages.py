@@ -144,8 +144,9 @@ def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None
 
 
 def test_the_texts_in_use_are_exactly_those_that_exist() -> None:
-    asked = set(re.findall(r'\btext\("([^"]+)"', TEXT))
-    families = set(re.findall(r"\btext\(`([^$`]+)\$\{", TEXT)) | {f"{family}." for family in CODES}
+    counted = set(re.findall(r'\bcounted\("([^"]+)"', TEXT))
+    asked = set(re.findall(r'\btext\("([^"]+)"', TEXT)) | counted | {f"{key}.one" for key in counted}
+    families = set(re.findall(r"\b(?:text|counted)\(`([^$`]+)\$\{", TEXT)) | {f"{family}." for family in CODES}
     keys = set(CATALOGUES["nb"])
     assert asked - keys == set()
     assert {key for key in keys - asked if not key.startswith(tuple(families))} == set()

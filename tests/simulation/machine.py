@@ -62,6 +62,7 @@ from tests.simulation.model import (
 )
 from tests.simulation.processes import places_of
 from tests.simulation.snapshot import BatchRow, Group, Values
+from tests.simulation.tally import changes
 from tests.simulation.world import Action, Database, Fate, Unanswered, World
 
 ROLES = ("splitter", "registration", "aggregator")
@@ -135,11 +136,14 @@ def _some_operation() -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 
 
 class Coverage:
-    """How many steps really ran, over all examples, and how often a run died at which point."""
+    """How many steps really ran, over all examples, how often a run died at which point, and what has changed."""
 
     def __init__(self) -> None:
         self.steps = 0
         self.deaths: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
+        self.rival_changes: Counter[str] = Counter()
+        """Those that happened while another run waited inside its work."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -159,6 +163,7 @@ class Simulation(RuleBasedStateMachine):
         """Counts and describes the step, and checks its result."""
         self._is_sound = False
         told: list[str] = []
+        before, somebody_waits = self.world.snapshot, self.world.somebody_waits
         try:
             yield told
             self.world.check()
@@ -166,6 +171,10 @@ class Simulation(RuleBasedStateMachine):
             note(what + "".join(told))
         self._is_sound = True
         self.coverage.steps += 1
+        changed = changes(before, self.world.snapshot)
+        self.coverage.changes += changed
+        if somebody_waits:
+            self.coverage.rival_changes += changed
 
     def teardown(self) -> None:
         """Everything accepted must end, unless the example has failed already."""

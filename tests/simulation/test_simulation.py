@@ -15,6 +15,7 @@ from schemas import events
 from schemas.ids import new_batch_id
 from tests.simulation.machine import CONSUMER_FAILPOINTS, NOTARY_FAILPOINTS, RELAY_FAILPOINTS, Coverage, Simulation
 from tests.simulation.model import ORGANIZATIONS, Asked, items_of
+from tests.simulation.tally import CHANGES
 from tests.simulation.world import Database
 from tests.support.expansion import EXPAND_EVERY_TABLE
 
@@ -72,6 +73,8 @@ def simulate(database: Database, *, steps: int, first_seed: int) -> Coverage:
             raise
         number += 1
     print(f"{coverage.steps:,} steps from seed {first_seed}; deaths before: {dict(coverage.deaths.most_common())}")
+    print(f"changes: {dict(coverage.changes.most_common())}")
+    print(f"of these while another run waited inside its work: {dict(coverage.rival_changes.most_common())}")
     return coverage
 
 
@@ -94,6 +97,8 @@ def test_nothing_breaks_a_promise_for_long(database: Database) -> None:
     coverage = simulate(database, steps=50_000, first_seed=secrets.randbelow(1_000_000))
     assert coverage.steps >= 50_000
     assert {"COMMIT", "produce", "answer", *CONSUMER_FAILPOINTS, *NOTARY_FAILPOINTS, *RELAY_FAILPOINTS} <= coverage.deaths.keys()
+    assert set(CHANGES) <= coverage.changes.keys()
+    assert set(CHANGES) <= coverage.rival_changes.keys()
 
 
 def test_parts_that_came_a_day_apart_may_be_joined_when_everything_is_handled_again(database: Database) -> None:

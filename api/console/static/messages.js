@@ -42,6 +42,9 @@ export function text(key, values = {}) {
   return found.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
 }
 
+/** The text of a key, or of its `.one` for a single thing. @param {string} key @param {number} count @param {Record<string, unknown>} [values] */
+export const counted = (key, count, values = {}) => text(count === 1 ? `${key}.one` : key, values);
+
 /** @param {unknown} value */
 const shown = (value) => (typeof value === "number" ? number(value) : String(value));
 

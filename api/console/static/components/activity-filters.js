@@ -76,6 +76,11 @@ export class ActivityFilters {
     };
   }
 
+  /** Whether nothing is left out. */
+  get isEverything() {
+    return Object.values(this.query()).every((value) => value === "");
+  }
+
   /** The sums of what is chosen. */
   async sums() {
     const grouping = ["activity_type", "month", ...(this.chapter ? ["chapter"] : []), ...(this.coordinator ? ["coordinator"] : [])];

@@ -3,7 +3,7 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { field } from "/console/static/components/field.js";
-import { text } from "/console/static/messages.js";
+import { counted, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const LONGEST_LABEL = 200;
@@ -88,7 +88,7 @@ export class DeleteDialog {
     const live = batch.completed - batch.revoked;
     return html`
       <p class="ds-paragraph">${text("delete.touches")}</p>
-      ${live === 0 ? nothing : html`<p class="ds-paragraph">${text("delete.stays", { live })}</p>`}
+      ${live === 0 ? nothing : html`<p class="ds-paragraph">${counted("delete.stays", live, { live })}</p>`}
       ${this.action.view()}
       <p class="buttons">
         <button type="button" class="ds-button" data-color="danger" ?disabled=${this.action.isBusy} @click=${() => this.#delete()}>

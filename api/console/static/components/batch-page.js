@@ -13,7 +13,7 @@ import { Following, isSettled } from "/console/static/components/following.js";
 import { ItemPages, ROWS } from "/console/static/components/item-pages.js";
 import { itemResult, shownState } from "/console/static/components/item-result.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
-import { moment, text } from "/console/static/messages.js";
+import { counted, moment, text } from "/console/static/messages.js";
 import { saveAs } from "/console/static/saving.js";
 import { html, nothing } from "/console/static/vendored.js";
 
@@ -83,9 +83,11 @@ export class BatchPage {
     await this.#read(0);
     const retried = this.context.query.get("retried");
     if (retried !== null) {
-      this.#outcome = [text("correct.done", { retried })];
+      this.#outcome = [counted("correct.done", Number(retried), { retried })];
       // Said once: not again when the page is loaded again.
       history.replaceState(null, "", location.pathname);
+      // The page is drawn when this is done.
+      setTimeout(() => focusOn(OUTCOME));
     }
   }
 
@@ -214,7 +216,7 @@ export class BatchPage {
     const { batch } = this;
     return html`
       <progress aria-label=${text("batch.progress")} max=${batch.total_items} .value=${batch.total_items - batch.pending}></progress>
-      ${batch.status === "cancelled" ? html`<p class="meta">${text("batch.unresolved", batch)}</p>` : nothing}
+      ${batch.status === "cancelled" ? html`<p class="meta">${counted("batch.unresolved", batch.pending, batch)}</p>` : nothing}
       ${this.following.isLost ? html`<p class="lost">${text("batch.lost")}</p>` : nothing}
     `;
   }

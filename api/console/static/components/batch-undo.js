@@ -4,7 +4,7 @@ import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { focusOn, submitOnCtrlEnter } from "/console/static/components/dialog.js";
 import { field } from "/console/static/components/field.js";
-import { keptText, text } from "/console/static/messages.js";
+import { counted, keptText, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const LONGEST_REASON = 500;
@@ -118,7 +118,7 @@ function undoneSentences(revoked, page, key) {
     sentences.push(text(`undo.${key}.${revoked.revoked === 0 ? "none" : revoked.revoked === 1 ? "one" : "several"}`, revoked));
   }
   if (revoked.unresolved > 0) {
-    sentences.push(text(`undo.${key}.elsewhere`, revoked));
+    sentences.push(counted(`undo.${key}.elsewhere`, revoked.unresolved, revoked));
   }
   if (revoked.already_revoked > 0) {
     sentences.push(text("undo.already", revoked));
@@ -132,7 +132,7 @@ function undoneSentences(revoked, page, key) {
     const known = page.pages.items.filter((item) => ids.includes(item.item_id)).slice(0, NAMED);
     const who = known.map((item) => page.nameOfItem(item)).join(", ");
     const more = known.length < ids.length ? "…" : "";
-    sentences.push(text("undo.kept", { count: ids.length, who: who + more, why: keptText(code) }));
+    sentences.push(counted("undo.kept", ids.length, { count: ids.length, who: who + more, why: keptText(code) }));
   }
   return sentences;
 }

@@ -2,7 +2,7 @@
 
 import { icon } from "/console/static/components/icon.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
-import { moment, number, text } from "/console/static/messages.js";
+import { counted, moment, number, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const ROWS = 100;
@@ -64,7 +64,7 @@ export class ReceiptView {
     }
     if (!this.holds) {
       const records = [...this.faults.keys()].filter((position) => position !== null).length;
-      const ofRecords = counted("wrong_records", records, { of: number(receipt.items.length) });
+      const ofRecords = sentenceOf("wrong_records", records, { of: number(receipt.items.length) });
       return alert("danger", text("receipt.broken"), [
         ...new Set((this.faults.get(null) ?? []).map((fault) => text(`receipt.fault.${fault}`))), ...(records === 0 ? [] : [ofRecords]), text("receipt.broken_next"),
       ]);
@@ -85,9 +85,9 @@ export class ReceiptView {
     }
     const [first, last] = [shownDate(dates[0]), shownDate(dates[dates.length - 1])];
     const registered = dates.length - revoked;
-    const records = counted("records", registered);
+    const records = sentenceOf("records", registered);
     const period = first === last ? text("receipt.on", { records, first }) : text("receipt.between", { records, first, last });
-    return revoked === 0 ? period : `${period} ${counted("revoked", revoked)}`;
+    return revoked === 0 ? period : `${period} ${sentenceOf("revoked", revoked)}`;
   }
 
   #facts() {
@@ -100,7 +100,7 @@ export class ReceiptView {
           ? nothing
           : html`
               ${fact(text("receipt.origin"), checkpoint.origin)}
-              ${fact(text("receipt.size"), counted("entries", checkpoint.size))}
+              ${fact(text("receipt.size"), sentenceOf("entries", checkpoint.size))}
             `}
         ${signers.map((signer) => html`
           ${fact(text("receipt.signed_by"), this.#signer(signer))}
@@ -191,7 +191,7 @@ export class ReceiptView {
 }
 
 /** A sentence with a number, which is also the name of its place. @param {string} name @param {number} count @param {Record<string, unknown>} [values] */
-const counted = (name, count, values = {}) => text(`receipt.${count === 1 ? `${name}.one` : name}`, { [name]: number(count), ...values });
+const sentenceOf = (name, count, values = {}) => counted(`receipt.${name}`, count, { [name]: number(count), ...values });
 
 /** @param {KeyState} state */
 const isOurs = (state) => state === "published" || state === "former";

@@ -2,7 +2,7 @@
 
 import { sentence } from "/console/static/components/field.js";
 import { shownDate } from "/console/static/dates.js";
-import { text } from "/console/static/messages.js";
+import { counted, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const PER_PAGE = 100;
@@ -37,7 +37,7 @@ export class RowTable {
     };
     return html`
       <p class="ds-paragraph" id="rows" tabindex="-1">
-        ${wrong === 0 ? text("rows.fine", { count: rows.shown.length }) : text("rows.wrong", { count: rows.shown.length, wrong })}
+        ${sentenceOf(rows.shown.length, wrong)}
         ${rows.ignored.length === 0 ? nothing : text("rows.ignored", { columns: rows.ignored.join(", ") })}
       </p>
       <table class="ds-table rows" data-size="sm">
@@ -86,6 +86,14 @@ export class RowTable {
       </nav>
     `;
   }
+}
+
+/** How many rows there are, and how many of them must be corrected. @param {number} count @param {number} wrong */
+function sentenceOf(count, wrong) {
+  if (wrong === 0) {
+    return counted("rows.fine", count, { count });
+  }
+  return count === 1 ? text("rows.single_wrong") : counted("rows.wrong", wrong, { count, wrong });
 }
 
 /** @param {any} row @param {any} column @param {{ draft: any, scope: any, change: () => void, changed: () => void }} parts */

@@ -9,7 +9,7 @@ import { ActivityFilters } from "/console/static/components/activity-filters.js"
 import { OneActivity } from "/console/static/components/one-activity.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
 import { readDirectory } from "/console/static/directory.js";
-import { number, text } from "/console/static/messages.js";
+import { counted, number, text } from "/console/static/messages.js";
 import { saveAs } from "/console/static/saving.js";
 import { html, nothing } from "/console/static/vendored.js";
 
@@ -131,8 +131,8 @@ class Activities {
     }
     return html`
       <h1 class="ds-heading" data-size="lg">${text("activities.heading")}</h1>
-      <p class="ds-paragraph lead">
-        ${text(`activities.lead.${this.context.me.role}`)}
+      <p class="ds-paragraph lead">${text(`activities.lead.${this.context.me.role}`)}</p>
+      <p class="buttons">
         <a class="ds-link" href="/console/period">${text("activities.period_link")}</a>
         ${this.context.me.role === "admin" ? html`<a class="ds-link" href="/console/forget">${text("forget.heading")}</a>` : nothing}
       </p>
@@ -150,7 +150,7 @@ class Activities {
         ${this.downloading.view()}
         <p role="status" class="ds-sr-only">${this.said}</p>
         ${this.rows.length === 0 ? nothing : sumsView(this.sums, this.directory)}
-        ${this.rows.length === 0 ? html`<p class="ds-paragraph">${text("activities.empty")}</p>` : this.table()}
+        ${this.rows.length === 0 ? html`<p class="ds-paragraph">${this.filters.isEverything ? text("activities.nothing_yet") : text("activities.empty")}</p>` : this.table()}
         ${this.pager()}
       </section>
     `;
@@ -165,7 +165,7 @@ class Activities {
       return text("activities.total.undone", { activities: number(revoked.activities), hours: inHours(revoked.minutes) });
     }
     const hours = inHours(live.minutes);
-    const sentence = text(live.activities === 1 ? "activities.total.one" : "activities.total", { activities: number(live.activities), hours });
+    const sentence = counted("activities.total", live.activities, { activities: number(live.activities), hours });
     return revoked.activities === 0 || this.filters.revoked === "false" ? sentence : `${sentence} ${text("activities.total.revoked", { revoked: number(revoked.activities) })}`;
   }
 

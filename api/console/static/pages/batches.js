@@ -7,7 +7,7 @@ import { focusOn } from "/console/static/components/dialog.js";
 import { field } from "/console/static/components/field.js";
 import { namesOfPeople } from "/console/static/components/people.js";
 import { addDays, readDate, startOfDay } from "/console/static/dates.js";
-import { moment, text } from "/console/static/messages.js";
+import { counted, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SHOWN = 25;
@@ -149,7 +149,7 @@ class HistoryPage {
 
   #count() {
     const { total } = this.#found.pagination;
-    return total === 1 ? text("history.count_one") : text("history.count", { total });
+    return counted("history.count", total, { total });
   }
 
   #form() {

@@ -6,7 +6,7 @@ import { CorrectedRow } from "/console/static/components/corrected-row.js";
 import { focusOn, submitOnCtrlEnter } from "/console/static/components/dialog.js";
 import { ROWS } from "/console/static/components/item-pages.js";
 import { namesOfPeople } from "/console/static/components/people.js";
-import { mistakeText, text } from "/console/static/messages.js";
+import { counted, mistakeText, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SOMEBODY_WAS_FASTER = 409;
@@ -103,7 +103,7 @@ class CorrectPage {
     return html`
       <footer class="panel">
         <p class="ds-paragraph">${chosen.length === 0 ? text("correct.touches_nobody") : text("correct.touches", { names })}</p>
-        ${left === 0 ? nothing : html`<p class="meta">${text("correct.leaves", { left })}</p>`}
+        ${left === 0 ? nothing : html`<p class="meta">${counted("correct.leaves", left, { left })}</p>`}
         <div id="summary" tabindex="-1">
           ${this.#summary === ""
             ? nothing
@@ -112,7 +112,7 @@ class CorrectPage {
         ${this.retrying.view()}
         <p class="buttons">
           <button class="ds-button" data-color="accent" ?disabled=${chosen.length === 0 || this.retrying.isBusy}>
-            ${chosen.length === 1 ? text("correct.do_one") : text("correct.do", { count: chosen.length })}
+            ${chosen.length === 0 ? text("correct.do_none") : counted("correct.do", chosen.length, { count: chosen.length })}
           </button>
           <a class="ds-button" data-variant="secondary" href="/console/batches/${this.#batch.batch_id}">${text("correct.back")}</a>
         </p>

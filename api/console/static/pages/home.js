@@ -34,7 +34,7 @@ class Home {
   /** How many batches need somebody, shown here or not. */
   allNeeded = 0;
 
-  /** @type {any[]} */
+  /** The types of the templates' activities. @type {any[]} */
   types = [];
 
   /** @type {any[]} */
@@ -77,7 +77,8 @@ class Home {
       return;
     }
     try {
-      [this.types, this.templates] = await Promise.all([api.activityTypes(), api.templates()]);
+      this.templates = await api.templates();
+      this.types = this.templates.length === 0 ? [] : await api.activityTypes();
       this.groups = await lastGroups(this.batches, this.templates, this.context.me.organization.today, GROUPS);
     } catch (error) {
       if (!(error instanceof api.Problem)) {
@@ -169,10 +170,10 @@ class Home {
         <ul class="cards">
           ${this.templates.map((template) => {
             const date = template.weekday === null ? today : lastWeekday(template.weekday, today);
-            return this.#card(`template=${template.template_id}`, template.name, template.activity_type, template.mentor_ids.length, date, template.weekday !== null);
+            return this.#card(`template=${template.template_id}`, template.name, this.#typeName(template.activity_type), template.mentor_ids.length, date, template.weekday !== null);
           })}
           ${this.groups.map(({ group, date, isWeekly }) =>
-            this.#card(`again=${group.batchId}`, nameOf(group) ?? this.#typeName(group.type), group.type, group.mentorIds.length, date, isWeekly),
+            this.#card(`again=${group.batchId}`, nameOf(group) ?? group.typeName, group.typeName, group.mentorIds.length, date, isWeekly),
           )}
         </ul>
       </section>
@@ -186,7 +187,7 @@ class Home {
       <li>
         <a class="ds-card again" href="/console/new?${what}&date=${date}">
           <strong>${name}</strong>
-          <span>${text(`home.group.${count === 1 ? "one" : "several"}`, { type: this.#typeName(type), count })}</span>
+          <span>${text(`home.group.${count === 1 ? "one" : "several"}`, { type, count })}</span>
           <span>${isWeekly ? text("home.weekly", day) : text("home.once", day)}</span>
         </a>
       </li>

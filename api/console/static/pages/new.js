@@ -12,7 +12,7 @@ import { MentorChoice } from "/console/static/components/mentor-choice.js";
 import { Reviewing } from "/console/static/components/reviewing.js";
 import { RowTable } from "/console/static/components/row-table.js";
 import { lastWeekday, shownDate } from "/console/static/dates.js";
-import { text } from "/console/static/messages.js";
+import { counted, text } from "/console/static/messages.js";
 import { Draft, checkedDate, rulesOf } from "/console/static/registering/draft.js";
 import { groupOf, labelFor, wholeBatch } from "/console/static/registering/groups.js";
 import { rowsAgain } from "/console/static/registering/rows.js";
@@ -209,7 +209,7 @@ class Registration {
     if (rows.isNamesOnly) {
       const ids = rows.shown.map((row) => row.mentorOf(scope));
       draft.chosen = new Set(ids);
-      this.said = text("file.chosen", { count: draft.chosen.size });
+      this.said = counted("file.chosen", draft.chosen.size, { count: draft.chosen.size });
     } else {
       rows.mistakesFirst();
       draft.rows = rows;
@@ -364,7 +364,7 @@ class Registration {
       ${errorSummary([...mistakes.keys()].map((id) => ({ id: id === "who" ? "search" : id, sentence: this.#sentenceOf(mistakes, id) })))}
       ${this.#left()}
       ${this.context.me.role === "coordinator" ? nothing : this.#onBehalfOf()}
-      ${scope === null ? nothing : scope.mentors.length === 0 ? html`<div class="ds-alert" data-color="info"><p class="ds-paragraph">${text("new.no_mentors")}</p></div>` : html`
+      ${scope === null ? nothing : scope.mentors.length === 0 ? html`<div class="ds-alert" data-color="info"><p class="ds-paragraph">${this.context.me.role === "coordinator" ? text("new.no_mentors") : text("new.no_mentors_for")}</p></div>` : html`
         <section class="ds-card" aria-labelledby="what">
           <h2 class="ds-heading" data-size="sm" id="what">${text("new.what")}</h2>
           ${activityFields({ draft, scope, mistakes, changed })}

@@ -5,7 +5,7 @@ import { Action } from "/console/static/components/action.js";
 import { field } from "/console/static/components/field.js";
 import { addDays, readDate, shownDate } from "/console/static/dates.js";
 import { readDirectory } from "/console/static/directory.js";
-import { mistakeText, moment, text } from "/console/static/messages.js";
+import { counted, mistakeText, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const MAX_REASON_LENGTH = 500;
@@ -117,7 +117,7 @@ class PeriodPage {
       <p class="ds-paragraph prose lead">${text("period.lead")}</p>
       <div class="ds-card one-activity" data-color="neutral">
         <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${state(this.period.closed_through)}</h2>
-        ${this.period.unresolved === 0 ? nothing : html`<p class="ds-paragraph">${text("period.unresolved", { unresolved: this.period.unresolved })}</p>`}
+        ${this.period.unresolved === 0 ? nothing : html`<p class="ds-paragraph">${counted("period.unresolved", this.period.unresolved, this.period)}</p>`}
         ${me.role === "admin" ? this.form() : nothing}
         <p role="status" class="ds-sr-only">${this.done}</p>
       </div>
@@ -150,9 +150,16 @@ class PeriodPage {
           },
         })}
         ${this.changing.view()}
-        <p class="buttons"><button type="submit" class="ds-button" data-color="accent" ?disabled=${this.changing.isBusy}>${this.deed()}</button></p>
+        <p class="buttons"><button type="submit" class="ds-button" data-color=${this.reopens ? "danger" : "accent"} ?disabled=${this.changing.isBusy}>${this.deed()}</button></p>
       </form>
     `;
+  }
+
+  /** Whether what is typed would reopen a closed period, which an empty field does. */
+  get reopens() {
+    const wanted = this.wanted();
+    const now = this.period.closed_through;
+    return wanted !== undefined && now !== null && (wanted === null || wanted < now);
   }
 
   /** What the button does with the date that is typed. */

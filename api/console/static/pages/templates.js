@@ -93,7 +93,7 @@ class Templates {
       </div>
       <p class=${this.said === "" ? "ds-sr-only" : "ds-paragraph"} role="status">${this.said}</p>
       ${this.action.view()}
-      ${this.all.length === 0 ? html`<p class="ds-paragraph">${text("template.empty")}</p>` : html`
+      ${this.all.length === 0 ? html`<p class="ds-paragraph">${isCoordinator ? text("template.empty") : text("template.none")}</p>` : html`
         <ul class="cards">${this.all.map((template) => html`<li class="ds-card">${this.#card(template)}</li>`)}</ul>`}
     `;
   }

@@ -217,7 +217,7 @@ class Webhooks {
         <h2 class="ds-heading" data-size="xs">${url}</h2>
         ${state(webhook)}
       </div>
-      <p class="ds-paragraph">${events.map((/** @type {string} */ event) => text(`webhook.event.${event}`)).join(", ")}</p>
+      <ul class="ds-list">${events.map((/** @type {string} */ event) => html`<li>${text(`webhook.event.${event}`)}</li>`)}</ul>
       ${this.#trouble(webhook)}
       ${webhook.previous_secret_until === null
         ? nothing

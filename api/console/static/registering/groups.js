@@ -11,12 +11,16 @@ const READ = 12;
 // A larger batch came from a file, and is no group that somebody knows by heart.
 const LARGEST = 1000;
 
+// Such a batch is no group that somebody registers again, but one to correct.
+const ENDED_WITHOUT_ANYBODY = ["failed", "cancelled"];
+
 /**
  * @typedef {object} Group what all items of a batch have in common
  * @property {string} batchId
  * @property {string} coordinatorId
  * @property {string | null} label
  * @property {string} type
+ * @property {string} typeName the type's name if the items have it, otherwise its id
  * @property {number} minutes of most of them
  * @property {Map<string, number>} ownMinutes of the others, by mentor
  * @property {string} date
@@ -41,6 +45,7 @@ export function groupOf(batch) {
     coordinatorId: batch.coordinator_id,
     label: batch.label,
     type: items[0].activity_type,
+    typeName: items[0].activity_type_name ?? items[0].activity_type,
     minutes,
     ownMinutes: new Map(others.map((/** @type {any} */ item) => [item.mentor_id, item.duration_minutes])),
     date: items[0].activity_date,
@@ -98,8 +103,8 @@ export async function wholeBatch(batchId) {
  */
 export async function lastGroups(batches, templates, today, count) {
   const known = templates.map(membersOf);
-  const candidates = batches.filter((batch) => batch.status !== "cancelled" && batch.total_items <= LARGEST).slice(0, READ);
-  const read = await Promise.all(candidates.map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST })));
+  const candidates = batches.filter((batch) => !ENDED_WITHOUT_ANYBODY.includes(batch.status) && batch.total_items <= LARGEST).slice(0, READ);
+  const read = await Promise.all(candidates.map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST, names: true })));
   /** @type {Group[][]} */
   const found = [];
   for (const { body } of read) {
