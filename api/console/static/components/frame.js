@@ -7,12 +7,14 @@ import { html, nothing } from "/console/static/vendored.js";
 const EVERYBODY = ["coordinator", "admin", "auditor"];
 const SUBMITTERS = ["coordinator", "admin"];
 
+// `also`: pages that are reached by way of this one.
+/** @type {{ path: string, name: string, roles: string[], also?: string[] }[]} */
 const LINKS = [
   { path: "/console/", name: "home", roles: EVERYBODY },
   { path: "/console/new", name: "new", roles: SUBMITTERS },
   { path: "/console/batches", name: "batches", roles: EVERYBODY },
   { path: "/console/templates", name: "templates", roles: SUBMITTERS },
-  { path: "/console/activities", name: "activities", roles: EVERYBODY },
+  { path: "/console/activities", name: "activities", roles: EVERYBODY, also: ["/console/period", "/console/forget"] },
   { path: "/console/receipts", name: "receipts", roles: ["admin", "auditor"] },
   { path: "/console/webhooks", name: "webhooks", roles: ["admin", "auditor"] },
   { path: "/console/help", name: "help", roles: EVERYBODY },
@@ -68,19 +70,19 @@ function pages(role) {
   return html`
     <nav class="pages" aria-label=${text("nav")}>
       ${LINKS.filter((link) => link.roles.includes(role)).map(
-        ({ path, name }) =>
-          html`<a href=${path} aria-current=${current(path) ?? nothing}>${text(`nav.${name}`)}</a>`,
+        ({ path, name, also }) =>
+          html`<a href=${path} aria-current=${current(path, also) ?? nothing}>${text(`nav.${name}`)}</a>`,
       )}
     </nav>
   `;
 }
 
-/** Whether a link leads to this page, or to the list that this page is about one entry of. @param {string} path */
-function current(path) {
+/** Whether a link leads to this page, or to one that this page belongs to. @param {string} path @param {string[]} [also] */
+function current(path, also = []) {
   if (path === location.pathname) {
     return "page";
   }
-  return path !== "/console/" && location.pathname.startsWith(`${path}/`) ? "true" : null;
+  return also.includes(location.pathname) || path !== "/console/" && location.pathname.startsWith(`${path}/`) ? "true" : null;
 }
 
 /** @param {() => void} extend */

@@ -130,12 +130,10 @@ class PeriodPage {
     const endOfLastYear = `${Number(this.today.slice(0, 4)) - 1}-12-31`;
     return html`
       <form class="dialog-form prose" @submit=${(/** @type {Event} */ event) => this.submit(event)}>
-        <div class="dates">
-          ${field({
-            id: "closed-through", label: text("period.through"), value: this.typed, mistake: this.mistakes.date, hint: text("period.hint"),
-            change: (value) => this.type(value),
-          })}
-        </div>
+        ${field({
+          id: "closed-through", label: text("period.through"), value: this.typed, mistake: this.mistakes.date, hint: text("period.hint"),
+          change: (value) => this.type(value),
+        })}
         <div class="chips" role="group" aria-label=${text("period.suggestions")}>
           ${[...new Set([endOfLastMonth, endOfLastYear])].map(
             (date) => html`<button type="button" class="ds-chip" data-color="accent" @click=${() => this.type(shownDate(date))}>${shownDate(date)}</button>`,
