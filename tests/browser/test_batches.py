@@ -140,7 +140,7 @@ def test_failed_people_are_corrected_and_retried_by_keyboard(
     page.keyboard.type("16.12.2024")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".sentence")).to_contain_text("Running: 1 of 4 registered")
-    expect(page.locator("#outcome")).to_have_text("3 are being tried again.")
+    expect(page.locator("#outcome")).to_have_text("3 were sent again.")
     assert page.url.endswith(str(batch_id))
     pipeline.drain()
     expect(page.locator(".sentence")).to_have_text("All 4 registered")
@@ -184,7 +184,7 @@ def test_somebody_who_was_faster_is_shown(pipeline: Pipeline, server: ApiServer,
     expect(page.locator("section.row")).to_contain_text("45 min")
     expect(page.get_by_role("group").get_by_label("Duration")).to_have_value("1,5 h")
     page.get_by_role("button", name="Retry this 1").click()
-    expect(page.locator("#outcome")).to_have_text("1 is being tried again.")
+    expect(page.locator("#outcome")).to_have_text("1 was sent again.")
     pipeline.drain()
     expect(page.locator(".sentence")).to_have_text("All 2 registered")
 

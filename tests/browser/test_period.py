@@ -31,6 +31,9 @@ def test_an_administrator_closes_and_reopens_the_period(
     page.get_by_role("button", name="Close through 25.03.2026").press("Enter")
     expect(state).to_have_text("Closed through 25.03.2026")
     expect(state).to_be_focused()
+    # To reopen, somebody has to remove the date.
+    expect(through).to_have_value("25.03.2026")
+    expect(page.get_by_role("button", name="Change", exact=True)).to_be_visible()
 
     # Nothing in the period can be undone, and the page says so.
     page.get_by_role("link", name="To all activities").click()

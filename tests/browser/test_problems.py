@@ -134,7 +134,7 @@ def test_the_second_page_of_corrections_keeps_the_first(settings: Settings, engi
         turning.get_by_role("button", name="Previous").click()
         expect(page.get_by_role("group").nth(0).get_by_label("Duration")).to_have_value("45")
         page.get_by_role("button", name="Retry these 2").click()
-        expect(page.locator("#outcome")).to_have_text("2 are being tried again.")
+        expect(page.locator("#outcome")).to_have_text("2 were sent again.")
 
 
 def test_an_external_service_undoes_later_than_it_is_asked(

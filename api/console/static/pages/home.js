@@ -15,6 +15,9 @@ const SHOWN = 10;
 const READ = 30;
 const GROUPS = 5;
 
+// An administrator sees the templates of all coordinators.
+const TEMPLATES = 9;
+
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
   const home = new Home(context);
@@ -168,7 +171,7 @@ class Home {
       <section class="stack" aria-labelledby="again">
         <h2 class="ds-heading" data-size="sm" id="again">${text("home.again")}</h2>
         <ul class="cards">
-          ${this.templates.map((template) => {
+          ${this.templates.slice(0, TEMPLATES).map((template) => {
             const date = template.weekday === null ? today : lastWeekday(template.weekday, today);
             return this.#card(`template=${template.template_id}`, template.name, this.#typeName(template.activity_type), template.mentor_ids.length, date, template.weekday !== null);
           })}
@@ -176,6 +179,8 @@ class Home {
             this.#card(`again=${group.batchId}`, nameOf(group) ?? group.typeName, group.typeName, group.mentorIds.length, date, isWeekly),
           )}
         </ul>
+        ${this.templates.length <= TEMPLATES ? nothing : html`
+          <p><a class="ds-link" href="/console/templates">${text("home.all_templates", { count: this.templates.length })}</a></p>`}
       </section>
     `;
   }

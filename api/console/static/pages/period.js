@@ -13,7 +13,7 @@ const MAX_REASON_LENGTH = 500;
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
   const period = new PeriodPage(context, await readDirectory(context.me));
-  await period.read();
+  await period.start();
   return () => period.view();
 }
 
@@ -40,6 +40,13 @@ class PeriodPage {
 
   get today() {
     return this.context.me.organization.today;
+  }
+
+  /** Reads the period, and puts its last day into the field, so that nothing changes unless somebody types. */
+  async start() {
+    await this.read();
+    const { closed_through } = this.period;
+    this.typed = closed_through === null ? "" : shownDate(closed_through);
   }
 
   async read() {
@@ -99,8 +106,7 @@ class PeriodPage {
         }
         throw error;
       }
-      await this.read();
-      this.typed = "";
+      await this.start();
       this.reason = "";
       this.key = api.newKey();
       this.done = text("period.done");

@@ -116,7 +116,8 @@ class Templates {
       <div>
         <h2 class="ds-heading" data-size="xs">${name}</h2>
         <p class="ds-paragraph">
-          ${text(`home.group.${mentor_ids.length === 1 ? "one" : "several"}`, { type, count: mentor_ids.length })}, ${shownMinutes(duration_minutes, text("new.hour"))}
+          ${text(`home.group.${mentor_ids.length === 1 ? "one" : "several"}`, { type, count: mentor_ids.length })},
+          <span class="tabular">${shownMinutes(duration_minutes, text("new.hour"))}</span>
         </p>
         <p class="ds-paragraph">${weekday === null ? text("template.no_weekday") : text("template.every", { weekday: text(`weekday.${weekday}`) })}</p>
       </div>
