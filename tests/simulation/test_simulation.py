@@ -72,6 +72,7 @@ def simulate(database: Database, *, steps: int, first_seed: int) -> Coverage:
             print(f"again with: make simulate SEED={number} STEPS={left} HASH_SEED={hash_seed}")
             raise
         number += 1
+        print(f"{coverage.steps:,} of {steps:,} steps", flush=True)
     print(f"{coverage.steps:,} steps from seed {first_seed}; deaths before: {dict(coverage.deaths.most_common())}")
     print(f"changes: {dict(coverage.changes.most_common())}")
     print(f"of these while another run waited inside its work: {dict(coverage.rival_changes.most_common())}")
