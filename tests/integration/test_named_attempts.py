@@ -17,6 +17,7 @@ from orchestrator.storage.locks import share_batches
 from orchestrator.storage.outcomes import NewOutcome, command_states, insert_outcomes
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
+from orchestrator.storage.statements import read_statements
 from orchestrator.storage.tombstones import purged_among, tombstones_among
 from schemas.corrections import Correction
 from schemas.envelope import Topic
@@ -38,6 +39,19 @@ def two_attempts(pipeline: Pipeline) -> UUID:
     correction = CorrectedItem(DerivedIds(batch_id).item_id(1), changes)
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[correction]))
     return batch_id
+
+
+@pytest.mark.parametrize("file", ["expansion", "outcomes"])
+def test_only_the_batches_of_the_named_items_are_read(pipeline: Pipeline, file: str) -> None:
+    """Others would be left out later, but each transaction would read all batches that there are."""
+    one, other, _ = (str(pipeline.submit(mentors(1, first=first))) for first in (1, 2, 3))
+    statement = read_statements(f"orchestrator/storage/sql/{file}.sql")["batches"].text()
+    with pipeline.engine.begin() as connection:
+        read = [
+            {row.batch_id for row in connection.execute(statement, {"batch_ids": named})}
+            for named in ([one], [one, other], [str(uuid4())])
+        ]
+    assert read == [{one}, {one, other}, set()]
 
 
 def test_states_of_commands(pipeline: Pipeline) -> None:

@@ -1,6 +1,7 @@
 """Revocations on a real PostgreSQL: what is written, who may revoke, what is kept, and what can be registered again."""
 
 import itertools
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +11,7 @@ from uuid import UUID
 import orjson
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from consumers.loop.decoding import decode
 from consumers.loop.offsets import PartitionOffsets
@@ -30,6 +31,7 @@ from schemas.events import activities_revoked
 from schemas.ids import DerivedIds
 from tests.faults.test_races import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
+from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, TIMESTAMP_MS, Pipeline, mentors, record
 from tests.support.revoking import POLICY, revoke, revoke_one
 from tests.support.waiting import eventually
@@ -37,6 +39,13 @@ from tests.support.waiting import eventually
 _WAITS_FOR_A_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
 
 COLLEAGUE = Actor(ORGANIZATION, "coord-2", Role.COORDINATOR)
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
 
 
 def rows(pipeline: Pipeline, query: str) -> list[Any]:
@@ -139,6 +148,20 @@ def test_upstream_services_and_a_replay_get_the_same_event(pipeline: Pipeline) -
     assert pipeline.handle(pipeline.splitter, [for_replay]).refused == []
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_event_has_ascending_positions_wherever_the_rows_of_the_activities_are(pipeline: Pipeline, is_whole: bool) -> None:
+    batch_id = pipeline.submit([each._replace(values=each.values._replace(notes="a note")) for each in mentors(4)])
+    pipeline.drain()
+    # The first row is written anew, behind the others.
+    assert erase(pipeline, batch_id, 0)
+    pipeline.take(*Topic)
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=None if is_whole else [ids.item_id(position) for position in range(4)])
+    pipeline.relay()
+    [event] = pipeline.take(Topic.BATCHES)
+    assert orjson.loads(event.value)["revoked_positions"] == [[0, 3]]
+
+
 def test_the_splitter_skips_and_counts_events_of_a_later_version(pipeline: Pipeline) -> None:
     def counted() -> float:
         return REGISTRY.get_sample_value("bulkreg_later_events_total", {"role": "splitter"}) or 0.0
@@ -238,6 +261,22 @@ def test_the_oldest_flagged_activity_loses_its_flag(pipeline: Pipeline) -> None:
     assert flags(pipeline) == {second: False}
     revoke(pipeline, second)
     assert flags(pipeline) == {}
+
+
+def test_a_revoked_activity_gets_no_flag_removed_and_of_two_of_the_same_age_the_first_by_id_does(
+    pipeline: Pipeline, owner: Engine
+) -> None:
+    first = pipeline.submit(mentors(1))
+    pipeline.drain()
+    oldest, *others = (overriding(pipeline, 1) for _ in range(3))
+    revoke(pipeline, oldest)
+    low, high = sorted(others, key=lambda batch_id: str(pipeline.status(batch_id).items[0].activity_id))
+    newest = "created_at = (SELECT max(created_at) FROM registration.activity)"
+    for batch_id in (high, low):
+        with owner.begin() as connection:
+            connection.execute(text(f"UPDATE registration.activity SET {newest} WHERE batch_id = :b"), {"b": batch_id})
+    revoke(pipeline, first)
+    assert flags(pipeline) == {low: False, high: True}
 
 
 def test_a_registration_that_is_about_to_flag_and_a_revocation_wait_for_each_other(pipeline: Pipeline) -> None:
