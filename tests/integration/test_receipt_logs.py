@@ -183,6 +183,26 @@ def test_records_that_are_older_than_the_log_are_its_first_leaves(
     assert values == [(True, "visit", DAY.isoformat(), 60, 1)] * 2 + [(None, "visit", DAY.isoformat(), 60, 1)]
 
 
+def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
+) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    unsigned.turn()
+    pipeline.submit(mentors(2, first=2))
+    pipeline.drain()
+    aged = text("UPDATE registration.audit SET at = now() - :hours * interval '1 hour' WHERE attributed_to = :mentor")
+    with as_owner(settings) as connection:
+        # The rows stand in the table's file in the order in which they were changed.
+        for mentor, hours in (("mentor-1", 3), ("mentor-3", 1), ("mentor-2", 2)):
+            connection.execute(aged, {"mentor": mentor, "hours": hours})
+    with engine.begin() as connection:
+        assert round(behind_s(connection) / 3_600) == 2
+    unsigned.turn()
+    with engine.begin() as connection:
+        assert behind_s(connection) == 0
+
+
 def test_an_old_row_whose_activity_was_removed_is_named_and_stops_nobody(
     pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary, caplog: pytest.LogCaptureFixture
 ) -> None:

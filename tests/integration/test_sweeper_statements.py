@@ -21,6 +21,7 @@ from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import Topic
 from tests.integration.test_sweeper import COMMAND_TOPICS, Broker
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.plans import without_indexes
 from tests.support.upstream import in_parts
 
 
@@ -414,6 +415,7 @@ def test_the_oldest_event_of_the_relays_own_slots_is_found_even_if_it_is_held(pi
         # A changed row stands behind the others in the table's file. Its number still says that it is the oldest.
         old = "slot IN (0, -3) AND created_at < now() - interval '900 seconds'"
         connection.execute(text(f"UPDATE orchestrator.outbox SET key = 'l' WHERE {old}"))
+        without_indexes(connection)
         ages = [round(observing.oldest_outbox_row_s(connection, owned), -2) for owned in ([0], [0, 1], [2], [0, 2], [3], [])]
         connection.execute(text("DELETE FROM orchestrator.outbox WHERE slot <> 0"))
         of_all = round(observing.read_figures(connection).outbox_oldest_s, -2)

@@ -23,7 +23,7 @@ from orchestrator.verification import verify as verification
 from orchestrator.verification.checks import CHECKS
 from orchestrator.verification.verify import Breach, verify
 from schemas.ids import new_batch_id
-from tests.integration.corruptions import AGED, ASKED, CLAUSES, OUTBOX, WELL
+from tests.integration.corruptions import AGED, ASKED, BATCH, CLAUSES, ITEM, OUTBOX, WELL
 from tests.integration.test_verify import CONSTRAINTS
 from tests.support.audit import PROTECTED, UNPROTECTED
 from tests.support.databases import fresh_database
@@ -225,6 +225,29 @@ def test_an_api_role_that_bypasses_row_level_security_is_detected(settings: Sett
         assert len(connection.execute(text(check.sql)).all()) == 1
         connection.rollback()
     owner.dispose()
+
+
+@pytest.mark.parametrize(
+    ("state", "is_found"),
+    [
+        ("status = 'processing'", True),
+        ("status = 'cancelled'", True),
+        ("status = 'cancelled', completed_at = now()", False),
+        ("status = 'completed', completed_at = now()", False),
+        ("status = 'pending'", False),
+    ],
+)
+def test_only_running_batches_need_a_sweeper(pipeline: Pipeline, state: str, is_found: bool) -> None:
+    """No sweeper watches the others, and their pending items breach other invariants."""
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.relay()
+    [sql] = [check.sql for check in CHECKS if check.name == "waiting_and_not_watched"]
+    with pipeline.engine.connect() as connection:
+        for statement in (BATCH.format(state), ITEM.format("attempt_at = now() - interval '1 hour'")):
+            connection.execute(text(statement), {"b": batch_id})
+        found = connection.execute(text(sql), {"stuck_after": timedelta(minutes=5)}).all()
+        connection.rollback()
+    assert len(found) == is_found
 
 
 HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
