@@ -192,6 +192,21 @@ def test_places_are_those_of_the_relays_own_slots_and_refused_rows_have_none(con
     assert [row.owned_slot for row in held(connection, "batches")] == [2]
 
 
+def test_held_rows_are_counted_by_topic_and_place_with_the_first_reason(connection: Connection) -> None:
+    put(connection, batch_in(1), "a", "b", "c", "d")
+    rows = read(connection)
+    for row, place, why in ((rows[1], "batches/0", "first"), (rows[0], "batches/0", "second"), (rows[2], REFUSED, "too large")):
+        hold(connection, [row], place, why)
+    first_held = connection.execute(text("SELECT min(held_at) FROM orchestrator.outbox")).scalar_one()
+    now = outbox.outbox_now(connection)
+    assert now.rows == 4
+    assert [(each.topic, each.held_for, each.rows, each.why) for each in now.held] == [
+        ("batches", "batches/0", 2, "first"),
+        ("batches", REFUSED, 1, "too large"),
+    ]
+    assert now.held[0].since == first_held < now.held[1].since
+
+
 # --- Slots ------------------------------------------------------------------------------------------------------------------------
 
 PATIENT = timedelta(hours=1)

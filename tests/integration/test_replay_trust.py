@@ -258,6 +258,12 @@ def test_a_lost_batch_is_rebuilt_unchanged_beside_a_forged_event(
     assert rebuilt["outcome"] == before["outcome"]
 
 
+@pytest.mark.parametrize("kind", ["ActivitiesRevoked", "BatchRetryRequested", "BatchCompleted"])
+def test_an_event_of_another_organization_is_not_counted(pipeline: RecordingPipeline, batches: Batches, kind: str) -> None:
+    forged = [as_written_by("org-other", event) for event in FORGED[kind](batches)]
+    assert compared(pipeline.engine, with_forged(pipeline, forged, first=True)).differences == []
+
+
 def test_every_event_that_a_replay_reads_is_forged() -> None:
     read = {model.__name__ for topic in (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE) for model in events.EVENTS[topic]}
     assert read == {name.partition(",")[0] for name in FORGED}

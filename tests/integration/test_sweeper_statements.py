@@ -282,6 +282,27 @@ def test_only_items_that_still_wait_are_watched(pipeline: Pipeline) -> None:
         assert connection.execute(text("SELECT mark_id FROM orchestrator.sweep_mark")).scalars().all() == [marks[1]]
 
 
+def test_a_new_mark_is_for_items_that_the_splitter_passed_or_that_were_sent_again(pipeline: Pipeline) -> None:
+    """An item that already waits for the registration keeps its mark. With a new one in each sweep, it would never be sent again."""
+    batch_id = lost(pipeline, 4)
+    with pipeline.engine.begin() as connection:
+        passed, other, new = (sweeping.new_mark(connection) for _ in range(3))
+        watched = (("splitter", passed), ("registration", passed), ("splitter", other), ("registration", None))
+        for position, (stage, mark) in enumerate(watched):
+            connection.execute(
+                text("INSERT INTO orchestrator.sweep_watch VALUES (:b, :p, 1, :org, :stage, :mark, 0, now())"),
+                {"b": batch_id, "p": position, "org": ORGANIZATION, "stage": stage, "mark": mark},
+            )
+        sweeping.advance(connection, new, passed_by_splitter=[passed])
+        left = connection.execute(text("SELECT stage, mark_id FROM orchestrator.sweep_watch ORDER BY position")).all()
+    assert [tuple(row) for row in left] == [
+        ("registration", new),
+        ("registration", passed),
+        ("splitter", other),
+        ("registration", new),
+    ]
+
+
 def test_one_process_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
     lost(pipeline)
     with pipeline.engine.begin() as rival:
