@@ -183,6 +183,18 @@ def test_records_that_are_older_than_the_log_are_its_first_leaves(
     assert values == [(True, "visit", DAY.isoformat(), 60, 1)] * 2 + [(None, "visit", DAY.isoformat(), 60, 1)]
 
 
+def test_another_organizations_salts_of_the_same_ids_do_not_count(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
+) -> None:
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    unsigned.turn()
+    with as_owner(settings) as connection:
+        other = "INSERT INTO orchestrator.receipt_salt SELECT 'org-other', person_id, decode(repeat('ab', 32), 'hex')"
+        connection.execute(text(f"{other} FROM orchestrator.receipt_salt"))
+    assert audit_logs(engine, [])[1] == []
+
+
 def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
     pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
 ) -> None:
