@@ -262,7 +262,7 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=(MentorToForget,),
         responses={202: ForgettingResponse},
-        refusals=("role_may_not", "mentor_in_running_batch", "mentor_coordinates"),
+        refusals=("role_may_not", "mentor_in_running_batch", "mentor_coordinates", "mentor_unknown"),
     ),
     Route(
         "GET",

@@ -71,6 +71,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
     "revocation_window_over": ProblemType(409, "The time in which a coordinator can revoke the activity is over"),
     "period_closed": ProblemType(409, "The activity's date is in a closed period"),
     "mentor_in_running_batch": ProblemType(409, "A running batch has an item for the mentor"),
+    "mentor_unknown": ProblemType(409, "Nobody has this id"),
     "mentor_coordinates": ProblemType(409, "The mentor is also a coordinator"),
     "changed_since": ProblemType(412, "The batch has changed since it was read"),
     "template_changed": ProblemType(412, "The template has changed since it was read"),

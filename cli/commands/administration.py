@@ -179,7 +179,7 @@ def register(app: typer.Typer) -> None:
         forgetter = Forgetter(key, failpoints(settings.failpoints))
         with working(output, "Forgetting"), database(settings, settings.worker_url) as engine:
             try:
-                asked = transact(engine, lambda connection: ForgettingRequests(connection).ask(actor, canonical(mentor)))
+                asked = transact(engine, lambda connection: ForgettingRequests(connection).ask(actor, canonical(mentor), key=key))
                 forgetter.work(engine)
             except (ConflictError, ForgettingKeyError) as error:
                 raise BadInputError(str(error)) from error

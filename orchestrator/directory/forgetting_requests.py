@@ -1,6 +1,6 @@
 """Requests to forget a person, as the API and the command line make and read them (docs/http.md)."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row
 from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.batches.model import Actor, Role
 from orchestrator.directory.files import CLOSED_ROLE
+from orchestrator.storage.people import ForgettingKey, read_forgotten
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/directory/sql/forgetting_requests.sql")
@@ -20,6 +21,7 @@ _OPEN = _SQL["open"].text()
 _FIND = _SQL["find"].text()
 _RUNS = _SQL["runs"].text()
 _COORDINATES = _SQL["coordinates"].text()
+_STANDS = _SQL["stands"].text()
 
 _MAY_FORGET = frozenset({Role.ADMIN, Role.SERVICE})
 _MAY_LOOK = _MAY_FORGET | {Role.AUDITOR}
@@ -43,11 +45,12 @@ class ForgettingRequests:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def ask(self, actor: Actor, mentor_id: str) -> ForgettingView:
-        """Asks to forget a person; returns the open request if there is one. The id need not be in the directory.
+    def ask(self, actor: Actor, mentor_id: str, *, key: ForgettingKey | None = None) -> ForgettingView:
+        """Asks to forget a person; returns the open request if there is one. The id is in the directory, or a record has it.
 
-        Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (a running batch has an
-        item for the mentor, or the id is a coordinator's).
+        With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again.
+        Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (nobody has the id, a
+        running batch has an item for the mentor, or the id is a coordinator's).
         """
         _check(actor, _MAY_FORGET)
         if mentor_id == actor.subject:
@@ -60,6 +63,13 @@ class ForgettingRequests:
         if self._connection.execute(_RUNS, person).scalar_one():
             detail = "A running batch has an item for this mentor. Wait until it has finished, or cancel it."
             raise ConflictError("mentor_in_running_batch", detail)
+        if not self._is_known(person, key):
+            # The word is not quoted: it may be a name.
+            detail = (
+                "Nobody has this id: no mentor in the directory, and no item, activity or edit. Check the spelling, also capital letters; "
+                "somebody who was forgotten is not known any more."
+            )
+            raise ConflictError("mentor_unknown", detail)
         values = {"forgetting_id": uuid4(), "requested_by": actor.subject, "channel": actor.channel}
         row = None
         while row is None:
@@ -67,6 +77,15 @@ class ForgettingRequests:
             self._connection.execute(_ASK, {**person, **values})
             row = self._connection.execute(_OPEN, person).one_or_none()
         return _view(row)
+
+    def _is_known(self, person: Mapping[str, str], key: ForgettingKey | None) -> bool:
+        """Whether the id is a person's. Otherwise a typing mistake would erase the word from every text, and be recorded as an erasure."""
+        if self._connection.execute(_STANDS, person).scalar_one():
+            return True
+        return (
+            key is not None
+            and read_forgotten(self._connection, key).pseudonym(person["organization_id"], person["mentor_id"]) is not None
+        )
 
     def find(self, actor: Actor, forgetting_id: UUID) -> ForgettingView:
         """Returns a request. Raises ForbiddenError, NotFoundError."""

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from orchestrator.process.settings import Settings
+from orchestrator.storage.quantities import is_of_quantity
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/storage/sql/people.sql")
@@ -118,7 +119,10 @@ class ForgottenPeople:
         return self.pseudonym(organization_id, person) or person
 
     def text(self, organization_id: str, text: str) -> str:
-        """The text with pseudonyms in place of the ids and names of forgotten people, wherever these stand as words."""
+        """The text with pseudonyms in place of the ids and names of forgotten people, wherever these stand as words.
+
+        An id that is a number is left where it is part of a quantity, a date or another id.
+        """
         organization = self._organizations.get(organization_id)
         if organization is None or self._key is None:
             return text
@@ -135,7 +139,7 @@ class ForgottenPeople:
                 if end not in boundaries:
                     continue
                 pseudonym = organization.texts[length].get(self._key.text_hash(organization_id, text[start:end]))
-                if pseudonym is not None:
+                if pseudonym is not None and not is_of_quantity(text, start, end):
                     written += [text[done:start], pseudonym]
                     done = end
                     break

@@ -12,7 +12,7 @@ from schemas.fields import Id
 class MentorToForget(Request):
     """The mentor to forget: name and notes are erased, and the id is replaced by a pseudonym everywhere."""
 
-    mentor_id: Annotated[Id, Field(description="It need not be in the directory any more.")]
+    mentor_id: Annotated[Id, Field(description="It need not be in the directory any more, if a record has it.")]
 
 
 class ForgettingResponse(Response):

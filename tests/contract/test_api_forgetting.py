@@ -36,14 +36,18 @@ def asked(client: httpx.Client, mentor_id: str = PERSON) -> dict[str, Any]:
 
 
 def test_a_request_is_open_until_the_sweeper_is_done(admin: httpx.Client, pipeline: Pipeline) -> None:
-    first = asked(admin)
+    first = asked(admin, "mentor-2")
     assert (first["state"], first["pseudonym"], first["requested_by"]) == ("waiting", None, "boss")
-    assert asked(admin) == first
+    assert asked(admin, "mentor-2") == first
     pipeline.submit([item("mentor-1")])
     forget(pipeline)
     done = admin.get(f"{FORGETTINGS_PATH}/{first['forgetting_id']}").json()
-    assert (done["state"], PERSON in str(done)) == ("done", False)
-    assert asked(admin)["forgetting_id"] != first["forgetting_id"]
+    assert (done["state"], "mentor-2" in str(done)) == ("done", False)
+    # An item that came later has the id again.
+    assert admin.post(FORGETTINGS_PATH, json={"mentor_id": "mentor-2"}).json()["code"] == "mentor_unknown"
+    pipeline.submit([item("mentor-2")])
+    pipeline.drain()
+    assert asked(admin, "mentor-2")["forgetting_id"] != first["forgetting_id"]
 
 
 def test_what_is_refused(admin: httpx.Client, coordinator: httpx.Client, pipeline: Pipeline) -> None:
@@ -51,6 +55,7 @@ def test_what_is_refused(admin: httpx.Client, coordinator: httpx.Client, pipelin
     for client, body, status, code in (
         (admin, {"mentor_id": "mentor-1"}, 409, "mentor_in_running_batch"),
         (admin, {"mentor_id": "coord-1"}, 409, "mentor_coordinates"),
+        (admin, {"mentor_id": "visit"}, 409, "mentor_unknown"),
         (admin, {"mentor_id": ""}, 422, "invalid_request"),
         (coordinator, {"mentor_id": "mentor-2"}, 403, "role_may_not"),
         # Nobody removes themselves from the audit.

@@ -135,6 +135,8 @@ def everybody_is_known(pipeline: Pipeline, engine: Engine) -> None:
                 ),
                 {"org": caller.organization, "sub": caller.subject},
             )
+        mentor = {"org": NEIGHBOUR, "id": "mentor-99"}
+        connection.execute(text("INSERT INTO registration.mentor VALUES (:org, :id, 'Somebody', 'chapter-1')"), mentor)
 
 
 @pytest.fixture

@@ -357,6 +357,50 @@ def test_it_is_refused_while_a_batch_runs_or_the_id_is_a_coordinators(pipeline: 
         assert refused.value.code == code
 
 
+def test_a_word_that_is_nobodys_id_is_refused_and_erases_nothing(pipeline: RecordingPipeline) -> None:
+    batch_id = pipeline.submit([item(PERSON)], label="a visit at Kari's")
+    pipeline.drain()
+    for word in ("visit", "Kari", PERSON[:-1], PERSON.upper()):
+        with pytest.raises(ConflictError, match="Check the spelling") as refused:
+            ask(pipeline, word)
+        assert (refused.value.code, word in str(refused.value)) == ("mentor_unknown", False)
+    assert forgetter().work(pipeline.engine) == Forgot()
+    with pipeline.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM registration.forgetting")) == 0
+        assert (
+            connection.scalar(text("SELECT label FROM orchestrator.batch WHERE batch_id = :id"), {"id": batch_id})
+            == "a visit at Kari's"
+        )
+
+
+@pytest.mark.parametrize("stands_in", ["an item", "a correction", "an activity", "an edit", "a group", "a part", "a log"])
+def test_an_id_that_only_a_record_has_is_somebodys(pipeline: RecordingPipeline, owner: Engine, stands_in: str) -> None:
+    left = "left-1"
+    failed = pipeline.submit([item(left if stands_in == "an item" else "nobody")])
+    pipeline.drain()
+    match stands_in:
+        case "a correction":
+            corrected = CorrectedItem(DerivedIds(failed).item_id(0), {"mentor_id": left})  # type: ignore[arg-type]
+            for correction in (corrected, CorrectedItem(corrected.item_id, {"mentor_id": "nobody"})):
+                pipeline.call(retry_failed_items, ADMIN, failed, RetryRequest(corrections=[correction]))
+                pipeline.drain()
+        case "an activity":
+            pipeline.submit([item("mentor-1")])
+            pipeline.drain()
+            run(owner, f"UPDATE registration.activity SET attributed_to = '{left}'")
+        case "an edit":
+            pipeline.call(relabel_batch, Actor(ORGANIZATION, left, ADMIN.role), failed, "another")
+        case "a group":
+            columns = "(template_id, organization_id, coordinator_id, name, mentor_ids, activity_type, duration_minutes, version, changed_at)"
+            values = f"(gen_random_uuid(), '{ORGANIZATION}', 'coord-1', 'all', ARRAY['{left}'], 'visit', 60, 1, now())"
+            run(owner, f"INSERT INTO orchestrator.template {columns} VALUES {values}")
+        case "a part":
+            run(owner, f"""UPDATE orchestrator.batch_part SET items = '[{{"mentor_id": "{left}"}}]'""")
+        case "a log":
+            run(owner, f"INSERT INTO orchestrator.receipt_salt VALUES ('{ORGANIZATION}', '{left}', sha256('salt'))")
+    assert ask(pipeline, left).pseudonym is None
+
+
 def test_another_organizations_person_with_this_id_stays(pipeline: RecordingPipeline, owner: Engine) -> None:
     with pipeline.engine.begin() as connection:
         connection.execute(
@@ -452,6 +496,31 @@ PEOPLE = ForgottenPeople(KEY, [("org", word, "P") for word in KEY.words("org", "
 def test_texts_are_searched_for_whole_words(given: str, wanted: str) -> None:
     assert PEOPLE.text("org", given) == wanted
     assert PEOPLE.text("another", given) == given
+
+
+NUMERIC_IDS = ("12", "90", "482", "2026")
+NUMBERS = ForgottenPeople(KEY, [("org", word, "P") for number in NUMERIC_IDS for word in KEY.words("org", number, None)])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        # An id that stands alone.
+        ("12", "P"),
+        ("ask 482, 12 and 90.", "ask P, P and P."),
+        ("#482 (12) 90: ill", "#P (P) P: ill"),
+        ("90 minutes with 90", "90 minutes with P"),
+        ("12 came in 2026", "P came in P"),
+        # Longer ids, and numbers that are joined.
+        *((kept, kept) for kept in ("4821", "x12", "team-12", "12-b", "mentor_482", "12.5", "90/60", "10:12", "12'000", "0.12")),
+        # Quantities and amounts.
+        *((kept, kept) for kept in ("90 min", "90min", "90 minutter", "12 %", "1 482 kr", "kr 482", "€90", "12\N{NO-BREAK SPACE}km")),
+        # Dates.
+        *((kept, kept) for kept in ("2026-12-12", "12.12.2026", "12/12", "12 March 2026", "March 2026", "12. mars", "December 12, 2026")),
+    ],
+)  # fmt: skip
+def test_an_id_that_is_a_number_is_replaced_where_it_stands_alone(given: str, wanted: str) -> None:
+    assert NUMBERS.text("org", given) == wanted
 
 
 def test_an_id_in_json_is_a_whole() -> None:

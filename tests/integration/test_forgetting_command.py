@@ -89,6 +89,8 @@ def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_rete
 
     keyless = bulkreg(settings, *forget, key=None)
     assert (keyless.exit_code, "BULKREG_FORGETTING_KEY" in keyless.output) == (2, True)
+    mistyped = bulkreg(settings, *forget[:-1], "with")
+    assert (mistyped.exit_code, "Check the spelling" in mistyped.output) == (2, True)
     ran = bulkreg(settings, *forget)
     done = document(ran)
     assert done["pseudonym"].startswith("forgotten-")

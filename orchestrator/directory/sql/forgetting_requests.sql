@@ -31,3 +31,22 @@ SELECT EXISTS (
 -- parameters: organization_id text, mentor_id text, closed text
 -- Whether the id is also that of a coordinator who is not closed. By the primary key.
 SELECT EXISTS (SELECT FROM registration.coordinator WHERE organization_id = :organization_id AND coordinator_id = :mentor_id AND role <> :closed);
+
+-- name: stands
+-- parameters: organization_id text, mentor_id text
+-- Whether the id is a person's: in the directory, in a log of receipts, or in an activity, an item, an earlier attempt, a group or an edit. In this order,
+-- up to the first that has it: the first five by their indexes. The others are read in whole, which a typing mistake costs.
+SELECT EXISTS (SELECT FROM registration.mentor WHERE organization_id = :organization_id AND mentor_id = :mentor_id)
+    OR EXISTS (SELECT FROM registration.coordinator WHERE organization_id = :organization_id AND coordinator_id = :mentor_id)
+    OR EXISTS (SELECT FROM orchestrator.receipt_salt WHERE organization_id = :organization_id AND person_id = :mentor_id)
+    OR EXISTS (SELECT FROM registration.activity WHERE organization_id = :organization_id AND attributed_to = :mentor_id)
+    OR EXISTS (SELECT FROM registration.activity WHERE organization_id = :organization_id AND registered_by = :mentor_id)
+    OR EXISTS (SELECT FROM orchestrator.batch_item WHERE organization_id = :organization_id AND mentor_id = :mentor_id)
+    OR EXISTS (SELECT FROM orchestrator.item_history
+               WHERE organization_id = :organization_id AND :mentor_id IN (submitted ->> 'mentor_id', correction ->> 'mentor_id', retried_by))
+    OR EXISTS (SELECT FROM orchestrator.batch
+               WHERE organization_id = :organization_id AND :mentor_id IN (coordinator_id, submitted_by, cancelled_by))
+    OR EXISTS (SELECT FROM orchestrator.batch_edit WHERE organization_id = :organization_id AND edited_by = :mentor_id)
+    OR EXISTS (SELECT FROM orchestrator.batch_part
+               WHERE organization_id = :organization_id AND items @> jsonb_build_array(jsonb_build_object('mentor_id', CAST(:mentor_id AS text))))
+    OR EXISTS (SELECT FROM orchestrator.template WHERE organization_id = :organization_id AND :mentor_id = ANY (mentor_ids));
