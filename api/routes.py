@@ -72,6 +72,8 @@ from schemas.api.webhooks import (
     DeliveriesResponse,
     DeliveryResponse,
     NewWebhook,
+    WebhookChangesQuery,
+    WebhookChangesResponse,
     WebhookResponse,
     WebhooksResponse,
     WebhookWithSecretResponse,
@@ -83,6 +85,7 @@ from schemas.paths import (
     CLOSED_PERIOD_PATH,
     FORGETTINGS_PATH,
     RECEIPTS_PATH,
+    WEBHOOK_CHANGES_PATH,
     WEBHOOKS_PATH,
 )
 
@@ -461,6 +464,15 @@ ROUTES: Sequence[Route] = (
         request_headers=_KEY,
         responses={201: WebhookWithSecretResponse},
         refusals=("role_may_not", "too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *_REUSED),
+    ),
+    Route(
+        "GET",
+        WEBHOOK_CHANGES_PATH,
+        "listWebhookChanges",
+        webhooks.list_changes,
+        query=WebhookChangesQuery,
+        responses={200: WebhookChangesResponse},
+        refusals=("role_may_not",),
     ),
     Route("GET", WEBHOOK, "getWebhook", webhooks.get, responses={200: WebhookResponse}, refusals=("role_may_not",)),
     Route(

@@ -37,6 +37,8 @@ from schemas.api.webhooks import (
     DeliveriesResponse,
     DeliveryResponse,
     NewWebhook,
+    WebhookChangeResponse,
+    WebhookChangesResponse,
     WebhookResponse,
     WebhooksResponse,
     WebhookWithSecretResponse,
@@ -224,6 +226,16 @@ _WEBHOOK: Json = {
     "previous_secret_until": None,
     "created_by": "kari",
     "created_at": _TIME,
+}
+_WEBHOOK_CHANGE: Json = {
+    "webhook_id": _WEBHOOK["webhook_id"],
+    "change": "created",
+    "because": None,
+    "url": _WEBHOOK["url"],
+    "events": _WEBHOOK["events"],
+    "changed_by": "kari",
+    "channel": "api",
+    "changed_at": _TIME,
 }
 _DELIVERY: Json = {
     "event_id": "5f0c5b1e-7a3d-5b0e-9d6c-3d7c1a1f7a10",
@@ -450,6 +462,8 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
     WebhookResponse: _WEBHOOK,
     WebhookWithSecretResponse: {**_WEBHOOK, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="},
     WebhooksResponse: {"data": [_WEBHOOK]},
+    WebhookChangeResponse: _WEBHOOK_CHANGE,
+    WebhookChangesResponse: {"data": [_WEBHOOK_CHANGE], "next_cursor": None},
     DeliveryResponse: _DELIVERY,
     DeliveriesResponse: {"data": [_DELIVERY], "next_cursor": None},
     ReadFileResponse: {

@@ -51,6 +51,16 @@ class WebhookEvent(StrEnum):
     ACTIVITIES_REVOKED = "ActivitiesRevoked"
 
 
+class WebhookChange(StrEnum):
+    """What somebody did with a webhook."""
+
+    CREATED = "created"
+    ROTATED = "secret_rotated"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
 class DeliveryState(StrEnum):
     """The state of an event's delivery to a webhook."""
 

@@ -7,9 +7,9 @@ from api.http import cursors
 from api.http.problems import ProblemError
 from orchestrator.webhooks import operations
 from orchestrator.webhooks.addresses import ReceiverAddresses
-from orchestrator.webhooks.model import Delivery, NewWebhook, Webhook
+from orchestrator.webhooks.model import ChangedWebhook, Delivery, NewWebhook, Webhook
 from orchestrator.webhooks.secrets import Sealer, new_secret
-from schemas.api.webhooks import DeliveriesQuery, read_webhook
+from schemas.api.webhooks import DeliveriesQuery, WebhookChangesQuery, read_webhook
 from schemas.ids import new_batch_id
 from schemas.paths import WEBHOOKS_PATH
 from schemas.statuses import DeliveryState
@@ -20,6 +20,17 @@ def list_webhooks(call: Call) -> Reply:
     actor = call.actor()
     found = call.service.database.read_webhooks(actor.organization_id, lambda store: operations.list_webhooks(store, actor))
     return Reply(200, {"data": [_shown(webhook) for webhook in found]})
+
+
+def list_changes(call: Call) -> Reply:
+    """`GET /webhook-changes`: a page of who did what with the organization's webhooks, newest first."""
+    query, actor = call.read_query(WebhookChangesQuery), call.actor()
+    before = None if query.cursor is None else cursors.decode_number(query.cursor)
+    page = call.service.database.read_webhooks(
+        actor.organization_id, lambda store: operations.list_changes(store, actor, before=before, limit=query.limit)
+    )
+    next_cursor = None if page.next_before is None else cursors.encode_number(page.next_before)
+    return Reply(200, {"data": [_change(change) for change in page.changes], "next_cursor": next_cursor})
 
 
 def create(call: Call) -> Reply:
@@ -132,6 +143,20 @@ def _shown(webhook: Webhook) -> dict[str, Any]:
         "previous_secret_until": webhook.previous_until,
         "created_by": webhook.created_by,
         "created_at": webhook.created_at,
+    }
+
+
+def _change(change: ChangedWebhook) -> dict[str, Any]:
+    """The change as a `WebhookChangeResponse`."""
+    return {
+        "webhook_id": change.webhook_id,
+        "change": change.change,
+        "because": change.because,
+        "url": change.url,
+        "events": change.events,
+        "changed_by": change.by,
+        "channel": change.channel,
+        "changed_at": change.at,
     }
 
 

@@ -10,7 +10,7 @@ import typer
 from cli.remote.connection import Connection, connected
 from cli.terminal.command import Audience, command
 from cli.terminal.output import Output, confirm, table
-from schemas.paths import WEBHOOKS_PATH
+from schemas.paths import WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 
 WebhookId = Annotated[UUID, typer.Argument(metavar="WEBHOOK", help="The webhook's id.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. A script is never asked.")]
@@ -45,6 +45,22 @@ def register(app: typer.Typer) -> None:
         rows = [(each["webhook_id"], each["url"], ", ".join(each["events"]), _state(each)) for each in found["data"]]
         shown = [table(["webhook", "url", "events", "state"], rows)] if rows else []
         output.answer(found, *shown, f"{len(rows)} webhooks")
+
+    @command(webhooks, "changes", example="bulkreg webhooks changes --org nordlys")
+    async def changes(
+        connection: Connection,
+        output: Output,
+        limit: Annotated[int, typer.Option(min=1, max=200, help="How many changes to show.")] = 20,
+    ) -> None:
+        """Show who created, rotated, enabled and deleted webhooks, and which were disabled, newest first."""
+        async with connected(connection.target(), output.remark) as client:
+            found = (await client.get(WEBHOOK_CHANGES_PATH, connection.org, limit=limit)).json()
+        rows = [
+            (each["changed_at"], _what(each), each["changed_by"], each["channel"], each["url"], each["webhook_id"])
+            for each in found["data"]
+        ]
+        shown = [table(["at", "what", "by", "channel", "url", "webhook"], rows)] if rows else []
+        output.answer(found, *shown, f"{len(rows)} changes")
 
     @command(
         webhooks, "add", example="bulkreg webhooks add https://attendance.example.org/in --event BatchCompleted --org nordlys"
@@ -137,6 +153,11 @@ def register(app: typer.Typer) -> None:
 def _answer_with_secret(output: Output, made: Mapping[str, Any], sentence: str) -> None:
     """Shows a secret. It is data, so it goes where the data go."""
     output.answer(made, f"{sentence} Its secret, which is not shown again:", made["secret"], done=sentence)
+
+
+def _what(change: Mapping[str, Any]) -> str:
+    because = change["because"]
+    return change["change"].replace("_", " ") + ("" if because is None else f": {because}")
 
 
 def _state(webhook: Mapping[str, Any]) -> str:

@@ -154,6 +154,13 @@ TABLES: Mapping[str, Table] = {
             "disabled_because": NOTHING,
         }
     ),
+    "orchestrator.webhook_change": Table(
+        {
+            "organization_id": NOTHING, "change": NOTHING, "because": NOTHING, "url": NOTHING, "events": NOTHING, "changed_by": ID,
+            "channel": NOTHING,
+        },
+        function="registration.forget_in_webhook_change",
+    ),
     "orchestrator.webhook_delivery": Table(
         {"organization_id": NOTHING, "event_type": NOTHING, "body": BODY, "state": NOTHING, "problem": NOTHING, "response": TEXT}
     ),

@@ -71,6 +71,7 @@ CHECKS: tuple[Check, ...] = (
         "audit_of_no_activity",
         "audit_differs_from_activity",
         "audit_can_be_changed",
+        "webhook_changes_can_be_changed",
         "revocation_differs_from_activity",
         "request_differs_from_item",
     ),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange, WebhookEvent
 
 TEST_EVENT = "WebhookTest"
 """The type of the event that a person sends to try a webhook."""
@@ -51,6 +51,21 @@ class Webhook:
     failing_since: datetime | None
     """The first of the failed attempts since the last success."""
     disabled: Disabled | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedWebhook:
+    """Who did what with a webhook, which may be deleted since. `number` is its place among all changes."""
+
+    number: int
+    webhook_id: UUID
+    change: WebhookChange
+    because: DisabledBecause | None
+    url: str
+    events: Sequence[WebhookEvent]
+    by: str
+    channel: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from orchestrator.batches.guards import earlier_result
 from orchestrator.batches.model import Actor, Idempotency, Role
 from orchestrator.batches.repository import ActivityRepository, KeyUse
 from orchestrator.webhooks.bodies import body_of_test
-from orchestrator.webhooks.model import MAX_WEBHOOKS, TEST_EVENT, Delivery, DeliveryPlace, NewWebhook, Webhook
+from orchestrator.webhooks.model import MAX_WEBHOOKS, TEST_EVENT, ChangedWebhook, Delivery, DeliveryPlace, NewWebhook, Webhook
 from orchestrator.webhooks.secrets import PREVIOUS_VALID_FOR
 from orchestrator.webhooks.store import WebhookStore
-from schemas.statuses import DeliveryState
+from schemas.statuses import DeliveryState, WebhookChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,14 @@ class DeliveryPage:
     next_before: DeliveryPlace | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """A page of the changes of webhooks. `next_before` is the number to continue from; None on the last page."""
+
+    changes: Sequence[ChangedWebhook]
+    next_before: int | None
+
+
 def list_webhooks(store: WebhookStore, actor: Actor) -> Sequence[Webhook]:
     """The webhooks of the caller's organization, oldest first. Raises ForbiddenError."""
     _may_read(actor)
@@ -45,6 +53,14 @@ def get_webhook(store: WebhookStore, actor: Actor, webhook_id: UUID) -> Webhook:
     """One webhook. Raises ForbiddenError, NotFoundError."""
     _may_read(actor)
     return _visible(actor, store.find(webhook_id))
+
+
+def list_changes(store: WebhookStore, actor: Actor, *, before: int | None, limit: int) -> ChangePage:
+    """A page of what was done with webhooks of the caller's organization, also deleted ones, newest first. Raises ForbiddenError."""
+    _may_read(actor)
+    found = store.changes(actor.organization_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    return ChangePage(shown, shown[-1].number if len(found) > limit else None)
 
 
 def create_webhook(
@@ -71,12 +87,14 @@ def create_webhook(
             "too_many_webhooks", f"An organization has at most {MAX_WEBHOOKS} webhooks. Delete one that is not used."
         )
     store.add(actor.organization_id, new, actor.subject)
+    _note(store, actor, new.webhook_id, WebhookChange.CREATED)
     return SavedWebhook(get_webhook(store, actor, new.webhook_id))
 
 
 def delete_webhook(store: WebhookStore, actor: Actor, webhook_id: UUID) -> None:
     """Removes a webhook and its deliveries. Raises ForbiddenError, NotFoundError."""
     _changed(store, actor, webhook_id)
+    _note(store, actor, webhook_id, WebhookChange.DELETED)
     store.remove(webhook_id)
 
 
@@ -92,6 +110,7 @@ def rotate_secret(
     replayed = earlier_result(repository, actor, idempotency, webhook_id) is not None
     if not replayed:
         store.rotate(webhook_id, secret, previous_until=repository.clock() + PREVIOUS_VALID_FOR)
+        _note(store, actor, webhook_id, WebhookChange.ROTATED)
         repository.store_result(actor, idempotency, {})
     return SavedWebhook(get_webhook(store, actor, webhook_id), replayed)
 
@@ -100,6 +119,7 @@ def enable_webhook(store: WebhookStore, actor: Actor, webhook_id: UUID) -> Webho
     """Enables a webhook that the notifier has disabled. Raises ForbiddenError, NotFoundError."""
     if _changed(store, actor, webhook_id).disabled is not None:
         store.enable(webhook_id)
+        _note(store, actor, webhook_id, WebhookChange.ENABLED)
     return get_webhook(store, actor, webhook_id)
 
 
@@ -159,6 +179,10 @@ def _visible(actor: Actor, webhook: Webhook | None) -> Webhook:
 def _changed(store: WebhookStore, actor: Actor, webhook_id: UUID) -> Webhook:
     _may_change(actor)
     return _visible(actor, store.lock(webhook_id))
+
+
+def _note(store: WebhookStore, actor: Actor, webhook_id: UUID, change: WebhookChange) -> None:
+    store.note(webhook_id, change, by=actor.subject, channel=actor.channel)
 
 
 def _enabled(webhook: Webhook) -> Webhook:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row
 
 from orchestrator.storage import arrays
 from orchestrator.storage.statements import read_statements
-from orchestrator.webhooks.model import Attempt, Delivery, DeliveryPlace, Disabled, NewWebhook, Webhook
-from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from orchestrator.webhooks.model import Attempt, ChangedWebhook, Delivery, DeliveryPlace, Disabled, NewWebhook, Webhook
+from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange, WebhookEvent
 
 _SQL = read_statements("orchestrator/webhooks/sql/webhooks.sql")
 
@@ -21,6 +21,8 @@ _LOCK = _SQL["lock"].text()
 _ROTATE = _SQL["rotate"].text()
 _ENABLE = _SQL["enable"].text()
 _REMOVE = _SQL["remove"].text()
+_NOTE_CHANGE = _SQL["note_change"].text()
+_CHANGES = _SQL["changes"].text()
 _ADD_DELIVERY = _SQL["add_delivery"].text()
 _REDELIVER = _SQL["redeliver"].text()
 _DELIVERY = _SQL["delivery"].text()
@@ -64,6 +66,15 @@ class WebhookStore:
         """Removes a locked webhook and its deliveries."""
         self._connection.execute(_REMOVE, {"webhook_id": webhook_id})
 
+    def note(self, webhook_id: UUID, change: WebhookChange, *, by: str, channel: str) -> None:
+        """Notes who does what with a locked or new webhook."""
+        self._connection.execute(_NOTE_CHANGE, {"webhook_id": webhook_id, "change": change, "changed_by": by, "channel": channel})
+
+    def changes(self, organization_id: str, *, before: int | None, limit: int) -> Sequence[ChangedWebhook]:
+        """Returns a page of the changes of an organization's webhooks, newest first."""
+        rows = self._connection.execute(_CHANGES, {"organization_id": organization_id, "before": before, "most": limit})
+        return [_change(row) for row in rows]
+
     def add_delivery(self, webhook: Webhook, event_id: UUID, event_type: str, body: str) -> None:
         """Stores a delivery of a locked webhook, due now."""
         values = {"webhook_id": webhook.webhook_id, "event_id": event_id, "organization_id": webhook.organization_id}
@@ -99,6 +110,20 @@ def _webhook(row: Row[Any]) -> Webhook:
         created_at=row.created_at,
         failing_since=row.failing_since,
         disabled=None if row.disabled_at is None else Disabled(row.disabled_at, DisabledBecause(row.disabled_because)),
+    )
+
+
+def _change(row: Row[Any]) -> ChangedWebhook:
+    return ChangedWebhook(
+        number=row.number,
+        webhook_id=row.webhook_id,
+        change=WebhookChange(row.change),
+        because=None if row.because is None else DisabledBecause(row.because),
+        url=row.url,
+        events=[WebhookEvent(event) for event in row.events],
+        by=row.changed_by,
+        channel=row.channel,
+        at=row.changed_at,
     )
 
 

@@ -9,11 +9,12 @@ from schemas.api.base import NOT_EMPTY, Request, Response
 from schemas.api.reading import read_with
 from schemas.fields import one_of
 from schemas.mistakes import Mistake, pointer, size_mistakes
-from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange, WebhookEvent
 
 _Event = Annotated[WebhookEvent, one_of(*WebhookEvent)]
 _State = Annotated[DeliveryState, one_of(*DeliveryState)]
 _Because = Annotated[DisabledBecause, one_of(*DisabledBecause)]
+_Change = Annotated[WebhookChange, one_of(*WebhookChange)]
 _Problem = Annotated[DeliveryProblem, one_of(*DeliveryProblem)]
 
 
@@ -80,6 +81,33 @@ class WebhooksResponse(Response):
     """The webhooks of an organization, oldest first."""
 
     data: tuple[WebhookResponse, ...]
+
+
+class WebhookChangesQuery(Request):
+    """Which changes of webhooks to list."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=100, description="`next_cursor` of the previous page.")] = None
+
+
+class WebhookChangeResponse(Response):
+    """Who did what with a webhook. It stays when the webhook is deleted, and has no secret."""
+
+    webhook_id: UUID
+    change: _Change
+    because: Annotated[_Because | None, Field(description="Why the notifier has disabled it; null for other changes.")]
+    url: Annotated[str, Field(description="The receiver, without the query of its URL.")]
+    events: tuple[_Event, ...]
+    changed_by: Annotated[str, Field(description="A person or a service; `notifier` if it was disabled.")]
+    channel: str
+    changed_at: AwareDatetime
+
+
+class WebhookChangesResponse(Response):
+    """A page of the changes of an organization's webhooks, newest first."""
+
+    data: tuple[WebhookChangeResponse, ...]
+    next_cursor: Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one.")]
 
 
 class DeliveryResponse(Response):

@@ -62,11 +62,16 @@ def test_an_administrator_creates_tests_and_deletes_a_webhook(
         gone.get_by_role("button", name="Delete").click()
         gone.get_by_role("button", name="Delete").click()
         expect(gone).to_have_count(0)
+        changes = page.get_by_role("region", name="What was changed").get_by_role("listitem")
+        expect(changes.get_by_role("heading")).to_have_text(["Deleted", "Switched on", "Switched off", "Created", "Created"])
+        expect(changes.nth(2)).to_contain_text("the system")
+        check(page, screenshots / "webhook-changes.png")
         assert watch.faults == []
 
         log_out(page)
         log_in(page, console, "Auditor")
         page.goto(f"{console.url}/console/webhooks")
+        expect(page.get_by_role("heading", name="What was changed")).to_be_visible()
         page.get_by_role("button", name="Messages").click()
         expect(page.get_by_text("Arrived")).to_be_visible()
         expect(page.get_by_role("textbox")).to_have_count(0)

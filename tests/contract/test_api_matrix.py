@@ -12,7 +12,7 @@ from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
 from schemas.ids import DerivedIds
-from schemas.paths import API_PATH, API_ROOT, FORGETTINGS_PATH, WEBHOOKS_PATH
+from schemas.paths import API_PATH, API_ROOT, FORGETTINGS_PATH, WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 from tests.support.receipts import append_and_sign
@@ -73,6 +73,7 @@ BODIES: dict[str, Any] = {
     "enableWebhook": None,
     "testWebhook": None,
     "listDeliveries": None,
+    "listWebhookChanges": None,
     "redeliver": None,
     "forgetMentor": {"mentor_id": "mentor-99"},
     "getForgetting": None,
@@ -89,7 +90,7 @@ OPERATIONS = [
 ]
 CHANGING = {route.name for route in ROUTES if route.changes}
 FILES = {route.name for route in ROUTES if route.file_types}
-OF_WEBHOOKS = {route.name for route in ROUTES if route.path.startswith(WEBHOOKS_PATH)}
+OF_WEBHOOKS = {route.name for route in ROUTES if route.path.startswith((WEBHOOKS_PATH, WEBHOOK_CHANGES_PATH))}
 NOT_FOR_COORDINATORS = {"listCoordinators", "changeClosedPeriod", "forgetMentor", "getForgetting", *OF_WEBHOOKS}
 
 

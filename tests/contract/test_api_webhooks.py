@@ -17,11 +17,12 @@ from orchestrator.webhooks.secrets import Sealer
 from schemas.api.webhooks import (
     DeliveriesResponse,
     DeliveryResponse,
+    WebhookChangesResponse,
     WebhookResponse,
     WebhooksResponse,
     WebhookWithSecretResponse,
 )
-from schemas.paths import WEBHOOKS_PATH
+from schemas.paths import WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 
 BODY: dict[str, Any] = {"url": "https://receiver.example.org/in?from=us", "events": ["BatchCompleted", "BatchRejected"]}
@@ -186,3 +187,36 @@ def test_a_deleted_webhook_takes_its_deliveries_with_it(admin: httpx.Client, eng
     with engine.begin() as connection:
         left = connection.execute(text("SELECT webhook_id::text FROM orchestrator.webhook_delivery")).scalars().all()
     assert left == [other["webhook_id"]]
+
+
+def test_who_changed_a_webhook_stays_on_record_without_its_secrets(admin: httpx.Client, api: ApiServer, owner: Engine) -> None:
+    webhook = created(admin, "k")
+    created(admin, "k")
+    with api.client(Role.SERVICE, sub="attendance") as service:
+        rotated = [service.post(at(webhook, "rotate-secret"), headers={"Idempotency-Key": "r"}).json() for _ in range(2)]
+    admin.post(at(webhook, "enable"))  # it is enabled: nothing changes
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'gone'"))
+    admin.post(at(webhook, "enable"))
+    admin.post(at(webhook, "test"))
+    admin.delete(at(webhook))
+    with api.client(Role.AUDITOR, sub="auditor") as auditor:
+        first = auditor.get(WEBHOOK_CHANGES_PATH, params={"limit": 3})
+        rest = auditor.get(WEBHOOK_CHANGES_PATH, params={"limit": 3, "cursor": first.json()["next_cursor"]})
+    WebhookChangesResponse.model_validate_json(first.content, extra="forbid")
+    changes = [*first.json()["data"], *rest.json()["data"]]
+    assert [(each["change"], each["changed_by"], each["channel"]) for each in changes] == [
+        ("deleted", "boss", "api"),
+        ("enabled", "boss", "api"),
+        ("secret_rotated", "attendance", "api"),
+        ("created", "boss", "api"),
+    ]
+    assert rest.json()["next_cursor"] is None
+    assert {each["webhook_id"] for each in changes} == {webhook["webhook_id"]}
+    assert {(each["url"], tuple(each["events"])) for each in changes} == {
+        ("https://receiver.example.org/in", tuple(BODY["events"]))
+    }
+    assert changes == sorted(changes, key=lambda each: each["changed_at"], reverse=True)
+    with owner.begin() as connection:
+        kept = str(connection.execute(text("SELECT to_jsonb(c)::text FROM orchestrator.webhook_change c")).all())
+    assert not [each for each in (webhook, *rotated) if each["secret"].removeprefix("whsec_") in kept]

@@ -44,6 +44,8 @@ CORRUPTIONS: list[Corruption] = [
     ("period_differs_from_history", "completed", "INSERT INTO registration.period_change VALUES ('gone', 1, '2026-03-25', NULL, 'why', 'boss', 'api', now(), 99)"),
     ("period_differs_from_history", "completed", "INSERT INTO registration.period_change VALUES ('org-standard', 2, NULL, '2026-03-25', 'why', 'boss', 'api', now(), 99)"),
     ("period_differs_from_history", "completed", "UPDATE registration.organization SET closed_through = '2026-03-25'; INSERT INTO registration.period_change VALUES ('org-standard', 2, '2026-03-25', NULL, 'why', 'boss', 'api', now(), 99)"),
+    ("webhook_changes_can_be_changed", "completed", "GRANT UPDATE ON orchestrator.webhook_change TO bulkreg_api"),
+    ("webhook_changes_can_be_changed", "completed", "DROP TRIGGER webhook_changes_are_append_only ON orchestrator.webhook_change"),
     ("period_history_can_be_changed", "completed", "GRANT DELETE ON registration.period_change TO bulkreg_api"),
     ("period_history_can_be_changed", "completed", "DROP TRIGGER period_changes_are_append_only ON registration.period_change"),
     ("erased_notes_are_back", "completed", "INSERT INTO registration.notes_erasure SELECT batch_id, position, attempt, organization_id, item_id, 'boss', 'api', now() FROM orchestrator.batch_item WHERE batch_id = :b AND notes IS NOT NULL"),

@@ -43,6 +43,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeli
 from tests.support.receipts import append_and_sign
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
+from tests.support.webhooks import make_webhook
 
 KEY = ForgettingKey("k" * 32)
 PERSON, NAME, NOTE = "mentor-per-17", "Kåre Ødegård", "he broke his hip"
@@ -204,6 +205,7 @@ def test_nothing_names_the_person_and_the_funding_stays(pipeline: RecordingPipel
         "orchestrator.batch_dismissal", "orchestrator.dispatch", "orchestrator.revocation_request", "orchestrator.batch_part",
         "registration.coordinator", "registration.coordinator_scope", "orchestrator.console_session", "registration.notes_erasure",
         "registration.forgetting", "orchestrator.outcome", "orchestrator.receipt_log", "orchestrator.webhook", "orchestrator.webhook_delivery",
+        "orchestrator.webhook_change",
     }  # fmt: skip
     assert named_in(owner, PERSON, NAME, NOTE) == names_people - unnamed
     pseudonym = forget(pipeline)
@@ -446,6 +448,20 @@ def test_an_import_says_who_was_forgotten_and_brings_nobody_back_unless_it_is_me
     assert named_in(owner, PERSON, NAME) == {"registration.mentor"}
     assert imported(pipeline, tmp_path, key=None).forgotten == ()
     assert forget(pipeline) != pseudonym, "it is a new person"
+
+
+def test_who_changed_webhooks_is_replaced_too(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    make_webhook(pipeline.engine, settings, "https://receiver.example.org/")
+    columns = "(organization_id, webhook_id, change, url, events, changed_by, channel)"
+    for by in (PERSON, OTHER):
+        values = f"SELECT organization_id, webhook_id, 'created', url, events, '{by}', 'api' FROM orchestrator.webhook"
+        run(pipeline.engine, f"INSERT INTO orchestrator.webhook_change {columns} {values}")
+    pseudonym = forget(pipeline)
+    with owner.connect() as connection:
+        by = connection.execute(text("SELECT changed_by FROM orchestrator.webhook_change ORDER BY number")).scalars().all()
+    assert by == [pseudonym, OTHER]
+    with pytest.raises(Exception, match="permission denied"):
+        run(pipeline.engine, "UPDATE orchestrator.webhook_change SET changed_by = 'x'")
 
 
 def test_every_column_of_text_is_classified(owner: Engine) -> None:

@@ -255,6 +255,9 @@ const WEBHOOKS = `${API}/webhooks`;
 /** All webhooks of the organization. */
 export const webhooks = async () => (await send("GET", WEBHOOKS)).body;
 
+/** The newest changes of webhooks: who did what. */
+export const webhookChanges = async () => (await send("GET", `${API}/webhook-changes`, { query: { limit: 20 } })).body;
+
 /** @param {{ url: string, events: string[] }} webhook @param {string} key */
 export const createWebhook = async (webhook, key) => (await send("POST", WEBHOOKS, { json: webhook, key })).body;
 

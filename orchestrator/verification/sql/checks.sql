@@ -104,6 +104,16 @@ SELECT NULL, NULL, 'no trigger refuses changes of the audit'
 WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registration.audit') AND tgname = 'audit_is_append_only'
                   AND tgenabled <> 'D');
 
+-- name: webhook_changes_can_be_changed
+-- A role with the right to change who changed webhooks, or a missing trigger.
+SELECT NULL AS batch_id, NULL AS item_id, 'the role ' || r.name || ' may change the history of webhooks' AS detail
+FROM unnest(ARRAY['bulkreg_worker', 'bulkreg_api']) AS r (name)
+WHERE has_table_privilege(r.name, 'orchestrator.webhook_change', 'UPDATE, DELETE, TRUNCATE')
+UNION ALL
+SELECT NULL, NULL, 'no trigger refuses changes of the history of webhooks'
+WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('orchestrator.webhook_change')
+                  AND tgname = 'webhook_changes_are_append_only' AND tgenabled <> 'D');
+
 -- name: revocation_differs_from_activity
 -- An item whose revocation differs from its activity's. If an external service has the activity, the request that it granted counts.
 SELECT i.batch_id, i.item_id, 'the item is ' || i.status || CASE WHEN i.revoked_at IS NULL THEN '' ELSE ' and revoked' END

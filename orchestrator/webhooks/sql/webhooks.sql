@@ -41,6 +41,20 @@ UPDATE orchestrator.webhook SET disabled_at = NULL, disabled_because = NULL, fai
 WITH deliveries AS (DELETE FROM orchestrator.webhook_delivery WHERE webhook_id = :webhook_id)
 DELETE FROM orchestrator.webhook WHERE webhook_id = :webhook_id;
 
+-- name: note_change
+-- parameters: webhook_id uuid, change text, changed_by text, channel text
+-- Notes who did what with a locked webhook, before it is removed. The URL's query is left out: receivers put passwords there. By the primary key.
+INSERT INTO orchestrator.webhook_change (organization_id, webhook_id, change, url, events, changed_by, channel)
+SELECT organization_id, webhook_id, :change, split_part(url, '?', 1), events, :changed_by, :channel
+FROM orchestrator.webhook WHERE webhook_id = :webhook_id;
+
+-- name: changes
+-- parameters: organization_id text, before bigint, most integer
+-- A page of the changes of an organization's webhooks, newest first. By the index webhook_change_page.
+SELECT number, webhook_id, change, because, url, events, changed_by, channel, changed_at FROM orchestrator.webhook_change
+WHERE organization_id = :organization_id AND (CAST(:before AS bigint) IS NULL OR number < CAST(:before AS bigint))
+ORDER BY number DESC LIMIT :most;
+
 -- name: add_delivery
 -- parameters: webhook_id uuid, event_id uuid, organization_id text, event_type text, body text
 -- Stores a delivery that is due now. By the primary key.

@@ -6,13 +6,14 @@ import { Deliveries } from "/console/static/components/deliveries.js";
 import { focusOn } from "/console/static/components/dialog.js";
 import { field, mistakeOf } from "/console/static/components/field.js";
 import { mistakeText, moment, text } from "/console/static/messages.js";
+import { readDirectory } from "/console/static/directory.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const EVENTS = ["BatchCompleted", "BatchRejected", "ActivitiesRevoked"];
 
 /** @param {import("/console/static/app.js").Context} context */
 export async function page(context) {
-  const webhooks = new Webhooks(context);
+  const webhooks = new Webhooks(context, await readDirectory(context.me));
   await webhooks.load();
   return () => webhooks.view();
 }
@@ -21,6 +22,9 @@ export async function page(context) {
 class Webhooks {
   /** @type {any[]} */
   all = [];
+
+  /** What was done with webhooks, newest first. @type {any[]} */
+  changes = [];
 
   /** The webhook that was just made or whose secret was, with its secret. @type {any | null} */
   shown = null;
@@ -39,9 +43,10 @@ class Webhooks {
   mistakes = {};
   key = api.newKey();
 
-  /** @param {import("/console/static/app.js").Context} context */
-  constructor(context) {
+  /** @param {import("/console/static/app.js").Context} context @param {import("/console/static/directory.js").Directory} directory */
+  constructor(context, directory) {
     this.context = context;
+    this.directory = directory;
     this.creating = new Action(context);
     this.action = new Action(context);
   }
@@ -52,6 +57,7 @@ class Webhooks {
 
   async load() {
     this.all = (await api.webhooks()).data;
+    this.changes = (await api.webhookChanges()).data;
     for (const webhook of this.all) {
       this.opened.get(webhook.webhook_id)?.renew(webhook);
     }
@@ -185,6 +191,29 @@ class Webhooks {
         ? html`<p class="ds-paragraph">${text("webhook.empty")}</p>`
         : html`<ul class="webhooks">${this.all.map((webhook) => html`<li class="ds-card">${this.#card(webhook)}</li>`)}</ul>`}
       ${this.mayChange ? this.#form() : nothing}
+      ${this.changes.length === 0 ? nothing : this.#history()}
+    `;
+  }
+
+  /** Who did what, also with webhooks that were deleted. */
+  #history() {
+    return html`
+      <section aria-labelledby="history">
+        <h2 class="ds-heading" data-size="sm" id="history">${text("webhook.changes")}</h2>
+        <ol class="trail">
+          ${this.changes.map(
+            (change) => html`
+              <li>
+                <h3 class="ds-heading" data-size="2xs">${text(`webhook.change.${change.change}`)}</h3>
+                <p class="ds-paragraph subtle">
+                  ${this.#time(change.changed_at)}, ${change.change === "disabled" ? text("webhook.by_system") : this.directory.coordinatorName(change.changed_by)}
+                </p>
+                <p class="ds-paragraph">${change.url}</p>
+              </li>
+            `,
+          )}
+        </ol>
+      </section>
     `;
   }
 
