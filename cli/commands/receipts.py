@@ -113,21 +113,28 @@ def register(app: typer.Typer) -> None:
         from cli.servers.database import database
         from cli.servers.kafka import reachable_kafka
         from consumers.notary.published import every_published_checkpoint
+        from orchestrator.storage.receipt_checkpoints import read_keys
         from orchestrator.verification.receipts import audit_logs
 
         settings = deployment.settings()
         with working(output, "Reading the logs"), database(settings, settings.worker_url) as engine:
+            with engine.begin() as connection:
+                keys = read_keys(connection)
             with reachable_kafka(settings):
-                published = every_published_checkpoint(settings)
+                published, ignored = every_published_checkpoint(settings, keys)
             leaves, findings = audit_logs(engine, published, organization)
         document = {
             "leaves": leaves,
             "published_checkpoints": len(published),
+            "ignored_checkpoints": ignored,
             "findings": [asdict(each) for each in findings],
         }
         rows = [(each.kind, printable(each.organization_id), each.activity_id or "", each.detail) for each in findings]
         shown = [table(["what", "organization", "activity", "where"], rows)] if findings else []
-        verdict = f"{len(findings)} differences." if findings else "Nothing was changed, removed or added."
+        unchanged = "Nothing was changed, removed or added." if leaves else "Nothing is recorded yet."
+        verdict = f"{len(findings)} differences." if findings else unchanged
+        if ignored:
+            output.remark(f"{ignored} checkpoints on the topic are signed by no known key, and were not compared.")
         compared = f"{leaves} leaves compared with the tables and {len(published)} published checkpoints."
         output.answer(document, *shown, f"{compared} {verdict}")
         return ExitCode.SOME_FAILED if findings else ExitCode.DONE

@@ -1,16 +1,20 @@
 """Reads the checkpoints that are on the lifecycle topic, and compares them with the logs."""
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
 from consumers.loop.raw_record import RawRecord
 from consumers.reading.topic_reader import Span, TopicReader
+from orchestrator.process import metrics
+from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
+from orchestrator.receipts.checkpoint import BadCheckpointError, SignedCheckpoint, is_origin_of_log
+from orchestrator.receipts.keys import VerifierKey
 from orchestrator.storage.receipt_appending import take_turn
-from orchestrator.storage.receipt_checkpoints import Published, compare_published, note_reading, read_up_to
+from orchestrator.storage.receipt_checkpoints import Published, compare_published, note_reading, read_keys, read_up_to
 from schemas.envelope import Topic, UnreadableError, open_envelope
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, read_event
 
@@ -25,10 +29,11 @@ def compare_topic(settings: Settings, engine: Engine) -> int:
     with TopicReader(settings) as reader:
         with engine.begin() as connection:
             known = read_up_to(connection)
+            keys = read_keys(connection)
         # A topic that was deleted and recreated begins again.
         spans = [_unread(span, known.get(span.partition, 0)) for span in reader.spans([Topic.LIFECYCLE])]
         for chunk in reader.read(spans):
-            found = list(published_checkpoints([raw for _, raw in chunk]))
+            found = published_checkpoints([raw for _, raw in chunk], keys).signed
             if found:
                 with engine.begin() as connection:
                     take_turn(connection)
@@ -43,23 +48,61 @@ def _unread(span: Span, next_offset: int) -> Span:
     return replace(span, first=next_offset) if span.first <= next_offset <= span.end else span
 
 
-def published_checkpoints(records: Sequence[RawRecord]) -> Iterator[Published]:
-    """The checkpoints among records of the lifecycle topic. Skips whatever another program may have written."""
+class FoundCheckpoints(NamedTuple):
+    """The checkpoints that one of the known keys has signed, and how many records only say that they are checkpoints."""
+
+    signed: Sequence[Published]
+    ignored: int = 0
+
+
+def published_checkpoints(records: Sequence[RawRecord], keys: Sequence[VerifierKey]) -> FoundCheckpoints:
+    """The checkpoints among records of the lifecycle topic.
+
+    Everybody who may write to the topic may write records that look like checkpoints, and a false one would stop a log for good. So only
+    a checkpoint that one of the keys has signed counts. Others are named in the log and counted.
+    """
+    signed, ignored = [], 0
     for raw in records:
-        try:
-            envelope = open_envelope(raw.headers, raw.value)
-            if envelope.type != CHECKPOINT_SIGNED:
-                continue
-            data = read_event(Topic.LIFECYCLE, envelope)
-            assert isinstance(data, CheckpointSigned)
-            root = base64.b64decode(data.root, validate=True)
-        except (UnreadableError, ValueError):
+        data = _read(raw)
+        if data is None:
             continue
-        yield Published(data.organization_id, data.log, data.size, root, data.checkpoint)
+        if (published := _signed(data, keys)) is not None:
+            signed.append(published)
+            continue
+        ignored += 1
+        metrics.RECEIPT_CHECKPOINTS_IGNORED.inc()
+        log_action(Action.CHECKPOINT_IGNORED, role=None, topic=Topic.LIFECYCLE.value, partition=raw.partition, offset=raw.offset)
+    return FoundCheckpoints(signed, ignored)
 
 
-def every_published_checkpoint(settings: Settings) -> Sequence[Published]:
+def _read(raw: RawRecord) -> CheckpointSigned | None:
+    """The event; None if another program has written something else."""
+    try:
+        envelope = open_envelope(raw.headers, raw.value)
+        if envelope.type != CHECKPOINT_SIGNED:
+            return None
+        data = read_event(Topic.LIFECYCLE, envelope)
+    except UnreadableError:
+        return None
+    assert isinstance(data, CheckpointSigned)
+    return data
+
+
+def _signed(data: CheckpointSigned, keys: Sequence[VerifierKey]) -> Published | None:
+    """What the signed text says; None if no key has signed it, or it is about another log than the event says."""
+    try:
+        note = SignedCheckpoint.parse(data.checkpoint)
+    except BadCheckpointError:
+        return None
+    checkpoint = note.checkpoint
+    if not is_origin_of_log(checkpoint.origin, data.organization_id, data.log) or not note.is_signed_by_one_of(keys):
+        return None
+    return Published(data.organization_id, data.log, checkpoint.size, checkpoint.root, data.checkpoint)
+
+
+def every_published_checkpoint(settings: Settings, keys: Sequence[VerifierKey]) -> FoundCheckpoints:
     """All checkpoints that the topic holds. Raises KafkaException if the broker does not respond."""
     with TopicReader(settings) as reader:
         chunks = reader.read(reader.spans([Topic.LIFECYCLE]))
-        return [each for chunk in chunks for each in published_checkpoints([raw for _, raw in chunk])]
+        found = [published_checkpoints([raw for _, raw in chunk], keys) for chunk in chunks]
+    return FoundCheckpoints([one for each in found for one in each.signed], sum(each.ignored for each in found))

@@ -211,6 +211,11 @@ class Action(Enum):
         "Somebody has removed the `activity` of an audit row from before version 0011 of the tables, which had no values of its own, so no "
         "receipt can prove it. The logs go on without it. `bulkreg receipts audit` names it, too.",
     )
+    CHECKPOINT_IGNORED = (
+        logging.WARNING,
+        "A record of the topic lifecycle (`partition`, `offset`) says that it is a checkpoint, but no known key has signed it for that log. It "
+        "is not compared. Find out who wrote it; after a restore, it may be by a key that was made and replaced since the copy.",
+    )
     RECEIPT_LOG_HALTED = (
         logging.ERROR,
         "The log of an organization contradicts a checkpoint that was published, and is not signed. `state` is `ahead` (the database was "

@@ -88,6 +88,10 @@ SWEEP_SET_ASIDE = Counter(
 )
 RECEIPT_LEAVES_APPENDED = Counter("bulkreg_receipt_leaves_appended", "Leaves that this notary added to the logs of receipts.")
 RECEIPT_CHECKPOINTS_SIGNED = Counter("bulkreg_receipt_checkpoints_signed", "Checkpoints that this notary signed.")
+RECEIPT_CHECKPOINTS_IGNORED = Counter(
+    "bulkreg_receipt_checkpoints_ignored",
+    "Records of the topic lifecycle that say they are checkpoints, and that no known key has signed.",
+)
 WEBHOOK_ATTEMPTS = Counter(
     "bulkreg_webhook_attempts",
     "Attempts to deliver an event to a webhook, by their result: `delivered`, or the problem.",

@@ -88,6 +88,15 @@ class SignedCheckpoint:
         """
         return tuple(self._signer(signature, keys) for signature in self.signatures)
 
+    def is_signed_by_one_of(self, keys: Sequence[VerifierKey]) -> bool:
+        """Whether one of these keys has signed it. Other signatures are skipped, as readers of signed notes do."""
+        message = str(self.checkpoint).encode()
+        return any(
+            (key.name, key.key_id) == (signature.name, signature.key_id) and key.has_signed(message, signature.value)
+            for signature in self.signatures
+            for key in keys
+        )
+
     def _signer(self, signature: Signature, keys: Sequence[VerifierKey]) -> VerifierKey:
         named = [key for key in keys if (key.name, key.key_id) == (signature.name, signature.key_id)]
         if not named:
@@ -117,6 +126,11 @@ def origin(name: str, organization_id: str, number: int = 1) -> str:
 def is_origin_of(text: str, organization_id: str) -> bool:
     """Returns whether a log with this origin is one of the organization's."""
     return text.rpartition("/")[2].partition("#")[0] == quote(organization_id, safe="")
+
+
+def is_origin_of_log(text: str, organization_id: str, number: int) -> bool:
+    """Returns whether this is the origin of the organization's log with that number."""
+    return text.rpartition("/")[2] == origin("", organization_id, number)[1:]
 
 
 def _signature(line: str) -> Signature:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from orchestrator.receipts.keys import VerifierKey
 from orchestrator.receipts.merkle import Place, root, root_places
 from orchestrator.storage import arrays
 from orchestrator.storage.receipt_appending import GrowingLog, restart_log, split_hashes, take_turn
@@ -112,6 +113,11 @@ def add_key(connection: Connection, verifier: str) -> bool:
 def known_keys(connection: Connection) -> Sequence[str]:
     """All public keys, the newest first."""
     return connection.execute(_KEYS).scalars().all()
+
+
+def read_keys(connection: Connection) -> Sequence[VerifierKey]:
+    """The same as keys that verify."""
+    return [VerifierKey.parse(text) for text in known_keys(connection)]
 
 
 def read_up_to(connection: Connection) -> Mapping[int, int]:

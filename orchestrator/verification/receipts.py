@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Row, text
 
 from orchestrator.receipts.checkpoint import BadCheckpointError, SignedCheckpoint
-from orchestrator.receipts.keys import VerifierKey
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import leaf_hash, node_hash
 from orchestrator.storage import arrays
@@ -31,7 +30,7 @@ from orchestrator.storage.receipt_appending import (
     split_hashes,
     unpacked_leaves,
 )
-from orchestrator.storage.receipt_checkpoints import Published, known_keys
+from orchestrator.storage.receipt_checkpoints import Published, read_keys
 from orchestrator.storage.statements import read_statements
 from schemas.api.receipts import LeafResponse
 
@@ -48,8 +47,11 @@ _ACTIVITIES = _SQL["activities"].text()
 _UNAUDITED = _SQL["unaudited"].text()
 _REVOKED = _SQL["revoked"].text()
 
+_LOST = "the activity of the audit row {} is gone, so the row could not become a leaf"
 _RUNS_AT_ONCE = 20
 _ROWS_AT_ONCE = 5_000
+# Below the first id of an audit row, where somebody may have added one.
+_BEFORE_ALL = -(1 << 62)
 
 
 class Tampering(StrEnum):
@@ -132,7 +134,7 @@ class LogAuditor:
     def __init__(self, connection: Connection, published: Sequence[Published]) -> None:
         self._connection = connection
         self._published = published
-        self._keys = [VerifierKey.parse(text) for text in known_keys(connection)]
+        self._keys = read_keys(connection)
         self.leaves = 0
         """How many leaves were compared so far."""
 
@@ -140,12 +142,23 @@ class LogAuditor:
         """Yields what differs, of one organization or of all."""
         logs = self._connection.execute(_LOGS, {"organization_id": organization_id}).all()
         known = {(row.organization_id, row.log) for row in logs}
-        missing = self._connection.execute(_ORGANIZATIONS_WITHOUT_LOG, {"organization_id": organization_id}).scalars()
+        without = self._connection.execute(_ORGANIZATIONS_WITHOUT_LOG, {"organization_id": organization_id}).all()
+        missing = [row.organization_id for row in without if row.had_log]
         lost = {(each.organization_id, each.log) for each in self._published if organization_id in (None, each.organization_id)}
         for organization, log in sorted((lost | {(each, 1) for each in missing}) - known):
             yield AuditFinding(Tampering.LOG_REMOVED, organization, log, "there is no such log, although there was one")
+        for row in without:
+            yield from self._lost(row.organization_id)
         for row in logs:
             yield from _LogAudit(self, self._connection, row).run()
+
+    def _lost(self, organization_id: str) -> Iterator[AuditFinding]:
+        """The lost rows of an organization without a log."""
+        through = position(self._connection).appended_through
+        for each in lost_rows(self._connection, _BEFORE_ALL, through, organization_id):
+            yield AuditFinding(
+                Tampering.ACTIVITY_REMOVED, organization_id, 1, _LOST.format(each.audit_id), None, each.activity_id
+            )
 
     def published(self, organization_id: str, log: int) -> Sequence[Published]:
         """The checkpoints of a log that are on the topic."""
@@ -174,8 +187,7 @@ class _LogAudit:
         self._tree = _Tree({(each.level, each.number): bytes(each.hash) for each in nodes})
         salts = connection.execute(_SALTS, {"organization_id": row.organization_id})
         self._through = 0
-        # Somebody may have added a row below the first id.
-        self._compared = -(1 << 62)
+        self._compared = _BEFORE_ALL
         self._hash_of = {each.person_id: person_hash(bytes(each.salt), each.person_id) for each in salts}
         self._living = set(self._hash_of.values())
         # While a person is being forgotten, some rows have the pseudonym already, and the salt is not destroyed yet.
@@ -370,8 +382,7 @@ class _LogAudit:
         for row in self._rows(self._compared, through):
             yield self._found(Tampering.AUDIT_ADDED, f"the audit row {row.audit_id} is in no leaf", None, row.activity_id)
         for audit_id, activity_id in self._lost.items():
-            detail = f"the activity of the audit row {audit_id} is gone, so the row could not become a leaf"
-            yield self._found(Tampering.ACTIVITY_REMOVED, detail, None, activity_id)
+            yield self._found(Tampering.ACTIVITY_REMOVED, _LOST.format(audit_id), None, activity_id)
         for activity_id in self._connection.execute(_UNAUDITED, organization).scalars():
             yield self._found(Tampering.ACTIVITY_ADDED, "the activity was never registered", None, activity_id)
         for activity_id in self._connection.execute(_REVOKED, organization).scalars():

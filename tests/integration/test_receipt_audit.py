@@ -171,6 +171,37 @@ def test_an_activity_that_was_removed_from_under_an_old_audit_row_is_named(deplo
     ]
 
 
+def test_an_organization_of_which_nothing_is_recorded_yet_has_lost_no_log(
+    pipeline: Pipeline, settings: Settings, engine: Engine
+) -> None:
+    """All its rows are of a version from before receipts."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    # The notary has not run yet.
+    assert audit_logs(engine, []) == (0, [])
+    with as_owner(settings) as connection:
+        connection.execute(text(f"UPDATE registration.audit SET {NO_VALUES}"))
+        connection.execute(text("DELETE FROM registration.activity"))
+        connection.execute(
+            text("UPDATE orchestrator.receipt_cursor SET before_log = (SELECT max(audit_id) FROM registration.audit)")
+        )
+    append_and_sign(engine)
+    # No row could become a leaf. What is missing are the activities, not a log.
+    ids = derived_ids(str(batch_id))
+    leaves, found = audit_logs(engine, [])
+    assert leaves == 0
+    assert [(each.kind, each.activity_id) for each in found] == [
+        (Tampering.ACTIVITY_REMOVED, ids.activity_id(position)) for position in range(2)
+    ]
+    # A log that was there once is still missed.
+    pipeline.submit(mentors(1, first=3))
+    pipeline.drain()
+    append_and_sign(engine)
+    with as_owner(settings) as connection:
+        connection.execute(text("DELETE FROM orchestrator.receipt_log"))
+    assert Tampering.LOG_REMOVED in {each.kind for each in audit_logs(engine, [])[1]}
+
+
 def test_two_leaves_that_changed_places_are_found(deployment: Deployment) -> None:
     def change(leaves: list[bytes], hashes: list[bytes], audit_ids: list[int]) -> None:
         leaves[3:5], hashes[3:5], audit_ids[3:5] = leaves[4:2:-1], hashes[4:2:-1], audit_ids[4:2:-1]

@@ -1,7 +1,7 @@
 """Rows 68 and 69 of the fault catalogue: the log has each audit row once, in an order that never changes, and no published log is forked."""
 
 import threading
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 
 import pytest
@@ -10,11 +10,14 @@ from sqlalchemy.exc import DBAPIError
 
 from consumers.notary import appending
 from consumers.notary.notary import Notary
+from consumers.notary.published import every_published_checkpoint
 from consumers.reading import topic_reader
+from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
-from orchestrator.receipts.checkpoint import Checkpoint
+from orchestrator.receipts.checkpoint import Checkpoint, sign
+from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
@@ -23,12 +26,13 @@ from orchestrator.storage.receipt_checkpoints import LogAgreesError, PublishedSt
 from orchestrator.storage.receipt_reading import StoredHashes
 from orchestrator.verification.receipts import Tampering, audit_logs
 from producers.producer import EventProducer
-from schemas.envelope import Topic
-from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, checkpoint_signed
 from schemas.ids import derived_ids
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
 from tests.support.receipts import (
+    KEY,
     NO_VALUES,
     ORIGIN,
     all_hashes,
@@ -367,6 +371,65 @@ def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed
     assert (newest.origin, newest.size) == (f"{ORIGIN}/{ORGANIZATION}#2", len(leaves(engine, log=2)))
     assert newest.root == plain_root(all_hashes(engine, log=2))
     assert [leaf.get("before_log") for leaf in leaves(engine, log=2)] == [True] * 6 + [None] * 2
+
+
+def forged(key: SigningKey, *, origin: str = f"{ORIGIN}/{ORGANIZATION}", size: int = 2, altered: bool = False) -> OutgoingEvent:
+    """An event that says that the organization's log has another root, or many more leaves, than it has."""
+    note = sign(Checkpoint(origin, size, b"x" * 32), key)
+    return checkpoint_signed(
+        organization_id=ORGANIZATION,
+        log=1,
+        origin=origin,
+        size=size,
+        root=b"x" * 32,
+        checkpoint=note.replace(f"\n{size}\n", f"\n{size + 7}\n", 1) if altered else note,
+        time=datetime.now(UTC),
+        trace_id="0" * 31 + "1",
+    )
+
+
+def test_row_69_a_checkpoint_that_no_known_key_has_signed_stops_nobody(
+    restoring: Restoring, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = SigningKey(ORIGIN, b"\x08" * 32)
+    forgeries = [
+        forged(stranger),
+        forged(stranger, size=1_000),
+        forged(KEY, altered=True),
+        # A signed checkpoint of somebody else's log, and of another log of ours.
+        forged(KEY, origin=f"{ORIGIN}/another"),
+        forged(KEY, origin=f"{ORIGIN}/{ORGANIZATION}#2"),
+    ]
+    restoring.publisher.publish(forgeries)
+    restoring.register(3)
+    before = metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get()
+    fresh = notary(restoring.settings, restoring.engine)
+    fresh.turn()
+    assert fresh.health.failing is None
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2, 4]
+    assert metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get() - before == len(forgeries)
+    assert len(logged(caplog, Action.CHECKPOINT_IGNORED)) == len(forgeries)
+    # The audit ignores them too. What a known key has signed counts, also a false one.
+    signed, ignored = every_published_checkpoint(restoring.settings, [KEY.verifier])
+    assert ([each.size for each in signed], ignored) == ([2], len(forgeries))
+    assert audit_logs(restoring.engine, signed)[1] == []
+    restoring.publisher.publish([forged(KEY)])
+    notary(restoring.settings, restoring.engine).turn()
+    with restoring.engine.begin() as connection:
+        assert [each.state for each in unsettled_checkpoints(connection)] == [PublishedState.FORKED]
+
+
+def test_row_69_checkpoints_of_a_key_that_was_replaced_count(restoring: Restoring) -> None:
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"))
+    replacing = SigningKey(ORIGIN, b"\x09" * 32)
+    rotated = Notary(signing(restoring.settings, receipts_signing_key=replacing.secret_text()), restoring.engine)
+    rotated.turn()
+    with restoring.engine.begin() as connection:
+        [(published, state)] = unsettled_checkpoints(connection)
+    assert (published.size, state) == (4, PublishedState.AHEAD)
+    assert rotated.health.failing is not None
 
 
 def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restoring: Restoring) -> None:

@@ -11,11 +11,15 @@ ORDER BY organization_id, log;
 
 -- name: organizations_without_log
 -- parameters: organization_id text
--- Organizations with audit rows that should be in a log, and without a log.
-SELECT DISTINCT u.organization_id FROM registration.audit u
+-- Organizations with audit rows that the notary has passed, and without a log. `had_log` is false if none of these rows could become a leaf, because
+-- they are of an early version and their activities were removed.
+SELECT u.organization_id,
+       bool_or(u.item_id IS NOT NULL OR EXISTS (SELECT FROM registration.activity a WHERE a.activity_id = u.activity_id)) AS had_log
+FROM registration.audit u
 WHERE u.audit_id <= (SELECT appended_through FROM orchestrator.receipt_cursor)
   AND (CAST(:organization_id AS text) IS NULL OR u.organization_id = CAST(:organization_id AS text))
-  AND NOT EXISTS (SELECT FROM orchestrator.receipt_log l WHERE l.organization_id = u.organization_id);
+  AND NOT EXISTS (SELECT FROM orchestrator.receipt_log l WHERE l.organization_id = u.organization_id)
+GROUP BY u.organization_id ORDER BY u.organization_id;
 
 -- name: runs
 -- parameters: organization_id text, log integer, after_index bigint, runs integer
