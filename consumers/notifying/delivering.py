@@ -1,15 +1,14 @@
 """The other half of the notifier: claims deliveries that are due, has each one sent, and stores what became of it.
 
 A claim is a short transaction, so no lock is held while a receiver is waited for. A process that dies leaves its deliveries due again when their
-lease ends. Each webhook has its own bound of requests under way, so that a slow receiver delays no other.
+lease ends. Each webhook has its own bound of requests under way, and so have all together. Half of the latter is only for first requests to
+receivers that work, so that receivers that hang delay no other, however many they are.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -45,11 +44,12 @@ class Deliverer:
         self.health = LoopHealth(broker_contact=True)
         self._engine = engine
         self._most = settings.webhook_concurrency
+        self._connections = settings.webhook_connections
         self._addresses = ReceiverAddresses(settings.webhook_networks)
         self._sealer = Sealer(settings.webhook_key_list) if settings.webhook_key_list else None
         self._timeout_s = timeout_s
         self._passed = failpoints(settings.failpoints)
-        self._under_way: Counter[UUID] = Counter()
+        self._under_way: set[Claimed] = set()
         self._loop = asyncio.new_event_loop()
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -112,17 +112,17 @@ class Deliverer:
 
     async def _claim(self) -> list[Claimed]:
         claimed: list[Claimed] = []
-        under_way = dict(self._under_way)  # the thread reads a copy
+        under_way = frozenset(self._under_way)  # the thread reads a copy
 
         def claim(connection: Connection) -> None:
-            claimed[:] = claim_deliveries(connection, under_way=under_way, most=self._most)
+            claimed[:] = claim_deliveries(connection, under_way=under_way, most=self._most, connections=self._connections)
 
         if not await self._persistently(claim):
             return []
         self.health.turned()
         if claimed:
             self._passed(Failpoint.NOTIFIER_AFTER_CLAIM)
-        self._under_way.update(each.webhook_id for each in claimed)
+        self._under_way.update(claimed)
         return claimed
 
     async def _attempt(self, sender: Sender, claimed: Claimed) -> None:
@@ -138,8 +138,7 @@ class Deliverer:
             metrics.WEBHOOK_ATTEMPTS.labels(attempt.problem or "delivered").inc()
             await self._end(claimed, attempt)
         finally:
-            self._under_way[claimed.webhook_id] -= 1
-            self._under_way += Counter()  # drops webhooks without attempts
+            self._under_way.discard(claimed)
             self._woken.set()
 
     async def _end(self, claimed: Claimed, attempt: Attempt) -> None:

@@ -59,7 +59,7 @@ class Sender:
                 ssl=tls,
                 # A receiver that has closed an idle connection would make the next delivery fail.
                 force_close=True,
-                # Each webhook has a bound of its own. A common one would let slow receivers delay others.
+                # What may be under way is bounded before (Room). Here a request would wait for a connection while its time runs.
                 limit=0,
             )
             session = aiohttp.ClientSession(

@@ -283,6 +283,13 @@ class Settings(BaseSettings):
         ge=1,
         description="The most concurrent requests to one webhook, from one process. A slow receiver occupies no more.",
     )
+    webhook_connections: int = Field(
+        default=400,
+        ge=2,
+        description="The most concurrent requests to all webhooks, from one process. Each needs a socket, so it has to be less than the "
+        "process's limit of open files. Half of them are only for a first request to a receiver that works, so "
+        "that receivers that hang take no others.",
+    )
     webhook_delivery_days: int = Field(
         default=30,
         ge=4,

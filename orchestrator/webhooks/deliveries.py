@@ -1,6 +1,7 @@
 """The notifier's side of the tables: which events are to be delivered, which are due, and what became of an attempt."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -61,9 +62,28 @@ class Claimed(NamedTuple):
     event_type: str
     body: str
     attempts: int
+    is_first: bool
+    """Whether it was the only request to its webhook when it was claimed, and the webhook did not fail."""
     url: str
     secret: bytes
     previous_secret: bytes | None
+
+
+class Room(NamedTuple):
+    """How many requests may be begun: those that are the only ones to a webhook that does not fail, and others."""
+
+    first: int
+    more: int
+
+    @classmethod
+    def of(cls, connections: int) -> "Room":
+        """Half of the connections is for first requests. So receivers that hang or fail can't take those of receivers that work."""
+        return cls(connections - connections // 2, connections // 2)
+
+    def without(self, claimed: Collection[Claimed]) -> "Room":
+        """What is left beside these requests."""
+        first = sum(each.is_first for each in claimed)
+        return Room(self.first - first, self.more - (len(claimed) - first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +148,13 @@ def record_deliveries(connection: Connection, events: Sequence[ToldEvent]) -> in
     return int(connection.execute(_RECORD, parameters).rowcount)
 
 
-def claim_deliveries(connection: Connection, *, under_way: Mapping[UUID, int], most: int) -> Sequence[Claimed]:
-    """Claims deliveries that are due, for `LEASE`. `under_way`: how many this process attempts of each webhook; with those, at most `most`."""
-    busy = {"busy": arrays.plain(under_way), "under_way": arrays.plain(under_way.values())}
-    rows = connection.execute(_CLAIM, {**busy, "most": most, "lease": LEASE})
+def claim_deliveries(connection: Connection, *, under_way: Collection[Claimed], most: int, connections: int) -> Sequence[Claimed]:
+    """Claims deliveries that are due, for `LEASE`. `under_way` is what this process attempts. With that, it has at most `most` requests to a
+    webhook, and `connections` to all."""
+    room = Room.of(connections).without(under_way)
+    counts = Counter(each.webhook_id for each in under_way)
+    busy = {"busy": arrays.plain(counts), "under_way": arrays.plain(counts.values())}
+    rows = connection.execute(_CLAIM, {**busy, "most": most, "first": room.first, "more": room.more, "lease": LEASE})
     return [
         Claimed(
             row.webhook_id,
@@ -139,6 +162,7 @@ def claim_deliveries(connection: Connection, *, under_way: Mapping[UUID, int], m
             row.event_type,
             row.body,
             row.attempts,
+            row.is_first,
             row.url,
             bytes(row.secret),
             None if row.previous_secret is None else bytes(row.previous_secret),

@@ -18,7 +18,7 @@ from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.process import environment
 from tests.support.receiver import running_receiver
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 from tests.support.webhooks import deliveries, make_deliveries, make_webhook, on_loopback, running_deliverer, states
 
 FAILPOINTS = [Failpoint.NOTIFIER_AFTER_CLAIM, Failpoint.NOTIFIER_AFTER_SEND, Failpoint.NOTIFIER_AFTER_END]
@@ -51,6 +51,42 @@ def test_row_71_receivers_that_hang_or_break_delay_no_other(engine: Engine, sett
         assert all(states(engine, webhook) == ["pending"] * 6 for webhook in hanging)
         receiver.released.set()
         eventually(lambda: all(states(engine, webhook) == ["delivered"] * 6 for webhook in hanging))
+
+
+def test_row_71_a_hundred_receivers_that_hang_leave_connections_to_one_that_works(engine: Engine, settings: Settings) -> None:
+    """Of a hundred organizations, with more deliveries than there are connections. All have failed before."""
+    few = settings.model_copy(update={"webhook_connections": 20})
+    hanging = []
+    with running_receiver() as receiver:
+        for number in range(100):
+            webhook = make_webhook(engine, settings, receiver.url(f"/{number}/hang"), organization_id=f"org-{number}")
+            make_deliveries(engine, webhook, 2)
+            hanging.append(webhook)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE orchestrator.webhook SET failing_since = now()"))
+        with running_deliverer(few, engine, timeout_s=HELD_S):
+            eventually(lambda: len(receiver.requests) == 10)
+            good = make_webhook(engine, settings, receiver.url("/204"))
+            make_deliveries(engine, good, 30)
+            eventually(lambda: states(engine, good) == ["delivered"] * 30)
+            # The others still hang, in the half that is theirs.
+            assert len(receiver.requests) == 10 + 30
+            assert len({request.path for request in receiver.requests}) == 10 + 1, "one request to each"
+            receiver.released.set()
+            eventually(lambda: all(states(engine, webhook) == ["delivered"] * 2 for webhook in hanging))
+
+
+def test_row_71_more_receivers_begin_to_hang_at_once_than_there_are_connections(engine: Engine, settings: Settings) -> None:
+    few = settings.model_copy(update={"webhook_connections": 8})
+    with running_receiver() as receiver:
+        hanging = [make_webhook(engine, settings, receiver.url(f"/{number}/hang")) for number in range(12)]
+        good = make_webhook(engine, settings, receiver.url("/204"), organization_id="org-other")
+        for webhook in (*hanging, good):
+            make_deliveries(engine, webhook, 6)
+        with running_deliverer(few, engine, timeout_s=0.7):
+            # Each takes a connection of those that work once. Then it fails.
+            eventually(lambda: states(engine, good) == ["delivered"] * 6)
+            assert all(states(engine, webhook) == ["pending"] * 6 for webhook in hanging)
 
 
 def test_row_71_a_notifier_without_sockets_blames_no_receiver(

@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from uuid import UUID, uuid4
 
 import pytest
@@ -132,8 +131,9 @@ def test_an_event_that_names_another_organization_than_its_batch_is_refused(
 # --- What becomes of a delivery -----------------------------------------------------------------------------------------
 
 
-def claim(engine: Engine, *, under_way: Mapping[UUID, int] = MappingProxyType({}), most: int = 4) -> list[Claimed]:
-    return list(transact(engine, lambda connection: claim_deliveries(connection, under_way=under_way, most=most)))
+def claim(engine: Engine, *, under_way: Sequence[Claimed] = (), most: int = 4, connections: int = 400) -> list[Claimed]:
+    bounds = {"most": most, "connections": connections}
+    return list(transact(engine, lambda connection: claim_deliveries(connection, under_way=under_way, **bounds)))
 
 
 def end(engine: Engine, claimed: Claimed, attempt: Attempt = BROKEN) -> Ended | None:
@@ -175,9 +175,35 @@ def test_no_more_are_claimed_than_may_be_under_way_and_a_long_queue_hides_no_oth
     with engine.begin() as connection:
         told = text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'gone' WHERE webhook_id = :id")
         connection.execute(told, {"id": disabled})
-    found = [each.webhook_id for each in claim(engine, under_way={long: 1})]
-    assert sorted(found) == sorted([long] * 3 + [short])
-    assert claim(engine, under_way={long: 4}) == []
+    [first] = claim(engine, most=1, connections=2)
+    assert first.webhook_id == long
+    found = claim(engine, under_way=[first])
+    assert sorted(each.webhook_id for each in found) == sorted([long] * 3 + [short])
+    assert claim(engine, under_way=[first, *found]) == []
+
+
+def test_half_of_the_connections_are_for_first_requests_to_receivers_that_work(engine: Engine, settings: Settings) -> None:
+    failing, working = ([make_webhook(engine, settings, URL) for _ in range(count)] for count in (9, 3))
+    for webhook in (*failing, *working):
+        make_deliveries(engine, webhook, 6)
+    with engine.begin() as connection:
+        told = text("UPDATE orchestrator.webhook SET failing_since = now() WHERE webhook_id = ANY (CAST(:ids AS uuid[]))")
+        connection.execute(told, {"ids": [str(webhook) for webhook in failing]})
+    under_way = claim(engine, connections=11)
+    # Each receiver that works has one. The others get the rest of their half, one each.
+    assert {each.webhook_id for each in under_way if each.is_first} == set(working)
+    others = [each.webhook_id for each in under_way if not each.is_first]
+    assert (len(others), len(set(others)), set(others) <= set(failing)) == (5, 5, True)
+    # Those that work have no second one while the other half is full, and three more may come.
+    assert claim(engine, under_way=under_way, connections=11) == []
+    late = make_webhook(engine, settings, URL)
+    make_deliveries(engine, late, 6)
+    assert [each.webhook_id for each in claim(engine, under_way=under_way, connections=11)] == [late]
+    # As soon as there is room, the webhook with the fewest is next.
+    [other, *rest] = [each for each in under_way if not each.is_first]
+    end(engine, other)
+    [following] = claim(engine, under_way=[each for each in under_way if each is not other], connections=11)
+    assert (following.webhook_id in failing, following.webhook_id in {each.webhook_id for each in rest}) == (True, False)
 
 
 def test_attempts_go_on_with_growing_pauses_for_three_days(engine: Engine, settings: Settings) -> None:

@@ -44,7 +44,7 @@ def receiver() -> Iterator[Receiver]:
 
 def claimed(url: str, *, previous: str | None = None, sealer: Sealer = SEALER) -> Claimed:
     sealed = None if previous is None else sealer.seal(previous)
-    return Claimed(uuid4(), EVENT_ID, "BatchCompleted", BODY, 1, url, sealer.seal(SECRET), sealed)
+    return Claimed(uuid4(), EVENT_ID, "BatchCompleted", BODY, 1, True, url, sealer.seal(SECRET), sealed)
 
 
 def send(*deliveries: Claimed, allowed: Any = LOOPBACK, timeout_s: float = PATIENT_S, sealer: Sealer = SEALER) -> list[Attempt]:

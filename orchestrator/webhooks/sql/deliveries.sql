@@ -27,23 +27,33 @@ FOR KEY SHARE OF w
 ON CONFLICT DO NOTHING;
 
 -- name: claim
--- parameters: busy uuid[], under_way integer[], most integer, lease interval
--- Claims deliveries that are due, at most `most` of each webhook together with those under way. Until the lease ends, no other process claims them.
--- By the index webhook_delivery_due, for each webhook by itself: a receiver with a long queue is not in the way of another.
-WITH chosen AS MATERIALIZED (
-    SELECT w.webhook_id, due.event_id
+-- parameters: busy uuid[], under_way integer[], most integer, first integer, more integer, lease interval
+-- Claims deliveries that are due, at most `most` of each webhook together with those under way. `first` is how many may be the only request to a webhook
+-- that does not fail, `more` how many others: those of webhooks with fewer requests before those of webhooks with more, then what has been due for longest.
+-- Until the lease ends, no other process claims them. By the index webhook_delivery_due, for each webhook by itself: a receiver with a long queue is not
+-- in the way of another. What another process claims at the same moment is left out.
+WITH due AS MATERIALIZED (
+    SELECT w.webhook_id, d.event_id, d.due_at, coalesce(b.under_way, 0) + d.place AS place,
+           w.failing_since IS NULL AND coalesce(b.under_way, 0) + d.place = 1 AS is_first
     FROM orchestrator.webhook w
     LEFT JOIN unnest(CAST(:busy AS uuid[]), CAST(:under_way AS integer[])) AS b (webhook_id, under_way) ON b.webhook_id = w.webhook_id
-    CROSS JOIN LATERAL (SELECT d.event_id FROM orchestrator.webhook_delivery d
-                        WHERE d.webhook_id = w.webhook_id AND d.state = 'pending' AND d.due_at <= clock_timestamp()
-                        ORDER BY d.due_at LIMIT greatest(0, :most - coalesce(b.under_way, 0)) FOR UPDATE SKIP LOCKED) AS due
+    CROSS JOIN LATERAL (SELECT event_id, due_at, row_number() OVER (ORDER BY due_at) AS place FROM orchestrator.webhook_delivery
+                        WHERE webhook_id = w.webhook_id AND state = 'pending' AND due_at <= clock_timestamp()
+                        ORDER BY due_at LIMIT greatest(0, :most - coalesce(b.under_way, 0))) AS d
     WHERE w.disabled_at IS NULL
+), ranked AS (
+    SELECT webhook_id, event_id, is_first, row_number() OVER (PARTITION BY is_first ORDER BY place, due_at) AS number FROM due
+), chosen AS MATERIALIZED (
+    SELECT d.webhook_id, d.event_id, r.is_first
+    FROM ranked r JOIN orchestrator.webhook_delivery d ON (d.webhook_id, d.event_id) = (r.webhook_id, r.event_id)
+    WHERE r.number <= CASE WHEN r.is_first THEN :first ELSE :more END AND d.state = 'pending' AND d.due_at <= clock_timestamp()
+    FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE orchestrator.webhook_delivery d
 SET due_at = clock_timestamp() + CAST(:lease AS interval), attempts = d.attempts + 1, attempted_at = clock_timestamp()
 FROM chosen c JOIN orchestrator.webhook w ON w.webhook_id = c.webhook_id
 WHERE (d.webhook_id, d.event_id) = (c.webhook_id, c.event_id)
-RETURNING d.webhook_id, d.event_id, d.event_type, d.body, d.attempts, w.url, w.secret,
+RETURNING d.webhook_id, d.event_id, d.event_type, d.body, d.attempts, c.is_first, w.url, w.secret,
           CASE WHEN w.previous_until > clock_timestamp() THEN w.previous_secret END AS previous_secret;
 
 -- name: lock
