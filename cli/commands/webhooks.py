@@ -156,8 +156,8 @@ def _answer_with_secret(output: Output, made: Mapping[str, Any], sentence: str) 
 
 
 def _what(change: Mapping[str, Any]) -> str:
-    because = change["because"]
-    return change["change"].replace("_", " ") + ("" if because is None else f": {because}")
+    what, because = str(change["change"]).replace("_", " "), change["because"]
+    return what if because is None else f"{what}: {because}"
 
 
 def _state(webhook: Mapping[str, Any]) -> str:

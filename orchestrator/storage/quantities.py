@@ -62,8 +62,8 @@ _NUMBER = rf"\d+(?:{_SPACE}\d{{3}})*"
 _QUANTITY = re.compile(
     "|".join(
         (
-            # Words that are joined: team-12, 2026-03-12, 12-year-old.
-            r"\w+(?:[-\N{NON-BREAKING HYPHEN}\N{EN DASH}]\w+)+",
+            # Words that are joined: team-12, 2026-03-12, mentor_12.
+            r"[^\W_]+(?:[-_\N{NON-BREAKING HYPHEN}\N{EN DASH}][^\W_]+)+",
             # Numbers that are joined: 1.5, 12/3, 10:30, 12'000.
             r"(?<!\w)\d+(?:[./:,'\N{RIGHT SINGLE QUOTATION MARK}]\d+)+",
             # 90 min, 1 200 kr, kr 90.

@@ -382,7 +382,7 @@ def test_an_id_that_only_a_record_has_is_somebodys(pipeline: RecordingPipeline, 
     pipeline.drain()
     match stands_in:
         case "a correction":
-            corrected = CorrectedItem(DerivedIds(failed).item_id(0), {"mentor_id": left})  # type: ignore[arg-type]
+            corrected = CorrectedItem(DerivedIds(failed).item_id(0), {"mentor_id": left})
             for correction in (corrected, CorrectedItem(corrected.item_id, {"mentor_id": "nobody"})):
                 pipeline.call(retry_failed_items, ADMIN, failed, RetryRequest(corrections=[correction]))
                 pipeline.drain()
@@ -391,7 +391,9 @@ def test_an_id_that_only_a_record_has_is_somebodys(pipeline: RecordingPipeline, 
             pipeline.drain()
             run(owner, f"UPDATE registration.activity SET attributed_to = '{left}'")
         case "an edit":
-            pipeline.call(relabel_batch, Actor(ORGANIZATION, left, ADMIN.role), failed, "another")
+            registered = pipeline.submit([item("mentor-1")])
+            pipeline.drain()
+            revoke(pipeline, registered, actor=Actor(ORGANIZATION, left, ADMIN.role))
         case "a group":
             columns = "(template_id, organization_id, coordinator_id, name, mentor_ids, activity_type, duration_minutes, version, changed_at)"
             values = f"(gen_random_uuid(), '{ORGANIZATION}', 'coord-1', 'all', ARRAY['{left}'], 'visit', 60, 1, now())"
@@ -458,8 +460,8 @@ def test_who_changed_webhooks_is_replaced_too(pipeline: RecordingPipeline, owner
         run(pipeline.engine, f"INSERT INTO orchestrator.webhook_change {columns} {values}")
     pseudonym = forget(pipeline)
     with owner.connect() as connection:
-        by = connection.execute(text("SELECT changed_by FROM orchestrator.webhook_change ORDER BY number")).scalars().all()
-    assert by == [pseudonym, OTHER]
+        named = connection.execute(text("SELECT changed_by FROM orchestrator.webhook_change ORDER BY number")).scalars().all()
+    assert named == [pseudonym, OTHER]
     with pytest.raises(Exception, match="permission denied"):
         run(pipeline.engine, "UPDATE orchestrator.webhook_change SET changed_by = 'x'")
 
