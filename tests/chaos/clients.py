@@ -16,6 +16,7 @@ from schemas.ids import DerivedIds
 from schemas.paths import ACTIVITIES_PATH, API_ROOT, CLOSED_PERIOD_PATH
 from tests.chaos.calls import TIMEOUT_S, Api, Reply
 from tests.chaos.history import GONE, Call, Closing, Ending, History, Observation, Operation, Submission, Values
+from tests.chaos.leavers import Farewell
 from tests.chaos.notes import NOTED_EVERY, Eraser
 from tests.chaos.work import ACTIVE, FIRST_DAY, Work
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
@@ -344,6 +345,7 @@ def run_clients(
                 tasks.create_task(client.run(is_over))
             if kind is Client:
                 tasks.create_task(Closer(seed, Api(session, history.server_errors), work, history).run(is_over))
+                tasks.create_task(Farewell(seed, Api(session, history.server_errors), work, history).run(is_over))
                 tasks.create_task(Eraser(seed, Api(session, history.server_errors), history, recent).run(is_over))
             await until()
             is_over.set()

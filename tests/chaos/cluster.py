@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 import psutil
 from pydantic import SecretStr
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, text
 
 from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.postgres import PostgresServer
 from compose.embedded.product import ROLE_GROUPS
 from orchestrator.process.settings import Settings
 from tests.chaos.disk import Disk, small_disk
-from tests.chaos.work import MENTORS
+from tests.chaos.work import LEAVERS, MENTORS
 from tests.faults.proxy import PostgresProxy
-from tests.support.pipeline import standard_directory
+from tests.support.pipeline import ORGANIZATION, standard_directory
 from tests.support.product import Product, running_product
 from tests.support.waiting import eventually
 
@@ -114,8 +114,15 @@ def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Clus
     ):
         engine = create_engine(settings.owner_url)
         standard_directory(engine, mentor_count=MENTORS)
+        _employ_leavers(engine)
         engine.dispose()
         yield Cluster(product, proxy, disk)
+
+
+def _employ_leavers(engine: Engine) -> None:
+    people = "SELECT :org, 'leaver-' || n, 'Anna Goodbye' || n, 'chapter-1' FROM generate_series(1, :leavers) AS n"
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO registration.mentor {people}"), {"org": ORGANIZATION, "leavers": LEAVERS})
 
 
 def _prepared(home: Path) -> Settings:

@@ -111,6 +111,18 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgetting:
+    """The calls that were to have a person forgotten, who has a number and a batch with this label."""
+
+    mentor_id: str
+    number: int
+    label: str
+    outcome: Ending
+    receipt: bytes | None = None
+    """The receipt of the batch from before; None if there was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a client saw of a batch when something had changed since it last looked."""
 
@@ -134,6 +146,7 @@ class History:
         self.observations: dict[str, list[Observation]] = defaultdict(list)
         self.closings: list[Closing] = []
         self.erasures: list[Erasure] = []
+        self.forgettings: list[Forgetting] = []
         self.contested: set[tuple[str, str, str]] = set()
         """Keys that were requested more than once."""
         self.server_errors: list[str] = []

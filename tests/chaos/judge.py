@@ -63,6 +63,7 @@ class Rule(StrEnum):
     UNATTACHED = "rows that belong to no batch or item"
     NOTES_LEFT = "notes that were erased, and are there"
     NOTES_LOST = "notes that nobody erased, and that are gone"
+    FORGOTTEN_LEFT = "a person who was forgotten, and is named"
     # Found by others than the judge: by `bulkreg verify`, `replay` and `receipts`, by the receiver, and by the monitor of the processes.
     VERIFY = "a breach that `bulkreg verify` found"
     TOPICS = "the topics and the tables differ"

@@ -75,13 +75,18 @@ def read_receipts(cluster: Cluster, seed: str, folder: Path) -> Sequence[Receipt
             cursor.execute(_HAPPENED, (batch_id,))
             happened[batch_id] = set(cursor.fetchall())
     connection.close()
-    keys = [each["key"] for each in json.loads(cluster.product.bulkreg("keys", "list", "--json"))["keys"]]
+    keys = published_keys(cluster)
     with cluster.product.client(ORGANIZATION) as client:
         files = {batch_id: client.get(f"/{batch_id}/receipt").content for batch_id in chosen}
     return [
-        Receipt(batch_id, _verified(content, keys, folder / "receipt.json"), happened[batch_id])
+        Receipt(batch_id, verified(content, keys, folder / "receipt.json"), happened[batch_id])
         for batch_id, content in files.items()
     ]
+
+
+def published_keys(cluster: Cluster) -> Sequence[str]:
+    """The public keys that sign receipts, or did."""
+    return [each["key"] for each in json.loads(cluster.product.bulkreg("keys", "list", "--json"))["keys"]]
 
 
 def receipt_findings(receipts: Sequence[Receipt]) -> Iterator[Finding]:
@@ -94,7 +99,8 @@ def receipt_findings(receipts: Sequence[Receipt]) -> Iterator[Finding]:
             yield Finding(Rule.RECEIPT, f"batch {each.batch_id}", f"differs from the audit in {shown ^ each.happened}")
 
 
-def _verified(content: bytes, keys: Sequence[str], file: Path) -> Mapping[str, Any]:
+def verified(content: bytes, keys: Sequence[str], file: Path) -> Mapping[str, Any]:
+    """What `bulkreg receipts verify --json` says of a receipt in a file of its own."""
     file.write_bytes(content)
     command = [*BULKREG, "receipts", "verify", str(file), "--json", *(part for key in keys for part in ("--key", key))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False)

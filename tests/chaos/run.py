@@ -15,6 +15,7 @@ from tests.chaos.clients import Submitter, run_clients
 from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
+from tests.chaos.leavers import forgetting_findings, read_pseudonyms, with_their_ids
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.notes import note_findings, read_noted_items
@@ -113,9 +114,10 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             unrest = _drain(cluster, plan.drained_within_s, say) or finish_deliveries(cluster, receiver)
         with _phase("judge", took_s):
             totals, ends = read_totals(cluster.postgres_url), read_announced_ends(cluster.settings)
+            pseudonyms = read_pseudonyms(cluster.postgres_url, history)
             verdict = judge(
                 history,
-                read_batches(cluster.postgres_url),
+                with_their_ids(read_batches(cluster.postgres_url), pseudonyms),
                 totals,
                 ends,
                 read_periods(cluster.postgres_url),
@@ -125,6 +127,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             verdict.findings += _told_otherwise(cluster)
             verdict.findings += read_differing_events(cluster.settings, told_twice)
             verdict.findings += note_findings(history, read_noted_items(cluster.postgres_url, history), told_twice)
+            verdict.findings += forgetting_findings(cluster, history, pseudonyms, folder)
             verdict.findings += delivery_findings(receiver, ends, told_twice)
             answer = audit_logs(cluster, within_s=CHECKED_WITHIN_S)
             verdict.findings += log_findings(answer, audits=totals.audits, replaced=replaced_log)
@@ -132,6 +135,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             verdict.findings += receipt_findings(receipts)
             verdict.judged |= {
                 "erasures": len(history.erasures),
+                "people forgotten": len(pseudonyms),
                 "deliveries": len(receiver.bodies),
                 "leaves of logs": answer.get("leaves", 0),
                 "receipts": len(receipts),

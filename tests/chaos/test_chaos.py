@@ -40,4 +40,6 @@ def test_half_a_minute_of_chaos(tmp_path: Path) -> None:
 @pytest.mark.timeout(1_500)
 def test_ten_minutes_of_chaos(tmp_path: Path) -> None:
     plan = Plan(seed=secrets.token_hex(4), chaos_s=600.0, spared_s=300.0, drained_within_s=300.0)
-    check(run(plan, tmp_path, print), tmp_path, least_batches=1_000, least_faults=15)
+    result = run(plan, tmp_path, print)
+    check(result, tmp_path, least_batches=1_000, least_faults=15)
+    assert result.verdict.judged["people forgotten"] >= 1, summary(result)

@@ -7,8 +7,22 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.chaos.history import GONE, Call, Closing, Counts, Ending, Erasure, History, Observation, Operation, Submission, Values
+from tests.chaos.history import (
+    GONE,
+    Call,
+    Closing,
+    Counts,
+    Ending,
+    Erasure,
+    Forgetting,
+    History,
+    Observation,
+    Operation,
+    Submission,
+    Values,
+)
 from tests.chaos.judge import Rule, Verdict, judge
+from tests.chaos.leavers import left_findings, with_their_ids
 from tests.chaos.monitor import Sample, leaks
 from tests.chaos.notes import NotedItem, note_findings
 from tests.chaos.receipts import Receipt, log_findings, receipt_findings
@@ -19,6 +33,7 @@ from tests.support.pipeline import COORDINATOR
 FOUND_BY_OTHERS = {
     Rule.NOTES_LEFT,
     Rule.NOTES_LOST,
+    Rule.FORGOTTEN_LEFT,
     Rule.VERIFY,
     Rule.TOPICS,
     Rule.TWO_CONTENTS,
@@ -663,6 +678,38 @@ def test_notes_are_there_until_they_are_erased(
     history.erasures += [Erasure("a", 0, outcome) for outcome in outcomes]
     items = [NotedItem("id of a", "a", 0, has_notes, has_copies)]
     assert [each.rule for each in note_findings(history, items, set())] == found
+
+
+@pytest.mark.parametrize(
+    ("outcome", "named", "found"),
+    [
+        (Ending.OK, {}, []),
+        (Ending.OK, {7: {"registration.audit"}}, [Rule.FORGOTTEN_LEFT]),
+        (Ending.OK, {17: {"registration.audit"}}, []),
+        (Ending.UNKNOWN, {7: {"registration.audit"}}, []),
+    ],
+)
+def test_nobody_is_named_who_was_forgotten(outcome: Ending, named: dict[int, set[str]], found: Sequence[Rule]) -> None:
+    history = History()
+    history.forgettings.append(Forgetting("leaver-7", 7, "a", outcome))
+    assert [each.rule for each in left_findings(history, named)] == found
+
+
+def test_the_records_of_people_who_were_forgotten_are_judged_by_what_was_submitted() -> None:
+    [batch] = with_their_ids([one("forgotten-1", "mentor-1")], {"forgotten-1": "leaver-7"})
+    assert [item.values.mentor_id for item in batch.items] == ["leaver-7", "mentor-1"]
+    assert [each.values.mentor_id for item in batch.items for each in item.activities] == ["leaver-7", "mentor-1"]
+
+
+def one(*mentors: str) -> BatchRow:
+    """A batch with a record for each."""
+    items = []
+    for position, mentor in enumerate(mentors):
+        values = Values(mentor, "visit", "2020-01-01", 60)
+        row = ItemRow(position, values, "success", 1, str(position), None)
+        row.activities.append(ActivityRow(str(position), values, COORDINATOR, 1))
+        items.append(row)
+    return BatchRow("id", "a", "completed", Counts(len(items), 0, len(items), 0, 0), False, True, 0, items)
 
 
 def test_a_restored_database_gets_forgotten_batches_back_without_notes() -> None:

@@ -10,6 +10,8 @@ from datetime import date, timedelta
 from tests.chaos.history import History, Submission, Values
 
 MENTORS = 2_000
+LEAVERS = 40
+"""People who are forgotten. Only `leavers.py` has items for them."""
 FIRST_DAY = date(1990, 1, 1)
 
 ACTIVE = frozenset({"pending", "processing"})
@@ -34,6 +36,11 @@ def expected_error(values: Values) -> str | None:
     return None
 
 
+def leaver(number: int) -> str:
+    """The id of a person who leaves."""
+    return f"leaver-{number}"
+
+
 class Work:
     """Makes submissions and corrections. No two items have the same mentor and date, except the contested ones."""
 
@@ -51,9 +58,13 @@ class Work:
         """A new submission, which the history knows before anybody sends it."""
         (_, low, high) = rng.choices(SIZES, weights=[weight for weight, _, _ in SIZES])[0]
         size = min(most, rng.randint(low, high))
-        items = [self._flawed(values, rng) if rng.random() < FLAWED else values for values in self._take(size)]
+        items = [self._flawed(values, rng) if rng.random() < FLAWED else values for values in self.take(size)]
         if self.has_fights and rng.random() < CONTESTED * size:
             items[rng.randrange(size)] = self._contested(rng)
+        return self.asked_for(items, batch_id=batch_id)
+
+    def asked_for(self, items: Sequence[Values], *, batch_id: str | None = None) -> Submission:
+        """A submission of these items, which the history knows before anybody sends it."""
         with self._lock:
             self._labels += 1
             submission = Submission(f"chaos {self._seed} {self._labels}", tuple(items), batch_id)
@@ -62,14 +73,15 @@ class Work:
 
     def correction(self, rng: random.Random) -> Values:
         """The corrected values of a failed item, mostly valid."""
-        values = self._take(1)[0]
+        values = self.take(1)[0]
         return self._flawed(values, rng) if rng.random() < CORRECTED_WRONGLY else values
 
     def last_day(self) -> date:
         """The date of the newest items."""
         return FIRST_DAY + timedelta(days=self._serial // MENTORS)
 
-    def _take(self, number: int) -> Sequence[Values]:
+    def take(self, number: int) -> Sequence[Values]:
+        """Values that no other item has."""
         with self._lock:
             begin, self._serial = self._serial, self._serial + number
         return [
@@ -93,7 +105,7 @@ class Work:
 
     def _contested(self, rng: random.Random) -> Values:
         """An item that the next batches request too, or that earlier ones have."""
-        fresh = self._take(1)[0]
+        fresh = self.take(1)[0]
         with self._lock:
             if not self._fought_for or rng.random() < 0.4:
                 self._fought_for.append(fresh)
