@@ -129,8 +129,9 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 {
                     "hours": "(time() - max(bulkreg_receipt_last_checkpoint_timestamp_seconds)) / 3600",
                     "signed": "sum(increase(bulkreg_receipt_checkpoints_signed_total[1h]))",
+                    "ignored": "sum(increase(bulkreg_receipt_checkpoints_ignored_total[1h]))",
                 },
-                "A checkpoint is signed when a batch ends, and daily while records are added.",
+                "A checkpoint is signed when a batch ends, and daily while records are added. Ignored ones are by no known key.",
             ),
             Panel(
                 "Receipts: leaves appended",

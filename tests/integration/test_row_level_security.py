@@ -21,7 +21,15 @@ TABLES = [
     *("orchestrator." + name for name in ("batch", "batch_dismissal", "batch_edit", "batch_item", "batch_part")),
     *(
         "orchestrator." + name
-        for name in ("dispatch", "idempotency_key", "revocation_request", "template", "webhook", "webhook_delivery")
+        for name in (
+            "dispatch",
+            "idempotency_key",
+            "revocation_request",
+            "template",
+            "webhook",
+            "webhook_change",
+            "webhook_delivery",
+        )
     ),
     *("orchestrator.receipt_" + name for name in ("batch", "checkpoint", "log", "node", "published", "run", "salt")),
     *("orchestrator." + name for name in ("item_history", "outbox", "outcome", "sweep_watch", "tombstone")),
@@ -70,6 +78,7 @@ SPECIAL = {
     ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
     ("orchestrator.revocation_request", "state"): "'asked'",
     ("orchestrator.sweep_watch", "stage"): "'splitter'",
+    ("orchestrator.webhook_change", "change"): "'created'",
     ("registration.forgetting", "mentor_id"): "gen_random_uuid()::text",
     ("registration.period_change", "closed_through"): "'2026-03-25'",
 }
