@@ -70,7 +70,7 @@ _QUANTITY = re.compile(
             rf"(?<!\w){_NUMBER}\s?{_any_of(_UNITS)}(?!\w)",
             rf"(?<!\w){_any_of(_CURRENCIES)}\s?{_NUMBER}(?!\w)",
             # 12 March, 12. mars 2026, March 12, March 2026.
-            rf"(?<!\w)\d{{1,2}}(?:\.|st|nd|rd|th)?\s{_any_of(_MONTHS)}\.?(?:,?\s\d{{4}})?(?!\w)",
+            rf"(?<!\w)\d{{1,2}}(?:\.|st|[nr]d|th)?\s{_any_of(_MONTHS)}\.?(?:,?\s\d{{4}})?(?!\w)",
             rf"(?<!\w){_any_of(_MONTHS)}\.?\s\d{{1,4}}(?:,?\s\d{{4}})?(?!\w)",
         )
     ),
