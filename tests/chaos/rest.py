@@ -24,8 +24,7 @@ _UNFINISHED = """
            (SELECT count(*) FROM registration.audit WHERE audit_id > (SELECT appended_through FROM orchestrator.receipt_cursor)),
            (SELECT count(*) FROM orchestrator.receipt_log l WHERE size > signed_size AND NOT EXISTS (
                SELECT FROM orchestrator.receipt_published p
-               WHERE (p.organization_id, p.log) = (l.organization_id, l.log) AND state <> 'agrees')),
-           (SELECT count(*) FROM registration.forgetting WHERE done_at IS NULL)
+               WHERE (p.organization_id, p.log) = (l.organization_id, l.log) AND state <> 'agrees'))
 """
 """A log that contradicts a published checkpoint is not signed, and is not waited for."""
 
@@ -48,14 +47,12 @@ class Rest:
             return "the database is away"
         with connection, connection.cursor() as cursor:
             cursor.execute(_UNFINISHED)
-            [(running, unsent, unlogged, unsigned, unforgotten)] = cursor.fetchall()
+            [(running, unsent, unlogged, unsigned)] = cursor.fetchall()
         connection.close()
         if running or unsent:
             return f"{running} batches run, {unsent} events wait in the outbox"
         if unlogged or unsigned:
             return f"{unlogged} audit rows are in no log of receipts, {unsigned} logs have grown since they were signed"
-        if unforgotten:
-            return f"{unforgotten} people wait to be forgotten"
         return self.queued()
 
     def refused(self) -> str:

@@ -15,7 +15,7 @@ from tests.chaos.clients import Submitter, run_clients
 from tests.chaos.cluster import Cluster, running_cluster
 from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
-from tests.chaos.leavers import forgetting_findings, read_pseudonyms, with_their_ids
+from tests.chaos.leavers import finish_forgettings, forgetting_findings, read_pseudonyms, with_their_ids
 from tests.chaos.monitor import Monitor, Sample, leaks
 from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
 from tests.chaos.notes import note_findings, read_noted_items
@@ -112,6 +112,8 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             upstream.finish()
         with _phase("drain", took_s), _in_thread(monitor.run), _in_thread(operator.run):
             unrest = _drain(cluster, plan.drained_within_s, say) or finish_deliveries(cluster, receiver)
+        with _phase("forget", took_s):
+            found += finish_forgettings(cluster)
         with _phase("judge", took_s):
             totals, ends = read_totals(cluster.postgres_url), read_announced_ends(cluster.settings)
             pseudonyms = read_pseudonyms(cluster.postgres_url, history)
