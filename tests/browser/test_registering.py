@@ -101,6 +101,23 @@ def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
     expect(page.get_by_role("button", name="Review 2")).to_be_visible()
 
 
+def test_one_person_has_a_duration_of_their_own(registering: Registering, page: Page) -> None:
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Peer talk").click()
+    page.get_by_role("button", name="All of Bergen (25)").click()
+    page.get_by_text("Exceptions for individual people").click()
+    page.get_by_label("Other duration or a note for").select_option("Bjørn Haugen")
+    own = page.get_by_role("group", name="Bjørn Haugen").get_by_label("Duration")
+    expect(own).to_be_focused()
+    own.fill("30")
+    page.get_by_role("button", name="Review 25").click()
+    expect(page.get_by_text("25 will be registered")).to_be_visible()
+    page.get_by_role("button", name="Register 25").click()
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    expect(page.get_by_role("row", name="Bjørn Haugen")).to_contain_text("30 min")
+    expect(page.get_by_role("row", name="Astrid Moe")).to_contain_text("1 h")
+
+
 def test_a_person_who_is_left_out_while_the_review_is_made_is_not_registered(registering: Registering, page: Page) -> None:
     before = registering.pipeline.submit([item(mentor, kind="visit") for mentor in BERGEN[:3]])
     reviews: list[Route] = []

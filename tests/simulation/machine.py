@@ -143,7 +143,7 @@ class Coverage:
         self.deaths: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
         self.rival_changes: Counter[str] = Counter()
-        """Those that happened while another run waited inside its work."""
+        """Those of the steps, without the ends of the histories, that happened while another run waited inside its work."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -180,7 +180,9 @@ class Simulation(RuleBasedStateMachine):
         """Everything accepted must end, unless the example has failed already."""
         try:
             if self._is_sound:
+                before = self.world.snapshot
                 self.world.quiesce()
+                self.coverage.changes += changes(before, self.world.snapshot)
         finally:
             self.coverage.deaths += self.world.deaths
             self.world.close()

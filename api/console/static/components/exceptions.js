@@ -5,16 +5,37 @@ import { readMinutes, shownMinutes } from "/console/static/dates.js";
 import { text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
+/** The part of a page that shows exceptions. It keeps whether it is open: a list of thousands is drawn only for somebody who looks at it. */
+export class Exceptions {
+  #isOpen = false;
+
+  /** @param {() => void} redraw */
+  constructor(redraw) {
+    this.redraw = redraw;
+  }
+
+  /**
+   * @param {object} parts
+   * @param {import("/console/static/registering/draft.js").Draft} parts.draft
+   * @param {import("/console/static/registering/scope.js").Scope} parts.scope
+   * @param {import("/console/static/registering/draft.js").Mistakes} parts.mistakes
+   * @param {() => void} parts.changed
+   */
+  view(parts) {
+    return exceptions(parts, this.#isOpen, (isOpen) => {
+      this.#isOpen = isOpen;
+      this.redraw();
+    });
+  }
+}
+
 /**
- * @param {object} parts
- * @param {import("/console/static/registering/draft.js").Draft} parts.draft
- * @param {import("/console/static/registering/scope.js").Scope} parts.scope
- * @param {import("/console/static/registering/draft.js").Mistakes} parts.mistakes
- * @param {() => void} parts.changed
+ * @param {{ draft: any, scope: any, mistakes: any, changed: () => void }} parts @param {boolean} isOpen
+ * @param {(isOpen: boolean) => void} toggled
  */
-export function exceptions({ draft, scope, mistakes, changed }) {
+function exceptions({ draft, scope, mistakes, changed }, isOpen, toggled) {
   const [own, others] = [true, false].map((isOwn) =>
-    scope.mentors.filter(({ mentor_id }) => draft.chosen.has(mentor_id) && draft.exceptions.has(mentor_id) === isOwn),
+    scope.mentors.filter((/** @type {any} */ { mentor_id }) => draft.chosen.has(mentor_id) && draft.exceptions.has(mentor_id) === isOwn),
   );
   /** @param {Event} event */
   const add = (event) => {
@@ -29,15 +50,15 @@ export function exceptions({ draft, scope, mistakes, changed }) {
     document.getElementById(`minutes-${mentorId}`)?.focus();
   };
   return html`
-    <details class="ds-details" ?open=${own.length > 0}>
+    <details class="ds-details" ?open=${own.length > 0} @toggle=${(/** @type {any} */ event) => toggled(event.target.open)}>
       <summary>${own.length === 0 ? text("exceptions.heading") : text("exceptions.heading_some", { count: own.length })}</summary>
       <div class="stack">
-        ${own.map((mentor) => exception(draft, mentor, mistakes, changed))}
+        ${own.map((/** @type {any} */ mentor) => exception(draft, mentor, mistakes, changed))}
         <div class="ds-field">
           <label class="ds-label" for="exception">${text("exceptions.add")}</label>
           <select class="ds-input" id="exception" @change=${add}>
             <option value="">${text("exceptions.choose")}</option>
-            ${others.map((mentor) => html`<option value=${mentor.mentor_id}>${mentor.name}</option>`)}
+            ${(isOpen ? others : []).map((/** @type {any} */ mentor) => html`<option value=${mentor.mentor_id}>${mentor.name}</option>`)}
           </select>
         </div>
       </div>

@@ -5,7 +5,7 @@ import { Action } from "/console/static/components/action.js";
 import { activityFields } from "/console/static/components/activity-fields.js";
 import { errorSummary } from "/console/static/components/error-summary.js";
 import { SaveTemplate } from "/console/static/components/save-template.js";
-import { exceptions } from "/console/static/components/exceptions.js";
+import { Exceptions } from "/console/static/components/exceptions.js";
 import { sentence } from "/console/static/components/field.js";
 import { FileChoice } from "/console/static/components/file-choice.js";
 import { MentorChoice } from "/console/static/components/mentor-choice.js";
@@ -92,6 +92,7 @@ class Registration {
     this.action = new Action(context);
     this.draft = new Draft(rulesOf(context.me));
     this.keys = new Keys();
+    this.exceptions = new Exceptions(context.redraw);
     this.choice = new MentorChoice(() => this.changed());
     this.table = new RowTable(() => this.changed());
     this.template = new SaveTemplate(context);
@@ -386,7 +387,7 @@ class Registration {
             <button type="button" class="ds-chip" @click=${() => this.sameAsLast()}>${text("new.same_as_last")}</button>`)}
         </section>
         ${draft.chosen.size === 0 || draft.rows !== null ? nothing : html`
-          ${exceptions({ draft, scope, mistakes, changed })}
+          ${this.exceptions.view({ draft, scope, mistakes, changed })}
           ${this.template.view(draft, this.coordinatorId)}`}
       `}
     `;
